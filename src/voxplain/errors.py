@@ -1,0 +1,53 @@
+"""The errors a person sees: what was wrong, where, and what would work."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class VoxplainError(Exception):
+    """Anything wrong with a request; the command line prints it and exits with code 2."""
+
+
+class InputError(VoxplainError):
+    """A file or an image that cannot be used as it is."""
+
+
+class ConfigError(VoxplainError):
+    """A study, a parameter or a method name that does not exist or does not fit."""
+
+
+class ModelError(VoxplainError):
+    """A network, its weights, its layers or its output."""
+
+
+class TargetError(VoxplainError):
+    """A target that cannot be bound to this output: absent class, empty region, NaN score."""
+
+
+class RuleError(VoxplainError):
+    """A function that a backward rule must treat and cannot."""
+
+
+class VoxplainWarning(UserWarning):
+    """Something the reader of a result should know; collected into sidecars and reports."""
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """A sentence part that offers the known names closest to a mistyped one.
+
+    Args:
+        name: What was asked for.
+        known: What exists.
+        count: How many suggestions at the most.
+
+    Returns:
+        ``"did you mean a or b?"``, or the list of known names when none is close.
+    """
+    options = sorted(known)
+    close = difflib.get_close_matches(name, options, n=count, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    shown = ", ".join(options[:12]) + (", …" if len(options) > 12 else "")
+    return f"known: {shown}" if options else "there are none"

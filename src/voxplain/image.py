@@ -1,0 +1,162 @@
+"""An image on its grid: the array, where it lies in the patient, and how it got there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from nibabel.affines import voxel_sizes
+from nibabel.orientations import aff2axcodes
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from voxplain.errors import InputError
+
+if TYPE_CHECKING:
+    from voxplain.preprocess import Inverse
+
+Unit = Literal["mm", "pixel"]
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Where the voxels of an image lie.
+
+    Attributes:
+        shape: Spatial shape, two or three axes.
+        affine: 4x4, voxel index (of the center) to RAS+ millimeters. A 2-D grid uses the first
+            two columns; the third is its through-plane direction.
+        unit: ``"mm"``, or ``"pixel"`` where the physical size is unknown (then no volume in mL).
+        code: The NIfTI sform code of the source (1 scanner, 2 aligned, 4 MNI, 0 unknown).
+    """
+
+    shape: tuple[int, ...]
+    affine: NDArray[np.float64]
+    unit: Unit = "mm"
+    code: int = 1
+
+    def __post_init__(self) -> None:
+        affine = np.array(self.affine, dtype=np.float64)
+        if affine.shape != (4, 4) or not np.isfinite(affine).all():
+            raise InputError(f"a grid needs a finite 4x4 affine, not one of shape {affine.shape}")
+        if abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+            raise InputError("the affine of the grid is singular: two axes point the same way")
+        affine.setflags(write=False)
+        object.__setattr__(self, "affine", affine)
+        object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
+
+    @classmethod
+    def default(cls, shape: Sequence[int], spacing: ArrayLike | None = None) -> Grid:
+        """An axis-aligned RAS grid at the origin, in pixels where no spacing is given."""
+        diagonal = np.ones(4)
+        if spacing is not None:
+            diagonal[: len(shape)] = np.broadcast_to(spacing, len(shape))
+        return cls(tuple(shape), np.diag(diagonal), unit="pixel" if spacing is None else "mm", code=0)
+
+    @property
+    def rank(self) -> int:
+        """Number of spatial axes."""
+        return len(self.shape)
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Voxel size along each spatial axis, in the grid's unit."""
+        return tuple(float(size) for size in voxel_sizes(self.affine)[: self.rank])
+
+    @property
+    def axis_codes(self) -> tuple[str, ...]:
+        """The direction each axis grows to, such as ``("R", "A", "S")``."""
+        return tuple(aff2axcodes(self.affine)[: self.rank])
+
+    @property
+    def voxel_volume(self) -> float:
+        """Volume of one voxel in the grid's unit (mm³ in 3-D, mm² in 2-D)."""
+        return float(np.prod(self.spacing))
+
+    def world(self, index: ArrayLike) -> NDArray[np.float64]:
+        """RAS+ position of voxel indices ``(..., rank)``, as ``(..., 3)``."""
+        index = np.asarray(index, dtype=np.float64)
+        return index @ self.affine[:3, : self.rank].T + self.affine[:3, 3]
+
+    def sub(self, start: ArrayLike, step: ArrayLike, shape: Sequence[int]) -> Grid:
+        """The grid whose cell ``i`` lies at voxel ``start + step * i`` of this one."""
+        inner = np.eye(4)
+        inner[range(self.rank), range(self.rank)] = step
+        inner[: self.rank, 3] = start
+        return replace(self, shape=tuple(shape), affine=self.affine @ inner)
+
+    def matches(self, other: Grid, tolerance: float = 1e-3) -> bool:
+        """Whether both grids have the same shape and place (to ``tolerance`` of a voxel)."""
+        scale = max(self.spacing)
+        return self.shape == other.shape and bool(
+            np.allclose(self.affine, other.affine, atol=tolerance * scale)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """Channels on a grid, with the record of how they came from the source file.
+
+    Attributes:
+        data: ``(C, *spatial)``, floating point.
+        grid: Where the voxels lie; ``grid.shape == data.shape[1:]``.
+        channels: A name per channel, such as ``("flair", "t1")``.
+        history: Inverses of the preprocessing steps, in the order they were applied.
+        source: Facts about the file that may be shown (modality, format); never identity.
+    """
+
+    data: Tensor
+    grid: Grid
+    channels: tuple[str, ...] = ()
+    history: tuple[Inverse, ...] = ()
+    source: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # A MetaTensor of MONAI is unwrapped at this door.
+        data = torch.as_tensor(self.data).as_subclass(Tensor).detach()
+        if not data.is_floating_point():
+            data = data.to(torch.float32)
+        if tuple(data.shape[1:]) != self.grid.shape:
+            raise InputError(
+                f"image data of shape {tuple(data.shape)} does not fit a grid of shape "
+                f"{self.grid.shape}; the data need one leading channel axis"
+            )
+        names = self.channels or tuple(f"channel {index}" for index in range(len(data)))
+        if len(names) != len(data):
+            raise InputError(f"{len(names)} channel names for {len(data)} channels")
+        object.__setattr__(self, "data", data)
+        object.__setattr__(self, "channels", tuple(names))
+
+    @classmethod
+    def from_array(cls, array: Any, spacing: ArrayLike | None = None) -> Image:
+        """An image from a bare array or tensor ``(C, *spatial)`` on an axis-aligned grid."""
+        data = torch.as_tensor(array)
+        return cls(data, Grid.default(tuple(data.shape[1:]), spacing))
+
+    @property
+    def rank(self) -> int:
+        """Number of spatial axes."""
+        return self.grid.rank
+
+    @property
+    def source_grid(self) -> Grid:
+        """The grid of the file, before any preprocessing."""
+        return self.history[0].grid if self.history else self.grid
+
+    def restore(self, map: Tensor, mode: Literal["value", "mass", "label"] = "value") -> Tensor:
+        """Brings a map ``(C, *spatial)`` from this image's grid back to the source grid.
+
+        Args:
+            map: Any number of channels on this image's grid.
+            mode: ``value`` interpolates; ``mass`` also keeps the sum over space (densities such
+                as integrated gradients); ``label`` takes the nearest value.
+
+        Returns:
+            The map on :attr:`source_grid`; zero where preprocessing had cropped.
+        """
+        for step in reversed(self.history):
+            map = step(map, mode)
+        return map

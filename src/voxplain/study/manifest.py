@@ -1,0 +1,119 @@
+"""What a run directory says of itself: cases, models, tasks, predictions and maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Status = Literal["pending", "done", "failed"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class CaseRecord(_Part):
+    """One case; paths are relative to the run directory, the source file is known by hash only.
+
+    ``image`` is a de-identified copy of the source channels (NIfTI, source grid); ``reference``
+    likewise, where the study names one.
+    """
+
+    id: str
+    image_sha256: str
+    image: str
+    reference: str | None = None
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    unit: Literal["mm", "pixel"]
+    orientation: str
+    channels: tuple[str, ...]
+    warnings: list[str] = []
+
+
+class ModelRecord(_Part):
+    """One network."""
+
+    name: str
+    weights_sha256: str
+    parameters: int
+    precision: str = "float32"
+    head: str | None = None
+    window: dict[str, Any] | None = None
+
+
+class PredictionRecord(_Part):
+    """What a model says of a case, and what is asked of it.
+
+    ``image`` is the label map of a dense output on the source grid (``<case>_<model>_pred``),
+    None for a classifier; ``scores`` are class scores or ``volumes`` class volumes (mL, or pixels
+    where the physical size is unknown), keyed by class name.
+    """
+
+    case: str
+    model: str
+    target: str
+    in_words: str
+    score: float
+    probability: float | None = None
+    image: str | None = None
+    scores: dict[str, float] = {}
+    volumes: dict[str, float] = {}
+    volume_unit: str = "mL"
+
+
+class MapRecord(_Part):
+    """One map: NIfTI and sidecar relative to the run directory."""
+
+    case: str
+    model: str
+    target: str
+    label: str
+    method: str
+    layer: str | None = None
+    file: str
+    sidecar: str
+
+
+class TaskRecord(_Part):
+    """One group of methods that shared a stream."""
+
+    key: str
+    case: str
+    model: str
+    target: str
+    methods: list[str]
+    status: Status = "pending"
+    reason: str | None = None
+    passes: int = 0
+    seconds: float = 0.0
+    warnings: list[str] = []
+
+
+class Manifest(_Part):
+    """``manifest.json`` of a run directory."""
+
+    schema_version: int = 1
+    software: dict[str, str]
+    device: str
+    seed: int
+    study_sha256: str
+    cases: list[CaseRecord] = []
+    models: list[ModelRecord] = []
+    predictions: list[PredictionRecord] = []
+    tasks: list[TaskRecord] = []
+    maps: list[MapRecord] = []
+    warnings: list[str] = []
+    seconds: float = 0.0
+
+    @classmethod
+    def read(cls, run: Path) -> Manifest:
+        """The manifest of a run directory."""
+        return cls.model_validate_json((run / "manifest.json").read_text(encoding="utf-8"))
+
+    @property
+    def failed(self) -> list[TaskRecord]:
+        """The tasks that did not finish, each with its reason."""
+        return [task for task in self.tasks if task.status == "failed"]
