@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from itertools import product
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -15,10 +16,8 @@ from torch import Tensor
 
 from voxplain.errors import InputError
 
-if TYPE_CHECKING:
-    from voxplain.preprocess import Inverse
-
 Unit = Literal["mm", "pixel"]
+Mode = Literal["value", "mass", "label"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +53,9 @@ class Grid:
         diagonal = np.ones(4)
         if spacing is not None:
             diagonal[: len(shape)] = np.broadcast_to(spacing, len(shape))
-        return cls(tuple(shape), np.diag(diagonal), unit="pixel" if spacing is None else "mm", code=0)
+        return cls(
+            tuple(shape), np.diag(diagonal), unit="pixel" if spacing is None else "mm", code=0
+        )
 
     @property
     def rank(self) -> int:
@@ -74,7 +75,14 @@ class Grid:
     @property
     def voxel_volume(self) -> float:
         """Volume of one voxel in the grid's unit (mm³ in 3-D, mm² in 2-D)."""
-        return float(np.prod(self.spacing))
+        # The Gram determinant, not the product of the spacings: a tilted gantry shears the voxels.
+        axes = self.affine[:3, : self.rank]
+        return float(np.sqrt(np.linalg.det(axes.T @ axes)))
+
+    @property
+    def corners(self) -> NDArray[np.float64]:
+        """RAS+ positions of the centers of the corner voxels, ``(2 ** rank, 3)``."""
+        return self.world(list(product(*((0, size - 1) for size in self.shape))))
 
     def world(self, index: ArrayLike) -> NDArray[np.float64]:
         """RAS+ position of voxel indices ``(..., rank)``, as ``(..., 3)``."""
@@ -88,12 +96,35 @@ class Grid:
         inner[: self.rank, 3] = start
         return replace(self, shape=tuple(shape), affine=self.affine @ inner)
 
-    def matches(self, other: Grid, tolerance: float = 1e-3) -> bool:
-        """Whether both grids have the same shape and place (to ``tolerance`` of a voxel)."""
-        scale = max(self.spacing)
-        return self.shape == other.shape and bool(
-            np.allclose(self.affine, other.affine, atol=tolerance * scale)
-        )
+    def matches(self, other: Grid, tolerance: float = 0.01) -> bool:
+        """Whether both grids have the same shape and no corner differs by ``tolerance`` voxels."""
+        if self.shape != other.shape:
+            return False
+        apart = np.linalg.norm(self.corners - other.corners, axis=1)
+        return bool(apart.max() <= tolerance * min(self.spacing))
+
+    def __str__(self) -> str:
+        size = " x ".join(map(str, self.shape))
+        spacing = " x ".join(f"{length:.4g}" for length in self.spacing)
+        return f"{size} voxels of {spacing} {self.unit}, axes {''.join(self.axis_codes)}"
+
+
+class Inverse(Protocol):
+    """What a preprocessing step leaves behind: the way back, and the way of a label mask there."""
+
+    @property
+    def name(self) -> str:
+        """The kind of the step, as a study names it."""
+
+    @property
+    def grid(self) -> Grid:
+        """The grid before the step."""
+
+    def __call__(self, map: Tensor, mode: Mode) -> Tensor:
+        """Brings ``(C, *spatial)`` from the grid after the step to :attr:`grid`."""
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Brings labels ``(*spatial)`` from :attr:`grid` to the grid after the step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +135,9 @@ class Image:
         data: ``(C, *spatial)``, floating point.
         grid: Where the voxels lie; ``grid.shape == data.shape[1:]``.
         channels: A name per channel, such as ``("flair", "t1")``.
-        history: Inverses of the preprocessing steps, in the order they were applied.
+        history: Inverses of the spatial preprocessing steps, in the order they were applied.
+        intensity: Slope and intercept per channel that turn a value of ``data`` into the
+            intensity of the source file (HU in a CT); empty while they are the same.
         source: Facts about the file that may be shown (modality, format); never identity.
     """
 
@@ -112,6 +145,7 @@ class Image:
     grid: Grid
     channels: tuple[str, ...] = ()
     history: tuple[Inverse, ...] = ()
+    intensity: tuple[tuple[float, float], ...] = ()
     source: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -127,6 +161,8 @@ class Image:
         names = self.channels or tuple(f"channel {index}" for index in range(len(data)))
         if len(names) != len(data):
             raise InputError(f"{len(names)} channel names for {len(data)} channels")
+        if self.intensity and len(self.intensity) != len(data):
+            raise InputError(f"{len(self.intensity)} intensity scales for {len(data)} channels")
         object.__setattr__(self, "data", data)
         object.__setattr__(self, "channels", tuple(names))
 
@@ -146,7 +182,7 @@ class Image:
         """The grid of the file, before any preprocessing."""
         return self.history[0].grid if self.history else self.grid
 
-    def restore(self, map: Tensor, mode: Literal["value", "mass", "label"] = "value") -> Tensor:
+    def restore(self, map: Tensor, mode: Mode = "value") -> Tensor:
         """Brings a map ``(C, *spatial)`` from this image's grid back to the source grid.
 
         Args:
@@ -155,8 +191,38 @@ class Image:
                 as integrated gradients); ``label`` takes the nearest value.
 
         Returns:
-            The map on :attr:`source_grid`; zero where preprocessing had cropped.
+            The map on :attr:`source_grid`; zero where preprocessing had cropped. What lies on
+            padding belongs to no voxel of the source and is dropped.
+
+        Raises:
+            InputError: If the map is not on this image's grid.
         """
+        _require_shape("map", tuple(map.shape[1:]), self.grid.shape)
         for step in reversed(self.history):
             map = step(map, mode)
         return map
+
+    def project(self, labels: Tensor) -> Tensor:
+        """Brings labels ``(*spatial)`` from the source grid to this image's grid, by nearest voxel.
+
+        Raises:
+            InputError: If the labels are not on :attr:`source_grid`.
+        """
+        _require_shape("label mask", tuple(labels.shape), self.source_grid.shape)
+        for step in self.history:
+            labels = step.forward(labels)
+        return labels
+
+    def source_intensity(self, value: float) -> list[float]:
+        """What a value of :attr:`data` stood for in the source file, per channel.
+
+        Clipping and the masking of a background cannot be told from a value alone: after a
+        z-score in the foreground, 0 is the foreground's mean.
+        """
+        slopes = self.intensity or ((1.0, 0.0),) * len(self.channels)
+        return [value * slope + intercept for slope, intercept in slopes]
+
+
+def _require_shape(what: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if shape != expected:
+        raise InputError(f"a {what} of shape {shape} does not lie on the grid of shape {expected}")
