@@ -1,0 +1,85 @@
+"""Preprocessing that a study can state and a map can travel back through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from voxplain.errors import ConfigError, nearest
+from voxplain.image import Image, Inverse
+from voxplain.preprocess.cropping import CenterCropPad, Crop, CropForeground, PadToMultiple
+from voxplain.preprocess.intensity import Normalize
+from voxplain.preprocess.inverses import AxesInverse, ResampleInverse, WindowInverse
+from voxplain.preprocess.spatial import Reorient, Resize, Spacing
+from voxplain.preprocess.step import Step
+
+AnyStep = Annotated[
+    Reorient | Spacing | Resize | CropForeground | Crop | CenterCropPad | PadToMultiple | Normalize,
+    Field(discriminator="kind"),
+]
+Steps = list[AnyStep]
+
+__all__ = [
+    "AnyStep",
+    "AxesInverse",
+    "CenterCropPad",
+    "Crop",
+    "CropForeground",
+    "Inverse",
+    "Normalize",
+    "PadToMultiple",
+    "Reorient",
+    "ResampleInverse",
+    "Resize",
+    "Spacing",
+    "Step",
+    "Steps",
+    "WindowInverse",
+    "apply",
+    "parse_step",
+]
+
+_KINDS: dict[str, type[Step]] = {
+    step.model_fields["kind"].default: step
+    for step in (
+        Reorient, Spacing, Resize, CropForeground, Crop, CenterCropPad, PadToMultiple, Normalize,
+    )
+}  # fmt: skip
+_ADAPTER: TypeAdapter[Step] = TypeAdapter(AnyStep)
+
+
+def apply(image: Image, steps: Iterable[Step | Mapping[str, Any]]) -> Image:
+    """Runs the steps in order; the image remembers how a map comes back.
+
+    Args:
+        image: As it was read.
+        steps: Step objects, or mappings such as ``{"kind": "spacing", "size": 1}``.
+
+    Raises:
+        ConfigError: If a step does not exist or does not fit the image.
+        InputError: If the image holds nothing that the step looks for.
+    """
+    for step in [parse_step(step) for step in steps]:
+        image = step.apply(image)
+    return image
+
+
+def parse_step(step: Step | Mapping[str, Any]) -> Step:
+    """A step object from its mapping.
+
+    Raises:
+        ConfigError: With the nearest kinds, or the field that does not fit.
+    """
+    if isinstance(step, Step):
+        return step
+    kind = str(step.get("kind", ""))
+    if kind not in _KINDS:
+        raise ConfigError(f"unknown preprocessing step {kind!r}; {nearest(kind, _KINDS)}")
+    try:
+        return _ADAPTER.validate_python(dict(step))
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{path}: {first['msg']}") from None

@@ -1,0 +1,157 @@
+"""The step that brings intensities to what a network was trained on."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import model_validator
+from torch import Tensor
+
+from voxplain.errors import ConfigError, VoxplainWarning
+from voxplain.image import Image
+from voxplain.preprocess.step import Step
+
+Mode = Literal["zscore", "minmax", "percentile", "hu_window", "scale"]
+
+
+class Normalize(Step):
+    """An affine change of intensity, x -> (x - shift) / scale, recorded so that it can be undone.
+
+    ==============  =========================================================================
+    mode            meaning
+    ==============  =========================================================================
+    ``zscore``      shift = mean, scale = standard deviation
+    ``minmax``      minimum and maximum go to the ends of ``output``
+    ``percentile``  the two ``percentiles`` go to the ends of ``output``, what is beyond is cut
+    ``hu_window``   the two ends of ``window`` go to the ends of ``output``, beyond is cut
+    ``scale``       shift = ``subtract``, scale = ``divide``
+    ==============  =========================================================================
+
+    Attributes:
+        mode: See the table.
+        foreground: Take the statistics from the foreground only.
+        threshold: The foreground is what lies above it; None for everything that is not 0.
+        keep_background: With ``foreground``, leave the background at 0 after the step.
+        per_channel: Each channel by its own statistics, or all by the same.
+        percentiles: Of 100, lower and upper.
+        window: Lower and upper HU, such as ``(-1000, 400)`` for lungs.
+        output: The range that minimum and maximum, percentiles or window ends are brought to.
+        clip: Cut what lies beyond ``output`` (percentile and HU window).
+        subtract: One number, or one per channel.
+        divide: One number, one per channel, or ``"maximum"``.
+    """
+
+    kind: Literal["normalize"] = "normalize"
+    mode: Mode = "zscore"
+    foreground: bool = False
+    threshold: float | None = None
+    keep_background: bool = True
+    per_channel: bool = True
+    percentiles: tuple[float, float] = (0.5, 99.5)
+    window: tuple[float, float] | None = None
+    output: tuple[float, float] = (0.0, 1.0)
+    clip: bool = True
+    subtract: float | tuple[float, ...] = 0.0
+    divide: float | tuple[float, ...] | Literal["maximum"] = 1.0
+
+    @model_validator(mode="after")
+    def _ranges_grow(self) -> Normalize:
+        if self.mode == "hu_window" and self.window is None:
+            raise ValueError("mode hu_window needs a window, such as [-1000, 400]")
+        for name in ("percentiles", "window", "output"):
+            ends = getattr(self, name)
+            if ends is not None and not ends[0] < ends[1]:
+                raise ValueError(f"{name} must grow, and {list(ends)} does not")
+        if self.percentiles[0] < 0 or self.percentiles[1] > 100:
+            raise ValueError(f"percentiles lie in 0 to 100, and {list(self.percentiles)} do not")
+        if 0 in (self.divide if isinstance(self.divide, tuple) else (self.divide,)):
+            raise ValueError("divide cannot be 0")
+        return self
+
+    def apply(self, image: Image) -> Image:
+        """The image with new intensities; its grid stays."""
+        mask = self._foreground(image.data)
+        pairs = self._shifts_and_scales(image, mask)
+        spread = (-1,) + (1,) * image.rank
+        shift, scale = (
+            torch.tensor(part).to(image.data).view(spread) for part in zip(*pairs, strict=True)
+        )
+        data = (image.data - shift) / scale
+        if self.clip and self.mode in ("percentile", "hu_window"):
+            data = data.clamp(*self.output)
+        if self.foreground and self.keep_background:
+            data = data * mask
+        return replace(image, data=data, intensity=_composed(image, pairs))
+
+    def _foreground(self, data: Tensor) -> Tensor:
+        if not self.foreground:
+            return torch.ones_like(data, dtype=torch.bool)
+        return data != 0 if self.threshold is None else data > self.threshold
+
+    def _shifts_and_scales(self, image: Image, mask: Tensor) -> list[tuple[float, float]]:
+        if self.mode == "scale":
+            return self._fixed(image)
+        if self.mode == "hu_window" and self.window is not None:
+            return [self._between(*self.window)] * len(image.data)
+        if not self.per_channel:
+            return [self._measured(image.data[mask], "the image")] * len(image.data)
+        channels = zip(image.data, mask, image.channels, strict=True)
+        return [self._measured(data[inside], name) for data, inside, name in channels]
+
+    def _measured(self, values: Tensor, name: str) -> tuple[float, float]:
+        """Shift and scale from the values of the foreground."""
+        if len(values) == 0:
+            return _constant(name, "has no foreground", 0.0)
+        sample = values.double().cpu().numpy()
+        if self.mode == "zscore":
+            shift, spread = float(sample.mean()), float(sample.std())
+            return (shift, spread) if spread > 0 else _constant(name, "is constant", shift)
+        ends = (0.0, 100.0) if self.mode == "minmax" else self.percentiles
+        low, high = (float(end) for end in np.percentile(sample, ends))
+        return self._between(low, high) if high > low else _constant(name, "is constant", low)
+
+    def _between(self, low: float, high: float) -> tuple[float, float]:
+        scale = (high - low) / (self.output[1] - self.output[0])
+        return low - self.output[0] * scale, scale
+
+    def _fixed(self, image: Image) -> list[tuple[float, float]]:
+        count = len(image.data)
+        shift = _per_channel(self.subtract, count, "subtract")
+        if self.divide != "maximum":
+            return list(zip(shift, _per_channel(self.divide, count, "divide"), strict=True))
+        peaks = [float(channel.max()) for channel in image.data]
+        peaks = peaks if self.per_channel else [max(peaks)] * count
+        ranges = [(low, peak - low) for low, peak in zip(shift, peaks, strict=True)]
+        named = zip(ranges, image.channels, strict=True)
+        return [
+            pair if pair[1] > 0 else _constant(name, "is constant", pair[0]) for pair, name in named
+        ]
+
+
+def _per_channel(value: float | tuple[float, ...], count: int, name: str) -> list[float]:
+    values = value if isinstance(value, tuple) else (value,) * count
+    if len(values) != count:
+        raise ConfigError(f"normalize.{name} has {len(values)} values for {count} channels")
+    return list(values)
+
+
+def _constant(name: str, finding: str, shift: float) -> tuple[float, float]:
+    text = f"normalize: {name} {finding}; it was shifted but not scaled"
+    warnings.warn(text, VoxplainWarning, stacklevel=2)
+    return shift, 1.0
+
+
+def _composed(
+    image: Image, pairs: Sequence[tuple[float, float]]
+) -> tuple[tuple[float, float], ...]:
+    """Slope and intercept back to the source, through this step and those before it."""
+    before = image.intensity or ((1.0, 0.0),) * len(pairs)
+    both = zip(before, pairs, strict=True)
+    return tuple(
+        (slope * scale, slope * shift + intercept) for (slope, intercept), (shift, scale) in both
+    )

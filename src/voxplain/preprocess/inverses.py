@@ -1,0 +1,148 @@
+"""The ways back of the spatial steps: axes put in another order, a window, a resampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from voxplain.image import Grid, Mode
+from voxplain.preprocess.resample import along_axes, nearest, weights
+
+
+@dataclass(frozen=True)
+class AxesInverse:
+    """Undoes a permutation of the axes and the flips that followed it.
+
+    Attributes:
+        name: Kind of the step.
+        grid: Grid before the step.
+        order: The old axis that each new axis is.
+        flips: Whether each new axis runs backward.
+    """
+
+    name: str
+    grid: Grid
+    order: tuple[int, ...]
+    flips: tuple[bool, ...]
+
+    def __call__(self, map: Tensor, mode: Mode) -> Tensor:  # noqa: ARG002
+        """Puts the axes of ``(C, *spatial)`` back; no value changes."""
+        back = [self.order.index(axis) for axis in range(len(self.order))]
+        return permuted(flipped(map, self.flips), back)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Orders the axes of ``(*spatial)`` as the step did."""
+        return flipped(permuted(labels, self.order), self.flips)
+
+
+@dataclass(frozen=True)
+class WindowInverse:
+    """Undoes a crop, a padding, or both at once.
+
+    Attributes:
+        name: Kind of the step.
+        grid: Grid before the step.
+        start: Where the window begins in the old grid; negative where it pads.
+        shape: Shape of the window, the grid after the step.
+    """
+
+    name: str
+    grid: Grid
+    start: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    def __call__(self, map: Tensor, mode: Mode) -> Tensor:  # noqa: ARG002
+        """Lays ``(C, *spatial)`` back into zeros of the old shape; padding is dropped."""
+        return windowed(map, [-first for first in self.start], self.grid.shape)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Cuts the window out of ``(*spatial)``, with label 0 where it pads."""
+        return windowed(labels, self.start, self.shape)
+
+
+@dataclass(frozen=True)
+class ResampleInverse:
+    """Undoes a resampling along the axes.
+
+    Attributes:
+        name: Kind of the step.
+        grid: Grid before the step.
+        shape: Shape after the step.
+        start: Old index of the first new voxel, per axis.
+        step: Old voxels per new voxel, per axis.
+    """
+
+    name: str
+    grid: Grid
+    shape: tuple[int, ...]
+    start: tuple[float, ...]
+    step: tuple[float, ...]
+
+    def __call__(self, map: Tensor, mode: Mode) -> Tensor:
+        """Brings ``(C, *spatial)`` to the old grid.
+
+        ``value`` interpolates linearly (anti-aliased toward a coarser grid); ``mass`` is the exact
+        adjoint of that kind of resampling and keeps the total; ``label`` takes the nearest.
+        """
+        if mode == "mass":
+            forward = self.matrices(antialias=True)
+            return along_axes(map, [None if m is None else m.T for m in forward])
+        start = [-first / pace for first, pace in zip(self.start, self.step, strict=True)]
+        pace = [1 / length for length in self.step]
+        if mode == "label":
+            return nearest(map, self.grid.shape, start, pace)
+        axes = zip(self.shape, self.grid.shape, start, pace, strict=True)
+        return along_axes(map, [_matrix(*axis, True) for axis in axes])
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Brings ``(*spatial)`` to the new grid, by the nearest voxel."""
+        return nearest(labels, self.shape, self.start, self.step)
+
+    def matrices(self, antialias: bool) -> list[Tensor | None]:
+        """One resampling matrix per axis, from the old grid to the new; None for unchanged axes."""
+        axes = zip(self.grid.shape, self.shape, self.start, self.step, strict=True)
+        return [_matrix(*axis, antialias) for axis in axes]
+
+
+def permuted(data: Tensor, order: Sequence[int]) -> Tensor:
+    """``(..., *spatial)`` with its spatial axes in another order."""
+    lead = data.ndim - len(order)
+    return data.permute(*range(lead), *(lead + axis for axis in order))
+
+
+def flipped(data: Tensor, flips: Sequence[bool]) -> Tensor:
+    """``(..., *spatial)`` with the marked spatial axes reversed."""
+    lead = data.ndim - len(flips)
+    return data.flip([lead + axis for axis, flip in enumerate(flips) if flip])
+
+
+def windowed(
+    data: Tensor, start: Sequence[int], shape: Sequence[int], value: Tensor | float = 0.0
+) -> Tensor:
+    """The window of ``(..., *spatial)`` from ``start``, filled with ``value`` outside the data.
+
+    Args:
+        data: Any dtype.
+        start: First index per spatial axis; negative where the window begins before the data.
+        shape: Shape of the window.
+        value: A number, or a tensor that broadcasts against the window.
+    """
+    lead = tuple(data.shape[: data.ndim - len(shape)])
+    result = torch.empty((*lead, *shape), dtype=data.dtype, device=data.device)
+    result[...] = value
+    source, target = [...], [...]
+    for first, size, have in zip(start, shape, data.shape[len(lead) :], strict=True):
+        begin, end = max(first, 0), max(min(first + size, have), max(first, 0))
+        source.append(slice(begin, end))  # type: ignore[arg-type]
+        target.append(slice(begin - first, end - first))  # type: ignore[arg-type]
+    result[tuple(target)] = data[tuple(source)]
+    return result
+
+
+def _matrix(source: int, target: int, start: float, step: float, antialias: bool) -> Tensor | None:
+    if source == target and abs(start) < 1e-9 and abs(step - 1) < 1e-9:
+        return None
+    return weights(source, target, start, step, antialias)

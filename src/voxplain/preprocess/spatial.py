@@ -1,0 +1,160 @@
+"""Steps that change the order, the spacing or the number of voxels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Literal
+
+import numpy as np
+from nibabel.orientations import axcodes2ornt, io_orientation
+from pydantic import Field, field_validator
+
+from voxplain.errors import ConfigError
+from voxplain.extents import Extent, resolve
+from voxplain.image import Grid, Image
+from voxplain.preprocess.inverses import AxesInverse, ResampleInverse
+from voxplain.preprocess.resample import along_axes, nearest
+from voxplain.preprocess.step import Step, millimeters, moved, per_axis
+
+Interpolation = Literal["linear", "nearest"]
+Millimeters = Annotated[float, Field(gt=0)]
+
+
+class Reorient(Step):
+    """Permutes and flips the axes so that they grow to the given directions.
+
+    Nothing is interpolated: an oblique scan stays oblique, with the nearest axis order. Of a 2-D
+    image the letters of its two axes count (a sagittal slice and ``RAS`` give ``AS``).
+
+    Attributes:
+        axes: One letter of each of R/L, A/P, S/I; the direction that each axis grows to.
+    """
+
+    kind: Literal["reorient"] = "reorient"
+    axes: str = "RAS"
+
+    @field_validator("axes")
+    @classmethod
+    def _one_of_each(cls, axes: str) -> str:
+        axes = axes.upper()
+        if sorted("RASRAS"["RASLPI".find(letter)] for letter in axes) != ["A", "R", "S"] or (
+            set(axes) - set("RASLPI")
+        ):
+            raise ValueError(
+                f"{axes!r} is not an orientation; write three letters such as RAS or LPS"
+            )
+        return axes
+
+    def apply(self, image: Image) -> Image:
+        """The image in the new axis order; the same object where the order is right already."""
+        grid = image.grid
+        if grid.unit == "pixel":
+            raise ConfigError("reorient: a picture has no anatomical axes; leave this step out")
+        order, flips = _axes_toward(grid, self.axes)
+        if order == tuple(range(grid.rank)) and not any(flips):
+            return image
+        inverse = AxesInverse(self.kind, grid, order, flips)
+        return moved(image, inverse.forward(image.data), _ordered(grid, order, flips), inverse)
+
+
+class Spacing(Step):
+    """Resamples to a voxel size in millimeters; the field of view keeps its center.
+
+    Linear resampling toward a coarser grid is anti-aliased with a triangle as wide as the new
+    voxel. The number of voxels is the old extent over the new size, rounded.
+
+    Attributes:
+        size: Millimeters, for all axes or one per axis; None keeps that axis.
+        interpolation: ``nearest`` for images whose values are labels.
+    """
+
+    kind: Literal["spacing"] = "spacing"
+    size: Millimeters | tuple[Millimeters | None, ...] = 1.0
+    interpolation: Interpolation = "linear"
+
+    def apply(self, image: Image) -> Image:
+        """The resampled image; the same object where the spacing is right already.
+
+        Raises:
+            ConfigError: If the physical size of the image is unknown.
+        """
+        grid = image.grid
+        if grid.unit == "pixel":
+            raise ConfigError("spacing: the pixel size of the image is unknown; use resize instead")
+        wanted = per_axis(self.size, grid.rank, "spacing.size")
+        step = [(new or old) / old for new, old in zip(wanted, grid.spacing, strict=True)]
+        step = [1.0 if abs(pace - 1) < 1e-5 else pace for pace in step]
+        pairs = zip(grid.shape, step, strict=True)
+        shape = [max(1, math.floor(size / pace + 0.5)) for size, pace in pairs]
+        return _resampled(image, self.kind, shape, step, self.interpolation, antialias=True)
+
+
+class Resize(Step):
+    """Resamples to a number of voxels; the field of view stays exactly the same.
+
+    Attributes:
+        shape: Voxels (int), a fraction of the axis (float) or a length (``"240mm"``), for all axes
+            or one per axis.
+        interpolation: ``nearest`` for images whose values are labels.
+        antialias: Widen the triangle toward a coarser grid; false gives plain linear interpolation,
+            for networks that were trained with it.
+    """
+
+    kind: Literal["resize"] = "resize"
+    shape: Extent
+    interpolation: Interpolation = "linear"
+    antialias: bool = True
+
+    def apply(self, image: Image) -> Image:
+        """The resized image; the same object where the shape is right already."""
+        grid = image.grid
+        shape = resolve(self.shape, grid.shape, millimeters(grid))
+        if min(shape) < 1:
+            raise ConfigError(f"resize.shape: {list(shape)} leaves no voxel on one axis")
+        step = [old / new for old, new in zip(grid.shape, shape, strict=True)]
+        return _resampled(image, self.kind, shape, step, self.interpolation, self.antialias)
+
+
+def _axes_toward(grid: Grid, axes: str) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """For each new axis the old axis it is, and whether it runs backward."""
+    have = io_orientation(grid.affine)[: grid.rank]
+    order, flips = [], []
+    for world, direction in axcodes2ornt(tuple(axes)):
+        found = np.flatnonzero(have[:, 0] == world)
+        if len(found):
+            order.append(int(found[0]))
+            flips.append(bool(have[found[0], 1] != direction))
+    return tuple(order), tuple(flips)
+
+
+def _ordered(grid: Grid, order: tuple[int, ...], flips: tuple[bool, ...]) -> Grid:
+    shape = tuple(grid.shape[axis] for axis in order)
+    old_index = np.eye(4)
+    old_index[: grid.rank, : grid.rank] = 0
+    for new, (old, flip) in enumerate(zip(order, flips, strict=True)):
+        old_index[old, new] = -1 if flip else 1
+        old_index[old, 3] = shape[new] - 1 if flip else 0
+    return replace(grid, shape=shape, affine=grid.affine @ old_index)
+
+
+def _resampled(
+    image: Image,
+    kind: str,
+    shape: Sequence[int],
+    step: Sequence[float],
+    interpolation: Interpolation,
+    antialias: bool,
+) -> Image:
+    grid = image.grid
+    axes = zip(grid.shape, shape, step, strict=True)
+    start = [((old - 1) - (new - 1) * pace) / 2 for old, new, pace in axes]
+    if tuple(shape) == grid.shape and all(pace == 1 for pace in step):
+        return image
+    inverse = ResampleInverse(kind, grid, tuple(shape), tuple(start), tuple(step))
+    if interpolation == "nearest":
+        data = nearest(image.data, shape, start, step)
+    else:
+        data = along_axes(image.data, inverse.matrices(antialias))
+    return moved(image, data, grid.sub(start, step, shape), inverse)
