@@ -83,7 +83,7 @@ class Spacing(Step):
         grid = image.grid
         if grid.unit == "pixel":
             raise ConfigError("spacing: the pixel size of the image is unknown; use resize instead")
-        wanted = per_axis(self.size, grid.rank, "spacing.size")
+        wanted: tuple[float | None, ...] = per_axis(self.size, grid.rank, "spacing.size")
         step = [(new or old) / old for new, old in zip(wanted, grid.spacing, strict=True)]
         step = [1.0 if abs(pace - 1) < 1e-5 else pace for pace in step]
         pairs = zip(grid.shape, step, strict=True)
