@@ -1,0 +1,22 @@
+"""Images, masks and maps in and out of files."""
+
+from voxplain.io.atomic import atomic_write, sha256
+from voxplain.io.mask import read_mask
+from voxplain.io.names import dataset_description, map_name, safe
+from voxplain.io.read import read_image
+from voxplain.io.sidecar import Sidecar
+from voxplain.io.write import write_image, write_labels, write_map
+
+__all__ = [
+    "Sidecar",
+    "atomic_write",
+    "dataset_description",
+    "map_name",
+    "read_image",
+    "read_mask",
+    "safe",
+    "sha256",
+    "write_image",
+    "write_labels",
+    "write_map",
+]

@@ -1,0 +1,68 @@
+"""Files that are there whole or not at all, and the hash by which a file is known."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+_CHUNK = 1 << 20
+
+
+def atomic_write(path: str | Path, content: bytes | str) -> Path:
+    """Writes a file under a temporary name, syncs it, and renames it into place.
+
+    A process killed at any moment leaves either the old file, the new one, or none; never a part.
+
+    Args:
+        path: The final name; missing folders are made.
+        content: Bytes, or text to be stored as UTF-8.
+
+    Returns:
+        The final name.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".tmp-{secrets.token_hex(8)}"
+    try:
+        with temporary.open("xb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+    return path
+
+
+def sha256(path: str | Path | Sequence[str | Path]) -> str:
+    """The hash of a file's content; of a folder or several files, of what they hold together.
+
+    Names play no part: a renamed or moved source is the same source. The order of several files
+    counts (they are channels), the order within a folder does not.
+    """
+    if not isinstance(path, (str, Path)):
+        return hashlib.sha256("\n".join(sha256(each) for each in path).encode()).hexdigest()
+    path = Path(path)
+    if path.is_dir():
+        parts = sorted(sha256(each) for each in path.rglob("*") if each.is_file())
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the rename itself durable, where the system can."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

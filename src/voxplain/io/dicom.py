@@ -1,0 +1,124 @@
+"""DICOM in: a series folder or a single file, as values in source units on an RAS+ grid."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxplain.errors import InputError, VoxplainWarning
+from voxplain.io.dicom_planes import Plane, read_pixels, read_planes
+from voxplain.io.dicom_stack import slice_grid, sort_planes, volume_grid
+from voxplain.io.raw import Raw
+
+_SUFFIXES = (".dcm", ".dicom", ".ima")
+# Their values are physical quantities, whatever gray they are shown in.
+_QUANTITATIVE = ("CT", "PT", "NM", "MR")
+_MAY_CARRY_TEXT = ("US", "IVUS", "CR", "DX", "MG", "RG", "RF", "XA", "SC", "OT", "XC")
+_MODALITIES = (*_QUANTITATIVE, *_MAY_CARRY_TEXT, "OP", "OPT", "ES", "GM", "SM", "BMD", "IO", "PX")
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file starts as DICOM files do."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def read_dicom(path: Path, rank: int | None) -> Raw:
+    """A series folder or one file; rescaled, MONOCHROME1 inverted, LPS turned to RAS here and once.
+
+    A series is ``(columns, rows, slices)``, as NIfTI converters store it; a single image is
+    ``(rows, columns)``, as pictures are, unless ``rank`` is 3.
+
+    Raises:
+        InputError: If there is no series, several, or one with missing or double slices.
+    """
+    stack = sort_planes(_planes(path))
+    if len(stack) == 1 and rank != 3:
+        return _image(stack[0])
+    if rank == 2:
+        raise InputError(f"{path.name} has rank 3 ({len(stack)} slices), and rank 2 was asked for")
+    grid = volume_grid(stack)
+    values, header = _values(stack)
+    if values.ndim == 4:
+        raise InputError(f"{path.name} is a color series; give single images")
+    return Raw(values.T[None], grid, _facts(header, len(stack)))
+
+
+def _image(plane: Plane) -> Raw:
+    values, header = _values([plane])
+    colored = values.ndim == 4
+    data = np.moveaxis(values[0], -1, 0) if colored else values
+    names = ("red", "green", "blue") if colored else ()
+    return Raw(data, slice_grid(plane), _facts(header, 1), names)
+
+
+def _planes(path: Path) -> list[Plane]:
+    inside = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = [file for file in inside if file.is_file() and _looks_like_dicom(file)]
+    found = [plane for file in files for plane in read_planes(file)]
+    if not found:
+        raise InputError(f"{path.name} holds no DICOM images")
+    return found
+
+
+def _looks_like_dicom(file: Path) -> bool:
+    return file.suffix.lower() in _SUFFIXES or is_dicom(file)
+
+
+def _values(stack: Sequence[Plane]) -> tuple[NDArray[np.float32], Any]:
+    """Rescaled values ``(slices, rows, columns)``, with a last axis for color, and one header."""
+    slices: list[NDArray[np.float32]] = []
+    opened: Path | None = None
+    for plane in stack:
+        if plane.file != opened:
+            stored, header = read_pixels(plane.file)
+            opened = plane.file
+        values = _upright_gray(stored[plane.frame], header)
+        slices.append((values * plane.slope + plane.intercept).astype(np.float32))
+    return np.stack(slices), header
+
+
+def _upright_gray(stored: NDArray[Any], header: Any) -> NDArray[Any]:
+    """Stored values as float64, large for bright."""
+    photometric = str(header.get("PhotometricInterpretation", ""))
+    if photometric.startswith("PALETTE"):
+        raise InputError("DICOM images with a color palette are not supported; convert to RGB")
+    values = stored.astype(np.float64)
+    if photometric != "MONOCHROME1" or str(header.get("Modality", "")) in _QUANTITATIVE:
+        return values
+    span = 2 ** int(header.BitsStored) - 1
+    return (-1.0 if header.PixelRepresentation else span) - values
+
+
+def _facts(header: Any, slices: int) -> dict[str, Any]:
+    """What of a header may be shown; warns where text may be burned into the pixels."""
+    # A code of the standard or nothing: the attribute may hold anything.
+    modality = next((code for code in _MODALITIES if code == header.get("Modality")), "unknown")
+    if modality in _MAY_CARRY_TEXT and str(header.get("BurnedInAnnotation")) != "NO":
+        warnings.warn(
+            "text burned into the pixels (a name, a date) cannot be detected reliably; look at the "
+            "image, and crop such margins",
+            VoxplainWarning,
+            stacklevel=2,
+        )
+    facts: dict[str, Any] = {"format": "DICOM", "modality": modality, "slices": slices}
+    if modality == "CT":
+        facts["unit"] = "HU"
+    center, width = _first(header.get("WindowCenter")), _first(header.get("WindowWidth"))
+    if center is not None and width is not None:
+        facts["window"] = [center - width / 2, center + width / 2]
+    return facts
+
+
+def _first(value: Any) -> float | None:
+    """The first of possibly several numbers; what is no number is left out."""
+    values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    try:
+        return float(values[0])
+    except (IndexError, TypeError, ValueError):
+        return None

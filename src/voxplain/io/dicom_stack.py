@@ -1,0 +1,163 @@
+"""Planes of a DICOM series into one stack: sorted by position, refused where it has holes."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxplain.errors import InputError, VoxplainWarning
+from voxplain.image import Grid
+from voxplain.io.dicom_planes import Plane
+
+_SAME_PLACE = 1e-3
+_TILT_DEGREES = 0.1
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def sort_planes(planes: Sequence[Plane]) -> list[Plane]:
+    """The planes of one series, ascending along their normal.
+
+    Raises:
+        InputError: If they are of several series, directions, sizes or spacings, or lack a place.
+    """
+    _require_one(planes)
+    first = planes[0]
+    if len(planes) > 1 and (first.orientation is None or any(p.position is None for p in planes)):
+        raise InputError(f"{len(planes)} images without positions in the patient are no volume")
+    return sorted(planes, key=_height)
+
+
+def volume_grid(planes: Sequence[Plane]) -> Grid:
+    """The grid ``(columns, rows, slices)`` of sorted planes, from positions, not slice thickness.
+
+    A tilted gantry gives a sheared affine, which is true, and a warning.
+
+    Raises:
+        InputError: If slices are missing, double, or not evenly spaced.
+    """
+    first = planes[0]
+    row, column, normal = _axes(first)
+    down, along = first.spacing or (1.0, 1.0)
+    step = normal * first.thickness if len(planes) == 1 else _step(planes, normal)
+    affine = np.eye(4)
+    affine[:3] = np.stack([row * along, column * down, step, _position(first)], axis=1)
+    rows, columns = first.size
+    return _grid((columns, rows, len(planes)), affine, first)
+
+
+def slice_grid(plane: Plane) -> Grid:
+    """The grid ``(rows, columns)`` of a single image."""
+    row, column, normal = _axes(plane)
+    down, along = plane.spacing or (1.0, 1.0)
+    affine = np.eye(4)
+    axes = [column * down, row * along, normal * plane.thickness, _position(plane)]
+    affine[:3] = np.stack(axes, axis=1)
+    return _grid(plane.size, affine, plane)
+
+
+def _grid(shape: tuple[int, ...], affine: NDArray[np.float64], plane: Plane) -> Grid:
+    code = 0 if plane.position is None or plane.orientation is None else 1
+    unit = "pixel" if plane.spacing is None else "mm"
+    return Grid(shape, _LPS_TO_RAS @ affine, unit=unit, code=code)  # type: ignore[arg-type]
+
+
+def _require_one(planes: Sequence[Plane]) -> None:
+    counts = Counter(plane.series for plane in planes)
+    if len(counts) > 1:
+        sizes = ", ".join(str(count) for count in sorted(counts.values(), reverse=True))
+        raise InputError(
+            f"the folder holds {len(counts)} DICOM series (of {sizes} images); "
+            "give the folder of one"
+        )
+    first = planes[0]
+    for plane in planes[1:]:
+        if plane.size != first.size:
+            raise InputError(
+                f"the series mixes images of {first.size} and {plane.size} rows and columns "
+                "(a localizer among them?)"
+            )
+        if not _close(plane.spacing, first.spacing):
+            raise InputError("the series mixes images of different pixel spacing")
+        if not _close(plane.orientation, first.orientation, 1e-3):
+            raise InputError(
+                "the series mixes images in different planes (a localizer among them?)"
+            )
+
+
+def _close(
+    one: NDArray[np.float64] | tuple[float, ...] | None,
+    other: NDArray[np.float64] | tuple[float, ...] | None,
+    tolerance: float = 1e-4,
+) -> bool:
+    if one is None or other is None:
+        return one is other
+    return bool(np.allclose(one, other, rtol=0, atol=tolerance))
+
+
+def _axes(plane: Plane) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Unit vectors along a row, down a column, and their normal, LPS."""
+    axes = plane.orientation if plane.orientation is not None else np.eye(3)[:2]
+    return axes[0], axes[1], np.cross(axes[0], axes[1])
+
+
+def _position(plane: Plane) -> NDArray[np.float64]:
+    return plane.position if plane.position is not None else np.zeros(3)
+
+
+def _height(plane: Plane) -> float:
+    return float(_axes(plane)[2] @ _position(plane))
+
+
+def _step(planes: Sequence[Plane], normal: NDArray[np.float64]) -> NDArray[np.float64]:
+    """From one slice to the next, LPS mm."""
+    positions = np.stack([_position(plane) for plane in planes])
+    _require_even(positions @ normal)
+    step = (positions[-1] - positions[0]) / (len(planes) - 1)
+    off_line = positions - positions[0] - np.arange(len(planes))[:, None] * step
+    sideways = np.linalg.norm(off_line - np.outer(off_line @ normal, normal), axis=1).max()
+    if sideways > 0.1 * min(planes[0].spacing or (1.0, 1.0)):
+        raise InputError(
+            f"the slices of the series are shifted sideways by up to {sideways:.3g} mm"
+        )
+    tilt = math.degrees(math.acos(min(1.0, step @ normal / np.linalg.norm(step))))
+    if tilt <= _TILT_DEGREES:
+        return np.asarray((step @ normal) * normal)
+    _remark(
+        f"the gantry was tilted by {tilt:.1f} degrees: positions are right, but the network sees "
+        "a sheared body"
+    )
+    return np.asarray(step)
+
+
+def _require_even(heights: NDArray[np.float64]) -> None:
+    gaps = np.diff(heights)
+    double = int((gaps < _SAME_PLACE).sum())
+    if double:
+        raise InputError(
+            f"the series has {double} slices at places where it has another already (several "
+            "phases, echoes or copies?)"
+        )
+    usual = float(np.median(gaps))
+    missing = int(sum(round(gap / usual) - 1 for gap in gaps if gap > 1.5 * usual))
+    if missing:
+        place = int(np.argmax(gaps)) + 1
+        raise InputError(
+            f"the series lacks {missing} slices: slices {place} and {place + 1} lie "
+            f"{gaps.max():.4g} mm apart, the others {usual:.4g} mm"
+        )
+    even = heights[0] + np.arange(len(heights)) * (heights[-1] - heights[0]) / (len(heights) - 1)
+    uneven = float(np.abs(heights - even).max()) / usual
+    finding = f"the slices are not evenly spaced ({gaps.min():.4g} to {gaps.max():.4g} mm apart)"
+    if uneven > 0.25:
+        raise InputError(finding)
+    if uneven > 0.05:
+        _remark(f"{finding}; the mean is used")
+
+
+def _remark(text: str) -> None:
+    warnings.warn(text, VoxplainWarning, stacklevel=2)

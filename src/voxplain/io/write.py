@@ -1,0 +1,165 @@
+"""NIfTI out: maps, de-identified images and label maps on the source grid."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from voxplain.errors import InputError
+from voxplain.image import Grid, Image
+from voxplain.io.atomic import atomic_write
+from voxplain.io.sidecar import Sidecar
+
+_ROBUST = 99.5
+_ALIGNED = 2
+
+
+def write_map(map: Tensor, grid: Grid, path_stem: str | Path, sidecar: Sidecar) -> Path:
+    """Writes a map and its sidecar: ``<stem>.nii.gz``, ``<stem>.json``, in 2-D also ``<stem>.npy``.
+
+    float32, channels last where there are several, display range symmetric at the 99.5 % quantile
+    of the absolute value for signed maps. The same map gives the same bytes.
+
+    Args:
+        map: ``(C, *spatial)``.
+        grid: Where the map lies, the source grid or that of a layer.
+        path_stem: Folder and name without suffix, see :func:`voxplain.io.map_name`.
+        sidecar: What the map is.
+
+    Returns:
+        The NIfTI file; it is written last, so that it never stands without its sidecar.
+
+    Raises:
+        InputError: If the map is not on the grid, or holds NaN or infinity.
+    """
+    array = _checked(map, grid).astype(np.float32)
+    stem = Path(path_stem)
+    atomic_write(_named(stem, ".json"), sidecar.to_json() + "\n")
+    if grid.rank == 2:
+        atomic_write(_named(stem, ".npy"), _npy(array))
+    file = _nifti(array, grid)
+    file.header["descrip"] = sidecar.method.encode()[:79]
+    limit = _display_limit(array)
+    file.header["cal_max"] = limit
+    file.header["cal_min"] = -limit if sidecar.sign == "signed" else 0
+    return atomic_write(_named(stem, ".nii.gz"), _compressed(file))
+
+
+def write_image(image: Image, path: str | Path) -> Path:
+    """Writes the channels of an image without anything that came with its file.
+
+    int16, exact for whole numbers, else with a slope if that keeps the error below 0.1 % of the
+    range; otherwise float32.
+
+    Args:
+        image: Usually as it was read, before preprocessing.
+        path: Ending in ``.nii.gz``.
+    """
+    array = _checked(image.data, image.grid).astype(np.float32)
+    stored, slope, intercept = _as_int16(array)
+    file = _nifti(stored, image.grid)
+    if stored.dtype == np.int16:
+        file.header.set_slope_inter(slope, intercept)
+    return atomic_write(path, _compressed(file))
+
+
+def write_labels(labels: Tensor, grid: Grid, path: str | Path) -> Path:
+    """Writes a label map ``(*spatial)`` in the smallest integer type that holds it.
+
+    Raises:
+        InputError: If the labels are not on the grid.
+    """
+    array = _checked(labels[None], grid)
+    low, high = int(array.min()), int(array.max())
+    kinds = (np.uint8, np.int16, np.int32)
+    kind = next((k for k in kinds if np.iinfo(k).min <= low and high <= np.iinfo(k).max), None)
+    if kind is None:
+        raise InputError(f"labels from {low} to {high} do not fit into a label map")
+    return atomic_write(path, _compressed(_nifti(array.astype(kind), grid)))
+
+
+def _checked(data: Tensor, grid: Grid) -> NDArray[Any]:
+    if tuple(data.shape[1:]) != grid.shape:
+        raise InputError(
+            f"an array of shape {tuple(data.shape)} does not lie on the grid {grid.shape}"
+        )
+    data = data.detach().cpu()
+    array: NDArray[Any] = (data.float() if data.is_floating_point() else data).numpy()
+    bad = int((~np.isfinite(array)).sum())
+    if bad:
+        raise InputError(
+            f"{bad} of {array.size} values are NaN or infinite; such a map is not written"
+        )
+    return array
+
+
+def _nifti(array: NDArray[Any], grid: Grid) -> Any:
+    """A file of ``(C, *spatial)`` with a clean header, both forms set, and no extensions."""
+    volume = array.reshape(len(array), *grid.shape, *(1,) * (3 - grid.rank))
+    file = nib.Nifti1Image(
+        volume[0] if len(volume) == 1 else np.moveaxis(volume, 0, -1), grid.affine
+    )
+    code = _code(grid, file.header)
+    file.set_sform(grid.affine, code)
+    # A sheared affine (tilted gantry) has no qform; an approximate one would mislead.
+    file.set_qform(grid.affine, 0 if _sheared(grid) else code)
+    file.header.set_xyzt_units("mm" if grid.unit == "mm" else "unknown")
+    return file
+
+
+def _code(grid: Grid, header: Any) -> int:
+    """The code of the source; 0 only where a reader then assumes this very affine."""
+    if grid.code or np.allclose(header.get_base_affine(), grid.affine, atol=1e-4):
+        return grid.code
+    return _ALIGNED
+
+
+def _sheared(grid: Grid) -> bool:
+    axes = grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0)
+    return not np.allclose(axes.T @ axes, np.eye(3), atol=1e-4)
+
+
+def _compressed(file: Any) -> bytes:
+    # No name and no time inside: the same map gives the same bytes on every machine.
+    buffer = io.BytesIO()
+    with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, compresslevel=6, mtime=0) as stream:
+        stream.write(file.to_bytes())
+    return buffer.getvalue()
+
+
+def _npy(array: NDArray[np.float32]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _display_limit(array: NDArray[np.float32]) -> float:
+    size = np.abs(array)
+    return float(np.percentile(size, _ROBUST)) or float(size.max())
+
+
+def _as_int16(array: NDArray[np.float32]) -> tuple[NDArray[Any], float, float]:
+    """Stored values, slope and intercept."""
+    low, high = float(array.min()), float(array.max())
+    if np.array_equal(array, np.round(array)) and low >= -32768 and high <= 32767:
+        return array.astype(np.int16), 1.0, 0.0
+    slope, intercept = (high - low) / 65534, (high + low) / 2
+    if slope == 0 or not np.isfinite(slope):
+        return array, 1.0, 0.0
+    stored = np.round((array.astype(np.float64) - intercept) / slope).astype(np.int16)
+    # The header keeps slope and intercept in float32; what counts is what comes back from it.
+    back = stored * np.float64(np.float32(slope)) + np.float64(np.float32(intercept))
+    if np.abs(back - array).max() > 1e-3 * (high - low):
+        return array, 1.0, 0.0
+    return stored, slope, intercept
+
+
+def _named(stem: Path, suffix: str) -> Path:
+    return stem.parent / (stem.name + suffix)
