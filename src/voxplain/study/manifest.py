@@ -49,7 +49,8 @@ class PredictionRecord(_Part):
 
     ``image`` is the label map of a dense output on the source grid (``<case>_<model>_pred``),
     None for a classifier; ``scores`` are class scores or ``volumes`` class volumes (mL, or pixels
-    where the physical size is unknown), keyed by class name.
+    where the physical size is unknown), keyed by class name. ``key`` is the hash of everything
+    that determines it.
     """
 
     case: str
@@ -62,10 +63,14 @@ class PredictionRecord(_Part):
     scores: dict[str, float] = {}
     volumes: dict[str, float] = {}
     volume_unit: str = "mL"
+    key: str = ""
 
 
 class MapRecord(_Part):
-    """One map: NIfTI and sidecar relative to the run directory."""
+    """One map: NIfTI and sidecar relative to the run directory.
+
+    ``key`` is the hash of everything that determines the maps of this method.
+    """
 
     case: str
     model: str
@@ -75,6 +80,7 @@ class MapRecord(_Part):
     layer: str | None = None
     file: str
     sidecar: str
+    key: str = ""
 
 
 class TaskRecord(_Part):

@@ -1,0 +1,14 @@
+"""The command line. torch is imported only by the commands that need it."""
+
+from __future__ import annotations
+
+from voxplain.cli import explain, inspect, studies, system  # noqa: F401 - they register commands
+from voxplain.cli.app import app
+
+
+def main() -> None:
+    """Runs ``voxplain``."""
+    app(prog_name="voxplain")
+
+
+__all__ = ["app", "main"]

@@ -1,0 +1,70 @@
+"""The Typer application, and how every command ends when something is wrong."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from voxplain import __version__
+from voxplain.cli.console import complain
+from voxplain.errors import VoxplainError
+
+FAILED, WRONG_REQUEST, STOPPED = 1, 2, 130
+"""Exit codes beside 0: some task failed; the request was wrong; stopped by the user."""
+
+_ORDER = ("demo", "explain", "run", "plan", "report", "methods", "layers", "audit", "doctor")
+
+
+class Commands(TyperGroup):
+    """Turns errors into a sentence and an exit code; ``--debug`` lets them through."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Commands in the order in which a newcomer needs them."""
+        return [*_ORDER, *(name for name in self.commands if name not in _ORDER)]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs a command."""
+        if ctx.params.get("debug"):
+            return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except VoxplainError as error:
+            complain(str(error))
+            raise typer.Exit(WRONG_REQUEST) from None
+        except KeyboardInterrupt:
+            complain("stopped; what is finished is kept, and the same command takes it up again")
+            raise typer.Exit(STOPPED) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="voxplain",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"voxplain {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Shows which voxels drive the prediction of a 2-D or 3-D medical-image network.
+
+    Start with [bold]voxplain demo[/bold]; then [bold]voxplain explain[/bold] for one image of
+    yours, or [bold]voxplain run study.yaml[/bold] for many.
+    """

@@ -1,0 +1,67 @@
+"""``voxplain explain``: one image, one network, methods as flags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from voxplain.cli.app import app
+from voxplain.cli.flags import Request, asked, named, with_request
+from voxplain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from voxplain.study import Study
+
+
+@app.command()
+@with_request
+def explain(
+    request: Request,
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target", "-t", help="A class (1), kind:class (pixelwise:1, volume:2), or JSON."
+        ),
+    ],
+    method: Annotated[
+        list[str],
+        typer.Option(
+            "--method",
+            "-m",
+            help="A method, with parameters if need be: integrated_gradients:steps=16. Repeat it.",
+        ),
+    ] = ["saliency"],  # noqa: B006 - Typer copies it
+    output: Annotated[Path, typer.Option("--output", "-o", help="Run directory.")] = Path(
+        "voxplain-run"
+    ),
+    seed: Annotated[int, typer.Option("--seed", help="Where random draws start from.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Keep maps that are still right.")
+    ] = True,
+) -> None:
+    """Explain one image with one network, without a study file.
+
+    voxplain explain scan.nii.gz --factory my_package:build --weights net.safetensors
+    --normalize zscore --target pixelwise:1 -m saliency -m integrated_gradients:steps=16
+    """
+    from voxplain.cli.studies import carry_out
+
+    if request.is_study:
+        raise ConfigError("explain takes an image; for a study file use: voxplain run STUDY")
+    carry_out(_study(request, target, method, seed), output.absolute(), resume, request.trust)
+
+
+def _study(request: Request, target: str, methods: list[str], seed: int) -> Study:
+    from voxplain.study import Study
+
+    return Study.parse(
+        {
+            "cases": [request.case()],
+            "models": [request.model()],
+            "target": asked(target),
+            "methods": [named(text) for text in methods],
+            "run": {"seed": seed},
+        }
+    )

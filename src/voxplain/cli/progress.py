@@ -1,0 +1,94 @@
+"""A run as it is seen in a terminal: one bar with the remaining time, one line per failure."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from voxplain.cli.console import complain, err
+
+if TYPE_CHECKING:
+    from voxplain.study import Plan, Task
+    from voxplain.study.manifest import TaskRecord
+
+
+class Bar:
+    """Listens to a run and draws it on standard error.
+
+    Args:
+        debug: Print the traceback of a failing task.
+    """
+
+    def __init__(self, debug: bool = False) -> None:
+        self._debug = debug
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=28),
+            TaskProgressColumn(),
+            TextColumn("[dim]{task.completed:.0f}/{task.total:.0f} passes[/dim]"),
+            TimeElapsedColumn(),
+            TextColumn("[dim]left[/dim]"),
+            TimeRemainingColumn(),
+            console=err,
+            transient=True,
+        )
+        self._bar = self._progress.add_task("reading images and networks", total=None)
+        self._ends_at = 0.0
+        self._reached = 0.0
+
+    def __enter__(self) -> Bar:
+        if err.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def planned(self, plan: Plan) -> None:
+        """Sets the length of the bar."""
+        self._progress.update(self._bar, total=plan.passes, description="explaining")
+
+    def started(self, task: Task) -> None:
+        """Names the task at the bar."""
+        self._ends_at = self._reached + task.passes
+        subject = task.subject
+        words = f"{subject.case} · {subject.model} · {', '.join(task.labels)}"
+        shown = words if len(words) <= 60 else words[:59] + "…"
+        self._progress.update(self._bar, description=shown.replace("[", "\\["))
+
+    def passed(self, count: float) -> None:
+        """Moves the bar, never past the end of the task."""
+        self._reached = min(self._reached + count, self._ends_at)
+        self._progress.update(self._bar, completed=self._reached)
+
+    def failed(self, error: Exception) -> None:
+        """Shows where, if asked to."""
+        if self._debug:
+            traceback.print_exception(error, file=sys.stderr)
+
+    def finished(self, record: TaskRecord, reused: bool) -> None:
+        """Moves the bar to the end of the task."""
+        self._reached = self._reached + record.passes if reused else self._ends_at
+        self._progress.update(self._bar, completed=self._reached)
+        if record.status == "failed":
+            who = f"{record.case} · {record.model} · {', '.join(record.methods)}"
+            complain(f"{who}: {record.reason}")
+        elif not err.is_terminal:
+            how = "kept from an earlier run" if reused else f"{record.seconds:.1f} s"
+            err.print(f"done  {record.case} · {record.model} · {', '.join(record.methods)}: {how}")

@@ -1,0 +1,70 @@
+"""``voxplain doctor``: what is installed, what it runs on, what is missing and what for."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+
+from voxplain.cli.app import app
+from voxplain.cli.console import fact, out, table
+
+# Module, extra of voxplain, what it is for.
+_OPTIONAL = (
+    ("pydicom", "dicom", "reading DICOM series"),
+    ("pylibjpeg", "dicom", "reading compressed DICOM"),
+    ("monai", "monai", "networks and bundles of MONAI"),
+    ("onnxruntime", "onnx", "ONNX networks"),
+    ("nilearn", "demo", "the brain template of the demo"),
+)
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, devices, cores and memory, and what is missing for what."""
+    from voxplain.study.software import software
+
+    for name, version in software().items():
+        fact(name, version)
+    fact("system", f"{platform.system()} {platform.machine()}")
+    fact("cores", str(_cores()))
+    memory = _memory()
+    fact("memory", f"{memory:.0f} GB" if memory else "unknown")
+    for name, value in _devices():
+        fact(name, value)
+    out.print()
+    rows = [_optional(*entry) for entry in _OPTIONAL]
+    out.print(table(("optional", "state", "for", "to install"), rows))
+
+
+def _optional(module: str, extra: str, purpose: str) -> tuple[str, str, str, str]:
+    from voxplain.study.software import installed
+
+    if importlib.util.find_spec(module) is None:
+        return module, "missing", purpose, f'pip install "voxplain[{extra}]"'
+    return module, installed(module) or "there", purpose, ""
+
+
+def _cores() -> int:
+    """The cores this process may use, which may be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory() -> float | None:
+    """Memory of the machine in GB, where the system tells."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _devices() -> list[tuple[str, str]]:
+    import torch
+
+    found = [("device", f"cpu, {torch.get_num_threads()} threads")]
+    for index in range(torch.cuda.device_count()):
+        facts = torch.cuda.get_device_properties(index)
+        found.append(("device", f"cuda:{index} {facts.name}, {facts.total_memory / 1e9:.0f} GB"))
+    if torch.backends.mps.is_available():
+        found.append(("device", "mps"))
+    return found

@@ -1,0 +1,117 @@
+"""The cases of a study: which files they are, and how a pattern becomes many of them."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from voxplain.errors import ConfigError
+
+CASE_ID = r"^[A-Za-z0-9*][A-Za-z0-9_.+*-]*$"
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, (str, Path)) else value
+
+
+def _channels(value: Any) -> Any:
+    if isinstance(value, str) and value not in ("first", "last"):
+        raise ValueError("write a list of names, or first or last for the axis of an array")
+    return value
+
+
+def _spacing(value: Any) -> Any:
+    return (value,) if isinstance(value, (int, float)) else value
+
+
+class CaseConfig(BaseModel):
+    """One case of a study, or a pattern that stands for many.
+
+    Attributes:
+        id: The name under which everything of this case is written. Left out, cases are numbered:
+            a file name may identify a patient, so it becomes an id only if the id says so with a
+            ``*``.
+        image: A file, a DICOM folder, or several files that become channels. With a ``*`` it
+            stands for every file that fits, and ``*`` is the same text in all of its files.
+        channels: A name per channel, such as ``[flair, t1, t1ce, t2]``; or ``first`` or ``last``,
+            the channel axis of a NumPy array.
+        spacing: Millimeters per pixel, where the file does not say it (pictures, NumPy).
+        reference: A label image on the grid of the case, for contours and error targets.
+        rank: 2 or 3, where the file leaves it open (one slice is 2-D unless 3 is asked for).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str | None = Field(default=None, pattern=CASE_ID)
+    image: Annotated[tuple[Path, ...], BeforeValidator(_listed), Field(min_length=1)]
+    channels: Annotated[
+        Literal["first", "last"] | tuple[str, ...] | None, BeforeValidator(_channels)
+    ] = None
+    spacing: Annotated[tuple[float, ...] | None, BeforeValidator(_spacing)] = None
+    reference: Path | None = None
+    rank: Literal[2, 3] | None = None
+
+    @property
+    def is_pattern(self) -> bool:
+        """Whether this entry stands for every file that fits."""
+        return any("*" in str(path) for path in self.image)
+
+
+def expand_cases(entries: Sequence[CaseConfig], base: Path) -> tuple[CaseConfig, ...]:
+    """Every case with its id and with paths that start at the study file.
+
+    Args:
+        entries: As written in the study.
+        base: Folder that relative paths start from.
+
+    Raises:
+        ConfigError: If a pattern fits no file, or two cases have one id.
+    """
+    found = [case for entry in entries for case in _expanded(entry, base)]
+    width = max(3, len(str(len(found))))
+    cases = [
+        case if case.id else case.model_copy(update={"id": f"case{number:0{width}d}"})
+        for number, case in enumerate(found, start=1)
+    ]
+    repeated = [name for name, count in Counter(case.id for case in cases).items() if count > 1]
+    if repeated:
+        raise ConfigError(f"cases: two of them have the id {repeated[0]!r}; an id names one case")
+    return tuple(cases)
+
+
+def _expanded(entry: CaseConfig, base: Path) -> list[CaseConfig]:
+    if entry.is_pattern:
+        return [_filled(entry, base, text) for text in _matches(entry, base)]
+    if entry.id and "*" in entry.id:
+        raise ConfigError(f"cases: the id {entry.id!r} has a *, but its image names one file")
+    return [_filled(entry, base, "*")]
+
+
+def _matches(entry: CaseConfig, base: Path) -> list[str]:
+    """What ``*`` stands for in the first file of the pattern, once per case."""
+    pattern = next(str(base / path) for path in entry.image if "*" in str(path))
+    head, *rest = (re.escape(part) for part in pattern.split("*"))
+    shape = re.compile(head + "([^/]*)" + "".join(r"\1" + part for part in rest), re.DOTALL)
+    fits = (shape.fullmatch(file) for file in sorted(glob.glob(pattern)))
+    texts = [fit[1] for fit in fits if fit]
+    if not texts:
+        raise ConfigError(f"cases: no file fits {pattern}")
+    return texts
+
+
+def _filled(entry: CaseConfig, base: Path, text: str) -> CaseConfig:
+    def path(pattern: Path) -> Path:
+        return base / str(pattern).replace("*", text)
+
+    update: Mapping[str, Any] = {
+        "id": entry.id.replace("*", text) if entry.id else None,
+        "image": tuple(path(file) for file in entry.image),
+        "reference": path(entry.reference) if entry.reference else None,
+    }
+    return entry.model_copy(update=update)

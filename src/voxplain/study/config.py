@@ -1,0 +1,201 @@
+"""What to do: the models that read a study file. A typo names its exact path."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializeAsAny,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from voxplain.attribution import Method, parse_method
+from voxplain.errors import ConfigError, VoxplainError
+from voxplain.loading import ModelSpec
+from voxplain.precision import Precision
+from voxplain.preprocess import AnyStep
+from voxplain.study.cases import CaseConfig, expand_cases
+from voxplain.study.method_schema import MethodSchema
+from voxplain.study.reading import read_mapping
+from voxplain.study.words import explain_validation
+from voxplain.targets import AnyTarget, Target, parse_target
+from voxplain.windows import Window
+
+if TYPE_CHECKING:
+    from voxplain.study.run import Listener, Run
+
+_UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h)\s*")
+
+
+def _named(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A parser whose sentences pydantic puts behind the path of the entry."""
+
+    def parsed(value: Any) -> Any:
+        try:
+            return parse(value)
+        except VoxplainError as error:
+            raise PydanticCustomError("voxplain", "{reason}", {"reason": str(error)}) from error
+
+    return parsed
+
+
+def _short_target(value: Any) -> Any:
+    """``1`` and ``"pixelwise:1"`` as targets; a mapping is left to its own model."""
+    return value if isinstance(value, Mapping) else parse_target(value)
+
+
+def _seconds(value: Any) -> Any:
+    found = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if isinstance(value, str) and not found:
+        raise ValueError(f"{value!r} is not a duration; write 90s, 10min or 2h")
+    return float(found[1]) * _UNITS[found[2]] if found else value
+
+
+StudyMethod = Annotated[SerializeAsAny[Method], BeforeValidator(_named(parse_method)), MethodSchema]
+StudyTarget = Annotated[AnyTarget, BeforeValidator(_named(_short_target))]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelConfig(ModelSpec):
+    """A network of a study, with the preprocessing it was trained with."""
+
+    window: Window | None = None
+    precision: Precision | None = None
+    preprocess: tuple[AnyStep, ...] = ()
+
+
+class RunConfig(_Config):
+    """How the study is carried out.
+
+    Attributes:
+        executor: Where tasks run; ``local`` is this process.
+        workers: Processes; this version runs one.
+        timeout: The longest a task may take, such as ``10min``; None for no limit.
+        precision: The numeric type of networks that name none of their own.
+        seed: Where all random draws start from.
+    """
+
+    executor: Literal["local"] = "local"
+    workers: Literal["auto", 1] = "auto"
+    timeout: Annotated[float | None, BeforeValidator(_seconds), Field(gt=0)] = None
+    precision: Precision = "auto"
+    seed: int = Field(default=0, ge=0)
+
+
+class Study(_Config):
+    """One file that says what to explain, of which networks, on which images.
+
+    Relative paths start at the study file. Either ``target`` or ``targets`` is given;
+    ``references`` (case ids or image files) serve the methods that compare with other images.
+    """
+
+    cases: Annotated[tuple[CaseConfig, ...], Field(min_length=1)]
+    models: Annotated[tuple[ModelConfig, ...], Field(min_length=1)]
+    target: StudyTarget | None = None
+    targets: tuple[StudyTarget, ...] = ()
+    methods: Annotated[tuple[StudyMethod, ...], Field(min_length=1)]
+    references: tuple[str, ...] = ()
+    execution: RunConfig = Field(default=RunConfig(), alias="run")
+    output: Path | None = None
+
+    _base: Path = PrivateAttr(default_factory=Path.cwd)
+    _name: str = PrivateAttr(default="study")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Study:
+        """Reads a YAML or JSON study file.
+
+        Raises:
+            ConfigError: With a sentence per mistake, each with its path in the file.
+        """
+        file = Path(path)
+        study = cls.parse(read_mapping(file), base=file.resolve().parent, origin=file.name)
+        study._name = file.stem
+        return study
+
+    @classmethod
+    def parse(
+        cls, mapping: Mapping[str, Any], *, base: Path | None = None, origin: str = ""
+    ) -> Study:
+        """A study from a mapping, with relative paths starting at ``base``.
+
+        Raises:
+            ConfigError: With a sentence per mistake, each with its path.
+        """
+        try:
+            study = cls.model_validate(dict(mapping))
+        except ValidationError as error:
+            raise ConfigError(explain_validation(error, cls, origin)) from error
+        study._base = base or Path.cwd()
+        return study
+
+    def run(
+        self,
+        *,
+        resume: bool = True,
+        trust: bool = False,
+        output: Path | None = None,
+        listener: Listener | None = None,
+    ) -> Run:
+        """See :func:`voxplain.study.run.run_study`."""
+        from voxplain.study.run import run_study
+
+        return run_study(self, resume=resume, trust=trust, output=output, listener=listener)
+
+    @property
+    def base(self) -> Path:
+        """Folder that relative paths start from."""
+        return self._base
+
+    @property
+    def name(self) -> str:
+        """Name of the study file, without its ending."""
+        return self._name
+
+    @property
+    def folder(self) -> Path:
+        """The run directory: ``output``, or ``runs/<name of the study file>``."""
+        return self._base / (self.output or Path("runs") / self._name)
+
+    @property
+    def asked(self) -> tuple[Target, ...]:
+        """The targets, however many."""
+        return self.targets or ((self.target,) if self.target is not None else ())
+
+    def expanded_cases(self) -> tuple[CaseConfig, ...]:
+        """Every case with an id and absolute paths, patterns filled in.
+
+        Raises:
+            ConfigError: If a pattern fits no file, or two cases have one id.
+        """
+        return expand_cases(self.cases, self._base)
+
+    @model_validator(mode="after")
+    def _one_way_to_ask(self) -> Study:
+        if (self.target is None) == (not self.targets):
+            raise ValueError("give either target (one) or targets (a list of them)")
+        _unique("models", [model.name for model in self.models])
+        _unique("methods", [method.key for method in self.methods])
+        _unique("targets", [target.slug for target in self.asked])
+        return self
+
+
+def _unique(field: str, names: list[str]) -> None:
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ValueError(f"{field}: two of them are called {repeated[0]!r}; give each its own name")

@@ -1,0 +1,158 @@
+"""The images and networks of a study, read from their files."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from voxplain.errors import InputError, VoxplainError, VoxplainWarning
+from voxplain.image import Image
+from voxplain.io import read_image
+from voxplain.io.sidecar import ModelFacts
+from voxplain.loading import load_network
+from voxplain.model import Model
+from voxplain.precision import Precision
+from voxplain.preprocess import apply
+from voxplain.study.cases import CaseConfig
+from voxplain.study.config import ModelConfig, Study
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A network of the study, ready to be asked."""
+
+    config: ModelConfig
+    model: Model
+    facts: ModelFacts
+
+    def prepare(self, image: Image) -> Image:
+        """The image as this network wants to see it.
+
+        Raises:
+            InputError: If a preprocessing step does not fit the image.
+        """
+        with naming(f"model {self.config.name}, preprocess"):
+            return apply(image, self.config.preprocess)
+
+
+@contextlib.contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Puts the place in front of the sentence of an error."""
+    try:
+        yield
+    except VoxplainError as error:
+        raise type(error)(f"{where}: {error}") from error
+
+
+@contextlib.contextmanager
+def remarks(into: list[str]) -> Iterator[None]:
+    """Collects the warnings of voxplain, each once, and lets others through."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        warnings.simplefilter("always", VoxplainWarning)
+        yield
+    for warning in caught:
+        text = str(warning.message)
+        if not issubclass(warning.category, VoxplainWarning):
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+        elif text not in into:
+            into.append(text)
+
+
+def read_case(case: CaseConfig) -> Image:
+    """The image of a case.
+
+    Raises:
+        InputError: With the id of the case, if a file is missing, broken or holds NaN.
+    """
+    with naming(f"case {case.id}"):
+        spacing = case.spacing
+        if spacing is not None and len(spacing) == 1:
+            (spacing,) = spacing
+        return read_image(case.image, channels=case.channels, rank=case.rank, spacing=spacing)
+
+
+def content_sha256(image: Image) -> str:
+    """A hash of the voxels and of where they lie, whatever file they came in."""
+    digest = hashlib.sha256(repr((image.data.shape, image.grid.unit)).encode())
+    digest.update(image.grid.affine.tobytes())
+    digest.update(image.data.contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def load_model(config: ModelConfig, base: Path, precision: Precision, trust: bool) -> LoadedModel:
+    """A network of the study with its weights.
+
+    Args:
+        config: As the study says.
+        base: Folder that relative paths start from.
+        precision: For networks that name none of their own.
+        trust: Whether files that run code may be opened.
+
+    Raises:
+        ModelError: With the name of the model.
+    """
+    with naming(f"model {config.name}"):
+        network = load_network(config, trust=trust, base=base)
+        model = Model(
+            network,
+            head=config.head,
+            window=config.window,
+            precision=config.precision or precision,
+            name=config.name,
+            classes=config.classes,
+        )
+    return LoadedModel(config, model, model.facts)
+
+
+def open_first(
+    case: CaseConfig, config: ModelConfig, study: Study, trust: bool
+) -> tuple[LoadedModel, Image]:
+    """One network of a study, and one case as that network wants to see it."""
+    loaded = load_model(config, study.base, study.execution.precision, trust)
+    with naming(f"case {case.id}"):
+        return loaded, loaded.prepare(read_case(case))
+
+
+def read_references(study: Study, cases: dict[str, CaseConfig]) -> list[Image]:
+    """The reference images of a study: case ids, or files of their own.
+
+    Raises:
+        InputError: If one is neither.
+    """
+    return [read_case(_reference(name, study, cases)) for name in study.references]
+
+
+def sources(study: Study, cases: tuple[CaseConfig, ...]) -> list[Path]:
+    """Every file a study reads, for keeping their names out of what it writes."""
+    images = [path for case in cases for path in (*case.image, case.reference) if path]
+    weights = [
+        path
+        for model in study.models
+        for path in (model.weights, model.bundle, model.file)
+        if path is not None
+    ]
+    references = [study.base / name for name in study.references]
+    return [*images, *(study.base / path for path in weights), *references, study.base]
+
+
+def device_name(model: Model) -> str:
+    """Where a network runs: ``cpu``, or the name of the accelerator."""
+    device = model.device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _reference(name: str, study: Study, cases: dict[str, CaseConfig]) -> CaseConfig:
+    if name in cases:
+        return cases[name]
+    if not (study.base / name).exists():
+        raise InputError(f"references: {name!r} is neither the id of a case nor a file")
+    return CaseConfig(id="reference", image=(study.base / name,))

@@ -1,0 +1,128 @@
+"""From cases, networks, targets and methods to tasks: groups of methods that share a stream."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from voxplain.attribution import Method
+from voxplain.targets import Target
+
+# Raised whenever the same request would give another map.
+RESULT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One image, one network, one question: what a task explains.
+
+    Attributes:
+        case: Id of the case.
+        model: Name of the network.
+        target: What is explained.
+        facts: Everything else that determines the result: hashes, preprocessing, precision.
+        seed: Seed of the study.
+    """
+
+    case: str
+    model: str
+    target: Target
+    facts: Mapping[str, Any]
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Hash of everything that determines the prediction."""
+        return digest({**self.facts, "case": self.case, "target": _dumped(self.target)})
+
+    @property
+    def draw_seed(self) -> int:
+        """Seed of the random draws.
+
+        It does not depend on the methods: one more of them leaves the others as they are.
+        """
+        return int(digest([self.seed, self.key])[:8], 16)
+
+    def method_key(self, method: Method) -> str:
+        """Hash of everything that determines the maps of a method."""
+        return digest([self.key, self.seed, _dumped(method)])
+
+
+@dataclass(frozen=True)
+class Task:
+    """A group of methods that share a stream, on one subject.
+
+    Attributes:
+        key: Hash of everything that determines the result.
+        subject: What is explained.
+        methods: The methods, by the hash of what determines their maps.
+        passes: Passes through the network, as estimated.
+        streams: The streams in words.
+    """
+
+    key: str
+    subject: Subject
+    methods: Mapping[str, Method]
+    passes: int
+    streams: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, subject: Subject, methods: Sequence[Method], passes: int, streams: Sequence[str] = ()
+    ) -> Task:
+        """The task of these methods on a subject."""
+        keyed = {subject.method_key(method): method for method in methods}
+        return cls(digest(sorted(keyed)), subject, keyed, passes, tuple(streams))
+
+    @property
+    def labels(self) -> list[str]:
+        """The keys of the methods in results and file names."""
+        return [method.key for method in self.methods.values()]
+
+    def without(self, done: set[str]) -> Task:
+        """The task with only the methods whose maps are missing."""
+        missing = {key: method for key, method in self.methods.items() if key not in done}
+        return replace(self, methods=missing)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study will do.
+
+    Attributes:
+        tasks: In the order in which they run.
+        seconds_per_pass: One forward and backward pass per (case, model), as probed; empty where
+            nothing was timed.
+    """
+
+    tasks: tuple[Task, ...]
+    seconds_per_pass: Mapping[tuple[str, str], float]
+
+    @property
+    def passes(self) -> int:
+        """Passes of all tasks."""
+        return sum(task.passes for task in self.tasks)
+
+    @property
+    def seconds(self) -> float | None:
+        """Estimated time of all tasks, or None where nothing was timed."""
+        known = [self.seconds_of(task) for task in self.tasks]
+        return sum(value for value in known if value is not None) if any(known) else None
+
+    def seconds_of(self, task: Task) -> float | None:
+        """Estimated time of a task, or None where nothing was timed."""
+        each = self.seconds_per_pass.get((task.subject.case, task.subject.model))
+        return None if each is None else each * task.passes
+
+
+def digest(facts: Any) -> str:
+    """SHA-256 of facts in their canonical JSON form."""
+    text = json.dumps([RESULT_VERSION, facts], sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _dumped(part: Method | Target) -> dict[str, Any]:
+    return part.model_dump(mode="json")

@@ -1,0 +1,34 @@
+"""Keeps paths and identifiers out of everything a run directory says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+# DICOM UIDs: at least five numbers joined by dots.
+_UID = re.compile(r"\b\d+(?:\.\d+){4,}\b")
+_PATH = re.compile(r"(?:[A-Za-z]:)?(?:[\\/][^\s'\"\\/:,;()]+){2,}[\\/]?")
+
+
+class Filter:
+    """Replaces the source files of a study, other paths and UIDs in a text.
+
+    Args:
+        sources: Files and folders that must not be named.
+    """
+
+    def __init__(self, sources: Iterable[Path]) -> None:
+        words = {word for path in sources for word in _names(path)}
+        longest_first = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+        self._sources = re.compile(rf"(?<!\w)(?:{longest_first})(?!\w)" if words else r"(?!)")
+
+    def __call__(self, text: str) -> str:
+        """The text with ``<file>``, ``<path>`` and ``<uid>`` in place of what it must not say."""
+        text = self._sources.sub("<file>", text)
+        return _UID.sub("<uid>", _PATH.sub("<path>", text))
+
+
+def _names(path: Path) -> list[str]:
+    inside = [file.name for file in path.iterdir()] if path.is_dir() else []
+    return [str(path), path.name, *inside]

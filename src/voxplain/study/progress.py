@@ -1,0 +1,46 @@
+"""Who is told how a run goes on."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from voxplain.study.manifest import TaskRecord
+from voxplain.study.plan import Plan, Task
+
+
+class Listener(Protocol):
+    """Is told how a run goes on."""
+
+    def planned(self, plan: Plan) -> None:
+        """The request is right; these tasks follow."""
+
+    def started(self, task: Task) -> None:
+        """A task begins."""
+
+    def passed(self, count: int) -> None:
+        """So many more images went through the network for the task."""
+
+    def failed(self, error: Exception) -> None:
+        """The task, or the prediction before it, raised this; the run goes on."""
+
+    def finished(self, record: TaskRecord, reused: bool) -> None:
+        """A task is done, has failed, or was done in an earlier run."""
+
+
+class Silent:
+    """Tells nobody."""
+
+    def planned(self, plan: Plan) -> None:
+        """Nothing."""
+
+    def started(self, task: Task) -> None:
+        """Nothing."""
+
+    def passed(self, count: int) -> None:
+        """Nothing."""
+
+    def failed(self, error: Exception) -> None:
+        """Nothing."""
+
+    def finished(self, record: TaskRecord, reused: bool) -> None:
+        """Nothing."""

@@ -1,0 +1,64 @@
+"""Study files: YAML or JSON into plain mappings, with errors that name the line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from voxplain.errors import ConfigError
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML or JSON file.
+
+    Raises:
+        ConfigError: If the file is missing, is neither, repeats a key, or holds no mapping.
+    """
+    if not path.is_file():
+        what = "is a folder, not a study file" if path.is_dir() else "there is no such study file"
+        raise ConfigError(f"{path}: {what}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path.name}: not a text file; a study is YAML or JSON") from error
+    return _checked(_parsed(text, path), path.name)
+
+
+def _parsed(text: str, path: Path) -> Any:
+    try:
+        if path.suffix.lower() == ".json":
+            return json.loads(text)
+        return yaml.load(text, Loader=_UniqueKeys)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path.name}, line {error.lineno}: {error.msg}") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise ConfigError(f"{path.name}, line {line}: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path.name}: not YAML ({type(error).__name__})") from error
+
+
+def _checked(parsed: Any, name: str) -> dict[str, Any]:
+    if not isinstance(parsed, dict):
+        found = "nothing" if parsed is None else f"a {type(parsed).__name__}"
+        raise ConfigError(f"{name}: a study is a mapping with cases, models, ...; found {found}")
+    return {str(key): value for key, value in parsed.items()}
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML without objects, and without the silent overwriting of a repeated key."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if isinstance(key, Hashable) and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is written twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)

@@ -1,0 +1,46 @@
+"""The resolved study that a run directory keeps: every default filled in, and no path."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from voxplain.study.check import Checked
+
+_FILES = {"weights", "bundle", "file"}
+
+
+def resolved_study(checked: Checked) -> dict[str, Any]:
+    """What was asked for, with hashes in place of files.
+
+    Args:
+        checked: The study after its check.
+    """
+    study = checked.study
+    return {
+        "cases": [
+            {"id": record.id, "image_sha256": record.image_sha256, "channels": [*record.channels]}
+            for record in checked.records.values()
+        ],
+        "models": [_model(checked, name) for name in checked.models],
+        "targets": [_plain(target) for target in study.asked],
+        "methods": [_plain(method) for method in study.methods],
+        "references": [
+            name if name in checked.cases else {"image_sha256": sha}
+            for name, sha in zip(study.references, checked.reference_sha256, strict=True)
+        ],
+        "run": study.execution.model_dump(mode="json"),
+    }
+
+
+def _model(checked: Checked, name: str) -> dict[str, Any]:
+    loaded = checked.models[name]
+    dumped = loaded.config.model_dump(mode="json", exclude_none=True, exclude=_FILES)
+    if ".py" in str(dumped.get("factory", "")):
+        dumped["factory"] = str(dumped["factory"]).replace("\\", "/").rsplit("/", 1)[-1]
+    return {**dumped, "weights_sha256": loaded.facts.weights_sha256}
+
+
+def _plain(part: Any) -> dict[str, Any]:
+    dumped: dict[str, Any] = part.model_dump(mode="json", exclude_none=True)
+    return dumped

@@ -1,0 +1,78 @@
+"""Carries out a study: what is missing is computed, what fails is recorded, the rest goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from voxplain.study.check import check_study
+from voxplain.study.config import Study
+from voxplain.study.manifest import Manifest, TaskRecord
+from voxplain.study.progress import Listener, Silent
+from voxplain.study.store import Store
+from voxplain.study.work import Work
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: The run directory.
+        manifest: What it says of itself.
+    """
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Run:
+        """The run in a folder.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        return cls(Path(folder), Store(Path(folder)).manifest())
+
+    @property
+    def failed(self) -> list[TaskRecord]:
+        """The tasks that failed, each with its reason."""
+        return self.manifest.failed
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every task is done, 1 if some failed."""
+        return 1 if self.failed else 0
+
+    @property
+    def maps(self) -> list[Path]:
+        """The map files."""
+        return [self.folder / record.file for record in self.manifest.maps]
+
+
+def run_study(
+    study: Study,
+    *,
+    resume: bool = True,
+    trust: bool = False,
+    output: Path | None = None,
+    listener: Listener | None = None,
+) -> Run:
+    """Runs a study in this process.
+
+    Args:
+        study: What to do.
+        resume: Keep the results of an earlier run in the same folder that are still right.
+        trust: Whether files that run code may be opened.
+        output: Another run directory than the study says.
+        listener: Is told of the progress.
+
+    Raises:
+        VoxplainError: If the request is wrong; then nothing has been written.
+    """
+    store = Store(output or study.folder)
+    store.check()
+    checked = check_study(study, trust=trust)
+    with store.locked():
+        manifest = Work(checked, store, listener or Silent(), resume).carry_out()
+    return Run(store.folder, manifest)
