@@ -1,12 +1,13 @@
 """Which voxels of the input the cells of a layer stand for."""
 
-from voxplain.geometry.follow import LayerCall, follow_network
+from voxplain.geometry.follow import LayerCall, Place, follow_network
 from voxplain.geometry.layer import LayerGeometry, geometry_of, layer_geometry
 from voxplain.geometry.place import place
 
 __all__ = [
     "LayerCall",
     "LayerGeometry",
+    "Place",
     "follow_network",
     "geometry_of",
     "layer_geometry",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,38 +19,45 @@ from voxplain.observing import observing
 
 
 @dataclass(frozen=True)
+class Place:
+    """A tensor of one forward: its shape, and where it lies if that is known."""
+
+    shape: tuple[int, ...]
+    layout: Layout | None
+
+
+@dataclass(frozen=True)
 class LayerCall:
     """One call of one module.
 
     Attributes:
-        path: As in ``get_submodule``.
-        shapes: Shapes of the tensors that came out.
-        layout: Where the first of them lies, None where nothing is known.
+        path: As in ``get_submodule``; empty for the network itself.
+        inputs: The tensors among its positional arguments.
+        outputs: The tensors in what it gave, at least one.
+        ended: How many calls had ended when it did.
+        tensor: A number of its first output; modules that pass one tensor on share it.
     """
 
     path: str
-    shapes: tuple[tuple[int, ...], ...]
-    layout: Layout | None
+    inputs: tuple[Place, ...]
+    outputs: tuple[Place, ...]
+    ended: int
+    tensor: int
 
 
-def follow_network(
-    network: nn.Module, example: Tensor, paths: Iterable[str] | None = None
-) -> list[LayerCall]:
-    """Every call of the chosen modules in one forward, in the order in which they begin.
+def follow_network(network: nn.Module, example: Tensor) -> list[LayerCall]:
+    """Every call of a module in one forward, in the order in which they begin.
 
     Args:
         network: Left as it was; runs in evaluation mode without gradients.
         example: ``(B, C, *spatial)``.
-        paths: Which modules; all below the root where None.
     """
     example = example.detach().as_subclass(Tensor)
-    names = {name for name, _ in network.named_modules() if name} if paths is None else set(paths)
-    tracker = Tracker()
+    tracker, log = Tracker(), _Log()
     tracker.layouts[example] = Layout.of_image(example.shape)
-    slots: list[LayerCall | None] = []
-    with observing(network), _recording(network, names, tracker, slots), tracker:
+    with observing(network), _recording(network, tracker, log), tracker:
         network(example)
-    return [call for call in slots if call is not None]
+    return [call for call in log.slots if call is not None]
 
 
 class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -85,6 +92,10 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if known:
             self._note(unseen, [assume(known[0], tuple(tensor.shape)) for tensor in unseen])
 
+    def places(self, value: Any) -> tuple[Place, ...]:
+        """The tensors in a value with what is known of them."""
+        return tuple(Place(tuple(t.shape), self.layouts.get(t)) for t in tensors_in(value))
+
     def _note(self, tensors: Sequence[Tensor], layouts: Sequence[Layout | None]) -> None:
         for tensor, layout in zip(tensors, layouts, strict=True):
             if layout is not None:
@@ -93,14 +104,29 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.layouts.pop(tensor, None)
 
 
+class _Log:
+    """The calls in the order in which they begin; a slot stays empty until its call ends."""
+
+    def __init__(self) -> None:
+        self.slots: list[LayerCall | None] = []
+        self.ended = 0
+        self._numbers: MutableMapping[Tensor, tuple[int, int]] = WeakTensorKeyDictionary()
+
+    def number(self, tensor: Tensor) -> int:
+        """The same for the same tensor, as long as nothing is written into it."""
+        version, number = self._numbers.get(tensor, (-1, 0))
+        if version != tensor._version:
+            number = self.ended
+            self._numbers[tensor] = (tensor._version, number)
+        return number
+
+
 @contextmanager
-def _recording(
-    network: nn.Module, names: set[str], tracker: Tracker, slots: list[LayerCall | None]
-) -> Iterator[None]:
+def _recording(network: nn.Module, tracker: Tracker, log: _Log) -> Iterator[None]:
     """Temporary hooks on every module: they note calls and are removed whatever happens."""
     with ExitStack() as stack:
         for path, module in network.named_modules():
-            noter = _Noter(path, path in names, tracker, slots)
+            noter = _Noter(path, tracker, log)
             stack.callback(module.register_forward_pre_hook(noter.begin).remove)
             stack.callback(module.register_forward_hook(noter.end, with_kwargs=True).remove)
         yield
@@ -111,18 +137,20 @@ class _Noter:
     """Notes the calls of one module, which may be nested in each other."""
 
     path: str
-    wanted: bool
     tracker: Tracker
-    slots: list[LayerCall | None]
-    begun: list[int] = field(default_factory=list)
+    log: _Log
+    begun: list[tuple[int, tuple[Place, ...]]] = field(default_factory=list)
 
-    def begin(self, *_: Any) -> None:
-        self.begun.append(len(self.slots))
-        self.slots.append(None)
+    def begin(self, _: nn.Module, args: Any) -> None:
+        # In-place layers change their input, so it is looked at before they run.
+        self.begun.append((len(self.log.slots), self.tracker.places(args)))
+        self.log.slots.append(None)
 
     def end(self, _: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
-        slot, tensors = self.begun.pop(), list(tensors_in(result))
+        slot, inputs = self.begun.pop()
         self.tracker.assume((args, kwargs), result)
-        if self.wanted and tensors:
-            shapes = tuple(tuple(tensor.shape) for tensor in tensors)
-            self.slots[slot] = LayerCall(self.path, shapes, self.tracker.layouts.get(tensors[0]))
+        outputs, first = self.tracker.places(result), next(tensors_in(result), None)
+        self.log.ended += 1
+        if first is not None:
+            number = self.log.number(first)
+            self.log.slots[slot] = LayerCall(self.path, inputs, outputs, self.log.ended, number)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor, nn
 
 from voxplain.errors import ModelError, nearest
 from voxplain.geometry.arrange import arrange, cell_runs, flat_atoms
-from voxplain.geometry.follow import LayerCall, follow_network
+from voxplain.geometry.follow import LayerCall, Place, follow_network
 from voxplain.geometry.layout import Layout
 
 
@@ -58,7 +59,10 @@ class LayerGeometry:
 
 
 def layer_geometry(
-    network: nn.Module, example: Tensor, paths: Iterable[str]
+    network: nn.Module,
+    example: Tensor,
+    paths: Iterable[str],
+    side: Literal["output", "input"] = "output",
 ) -> dict[str, LayerGeometry]:
     """The grid of each layer, followed through one forward without gradients.
 
@@ -70,33 +74,54 @@ def layer_geometry(
     Args:
         network: Left as it was.
         example: ``(B, C, *spatial)``.
-        paths: Module paths; of a module that is called repeatedly, the last call counts.
+        paths: Module paths; of a module that is called repeatedly ``path#2`` is the third call,
+            and the last one counts where no number is given.
+        side: What leaves the layers, or what enters them (their first positional tensor).
 
     Raises:
         ModelError: If a path does not exist or its module is not called.
     """
-    paths = list(paths)
-    known = [name for name, _ in network.named_modules() if name]
-    for path in paths:
-        if path not in known:
-            raise ModelError(f"the network has no layer {path!r}; {nearest(path, known)}")
-    calls = {call.path: call for call in follow_network(network, example, paths)}
-    for path in paths:
-        if path not in calls:
-            called = "is never called with a tensor as its result"
-            raise ModelError(f"layer {path!r} {called}, so it has no place in the image")
-    return {path: geometry_of(calls[path], tuple(example.shape[2:])) for path in paths}
+    wanted = {path: _split_path(network, path) for path in paths}
+    calls: dict[str, list[LayerCall]] = {}
+    for call in follow_network(network, example):
+        calls.setdefault(call.path, []).append(call)
+    image = tuple(example.shape[2:])
+    return {
+        path: geometry_of(_place(path, calls.get(name, []), number, side), image)
+        for path, (name, number) in wanted.items()
+    }
 
 
-def geometry_of(call: LayerCall, image: tuple[int, ...]) -> LayerGeometry:
-    """The grid of one call of a layer on an image of a spatial shape."""
-    if call.layout is None:
-        return _assumed(call.shapes[0], image)
-    layout = _split_cells(call.layout)
+def geometry_of(place: Place, image: tuple[int, ...]) -> LayerGeometry:
+    """The grid of a tensor of the forward on an image of a spatial shape."""
+    if place.layout is None:
+        return _assumed(place.shape, image)
+    layout = _split_cells(place.layout)
     axes = [_axis(layout, axis, run) for axis, run in enumerate(cell_runs(layout))]
     start = tuple(one[0] for one in axes)
     stride = tuple(one[1] or float(size) for one, size in zip(axes, image, strict=True))
     return LayerGeometry(start, stride, tuple(one[2] for one in axes), layout.exact, layout)
+
+
+def _split_path(network: nn.Module, path: str) -> tuple[str, int]:
+    """The name under which a module is followed, and the number of the call."""
+    name, _, number = path.partition("#")
+    every = dict(network.named_modules(remove_duplicate=False))
+    if not name or name not in every:
+        raise ModelError(f"the network has no layer {name!r}; {nearest(name, filter(None, every))}")
+    first = next(one for one, module in network.named_modules() if module is every[name])
+    return first, int(number) if number.isdigit() else -1
+
+
+def _place(path: str, calls: list[LayerCall], number: int, side: str) -> Place:
+    if not calls:
+        raise ModelError(f"layer {path!r} is not called, or gives no tensor, for this image")
+    if number >= len(calls):
+        raise ModelError(f"layer {path!r}: there are {len(calls)} calls, numbered from #0")
+    places = calls[number].outputs if side == "output" else calls[number].inputs
+    if not places:
+        raise ModelError(f"layer {path!r} is called with keywords only; choose its output")
+    return places[0]
 
 
 def _axis(layout: Layout, axis: int, run: list[int]) -> tuple[float, float, int]:

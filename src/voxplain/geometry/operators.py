@@ -328,7 +328,8 @@ _KEEPERS = (
 _ATTENTION = (
     "scaled_dot_product_attention _scaled_dot_product_flash_attention "
     "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_efficient_attention "
-    "_scaled_dot_product_cudnn_attention _scaled_dot_product_fused_attention_overrideable"
+    "_scaled_dot_product_cudnn_attention _scaled_dot_product_fused_attention_overrideable "
+    "_native_multi_head_attention"
 )
 _VIEWS = "view _unsafe_view reshape _reshape_alias _unsafe_reshape"
 _REDUCTIONS = (
