@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+from importlib.metadata import version
 
+from voxplain import __version__
 from voxplain.cli.app import app
 from voxplain.cli.console import fact, out, table
 
@@ -22,10 +24,12 @@ _OPTIONAL = (
 @app.command()
 def doctor() -> None:
     """Show versions, devices, cores and memory, and what is missing for what."""
-    from voxplain.study.software import software
+    from voxplain.attribution.result import software
 
-    for name, version in software().items():
-        fact(name, version)
+    fact("voxplain", __version__)
+    for name, found in software().items():
+        if name != "voxplain":
+            fact(name, found)
     fact("system", f"{platform.system()} {platform.machine()}")
     fact("cores", str(_cores()))
     memory = _memory()
@@ -38,11 +42,9 @@ def doctor() -> None:
 
 
 def _optional(module: str, extra: str, purpose: str) -> tuple[str, str, str, str]:
-    from voxplain.study.software import installed
-
     if importlib.util.find_spec(module) is None:
         return module, "missing", purpose, f'pip install "voxplain[{extra}]"'
-    return module, installed(module) or "there", purpose, ""
+    return module, version(module), purpose, ""
 
 
 def _cores() -> int:

@@ -20,6 +20,7 @@ from voxplain.errors import ConfigError
 from voxplain.image import Grid, Image
 from voxplain.io import atomic_write, dataset_description, safe, write_image, write_labels
 from voxplain.study.manifest import Manifest, MapRecord
+from voxplain.study.plan import Subject
 
 MANIFEST, STUDY, EVENTS = "manifest.json", "study.yaml", "events.jsonl"
 
@@ -121,18 +122,24 @@ class Store:
         file = self._images(f"{case}_{safe(model)}_pred.nii.gz")
         return self._relative(write_labels(labels, grid, file))
 
-    def write_map(self, case: str, model: str, attribution: Attribution, key: str) -> MapRecord:
-        """Writes a map and its sidecar."""
-        folder = self.folder / "maps" / case / safe(model)
-        file = attribution.save(folder, case)
+    def write_map(self, subject: Subject, attribution: Attribution, key: str) -> MapRecord:
+        """Writes a map and its sidecar.
+
+        Args:
+            subject: What was explained.
+            attribution: The map.
+            key: Hash of everything that determines it.
+        """
+        folder = self.folder / "maps" / subject.case / safe(subject.model)
+        file = attribution.save(folder, subject.case, subject.target.slug)
         sidecar = file.with_name(file.name.removesuffix(".nii.gz") + ".json")
         return MapRecord(
-            case=case,
-            model=model,
-            target=attribution.target.slug,
+            case=subject.case,
+            model=subject.model,
+            target=subject.target.slug,
             label=attribution.label,
-            method=attribution.sidecar.method,
-            layer=attribution.layer,
+            method=attribution.method.name,
+            layer=attribution.layer.path if attribution.layer else None,
             file=self._relative(file),
             sidecar=self._relative(sidecar),
             key=key,

@@ -6,6 +6,7 @@ import time
 
 from voxplain.attribution import explain
 from voxplain.attribution.predict import Prediction
+from voxplain.attribution.result import software
 from voxplain.errors import VoxplainError
 from voxplain.image import Image
 from voxplain.io import read_mask
@@ -25,7 +26,6 @@ from voxplain.study.privacy import Filter
 from voxplain.study.progress import Listener
 from voxplain.study.resolved import resolved_study
 from voxplain.study.resume import Earlier
-from voxplain.study.software import software
 from voxplain.study.store import EVENTS, Store
 
 
@@ -140,7 +140,7 @@ class Work:
         )
         keys = {method.key: key for key, method in task.methods.items()}
         self.manifest.maps += [
-            self.store.write_map(subject.case, subject.model, attribution, keys[attribution.label])
+            self.store.write_map(subject, attribution, keys[attribution.label])
             for attribution in found.values()
         ]
 
