@@ -97,7 +97,7 @@ def _matches(entry: CaseConfig, base: Path) -> list[str]:
     """What ``*`` stands for in the first file of the pattern, once per case."""
     pattern = next(str(base / path) for path in entry.image if "*" in str(path))
     head, *rest = (re.escape(part) for part in pattern.split("*"))
-    shape = re.compile(head + "([^/]*)" + "".join(r"\1" + part for part in rest), re.DOTALL)
+    shape = re.compile(head + "([^/]*)" + r"\1".join(rest), re.DOTALL)
     fits = (shape.fullmatch(file) for file in sorted(glob.glob(pattern)))
     texts = [fit[1] for fit in fits if fit]
     if not texts:
