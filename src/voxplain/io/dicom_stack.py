@@ -69,10 +69,9 @@ def _grid(shape: tuple[int, ...], affine: NDArray[np.float64], plane: Plane) -> 
 def _require_one(planes: Sequence[Plane]) -> None:
     counts = Counter(plane.series for plane in planes)
     if len(counts) > 1:
-        sizes = ", ".join(str(count) for count in sorted(counts.values(), reverse=True))
         raise InputError(
-            f"the folder holds {len(counts)} DICOM series (of {sizes} images); "
-            "give the folder of one"
+            f"the folder holds {len(counts)} DICOM series (the largest of {max(counts.values())} "
+            "images); give a folder with one of them"
         )
     first = planes[0]
     for plane in planes[1:]:

@@ -19,7 +19,7 @@ def read_mask(path: str | Path, grid: Grid, *, resample: bool = False) -> Tensor
     """Reads integer labels onto the grid of an image.
 
     A mask whose axes are only permuted or flipped against the image is put in order. In pictures,
-    0 and 255 stand for 0 and 1.
+    black and white stand for 0 and 1.
 
     Args:
         path: NIfTI, DICOM, picture or NumPy file with one channel.

@@ -15,6 +15,8 @@ from voxplain.errors import InputError, VoxplainWarning
 from voxplain.image import Grid
 from voxplain.io.raw import Raw
 
+# Lossy copies of a black-and-white mask are a little off.
+_BLACK, _WHITE = 5, 250
 _COLORS = ("red", "green", "blue")
 _DAMAGED = (OSError, ValueError, SyntaxError, EOFError, Pillow.DecompressionBombError)
 
@@ -47,7 +49,7 @@ def read_picture(path: Path, rank: int | None, spacing: tuple[float, ...] | floa
 def read_indices(path: Path) -> NDArray[Any]:
     """The labels ``(rows, columns)`` of a mask picture.
 
-    Palette indices or gray values; 0 and 255 become 0 and 1.
+    Palette indices or gray values; black and white become 0 and 1.
 
     Raises:
         InputError: If the picture is colored.
@@ -56,7 +58,8 @@ def read_indices(path: Path) -> NDArray[Any]:
     if (array != array[:1]).any():
         raise InputError(f"{path.name} is colored; a mask needs one gray value per label")
     labels: NDArray[Any] = array[0]
-    return labels // 255 if set(np.unique(labels)) <= {0, 255} else labels
+    black_and_white = labels.max() >= _WHITE and ((labels <= _BLACK) | (labels >= _WHITE)).all()
+    return (labels >= _WHITE).astype(labels.dtype) if black_and_white else labels
 
 
 def picture_grid(shape: tuple[int, ...], spacing: tuple[float, ...] | float | None) -> Grid:

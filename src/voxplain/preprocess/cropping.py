@@ -99,7 +99,7 @@ class CenterCropPad(Step):
         shape = resolve(self.shape, image.grid.shape, millimeters(image.grid))
         if min(shape) < 1:
             raise ConfigError(f"center_crop_pad.shape: {list(shape)} leaves no voxel on one axis")
-        start = [(have - size) // 2 for have, size in zip(image.grid.shape, shape, strict=True)]
+        start = [_centered(have, size) for have, size in zip(image.grid.shape, shape, strict=True)]
         return _cut(image, self.kind, start, shape, self.value)
 
 
@@ -119,7 +119,7 @@ class PadToMultiple(Step):
         """The padded image."""
         multiples = per_axis(self.multiple, image.rank, "pad_to_multiple.multiple")
         shape = [-(-n // m) * m for n, m in zip(image.grid.shape, multiples, strict=True)]
-        start = [(have - size) // 2 for have, size in zip(image.grid.shape, shape, strict=True)]
+        start = [_centered(have, size) for have, size in zip(image.grid.shape, shape, strict=True)]
         return _cut(image, self.kind, start, shape, self.value)
 
 
@@ -132,6 +132,11 @@ def _cut(
     data = windowed(image.data, start, shape, fill)
     inverse = WindowInverse(kind, image.grid, tuple(start), tuple(shape))
     return moved(image, data, image.grid.sub(start, (1,) * image.rank, shape), inverse)
+
+
+def _centered(have: int, size: int) -> int:
+    """Where a window begins; what cannot be halved is cut or padded at the end."""
+    return (have - size) // 2 if have >= size else -((size - have) // 2)
 
 
 def _minimum(data: Tensor) -> Tensor:

@@ -79,7 +79,8 @@ class Normalize(Step):
         pairs = self._shifts_and_scales(image, mask)
         spread = (-1,) + (1,) * image.rank
         shift, scale = (
-            torch.tensor(part).to(image.data).view(spread) for part in zip(*pairs, strict=True)
+            torch.tensor(part, dtype=torch.float64).to(image.data).view(spread)
+            for part in zip(*pairs, strict=True)
         )
         data = (image.data - shift) / scale
         if self.clip and self.mode in ("percentile", "hu_window"):

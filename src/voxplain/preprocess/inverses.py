@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from voxplain.image import Grid, Mode
-from voxplain.preprocess.resample import along_axes, nearest, weights
+from voxplain.preprocess.resample import along_axes, mass_weights, nearest, value_weights
 
 
 @dataclass(frozen=True)
@@ -84,27 +84,20 @@ class ResampleInverse:
     def __call__(self, map: Tensor, mode: Mode) -> Tensor:
         """Brings ``(C, *spatial)`` to the old grid.
 
-        ``value`` interpolates linearly (anti-aliased toward a coarser grid); ``mass`` is the exact
-        adjoint of that kind of resampling and keeps the total; ``label`` takes the nearest.
+        ``value`` interpolates linearly, ``mass`` does so and keeps the total, ``label`` takes the
+        nearest.
         """
-        if mode == "mass":
-            forward = self.matrices(antialias=True)
-            return along_axes(map, [None if m is None else m.T for m in forward])
         start = [-first / pace for first, pace in zip(self.start, self.step, strict=True)]
-        pace = [1 / length for length in self.step]
+        step = [1 / pace for pace in self.step]
         if mode == "label":
-            return nearest(map, self.grid.shape, start, pace)
-        axes = zip(self.shape, self.grid.shape, start, pace, strict=True)
-        return along_axes(map, [_matrix(*axis, True) for axis in axes])
+            return nearest(map, self.grid.shape, start, step)
+        weights = mass_weights if mode == "mass" else value_weights
+        axes = zip(self.shape, self.grid.shape, start, step, strict=True)
+        return along_axes(map, [None if unchanged(*axis) else weights(*axis) for axis in axes])
 
     def forward(self, labels: Tensor) -> Tensor:
         """Brings ``(*spatial)`` to the new grid, by the nearest voxel."""
         return nearest(labels, self.shape, self.start, self.step)
-
-    def matrices(self, antialias: bool) -> list[Tensor | None]:
-        """One resampling matrix per axis, from the old grid to the new; None for unchanged axes."""
-        axes = zip(self.grid.shape, self.shape, self.start, self.step, strict=True)
-        return [_matrix(*axis, antialias) for axis in axes]
 
 
 def permuted(data: Tensor, order: Sequence[int]) -> Tensor:
@@ -142,7 +135,6 @@ def windowed(
     return result
 
 
-def _matrix(source: int, target: int, start: float, step: float, antialias: bool) -> Tensor | None:
-    if source == target and abs(start) < 1e-9 and abs(step - 1) < 1e-9:
-        return None
-    return weights(source, target, start, step, antialias)
+def unchanged(source: int, target: int, start: float, step: float) -> bool:
+    """Whether resampling would leave an axis as it is."""
+    return source == target and abs(start) < 1e-9 and abs(step - 1) < 1e-9

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
 
 import numpy as np
 from nibabel.orientations import axcodes2ornt, io_orientation
 from pydantic import Field, field_validator
+from torch import Tensor
 
 from voxplain.errors import ConfigError
 from voxplain.extents import Extent, resolve
 from voxplain.image import Grid, Image
-from voxplain.preprocess.inverses import AxesInverse, ResampleInverse
-from voxplain.preprocess.resample import along_axes, nearest
+from voxplain.preprocess.inverses import AxesInverse, ResampleInverse, unchanged
+from voxplain.preprocess.resample import along_axes, nearest, triangle_weights, value_weights
 from voxplain.preprocess.step import Step, millimeters, moved, per_axis
 
 Interpolation = Literal["linear", "nearest"]
@@ -62,8 +63,8 @@ class Reorient(Step):
 class Spacing(Step):
     """Resamples to a voxel size in millimeters; the field of view keeps its center.
 
-    Linear resampling toward a coarser grid is anti-aliased with a triangle as wide as the new
-    voxel. The number of voxels is the old extent over the new size, rounded.
+    Linear resampling is anti-aliased toward a coarser grid and keeps linear ramps in place. The
+    number of voxels is the old extent over the new size, rounded.
 
     Attributes:
         size: Millimeters, for all axes or one per axis; None keeps that axis.
@@ -88,18 +89,19 @@ class Spacing(Step):
         step = [1.0 if abs(pace - 1) < 1e-5 else pace for pace in step]
         pairs = zip(grid.shape, step, strict=True)
         shape = [max(1, math.floor(size / pace + 0.5)) for size, pace in pairs]
-        return _resampled(image, self.kind, shape, step, self.interpolation, antialias=True)
+        weights = value_weights if self.interpolation == "linear" else None
+        return _resampled(image, self.kind, shape, step, weights)
 
 
 class Resize(Step):
-    """Resamples to a number of voxels; the field of view stays exactly the same.
+    """Resamples to a number of voxels as Pillow and torch do; the field of view stays the same.
 
     Attributes:
         shape: Voxels (int), a fraction of the axis (float) or a length (``"240mm"``), for all axes
             or one per axis.
         interpolation: ``nearest`` for images whose values are labels.
-        antialias: Widen the triangle toward a coarser grid; false gives plain linear interpolation,
-            for networks that were trained with it.
+        antialias: True as in Pillow and torchvision, false as in MONAI: what the network was
+            trained with.
     """
 
     kind: Literal["resize"] = "resize"
@@ -114,7 +116,11 @@ class Resize(Step):
         if min(shape) < 1:
             raise ConfigError(f"resize.shape: {list(shape)} leaves no voxel on one axis")
         step = [old / new for old, new in zip(grid.shape, shape, strict=True)]
-        return _resampled(image, self.kind, shape, step, self.interpolation, self.antialias)
+        weights = self._weights if self.interpolation == "linear" else None
+        return _resampled(image, self.kind, shape, step, weights)
+
+    def _weights(self, source: int, target: int, start: float, step: float) -> Tensor:  # noqa: ARG002
+        return triangle_weights(source, target, step, self.antialias)
 
 
 def _axes_toward(grid: Grid, axes: str) -> tuple[tuple[int, ...], tuple[bool, ...]]:
@@ -144,17 +150,22 @@ def _resampled(
     kind: str,
     shape: Sequence[int],
     step: Sequence[float],
-    interpolation: Interpolation,
-    antialias: bool,
+    weights: Callable[[int, int, float, float], Tensor] | None,
 ) -> Image:
+    """The image with ``shape`` voxels, ``step`` old ones each, around the same center.
+
+    ``weights`` makes the matrix of one axis from old size, new size, start and step; None stands
+    for the nearest voxel.
+    """
     grid = image.grid
     axes = zip(grid.shape, shape, step, strict=True)
     start = [((old - 1) - (new - 1) * pace) / 2 for old, new, pace in axes]
-    if tuple(shape) == grid.shape and all(pace == 1 for pace in step):
+    each = list(zip(grid.shape, shape, start, step, strict=True))
+    if all(unchanged(*axis) for axis in each):
         return image
-    inverse = ResampleInverse(kind, grid, tuple(shape), tuple(start), tuple(step))
-    if interpolation == "nearest":
+    if weights is None:
         data = nearest(image.data, shape, start, step)
     else:
-        data = along_axes(image.data, inverse.matrices(antialias))
+        data = along_axes(image.data, [None if unchanged(*a) else weights(*a) for a in each])
+    inverse = ResampleInverse(kind, grid, tuple(shape), tuple(start), tuple(step))
     return moved(image, data, grid.sub(start, step, shape), inverse)
