@@ -1,0 +1,135 @@
+"""Networks whose inside cannot be seen: TorchScript and ONNX, forward only."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from voxplain.errors import ModelError
+
+
+class BlackBox(nn.Module):
+    """A network that answers but gives no gradients and has no layers.
+
+    Methods of masked passes work on it; the engine refuses gradient methods where
+    ``differentiable`` is False.
+    """
+
+    differentiable = False
+
+    @torch.no_grad()
+    def forward(self, inputs: Tensor) -> Any:
+        """The output for ``(B, C, *spatial)``, detached."""
+        return self.answer(inputs.detach())
+
+    def answer(self, inputs: Tensor) -> Any:
+        """What the file computes."""
+        raise NotImplementedError
+
+
+class ScriptBox(BlackBox):
+    """A TorchScript file. No backward rule sees its calls, so it counts as a black box.
+
+    Args:
+        file: Written by ``torch.jit.save``; trusted, since loading it can run code.
+
+    Raises:
+        ModelError: If it cannot be loaded.
+    """
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        try:
+            self.script = torch.jit.load(str(file), map_location="cpu")  # type: ignore[no-untyped-call]
+        except Exception as error:
+            raise ModelError(
+                f"{file.name} is no TorchScript file ({type(error).__name__})"
+            ) from error
+
+    def answer(self, inputs: Tensor) -> Any:
+        """Runs the script."""
+        return self.script(inputs)
+
+
+class OnnxBox(BlackBox):
+    """An ONNX file, run by onnxruntime (extra ``onnx``).
+
+    Args:
+        file: A model with one image input ``(B, C, *spatial)``.
+
+    Raises:
+        ModelError: If onnxruntime is missing, or the file cannot be loaded or has several inputs.
+    """
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self._name = file.name
+        self._content = file.read_bytes()
+        self._session = _session(self._content, self._name)
+        digest = np.frombuffer(hashlib.sha256(self._content).digest(), dtype=np.uint8)
+        # A network without parameters still has an identity: the hash of its file.
+        self.register_buffer("file_sha256", torch.from_numpy(digest.copy()))
+
+    def answer(self, inputs: Tensor) -> Any:
+        """Runs the session, image by image where the file fixes the batch to one."""
+        asked = self._session.get_inputs()[0]
+        array = inputs.cpu().numpy().astype(_NUMPY_TYPES.get(asked.type, np.float32))
+        single = asked.shape and asked.shape[0] == 1 and len(array) > 1
+        parts = (
+            [self._run(part) for part in np.split(array, len(array))]
+            if single
+            else [self._run(array)]
+        )
+        outputs = [
+            torch.from_numpy(np.concatenate(one)).to(inputs) for one in zip(*parts, strict=True)
+        ]
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def _run(self, array: Any) -> list[Any]:
+        asked = self._session.get_inputs()[0]
+        try:
+            return list(self._session.run(None, {asked.name: array}))
+        except Exception as error:
+            raise ModelError(
+                f"{self._name} takes inputs of shape {asked.shape} and was given {array.shape} "
+                f"({type(error).__name__})"
+            ) from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the session, which neither a copy nor another process can take over."""
+        return {name: value for name, value in self.__dict__.items() if name != "_session"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._session = _session(self._content, self._name)
+
+
+_NUMPY_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+}
+
+
+def _session(content: bytes, name: str) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ModelError("ONNX files need onnxruntime: pip install voxplain[onnx]") from error
+    try:
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelError(
+            f"{name} is no ONNX file that onnxruntime can run ({type(error).__name__})"
+        ) from error
+    if len(session.get_inputs()) != 1:
+        names = ", ".join(one.name for one in session.get_inputs())
+        raise ModelError(
+            f"{name} has several inputs ({names}); voxplain explains networks with one"
+        )
+    return session

@@ -1,0 +1,54 @@
+"""Where a network comes from, as a study says it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class ModelSpec(BaseModel):
+    """A network of a study: exactly one of ``factory``, ``bundle`` and ``file``.
+
+    Attributes:
+        name: In file names and reports.
+        factory: ``package.module:function`` of an installed module, or ``nets/unet.py:function``
+            of a file (which runs its code, so it needs trust).
+        arguments: Keyword arguments of the factory.
+        weights: A safetensors file, or a ``state_dict`` saved by torch, alone or in a checkpoint.
+        prefix: What the names in the weights file begin with before they fit the network, such
+            as ``module.``; found by itself where it is None.
+        bundle: Folder of a MONAI bundle (needs trust).
+        file: An ONNX file, or a TorchScript or pickled module (both need trust).
+        head: Which part of a tuple, list or dict output to explain: an index or a key.
+        window: Sliding windows.
+        precision: Numeric type of the passes.
+        classes: Names of the output classes, for reports.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(default="network", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    factory: str | None = Field(default=None, pattern=r"^[^:].*:[A-Za-z_][\w.]*$")
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    weights: Path | None = None
+    prefix: str | None = None
+    bundle: Path | None = None
+    file: Path | None = None
+    head: int | str | None = None
+    window: Any = None
+    precision: Any = None
+    classes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelSpec:
+        given = [name for name in ("factory", "bundle", "file") if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            raise ValueError(f"give exactly one of factory, bundle and file, not {found}")
+        if self.arguments and self.factory is None:
+            raise ValueError(f"arguments belong to a factory, and this network is a {given[0]}")
+        if self.file is not None and (self.weights is not None or self.prefix is not None):
+            raise ValueError("a network from a file brings its weights; leave weights out")
+        return self

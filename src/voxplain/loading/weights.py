@@ -1,0 +1,104 @@
+"""Weights from files, without running code unless trusted; and their hash."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from voxplain.errors import ModelError
+
+
+def read_weights(file: Path, *, trust: bool = False) -> Any:
+    """What a weights file holds: tensors by name, perhaps inside a checkpoint.
+
+    Args:
+        file: ``.safetensors``, or anything ``torch.save`` wrote.
+        trust: Whether a file that holds more than tensors may be unpickled.
+
+    Raises:
+        ModelError: If it cannot be read, or needs trust.
+    """
+    if file.suffix == ".safetensors":
+        return _read_safetensors(file)
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if not _is_pickle(file):
+            raise _unreadable(file, error) from error
+        require_trust(trust, f"{file.name} holds more than tensors, and unpickling it runs code")
+    except Exception as error:
+        raise _unreadable(file, error) from error
+    return _unpickle(file)
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """A hash of everything a network has learned: parameters and buffers with their names.
+
+    It depends on names, types, shapes and bytes, not on device, order or mode.
+    """
+    digest = hashlib.sha256()
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    for name in sorted(tensors):
+        tensor = tensors[name].detach()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def existing(file: Path, what: str) -> Path:
+    """The path, if there is such a file.
+
+    Raises:
+        ModelError: If there is none.
+    """
+    if not file.is_file():
+        raise ModelError(f"{what} {str(file)!r} does not exist")
+    return file
+
+
+def require_trust(trust: bool, reason: str) -> None:
+    """Stops before code from a file runs.
+
+    Raises:
+        ModelError: Unless trusted.
+    """
+    if not trust:
+        raise ModelError(f"{reason}; repeat with --trust (trust=True) if you trust its source")
+
+
+def _read_safetensors(file: Path) -> Mapping[str, Tensor]:
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except Exception as error:
+        raise _unreadable(file, error) from error
+
+
+def _unpickle(file: Path) -> Any:
+    try:
+        return torch.load(file, map_location="cpu", weights_only=False)
+    except Exception as error:
+        raise _unreadable(file, error) from error
+
+
+def _is_pickle(file: Path) -> bool:
+    """Whether it begins as a zip archive of torch or as a bare pickle."""
+    with file.open("rb") as stream:
+        begin = stream.read(2)
+    return begin in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+def _unreadable(file: Path, error: Exception) -> ModelError:
+    # Messages of the readers run over many lines; their first one says what is wrong.
+    reason = (str(error).strip().splitlines() or [""])[0]
+    return ModelError(
+        f"weights {file.name} cannot be read ({type(error).__name__}: {reason}); a safetensors "
+        "file or a state_dict saved by torch.save works"
+    )
