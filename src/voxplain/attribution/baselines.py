@@ -1,0 +1,75 @@
+"""Baselines: the image that stands for "nothing here"."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import AfterValidator, SkipValidation
+from scipy import ndimage
+from torch import Tensor
+
+from voxplain.errors import ConfigError
+
+Named = Literal["zero", "minimum", "maximum", "mean", "blur"]
+
+
+def _checked(value: Any) -> Any:
+    if isinstance(value, (bool, bytes)):
+        raise ValueError("a baseline is a name, a number, one number per channel, or a tensor")
+    return value
+
+
+Baseline = Annotated[
+    Named | float | tuple[float, ...] | SkipValidation[Tensor], AfterValidator(_checked)
+]
+"""``zero`` (default), ``minimum`` ("black"), ``maximum``, ``mean``, ``blur``, a number, one
+number per channel, or a tensor ``(C, *spatial)``. What 0 means depends on the normalization:
+mean tissue after z-scoring, air after min-max scaling; the sidecar states the intensity."""
+
+BLUR = 0.1
+"""Sigma of the blurred baseline, as a fraction of each axis."""
+
+
+def baseline_image(baseline: Any, image: Tensor) -> Tensor:
+    """The baseline of one image, ``(C, *spatial)``.
+
+    Args:
+        baseline: As :data:`Baseline`.
+        image: ``(C, *spatial)`` in model space.
+
+    Raises:
+        ConfigError: If the channels or the shape do not fit.
+    """
+    if isinstance(baseline, Tensor):
+        if baseline.shape != image.shape:
+            raise ConfigError(
+                f"a baseline of shape {tuple(baseline.shape)} for an image of shape "
+                f"{tuple(image.shape)}"
+            )
+        return baseline.to(image)
+    if baseline == "blur":
+        return _blurred(image)
+    return _levels(baseline, image).view(-1, *(1,) * (image.ndim - 1)).expand_as(image)
+
+
+def _levels(baseline: Any, image: Tensor) -> Tensor:
+    flat = image.flatten(1) if image.ndim > 1 else image[:, None]
+    named = {
+        "zero": lambda: flat.new_zeros(len(flat)),
+        "minimum": lambda: flat.amin(dim=1),
+        "maximum": lambda: flat.amax(dim=1),
+        "mean": lambda: flat.mean(dim=1),
+    }
+    if isinstance(baseline, str):
+        return named[baseline]()
+    levels = flat.new_tensor(baseline if isinstance(baseline, tuple) else [baseline])
+    if len(levels) not in (1, len(flat)):
+        raise ConfigError(f"{len(levels)} baseline values for an image with {len(flat)} channels")
+    return levels.expand(len(flat))
+
+
+def _blurred(image: Tensor) -> Tensor:
+    sigma = [0.0, *(BLUR * size for size in image.shape[1:])]
+    blurred = ndimage.gaussian_filter(image.double().cpu().numpy(), sigma, mode="nearest")
+    return torch.from_numpy(blurred).to(image)

@@ -1,0 +1,74 @@
+"""How many points go through the network at once: measured, and halved when memory runs out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+_CPU_BUDGET = 512 * 2**20
+_GPU_SHARE = 0.6
+
+
+class Budget:
+    """The batch size of one stream.
+
+    The first batch has one point, and what autograd saves for it is counted; later batches take
+    as many points as fit. On a CPU larger batches are no faster, so the budget there is small.
+
+    Args:
+        device: Where the network runs.
+        limit: Bytes for saved activations; None for 512 MiB on a CPU, 60 % of the free memory
+            of a GPU.
+    """
+
+    def __init__(self, device: torch.device, limit: int | None = None) -> None:
+        self._limit = limit if limit is not None else _available(device)
+        self.size = 1
+        self.bytes_per_point: int | None = None
+
+    @contextlib.contextmanager
+    def measured(self, points: int) -> Iterator[None]:
+        """Counts what the forwards inside save, the first time."""
+        if self.bytes_per_point is not None:
+            yield
+            return
+        seen: dict[int, int] = {}
+
+        def count(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            seen[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, _unchanged):
+            yield
+        self.bytes_per_point = max(1, sum(seen.values()) // points)
+        self.size = max(1, self._limit // self.bytes_per_point)
+
+    def halve(self) -> bool:
+        """Makes batches smaller after memory ran out; False if they are single points already."""
+        if self.size <= 1:
+            return False
+        self.size //= 2
+        return True
+
+
+def ran_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error says that memory ran out, on a GPU or in the CPU allocator."""
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        phrase in text for phrase in ("out of memory", "can't allocate memory", "not enough memory")
+    )
+
+
+def _unchanged(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _available(device: torch.device) -> int:
+    if device.type != "cuda":
+        return _CPU_BUDGET
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free * _GPU_SHARE)

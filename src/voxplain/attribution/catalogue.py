@@ -1,0 +1,5 @@
+"""Every method of the package: importing this module fills the registry."""
+
+from voxplain.attribution import cam, gradient, layer, noise
+
+__all__ = ["cam", "gradient", "layer", "noise"]

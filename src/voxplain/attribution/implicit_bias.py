@@ -1,0 +1,114 @@
+"""What biases contribute: those of linear layers, and the implicit ones of norms.
+
+A norm is y = J x + b(x) with its own Jacobian J; b is what does not scale with the input. For
+statistics of the data, J x shrinks to the share eps / (v + eps) of the normalized signal, so that
+b = beta + (y - beta) v / (v + eps), and v / (v + eps) is the variance of the normalized values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from voxplain.attribution.reducers import Points, Reducer
+from voxplain.attribution.scene import Scene
+from voxplain.attribution.taps import Tap
+from voxplain.errors import ModelError
+
+_LINEAR = (nn.modules.conv._ConvNd, nn.Linear)
+_BATCH = nn.modules.batchnorm._BatchNorm
+_INSTANCE = nn.modules.instancenorm._InstanceNorm
+
+
+class BiasTimesGradient(Reducer):
+    """b * G of one layer at one point, ``(K, *cells)``.
+
+    Args:
+        module: The layer.
+        windowed: Whether the first axis of positions counts windows.
+    """
+
+    def __init__(self, module: nn.Module, windowed: bool) -> None:
+        self._module, self._windowed = module, windowed
+        self._product: Tensor | None = None
+
+    def update(self, points: Points) -> None:
+        """Takes the single point of the stream."""
+        self._product = self._bias(points.value[0]) * points.gradient[0]
+
+    def result(self) -> Tensor:
+        """The product."""
+        if self._product is None:
+            raise ValueError("no point was seen")
+        return self._product
+
+    def _bias(self, output: Tensor) -> Tensor:
+        module = self._module
+        if isinstance(module, _BATCH) and module.running_mean is not None:
+            return _column(_batch_norm_bias(module), output)
+        if isinstance(module, _LINEAR):
+            return _column(module.bias, output) if module.bias is not None else output * 0
+        shift = _column(module.bias, output) if _affine(module) else torch.zeros_like(output)
+        return shift + (output - shift) * self._kept(output, shift)
+
+    def _kept(self, output: Tensor, shift: Tensor) -> Tensor:
+        """v / (v + eps): the variance of the normalized values over their group."""
+        module = self._module
+        scale = _column(module.weight, output) if _affine(module) else torch.ones_like(output)
+        normalized = (output - shift) / torch.where(scale == 0, torch.ones_like(scale), scale)
+        inner = tuple(range(2 if self._windowed else 1, output.ndim))
+        if isinstance(module, nn.LayerNorm):
+            return normalized.var(dim=0, correction=0, keepdim=True)
+        if isinstance(module, nn.GroupNorm):
+            grouped = normalized.unflatten(0, (module.num_groups, -1))
+            axes = (1, *(axis + 1 for axis in inner))
+            spread = grouped.var(dim=axes, correction=0, keepdim=True).expand_as(grouped)
+            return spread.flatten(0, 1)
+        return normalized.var(dim=inner, correction=0, keepdim=True)
+
+
+def layers_with_bias(scene: Scene) -> dict[Tap, Callable[[], Reducer]]:
+    """A tap and a reducer for every layer of the network that adds a bias and runs once.
+
+    Raises:
+        ModelError: If a layer with a bias runs more than once: its taps would miss calls.
+    """
+    found: dict[Tap, Callable[[], Reducer]] = {}
+    for info in scene.layers:
+        module = scene.model.network.get_submodule(info.path)
+        if not _adds_bias(module):
+            continue
+        for call in range(info.calls):
+            path = info.path if info.calls == 1 else f"{info.path}#{call}"
+            made = partial(BiasTimesGradient, module, scene.layout is not None)
+            found[Tap(path)] = made
+    if not found:
+        raise ModelError("full_grad needs layers with biases or norms, and the network has none")
+    return found
+
+
+def _adds_bias(module: nn.Module) -> bool:
+    if isinstance(module, _LINEAR):
+        return module.bias is not None
+    return isinstance(module, (_BATCH, _INSTANCE, nn.GroupNorm, nn.LayerNorm))
+
+
+def _affine(module: nn.Module) -> bool:
+    return getattr(module, "weight", None) is not None
+
+
+def _batch_norm_bias(module: nn.Module) -> Tensor:
+    mean, variance = module.running_mean, module.running_var
+    scale = torch.rsqrt(variance + module.eps)
+    if module.weight is None:
+        return -mean * scale
+    return module.bias - module.weight * mean * scale
+
+
+def _column(values: Tensor, like: Tensor) -> Tensor:
+    return values.detach().to(like).view(-1, *(1,) * (like.ndim - 1))
+
+

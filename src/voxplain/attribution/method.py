@@ -1,0 +1,181 @@
+"""What a method is: a frozen declaration of streams and of how their results become maps."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from voxplain.attribution.passes import INPUT
+from voxplain.attribution.reducers import Reducer
+from voxplain.attribution.rules import Plain, Rule
+from voxplain.attribution.samplers import GaussianNoise, Sampler
+from voxplain.attribution.scene import Scene
+from voxplain.attribution.taps import Tap
+from voxplain.errors import ConfigError, nearest
+from voxplain.registry import Registry
+from voxplain.targets import Target
+
+Results = tuple[Mapping[Tap, Tensor], ...]
+"""Per request of a method, the reduced tensor at each place."""
+
+Resampling = Literal["value", "mass"]
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One stream of a method, and what to keep of it.
+
+    Attributes:
+        sampler: The points.
+        reducer: Makes the accumulator of one place.
+        rule: How functions are differentiated.
+        places: Where to look: the input, or tapped layers.
+        target: What to explain instead of the target of the call (a unit, say).
+        double: Run in float64 where the network has norms whose statistics of a constant
+            baseline would cancel.
+    """
+
+    sampler: Sampler
+    reducer: Callable[[], Reducer]
+    rule: Rule = Plain()  # noqa: RUF009
+    places: tuple[Tap, ...] = (INPUT,)
+    target: Target | None = None
+    double: bool = False
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Noisy copies over which the maps of a method are summed up."""
+
+    sampler: GaussianNoise
+    statistic: Literal["mean", "mean_square", "variance"]
+
+
+class Method(BaseModel, ABC):
+    """An attribution method; its fields are its parameters.
+
+    The first line of the docstring of a subclass is its meaning in plain words, as reports and
+    ``voxplain methods`` show it.
+
+    Attributes:
+        label: The key of the map in results and files; the name of the method if None.
+        channels: What becomes of the channel axis: kept, summed, summed as absolute values, or
+            the value of largest magnitude.
+        absolute: Take absolute values at the end (``abs`` in studies).
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, populate_by_name=True
+    )
+
+    formula: ClassVar[str] = ""
+    reference: ClassVar[str] = ""
+    resampling: ClassVar[Resampling] = "mass"
+    positive: ClassVar[bool] = False
+    units: ClassVar[str] = "score per unit of intensity"
+    share: ClassVar[float] = 1.0  # of each stream's S(x) - S(b) in the sum of the map
+
+    name: str
+    label: str | None = Field(default=None, description="key of the map; the name if absent")
+    channels: Literal["keep", "sum", "sum_abs", "max_abs"] = "keep"
+    absolute: bool = Field(default=False, alias="abs")
+
+    @abstractmethod
+    def requests(self, scene: Scene) -> tuple[Request, ...]:
+        """The streams this method reads, for a network and an image."""
+
+    def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
+        """Maps by layer path; None is the key of a map on the image grid."""
+        return {None: results[0][INPUT]}
+
+    def noise(self) -> Noise | None:
+        """Noisy copies to sum up over, for SmoothGrad and its kin."""
+        return None
+
+    @property
+    def key(self) -> str:
+        """What the map is called."""
+        return self.label or self.name
+
+    @property
+    def baseline_of(self) -> Any:
+        """The baseline of the method, None where it has none."""
+        return getattr(self, "baseline", None)
+
+    def finish(self, map: Tensor) -> Tensor:
+        """The declared post-steps on ``(C, *spatial)``: channels, then absolute value."""
+        if self.channels == "sum":
+            map = map.sum(dim=0, keepdim=True)
+        elif self.channels == "sum_abs":
+            map = map.abs().sum(dim=0, keepdim=True)
+        elif self.channels == "max_abs":
+            map = torch.take_along_dim(map, map.abs().argmax(dim=0, keepdim=True), dim=0)
+        return map.abs() if self.absolute else map
+
+    @property
+    def sign(self) -> Literal["signed", "absolute", "positive"]:
+        """What the sign of the map means."""
+        if self.absolute or self.channels == "sum_abs":
+            return "absolute"
+        return "positive" if self.positive else "signed"
+
+    @classmethod
+    def meaning(cls) -> str:
+        """One line in plain words."""
+        return (cls.__doc__ or "").strip().splitlines()[0]
+
+    @classmethod
+    def title(cls) -> str:
+        """The registry name of the class."""
+        return str(cls.model_fields["name"].default)
+
+
+methods: Registry[Method] = Registry("method", "voxplain.methods")
+"""Every method by its name."""
+
+
+def register(cls: type[Method]) -> type[Method]:
+    """Adds a method class to the registry under its name."""
+    return methods.add(cls.title(), cls)
+
+
+def parse_method(spec: str | Mapping[str, Any] | Method, where: str = "") -> Method:
+    """A method from what people write.
+
+    Args:
+        spec: A name, a mapping with ``name`` and parameters, or a method.
+        where: Path of the entry in a study, for errors.
+
+    Raises:
+        ConfigError: With the nearest names or the exact path of the parameter.
+    """
+    if isinstance(spec, Method):
+        return spec
+    values = {"name": spec} if isinstance(spec, str) else dict(spec)
+    prefix = f"{where}: " if where else ""
+    if "name" not in values:
+        raise ConfigError(f"{prefix}a method needs a name")
+    try:
+        chosen = methods.get(str(values["name"]))
+    except ConfigError as error:
+        raise ConfigError(f"{prefix}{error}") from None
+    try:
+        return chosen.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{prefix}{_sentence(error, chosen)}") from None
+
+
+def _sentence(error: ValidationError, chosen: type[Method]) -> str:
+    first = error.errors()[0]
+    path = ".".join([chosen.title(), *(str(part) for part in first["loc"])])
+    if first["type"] == "extra_forbidden":
+        known = [info.alias or field for field, info in chosen.model_fields.items()]
+        return f"{path}: unknown parameter; {nearest(str(first['loc'][-1]), known)}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{path}: {message[0].lower()}{message[1:]}"

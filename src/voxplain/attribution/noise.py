@@ -1,0 +1,131 @@
+"""SmoothGrad and its kin: any method, summed up over noisy copies of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
+from torch import Tensor
+
+from voxplain.attribution.method import (
+    Method,
+    Noise,
+    Request,
+    Results,
+    parse_method,
+    register,
+)
+from voxplain.attribution.samplers import GaussianNoise
+from voxplain.attribution.scene import Scene
+from voxplain.errors import VoxplainError
+
+ON_PATHS = (8, 16)
+"""Copies and steps where the inner method walks a path itself and neither is stated."""
+
+
+class _OverNoise(Method):
+    """A method on noisy copies.
+
+    Attributes:
+        of: The method that is summed up.
+        samples: Number of copies.
+        sigma: Standard deviation of the noise, as a fraction of the intensity range.
+        range: The range that ``sigma`` is a fraction of.
+    """
+
+    of: SerializeAsAny[Method] = Field(description="the method that is summed up: name or mapping")
+    samples: int = Field(default=25, ge=1)
+    sigma: float = Field(default=0.15, gt=0)
+    range: Literal["robust", "minmax"] = "robust"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fewer_on_paths(cls, values: Any) -> Any:
+        """Path methods under noise cost copies times steps, so both defaults drop."""
+        if not isinstance(values, Mapping) or "of" not in values:
+            return values
+        inner = _parsed(values["of"])
+        if not hasattr(inner, "steps"):
+            return {**values, "of": inner}
+        if "steps" not in inner.model_fields_set:
+            inner = inner.model_copy(update={"steps": ON_PATHS[1]})
+        return {"samples": ON_PATHS[0], **values, "of": inner}
+
+    @field_validator("of", mode="before")
+    @classmethod
+    def _method(cls, value: Any) -> Method:
+        return _parsed(value)
+
+    @field_validator("of")
+    @classmethod
+    def _no_nesting(cls, value: Method) -> Method:
+        if value.noise() is not None:
+            raise ValueError(f"{value.name} cannot be summed up over noise twice")
+        return value
+
+    def requests(self, scene: Scene) -> tuple[Request, ...]:
+        """Those of the method itself."""
+        return self.of.requests(scene)
+
+    def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
+        """Those of the method itself, after its own post-steps."""
+        found = self.of.maps(results, scene)
+        return {layer: self.of.finish(map) for layer, map in found.items()}
+
+    @property
+    def key(self) -> str:
+        """The label, or both names."""
+        return self.label or f"{self.name}_{self.of.key}"
+
+    @property
+    def baseline_of(self) -> Any:
+        """That of the method itself."""
+        return self.of.baseline_of
+
+
+def _parsed(value: Any) -> Method:
+    try:
+        return parse_method(value)
+    except VoxplainError as error:
+        raise ValueError(str(error)) from None
+
+
+@register
+class SmoothGrad(_OverNoise):
+    """A map averaged over noisy copies of the image, or the mean of its squares."""
+
+    formula = "(1/n) sum_i M(x + e_i)^power, e_i ~ N(0, (sigma range)^2)"
+    reference = "Smilkov et al., 2017; squared: Hooker et al., 2019"
+    name: Literal["smoothgrad"] = "smoothgrad"
+    power: Literal[1, 2] = 1
+
+    def noise(self) -> Noise:
+        """Mean, or mean of squares."""
+        sampler = GaussianNoise(self.samples, self.sigma, self.range)
+        return Noise(sampler, "mean" if self.power == 1 else "mean_square")
+
+    @property
+    def key(self) -> str:
+        """The label, or names and power."""
+        power = "" if self.power == 1 else "_squared"
+        return self.label or f"{self.name}{power}_{self.of.key}"
+
+    @property
+    def sign(self) -> Literal["signed", "absolute", "positive"]:
+        """Squares are positive."""
+        return "positive" if self.power == 2 else super().sign
+
+
+@register
+class VarGrad(_OverNoise):
+    """How much a map varies over noisy copies of the image."""
+
+    formula = "population variance of M(x + e_i)"
+    reference = "Adebayo et al., 2018"
+    positive = True
+    name: Literal["vargrad"] = "vargrad"
+
+    def noise(self) -> Noise:
+        """Variance."""
+        return Noise(GaussianNoise(self.samples, self.sigma, self.range), "variance")

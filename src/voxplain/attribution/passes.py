@@ -1,0 +1,231 @@
+"""One pass of the gradient stream: points in, scores and gradients out."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from voxplain.attribution.rules import Plain, Rule
+from voxplain.attribution.taps import Tap, Tapped, tapping
+from voxplain.errors import ConfigError, ModelError, TargetError
+from voxplain.model import Model
+from voxplain.precision import running_in
+from voxplain.targets import WeightField
+
+Arrange = Callable[[Tap, Tensor], Tensor]
+
+INPUT = Tap("", "input")
+"""The place that is the input of the network itself."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """What one batch of points brought back.
+
+    Attributes:
+        scores: S per point, ``(k,)`` float64.
+        start_scores: S of the reference of each point, for paired rules.
+        gradients: dS/dvalue per place, each ``(k, ...)``.
+        values: Image or activation per place.
+        start_values: The same for the references, for paired rules.
+    """
+
+    scores: Tensor
+    start_scores: Tensor | None = None
+    gradients: dict[Tap, Tensor] = field(default_factory=dict)
+    values: dict[Tap, Tensor] = field(default_factory=dict)
+    start_values: dict[Tap, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Notes:
+    """What a stream has to say afterwards: treated functions, remarks, passes spent."""
+
+    treated: dict[str, int] = field(default_factory=dict)
+    remarks: dict[str, None] = field(default_factory=dict)
+    passes: int = 0
+    forwards: int = 0
+
+
+class Passes(ABC):
+    """Evaluates points of one stream.
+
+    Args:
+        model: The network; the caller keeps it at rest.
+        rule: The backward rule.
+        bound: The weight field of the batch of unperturbed images.
+        places: Where gradients are wanted: :data:`INPUT` and taps.
+        arrange: Brings what a tap caught to ``(k, K, *cells)``.
+        rebind: Binds the target again at each batch of outputs, for targets that follow.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        rule: Rule,
+        bound: WeightField,
+        places: tuple[Tap, ...],
+        arrange: Arrange | None = None,
+        rebind: Callable[[Tensor], WeightField] | None = None,
+    ) -> None:
+        if rebind is not None and rule.paired:
+            raise ConfigError(
+                f"a target with follow=True changes between image and reference, so {rule.name} "
+                "is not defined for it"
+            )
+        self.model = model
+        self.rule = rule
+        self.bound = bound
+        self.places = places
+        self.arrange = arrange or _as_it_is
+        self.rebind = rebind
+        self.taps = tuple(place for place in places if place != INPUT)
+        if bound.layer is not None and Tap(bound.layer) not in self.taps:
+            self.taps = (*self.taps, Tap(bound.layer))
+        self.notes = Notes()
+
+    def run(self, inputs: Tensor, rows: list[int], start: Tensor | None = None) -> Evaluated:
+        """Forward and backward for points ``(k, C, *spatial)`` of images ``rows``.
+
+        Args:
+            start: Aligned references ``(k, C, *spatial)``, read by paired rules only.
+        """
+        self.notes.passes += len(inputs)
+        with torch.inference_mode(False), torch.enable_grad(), self._precision():
+            return self._run(inputs.detach().clone(), rows, start)
+
+    def observe(self, inputs: Tensor, rows: list[int]) -> Evaluated:
+        """Scores and tapped activations of points, without gradients."""
+        self.notes.forwards += len(inputs)
+        with torch.inference_mode(False), torch.no_grad(), self._precision():
+            return self._observe(inputs, rows)
+
+    @abstractmethod
+    def _run(self, inputs: Tensor, rows: list[int], start: Tensor | None) -> Evaluated: ...
+
+    @abstractmethod
+    def _observe(self, inputs: Tensor, rows: list[int]) -> Evaluated: ...
+
+    def _precision(self) -> contextlib.AbstractContextManager[None]:
+        return running_in(self.model.precision, self.model.device)
+
+    def _explained(self, output: Tensor, tapped: Tapped) -> Tensor:
+        layer = self.bound.layer
+        return output if layer is None else self.arrange(Tap(layer), tapped[Tap(layer)])
+
+    def caught(self, inputs: Tensor, tapped: Tapped) -> dict[Tap, Tensor]:
+        """The value at each place after a forward."""
+        for tap in self.taps:
+            if tap.call == -1 and tapped.calls(tap) > 1:
+                self.notes.remarks[
+                    f"layer {tap.path!r} is called {tapped.calls(tap)} times; its last call is "
+                    f"taken, {tap.path}#0 would be the first"
+                ] = None
+        return {place: inputs if place == INPUT else tapped[place] for place in self.places}
+
+    def gradients(
+        self, score: Tensor, places: dict[Tap, Tensor], cotangent: Tensor | None = None
+    ) -> dict[Tap, Tensor]:
+        """Gradient of a score, or of an output against a cotangent, at each place.
+
+        Raises:
+            ModelError: If a layer does not depend on the image.
+            TargetError: If the score does not.
+        """
+        for place, value in places.items():
+            if not value.requires_grad:
+                raise ModelError(
+                    f"layer {place.path!r} does not depend on the image, so it has no gradient"
+                )
+        if not score.requires_grad:
+            raise TargetError(
+                "the score does not depend on the image through differentiable operations"
+            )
+        found = torch.autograd.grad(
+            score, list(places.values()), grad_outputs=cotangent, allow_unused=True
+        )
+        gradients = {}
+        for (place, value), gradient in zip(places.items(), found, strict=True):
+            if gradient is None:
+                where = "the image" if place == INPUT else f"layer {place.path!r}"
+                self.notes.remarks[f"the score does not depend on {where}: gradient 0"] = None
+                gradient = torch.zeros_like(value)
+            gradients[place] = gradient
+        return gradients
+
+    def settled(self, places: dict[Tap, Tensor]) -> dict[Tap, Tensor]:
+        """What was caught, detached and with channels first."""
+        return {
+            place: value.detach() if place == INPUT else self.arrange(place, value.detach())
+            for place, value in places.items()
+        }
+
+    @contextlib.contextmanager
+    def ruled(self, recording: object | None = None) -> Iterator[None]:
+        """Forwards inside are differentiated by the rule; its counts are noted."""
+        if isinstance(self.rule, Plain):
+            yield
+            return
+        mode = self.rule.replay(recording) if self.rule.paired else self.rule.mode()
+        with mode:
+            yield
+        self.notes.treated.update(mode.treated)
+        self.notes.remarks.update(dict.fromkeys(mode.warnings))
+
+
+class WholePasses(Passes):
+    """Points go through the network as whole images."""
+
+    def _run(self, inputs: Tensor, rows: list[int], start: Tensor | None) -> Evaluated:
+        bound = self.bound.rows(rows)
+        reference = self._record(start, bound) if self.rule.paired else None
+        inputs.requires_grad_(True)
+        with tapping(self.model.network, self.taps) as tapped:
+            with self.ruled(reference.recording if reference else None):
+                output = self.model(inputs)
+                if self.rebind is not None:
+                    bound = self.rebind(output.detach())
+                scores = bound.score(self._explained(output, tapped))
+        places = self.caught(inputs, tapped)
+        gradients = self.gradients(scores.sum(), places)
+        return Evaluated(
+            scores=scores.detach(),
+            start_scores=reference.scores if reference else None,
+            gradients=self.settled(gradients),
+            values=self.settled(places),
+            start_values=reference.values if reference else {},
+        )
+
+    def _record(self, start: Tensor | None, bound: WeightField) -> _Reference:
+        if start is None:
+            raise ValueError("a paired rule needs references")
+        self.notes.forwards += len(start)
+        with torch.no_grad(), tapping(self.model.network, self.taps) as tapped:
+            recording = self.rule.record()
+            with recording:
+                output = self.model(start)
+                scores = bound.score(self._explained(output, tapped))
+            return _Reference(recording, scores, self.settled(self.caught(start, tapped)))
+
+    def _observe(self, inputs: Tensor, rows: list[int]) -> Evaluated:
+        with tapping(self.model.network, self.taps) as tapped:
+            output = self.model(inputs)
+            bound = self.rebind(output) if self.rebind else self.bound.rows(rows)
+            scores = bound.score(self._explained(output, tapped))
+            return Evaluated(scores, values=self.settled(self.caught(inputs, tapped)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Reference:
+    recording: object
+    scores: Tensor
+    values: dict[Tap, Tensor]
+
+
+def _as_it_is(_: Tap, value: Tensor) -> Tensor:
+    return value

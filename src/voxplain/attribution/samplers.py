@@ -1,0 +1,250 @@
+"""Samplers: the points a gradient stream sends through the network.
+
+A sampler is declared once per method and compared by value, so that methods with equal samplers
+share a stream. For one image it opens a :class:`Route`, which hands out the points in order.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from voxplain.attribution.baselines import baseline_image
+from voxplain.attribution.quadrature import Quadrature, nodes_and_weights
+from voxplain.attribution.randomness import generator, standard_normal
+from voxplain.attribution.spread import intensity_range
+from voxplain.errors import ConfigError
+
+Ends = Literal["none", "shared", "each"]
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One image under one draw of noise, as the streams see it.
+
+    Attributes:
+        image: ``(C, *spatial)``.
+        row: Index of the image in the batch, which selects its weight field.
+        key: What its random draws depend on, beside the sample number.
+        references: ``(K, C, *spatial)`` without the image itself, or None.
+    """
+
+    image: Tensor
+    row: int
+    key: str
+    references: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """Consecutive points of one image.
+
+    Attributes:
+        inputs: ``(k, C, *spatial)``.
+        weights: ``(k,)`` float64; over all points they sum to 1.
+        start: Where the straight lines through the points begin, ``(k or 1, C, *spatial)``.
+        end: Where they end.
+        along: ``(k,)`` positions on one line from start (0) to end (1), ascending.
+    """
+
+    inputs: Tensor
+    weights: Tensor
+    start: Tensor | None = None
+    end: Tensor | None = None
+    along: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Route:
+    """The points of one image: how many, and how to get a consecutive part of them."""
+
+    count: int
+    draw: Callable[[range], Draw]
+
+
+class Sampler(ABC):
+    """What a method sends down the gradient stream; subclasses are frozen dataclasses.
+
+    Attributes:
+        ends: Whether points lie on lines with a start and an end, one line for all of them
+            (``shared``) or one for each.
+    """
+
+    ends: ClassVar[Ends] = "none"
+
+    @abstractmethod
+    def route(self, item: Item) -> Route:
+        """The points for one image."""
+
+    @property
+    @abstractmethod
+    def passes(self) -> int:
+        """Number of points for one image."""
+
+
+@dataclass(frozen=True)
+class Original(Sampler):
+    """The image itself."""
+
+    @property
+    def passes(self) -> int:
+        """One."""
+        return 1
+
+    def route(self, item: Item) -> Route:
+        """The image, with weight 1."""
+        return Route(1, lambda _: Draw(item.image[None], _equal(1)))
+
+
+@dataclass(frozen=True)
+class StraightPath(Sampler):
+    """Points b + a_i (x - b) of a quadrature rule on the line from a baseline."""
+
+    steps: int
+    quadrature: Quadrature = "gauss_legendre"
+    baseline: Any = "zero"
+
+    ends: ClassVar[Ends] = "shared"
+
+    @property
+    def passes(self) -> int:
+        """One per step."""
+        return self.steps
+
+    def route(self, item: Item) -> Route:
+        """The points in ascending order from the baseline to the image."""
+        start = baseline_image(self.baseline, item.image)
+        difference = item.image - start
+        nodes, weights = nodes_and_weights(self.quadrature, self.steps)
+
+        def draw(indices: range) -> Draw:
+            along = torch.as_tensor(nodes[list(indices)])
+            inputs = start + _columns(along.to(difference), difference) * difference
+            part = torch.as_tensor(weights[list(indices)])
+            return Draw(inputs, part, start[None], item.image[None], along)
+
+        return Route(self.steps, draw)
+
+
+@dataclass(frozen=True)
+class RandomPathPoint(Sampler):
+    """Points r + a (x' - r): a random reference r, a ~ U(0, 1), x' = x + noise."""
+
+    samples: int
+    sigma: float = 0.0
+
+    ends: ClassVar[Ends] = "each"
+
+    @property
+    def passes(self) -> int:
+        """One per sample."""
+        return self.samples
+
+    def route(self, item: Item) -> Route:
+        """Independent points, each from its own generator."""
+        references = require_references(item)
+        scale = self.sigma * intensity_range(item.image) if self.sigma else None
+
+        def draw(indices: range) -> Draw:
+            starts, ends, inputs = [], [], []
+            for index in indices:
+                source = generator(item.key, "path point", index)
+                pick = int(torch.randint(len(references), (), generator=source))
+                along = float(torch.rand((), generator=source, dtype=torch.float64))
+                end = item.image
+                if scale is not None:
+                    end = end + scale * standard_normal(end, source)
+                starts.append(references[pick])
+                ends.append(end)
+                inputs.append(references[pick] + along * (end - references[pick]))
+            points, start, end = (torch.stack(part) for part in (inputs, starts, ends))
+            return Draw(points, _equal(self.samples)[: len(indices)], start, end)
+
+        return Route(self.samples, draw)
+
+
+@dataclass(frozen=True)
+class PairedReference(Sampler):
+    """The image, paired with a baseline or with each reference, for rules of two forwards.
+
+    Attributes:
+        baseline: The one counterpart; None pairs with every reference.
+        references: Upper bound on the references that are used.
+    """
+
+    baseline: Any = None
+    references: int = 1
+
+    ends: ClassVar[Ends] = "each"
+
+    @property
+    def passes(self) -> int:
+        """One pair of forwards per counterpart."""
+        return self.references
+
+    def route(self, item: Item) -> Route:
+        """The image once per counterpart."""
+        if self.baseline is not None:
+            counterparts = baseline_image(self.baseline, item.image)[None]
+        else:
+            counterparts = require_references(item)[: self.references]
+        count = len(counterparts)
+
+        def draw(indices: range) -> Draw:
+            start = counterparts[indices.start : indices.stop]
+            inputs = item.image.expand(len(indices), *item.image.shape)
+            return Draw(inputs, _equal(count)[: len(indices)], start, inputs)
+
+        return Route(count, draw)
+
+
+@dataclass(frozen=True)
+class GaussianNoise:
+    """Noisy copies x + e of an image, e ~ N(0, (sigma * range)^2) per channel.
+
+    Attributes:
+        samples: Number of copies.
+        sigma: Standard deviation as a fraction of the intensity range.
+        range: ``robust`` is q99.5 - q0.5 of the foreground, ``minmax`` the whole range.
+    """
+
+    samples: int
+    sigma: float
+    range: Literal["robust", "minmax"] = "robust"
+
+    def noisy(self, image: Tensor, key: str, indices: range) -> Tensor:
+        """Copies ``(len(indices), C, *spatial)``, each from its own generator."""
+        scale = self.sigma * intensity_range(image, self.range)
+        return torch.stack([image + scale * self.noise(image, key, index) for index in indices])
+
+    def noise(self, image: Tensor, key: str, index: int) -> Tensor:
+        """Standard normal noise of one copy."""
+        return standard_normal(image, generator(key, "noise", index))
+
+
+def require_references(item: Item) -> Tensor:
+    """The references of an image.
+
+    Raises:
+        ConfigError: If there are fewer than two.
+    """
+    if item.references is None or len(item.references) < 2:
+        have = 0 if item.references is None else len(item.references)
+        raise ConfigError(
+            f"this method compares with other images and {have} are given; pass at least 2 as "
+            "references (the image itself does not count)"
+        )
+    return item.references
+
+
+def _equal(count: int) -> Tensor:
+    return torch.full((count,), 1 / count, dtype=torch.float64)
+
+
+def _columns(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *(1,) * like.ndim)

@@ -1,0 +1,140 @@
+"""The scene of an explanation: the network, one input, and what is known of its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal
+
+from torch import Tensor, nn
+
+from voxplain.attribution.taps import Tap
+from voxplain.errors import ModelError
+from voxplain.geometry import LayerGeometry, layer_geometry, place
+from voxplain.layers import LayerInfo, find_layer, last_convolution, list_layers
+from voxplain.model import Model
+from voxplain.windows import Layout
+
+
+class Scene:
+    """What methods may ask of a network before and after their streams run.
+
+    Args:
+        model: The network under study.
+        example: One input ``(1, C, *spatial)`` in model space.
+        spacing: Millimeters per voxel, or None.
+    """
+
+    def __init__(
+        self, model: Model, example: Tensor, spacing: tuple[float, ...] | None = None
+    ) -> None:
+        self.model = model
+        self.spacing = spacing
+        self.shape = tuple(example.shape[2:])
+        self._image = example
+        self._geometry: dict[Tap, LayerGeometry] = {}
+
+    @cached_property
+    def layout(self) -> Layout | None:
+        """The windows over the image, or None."""
+        return self.model.layout(self.shape, self.spacing)
+
+    @cached_property
+    def example(self) -> Tensor:
+        """What one call of the network sees: the image, or its middle window."""
+        if self.layout is None:
+            return self._image
+        middle = self.layout.positions[len(self.layout) // 2]
+        return self.layout.cut(self.layout.pad(self._image[0]), [middle])
+
+    @cached_property
+    def layers(self) -> tuple[LayerInfo, ...]:
+        """The layers in execution order."""
+        with self.model.at_rest():
+            return tuple(list_layers(self.model.network, self.example))
+
+    def taps(self, paths: Sequence[str], side: str = "output") -> tuple[Tap, ...]:
+        """Taps at these layers; at the default layer where none is named, ``all`` for every leaf.
+
+        Raises:
+            ModelError: With the nearest names, if a layer does not exist.
+        """
+        if not paths:
+            paths = [self.default_layer]
+        elif tuple(paths) == ("all",):
+            paths = [info.path for info in self.layers if info.leaf]
+        found = tuple(Tap(path, "input" if side == "input" else "output") for path in paths)
+        for tap in found:
+            find_layer(self.model.network, tap.module)
+        return found
+
+    @cached_property
+    def default_layer(self) -> str:
+        """The last convolution with spatial axes, where CAMs are taken."""
+        with self.model.at_rest():
+            return last_convolution(self.model.network, self.example)
+
+    def geometry(self, tap: Tap) -> LayerGeometry:
+        """Where the cells of a layer lie in what the network sees."""
+        self.survey((tap,))
+        return self._geometry[tap]
+
+    def survey(self, taps: Sequence[Tap]) -> None:
+        """Follows one forward and keeps the geometry of these layers."""
+        for side in ("output", "input"):
+            paths = [tap.path for tap in taps if tap.side == side and tap not in self._geometry]
+            if not paths:
+                continue
+            with self.model.at_rest():
+                found = layer_geometry(self.model.network, self.example, paths, side)
+            self._geometry.update({Tap(path, side): found[path] for path in paths})
+
+    def arranged(self, tap: Tap, activation: Tensor) -> Tensor:
+        """An activation or its gradient as ``(B, K, *cells)``, tokens on their grid."""
+        return self.geometry(tap).as_map(activation)
+
+    def on_image(
+        self, tap: Tap, map: Tensor, mode: Literal["linear", "nearest"] = "linear"
+    ) -> Tensor:
+        """A layer map ``(K, *cells)`` on the image grid, ``(K, *spatial)``.
+
+        For windowed models ``(K, windows, *cells)``; the windows are blended as outputs are.
+
+        Raises:
+            ModelError: If the layer has no place left in the image.
+        """
+        geometry = self.geometry(tap)
+        if self.shape and not geometry.spatial:
+            raise ModelError(
+                f"layer {tap.path!r} has no places in the image left; choose a layer with spatial "
+                f"axes, such as {self.default_layer!r}"
+            )
+        if self.layout is None:
+            return place(map, geometry, self.shape, mode)
+        return self._blended(self.layout, map, geometry, mode)
+
+    def _blended(
+        self,
+        layout: Layout,
+        map: Tensor,
+        geometry: LayerGeometry,
+        mode: Literal["linear", "nearest"],
+    ) -> Tensor:
+        volume = map.new_zeros(len(map), *layout.padded)
+        for index, position in enumerate(layout.positions):
+            part = place(map[:, index], geometry, layout.size, mode)
+            weights = layout.blend_weights([position], part)[0]
+            volume[(..., *layout.region(position))] += part * weights
+        return layout.unpad(volume)
+
+    @property
+    def has_data_norms(self) -> bool:
+        """Whether norms divide by the spread of the data they see, as instance norms do."""
+        kinds = (
+            nn.modules.instancenorm._InstanceNorm,
+            nn.GroupNorm,
+            nn.LayerNorm,
+            nn.RMSNorm,
+            nn.LocalResponseNorm,
+        )
+        return any(isinstance(module, kinds) for module in self.model.network.modules())

@@ -1,0 +1,249 @@
+"""Targets with a place: predicted, thresholded, drawn and erroneous regions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from scipy import ndimage
+from skimage.filters import threshold_otsu
+from torch import Tensor
+from torch.nn import functional
+
+from voxplain.errors import TargetError
+from voxplain.targets.base import (
+    Target,
+    Unperturbed,
+    check_label,
+    class_weights,
+    classes_in,
+)
+from voxplain.targets.field import Term, WeightField
+from voxplain.targets.links import Link, predicted_mask
+
+
+class _Dense(Target):
+    """A target that weighs the scores of one class on a region of a dense output."""
+
+    link: Literal["score", "probability", "log_odds"] = "score"
+
+    def _over(self, seen: Unperturbed, label: int, mask: Tensor, words: str) -> WeightField:
+        link: Link = "identity" if self.link == "score" else self.link
+        sizes = mask.flatten(1).sum(dim=1)
+        flipped = link == "probability" and seen.output.shape[1] == 1 and label == 0
+        quantity = {"score": "scores", "probability": "probabilities", "log_odds": "log-odds"}
+        return WeightField(
+            terms=(Term(class_weights(seen.output, label, mask), link, self.activation),),
+            offset=(sizes if flipped else torch.zeros_like(sizes)).to(seen.output.dtype),
+            in_words=tuple(
+                f"the sum of the {quantity[self.link]} of {seen.class_name(label)} over the "
+                f"{int(size)} voxels {words}"
+                for size in sizes
+            ),
+            label=label,
+        )
+
+    def _check(self, seen: Unperturbed, label: int) -> None:
+        if not seen.is_dense:
+            raise TargetError(
+                f"{self.kind} needs a dense output, and this network gives {seen.output.shape[1]} "
+                "class scores; use class_score"
+            )
+        check_label(seen, label)
+
+
+class Pixelwise(_Dense):
+    """Pixel-wise multi-class: scores of a class summed where that class is predicted.
+
+    TorchEsegeta, equations 15 and 16.
+    """
+
+    kind: Literal["pixelwise"] = "pixelwise"
+    label: int
+
+    def _field(self, seen: Unperturbed) -> WeightField:
+        self._check(seen, self.label)
+        mask = predicted_mask(seen.output, self.label, self.activation, self.threshold)
+        return self._over(seen, self.label, mask, "where it is predicted")
+
+    def why_empty(self, seen: Unperturbed, row: int) -> str:
+        """The classes that are predicted instead."""
+        present = classes_in(seen.output[row : row + 1], self)
+        listed = ", ".join(f"{label} ({count} voxels)" for label, count in present.items())
+        return f"class {self.label} is predicted nowhere; predicted are: {listed}"
+
+    @property
+    def slug(self) -> str:
+        """The label alone for the plain sum of scores."""
+        plain = self.model_dump(exclude_defaults=True).keys() <= {"kind", "label"}
+        return str(self.label) if plain else super().slug
+
+
+class Threshold(_Dense):
+    """Scores summed where the min-max normalized output exceeds its Otsu threshold.
+
+    TorchEsegeta, equations 17 and 18, with output, threshold and mask in one space and one
+    threshold per image.
+
+    Attributes:
+        label: The output channel that is thresholded.
+        foreground: The part above the threshold, or its complement.
+    """
+
+    kind: Literal["threshold"] = "threshold"
+    label: int = 1
+    foreground: bool = True
+
+    def _field(self, seen: Unperturbed) -> WeightField:
+        self._check(seen, self.label)
+        channel = 0 if seen.output.shape[1] == 1 else self.label
+        masks = [self._mask(values) for values in seen.output[:, channel]]
+        side = "above" if self.foreground else "not above"
+        label = self.label if seen.output.shape[1] > 1 else 1
+        return self._over(seen, label, torch.stack(masks), f"{side} the Otsu threshold")
+
+    def _mask(self, values: Tensor) -> Tensor:
+        spread = values.amax() - values.amin()
+        if spread == 0:
+            raise TargetError("the output is constant, so it has no Otsu threshold")
+        normalized = (values - values.amin()) / spread
+        cut = float(threshold_otsu(normalized.double().cpu().numpy()))
+        above = normalized > cut
+        return above if self.foreground else ~above
+
+
+class Region(_Dense):
+    """Scores of a class summed over a stated region: exactly one of mask, box, component, voxel.
+
+    Attributes:
+        mask: Boolean or integer array on the output grid, or a mask file on the grid of the scan;
+            non-zero is inside.
+        value: The label inside the mask file that counts; any non-zero one if None.
+        box: ``(start, stop)`` per axis in voxels of the network's output.
+        component: Rank of a connected component of the predicted class by size, 1 the largest
+            ("this lesion").
+        voxel: One position of the output.
+    """
+
+    kind: Literal["region"] = "region"
+    label: int
+    mask: Any = None
+    value: int | None = None
+    box: tuple[tuple[int, int], ...] | None = None
+    component: int | None = Field(default=None, ge=1)
+    voxel: tuple[int, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_region(self) -> Region:
+        named = [self.mask is not None, *(part is not None for part in self._shapes)]
+        if sum(named) != 1:
+            raise ValueError("a region target takes exactly one of mask, box, component, voxel")
+        return self
+
+    @property
+    def _shapes(self) -> tuple[object, ...]:
+        return (self.box, self.component, self.voxel)
+
+    def _field(self, seen: Unperturbed) -> WeightField:
+        self._check(seen, self.label)
+        if self.mask is not None:
+            mask, words = _mask_on_output(self.mask, self.value, seen), "of the given mask"
+        elif self.component is not None:
+            mask = self._components(seen)
+            words = f"of its predicted component number {self.component} by size"
+        elif self.box is not None:
+            mask, words = _box(self.box, seen.output), f"of the box {self.box}"
+        else:
+            box = tuple((at, at + 1) for at in self.voxel or ())
+            mask, words = _box(box, seen.output), f"at {self.voxel}"
+        return self._over(seen, self.label, mask, words)
+
+    def _components(self, seen: Unperturbed) -> Tensor:
+        predicted = predicted_mask(seen.output, self.label, self.activation, self.threshold)
+        return torch.stack([_component(mask, self.component or 1, self) for mask in predicted])
+
+
+class ErrorRegion(_Dense):
+    """Scores of a class summed over its false positives or false negatives.
+
+    Attributes:
+        reference: The true mask: array on the output grid, or file on the grid of the scan.
+        value: The label inside the reference that is the class; any non-zero one if None.
+        error: ``fp`` predicted but not true, ``fn`` true but not predicted.
+    """
+
+    kind: Literal["error_region"] = "error_region"
+    label: int
+    reference: Any
+    value: int | None = None
+    error: Literal["fp", "fn"] = "fp"
+
+    def _field(self, seen: Unperturbed) -> WeightField:
+        self._check(seen, self.label)
+        predicted = predicted_mask(seen.output, self.label, self.activation, self.threshold)
+        truth = _mask_on_output(self.reference, self.value, seen)
+        mask = predicted & ~truth if self.error == "fp" else truth & ~predicted
+        return self._over(seen, self.label, mask, self._in_words)
+
+    def why_empty(self, seen: Unperturbed, row: int) -> str:
+        """That there is no such error."""
+        del seen, row
+        return f"class {self.label} has no {self._in_words} voxel to explain"
+
+    @property
+    def _in_words(self) -> str:
+        return "falsely predicted" if self.error == "fp" else "missed"
+
+
+def _mask_on_output(mask: Any, value: int | None, seen: Unperturbed) -> Tensor:
+    labels = _labels(mask, seen)
+    inside = labels != 0 if value is None else labels == value
+    shape = seen.output.shape[2:]
+    if inside.ndim == len(shape):
+        inside = inside.expand(len(seen.output), *inside.shape)
+    if len(inside) != len(seen.output):
+        raise TargetError(f"{len(inside)} masks for {len(seen.output)} images")
+    if inside.shape[1:] == shape:
+        return inside.to(seen.output.device)
+    if inside.shape[1:] != seen.input_shape:
+        raise TargetError(
+            f"a mask of shape {tuple(inside.shape[1:])} fits neither the output {tuple(shape)} "
+            f"nor the input {tuple(seen.input_shape)}"
+        )
+    resized = functional.interpolate(inside[:, None].float(), size=tuple(shape), mode="nearest")
+    return (resized[:, 0] > 0.5).to(seen.output.device)
+
+
+def _labels(mask: Any, seen: Unperturbed) -> Tensor:
+    if not isinstance(mask, (str, Path)):
+        return torch.as_tensor(np.asarray(mask) if not isinstance(mask, Tensor) else mask)
+    if seen.image is None:
+        raise TargetError("a mask file needs an image on its grid; pass an Image, or an array")
+    from voxplain.io import read_mask
+
+    return seen.image.project(read_mask(mask, seen.image.source_grid))
+
+
+def _box(box: tuple[tuple[int, int], ...], output: Tensor) -> Tensor:
+    shape = output.shape[2:]
+    inside = len(box) == len(shape) and all(
+        0 <= start < stop <= size for (start, stop), size in zip(box, shape, strict=False)
+    )
+    if not inside:
+        raise TargetError(f"{box} does not lie inside an output of shape {tuple(shape)}")
+    mask = torch.zeros(len(output), *shape, dtype=torch.bool, device=output.device)
+    mask[(slice(None), *(slice(start, stop) for start, stop in box))] = True
+    return mask
+
+
+def _component(mask: Tensor, rank: int, target: Region) -> Tensor:
+    labels, count = ndimage.label(mask.cpu().numpy(), structure=np.ones((3,) * mask.ndim))
+    if rank > count:
+        found = "nowhere" if count == 0 else f"as {count} connected components"
+        raise TargetError(f"class {target.label} is predicted {found}; there is no number {rank}")
+    sizes = np.bincount(labels.ravel())[1:]
+    chosen = np.argsort(-sizes, kind="stable")[rank - 1] + 1
+    return torch.from_numpy(labels == chosen).to(mask.device)

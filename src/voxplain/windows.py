@@ -1,0 +1,155 @@
+"""Sliding windows: how a volume is cut, and how the outputs are blended into one.
+
+Windows lie on a product grid, so their blending weights and the normalization are products of
+one vector per axis: nothing of the size of the volume is kept for them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.nn import functional
+
+from voxplain.errors import ConfigError
+from voxplain.extents import Extent, resolve
+
+
+class Window(BaseModel):
+    """How a network sees a volume larger than itself.
+
+    Attributes:
+        size: Extent of a window.
+        overlap: Share of a window (inside its halo) that neighbors cover too, in [0, 1).
+        blend: ``gaussian`` trusts the middle of a window more (sigma 1/8 of its side, as MONAI
+            does); ``constant`` is the plain mean.
+        halo: Margin of a window that gives context only; its output is not used, except at the
+            border of the volume.
+        batch: Windows per call of the network.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: Extent
+    overlap: float = Field(default=0.5, ge=0, lt=1)
+    blend: Literal["gaussian", "constant"] = "gaussian"
+    halo: Extent = 0
+    batch: int = Field(default=1, ge=1)
+
+    def layout(self, shape: Sequence[int], spacing: Sequence[float] | None = None) -> Layout:
+        """Where the windows of a volume lie.
+
+        Args:
+            shape: Spatial shape of the volume.
+            spacing: Millimeters per voxel, for extents in mm.
+
+        Raises:
+            ConfigError: If a window has no voxel left inside its halo.
+        """
+        size = resolve(self.size, shape, spacing)
+        halo = resolve(self.halo, shape, spacing)
+        if any(side <= 2 * margin for side, margin in zip(size, halo, strict=True)):
+            raise ConfigError(f"a window of {size} voxels has nothing left inside a halo of {halo}")
+        padded = tuple(max(*pair) for pair in zip(shape, size, strict=True))
+        axes = tuple(
+            _axis(length, side, margin, self.overlap, self.blend)
+            for length, side, margin in zip(padded, size, halo, strict=True)
+        )
+        return Layout(tuple(shape), padded, size, axes)
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Start positions along one axis, and the normalized weight vector of each."""
+
+    starts: tuple[int, ...]
+    weights: Tensor  # (positions, side), float64; for every voxel they sum to 1 over positions
+
+
+def _axis(length: int, side: int, halo: int, overlap: float, blend: str) -> _Axis:
+    stride = max(1, int((side - 2 * halo) * (1 - overlap)))
+    starts = (*range(0, length - side, stride), length - side)
+    bell = torch.ones(side, dtype=torch.float64)
+    if blend == "gaussian":
+        offset = torch.arange(side, dtype=torch.float64) - (side - 1) / 2
+        bell = torch.exp(-0.5 * (offset / (side / 8)) ** 2).clamp_min(1e-3)
+    weights = bell.repeat(len(starts), 1)
+    for row, start in zip(weights, starts, strict=True):
+        row[: halo if start > 0 else 0] = 0
+        row[side - halo if start < length - side else side :] = 0
+    total = torch.zeros(length, dtype=torch.float64)
+    for row, start in zip(weights, starts, strict=True):
+        total[start : start + side] += row
+    for row, start in zip(weights, starts, strict=True):
+        row /= total[start : start + side]
+    return _Axis(starts, weights)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The windows over one volume.
+
+    Attributes:
+        shape: Spatial shape of the volume.
+        padded: Its shape after padding at the far end to at least one window.
+        size: Voxels of a window per axis.
+    """
+
+    shape: tuple[int, ...]
+    padded: tuple[int, ...]
+    size: tuple[int, ...]
+    axes: tuple[_Axis, ...]
+
+    @cached_property
+    def positions(self) -> tuple[tuple[int, ...], ...]:
+        """One index per axis for every window, in order."""
+        return tuple(itertools.product(*(range(len(axis.starts)) for axis in self.axes)))
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether the window is larger than the volume along some axis."""
+        return self.padded != self.shape
+
+    def batches(self, size: int) -> Iterator[tuple[tuple[int, ...], ...]]:
+        """The window positions, ``size`` at a time."""
+        for first in range(0, len(self), size):
+            yield self.positions[first : first + size]
+
+    def region(self, position: tuple[int, ...]) -> tuple[slice, ...]:
+        """Where a window lies in the padded volume."""
+        starts = (axis.starts[index] for axis, index in zip(self.axes, position, strict=True))
+        return tuple(slice(at, at + side) for at, side in zip(starts, self.size, strict=True))
+
+    def weight(self, position: tuple[int, ...]) -> Tensor:
+        """Blending weight of a window, ``(*size)`` in float64; the windows sum to 1 everywhere."""
+        vectors = [axis.weights[index] for axis, index in zip(self.axes, position, strict=True)]
+        return reduce(lambda left, right: left[..., None] * right, vectors)
+
+    def pad(self, volume: Tensor) -> Tensor:
+        """``(..., *shape)`` to ``(..., *padded)``, with zeros at the far end."""
+        after = [large - small for small, large in zip(self.shape, self.padded, strict=True)]
+        if not any(after):
+            return volume
+        return functional.pad(volume, [part for end in reversed(after) for part in (0, end)])
+
+    def unpad(self, volume: Tensor) -> Tensor:
+        """``(..., *padded)`` back to ``(..., *shape)``."""
+        return volume[(..., *(slice(0, length) for length in self.shape))]
+
+    def cut(self, padded: Tensor, positions: Sequence[tuple[int, ...]]) -> Tensor:
+        """Windows ``(len(positions), C, *size)`` of one padded volume ``(C, *padded)``."""
+        return torch.stack([padded[(..., *self.region(position))] for position in positions])
+
+    def blend_weights(self, positions: Sequence[tuple[int, ...]], like: Tensor) -> Tensor:
+        """Blending weights ``(len(positions), 1, *size)`` in the type and place of ``like``."""
+        stacked = torch.stack([self.weight(position) for position in positions])[:, None]
+        return stacked.to(device=like.device, dtype=like.dtype)
