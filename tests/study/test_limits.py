@@ -65,7 +65,13 @@ def test_the_allocator_of_torch_is_recognized() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.44, "0.4 s"), (12.2, "12 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (59.7, "1 min 0 s")],
+    [
+        (0.44, "0.4 s"),
+        (12.2, "12 s"),
+        (200, "3 min 20 s"),
+        (7500, "2 h 5 min"),
+        (59.7, "1 min 0 s"),
+    ],
 )
 def test_durations_read_well(seconds: float, words: str) -> None:
     assert in_words(seconds) == words

@@ -81,9 +81,7 @@ def sentence(mapping: dict[str, object]) -> str:
         ({"named": "plain"}, "study.yaml: named: is too plain"),
     ],
 )
-def test_each_mistake_is_one_sentence_with_its_path(
-    mapping: dict[str, object], words: str
-) -> None:
+def test_each_mistake_is_one_sentence_with_its_path(mapping: dict[str, object], words: str) -> None:
     assert sentence(mapping) == words
 
 

@@ -44,8 +44,8 @@ class Bar:
             transient=True,
         )
         self._bar = self._progress.add_task("reading images and networks", total=None)
-        self._ends_at = 0.0
-        self._reached = 0.0
+        self._begun = 0
+        self._passes = 0
 
     def __enter__(self) -> Bar:
         if err.is_terminal:
@@ -66,16 +66,16 @@ class Bar:
 
     def started(self, task: Task) -> None:
         """Names the task at the bar."""
-        self._ends_at = self._reached + task.passes
+        self._passes = task.passes
         subject = task.subject
         words = f"{subject.case} · {subject.model} · {', '.join(task.labels)}"
         shown = words if len(words) <= 60 else words[:59] + "…"
         self._progress.update(self._bar, description=shown.replace("[", "\\["))
 
-    def passed(self, count: float) -> None:
-        """Moves the bar, never past the end of the task."""
-        self._reached = min(self._reached + count, self._ends_at)
-        self._progress.update(self._bar, completed=self._reached)
+    def passed(self, done: int, planned: int) -> None:
+        """Moves the bar within the task."""
+        reached = self._begun + self._passes * done / max(1, planned)
+        self._progress.update(self._bar, completed=reached)
 
     def failed(self, error: Exception) -> None:
         """Shows where, if asked to."""
@@ -84,8 +84,8 @@ class Bar:
 
     def finished(self, record: TaskRecord, reused: bool) -> None:
         """Moves the bar to the end of the task."""
-        self._reached = self._reached + record.passes if reused else self._ends_at
-        self._progress.update(self._bar, completed=self._reached)
+        self._begun += record.passes
+        self._progress.update(self._bar, completed=self._begun)
         if record.status == "failed":
             who = f"{record.case} · {record.model} · {', '.join(record.methods)}"
             complain(f"{who}: {record.reason}")

@@ -17,8 +17,8 @@ class Listener(Protocol):
     def started(self, task: Task) -> None:
         """A task begins."""
 
-    def passed(self, count: int) -> None:
-        """So many more images went through the network for the task."""
+    def passed(self, done: int, planned: int) -> None:
+        """So many of the passes of the task are done."""
 
     def failed(self, error: Exception) -> None:
         """The task, or the prediction before it, raised this; the run goes on."""
@@ -36,7 +36,7 @@ class Silent:
     def started(self, task: Task) -> None:
         """Nothing."""
 
-    def passed(self, count: int) -> None:
+    def passed(self, done: int, planned: int) -> None:
         """Nothing."""
 
     def failed(self, error: Exception) -> None:

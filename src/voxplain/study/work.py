@@ -137,6 +137,7 @@ class Work:
             subject.target,
             references=[loaded.prepare(other) for other in self.checked.references] or None,
             seed=subject.draw_seed,
+            progress=self.listener.passed,
         )
         keys = {method.key: key for key, method in task.methods.items()}
         self.manifest.maps += [

@@ -1,0 +1,91 @@
+"""How flags become parts of a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from voxplain.cli.flags import Request, asked, named, parameters
+from voxplain.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("text", "meaning"),
+    [
+        ("saliency", "saliency"),
+        (
+            "integrated_gradients:steps=16,baseline=minimum",
+            {"name": "integrated_gradients", "steps": 16, "baseline": "minimum"},
+        ),
+        (
+            "layer_conductance:layers=[enc1, enc2],steps=8",
+            {"name": "layer_conductance", "layers": ["enc1", "enc2"], "steps": 8},
+        ),
+        (
+            "saliency:baseline={kind: constant, value: 0},abs=true",
+            {"name": "saliency", "baseline": {"kind": "constant", "value": 0}, "abs": True},
+        ),
+        ('{"name": "saliency", "abs": true}', {"name": "saliency", "abs": True}),
+    ],
+)
+def test_methods(text: str, meaning: Any) -> None:
+    assert named(text) == meaning
+
+
+@pytest.mark.parametrize(
+    ("text", "meaning"),
+    [
+        ("1", 1),
+        ("pixelwise:1", "pixelwise:1"),
+        ("region:label=1,component=2", {"kind": "region", "label": 1, "component": 2}),
+        ('{"kind": "volume", "label": 2}', {"kind": "volume", "label": 2}),
+    ],
+)
+def test_targets(text: str, meaning: Any) -> None:
+    assert asked(text) == meaning
+
+
+def test_a_part_without_a_value_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'steps' is not name=value"):
+        parameters("steps")
+
+
+def test_preprocessing_runs_in_the_order_of_a_pipeline() -> None:
+    request = Request(
+        [Path("a.nii")],
+        factory="a:b",
+        pad_to_multiple="16",
+        normalize="zscore:foreground=true",
+        spacing="1,1,2.5",
+        reorient="RAS",
+        crop_foreground=True,
+    )
+    assert request.model()["preprocess"] == [
+        {"kind": "reorient", "axes": "RAS"},
+        {"kind": "spacing", "size": [1, 1, 2.5]},
+        {"kind": "crop_foreground"},
+        {"kind": "normalize", "mode": "zscore", "foreground": True},
+        {"kind": "pad_to_multiple", "multiple": 16},
+    ]
+
+
+def test_stated_steps_replace_the_flags() -> None:
+    request = Request([Path("a.nii")], factory="a:b", preprocess='[{"kind": "reorient"}]')
+    assert request.model()["preprocess"] == [{"kind": "reorient"}]
+
+
+def test_window_and_head_are_read_as_values() -> None:
+    model = Request([Path("a.nii")], factory="a:b", window="64,64,32", head="0").model()
+    assert model["window"] == {"size": [64, 64, 32], "overlap": 0.5}
+    assert model["head"] == 0
+    assert (
+        Request([Path("a.nii")], factory="a:b", window="80mm").model()["window"]["size"] == "80mm"
+    )
+
+
+def test_the_id_of_a_case_says_nothing_of_its_file() -> None:
+    case = Request([Path("SMITH.nii")]).case()
+    assert case["id"] == "case"
+    assert Path(case["image"][0]).is_absolute()
