@@ -1,4 +1,4 @@
-"""The demo: where a small network sees white matter in the brain template of the nilearn package."""
+"""The demo: where a small network sees white matter in the brain template of nilearn."""
 
 from __future__ import annotations
 

@@ -51,10 +51,11 @@ def test_json_and_yaml_give_equal_studies(tiny: TinyStudy) -> None:
         ({"run": {"timeout": "soon"}}, "study.yaml: run.timeout: 'soon' is not a duration"),
         ({"run": {"sed": 1}}, "study.yaml: run.sed: unknown parameter; did you mean seed?"),
         ({"run": {"workers": 4}}, "study.yaml: run.workers"),
-        ({"methods": ["saliency", "saliency"]}, "methods: two of them are called 'saliency'"),
+        ({"methods": ["saliency", "saliency"]}, "study.yaml: methods: two of them are called 'saliency'"),
         ({"methods": []}, "study.yaml: methods: "),
         ({"metrics": ["infidelity"]}, "study.yaml: metrics: unknown parameter"),
-        ({"models": [{"factory": "a:b"}]}, "study.yaml: models[0].name: this is required"),
+        ({"models": [{"name": "net"}]}, "study.yaml: models[0]: give exactly one of factory"),
+        ({"cases": [{"id": "a"}]}, "study.yaml: cases[0].image: this is required"),
         (
             {"cases": [{"id": "a", "image": "x.nii", "imge": 1}]},
             "study.yaml: cases[0].imge: unknown parameter; did you mean image?",
@@ -69,7 +70,7 @@ def test_json_and_yaml_give_equal_studies(tiny: TinyStudy) -> None:
                     }
                 ]
             },
-            "study.yaml: models[0].preprocess[0].spacing.siz: unknown parameter; did you mean size?",
+            "study.yaml: models[0].preprocess[0].spacing.siz: unknown parameter; did you mean si",
         ),
         (
             {

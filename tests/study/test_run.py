@@ -58,7 +58,7 @@ def test_a_run_leaves_every_file_and_a_manifest_of_them(tiny: TinyStudy) -> None
     stems = [f"{case}_label-1_desc-{name}_attr" for case in "ab"
              for name in ("saliency", "integrated_gradients")]  # fmt: skip
     expected = {
-        *(f"maps/{stem[0]}/net/{stem}{ending}" for stem in stems for ending in (".nii.gz", ".json")),
+        *(f"maps/{stem[0]}/net/{stem}.{ending}" for stem in stems for ending in ("nii.gz", "json")),
         *(f"images/{case}_{kind}.nii.gz" for case in "ab" for kind in ("image", "net_pred")),
         *("study.yaml", "manifest.json", "dataset_description.json", "events.jsonl", ".lock"),
     }  # fmt: skip
@@ -283,7 +283,8 @@ def test_a_run_folder_names_no_source(tiny: TinyStudy) -> None:
     (tiny.folder / "net.safetensors").rename(hidden / f"{marker}.safetensors")
     run, _ = go(
         tiny,
-        cases=[{"image": f"{marker}/*{marker[5:]}.nii.gz", "reference": f"{marker}/{marker}_ref.nii.gz"}],
+        cases=[{"image": f"{marker}/*{marker[5:]}.nii.gz",
+                "reference": f"{marker}/{marker}_ref.nii.gz"}],
         models=[{"name": "net", "factory": "tiny_net:build",
                  "weights": f"{marker}/{marker}.safetensors"}],
         references=[f"{marker}/{marker}.nii.gz"],

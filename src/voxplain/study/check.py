@@ -182,7 +182,7 @@ class _Survey:
                 case, loaded.config.name, target, facts, seed=self.study.execution.seed
             )
             self.subjects.append(subject)
-            for methods in group(self.study.methods):
+            for methods in group(self.study.methods, prepared, loaded.model):
                 streams = estimate(methods, prepared, loaded.model)
                 passes = sum(stream.passes for stream in streams)
                 words = [stream.description for stream in streams]

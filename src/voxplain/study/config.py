@@ -13,8 +13,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PositiveFloat,
     PrivateAttr,
-    SerializeAsAny,
     ValidationError,
     model_validator,
 )
@@ -63,7 +63,7 @@ def _seconds(value: Any) -> Any:
     return float(found[1]) * _UNITS[found[2]] if found else value
 
 
-StudyMethod = Annotated[SerializeAsAny[Method], BeforeValidator(_named(parse_method)), MethodSchema]
+StudyMethod = Annotated[Method, MethodSchema, BeforeValidator(_named(parse_method))]
 StudyTarget = Annotated[AnyTarget, BeforeValidator(_named(_short_target))]
 
 
@@ -92,7 +92,7 @@ class RunConfig(_Config):
 
     executor: Literal["local"] = "local"
     workers: Literal["auto", 1] = "auto"
-    timeout: Annotated[float | None, BeforeValidator(_seconds), Field(gt=0)] = None
+    timeout: Annotated[PositiveFloat | None, BeforeValidator(_seconds)] = None
     precision: Precision = "auto"
     seed: int = Field(default=0, ge=0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import types
 from collections.abc import Iterator
@@ -27,13 +28,37 @@ def explain_validation(error: ValidationError, model: type[BaseModel], origin: s
         model: The model that was validated; its fields are the names to suggest.
         origin: Where the text came from, such as ``study.yaml``.
     """
-    return "\n".join(_sentence(details, model, origin) for details in error.errors())
+    found = error.errors()
+    own = [details for details in found if not _follows(details, found)]
+    return "\n".join(_sentence(details, model, origin) for details in own)
 
 
 def dotted(location: tuple[int | str, ...]) -> str:
     """``("methods", 1, "steps")`` as ``methods[1].steps``."""
     parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
     return "".join(parts).lstrip(".")
+
+
+def _follows(details: ErrorDetails, found: list[ErrorDetails]) -> bool:
+    """Whether a mistake is only the echo of another one.
+
+    A list whose only entry is wrong is not also too short, and a name that is missing because it
+    is mistyped is one mistake, not two.
+    """
+    place = details["loc"]
+    if details["type"] == "too_short":
+        return any(
+            len(other["loc"]) > len(place) and other["loc"][: len(place)] == place
+            for other in found
+        )
+    if details["type"] != "missing":
+        return False
+    mistyped = [
+        str(other["loc"][-1])
+        for other in found
+        if other["type"] == "extra_forbidden" and other["loc"][:-1] == place[:-1]
+    ]
+    return bool(difflib.get_close_matches(str(place[-1]), mistyped, cutoff=0.5))
 
 
 def _sentence(details: ErrorDetails, model: type[BaseModel], origin: str) -> str:

@@ -141,7 +141,7 @@ class Work:
         )
         keys = {method.key: key for key, method in task.methods.items()}
         self.manifest.maps += [
-            self.store.write_map(subject, attribution, keys[attribution.label])
+            self.store.write_map(subject, attribution, keys[attribution.method.key])
             for attribution in found.values()
         ]
 
