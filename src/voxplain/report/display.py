@@ -1,0 +1,66 @@
+"""Planes and projections of a canonical volume as they hang in a reading room."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Plane:
+    """An anatomical plane: the axis it cuts and the letters at its four sides.
+
+    Radiological convention: the patient's right is at the left of the picture, front and top are
+    up, and sagittal planes look to the left.
+    """
+
+    name: str
+    axis: int
+    coordinate: str
+    left: str
+    right: str
+    top: str
+    bottom: str
+
+    def show(self, canonical: Array) -> Array:
+        """``(rows, columns)`` of a plane cut from a canonical (right, front, top) volume."""
+        return canonical.T[::-1, ::-1]
+
+    def cut(self, volume: Array, index: int) -> Array:
+        """The plane at an index along its axis, turned for display."""
+        return self.show(volume.take(index, axis=self.axis))
+
+    def pixel(self, index: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, int]:
+        """``(row, column)`` on the displayed plane of a voxel index."""
+        across, up = self.axes
+        return shape[up] - 1 - index[up], shape[across] - 1 - index[across]
+
+    @property
+    def axes(self) -> tuple[int, int]:
+        """The volume's axes that run across and up the picture."""
+        across, up = (axis for axis in range(3) if axis != self.axis)
+        return across, up
+
+
+AXIAL = Plane("axial", 2, "z", "R", "L", "A", "P")
+CORONAL = Plane("coronal", 1, "y", "R", "L", "S", "I")
+SAGITTAL = Plane("sagittal", 0, "x", "A", "P", "S", "I")
+PLANES = (AXIAL, CORONAL, SAGITTAL)
+
+
+def plane_of(shape: tuple[int, ...]) -> Plane:
+    """The plane of a 2-D image in a patient: the one that cuts its axis of length one."""
+    thin = [axis for axis, size in enumerate(shape) if size == 1]
+    return next(plane for plane in PLANES if plane.axis == thin[-1])
+
+
+def signed_projection(map: Array, axis: int) -> Array:
+    """Along one axis, the value with the largest magnitude, with its sign."""
+    values = np.nan_to_num(map)
+    index = np.abs(values).argmax(axis=axis)
+    return np.take_along_axis(values, np.expand_dims(index, axis), axis).squeeze(axis)

@@ -1,0 +1,76 @@
+"""Templates, style and scripts of the page, and what they are filled with."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from voxplain import __version__
+from voxplain.report import words
+from voxplain.report.case import CaseView
+from voxplain.study.manifest import Manifest
+
+
+@lru_cache(maxsize=1)
+def environment() -> Environment:
+    """The template environment: everything is escaped, an unknown name is an error."""
+    found = Environment(
+        loader=PackageLoader("voxplain.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters |= {
+        "number": words.number,
+        "percent": words.percent,
+        "duration": words.duration,
+        "heading": words.title,
+        "setting": words.setting,
+    }
+    found.globals["static"] = static
+    found.globals["version"] = __version__
+    return found
+
+
+@lru_cache(maxsize=8)
+def static(name: str) -> Markup:
+    """The text of a file of ours that goes into the page as it is."""
+    text = files("voxplain.report").joinpath("static", name).read_text(encoding="utf-8")
+    return Markup(text)
+
+
+def page(manifest: Manifest, views: list[CaseView], *, share: bool) -> str:
+    """A whole page with these cases."""
+    kinds = {view.viewer["kind"] for view in views if view.viewer}
+    template = environment().get_template("page.html.jinja")
+    return template.render(
+        manifest=manifest, views=views, share=share, kinds=kinds, methods=methods(views), links=[]
+    )
+
+
+def index(manifest: Manifest, views: list[CaseView], links: list[str], *, share: bool) -> str:
+    """The page that leads to one page per case."""
+    template = environment().get_template("page.html.jinja")
+    return template.render(
+        manifest=manifest,
+        views=views,
+        share=share,
+        kinds=set(),
+        methods=methods(views),
+        links=links,
+    )
+
+
+def methods(views: list[CaseView]) -> list[dict[str, Any]]:
+    """Each method once per setting, with its meaning and parameters."""
+    unique: dict[str, dict[str, Any]] = {}
+    for sidecar in (map.sidecar for view in views for map in view.maps):
+        parameters = {k: v for k, v in sidecar.parameters.items() if k not in ("name", "label")}
+        key = f"{sidecar.method} {sidecar.label} {parameters}"
+        unique.setdefault(key, {"sidecar": sidecar, "parameters": parameters})
+    return list(unique.values())

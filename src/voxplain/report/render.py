@@ -1,0 +1,61 @@
+"""Writes the report of a run: one self-contained page, or an index and one page per case."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from voxplain.io.atomic import atomic_write
+from voxplain.report.build import build_case
+from voxplain.report.case import CaseView
+from voxplain.report.pages import index, page
+from voxplain.study.manifest import Manifest
+
+BUDGET = 25_000_000
+"""Bytes that one page may have."""
+
+# NiiVue, style and script of ours, and room for text.
+_FIXED = 2_700_000
+
+
+def render(run: Path, *, share: bool = False, budget: int = BUDGET) -> Path:
+    """Writes ``report.html`` and ``figures/*.png`` of a run.
+
+    Needs nothing but the files of the run; it can be called again at any time. Beyond the budget
+    every case gets a page of its own (``report-<case>.html``) and ``report.html`` leads to them.
+
+    Args:
+        run: The run directory.
+        share: Writes ``report-share.html`` without any image, figure or volume instead.
+        budget: Bytes that one page may have.
+
+    Returns:
+        The page to open.
+    """
+    run = Path(run)
+    manifest = Manifest.read(run)
+    room = max(budget - _FIXED, 1_000_000)
+    views: list[CaseView] = []
+    links: list[str] = []
+    for case in manifest.cases:
+        view = build_case(run, manifest, case, share=share, budget=int(room * 0.9))
+        views.append(view)
+        if links or sum(view.size for view in views) > room:
+            links += [_own_page(run, manifest, each, share) for each in views[len(links) :]]
+    name = "report-share.html" if share else "report.html"
+    if links:
+        return atomic_write(run / name, index(manifest, views, links, share=share))
+    return atomic_write(run / name, page(manifest, views, share=share))
+
+
+def _own_page(run: Path, manifest: Manifest, view: CaseView, share: bool) -> str:
+    name = f"report-{view.slug}.html"
+    atomic_write(run / name, page(manifest, [view], share=share))
+    _forget(view)
+    return name
+
+
+def _forget(view: CaseView) -> None:
+    """Frees what is on the view's own page by now."""
+    view.blobs.clear()
+    view.viewer = None
+    view.maps = [part.without_figure() for part in view.maps]

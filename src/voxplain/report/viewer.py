@@ -1,0 +1,96 @@
+"""What the viewers in the page need to know of a case, whatever its number of axes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxplain.io.sidecar import Sidecar
+from voxplain.report.case import CaseView, MapView
+from voxplain.report.embed import ramps
+from voxplain.report.figures import Scene
+from voxplain.report.reading import Backdrop
+from voxplain.report.volume import Volume
+
+Array = NDArray[Any]
+
+
+class Viewer(ABC):
+    """Collects the layers of one case; ``data`` becomes JSON, encoded arrays become blobs.
+
+    Args:
+        view: Receives the blobs and a note on how they were made.
+        shown: Image and masks, already cropped.
+        cap: Elements that one embedded array may have.
+    """
+
+    kind: str
+
+    def __init__(self, view: CaseView, shown: Backdrop, cap: int) -> None:
+        self._view = view
+        self._plan(shown, cap)
+        self.data: dict[str, Any] = {"kind": self.kind, "ramps": ramps(), "maps": []}
+        self.data |= self._backdrop(shown)
+
+    def add(self, view: MapView, scene: Scene) -> None:
+        """Adds one map with its channels."""
+        limit = scene.limit or 1.0
+        map = self._reduced(scene.map)
+        layers: list[dict[str, str]] = []
+        for name, values in channels(map, view.sidecar):
+            text = self._encode(values, map, limit)
+            layers.append({"name": name, "blob": self.blob(f"{view.id}-{len(layers)}", text)})
+        facts: dict[str, Any] = {"id": view.id, "model": view.record.model, "title": view.title}
+        facts |= {"limit": limit, "sign": view.sidecar.sign, "units": view.sidecar.units}
+        facts |= {"start": self._start(scene), "channels": layers}
+        self.data["maps"].append(facts)
+
+    def blob(self, name: str, text: str) -> str:
+        """Stores an encoded array and gives the id of its element."""
+        key = f"{self._view.slug}-{name}"
+        self._view.blobs[key] = text
+        return key
+
+    @abstractmethod
+    def _plan(self, shown: Backdrop, cap: int) -> None:
+        """Decides how far arrays are reduced."""
+
+    @abstractmethod
+    def _backdrop(self, shown: Backdrop) -> dict[str, Any]:
+        """Encodes image and outlines."""
+
+    @abstractmethod
+    def _reduced(self, map: Volume) -> Volume:
+        """The map at the resolution of the page."""
+
+    @abstractmethod
+    def _encode(self, values: Array, map: Volume, limit: float) -> str:
+        """One channel of a map as text."""
+
+    @abstractmethod
+    def _start(self, scene: Scene) -> list[float]:
+        """Where the viewer starts."""
+
+
+def channels_of(sidecar: Sidecar) -> tuple[str, ...]:
+    """Names of what a viewer shows of a map: the sum, then input channels one by one."""
+    several = 1 < len(sidecar.channels) <= 8 and sidecar.layer is None
+    return ("all channels", *sidecar.channels) if several else ("all channels",)
+
+
+def channels(map: Volume, sidecar: Sidecar) -> list[tuple[str, Array]]:
+    """The arrays ``(X, Y, Z)`` that belong to :func:`channels_of`."""
+    names = channels_of(sidecar)
+    arrays = [map.channel_sum(), *(map.data if len(names) > 1 else ())]
+    return [(name, np.asarray(array)) for name, array in zip(names, arrays, strict=True)]
+
+
+def masks(shown: Backdrop) -> list[tuple[str, str, Array]]:
+    """What is outlined: kind, model (empty for the reference), labels."""
+    found = [("prediction", model, labels) for model, labels in shown.predictions.items()]
+    if shown.reference is not None:
+        found.append(("reference", "", shown.reference))
+    return found

@@ -1,0 +1,71 @@
+"""Numbers and short sentences as the report writes them."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A number with significant digits: ``1,200``, ``0.034``, ``4.1 × 10⁻⁷``."""
+    if not math.isfinite(value):
+        return {math.inf: "∞", -math.inf: "−∞"}.get(value, "not a number")
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(value)))
+    rounded = round(value, digits - 1 - exponent)
+    exponent = math.floor(math.log10(abs(rounded))) if rounded else exponent
+    if exponent >= 7 or exponent < -3:
+        mantissa = f"{rounded / 10**exponent:.{digits - 1}f}"
+        return f"{mantissa} × 10{str(exponent).translate(_SUPERSCRIPT)}".replace("-", "−")
+    return f"{rounded:,.{max(digits - 1 - exponent, 0)}f}".replace("-", "−")
+
+
+def place(millimeters: float) -> str:
+    """A coordinate with one decimal at most and a true minus sign."""
+    text = f"{millimeters:.1f}".removesuffix(".0")
+    return "0" if text == "-0" else text.replace("-", "−")
+
+
+def percent(share: float, digits: int = 2) -> str:
+    """A share of one as a percentage."""
+    return f"{number(100 * share, digits)} %"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as ``12 s``, ``3 min 20 s`` or ``1 h 5 min``."""
+    if seconds < 60:
+        return f"{number(seconds)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def sizes(values: tuple[float, ...], unit: str = "") -> str:
+    """``192 × 233 × 189``, with a unit where there is one."""
+    text = " × ".join(f"{value:g}" if value == int(value) else f"{value:.3g}" for value in values)
+    return f"{text} {unit}".strip()
+
+
+def title(name: str) -> str:
+    """A registry name as a heading: ``layer_conductance`` is ``Layer conductance``."""
+    text = re.sub(r"[_\s]+", " ", name).strip()
+    return text[:1].upper() + text[1:]
+
+
+def setting(value: Any) -> str:
+    """A parameter value in words, nested mappings included."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "none"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {setting(part)}" for key, part in value.items()) or "none"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(setting(part) for part in value) or "none"
+    return str(value)
