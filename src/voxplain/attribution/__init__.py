@@ -2,6 +2,18 @@
 
 from voxplain.attribution.explain import explain
 from voxplain.attribution.method import Method, methods, parse_method
+from voxplain.attribution.planning import estimate, group
+from voxplain.attribution.predict import Prediction, predict
 from voxplain.attribution.result import Attribution
 
-__all__ = ["Attribution", "Method", "explain", "methods", "parse_method"]
+__all__ = [
+    "Attribution",
+    "Method",
+    "Prediction",
+    "estimate",
+    "explain",
+    "group",
+    "methods",
+    "parse_method",
+    "predict",
+]

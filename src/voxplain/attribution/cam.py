@@ -171,9 +171,7 @@ class LayerGradCam(LayerMethod):
     def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
         """One map per layer."""
         found = super().maps(results, scene)
-        return {
-            layer: functional.relu(map) if self.relu else map for layer, map in found.items()
-        }
+        return {layer: functional.relu(map) if self.relu else map for layer, map in found.items()}
 
 
 @register
@@ -232,5 +230,3 @@ class FullGrad(Method):
                 spread = scene.on_image(tap, contribution.abs().sum(dim=0, keepdim=True))
                 total = total + spread
         return {None: total}
-
-

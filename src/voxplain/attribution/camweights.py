@@ -94,7 +94,9 @@ class XGrad(CamReducer):
         scale = _total(activation.abs())
         vanishing = total.abs() <= 1e-6 * scale + _SMALL
         safe = torch.where(vanishing, torch.ones_like(total), total)
-        weight = torch.where(vanishing, torch.zeros_like(total), _total(gradient * activation) / safe)
+        weight = torch.where(
+            vanishing, torch.zeros_like(total), _total(gradient * activation) / safe
+        )
         return weight * activation
 
 
@@ -156,5 +158,3 @@ class PositionProduct(FirstComponent):
     def pattern(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """Activation times gradient."""
         return activation * gradient
-
-

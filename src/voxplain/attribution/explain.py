@@ -154,9 +154,7 @@ def prepare(
     def bound(asked: Target) -> Bound:
         return main if asked is target else bind(asked, seen)
 
-    session = Session(
-        scene, methods, target, bound, Batch(inputs, keys, others), memory, progress
-    )
+    session = Session(scene, methods, target, bound, Batch(inputs, keys, others), memory, progress)
     return session, main, image
 
 
@@ -201,5 +199,3 @@ def _references(references: References, image: Tensor) -> Tensor | None:
         )
     same = (stacked == image).flatten(1).all(dim=1)
     return stacked[~same]
-
-

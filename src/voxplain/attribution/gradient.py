@@ -192,9 +192,7 @@ def deep_lift_request(
     method: Any, scene: Scene, sampler: Sampler, places: Any = (INPUT,)
 ) -> Request:
     """A DeepLIFT stream; in float64 where norms would cancel."""
-    double = method.precision == "float64" or (
-        method.precision == "auto" and scene.has_data_norms
-    )
+    double = method.precision == "float64" or (method.precision == "auto" and scene.has_data_norms)
     rule = DeepLift(eps=method.eps)
     return Request(sampler, TimesDifference, rule, tuple(places), double=double)
 

@@ -110,5 +110,3 @@ def _batch_norm_bias(module: nn.Module) -> Tensor:
 
 def _column(values: Tensor, like: Tensor) -> Tensor:
     return values.detach().to(like).view(-1, *(1,) * (like.ndim - 1))
-
-

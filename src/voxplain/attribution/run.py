@@ -135,9 +135,7 @@ class Session:
             self._run_group(group, precision, outcomes)
         for method in self.methods:
             outcomes[method.key].streams = [
-                self.records[id(stream)]
-                for stream in self.streams
-                if method.key in stream.methods
+                self.records[id(stream)] for stream in self.streams if method.key in stream.methods
             ]
         return outcomes
 
@@ -188,12 +186,22 @@ class Session:
             stack.enter_context(guard(model.network))
         bound = self.bounds[identity(stream.target)]
         weights = bound.field.to(torch.float64) if double else bound.field
-        kind, extra = (WholePasses, {}) if self.scene.layout is None else (
-            WindowedPasses,
-            {"spacing": self.scene.spacing},
+        kind, extra = (
+            (WholePasses, {})
+            if self.scene.layout is None
+            else (
+                WindowedPasses,
+                {"spacing": self.scene.spacing},
+            )
         )
         passes: Passes = kind(
-            model, stream.request.rule, weights, stream.places, self.scene.arranged, bound.rebind, **extra
+            model,
+            stream.request.rule,
+            weights,
+            stream.places,
+            self.scene.arranged,
+            bound.rebind,
+            **extra,
         )
         self.records[id(stream)].precision = model.precision if double else precision
         return Runner(
@@ -307,14 +315,10 @@ class _PerImage:
 
     def stacked(self) -> dict[str | None, Tensor]:
         layers = self._rows[0]
-        return {
-            layer: torch.stack([row[layer].result() for row in self._rows]) for layer in layers
-        }
+        return {layer: torch.stack([row[layer].result() for row in self._rows]) for layer in layers}
 
 
-def _by_request(
-    method: Method, streams: list[Stream], reduced: Mapping[int, Reduced]
-) -> Results:
+def _by_request(method: Method, streams: list[Stream], reduced: Mapping[int, Reduced]) -> Results:
     found: dict[int, dict[Any, Tensor]] = {}
     for stream in streams:
         for slot, tensor in reduced[id(stream)].tensors.items():
@@ -336,5 +340,3 @@ def _check_differentiable(model: Model) -> None:
             f"{model.name} is a forward-only black box (ONNX or TorchScript): gradient methods "
             "need the network as a PyTorch module"
         )
-
-

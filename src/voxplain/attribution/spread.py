@@ -34,5 +34,3 @@ def _robust(values: Tensor) -> float:
             array = inside
     low, high = np.quantile(inside, [0.005, 0.995])
     return float(high - low) or float(values.amax() - values.amin())
-
-

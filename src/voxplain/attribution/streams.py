@@ -159,11 +159,7 @@ class Runner:
 
     def _batch(self, segments: list[tuple[_ItemSums, range]]) -> None:
         draws = [entry.route.draw(indices) for entry, indices in segments]
-        rows = [
-            entry.item.row
-            for (entry, indices) in segments
-            for _ in indices
-        ]
+        rows = [entry.item.row for (entry, indices) in segments for _ in indices]
         inputs = _joined([draw.inputs for draw in draws])
         start = None
         if self.passes.rule.paired:

@@ -106,7 +106,7 @@ class _OneVolume:
             windows = self.layout.cut(self.padded, positions)
             with tapping(self.passes.model.network, self.passes.taps) as tapped:
                 self.passes.model.dense(windows)
-                layers.add(self.passes.settled(self.passes.caught(windows, tapped)))
+                layers.add(self.passes.settled(self.passes.caught(windows, tapped)), {}, {})
         score = self.bound.score(self.passes.volume_output(self.image))
         return Evaluated(score, values={**layers.values(), INPUT: self.image[None]})
 
@@ -119,7 +119,9 @@ class _OneVolume:
         terms = self.bound.terms
         if self.bound.is_linear:
             self.score = self.start_score = float(self.bound.offset[0])
-            return self.layout.pad(sum((term.weights[0] for term in terms[1:]), terms[0].weights[0]))
+            return self.layout.pad(
+                sum((term.weights[0] for term in terms[1:]), terms[0].weights[0])
+            )
         output = self.passes.volume_output(self.image)
         if not self.passes.rule.paired or self.reference is None:
             self.score = float(self.bound.score(output))

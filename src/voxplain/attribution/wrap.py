@@ -171,7 +171,9 @@ class _Wrapping:
             return None
         name = "tensor" if isinstance(baseline, Tensor) else baseline
         image = self.session.batch.images[0]
-        levels = baseline_image(baseline, image).flatten(1).mean(dim=1).tolist() if image.ndim else []
+        levels = (
+            baseline_image(baseline, image).flatten(1).mean(dim=1).tolist() if image.ndim else []
+        )
         facts: dict[str, Any] = {"name": name, "model_intensity": levels}
         if self.image is not None:
             facts["source_intensity"] = [
@@ -202,5 +204,3 @@ def _shown(value: Any) -> Any:
         return [_shown(part) for part in value]
     shape = getattr(value, "shape", None)
     return {"array": list(shape)} if shape is not None else "file"
-
-

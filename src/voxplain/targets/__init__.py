@@ -84,7 +84,9 @@ def parse_target(target: int | str | Mapping[str, Any] | Target) -> Target:
         target = {"kind": kind, "label": int(label) if label.isdigit() else label}
         target = {key: value for key, value in target.items() if value != ""}
     if target.get("kind") not in KINDS:
-        raise ConfigError(f"unknown target {target.get('kind')!r}; {nearest(str(target.get('kind')), KINDS)}")
+        raise ConfigError(
+            f"unknown target {target.get('kind')!r}; {nearest(str(target.get('kind')), KINDS)}"
+        )
     try:
         parsed: Target = _ADAPTER.validate_python(target)
     except ValidationError as error:

@@ -170,7 +170,9 @@ class Unit(Target):
             return (slice(None),) * values.ndim, ", summed over positions" if values.ndim else ""
         if self.position == "max":
             flat = int(values.flatten().argmax())
-            index = tuple(int(part) for part in torch.unravel_index(torch.tensor(flat), values.shape))
+            index = tuple(
+                int(part) for part in torch.unravel_index(torch.tensor(flat), values.shape)
+            )
             return index, f" at its maximum {index}"
         position = self.position
         inside = len(position) == values.ndim and all(
@@ -181,5 +183,3 @@ class Unit(Target):
                 f"layer {self.layer} has positions {tuple(values.shape)}, not {position}"
             )
         return position, f" at {position}"
-
-

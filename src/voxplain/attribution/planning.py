@@ -1,0 +1,72 @@
+"""What a call will cost, and which methods belong together, before any pass runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from voxplain.attribution.method import Method
+from voxplain.attribution.scene import Scene
+from voxplain.attribution.streams import Stream, declared
+from voxplain.image import Image
+from voxplain.model import Model
+from voxplain.targets import Label
+
+
+@dataclass(frozen=True)
+class StreamEstimate:
+    """One stream of a plan.
+
+    Attributes:
+        description: Sampler, rule and noise in words.
+        passes: Forward-and-backward passes per image.
+        methods: Keys of the methods that read it.
+    """
+
+    description: str
+    passes: int
+    methods: tuple[str, ...]
+
+
+def estimate(
+    methods: Sequence[Method], image: Image | Tensor, model: Model | nn.Module
+) -> list[StreamEstimate]:
+    """The distinct streams of some methods, with their passes per image."""
+    return [
+        StreamEstimate(_described(stream), stream.passes, stream.methods)
+        for stream in _streams(methods, image, model)
+    ]
+
+
+def group(
+    methods: Sequence[Method], image: Image | Tensor, model: Model | nn.Module
+) -> list[tuple[Method, ...]]:
+    """Methods that share streams, directly or through others, in the order they were asked for."""
+    groups: list[set[str]] = [{method.key} for method in methods]
+    for stream in _streams(methods, image, model):
+        joined = set(stream.methods).union(*(part for part in groups if part & {*stream.methods}))
+        groups = [part for part in groups if not part & joined] + [joined]
+    order = {method.key: index for index, method in enumerate(methods)}
+    groups.sort(key=lambda keys: min(order[key] for key in keys))
+    return [tuple(method for method in methods if method.key in keys) for keys in groups]
+
+
+def _streams(
+    methods: Sequence[Method], image: Image | Tensor, model: Model | nn.Module
+) -> list[Stream]:
+    studied = Model.of(model)
+    batch = image.data[None] if isinstance(image, Image) else image
+    in_mm = isinstance(image, Image) and image.grid.unit == "mm"
+    spacing = image.grid.spacing if isinstance(image, Image) and in_mm else None
+    scene = Scene(studied, batch[:1].to(studied.device, studied.dtype), spacing)
+    # Only equality matters here, so that any target stands for the one of the call.
+    return declared(methods, scene, Label(label=0))
+
+
+def _described(stream: Stream) -> str:
+    request = stream.request
+    noise = f"{stream.copies} noisy copies, " if stream.noise else ""
+    sampler = type(request.sampler).__name__
+    return f"{noise}{sampler} under {request.rule.name}, {request.sampler.passes} passes each"
