@@ -74,7 +74,9 @@ def _pages(path: Path, palette: bool = True) -> list[NDArray[Any]]:
     """Each page as ``(C, rows, columns)``."""
     try:
         with Pillow.open(path) as picture:
-            if picture.format == "PNG" and _deep_color(path):
+            if picture.format == "TIFF" and _deep_color_tiff(picture):
+                return _unusual_tiff(path)
+            if picture.format == "PNG" and _deep_color_png(path):
                 _remark("the color PNG has 16 bits per channel; 8 of them are read")
             pages = []
             for index in range(getattr(picture, "n_frames", 1)):
@@ -98,7 +100,7 @@ def _decoded(picture: Pillow.Image, palette: bool) -> NDArray[Any]:
 
 
 def _unusual_tiff(path: Path) -> list[NDArray[Any]]:
-    """TIFF kinds that Pillow does not know, such as color with 16 bits."""
+    """TIFF kinds that Pillow does not know, or reads with 8 bits, such as color with 16."""
     unknown = InputError(f"{path.name} is not a picture that can be read (PNG, JPEG, TIFF, BMP)")
     if path.suffix.lower() not in (".tif", ".tiff"):
         raise unknown
@@ -125,7 +127,12 @@ def _without_alpha(array: NDArray[Any]) -> NDArray[Any]:
     return array[:-1]
 
 
-def _deep_color(path: Path) -> bool:
+def _deep_color_tiff(picture: Any) -> bool:
+    bits = picture.tag_v2.get(258, (8,))  # BitsPerSample
+    return len(bits) > 1 and max(bits) > 8
+
+
+def _deep_color_png(path: Path) -> bool:
     header = path.read_bytes()[:26]
     return len(header) == 26 and header[24] == 16 and header[25] in (2, 6)
 
