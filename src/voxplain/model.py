@@ -123,7 +123,7 @@ class Model:
 
     @torch.no_grad()
     def output(self, inputs: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
-        """The output for whole images ``(B, C, *spatial)``, blended from windows if there are any."""
+        """The output for whole images ``(B, C, *spatial)``, blended if there are windows."""
         with self.at_rest():
             layout = self.layout(inputs.shape[2:], spacing)
             if layout is None:
@@ -139,7 +139,7 @@ class Model:
             if output is None:
                 output = parts.new_zeros(parts.shape[1], *layout.padded)
             for position, part in zip(positions, parts, strict=True):
-                output[(..., *layout.region(position))] += part
+                output[layout.region(position)] += part
         if output is None:
             raise ModelError(f"no window fits a volume of shape {layout.shape}")
         return layout.unpad(output)

@@ -7,9 +7,11 @@ one vector per axis: nothing of the size of the volume is kept for them.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
+from types import EllipsisType
 from typing import Literal
 
 import torch
@@ -115,6 +117,11 @@ class Layout:
         return len(self.positions)
 
     @property
+    def redundancy(self) -> float:
+        """How many windows see a voxel, on average."""
+        return len(self) * math.prod(self.size) / math.prod(self.shape)
+
+    @property
     def is_padded(self) -> bool:
         """Whether the window is larger than the volume along some axis."""
         return self.padded != self.shape
@@ -124,10 +131,11 @@ class Layout:
         for first in range(0, len(self), size):
             yield self.positions[first : first + size]
 
-    def region(self, position: tuple[int, ...]) -> tuple[slice, ...]:
-        """Where a window lies in the padded volume."""
+    def region(self, position: tuple[int, ...]) -> tuple[EllipsisType | slice, ...]:
+        """Index of a window in a padded volume ``(..., *padded)``."""
         starts = (axis.starts[index] for axis, index in zip(self.axes, position, strict=True))
-        return tuple(slice(at, at + side) for at, side in zip(starts, self.size, strict=True))
+        sides = (slice(at, at + side) for at, side in zip(starts, self.size, strict=True))
+        return (..., *sides)
 
     def weight(self, position: tuple[int, ...]) -> Tensor:
         """Blending weight of a window, ``(*size)`` in float64; the windows sum to 1 everywhere."""
@@ -143,11 +151,12 @@ class Layout:
 
     def unpad(self, volume: Tensor) -> Tensor:
         """``(..., *padded)`` back to ``(..., *shape)``."""
-        return volume[(..., *(slice(0, length) for length in self.shape))]
+        inside: tuple[EllipsisType | slice, ...] = (..., *(slice(0, end) for end in self.shape))
+        return volume[inside]
 
     def cut(self, padded: Tensor, positions: Sequence[tuple[int, ...]]) -> Tensor:
         """Windows ``(len(positions), C, *size)`` of one padded volume ``(C, *padded)``."""
-        return torch.stack([padded[(..., *self.region(position))] for position in positions])
+        return torch.stack([padded[self.region(position)] for position in positions])
 
     def blend_weights(self, positions: Sequence[tuple[int, ...]], like: Tensor) -> Tensor:
         """Blending weights ``(len(positions), 1, *size)`` in the type and place of ``like``."""

@@ -1,9 +1,9 @@
 """Attribution: which voxels and layers drive a score."""
 
-from voxplain.attribution.explain import explain
+from voxplain.attribution.explanation import explain
 from voxplain.attribution.method import Method, methods, parse_method
 from voxplain.attribution.planning import estimate, group
-from voxplain.attribution.predict import Prediction, predict
+from voxplain.attribution.prediction import Prediction, predict
 from voxplain.attribution.result import Attribution
 
 __all__ = [

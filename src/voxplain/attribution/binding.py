@@ -64,7 +64,7 @@ def look(
     at_once = max(1, _BYTES_AT_ONCE // max(1, inputs[0].numel() * inputs.element_size()))
     outputs: list[Tensor] = []
     caught: dict[str, list[Tensor]] = {tap.path: [] for tap in taps}
-    for part in inputs.split(at_once):
+    for part in torch.split(inputs, at_once):
         with tapping(model.network, taps) as tapped:
             outputs.append(model.output(part, spacing))
             for tap in taps:

@@ -26,7 +26,8 @@ from voxplain.attribution.passes import INPUT
 from voxplain.attribution.reducers import MeanGradient, TimesValue
 from voxplain.attribution.rules import Guided, Plain
 from voxplain.attribution.samplers import Original
-from voxplain.attribution.scene import Scene
+from voxplain.attribution.scene import Assembly, Interpolation, Scene
+from voxplain.attribution.taps import Tap
 
 
 class Cam(Method):
@@ -53,7 +54,9 @@ class Cam(Method):
     def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
         """The weighted sum, rectified, on the image grid."""
         ((tap, cam),) = results[0].items()
-        return {None: scene.on_image(tap, functional.relu(cam) if self.relu else cam)}
+        if not self.relu:
+            return {None: scene.on_image(tap, cam, self.weights.windows)}
+        return {None: _rectified_on_image(scene, tap, cam, self.weights.windows)}
 
     @property
     def sign(self) -> Literal["signed", "absolute", "positive"]:
@@ -160,6 +163,7 @@ class LayerGradCam(LayerMethod):
     resampling: ClassVar[Resampling] = "value"
     units = "score per unit of activation, times activation"
     name: Literal["layer_grad_cam"] = "layer_grad_cam"
+    windows: ClassVar[Assembly] = "blend"
     relu: bool = False
     sum_channels: bool = True
 
@@ -197,7 +201,7 @@ class GuidedGradCam(Method):
     def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
         """Their product on the image grid."""
         ((tap, cam),) = results[1].items()
-        weight = scene.on_image(tap, functional.relu(cam), self.interpolation)
+        weight = _rectified_on_image(scene, tap, cam, "blend", self.interpolation)
         return {None: results[0][INPUT] * weight}
 
 
@@ -226,7 +230,20 @@ class FullGrad(Method):
         total = results[0][INPUT].abs().sum(dim=0, keepdim=True)
         for part in results[1:]:
             ((tap, contribution),) = part.items()
-            if contribution.ndim == total.ndim:
-                spread = scene.on_image(tap, contribution.abs().sum(dim=0, keepdim=True))
-                total = total + spread
+            if scene.geometry(tap).spatial:
+                strength = contribution.abs().sum(dim=0, keepdim=True)
+                total = total + scene.on_image(tap, strength, "sum")
         return {None: total}
+
+
+def _rectified_on_image(
+    scene: Scene,
+    tap: Tap,
+    cam: Tensor,
+    windows: Assembly,
+    interpolation: Interpolation = "linear",
+) -> Tensor:
+    """Rectified at the layer's cells; for windows once they have come together."""
+    if scene.layout is None:
+        return scene.on_image(tap, functional.relu(cam), windows, interpolation)
+    return functional.relu(scene.on_image(tap, cam, windows, interpolation))

@@ -8,21 +8,29 @@ positions has omega = G, hence the sum of A G.
 from __future__ import annotations
 
 from abc import abstractmethod
-
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from voxplain.attribution.reducers import Points, Reducer
+from voxplain.attribution.scene import Assembly
 
 _SMALL = 1e-12
 
 
 class CamReducer(Reducer):
-    """A CAM of one point: ``(1, *positions)``, or ``(K, *positions)`` if channels are not summed."""
+    """A CAM of one point: ``(1, *positions)``, with its channels ``(K, *positions)``.
+
+    Attributes:
+        sums_channels: Whether the channels are summed.
+        windows: How the windows of a windowed network come together on the image.
+    """
 
     sums_channels = True
+    windows: ClassVar[Assembly] = "blend"
+    redundancy = 1.0
 
     def __init__(self) -> None:
         self._cam: Tensor | None = None
@@ -30,6 +38,7 @@ class CamReducer(Reducer):
     def update(self, points: Points) -> None:
         """Takes the single point of the stream."""
         activation, gradient = points.value[0], points.gradient[0]
+        self.redundancy = points.redundancy
         cam = self.weighted(activation, gradient)
         self._cam = cam.sum(dim=0, keepdim=True) if self.sums_channels else cam
 
@@ -60,7 +69,8 @@ class ChannelMean(CamReducer):
     def weighted(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """mean_v(G) A."""
         axes = _over_positions(gradient)
-        return (gradient.mean(dim=axes, keepdim=True) if axes else gradient) * activation
+        mean = gradient.mean(dim=axes, keepdim=True) if axes else gradient
+        return self.redundancy * mean * activation
 
     @classmethod
     def unsummed(cls) -> ChannelMean:
@@ -79,7 +89,7 @@ class PlusPlus(CamReducer):
 
     def weighted(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """sum_v(a ReLU(G)) A."""
-        rest = 2 + _total(activation) * gradient
+        rest = 2 + _total(activation) / self.redundancy * gradient
         guarded = torch.where(rest.abs() < 1e-6, torch.full_like(rest, 1e-6).copysign(rest), rest)
         share = torch.where(gradient == 0, torch.zeros_like(guarded), 1 / guarded)
         return _total(share * functional.relu(gradient)) * activation
@@ -94,14 +104,14 @@ class XGrad(CamReducer):
         scale = _total(activation.abs())
         vanishing = total.abs() <= 1e-6 * scale + _SMALL
         safe = torch.where(vanishing, torch.ones_like(total), total)
-        weight = torch.where(
-            vanishing, torch.zeros_like(total), _total(gradient * activation) / safe
-        )
-        return weight * activation
+        ratio = self.redundancy * _total(gradient * activation) / safe
+        return torch.where(vanishing, torch.zeros_like(total), ratio) * activation
 
 
 class LayerCamWeights(CamReducer):
     """Layer-CAM (Jiang et al., 2021)."""
+
+    windows = "sum"
 
     def weighted(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """ReLU(G) A."""
@@ -111,6 +121,8 @@ class LayerCamWeights(CamReducer):
 class Elementwise(CamReducer):
     """HiRes-CAM (Draelos and Carin, 2020)."""
 
+    windows = "sum"
+
     def weighted(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """G A."""
         return gradient * activation
@@ -118,6 +130,8 @@ class Elementwise(CamReducer):
 
 class ElementwiseRectified(CamReducer):
     """Element-wise Grad-CAM."""
+
+    windows = "sum"
 
     def weighted(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """ReLU(G A)."""
@@ -148,12 +162,14 @@ class FirstComponent(CamReducer):
         projected = (vectors[:, -1] @ centered).view(1, *pattern.shape[1:])
         direction = projected.flatten() - projected.mean()
         wanted = evidence.double().flatten() - evidence.double().mean()
-        turned = projected if float(direction @ wanted) >= 0 else -projected
+        turned: Tensor = projected if float(direction @ wanted) >= 0 else -projected
         return turned.to(pattern.dtype)
 
 
 class PositionProduct(FirstComponent):
     """Eigen-Grad-CAM: the first component of G A."""
+
+    windows = "sum"
 
     def pattern(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """Activation times gradient."""

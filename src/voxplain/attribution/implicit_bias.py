@@ -47,27 +47,27 @@ class BiasTimesGradient(Reducer):
 
     def _bias(self, output: Tensor) -> Tensor:
         module = self._module
-        if isinstance(module, _BATCH) and module.running_mean is not None:
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
             return _column(_batch_norm_bias(module), output)
         if isinstance(module, _LINEAR):
-            return _column(module.bias, output) if module.bias is not None else output * 0
-        shift = _column(module.bias, output) if _affine(module) else torch.zeros_like(output)
+            return _parameter(module, "bias", output, 0.0)
+        shift = _parameter(module, "bias", output, 0.0)
         return shift + (output - shift) * self._kept(output, shift)
 
     def _kept(self, output: Tensor, shift: Tensor) -> Tensor:
-        """v / (v + eps): the variance of the normalized values over their group."""
+        """V / (v + eps): the variance of the normalized values over their group."""
         module = self._module
-        scale = _column(module.weight, output) if _affine(module) else torch.ones_like(output)
+        scale = _parameter(module, "weight", output, 1.0)
         normalized = (output - shift) / torch.where(scale == 0, torch.ones_like(scale), scale)
         inner = tuple(range(2 if self._windowed else 1, output.ndim))
         if isinstance(module, nn.LayerNorm):
-            return normalized.var(dim=0, correction=0, keepdim=True)
+            return torch.var(normalized, dim=0, correction=0, keepdim=True)
         if isinstance(module, nn.GroupNorm):
-            grouped = normalized.unflatten(0, (module.num_groups, -1))
+            grouped = normalized.view(module.num_groups, -1, *normalized.shape[1:])
             axes = (1, *(axis + 1 for axis in inner))
-            spread = grouped.var(dim=axes, correction=0, keepdim=True).expand_as(grouped)
+            spread = torch.var(grouped, dim=axes, correction=0, keepdim=True).expand_as(grouped)
             return spread.flatten(0, 1)
-        return normalized.var(dim=inner, correction=0, keepdim=True)
+        return torch.var(normalized, dim=inner, correction=0, keepdim=True)
 
 
 def layers_with_bias(scene: Scene) -> dict[Tap, Callable[[], Reducer]]:
@@ -96,17 +96,26 @@ def _adds_bias(module: nn.Module) -> bool:
     return isinstance(module, (_BATCH, _INSTANCE, nn.GroupNorm, nn.LayerNorm))
 
 
-def _affine(module: nn.Module) -> bool:
-    return getattr(module, "weight", None) is not None
-
-
-def _batch_norm_bias(module: nn.Module) -> Tensor:
+def _batch_norm_bias(module: nn.modules.batchnorm._BatchNorm) -> Tensor:
     mean, variance = module.running_mean, module.running_var
+    if mean is None or variance is None:
+        raise ValueError("a batch norm without running statistics normalizes the data")
     scale = torch.rsqrt(variance + module.eps)
     if module.weight is None:
         return -mean * scale
     return module.bias - module.weight * mean * scale
 
 
+def _parameter(module: nn.Module, name: str, like: Tensor, default: float) -> Tensor:
+    values = getattr(module, name, None)
+    if not isinstance(values, Tensor):
+        return torch.full_like(like[:, None].flatten(1)[:, :1], default).view(_ones(like))
+    return _column(values, like)
+
+
 def _column(values: Tensor, like: Tensor) -> Tensor:
-    return values.detach().to(like).view(-1, *(1,) * (like.ndim - 1))
+    return values.detach().to(like).view(_ones(like))
+
+
+def _ones(like: Tensor) -> tuple[int, ...]:
+    return (-1, *(1,) * (like.ndim - 1))

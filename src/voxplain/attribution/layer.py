@@ -26,7 +26,7 @@ from voxplain.attribution.samplers import (
     RandomPathPoint,
     StraightPath,
 )
-from voxplain.attribution.scene import Scene
+from voxplain.attribution.scene import Assembly, Scene
 from voxplain.attribution.taps import Tap
 from voxplain.targets import Unit
 
@@ -37,7 +37,10 @@ class LayerMethod(Method):
     Attributes:
         layers: Paths as in ``get_submodule``; none is the last convolution, ``all`` every leaf.
         side: What enters or what leaves a layer.
+        windows: How the windows of a windowed network come together on the image.
     """
+
+    windows: ClassVar[Assembly] = "sum"
 
     units: ClassVar[str] = "score per unit of activation"
 
@@ -72,6 +75,7 @@ class LayerActivation(_AtTheImage):
     formula = "A"
     units = "activation"
     resampling: ClassVar[Resampling] = "value"
+    windows: ClassVar[Assembly] = "blend"
     reducer = MeanValue
     name: Literal["layer_activation"] = "layer_activation"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from voxplain.attribution.rules import Plain, Rule
+from voxplain.attribution.rules import Plain, Rule, RuleMode
 from voxplain.attribution.taps import Tap, Tapped, tapping
 from voxplain.errors import ConfigError, ModelError, TargetError
 from voxplain.model import Model
@@ -90,9 +90,11 @@ class Passes(ABC):
         self.notes = Notes()
 
     def run(self, inputs: Tensor, rows: list[int], start: Tensor | None = None) -> Evaluated:
-        """Forward and backward for points ``(k, C, *spatial)`` of images ``rows``.
+        """Forward and backward for a batch of points.
 
         Args:
+            inputs: ``(k, C, *spatial)``.
+            rows: Index of the image of each point in the batch.
             start: Aligned references ``(k, C, *spatial)``, read by paired rules only.
         """
         self.notes.passes += len(inputs)
@@ -166,12 +168,12 @@ class Passes(ABC):
         }
 
     @contextlib.contextmanager
-    def ruled(self, recording: object | None = None) -> Iterator[None]:
+    def ruled(self, recording: RuleMode | None = None) -> Iterator[None]:
         """Forwards inside are differentiated by the rule; its counts are noted."""
         if isinstance(self.rule, Plain):
             yield
             return
-        mode = self.rule.replay(recording) if self.rule.paired else self.rule.mode()
+        mode = self.rule.mode() if recording is None else self.rule.replay(recording)
         with mode:
             yield
         self.notes.treated.update(mode.treated)
@@ -185,12 +187,12 @@ class WholePasses(Passes):
         bound = self.bound.rows(rows)
         reference = self._record(start, bound) if self.rule.paired else None
         inputs.requires_grad_(True)
-        with tapping(self.model.network, self.taps) as tapped:
-            with self.ruled(reference.recording if reference else None):
-                output = self.model(inputs)
-                if self.rebind is not None:
-                    bound = self.rebind(output.detach())
-                scores = bound.score(self._explained(output, tapped))
+        ruled = self.ruled(reference.recording if reference else None)
+        with tapping(self.model.network, self.taps) as tapped, ruled:
+            output = self.model(inputs)
+            if self.rebind is not None:
+                bound = self.rebind(output.detach())
+            scores = bound.score(self._explained(output, tapped))
         places = self.caught(inputs, tapped)
         gradients = self.gradients(scores.sum(), places)
         return Evaluated(
@@ -222,7 +224,7 @@ class WholePasses(Passes):
 
 @dataclass(frozen=True, eq=False)
 class _Reference:
-    recording: object
+    recording: RuleMode
     scores: Tensor
     values: dict[Tap, Tensor]
 

@@ -24,6 +24,8 @@ class Points:
         start: Value where the line of each point begins, ``(k or 1, ...)``, where asked for.
         end: Value where it ends.
         along: ``(k,)`` positions on one line from start (0) to end (1), ascending.
+        redundancy: How often overlapping windows show a position, 1 without windows; gradients
+            of the windows add up, so a mean over positions is their sum over distinct ones.
     """
 
     value: Tensor
@@ -32,12 +34,14 @@ class Points:
     start: Tensor | None = None
     end: Tensor | None = None
     along: Tensor | None = None
+    redundancy: float = 1.0
 
     def weighted_sum(self, values: Tensor) -> Tensor:
         """Sum over the points of weight times value."""
         if len(values) == 1 and float(self.weights[0]) == 1.0:
             return values[0]
-        return torch.tensordot(self.weights.to(values), values, dims=1)
+        total: Tensor = torch.tensordot(self.weights.to(values), values, dims=1)
+        return total
 
     @property
     def difference(self) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from voxplain.errors import InputError
 from voxplain.image import Grid
 from voxplain.io.sidecar import (
     Cost,
@@ -176,6 +177,11 @@ class Attribution:
 
         layer = self.layer.path if self.layer else None
         stem = Path(folder) / map_name(case, target, self.label, layer)
+        if self.grid is None:
+            raise InputError(
+                f"{self.label} has no place in the image (shape {tuple(self.map.shape)}), so it "
+                "cannot be written as an image; use to_numpy()"
+            )
         return write_map(self.map, self.grid, stem, self.sidecar)
 
     def _repr_html_(self) -> str:

@@ -24,8 +24,7 @@ from voxplain.attribution.streams import Reduced, Runner, Stream, declared
 from voxplain.attribution.windowed import WindowedPasses
 from voxplain.errors import ModelError
 from voxplain.model import Model
-from voxplain.precision import agreement, is_half, resolve_precision
-from voxplain.precision import GATE, Precision
+from voxplain.precision import GATE, Precision, agreement, is_half, resolve_precision
 from voxplain.targets import Target
 
 Progress = Callable[[int, int], None]
@@ -210,6 +209,7 @@ class Session:
             Budget(model.device, self.memory),
             self._tick,
             None if stream.noise else bound.scores,
+            self.scene.layout.redundancy if self.scene.layout else 1.0,
         )
 
     def _timed(self, runner: Runner, items: list[Item]) -> list[Reduced]:

@@ -7,7 +7,7 @@ share a stream. For one image it opens a :class:`Route`, which hands out the poi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -217,7 +217,7 @@ class GaussianNoise:
     sigma: float
     range: Literal["robust", "minmax"] = "robust"
 
-    def noisy(self, image: Tensor, key: str, indices: range) -> Tensor:
+    def noisy(self, image: Tensor, key: str, indices: Iterable[int]) -> Tensor:
         """Copies ``(len(indices), C, *spatial)``, each from its own generator."""
         scale = self.sigma * intensity_range(image, self.range)
         return torch.stack([image + scale * self.noise(image, key, index) for index in indices])

@@ -15,6 +15,9 @@ from voxplain.layers import LayerInfo, find_layer, last_convolution, list_layers
 from voxplain.model import Model
 from voxplain.windows import Layout
 
+Assembly = Literal["blend", "sum"]
+Interpolation = Literal["linear", "nearest"]
+
 
 class Scene:
     """What methods may ask of a network before and after their streams run.
@@ -94,11 +97,20 @@ class Scene:
         return self.geometry(tap).as_map(activation)
 
     def on_image(
-        self, tap: Tap, map: Tensor, mode: Literal["linear", "nearest"] = "linear"
+        self,
+        tap: Tap,
+        map: Tensor,
+        windows: Assembly = "blend",
+        mode: Interpolation = "linear",
     ) -> Tensor:
         """A layer map ``(K, *cells)`` on the image grid, ``(K, *spatial)``.
 
-        For windowed models ``(K, windows, *cells)``; the windows are blended as outputs are.
+        Args:
+            tap: The layer.
+            map: For windowed models ``(K, windows, *cells)``.
+            windows: What overlapping windows do: values are blended as outputs are; what holds
+                the gradient of each window adds up to the gradient of the whole.
+            mode: Between cells.
 
         Raises:
             ModelError: If the layer has no place left in the image.
@@ -111,20 +123,22 @@ class Scene:
             )
         if self.layout is None:
             return place(map, geometry, self.shape, mode)
-        return self._blended(self.layout, map, geometry, mode)
+        return self._assembled(self.layout, map, geometry, windows, mode)
 
-    def _blended(
+    def _assembled(
         self,
         layout: Layout,
         map: Tensor,
         geometry: LayerGeometry,
-        mode: Literal["linear", "nearest"],
+        windows: Assembly,
+        mode: Interpolation,
     ) -> Tensor:
         volume = map.new_zeros(len(map), *layout.padded)
         for index, position in enumerate(layout.positions):
             part = place(map[:, index], geometry, layout.size, mode)
-            weights = layout.blend_weights([position], part)[0]
-            volume[(..., *layout.region(position))] += part * weights
+            if windows == "blend":
+                part = part * layout.blend_weights([position], part)[0]
+            volume[layout.region(position)] += part
         return layout.unpad(volume)
 
     @property

@@ -125,6 +125,7 @@ class Runner:
         budget: How many at once.
         tick: Called with the number of points after each batch.
         scores: S of the images of the batch, where the stream runs on the images themselves.
+        redundancy: How often overlapping windows show a position of a layer.
     """
 
     def __init__(
@@ -134,9 +135,10 @@ class Runner:
         budget: Budget,
         tick: Callable[[int], None],
         scores: Sequence[float] | None = None,
+        redundancy: float = 1.0,
     ) -> None:
         self.stream, self.passes, self.budget, self.tick = stream, passes, budget, tick
-        self.scores = scores
+        self.scores, self.redundancy = scores, redundancy
 
     def run(self, items: Sequence[Item]) -> list[Reduced]:
         """The reduced tensors of each item, in order."""
@@ -185,7 +187,7 @@ class _ItemSums:
 
     def update(self, draw: Draw, evaluated: Evaluated, part: slice) -> None:
         """Feeds every reducer with the points of this item in a batch."""
-        ends = self._at_ends(draw, evaluated, part)
+        ends = self._at_ends(draw)
         self._add_scores(draw, evaluated, part, ends)
         for slot, reducer in self.reducers.items():
             start, end = self._line(slot, draw, evaluated, part, ends)
@@ -197,6 +199,7 @@ class _ItemSums:
                     start=start,
                     end=end,
                     along=draw.along,
+                    redundancy=1.0 if slot.place == INPUT else self.runner.redundancy,
                 )
             )
 
@@ -214,9 +217,7 @@ class _ItemSums:
             stream.request.rule.paired or stream.request.sampler.ends == "shared"
         )
 
-    def _at_ends(
-        self, draw: Draw, evaluated: Evaluated, part: slice
-    ) -> tuple[Evaluated, Evaluated] | None:
+    def _at_ends(self, draw: Draw) -> tuple[Evaluated, Evaluated] | None:
         """Activations and scores where the lines begin and end: once, or for each point."""
         stream = self.runner.stream
         if stream.request.rule.paired or draw.start is None or draw.end is None:

@@ -65,7 +65,7 @@ class Tapped:
         return len(self._calls[tap])
 
     def catch(self, tap: Tap, value: Any) -> Any:
-        """Keeps the tensor and gives the network a copy, so that in-place layers cannot alter it."""
+        """Keeps the tensor and hands on a copy, so that in-place layers cannot alter it."""
         if isinstance(value, (tuple, list)) and value and isinstance(value[0], Tensor):
             return type(value)((self._keep(tap, value[0]), *value[1:]))
         if not isinstance(value, Tensor):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from voxplain.attribution.passes import INPUT, Arrange, Evaluated, Passes
-from voxplain.attribution.rules import Rule
+from voxplain.attribution.rules import Rule, RuleMode
 from voxplain.attribution.taps import Tap, tapping
 from voxplain.errors import TargetError
 from voxplain.model import Model
@@ -96,7 +96,7 @@ class _OneVolume:
             places, gradients, starts = self._windows(positions, part)
             if INPUT in gradients:
                 for position, values in zip(positions, gradients[INPUT], strict=True):
-                    gradient[(..., *self.layout.region(position))] += values
+                    gradient[self.layout.region(position)] += values
             layers.add(passes.settled(places), passes.settled(gradients), starts)
         return self._evaluated(gradient, layers)
 
@@ -161,7 +161,7 @@ class _OneVolume:
 
     def _record(
         self, positions: tuple[tuple[int, ...], ...], cotangent: Tensor
-    ) -> tuple[object | None, dict[Tap, Tensor]]:
+    ) -> tuple[RuleMode | None, dict[Tap, Tensor]]:
         if self.reference is None:
             return None, {}
         passes = self.passes

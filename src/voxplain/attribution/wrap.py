@@ -12,7 +12,7 @@ from voxplain.attribution.binding import Bound
 from voxplain.attribution.method import Method
 from voxplain.attribution.result import Attribution, Stats
 from voxplain.attribution.run import Outcome, Session
-from voxplain.attribution.scene import Scene
+from voxplain.attribution.scene import Assembly, Scene
 from voxplain.image import Grid, Image
 from voxplain.io.sidecar import LayerFacts, TargetFacts
 from voxplain.targets.base import probability_of
@@ -55,7 +55,7 @@ class _Wrapping:
 
     def wrap(self, layer: str | None, maps: Tensor) -> Attribution:
         """The attribution of one map, on the source grid or on the grid of its layer."""
-        completeness = self._completeness(layer, maps)
+        completeness = self._completeness(maps)
         finished = torch.stack([self.method.finish(map) for map in maps])
         scene, image = self.session.scene, self.image
         facts = None
@@ -93,7 +93,8 @@ class _Wrapping:
         geometry = scene.geometry(tap)
         grid = self._input_grid(scene)
         if scene.layout is not None:
-            maps = torch.stack([scene.on_image(tap, map) for map in maps])
+            windows: Assembly = getattr(self.method, "windows", "sum")
+            maps = torch.stack([scene.on_image(tap, map, windows) for map in maps])
         elif grid is not None and maps.ndim == 2 + grid.rank:
             grid = grid.sub(geometry.start, geometry.stride, tuple(maps.shape[2:]))
         facts = LayerFacts(
@@ -111,7 +112,7 @@ class _Wrapping:
             return self.image.grid
         return Grid.default(scene.shape) if len(scene.shape) in (2, 3) else None
 
-    def _completeness(self, layer: str | None, maps: Tensor) -> tuple[float, ...] | None:
+    def _completeness(self, maps: Tensor) -> tuple[float, ...] | None:
         """|sum - (S(x) - S(b))| / |S(x) - S(b)|, on the map before any post-step."""
         if self.outcome.differences is None:
             return None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from voxplain.attribution import Method, estimate, group
-from voxplain.attribution.predict import Prediction, predict
+from voxplain.attribution.prediction import Prediction, predict
 from voxplain.errors import InputError, ModelError, TargetError, VoxplainError
 from voxplain.image import Image
 from voxplain.io import read_mask
@@ -31,6 +31,7 @@ from voxplain.targets import Target
 
 # A backward pass costs about twice a forward pass.
 _PASS_PER_FORWARD = 3.0
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 Asked = tuple[str, str, str]
 """Id of a case, name of a model, slug of a target."""
@@ -203,29 +204,46 @@ def ask(loaded: LoadedModel, image: Image, target: Target) -> Prediction:
     """
     try:
         return predict(loaded.model, image, target)
-    except VoxplainError:
+    except (TargetError, InputError):
         raise
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        raise ModelError(_why_not(loaded.model.network, image, error)) from error
+    except (
+        VoxplainError,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        IndexError,
+        AssertionError,
+    ) as error:
+        known = _misfit(loaded.model.network, image)
+        if known is None and isinstance(error, VoxplainError):
+            raise
+        raise ModelError(known or _refusal(image, error)) from error
 
 
-def _why_not(network: nn.Module, image: Image, error: Exception) -> str:
-    channels, rank = len(image.data), image.rank
+def _misfit(network: nn.Module, image: Image) -> str | None:
+    """How the first convolution disagrees with the image, which is why a call fails."""
+    first = next((part for part in network.modules() if isinstance(part, _CONVOLUTIONS)), None)
+    if first is None:
+        return None
+    rank, channels = first.weight.ndim - 2, len(image.data)
+    if rank != image.rank:
+        shape = "x".join(map(str, image.grid.shape))
+        return f"the network is {rank}-D and the image is {image.rank}-D ({shape})"
+    if first.in_channels != channels:
+        names = ", ".join(image.channels)
+        return (
+            f"the network takes {first.in_channels} channels and the image has {channels} ({names})"
+        )
+    return None
+
+
+def _refusal(image: Image, error: Exception) -> str:
     shape = "x".join(map(str, image.grid.shape))
-    for module in network.modules():
-        expected = getattr(module, "in_channels", None)
-        if not isinstance(expected, int):
-            continue
-        if expected != channels:
-            names = ", ".join(image.channels)
-            return f"the network takes {expected} channels and the image has {channels} ({names})"
-        if f"{5 - rank}d" in type(module).__name__.lower():
-            return f"the network is {5 - rank}-D and the image is {rank}-D ({shape})"
-        break
-    first_line = str(error).strip().splitlines()[0][:160] if str(error).strip() else ""
+    first_line = next(iter(str(error).strip().splitlines()), "")[:160]
     return (
-        f"the network cannot take this image ({channels} channels, {shape}); a preprocessing step "
-        f"such as pad_to_multiple may be missing ({type(error).__name__}: {first_line})"
+        f"the network cannot take this image ({len(image.data)} channels, {shape}); a "
+        f"preprocessing step such as pad_to_multiple may be missing ({type(error).__name__}: "
+        f"{first_line})"
     )
 
 

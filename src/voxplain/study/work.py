@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from voxplain.attribution import explain
-from voxplain.attribution.predict import Prediction
+from voxplain.attribution.prediction import Prediction
 from voxplain.attribution.result import software
 from voxplain.errors import VoxplainError
 from voxplain.image import Image

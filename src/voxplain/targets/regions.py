@@ -110,7 +110,7 @@ class Threshold(_Dense):
         if spread == 0:
             raise TargetError("the output is constant, so it has no Otsu threshold")
         normalized = (values - values.amin()) / spread
-        cut = float(threshold_otsu(normalized.double().cpu().numpy()))
+        cut = float(threshold_otsu(normalized.double().cpu().numpy()))  # type: ignore[no-untyped-call]
         above = normalized > cut
         return above if self.foreground else ~above
 

@@ -48,7 +48,7 @@ class ClassScore(Target):
             in_words=tuple(
                 f"the {quantity[self.link]} of {seen.class_name(label)}{place}" for label in labels
             ),
-            remarks=self._remarks(seen, labels),
+            remarks=self._remarks(seen),
             label=labels[0],
         )
 
@@ -62,7 +62,7 @@ class ClassScore(Target):
         summed = seen.output.flatten(2).sum(2) if seen.is_dense else seen.output
         return [int(label) for label in summed.argmax(dim=1)]
 
-    def _remarks(self, seen: Unperturbed, labels: list[int]) -> tuple[str, ...]:
+    def _remarks(self, seen: Unperturbed) -> tuple[str, ...]:
         if self.link != "probability" or seen.is_dense:
             return ()
         chances = probabilities(seen.output, self.activation)

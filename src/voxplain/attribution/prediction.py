@@ -1,0 +1,106 @@
+"""What a network says of an image, in words and numbers, before anything is explained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from voxplain.attribution.binding import bind, look
+from voxplain.attribution.scene import Scene
+from voxplain.image import Image
+from voxplain.model import Model
+from voxplain.targets import Target, Unperturbed, parse_target
+from voxplain.targets.base import probability_of
+from voxplain.targets.links import predicted_mask
+from voxplain.targets.scores import volume_per_voxel
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The answer of a network for one image.
+
+    Attributes:
+        output: ``(K,)`` or ``(K, *spatial)`` on the network's grid.
+        in_words: What the target asks.
+        score: S(x).
+        probability: Of the class of the target, for classifiers.
+        labels: Predicted classes on the source grid, ``(*spatial)`` int64, for dense outputs.
+        scores: Class scores by class name, for classifiers.
+        volumes: Class volumes by class name, for dense outputs.
+        volume_unit: Of those: mL, cm² in 2-D, or voxels where the physical size is unknown.
+    """
+
+    output: Tensor
+    in_words: str
+    score: float
+    probability: float | None = None
+    labels: Tensor | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    volumes: Mapping[str, float] = field(default_factory=dict)
+    volume_unit: str = "mL"
+
+
+def predict(model: Model | nn.Module, image: Image, target: int | str | Target) -> Prediction:
+    """Asks a network about an image and binds a target on the answer.
+
+    Args:
+        model: The network.
+        image: On the grid the network wants to see.
+        target: What will be explained.
+
+    Raises:
+        TargetError: If the target does not fit the answer.
+    """
+    studied, asked = Model.of(model), parse_target(target)
+    inputs = image.data[None].to(studied.device, studied.dtype)
+    scene = Scene(studied, inputs, image.grid.spacing if image.grid.unit == "mm" else None)
+    seen = look(studied, inputs, asked.layers, image, scene.arranged)
+    bound = bind(asked, seen)
+    said = {"in_words": bound.field.in_words[0], "score": bound.scores[0]}
+    if not seen.is_dense:
+        return Prediction(
+            output=seen.output[0],
+            probability=_probability(seen, bound.field.label, asked),
+            scores=_scores(seen),
+            **said,  # type: ignore[arg-type]
+        )
+    labels = _labels(seen, asked)
+    per_voxel, unit = volume_per_voxel(seen)
+    counts = torch.bincount(labels.flatten(), minlength=max(2, seen.output.shape[1]))
+    on_grid = tuple(labels.shape) == image.grid.shape
+    return Prediction(
+        output=seen.output[0],
+        labels=image.restore(labels[None].float(), "label")[0].long() if on_grid else None,
+        volumes={
+            _short_name(seen, label): count * per_voxel
+            for label, count in enumerate(counts.tolist())
+        },
+        volume_unit=unit,
+        **said,  # type: ignore[arg-type]
+    )
+
+
+def _labels(seen: Unperturbed, target: Target) -> Tensor:
+    output = seen.output
+    if output.shape[1] > 1:
+        return output.argmax(dim=1)[0]
+    return predicted_mask(output, 1, target.activation, target.threshold)[0].long()
+
+
+def _scores(seen: Unperturbed) -> dict[str, float]:
+    if seen.output.shape[1] == 1:
+        return {_short_name(seen, 1): float(seen.output[0, 0])}
+    return {_short_name(seen, label): float(value) for label, value in enumerate(seen.output[0])}
+
+
+def _probability(seen: Unperturbed, label: int | None, target: Target) -> float | None:
+    if label is None or target.layers:
+        return None
+    return float(probability_of(seen.output, label, target.activation)[0])
+
+
+def _short_name(seen: Unperturbed, label: int) -> str:
+    return seen.classes[label] if label < len(seen.classes) else f"class {label}"
