@@ -51,7 +51,10 @@ def test_json_and_yaml_give_equal_studies(tiny: TinyStudy) -> None:
         ({"run": {"timeout": "soon"}}, "study.yaml: run.timeout: 'soon' is not a duration"),
         ({"run": {"sed": 1}}, "study.yaml: run.sed: unknown parameter; did you mean seed?"),
         ({"run": {"workers": 4}}, "study.yaml: run.workers"),
-        ({"methods": ["saliency", "saliency"]}, "study.yaml: methods: two of them are called 'saliency'"),
+        (
+            {"methods": ["saliency", "saliency"]},
+            "study.yaml: methods: two of them are called 'saliency'",
+        ),
         ({"methods": []}, "study.yaml: methods: "),
         ({"metrics": ["infidelity"]}, "study.yaml: metrics: unknown parameter"),
         ({"models": [{"name": "net"}]}, "study.yaml: models[0]: give exactly one of factory"),

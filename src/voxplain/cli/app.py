@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -21,11 +20,11 @@ _ORDER = ("demo", "explain", "run", "plan", "report", "methods", "layers", "audi
 class Commands(TyperGroup):
     """Turns errors into a sentence and an exit code; ``--debug`` lets them through."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: typer.Context) -> list[str]:
         """Commands in the order in which a newcomer needs them."""
         return [*_ORDER, *(name for name in self.commands if name not in _ORDER)]
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: typer.Context) -> Any:
         """Runs a command."""
         if ctx.params.get("debug"):
             return super().invoke(ctx)
@@ -68,3 +67,8 @@ def _root(
     Start with [bold]voxplain demo[/bold]; then [bold]voxplain explain[/bold] for one image of
     yours, or [bold]voxplain run study.yaml[/bold] for many.
     """
+
+
+def debugging(context: typer.Context) -> bool:
+    """Whether ``--debug`` was given."""
+    return bool(context.find_root().params.get("debug"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from voxplain.cli.app import app
+from voxplain.cli.app import app, debugging
 from voxplain.cli.flags import Request, asked, named, with_request
 from voxplain.errors import ConfigError
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @with_request
 def explain(
     request: Request,
+    context: typer.Context,
     target: Annotated[
         str,
         typer.Option(
@@ -50,7 +51,8 @@ def explain(
 
     if request.is_study:
         raise ConfigError("explain takes an image; for a study file use: voxplain run STUDY")
-    carry_out(_study(request, target, method, seed), output.absolute(), resume, request.trust)
+    study = _study(request, target, method, seed)
+    carry_out(study, output.absolute(), resume, request.trust, debugging(context))
 
 
 def _study(request: Request, target: str, methods: list[str], seed: int) -> Study:

@@ -139,20 +139,17 @@ def _describe(method: type[Method]) -> None:
         if value:
             fact(name, value)
     out.print()
+    parameters = method.model_json_schema()["properties"]
     rows = [
-        (info.alias or name, _type_of(info), _default(info), info.description or "")
-        for name, info in method.model_fields.items()
-        if name != "name"
+        (alias, _in_words(parameters[alias]), _default(info), info.description or "")
+        for alias, info in _by_alias(method).items()
+        if alias != "name"
     ]
     out.print(table(("parameter", "type", "default", ""), rows))
 
 
-def _type_of(info: FieldInfo) -> str:
-    from pydantic import TypeAdapter
-
-    kind: Any = info.annotation
-    schema = TypeAdapter(kind).json_schema() if kind is not None else {}
-    return _in_words(schema)
+def _by_alias(method: type[Method]) -> dict[str, FieldInfo]:
+    return {info.alias or name: info for name, info in method.model_fields.items()}
 
 
 def _in_words(schema: dict[str, Any]) -> str:

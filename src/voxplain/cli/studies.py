@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import click
 import typer
 
-from voxplain.cli.app import app
+from voxplain.cli.app import app, debugging
 from voxplain.cli.console import fact, remark, shown
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ Trust = Annotated[
 
 @app.command()
 def run(
+    context: typer.Context,
     study: StudyFile,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Another run directory than the study's.")
@@ -38,11 +38,13 @@ def run(
     """
     from voxplain.study import Study
 
-    carry_out(Study.load(study), output.absolute() if output else None, resume, trust)
+    chosen = output.absolute() if output else None
+    carry_out(Study.load(study), chosen, resume, trust, debugging(context))
 
 
 @app.command()
 def demo(
+    context: typer.Context,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the study, its image and the run.")
     ] = Path("demo-run"),
@@ -53,7 +55,7 @@ def demo(
 
     study = write_demo(output)
     fact("study", shown(study))
-    carry_out(Study.load(study), None, resume=True, trust=False)
+    carry_out(Study.load(study), None, resume=True, trust=False, debug=debugging(context))
 
 
 @app.command()
@@ -91,7 +93,9 @@ def schema() -> None:
     typer.echo(json.dumps(Study.model_json_schema(by_alias=True), indent=2))
 
 
-def carry_out(study: Study, output: Path | None, resume: bool, trust: bool) -> None:
+def carry_out(
+    study: Study, output: Path | None, resume: bool, trust: bool, debug: bool = False
+) -> None:
     """Runs a study with a progress bar, writes the report, and says where it is.
 
     Args:
@@ -99,6 +103,7 @@ def carry_out(study: Study, output: Path | None, resume: bool, trust: bool) -> N
         output: Another run directory than the study says.
         resume: Keep results that are still right.
         trust: Whether files that run code may be opened.
+        debug: Whether to show where a failing task failed.
 
     Raises:
         typer.Exit: With code 1, if some task failed.
@@ -107,7 +112,6 @@ def carry_out(study: Study, output: Path | None, resume: bool, trust: bool) -> N
     from voxplain.report import render
     from voxplain.study import run_study
 
-    debug = bool(click.get_current_context().find_root().params.get("debug"))
     with Bar(debug) as bar:
         done = run_study(study, resume=resume, trust=trust, output=output, listener=bar)
     _summarize(done)

@@ -31,6 +31,8 @@ from voxplain.targets import Target
 
 # A backward pass costs about twice a forward pass.
 _PASS_PER_FORWARD = 3.0
+# What networks raise for an image they cannot take.
+_FROM_A_CALL = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 Asked = tuple[str, str, str]
