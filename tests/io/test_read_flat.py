@@ -181,3 +181,12 @@ def test_black_and_white_mask_pictures_are_zero_and_one(tmp_path):
         read_mask(tmp_path / "c.png", Grid.default((3, 4)))
     with pytest.raises(InputError, match=r"shape \(3, 4\), and the image \(4, 4\)"):
         read_mask(tmp_path / "l.png", Grid.default((4, 4)))
+
+
+def test_a_sheared_mask_grid_is_no_mere_reordering(tmp_path):
+    shear = np.eye(4)
+    shear[0, 1] = 1
+    own = Grid((12, 7, 8), AFFINE)
+    path = save(tmp_path / "m.nii.gz", np.zeros(own.shape, np.uint8), AFFINE)
+    with pytest.raises(InputError, match="another grid"):
+        read_mask(path, Grid((6, 7, 8), AFFINE @ shear))

@@ -245,3 +245,12 @@ def test_empty_foreground_and_missing_size_say_what_would_work():
 def test_steps_survive_json():
     for step in map(parse_step, STEPS):
         assert parse_step(step.model_dump(mode="json")) == step
+
+
+def test_spacing_toward_a_coarser_grid_does_not_alias():
+    stripes = torch.arange(64).remainder(2).double().expand(1, 64, 64)
+    image = Image.from_array(stripes, spacing=1.0)
+    seen = apply(image, [{"kind": "spacing", "size": 2.2}])
+    assert (seen.data[0, 3:-3, 3:-3] - 0.5).abs().max() < 0.12
+    plain = apply(image, [{"kind": "resize", "shape": 29, "antialias": False}])
+    assert (plain.data[0, 3:-3, 3:-3] - 0.5).abs().max() > 0.4
