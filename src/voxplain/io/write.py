@@ -129,7 +129,7 @@ def _sheared(grid: Grid) -> bool:
 def _compressed(file: Any) -> bytes:
     # No name and no time inside: the same map gives the same bytes on every machine.
     buffer = io.BytesIO()
-    with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, compresslevel=6, mtime=0) as stream:
+    with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, compresslevel=3, mtime=0) as stream:
         stream.write(file.to_bytes())
     return buffer.getvalue()
 
