@@ -62,7 +62,9 @@ def _planes(path: Path) -> list[Plane]:
     files = [file for file in inside if file.is_file() and _looks_like_dicom(file)]
     found = [plane for file in files for plane in read_planes(file)]
     if not found:
-        raise InputError(f"{path.name} holds no DICOM images")
+        deeper = any(file.is_dir() for file in inside)
+        hint = " itself; give the folder inside it that holds the slices" if deeper else ""
+        raise InputError(f"{path.name} holds no DICOM images{hint}")
     return found
 
 
