@@ -169,7 +169,7 @@ def test_cine_loop_damage_and_empty_folders_are_told_in_words(tmp_path):
     with pytest.raises(InputError, match="not a DICOM file"):
         read_image(tmp_path / "text.dcm")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="holds no DICOM images$"):
+    with pytest.raises(InputError, match=r"holds no DICOM images$"):
         read_image(tmp_path / "empty")
     (tmp_path / "empty" / "series").mkdir()
     with pytest.raises(InputError, match="give the folder inside it"):

@@ -28,7 +28,7 @@ class AxesInverse:
     order: tuple[int, ...]
     flips: tuple[bool, ...]
 
-    def __call__(self, map: Tensor, mode: Mode) -> Tensor:  # noqa: ARG002
+    def __call__(self, map: Tensor, mode: Mode) -> Tensor:
         """Puts the axes of ``(C, *spatial)`` back; no value changes."""
         back = [self.order.index(axis) for axis in range(len(self.order))]
         return permuted(flipped(map, self.flips), back)
@@ -54,7 +54,7 @@ class WindowInverse:
     start: tuple[int, ...]
     shape: tuple[int, ...]
 
-    def __call__(self, map: Tensor, mode: Mode) -> Tensor:  # noqa: ARG002
+    def __call__(self, map: Tensor, mode: Mode) -> Tensor:
         """Lays ``(C, *spatial)`` back into zeros of the old shape; padding is dropped."""
         return windowed(map, [-first for first in self.start], self.grid.shape)
 

@@ -119,7 +119,7 @@ class Resize(Step):
         weights = self._weights if self.interpolation == "linear" else None
         return _resampled(image, self.kind, shape, step, weights)
 
-    def _weights(self, source: int, target: int, start: float, step: float) -> Tensor:  # noqa: ARG002
+    def _weights(self, source: int, target: int, start: float, step: float) -> Tensor:
         return triangle_weights(source, target, step, self.antialias)
 
 
