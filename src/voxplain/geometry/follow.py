@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -126,6 +127,8 @@ def _recording(network: nn.Module, tracker: Tracker, log: _Log) -> Iterator[None
     """Temporary hooks on every module: they note calls and are removed whatever happens."""
     with ExitStack() as stack:
         for path, module in network.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # cannot be hooked; the operators inside are followed all the same
             noter = _Noter(path, tracker, log)
             stack.callback(module.register_forward_pre_hook(noter.begin).remove)
             stack.callback(module.register_forward_hook(noter.end, with_kwargs=True).remove)

@@ -115,7 +115,8 @@ def _split_path(network: nn.Module, path: str) -> tuple[str, int]:
 
 def _place(path: str, calls: list[LayerCall], number: int, side: str) -> Place:
     if not calls:
-        raise ModelError(f"layer {path!r} is not called, or gives no tensor, for this image")
+        why = "gives no tensor, or lies in a TorchScript part"
+        raise ModelError(f"layer {path!r} is not called for this image, {why}")
     if number >= len(calls):
         raise ModelError(f"layer {path!r}: there are {len(calls)} calls, numbered from #0")
     places = calls[number].outputs if side == "output" else calls[number].inputs

@@ -29,6 +29,8 @@ def follow(operator: OpOverload, call: Call) -> list[Layout | None]:
     found: Layouts = None
     if rule:
         found = rule(call)
+    elif name.endswith("_like") or name.startswith("new_"):
+        return [None] * len(call.outputs)
     elif torch.Tag.pointwise in operator.tags or name.endswith("_"):
         found = elementwise(call)
     if found is None:
@@ -318,12 +320,14 @@ def _columns(layout: Layout, shape: Sequence[int]) -> Layout:
 Rule = Callable[[Call], Layouts]
 
 _KEEPERS = (
-    "_prelu_kernel prelu rrelu rrelu_with_noise "
     "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training "
     "_batch_norm_with_update cudnn_batch_norm miopen_batch_norm native_layer_norm "
     "native_group_norm _fused_rms_norm rms_norm _softmax _log_softmax softmax log_softmax clone "
-    "_to_copy detach alias lift lift_fresh contiguous native_dropout channel_shuffle "
+    "_to_copy detach alias lift lift_fresh contiguous channel_shuffle "
     "_transformer_encoder_layer_fwd native_channel_shuffle"
+)
+_UNTAGGED = (
+    "hardswish _prelu_kernel prelu log_sigmoid_forward rsub rrelu_with_noise dropout native_dropout"
 )
 _ATTENTION = (
     "scaled_dot_product_attention _scaled_dot_product_flash_attention "
@@ -359,6 +363,7 @@ RULES: dict[str, Rule] = {
     **_named(f"constant_pad_nd {_PADS}", sampling.padding),
     **{one: partial(sampling.interpolation, name=one) for one in _INTERPOLATIONS.split()},
     **_named(_KEEPERS, _keep),
+    **_named(_UNTAGGED, elementwise),
     **_named(_ATTENTION, _query),
     **_named(_VIEWS, _reshape),
     **_named(_REDUCTIONS, _reduce),
