@@ -102,7 +102,8 @@ def last_convolution(network: nn.Module, example: Tensor) -> str:
     DenseNet all features and not the last 32, in a vision transformer the last token grid.
 
     Returns:
-        The innermost layer that gives this tensor and runs only once.
+        The innermost layer that gives this tensor and runs only once; where all of them run more
+        than once, the innermost one with the number of the call, such as ``relu#0``.
 
     Args:
         network: Left as it was.
@@ -114,10 +115,13 @@ def last_convolution(network: nn.Module, example: Tensor) -> str:
     calls = follow_network(network, example)
     counts = [call.path for call in calls]
     for tensor in _features(network, calls, tuple(example.shape)):
-        named = [call.path for call in calls if call.tensor == tensor and call.path]
-        once = [path for path in named if counts.count(path) == 1]
-        if once or named:
-            return (once or named)[-1]
+        named = [at for at, call in enumerate(calls) if call.tensor == tensor and call.path]
+        once = [counts[at] for at in named if counts.count(counts[at]) == 1]
+        if once:
+            return once[-1]
+        if named:
+            path, before = counts[named[-1]], counts[: named[-1]]
+            return f"{path}#{before.count(path)}"
     raise ModelError(
         "no layer of the network still has places in the image; gradient methods at the input "
         "work, layer maps do not"

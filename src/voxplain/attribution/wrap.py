@@ -172,9 +172,7 @@ class _Wrapping:
             return None
         name = "tensor" if isinstance(baseline, Tensor) else baseline
         image = self.session.batch.images[0]
-        levels = (
-            baseline_image(baseline, image).flatten(1).mean(dim=1).tolist() if image.ndim else []
-        )
+        levels = baseline_image(baseline, image).reshape(len(image), -1).mean(dim=1).tolist()
         facts: dict[str, Any] = {"name": name, "model_intensity": levels}
         if self.image is not None:
             facts["source_intensity"] = [
