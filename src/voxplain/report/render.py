@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from voxplain.errors import InputError
 from voxplain.io.atomic import atomic_write
 from voxplain.report.build import build_case
 from voxplain.report.case import CaseView
@@ -30,10 +33,13 @@ def render(run: Path, *, share: bool = False, budget: int = BUDGET) -> Path:
 
     Returns:
         The page to open.
+
+    Raises:
+        InputError: If the folder holds no run.
     """
     run = Path(run)
-    manifest = Manifest.read(run)
-    room = max(budget - _FIXED, 1_000_000)
+    manifest = _manifest(run)
+    room = max(budget - _FIXED, 100_000)
     views: list[CaseView] = []
     links: list[str] = []
     for case in manifest.cases:
@@ -45,6 +51,15 @@ def render(run: Path, *, share: bool = False, budget: int = BUDGET) -> Path:
     if links:
         return atomic_write(run / name, index(manifest, views, links, share=share))
     return atomic_write(run / name, page(manifest, views, share=share))
+
+
+def _manifest(run: Path) -> Manifest:
+    try:
+        return Manifest.read(run)
+    except FileNotFoundError:
+        raise InputError(f"{run} is not a run directory: it has no manifest.json") from None
+    except ValidationError:
+        raise InputError(f"the manifest.json of {run} is damaged or of another version") from None
 
 
 def _own_page(run: Path, manifest: Manifest, view: CaseView, share: bool) -> str:

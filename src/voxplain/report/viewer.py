@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,10 @@ class Viewer(ABC):
 
     def __init__(self, view: CaseView, shown: Backdrop, cap: int) -> None:
         self._view = view
+        self._outlines: dict[tuple[str, bytes], int] = {}
         self._plan(shown, cap)
-        self.data: dict[str, Any] = {"kind": self.kind, "ramps": ramps(), "maps": []}
+        self.data: dict[str, Any] = {"kind": self.kind, "ramps": ramps()}
+        self.data |= {"maps": [], "outlines": []}
         self.data |= self._backdrop(shown)
 
     def add(self, view: MapView, scene: Scene) -> None:
@@ -45,7 +48,7 @@ class Viewer(ABC):
             layers.append({"name": name, "blob": self.blob(f"{view.id}-{len(layers)}", text)})
         facts: dict[str, Any] = {"id": view.id, "model": view.record.model, "title": view.title}
         facts |= {"limit": limit, "sign": view.sidecar.sign, "units": view.sidecar.units}
-        facts |= {"start": self._start(scene), "channels": layers}
+        facts |= {"start": self._start(scene), "outlines": self._lines(scene), "channels": layers}
         self.data["maps"].append(facts)
 
     def blob(self, name: str, text: str) -> str:
@@ -54,13 +57,32 @@ class Viewer(ABC):
         self._view.blobs[key] = text
         return key
 
+    def _lines(self, scene: Scene) -> list[int]:
+        """Which outlines belong to a map; each is encoded once."""
+        found = []
+        for kind, mask in (("prediction", scene.prediction), ("reference", scene.reference)):
+            if mask is None:
+                continue
+            key = (kind, sha256(np.packbits(mask).tobytes()).digest())
+            if key not in self._outlines:
+                self._outlines[key] = len(self._outlines)
+                text = self._outline(mask, scene.map)
+                blob = self.blob(f"outline-{self._outlines[key]}", text)
+                self.data["outlines"].append({"kind": kind, "blob": blob})
+            found.append(self._outlines[key])
+        return found
+
+    @abstractmethod
+    def _outline(self, mask: Array, map: Volume) -> str:
+        """A mask ``(X, Y, Z)`` as text."""
+
     @abstractmethod
     def _plan(self, shown: Backdrop, cap: int) -> None:
         """Decides how far arrays are reduced."""
 
     @abstractmethod
     def _backdrop(self, shown: Backdrop) -> dict[str, Any]:
-        """Encodes image and outlines."""
+        """Encodes the image."""
 
     @abstractmethod
     def _reduced(self, map: Volume) -> Volume:
@@ -86,11 +108,3 @@ def channels(map: Volume, sidecar: Sidecar) -> list[tuple[str, Array]]:
     names = channels_of(sidecar)
     arrays = [map.channel_sum(), *(map.data if len(names) > 1 else ())]
     return [(name, np.asarray(array)) for name, array in zip(names, arrays, strict=True)]
-
-
-def masks(shown: Backdrop) -> list[tuple[str, str, Array]]:
-    """What is outlined: kind, model (empty for the reference), labels."""
-    found = [("prediction", model, labels) for model, labels in shown.predictions.items()]
-    if shown.reference is not None:
-        found.append(("reference", "", shown.reference))
-    return found

@@ -11,7 +11,7 @@ from voxplain.report.display import plane_of
 from voxplain.report.embed import map_bytes, outline, picture_uri, shrink_factor
 from voxplain.report.figures import Scene, flat, is_color, rgb
 from voxplain.report.reading import Backdrop
-from voxplain.report.viewer import Viewer, masks
+from voxplain.report.viewer import Viewer
 from voxplain.report.volume import Volume
 from voxplain.report.words import sizes
 
@@ -40,14 +40,14 @@ class PictureViewer(Viewer):
             "aspect": aspect,
             "letters": letters,
             "images": self._images(shown),
-            "outlines": self._outlines(shown),
         }
 
     def _images(self, shown: Backdrop) -> list[dict[str, Any]]:
         image = shown.image
         if is_color(image):
             uri = picture_uri(rgb(image)[:, :, 0])
-            return [{"name": "color", "blob": self.blob("image-0", uri)}]
+            blob = self.blob("image-0", uri)
+            return [{"name": "color", "blob": blob}, {"name": "gray", "blob": blob, "gray": True}]
         found = []
         names = image.channels or ("image",)
         for index, (low, high) in enumerate(shown.windows):
@@ -56,13 +56,8 @@ class PictureViewer(Viewer):
             found.append({"name": names[index], "blob": blob})
         return found
 
-    def _outlines(self, shown: Backdrop) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        for kind, model, labels in masks(shown):
-            path = outline(flat(shown.image, labels) > 0)
-            blob = self.blob(f"outline-{len(found)}", path)
-            found.append({"kind": kind, "model": model, "blob": blob})
-        return found
+    def _outline(self, mask: Array, map: Volume) -> str:
+        return outline(flat(map, mask))
 
     def _reduced(self, map: Volume) -> Volume:
         return map.shrink(self._factor)

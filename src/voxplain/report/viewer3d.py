@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from voxplain.report.embed import image_nifti, labels_nifti, map_nifti, shrink_factor
 from voxplain.report.figures import Scene
 from voxplain.report.reading import Backdrop
-from voxplain.report.viewer import Viewer, masks
+from voxplain.report.viewer import Viewer
 from voxplain.report.volume import Volume
 from voxplain.report.words import sizes
 
@@ -37,17 +38,11 @@ class VolumeViewer(Viewer):
             blob = self.blob(f"image-{index}", image_nifti(values, image.affine))
             window = list(shown.windows[index])
             images.append({"name": names[index], "blob": blob, "window": window})
-        return {"images": images, "outlines": self._outlines(shown)}
+        return {"images": images}
 
-    def _outlines(self, shown: Backdrop) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        for kind, model, labels in masks(shown):
-            volume = Volume(labels[None], shown.image.affine).shrink(self._factor, labels=True)
-            text = labels_nifti(volume.data[0], volume.affine)
-            blob = self.blob(f"outline-{len(found)}", text)
-            highest = min(int(labels.max(initial=0)), 255)
-            found.append({"kind": kind, "model": model, "blob": blob, "labels": highest})
-        return found
+    def _outline(self, mask: Array, map: Volume) -> str:
+        volume = Volume(mask[None].astype(np.uint8), map.affine).shrink(self._factor, labels=True)
+        return labels_nifti(volume.data[0], volume.affine)
 
     def _reduced(self, map: Volume) -> Volume:
         return map.shrink(self._factor)

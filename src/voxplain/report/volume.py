@@ -151,11 +151,18 @@ def read_volume(
     Returns:
         The volume, not reoriented. A 2-D image whose rows go down and columns go right without
         the code of a scanner is a picture: there are no patient directions to write beside it.
+
+    Raises:
+        OSError: If the file is missing, damaged or no image.
     """
     import nibabel
+    from nibabel.filebasedimages import ImageFileError
     from nibabel.orientations import aff2axcodes
 
-    file: Any = nibabel.load(path)
+    try:
+        file: Any = nibabel.load(path)
+    except ImageFileError as error:
+        raise OSError("not a NIfTI file") from error
     data = np.asarray(file.dataobj)
     if data.dtype.kind == "f":
         data = data.astype(np.float32)

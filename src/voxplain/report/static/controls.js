@@ -13,7 +13,8 @@ const voxplain = (() => {
     const size = Math.abs(value);
     const plain = size >= 1e-3 && size < 1e7
       ? Number(value.toPrecision(2)).toLocaleString("en-US", { maximumSignificantDigits: 2 })
-      : value.toExponential(1).replace("e", " × 10^").replace("+", "");
+      : value.toExponential(1).replace(/e([+-]?)(\d+)/, (_, sign, digits) =>
+        ` × 10${sign === "-" ? "⁻" : ""}${[...digits].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]).join("")}`);
     return plain.replace("-", "−");
   };
 
@@ -42,7 +43,7 @@ const voxplain = (() => {
       this.image = 0;
       this.threshold = 0.05;
       this.opacity = 0.9;
-      this.visible = { map: true, prediction: true, reference: true };
+      this.visible = Object.fromEntries([...root.querySelectorAll("[data-show]")].map((box) => [box.dataset.show, box.checked]));
       this.busy = Promise.resolve();
     }
 
@@ -134,9 +135,14 @@ const voxplain = (() => {
       line.replaceChildren(...parts.flatMap(([name, value]) => {
         const strong = document.createElement("b");
         strong.textContent = value;
-        return [`${name} `, strong, "   "];
+        const part = document.createElement("span");
+        part.append(`${name} `, strong);
+        return [part];
       }));
     }
+
+    /* The outlines that go with the chosen map and are switched on. */
+    wanted() { return this.map.outlines.map((i) => this.data.outlines[i]).filter((part) => this.visible[part.kind]); }
 
     valueWords(value) {
       const full = 0.999 * this.map.limit;

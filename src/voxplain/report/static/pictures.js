@@ -43,7 +43,9 @@ voxplain.kinds["2d"] = class extends voxplain.Viewer {
   }
 
   async showImage() {
-    this.picture.src = voxplain.text(this.data.images[this.image].blob);
+    const facts = this.data.images[this.image];
+    this.sheet.classList.toggle("gray", facts.gray === true);
+    this.picture.src = voxplain.text(facts.blob);
     await this.picture.decode();
   }
 
@@ -62,14 +64,12 @@ voxplain.kinds["2d"] = class extends voxplain.Viewer {
   }
 
   showLayers() {
-    const { model } = this.map;
-    const wanted = this.data.outlines.filter((part) => this.visible[part.kind] && (part.kind === "reference" || part.model === model));
-    this.lines.replaceChildren(...wanted.map((part) => {
+    this.lines.replaceChildren(...this.wanted().map((part) => {
       const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
       path.setAttribute("d", voxplain.text(part.blob));
       path.setAttribute("fill", "none");
       path.setAttribute("stroke", part.kind === "reference" ? "#79e0b0" : "#f4f4f0");
-      path.setAttribute("stroke-width", "1.2");
+      path.setAttribute("stroke-width", "0.9");
       path.setAttribute("vector-effect", "non-scaling-stroke");
       if (part.kind === "reference") path.setAttribute("stroke-dasharray", "5 4");
       return path;

@@ -1,5 +1,5 @@
 "use strict";
-/* Volumes in NiiVue: image, outlines, and one signed map on top of them. */
+/* Volumes in NiiVue: the image and one signed map on top of it. */
 voxplain.kinds["3d"] = class extends voxplain.Viewer {
   async start() {
     const canvas = document.createElement("canvas");
@@ -12,26 +12,25 @@ voxplain.kinds["3d"] = class extends voxplain.Viewer {
       isRadiologicalConvention: true,
       sagittalNoseLeft: true,
       multiplanarShowRender: 0,
-      multiplanarLayout: 2,
       multiplanarPadPixels: 6,
       showAllOrientationMarkers: true,
       isColorbar: false,
       dragAndDropEnabled: false,
       scrollRequiresFocus: true,
       isForceMouseClickToVoxelCenters: true,
-      backColor: [0.051, 0.059, 0.071, 1],
-      crosshairColor: [0.93, 0.92, 0.9, 0.55],
-      crosshairWidth: 0.6,
-      crosshairGap: 6,
+      backColor: [0, 0, 0, 1],
+      crosshairColor: [0.62, 0.62, 0.6, 1],
+      crosshairWidth: 0.25,
       fontColor: [0.93, 0.92, 0.9, 1],
-      atlasOutline: 1,
       logLevel: "error",
     });
     this.nv.onLocationChange = (place) => this.located(place);
     await this.nv.attachToCanvas(this.canvas, false);
+    this.outlines = new voxplain.Outlines(this.nv, this.canvas);
     this.addRamps();
     this.cache = new Map();
     await this.showImage();
+    this.view(3);
     await this.showMap(true);
     this.wire();
     this.describe();
@@ -77,29 +76,20 @@ voxplain.kinds["3d"] = class extends voxplain.Viewer {
   }
 
   async showLayers() {
-    const { model } = this.map;
-    const wanted = this.data.outlines.filter((part) => this.visible[part.kind] && (part.kind === "reference" || part.model === model));
-    this.outlines = [];
-    for (const part of wanted) this.outlines.push(await this.outline(part));
-    this.stack();
-  }
-
-  async outline(part) {
-    const volume = await this.volume(part.blob, { opacity: 0.02 });
-    if (!volume.colormapLabel) {
-      const color = part.kind === "reference" ? [121, 224, 176] : [244, 244, 240];
-      const count = Math.max(part.labels, 1) + 1;
-      const repeat = (value) => Array.from({ length: count }, (_, i) => (i === 0 ? 0 : value));
-      volume.setColormapLabel({ R: repeat(color[0]), G: repeat(color[1]), B: repeat(color[2]), A: repeat(255), I: Array.from({ length: count }, (_, i) => i), labels: repeat(part.kind).map(String) });
+    const masks = [];
+    for (const part of this.wanted()) {
+      const dashed = part.kind === "reference";
+      masks.push({ volume: await this.volume(part.blob, {}), color: dashed ? "#79e0b0" : "#f4f4f0", dashed });
     }
-    return volume;
+    this.outlines.show(masks);
+    this.stack();
   }
 
   /* The signed map is always the last layer: only there its negative colors are reliable. */
   stack() {
     if (!this.background) return;
     const shown = this.overlay && this.visible.map ? [this.overlay] : [];
-    this.nv.volumes = [this.background, ...(this.outlines || []), ...shown];
+    this.nv.volumes = [this.background, ...shown];
     this.nv.back = this.background;
     this.nv.overlays = this.nv.volumes.slice(1);
     this.style();
@@ -144,10 +134,21 @@ voxplain.kinds["3d"] = class extends voxplain.Viewer {
     });
     this.root.querySelectorAll("[data-view]").forEach((button) => button.addEventListener("click", () => {
       this.root.querySelectorAll("[data-view]").forEach((other) => other.setAttribute("aria-pressed", String(other === button)));
-      this.nv.setSliceType(Number(button.dataset.view));
+      this.view(Number(button.dataset.view));
     }));
     this.canvas.addEventListener("keydown", (event) => this.key(event), true);
     this.nv.createOnLocationChange();
+  }
+
+  /* All planes: axial at the left, coronal and sagittal at the right; else one plane alone. */
+  view(plane) {
+    const split = 0.55;
+    const all = [
+      { sliceType: 0, position: [0, 0, split, 1] },
+      { sliceType: 1, position: [split, 0, 1 - split, 0.5] },
+      { sliceType: 2, position: [split, 0.5, 1 - split, 0.5] },
+    ];
+    this.nv.setCustomLayout(plane === 3 ? all : [{ sliceType: plane, position: [0, 0, 1, 1] }]);
   }
 
   key(event) {
@@ -184,6 +185,7 @@ voxplain.kinds["3d"] = class extends voxplain.Viewer {
     const context = this.canvas.getContext("webgl2");
     this.nv.cleanup();
     this.canvas.remove();
+    this.outlines.canvas.remove();
     context?.getExtension("WEBGL_lose_context")?.loseContext();
     this.stage.querySelector(".first").hidden = false;
     this.say("Paused to save graphics memory. Reload the page to start it again.");

@@ -215,7 +215,7 @@ def head(step: float = 5.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A head-like image, its white matter, and an affine with turned, anisotropic axes."""
     shape = tuple(int(size / step) for size in (180, 215, 170))
     axes = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij")
-    radius = np.sqrt(sum((axis / extent) ** 2 for axis, extent in zip(axes, (0.8, 0.9, 0.8))))
+    radius = np.sqrt(sum((axes[i] / extent) ** 2 for i, extent in enumerate((0.8, 0.9, 0.8))))
     wave = 0.08 * np.sin(9 * axes[0]) * np.cos(8 * axes[1]) * np.cos(7 * axes[2])
     white = radius + wave < 0.6
     image = 60.0 * (radius + wave < 0.85) + 50 * white + 25 * (np.abs(radius - 0.95) < 0.05)
