@@ -281,7 +281,7 @@ def test_plan_shows_tasks_and_runs_nothing(tiny: TinyStudy) -> None:
     result = voxplain("plan", tiny.file)
     assert result.exit_code == 0, result.output
     assert "10 passes" in flat(result.stdout)
-    assert "integrated_gradients" in result.stdout.replace("\n", "")
+    assert "integrated_gradients" in result.stdout
     assert tiny.files() == before
 
 

@@ -21,18 +21,21 @@ models:
   - name: unet3d
     factory: "voxplain.zoo:unet3d"
     weights: {weights}
-    classes: [background, CSF, grey matter, white matter]
+    classes: [background, CSF, gray matter, white matter]
     preprocess:
+      - {{kind: reorient, axes: RAS}}
       - {{kind: spacing, size: 2.0}}
+      - {{kind: crop_foreground, margin: 2}}
+      - {{kind: pad_to_multiple, multiple: 4}}
       - {{kind: normalize, mode: minmax}}
 target: {{kind: pixelwise, label: 3}}
 methods:
   - saliency
   - {{name: integrated_gradients, steps: 16}}
-  - {{name: smoothgrad, of: guided_backprop, samples: 15, power: 2}}
+  - {{name: smoothgrad, of: guided_backprop, samples: 12, power: 2}}
   - deep_lift
-  - grad_cam
-  - {{name: layer_conductance, layers: [enc1, bottleneck, dec1], steps: 16}}
+  - {{name: grad_cam, layer: dec1}}
+  - {{name: layer_conductance, layers: [enc1, bottleneck], steps: 16}}
 output: run
 """
 

@@ -20,11 +20,11 @@ _ORDER = ("demo", "explain", "run", "plan", "report", "methods", "layers", "audi
 class Commands(TyperGroup):
     """Turns errors into a sentence and an exit code; ``--debug`` lets them through."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         """Commands in the order in which a newcomer needs them."""
         return [*_ORDER, *(name for name in self.commands if name not in _ORDER)]
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Runs a command."""
         if ctx.params.get("debug"):
             return super().invoke(ctx)

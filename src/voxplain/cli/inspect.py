@@ -173,6 +173,8 @@ def _default(info: FieldInfo) -> str:
     value = info.get_default(call_default_factory=True) if not info.is_required() else "required"
     if hasattr(value, "model_dump"):
         value = value.model_dump(mode="json")
+    if value is None:
+        return "-"
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 

@@ -127,7 +127,8 @@ def _summarize(done: Run) -> None:
     for prediction in manifest.predictions:
         asked = f"{prediction.in_words}: {prediction.score:.4g}"
         fact(prediction.case, f"{prediction.model} · {asked}")
-    texts = [text for record in (*manifest.cases, *manifest.tasks) for text in record.warnings]
+    texts = [text for case in manifest.cases for text in case.warnings]
+    texts += [text for task in manifest.tasks for text in task.warnings]
     for text in dict.fromkeys(texts):
         remark(text)
     count = len(manifest.maps)

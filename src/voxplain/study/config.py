@@ -33,7 +33,8 @@ from voxplain.targets import AnyTarget, Target, parse_target
 from voxplain.windows import Window
 
 if TYPE_CHECKING:
-    from voxplain.study.run import Listener, Run
+    from voxplain.study.progress import Listener
+    from voxplain.study.run import Run
 
 _UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h)\s*")

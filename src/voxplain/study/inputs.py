@@ -21,6 +21,7 @@ from voxplain.precision import Precision
 from voxplain.preprocess import apply
 from voxplain.study.cases import CaseConfig
 from voxplain.study.config import ModelConfig, Study
+from voxplain.study.target_files import files_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +75,7 @@ def read_case(case: CaseConfig) -> Image:
         InputError: With the id of the case, if a file is missing, broken or holds NaN.
     """
     with naming(f"case {case.id}"):
-        spacing = case.spacing
-        if spacing is not None and len(spacing) == 1:
-            (spacing,) = spacing
+        spacing = case.spacing[0] if case.spacing and len(case.spacing) == 1 else case.spacing
         return read_image(case.image, channels=case.channels, rank=case.rank, spacing=spacing)
 
 
@@ -140,8 +139,9 @@ def sources(study: Study, cases: tuple[CaseConfig, ...]) -> list[Path]:
         for path in (model.weights, model.bundle, model.file)
         if path is not None
     ]
-    references = [study.base / name for name in study.references]
-    return [*images, *(study.base / path for path in weights), *references, study.base]
+    named = [text for target in study.asked for text in files_of(target)]
+    others = [*map(str, weights), *study.references, *named]
+    return [*images, *(study.base / text for text in others), study.base]
 
 
 def device_name(model: Model) -> str:

@@ -22,7 +22,8 @@ class Subject:
     Attributes:
         case: Id of the case.
         model: Name of the network.
-        target: What is explained.
+        target: What is explained, with the files of this case.
+        named: The same without file names, for everything that is written.
         facts: Everything else that determines the result: hashes, preprocessing, precision.
         seed: Seed of the study.
     """
@@ -30,13 +31,19 @@ class Subject:
     case: str
     model: str
     target: Target
+    named: Target
     facts: Mapping[str, Any]
     seed: int
 
     @property
+    def slug(self) -> str:
+        """The target in file names."""
+        return self.named.slug
+
+    @property
     def key(self) -> str:
         """Hash of everything that determines the prediction."""
-        return digest({**self.facts, "case": self.case, "target": _dumped(self.target)})
+        return digest({**self.facts, "case": self.case, "target": _dumped(self.named)})
 
     @property
     def draw_seed(self) -> int:
@@ -94,28 +101,14 @@ class Plan:
 
     Attributes:
         tasks: In the order in which they run.
-        seconds_per_pass: One forward and backward pass per (case, model), as probed; empty where
-            nothing was timed.
     """
 
     tasks: tuple[Task, ...]
-    seconds_per_pass: Mapping[tuple[str, str], float]
 
     @property
     def passes(self) -> int:
         """Passes of all tasks."""
         return sum(task.passes for task in self.tasks)
-
-    @property
-    def seconds(self) -> float | None:
-        """Estimated time of all tasks, or None where nothing was timed."""
-        known = [self.seconds_of(task) for task in self.tasks]
-        return sum(value for value in known if value is not None) if any(known) else None
-
-    def seconds_of(self, task: Task) -> float | None:
-        """Estimated time of a task, or None where nothing was timed."""
-        each = self.seconds_per_pass.get((task.subject.case, task.subject.model))
-        return None if each is None else each * task.passes
 
 
 def digest(facts: Any) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from voxplain.study.target_files import without_files
+
 if TYPE_CHECKING:
     from voxplain.study.check import Checked
 
@@ -23,7 +25,7 @@ def resolved_study(checked: Checked) -> dict[str, Any]:
             for record in checked.records.values()
         ],
         "models": [_model(checked, name) for name in checked.models],
-        "targets": [_plain(target) for target in study.asked],
+        "targets": [_plain(without_files(target)) for target in study.asked],
         "methods": [_plain(method) for method in study.methods],
         "references": [
             name if name in checked.cases else {"image_sha256": sha}

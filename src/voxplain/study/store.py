@@ -131,12 +131,12 @@ class Store:
             key: Hash of everything that determines it.
         """
         folder = self.folder / "maps" / subject.case / safe(subject.model)
-        file = attribution.save(folder, subject.case, subject.target.slug)
+        file = attribution.save(folder, subject.case, subject.slug)
         sidecar = file.with_name(file.name.removesuffix(".nii.gz") + ".json")
         return MapRecord(
             case=subject.case,
             model=subject.model,
-            target=subject.target.slug,
+            target=subject.slug,
             label=attribution.label,
             method=attribution.method.name,
             layer=attribution.layer.path if attribution.layer else None,

@@ -10,7 +10,8 @@ from voxplain.attribution.result import software
 from voxplain.errors import VoxplainError
 from voxplain.image import Image
 from voxplain.io import read_mask
-from voxplain.study.check import Checked, ask
+from voxplain.study.asking import ask
+from voxplain.study.check import Checked
 from voxplain.study.events import EventLog
 from voxplain.study.inputs import LoadedModel, device_name, read_case, remarks, sources
 from voxplain.study.limits import reason_of, time_limit
@@ -100,7 +101,7 @@ class Work:
 
     def _predict(self, subject: Subject, image: Image, loaded: LoadedModel) -> None:
         """Records what the network says; why it cannot is told by the tasks that follow."""
-        asked = (subject.case, subject.model, subject.target.slug)
+        asked = (subject.case, subject.model, subject.slug)
         try:
             made = self.checked.predictions.get(asked) or ask(loaded, image, subject.target)
         except VoxplainError as error:
@@ -203,7 +204,7 @@ def _record(task: Task, status: Status = "pending") -> TaskRecord:
         key=task.key,
         case=subject.case,
         model=subject.model,
-        target=subject.target.slug,
+        target=subject.slug,
         methods=task.labels,
         status=status,
         passes=task.passes,
@@ -214,7 +215,7 @@ def _prediction(subject: Subject, made: Prediction, file: str | None) -> Predict
     return PredictionRecord(
         case=subject.case,
         model=subject.model,
-        target=subject.target.slug,
+        target=subject.slug,
         in_words=made.in_words,
         score=made.score,
         probability=made.probability,

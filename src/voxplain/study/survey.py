@@ -1,0 +1,137 @@
+"""One walk over the cases of a study, before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from voxplain.attribution import Prediction, estimate, group
+from voxplain.errors import InputError, TargetError, VoxplainError
+from voxplain.image import Image
+from voxplain.io import read_mask
+from voxplain.study.asking import ask
+from voxplain.study.cases import CaseConfig
+from voxplain.study.config import Study
+from voxplain.study.inputs import LoadedModel, content_sha256, naming, read_case, remarks
+from voxplain.study.manifest import CaseRecord
+from voxplain.study.plan import Subject, Task
+from voxplain.study.target_files import contents, for_case, without_files
+from voxplain.targets import Target
+
+Asked = tuple[str, str, str]
+"""Id of a case, name of a model, slug of a target."""
+
+
+@dataclass(eq=False)
+class Survey:
+    """One walk over the cases; one image is in memory at a time."""
+
+    study: Study
+    cases: Mapping[str, CaseConfig]
+    models: Mapping[str, LoadedModel]
+    reference_hashes: Sequence[str]
+    records: dict[str, CaseRecord] = field(default_factory=dict)
+    subjects: list[Subject] = field(default_factory=list)
+    tasks: list[Task] = field(default_factory=list)
+    predictions: dict[Asked, Prediction] = field(default_factory=dict)
+    _errors: dict[tuple[str, str], VoxplainError] = field(default_factory=dict)
+    _bound: set[tuple[str, str]] = field(default_factory=set)
+    _channels: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def visit(self, name: str, case: CaseConfig) -> None:
+        """Reads a case and asks every network about it."""
+        found: list[str] = []
+        with remarks(found):
+            image = read_case(case)
+            if case.reference is not None:
+                with naming(f"case {name}, reference"):
+                    read_mask(case.reference, image.source_grid)
+            for loaded in self.models.values():
+                self._ask(name, image, loaded)
+        self.records[name] = _record(name, case, image, found)
+
+    def finish(self) -> None:
+        """Raises the first error of a target that fits no case."""
+        for asked, error in self._errors.items():
+            if asked not in self._bound:
+                raise error
+
+    def _ask(self, case: str, image: Image, loaded: LoadedModel) -> None:
+        with naming(f"case {case}"):
+            prepared = loaded.prepare(image)
+            self._check_channels(case, prepared, loaded)
+        targets = [self._target(case, target) for target in self.study.asked]
+        for target, named in targets:
+            self._bind(case, prepared, loaded, target, named)
+        self._plan(case, image, prepared, loaded, targets)
+
+    def _target(self, case: str, target: Target) -> tuple[Target, Target]:
+        with naming(f"case {case}"):
+            return for_case(target, self.cases[case], self.study.base), without_files(target)
+
+    def _bind(
+        self, case: str, image: Image, loaded: LoadedModel, target: Target, named: Target
+    ) -> None:
+        """Asks until the target has fitted once; later cases are asked when they run."""
+        asked = (loaded.config.name, named.slug)
+        if asked in self._bound:
+            return
+        try:
+            with naming(f"case {case}, model {loaded.config.name}, target {target}"):
+                self.predictions[(case, *asked)] = ask(loaded, image, target)
+        except TargetError as error:
+            self._errors.setdefault(asked, error)
+            return
+        self._bound.add(asked)
+
+    def _check_channels(self, case: str, image: Image, loaded: LoadedModel) -> None:
+        channels = len(image.data)
+        expected, first = self._channels.setdefault(loaded.config.name, (channels, case))
+        if channels != expected:
+            raise InputError(f"{channels} channels, but case {first} has {expected}")
+
+    def _plan(
+        self,
+        case: str,
+        image: Image,
+        prepared: Image,
+        loaded: LoadedModel,
+        targets: Sequence[tuple[Target, Target]],
+    ) -> None:
+        facts = {
+            "image": content_sha256(image),
+            "preprocess": [step.model_dump(mode="json") for step in loaded.config.preprocess],
+            "model": loaded.facts.model_dump(mode="json", exclude={"name"}),
+            "references": self.reference_hashes,
+        }
+        for target, named in targets:
+            subject = Subject(
+                case=case,
+                model=loaded.config.name,
+                target=target,
+                named=named,
+                facts={**facts, "files": contents(target)},
+                seed=self.study.execution.seed,
+            )
+            self.subjects.append(subject)
+            for methods in group(self.study.methods, prepared, loaded.model):
+                streams = estimate(methods, prepared, loaded.model)
+                passes = sum(stream.passes for stream in streams)
+                words = [stream.description for stream in streams]
+                self.tasks.append(Task.of(subject, methods, passes, words))
+
+
+def _record(name: str, case: CaseConfig, image: Image, found: list[str]) -> CaseRecord:
+    grid = image.source_grid
+    return CaseRecord(
+        id=name,
+        image_sha256=content_sha256(image),
+        image=f"images/{name}_image.nii.gz",
+        reference=f"images/{name}_ref.nii.gz" if case.reference else None,
+        shape=grid.shape,
+        spacing=grid.spacing,
+        unit=grid.unit,
+        orientation="".join(grid.axis_codes),
+        channels=image.channels,
+        warnings=found,
+    )
