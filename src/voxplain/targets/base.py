@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -117,18 +118,44 @@ class Target(BaseModel, ABC):
     @property
     def slug(self) -> str:
         """A short name for files: the label where that says it all, else kind and parameters."""
-        values = self.model_dump(mode="json", exclude_defaults=True, exclude={"kind"})
+        values = self._stated()
         text = "-".join([self.kind.replace("_", ""), *(_short(value) for value in values.values())])
         return re.sub(r"[^A-Za-z0-9]+", "", text.replace("-", "x"))[:60] if values else text
 
     def __str__(self) -> str:
-        values = self.model_dump(mode="json", exclude_defaults=True, exclude={"kind"})
-        return f"{self.kind}({', '.join(f'{key}={value}' for key, value in values.items())})"
+        stated = (f"{name}={_shown(value)}" for name, value in self._stated().items())
+        return f"{self.kind}({', '.join(stated)})"
+
+    def _stated(self) -> dict[str, Any]:
+        """The parameters that are not at their defaults."""
+        defaults = {name: field.default for name, field in type(self).model_fields.items()}
+        return {
+            name: value
+            for name, value in self
+            if name != "kind" and (_is_array(value) or value != defaults[name])
+        }
+
+
+_PATH = re.compile(r"[\\/]")
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "shape")
+
+
+def _shown(value: Any) -> str:
+    """A parameter in words: arrays by their shape, and no path, as these words are written."""
+    if _is_array(value):
+        return f"array {tuple(value.shape)}"
+    text = str(value)
+    return text if isinstance(value, Target) or not _PATH.search(text) else "file"
 
 
 def _short(value: Any) -> str:
+    content = np.asarray(value).tobytes() if _is_array(value) else str(value).encode()
     text = str(value)
-    return text if len(text) <= 12 else hashlib.sha256(text.encode()).hexdigest()[:8]
+    plain = not _is_array(value) and len(text) <= 12 and not _PATH.search(text)
+    return text if plain else hashlib.sha256(content).hexdigest()[:8]
 
 
 def _seen(output: Tensor, image: Image | None) -> Unperturbed:
