@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from voxplain import preprocess
     from voxplain.attribution import Attribution, Method, explain, methods, predict
     from voxplain.attribution.audit import audit
     from voxplain.image import Grid, Image
     from voxplain.io import read_image
     from voxplain.model import Model
-    from voxplain.preprocess import apply as preprocess
     from voxplain.study import Study
     from voxplain.targets import (
         ClassScore,
@@ -48,7 +48,6 @@ _HOMES = {
     "voxplain.windows": ("Window",),
 }
 _WHERE = {name: (module, name) for module, names in _HOMES.items() for name in names}
-_WHERE["preprocess"] = ("voxplain.preprocess", "apply")
 
 __all__ = [
     "Attribution",
@@ -77,6 +76,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "preprocess":
+        return import_module("voxplain.preprocess")
     if name not in _WHERE:
         raise AttributeError(f"module 'voxplain' has no attribute {name!r}")
     module, attribute = _WHERE[name]

@@ -39,7 +39,7 @@ class Cam(Method):
     """
 
     resampling: ClassVar[Resampling] = "value"
-    units: ClassVar[str] = "score per unit of activation, times activation"
+    units: ClassVar[str] = "weighted activation"
     weights: ClassVar[Any]
 
     layer: str | None = Field(default=None, description="path; absent: last convolution")
@@ -161,7 +161,7 @@ class LayerGradCam(LayerMethod):
     formula = "sum_k mean_v(G_k) A_k"
     reference = "Selvaraju et al., 2017"
     resampling: ClassVar[Resampling] = "value"
-    units = "score per unit of activation, times activation"
+    units = "weighted activation"
     name: Literal["layer_grad_cam"] = "layer_grad_cam"
     windows: ClassVar[Assembly] = "blend"
     relu: bool = False
