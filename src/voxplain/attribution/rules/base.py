@@ -42,7 +42,7 @@ class Rule:
         """A context for the reference forward of a paired rule, gradients disabled."""
         raise RuleError(f"the rule {self.name!r} has no reference run; use mode()")
 
-    def replay(self, recording: RuleMode) -> RuleMode:  # noqa: ARG002
+    def replay(self, recording: RuleMode) -> RuleMode:
         """A context for the image forward of a paired rule, gradients enabled."""
         raise RuleError(f"the rule {self.name!r} has no reference run; use mode()")
 
@@ -63,7 +63,7 @@ class RuleMode(TorchFunctionMode):
         self._parameters = TensorMarks()
         self._decisions = TensorMarks()
 
-    def treat(self, call: Call, native: Callable[[], Any]) -> Any:  # noqa: ARG002
+    def treat(self, call: Call, native: Callable[[], Any]) -> Any:
         """The result of a call of a known function; by default what torch gives.
 
         Args:
@@ -148,9 +148,8 @@ class RuleMode(TorchFunctionMode):
         floating = [operand for operand in operands if is_floating(operand)]
         if floating and all(self.from_parameters(operand) for operand in floating):
             self._mark_all(self._parameters, result)
-        elif depends or self.decided_by_data(*operands):
-            if getattr(func, "__name__", "") not in _SHAPE_ONLY:
-                self._mark_all(self._decisions, result)
+        elif (depends or self.decided_by_data(*operands)) and not _is_shape_only(func):
+            self._mark_all(self._decisions, result)
 
     def _mark_all(self, marks: TensorMarks, result: Any) -> None:
         for tensor in tensors_in(result):
@@ -180,9 +179,15 @@ class Plain(Rule):
         return _Nothing()
 
 
-_SHAPE_ONLY = frozenset(
-    ["zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "new_zeros", "new_ones", "new_empty", "new_full", "new_tensor", "size", "__len__"]
+_SHAPE_ONLY = (
+    *("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"),
+    *("new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"),
 )
+
+
+def _is_shape_only(func: Callable[..., Any]) -> bool:
+    """Whether a function takes nothing but shape and type from its operand."""
+    return getattr(func, "__name__", "") in _SHAPE_ONLY
 
 
 def is_rectifier(call: Call) -> bool:

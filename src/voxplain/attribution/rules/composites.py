@@ -59,12 +59,12 @@ def _masked(logits: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
     return logits + mask
 
 
-def _maximum(call: Call) -> Tensor:
+def _maximum(call: Call) -> Any:
     left, right = call.arguments["input"], call.arguments["other"]
     return left + F.relu(right - left)
 
 
-def _minimum(call: Call) -> Tensor:
+def _minimum(call: Call) -> Any:
     left, right = call.arguments["input"], call.arguments["other"]
     return left - F.relu(left - right)
 
@@ -109,22 +109,22 @@ def _gated_linear_unit(call: Call) -> Tensor:
     return signal * gate.sigmoid()
 
 
-def _add_product(call: Call) -> Tensor:
+def _add_product(call: Call) -> Any:
     product = call.arguments["tensor1"] * call.arguments["tensor2"]
     return call.input + call.get("value", 1) * product
 
 
-def _add_quotient(call: Call) -> Tensor:
+def _add_quotient(call: Call) -> Any:
     quotient = call.arguments["tensor1"] / call.arguments["tensor2"]
     return call.input + call.get("value", 1) * quotient
 
 
-def _interpolation(call: Call) -> Tensor:
+def _interpolation(call: Call) -> Any:
     start, end, weight = (call.arguments[name] for name in ("input", "end", "weight"))
     return start + weight * (end - start)
 
 
-def _add_matrix_product(call: Call) -> Tensor:
+def _add_matrix_product(call: Call) -> Any:
     left, right = (call.arguments[name] for name in call.operation.parameters[1:3])
     product = call.get("alpha", 1) * torch.matmul(left, right)
     if call.name == "addbmm":

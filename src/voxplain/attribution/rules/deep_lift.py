@@ -177,18 +177,17 @@ def _select(mode: _Replay, call: Call, reference: Call) -> Any:
     if _same(mask, mask_b):
         return NotImplemented
     chosen, other = ("input", "other") if call.name == "where" else ("value", "input")
-    pairs = _pairs(call, reference, chosen, other)
+    chosen_pair, other_pair = _pairs(call, reference, chosen, other)
     value = _value(call)
-    spread = value.shape
     if call.name == "__setitem__":
         inserted = call.arguments["value"]
         if isinstance(inserted, Tensor) and inserted.numel() != 1:
             return _refused(mode, "an assignment of several values at voxels taken from the image")
         missing = [1] * (value.dim() - mask.dim())
-        mask, mask_b = (m.reshape(*m.shape, *missing).expand(spread) for m in (mask, mask_b))
-    return _selected(
-        mode, call, multipliers.selection((mask, mask_b), *pairs, value, mode.rule.eps)
-    )
+        mask, mask_b = (m.reshape(*m.shape, *missing) for m in (mask, mask_b))
+    masks, eps = (mask, mask_b), mode.rule.eps
+    found = multipliers.selection(masks, chosen_pair, other_pair, value, eps)
+    return _selected(mode, call, found)
 
 
 def _selected(mode: _Replay, call: Call, found: tuple[Tensor, float]) -> Any:

@@ -94,7 +94,7 @@ class _OpenSegment:
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
 
-    def apply(self, function: Callable[..., Any], preserve: bool, *args: Any) -> Any:  # noqa: ARG002
+    def apply(self, function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
         self._watch.checkpointed += 1
         return function(*args)
 

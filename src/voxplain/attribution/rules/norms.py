@@ -24,9 +24,14 @@ def is_affine(call: Call) -> bool:
 def normalization(call: Call, reference: Call) -> Tensor:
     """Y = c * r with c = x - mean(x), v = mean(c * c), r = (v + eps)^(-1/2).
 
-    The product rule on c * c gives Delta v = mean(2 * mean(c, c_b) * Delta c); the rescaling of r
-    is (r - r_b) / (v - v_b) = -(r * r_b)^2 / (r + r_b), exact and without a division by a small
-    difference; the product rule on c * r joins them. Complete for any change of x.
+    The product rule on c * c gives Delta v = mean((c + c_b) * Delta c); the rescaling of r is
+    (r - r_b) / (v - v_b) = -(r * r_b)^2 / (r + r_b), exact and without a division by a small
+    difference. The product c * r is split with the weights w = r_b / (r + r_b) and 1 - w, which
+    is exact as any split is: Delta(c * r) = h * Delta c + (w * c_b + (1 - w) * c) * Delta r with
+    h = w * r + (1 - w) * r_b = 2 * r * r_b / (r + r_b), the harmonic mean. With the even split
+    h is the plain mean, which a constant reference (r_b = 316 at eps 1e-5) makes 158 at every
+    norm: ten norms in a row gave multipliers of 1e17 and no completeness in float64. The
+    harmonic mean stays below 2 * r; both agree where r and r_b are close.
 
     Args:
         call: An instance, group, layer, RMS or batch norm that uses the input's statistics.
@@ -41,10 +46,12 @@ def normalization(call: Call, reference: Call) -> Tensor:
     eps = _eps(call, value.dtype)
     r = _inverse_root(centered.detach(), axes, eps)
     r_b = _inverse_root(centered_b, axes, eps)
-    middle = (centered.detach() + centered_b) / 2
-    variance = (2 * middle * centered).mean(axes, keepdim=True)
+    here = centered.detach()
+    harmonic = 2 * r * r_b / (r + r_b)
+    mixed = (r * here + r_b * centered_b) / (r + r_b)
+    variance = ((here + centered_b) * centered).mean(axes, keepdim=True)
     steepness = -((r * r_b) ** 2) / (r + r_b)
-    stand_in = centered * ((r + r_b) / 2) + middle * steepness * variance
+    stand_in = centered * harmonic + mixed * steepness * variance
     return grafted(_affine(call, stand_in.reshape(call.input.shape)), value)
 
 
@@ -109,7 +116,7 @@ def _affine(call: Call, normalized: Tensor) -> Tensor:
     weight: Any = call.get("weight")
     if weight is None:
         return normalized
-    weight = weight.detach().to(normalized.dtype)
+    scale: Tensor = weight.detach().to(normalized.dtype)
     if call.name in ("layer_norm", "rms_norm"):
-        return normalized * weight
-    return normalized * weight.reshape(1, -1, *[1] * (normalized.dim() - 2))
+        return normalized * scale
+    return normalized * scale.reshape(1, -1, *[1] * (normalized.dim() - 2))

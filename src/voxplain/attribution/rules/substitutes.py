@@ -95,19 +95,21 @@ def scaled(operand: Tensor, slope: Tensor, value: Tensor) -> Tensor:
         value: The result of the call.
     """
     widened = operand if operand.shape == value.shape else operand.expand_as(value)
-    result: Tensor = Scaled.apply(widened, slope, value)
-    return result
+    return _applied(Scaled, widened, slope, value)
 
 
 def clamped(operand: Tensor, slope: Tensor | None, value: Tensor) -> Tensor:
     """``value`` in the graph with ``max(0, q) * slope`` (or ``max(0, q)``) as its backward."""
-    result: Tensor = Clamped.apply(operand, slope, value)
-    return result
+    return _applied(Clamped, operand, slope, value)
 
 
 def grafted(stand_in: Tensor, value: Tensor) -> Tensor:
     """``value`` in the graph with the backward of ``stand_in``; shapes are equal."""
-    result: Tensor = Grafted.apply(stand_in, value)
+    return _applied(Grafted, stand_in, value)
+
+
+def _applied(function: Any, *operands: Tensor | None) -> Tensor:
+    result: Tensor = function.apply(*operands)
     return result
 
 

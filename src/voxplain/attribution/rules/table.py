@@ -127,39 +127,48 @@ _ROWS: tuple[tuple[Family, str, str, str, str], ...] = (
 )
 
 _ELEMENTWISE = (
-    "exp expm1 exp2 log log1p log2 log10 sqrt rsqrt square abs absolute reciprocal erf erfc sin cos "
-    "tan asin acos atan sinh cosh asinh acosh atanh arcsin arccos arctan arcsinh arccosh arctanh "
-    "sinc i0 lgamma digamma logit erfinv ceil floor trunc fix frac sign sgn __abs__ deg2rad rad2deg"
+    "exp expm1 exp2 log log1p log2 log10 sqrt rsqrt square abs absolute reciprocal erf erfc "
+    "sin cos tan asin acos atan sinh cosh asinh acosh atanh arcsin arccos arctan arcsinh "
+    "arccosh arctanh sinc i0 lgamma digamma logit erfinv ceil floor trunc fix frac sign sgn "
+    "__abs__ deg2rad rad2deg"
 )
 
 _LINEAR = (
-    "add sub subtract rsub __add__ __radd__ __iadd__ __sub__ __rsub__ __isub__ neg negative __neg__ "
-    "positive __pos__ sum mean nansum nanmean sum_to_size cat concat concatenate stack hstack vstack "
-    "dstack column_stack row_stack block_diag reshape view view_as reshape_as flatten unflatten ravel "
-    "permute transpose swapaxes swapdims movedim moveaxis t adjoint squeeze unsqueeze expand expand_as "
-    "broadcast_to broadcast_tensors repeat repeat_interleave tile roll flip fliplr flipud rot90 clone "
-    "alias contiguous to type type_as float double half bfloat16 cuda cpu select narrow narrow_copy "
-    "split split_with_sizes tensor_split hsplit vsplit dsplit chunk unsafe_chunk unsafe_split unbind "
-    "__getitem__ index_select gather take take_along_dim masked_select masked_scatter scatter "
-    "scatter_add index_add index_copy index_fill index_put slice_scatter select_scatter "
-    "diagonal_scatter as_strided diagonal diag diag_embed tril triu trace cumsum diff unfold fold pad "
-    "constant_pad_nd pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle real imag "
-    "view_as_real view_as_complex conj conj_physical resolve_conj resolve_neg atleast_1d atleast_2d "
-    "atleast_3d meshgrid copy fill zero detach requires_grad to_dense fft ifft fft2 ifft2 fftn ifftn "
-    "rfft irfft rfft2 irfft2 rfftn irfftn fftshift ifftshift set_ resize_as"
+    "add sub subtract rsub __add__ __radd__ __iadd__ __sub__ __rsub__ __isub__ neg negative "
+    "__neg__ positive __pos__ sum mean nansum nanmean sum_to_size cat concat concatenate "
+    "stack hstack vstack dstack column_stack row_stack block_diag reshape view view_as "
+    "reshape_as flatten unflatten ravel permute transpose swapaxes swapdims movedim moveaxis "
+    "t adjoint squeeze unsqueeze expand expand_as broadcast_to broadcast_tensors repeat "
+    "repeat_interleave tile roll flip fliplr flipud rot90 clone alias contiguous to type "
+    "type_as float double half bfloat16 cuda cpu select narrow narrow_copy split "
+    "split_with_sizes tensor_split hsplit vsplit dsplit chunk unsafe_chunk unsafe_split "
+    "unbind __getitem__ index_select gather take take_along_dim masked_select masked_scatter "
+    "scatter scatter_add index_add index_copy index_fill index_put slice_scatter "
+    "select_scatter diagonal_scatter as_strided diagonal diag diag_embed tril triu trace "
+    "cumsum diff unfold fold pad constant_pad_nd pixel_shuffle pixel_unshuffle "
+    "channel_shuffle native_channel_shuffle real imag view_as_real view_as_complex conj "
+    "conj_physical resolve_conj resolve_neg atleast_1d atleast_2d atleast_3d meshgrid copy "
+    "fill zero detach requires_grad to_dense fft ifft fft2 ifft2 fftn ifftn rfft irfft rfft2 "
+    "irfft2 rfftn irfftn fftshift ifftshift set_ resize_as"
 )
 _LINEAR_IN_FIRST = (
-    "avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
-    "interpolate upsample upsample_nearest upsample_bilinear grid_sample grid_sampler affine_grid "
-    "embedding"
+    "avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
+    "adaptive_avg_pool3d interpolate upsample upsample_nearest upsample_bilinear grid_sample "
+    "grid_sampler affine_grid embedding"
 )
 _DROPOUT = "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"
-_CONVOLUTIONS = "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d _convolution convolution"
+_CONVOLUTIONS = (
+    "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d _convolution "
+    "convolution"
+)
 _MAX_POOLS = (
     "max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d"
 )
 _RECURRENT = "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell"
-_PYTHON_BODIES = "multi_head_attention_forward normalize local_response_norm lp_pool1d lp_pool2d lp_pool3d softmin"
+_PYTHON_BODIES = (
+    "multi_head_attention_forward normalize local_response_norm lp_pool1d lp_pool2d lp_pool3d "
+    "softmin"
+)
 _GETTERS = "T mT H mH real imag"
 
 
