@@ -114,26 +114,28 @@ def classifier(
     channels: int = 1,
     classes: int = 3,
     act: type[nn.Module] = nn.ReLU,
-    pool: int = 2,
+    halve: bool = False,
 ) -> nn.Sequential:
-    """conv1 act1 conv2 act2 pool flat head: scores ``(B, classes)``; modules used once each."""
+    """conv1 act1 (down) conv2 act2 pool flat head: scores ``(B, classes)``, modules used once."""
     torch.manual_seed(10 * rank + channels)
     conv = convolution(rank)
     net = nn.Sequential()
     net.add_module("conv1", conv(channels, 4, 3, padding=1))
     net.add_module("act1", act())
+    if halve:
+        net.add_module("down", getattr(nn, f"AvgPool{rank}d")(2))
     net.add_module("conv2", conv(4, 6, 3, padding=1))
     net.add_module("act2", act())
-    net.add_module("pool", getattr(nn, f"AdaptiveAvgPool{rank}d")(pool))
+    net.add_module("pool", getattr(nn, f"AdaptiveAvgPool{rank}d")(2))
     net.add_module("flat", nn.Flatten())
-    net.add_module("head", nn.Linear(6 * pool**rank, classes))
+    net.add_module("head", nn.Linear(6 * 2**rank, classes))
     return net.eval()
 
 
 def segmenter(
     rank: int = 2, channels: int = 1, classes: int = 3, act: type[nn.Module] = nn.ReLU
 ) -> nn.Sequential:
-    """conv1 act1 conv2 act2 head: a dense output ``(B, classes, *spatial)``."""
+    """conv1 act1 conv2 act2 head: ``(B, classes, *spatial)``, every class predicted somewhere."""
     torch.manual_seed(10 * rank + channels)
     conv = convolution(rank)
     net = nn.Sequential()
@@ -141,7 +143,11 @@ def segmenter(
     net.add_module("act1", act())
     net.add_module("conv2", conv(4, 6, 3, padding=1))
     net.add_module("act2", act())
-    net.add_module("head", conv(6, classes, 1))
+    head = conv(6, classes, 1)
+    net.add_module("head", head)
+    with torch.no_grad():
+        mean = net(images(rank, channels, 4)).transpose(0, 1).flatten(1).mean(1)
+        head.bias -= mean
     return net.eval()
 
 
