@@ -20,6 +20,7 @@ from voxplain.errors import ModelError
 
 _LINEAR = (nn.modules.conv._ConvNd, nn.Linear)
 _BATCH = nn.modules.batchnorm._BatchNorm
+_STORED = nn.modules.batchnorm._NormBase  # batch and instance norms, which may keep statistics
 _INSTANCE = nn.modules.instancenorm._InstanceNorm
 
 
@@ -47,8 +48,8 @@ class BiasTimesGradient(Reducer):
 
     def _bias(self, output: Tensor) -> Tensor:
         module = self._module
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
-            return _column(_batch_norm_bias(module), output)
+        if isinstance(module, _STORED) and module.running_mean is not None:
+            return _column(_stored_norm_bias(module), output)
         if isinstance(module, _LINEAR):
             return _parameter(module, "bias", output, 0.0)
         shift = _parameter(module, "bias", output, 0.0)
@@ -96,10 +97,10 @@ def _adds_bias(module: nn.Module) -> bool:
     return isinstance(module, (_BATCH, _INSTANCE, nn.GroupNorm, nn.LayerNorm))
 
 
-def _batch_norm_bias(module: nn.modules.batchnorm._BatchNorm) -> Tensor:
+def _stored_norm_bias(module: nn.modules.batchnorm._NormBase) -> Tensor:
     mean, variance = module.running_mean, module.running_var
     if mean is None or variance is None:
-        raise ValueError("a batch norm without running statistics normalizes the data")
+        raise ValueError("a norm without running statistics normalizes the data")
     scale = torch.rsqrt(variance + module.eps)
     if module.weight is None:
         return -mean * scale
