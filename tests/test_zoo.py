@@ -10,6 +10,8 @@ from torch import nn
 
 import voxplain
 from voxplain.errors import ConfigError, ModelError
+from voxplain.io import read_image
+from voxplain.preprocess import apply
 from voxplain.zoo import UNet, unet, unet2d, unet3d
 
 WEIGHTS = Path(voxplain.__file__).parent / "data" / "demo_unet3d.safetensors"
@@ -143,3 +145,28 @@ def demo_network() -> UNet:
 def test_demo_weights_fit_the_defaults_and_are_small() -> None:
     assert WEIGHTS.stat().st_size < 1_500_000
     assert all(value.dtype == torch.float32 for value in demo_network().state_dict().values())
+
+
+def test_demo_network_finds_the_tissues_of_the_template() -> None:
+    """Reads the tissue maps a second time, without the code that made the training labels."""
+    folder = Path(pytest.importorskip("nilearn").__file__).parent / "datasets" / "data"
+    names = [f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz" for kind in ("gm", "wm")]
+    gray, white = (read_image(folder / name).data[0] for name in names)
+    image = apply(
+        read_image(folder / names[0].replace("_gm_", "_t1_")),
+        [
+            {"kind": "spacing", "size": 2.0},
+            {"kind": "crop_foreground", "margin": 2},
+            {"kind": "pad_to_multiple", "multiple": 4},
+            {"kind": "normalize", "mode": "minmax"},
+        ],
+    )
+    with torch.inference_mode():
+        labels = demo_network()(image.data[None]).argmax(dim=1)[0]
+    assert dice(labels == 2, image.project((gray > 127).long()) == 1) > 0.8
+    assert dice(labels == 3, image.project((white > 127).long()) == 1) > 0.8
+    assert labels[image.data[0] == 0].bool().float().mean() < 0.01
+
+
+def dice(found: torch.Tensor, truth: torch.Tensor) -> float:
+    return float(2 * (found & truth).sum() / (found.sum() + truth.sum()))
