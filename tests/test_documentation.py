@@ -1,0 +1,44 @@
+"""The examples of README and docstrings run as they stand."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted(
+    path.relative_to(ROOT / "src").with_suffix("")
+    for path in (ROOT / "src/voxplain").rglob("*.py")
+    if ">>> " in path.read_text(encoding="utf-8")
+)
+
+
+def test_python_example_of_the_readme_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("monai")
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {})
+    assert list(tmp_path.glob("out/*.nii.gz")), "the example should have written a map"
+
+
+def test_links_of_the_documentation_lead_somewhere() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    for page in pages:
+        for link in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text("utf-8")):
+            assert (page.parent / link).exists(), f"{page.name} links to {link}, which is not there"
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=str)
+def test_examples_of_docstrings_run(source: Path) -> None:
+    name = ".".join(source.parts).removesuffix(".__init__")
+    module = importlib.import_module(name)
+    names = {"nn": importlib.import_module("torch.nn"), "torch": importlib.import_module("torch")}
+    found = doctest.testmod(module, extraglobs=names)
+    assert found.attempted > 0
+    assert found.failed == 0
