@@ -115,6 +115,23 @@ def interpolation(**arguments: object) -> nn.Module:
     return Function(lambda x: F.interpolate(x, **arguments))
 
 
+def shuffled(x: Tensor) -> Tensor:
+    """Channels as positions inside the cell: pixel shuffle in any rank."""
+    rank, cells = x.ndim - 2, x.shape[2:]
+    x = x.reshape(len(x), -1, *[2] * rank, *cells)
+    inside, outside = range(2, 2 + rank), range(2 + rank, 2 + 2 * rank)
+    order = itertools.chain.from_iterable(zip(outside, inside, strict=True))
+    return x.permute(0, 1, *order).reshape(len(x), -1, *(2 * size for size in cells))
+
+
+def unshuffled(x: Tensor) -> Tensor:
+    """Positions inside the cell as channels."""
+    rank, cells = x.ndim - 2, [size // 2 for size in x.shape[2:]]
+    x = x.reshape(*x.shape[:2], *itertools.chain.from_iterable((size, 2) for size in cells))
+    inside, outside = range(3, 3 + 2 * rank, 2), range(2, 2 + 2 * rank, 2)
+    return x.permute(0, 1, *inside, *outside).reshape(len(x), -1, *cells)
+
+
 STACKS: dict[str, tuple[Callable[[int], nn.Module], int]] = {
     "same": (lambda r: stack(CONV[r](1, 2, 3, padding=1)), 1),
     "same_string": (lambda r: stack(CONV[r](1, 2, 4, padding="same")), 1),
@@ -171,6 +188,22 @@ STACKS: dict[str, tuple[Callable[[int], nn.Module], int]] = {
         ),
         1,
     ),
+    "shuffle": (lambda r: stack(CONV[r](1, 2**r, 3, 2, 1), Function(shuffled)), 2),
+    "shuffle_conv": (
+        lambda r: stack(CONV[r](1, 2**r, 3, 2, 1), Function(shuffled), CONV[r](1, 1, 3)),
+        2,
+    ),
+    "unshuffle": (lambda r: stack(Function(unshuffled), CONV[r](2**r, 1, 3)), 1),
+    "padded_by_cat": (
+        lambda r: stack(
+            Function(lambda x: torch.cat([torch.zeros_like(x[..., :2]), x], -1)), CONV[r](1, 1, 3)
+        ),
+        1,
+    ),
+    "rolled_back": (
+        lambda r: stack(Function(lambda x: x.roll(-3, -1)), Function(lambda x: x.roll(3, -1))),
+        1,
+    ),
     "transposed_axes": (
         lambda r: stack(
             Function(lambda x: x.transpose(1, -1)[..., None].squeeze(-1).transpose(1, -1))
@@ -196,6 +229,16 @@ def test_interpolations_without_corners(mode: str, scale: float) -> None:
     layer = interpolation(scale_factor=scale, mode=mode, align_corners=False)
     period = max(1, int(scale))
     check(stack(layer, CONV[rank](1, 1, 1)), rank, "1", period, length=32)
+
+
+@pytest.mark.parametrize("upwards", [True, False])
+def test_the_own_shuffles_of_torch(upwards: bool) -> None:
+    shuffles = {True: (nn.PixelShuffle(2), shuffled), False: (nn.PixelUnshuffle(2), unshuffled)}
+    layer, ours = shuffles[upwards]
+    image = torch.rand(2, 4, 6, 8)
+    assert torch.equal(layer(image), ours(image))
+    one, two = (stack(part) for part in (layer, Function(ours)))
+    assert layer_geometry(one, image, ["0"]) == layer_geometry(two, image, ["0"])
 
 
 @pytest.mark.parametrize("size", [7, 16, 31])
@@ -373,6 +416,18 @@ class TestAsMap:
         """A 2.5-D network: every slice of the volume is an image of its own."""
         slices = Function(lambda x: x.transpose(1, 2).flatten(0, 1)[:, :, ::2])
         self.arranged(stack(slices), (5, 4, 3))
+
+    @pytest.mark.parametrize(("size", "step"), [(4, 2), (3, 1), (2, 3)])
+    def test_windows_that_overlap_or_leave_gaps_are_channels(self, size: int, step: int) -> None:
+        network = stack(Function(lambda x: x.unfold(2, size, step)))
+        image = torch.arange(16.0).reshape(1, 1, 16)
+        found = layer_geometry(network, image, ["0"])["0"]
+        map = found.as_map(network(image))
+        assert (found.exact, map.shape) == (True, (1, size, *found.shape))
+        assert found.start == ((size - 1) / 2,)
+        assert found.stride == (float(step),)
+        centers = found.start[0] + found.stride[0] * torch.arange(found.shape[0])
+        torch.testing.assert_close(map.mean(1)[0], centers)
 
     def test_another_layout_is_refused(self) -> None:
         found = layer_geometry(stack(nn.Conv2d(1, 2, 1)), torch.rand(1, 1, 4, 4), ["0"])["0"]

@@ -66,14 +66,9 @@ def test_several_outputs_and_shared_modules() -> None:
 def test_find_layer() -> None:
     network = Backwards(2)
     assert find_layer(network, "block.0") is network.block[0]
-    for wrong, hint in (
-        ("blok.0", r"did you mean .*block\.0"),
-        ("", ""),
-        ("block.7", "did you mean"),
-    ):
-        if wrong:
-            with pytest.raises(ModelError, match=rf"no layer '{wrong}'; {hint}"):
-                find_layer(network, wrong)
+    for wrong in ("blok.0", "block.7", "block.0.weight"):
+        with pytest.raises(ModelError, match=rf"no layer '{wrong}'; did you mean .*block"):
+            find_layer(network, wrong)
 
 
 class TestLastConvolution:
