@@ -27,7 +27,7 @@ class Row:
         rectifiers: Names of the above that Guided treats.
         ranks: Ranks in which the network exists at these settings.
         unshared: Whether every rectifier is a module that is called once.
-        heavy: Whether the acceptance run takes long.
+        heavy: Whether even the light size takes long in 3-D.
     """
 
     build: Callable[[int], nn.Module]
@@ -157,14 +157,18 @@ def _seresnet(rank: int) -> nn.Module:
 
 
 MATRIX: dict[str, Row] = {
-    "UNet": Row(_unet, {"instance_norm": 6, "prelu": 6}),
-    "BasicUNet": Row(_basic_unet, {"instance_norm": 18, "leaky_relu": 18, "max_pool3d": 4}),
-    "SegResNet": Row(_segresnet, {"group_norm": 7, "relu": 7}),
-    "DynUNet": Row(_dynunet, {"instance_norm": 10, "leaky_relu": 10}),
-    "AttentionUnet": Row(
-        _attention_unet, {"relu": 10, "sigmoid": 2, "mul": 2, "instance_norm": 2, "prelu": 2}
+    "UNet": Row(_unet, {"instance_norm": 6, "prelu": 6}, light=16, unshared=True),
+    "BasicUNet": Row(
+        _basic_unet, {"instance_norm": 18, "leaky_relu": 18, "max_pool3d": 4}, unshared=True
     ),
-    "VNet": Row(_vnet, {"elu": 32}),
+    "SegResNet": Row(_segresnet, {"group_norm": 7, "relu": 7}, light=16),
+    "DynUNet": Row(_dynunet, {"instance_norm": 10, "leaky_relu": 10}, light=16),
+    "AttentionUnet": Row(
+        _attention_unet,
+        {"relu": 10, "sigmoid": 2, "mul": 2, "instance_norm": 2, "prelu": 2},
+        light=16,
+    ),
+    "VNet": Row(_vnet, {"elu": 32}, light=16, unshared=True),
     "UNETR": Row(
         _unetr,
         {
@@ -187,8 +191,10 @@ MATRIX: dict[str, Row] = {
             "leaky_relu": 20,
         },
         size=64,
+        light=64,
+        heavy=True,
     ),
-    "DenseNet121": Row(_densenet, {"relu": 121, "max_pool3d": 1}, size=64),
+    "DenseNet121": Row(_densenet, {"relu": 121, "max_pool3d": 1}, size=64, unshared=True),
     "ResNet10": Row(_resnet, {"relu": 9, "max_pool3d": 1}),
     "ViT": Row(_vit, {"layer_norm": 5, "einsum": 4, "softmax": 2, "gelu": 2}),
     "EfficientNet": Row(_efficientnet, {"silu": 49, "sigmoid": 16, "mul": 16}),

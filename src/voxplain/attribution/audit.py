@@ -1,0 +1,295 @@
+"""Which backward rules can be trusted on a network: answered before anything is explained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from voxplain.attribution.baselines import baseline_image
+from voxplain.attribution.rules import Deconvnet, DeepLift, Guided, Plain, Rule, guard
+from voxplain.attribution.rules.graph import NONLINEAR_NODES, RECTIFIER_NODES, unseen_calls
+from voxplain.attribution.rules.guard import invisible_parts
+from voxplain.attribution.rules.listing import listed
+from voxplain.errors import ConfigError, RuleError, nearest
+from voxplain.model import Model
+
+RuleName = Literal["plain", "guided", "deconvnet", "deep_lift"]
+RULES: dict[str, Rule] = {
+    "plain": Plain(),
+    "guided": Guided(),
+    "deconvnet": Deconvnet(),
+    "deep_lift": DeepLift(),
+}
+FORWARD_BOUND = 1e-6
+"""Largest relative change of the output under a rule."""
+COMPLETENESS_BOUND = 1e-3
+"""Largest relative error of the sum of a DeepLIFT map."""
+
+
+@dataclass(frozen=True)
+class AuditedCall:
+    """All calls of one function in one forward pass.
+
+    Attributes:
+        function: Canonical name.
+        count: Calls that depend on the image.
+        layers: Paths of the modules that made them; "" is the network itself.
+        family: Kind of mathematics.
+        nonlinear: Whether these calls are nonlinear in the image.
+        shapes: Operand shapes of the first call.
+        treatment: Per rule: ``rule`` or ``plain``.
+    """
+
+    function: str
+    count: int
+    layers: tuple[str, ...]
+    family: str
+    nonlinear: bool
+    shapes: tuple[tuple[int, ...], ...]
+    treatment: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What a network does, seen through each rule.
+
+    Attributes:
+        calls: Every function that depends on the image.
+        unknown: Functions without a family, and selections by the image's own values.
+        invisible: Parts that no rule can see into, with the reason.
+        checkpointed: Segments whose activation checkpoint was switched off for the rules.
+        forward_difference: Per rule, max abs(y_rule - y) / max abs(y).
+        completeness: Per baseline (``zero``, ``blurred``), abs(sum a - Delta S) / abs(Delta S) of
+            DeepLIFT in float64, worst image; S is the mean class-1 output (class 0 of one).
+        guided_equals_plain: Whether no rectifier was treated; None if not asked.
+        failures: Per rule, why it cannot be used.
+        remarks: Per rule, what a reader of its maps should know.
+    """
+
+    calls: tuple[AuditedCall, ...] = ()
+    unknown: tuple[str, ...] = ()
+    invisible: tuple[str, ...] = ()
+    checkpointed: int = 0
+    forward_difference: dict[str, float] = field(default_factory=dict)
+    completeness: dict[str, float] = field(default_factory=dict)
+    guided_equals_plain: bool | None = None
+    failures: dict[str, str] = field(default_factory=dict)
+    remarks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def covered(self, rule: str) -> bool:
+        """Whether every call that the rule must treat is seen and treated."""
+        if rule == "plain":
+            return rule not in self.failures
+        if rule in self.failures or self.invisible or rule not in self.forward_difference:
+            return False
+        if not self.forward_difference[rule] <= FORWARD_BOUND:
+            return False
+        if rule == "deep_lift":
+            return self.completeness.get("blurred", 0.0) <= COMPLETENESS_BOUND
+        return not self.unknown
+
+    @property
+    def nonlinear(self) -> dict[str, int]:
+        """Calls that need a rule: function to number of calls."""
+        return {call.function: call.count for call in self.calls if call.nonlinear}
+
+    def table(self, linear: bool = False) -> list[dict[str, Any]]:
+        """One row per function, most calls first.
+
+        Args:
+            linear: Also the functions that need no rule.
+        """
+        rows = [call for call in self.calls if call.nonlinear or linear]
+        return [
+            {
+                "function": call.function,
+                "calls": call.count,
+                "family": call.family,
+                **call.treatment,
+                "layers": _shortened(call.layers),
+            }
+            for call in sorted(rows, key=lambda call: -call.count)
+        ]
+
+    def to_json(self) -> str:
+        """Everything, with ``covered`` per rule, as JSON."""
+        rules = [*self.forward_difference, *self.failures]
+        verdicts = {rule: self.covered(rule) for rule in dict.fromkeys(rules)}
+        return json.dumps({**asdict(self), "covered": verdicts}, indent=2)
+
+
+def audit(
+    model: Model | nn.Module,
+    image: Tensor,
+    rules: Sequence[str] = ("plain", "guided", "deconvnet", "deep_lift"),
+) -> Audit:
+    """Runs a network once per rule and tells what each rule covers.
+
+    Args:
+        model: A model or a bare network; it is left as it was.
+        image: ``(B, C, *spatial)`` in model space.
+        rules: Names among ``plain``, ``guided``, ``deconvnet`` and ``deep_lift``.
+
+    Raises:
+        ConfigError: For a rule that does not exist.
+    """
+    for name in rules:
+        if name not in RULES:
+            raise ConfigError(f"unknown rule {name!r}; {nearest(name, RULES)}")
+    bare: Any = model
+    network: nn.Module = getattr(model, "network", bare)
+    hidden = tuple(f"{path}: {reason}" for path, reason in invisible_parts(network))
+    if isinstance(network, nn.DataParallel):
+        return Audit(invisible=hidden, failures=dict.fromkeys(rules, hidden[0]))
+    return _Auditor(Model.of(model), image.detach(), tuple(rules), hidden).run()
+
+
+class _Auditor:
+    """Collects the parts of an audit."""
+
+    def __init__(
+        self, model: Model, image: Tensor, rules: tuple[str, ...], hidden: tuple[str, ...]
+    ) -> None:
+        self.model, self.image, self.rules = model, image, rules
+        self.invisible = dict.fromkeys(hidden)
+        self.differences: dict[str, float] = {}
+        self.completeness: dict[str, float] = {}
+        self.failures: dict[str, str] = {}
+        self.remarks: dict[str, tuple[str, ...]] = {}
+        self.treated: dict[str, set[str]] = {"plain": set()}
+        self.checkpointed = 0
+
+    def run(self) -> Audit:
+        with self.model.at_rest():
+            network = self.model.network
+            with nullcontext() if self.invisible else guard(network):
+                listing, leaf, output = listed(self.model, network, self.image)
+            self.invisible |= dict.fromkeys(unseen_calls(output, leaf, ()))
+            self.plain = output.detach()
+            if not self.invisible:
+                for name in self.rules:
+                    self._try(name)
+            else:
+                self._give_up()
+        return Audit(
+            calls=tuple(self._call(row) for row in listing.seen.values()),
+            unknown=(*listing.unknowns, *listing.disguised),
+            invisible=tuple(self.invisible),
+            checkpointed=self.checkpointed,
+            forward_difference=self.differences,
+            completeness=self.completeness,
+            guided_equals_plain=self._guided_is_plain(),
+            failures=self.failures,
+            remarks=self.remarks,
+        )
+
+    def _give_up(self) -> None:
+        for name in self.rules:
+            if name == "plain":
+                self._try(name)
+            else:
+                self.failures[name] = next(iter(self.invisible))
+
+    def _try(self, name: str) -> None:
+        try:
+            if RULES[name].paired:
+                for label, kind in (("zero", "zero"), ("blurred", "blur")):
+                    self.completeness[label] = self._paired(name, kind)
+            else:
+                self._single(name)
+        except RuleError as error:
+            self.failures[name] = str(error)
+
+    def _single(self, name: str) -> None:
+        leaf = self.image.clone().requires_grad_()
+        mode = RULES[name].mode()
+        if name == "plain":
+            output = self.model(leaf)
+        else:
+            with guard(self.model.network) as watch, torch.enable_grad(), mode:
+                output = self.model(leaf)
+            self.checkpointed = watch.checkpointed
+            self._look_for_unseen(name, output, leaf, RECTIFIER_NODES)
+        self._note(name, output, self.plain, mode.treated.keys(), mode.warnings)
+
+    def _paired(self, name: str, kind: Any) -> float:
+        """Completeness error of DeepLIFT in float64 against one baseline."""
+        rule, model = RULES[name], self.model.in_double()
+        image = self.image.double()
+        reference = torch.stack([baseline_image(kind, each) for each in image])
+        leaf = image.clone().requires_grad_()
+        with model.at_rest(), guard(model.network) as watch:
+            with torch.no_grad():
+                plain = model(image)
+                with rule.record() as recording:
+                    start = _score(model(reference))
+            mode = rule.replay(recording)
+            with torch.enable_grad(), mode:
+                output = model(leaf)
+            score = _score(output)
+            (multiplier,) = torch.autograd.grad(score.sum(), leaf)
+        self.checkpointed = watch.checkpointed // 3
+        self._look_for_unseen(name, output, leaf, NONLINEAR_NODES)
+        self._note(name, output, plain, mode.treated.keys(), mode.warnings)
+        total = ((image - reference) * multiplier).flatten(1).sum(1)
+        change = score.detach() - start
+        return float(((total - change).abs() / change.abs().clamp(min=1e-300)).max())
+
+    def _look_for_unseen(
+        self, name: str, output: Tensor, leaf: Tensor, kinds: tuple[str, ...]
+    ) -> None:
+        unseen = unseen_calls(output, leaf, kinds)
+        if unseen:
+            self.invisible |= dict.fromkeys(unseen)
+            self.failures[name] = unseen[0]
+
+    def _note(
+        self, name: str, output: Tensor, plain: Tensor, treated: Any, warnings: list[str]
+    ) -> None:
+        scale = float(plain.abs().max()) or 1.0
+        found = float((output.detach() - plain).abs().max()) / scale
+        self.differences[name] = max(found, self.differences.get(name, 0.0))
+        self.treated[name] = set(treated)
+        self.remarks[name] = tuple(dict.fromkeys((*self.remarks.get(name, ()), *warnings)))
+
+    def _guided_is_plain(self) -> bool | None:
+        return None if "guided" not in self.treated else not self.treated["guided"]
+
+    def _call(self, row: Any) -> AuditedCall:
+        treatment = {rule: self._treatment(rule, row) for rule in self.rules}
+        return AuditedCall(
+            function=row.function,
+            count=row.count,
+            layers=tuple(row.layers),
+            family=row.family,
+            nonlinear=row.nonlinear,
+            shapes=row.shapes,
+            treatment=treatment,
+        )
+
+    def _treatment(self, rule: str, row: Any) -> str:
+        if not row.nonlinear:
+            return "plain"
+        whole = row.family in ("attention", "composite") and rule == "deep_lift"
+        treated = row.function in self.treated.get(rule, set())
+        if whole and rule not in self.failures:
+            return "decomposed"
+        return "rule" if treated else "plain"
+
+
+def _score(output: Tensor) -> Tensor:
+    """Mean over positions of the class-1 output, or of the only class; one number per image."""
+    channel = 1 if output.shape[1] > 1 else 0
+    return output[:, channel].reshape(len(output), -1).mean(1)
+
+
+def _shortened(layers: tuple[str, ...], shown: int = 3) -> str:
+    names = [layer or "(network)" for layer in layers[:shown]]
+    more = len(layers) - shown
+    return ", ".join(names) + (f" and {more} more" if more > 0 else "")
