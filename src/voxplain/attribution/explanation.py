@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from voxplain.attribution import catalogue
 from voxplain.attribution.binding import Bound, bind, look
 from voxplain.attribution.method import Method, parse_method
+from voxplain.attribution.outcome import Batch
 from voxplain.attribution.randomness import image_key
 from voxplain.attribution.result import Attribution
-from voxplain.attribution.run import Batch, Progress, Session
+from voxplain.attribution.run import Progress, Session
 from voxplain.attribution.scene import Scene
 from voxplain.attribution.wrap import attributions_of
-from voxplain.errors import ConfigError, VoxplainWarning
+from voxplain.errors import ConfigError, ModelError, VoxplainWarning
 from voxplain.image import Image
 from voxplain.model import Model
 from voxplain.targets import Target, parse_target
@@ -127,6 +128,7 @@ def prepare(
     progress: Progress | None = None,
 ) -> tuple[Session, Bound, Image | None]:
     """Looks at the images once, binds the targets and declares the streams; runs no pass yet."""
+    _require_differentiable(model)
     image = images if isinstance(images, Image) else None
     batch = images if isinstance(images, Tensor) else images.data[None]
     inputs = batch.detach().as_subclass(Tensor).to(model.device, model.dtype)
@@ -156,6 +158,14 @@ def prepare(
 
     session = Session(scene, methods, target, bound, Batch(inputs, keys, others), memory, progress)
     return session, main, image
+
+
+def _require_differentiable(model: Model) -> None:
+    if not model.differentiable:
+        raise ModelError(
+            f"{model.name} is a forward-only black box (ONNX or TorchScript): gradient methods "
+            "need the network as a PyTorch module"
+        )
 
 
 def _methods(methods: AnyMethod | Sequence[AnyMethod]) -> list[Method]:

@@ -1,10 +1,11 @@
-"""When two declarations are the same: equality by value, tensors included."""
+"""Declarations by value: when two are the same, and how a sidecar shows one."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 from collections.abc import Hashable, Mapping
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
@@ -28,3 +29,19 @@ def identity(value: object) -> Hashable:
     if isinstance(value, (list, tuple)):
         return tuple(identity(part) for part in value)
     return value if isinstance(value, Hashable) else repr(value)
+
+
+def plain(value: object) -> Any:
+    """A declaration as JSON: names and numbers, a tensor by its shape and mean."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        return {"tensor": list(value.shape), "mean": float(value.mean())}
+    if isinstance(value, BaseModel):
+        return plain(dict(value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {part.name: getattr(value, part.name) for part in dataclasses.fields(value)}
+        return {"name": getattr(value, "name", type(value).__name__), **plain(fields)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(part) for part in value]
+    return value

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from voxplain.attribution.identity import plain
 from voxplain.errors import InputError
 from voxplain.image import Grid
 from voxplain.io.sidecar import (
@@ -127,7 +128,7 @@ class Attribution:
             method=self.method.name,
             label=self.label,
             meaning=self.method.meaning(),
-            parameters=_plain(self.method.model_dump(mode="python", by_alias=True)),
+            parameters=plain(self.method.model_dump(mode="python", by_alias=True)),
             stream=list(stats.streams),
             target=self.target[0],
             channels=self.channels,
@@ -212,14 +213,3 @@ def _range(map: Tensor) -> ValueRange:
         sum=float(values.sum()),
         zeros=float((values == 0).mean()),
     )
-
-
-def _plain(value: Any) -> Any:
-    """Parameters as JSON: a tensor by its shape and mean, a nested method by its fields."""
-    if isinstance(value, Tensor):
-        return {"tensor": list(value.shape), "mean": float(value.double().mean())}
-    if isinstance(value, dict):
-        return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
-    return value

@@ -1,11 +1,15 @@
-"""Runs the streams of a batch of images and hands every method its results."""
+"""Runs the streams of a batch of images and hands every method its results.
+
+The outer loop goes over *items* - images, or noisy copies of them - and every stream of a noise
+group sees the same items. Each item leaves one map per method, which is summed up over the
+copies: nothing of the size of samples times volume is ever held.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,82 +17,25 @@ from torch import Tensor
 
 from voxplain.attribution.binding import Bound
 from voxplain.attribution.budget import Budget
+from voxplain.attribution.gate import gated
 from voxplain.attribution.identity import identity
 from voxplain.attribution.method import Method, Results
+from voxplain.attribution.outcome import Batch, Outcome, StreamRecord
 from voxplain.attribution.passes import INPUT, Passes, WholePasses
 from voxplain.attribution.reducers import OverDraws
 from voxplain.attribution.rules import Plain, guard
+from voxplain.attribution.runner import Reduced, Runner
 from voxplain.attribution.samplers import Item
 from voxplain.attribution.scene import Scene
-from voxplain.attribution.streams import Reduced, Runner, Stream, declared
+from voxplain.attribution.streams import Stream, declared
 from voxplain.attribution.windowed import WindowedPasses
-from voxplain.errors import ModelError
-from voxplain.model import Model
-from voxplain.precision import GATE, Precision, agreement, is_half, resolve_precision
+from voxplain.precision import Precision
 from voxplain.targets import Target
 
 Progress = Callable[[int, int], None]
 """Called with passes done and passes planned."""
 
 _ITEM_BYTES = 64 * 2**20
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """The images of one call.
-
-    Attributes:
-        images: ``(B, C, *spatial)`` in model space.
-        keys: What the random draws of each image depend on.
-        references: Per image the others it may be compared with, or None.
-    """
-
-    images: Tensor
-    keys: tuple[str, ...]
-    references: tuple[Tensor | None, ...]
-
-
-@dataclass(eq=False)
-class Outcome:
-    """What the streams brought for one method.
-
-    Attributes:
-        maps: By layer path, ``(B, ...)``; None is the key of a map on the image grid.
-        differences: S(x) - S(b) per image, where a stream has both.
-        start_scores: S(b) per image.
-        streams: The streams it read.
-        sums: Per image the sum of the map before post-steps, for completeness.
-    """
-
-    maps: dict[str | None, Tensor] = field(default_factory=dict)
-    differences: list[float] | None = None
-    start_scores: list[float] | None = None
-    streams: list[StreamRecord] = field(default_factory=list)
-
-
-@dataclass(eq=False)
-class StreamRecord:
-    """What is known of a stream after it ran."""
-
-    stream: Stream
-    seconds: float = 0.0
-    passes: int = 0
-    treated: dict[str, int] = field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
-    precision: Precision = "float32"
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """For the sidecar."""
-        request, noise = self.stream.request, self.stream.noise
-        return {
-            "sampler": repr(request.sampler),
-            "noise": repr(noise.sampler) if noise else None,
-            "rule": repr(request.rule),
-            "target": str(self.stream.target),
-            "treated": dict(self.treated),
-            "precision": self.precision,
-        }
 
 
 class Session:
@@ -127,8 +74,7 @@ class Session:
 
     def run(self) -> dict[str, Outcome]:
         """All maps, by the key of the method."""
-        _check_differentiable(self.scene.model)
-        precision = self._gated()
+        precision = gated(self.scene, next(iter(self.bounds.values())), self.batch.images)
         outcomes = {method.key: Outcome() for method in self.methods}
         for group in self._noise_groups():
             self._run_group(group, precision, outcomes)
@@ -281,25 +227,6 @@ class Session:
         if self._progress is not None:
             self._progress(self._done, self.planned)
 
-    def _gated(self) -> Precision:
-        """Half precision only where its gradient of the first image agrees with float32."""
-        model = self.scene.model
-        precision = resolve_precision(model.precision, model.device)
-        if precision == "float64" or not is_half(precision):
-            return precision
-        asked = next(iter(self.bounds.values()))
-        maps = [self._first_gradient(asked, kind) for kind in ("float32", precision)]
-        if agreement(maps[1], maps[0]) >= GATE:
-            return precision
-        return "float32"
-
-    def _first_gradient(self, bound: Bound, precision: Precision) -> Tensor:
-        model: Model = self.scene.model.in_precision(precision)
-        kind = WholePasses if self.scene.layout is None else WindowedPasses
-        with model.at_rest():
-            passes = kind(model, Plain(), bound.field, (INPUT,))
-            return passes.run(self.batch.images[:1], [0]).gradients[INPUT]
-
 
 class _PerImage:
     """The maps of one method: one per image, summed up over noisy copies."""
@@ -332,11 +259,3 @@ def _cast(item: Item, dtype: torch.dtype) -> Item:
         return item
     references = item.references.to(dtype) if item.references is not None else None
     return Item(item.image.to(dtype), item.row, item.key, references)
-
-
-def _check_differentiable(model: Model) -> None:
-    if not model.differentiable:
-        raise ModelError(
-            f"{model.name} is a forward-only black box (ONNX or TorchScript): gradient methods "
-            "need the network as a PyTorch module"
-        )

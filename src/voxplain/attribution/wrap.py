@@ -10,8 +10,9 @@ from torch import Tensor
 from voxplain.attribution.baselines import baseline_image
 from voxplain.attribution.binding import Bound
 from voxplain.attribution.method import Method
+from voxplain.attribution.outcome import Outcome
 from voxplain.attribution.result import Attribution, Stats
-from voxplain.attribution.run import Outcome, Session
+from voxplain.attribution.run import Session
 from voxplain.attribution.scene import Assembly, Scene
 from voxplain.image import Grid, Image
 from voxplain.io.sidecar import LayerFacts, TargetFacts
