@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from pydantic import AfterValidator, SkipValidation
 from scipy import ndimage
 from torch import Tensor
 
-from voxplain.errors import ConfigError
+from voxplain.errors import ConfigError, nearest
 
 Named = Literal["zero", "minimum", "maximum", "mean", "blur"]
 
 
 def _checked(value: Any) -> Any:
-    if isinstance(value, (bool, bytes)):
+    if isinstance(value, str) and value not in get_args(Named):
+        raise ValueError(f"unknown baseline {value!r}; {nearest(value, get_args(Named))}")
+    if isinstance(value, (list, tuple)) and all(_is_number(level) for level in value):
+        return tuple(float(level) for level in value)
+    if not (isinstance(value, (str, Tensor)) or _is_number(value)):
         raise ValueError("a baseline is a name, a number, one number per channel, or a tensor")
     return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 Baseline = Annotated[

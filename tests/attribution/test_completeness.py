@@ -1,0 +1,266 @@
+"""Axioms: what must add up, adds up; what has a closed form, has it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from networks import Linear, assert_close, classifier, images, segmenter, untouched
+from voxplain.attribution import Attribution, explain
+from voxplain.model import Model
+
+EXACT = 1e-8
+every_task = pytest.mark.parametrize(
+    ("task", "rank"), [(task, rank) for task in ("classifier", "segmenter") for rank in (2, 3)]
+)
+TARGETS: dict[str, list[Any]] = {
+    "classifier": [
+        {"kind": "class_score", "label": 1},
+        {"kind": "class_score", "label": 2, "link": "log_odds"},
+        {
+            "kind": "contrast",
+            "a": {"kind": "class_score", "label": 0},
+            "b": {"kind": "class_score", "label": 1, "link": "probability"},
+        },
+    ],
+    "segmenter": [
+        {"kind": "pixelwise", "label": 1},
+        {"kind": "pixelwise", "label": 2, "link": "probability"},
+        {"kind": "volume", "label": 0},
+    ],
+}
+
+
+def network(task: str, rank: int, act: type[nn.Module]) -> nn.Sequential:
+    build = {"classifier": classifier, "segmenter": segmenter}[task]
+    return build(rank, 2, act=act).double()
+
+
+def scores(model: nn.Module, target: Any, batch: Tensor, seen: Tensor) -> Tensor:
+    """S of a batch, with the field fixed on other images."""
+    from voxplain.targets import parse_target
+
+    with torch.no_grad():
+        return parse_target(target).bind(model(seen)).score(model(batch))
+
+
+@every_task
+@pytest.mark.parametrize("act", [nn.Softplus, nn.Tanh, nn.GELU])
+def test_integrated_gradients_are_complete(task: str, rank: int, act: type[nn.Module]) -> None:
+    """On smooth networks 64 Gauss nodes integrate to rounding."""
+    model, shown = network(task, rank, act), images(rank, 2, 2).double()
+    baseline = images(rank, 2, 3)[2].double() * 0.3
+    methods = [
+        {"name": "integrated_gradients", "steps": 64, "baseline": baseline},
+        {"name": "layer_conductance", "layers": "conv1", "steps": 64, "baseline": baseline},
+    ]
+    for target in TARGETS[task]:
+        found = explain(model, shown, methods, target)["integrated_gradients"]
+        changes = scores(model, target, shown, shown) - scores(
+            model, target, baseline.expand_as(shown), shown
+        )
+        sums = found.map.flatten(1).sum(1)
+        torch.testing.assert_close(sums, changes, rtol=EXACT, atol=EXACT)
+        assert max(found.stats.completeness or [1.0]) < EXACT
+
+
+@every_task
+@pytest.mark.parametrize("act", [nn.ReLU, nn.Softplus])
+def test_deep_lift_is_complete(task: str, rank: int, act: type[nn.Module]) -> None:
+    model, shown = network(task, rank, act), images(rank, 2, 2).double()
+    references = images(rank, 2, 5)[2:].double()
+    methods = [
+        {"name": "deep_lift", "baseline": references[0]},
+        {"name": "layer_deep_lift", "layers": ["conv1", "act2"], "baseline": references[0]},
+        "deep_lift_shap",
+        {"name": "layer_deep_lift_shap", "layers": ["conv1", "act2"]},
+    ]
+    for target in TARGETS[task]:
+        found = explain(model, shown, methods, target, references=references)
+        at_image = scores(model, target, shown, shown)
+        one = at_image - scores(model, target, references[:1].expand_as(shown), shown)
+        several = torch.stack(
+            [
+                at_image - scores(model, target, other.expand_as(shown), shown)
+                for other in references
+            ]
+        ).mean(0)
+        for key, attribution in found.items():
+            sums = attribution.map.flatten(1).sum(1)
+            expected = several if "shap" in key else one
+            torch.testing.assert_close(sums, expected, rtol=EXACT, atol=EXACT)
+            assert max(attribution.stats.completeness or [1.0]) < EXACT
+
+
+@every_task
+def test_conductance_is_complete_at_every_layer(task: str, rank: int) -> None:
+    """A layer that everything flows through carries all of S(x) - S(b)."""
+    model, shown = network(task, rank, nn.Softplus), images(rank, 2, 2).double()
+    layers = ["conv1", "act1", "conv2", "act2"]
+    method = {"name": "layer_conductance", "layers": layers, "steps": 400, "quadrature": "midpoint"}
+    target = TARGETS[task][0]
+    found = explain(model, shown, method, target)
+    changes = scores(model, target, shown, shown) - scores(
+        model, target, torch.zeros_like(shown), shown
+    )
+    for layer in layers:
+        sums = found[f"layer_conductance@{layer}"].map.flatten(1).sum(1)
+        torch.testing.assert_close(sums, changes, rtol=1e-4, atol=1e-6)
+    coarse = explain(model, shown, {**method, "steps": 32, "quadrature": "gauss_legendre"}, target)
+    assert all(max(found.stats.completeness or [1.0]) < 0.01 for found in coarse.values())
+
+
+def test_conductance_of_the_input_of_the_first_layer_is_integrated_gradients() -> None:
+    """There the value is linear along the path, and the reducer is the quadrature itself."""
+    model, shown = classifier(2, 2).double(), images(2, 2, 2).double()
+    for quadrature in ("gauss_legendre", "left", "right", "midpoint", "trapezoid"):
+        path = {"steps": 9, "quadrature": quadrature, "baseline": "minimum"}
+        methods = [
+            {"name": "layer_conductance", "layers": "conv1", "side": "input", **path},
+            {"name": "integrated_gradients", **path},
+        ]
+        found = explain(model, shown, methods, 1)
+        assert_close(found["layer_conductance"].map, found["integrated_gradients"].map, 1e-12)
+
+
+def test_conductance_of_one_path_in_closed_form() -> None:
+    """S = tanh(2 x): its conductance is S(x) - S(0) at every layer of the chain."""
+    chain = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Tanh()).double()
+    with torch.no_grad():
+        chain[0].weight.fill_(2.0)
+    image = torch.tensor([[0.8]], dtype=torch.float64)
+    expected = torch.tanh(2 * image)
+    for layer in ("0", "1"):
+        method = {"name": "layer_conductance", "layers": layer, "steps": 64}
+        found = explain(chain, image, method, {"kind": "class_score", "label": 1})
+        tolerance = 1e-3 if layer == "0" else 1e-12  # at the end of the chain G is 1
+        torch.testing.assert_close(
+            found["layer_conductance"].map.flatten(), expected.flatten(), rtol=tolerance, atol=0
+        )
+
+
+def test_completeness_measures_the_residual() -> None:
+    """With few nodes on a kinked network the residual is what is missing."""
+    model, shown = classifier(2, 2).double(), images(2, 2, 2).double()
+    found = explain(model, shown, {"name": "integrated_gradients", "steps": 3}, 1)
+    attribution = found["integrated_gradients"]
+    target = {"kind": "class_score", "label": 1}
+    at_image = scores(model, target, shown, shown)
+    at_baseline = scores(model, target, torch.zeros_like(shown), shown)
+    missing = attribution.map.flatten(1).sum(1) - (at_image - at_baseline)
+    expected = missing.abs() / (at_image - at_baseline).abs()
+    assert attribution.stats.completeness == pytest.approx(expected.tolist(), rel=1e-6)
+    assert attribution.stats.scores == pytest.approx(at_image.tolist())
+    assert attribution.stats.baseline_scores == pytest.approx(at_baseline.tolist())
+
+
+def test_black_and_white_completeness_is_about_the_mean_of_both() -> None:
+    model, shown = classifier(2, 2, act=nn.Tanh).double(), images(2, 2, 2).double()
+    method = {"name": "integrated_gradients_black_white", "steps": 64}
+    found = explain(model, shown, method, 1)["integrated_gradients_black_white"]
+    assert max(found.stats.completeness or [1.0]) < EXACT
+
+
+SHAPE = (2, 3, 4)
+LOGIT = {"kind": "class_score", "label": 1}
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (2, 2, 3, 4)])
+class TestLinear:
+    """On S = <w, x> + 1 every map has a closed form."""
+
+    def both(self, shape: tuple[int, ...], method: Any, **more: Any) -> tuple[Attribution, Linear]:
+        model = Linear(shape).double()
+        self.shown = torch.randn(3, *shape, dtype=torch.float64)
+        self.references = torch.randn(4, *shape, dtype=torch.float64)
+        with untouched(model):
+            found = explain(model, self.shown, method, LOGIT, references=self.references, **more)
+        ((_, attribution),) = found.items()
+        return attribution, model
+
+    def test_gradients_are_the_weights(self, shape: tuple[int, ...]) -> None:
+        for name in ("saliency", "guided_backprop", "deconvolution"):
+            found, model = self.both(shape, name)
+            assert_close(found.map, model.weight.expand(3, *shape), 1e-14, name)
+
+    @pytest.mark.parametrize("baseline", ["zero", "minimum", "maximum", "mean", 0.5, (0.5, -1.0)])
+    def test_path_and_deep_lift(self, shape: tuple[int, ...], baseline: Any) -> None:
+        methods = ["integrated_gradients", "deep_lift"]
+        for name in methods:
+            found, model = self.both(shape, {"name": name, "baseline": baseline})
+            flat = self.shown.flatten(2)
+            level = {
+                "zero": torch.zeros(3, 2).double(),
+                "minimum": flat.amin(2),
+                "maximum": flat.amax(2),
+                "mean": flat.mean(2),
+            }
+            fixed = torch.tensor(baseline if not isinstance(baseline, str) else 0).double()
+            levels = level.get(baseline, fixed.expand(3, 2)) if isinstance(baseline, str) else fixed
+            levels = levels.expand(3, 2).view(3, 2, *(1,) * (len(shape) - 1))
+            assert_close(found.map, (self.shown - levels) * model.weight, 1e-12, name)
+
+    def test_expected_gradients_are_the_mean_over_the_drawn_references(
+        self, shape: tuple[int, ...]
+    ) -> None:
+        """(x - mean r) w, with the references in the proportions in which they were drawn."""
+        found, model = self.both(shape, {"name": "expected_gradients", "samples": 400})
+        differences = (self.shown[:, None] - self.references) * model.weight
+        expected = differences.mean(1)
+        error = differences.std(1) / 400**0.5
+        assert ((found.map - expected).abs() < 4.5 * error).all()
+        assert not torch.allclose(found.map, expected, rtol=1e-6)  # drawn, not enumerated
+
+    def test_deep_lift_shap_is_the_exact_mean(self, shape: tuple[int, ...]) -> None:
+        found, model = self.both(shape, "deep_lift_shap")
+        expected = (self.shown - self.references.mean(0)) * model.weight
+        assert_close(found.map, expected, 1e-12)
+
+    def test_smoothgrad_of_a_linear_map_has_no_variance(self, shape: tuple[int, ...]) -> None:
+        found, model = self.both(shape, {"name": "smoothgrad", "of": "saliency", "samples": 4})
+        assert_close(found.map, model.weight.expand(3, *shape), 1e-14)
+        found, _ = self.both(shape, {"name": "vargrad", "of": "saliency", "samples": 4})
+        assert found.map.abs().max() < 1e-20
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 16), (2, 4, 8, 8)])
+def test_gradient_shap_has_its_noise_in_the_difference(shape: tuple[int, ...]) -> None:
+    """E[(x' - r) w] = (x - r) w, with the standard error of the mean of the noise."""
+    model, shown = Linear(shape).double(), torch.randn(1, *shape, dtype=torch.float64)
+    shown[:, 1] *= 10
+    references = torch.zeros(2, *shape, dtype=torch.float64)
+    method = {"name": "gradient_shap", "samples": 64, "sigma": 0.2}
+    found = explain(model, shown, method, LOGIT, references=references)["gradient_shap"].map
+    noise = (found / model.weight - shown)[0].flatten(1)
+    spread = shown[0].flatten(1)
+    ranges = torch.quantile(spread, 0.995, dim=1) - torch.quantile(spread, 0.005, dim=1)
+    torch.testing.assert_close(noise.std(1), 0.2 * ranges / 8, rtol=0.2, atol=0)
+    assert (noise.mean(1).abs() < 4 * noise.std(1) / noise.shape[1] ** 0.5).all()
+
+
+def test_references_never_include_the_image() -> None:
+    """Half the samples would be null otherwise."""
+    model = Linear((1, 2, 2)).double()
+    shown = torch.randn(2, 1, 2, 2, dtype=torch.float64)
+    others = torch.randn(2, 1, 2, 2, dtype=torch.float64)
+    method = {"name": "deep_lift_shap"}
+    given = torch.cat([others, shown])
+    found = explain(model, shown, method, LOGIT, references=given)["deep_lift_shap"].map
+    for row, map in enumerate(found):
+        rest = torch.cat([others, shown[1 - row : 2 - row]])
+        assert_close(map, (shown[row] - rest.mean(0)) * model.weight, 1e-12)
+
+
+def test_precision_of_sums_does_not_depend_on_the_network() -> None:
+    """Scores of a million voxels are summed in double precision."""
+    model = nn.Sequential(nn.Conv2d(1, 1, 1))
+    with torch.no_grad():
+        model[0].weight.fill_(1.0)
+        model[0].bias.fill_(0.0)
+    image = torch.full((1, 1, 1000, 1000), 0.1)
+    found = explain(Model(model), image, "saliency", {"kind": "class_score", "label": 1})
+    exact = 1e6 * float(torch.tensor(0.1, dtype=torch.float32))
+    assert found["saliency"].stats.scores[0] == pytest.approx(exact, rel=1e-9)

@@ -1,0 +1,424 @@
+"""The parts that methods are made of: quadrature, samplers, reducers, baselines, ranges, draws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from voxplain.attribution.baselines import BLUR, baseline_image
+from voxplain.attribution.budget import Budget, ran_out_of_memory
+from voxplain.attribution.identity import identity
+from voxplain.attribution.method import parse_method
+from voxplain.attribution.quadrature import Quadrature, nodes_and_weights
+from voxplain.attribution.randomness import generator, image_key, standard_normal
+from voxplain.attribution.reducers import (
+    AlongPath,
+    MeanGradient,
+    MeanValue,
+    OverDraws,
+    Points,
+    TimesDifference,
+    TimesValue,
+)
+from voxplain.attribution.samplers import (
+    GaussianNoise,
+    Item,
+    Original,
+    PairedReference,
+    RandomPathPoint,
+    StraightPath,
+)
+from voxplain.attribution.spread import intensity_range
+from voxplain.errors import ConfigError
+
+QUADRATURES: tuple[Quadrature, ...] = (
+    "gauss_legendre",
+    "left",
+    "right",
+    "midpoint",
+    "trapezoid",
+    "pair",
+)
+
+
+class TestQuadrature:
+    @pytest.mark.parametrize("rule", QUADRATURES)
+    @pytest.mark.parametrize("count", [2, 3, 32, 50])
+    def test_weights_sum_to_one_and_nodes_ascend(self, rule: Quadrature, count: int) -> None:
+        nodes, weights = nodes_and_weights(rule, count)
+        assert nodes.dtype == weights.dtype == np.float64
+        assert math.fsum(weights) == pytest.approx(1.0, abs=1e-15)
+        assert (np.diff(nodes) > 0).all()
+        assert nodes[0] >= 0
+        assert nodes[-1] <= 1
+
+    def test_gauss_integrates_polynomials_of_degree_2n_minus_1(self) -> None:
+        nodes, weights = nodes_and_weights("gauss_legendre", 4)
+        for degree in range(8):
+            assert weights @ nodes**degree == pytest.approx(1 / (degree + 1), rel=1e-14)
+        assert abs(weights @ nodes**8 - 1 / 9) > 1e-6
+
+    def test_the_others_as_they_are_defined(self) -> None:
+        expected = {
+            "left": ([0, 0.25, 0.5, 0.75], [0.25] * 4),
+            "right": ([0.25, 0.5, 0.75, 1], [0.25] * 4),
+            "midpoint": ([0.125, 0.375, 0.625, 0.875], [0.25] * 4),
+            "trapezoid": ([0, 1 / 3, 2 / 3, 1], [1 / 6, 1 / 3, 1 / 3, 1 / 6]),
+            "pair": ([0, 1 / 3, 2 / 3, 1], [0.25] * 4),
+        }
+        for rule, (nodes, weights) in expected.items():
+            found = nodes_and_weights(rule, 4)  # type: ignore[arg-type]
+            np.testing.assert_allclose(found[0], nodes, atol=1e-15)
+            np.testing.assert_allclose(found[1], weights, atol=1e-15)
+
+    @pytest.mark.parametrize("rule", ["trapezoid", "pair"])
+    def test_both_ends_need_two_steps(self, rule: Quadrature) -> None:
+        with pytest.raises(ConfigError, match=f"the {rule} rule needs at least 2 steps"):
+            nodes_and_weights(rule, 1)
+
+
+IMAGE = torch.arange(24.0).view(2, 3, 4)
+
+
+def item(image: Tensor = IMAGE, references: Tensor | None = None, key: str = "k") -> Item:
+    return Item(image, 0, key, references)
+
+
+class TestSamplers:
+    def test_original(self) -> None:
+        route = Original().route(item())
+        draw = route.draw(range(1))
+        assert (route.count, draw.weights.tolist()) == (1, [1.0])
+        assert torch.equal(draw.inputs[0], IMAGE)
+
+    def test_straight_path(self) -> None:
+        sampler = StraightPath(5, "right", 2.0)
+        draw = sampler.route(item()).draw(range(5))
+        for step, point in enumerate(draw.inputs, 1):
+            torch.testing.assert_close(point, 2 + step / 5 * (IMAGE - 2))
+        assert draw.start is not None
+        assert draw.end is not None
+        assert torch.equal(draw.start[0], torch.full_like(IMAGE, 2))
+        assert torch.equal(draw.end[0], IMAGE)
+
+    @pytest.mark.parametrize(
+        "sampler",
+        [
+            StraightPath(7),
+            RandomPathPoint(7, 0.1),
+            PairedReference(None, 3),
+        ],
+    )
+    def test_points_do_not_depend_on_how_they_are_cut(self, sampler: StraightPath) -> None:
+        references = torch.randn(3, *IMAGE.shape)
+        route = sampler.route(item(references=references))
+        whole = route.draw(range(route.count))
+        parts = [route.draw(range(at, at + 1)) for at in range(route.count)]
+        assert torch.equal(torch.cat([part.inputs for part in parts]), whole.inputs)
+        assert torch.equal(torch.cat([part.weights for part in parts]), whole.weights)
+        assert float(whole.weights.sum()) == pytest.approx(1, abs=1e-15)
+
+    def test_random_path_points_lie_between_reference_and_image(self) -> None:
+        references = torch.randn(4, *IMAGE.shape)
+        draw = RandomPathPoint(200).route(item(references=references)).draw(range(200))
+        assert draw.start is not None
+        assert draw.end is not None
+        assert torch.equal(draw.end, IMAGE.expand_as(draw.end))
+        along = ((draw.inputs - draw.start) / (draw.end - draw.start)).flatten(1)
+        assert (along.std(1) < 1e-3).all()
+        position = along.mean(1)
+        assert 0 < position.min() < 0.05
+        assert 0.95 < position.max() < 1
+        assert float(position.mean()) == pytest.approx(0.5, abs=0.09)
+        picks = [int((references == start).flatten(1).all(1).nonzero()) for start in draw.start]
+        assert min(np.bincount(picks, minlength=4)) > 30
+
+    @pytest.mark.parametrize("references", [None, torch.zeros(1, 2, 3, 4)])
+    def test_references_are_asked_for_in_words(self, references: Tensor | None) -> None:
+        count = 0 if references is None else 1
+        with pytest.raises(ConfigError, match=f"with other images and {count} are given; pass at"):
+            RandomPathPoint(3).route(item(references=references)).draw(range(1))
+
+    def test_noise_has_its_deviation_and_its_own_generator(self) -> None:
+        image = torch.randn(2, 64, 64)
+        image[1] *= 5
+        source = GaussianNoise(3, 0.3, "minmax")
+        copies = source.noisy(image, "key", range(3))
+        noise = (copies - image).flatten(2)
+        span = image.flatten(1).amax(1) - image.flatten(1).amin(1)
+        torch.testing.assert_close(noise.std(2), (0.3 * span).expand(3, 2), rtol=0.05, atol=0)
+        assert abs(np.corrcoef(noise.reshape(6, -1))[~np.eye(6, dtype=bool)]).max() < 0.06
+        again = source.noisy(image, "key", [2])
+        assert torch.equal(again[0], copies[2])
+        assert not torch.equal(source.noisy(image, "other", [2])[0], copies[2])
+
+
+class TestBaselines:
+    @pytest.mark.parametrize(
+        ("baseline", "levels"),
+        [
+            ("zero", [0, 0]),
+            ("minimum", [0, 12]),
+            ("maximum", [11, 23]),
+            ("mean", [5.5, 17.5]),
+            (3, [3, 3]),
+            (0.5, [0.5, 0.5]),
+            ((1.0, 2.0), [1, 2]),
+        ],
+    )
+    def test_levels(self, baseline: object, levels: list[float]) -> None:
+        found = baseline_image(baseline, IMAGE)
+        assert torch.equal(found, torch.tensor(levels).float().view(2, 1, 1).expand_as(IMAGE))
+
+    def test_blur_is_a_gaussian_of_a_tenth_of_each_axis_and_no_channel(self) -> None:
+        image = torch.randn(2, 20, 30, 10)
+        found = baseline_image("blur", image)
+        for channel in range(2):
+            sigma = [BLUR * size for size in image.shape[1:]]
+            expected = ndimage.gaussian_filter(
+                image[channel].double().numpy(), sigma, mode="nearest"
+            )
+            np.testing.assert_allclose(found[channel], expected, rtol=1e-5, atol=1e-6)
+
+    def test_a_tensor_of_its_own(self) -> None:
+        other = torch.randn(2, 3, 4, dtype=torch.float64)
+        assert torch.equal(baseline_image(other, IMAGE), other.float())
+        with pytest.raises(
+            ConfigError, match=r"baseline of shape \(1, 3, 4\) for an image of shape"
+        ):
+            baseline_image(other[:1], IMAGE)
+
+    def test_channels_are_counted(self) -> None:
+        with pytest.raises(ConfigError, match="3 baseline values for an image with 2 channels"):
+            baseline_image((1.0, 2.0, 3.0), IMAGE)
+
+    @pytest.mark.parametrize(
+        ("wrong", "words"),
+        [
+            ("zeros", "unknown baseline 'zeros'; did you mean zero"),
+            (True, "a baseline is a name, a number, one number per channel, or a tensor"),
+            ({"kind": "zero"}, "a baseline is a name"),
+            (["a"], "a baseline is a name"),
+        ],
+    )
+    def test_what_is_no_baseline(self, wrong: object, words: str) -> None:
+        with pytest.raises(ConfigError, match=rf"integrated_gradients\.baseline: {words}"):
+            parse_method({"name": "integrated_gradients", "baseline": wrong})
+
+    def test_a_list_from_a_study_is_one_level_per_channel(self) -> None:
+        method = parse_method({"name": "integrated_gradients", "baseline": [1, 2.5]})
+        assert method.baseline_of == (1, 2.5)
+
+
+class TestRange:
+    def test_robust_leaves_out_background_and_outliers(self) -> None:
+        image = torch.zeros(1, 100, 100)
+        image[0, 30:70, 30:70] = torch.linspace(10, 20, 1600).view(40, 40)
+        image[0, 50, 50] = 1e6
+        assert float(intensity_range(image)) == pytest.approx(10, rel=0.02)
+        assert float(intensity_range(image, "minmax")) == 1e6
+
+    def test_per_channel(self) -> None:
+        found = intensity_range(torch.stack([IMAGE[0], 10 * IMAGE[0]]), "minmax")
+        assert found.shape == (2, 1, 1)
+        assert found.flatten().tolist() == [11, 110]
+
+    def test_without_background(self) -> None:
+        values = torch.randn(1, 10_000)
+        expected = float(torch.quantile(values, 0.995) - torch.quantile(values, 0.005))
+        assert float(intensity_range(values)) == pytest.approx(expected, rel=1e-3)
+
+    def test_constant_images_have_none(self) -> None:
+        assert float(intensity_range(torch.ones(1, 4, 4))) == 0
+
+
+def points(count: int, seed: int = 0) -> Points:
+    source = torch.Generator().manual_seed(seed)
+    draw = lambda *shape: torch.randn(*shape, generator=source, dtype=torch.float64)  # noqa: E731
+    weights = torch.rand(count, generator=source, dtype=torch.float64)
+    return Points(
+        value=draw(count, 2, 3),
+        gradient=draw(count, 2, 3),
+        weights=weights / weights.sum(),
+        start=draw(1, 2, 3),
+        end=draw(1, 2, 3),
+        along=torch.linspace(0.1, 0.9, count),
+    )
+
+
+def cut(all_points: Points, size: int) -> list[Points]:
+    count = len(all_points.value)
+    return [
+        Points(
+            all_points.value[at : at + size],
+            all_points.gradient[at : at + size],
+            all_points.weights[at : at + size],
+            all_points.start,
+            all_points.end,
+            all_points.along[at : at + size] if all_points.along is not None else None,
+        )
+        for at in range(0, count, size)
+    ]
+
+
+class TestReducers:
+    SUMS: dict[type, Callable[[Points], Tensor]] = {  # noqa: RUF012
+        MeanGradient: lambda p: _weighted(p, p.gradient),
+        TimesValue: lambda p: _weighted(p, p.gradient * p.value),
+        MeanValue: lambda p: _weighted(p, p.value),
+        TimesDifference: lambda p: _weighted(p, p.gradient) * (p.end - p.start)[0],  # type: ignore[operator]
+    }
+
+    @pytest.mark.parametrize("kind", SUMS)
+    @pytest.mark.parametrize("size", [1, 2, 7])
+    def test_sums(self, kind: type, size: int) -> None:
+        given = points(7)
+        reducer = kind()
+        for part in cut(given, size):
+            reducer.update(part)
+        torch.testing.assert_close(reducer.result(), self.SUMS[kind](given), rtol=1e-12, atol=1e-14)
+
+    def test_differences_of_each_point(self) -> None:
+        given = points(5)
+        ends = torch.randn(2, 5, 2, 3, dtype=torch.float64)
+        reducer = TimesDifference()
+        reducer.update(Points(given.value, given.gradient, given.weights, ends[0], ends[1]))
+        expected = _weighted(given, given.gradient * (ends[1] - ends[0]))
+        torch.testing.assert_close(reducer.result(), expected)
+
+    @pytest.mark.parametrize("rule", QUADRATURES)
+    @pytest.mark.parametrize("size", [1, 3, 8])
+    def test_changes_along_a_path_add_up(self, rule: Quadrature, size: int) -> None:
+        """With gradient 1 everywhere the pieces of conductance telescope to end - start."""
+        nodes, weights = (torch.from_numpy(part) for part in nodes_and_weights(rule, 8))
+        curve = lambda a: torch.stack([a**2, torch.sin(3 * a)], -1)  # noqa: E731
+        given = Points(
+            curve(nodes),
+            torch.ones(8, 2, dtype=torch.float64),
+            weights,
+            curve(torch.zeros(1).double()),
+            curve(torch.ones(1).double()),
+            nodes,
+        )
+        reducer = AlongPath()
+        for part in cut(given, size):
+            reducer.update(part)
+        expected = torch.tensor([1.0, math.sin(3)], dtype=torch.float64)
+        torch.testing.assert_close(reducer.result(), expected, rtol=1e-12, atol=0)
+
+    def test_conductance_converges_to_the_integral_of_gradient_times_change(self) -> None:
+        """G = a^3, A = a^2: the integral of a^3 dA = 2 a^4 da is 2/5."""
+        errors = []
+        for count in (10, 20, 40):
+            nodes, weights = (torch.from_numpy(p) for p in nodes_and_weights("midpoint", count))
+            column = nodes[:, None]
+            zero, one = torch.zeros(1, 1).double(), torch.ones(1, 1).double()
+            reducer = AlongPath()
+            reducer.update(Points(column**2, column**3, weights, zero, one, nodes))
+            errors.append(abs(float(reducer.result()) - 0.4))
+        assert errors[2] < 1e-3
+        assert errors[0] / errors[1] == pytest.approx(4, rel=0.3)  # second order
+
+    @pytest.mark.parametrize("kind", ["mean", "mean_square", "variance"])
+    def test_statistics_over_draws_are_stable(self, kind: str) -> None:
+        draws = torch.randn(50, 3, 4) + 1e4  # a variance of 1 on top of a mean of 10^4
+        summed = OverDraws(kind)  # type: ignore[arg-type]
+        for draw in draws:
+            summed.update(draw)
+        exact = draws.double()
+        expected = {
+            "mean": exact.mean(0),
+            "mean_square": exact.square().mean(0),
+            "variance": exact.var(0, correction=0),
+        }[kind]
+        tolerance = 1e-3 if kind == "variance" else 1e-6
+        torch.testing.assert_close(summed.result().double(), expected, rtol=tolerance, atol=0)
+
+    @pytest.mark.parametrize(
+        "made", [MeanGradient, AlongPath, lambda: OverDraws("mean")], ids=["sum", "path", "draws"]
+    )
+    def test_nothing_seen_is_an_error(self, made: Callable[[], MeanGradient]) -> None:
+        with pytest.raises(ValueError, match="was seen"):
+            made().result()
+
+
+def _weighted(given: Points, values: Tensor) -> Tensor:
+    return (given.weights.view(-1, 1, 1) * values).sum(0)
+
+
+class TestDraws:
+    def test_keys_follow_content_not_type_or_layout(self) -> None:
+        image = torch.randn(2, 4, 5)
+        assert image_key(image) == image_key(image.double()) == image_key(image.clone())
+        strided = torch.stack([image, image], -1)[..., 0]
+        assert image_key(strided) == image_key(image)
+        assert image_key(image) != image_key(image.view(2, 5, 4))
+        assert image_key(image) != image_key(image + 1e-3)
+
+    def test_generators_differ_by_every_part(self) -> None:
+        draws = {
+            parts: torch.rand(1, generator=generator(*parts)).item()
+            for parts in [("a", 1), ("a", 2), ("b", 1), ("a", "1", 1), ("a1",), ("1", "a")]
+        }
+        assert len(set(draws.values())) == len(draws)
+
+    def test_normal_is_the_same_in_every_type(self) -> None:
+        single = standard_normal(torch.zeros(5), generator("x"))
+        double = standard_normal(torch.zeros(5, dtype=torch.float64), generator("x"))
+        assert torch.equal(single.double(), double)
+
+
+class TestBudget:
+    def test_measures_once_and_fills_the_limit(self) -> None:
+        budget = Budget(torch.device("cpu"), limit=10_000)
+        assert budget.size == 1
+        leaf = torch.ones(1, 100, requires_grad=True)
+        with budget.measured(1):
+            leaf.exp().sum()  # saves its result: 400 bytes
+        assert budget.bytes_per_point == 400
+        assert budget.size == 25
+        with budget.measured(1):
+            leaf.repeat(10, 1).exp()
+        assert budget.size == 25
+
+    def test_halves_down_to_one(self) -> None:
+        budget = Budget(torch.device("cpu"), limit=1)
+        budget.size = 5
+        sizes = []
+        while budget.halve():
+            sizes.append(budget.size)
+        assert sizes == [2, 1]
+
+    @pytest.mark.parametrize(
+        ("error", "is_memory"),
+        [
+            (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+            (RuntimeError("[enforce fail at alloc_cpu.cpp:121] can't allocate memory"), True),
+            (RuntimeError("DefaultCPUAllocator: not enough memory: you tried"), True),
+            (RuntimeError("size mismatch, m1: [1 x 2]"), False),
+        ],
+    )
+    def test_what_counts_as_out_of_memory(self, error: RuntimeError, is_memory: bool) -> None:
+        assert ran_out_of_memory(error) is is_memory
+
+
+def test_identity_is_equality_by_value() -> None:
+    baseline = torch.randn(1, 4)
+    same = [StraightPath(4, "left", baseline), StraightPath(4, "left", baseline.clone())]
+    assert identity(same[0]) == identity(same[1])
+    for other in (
+        StraightPath(5, "left", baseline),
+        StraightPath(4, "right", baseline),
+        StraightPath(4, "left", baseline + 1),
+        StraightPath(4, "left", "zero"),
+        StraightPath(4, "left", baseline.double()),
+    ):
+        assert identity(other) != identity(same[0])
+    assert identity({"a": [1, baseline]}) == identity({"a": [1, baseline.clone()]})
+    assert identity(parse_method("saliency")) != identity(parse_method("vanilla_backprop"))
