@@ -45,6 +45,11 @@ class Unperturbed:
         """Whether the output has spatial axes."""
         return self.output.ndim > 2
 
+    @property
+    def elements(self) -> str:
+        """What positions of the output are called."""
+        return "pixels" if self.output.ndim == 4 else "voxels"
+
     def class_name(self, label: int) -> str:
         """``"class 2"``, or ``"class 2 (white matter)"``."""
         return f"class {label}" + (f" ({self.classes[label]})" if label < len(self.classes) else "")
@@ -117,10 +122,11 @@ class Target(BaseModel, ABC):
 
     @property
     def slug(self) -> str:
-        """A short name for files: the label where that says it all, else kind and parameters."""
-        values = self._stated()
-        text = "-".join([self.kind.replace("_", ""), *(_short(value) for value in values.values())])
-        return re.sub(r"[^A-Za-z0-9]+", "", text.replace("-", "x"))[:60] if values else text
+        """A short name for files: the kind, the label, and what else is stated."""
+        stated = self._stated()
+        parts = [self.kind, _short(stated.pop("label", ""))]
+        parts += [name + _short(value) for name, value in stated.items()]
+        return re.sub(r"[^A-Za-z0-9]+", "", "".join(parts))[:60]
 
     def __str__(self) -> str:
         stated = (f"{name}={_shown(value)}" for name, value in self._stated().items())

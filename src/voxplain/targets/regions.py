@@ -40,7 +40,7 @@ class _Dense(Target):
             offset=(sizes if flipped else torch.zeros_like(sizes)).to(seen.output.dtype),
             in_words=tuple(
                 f"the sum of the {quantity[self.link]} of {seen.class_name(label)} over the "
-                f"{int(size)} voxels {words}"
+                f"{int(size)} {seen.elements} {words}"
                 for size in sizes
             ),
             label=label,
@@ -72,7 +72,7 @@ class Pixelwise(_Dense):
     def why_empty(self, seen: Unperturbed, row: int) -> str:
         """The classes that are predicted instead."""
         present = classes_in(seen.output[row : row + 1], self)
-        listed = ", ".join(f"{label} ({count} voxels)" for label, count in present.items())
+        listed = ", ".join(f"{label} ({count} {seen.elements})" for label, count in present.items())
         return f"class {self.label} is predicted nowhere; predicted are: {listed}"
 
     @property
@@ -190,8 +190,8 @@ class ErrorRegion(_Dense):
 
     def why_empty(self, seen: Unperturbed, row: int) -> str:
         """That there is no such error."""
-        del seen, row
-        return f"class {self.label} has no {self._in_words} voxel to explain"
+        del row
+        return f"class {self.label} has no {self._in_words} {seen.elements[:-1]} to explain"
 
     @property
     def _in_words(self) -> str:

@@ -113,7 +113,7 @@ class Volume(Target):
 def volume_per_voxel(seen: Unperturbed) -> tuple[float, str]:
     """Volume of one output voxel and its unit: mL, cm² in 2-D, or voxels."""
     if seen.voxel_volume is None:
-        return 1.0, "voxels"
+        return 1.0, seen.elements
     coarser = 1.0
     for large, small in zip(seen.input_shape, seen.output.shape[2:], strict=True):
         coarser *= large / small
