@@ -35,7 +35,7 @@ methods:
   - {{name: smoothgrad, of: guided_backprop, samples: 12, power: 2}}
   - deep_lift
   - {{name: grad_cam, layer: dec1}}
-  - {{name: layer_conductance, layers: [enc1, bottleneck], steps: 16}}
+  - {{name: layer_conductance, layers: [enc1, bottleneck], steps: 16, channels: sum}}
 output: run
 """
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
     from voxplain.attribution import Method
+    from voxplain.attribution.audit import Audit
     from voxplain.image import Image
     from voxplain.study.inputs import LoadedModel
 
@@ -178,11 +179,21 @@ def _default(info: FieldInfo) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _show_audit(found: Any, rules: tuple[str, ...]) -> None:
+def _show_audit(found: Audit, rules: tuple[str, ...]) -> None:
     rows = found.table()
     if rows:
         columns = tuple(rows[0])
         out.print(table(columns, [[str(row[column]) for column in columns] for row in rows]))
-    out.print()
+        out.print()
     for rule in rules:
-        fact(rule, "covered" if found.covered(rule) else "NOT covered")
+        reason = found.failures.get(rule, "")
+        verdict = "covered" if found.covered(rule) else f"NOT covered {reason}".strip()
+        fact(rule, verdict, "" if found.covered(rule) else "red")
+        for text in found.remarks.get(rule, ()):
+            fact("", text, "dim")
+    for name, error in found.completeness.items():
+        fact("complete", f"DeepLIFT from a {name} baseline, relative residual {error:.1e}")
+    for text in found.invisible:
+        fact("invisible", text)
+    for text in found.unknown:
+        fact("unknown", text)
