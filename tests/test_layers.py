@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voxplain.errors import ModelError
-from voxplain.layers import find_layer, last_convolution, list_layers
+from voxplain.layers import find_layer, last_feature_layer, list_layers
 from voxplain.loading import ModelSpec, load_network
 
 DATA = Path(__file__).parents[1] / "../shared/data"
@@ -75,7 +75,7 @@ class TestLastConvolution:
     """The last feature map before the head, whatever the family of the network."""
 
     def path(self, network: nn.Module, *shape: int) -> str:
-        return last_convolution(network.eval(), torch.rand(1, *shape))
+        return last_feature_layer(network.eval(), torch.rand(1, *shape))
 
     def test_classifier_after_norm_and_rectifier(self) -> None:
         network = nn.Sequential(
@@ -188,7 +188,7 @@ def test_our_own_unet() -> None:
     network = unet(2, 1, 3, (4, 6, 8))
     layers = {layer.path: layer for layer in list_layers(network, torch.rand(1, 1, 16, 24))}
     assert all(layer.geometry.exact for layer in layers.values())
-    path = last_convolution(network, torch.rand(1, 1, 16, 24))
+    path = last_feature_layer(network, torch.rand(1, 1, 16, 24))
     assert path.startswith("dec1")
     assert layers[path].stride == (1, 1)
 
@@ -203,4 +203,4 @@ def test_real_networks() -> None:
     # Pooling by 2 begins at (2 - 1) / 2; TensorFlow's up-convolution of 3 is cut to size.
     assert layers["pool.2"].start == (3.5,) * 3
     assert layers["pool.2"].stride == (8,) * 3
-    assert last_convolution(network, torch.rand(1, 1, 32, 32, 32)) == "merge.2.1"
+    assert last_feature_layer(network, torch.rand(1, 1, 32, 32, 32)) == "merge.2.1"

@@ -89,7 +89,7 @@ def find_layer(network: nn.Module, path: str) -> nn.Module:
         raise ModelError(f"the network has no layer {path!r}; {nearest(path, known)}") from None
 
 
-def last_convolution(network: nn.Module, example: Tensor) -> str:
+def last_feature_layer(network: nn.Module, example: Tensor) -> str:
     """The default layer of the CAM family: what gives the last feature map before the head.
 
     The last feature map is the last tensor any layer gives that has more than one place in the

@@ -34,7 +34,7 @@ class Cam(Method):
     """A map sum_k omega_kv A_kv of one layer, brought to the image grid.
 
     Attributes:
-        layer: Path of the layer; the last convolution if None.
+        layer: Path of the layer; the last feature layer if None.
         relu: Keep only what speaks for the target.
     """
 
@@ -42,7 +42,7 @@ class Cam(Method):
     units: ClassVar[str] = "weighted activation"
     weights: ClassVar[Any]
 
-    layer: str | None = Field(default=None, description="path; absent: last convolution")
+    layer: str | None = Field(default=None, description="path; absent: the last feature layer")
     side: Literal["output", "input"] = "output"
     relu: bool = True
 
@@ -185,7 +185,7 @@ class GuidedGradCam(Method):
     formula = "guided_backprop * up(ReLU(grad_cam))"
     reference = "Selvaraju et al., 2017"
     name: Literal["guided_grad_cam"] = "guided_grad_cam"
-    layer: str | None = Field(default=None, description="path; absent: last convolution")
+    layer: str | None = Field(default=None, description="path; absent: the last feature layer")
     interpolation: Literal["linear", "nearest"] = "linear"
     functions: Functions = "rectifiers"
 

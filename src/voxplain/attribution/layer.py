@@ -35,7 +35,7 @@ class LayerMethod(Method):
     """A method whose maps live on layers.
 
     Attributes:
-        layers: Paths as in ``get_submodule``; none is the last convolution, ``all`` every leaf.
+        layers: Paths as in ``get_submodule``; none is the last feature layer, ``all`` every leaf.
         side: What enters or what leaves a layer.
         windows: How the windows of a windowed network come together on the image.
     """
@@ -44,7 +44,9 @@ class LayerMethod(Method):
 
     units: ClassVar[str] = "score per unit of activation"
 
-    layers: tuple[str, ...] | str = Field(default=(), description="paths; absent: last convolution")
+    layers: tuple[str, ...] | str = Field(
+        default=(), description="paths; absent: the last feature layer"
+    )
     side: Literal["output", "input"] = "output"
 
     @field_validator("layers")
@@ -210,7 +212,7 @@ class LayerActivationGuidedBackprop(Method):
     reference = "Springenberg et al., 2015"
     units = "activation per unit of intensity"
     name: Literal["layer_activation_guided_backprop"] = "layer_activation_guided_backprop"
-    layer: str | None = Field(default=None, description="path; absent: last convolution")
+    layer: str | None = Field(default=None, description="path; absent: the last feature layer")
     channel: int | Literal["strongest"] = "strongest"
     position: Literal["all", "max"] | tuple[int, ...] = "all"
     functions: Functions = "rectifiers"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from voxplain.attribution.taps import Tap
 from voxplain.errors import ModelError
 from voxplain.geometry import LayerGeometry, layer_geometry, place
-from voxplain.layers import LayerInfo, find_layer, last_convolution, list_layers
+from voxplain.layers import LayerInfo, find_layer, last_feature_layer, list_layers
 from voxplain.model import Model
 from voxplain.windows import Layout
 
@@ -73,9 +73,9 @@ class Scene:
 
     @cached_property
     def default_layer(self) -> str:
-        """The last convolution with spatial axes, where CAMs are taken."""
+        """The layer of the last feature map before the head, where CAMs are taken."""
         with self.model.at_rest():
-            return last_convolution(self.model.network, self.example)
+            return last_feature_layer(self.model.network, self.example)
 
     def geometry(self, tap: Tap) -> LayerGeometry:
         """Where the cells of a layer lie in what the network sees."""
