@@ -156,7 +156,7 @@ def test_everything_works_by_keyboard(head_tab: Tab) -> None:
     for _ in range(10):
         page.keyboard.press("ArrowLeft")
     head_tab.settled()
-    assert head_tab.viewer("v.nv.volumes.at(-1).opacity") == pytest.approx(0.8)
+    assert head_tab.viewer("v.nv.volumes.at(-1).opacity") == pytest.approx(0.7)
     page.get_by_label("Hide below").first.focus()
     page.keyboard.press("End")
     head_tab.settled()
@@ -173,7 +173,7 @@ def test_everything_works_by_keyboard(head_tab: Tab) -> None:
     np.testing.assert_allclose(np.subtract(head_tab.viewer(place), before), [5, 0, 5], atol=0.2)
     page.get_by_role("button", name="Go to the strongest voxel").first.press("Enter")
     page.get_by_role("radio", name="Integrated gradients").first.check()
-    page.get_by_label("Opacity").first.fill("90")
+    page.get_by_label("Opacity").first.fill("80")
     page.get_by_label("Hide below").first.fill("5")
     head_tab.settled()
     quiet(head_tab)

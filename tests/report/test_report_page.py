@@ -78,7 +78,7 @@ def test_the_page_says_what_was_explained_and_how(page: Page) -> None:
     words = " ".join(page.words.split())
     assert "A map shows what the model used, not what is true" in words
     assert "Research use" in words
-    assert "evidence for white matter, wherever the model predicts it" in words
+    assert "Evidence for white matter, wherever the model predicts it" in words
     assert "41,200 score S(x)" in words
     assert "Adds up the gradient on the straight way from a baseline image." in words
     assert "0.12 % of S(x) − S(baseline)" in words

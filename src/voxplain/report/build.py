@@ -35,6 +35,7 @@ from voxplain.report.viewer import Viewer, channels_of
 from voxplain.report.viewer2d import PictureViewer
 from voxplain.report.viewer3d import VolumeViewer
 from voxplain.report.volume import Volume
+from voxplain.report.words import sentence
 from voxplain.study.manifest import CaseRecord, Manifest, MapRecord
 
 Array = NDArray[Any]
@@ -134,7 +135,7 @@ def _scene(record: MapRecord, sidecar: Sidecar, shown: Backdrop, map: Volume) ->
         prediction=None if labels is None else explained_mask(labels, explained),
         reference=None if shown.reference is None else explained_mask(shown.reference, explained),
         title="  ·  ".join(parts),
-        subtitle=sidecar.target.in_words,
+        subtitle=sentence(sidecar.target.in_words),
         units=sidecar.units,
         sign=sidecar.sign,
         windows=shown.windows,

@@ -13,7 +13,7 @@ Sign = Literal["signed", "absolute", "positive"]
 THRESHOLD = 0.05
 """Share of the color limit below which a map is transparent, until the reader moves the slider."""
 
-OPACITY = 0.9
+OPACITY = 0.8
 
 # Lightness, chroma and hue in OKLCH at both ends of each ramp. The two halves of the diverging
 # scale have the same lightness at the same magnitude, and orange against blue stays apart for

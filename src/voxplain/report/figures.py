@@ -31,7 +31,7 @@ _VOID = 0.055
 _DPI = 110
 
 # Inches: the figure's width, its margins, and the room for title, captions and scale.
-_WIDTH, _SIDE, _GAP, _HEAD, _FOOT, _CAPTION = 11.0, 0.25, 0.1, 0.82, 0.86, 0.3
+_WIDTH, _SIDE, _GAP, _HEAD, _FOOT, _CAPTION = 11.0, 0.25, 0.1, 0.86, 0.94, 0.33
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +215,7 @@ def _draw(axes: Axes, scene: Scene, panel: _Panel) -> None:
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_visible(False)
-    axes.set_xlabel(_caption(scene, panel), color=QUIET, fontsize=8.5, labelpad=4)
+    axes.set_xlabel(_caption(scene, panel), color=QUIET, fontsize=10, labelpad=4)
     if panel.kind == ("image" if scene.map.planar else "cut"):
         _outline(axes, scene, panel, (width, height))
     if panel.kind == "cut" and not scene.map.planar:
@@ -318,33 +318,36 @@ def _letters(axes: Axes, plane: Plane) -> None:
 
 def _write(figure: Figure, scene: Scene, tall: float) -> None:
     left = 0.25 / _WIDTH
-    figure.text(left, 1 - 0.3 / tall, scene.title, color=PAPER, fontsize=13, va="center")
-    figure.text(left, 1 - 0.58 / tall, scene.subtitle, color=QUIET, fontsize=9.5, va="center")
+    figure.text(left, 1 - 0.3 / tall, scene.title, color=PAPER, fontsize=14.5, va="center")
+    figure.text(left, 1 - 0.58 / tall, scene.subtitle, color=QUIET, fontsize=11, va="center")
     _bar(figure, scene, tall)
     lines = [*_legend(scene), "Research use. Shows what the model used, not what is true."]
     for row, line in enumerate(lines):
-        y = (0.72 - 0.21 * row) / tall
-        figure.text(left, y, line, color=QUIET, fontsize=8.5, va="center")
+        y = (0.74 - 0.23 * row) / tall
+        figure.text(left, y, line, color=QUIET, fontsize=10, va="center")
 
 
 def _bar(figure: Figure, scene: Scene, tall: float) -> None:
     limit = scene.limit or 1.0
-    axes = figure.add_axes((0.62, 0.44 / tall, 0.355, 0.14 / tall))
+    axes = figure.add_axes((0.64, 0.5 / tall, 0.335, 0.15 / tall))
     strip = colors.blend(np.full((1, 512), 0.1), colors.bar(scene.sign, limit)[None])
     low = -limit if scene.sign == "signed" else 0.0
     axes.imshow(strip, aspect="auto", extent=(low, limit, 0, 1))
-    axes.set_yticks([])
-    axes.set_xticks([low, (low + limit) / 2, limit])
-    ticks = [number(tick) for tick in (low, (low + limit) / 2, limit)]
-    axes.set_xticklabels(ticks, color=PAPER, fontsize=8.5)
-    axes.tick_params(length=0, pad=3)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.set_axis_off()
+    ends = ((0.0, low, "left"), (0.5, (low + limit) / 2, "center"), (1.0, limit, "right"))
+    for x, value, side in ends:
+        _beside(axes, x, -0.55, number(value), side, PAPER)
     words = {"signed": ("evidence against", "evidence for"), "positive": ("", "evidence for")}
     weak, strong = words.get(scene.sign, ("", "influence, either way"))
-    for x, text, side in ((0.0, weak, "left"), (1.0, strong, "right")):
-        axes.text(x, 1.5, text, transform=axes.transAxes, color=PAPER, fontsize=9, ha=side)
-    axes.text(0.5, 1.5, scene.units, transform=axes.transAxes, color=QUIET, fontsize=8, ha="center")
+    _beside(axes, 0.0, 1.75, weak, "left", PAPER)
+    _beside(axes, 1.0, 1.75, strong, "right", PAPER)
+    _beside(axes, 0.5, -1.95, scene.units, "center", QUIET)
+
+
+def _beside(axes: Axes, x: float, y: float, text: str, side: str, color: str) -> None:
+    axes.text(
+        x, y, text, transform=axes.transAxes, color=color, fontsize=10, ha=side, va="center"
+    )  # fmt: skip
 
 
 def _legend(scene: Scene) -> list[str]:

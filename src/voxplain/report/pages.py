@@ -30,6 +30,7 @@ def environment() -> Environment:
         "percent": words.percent,
         "duration": words.duration,
         "heading": words.title,
+        "sentence": words.sentence,
         "setting": words.setting,
     }
     found.globals["static"] = static

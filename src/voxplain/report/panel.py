@@ -13,7 +13,7 @@ from voxplain.report.embed import figure_uri
 from voxplain.report.figures import Scene, mosaic, png
 from voxplain.report.pages import environment
 from voxplain.report.volume import Volume
-from voxplain.report.words import title
+from voxplain.report.words import sentence, title
 
 
 class MapLike(Protocol):
@@ -74,7 +74,7 @@ def _scene(map: Volume, image: Image | None, sidecar: Sidecar) -> Scene:
         map,
         back,
         title=f"{name}{layer}  ·  model {sidecar.model.name}",
-        subtitle=sidecar.target.in_words,
+        subtitle=sentence(sidecar.target.in_words),
         units=sidecar.units,
         sign=sidecar.sign,
     )

@@ -56,6 +56,12 @@ def title(name: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def sentence(text: str) -> str:
+    """The text with a capital first letter and no full stop."""
+    text = text.strip().removesuffix(".")
+    return text[:1].upper() + text[1:]
+
+
 def setting(value: Any) -> str:
     """A parameter value in words, nested mappings included."""
     if isinstance(value, bool):
