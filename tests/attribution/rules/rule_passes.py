@@ -49,7 +49,7 @@ def passed(network: nn.Module, image: Tensor, rule: Rule, baseline=None, score=N
             mode = rule.mode()
         with mode:
             output = network(leaf)
-        scores = score(output)
+            scores = score(output)
         (gradient,) = torch.autograd.grad(scores.sum(), leaf)
     return Passed(
         gradient, output.detach(), scores.detach(), start, dict(mode.treated), mode.warnings

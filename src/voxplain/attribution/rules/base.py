@@ -61,6 +61,7 @@ class RuleMode(TorchFunctionMode):
         self.warnings: list[str] = []
         self._depth = 0
         self._parameters = TensorMarks()
+        self._weights = TensorMarks()
         self._decisions = TensorMarks()
 
     def treat(self, call: Call, native: Callable[[], Any]) -> Any:
@@ -83,12 +84,18 @@ class RuleMode(TorchFunctionMode):
         if not torch.is_grad_enabled():
             return False
         return any(
-            tensor.requires_grad and not self.from_parameters(tensor)
+            tensor.requires_grad
+            and not self.from_parameters(tensor)
+            and tensor not in self._weights
             for tensor in tensors_in(operands)
         )
 
     def from_parameters(self, tensor: Tensor) -> bool:
-        """Whether the tensor is a parameter or was computed from parameters alone."""
+        """Whether the tensor is a parameter or was computed from parameters alone.
+
+        The answer is the same with and without gradients; ``depends`` knows in addition what was
+        computed from parameters and constants.
+        """
         return isinstance(tensor, nn.Parameter) or tensor in self._parameters
 
     def decided_by_data(self, *operands: Any) -> bool:
@@ -148,13 +155,15 @@ class RuleMode(TorchFunctionMode):
         floating = [operand for operand in operands if is_floating(operand)]
         if floating and all(self.from_parameters(operand) for operand in floating):
             self._mark_all(self._parameters, result)
-        elif (depends or self.decided_by_data(*operands)) and not _is_shape_only(func):
+        elif not depends and torch.is_grad_enabled():
+            self._mark_all(self._weights, result)
+        if (depends or self.decided_by_data(*operands)) and not _is_shape_only(func):
             self._mark_all(self._decisions, result)
 
     def _mark_all(self, marks: TensorMarks, result: Any) -> None:
         for tensor in tensors_in(result):
-            decided = marks is self._decisions
-            if not isinstance(tensor, nn.Parameter) and not (decided and tensor.requires_grad):
+            wanted = marks is self._parameters or tensor.requires_grad == (marks is self._weights)
+            if wanted and not isinstance(tensor, nn.Parameter):
                 marks.add(tensor)
 
 

@@ -217,9 +217,12 @@ def _bilinear(mode: _Replay, call: Call, reference: Call) -> Any:
 
 def _einsum(mode: _Replay, call: Call, reference: Call) -> Any:
     operands, operands_b = call.arguments["operands"], reference.arguments["operands"]
-    moving = [i for i, operand in enumerate(operands) if not mode.from_parameters(operand)]
-    if len(moving) != 2:
-        return _refused(mode, "einsum with three or more operands that depend on the image")
+    moving = [i for i, operand in enumerate(operands) if mode.depends(operand)]
+    still = [i for i in range(len(operands)) if i not in moving]
+    if len(moving) > 2 or not all(_same(operands[i], operands_b[i]) for i in still):
+        return _refused(mode, "einsum with three or more operands that change with the image")
+    if len(moving) < 2:
+        return NotImplemented
     first, second = moving
 
     def function(one: Tensor, two: Tensor) -> Tensor:

@@ -16,22 +16,22 @@ from voxplain.attribution.rules.tensors import wide
 def exact_softmax(call: Call, reference: Call) -> Tensor:
     """Exponential, sum and quotient with one shift, in a form from which the shift has gone.
 
-    With L = logsumexp(z), y = softmax(z), and m_i = Delta exp(z_i) / Delta z_i the slopes
-    ``A = m / exp(L_b)`` and ``B = m / exp(L)`` do not depend on the shift, and rescaling e,
-    the product rule on e * (1/sum e) and the rule of the reciprocal compose to
-    ``p = (q * (A + B) - A * <q, y> - B * <q, y_b>) / 2``. Complete for any change of z.
+    With Z = sum exp(z), y = softmax(z) and the bounded slopes
+    ``c_i = Delta exp(z_i) / Delta z_i / (Z + Z_b)`` the multipliers are
+    ``p = c * (2 * q - <q, y + y_b>)``. They follow from rescaling e = exp(z), from
+    Delta(1/Z) = -Delta Z / (Z * Z_b), and from splitting the product e * (1/Z) with the weight
+    Z / (Z + Z_b), as normalization does. The even split is complete too, but its multipliers
+    grow like exp(L - L_b), L = log Z, and overflow where the logits of the two runs are far apart.
 
     Args:
         call: ``softmax(input, dim, dtype)``.
         reference: The same call of the reference run.
     """
     value, operand, here, there, axis = _prepared(call, reference)
-    grown, shrunk = _slopes(here, there, axis)
-    y, y_b = torch.softmax(here, axis), torch.softmax(there, axis)
-    finite = torch.where(torch.isfinite(here), operand, 0.0)
-    total = (grown * finite).sum(axis, keepdim=True)
-    total_b = (shrunk * finite).sum(axis, keepdim=True)
-    stand_in = ((grown + shrunk) * finite - y * total - y_b * total_b) / 2
+    slopes, _ = _slopes(here, there, axis)
+    both = torch.softmax(here, axis) + torch.softmax(there, axis)
+    weighted = slopes * torch.where(torch.isfinite(here), operand, 0.0)
+    stand_in = 2 * weighted - both * weighted.sum(axis, keepdim=True)
     return grafted(stand_in, value)
 
 
@@ -83,33 +83,29 @@ def _axis(call: Call) -> Any:
     return 0 if call.input.dim() in (0, 1, 3) else 1  # the choice torch makes, with a warning
 
 
-def _slopes(here: Tensor, there: Tensor, axis: Any) -> tuple[Tensor, Tensor]:
-    """A and B of ``exact_softmax``; 0 at entries that are masked out with minus infinity.
+def _slopes(here: Tensor, there: Tensor, axes: Any) -> tuple[Tensor, Tensor]:
+    """Delta exp(z) / Delta z / (Z + Z_b), and L - L_b; all of the size of 1.
 
-    For close values Delta exp(z) = 2 exp(mean z) sinh(Delta z / 2), which does not cancel.
+    Entries masked out with minus infinity get 0. For close values
+    Delta exp(z) = 2 exp(mean z) sinh(Delta z / 2), which does not cancel.
     """
-    total, total_b = here.logsumexp(axis, keepdim=True), there.logsumexp(axis, keepdim=True)
+    total, total_b = here.logsumexp(axes, keepdim=True), there.logsumexp(axes, keepdim=True)
+    joint = torch.logaddexp(total, total_b)
     masked = ~(torch.isfinite(here) & torch.isfinite(there))
     z, z_b = torch.where(masked, 0.0, here), torch.where(masked, 0.0, there)
-    change, middle = z - z_b, (z + z_b) / 2
+    change = z - z_b
     close = change.abs() < 1
     half = torch.where(close, change / 2, 0.5)
     bulge = torch.where(half == 0, 1.0, torch.sinh(half) / torch.where(half == 0, 1.0, half))
-    divisor = torch.where(close, 1.0, change)
-
-    def slope(log_total: Tensor) -> Tensor:
-        smooth = torch.exp(middle - log_total) * bulge
-        apart = (torch.exp(z - log_total) - torch.exp(z_b - log_total)) / divisor
-        return torch.where(masked, 0.0, torch.where(close, smooth, apart))
-
-    return slope(total_b), slope(total)
+    smooth = torch.exp((z + z_b) / 2 - joint) * bulge
+    apart = torch.exp(z - joint) - torch.exp(z_b - joint)
+    slopes = torch.where(close, smooth, apart / torch.where(close, 1.0, change))
+    return torch.where(masked, 0.0, slopes), total - total_b
 
 
 def _log_slopes(here: Tensor, there: Tensor, axes: Any) -> Tensor:
-    """Delta L / Delta sum exp, times m: sums to Delta L against Delta z."""
-    ratio = here.logsumexp(axes, keepdim=True) - there.logsumexp(axes, keepdim=True)
-    _, shrunk = _slopes(here, there, axes)
-    shrinkage = -torch.expm1(-ratio)
-    still = ratio.abs() < 1e-12
-    factor = torch.where(still, 1.0, ratio / torch.where(still, 1.0, shrinkage))
-    return factor * shrunk
+    """Delta L / Delta z through the sum: Delta Z / (Z + Z_b) = tanh(Delta L / 2)."""
+    slopes, ratio = _slopes(here, there, axes)
+    still = ratio == 0
+    shrunk = torch.tanh(torch.where(still, 1.0, ratio) / 2)
+    return torch.where(still, 2.0, ratio / shrunk) * slopes
