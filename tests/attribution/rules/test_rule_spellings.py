@@ -191,7 +191,8 @@ class Pooled(nn.Module):
         size = 4 * 3**rank
         self.layers = nn.Sequential(
             conv(2, 4, 3, padding=1), nn.ReLU(), conv(4, 4, 3, padding=1), pool(2),
-            conv(4, 4, 3, padding=1), nn.ELU(), nn.Flatten(), nn.Linear(size, 5), nn.Sigmoid(), nn.Linear(5, 3),
+            conv(4, 4, 3, padding=1), nn.ELU(), nn.Flatten(), nn.Linear(size, 5),
+            nn.Sigmoid(), nn.Linear(5, 3),
         )  # fmt: skip
 
     def forward(self, x):
