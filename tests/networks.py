@@ -116,7 +116,10 @@ def classifier(
     act: type[nn.Module] = nn.ReLU,
     halve: bool = False,
 ) -> nn.Sequential:
-    """conv1 act1 (down) conv2 act2 pool flat head: scores ``(B, classes)``, modules used once."""
+    """conv1 act1 (down) conv2 act2 flat head: scores ``(B, classes)``, modules used once.
+
+    For images of 6 voxels per axis. The features speak for class 1, so that CAMs are not zero.
+    """
     torch.manual_seed(10 * rank + channels)
     conv = convolution(rank)
     net = nn.Sequential()
@@ -126,9 +129,11 @@ def classifier(
         net.add_module("down", getattr(nn, f"AvgPool{rank}d")(2))
     net.add_module("conv2", conv(4, 6, 3, padding=1))
     net.add_module("act2", act())
-    net.add_module("pool", getattr(nn, f"AdaptiveAvgPool{rank}d")(2))
     net.add_module("flat", nn.Flatten())
-    net.add_module("head", nn.Linear(6 * 2**rank, classes))
+    head = nn.Linear(6 * (3 if halve else 6) ** rank, classes)
+    net.add_module("head", head)
+    with torch.no_grad():
+        head.weight[1] += head.weight.abs().mean()
     return net.eval()
 
 
@@ -172,7 +177,7 @@ def one_slice(network: nn.Sequential) -> nn.Sequential:
     lifted = nn.Sequential()
     for name, module in network.named_children():
         lifted.add_module(name, _lifted(module))
-    return lifted.eval()
+    return lifted.to(next(network.parameters()).dtype).eval()
 
 
 def _lifted(module: nn.Module) -> nn.Module:
@@ -183,8 +188,6 @@ def _lifted(module: nn.Module) -> nn.Module:
             conv.weight.copy_(module.weight[:, :, None])
             conv.bias.copy_(module.bias)
         return conv
-    if isinstance(module, nn.AdaptiveAvgPool2d):
-        return nn.AdaptiveAvgPool3d((1, module.output_size, module.output_size))
     return module
 
 

@@ -91,7 +91,7 @@ class Model:
             name=self.name,
             weights_sha256=weights_sha256(self.network),
             parameters=sum(parameter.numel() for parameter in self.network.parameters()),
-            precision=resolve_precision(self.precision, self.device),
+            precision=resolve_precision(self.precision, self.device, self.dtype),
             head=None if self.head is None else getattr(self.head, "__name__", str(self.head)),
             window=self.window.model_dump(mode="json") if self.window else None,
         )

@@ -15,10 +15,17 @@ _HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 GATE = 0.99
 
 
-def resolve_precision(precision: Precision, device: torch.device) -> Precision:
-    """What ``auto`` means on a device: bfloat16 is worth a try on a GPU, never on a CPU."""
+def resolve_precision(
+    precision: Precision, device: torch.device, dtype: torch.dtype = torch.float32
+) -> Precision:
+    """What ``auto`` means on a device: bfloat16 is worth a try on a GPU, never on a CPU.
+
+    A network with float64 weights runs in float64 unless something else is asked for.
+    """
     if precision != "auto":
         return precision
+    if dtype is torch.float64:
+        return "float64"
     capable = device.type == "cuda" and torch.cuda.is_bf16_supported()
     return "bfloat16" if capable else "float32"
 

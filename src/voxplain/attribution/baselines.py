@@ -55,7 +55,7 @@ def baseline_image(baseline: Any, image: Tensor) -> Tensor:
                 f"a baseline of shape {tuple(baseline.shape)} for an image of shape "
                 f"{tuple(image.shape)}"
             )
-        return baseline.to(image)
+        return baseline.detach().as_subclass(Tensor).to(image)
     if baseline == "blur":
         return _blurred(image)
     return _levels(baseline, image).view(-1, *(1,) * (image.ndim - 1)).expand_as(image)

@@ -98,10 +98,11 @@ def explain(
     asked = parse_target(target)
     studied = Model.of(model)
     if isinstance(images, (Image, Tensor)):
-        session, bound, image = prepare(
-            studied, images, chosen, asked, references, seed, memory, progress
-        )
-        return attributions_of(session, bound, image)
+        with torch.inference_mode(False):  # a caller may be in it, and gradients need it off
+            session, bound, image = prepare(
+                studied, images, chosen, asked, references, seed, memory, progress
+            )
+            return attributions_of(session, bound, image)
     return [
         explain(
             studied,
@@ -131,7 +132,7 @@ def prepare(
     _require_differentiable(model)
     image = images if isinstance(images, Image) else None
     batch = images if isinstance(images, Tensor) else images.data[None]
-    inputs = batch.detach().as_subclass(Tensor).to(model.device, model.dtype)
+    inputs = _bare(batch).to(model.device, model.dtype)
     spacing = image.grid.spacing if image and image.grid.unit == "mm" else None
     scene = Scene(model, inputs[:1], spacing)
     if scene.layout is not None and scene.layout.is_padded:
@@ -166,6 +167,11 @@ def _require_differentiable(model: Model) -> None:
             f"{model.name} is a forward-only black box (ONNX or TorchScript): gradient methods "
             "need the network as a PyTorch module"
         )
+    if any(part.is_inference() for part in model.network.parameters()):
+        raise ModelError(
+            f"{model.name} was made or loaded under torch.inference_mode, whose tensors have no "
+            "gradients; make it outside"
+        )
 
 
 def _methods(methods: AnyMethod | Sequence[AnyMethod]) -> list[Method]:
@@ -194,12 +200,18 @@ def _with_distinct_keys(methods: list[Method]) -> list[Method]:
     return distinct
 
 
+def _bare(tensor: Tensor) -> Tensor:
+    """Without subclass and graph, and not one of those that inference mode makes."""
+    bare = tensor.detach().as_subclass(Tensor)
+    return bare.clone() if bare.is_inference() else bare
+
+
 def _references(references: References, image: Tensor) -> Tensor | None:
     """The references of one image, without the image itself."""
     if references is None:
         return None
     if isinstance(references, Tensor):
-        stacked = references.to(image)
+        stacked = _bare(references).to(image)
     else:
         stacked = torch.stack([other.data.to(image) for other in references])
     if stacked.shape[1:] != image.shape:

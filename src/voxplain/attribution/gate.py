@@ -20,7 +20,8 @@ def gated(scene: Scene, bound: Bound, images: Tensor) -> Precision:
         bound: What is explained.
         images: ``(B, C, *spatial)``; the first one is tried.
     """
-    precision = resolve_precision(scene.model.precision, scene.model.device)
+    model = scene.model
+    precision = resolve_precision(model.precision, model.device, model.dtype)
     if not is_half(precision):
         return precision
     full, half = (_gradient(scene, bound, images[:1], kind) for kind in ("float32", precision))

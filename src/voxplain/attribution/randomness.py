@@ -10,10 +10,13 @@ from torch import Tensor
 
 
 def image_key(image: Tensor) -> str:
-    """A key of the content of an image ``(C, *spatial)``: the same alone and in any batch."""
+    """A key of the content of an image ``(C, *spatial)``: the same alone and in any batch.
+
+    Axes of size one do not count, so that a volume of one slice gets the draws of the slice.
+    """
     values = image.detach().to("cpu", torch.float32).contiguous().numpy()
     digest = hashlib.blake2b(np.ascontiguousarray(values).tobytes(), digest_size=16)
-    digest.update(str(values.shape).encode())
+    digest.update(str([size for size in values.shape if size != 1]).encode())
     return digest.hexdigest()
 
 

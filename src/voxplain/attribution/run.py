@@ -91,7 +91,13 @@ class Session:
     @property
     def planned(self) -> int:
         """Passes of the whole batch."""
-        return sum(stream.passes for stream in self.streams) * len(self.batch.images)
+        rows = range(len(self.batch.images))
+        return sum(self.passes_of(stream, row) for stream in self.streams for row in rows)
+
+    def passes_of(self, stream: Stream, row: int) -> int:
+        """Passes of a stream for one image of the batch."""
+        references = self.batch.references[row]
+        return stream.passes_with(0 if references is None else len(references))
 
     def _noise_groups(self) -> list[list[Stream]]:
         groups: dict[object, list[Stream]] = {}
@@ -152,7 +158,7 @@ class Session:
         return Runner(
             stream,
             passes,
-            Budget(model.device, self.memory),
+            Budget(model.device, self.memory, self.batch.images[0].nbytes),
             self._tick,
             None if stream.noise else bound.scores,
             self.scene.layout.redundancy if self.scene.layout else 1.0,
@@ -207,7 +213,9 @@ class Session:
         """S(x) - S(b) of the image itself; noisy copies have no completeness of their own."""
         for stream in streams:
             found = reduced[id(stream)]
-            if method.key not in stream.methods or stream.noise or found.difference is None:
+            if stream.noise or found.difference is None:
+                continue
+            if not stream.is_complete_for(method.key):
                 continue
             count = len(self.batch.images)
             outcome.differences = outcome.differences or [0.0] * count

@@ -84,7 +84,11 @@ class Sampler(ABC):
     @property
     @abstractmethod
     def passes(self) -> int:
-        """Number of points for one image."""
+        """Number of points for one image, where there are references enough."""
+
+    def passes_with(self, references: int) -> int:
+        """Number of points for an image that has so many references."""
+        return self.passes
 
 
 @dataclass(frozen=True)
@@ -186,6 +190,10 @@ class PairedReference(Sampler):
     def passes(self) -> int:
         """One pair of forwards per counterpart."""
         return self.references
+
+    def passes_with(self, references: int) -> int:
+        """No more pairs than there are references."""
+        return self.passes if self.baseline is not None else min(self.passes, references)
 
     def route(self, item: Item) -> Route:
         """The image once per counterpart."""

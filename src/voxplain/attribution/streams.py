@@ -52,8 +52,12 @@ class Stream:
 
     @property
     def passes(self) -> int:
-        """Forward-and-backward passes per image."""
+        """Forward-and-backward passes per image, where there are references enough."""
         return self.copies * self.request.sampler.passes
+
+    def passes_with(self, references: int) -> int:
+        """Passes for an image that has so many references."""
+        return self.copies * self.request.sampler.passes_with(references)
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -68,7 +72,11 @@ class Stream:
     @property
     def is_complete(self) -> bool:
         """Whether some result should sum to S(end) - S(start)."""
-        return any(slot.reducer().complete for slot in self.slots)
+        return any(self.is_complete_for(method) for method in self.methods)
+
+    def is_complete_for(self, method: str) -> bool:
+        """Whether the result of this method should, whatever else reads the stream."""
+        return any(slot.reducer().complete for slot in self.slots if slot.method == method)
 
 
 def declared(methods: Sequence[Method], scene: Scene, target: Target) -> list[Stream]:

@@ -144,7 +144,7 @@ class _Wrapping:
             scores=self.bound.scores,
             baseline_scores=tuple(starts) if starts else None,
             completeness=completeness,
-            passes=sum(record.stream.passes for record in records),
+            passes=sum(self.session.passes_of(record.stream, 0) for record in records),
             seconds=sum(record.seconds for record in records),
             shared_with=tuple(sorted(shared - {self.method.key})),
             streams=tuple(record.facts for record in records),

@@ -219,7 +219,8 @@ def _mask_on_output(mask: Any, value: int | None, seen: Unperturbed) -> Tensor:
 
 def _labels(mask: Any, seen: Unperturbed) -> Tensor:
     if not isinstance(mask, (str, Path)):
-        return torch.as_tensor(np.asarray(mask) if not isinstance(mask, Tensor) else mask)
+        is_tensor = isinstance(mask, Tensor)
+        return mask.as_subclass(Tensor) if is_tensor else torch.as_tensor(np.asarray(mask))
     if seen.image is None:
         raise TargetError("a mask file needs an image on its grid; pass an Image, or an array")
     from voxplain.io import read_mask

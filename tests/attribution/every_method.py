@@ -1,0 +1,65 @@
+"""Every method of the registry with parameters that keep a test short."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from voxplain.attribution import Attribution, explain, methods
+from voxplain.attribution import catalogue as _catalogue
+
+assert _catalogue  # importing it fills the registry
+NAMES = tuple(methods)
+STOCHASTIC = (
+    "expected_gradients",
+    "gradient_shap",
+    "layer_gradient_shap",
+    "smoothgrad",
+    "vargrad",
+)
+CLASS_ONE: dict[str, Any] = {"kind": "class_score", "label": 1}
+
+
+def short(name: str, **parameters: Any) -> dict[str, Any]:
+    """A method with few samples and steps."""
+    fields = methods.get(name).model_fields
+    few: dict[str, Any] = {"samples": 3, "steps": 5, "of": "saliency"}
+    chosen = {key: value for key, value in few.items() if key in fields}
+    return {"name": name, **chosen, **parameters}
+
+
+def key_of(name: str) -> str:
+    """The key of a short method in the result."""
+    return f"{name}_saliency" if name in ("smoothgrad", "vargrad") else name
+
+
+def all_maps(
+    network: nn.Module, images: Tensor, references: Tensor, target: Any = None, **options: Any
+) -> dict[str, Attribution]:
+    """Every method in one call, by name."""
+    found = explain(
+        network,
+        images,
+        [short(name) for name in NAMES],
+        CLASS_ONE if target is None else target,
+        references=references,
+        **options,
+    )
+    return {name: found[key_of(name)] for name in NAMES}
+
+
+def one_map(
+    network: nn.Module, images: Tensor, references: Tensor, name: str, target: Any = None
+) -> Attribution:
+    """One method in a call of its own."""
+    asked = CLASS_ONE if target is None else target
+    found = explain(network, images, short(name), asked, references=references)
+    return found[key_of(name)]
+
+
+def cell_reaches_everywhere(map: Tensor) -> bool:
+    """Whether no image of a batch has a constant map."""
+    flat = map.flatten(1)
+    return bool(torch.isfinite(flat).all() and (flat.amax(1) > flat.amin(1)).all())

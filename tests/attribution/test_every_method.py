@@ -1,0 +1,155 @@
+"""The whole registry over tasks, ranks, channels and batches."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from every_method import CLASS_ONE, NAMES, STOCHASTIC, all_maps, cell_reaches_everywhere
+from torch import Tensor, nn
+
+from networks import classifier, images, segmenter, untouched
+from voxplain.attribution import methods
+from voxplain.io.sidecar import Sidecar
+
+INPUT_MAPS = {
+    "deconvolution",
+    "deep_lift",
+    "deep_lift_shap",
+    "expected_gradients",
+    "gradient_shap",
+    "guided_backprop",
+    "guided_grad_cam",
+    "input_x_gradient",
+    "integrated_gradients",
+    "integrated_gradients_black_white",
+    "layer_activation_guided_backprop",
+    "saliency",
+    "smoothgrad",
+    "vanilla_backprop",
+    "vargrad",
+}
+ONE_CHANNEL = {
+    "eigen_cam",
+    "eigen_grad_cam",
+    "elementwise_grad_cam",
+    "full_grad",
+    "grad_cam",
+    "grad_cam_plus_plus",
+    "gradient_times_image",
+    "hires_cam",
+    "layer_cam",
+    "layer_grad_cam",
+    "linear_approximation",
+    "seg_grad_cam",
+    "x_grad_cam",
+}
+LAYER_CHANNELS = {
+    "internal_influence",
+    "layer_activation",
+    "layer_conductance",
+    "layer_deep_lift",
+    "layer_deep_lift_shap",
+    "layer_gradient_shap",
+    "layer_gradient_x_activation",
+    "vanilla_layer_visualization",
+}
+COMPLETE = {
+    "deep_lift",
+    "deep_lift_shap",
+    "integrated_gradients",
+    "integrated_gradients_black_white",
+    "layer_conductance",
+    "layer_deep_lift",
+    "layer_deep_lift_shap",
+}
+
+
+def test_the_registry_holds_the_methods_of_the_foundation() -> None:
+    assert set(NAMES) >= INPUT_MAPS | ONE_CHANNEL | LAYER_CHANNELS
+
+
+@pytest.mark.parametrize("task", ["classifier", "segmenter"])
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_every_method_everywhere(task: str, rank: int, channels: int, batch: int) -> None:
+    build = {"classifier": classifier, "segmenter": segmenter}[task]
+    network = build(rank, channels)
+    shown = images(rank, channels, batch)
+    references = images(rank, channels, 6)[3:]
+    target = CLASS_ONE if task == "classifier" else {"kind": "pixelwise", "label": 1}
+    with untouched(network):
+        found = all_maps(network, shown, references, target)
+    again = all_maps(network, shown, references, target)
+    other = all_maps(network, shown, references, target, seed=1)
+    size = shown.shape[2:]
+    for name, attribution in found.items():
+        map = attribution.map
+        assert map.dtype == torch.float32
+        assert cell_reaches_everywhere(map), f"{name} is constant or not finite"
+        assert tuple(map.shape) == (batch, _channels(name, map, channels), *size), name
+        assert torch.equal(map, again[name].map), f"{name} differs between two runs"
+        same = torch.equal(map, other[name].map)
+        assert same is (name not in STOCHASTIC), f"{name} and the seed"
+
+
+def _channels(name: str, map: Tensor, channels: int) -> int:
+    """What is expected of the methods we know; later ones choose for themselves."""
+    for names, count in ((INPUT_MAPS, channels), (ONE_CHANNEL, 1), (LAYER_CHANNELS, 6)):
+        if name in names:
+            return count
+    return map.shape[1]
+
+
+def test_facts_of_every_method() -> None:
+    """What a sidecar says is complete, is JSON, and reads back."""
+    found = all_maps(classifier(2, 2), images(2, 2), images(2, 2, 4)[1:])
+    for name, attribution in found.items():
+        sidecar = attribution[0].sidecar
+        text = sidecar.model_dump_json()
+        assert Sidecar.model_validate_json(text) == sidecar
+        assert sidecar.method == name
+        assert sidecar.meaning.endswith(".")
+        assert sidecar.stream, name
+        assert sidecar.target.in_words
+        assert sidecar.cost.passes >= 1
+        assert json.loads(text)["parameters"]["name"] == name
+        if sidecar.sign in ("positive", "absolute"):
+            assert float(attribution.map.min()) >= 0, name
+        assert (sidecar.completeness is not None) is (name in COMPLETE), name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_method_says_what_it_is(name: str) -> None:
+    chosen = methods.get(name)
+    assert chosen.formula
+    assert chosen.title() == name
+    assert 15 < len(chosen.meaning()) < 140
+    assert chosen.units
+    assert chosen.model_json_schema()["properties"]["name"]["const"] == name
+
+
+def test_other_rectifiers_and_norms() -> None:
+    """Networks of today have neither plain ReLUs nor plain convolutions only."""
+    network = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1),
+        nn.InstanceNorm2d(4, affine=True),
+        nn.LeakyReLU(0.1, inplace=True),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 6, 3, padding=1),
+        nn.BatchNorm2d(6),
+        nn.SiLU(),
+        nn.Conv2d(6, 6, 3, padding=1),
+        nn.GroupNorm(2, 6),
+        nn.ReLU6(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 3),
+    ).eval()
+    with untouched(network):
+        found = all_maps(network, images(2, 2, 2, size=8), images(2, 2, 5, size=8)[2:])
+    for name, attribution in found.items():
+        assert cell_reaches_everywhere(attribution.map), name
+    assert max(found["deep_lift"].stats.completeness or [1.0]) < 1e-6
