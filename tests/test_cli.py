@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from tiny import AFFINE, TinyStudy, blob, pickled, save, write_tiny
@@ -79,6 +82,21 @@ def test_run_writes_maps_and_report_and_says_where(tiny: TinyStudy) -> None:
     assert "run/report.html" in result.stdout
     again = voxplain("run", tiny.file)
     assert again.stderr.count("kept from an earlier run") == 4
+
+
+def test_a_terminal_sees_the_tasks_pass_by(
+    tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from voxplain.cli import progress
+
+    screen = StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=120, highlight=False)
+    monkeypatch.setattr(progress, "err", terminal)
+    assert voxplain("run", tiny.file).exit_code == 0
+    seen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
+    assert "b · net · integrated_gradients" in seen
+    assert "/10 passes" in seen
+    assert "left" in seen
 
 
 def test_a_failed_task_is_named_and_the_exit_code_is_1(tiny: TinyStudy) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from rich.progress import (
     BarColumn,
+    MofNCompleteColumn,
     Progress,
-    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -35,8 +35,8 @@ class Bar:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=28),
-            TaskProgressColumn(),
-            TextColumn("[dim]{task.completed:.0f}/{task.total:.0f} passes[/dim]"),
+            MofNCompleteColumn(),
+            TextColumn("[dim]passes[/dim]"),
             TimeElapsedColumn(),
             TextColumn("[dim]left[/dim]"),
             TimeRemainingColumn(),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from voxplain.cli.app import app, debugging
-from voxplain.cli.console import fact, remark, shown
+from voxplain.cli.console import err, fact, remark, shown
 
 if TYPE_CHECKING:
     from voxplain.study import Run, Study
@@ -115,7 +115,9 @@ def carry_out(
     with Bar(debug) as bar:
         done = run_study(study, resume=resume, trust=trust, output=output, listener=bar)
     _summarize(done)
-    fact("report", shown(render(done.folder)), "bold")
+    with err.status("writing the report"):
+        written = render(done.folder)
+    fact("report", shown(written), "bold")
     if done.failed:
         raise typer.Exit(done.exit_code)
 
