@@ -243,6 +243,8 @@ BAD: dict[str, tuple[Callable[[TinyStudy], dict[str, Any]], str]] = {
     "preprocessing that does not fit": (
         _model(preprocess=[{"kind": "spacing", "size": [1, 1]}]), "model net, preprocess"),
     "head of a plain tensor": (_model(head="logits"), "head"),
+    "a device that is not there": (
+        _with(run={"device": "cuda:63"}), "run.device: cuda:63 is not there"),
     "a key that does not exist": (_with(modells=[]), "modells: unknown parameter; did you mean"),
 }  # fmt: skip
 

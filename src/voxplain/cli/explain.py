@@ -64,6 +64,6 @@ def _study(request: Request, target: str, methods: list[str], seed: int) -> Stud
             "models": [request.model()],
             "target": asked(target),
             "methods": [named(text) for text in methods],
-            "run": {"seed": seed},
+            "run": {"seed": seed, "device": request.device},
         }
     )

@@ -71,6 +71,7 @@ class Request:
     precision: Annotated[
         str, _network("--precision", help="auto, float32, float64, bfloat16 or float16.")
     ] = "auto"
+    device: Annotated[str, _network("--device", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto"
     trust: Annotated[
         bool, _network("--trust", help="Open files that run code (pickles, bundles, .py files).")
     ] = False

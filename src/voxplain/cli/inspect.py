@@ -117,6 +117,7 @@ def _from_flags(request: Request) -> tuple[LoadedModel, Image]:
             "models": [request.model()],
             "target": 0,
             "methods": ["saliency"],
+            "run": {"device": request.device},
         }
     )
     return open_first(study.expanded_cases()[0], study.models[0], study, request.trust)

@@ -63,10 +63,7 @@ def check_study(study: Study, *, trust: bool = False) -> Checked:
         VoxplainError: With the place in front of the sentence.
     """
     cases = {str(case.id): case for case in study.expanded_cases()}
-    models = {
-        config.name: load_model(config, study.base, study.execution.precision, trust)
-        for config in study.models
-    }
+    models = {config.name: load_model(config, study, trust) for config in study.models}
     for loaded in models.values():
         _check_layers(study.methods, loaded)
     references = read_references(study, cases)

@@ -86,6 +86,8 @@ class RunConfig(_Config):
     Attributes:
         executor: Where tasks run; ``local`` is this process.
         workers: Processes; this version runs one.
+        device: Where networks run: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto`` takes the
+            first CUDA device, or the CPU where there is none.
         timeout: The longest a task may take, such as ``10min``; None for no limit.
         precision: The numeric type of networks that name none of their own.
         seed: Where all random draws start from.
@@ -93,6 +95,7 @@ class RunConfig(_Config):
 
     executor: Literal["local"] = "local"
     workers: Literal["auto", 1] = "auto"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     timeout: Annotated[PositiveFloat | None, BeforeValidator(_seconds)] = None
     precision: Precision = "auto"
     seed: int = Field(default=0, ge=0)

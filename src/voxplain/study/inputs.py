@@ -11,13 +11,12 @@ from pathlib import Path
 
 import torch
 
-from voxplain.errors import InputError, VoxplainError, VoxplainWarning
+from voxplain.errors import ConfigError, InputError, VoxplainError, VoxplainWarning
 from voxplain.image import Image
 from voxplain.io import read_image
 from voxplain.io.sidecar import ModelFacts
 from voxplain.loading import load_network
 from voxplain.model import Model
-from voxplain.precision import Precision
 from voxplain.preprocess import apply
 from voxplain.study.cases import CaseConfig
 from voxplain.study.config import ModelConfig, Study
@@ -87,25 +86,26 @@ def content_sha256(image: Image) -> str:
     return digest.hexdigest()
 
 
-def load_model(config: ModelConfig, base: Path, precision: Precision, trust: bool) -> LoadedModel:
-    """A network of the study with its weights.
+def load_model(config: ModelConfig, study: Study, trust: bool) -> LoadedModel:
+    """A network of the study with its weights, on its device.
 
     Args:
         config: As the study says.
-        base: Folder that relative paths start from.
-        precision: For networks that name none of their own.
+        study: Says where paths start, on which device and in which precision networks run.
         trust: Whether files that run code may be opened.
 
     Raises:
+        ConfigError: If the device is not there.
         ModelError: With the name of the model.
     """
+    device = find_device(study.execution.device)
     with naming(f"model {config.name}"):
-        network = load_network(config, trust=trust, base=base)
+        network = load_network(config, trust=trust, base=study.base).to(device)
         model = Model(
             network,
             head=config.head,
             window=config.window,
-            precision=config.precision or precision,
+            precision=config.precision or study.execution.precision,
             name=config.name,
             classes=config.classes,
         )
@@ -116,7 +116,7 @@ def open_first(
     case: CaseConfig, config: ModelConfig, study: Study, trust: bool
 ) -> tuple[LoadedModel, Image]:
     """One network of a study, and one case as that network wants to see it."""
-    loaded = load_model(config, study.base, study.execution.precision, trust)
+    loaded = load_model(config, study, trust)
     with naming(f"case {case.id}"):
         return loaded, loaded.prepare(read_case(case))
 
@@ -142,6 +142,22 @@ def sources(study: Study, cases: tuple[CaseConfig, ...]) -> list[Path]:
     named = [text for target in study.asked for text in files_of(target)]
     others = [*map(str, weights), *study.references, *named]
     return [*images, *(study.base / text for text in others), study.base]
+
+
+def find_device(name: str) -> torch.device:
+    """A device by its name; ``auto`` is the first CUDA device, or the CPU.
+
+    Raises:
+        ConfigError: If this machine, or this build of torch, does not have it.
+    """
+    cuda = torch.cuda.device_count()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "cpu")
+    device = torch.device(name)
+    there = {"cpu": True, "mps": torch.backends.mps.is_available(), "cuda": cuda > 0}
+    if not there[device.type] or (device.index or 0) >= max(1, cuda):
+        raise ConfigError(f"run.device: {name} is not there; `voxplain doctor` lists the devices")
+    return device
 
 
 def device_name(model: Model) -> str:
