@@ -26,6 +26,13 @@ def test_no_source_name_and_no_path_passes(tmp_path: Path, text: str) -> None:
     assert "SMITH" not in private(text)
 
 
+def test_words_that_are_also_files_beside_the_study_stay(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    private = Filter([tmp_path / "scan.nii"], base=tmp_path)
+    assert private("run again with --debug") == "run again with --debug"
+    assert str(tmp_path) not in private(f"in {tmp_path}: scan.nii")
+
+
 def test_uids_go_and_plain_sentences_stay() -> None:
     private = Filter([Path("/data/ct.nii.gz")])
     assert private("series 1.2.840.113619.2.5.1762583153") == "series <uid>"

@@ -141,7 +141,7 @@ def sources(study: Study, cases: tuple[CaseConfig, ...]) -> list[Path]:
     ]
     named = [text for target in study.asked for text in files_of(target)]
     others = [*map(str, weights), *study.references, *named]
-    return [*images, *(study.base / text for text in others), study.base]
+    return [*images, *(study.base / text for text in others)]
 
 
 def find_device(name: str) -> torch.device:

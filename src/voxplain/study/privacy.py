@@ -15,11 +15,13 @@ class Filter:
     """Replaces the source files of a study, other paths and UIDs in a text.
 
     Args:
-        sources: Files and folders that must not be named.
+        sources: Files, and folders of files, that must not be named.
+        base: The folder of the study; what lies in it may be named, where it lies may not.
     """
 
-    def __init__(self, sources: Iterable[Path]) -> None:
+    def __init__(self, sources: Iterable[Path], base: Path | None = None) -> None:
         words = {word for path in sources for word in _names(path)}
+        words |= {str(base)} if base is not None else set()
         longest_first = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
         self._sources = re.compile(rf"(?<!\w)(?:{longest_first})(?!\w)" if words else r"(?!)")
 

@@ -45,7 +45,9 @@ class Work:
 
     def __init__(self, checked: Checked, store: Store, listener: Listener, resume: bool) -> None:
         self.checked, self.store, self.listener = checked, store, listener
-        self.private = Filter(sources(checked.study, tuple(checked.cases.values())))
+        self.private = Filter(
+            sources(checked.study, tuple(checked.cases.values())), checked.study.base
+        )
         self.earlier = Earlier(store.earlier() if resume else None, store)
         self.start = time.monotonic()
         self.tasks = {task.key: _record(task) for task in checked.plan.tasks}
