@@ -41,6 +41,11 @@ class Evaluated:
     values: dict[Tap, Tensor] = field(default_factory=dict)
     start_values: dict[Tap, Tensor] = field(default_factory=dict)
 
+    def observed(self, rows: slice) -> Evaluated:
+        """Scores and values of some of the points."""
+        values = {place: value[rows] for place, value in self.values.items()}
+        return Evaluated(self.scores[rows], values=values)
+
 
 @dataclass
 class Notes:

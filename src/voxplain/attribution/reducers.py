@@ -159,8 +159,11 @@ class AlongPath(Reducer):
     def _close(self, cut: Tensor) -> None:
         if self._node is None or self._cut is None:
             raise ValueError("no point was seen")
-        part = self._node.gradient * (cut - self._cut)
-        self._total = part if self._total is None else self._total.add_(part)
+        change = cut - self._cut
+        if self._total is None:
+            self._total = change.mul_(self._node.gradient)
+        else:
+            self._total.addcmul_(self._node.gradient, change)
         self._cut = cut
 
     def result(self) -> Tensor:

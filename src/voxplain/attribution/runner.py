@@ -141,19 +141,19 @@ class _ItemSums:
             return None
         if shared and self._ends is not None:
             return self._ends
-        found = (self._observed(draw.start), self._end(draw.end))
+        found = self._observed_ends(draw.start, draw.end)
         self._ends = found if shared else None
         return found
 
-    def _observed(self, points: Tensor) -> Evaluated:
-        return self.runner.passes.observe(points, [self.item.row] * len(points))
-
-    def _end(self, points: Tensor) -> Evaluated:
-        """The end of the lines; the score of the image itself is known from binding."""
-        scores = self.runner.scores
-        if scores is None or self.runner.stream.needs_taps_at_ends:
-            return self._observed(points)
-        return Evaluated(torch.tensor([scores[self.item.row]], dtype=torch.float64))
+    def _observed_ends(self, start: Tensor, end: Tensor) -> tuple[Evaluated, Evaluated]:
+        """Both ends in one call; the score of the image itself is known from binding."""
+        scores, row = self.runner.scores, self.item.row
+        if scores is not None and not self.runner.stream.needs_taps_at_ends:
+            known = Evaluated(torch.tensor([scores[row]], dtype=torch.float64))
+            return self.runner.passes.observe(start, [row] * len(start)), known
+        points = torch.cat([start, end])
+        both = self.runner.passes.observe(points, [row] * len(points))
+        return both.observed(slice(0, len(start))), both.observed(slice(len(start), None))
 
     def _add_scores(
         self,

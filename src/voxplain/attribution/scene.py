@@ -79,18 +79,25 @@ class Scene:
 
     def geometry(self, tap: Tap) -> LayerGeometry:
         """Where the cells of a layer lie in what the network sees."""
-        self.survey((tap,))
+        if tap not in self._geometry:
+            self.survey((tap,))
         return self._geometry[tap]
 
     def survey(self, taps: Sequence[Tap]) -> None:
         """Follows one forward and keeps the geometry of these layers."""
         for side in ("output", "input"):
             paths = [tap.path for tap in taps if tap.side == side and tap not in self._geometry]
-            if not paths:
-                continue
-            with self.model.at_rest():
-                found = layer_geometry(self.model.network, self.example, paths, side)
+            found = self._listed if side == "output" else {}
+            if not found.keys() >= {*paths}:
+                with self.model.at_rest():
+                    found = layer_geometry(self.model.network, self.example, paths, side)
             self._geometry.update({Tap(path, side): found[path] for path in paths})
+
+    @property
+    def _listed(self) -> dict[str, LayerGeometry]:
+        """Geometry of the outputs that listing the layers brought along, if they were listed."""
+        layers: tuple[LayerInfo, ...] = self.__dict__.get("layers", ())
+        return {info.path: info.geometry for info in layers}
 
     def arranged(self, tap: Tap, activation: Tensor) -> Tensor:
         """An activation or its gradient as ``(B, K, *cells)``, tokens on their grid."""

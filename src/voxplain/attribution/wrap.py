@@ -15,7 +15,7 @@ from voxplain.attribution.result import Attribution, Stats
 from voxplain.attribution.run import Session
 from voxplain.attribution.scene import Assembly, Scene
 from voxplain.image import Grid, Image
-from voxplain.io.sidecar import LayerFacts, TargetFacts
+from voxplain.io.sidecar import LayerFacts, ModelFacts, TargetFacts
 from voxplain.targets.base import probability_of
 
 
@@ -29,12 +29,14 @@ def attributions_of(session: Session, main: Bound, image: Image | None) -> dict[
     """
     outcomes = session.run()
     found = {}
+    facts = session.scene.model.facts  # hashes all weights
     for method in session.methods:
         outcome = outcomes[method.key]
+        wrapping = _Wrapping(session, main, image, method, outcome, facts)
         for layer, maps in outcome.maps.items():
             several = len(outcome.maps) > 1
             key = f"{method.key}@{layer}" if several else method.key
-            found[key] = _Wrapping(session, main, image, method, outcome).wrap(layer, maps)
+            found[key] = wrapping.wrap(layer, maps)
     return found
 
 
@@ -48,8 +50,10 @@ class _Wrapping:
         image: Image | None,
         method: Method,
         outcome: Outcome,
+        model: ModelFacts,
     ) -> None:
         self.session, self.image, self.method, self.outcome = session, image, method, outcome
+        self.model = model
         streams = [record.stream for record in outcome.streams]
         own = [stream.request.target for stream in streams if stream.request.target is not None]
         self.bound = session.bound_of(own[0]) if own else main
@@ -73,7 +77,7 @@ class _Wrapping:
             grid=grid,
             method=self.method,
             target=self._target_facts(),
-            model=scene.model.facts,
+            model=self.model,
             stats=self._stats(completeness, finished),
             label=self.method.key,
             channels=channels,
@@ -188,7 +192,7 @@ def _at(values: list[float] | None, row: int) -> float | None:
 
 def _probability(bound: Bound, row: int) -> float | None:
     """Of the class, for classifiers."""
-    label, seen = bound.field.label, bound.seen
+    label, seen = bound.field.label_of(row), bound.seen
     if seen.is_dense or label is None or bound.field.layer is not None:
         return None
     return float(probability_of(seen.output, label, bound.target.activation)[row])
