@@ -63,7 +63,7 @@ def predict(model: Model | nn.Module, image: Image, target: int | str | Target) 
     if not seen.is_dense:
         return Prediction(
             output=seen.output[0],
-            probability=_probability(seen, bound.field.label, asked),
+            probability=_probability(seen, bound.field.label_of(0), asked),
             scores=_scores(seen),
             **said,  # type: ignore[arg-type]
         )

@@ -42,6 +42,12 @@ class Contrast(Target):
         pairs = zip(first.in_words, second.in_words, strict=True)
         return first.minus(second, tuple(f"{one}, against {other}" for one, other in pairs))
 
+    def _check_not_empty(self, bound: WeightField, seen: Unperturbed) -> None:
+        """Both sides must be there, and must not be the same."""
+        for side in (self.a, self.b):
+            side._check_not_empty(side.rebind(seen), seen)
+        super()._check_not_empty(bound, seen)
+
 
 AnyTarget = Annotated[
     Label | ClassScore | Pixelwise | Threshold | Region | ErrorRegion | Volume | Unit | Contrast,

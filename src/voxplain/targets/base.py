@@ -88,6 +88,7 @@ class Target(BaseModel, ABC):
         """
         seen = output if isinstance(output, Unperturbed) else _seen(output, image)
         _check_finite(seen.output)
+        self._check_activation(seen)
         bound = self.rebind(seen)
         self._check_not_empty(bound, seen)
         scores = bound.score(seen.activations[bound.layer] if bound.layer else seen.output)
@@ -114,6 +115,13 @@ class Target(BaseModel, ABC):
             if bound.size(row) == 0:
                 where = f"image {row}: " if len(bound) > 1 else ""
                 raise TargetError(where + self.why_empty(seen, row))
+
+    def _check_activation(self, seen: Unperturbed) -> None:
+        if self.activation == "softmax" and seen.output.shape[1] == 1:
+            raise TargetError(
+                "softmax over one channel is 1 everywhere, so nothing can be explained; a network "
+                "with one output channel takes activation: sigmoid"
+            )
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -231,7 +239,8 @@ def _towards_prediction(bound: WeightField, seen: Unperturbed, target: Target) -
         raise TargetError("signed_for='predicted' is for classifiers with one logit")
     activation = settled(target.activation, 1)
     predicted = probabilities(seen.output, activation)[:, 0] > target.threshold
-    agrees = predicted if bound.label != 0 else ~predicted
+    other_side = predicted.new_tensor([label == 0 for label in bound.labels])
+    agrees = predicted ^ other_side if bound.labels else predicted
     signs = torch.where(agrees, 1.0, -1.0).to(bound.offset)
     words = tuple(
         text if same else f"minus {text}, as the other side is predicted"

@@ -41,7 +41,7 @@ class WeightField:
         layer: The tapped layer that the weights live on; None for the output.
         in_words: One sentence per image.
         remarks: What a reader should know (saturated probability, resized mask).
-        label: The class it is about, if it is about one.
+        labels: Per image the class it is about; empty if it is about none.
     """
 
     terms: tuple[Term, ...]
@@ -49,7 +49,7 @@ class WeightField:
     in_words: tuple[str, ...]
     layer: str | None = None
     remarks: tuple[str, ...] = ()
-    label: int | None = None
+    labels: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -88,6 +88,7 @@ class WeightField:
             ),
             offset=self.offset[pick].expand(len(indices)) if single else self.offset[pick],
             in_words=tuple(self.in_words[index] for index in indices),
+            labels=tuple(self.labels[index] for index in indices) if self.labels else (),
         )
 
     def to(self, dtype: torch.dtype) -> WeightField:
@@ -115,10 +116,18 @@ class WeightField:
             terms.append(replace(term, weights=term.weights * factors.view(shape)))
         return replace(self, terms=tuple(terms), offset=self.offset * factors)
 
+    def label_of(self, index: int) -> int | None:
+        """The class it is about in one image, if it is about one."""
+        return self.labels[index] if self.labels else None
+
     def size(self, index: int) -> int:
-        """Number of output entries with a weight, for one image."""
-        rows = (term.weights[index if len(term.weights) > 1 else 0] for term in self.terms)
-        return sum(int(torch.count_nonzero(row)) for row in rows)
+        """Number of output entries with a weight, for one image; what cancels does not count."""
+        scales: dict[tuple[Link, Activation], Tensor] = {}
+        for term in self.terms:
+            row = term.weights[index if len(term.weights) > 1 else 0]
+            scale = (term.link, term.activation)
+            scales[scale] = scales[scale] + row if scale in scales else row
+        return sum(int(torch.count_nonzero(row)) for row in scales.values())
 
 
 def _accumulator(output: Tensor) -> torch.dtype:

@@ -43,7 +43,7 @@ class _Dense(Target):
                 f"{int(size)} {seen.elements} {words}"
                 for size in sizes
             ),
-            label=label,
+            labels=(label,) * len(seen.output),
         )
 
     def _check(self, seen: Unperturbed, label: int) -> None:

@@ -49,7 +49,7 @@ class ClassScore(Target):
                 f"the {quantity[self.link]} of {seen.class_name(label)}{place}" for label in labels
             ),
             remarks=self._remarks(seen),
-            label=labels[0],
+            labels=tuple(labels),
         )
 
     def _labels(self, seen: Unperturbed) -> list[int]:
@@ -58,7 +58,7 @@ class ClassScore(Target):
             return [self.label] * len(seen.output)
         if seen.output.shape[1] == 1:
             above = predicted_mask(seen.output, 1, self.activation, self.threshold)
-            return [int(share > 0.5) for share in above.flatten(1).float().mean(1)]
+            return [int(image.float().mean() > 0.5) for image in above]
         summed = seen.output.flatten(2).sum(2) if seen.is_dense else seen.output
         return [int(label) for label in summed.argmax(dim=1)]
 
@@ -106,7 +106,7 @@ class Volume(Target):
             offset=torch.full_like(output[:, 0].flatten(1)[:, 0], whole),
             in_words=(f"the predicted volume of {seen.class_name(self.label)} in {unit}",)
             * len(output),
-            label=self.label,
+            labels=(self.label,) * len(output),
         )
 
 

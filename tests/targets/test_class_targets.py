@@ -1,0 +1,364 @@
+"""Targets without a place: class scores, contrasts, volumes, units, signs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from networks import images, segmenter
+from voxplain.attribution import explain, parse_method, predict
+from voxplain.errors import TargetError
+from voxplain.image import Grid, Image
+from voxplain.targets import (
+    ClassScore,
+    Contrast,
+    Label,
+    Target,
+    Unit,
+    Unperturbed,
+    Volume,
+    parse_target,
+)
+
+SCORES = torch.tensor([[1.0, 3.0, -2.0], [0.5, -1.0, 2.0]], dtype=torch.float64)
+LOGIT = torch.tensor([[0.7], [-1.2]], dtype=torch.float64)
+every_rank = pytest.mark.parametrize("rank", [2, 3])
+
+
+def dense(rank: int, classes: int = 3, batch: int = 2) -> Tensor:
+    return torch.randn(batch, classes, *(4, 5, 3)[:rank], dtype=torch.float64)
+
+
+def derivative(target: Target, output: Tensor) -> Tensor:
+    """dS/d output, with the field bound at that output."""
+    leaf = output.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(target.bind(output).score(leaf).sum(), leaf)
+    return gradient
+
+
+class TestClassScore:
+    @pytest.mark.parametrize("label", [0, 1, 2])
+    def test_score(self, label: int) -> None:
+        target = ClassScore(label=label)
+        assert torch.equal(target.bind(SCORES).score(SCORES), SCORES[:, label])
+        assert torch.equal(derivative(target, SCORES), torch.eye(3).double()[label].expand(2, 3))
+
+    @pytest.mark.parametrize("label", [0, 1, 2])
+    def test_probability(self, label: int) -> None:
+        target = ClassScore(label=label, link="probability")
+        chances = SCORES.exp() / SCORES.exp().sum(1, keepdim=True)
+        torch.testing.assert_close(target.bind(SCORES).score(SCORES), chances[:, label])
+        one_hot = torch.eye(3).double()[label]
+        expected = chances[:, label : label + 1] * (one_hot - chances)
+        torch.testing.assert_close(derivative(target, SCORES), expected)
+
+    @pytest.mark.parametrize("label", [0, 1, 2])
+    def test_log_odds(self, label: int) -> None:
+        """d log(p / (1 - p)) is 1 for the class, minus the softmax over the others for them."""
+        target = ClassScore(label=label, link="log_odds")
+        chances = torch.softmax(SCORES, 1)[:, label]
+        expected = torch.log(chances / (1 - chances))
+        torch.testing.assert_close(target.bind(SCORES).score(SCORES), expected)
+        others = [k for k in range(3) if k != label]
+        gradient = torch.zeros_like(SCORES)
+        gradient[:, label] = 1
+        gradient[:, others] = -torch.softmax(SCORES[:, others], 1)
+        torch.testing.assert_close(derivative(target, SCORES), gradient)
+
+    @pytest.mark.parametrize(("label", "sign"), [(1, 1.0), (0, -1.0)])
+    def test_one_logit(self, label: int, sign: float) -> None:
+        score = ClassScore(label=label).bind(LOGIT).score(LOGIT)
+        assert torch.equal(score, sign * LOGIT[:, 0])
+        chance = ClassScore(label=label, link="probability").bind(LOGIT).score(LOGIT)
+        torch.testing.assert_close(chance, torch.sigmoid(sign * LOGIT[:, 0]))
+        odds = ClassScore(label=label, link="log_odds").bind(LOGIT).score(LOGIT)
+        torch.testing.assert_close(odds, sign * LOGIT[:, 0])
+        slope = torch.sigmoid(LOGIT) * (1 - torch.sigmoid(LOGIT))
+        found = derivative(ClassScore(label=label, link="probability"), LOGIT)
+        torch.testing.assert_close(found, sign * slope)
+
+    def test_multi_label_networks_are_sigmoid(self) -> None:
+        target = ClassScore(label=1, link="probability", activation="sigmoid")
+        torch.testing.assert_close(target.bind(SCORES).score(SCORES), torch.sigmoid(SCORES[:, 1]))
+        odds = ClassScore(label=1, link="log_odds", activation="sigmoid")
+        assert torch.equal(odds.bind(SCORES).score(SCORES), SCORES[:, 1])
+
+    def test_networks_that_end_in_probabilities(self) -> None:
+        chances = torch.softmax(SCORES, 1)
+        target = ClassScore(label=1, link="probability", activation="none")
+        assert torch.equal(target.bind(chances).score(chances), chances[:, 1])
+        odds = ClassScore(label=1, link="log_odds", activation="none").bind(chances).score(chances)
+        torch.testing.assert_close(odds, torch.logit(chances[:, 1]))
+
+    def test_predicted_is_chosen_for_each_image_and_stays(self) -> None:
+        bound = ClassScore().bind(SCORES)
+        assert torch.equal(bound.score(SCORES), SCORES.amax(1))
+        assert torch.equal(bound.score(-SCORES), -SCORES.amax(1))  # the field does not move
+        assert [words.split()[-1] for words in bound.in_words] == ["1", "2"]
+        assert torch.equal(ClassScore().bind(LOGIT).score(LOGIT), LOGIT[:, 0].abs())
+
+    @every_rank
+    def test_dense_outputs_are_summed(self, rank: int) -> None:
+        output = dense(rank)
+        score = ClassScore(label=2).bind(output).score(output)
+        torch.testing.assert_close(score, output[:, 2].flatten(1).sum(1))
+        one = output[:, :1]
+        background = ClassScore(label=0, link="probability").bind(one).score(one)
+        torch.testing.assert_close(background, torch.sigmoid(-one).flatten(1).sum(1))
+
+    def test_saturation_is_remarked(self) -> None:
+        target = ClassScore(label=1, link="probability")
+        assert not target.bind(SCORES).remarks
+        (remark,) = target.bind(SCORES * 20).remarks
+        assert "saturated" in remark
+        assert "log_odds" in remark
+        assert not ClassScore(label=1).bind(SCORES * 20).remarks
+
+    @pytest.mark.parametrize("label", [3, -1])
+    def test_absent_class(self, label: int) -> None:
+        with pytest.raises(
+            TargetError, match=rf"class {label} does not exist; the output has 0 to 2"
+        ):
+            ClassScore(label=label).bind(SCORES)
+        with pytest.raises(TargetError, match=r"0 to 1 \(one logit: 1 is its side, 0 the other"):
+            ClassScore(label=2).bind(LOGIT)
+
+
+class TestSignedFor:
+    def test_one_logit_below_the_threshold_is_turned(self) -> None:
+        target = ClassScore(label=1, signed_for="predicted")
+        bound = target.bind(LOGIT)
+        assert torch.equal(bound.score(LOGIT), LOGIT[:, 0].abs())
+        assert bound.in_words[0] == "the score of class 1"
+        assert bound.in_words[1].startswith("minus the score of class 1")
+        zero = ClassScore(label=0, signed_for="predicted").bind(LOGIT)
+        assert torch.equal(zero.score(LOGIT), LOGIT[:, 0].abs())
+
+    def test_predicted_labels_are_on_their_own_side_already(self) -> None:
+        """Each image of a batch by its own label."""
+        target = ClassScore(signed_for="predicted")
+        for output in (LOGIT, LOGIT.flip(0)):
+            assert torch.equal(target.bind(output).score(output), output[:, 0].abs())
+
+    def test_bare_labels_too(self) -> None:
+        bound = Label(label=1, signed_for="predicted").bind(LOGIT)
+        assert torch.equal(bound.score(LOGIT), LOGIT[:, 0].abs())
+
+    def test_probability(self) -> None:
+        """-S of a probability is turned as it is, without an offset."""
+        target = ClassScore(label=1, link="probability", signed_for="predicted")
+        chances = torch.sigmoid(LOGIT[:, 0])
+        expected = torch.stack([chances[0], -chances[1]])
+        torch.testing.assert_close(target.bind(LOGIT).score(LOGIT), expected)
+
+    def test_the_threshold_decides(self) -> None:
+        target = ClassScore(label=1, signed_for="predicted", threshold=0.9)
+        assert torch.equal(target.bind(LOGIT).score(LOGIT), -LOGIT[:, 0])
+
+    def test_only_for_one_logit(self) -> None:
+        with pytest.raises(TargetError, match="signed_for='predicted' is for classifiers with one"):
+            ClassScore(label=1, signed_for="predicted").bind(SCORES)
+
+
+class TestContrast:
+    def test_is_the_difference(self) -> None:
+        a, b = ClassScore(label=0), ClassScore(label=2, link="probability")
+        bound = Contrast(a=a, b=b).bind(SCORES)
+        expected = a.bind(SCORES).score(SCORES) - b.bind(SCORES).score(SCORES)
+        torch.testing.assert_close(bound.score(SCORES), expected)
+        assert bound.in_words[0] == "the score of class 0, against the probability of class 2"
+
+    def test_offsets_count(self) -> None:
+        """1 - p of one logit against p."""
+        a, b = (ClassScore(label=label, link="probability") for label in (0, 1))
+        found = Contrast(a=a, b=b).bind(LOGIT).score(LOGIT)
+        torch.testing.assert_close(found, 1 - 2 * torch.sigmoid(LOGIT[:, 0]))
+
+    @every_rank
+    @pytest.mark.parametrize("method", ["saliency", "integrated_gradients", "layer_conductance"])
+    def test_its_map_is_the_difference_of_two_maps(self, rank: int, method: str) -> None:
+        network, shown = segmenter(rank).double(), images(rank, batch=2).double()
+        sides = [
+            {"kind": "pixelwise", "label": 1},
+            {"kind": "pixelwise", "label": 2, "link": "probability"},
+        ]
+        maps = [explain(network, shown, method, side)[method].map for side in sides]
+        contrast = {"kind": "contrast", "a": sides[0], "b": sides[1]}
+        found = explain(network, shown, method, contrast)[method].map
+        torch.testing.assert_close(found, maps[0] - maps[1], rtol=1e-10, atol=1e-12)
+
+    def test_a_side_that_is_predicted_nowhere(self) -> None:
+        """Else the contrast would silently be the other side alone."""
+        output = dense(2)
+        output[:, 2] = -9
+        contrast = parse_target(
+            {
+                "kind": "contrast",
+                "a": {"kind": "pixelwise", "label": 1},
+                "b": {"kind": "pixelwise", "label": 2},
+            }
+        )
+        with pytest.raises(TargetError, match="class 2 is predicted nowhere"):
+            contrast.bind(output)
+
+    def test_against_itself_there_is_nothing(self) -> None:
+        same = ClassScore(label=1)
+        with pytest.raises(TargetError, match="selects nothing, so its score is 0"):
+            Contrast(a=same, b=same).bind(SCORES)
+
+    def test_sides_must_lie_on_one_output(self) -> None:
+        unit = Unit(layer="conv1", channel=0)
+        seen = Unperturbed(SCORES, activations={"conv1": torch.rand(2, 4, 3, 3)})
+        with pytest.raises(TargetError, match="both targets on the output or on the same layer"):
+            Contrast(a=ClassScore(label=1), b=unit).bind(seen)
+
+
+class TestVolume:
+    def image(self, rank: int, spacing: Any = None) -> Image:
+        shape = (4, 5, 3)[:rank]
+        return Image(torch.zeros(1, *shape), Grid.default(shape, spacing))
+
+    def test_milliliters_of_anisotropic_voxels(self) -> None:
+        output = dense(3, batch=1)
+        bound = Volume(label=1).bind(output, self.image(3, (0.5, 2.0, 4.0)))
+        expected = torch.softmax(output, 1)[:, 1].sum() * 0.5 * 2 * 4 / 1000
+        torch.testing.assert_close(bound.score(output)[0], expected)
+        assert bound.in_words == ("the predicted volume of class 1 in mL",)
+
+    def test_square_centimeters_in_2d(self) -> None:
+        output = dense(2, batch=1)
+        bound = Volume(label=1).bind(output, self.image(2, (0.5, 2.0)))
+        expected = torch.softmax(output, 1)[:, 1].sum() / 100
+        torch.testing.assert_close(bound.score(output)[0], expected)
+        assert bound.in_words[0].endswith("in cm²")
+
+    def test_sheared_grids_count_their_true_volume(self) -> None:
+        affine = np.eye(4)
+        affine[:3, :3] = [[1, 0, 0.5], [0, 2, 0], [0, 0, 3]]
+        output = dense(3, batch=1)
+        image = Image(torch.zeros(1, 4, 5, 3), Grid((4, 5, 3), affine))
+        found = Volume(label=1).bind(output, image).score(output)[0]
+        torch.testing.assert_close(found, torch.softmax(output, 1)[:, 1].sum() * 6 / 1000)
+
+    def test_unknown_size_counts_elements(self) -> None:
+        output = dense(3)
+        bound = Volume(label=2).bind(output)
+        expected = torch.softmax(output, 1)[:, 2].flatten(1).sum(1)
+        torch.testing.assert_close(bound.score(output), expected)
+        assert bound.in_words[0].endswith("in voxels")
+        pixels = Volume(label=1).bind(dense(2, batch=1), self.image(2))
+        assert pixels.in_words[0].endswith("in pixels")
+
+    @pytest.mark.parametrize("label", [0, 1])
+    def test_one_channel(self, label: int) -> None:
+        output = dense(3, classes=1, batch=1)
+        found = Volume(label=label).bind(output, self.image(3, 2.0)).score(output)
+        chances = torch.sigmoid(output if label == 1 else -output)
+        torch.testing.assert_close(found[0], chances.sum() * 8 / 1000)
+
+    def test_a_coarser_output_has_larger_voxels(self) -> None:
+        seen = Unperturbed(dense(3), input_shape=(8, 10, 3), voxel_volume=1.0)
+        found = Volume(label=1).bind(seen).score(seen.output)
+        expected = torch.softmax(seen.output, 1)[:, 1].flatten(1).sum(1) * 4 / 1000
+        torch.testing.assert_close(found, expected)
+
+    def test_scores_have_none(self) -> None:
+        with pytest.raises(TargetError, match="a volume needs a dense output"):
+            Volume(label=1).bind(SCORES)
+        with pytest.raises(TargetError, match="class 5 does not exist"):
+            Volume(label=5).bind(dense(2))
+
+    def test_predict_states_volumes(self) -> None:
+        network = segmenter(3)
+        image = Image(images(3)[0], Grid.default((6, 6, 6), (1.0, 2.0, 3.0)))
+        said = predict(network, image, Volume(label=1))
+        with torch.no_grad():
+            output = network(image.data[None])
+        counts = torch.bincount(output.argmax(1).flatten(), minlength=3) * 6 / 1000
+        assert list(said.volumes.values()) == pytest.approx(counts.tolist())
+        assert said.volume_unit == "mL"
+        expected = float(torch.softmax(output, 1)[:, 1].sum()) * 6 / 1000
+        assert said.score == pytest.approx(expected, rel=1e-5)
+
+
+class TestUnit:
+    @every_rank
+    @pytest.mark.parametrize("method", ["saliency", "guided_backprop"])
+    def test_its_gradient_is_that_of_the_unit(self, rank: int, method: str) -> None:
+        network, shown = segmenter(rank), images(rank, batch=2)
+        place = (2,) * rank
+        unit = Unit(layer="conv2", channel=3, position=place)
+        found = explain(network, shown, method, unit)[method].map
+        class_target = {"kind": "region", "label": 3, "voxel": place}
+        inner = nn.Sequential(*list(network.children())[:3])
+        expected = explain(inner, shown, method, class_target)[method].map
+        torch.testing.assert_close(found, expected)
+
+    def test_fields(self) -> None:
+        activation = torch.tensor([[[[1.0, 2.0]], [[9.0, -9.0]], [[3.0, 3.0]]]])
+        seen = Unperturbed(SCORES[:1], activations={"a": activation})
+        for unit, expected, words in (
+            (Unit(layer="a", channel=1), 0.0, "channel 1 of layer a, summed over positions"),
+            (Unit(layer="a", channel="strongest"), 6.0, "channel 2 of layer a, summed"),
+            (Unit(layer="a", channel=1, position="max"), 9.0, "at its maximum (0, 0)"),
+            (Unit(layer="a", channel=1, position=(0, 1)), -9.0, "channel 1 of layer a at (0, 1)"),
+        ):
+            bound = unit.bind(seen)
+            assert bound.layer == "a"
+            assert bound.score(activation).tolist() == [expected]
+            assert words in bound.in_words[0]
+
+    def test_what_is_outside(self) -> None:
+        network, shown = segmenter(2), images(2)
+        with pytest.raises(TargetError, match="layer conv2 has channels 0 to 5, not 6"):
+            explain(network, shown, "saliency", Unit(layer="conv2", channel=6))
+        with pytest.raises(TargetError, match=r"layer conv2 has positions \(6, 6\), not \(6, 0\)"):
+            explain(network, shown, "saliency", Unit(layer="conv2", channel=1, position=(6, 0)))
+        with pytest.raises(TargetError, match=r"positions \(6, 6\), not \(1,\)"):
+            explain(network, shown, "saliency", Unit(layer="conv2", channel=1, position=(1,)))
+
+    def test_a_unit_after_what_is_tapped(self) -> None:
+        """A layer behind the unit has no part in it: a zero map that says so."""
+        found = explain(
+            segmenter(2),
+            images(2),
+            {"name": "vanilla_layer_visualization", "layers": "head"},
+            Unit(layer="conv2", channel=1),
+        )["vanilla_layer_visualization"]
+        assert not found.map.any()
+        assert any("does not depend on layer 'head'" in text for text in found.stats.warnings)
+
+
+class TestFacts:
+    def test_probabilities_of_each_image(self) -> None:
+        """Of the class that is explained in that image."""
+        network = nn.Sequential(nn.Flatten(), nn.Linear(2, 1, bias=False))
+        with torch.no_grad():
+            network[1].weight.fill_(1.0)
+        shown = torch.tensor([[[[0.3, 0.4]]], [[[-0.6, -0.6]]]])
+        found = explain(network, shown, "saliency", ClassScore())["saliency"]
+        chances = [facts.probability for facts in found.target]
+        expected = [torch.sigmoid(torch.tensor(0.7)), torch.sigmoid(torch.tensor(1.2))]
+        assert chances == pytest.approx([float(chance) for chance in expected])
+        assert [facts.score for facts in found.target] == pytest.approx([0.7, 1.2])
+        assert torch.equal(found.map[0], -found.map[1])
+
+    def test_layer_guided_backprop_says_what_it_explains(self) -> None:
+        method = parse_method({"name": "layer_activation_guided_backprop", "layer": "act2"})
+        found = explain(segmenter(2), images(2), [method, "saliency"], 1)
+        assert found[method.key].target[0].kind == "unit"
+        assert "layer act2" in found[method.key].target[0].in_words
+        assert found["saliency"].target[0].kind == "label"
+
+    def test_not_finite(self) -> None:
+        output = SCORES.clone()
+        output[0, 0] = float("nan")
+        output[1, 1] = float("inf")
+        with pytest.raises(
+            TargetError, match="holds 2 NaN or infinite values of 6; check the weig"
+        ):
+            ClassScore(label=1).bind(output)
