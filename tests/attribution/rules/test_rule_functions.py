@@ -93,6 +93,9 @@ FUNCTIONS = {
     "masked softmax": lambda x: torch.softmax(
         x.masked_fill(torch.eye(6, dtype=torch.bool), -math.inf), -1
     ),
+    "softmax with an added mask": lambda x: torch.softmax(
+        x + torch.zeros(6, 6, dtype=x.dtype).fill_diagonal_(-math.inf), -1
+    ),
     "log_softmax": lambda x: F.log_softmax(x * 3, 1),
     "logsumexp": lambda x: torch.logsumexp(x, (1, 2)),
     "softmin": lambda x: F.softmin(x, 1),
@@ -118,7 +121,7 @@ FUNCTIONS = {
     "min of all": lambda x: x.min()[None],
     "max of two": lambda x: torch.max(x, x.flip(2)),
     "maximum with a constant": lambda x: torch.maximum(x, torch.zeros((), dtype=x.dtype)),
-    "minimum": lambda x: torch.minimum(x, x.exp() - 1),
+    "minimum": lambda x: torch.minimum(x, x.exp() - 2),
     "lp_pool": lambda x: F.lp_pool2d(x, 2, 2),
     "glu": lambda x: F.glu(x, 1),
     "lerp": lambda x: torch.lerp(x, x.exp(), x.sigmoid()),

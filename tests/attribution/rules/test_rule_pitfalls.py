@@ -117,7 +117,9 @@ def test_5_compiled_networks_run_eagerly_under_a_rule(rule):
     x, b = _inputs()
     compiled = torch.compile(Block(), backend="eager")
     first = compiled(x)
+    before = dict(torch._dynamo.utils.counters["stats"])
     found = passed(compiled, x, RULES[rule], b)
+    assert dict(torch._dynamo.utils.counters["stats"]) == before, "nothing was compiled again"
     assert torch.equal(found.gradient, passed(Block(), x, RULES[rule], b).gradient)
     assert torch.equal(compiled(x), first)
 
@@ -242,6 +244,20 @@ def test_15_a_reference_overwritten_in_place_is_kept_as_it_was():
         return y
 
     assert passed(Calls(network), x, DeepLift(), b).residual(x, b) < 1e-10
+
+
+def test_a_tensor_of_weights_that_is_overwritten_by_the_image_depends_on_it():
+    x, b = (t.double() for t in _inputs())
+    weight = nn.Parameter(torch.ones(3, 5, dtype=torch.float64))
+
+    def network(x):
+        y = weight * 2
+        y.copy_(x)
+        return F.relu(y)
+
+    found = passed(Calls(network), x, DeepLift(), b)
+    assert found.treated == {"relu": 1}
+    assert found.residual(x, b) < 1e-10
 
 
 def test_a_recording_is_replayed_as_often_as_needed():
