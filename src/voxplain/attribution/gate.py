@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from voxplain.attribution.binding import Bound
-from voxplain.attribution.passes import INPUT, WholePasses
+from voxplain.attribution.passes import INPUT, Passes, WholePasses
 from voxplain.attribution.rules import Plain
 from voxplain.attribution.scene import Scene
 from voxplain.attribution.windowed import WindowedPasses
@@ -30,7 +30,11 @@ def gated(scene: Scene, bound: Bound, images: Tensor) -> Precision:
 
 def _gradient(scene: Scene, bound: Bound, image: Tensor, precision: Precision) -> Tensor:
     model = scene.model.in_precision(precision)
-    kind = WholePasses if scene.layout is None else WindowedPasses
+    field, places = bound.field, (INPUT,)
     with model.at_rest():
-        passes = kind(model, Plain(), bound.field, (INPUT,), scene.arranged)
+        passes: Passes = (
+            WholePasses(model, Plain(), field, places, scene.arranged)
+            if scene.layout is None
+            else WindowedPasses(model, Plain(), field, places, spacing=scene.spacing)
+        )
         return passes.run(image, [0]).gradients[INPUT]

@@ -130,7 +130,7 @@ class Session:
             outcomes[key].maps = collected.stacked()
 
     def _runner(self, stream: Stream, precision: Precision, stack: contextlib.ExitStack) -> Runner:
-        double = stream.request.double
+        double = stream.request.double or precision == "float64"
         model = self.scene.model.in_precision("float64" if double else precision)
         stack.enter_context(model.at_rest())
         if not isinstance(stream.request.rule, Plain):
@@ -154,7 +154,7 @@ class Session:
             bound.rebind,
             **extra,
         )
-        self.records[id(stream)].precision = model.precision if double else precision
+        self.records[id(stream)].precision = "float64" if double else precision
         return Runner(
             stream,
             passes,
@@ -166,7 +166,8 @@ class Session:
 
     def _timed(self, runner: Runner, items: list[Item]) -> list[Reduced]:
         started = time.perf_counter()
-        dtype = torch.float64 if runner.stream.request.double else self.batch.images.dtype
+        double = self.records[id(runner.stream)].precision == "float64"
+        dtype = torch.float64 if double else self.batch.images.dtype
         found = runner.run([_cast(item, dtype) for item in items])
         self.records[id(runner.stream)].seconds += time.perf_counter() - started
         return found

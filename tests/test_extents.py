@@ -1,0 +1,63 @@
+"""Sizes in voxels, fractions and millimeters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from voxplain.errors import ConfigError
+from voxplain.extents import Extent, resolve
+
+ADAPTER: TypeAdapter[Any] = TypeAdapter(Extent)
+
+
+@pytest.mark.parametrize(
+    ("extent", "expected"),
+    [
+        (16, (16, 16)),
+        (0.25, (25, 10)),
+        ("8mm", (4, 16)),
+        ("7.5 mm", (4, 15)),
+        ((3, "4mm"), (3, 8)),
+        ([0.5, 1], (50, 1)),
+        (1.0, (100, 40)),
+        (0, (0, 0)),
+    ],
+)
+def test_resolve(extent: Any, expected: tuple[int, ...]) -> None:
+    assert resolve(extent, (100, 40), (2.0, 0.5)) == expected
+
+
+@pytest.mark.parametrize("given", [16, 0.25, "8mm", (1, 2, 3), ("8mm", 0.5)])
+def test_what_is_a_size(given: Any) -> None:
+    assert ADAPTER.validate_python(given) == given
+    assert ADAPTER.validate_python(list(given) if isinstance(given, tuple) else given) == given
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("8cm", r"'8cm' is not a size; write 16 \(voxels\), 0.25 \(of an axis\) or '8mm'"),
+        ("mm", "is not a size"),
+        ("", "is not a size"),
+        (-1, "a size cannot be negative, and this is -1"),
+        ((4, -0.5), "a size cannot be negative, and this is -0.5"),
+        (None, "validation error"),
+    ],
+)
+def test_what_is_none(given: Any, words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        ADAPTER.validate_python(given)
+
+
+def test_errors() -> None:
+    with pytest.raises(
+        ConfigError, match="'8mm' needs the pixel size of the image, which is unknown"
+    ):
+        resolve("8mm", (10, 10), None)
+    with pytest.raises(ConfigError, match=r"3 sizes \[1, 2, 3\] for an image with 2 axes"):
+        resolve((1, 2, 3), (10, 10), None)
+    with pytest.raises(ConfigError, match="'8' is not a size"):
+        resolve("8", (10, 10), None)

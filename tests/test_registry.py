@@ -1,0 +1,72 @@
+"""Names, plug-ins, and what is said when a name is wrong."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from voxplain.errors import ConfigError, nearest
+from voxplain.registry import Registry
+
+
+class Apple: ...
+
+
+class Pear: ...
+
+
+@pytest.fixture
+def fruits() -> Registry[object]:
+    found: Registry[object] = Registry("fruit", "voxplain.no_such_group")
+    found.add("pear", Pear)
+    found.add("apple", Apple)
+    return found
+
+
+def test_entries(fruits: Registry[object]) -> None:
+    assert fruits.get("apple") is Apple
+    assert list(fruits) == ["apple", "pear"]
+    assert len(fruits) == 2
+
+
+def test_wrong_names(fruits: Registry[object]) -> None:
+    with pytest.raises(ConfigError, match=r"unknown fruit 'appel'; did you mean apple\?"):
+        fruits.get("appel")
+    with pytest.raises(ConfigError, match="unknown fruit 'xyz'; known: apple, pear"):
+        fruits.get("xyz")
+
+
+def test_a_name_belongs_to_one_class(fruits: Registry[object]) -> None:
+    fruits.add("pear", Pear)
+    with pytest.raises(ConfigError, match="two fruits are named 'pear'; rename one of them"):
+        fruits.add("pear", Apple)
+
+
+def test_plug_ins_are_loaded_at_the_first_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+
+    class Point(EntryPoint):
+        def load(self) -> object:
+            loaded.append(self.name)
+            return fruits.add("fig", Apple)
+
+    point = Point("fig", "somewhere:Fig", "voxplain.fruits")
+    monkeypatch.setattr(
+        "voxplain.registry.entry_points",
+        lambda group: [point] if group == "voxplain.fruits" else [],
+    )
+    fruits: Registry[object] = Registry("fruit", "voxplain.fruits")
+    assert not loaded
+    assert fruits.get("fig") is Apple
+    assert list(fruits) == ["fig"]
+    assert loaded == ["fig"]
+
+
+def test_nearest() -> None:
+    known = ["saliency", "guided_backprop", "deconvolution", "integrated_gradients"]
+    assert nearest("saliancy", known) == "did you mean saliency?"
+    assert nearest("integrated_gradient", known).startswith("did you mean integrated_gradients")
+    assert nearest("zzz", known) == "known: " + ", ".join(sorted(known))
+    assert nearest("zzz", []) == "there are none"
+    assert nearest("q", [f"name{index:02}" for index in range(20)]).endswith("name11, …")
