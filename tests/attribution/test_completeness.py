@@ -92,7 +92,9 @@ def test_deep_lift_is_complete(task: str, rank: int, act: type[nn.Module]) -> No
             sums = attribution.map.flatten(1).sum(1)
             expected = several if "shap" in key else one
             torch.testing.assert_close(sums, expected, rtol=EXACT, atol=EXACT)
-            assert max(attribution.stats.completeness or [1.0]) < EXACT
+            stats = attribution.stats
+            shares = stats.flow or [1 - part for part in stats.completeness or [1.0]]
+            assert list(shares) == pytest.approx([1.0] * len(shown), abs=EXACT)
 
 
 @every_task
@@ -110,7 +112,9 @@ def test_conductance_is_complete_at_every_layer(task: str, rank: int) -> None:
         sums = found[f"layer_conductance@{layer}"].map.flatten(1).sum(1)
         torch.testing.assert_close(sums, changes, rtol=1e-4, atol=1e-6)
     coarse = explain(model, shown, {**method, "steps": 32, "quadrature": "gauss_legendre"}, target)
-    assert all(max(found.stats.completeness or [1.0]) < 0.01 for found in coarse.values())
+    for attribution in coarse.values():
+        assert attribution.stats.completeness is None
+        assert list(attribution.stats.flow or ()) == pytest.approx([1.0, 1.0], abs=0.01)
 
 
 def test_conductance_of_the_input_of_the_first_layer_is_integrated_gradients() -> None:

@@ -60,10 +60,8 @@ COMPLETE = {
     "deep_lift_shap",
     "integrated_gradients",
     "integrated_gradients_black_white",
-    "layer_conductance",
-    "layer_deep_lift",
-    "layer_deep_lift_shap",
 }
+FLOWING = {"layer_conductance", "layer_deep_lift", "layer_deep_lift_shap"}
 
 
 def test_the_registry_holds_the_methods_of_the_foundation() -> None:
@@ -119,6 +117,7 @@ def test_facts_of_every_method() -> None:
         if sidecar.sign in ("positive", "absolute"):
             assert float(attribution.map.min()) >= 0, name
         assert (sidecar.completeness is not None) is (name in COMPLETE), name
+        assert (sidecar.flow is not None) is (name in FLOWING), name
 
 
 @pytest.mark.parametrize("name", NAMES)

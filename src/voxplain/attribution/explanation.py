@@ -157,7 +157,16 @@ def prepare(
     def bound(asked: Target) -> Bound:
         return main if asked is target else bind(asked, seen)
 
-    session = Session(scene, methods, target, bound, Batch(inputs, keys, others), memory, progress)
+    session = Session(
+        scene,
+        methods,
+        target,
+        bound,
+        Batch(inputs, keys, others),
+        memory,
+        progress,
+        home=batch.device,
+    )
     return session, main, image
 
 

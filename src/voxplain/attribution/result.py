@@ -39,6 +39,8 @@ class Stats:
         scores: S(x).
         baseline_scores: S(b), where the method has a baseline.
         completeness: |sum of the map - (S(x) - S(b))| / |S(x) - S(b)|, where it should be 0.
+        flow: Sum of the map of a layer / (S(x) - S(b)), for methods that share out that change:
+            1 where everything flows through the layer, less where skips go around it.
         passes: Forward-and-backward passes per image of the streams it read.
         seconds: Of those streams, whole batch.
         shared_with: Other methods that read them too.
@@ -50,6 +52,7 @@ class Stats:
     scores: tuple[float, ...]
     baseline_scores: tuple[float, ...] | None = None
     completeness: tuple[float, ...] | None = None
+    flow: tuple[float, ...] | None = None
     passes: int = 0
     seconds: float = 0.0
     shared_with: tuple[str, ...] = ()
@@ -68,6 +71,7 @@ class Stats:
             scores=self.scores[index : index + 1],
             baseline_scores=one(self.baseline_scores),
             completeness=one(self.completeness),
+            flow=one(self.flow),
         )
 
 
@@ -137,6 +141,7 @@ class Attribution:
             resampling=self.method.resampling,
             baseline=self.baseline,
             completeness=stats.completeness[0] if stats.completeness else None,
+            flow=stats.flow[0] if stats.flow else None,
             range=_range(self.map),
             grid=self._grid_facts,
             layer=self.layer,

@@ -49,6 +49,7 @@ class Session:
         batch: The images.
         memory: Bytes for saved activations, None for the default of the device.
         progress: Told about passes.
+        home: Where the caller's images are, and the maps return to.
     """
 
     def __init__(
@@ -60,9 +61,10 @@ class Session:
         batch: Batch,
         memory: int | None = None,
         progress: Progress | None = None,
+        home: torch.device | None = None,
     ) -> None:
         self.scene, self.methods, self.batch = scene, methods, batch
-        self.memory = memory
+        self.memory, self.home = memory, home or batch.images.device
         self.streams = declared(methods, scene, target)
         asked = {identity(stream.target): stream.target for stream in self.streams}
         self.bounds = {key: bind(one) for key, one in asked.items()}

@@ -60,7 +60,7 @@ class _Wrapping:
 
     def wrap(self, layer: str | None, maps: Tensor) -> Attribution:
         """The attribution of one map, on the source grid or on the grid of its layer."""
-        completeness = self._completeness(maps)
+        stats = self._stats(layer, maps)
         finished = torch.stack([self.method.finish(map) for map in maps])
         scene, image = self.session.scene, self.image
         facts = None
@@ -73,12 +73,12 @@ class _Wrapping:
             grid = Grid.default(scene.shape) if len(scene.shape) in (2, 3) else None
         channels = self._channels(finished.shape[1], layer)
         return Attribution(
-            map=finished[0] if image is not None else finished,
+            map=(finished[0] if image is not None else finished).to(self.session.home),
             grid=grid,
             method=self.method,
             target=self._target_facts(),
             model=self.model,
-            stats=self._stats(completeness, finished),
+            stats=stats,
             label=self.method.key,
             channels=channels,
             layer=facts,
@@ -117,15 +117,13 @@ class _Wrapping:
             return self.image.grid
         return Grid.default(scene.shape) if len(scene.shape) in (2, 3) else None
 
-    def _completeness(self, maps: Tensor) -> tuple[float, ...] | None:
-        """|sum - (S(x) - S(b))| / |S(x) - S(b)|, on the map before any post-step."""
+    def _shares(self, maps: Tensor) -> tuple[float, ...] | None:
+        """The sum of each map before any post-step, as a share of S(x) - S(b)."""
         if self.outcome.differences is None:
             return None
         sums = maps.flatten(1).double().sum(dim=1).tolist()
-        return tuple(
-            abs(total - wanted) / max(abs(wanted), 1e-12)
-            for total, wanted in zip(sums, self.outcome.differences, strict=True)
-        )
+        pairs = zip(sums, self.outcome.differences, strict=True)
+        return tuple(total / (wanted or 1e-12) for total, wanted in pairs)
 
     def _channels(self, count: int, layer: str | None) -> tuple[str, ...]:
         if layer is None and self.image is not None and count == len(self.image.channels):
@@ -134,7 +132,8 @@ class _Wrapping:
             return ("all channels",)
         return tuple(f"channel {index}" for index in range(count))
 
-    def _stats(self, completeness: tuple[float, ...] | None, maps: Tensor) -> Stats:
+    def _stats(self, layer: str | None, maps: Tensor) -> Stats:
+        shares = self._shares(maps)
         records = self.outcome.streams
         shared = {key for record in records for key in record.stream.methods}
         remarks = [remark for record in records for remark in record.remarks]
@@ -147,7 +146,10 @@ class _Wrapping:
         return Stats(
             scores=self.bound.scores,
             baseline_scores=tuple(starts) if starts else None,
-            completeness=completeness,
+            completeness=tuple(abs(share - 1) for share in shares)
+            if shares and not layer
+            else None,
+            flow=shares if layer else None,
             passes=sum(self.session.passes_of(record.stream, 0) for record in records),
             seconds=sum(record.seconds for record in records),
             shared_with=tuple(sorted(shared - {self.method.key})),

@@ -85,7 +85,11 @@ class Cost(_Part):
 
 
 class Sidecar(_Part):
-    """Everything a reader needs to know about one map."""
+    """Everything a reader needs to know about one map.
+
+    ``completeness`` is the residual |sum - (S(x) - S(b))| / |S(x) - S(b)| of a map of the image;
+    ``flow`` the share of S(x) - S(b) that goes through the layer of a layer map.
+    """
 
     schema_version: int = 1
     method: str
@@ -100,6 +104,7 @@ class Sidecar(_Part):
     resampling: Literal["value", "mass"]
     baseline: dict[str, Any] | None = None
     completeness: float | None = None
+    flow: float | None = None
     range: ValueRange
     grid: GridFacts
     layer: LayerFacts | None = None

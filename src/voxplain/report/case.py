@@ -96,10 +96,11 @@ def slug(text: str) -> str:
 
 def describe(case: CaseRecord, manifest: Manifest) -> CaseView:
     """The words of a case, before any file is read."""
-    grid = f"{sizes(case.shape)} {'voxels' if len(case.shape) == 3 else 'pixels'}"
+    cell = "voxel" if len(case.shape) == 3 else "pixel"
+    facts = [("Image", f"{sizes(case.shape)} {cell}s")]
     if case.unit == "mm":
-        grid += f" of {sizes(case.spacing, 'mm')}"
-    facts = [("Image", grid), ("Orientation", case.orientation or "unknown")]
+        facts.append((cell.capitalize(), sizes(case.spacing, "mm")))
+    facts.append(("Orientation", case.orientation or "unknown"))
     facts.append(("Channels" if len(case.channels) > 1 else "Channel", ", ".join(case.channels)))
     predictions = [part for part in manifest.predictions if part.case == case.id]
     failed = [task for task in manifest.failed if task.case == case.id]
@@ -131,6 +132,8 @@ def map_facts(sidecar: Sidecar, map: Volume | None) -> Rows:
         facts.append(("Exactly zero", percent(span.zeros)))
     if sidecar.completeness is not None:
         facts.append(("Completeness residual", _completeness(sidecar.completeness)))
+    if sidecar.flow is not None:
+        facts.append(("Goes through the layer", f"{percent(sidecar.flow)} of S(x) − S(baseline)"))
     if sidecar.layer is not None:
         facts.append(("Layer", _layer(sidecar)))
     facts.append(("Cost", _cost(sidecar)))
