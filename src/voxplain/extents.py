@@ -18,7 +18,9 @@ _MILLIMETERS = re.compile(r"\s*(\d+(?:\.\d+)?)\s*mm\s*")
 def _checked(extent: Scalar | tuple[Scalar, ...]) -> Scalar | tuple[Scalar, ...]:
     for part in extent if isinstance(extent, tuple) else (extent,):
         if isinstance(part, str) and not _MILLIMETERS.fullmatch(part):
-            raise ValueError(f"{part!r} is not a size; write 16 (voxels), 0.25 (of an axis) or '8mm'")
+            raise ValueError(
+                f"{part!r} is not a size; write 16 (voxels), 0.25 (of an axis) or '8mm'"
+            )
         if not isinstance(part, str) and part < 0:
             raise ValueError(f"a size cannot be negative, and this is {part}")
     return extent
