@@ -81,7 +81,9 @@ def test_a_batch_of_four_is_four_times_one(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MATRIX)
 def test_a_three_d_batch_of_four_is_four_times_one(name):
-    net, x = network(name), image(name, batch=4, light=True)
+    """In float64: in float32 the plain gradient itself differs (0.005 for SwinUNETR), because
+    torch picks other kernels for other batch sizes and the untrained norms amplify rounding."""
+    net, x = network(name).double(), image(name, batch=4, light=True).double()
     baseline = blurred(x)
     scale = passed(net, x, RULES["plain"], score=score).gradient
     for rule in RULES.values():
