@@ -150,7 +150,7 @@ def test_everything_works_by_keyboard(head_tab: Tab) -> None:
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
     head_tab.settled()
-    assert head_tab.viewer("v.map.title") == "Smoothgrad"
+    assert head_tab.viewer("v.map.title") == "SmoothGrad"
     assert head_tab.viewer("v.nv.volumes.at(-1).colormapNegative") == ""
     page.get_by_label("Opacity").first.focus()
     for _ in range(10):

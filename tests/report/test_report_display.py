@@ -85,6 +85,7 @@ def test_strongest_ignores_sign_and_nan() -> None:
     map = np.zeros((3, 4, 5))
     map[2, 1, 3], map[0, 0, 0], map[1, 1, 1] = -5, np.nan, 4
     assert strongest(map) == (2, 1, 3)
+    assert strongest(np.asfortranarray(map)) == (2, 1, 3)
     assert strongest(np.zeros((3, 4, 5))) == (1, 2, 2)
 
 

@@ -77,3 +77,18 @@ def test_words() -> None:
     assert sentence("the score of class 1.") == "The score of class 1"
     assert setting({"kind": "constant", "value": 0.0}) == "kind constant, value 0"
     assert setting([True, None, "a"]) == "yes, none, a"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("grad_cam_plus_plus", "Grad-CAM++"),
+        ("x_grad_cam", "XGrad-CAM"),
+        ("layer_deep_lift_shap", "Layer DeepLIFT SHAP"),
+        ("smoothgrad_squared_guided_backprop", "SmoothGrad squared guided backpropagation"),
+        ("input_x_gradient", "Input × gradient"),
+        ("My own label", "My own label"),
+    ],
+)
+def test_methods_are_spelled_as_their_authors_do(name: str, text: str) -> None:
+    assert title(name) == text

@@ -33,7 +33,7 @@ class Plane:
 
     def cut(self, volume: Array, index: int) -> Array:
         """The plane at an index along its axis, turned for display."""
-        return self.show(volume.take(index, axis=self.axis))
+        return self.show(np.moveaxis(volume, self.axis, 0)[index])
 
     def pixel(self, index: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, int]:
         """``(row, column)`` on the displayed plane of a voxel index."""
@@ -61,6 +61,5 @@ def plane_of(shape: tuple[int, ...]) -> Plane:
 
 def signed_projection(map: Array, axis: int) -> Array:
     """Along one axis, the value with the largest magnitude, with its sign."""
-    values = np.nan_to_num(map)
-    index = np.abs(values).argmax(axis=axis)
-    return np.take_along_axis(values, np.expand_dims(index, axis), axis).squeeze(axis)
+    high, low = np.fmax.reduce(map, axis=axis), np.fmin.reduce(map, axis=axis)
+    return np.nan_to_num(np.where(-low > high, low, high))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +28,7 @@ PAPER = "#e9e7e2"
 QUIET = "#a3a19b"
 PREDICTION = "#f4f4f0"
 REFERENCE = "#79e0b0"
-_VOID = 0.055
+_VOID, _DIM = 0.055, 0.8
 _DPI = 110
 
 # Inches: the figure's width, its margins, and the room for title, captions and scale.
@@ -66,38 +67,50 @@ class Scene:
     def __post_init__(self) -> None:
         total = self.map.channel_sum()
         if self.limit is None:
-            object.__setattr__(self, "limit", robust_limit(total, *self.map.data))
+            shared = (total, *self.map.data) if len(self.map.data) > 1 else (total,)
+            object.__setattr__(self, "limit", robust_limit(*shared))
         if self.windows is None and self.image is not None:
             found = tuple(gray_window(channel) for channel in self.image.data)
             object.__setattr__(self, "windows", found)
         object.__setattr__(self, "peak", strongest(total))
 
-    @property
+    @cached_property
+    def projections(self) -> tuple[Array, ...]:
+        """The strongest value along each of the three axes, with its sign."""
+        total = self.map.channel_sum()
+        return tuple(signed_projection(total, axis) for axis in range(3))
+
+    @cached_property
     def projection_limit(self) -> float:
         """The limit of all projections: their 99.5th percentile, as they gather the largest."""
-        total = self.map.channel_sum()
-        return robust_limit(*(signed_projection(total, plane.axis) for plane in PLANES))
+        return robust_limit(*self.projections)
+
+    @cached_property
+    def colored(self) -> bool:
+        """Whether the background is a color picture."""
+        return self.image is not None and is_color(self.image)
+
+    @cached_property
+    def backdrop(self) -> Array:
+        """The background under the sum over channels; a color picture by its luminance."""
+        if self.image is not None and self.colored:
+            return np.asarray(rgb(self.image) @ (0.2126, 0.7152, 0.0722) * 0.7)
+        return self.gray()
 
     def picture(self) -> Array:
         """The background without a map: ``(X, Y, Z, 3)`` of a color picture, else the grays."""
-        if self.image is not None and is_color(self.image):
+        if self.image is not None and self.colored:
             return rgb(self.image)
-        return self.gray() / 0.8
-
-    def backdrop(self) -> Array:
-        """The background under the sum over channels; a color picture by its luminance."""
-        if self.image is not None and is_color(self.image):
-            return np.asarray(rgb(self.image) @ (0.2126, 0.7152, 0.0722) * 0.7)
-        return self.gray()
+        return self.backdrop / _DIM
 
     def gray(self, channel: int = 0) -> Array:
         """Background ``(X, Y, Z)`` in 0 to 1, darker than white so that colors stand out."""
         if self.image is None or self.windows is None:
-            return np.full(self.map.shape, _VOID)
+            return np.full(self.map.shape, _VOID, dtype=np.float32)
         index = min(channel, len(self.image.data) - 1)
         low, high = self.windows[index]
-        scaled = (np.nan_to_num(self.image.data[index]) - low) / (high - low)
-        return np.asarray(np.clip(scaled, 0, 1) * 0.8)
+        scaled = (np.nan_to_num(self.image.data[index]).astype(np.float32) - low) / (high - low)
+        return np.asarray(np.clip(scaled, 0, 1) * _DIM)
 
 
 def is_color(image: Volume) -> bool:
@@ -233,7 +246,7 @@ def _layers(scene: Scene, panel: _Panel) -> tuple[Array, Array | None]:
     if panel.channel is not None:
         back, values = scene.gray(panel.channel), scene.map.data[panel.channel]
     else:
-        back, values = scene.backdrop(), scene.map.channel_sum()
+        back, values = scene.backdrop, scene.map.channel_sum()
     flat = _flat(scene, panel, values)
     gray = np.full(flat.shape, _VOID) if panel.kind == "map" else _flat(scene, panel, back)
     return gray, colors.colorize(flat, limit, scene.sign)
@@ -242,8 +255,8 @@ def _layers(scene: Scene, panel: _Panel) -> tuple[Array, Array | None]:
 def _projected(scene: Scene, panel: _Panel) -> tuple[Array, Array]:
     assert panel.plane is not None
     axis = panel.plane.axis
-    flat = panel.plane.show(signed_projection(scene.map.channel_sum(), axis))
-    shade = panel.plane.show(scene.backdrop().mean(axis=axis) * 0.6)
+    flat = panel.plane.show(scene.projections[axis])
+    shade = panel.plane.show(scene.backdrop.mean(axis=axis) * 0.6)
     return shade, colors.colorize(flat, scene.projection_limit, scene.sign, threshold=0.2)
 
 

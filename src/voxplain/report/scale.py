@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 
+_SAMPLE = 2_000_000
+"""Percentiles of larger arrays are taken of every n-th value."""
+
+
 def robust_limit(*maps: Array, percentile: float = 99.5) -> float:
     """The symmetric end of a color scale: a percentile of ``|map|`` over the whole volume.
 
@@ -20,46 +24,59 @@ def robust_limit(*maps: Array, percentile: float = 99.5) -> float:
     Returns:
         A positive number; 1 for a map that is zero everywhere.
     """
-    limits = [_percentile(np.abs(array[np.isfinite(array)]), percentile) for array in maps]
-    return max(limits, default=0.0) or 1.0
+    return max((_limit(array, percentile) for array in maps), default=0.0) or 1.0
 
 
-def _percentile(magnitude: Array, percentile: float) -> float:
-    if not magnitude.any():
-        return 0.0
-    value = float(np.percentile(magnitude, percentile))
-    return value or float(np.percentile(magnitude[magnitude > 0], percentile))
+def _limit(array: Array, percentile: float) -> float:
+    sample = np.abs(_sample(array))
+    value = float(np.percentile(sample, percentile)) if sample.size else 0.0
+    if value > 0:
+        return value
+    magnitude = np.abs(array[np.isfinite(array) & (array != 0)])
+    return float(np.percentile(magnitude, percentile)) if magnitude.size else 0.0
+
+
+def _sample(array: Array) -> Array:
+    # A step that shares no factor with usual axis lengths visits all rows and slices evenly.
+    step = array.size // _SAMPLE
+    flat = array.ravel(order="K")
+    values = flat[:: step + (step % 2 == 0)] if step > 1 else flat
+    return np.asarray(values[np.isfinite(values)])
 
 
 def gray_window(image: Array) -> tuple[float, float]:
     """Black and white point of one source channel: percentiles 0.5 and 99.5 of its foreground."""
-    values = image[foreground(image)]
-    values = values[np.isfinite(values)]
+    mask = foreground(image)
+    values = _sample(image[mask])
     if values.size == 0 or values.min() == values.max():
         center = float(values[0]) if values.size else 0.0
         return center - 0.5, center + 0.5
     low, high = np.percentile(values, (0.5, 99.5))
-    low = min(low, _background(image)) if values.size < image.size else low
+    low = low if mask.all() else min(low, _background(image))
     return float(low), float(max(high, low + 1e-6))
 
 
 def foreground(image: Array) -> NDArray[np.bool_]:
     """Voxels that differ from the value at the border by more than 4 % of the robust range."""
-    finite = np.nan_to_num(image.astype(np.float32))
-    low, high = np.percentile(finite, (0.5, 99.5))
-    mask = np.abs(finite - _background(finite)) > 0.04 * max(high - low, 1e-12)
+    low, high = np.percentile(_sample(image), (0.5, 99.5)) if np.isfinite(image).any() else (0, 0)
+    away = np.abs(np.nan_to_num(image) - np.float32(_background(image)))
+    mask = away > 0.04 * max(high - low, 1e-12)
     return np.asarray(mask if mask.any() else np.ones(image.shape, dtype=bool))
 
 
 def _background(image: Array) -> float:
     sides = [side for axis in range(image.ndim) for side in _ends(image, axis)]
-    return float(np.nanmedian(np.concatenate([side.ravel() for side in sides])))
+    border = np.concatenate([side.ravel() for side in sides]) if sides else image.ravel()
+    border = border[np.isfinite(border)]
+    return float(np.median(border)) if border.size else 0.0
 
 
 def _ends(image: Array, axis: int) -> list[Array]:
     if image.shape[axis] == 1:
         return []
-    return [image.take(0, axis), image.take(-1, axis)]
+    # Indexing, as `take` copies the whole array first where it is not in C order.
+    turned = np.moveaxis(image, axis, 0)
+    return [turned[0], turned[-1]]
 
 
 def bounding_box(*masks: NDArray[np.bool_], margin: int = 3) -> tuple[slice, ...]:
@@ -78,7 +95,11 @@ def _bounds(mask: NDArray[np.bool_], axis: int, margin: int) -> slice:
 
 def strongest(map: Array) -> tuple[int, ...]:
     """Index of the maximum of ``|map|``; NaN counts as zero, a map of zeros gives its center."""
-    magnitude = np.abs(np.nan_to_num(map))
+    # In the order in which the values lie in memory, as anything else copies them first.
+    turned = map.T if map.flags.f_contiguous else map
+    magnitude = np.abs(turned)
+    magnitude[~np.isfinite(magnitude)] = 0
     if not magnitude.any():
         return tuple(size // 2 for size in map.shape)
-    return tuple(int(i) for i in np.unravel_index(int(magnitude.argmax()), map.shape))
+    index = tuple(int(i) for i in np.unravel_index(int(magnitude.argmax()), turned.shape))
+    return index[::-1] if turned is not map else index

@@ -50,9 +50,30 @@ def sizes(values: tuple[float, ...], unit: str = "") -> str:
     return f"{text} {unit}".strip()
 
 
+_SPELLED = {
+    "deep lift": "DeepLIFT",
+    "smoothgrad": "SmoothGrad",
+    "vargrad": "VarGrad",
+    "shap": "SHAP",
+    "backprop": "backpropagation",
+    "plus plus": "++",
+    "hires cam": "HiResCAM",
+    "layer cam": "LayerCAM",
+    "eigen cam": "Eigen-CAM",
+    "x grad cam": "XGrad-CAM",
+    "grad cam": "Grad-CAM",
+    "full grad": "FullGrad",
+    "x": "×",
+}
+
+
 def title(name: str) -> str:
-    """A registry name as a heading: ``layer_conductance`` is ``Layer conductance``."""
-    text = re.sub(r"[_\s]+", " ", name).strip()
+    """A registry name as a heading: ``layer_deep_lift`` is ``Layer DeepLIFT``."""
+    text = name.replace("_", " ").strip()
+    if re.fullmatch(r"[a-z0-9_]+", name):
+        for plain, spelled in _SPELLED.items():
+            text = re.sub(rf"(?<!\S){re.escape(plain)}(?!\S)", spelled, text)
+    text = text.replace("CAM ++", "CAM++")
     return text[:1].upper() + text[1:]
 
 
