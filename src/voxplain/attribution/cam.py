@@ -243,7 +243,7 @@ def _rectified_on_image(
     windows: Assembly,
     interpolation: Interpolation = "linear",
 ) -> Tensor:
-    """Rectified at the layer's cells; for windows once they have come together."""
-    if scene.layout is None:
+    """Rectified at the layer's cells; shares of windows that add up, once they have."""
+    if scene.layout is None or windows == "blend":
         return scene.on_image(tap, functional.relu(cam), windows, interpolation)
     return functional.relu(scene.on_image(tap, cam, windows, interpolation))

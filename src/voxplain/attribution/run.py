@@ -29,6 +29,7 @@ from voxplain.attribution.samplers import Item
 from voxplain.attribution.scene import Scene
 from voxplain.attribution.streams import Stream, declared
 from voxplain.attribution.windowed import WindowedPasses
+from voxplain.model import Model
 from voxplain.precision import Precision
 from voxplain.targets import Target
 
@@ -160,11 +161,17 @@ class Session:
         return Runner(
             stream,
             passes,
-            Budget(model.device, self.memory, self.batch.images[0].nbytes),
+            self._budget(model),
             self._tick,
             None if stream.noise else bound.scores,
             self.scene.layout.redundancy if self.scene.layout else 1.0,
         )
+
+    def _budget(self, model: Model) -> Budget:
+        """Windowed volumes go one by one: several at once save nothing and hold several."""
+        if self.scene.layout is not None:
+            return Budget(model.device, limit=0)
+        return Budget(model.device, self.memory, self.batch.images[0].nbytes)
 
     def _timed(self, runner: Runner, items: list[Item]) -> list[Reduced]:
         started = time.perf_counter()
@@ -179,7 +186,8 @@ class Session:
         noise = streams[0].noise
         batch = self.batch
         size = batch.images[0].numel() * batch.images.element_size()
-        many = all(stream.request.sampler.passes == 1 for stream in streams)
+        many = self.scene.layout is None
+        many = many and all(stream.request.sampler.passes == 1 for stream in streams)
         at_once = max(1, min(64, _ITEM_BYTES // (8 * size))) if many else 1
         waiting: list[Item] = []
         for row, image in enumerate(batch.images):

@@ -133,16 +133,14 @@ class _OneVolume:
         if self.reference is None:
             raise ValueError("a paired rule needs references")
         rule = self.passes.rule
-        recording = rule.record()
-        with torch.no_grad(), recording:
-            start = self.passes.volume_output(self.layout.unpad(self.reference))
-        recording = rule.record()
+        start = self.passes.volume_output(self.layout.unpad(self.reference))
+        recording = rule.record()  # of the link alone: the windows would fill the memory
         with torch.no_grad(), recording:
             self.start_score = float(self.bound.score(start))
         leaf = output.detach().requires_grad_(True)
         with rule.replay(recording):
             score = self.bound.score(leaf)
-        self.score = float(score)
+        self.score = float(score.detach())
         return torch.autograd.grad(score.sum(), leaf)[0]
 
     def _windows(
