@@ -31,11 +31,11 @@ models:
 target: {{kind: pixelwise, label: 3}}
 methods:
   - saliency
-  - {{name: integrated_gradients, steps: 16}}
+  - {{name: integrated_gradients, steps: 20}}
   - {{name: smoothgrad, of: guided_backprop, samples: 12, power: 2}}
   - deep_lift
   - {{name: grad_cam, layer: dec1}}
-  - {{name: layer_conductance, layers: [enc1, bottleneck], steps: 16, channels: sum}}
+  - {{name: layer_conductance, layers: [enc1, bottleneck], steps: 20, channels: sum}}
 output: run
 """
 
@@ -52,8 +52,9 @@ def write_demo(folder: Path) -> Path:
     Raises:
         ConfigError: If nilearn, which carries the template, is not installed.
     """
+    template = template_file()
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(template_file(), folder / "mni152_t1.nii.gz")
+    shutil.copyfile(template, folder / "mni152_t1.nii.gz")
     with as_file(files("voxplain") / "data" / WEIGHTS) as weights:
         shutil.copyfile(weights, folder / WEIGHTS)
     study = folder / "study.yaml"

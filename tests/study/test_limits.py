@@ -51,7 +51,7 @@ def test_outside_the_main_thread_the_limit_is_said_not_to_hold() -> None:
         (MemoryError(), "out of memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), "out of memory"),
         (TimeoutError(), "not done after its time limit of 1 min 30 s"),
-        (OSError("/home/smith/scan.nii"), "OSError (run again with --debug to see where)"),
+        (OSError("/home/smith/scan.nii"), "OSError (voxplain --debug shows where)"),
     ],
 )
 def test_reasons_are_words_and_hold_no_foreign_text(error: Exception, words: str) -> None:

@@ -254,6 +254,14 @@ def test_a_killed_run_leaves_no_half_file_and_is_taken_up(tiny: TinyStudy) -> No
     assert not list(tiny.run.rglob(".tmp*"))
 
 
+def test_half_written_files_are_swept_away(tiny: TinyStudy) -> None:
+    run, _ = go(tiny)
+    left = run.folder / "maps/a/net/.tmp-0123456789abcdef"
+    left.write_bytes(b"half")
+    go(tiny)
+    assert not left.exists()
+
+
 def test_what_a_folder_already_holds_is_not_mixed_with_a_run(tiny: TinyStudy) -> None:
     tiny.run.mkdir()
     (tiny.run / "thesis.txt").write_text("mine")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from voxplain.attribution import Method, Prediction
+from voxplain.attribution import Prediction
 from voxplain.image import Image
-from voxplain.layers import find_layer
 from voxplain.study.cases import CaseConfig
 from voxplain.study.config import Study
 from voxplain.study.inputs import (
     LoadedModel,
     content_sha256,
     load_model,
-    naming,
     read_references,
 )
 from voxplain.study.manifest import CaseRecord
@@ -64,8 +62,6 @@ def check_study(study: Study, *, trust: bool = False) -> Checked:
     """
     cases = {str(case.id): case for case in study.expanded_cases()}
     models = {config.name: load_model(config, study, trust) for config in study.models}
-    for loaded in models.values():
-        _check_layers(study.methods, loaded)
     references = read_references(study, cases)
     hashes = [content_sha256(image) for image in references]
     survey = Survey(study, cases, models, hashes)
@@ -83,20 +79,3 @@ def check_study(study: Study, *, trust: bool = False) -> Checked:
         plan=Plan(tuple(survey.tasks)),
         predictions=survey.predictions,
     )
-
-
-def _check_layers(methods: Sequence[Method], loaded: LoadedModel) -> None:
-    for method in methods:
-        for path in named_layers(method):
-            with naming(f"model {loaded.config.name}, method {method.key}"):
-                find_layer(loaded.model.network, path)
-
-
-def named_layers(method: Method) -> Iterator[str]:
-    """The layers that the parameters of a method name."""
-    for field_name in ("layer", "layers"):
-        value = getattr(method, field_name, None)
-        if isinstance(value, str) and value != "all":
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from (path for path in value if isinstance(path, str))

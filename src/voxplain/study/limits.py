@@ -56,7 +56,7 @@ def reason_of(error: BaseException, limit: float | None) -> str:
         return "out of memory, also with the smallest chunks; use a window, or a smaller one"
     if isinstance(error, TimeoutError) and limit is not None:
         return f"not done after its time limit of {in_words(limit)}"
-    return f"{type(error).__name__} (run again with --debug to see where)"
+    return f"{type(error).__name__} (voxplain --debug shows where)"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

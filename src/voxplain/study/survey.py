@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from voxplain.attribution import Prediction, estimate, group
+from voxplain.attribution import Method, Prediction, estimate, group
 from voxplain.errors import InputError, TargetError, VoxplainError
 from voxplain.image import Image
 from voxplain.io import read_mask
+from voxplain.model import Model
 from voxplain.study.asking import ask
 from voxplain.study.cases import CaseConfig
 from voxplain.study.config import Study
@@ -114,11 +115,17 @@ class Survey:
                 seed=self.study.execution.seed,
             )
             self.subjects.append(subject)
-            for methods in group(self.study.methods, prepared, loaded.model):
-                streams = estimate(methods, prepared, loaded.model)
-                passes = sum(stream.passes for stream in streams)
-                words = [stream.description for stream in streams]
-                self.tasks.append(Task.of(subject, methods, passes, words))
+            with naming(f"model {loaded.config.name}"):
+                self.tasks += _tasks(subject, self.study.methods, prepared, loaded.model)
+
+
+def _tasks(
+    subject: Subject, methods: Sequence[Method], image: Image, model: Model
+) -> Iterator[Task]:
+    for together in group(methods, image, model):
+        streams = estimate(together, image, model)
+        passes = sum(stream.passes for stream in streams)
+        yield Task.of(subject, together, passes, [stream.description for stream in streams])
 
 
 def _record(name: str, case: CaseConfig, image: Image, found: list[str]) -> CaseRecord:
