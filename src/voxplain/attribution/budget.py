@@ -48,11 +48,11 @@ class Budget:
             return
         seen: dict[int, int] = {}
 
-        def count(tensor: Tensor) -> Tensor:
+        def count(tensor: Tensor) -> tuple[Tensor, int]:
             if not isinstance(tensor if tensor._base is None else tensor._base, nn.Parameter):
                 storage = tensor.untyped_storage()
                 seen[storage.data_ptr()] = storage.nbytes()
-            return tensor
+            return tensor, tensor._version
 
         with torch.autograd.graph.saved_tensors_hooks(count, _unchanged):
             yield
@@ -77,7 +77,14 @@ def ran_out_of_memory(error: RuntimeError) -> bool:
     )
 
 
-def _unchanged(tensor: Tensor) -> Tensor:
+def _unchanged(saved: tuple[Tensor, int]) -> Tensor:
+    """What was saved; hooks take over the check for in-place changes that autograd does itself."""
+    tensor, version = saved
+    if tensor._version != version:
+        raise RuntimeError(
+            "one of the variables needed for gradient computation has been modified by an "
+            f"inplace operation: shape {tuple(tensor.shape)}"
+        )
     return tensor
 
 

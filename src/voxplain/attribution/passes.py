@@ -153,9 +153,10 @@ class Passes(ABC):
             raise TargetError(
                 "the score does not depend on the image through differentiable operations"
             )
-        found = torch.autograd.grad(
-            score, list(places.values()), grad_outputs=cotangent, allow_unused=True
-        )
+        with _in_words():
+            found = torch.autograd.grad(
+                score, list(places.values()), grad_outputs=cotangent, allow_unused=True
+            )
         gradients = {}
         for (place, value), gradient in zip(places.items(), found, strict=True):
             if gradient is None:
@@ -236,3 +237,16 @@ class _Reference:
 
 def _as_it_is(_: Tap, value: Tensor) -> Tensor:
     return value
+
+
+@contextlib.contextmanager
+def _in_words() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if "inplace operation" not in str(error):
+            raise
+        raise ModelError(
+            "the network overwrites in place a value that its gradient needs (as `x += 1` after a "
+            "rectifier does), so it cannot be differentiated; write that step out of place"
+        ) from error
