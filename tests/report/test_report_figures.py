@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from voxplain.report.figures import Scene, is_color, mosaic, png, rgb
+from voxplain.report.figures import mosaic, png
+from voxplain.report.scene import Scene, is_color, rgb
 from voxplain.report.volume import Volume
 
 AFFINE = np.diag([2.0, 1.5, 3.0, 1])

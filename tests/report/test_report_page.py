@@ -188,6 +188,18 @@ def test_markup_in_names_is_text(tmp_path: Path) -> None:
     assert evil in page.words
 
 
+def test_case_ids_that_differ_never_share_a_page_or_an_element(tmp_path: Path) -> None:
+    run = RunWriter(tmp_path)
+    run.model("m")
+    image, white, affine = head(12.0)
+    for name in ("a b", "a-b"):
+        run.case(name, image[None], affine)
+        run.map(name, "m", "saliency", evidence(white, 0)[None], affine)
+    page = Page(render(run.finish()))
+    assert len({part["id"] for part in page.all("section")}) == len(page.all("section"))
+    assert len(page.scripts) == 4
+
+
 def test_sharing_leaves_every_image_out(tmp_path: Path) -> None:
     folder = head_run(tmp_path, lambda: head(10.0))
     path = render(folder, share=True)

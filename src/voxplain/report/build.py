@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from voxplain.io.names import safe
 from voxplain.io.sidecar import Sidecar
 from voxplain.report.case import (
     CaseView,
@@ -19,10 +20,9 @@ from voxplain.report.case import (
     heading,
     map_facts,
     reason,
-    slug,
 )
 from voxplain.report.embed import figure_uri
-from voxplain.report.figures import Scene, mosaic, png
+from voxplain.report.figures import mosaic, png
 from voxplain.report.reading import (
     UNREADABLE,
     Backdrop,
@@ -31,6 +31,7 @@ from voxplain.report.reading import (
     read_map,
     widen,
 )
+from voxplain.report.scene import Scene
 from voxplain.report.viewer import Viewer, channels_of
 from voxplain.report.viewer2d import PictureViewer
 from voxplain.report.viewer3d import VolumeViewer
@@ -153,15 +154,10 @@ def _pictured(run: Path, record: MapRecord, sidecar: Sidecar, index: int, scene:
     name = heading(record, sidecar)
     picture = png(mosaic(scene))
     stem = Path(record.file).name.removesuffix(".gz").removesuffix(".nii")
-    file = f"figures/{slug(record.model)}_{slug_stem(stem)}.png"
+    file = f"figures/{safe(record.model)}_{stem}.png"
     (run / "figures").mkdir(exist_ok=True)
     (run / file).write_bytes(picture)
     facts = map_facts(sidecar, scene.map)
     alt = alternative(name, scene.map, sidecar)
     figure = figure_uri(picture)
     return MapView(f"map{index}", record, sidecar, name, facts, alt, figure, file)
-
-
-def slug_stem(stem: str) -> str:
-    """A file stem that keeps its underscores."""
-    return "_".join(slug(part) for part in stem.split("_"))

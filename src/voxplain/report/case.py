@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxplain.errors import VoxplainError
+from voxplain.io.names import safe
 from voxplain.io.sidecar import Sidecar
 from voxplain.report.scale import strongest
 from voxplain.report.volume import Volume
@@ -69,32 +69,7 @@ class CaseView:
     blobs: dict[str, str] = field(default_factory=dict)
 
     @property
-    def slug(self) -> str:
-        """The case id as a part of an element id or a file name."""
-        return slug(self.record.id)
-
-    @property
-    def size(self) -> int:
-        """Bytes that this case adds to the page."""
-        figures = sum(len(view.figure) for view in self.maps)
-        return figures + sum(map(len, self.blobs.values()))
-
-    @property
-    def groups(self) -> list[tuple[str, str, list[MapView]]]:
-        """The maps by model and target: model name, target in words, maps."""
-        found: dict[tuple[str, str], list[MapView]] = {}
-        for view in self.maps:
-            key = (view.record.model, view.sidecar.target.in_words)
-            found.setdefault(key, []).append(view)
-        return [(model, words, views) for (model, words), views in found.items()]
-
-
-def slug(text: str) -> str:
-    """Letters, digits, dots and dashes only."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "-", text).strip("-.") or "case"
-
-
-def describe(case: CaseRecord, manifest: Manifest) -> CaseView:
+    def describe(case: CaseRecord, manifest: Manifest) -> CaseView:
     """The words of a case, before any file is read."""
     cell = "voxel" if len(case.shape) == 3 else "pixel"
     facts = [("Image", f"{sizes(case.shape)} {cell}s")]

@@ -58,7 +58,7 @@ def _nifti(
     header["scl_slope"], header["scl_inter"] = slope, intercept
     header.write_to(stream)
     stream.write(b"\0" * (352 - stream.tell()))
-    stream.write(np.asfortranarray(steps).tobytes(order="F"))
+    stream.write(steps.tobytes(order="F"))
     return _base64(gzip.compress(stream.getvalue(), 6, mtime=0))
 
 

@@ -10,8 +10,9 @@ from voxplain.image import Grid, Image
 from voxplain.io.sidecar import Sidecar
 from voxplain.report.case import alternative, map_facts
 from voxplain.report.embed import figure_uri
-from voxplain.report.figures import Scene, mosaic, png
+from voxplain.report.figures import mosaic, png
 from voxplain.report.pages import environment
+from voxplain.report.scene import Scene
 from voxplain.report.volume import Volume
 from voxplain.report.words import sentence, title
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from voxplain.io.sidecar import Sidecar
 from voxplain.report.case import CaseView, MapView
 from voxplain.report.embed import ramps
-from voxplain.report.figures import Scene
 from voxplain.report.reading import Backdrop
+from voxplain.report.scene import Scene
 from voxplain.report.volume import Volume
 
 Array = NDArray[Any]

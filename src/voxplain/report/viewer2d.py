@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from voxplain.report.display import plane_of
 from voxplain.report.embed import map_bytes, outline, picture_uri, shrink_factor
-from voxplain.report.figures import Scene, flat, is_color, rgb
 from voxplain.report.reading import Backdrop
+from voxplain.report.scene import Scene, flat, is_color, rgb
 from voxplain.report.viewer import Viewer
 from voxplain.report.volume import Volume
 from voxplain.report.words import sizes

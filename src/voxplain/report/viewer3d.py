@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxplain.report.embed import image_nifti, labels_nifti, map_nifti, shrink_factor
-from voxplain.report.figures import Scene
 from voxplain.report.reading import Backdrop
+from voxplain.report.scene import Scene
 from voxplain.report.viewer import Viewer
 from voxplain.report.volume import Volume
 from voxplain.report.words import sizes

@@ -1,0 +1,50 @@
+"""Takes the pictures of a report that stand in `docs/images`, without a network.
+
+Usage: `python scripts/picture_report.py RUN_FOLDER`. Needs `playwright` and a Chromium.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
+ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+LIVE = "document.querySelector('.first').hidden"
+
+
+def main() -> None:
+    """Opens the report from disk and saves its first screen and its viewer."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, help="a run directory with report.html")
+    parser.add_argument("--map", help="name of the map to choose in the viewer")
+    parser.add_argument("--chromium", default="/usr/bin/chromium")
+    given = parser.parse_args()
+    with sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=given.chromium, args=ARGUMENTS)
+        context = browser.new_context(viewport={"width": 1400, "height": 1740}, offline=True)
+        page = context.new_page()
+        page.goto((given.run / "report.html").resolve().as_uri())
+        while not page.evaluate(LIVE):
+            page.wait_for_timeout(100)
+        if given.map:
+            page.get_by_role("radio", name=given.map).first.check()
+        page.wait_for_timeout(2000)
+        save(page, "report.png")
+        browser.close()
+
+
+def save(page: Any, name: str) -> None:
+    """Writes what is on the screen as a small PNG."""
+    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    picture.quantize(256, dither=Image.Dither.NONE).save(IMAGES / name, optimize=True)
+    print(IMAGES / name, (IMAGES / name).stat().st_size)
+
+
+if __name__ == "__main__":
+    main()
