@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from voxplain.attribution.baselines import baseline_image
 from voxplain.attribution.rules import Deconvnet, DeepLift, Guided, Plain, Rule, guard
-from voxplain.attribution.rules.graph import NONLINEAR_NODES, RECTIFIER_NODES, unseen_calls
+from voxplain.attribution.rules.graph import unseen_calls
 from voxplain.attribution.rules.guard import invisible_parts
 from voxplain.attribution.rules.listing import listed
 from voxplain.errors import ConfigError, RuleError, nearest
@@ -215,7 +215,7 @@ class _Auditor:
             with guard(self.model.network) as watch, torch.enable_grad(), mode:
                 output = self.model(leaf)
             self.checkpointed = watch.checkpointed
-            self._look_for_unseen(name, output, leaf, RECTIFIER_NODES)
+            self._look_for_unseen(name, output, leaf)
         self._note(name, output, self.plain, mode.treated.keys(), mode.warnings)
 
     def _paired(self, name: str, kind: Any) -> float:
@@ -235,16 +235,14 @@ class _Auditor:
             score = _score(output)
             (multiplier,) = torch.autograd.grad(score.sum(), leaf)
         self.checkpointed = watch.checkpointed // 3
-        self._look_for_unseen(name, output, leaf, NONLINEAR_NODES)
+        self._look_for_unseen(name, output, leaf)
         self._note(name, output, plain, mode.treated.keys(), mode.warnings)
         total = ((image - reference) * multiplier).flatten(1).sum(1)
         change = score.detach() - start
         return float(((total - change).abs() / change.abs().clamp(min=1e-300)).max())
 
-    def _look_for_unseen(
-        self, name: str, output: Tensor, leaf: Tensor, kinds: tuple[str, ...]
-    ) -> None:
-        unseen = unseen_calls(output, leaf, kinds)
+    def _look_for_unseen(self, name: str, output: Tensor, leaf: Tensor) -> None:
+        unseen = RULES[name].unseen(output, leaf)
         if unseen:
             self.invisible |= dict.fromkeys(unseen)
             self.failures[name] = unseen[0]

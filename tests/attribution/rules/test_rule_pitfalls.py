@@ -124,6 +124,34 @@ def test_5_compiled_networks_run_eagerly_under_a_rule(rule):
     assert torch.equal(compiled(x), first)
 
 
+@torch.jit.script
+def _scripted(x):
+    return torch.relu(x)
+
+
+def _doubled_in_a_thread(x):
+    found = []
+    worker = threading.Thread(target=lambda: found.append(F.relu(x)))
+    worker.start()
+    worker.join()
+    return found[0] * 2
+
+
+@pytest.mark.parametrize("rule", [Guided(), DeepLift()])
+@pytest.mark.parametrize("function", [lambda x: _scripted(x) * 2, _doubled_in_a_thread])
+def test_4_and_7_the_graph_tells_of_calls_out_of_sight(function, rule):
+    x, b = _inputs()
+    for network, count in ((Calls(function), 1), (Block(), 0)):
+        leaf = x.clone().requires_grad_()
+        if rule.paired:
+            with torch.no_grad(), rule.record() as recording:
+                network(b)
+        with rule.replay(recording) if rule.paired else rule.mode():
+            output = network(leaf)
+        assert len(rule.unseen(output, leaf)) == count
+    assert Plain().unseen(output, leaf) == []
+
+
 class Doubled(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):

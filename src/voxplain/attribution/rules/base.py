@@ -34,6 +34,17 @@ class Rule:
     name: ClassVar[str]
     paired: ClassVar[bool] = False
 
+    def unseen(self, output: Tensor, image: Tensor) -> list[str]:
+        """Calls that the rule should have replaced and never saw, in words.
+
+        They were made out of sight of the mode: by a scripted function or in another thread.
+
+        Args:
+            output: Of a forward under the rule, in its graph.
+            image: The leaf that went in.
+        """
+        return []
+
     def mode(self) -> RuleMode:
         """A context for one forward pass of an unpaired rule."""
         raise RuleError(f"the rule {self.name!r} compares two runs; use record() and replay()")

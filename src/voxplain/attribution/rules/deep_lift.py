@@ -14,6 +14,7 @@ from voxplain.attribution.rules.base import Rule, RuleMode, caller
 from voxplain.attribution.rules.calls import Call, Family
 from voxplain.attribution.rules.composites import decomposition
 from voxplain.attribution.rules.dispatch import Replaying, treated
+from voxplain.attribution.rules.graph import NONLINEAR_NODES, unseen_calls
 from voxplain.attribution.rules.rectifiers import OnUnknown, written
 from voxplain.attribution.rules.substitutes import grafted
 from voxplain.attribution.rules.tensors import is_floating
@@ -39,6 +40,10 @@ class DeepLift(Rule):
     eps: float | None = None
     softmax: Literal["exact", "compatible"] = "exact"
     on_unknown: OnUnknown = "error"
+
+    def unseen(self, output: Tensor, image: Tensor) -> list[str]:
+        """Nonlinear functions that were called out of sight of the mode, in words."""
+        return unseen_calls(output, image, NONLINEAR_NODES)
 
     def record(self) -> Recording:
         """A context for the reference forward, gradients disabled."""

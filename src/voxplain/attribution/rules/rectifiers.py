@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from voxplain.attribution.rules.base import Rule, RuleMode, caller, is_rectifier
 from voxplain.attribution.rules.calls import Call, Family, slope_at
+from voxplain.attribution.rules.graph import RECTIFIER_NODES, unseen_calls
 from voxplain.attribution.rules.substitutes import clamped
 from voxplain.errors import RuleError
 
@@ -18,20 +20,32 @@ OnUnknown = Literal["error", "warn"]
 
 
 @dataclass(frozen=True)
-class Guided(Rule):
-    """Gradient passes a rectifier only where both it and the slope are positive.
-
-    ``p = max(0, q) * max(0, f'(x))``; for ReLU ``1[x > 0] * max(0, q)``, with f'(0) = 0 as in
-    autograd. Springenberg et al., Striving for simplicity, 2015.
+class RectifierRule(Rule):
+    """What Guided and Deconvnet share.
 
     Attributes:
         functions: ``relu_only`` treats ReLU alone, as libraries do that hook modules.
         on_unknown: What to do about a function that may hide a rectifier.
     """
 
-    name: ClassVar[str] = "guided"
     functions: Functions = "rectifiers"
     on_unknown: OnUnknown = "warn"
+
+    def unseen(self, output: Tensor, image: Tensor) -> list[str]:
+        """Rectifiers that were called out of sight of the mode, in words."""
+        kinds = ("Relu",) if self.functions == "relu_only" else RECTIFIER_NODES
+        return unseen_calls(output, image, kinds)
+
+
+@dataclass(frozen=True)
+class Guided(RectifierRule):
+    """Gradient passes a rectifier only where both it and the slope are positive.
+
+    ``p = max(0, q) * max(0, f'(x))``; for ReLU ``1[x > 0] * max(0, q)``, with f'(0) = 0 as in
+    autograd. Springenberg et al., Striving for simplicity, 2015.
+    """
+
+    name: ClassVar[str] = "guided"
 
     def mode(self) -> RuleMode:
         """A context for the image forward."""
@@ -39,20 +53,14 @@ class Guided(Rule):
 
 
 @dataclass(frozen=True)
-class Deconvnet(Rule):
+class Deconvnet(RectifierRule):
     """Only positive gradient passes a rectifier; its own mask and slope are ignored.
 
     ``p = max(0, q)``. Zeiler and Fergus, Visualizing and understanding convolutional networks,
     2014.
-
-    Attributes:
-        functions: ``relu_only`` treats ReLU alone, as libraries do that hook modules.
-        on_unknown: What to do about a function that may hide a rectifier.
     """
 
     name: ClassVar[str] = "deconvnet"
-    functions: Functions = "rectifiers"
-    on_unknown: OnUnknown = "warn"
 
     def mode(self) -> RuleMode:
         """A context for the image forward."""
