@@ -69,7 +69,27 @@ class CaseView:
     blobs: dict[str, str] = field(default_factory=dict)
 
     @property
-    def describe(case: CaseRecord, manifest: Manifest) -> CaseView:
+    def slug(self) -> str:
+        """The case id as a part of an element id or a file name, one to one."""
+        return safe(self.record.id)
+
+    @property
+    def size(self) -> int:
+        """Bytes that this case adds to the page."""
+        figures = sum(len(view.figure) for view in self.maps)
+        return figures + sum(map(len, self.blobs.values()))
+
+    @property
+    def groups(self) -> list[tuple[str, str, list[MapView]]]:
+        """The maps by model and target: model name, target in words, maps."""
+        found: dict[tuple[str, str], list[MapView]] = {}
+        for view in self.maps:
+            key = (view.record.model, view.sidecar.target.in_words)
+            found.setdefault(key, []).append(view)
+        return [(model, words, views) for (model, words), views in found.items()]
+
+
+def describe(case: CaseRecord, manifest: Manifest) -> CaseView:
     """The words of a case, before any file is read."""
     cell = "voxel" if len(case.shape) == 3 else "pixel"
     facts = [("Image", f"{sizes(case.shape)} {cell}s")]
