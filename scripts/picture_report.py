@@ -27,7 +27,7 @@ def main() -> None:
     given = parser.parse_args()
     with sync_playwright() as engine:
         browser = engine.chromium.launch(executable_path=given.chromium, args=ARGUMENTS)
-        context = browser.new_context(viewport={"width": 1400, "height": 1740}, offline=True)
+        context = browser.new_context(viewport={"width": 1400, "height": 1770}, offline=True)
         page = context.new_page()
         page.goto((given.run / "report.html").resolve().as_uri())
         while not page.evaluate(LIVE):
@@ -40,9 +40,9 @@ def main() -> None:
 
 
 def save(page: Any, name: str) -> None:
-    """Writes what is on the screen as a small PNG."""
+    """Writes what is on the screen as PNG, in full color so that no scale is banded."""
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    picture.quantize(256, dither=Image.Dither.NONE).save(IMAGES / name, optimize=True)
+    picture.save(IMAGES / name, optimize=True)
     print(IMAGES / name, (IMAGES / name).stat().st_size)
 
 
