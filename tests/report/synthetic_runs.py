@@ -11,6 +11,14 @@ import nibabel
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from voxplain.io.manifest import (
+    CaseRecord,
+    Manifest,
+    MapRecord,
+    ModelRecord,
+    PredictionRecord,
+    TaskRecord,
+)
 from voxplain.io.sidecar import (
     Cost,
     GridFacts,
@@ -19,14 +27,6 @@ from voxplain.io.sidecar import (
     Sidecar,
     TargetFacts,
     ValueRange,
-)
-from voxplain.study.manifest import (
-    CaseRecord,
-    Manifest,
-    MapRecord,
-    ModelRecord,
-    PredictionRecord,
-    TaskRecord,
 )
 
 HASH = "0123456789abcdef" * 4

@@ -13,8 +13,8 @@ import pytest
 from synthetic_runs import RunWriter, evidence, head, head_run
 
 from voxplain.errors import InputError
+from voxplain.io.manifest import Manifest
 from voxplain.report import render
-from voxplain.study.manifest import Manifest
 
 NOT_CLOSED = {"meta", "link", "img", "input", "br", "hr"}
 

@@ -21,8 +21,8 @@ from tiny import AFFINE, SHAPE, TinyStudy, blob, save
 from voxplain.attribution import explain
 from voxplain.errors import ConfigError, VoxplainError
 from voxplain.io import read_image
+from voxplain.io.manifest import TaskRecord
 from voxplain.study import Manifest, Run, Study, Task, check_study
-from voxplain.study.manifest import TaskRecord
 from voxplain.study.progress import Silent
 
 

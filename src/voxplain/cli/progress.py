@@ -19,8 +19,8 @@ from rich.progress import (
 from voxplain.cli.console import complain, err
 
 if TYPE_CHECKING:
+    from voxplain.io.manifest import TaskRecord
     from voxplain.study import Plan, Task
-    from voxplain.study.manifest import TaskRecord
 
 
 class Bar:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from voxplain.io.manifest import CaseRecord, Manifest, MapRecord
 from voxplain.io.names import safe
 from voxplain.io.sidecar import Sidecar
 from voxplain.report.case import (
@@ -37,7 +38,6 @@ from voxplain.report.viewer2d import PictureViewer
 from voxplain.report.viewer3d import VolumeViewer
 from voxplain.report.volume import Volume
 from voxplain.report.words import sentence
-from voxplain.study.manifest import CaseRecord, Manifest, MapRecord
 
 Array = NDArray[Any]
 

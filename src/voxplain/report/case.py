@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxplain.errors import VoxplainError
+from voxplain.io.manifest import CaseRecord, Manifest, MapRecord, PredictionRecord, TaskRecord
 from voxplain.io.names import safe
 from voxplain.io.sidecar import Sidecar
 from voxplain.report.scale import strongest
 from voxplain.report.volume import Volume
 from voxplain.report.words import duration, number, percent, place, sizes, title
-from voxplain.study.manifest import CaseRecord, Manifest, MapRecord, PredictionRecord, TaskRecord
 
 Array = NDArray[Any]
 Rows = list[tuple[str, str]]

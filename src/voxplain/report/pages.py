@@ -10,9 +10,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from voxplain import __version__
+from voxplain.io.manifest import Manifest
 from voxplain.report import words
 from voxplain.report.case import CaseView
-from voxplain.study.manifest import Manifest
 
 
 @lru_cache(maxsize=1)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from voxplain.io.manifest import CaseRecord, MapRecord
 from voxplain.io.sidecar import Sidecar
 from voxplain.report.case import CaseView, Problem, reason
 from voxplain.report.scale import bounding_box, foreground, gray_window, robust_limit
 from voxplain.report.volume import Volume, read_volume
-from voxplain.study.manifest import CaseRecord, MapRecord
 
 Array = NDArray[Any]
 

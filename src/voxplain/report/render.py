@@ -8,10 +8,10 @@ from pydantic import ValidationError
 
 from voxplain.errors import InputError
 from voxplain.io.atomic import atomic_write
+from voxplain.io.manifest import Manifest
 from voxplain.report.build import build_case
 from voxplain.report.case import CaseView
 from voxplain.report.pages import index, page
-from voxplain.study.manifest import Manifest
 
 BUDGET = 25_000_000
 """Bytes that one page may have."""

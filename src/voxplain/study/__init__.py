@@ -6,10 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from voxplain.io.manifest import Manifest
     from voxplain.study.cases import CaseConfig
     from voxplain.study.check import Checked, check_study
     from voxplain.study.config import ModelConfig, RunConfig, Study
-    from voxplain.study.manifest import Manifest
     from voxplain.study.plan import Plan, Task
     from voxplain.study.progress import Listener
     from voxplain.study.run import Run, run_study

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from voxplain.attribution import Prediction
 from voxplain.image import Image
+from voxplain.io.manifest import CaseRecord
 from voxplain.study.cases import CaseConfig
 from voxplain.study.config import Study
 from voxplain.study.inputs import (
@@ -15,7 +16,6 @@ from voxplain.study.inputs import (
     load_model,
     read_references,
 )
-from voxplain.study.manifest import CaseRecord
 from voxplain.study.plan import Plan, Subject
 from voxplain.study.survey import Asked, Survey
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from voxplain.study.manifest import TaskRecord
+from voxplain.io.manifest import TaskRecord
 from voxplain.study.plan import Plan, Task
 
 

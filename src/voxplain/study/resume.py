@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from voxplain.study.manifest import CaseRecord, Manifest, MapRecord, PredictionRecord, TaskRecord
+from voxplain.io.manifest import CaseRecord, Manifest, MapRecord, PredictionRecord, TaskRecord
 from voxplain.study.plan import Subject, Task
 from voxplain.study.store import Store
 

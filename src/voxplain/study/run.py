@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from voxplain.io.manifest import Manifest, TaskRecord
 from voxplain.study.check import check_study
 from voxplain.study.config import Study
-from voxplain.study.manifest import Manifest, TaskRecord
 from voxplain.study.progress import Listener, Silent
 from voxplain.study.store import Store
 from voxplain.study.work import Work

@@ -19,7 +19,7 @@ from voxplain.attribution import Attribution
 from voxplain.errors import ConfigError
 from voxplain.image import Grid, Image
 from voxplain.io import atomic_write, dataset_description, safe, write_image, write_labels
-from voxplain.study.manifest import Manifest, MapRecord
+from voxplain.io.manifest import Manifest, MapRecord
 from voxplain.study.plan import Subject
 
 MANIFEST, STUDY, EVENTS = "manifest.json", "study.yaml", "events.jsonl"

@@ -9,12 +9,12 @@ from voxplain.attribution import Method, Prediction, estimate, group
 from voxplain.errors import InputError, TargetError, VoxplainError
 from voxplain.image import Image
 from voxplain.io import read_mask
+from voxplain.io.manifest import CaseRecord
 from voxplain.model import Model
 from voxplain.study.asking import ask
 from voxplain.study.cases import CaseConfig
 from voxplain.study.config import Study
 from voxplain.study.inputs import LoadedModel, content_sha256, naming, read_case, remarks
-from voxplain.study.manifest import CaseRecord
 from voxplain.study.plan import Subject, Task
 from voxplain.study.target_files import contents, for_case, without_files
 from voxplain.targets import Target

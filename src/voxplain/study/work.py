@@ -10,18 +10,18 @@ from voxplain.attribution.result import software
 from voxplain.errors import VoxplainError
 from voxplain.image import Image
 from voxplain.io import read_mask
-from voxplain.study.asking import ask
-from voxplain.study.check import Checked
-from voxplain.study.events import EventLog
-from voxplain.study.inputs import LoadedModel, device_name, read_case, remarks, sources
-from voxplain.study.limits import reason_of, time_limit
-from voxplain.study.manifest import (
+from voxplain.io.manifest import (
     Manifest,
     ModelRecord,
     PredictionRecord,
     Status,
     TaskRecord,
 )
+from voxplain.study.asking import ask
+from voxplain.study.check import Checked
+from voxplain.study.events import EventLog
+from voxplain.study.inputs import LoadedModel, device_name, read_case, remarks, sources
+from voxplain.study.limits import reason_of, time_limit
 from voxplain.study.plan import Subject, Task
 from voxplain.study.privacy import Filter
 from voxplain.study.progress import Listener
