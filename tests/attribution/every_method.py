@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from networks import classifier, images, segmenter
 from voxplain.attribution import Attribution, explain, methods
 from voxplain.attribution import catalogue as _catalogue
 
@@ -63,3 +65,18 @@ def cell_reaches_everywhere(map: Tensor) -> bool:
     """Whether no image of a batch has a constant map."""
     flat = map.flatten(1)
     return bool(torch.isfinite(flat).all() and (flat.amax(1) > flat.amin(1)).all())
+
+
+SEGMENT = {"kind": "pixelwise", "label": 1}
+TASKS: dict[str, tuple[Callable[..., nn.Sequential], dict[str, Any]]] = {
+    "classifier": (classifier, CLASS_ONE),
+    "segmenter": (segmenter, SEGMENT),
+}
+EXACT = 1e-11  # in float64, so that nothing but rounding is left
+
+
+def setting(task: str, rank: int, batch: int = 2) -> tuple[nn.Sequential, Tensor, Tensor, Any]:
+    """A network in float64, images, references and a target."""
+    build, target = TASKS[task]
+    references = images(rank, 2, 11).double()[8:]
+    return build(rank, 2).double(), images(rank, 2, batch).double(), references, target

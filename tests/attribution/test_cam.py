@@ -170,7 +170,8 @@ def test_plus_plus_without_the_constant(rank: int) -> None:
     with torch.no_grad():
         network.head.weight.mul_(1e-10)
     activation, gradient = split(network, "conv1", shown[0])
-    share = gradient**2 / (2 * gradient**2 + _sum(activation) * gradient**3)
+    with np.errstate(invalid="ignore"):  # 0/0 where the gradient is 0, replaced below
+        share = gradient**2 / (2 * gradient**2 + _sum(activation) * gradient**3)
     weights = _sum(np.where(gradient != 0, share, 0) * np.maximum(gradient, 0))
     expected = on_image(_rectified((weights * activation).sum(0)), shown.shape[2:])
     method = {"name": "grad_cam_plus_plus", "layer": "conv1"}

@@ -1,4 +1,4 @@
-"""Where layers are tapped: calls, sides, tokens, in-place neighbors, and wrong paths."""
+"""Where layers are tapped: calls, sides, in-place neighbors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional
 from networks import assert_close, classifier, images, segmenter, untouched
 from voxplain.attribution import Attribution, explain
 from voxplain.attribution.taps import Tap, tapping
-from voxplain.errors import ModelError, TargetError, VoxplainError
+from voxplain.errors import ModelError
 
 CLASS_ONE: dict[str, Any] = {"kind": "class_score", "label": 1}
 
@@ -181,86 +181,6 @@ def test_the_default_layer_is_the_last_feature_map() -> None:
     assert key.layer.path == "act2"
 
 
-class Branching(nn.Module):
-    """A layer that runs and is not used, one that never runs, and one that gives a tuple."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.used = nn.Conv2d(1, 2, 3, padding=1)
-        self.unused = nn.Conv2d(1, 2, 3, padding=1)
-        self.never = nn.Conv2d(1, 2, 3, padding=1)
-        self.constant = nn.Linear(1, 4)
-        self.pair = Pair()
-        self.named = Named()
-
-    def forward(self, image: Tensor) -> Tensor:
-        self.unused(image)
-        self.constant(torch.ones(1, 1))
-        first, _ = self.pair(self.used(image))
-        return self.named(values=first)["values"]
-
-
-class Pair(nn.Module):
-    def forward(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        return values * 2, values * 3
-
-
-class Named(nn.Module):
-    def forward(self, values: Tensor) -> dict[str, Tensor]:
-        return {"values": values.clone()}
-
-
-class TestOddLayers:
-    def test_not_used(self) -> None:
-        found = layer_maps(Branching(), images(), "vanilla_layer_visualization", "unused")
-        (attribution,) = found.values()
-        assert not attribution.map.any()
-        assert any("does not depend on layer 'unused'" in t for t in attribution.stats.warnings)
-        assert any("zero everywhere" in text for text in attribution.stats.warnings)
-
-    def test_the_first_tensor_of_a_tuple(self) -> None:
-        network, shown = Branching(), images()
-        (found,) = layer_maps(network, shown, "layer_activation", "pair").values()
-        assert_close(found.map, 2 * network.used(shown).detach(), 1e-6)
-
-    @pytest.mark.parametrize(
-        ("layer", "side", "words"),
-        [
-            ("never", "output", "never"),
-            ("named", "output", "a dict as its output, no tensor; choose a layer inside it"),
-            ("named", "input", "called with keywords only; choose its output"),
-            ("usde", "output", r"the network has no layer 'usde'; did you mean used"),
-        ],
-    )
-    def test_sentences(self, layer: str, side: str, words: str) -> None:
-        with pytest.raises(ModelError, match=words):
-            layer_maps(Branching(), images(), "layer_gradient_x_activation", layer, side=side)
-
-    def test_layers_that_do_not_depend_on_the_image(self) -> None:
-        with pytest.raises(VoxplainError, match="does not depend on the image"):
-            layer_maps(Branching(), images(), "vanilla_layer_visualization", "constant")
-
-    def test_scores_that_cannot_be_differentiated(self) -> None:
-        class Labels(nn.Module):
-            def forward(self, image: Tensor) -> Tensor:
-                return image.detach().flatten(1)[:, :2]
-
-        with pytest.raises(
-            TargetError, match="does not depend on the image through differentiable"
-        ):
-            explain(Labels(), images(), "saliency", 1)
-
-    def test_cams_need_places(self) -> None:
-        words = (
-            "layer 'head' has no places in the image left; choose a layer with spatial axes, suc"
-        )
-        with pytest.raises(ModelError, match=words):
-            explain(classifier(), images(), {"name": "grad_cam", "layer": "head"}, 1)
-        linear = nn.Sequential(nn.Flatten(), nn.Linear(36, 2))
-        with pytest.raises(ModelError, match="no layer of the network still has places"):
-            explain(linear, images(), "grad_cam", 1)
-
-
 def test_taps_leave_with_their_block() -> None:
     network = segmenter()
     taps = (Tap("conv1"), Tap("act2", "input"))
@@ -276,59 +196,3 @@ def test_taps_leave_with_their_block() -> None:
             tapping(network, (Tap("conv9"),)),
         ):
             pass
-
-
-@pytest.mark.parametrize("rank", [2, 3])
-def test_tokens_return_to_their_grid(rank: int) -> None:
-    """A transformer's tokens are ``(B, N, K)``; their maps lie on the image."""
-    vit = pytest.importorskip("monai.networks.nets").ViT
-    torch.manual_seed(0)
-    network = vit(
-        1, (16,) * rank, (4,) * rank, hidden_size=12, mlp_dim=24, num_layers=2, num_heads=3,
-        classification=True, num_classes=3, spatial_dims=rank, post_activation=None,
-    ).eval()  # fmt: skip
-    from voxplain.model import Model
-
-    model = Model(network, head=0)
-    shown = images(rank, batch=2, size=16)
-    asked: list[Any] = [
-        {"name": "layer_activation", "layers": "blocks.1"},
-        {"name": "layer_grad_cam", "layers": "blocks.0"},
-        {"name": "grad_cam", "layer": "blocks.0", "relu": False},
-        {"name": "vanilla_layer_visualization", "layers": "blocks.1.norm1"},
-    ]
-    with untouched(network):
-        found = explain(model, shown, asked, CLASS_ONE)
-    grid = (4,) * rank
-    assert found["layer_activation"].map.shape == (2, 12, *grid)
-    assert found["layer_grad_cam"].map.shape == (2, 1, *grid)
-    assert found["grad_cam"].map.shape == (2, 1, *shown.shape[2:])
-    assert found["grad_cam"].map.std() > 0
-    caught: list[Tensor] = []
-    handle = network.blocks[1].register_forward_hook(lambda _, __, output: caught.append(output))
-    with torch.no_grad():
-        network(shown)
-    handle.remove()
-    tokens = caught[0][:, 1:]  # the class token has no place
-    expected = tokens.transpose(1, 2).reshape(2, 12, *grid)
-    assert_close(found["layer_activation"].map, expected, 1e-6)
-    unit = {"kind": "unit", "layer": "blocks.1", "channel": 3, "position": (1,) * rank}
-    seen = explain(model, shown, "saliency", unit)["saliency"]
-    assert seen.stats.scores == pytest.approx(
-        expected[(slice(None), 3, *(1,) * rank)].tolist(), rel=1e-4
-    )
-
-
-def test_tokens_in_half_precision() -> None:
-    """The gate arranges tokens too."""
-    vit = pytest.importorskip("monai.networks.nets").ViT
-    from voxplain.model import Model
-
-    network = vit(
-        1, (8, 8), (4, 4), hidden_size=12, mlp_dim=24, num_layers=1, num_heads=3,
-        classification=True, num_classes=2, spatial_dims=2, post_activation=None,
-    ).eval()  # fmt: skip
-    model = Model(network, head=0, precision="bfloat16")
-    unit = {"kind": "unit", "layer": "blocks.0", "channel": 3}
-    found = explain(model, images(size=8), "saliency", unit)["saliency"]
-    assert found.map.std() > 0

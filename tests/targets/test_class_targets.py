@@ -1,18 +1,14 @@
-"""Targets without a place: class scores, contrasts, volumes, units, signs."""
+"""Targets without a place: class scores, their signs, contrasts."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from networks import images, segmenter
-from voxplain.attribution import explain, parse_method, predict
+from voxplain.attribution import explain
 from voxplain.errors import TargetError
-from voxplain.image import Grid, Image
 from voxplain.targets import (
     ClassScore,
     Contrast,
@@ -20,7 +16,6 @@ from voxplain.targets import (
     Target,
     Unit,
     Unperturbed,
-    Volume,
     parse_target,
 )
 
@@ -215,150 +210,3 @@ class TestContrast:
         seen = Unperturbed(SCORES, activations={"conv1": torch.rand(2, 4, 3, 3)})
         with pytest.raises(TargetError, match="both targets on the output or on the same layer"):
             Contrast(a=ClassScore(label=1), b=unit).bind(seen)
-
-
-class TestVolume:
-    def image(self, rank: int, spacing: Any = None) -> Image:
-        shape = (4, 5, 3)[:rank]
-        return Image(torch.zeros(1, *shape), Grid.default(shape, spacing))
-
-    def test_milliliters_of_anisotropic_voxels(self) -> None:
-        output = dense(3, batch=1)
-        bound = Volume(label=1).bind(output, self.image(3, (0.5, 2.0, 4.0)))
-        expected = torch.softmax(output, 1)[:, 1].sum() * 0.5 * 2 * 4 / 1000
-        torch.testing.assert_close(bound.score(output)[0], expected)
-        assert bound.in_words == ("the predicted volume of class 1 in mL",)
-
-    def test_square_centimeters_in_2d(self) -> None:
-        output = dense(2, batch=1)
-        bound = Volume(label=1).bind(output, self.image(2, (0.5, 2.0)))
-        expected = torch.softmax(output, 1)[:, 1].sum() / 100
-        torch.testing.assert_close(bound.score(output)[0], expected)
-        assert bound.in_words[0].endswith("in cm²")
-
-    def test_sheared_grids_count_their_true_volume(self) -> None:
-        affine = np.eye(4)
-        affine[:3, :3] = [[1, 0, 0.5], [0, 2, 0], [0, 0, 3]]
-        output = dense(3, batch=1)
-        image = Image(torch.zeros(1, 4, 5, 3), Grid((4, 5, 3), affine))
-        found = Volume(label=1).bind(output, image).score(output)[0]
-        torch.testing.assert_close(found, torch.softmax(output, 1)[:, 1].sum() * 6 / 1000)
-
-    def test_unknown_size_counts_elements(self) -> None:
-        output = dense(3)
-        bound = Volume(label=2).bind(output)
-        expected = torch.softmax(output, 1)[:, 2].flatten(1).sum(1)
-        torch.testing.assert_close(bound.score(output), expected)
-        assert bound.in_words[0].endswith("in voxels")
-        pixels = Volume(label=1).bind(dense(2, batch=1), self.image(2))
-        assert pixels.in_words[0].endswith("in pixels")
-
-    @pytest.mark.parametrize("label", [0, 1])
-    def test_one_channel(self, label: int) -> None:
-        output = dense(3, classes=1, batch=1)
-        found = Volume(label=label).bind(output, self.image(3, 2.0)).score(output)
-        chances = torch.sigmoid(output if label == 1 else -output)
-        torch.testing.assert_close(found[0], chances.sum() * 8 / 1000)
-
-    def test_a_coarser_output_has_larger_voxels(self) -> None:
-        seen = Unperturbed(dense(3), input_shape=(8, 10, 3), voxel_volume=1.0)
-        found = Volume(label=1).bind(seen).score(seen.output)
-        expected = torch.softmax(seen.output, 1)[:, 1].flatten(1).sum(1) * 4 / 1000
-        torch.testing.assert_close(found, expected)
-
-    def test_scores_have_none(self) -> None:
-        with pytest.raises(TargetError, match="a volume needs a dense output"):
-            Volume(label=1).bind(SCORES)
-        with pytest.raises(TargetError, match="class 5 does not exist"):
-            Volume(label=5).bind(dense(2))
-
-    def test_predict_states_volumes(self) -> None:
-        network = segmenter(3)
-        image = Image(images(3)[0], Grid.default((6, 6, 6), (1.0, 2.0, 3.0)))
-        said = predict(network, image, Volume(label=1))
-        with torch.no_grad():
-            output = network(image.data[None])
-        counts = torch.bincount(output.argmax(1).flatten(), minlength=3) * 6 / 1000
-        assert list(said.volumes.values()) == pytest.approx(counts.tolist())
-        assert said.volume_unit == "mL"
-        expected = float(torch.softmax(output, 1)[:, 1].sum()) * 6 / 1000
-        assert said.score == pytest.approx(expected, rel=1e-5)
-
-
-class TestUnit:
-    @every_rank
-    @pytest.mark.parametrize("method", ["saliency", "guided_backprop"])
-    def test_its_gradient_is_that_of_the_unit(self, rank: int, method: str) -> None:
-        network, shown = segmenter(rank), images(rank, batch=2)
-        place = (2,) * rank
-        unit = Unit(layer="conv2", channel=3, position=place)
-        found = explain(network, shown, method, unit)[method].map
-        class_target = {"kind": "region", "label": 3, "voxel": place}
-        inner = nn.Sequential(*list(network.children())[:3])
-        expected = explain(inner, shown, method, class_target)[method].map
-        torch.testing.assert_close(found, expected)
-
-    def test_fields(self) -> None:
-        activation = torch.tensor([[[[1.0, 2.0]], [[9.0, -9.0]], [[3.0, 3.0]]]])
-        seen = Unperturbed(SCORES[:1], activations={"a": activation})
-        for unit, expected, words in (
-            (Unit(layer="a", channel=1), 0.0, "channel 1 of layer a, summed over positions"),
-            (Unit(layer="a", channel="strongest"), 6.0, "channel 2 of layer a, summed"),
-            (Unit(layer="a", channel=1, position="max"), 9.0, "at its maximum (0, 0)"),
-            (Unit(layer="a", channel=1, position=(0, 1)), -9.0, "channel 1 of layer a at (0, 1)"),
-        ):
-            bound = unit.bind(seen)
-            assert bound.layer == "a"
-            assert bound.score(activation).tolist() == [expected]
-            assert words in bound.in_words[0]
-
-    def test_what_is_outside(self) -> None:
-        network, shown = segmenter(2), images(2)
-        with pytest.raises(TargetError, match="layer conv2 has channels 0 to 5, not 6"):
-            explain(network, shown, "saliency", Unit(layer="conv2", channel=6))
-        with pytest.raises(TargetError, match=r"layer conv2 has positions \(6, 6\), not \(6, 0\)"):
-            explain(network, shown, "saliency", Unit(layer="conv2", channel=1, position=(6, 0)))
-        with pytest.raises(TargetError, match=r"positions \(6, 6\), not \(1,\)"):
-            explain(network, shown, "saliency", Unit(layer="conv2", channel=1, position=(1,)))
-
-    def test_a_unit_after_what_is_tapped(self) -> None:
-        """A layer behind the unit has no part in it: a zero map that says so."""
-        found = explain(
-            segmenter(2),
-            images(2),
-            {"name": "vanilla_layer_visualization", "layers": "head"},
-            Unit(layer="conv2", channel=1),
-        )["vanilla_layer_visualization"]
-        assert not found.map.any()
-        assert any("does not depend on layer 'head'" in text for text in found.stats.warnings)
-
-
-class TestFacts:
-    def test_probabilities_of_each_image(self) -> None:
-        """Of the class that is explained in that image."""
-        network = nn.Sequential(nn.Flatten(), nn.Linear(2, 1, bias=False))
-        with torch.no_grad():
-            network[1].weight.fill_(1.0)
-        shown = torch.tensor([[[[0.3, 0.4]]], [[[-0.6, -0.6]]]])
-        found = explain(network, shown, "saliency", ClassScore())["saliency"]
-        chances = [facts.probability for facts in found.target]
-        expected = [torch.sigmoid(torch.tensor(0.7)), torch.sigmoid(torch.tensor(1.2))]
-        assert chances == pytest.approx([float(chance) for chance in expected])
-        assert [facts.score for facts in found.target] == pytest.approx([0.7, 1.2])
-        assert torch.equal(found.map[0], -found.map[1])
-
-    def test_layer_guided_backprop_says_what_it_explains(self) -> None:
-        method = parse_method({"name": "layer_activation_guided_backprop", "layer": "act2"})
-        found = explain(segmenter(2), images(2), [method, "saliency"], 1)
-        assert found[method.key].target[0].kind == "unit"
-        assert "layer act2" in found[method.key].target[0].in_words
-        assert found["saliency"].target[0].kind == "label"
-
-    def test_not_finite(self) -> None:
-        output = SCORES.clone()
-        output[0, 0] = float("nan")
-        output[1, 1] = float("inf")
-        with pytest.raises(
-            TargetError, match="holds 2 NaN or infinite values of 6; check the weig"
-        ):
-            ClassScore(label=1).bind(output)
