@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 
 from torch import Tensor
@@ -26,16 +27,32 @@ def arrange(activation: Tensor, layout: Layout) -> Tensor:
     Raises:
         ModelError: If the activation is not laid out that way.
     """
-    layout = _for_images(layout, activation)
-    for index, dim in enumerate(layout.dims):
+    plan = _plan(layout, tuple(activation.shape))
+    for index, dim in enumerate(plan.layout.dims):
         activation = _trim(activation, index, dim)
+    return activation.reshape(plan.sizes).permute(plan.order).reshape(plan.shape)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Split into factors, put them in order, merge them."""
+
+    layout: Layout
+    sizes: tuple[int, ...]
+    order: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
+@lru_cache(maxsize=1024)  # asked for every tap in every pass
+def _plan(layout: Layout, given: tuple[int, ...]) -> _Plan:
+    layout = _for_images(layout, given)
     atoms, runs = flat_atoms(layout), cell_runs(layout)
     images = [index for index, atom in enumerate(atoms) if atom.axis == BATCH]
     cells = [index for run in runs for index in run]
     features = [index for index in range(len(atoms)) if index not in {*images, *cells}]
-    sizes = [atom.size for atom in atoms]
-    shape = [math.prod(sizes[one] for one in part) for part in (images, features, *runs)]
-    return activation.reshape(sizes).permute(*images, *features, *cells).reshape(shape)
+    sizes = tuple(atom.size for atom in atoms)
+    shape = tuple(math.prod(sizes[one] for one in part) for part in (images, features, *runs))
+    return _Plan(layout, sizes, (*images, *features, *cells), shape)
 
 
 def flat_atoms(layout: Layout) -> list[Atom]:
@@ -61,9 +78,8 @@ def _run(atoms: Sequence[Atom], axis: int) -> list[int]:
     return indices
 
 
-def _for_images(layout: Layout, activation: Tensor) -> Layout:
-    """The layout for the number of images in the activation."""
-    given = tuple(activation.shape)
+def _for_images(layout: Layout, given: tuple[int, ...]) -> Layout:
+    """The layout for the number of images in an activation of this shape."""
     if len(given) == len(layout.dims):
         for index, size in enumerate(given):
             layout = layout.put(index, _with_images(layout.dims[index], index, size))
