@@ -196,7 +196,8 @@ class Model:
             yield
         finally:
             for module, training in modes:
-                module.training = training
+                if module.training is not training:  # setting an attribute of a module is slow
+                    module.training = training
             for part, required in flags:
                 part.requires_grad_(required)
 
