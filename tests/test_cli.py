@@ -118,7 +118,7 @@ def test_explain_does_what_the_study_does(tiny: TinyStudy) -> None:
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     for name in ("saliency", "integrated_gradients"):
-        flags = tiny.folder / f"flags/maps/case/build/case_label-1_desc-{name}_attr.nii.gz"
+        flags = tiny.folder / f"flags/maps/scan/build/scan_label-1_desc-{name}_attr.nii.gz"
         study = tiny.run / f"maps/a/net/a_label-1_desc-{name}_attr.nii.gz"
         np.testing.assert_array_equal(
             nibabel.load(flags).get_fdata(), nibabel.load(study).get_fdata()

@@ -87,5 +87,5 @@ def test_window_and_head_are_read_as_values() -> None:
 
 def test_the_id_of_a_case_says_nothing_of_its_file() -> None:
     case = Request([Path("SMITH.nii")]).case()
-    assert case["id"] == "case"
+    assert case["id"] == "scan"
     assert Path(case["image"][0]).is_absolute()

@@ -75,6 +75,7 @@ class Request:
     trust: Annotated[
         bool, _network("--trust", help="Open files that run code (pickles, bundles, .py files).")
     ] = False
+    id: Annotated[str, _image("--id", help="Name of the image in files and reports.")] = "scan"
     channels: Annotated[
         str | None, _image("--channels", help="first or last: channel axis of a NumPy array.")
     ] = None
@@ -112,9 +113,9 @@ class Request:
         return len(self.images) == 1 and first.suffix.lower() in {".yaml", ".yml", ".json"}
 
     def case(self) -> dict[str, Any]:
-        """The image as a case of a study; its id says nothing of the file."""
+        """The image as a case of a study; unless told, its id says nothing of the file."""
         absolute = [str(path.absolute()) for path in self.images]
-        return _given(id="case", image=absolute, channels=self.channels, rank=self.rank)
+        return _given(id=self.id, image=absolute, channels=self.channels, rank=self.rank)
 
     def model(self) -> dict[str, Any]:
         """The network as a model of a study."""
