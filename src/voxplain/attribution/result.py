@@ -132,6 +132,8 @@ class Attribution:
             method=self.method.name,
             label=self.label,
             meaning=self.method.meaning(),
+            formula=self.method.formula,
+            paper=self.method.reference,
             parameters=plain(self.method.model_dump(mode="python", by_alias=True)),
             stream=list(stats.streams),
             target=self.target[0],

@@ -95,6 +95,8 @@ class Sidecar(_Part):
     method: str
     label: str
     meaning: str
+    formula: str = ""
+    paper: str = ""
     parameters: dict[str, Any]
     stream: list[dict[str, Any]]
     target: TargetFacts
