@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from voxplain.attribution.budget import slow_alone
 from voxplain.attribution.taps import Tap, tapping
 from voxplain.errors import InputError, TargetError
 from voxplain.image import Image
@@ -65,11 +66,12 @@ def look(
     outputs: list[Tensor] = []
     caught: dict[str, list[Tensor]] = {tap.path: [] for tap in taps}
     for part in torch.split(inputs, at_once):
+        shown = part.repeat(2, *[1] * (part.ndim - 1)) if slow_alone(part) else part
         with tapping(model.network, taps) as tapped:
-            outputs.append(model.output(part, spacing))
+            outputs.append(model.output(shown, spacing)[: len(part)])
             for tap in taps:
                 value = tapped[tap].detach().clone()
-                caught[tap.path].append(arrange(tap, value) if arrange else value)
+                caught[tap.path].append((arrange(tap, value) if arrange else value)[: len(part)])
     volume = image.grid.voxel_volume if image and image.grid.unit == "mm" else None
     return Unperturbed(
         output=torch.cat(outputs),

@@ -11,18 +11,18 @@ from torch import Tensor, nn
 _CPU_BUDGET = 512 * 2**20
 _GPU_SHARE = 0.6
 _SMALL_POINT = 2 * 2**20
-_RECYCLED = 16 * 2**20
-"""Blocks above 32 MiB the C allocator takes from the system and gives back each time, page by
-page, which makes a pass about 1.5 times slower. Half of that, as convolutions pad channels."""
+_VOLUME, _SMALL_VOLUME = 5, 50**3
+_CPU_COMFORT = 64 * 2**20
+"""Beyond this a CPU pass gets slower per point, up to 1.5 times: tensors leave the caches, and
+blocks above 32 MiB the C allocator takes from the system and gives back each time."""
 
 
 class Budget:
     """The batch size of one stream.
 
     The first batch has one point, two where they are small, and what autograd saves for it is
-    counted; later batches take as many points as fit. On a CPU a pair is up to five times faster
-    per point than a single small volume, for which torch's convolutions take a slow path; more
-    are no faster, so the budget there is small.
+    counted; later batches take as many points as fit. On a CPU large batches are slower, so only
+    64 MiB are filled there, or the rest with two points: see :func:`slow_alone`.
 
     Args:
         device: Where the network runs.
@@ -35,7 +35,7 @@ class Budget:
         self, device: torch.device, limit: int | None = None, point: int | None = None
     ) -> None:
         self._limit = limit if limit is not None else _available(device)
-        self._largest = _RECYCLED if device.type == "cpu" else self._limit
+        self._comfort = min(self._limit, _CPU_COMFORT) if device.type == "cpu" else self._limit
         small = limit is None and point is not None and point <= _SMALL_POINT
         self.size = 2 if small else 1
         self.bytes_per_point: int | None = None
@@ -57,9 +57,8 @@ class Budget:
         with torch.autograd.graph.saved_tensors_hooks(count, _unchanged):
             yield
         self.bytes_per_point = max(1, sum(seen.values()) // points)
-        largest = max(1, max(seen.values(), default=0) // points)
-        pieces = max(2, self._largest // largest)
-        self.size = max(1, min(self._limit // self.bytes_per_point, pieces))
+        comfortable = max(2, self._comfort // self.bytes_per_point)
+        self.size = max(1, min(self._limit // self.bytes_per_point, comfortable))
 
     def halve(self) -> bool:
         """Makes batches smaller after memory ran out; False if they are single points already."""
@@ -67,6 +66,20 @@ class Budget:
             return False
         self.size //= 2
         return True
+
+
+def slow_alone(points: Tensor) -> bool:
+    """Whether a point takes longer alone than twice at once: small float32 volumes on a CPU.
+
+    torch convolves ``B * C * D * H <= 20480`` cells of a lone volume without oneDNN, which takes
+    four times as long as with it; from two volumes on it always uses oneDNN.
+
+    Args:
+        points: ``(k, C, *spatial)``.
+    """
+    lone = len(points) == 1 and points.ndim == _VOLUME
+    small = points[0, 0].numel() <= _SMALL_VOLUME if lone else False
+    return small and points.device.type == "cpu" and points.dtype is torch.float32
 
 
 def ran_out_of_memory(error: RuntimeError) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from voxplain.attribution.budget import slow_alone
 from voxplain.attribution.rules import Plain, Rule, RuleMode
 from voxplain.attribution.taps import Tap, Tapped, tapping
 from voxplain.errors import ConfigError, ModelError, TargetError
@@ -41,10 +42,15 @@ class Evaluated:
     values: dict[Tap, Tensor] = field(default_factory=dict)
     start_values: dict[Tap, Tensor] = field(default_factory=dict)
 
-    def observed(self, rows: slice) -> Evaluated:
-        """Scores and values of some of the points."""
-        values = {place: value[rows] for place, value in self.values.items()}
-        return Evaluated(self.scores[rows], values=values)
+    def part(self, rows: slice) -> Evaluated:
+        """Some of the points."""
+
+        def cut(tensors: dict[Tap, Tensor]) -> dict[Tap, Tensor]:
+            return {place: tensor[rows] for place, tensor in tensors.items()}
+
+        start = None if self.start_scores is None else self.start_scores[rows]
+        tensors = (cut(part) for part in (self.gradients, self.values, self.start_values))
+        return Evaluated(self.scores[rows], start, *tensors)
 
 
 @dataclass
@@ -190,6 +196,9 @@ class WholePasses(Passes):
     """Points go through the network as whole images."""
 
     def _run(self, inputs: Tensor, rows: list[int], start: Tensor | None) -> Evaluated:
+        if slow_alone(inputs):
+            pair = None if start is None else _twice(start)
+            return self._run(_twice(inputs), rows * 2, pair).part(slice(1))
         bound = self.bound.rows(rows)
         reference = self._record(start, bound) if self.rule.paired else None
         inputs.requires_grad_(True)
@@ -221,6 +230,8 @@ class WholePasses(Passes):
             return _Reference(recording, scores, self.settled(self.caught(start, tapped)))
 
     def _observe(self, inputs: Tensor, rows: list[int]) -> Evaluated:
+        if slow_alone(inputs):
+            return self._observe(_twice(inputs), rows * 2).part(slice(1))
         with tapping(self.model.network, self.taps) as tapped:
             output = self.model(inputs)
             bound = self.rebind(output) if self.rebind else self.bound.rows(rows)
@@ -233,6 +244,10 @@ class _Reference:
     recording: RuleMode
     scores: Tensor
     values: dict[Tap, Tensor]
+
+
+def _twice(point: Tensor) -> Tensor:
+    return torch.cat([point, point])
 
 
 def _as_it_is(_: Tap, value: Tensor) -> Tensor:

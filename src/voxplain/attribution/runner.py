@@ -153,7 +153,7 @@ class _ItemSums:
             return self.runner.passes.observe(start, [row] * len(start)), known
         points = torch.cat([start, end])
         both = self.runner.passes.observe(points, [row] * len(points))
-        return both.observed(slice(0, len(start))), both.observed(slice(len(start), None))
+        return both.part(slice(len(start))), both.part(slice(len(start), None))
 
     def _add_scores(
         self,

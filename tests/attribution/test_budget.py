@@ -1,0 +1,85 @@
+"""How many points go through the network at once, and that it changes no result."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import voxplain as vx
+from voxplain.attribution.budget import Budget, slow_alone
+
+CPU = torch.device("cpu")
+
+
+class Counting(nn.Module):
+    """A small segmenter that notes the size of every batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Conv3d(1, 4, 3), nn.Softplus(), nn.Conv3d(4, 2, 3))
+        self.batches: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.batches.append(len(x))
+        return self.layers(x).flatten(2).mean(dim=2)
+
+
+def test_small_points_start_as_a_pair() -> None:
+    assert Budget(CPU, point=2**20).size == 2
+    assert Budget(CPU, point=2**30).size == 1
+    assert Budget(CPU, limit=10**6, point=2**20).size == 1
+
+
+def test_a_cpu_takes_64_mib_and_no_fewer_than_two_points() -> None:
+    for side, expected in ((2**20, 16), (2**25, 2)):  # 4 MiB, 128 MiB per point
+        budget = Budget(CPU)
+        with budget.measured(1):
+            torch.zeros(side, requires_grad=True).exp()
+        assert budget.size == expected
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_weights_do_not_count(transposed: bool) -> None:
+    weight = nn.Parameter(torch.ones(100, 100), requires_grad=False)
+    points = torch.ones(1, 100, requires_grad=True)
+    budget = Budget(CPU)
+    with budget.measured(1):
+        (points @ (weight.T if transposed else weight)).sum()
+    assert budget.bytes_per_point == 1
+
+
+@pytest.mark.parametrize(
+    ("points", "slow"),
+    [
+        (torch.zeros(1, 1, 8, 8, 8), True),
+        (torch.zeros(2, 1, 8, 8, 8), False),
+        (torch.zeros(1, 1, 64, 64, 64), False),
+        (torch.zeros(1, 1, 8, 8), False),
+        (torch.zeros(1, 1, 8, 8, 8, dtype=torch.float64), False),
+    ],
+)
+def test_lone_small_volumes_are_slow(points: Tensor, slow: bool) -> None:
+    assert slow_alone(points) is slow
+
+
+@pytest.mark.parametrize("method", ["saliency", "layer_conductance", "deep_lift"])
+def test_a_lone_volume_goes_twice_and_gets_the_same_map(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, asked = torch.rand(1, 1, 7, 7, 7), {"name": method}
+    if method == "layer_conductance":
+        asked |= {"layers": "layers.1", "steps": 3}
+    network = Counting().eval()
+    twice = vx.explain(network, image, asked, 1)[method]
+    assert min(network.batches[:1] + network.batches[-1:]) == 2
+    for room in ("passes", "binding"):
+        monkeypatch.setattr(f"voxplain.attribution.{room}.slow_alone", lambda _: False)
+    network = Counting().eval()
+    once = vx.explain(network, image, asked, 1)[method]
+    assert network.batches[0] == 1
+    assert twice.map.shape == once.map.shape
+    torch.testing.assert_close(twice.map, once.map, rtol=1e-5, atol=1e-7)
+    assert twice.stats.scores == pytest.approx(once.stats.scores, rel=1e-5)
+    assert twice.stats.passes == once.stats.passes
