@@ -1,0 +1,1 @@
+"""Side-by-side measurements: voxplain, its peer, and the floor that no library can go below."""
