@@ -258,6 +258,19 @@ def test_references_never_include_the_image() -> None:
         assert_close(map, (shown[row] - rest.mean(0)) * model.weight, 1e-12)
 
 
+def test_noisy_copies_draw_references_of_their_own() -> None:
+    """One reference per copy: the copies together see them all."""
+    model, shown = Linear((1, 2, 2)).double(), torch.randn(1, 1, 2, 2, dtype=torch.float64)
+    references = torch.randn(2, 1, 2, 2, dtype=torch.float64)
+    inner = {"name": "expected_gradients", "samples": 1}
+    method = {"name": "smoothgrad", "of": inner, "samples": 30, "sigma": 1e-9}
+    found = explain(model, shown, method, LOGIT, references=references)
+    mean = shown - found["smoothgrad_expected_gradients"].map / model.weight
+    share = (mean - references[1]) / (references[0] - references[1])
+    assert share.std() < 1e-6  # a mean of the two references ...
+    assert 0.2 < float(share.mean()) < 0.8  # ... in which both take part
+
+
 def test_precision_of_sums_does_not_depend_on_the_network() -> None:
     """Scores of a million voxels are summed in double precision."""
     model = nn.Sequential(nn.Conv2d(1, 1, 1))

@@ -172,6 +172,8 @@ class TestContrast:
         a, b = (ClassScore(label=label, link="probability") for label in (0, 1))
         found = Contrast(a=a, b=b).bind(LOGIT).score(LOGIT)
         torch.testing.assert_close(found, 1 - 2 * torch.sigmoid(LOGIT[:, 0]))
+        turned = Contrast(a=b, b=a).bind(LOGIT).score(LOGIT)
+        torch.testing.assert_close(turned, -found)
 
     @every_rank
     @pytest.mark.parametrize("method", ["saliency", "integrated_gradients", "layer_conductance"])
