@@ -13,7 +13,7 @@ from torch import Tensor
 from voxplain.attribution.budget import slow_alone
 from voxplain.attribution.rules import Plain, Rule, RuleMode
 from voxplain.attribution.taps import Tap, Tapped, tapping
-from voxplain.errors import ConfigError, ModelError, TargetError
+from voxplain.errors import ConfigError, ModelError, RuleError, TargetError
 from voxplain.model import Model
 from voxplain.precision import running_in
 from voxplain.targets import WeightField
@@ -99,6 +99,7 @@ class Passes(ABC):
         if bound.layer is not None and Tap(bound.layer) not in self.taps:
             self.taps = (*self.taps, Tap(bound.layer))
         self.notes = Notes()
+        self._checked = False
 
     def run(self, inputs: Tensor, rows: list[int], start: Tensor | None = None) -> Evaluated:
         """Forward and backward for a batch of points.
@@ -172,6 +173,23 @@ class Passes(ABC):
             gradients[place] = gradient
         return gradients
 
+    def check_seen(self, output: Tensor, inputs: Tensor) -> None:
+        """Looks once at the graph of a stream for calls that the rule should have replaced.
+
+        Raises:
+            RuleError: Where the rule does not go on without them.
+        """
+        if self._checked or isinstance(self.rule, Plain):
+            return
+        self._checked = True
+        missed = self.rule.unseen(output, inputs)
+        if not missed:
+            return
+        text = f"the rule {self.rule.name!r} did not see {', '.join(missed)}"
+        if getattr(self.rule, "on_unknown", "error") == "error":
+            raise RuleError(f"{text}; its map would be wrong")
+        self.notes.remarks[f"{text}; there it is the plain gradient"] = None
+
     def settled(self, places: dict[Tap, Tensor]) -> dict[Tap, Tensor]:
         """What was caught, detached and with channels first."""
         return {
@@ -208,6 +226,7 @@ class WholePasses(Passes):
             if self.rebind is not None:
                 bound = self.rebind(output.detach())
             scores = bound.score(self._explained(output, tapped))
+        self.check_seen(scores, inputs)
         places = self.caught(inputs, tapped)
         gradients = self.gradients(scores.sum(), places)
         return Evaluated(

@@ -151,6 +151,7 @@ class _OneVolume:
         windows = self.layout.cut(self.padded, positions).requires_grad_(True)
         with tapping(passes.model.network, passes.taps) as tapped, passes.ruled(recording):
             output = passes.model.dense(windows)
+        passes.check_seen(output, windows)
         if self.bound.is_linear:
             self.score += float((output.detach() * cotangent).sum(dtype=torch.float64))
         places = passes.caught(windows, tapped)
