@@ -22,7 +22,7 @@ from voxplain.attribution import explain
 from voxplain.errors import ConfigError, VoxplainError
 from voxplain.io import read_image
 from voxplain.io.manifest import TaskRecord
-from voxplain.study import Manifest, Run, Study, Task, check_study
+from voxplain.study import Manifest, Run, Study, Task, check_study, run_study
 from voxplain.study.progress import Silent
 
 
@@ -48,7 +48,7 @@ class Heard(Silent):
 
 def go(tiny: TinyStudy, **changes: Any) -> tuple[Run, Heard]:
     heard = Heard()
-    return Study.load(tiny.write(**changes)).run(listener=heard), heard
+    return run_study(Study.load(tiny.write(**changes)), listener=heard), heard
 
 
 def test_a_run_leaves_every_file_and_a_manifest_of_them(tiny: TinyStudy) -> None:
@@ -100,7 +100,8 @@ def test_a_second_run_computes_nothing(tiny: TinyStudy) -> None:
     assert len(heard.reused) == 4
     assert before == {path: path.stat().st_mtime_ns for path in second.maps}
     assert second.manifest.predictions == first.manifest.predictions
-    assert Study.load(tiny.file).run(resume=False, listener=(again := Heard())).exit_code == 0
+    again = Heard()
+    assert run_study(Study.load(tiny.file), resume=False, listener=again).exit_code == 0
     assert len(again.computed) == 4
 
 
@@ -225,7 +226,7 @@ def test_a_stopped_run_is_taken_up_where_it_was(
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Study.load(tiny.file).run(listener=Stops())
+        run_study(Study.load(tiny.file), listener=Stops())
     states = [record.status for record in Manifest.read(tiny.run).tasks]
     assert states == ["done", "done", "done", "pending"]
     _, heard = go(tiny)
@@ -235,7 +236,7 @@ def test_a_stopped_run_is_taken_up_where_it_was(
 def test_a_killed_run_leaves_no_half_file_and_is_taken_up(tiny: TinyStudy) -> None:
     tiny.write(methods=[{"name": "integrated_gradients", "steps": steps, "label": f"ig{steps}"}
                         for steps in range(30, 42)])  # fmt: skip
-    code = f"import voxplain.study as s; s.Study.load({str(tiny.file)!r}).run()"
+    code = f"import voxplain.study as s; s.run_study(s.Study.load({str(tiny.file)!r}))"
     path = os.pathsep.join([str(tiny.folder), *sys.path])
     process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
     while not (tiny.run / "maps").is_dir():
@@ -366,3 +367,9 @@ def test_a_damaged_manifest_is_said_and_replaced(tiny: TinyStudy) -> None:
 def test_a_folder_without_a_run_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not a run directory"):
         Run.load(tmp_path)
+
+
+def test_a_study_run_from_python_leaves_its_report(tiny: TinyStudy) -> None:
+    run = Study.load(tiny.write(methods=["saliency"])).run()
+    assert (run.folder / "report.html").stat().st_size > 10_000
+    assert run.write_report(share=True).name == "report-share.html"

@@ -10,7 +10,7 @@ import pytest
 from tiny import TinyStudy, blob, save
 from voxplain.errors import ConfigError, InputError, VoxplainError
 from voxplain.io import read_mask
-from voxplain.study import Run, Study
+from voxplain.study import Run, Study, run_study
 from voxplain.study.cases import CaseConfig
 from voxplain.study.target_files import files_of, for_case, without_files
 from voxplain.targets import ErrorRegion, Pixelwise, parse_target
@@ -31,7 +31,7 @@ def masked(tiny: TinyStudy) -> TinyStudy:
 
 
 def run(tiny: TinyStudy, **changes: Any) -> Run:
-    return Study.load(tiny.write(**changes)).run()
+    return run_study(Study.load(tiny.write(**changes)))
 
 
 def test_each_case_has_its_own_mask_and_no_file_name_is_written(masked: TinyStudy) -> None:

@@ -77,10 +77,9 @@ def report(
     ] = False,
 ) -> None:
     """Write the report of a run again."""
-    from voxplain.report import render
     from voxplain.study import Run
 
-    fact("report", shown(render(Run.load(folder).folder, share=share)), "bold")
+    fact("report", shown(Run.load(folder).write_report(share=share)), "bold")
 
 
 @app.command()
@@ -109,14 +108,13 @@ def carry_out(
         typer.Exit: With code 1, if some task failed.
     """
     from voxplain.cli.progress import Bar
-    from voxplain.report import render
     from voxplain.study import run_study
 
     with Bar(debug) as bar:
         done = run_study(study, resume=resume, trust=trust, output=output, listener=bar)
     _summarize(done)
     with err.status("writing the report"):
-        written = render(done.folder)
+        written = done.write_report()
     fact("report", shown(written), "bold")
     if done.failed:
         raise typer.Exit(done.exit_code)

@@ -156,10 +156,12 @@ class Study(_Config):
         output: Path | None = None,
         listener: Listener | None = None,
     ) -> Run:
-        """See :func:`voxplain.study.run.run_study`."""
+        """Runs the study and writes its report; see :func:`voxplain.study.run.run_study`."""
         from voxplain.study.run import run_study
 
-        return run_study(self, resume=resume, trust=trust, output=output, listener=listener)
+        run = run_study(self, resume=resume, trust=trust, output=output, listener=listener)
+        run.write_report()
+        return run
 
     @property
     def base(self) -> Path:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voxplain.io.manifest import Manifest, TaskRecord
+from voxplain.report import render
 from voxplain.study.check import check_study
 from voxplain.study.config import Study
 from voxplain.study.progress import Listener, Silent
@@ -43,6 +44,17 @@ class Run:
     def exit_code(self) -> int:
         """0 if every task is done, 1 if some failed."""
         return 1 if self.failed else 0
+
+    def write_report(self, *, share: bool = False) -> Path:
+        """Writes the page that shows this run.
+
+        Args:
+            share: Without images: scores and regions only.
+
+        Returns:
+            The file to open.
+        """
+        return render(self.folder, share=share)
 
     @property
     def maps(self) -> list[Path]:
