@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from windowed_cases import Case, blended, bound, exact, global_context, gradient, region, targets
 
 from networks import assert_close, untouched
@@ -294,3 +294,14 @@ def test_one_window_over_everything_is_the_whole() -> None:
     whole = explain(case.network, case.image, asked, target)
     for key, attribution in whole.items():
         assert_close(windowed[key].map, attribution.map, 1e-10, key)
+
+
+@pytest.mark.parametrize(("name", "near"), [("grad_cam", False), ("layer_cam", True)])
+def test_a_cam_that_windows_only_approach_says_so(name: str, near: bool) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    shown, box = torch.rand(1, 1, 12, 12), {"kind": "region", "label": 1, "box": [[2, 9]] * 2}
+    model = Model(network, window={"size": 8, "overlap": 0.5})
+    (whole,) = explain(network, shown, name, box).values()
+    (windowed,) = explain(model, shown, name, box).values()
+    assert not any("windows" in text for text in whole.stats.warnings)
+    assert any("windows" in text for text in windowed.stats.warnings) is near

@@ -26,10 +26,13 @@ class CamReducer(Reducer):
     Attributes:
         sums_channels: Whether the channels are summed.
         windows: How the windows of a windowed network come together on the image.
+        exact_in_windows: Whether overlapping windows then give the map of the whole volume; not
+            so where products or rectifiers see the gradient of one window at a time.
     """
 
     sums_channels = True
     windows: ClassVar[Assembly] = "blend"
+    exact_in_windows: ClassVar[bool] = True
     redundancy = 1.0
 
     def __init__(self) -> None:
@@ -87,6 +90,8 @@ class PlusPlus(CamReducer):
     away from 0 by its sign, instead of adding a constant that would swamp small gradients.
     """
 
+    exact_in_windows = False
+
     def weighted(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """sum_v(a ReLU(G)) A."""
         rest = 2 + _total(activation) / self.redundancy * gradient
@@ -97,6 +102,8 @@ class PlusPlus(CamReducer):
 
 class XGrad(CamReducer):
     """XGrad-CAM (Fu et al., 2020); a channel whose activations cancel contributes 0."""
+
+    exact_in_windows = False
 
     def weighted(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """(sum_v G A / sum_v A) A."""
@@ -112,6 +119,7 @@ class LayerCamWeights(CamReducer):
     """Layer-CAM (Jiang et al., 2021)."""
 
     windows = "sum"
+    exact_in_windows = False
 
     def weighted(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """ReLU(G) A."""
@@ -122,6 +130,7 @@ class Elementwise(CamReducer):
     """HiRes-CAM (Draelos and Carin, 2020)."""
 
     windows = "sum"
+    exact_in_windows = False
 
     def weighted(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """G A."""
@@ -132,6 +141,7 @@ class ElementwiseRectified(CamReducer):
     """Element-wise Grad-CAM."""
 
     windows = "sum"
+    exact_in_windows = False
 
     def weighted(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """ReLU(G A)."""
@@ -170,6 +180,7 @@ class PositionProduct(FirstComponent):
     """Eigen-Grad-CAM: the first component of G A."""
 
     windows = "sum"
+    exact_in_windows = False
 
     def pattern(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """Activation times gradient."""

@@ -138,6 +138,11 @@ class _Wrapping:
         shared = {key for record in records for key in record.stream.methods}
         remarks = [remark for record in records for remark in record.remarks]
         remarks += list(self.bound.field.remarks)
+        weights = getattr(self.method, "weights", None)
+        if self.session.scene.layout and weights and not weights.exact_in_windows:
+            remarks.append(
+                "over overlapping windows this map is near that of the whole, not equal to it"
+            )
         if not torch.isfinite(maps).all():
             remarks.append("the map holds NaN or infinite values: it is not to be used")
         elif not maps.any():
