@@ -21,6 +21,8 @@ def _checked(extent: Scalar | tuple[Scalar, ...]) -> Scalar | tuple[Scalar, ...]
             raise ValueError(
                 f"{part!r} is not a size; write 16 (voxels), 0.25 (of an axis) or '8mm'"
             )
+        if isinstance(part, float) and part > 1:
+            raise ValueError(f"{part} would be {part} times the axis; write {part:.0f} for voxels")
         if not isinstance(part, str) and part < 0:
             raise ValueError(f"a size cannot be negative, and this is {part}")
     return extent

@@ -77,6 +77,11 @@ class Model:
         floating = (part.dtype for part in _tensors(self.network) if part.is_floating_point())
         return next(floating, torch.float32)
 
+    def admit(self, images: Tensor) -> Tensor:
+        """Images where the network is, in its type; in their own for one without parameters."""
+        floating = any(part.is_floating_point() for part in _tensors(self.network))
+        return images.to(self.device, self.dtype if floating else images.dtype)
+
     @property
     def differentiable(self) -> bool:
         """False for forward-only black boxes (ONNX, TorchScript)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from networks import assert_close, classifier, images, untouched
 from voxplain.attribution import Attribution, explain
+from voxplain.attribution.audit import audit
 from voxplain.errors import ModelError, TargetError, VoxplainError
 
 CLASS_ONE: dict[str, Any] = {"kind": "class_score", "label": 1}
@@ -157,3 +159,43 @@ def test_tokens_in_half_precision() -> None:
     unit = {"kind": "unit", "layer": "blocks.0", "channel": 3}
     found = explain(model, images(size=8), "saliency", unit)["saliency"]
     assert found.map.std() > 0
+
+
+class Through(nn.Module):
+    """A network of one function, summed over positions."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x).sum(dim=(2, 3))
+
+
+def test_functions_without_a_derivative_are_told_in_one_sentence() -> None:
+    shown = torch.rand(1, 2, 5, 5)
+    gamma = Through(lambda x: torch.igamma(x, torch.ones_like(x)))
+    with pytest.raises(ModelError, match="cannot be differentiated: the derivative for 'igamma"):
+        explain(gamma, shown, "saliency", 1)
+    assert any("igamma" in name for name in audit(gamma, shown).unknown)
+    bessel = Through(torch.special.bessel_j0)
+    with pytest.raises(TargetError, match="does not depend on the image through"):
+        explain(bessel, shown, "saliency", 1)
+    with pytest.raises(ModelError, match="no gradient flows"):
+        audit(bessel, shown)
+
+
+def test_full_grad_counts_the_implicit_bias_of_rms_norms() -> None:
+    """x -> x / rms(x) does not scale with x, so all of it is bias."""
+    norm = nn.RMSNorm(6, eps=1e-12)
+    network = nn.Sequential(norm, nn.Linear(6, 2, bias=False)).double()
+    x = torch.randn(3, 6, dtype=torch.float64)
+    whole = explain(network, x, "full_grad", 1)["full_grad"].map
+    assert torch.isfinite(whole).all()
+    product = explain(network, x, "input_x_gradient", 1)["input_x_gradient"].map
+    torch.testing.assert_close(product.sum(1), torch.zeros(3).double(), atol=1e-9, rtol=0)
+
+
+def test_a_network_without_parameters_keeps_the_type_of_the_image() -> None:
+    found = explain(nn.Flatten(), torch.rand(2, 1, 3, 3, dtype=torch.float64), "saliency", 1)
+    assert found["saliency"].map.dtype is torch.float64

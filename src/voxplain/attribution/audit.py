@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from voxplain.attribution.baselines import baseline_image
+from voxplain.attribution.passes import no_gradient
 from voxplain.attribution.rules import Deconvnet, DeepLift, Guided, Plain, Rule, guard
 from voxplain.attribution.rules.graph import unseen_calls
 from voxplain.attribution.rules.guard import invisible_parts
 from voxplain.attribution.rules.listing import listed
-from voxplain.errors import ConfigError, RuleError, nearest
+from voxplain.errors import ConfigError, ModelError, RuleError, nearest
 from voxplain.model import Model
 
 RuleName = Literal["plain", "guided", "deconvnet", "deep_lift"]
@@ -138,6 +139,7 @@ def audit(
 
     Raises:
         ConfigError: For a rule that does not exist.
+        ModelError: For a network with a function that has no gradient.
     """
     for name in rules:
         if name not in RULES:
@@ -147,7 +149,10 @@ def audit(
     hidden = tuple(f"{path}: {reason}" for path, reason in invisible_parts(network))
     if isinstance(network, nn.DataParallel):
         return Audit(invisible=hidden, failures=dict.fromkeys(rules, hidden[0]))
-    return _Auditor(Model.of(model), image.detach(), tuple(rules), hidden).run()
+    try:
+        return _Auditor(Model.of(model), image.detach(), tuple(rules), hidden).run()
+    except NotImplementedError as error:
+        raise ModelError(no_gradient(error)) from error
 
 
 class _Auditor:
@@ -171,6 +176,8 @@ class _Auditor:
             with nullcontext() if self.invisible else guard(network):
                 listing, leaf, output = listed(self.model, network, self.image)
             self.invisible |= dict.fromkeys(unseen_calls(output, leaf, ()))
+            if not output.requires_grad:
+                raise ModelError("no gradient flows from the output to the image of this network")
             self.plain = output.detach()
             if not self.invisible:
                 for name in self.rules:

@@ -132,7 +132,7 @@ def prepare(
     _require_differentiable(model)
     image = images if isinstance(images, Image) else None
     batch = images if isinstance(images, Tensor) else images.data[None]
-    inputs = _bare(batch).to(model.device, model.dtype)
+    inputs = model.admit(_bare(batch))
     spacing = image.grid.spacing if image and image.grid.unit == "mm" else None
     scene = Scene(model, inputs[:1], spacing)
     if scene.layout is not None and scene.layout.is_padded:

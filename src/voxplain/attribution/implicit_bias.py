@@ -61,6 +61,8 @@ class BiasTimesGradient(Reducer):
         scale = _parameter(module, "weight", output, 1.0)
         normalized = (output - shift) / torch.where(scale == 0, torch.ones_like(scale), scale)
         inner = tuple(range(2 if self._windowed else 1, output.ndim))
+        if isinstance(module, nn.RMSNorm):
+            return normalized.square().mean(dim=0, keepdim=True)
         if isinstance(module, nn.LayerNorm):
             return torch.var(normalized, dim=0, correction=0, keepdim=True)
         if isinstance(module, nn.GroupNorm):
@@ -72,10 +74,10 @@ class BiasTimesGradient(Reducer):
 
 
 def layers_with_bias(scene: Scene) -> dict[Tap, Callable[[], Reducer]]:
-    """A tap and a reducer for every layer of the network that adds a bias and runs once.
+    """A tap and a reducer for every call of every layer of the network that adds a bias.
 
     Raises:
-        ModelError: If a layer with a bias runs more than once: its taps would miss calls.
+        ModelError: If there is none.
     """
     found: dict[Tap, Callable[[], Reducer]] = {}
     for info in scene.layers:
@@ -94,7 +96,7 @@ def layers_with_bias(scene: Scene) -> dict[Tap, Callable[[], Reducer]]:
 def _adds_bias(module: nn.Module) -> bool:
     if isinstance(module, _LINEAR):
         return module.bias is not None
-    return isinstance(module, (_BATCH, _INSTANCE, nn.GroupNorm, nn.LayerNorm))
+    return isinstance(module, (_BATCH, _INSTANCE, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm))
 
 
 def _stored_norm_bias(module: nn.modules.batchnorm._NormBase) -> Tensor:

@@ -21,7 +21,7 @@ from voxplain.attribution.scene import Scene
 from voxplain.errors import VoxplainError
 
 ON_PATHS = (8, 16)
-"""Copies and steps where the inner method walks a path itself and neither is stated."""
+"""Copies and points where the inner method itself takes several and neither is stated."""
 
 
 class _OverNoise(Method):
@@ -42,14 +42,15 @@ class _OverNoise(Method):
     @model_validator(mode="before")
     @classmethod
     def _fewer_on_paths(cls, values: Any) -> Any:
-        """Path methods under noise cost copies times steps, so both defaults drop."""
+        """Methods of many points cost copies times points, so both defaults drop."""
         if not isinstance(values, Mapping) or "of" not in values:
             return values
         inner = _parsed(values["of"])
-        if not hasattr(inner, "steps"):
+        points = next((name for name in ("steps", "samples") if hasattr(inner, name)), None)
+        if points is None or inner.noise() is not None:
             return {**values, "of": inner}
-        if "steps" not in inner.model_fields_set:
-            inner = inner.model_copy(update={"steps": ON_PATHS[1]})
+        if points not in inner.model_fields_set:
+            inner = inner.model_copy(update={points: ON_PATHS[1]})
         return {"samples": ON_PATHS[0], **values, "of": inner}
 
     @field_validator("of", mode="before")

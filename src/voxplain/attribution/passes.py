@@ -110,8 +110,11 @@ class Passes(ABC):
             start: Aligned references ``(k, C, *spatial)``, read by paired rules only.
         """
         self.notes.passes += len(inputs)
-        with torch.inference_mode(False), torch.enable_grad(), self._precision():
-            return self._run(inputs.detach().clone(), rows, start)
+        try:
+            with torch.inference_mode(False), torch.enable_grad(), self._precision():
+                return self._run(inputs.detach().clone(), rows, start)
+        except NotImplementedError as error:
+            raise ModelError(no_gradient(error)) from error
 
     def observe(self, inputs: Tensor, rows: list[int]) -> Evaluated:
         """Scores and tapped activations of points, without gradients."""
@@ -208,6 +211,12 @@ class Passes(ABC):
             yield
         self.notes.treated.update(mode.treated)
         self.notes.remarks.update(dict.fromkeys(mode.warnings))
+
+
+def no_gradient(error: NotImplementedError) -> str:
+    """The sentence for a network with a function that torch cannot differentiate."""
+    first = str(error).strip().splitlines()[0]
+    return f"the network cannot be differentiated: {first}"
 
 
 class WholePasses(Passes):

@@ -60,7 +60,7 @@ def _streams(
     batch = image.data[None] if isinstance(image, Image) else image
     in_mm = isinstance(image, Image) and image.grid.unit == "mm"
     spacing = image.grid.spacing if isinstance(image, Image) and in_mm else None
-    scene = Scene(studied, batch[:1].to(studied.device, studied.dtype), spacing)
+    scene = Scene(studied, studied.admit(batch[:1]), spacing)
     # Only equality matters here, so that any target stands for the one of the call.
     return declared(methods, scene, Label(label=0))
 

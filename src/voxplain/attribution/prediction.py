@@ -55,7 +55,7 @@ def predict(model: Model | nn.Module, image: Image, target: int | str | Target) 
         TargetError: If the target does not fit the answer.
     """
     studied, asked = Model.of(model), parse_target(target)
-    inputs = image.data[None].to(studied.device, studied.dtype)
+    inputs = studied.admit(image.data[None])
     scene = Scene(studied, inputs, image.grid.spacing if image.grid.unit == "mm" else None)
     seen = look(studied, inputs, asked.layers, image, scene.arranged)
     bound = bind(asked, seen)

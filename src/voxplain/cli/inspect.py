@@ -128,7 +128,7 @@ def _example(loaded: LoadedModel, image: Image) -> Any:
     model, data = loaded.model, image.data
     layout = model.layout(data.shape[1:], image.grid.spacing)
     piece = layout.cut(layout.pad(data), layout.positions[:1]) if layout else data[None]
-    return piece.to(model.device, model.dtype)
+    return model.admit(piece)
 
 
 def _describe(method: type[Method]) -> None:

@@ -48,7 +48,7 @@ def _probe(model: Model, data: Tensor) -> Probe:
 
     start = time.perf_counter()
     with model.at_rest(), torch.autograd.graph.saved_tensors_hooks(count, lambda kept: kept):
-        piece = piece.to(model.device, model.dtype).requires_grad_(model.differentiable)
+        piece = model.admit(piece).requires_grad_(model.differentiable)
         output = model(piece)
         if output.requires_grad:
             torch.autograd.grad(output.sum(), piece)
