@@ -45,10 +45,10 @@ def run(quick: bool = False) -> Table:
     )
     note = (
         f"2-D residual classifier; paths of {STEPS} steps, {SAMPLES} samples of expected "
-        f"gradients, {COPIES} noisy copies; under noise paths and expected gradients take {COPIES_OF_PATHS} "
-        f"copies of {STEPS_UNDER_NOISE} points. voxplain needs {_passes()} passes for the "
-        f"{len(methods)} maps, as SmoothGrad and its square share a stream, and so do black and "
-        "black-white."
+        f"gradients, {COPIES} noisy copies; under noise, paths and expected gradients take "
+        f"{COPIES_OF_PATHS} copies of {STEPS_UNDER_NOISE} points. voxplain needs {_passes()} "
+        f"passes for the {len(methods)} maps, as SmoothGrad and its square share a stream, and so "
+        "do black and black-white."
     )
     return Table("poster", HEADER, [row(f"{len(methods)} maps", timings)[:-1]], (note,))
 

@@ -32,8 +32,8 @@ def test_small_points_start_as_a_pair() -> None:
     assert Budget(CPU, limit=10**6, point=2**20).size == 1
 
 
-def test_a_cpu_takes_64_mib_and_no_fewer_than_two_points() -> None:
-    for side, expected in ((2**20, 16), (2**25, 2)):  # 4 MiB, 128 MiB per point
+def test_a_cpu_takes_32_mib_and_no_fewer_than_two_points() -> None:
+    for side, expected in ((2**20, 8), (2**25, 2)):  # 4 MiB, 128 MiB per point
         budget = Budget(CPU)
         with budget.measured(1):
             torch.zeros(side, requires_grad=True).exp()

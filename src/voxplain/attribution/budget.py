@@ -12,9 +12,9 @@ _CPU_BUDGET = 512 * 2**20
 _GPU_SHARE = 0.6
 _SMALL_POINT = 2 * 2**20
 _VOLUME, _SMALL_VOLUME = 5, 50**3
-_CPU_COMFORT = 64 * 2**20
+_CPU_COMFORT = 32 * 2**20
 """Beyond this a CPU pass gets slower per point, up to 1.5 times: tensors leave the caches, and
-blocks above 32 MiB the C allocator takes from the system and gives back each time."""
+the C allocator gives memory back after each pass, to take it from the system page by page again."""
 
 
 class Budget:
@@ -22,7 +22,7 @@ class Budget:
 
     The first batch has one point, two where they are small, and what autograd saves for it is
     counted; later batches take as many points as fit. On a CPU large batches are slower, so only
-    64 MiB are filled there, or the rest with two points: see :func:`slow_alone`.
+    32 MiB are filled there, or the rest with two points: see :func:`slow_alone`.
 
     Args:
         device: Where the network runs.
