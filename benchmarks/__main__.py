@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 import warnings
 from importlib import import_module
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin ruin a shared machine
 
 import torch
 

@@ -78,7 +78,7 @@ class Floor:
         self, network: nn.Module, image: Tensor, score: Callable[[Tensor], Tensor]
     ) -> None:
         self.network, self.image, self.score = network, image, score
-        self.batch = fastest((1, 2, 4, 8), lambda size: self._run(8, size))
+        self.batch = fastest((1, 2, 4, 8, 16), lambda size: self._run(16, size))
 
     def of(self, passes: int) -> Work:
         """Forward and backward for so many points, in batches of the fastest size."""
@@ -106,7 +106,7 @@ def cosine(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     """The smallest cosine between pairs of maps."""
     pairs = zip(found, expected, strict=True)
     return min(
-        float(nn.functional.cosine_similarity(left.flatten(), right.flatten(), dim=0))
+        float(nn.functional.cosine_similarity(left.flatten(), right.detach().flatten(), dim=0))
         for left, right in pairs
     )
 

@@ -30,10 +30,10 @@ class Captum:
     def tuned(self, steps: int) -> Captum:
         """With the batch size that is fastest for captum here."""
         count = len(self.images)
-        sizes = [size for size in (2, 4, 8, 16) if count <= size < steps * count]
+        sizes = [size for size in (2, 4, 8, 16, 32) if count <= size < steps * count]
 
         def path(size: int) -> Tensor:
-            return self._with_batch(size).integrated_gradients(min(steps, 16))
+            return self._with_batch(size).integrated_gradients(steps)
 
         return self._with_batch(fastest(sizes, path))
 

@@ -26,7 +26,8 @@ class Counting(nn.Module):
         return self.layers(x).flatten(2).mean(dim=2)
 
 
-def test_small_points_start_as_a_pair() -> None:
+def test_small_points_start_together() -> None:
+    assert Budget(CPU, point=2**10).size == 8
     assert Budget(CPU, point=2**20).size == 2
     assert Budget(CPU, point=2**30).size == 1
     assert Budget(CPU, limit=10**6, point=2**20).size == 1

@@ -10,19 +10,19 @@ from torch import Tensor, nn
 
 _CPU_BUDGET = 512 * 2**20
 _GPU_SHARE = 0.6
-_SMALL_POINT = 2 * 2**20
+_FIRST_BATCH, _FIRST_POINTS, _SMALL_POINT = 512 * 2**10, 8, 2 * 2**20
 _VOLUME, _SMALL_VOLUME = 5, 50**3
 _CPU_COMFORT = 32 * 2**20
-"""Beyond this a CPU pass gets slower per point, up to 1.5 times: tensors leave the caches, and
-the C allocator gives memory back after each pass, to take it from the system page by page again."""
+"""Beyond this a CPU pass gets slower per point, up to 1.5 times: tensors leave the
+caches, and the C allocator gives memory back after each pass, to get it again page by page."""
 
 
 class Budget:
     """The batch size of one stream.
 
-    The first batch has one point, two where they are small, and what autograd saves for it is
-    counted; later batches take as many points as fit. On a CPU large batches are slower, so only
-    32 MiB are filled there, or the rest with two points: see :func:`slow_alone`.
+    The first batch has one point, two to eight where they are small, and what autograd saves for
+    it is counted; later batches take as many points as fit. On a CPU large batches are slower, so
+    only 32 MiB are filled there, or more with two points: see :func:`slow_alone`.
 
     Args:
         device: Where the network runs.
@@ -35,9 +35,10 @@ class Budget:
         self, device: torch.device, limit: int | None = None, point: int | None = None
     ) -> None:
         self._limit = limit if limit is not None else _available(device)
-        self._comfort = min(self._limit, _CPU_COMFORT) if device.type == "cpu" else self._limit
-        small = limit is None and point is not None and point <= _SMALL_POINT
-        self.size = 2 if small else 1
+        on_cpu = device.type == "cpu"
+        self._comfort = _CPU_COMFORT if on_cpu else self._limit
+        small = limit is None and point is not None and 0 < point <= _SMALL_POINT
+        self.size = min(_FIRST_POINTS, max(2, _FIRST_BATCH // (point or 1))) if small else 1
         self.bytes_per_point: int | None = None
 
     @contextlib.contextmanager
