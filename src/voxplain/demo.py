@@ -31,13 +31,13 @@ models:
 target: {{kind: pixelwise, label: 3}}
 methods:
   - saliency
-  - {{name: integrated_gradients, steps: 16, baseline: blur}}
-  - {{name: smoothgrad, of: guided_backprop, samples: 12, power: 2}}
+  - {{name: integrated_gradients, steps: 12, baseline: blur}}
+  - {{name: smoothgrad, of: guided_backprop, samples: 10, power: 2}}
   - {{name: deep_lift, baseline: blur}}
   - {{name: grad_cam, layer: dec1}}
   - name: layer_conductance
     layers: [enc1, bottleneck]
-    steps: 16
+    steps: 12
     baseline: blur
     channels: sum
 output: run
