@@ -23,7 +23,7 @@ HEADER = (
 
 def run(quick: bool = False) -> Table:
     """Conductance, internal influence, gradient x activation and integrated gradients."""
-    size, steps, repeats = (16, 4, 1) if quick else (48, 20, 3)
+    size, steps, repeats = (16, 4, 1) if quick else (32, 20, 1)
     network, image, score = segmenter(size)
     captum = Captum(score, image).tuned(steps)
     floor = Floor(network, image, score.score)

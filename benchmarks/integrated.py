@@ -39,7 +39,7 @@ class Case:
 
 def run(quick: bool = False) -> Table:
     """A residual classifier with one image and with eight; a segmenter."""
-    flat, patch, solid = (32, 16, 16) if quick else (128, 32, 64)
+    flat, patch, solid = (32, 16, 16) if quick else (128, 32, 48)
     cases = [
         _classifier(2, flat, 1),
         _classifier(2, flat, 8),
@@ -49,7 +49,7 @@ def run(quick: bool = False) -> Table:
     rows, batches = [], []
     for case in cases:
         captum = case.captum.tuned(STEPS)
-        rows.append(_row(case, captum, repeats=1 if quick else 5))
+        rows.append(_row(case, captum, repeats=1 if quick else 3))
         batches.append(str(captum.batch))
     note = (
         f"{STEPS} Gauss-Legendre steps from zero. Captum's fastest internal_batch_size, row by "
