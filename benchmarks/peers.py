@@ -66,6 +66,18 @@ class Captum:
             internal_batch_size=self.batch,
         )
 
+    def integrated_gradients_with_delta(self, steps: int) -> tuple[Tensor, Tensor]:
+        """With the convergence delta, which costs captum two more forwards."""
+        return attr.IntegratedGradients(self.network).attribute(
+            self.images,
+            0.0,
+            self.target,
+            n_steps=steps,
+            method="gausslegendre",
+            internal_batch_size=self.batch,
+            return_convergence_delta=True,
+        )
+
     def expected_gradients(self, references: Tensor, samples: int) -> Tensor:
         return attr.GradientShap(self.network).attribute(
             self.images, references, n_samples=samples, stdevs=0.0, target=self.target
