@@ -140,22 +140,11 @@ class Session:
             stack.enter_context(guard(model.network))
         bound = self.bounds[identity(stream.target)]
         weights = bound.field.to(torch.float64) if double else bound.field
-        kind, extra = (
-            (WholePasses, {})
+        asked = (model, stream.request.rule, weights, stream.places, self.scene.arranged)
+        passes: Passes = (
+            WholePasses(*asked, bound.rebind)
             if self.scene.layout is None
-            else (
-                WindowedPasses,
-                {"spacing": self.scene.spacing},
-            )
-        )
-        passes: Passes = kind(
-            model,
-            stream.request.rule,
-            weights,
-            stream.places,
-            self.scene.arranged,
-            bound.rebind,
-            **extra,
+            else WindowedPasses(*asked, bound.rebind, self.scene.spacing)
         )
         self.records[id(stream)].precision = "float64" if double else precision
         return Runner(
