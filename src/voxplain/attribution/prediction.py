@@ -59,13 +59,14 @@ def predict(model: Model | nn.Module, image: Image, target: int | str | Target) 
     scene = Scene(studied, inputs, image.grid.spacing if image.grid.unit == "mm" else None)
     seen = look(studied, inputs, asked.layers, image, scene.arranged)
     bound = bind(asked, seen)
-    said = {"in_words": bound.field.in_words[0], "score": bound.scores[0]}
+    words, score = bound.field.in_words[0], bound.scores[0]
     if not seen.is_dense:
         return Prediction(
             output=seen.output[0],
+            in_words=words,
+            score=score,
             probability=_probability(seen, bound.field.label_of(0), asked),
             scores=_scores(seen),
-            **said,  # type: ignore[arg-type]
         )
     labels = _labels(seen, asked)
     per_voxel, unit = volume_per_voxel(seen)
@@ -73,13 +74,14 @@ def predict(model: Model | nn.Module, image: Image, target: int | str | Target) 
     on_grid = tuple(labels.shape) == image.grid.shape
     return Prediction(
         output=seen.output[0],
+        in_words=words,
+        score=score,
         labels=image.restore(labels[None].float(), "label")[0].long() if on_grid else None,
         volumes={
             _short_name(seen, label): count * per_voxel
             for label, count in enumerate(counts.tolist())
         },
         volume_unit=unit,
-        **said,  # type: ignore[arg-type]
     )
 
 
