@@ -48,7 +48,8 @@ def run(quick: bool = False) -> Table:
         f"integrated gradients: {steps} Gauss-Legendre steps on a {size}^3 volume, U-Net of widths "
         f"8, 16, 32. The floor is {steps + 1} forwards and backwards of the bare network in "
         f"batches of {floor.batch}; captum ran with internal_batch_size={captum.batch}, its "
-        f"fastest here. Conductance is left out of the differences, as captum divides the path "
+        f"fastest here; {repeats} timed turn{'s' if repeats > 1 else ''} each. "
+        f"Conductance is left out of the differences, as captum divides the path "
         f"differently (smallest cosine {min(remarks):.4f})."
     )
     return Table("all_layers", HEADER, rows, (note,))

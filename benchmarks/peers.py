@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from captum import attr
@@ -57,6 +58,13 @@ class Captum:
         return attr.DeepLift(self.network).attribute(self.images, target=self.target)
 
     def integrated_gradients(self, steps: int, baseline: float | Tensor = 0.0) -> Tensor:
+        return self._path(steps, baseline, delta=False)
+
+    def integrated_gradients_with_delta(self, steps: int) -> tuple[Tensor, Tensor]:
+        """With the convergence delta, which costs captum two more forwards."""
+        return self._path(steps, 0.0, delta=True)
+
+    def _path(self, steps: int, baseline: float | Tensor, delta: bool) -> Any:
         return attr.IntegratedGradients(self.network).attribute(
             self.images,
             baseline,
@@ -64,18 +72,7 @@ class Captum:
             n_steps=steps,
             method="gausslegendre",
             internal_batch_size=self.batch,
-        )
-
-    def integrated_gradients_with_delta(self, steps: int) -> tuple[Tensor, Tensor]:
-        """With the convergence delta, which costs captum two more forwards."""
-        return attr.IntegratedGradients(self.network).attribute(
-            self.images,
-            0.0,
-            self.target,
-            n_steps=steps,
-            method="gausslegendre",
-            internal_batch_size=self.batch,
-            return_convergence_delta=True,
+            return_convergence_delta=delta,
         )
 
     def expected_gradients(self, references: Tensor, samples: int) -> Tensor:
