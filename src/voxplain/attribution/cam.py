@@ -228,7 +228,7 @@ class FullGrad(Method):
     def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
         """The sum of all parts on the image grid, one channel."""
         total = results[0][INPUT].abs().sum(dim=0, keepdim=True)
-        for part in results[1:]:
+        for part in results.streams[1:]:
             ((tap, contribution),) = part.items()
             if scene.geometry(tap).spatial:
                 strength = contribution.abs().sum(dim=0, keepdim=True)

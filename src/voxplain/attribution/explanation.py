@@ -134,7 +134,7 @@ def prepare(
     batch = images if isinstance(images, Tensor) else images.data[None]
     inputs = model.admit(_bare(batch))
     spacing = image.grid.spacing if image and image.grid.unit == "mm" else None
-    scene = Scene(model, inputs[:1], spacing)
+    scene = Scene(model, inputs[:1], spacing, image)
     if scene.layout is not None and scene.layout.is_padded:
         warnings.warn(
             f"the window {scene.layout.size} is larger than the image {scene.shape}; the image is "

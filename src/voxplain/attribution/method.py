@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,15 +14,36 @@ from torch import Tensor
 from voxplain.attribution.passes import INPUT
 from voxplain.attribution.reducers import Reducer
 from voxplain.attribution.rules import Plain, Rule
-from voxplain.attribution.samplers import GaussianNoise, Sampler
+from voxplain.attribution.samplers import GaussianNoise, Item, Sampler
 from voxplain.attribution.scene import Scene
 from voxplain.attribution.taps import Tap
 from voxplain.errors import ConfigError, nearest
 from voxplain.registry import Registry
 from voxplain.targets import Target
 
-Results = tuple[Mapping[Tap, Tensor], ...]
-"""Per request of a method, the reduced tensor at each place."""
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What the streams brought back to one method for one image.
+
+    Attributes:
+        streams: Per request of the method, the reduced tensor at each place.
+        item: The image (or noisy copy) they are about, with its key and references.
+    """
+
+    streams: tuple[Mapping[Tap, Tensor], ...]
+    item: Item
+
+    def __getitem__(self, request: int) -> Mapping[Tap, Tensor]:
+        return self.streams[request]
+
+    def __iter__(self) -> Iterator[Mapping[Tap, Tensor]]:
+        return iter(self.streams)
+
+    def part(self, requests: slice) -> Results:
+        """What some of the requests brought, for a method made of others."""
+        return replace(self, streams=self.streams[requests])
+
 
 Resampling = Literal["value", "mass"]
 

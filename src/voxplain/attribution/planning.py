@@ -58,9 +58,9 @@ def _streams(
 ) -> list[Stream]:
     studied = Model.of(model)
     batch = image.data[None] if isinstance(image, Image) else image
-    in_mm = isinstance(image, Image) and image.grid.unit == "mm"
-    spacing = image.grid.spacing if isinstance(image, Image) and in_mm else None
-    scene = Scene(studied, studied.admit(batch[:1]), spacing)
+    placed = image if isinstance(image, Image) else None
+    spacing = placed.grid.spacing if placed and placed.grid.unit == "mm" else None
+    scene = Scene(studied, studied.admit(batch[:1]), spacing, placed)
     # Only equality matters here, so that any target stands for the one of the call.
     return declared(methods, scene, Label(label=0))
 

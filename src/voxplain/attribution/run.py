@@ -125,7 +125,7 @@ class Session:
                         for runner, part in zip(runners, found, strict=True)
                     }
                     for method in methods:
-                        sums[method.key].add(item.row, self._maps(method, streams, reduced))
+                        sums[method.key].add(item.row, self._maps(method, streams, reduced, item))
                         self._note_scores(outcomes[method.key], method, streams, reduced, item)
             for runner in runners:
                 self._note(runner)
@@ -187,7 +187,8 @@ class Session:
                 if noise:
                     shown = noise.sampler.noisy(image, key, range(index, index + 1))[0]
                     key = f"{key}/{index}"
-                waiting.append(Item(shown, row, key, batch.references[row]))
+                source = image if noise else None
+                waiting.append(Item(shown, row, key, batch.references[row], source))
                 if len(waiting) == at_once:
                     yield waiting
                     waiting = []
@@ -195,9 +196,9 @@ class Session:
             yield waiting
 
     def _maps(
-        self, method: Method, streams: list[Stream], reduced: Mapping[int, Reduced]
+        self, method: Method, streams: list[Stream], reduced: Mapping[int, Reduced], item: Item
     ) -> dict[str | None, Tensor]:
-        results = _by_request(method, streams, reduced)
+        results = _by_request(method, streams, reduced, item)
         dtype = self.batch.images.dtype
         maps = method.maps(results, self.scene)
         return {layer: map.to(dtype) for layer, map in maps.items()}
@@ -253,17 +254,20 @@ class _PerImage:
         return {layer: torch.stack([row[layer].result() for row in self._rows]) for layer in layers}
 
 
-def _by_request(method: Method, streams: list[Stream], reduced: Mapping[int, Reduced]) -> Results:
+def _by_request(
+    method: Method, streams: list[Stream], reduced: Mapping[int, Reduced], item: Item
+) -> Results:
     found: dict[int, dict[Any, Tensor]] = {}
     for stream in streams:
         for slot, tensor in reduced[id(stream)].tensors.items():
             if slot.method == method.key:
                 found.setdefault(slot.request, {})[slot.place] = tensor
-    return tuple(found[index] for index in sorted(found))
+    return Results(tuple(found[index] for index in sorted(found)), item)
 
 
 def _cast(item: Item, dtype: torch.dtype) -> Item:
     if item.image.dtype == dtype:
         return item
     references = item.references.to(dtype) if item.references is not None else None
-    return Item(item.image.to(dtype), item.row, item.key, references)
+    source = item.source.to(dtype) if item.source is not None else None
+    return Item(item.image.to(dtype), item.row, item.key, references, source)

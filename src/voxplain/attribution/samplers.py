@@ -32,12 +32,19 @@ class Item:
         row: Index of the image in the batch, which selects its weight field.
         key: What its random draws depend on, beside the sample number.
         references: ``(K, C, *spatial)`` without the image itself, or None.
+        source: The image without the noise of this draw, where it has some.
     """
 
     image: Tensor
     row: int
     key: str
     references: Tensor | None = None
+    source: Tensor | None = None
+
+    @property
+    def clean(self) -> Tensor:
+        """The image without noise."""
+        return self.image if self.source is None else self.source
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from voxplain.attribution.taps import Tap
 from voxplain.errors import ModelError
 from voxplain.geometry import LayerGeometry, layer_geometry, place
+from voxplain.image import Image
 from voxplain.layers import LayerInfo, find_layer, last_feature_layer, list_layers
 from voxplain.model import Model
 from voxplain.windows import Layout
@@ -26,13 +27,19 @@ class Scene:
         model: The network under study.
         example: One input ``(1, C, *spatial)`` in model space.
         spacing: Millimeters per voxel, or None.
+        image: The image on its grid, where the call is about one.
     """
 
     def __init__(
-        self, model: Model, example: Tensor, spacing: tuple[float, ...] | None = None
+        self,
+        model: Model,
+        example: Tensor,
+        spacing: tuple[float, ...] | None = None,
+        image: Image | None = None,
     ) -> None:
         self.model = model
         self.spacing = spacing
+        self.image = image
         self.shape = tuple(example.shape[2:])
         self._image = example
         self._geometry: dict[Tap, LayerGeometry] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -43,11 +43,16 @@ class Tap:
         return int(number) if number else -1
 
 
+Changes = Mapping[Tap, Callable[[Tensor], Tensor]]
+"""What is put in place of the value at some taps, as a function of that value."""
+
+
 class Tapped:
     """What the taps of one forward caught: per tap, the tensors of every call."""
 
-    def __init__(self, taps: tuple[Tap, ...]) -> None:
+    def __init__(self, taps: tuple[Tap, ...], changes: Changes | None = None) -> None:
         self._calls: dict[Tap, list[Tensor]] = {tap: [] for tap in taps}
+        self._changes = changes or {}
 
     def __getitem__(self, tap: Tap) -> Tensor:
         calls = self._calls[tap]
@@ -76,18 +81,29 @@ class Tapped:
         return self._keep(tap, value)
 
     def _keep(self, tap: Tap, value: Tensor) -> Tensor:
+        change = self._changes.get(tap)
+        if change is not None and tap.call in (-1, len(self._calls[tap])):
+            value = change(value)
         self._calls[tap].append(value)
         return value.clone()
 
 
 @contextlib.contextmanager
-def tapping(network: nn.Module, taps: tuple[Tap, ...]) -> Iterator[Tapped]:
+def tapping(
+    network: nn.Module, taps: tuple[Tap, ...], changes: Changes | None = None
+) -> Iterator[Tapped]:
     """Catches activations during the forwards inside the block.
+
+    Args:
+        network: The network.
+        taps: Where to look.
+        changes: Other values to go on with at some of the taps; what is caught is the changed
+            value. A tap without a call number changes every call of its layer.
 
     Raises:
         ModelError: With the nearest names, if a layer does not exist.
     """
-    tapped = Tapped(taps)
+    tapped = Tapped(taps, changes)
     with contextlib.ExitStack() as stack:
         for tap in taps:
             handle = _hook(find_layer(network, tap.module), tap, tapped)
