@@ -1,0 +1,19 @@
+"""Regions of images: supervoxels, blocks, anatomical labels, channels."""
+
+from voxplain.regions.labels import LabelMap
+from voxplain.regions.map import RegionMap
+from voxplain.regions.parse import RegionSpec, parse_regions, segment
+from voxplain.regions.spec import Blocks, Channels, Regions
+from voxplain.regions.supervoxels import Supervoxels
+
+__all__ = [
+    "Blocks",
+    "Channels",
+    "LabelMap",
+    "RegionMap",
+    "RegionSpec",
+    "Regions",
+    "Supervoxels",
+    "parse_regions",
+    "segment",
+]

@@ -1,0 +1,129 @@
+"""Regions that someone has drawn: an atlas or organs on the grid of the scan."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, field_serializer
+from torch import Tensor
+
+from voxplain.errors import InputError
+from voxplain.image import Image
+from voxplain.regions.map import RegionMap
+from voxplain.regions.names import read_names
+from voxplain.regions.spec import Regions, Spacing
+
+REST = "the rest of the image"
+
+
+class LabelMap(Regions):
+    """Anatomical regions from a label map.
+
+    Attributes:
+        labels: Whole numbers ``(*spatial)``, or ``(C, *spatial)``, as the network sees the image
+            or on the grid of the scan; or a file on the grid of the scan. Below 0 is no region.
+        names: Label to name, or a JSON, CSV or TSV file or a color table with them.
+        rest: Whether what has label 0 is one region too; else it is never masked.
+    """
+
+    files: ClassVar[tuple[str, ...]] = ("labels", "names")
+
+    kind: Literal["labels"] = "labels"
+    labels: Any = Field(description="array, or file on the grid of the scan")
+    names: Mapping[int, str] | str | Path | None = Field(
+        default=None, description="label to name, or a file with them"
+    )
+    rest: bool = Field(default=True, description="what has label 0 is one region too")
+
+    def divide(self, image: Tensor, spacing: Spacing, scan: Image | None) -> RegionMap:
+        """The regions in the order of their labels, the rest last.
+
+        Raises:
+            InputError: If the labels do not lie on the grid, or there is none on the image.
+        """
+        labels = self._placed(image, scan).to(image.device)
+        if not bool((labels > 0).any()):
+            raise InputError(f"{self._called} has no label on the image: every voxel of it is 0")
+        last = int(labels.amax()) + 1
+        ordered = torch.where(labels == 0, last if self.rest else -1, labels)
+        found = [int(label) for label in torch.unique(ordered) if label >= 0]
+        names = self._read_names()
+        named = [REST if label == last else names.get(label, f"label {label}") for label in found]
+        return RegionMap(RegionMap.compacted(ordered).labels, tuple(named))
+
+    def expected(self, shape: Sequence[int], channels: int, spacing: Spacing = None) -> int:
+        """The labels there are; cropping may leave fewer."""
+        labels = self._read(len(shape))
+        return sum(1 for label in np.unique(labels) if label > 0 or (label == 0 and self.rest))
+
+    @field_serializer("labels", "names", when_used="always")
+    def _without_path(self, value: Any) -> Any:
+        """A file is written as the hash of its content: what it holds counts, not its place."""
+        return f"file:{_hashed(value)}" if isinstance(value, (str, Path)) else value
+
+    @property
+    def _called(self) -> str:
+        return Path(self.labels).name if _is_path(self.labels) else "the label map"
+
+    def _placed(self, image: Tensor, scan: Image | None) -> Tensor:
+        shape = tuple(image.shape[1:])
+        if _is_path(self.labels):
+            return self._from_file(shape, scan)
+        labels = _whole(self.labels)
+        if tuple(labels.shape) in (shape, tuple(image.shape)):
+            return labels
+        if scan is not None and tuple(labels.shape) == scan.source_grid.shape:
+            return scan.project(labels)
+        raise InputError(
+            f"a label map of shape {tuple(labels.shape)} does not lie on the image of shape {shape}"
+        )
+
+    def _from_file(self, shape: tuple[int, ...], scan: Image | None) -> Tensor:
+        from voxplain.io import read_mask
+
+        if scan is None:
+            raise InputError(
+                f"{self._called} needs an image on its grid: pass an Image, or the labels as array"
+            )
+        labels = scan.project(read_mask(self.labels, scan.source_grid))
+        if tuple(labels.shape) != shape:
+            raise InputError(
+                f"{self._called} has shape {tuple(labels.shape)} on the grid of the image, whose "
+                f"shape is {shape}"
+            )
+        return labels
+
+    def _read(self, rank: int) -> Any:
+        if not _is_path(self.labels):
+            return _whole(self.labels).cpu().numpy()
+        from voxplain.io.read import read_raw
+
+        return read_raw(Path(self.labels), None, rank, None).data
+
+    def _read_names(self) -> Mapping[int, str]:
+        if isinstance(self.names, (str, Path)):
+            return read_names(self.names)
+        return self.names or {}
+
+
+def _is_path(labels: Any) -> bool:
+    return isinstance(labels, (str, Path))
+
+
+def _whole(labels: Any) -> Tensor:
+    is_tensor = isinstance(labels, Tensor)
+    tensor = labels.as_subclass(Tensor) if is_tensor else torch.as_tensor(np.asarray(labels))
+    if tensor.is_floating_point() and bool((tensor != tensor.round()).any()):
+        raise InputError("the label map holds fractions, and labels are whole numbers")
+    return tensor.long()
+
+
+def _hashed(value: str | Path) -> str:
+    path = Path(value)
+    content = path.read_bytes() if path.is_file() else str(value).encode()
+    return hashlib.sha256(content).hexdigest()[:16]

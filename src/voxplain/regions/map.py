@@ -1,0 +1,64 @@
+"""Regions of an image: which voxel belongs to which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from voxplain.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class RegionMap:
+    """A partition of some voxels of an image.
+
+    Attributes:
+        labels: int64, ``(*spatial)``, or ``(C, *spatial)`` for regions that differ per channel:
+            ``0 .. count - 1``; -1 is in no region and never masked.
+        names: One per region, or none at all.
+    """
+
+    labels: Tensor
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.labels.numel() == 0 or int(self.labels.amax()) < 0:
+            raise InputError("there is no region: not one voxel of the image belongs to any")
+        if self.names and len(self.names) != self.count:
+            raise InputError(f"{len(self.names)} names for {self.count} regions")
+
+    @classmethod
+    def compacted(cls, labels: Tensor) -> RegionMap:
+        """A partition from any whole labels, renumbered in their order; below 0 is no region."""
+        inside = labels >= 0
+        _, numbers = torch.unique(labels[inside], return_inverse=True)
+        compact = torch.full(labels.shape, -1, dtype=torch.int64, device=labels.device)
+        compact[inside] = numbers
+        return cls(compact)
+
+    @cached_property
+    def count(self) -> int:
+        """Number of regions."""
+        return int(self.labels.amax()) + 1
+
+    @cached_property
+    def sizes(self) -> Tensor:
+        """Voxels per region, ``(count,)`` int64; a voxel counts once per channel it differs in."""
+        return torch.bincount(self.labels[self.labels >= 0], minlength=self.count)
+
+    def painted(self, values: Tensor) -> Tensor:
+        """Values ``(..., count)`` on every voxel of their region, 0 outside.
+
+        Returns:
+            ``(..., *labels.shape)``, on the device of the values.
+        """
+        outside = values.new_zeros(*values.shape[:-1], 1)
+        # Index -1 is the last entry: the zero behind all regions.
+        return torch.cat([values, outside], dim=-1)[..., self.labels.to(values.device)]
+
+    def name(self, region: int) -> str:
+        """What a region is called, its number (from 1) where it has no name."""
+        return self.names[region] if self.names else f"region {region + 1}"
