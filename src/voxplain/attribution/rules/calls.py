@@ -145,13 +145,18 @@ def _positional(parameters: tuple[str, ...], args: tuple[Any, ...]) -> dict[str,
     arguments: dict[str, Any] = {}
     for position, name in enumerate(parameters):
         if name.startswith("*"):
-            rest = args[position:]
-            single = len(rest) == 1 and isinstance(rest[0], (tuple, list))
-            arguments[name[1:]] = tuple(rest[0]) if single else tuple(rest)
+            arguments[name[1:]] = _all_of(args[position:])
             return arguments
         if position < len(args):
             arguments[name] = args[position]
     return arguments
+
+
+def _all_of(rest: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What follows, with one list of tensors opened; a list of sizes stays one argument."""
+    single = len(rest) == 1 and isinstance(rest[0], (tuple, list))
+    listed = single and next(tensors_in(rest), None) is not None
+    return tuple(rest[0]) if listed else rest
 
 
 def slope_at(call: Call, point: Tensor) -> tuple[Tensor, Tensor]:

@@ -139,8 +139,15 @@ LINEAR_IN_FIRST = (
 )
 DROPOUT = "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"
 CONVOLUTIONS = (
-    "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d _convolution "
-    "convolution"
+    ("conv1d conv2d conv3d", "input weight bias stride padding dilation groups"),
+    (
+        "conv_transpose1d conv_transpose2d conv_transpose3d",
+        "input weight bias stride padding output_padding groups dilation",
+    ),
+    (
+        "_convolution convolution",
+        "input weight bias stride padding dilation transposed output_padding groups",
+    ),
 )
 MAX_POOLS = (
     "max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d"

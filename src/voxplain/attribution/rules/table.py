@@ -73,8 +73,9 @@ def _build() -> dict[Callable[..., Any], Operation]:
         _enter(table, family, name, others, functional, elsewhere or functional)
     for name in names.ELEMENTWISE.split():
         _enter(table, Family.ELEMENTWISE, name, "", "input", "input")
-    for name in names.CONVOLUTIONS.split():
-        _enter(table, Family.WEIGHTED, name, "", "input weight bias", "input weight bias")
+    for listed, parameters in names.CONVOLUTIONS:
+        for name in listed.split():
+            _enter(table, Family.WEIGHTED, name, "", parameters, parameters)
     for name in names.MAX_POOLS.split():
         _enter_pool(table, name)
     for listed, family, parameters in (
