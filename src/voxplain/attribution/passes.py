@@ -234,10 +234,15 @@ class WholePasses(Passes):
             output = self.model(inputs)
             if self.rebind is not None:
                 bound = self.rebind(output.detach())
-            scores = bound.score(self._explained(output, tapped))
-        self.check_seen(scores, inputs)
+            explained = self._explained(output, tapped)
+            scores = bound.score(explained.detach() if self.rule.seeded else explained)
         places = self.caught(inputs, tapped)
-        gradients = self.gradients(scores.sum(), places)
+        if self.rule.seeded:
+            self.check_seen(explained, inputs)
+            gradients = self.gradients(explained, places, self._entering(bound, explained))
+        else:
+            self.check_seen(scores, inputs)
+            gradients = self.gradients(scores.sum(), places)
         return Evaluated(
             scores=scores.detach(),
             start_scores=reference.scores if reference else None,
@@ -245,6 +250,12 @@ class WholePasses(Passes):
             values=self.settled(places),
             start_values=reference.values if reference else {},
         )
+
+    def _entering(self, bound: WeightField, explained: Tensor) -> Tensor:
+        """What a seeded rule starts with, in place of the derivative of the score."""
+        value = explained.detach()
+        cotangent = self.rule.field(bound).cotangent(value)
+        return self.rule.entering(cotangent, value).to(value.dtype)
 
     def _record(self, start: Tensor | None, bound: WeightField) -> _Reference:
         if start is None:

@@ -116,8 +116,9 @@ class _OneVolume:
 
     def _cotangent(self) -> Tensor:
         """dS/dF on the padded volume, ``(K, *padded)``; also the scores of nonlinear links."""
-        terms = self.bound.terms
-        if self.bound.is_linear:
+        field = self.passes.rule.field(self.bound)
+        terms = field.terms
+        if field.is_linear:
             self.score = self.start_score = float(self.bound.offset[0])
             return self.layout.pad(
                 sum((term.weights[0] for term in terms[1:]), terms[0].weights[0])
@@ -125,7 +126,7 @@ class _OneVolume:
         output = self.passes.volume_output(self.image)
         if not self.passes.rule.paired or self.reference is None:
             self.score = float(self.bound.score(output))
-            return self.layout.pad(self.bound.cotangent(output)[0])
+            return self.layout.pad(field.cotangent(output)[0])
         return self.layout.pad(self._paired_cotangent(output)[0])
 
     def _paired_cotangent(self, output: Tensor) -> Tensor:
@@ -155,7 +156,8 @@ class _OneVolume:
         if self.bound.is_linear:
             self.score += float((output.detach() * cotangent).sum(dtype=torch.float64))
         places = passes.caught(windows, tapped)
-        gradients = passes.gradients(output, places, cotangent.to(output.dtype))
+        entering = passes.rule.entering(cotangent, output.detach())
+        gradients = passes.gradients(output, places, entering.to(output.dtype))
         return places, gradients, starts
 
     def _record(

@@ -18,6 +18,7 @@ from voxplain.attribution.rules.substitutes import foreign_function
 from voxplain.attribution.rules.table import describe
 from voxplain.attribution.rules.tensors import TensorMarks, is_floating, tensors_in
 from voxplain.errors import RuleError
+from voxplain.targets import WeightField
 
 Mode = TypeVar("Mode", bound="RuleMode")
 
@@ -29,10 +30,27 @@ class Rule:
     Attributes:
         name: As configurations and sidecars name it.
         paired: Whether the rule compares the image with a reference run.
+        seeded: Whether something else than dS/dF enters at the output F: what the link does is
+            then outside of the rule, and ``field`` and ``entering`` say what enters.
     """
 
     name: ClassVar[str]
     paired: ClassVar[bool] = False
+    seeded: ClassVar[bool] = False
+
+    def field(self, bound: WeightField) -> WeightField:
+        """The weight field whose derivative enters at the output of a seeded rule."""
+        return bound
+
+    def entering(self, cotangent: Tensor, output: Tensor) -> Tensor:  # noqa: ARG002
+        """What enters at an output; for windows at the output of each.
+
+        Args:
+            cotangent: Derivative of ``field`` at the whole output, ``(k, K, *spatial)``; for
+                windows their parts of it, times their blending weights.
+            output: What the network gave there, outside the graph.
+        """
+        return cotangent
 
     def unseen(self, output: Tensor, image: Tensor) -> list[str]:
         """Calls that the rule should have replaced and never saw, in words.
