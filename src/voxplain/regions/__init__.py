@@ -3,6 +3,8 @@
 from voxplain.regions.labels import LabelMap
 from voxplain.regions.map import RegionMap
 from voxplain.regions.parse import RegionSpec, parse_regions, segment
+from voxplain.regions.scales import scales
+from voxplain.regions.segments import Segments
 from voxplain.regions.spec import Blocks, Channels, Regions
 from voxplain.regions.supervoxels import Supervoxels
 
@@ -13,7 +15,9 @@ __all__ = [
     "RegionMap",
     "RegionSpec",
     "Regions",
+    "Segments",
     "Supervoxels",
     "parse_regions",
+    "scales",
     "segment",
 ]

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
 from voxplain.extents import Extent, resolve
 from voxplain.image import Image
 from voxplain.regions.map import RegionMap
 from voxplain.regions.spec import Regions, Spacing
+from voxplain.regions.working import WorkingGrid
 
-_NEARLY_ISOTROPIC = 1.5
+_NEARLY_CUBIC = 1.5
 _NEARLY_A_GRID = 10.0
 
 
@@ -38,20 +38,17 @@ class Supervoxels(Regions):
     kind: Literal["supervoxels"] = "supervoxels"
     count: int = Field(default=100, ge=1, description="about how many")
     size: Extent | None = Field(default=None, description="side of one, in place of a count")
-    compactness: float = Field(default=0.1, gt=0, description="distance against intensity")
-
-    @model_validator(mode="after")
-    def _count_or_size(self) -> Supervoxels:
-        if self.size is not None and "count" in self.model_fields_set:
-            raise ValueError("give either count or size")
-        return self
+    compactness: float = Field(default=0.2, gt=0, description="distance against intensity")
 
     def divide(self, image: Tensor, spacing: Spacing, scan: Image | None) -> RegionMap:
         """The supervoxels of ``(C, *spatial)``."""
         shape = tuple(image.shape[1:])
         count = self.expected(shape, len(image), spacing)
-        labels = supervoxels(scaled(image), spacing, count, self.compactness)
-        return RegionMap.compacted(labels.to(image.device))
+        # The seeds of scikit-image lie at equal steps in voxels: only on cubic ones are the regions
+        # of thick slices as long as they are wide.
+        grid = WorkingGrid.over(shape, spacing, nearly=_NEARLY_CUBIC)
+        labels = clustered(grid.bring(scaled(image)).numpy(), count, self.compactness)
+        return RegionMap.compacted(grid.back(torch.from_numpy(labels)).to(image.device))
 
     def expected(self, shape: Sequence[int], channels: int, spacing: Spacing = None) -> int:
         """The count, or the voxels of the image by those of one region."""
@@ -79,69 +76,29 @@ def scaled(image: Tensor) -> Tensor:
     return torch.from_numpy(values).view(image.shape)
 
 
-def supervoxels(image: Tensor, spacing: Spacing, count: int, compactness: float) -> Tensor:
-    """Labels ``(*spatial)`` of about ``count`` regions of ``(C, *spatial)`` with values in [0, 1].
-
-    Axes of one voxel are left out, so that a volume of one slice is divided as the slice is.
-    """
-    shape = tuple(image.shape[1:])
-    kept = _thick(shape)
-    flat = image.reshape(len(image), *(shape[axis] for axis in kept))
-    sizes = [1.0 if spacing is None else float(spacing[axis]) for axis in kept]
-    return _on_working_grid(flat, sizes, count, compactness).view(shape)
-
-
-def _thick(shape: tuple[int, ...]) -> list[int]:
-    """The axes of more than one voxel; two at least, as a picture has."""
-    by_length = sorted(range(len(shape)), key=lambda axis: shape[axis] == 1)
-    several = sum(length > 1 for length in shape)
-    return sorted(by_length[: max(2, several)])
-
-
-def _on_working_grid(image: Tensor, sizes: list[float], count: int, compactness: float) -> Tensor:
-    """Clusters on nearly cubic voxels.
-
-    The seeds of scikit-image lie on a grid of equal steps in voxels, so that thick slices would
-    give regions as much longer as the slices are thicker. Such images are brought to cubic voxels
-    of the same volume, and the labels back by nearest voxel.
-    """
-    shape = tuple(image.shape[1:])
-    edge = math.prod(sizes) ** (1 / len(sizes))
-    if max(sizes) <= _NEARLY_ISOTROPIC * min(sizes):
-        relative = [size / edge for size in sizes]
-        return torch.from_numpy(_connected(image, relative, count, compactness))
-    working = [max(1, round(n * size / edge)) for n, size in zip(shape, sizes, strict=True)]
-    mode = {2: "bilinear", 3: "trilinear"}[len(shape)]
-    resized = functional.interpolate(image[None], size=working, mode=mode)[0]
-    labels = torch.from_numpy(_connected(resized, [1.0] * len(shape), count, compactness))
-    back = functional.interpolate(labels[None, None].double(), size=shape, mode="nearest-exact")
-    return back[0, 0].long()
-
-
-def _connected(
-    image: Tensor, sizes: list[float], count: int, compactness: float
+def clustered(
+    values: NDArray[np.floating[Any]], count: int, compactness: float
 ) -> NDArray[np.int64]:
-    """Enough regions also in noise, which tears them into pieces that then count as one.
+    """Labels ``(*spatial)`` of about ``count`` regions of ``(C, *spatial)`` on cubic voxels.
 
-    Compactness is doubled until half of what was asked for is left.
+    Noise tears regions into pieces that scikit-image then counts as one; compactness is doubled
+    until half of what was asked for is left.
     """
-    labels = _slic(image, sizes, count, compactness)
+    labels = _slic(values, count, compactness)
     while len(np.unique(labels)) < count / 2 and compactness < _NEARLY_A_GRID:
         compactness *= 2
-        labels = _slic(image, sizes, count, compactness)
+        labels = _slic(values, count, compactness)
     return labels
 
 
-def _slic(image: Tensor, sizes: list[float], count: int, compactness: float) -> NDArray[np.int64]:
+def _slic(values: NDArray[np.floating[Any]], count: int, compactness: float) -> NDArray[np.int64]:
     from skimage.segmentation import slic
 
-    values = np.moveaxis(image.double().numpy(), 0, -1)
     labels = slic(
-        values,
-        n_segments=min(count, math.prod(values.shape[:-1])),
+        np.moveaxis(values, 0, -1).astype(np.float64),
+        n_segments=min(count, math.prod(values.shape[1:])),
         # Squared differences add up over channels; this makes them a mean.
-        compactness=compactness * math.sqrt(len(image)),
-        spacing=tuple(sizes),
+        compactness=compactness * math.sqrt(len(values)),
         convert2lab=False,
         start_label=0,
         channel_axis=-1,
