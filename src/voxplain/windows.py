@@ -133,9 +133,12 @@ class Layout:
 
     def region(self, position: tuple[int, ...]) -> tuple[EllipsisType | slice, ...]:
         """Index of a window in a padded volume ``(..., *padded)``."""
+        return (..., *self.box(position))
+
+    def box(self, position: tuple[int, ...]) -> tuple[slice, ...]:
+        """The voxels of a window, one slice per axis."""
         starts = (axis.starts[index] for axis, index in zip(self.axes, position, strict=True))
-        sides = (slice(at, at + side) for at, side in zip(starts, self.size, strict=True))
-        return (..., *sides)
+        return tuple(slice(at, at + side) for at, side in zip(starts, self.size, strict=True))
 
     def weight(self, position: tuple[int, ...]) -> Tensor:
         """Blending weight of a window, ``(*size)`` in float64; the windows sum to 1 everywhere."""

@@ -1,5 +1,17 @@
 """Every method of the package: importing this module fills the registry."""
 
-from voxplain.attribution import cam, gradient, layer, noise
+from voxplain.attribution import (
+    cam,
+    gradient,
+    layer,
+    noise,
+    perturbation,
+)
 
-__all__ = ["cam", "gradient", "layer", "noise"]
+__all__ = [
+    "cam",
+    "gradient",
+    "layer",
+    "noise",
+    "perturbation",
+]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from voxplain.attribution import catalogue
 from voxplain.attribution.binding import Bound, bind, look
-from voxplain.attribution.method import Method, parse_method
+from voxplain.attribution.method import Method, Request, parse_method
 from voxplain.attribution.outcome import Batch
 from voxplain.attribution.randomness import image_key
 from voxplain.attribution.result import Attribution
@@ -129,7 +129,6 @@ def prepare(
     progress: Progress | None = None,
 ) -> tuple[Session, Bound, Image | None]:
     """Looks at the images once, binds the targets and declares the streams; runs no pass yet."""
-    _require_differentiable(model)
     image = images if isinstance(images, Image) else None
     batch = images if isinstance(images, Tensor) else images.data[None]
     inputs = model.admit(_bare(batch))
@@ -142,6 +141,7 @@ def prepare(
             VoxplainWarning,
             stacklevel=3,
         )
+    _require_differentiable(model, methods, scene)
     overrides = [
         request.target
         for method in methods
@@ -170,11 +170,20 @@ def prepare(
     return session, main, image
 
 
-def _require_differentiable(model: Model) -> None:
+def _require_differentiable(model: Model, methods: Sequence[Method], scene: Scene) -> None:
+    """Methods of gradients need a network that has them; masks are content with scores."""
+    needy = [
+        method.key
+        for method in methods
+        if any(isinstance(request, Request) for request in method.requests(scene))
+    ]
+    if not needy:
+        return
     if not model.differentiable:
         raise ModelError(
-            f"{model.name} is a forward-only black box (ONNX or TorchScript): gradient methods "
-            "need the network as a PyTorch module"
+            f"{model.name} is a forward-only black box (ONNX or TorchScript), and {needy[0]} needs "
+            "the network as a PyTorch module; methods that mask the image, such as occlusion, rise "
+            "and kernel_shap, do without"
         )
     if any(part.is_inference() for part in model.network.parameters()):
         raise ModelError(

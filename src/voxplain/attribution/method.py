@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from voxplain.attribution.masking import MaskRequest
 from voxplain.attribution.passes import INPUT
 from voxplain.attribution.reducers import Reducer
 from voxplain.attribution.rules import Plain, Rule
@@ -70,6 +71,10 @@ class Request:
     double: bool = False
 
 
+AnyRequest = Request | MaskRequest
+"""What a method may ask for: a stream of gradients, or one of scores under masks."""
+
+
 @dataclass(frozen=True)
 class Noise:
     """Noisy copies over which the maps of a method are summed up."""
@@ -108,7 +113,7 @@ class Method(BaseModel, ABC):
     absolute: bool = Field(default=False, alias="abs")
 
     @abstractmethod
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Scene) -> tuple[AnyRequest, ...]:
         """The streams this method reads, for a network and an image."""
 
     def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:

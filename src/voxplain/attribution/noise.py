@@ -9,9 +9,9 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 from torch import Tensor
 
 from voxplain.attribution.method import (
+    AnyRequest,
     Method,
     Noise,
-    Request,
     Results,
     parse_method,
     register,
@@ -65,7 +65,7 @@ class _OverNoise(Method):
             raise ValueError(f"{value.name} cannot be summed up over noise twice")
         return value
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Scene) -> tuple[AnyRequest, ...]:
         """Those of the method itself."""
         return self.of.requests(scene)
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from voxplain.attribution.identity import plain
-from voxplain.attribution.streams import Stream
+from voxplain.attribution.streams import AnyStream, MaskedStream
 from voxplain.precision import Precision
 
 
@@ -31,7 +31,7 @@ class Batch:
 class StreamRecord:
     """What is known of a stream after it ran."""
 
-    stream: Stream
+    stream: AnyStream
     seconds: float = 0.0
     passes: int = 0
     treated: dict[str, int] = field(default_factory=dict)
@@ -41,15 +41,22 @@ class StreamRecord:
     @property
     def facts(self) -> dict[str, Any]:
         """For the sidecar."""
-        request, noise = self.stream.request, self.stream.noise
+        noise = self.stream.noise
         return {
-            "sampler": plain(request.sampler),
+            **self._asked,
             "noise": plain(noise.sampler) if noise else None,
-            "rule": plain(request.rule),
             "target": str(self.stream.target),
             "treated": dict(self.treated),
             "precision": self.precision,
         }
+
+    @property
+    def _asked(self) -> dict[str, Any]:
+        if isinstance(self.stream, MaskedStream):
+            masked = self.stream.request
+            return {"masks": plain(masked.masks), "fill": plain(masked.fill)}
+        request = self.stream.request
+        return {"sampler": plain(request.sampler), "rule": plain(request.rule)}
 
 
 @dataclass(eq=False)
@@ -60,10 +67,14 @@ class Outcome:
         maps: By layer path, ``(B, ...)``; None is the key of a map on the image grid.
         differences: S(x) - S(b) per image, where a stream has both.
         start_scores: S(b) per image.
+        totals: Per image what the method shares out, where that is not the sum of its map.
+        findings: Per image what else came out: a fit, values by region.
         streams: The streams it read.
     """
 
     maps: dict[str | None, Tensor] = field(default_factory=dict)
     differences: list[float] | None = None
     start_scores: list[float] | None = None
+    totals: list[float] | None = None
+    findings: list[dict[str, Any]] | None = None
     streams: list[StreamRecord] = field(default_factory=list)

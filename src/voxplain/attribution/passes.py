@@ -12,7 +12,7 @@ from torch import Tensor
 
 from voxplain.attribution.budget import slow_alone
 from voxplain.attribution.rules import Plain, Rule, RuleMode
-from voxplain.attribution.taps import Tap, Tapped, tapping
+from voxplain.attribution.taps import Changes, Tap, Tapped, tapping
 from voxplain.errors import ConfigError, ModelError, RuleError, TargetError
 from voxplain.model import Model
 from voxplain.precision import running_in
@@ -111,7 +111,7 @@ class Passes(ABC):
         """
         self.notes.passes += len(inputs)
         try:
-            with torch.inference_mode(False), torch.enable_grad(), self._precision():
+            with torch.inference_mode(False), torch.enable_grad(), self.precise():
                 return self._run(inputs.detach().clone(), rows, start)
         except NotImplementedError as error:
             raise ModelError(no_gradient(error)) from error
@@ -119,8 +119,18 @@ class Passes(ABC):
     def observe(self, inputs: Tensor, rows: list[int]) -> Evaluated:
         """Scores and tapped activations of points, without gradients."""
         self.notes.forwards += len(inputs)
-        with torch.inference_mode(False), torch.no_grad(), self._precision():
+        with torch.inference_mode(False), torch.no_grad(), self.precise():
             return self._observe(inputs, rows)
+
+    @abstractmethod
+    def scores(self, inputs: Tensor, rows: list[int], changes: Changes | None = None) -> Tensor:
+        """S of points, ``(k,)`` float64 on the CPU, under inference mode.
+
+        Args:
+            inputs: ``(k, C, *spatial)``.
+            rows: Index of the image of each point in the batch.
+            changes: What layers give instead of what they compute.
+        """
 
     @abstractmethod
     def _run(self, inputs: Tensor, rows: list[int], start: Tensor | None) -> Evaluated: ...
@@ -128,7 +138,8 @@ class Passes(ABC):
     @abstractmethod
     def _observe(self, inputs: Tensor, rows: list[int]) -> Evaluated: ...
 
-    def _precision(self) -> contextlib.AbstractContextManager[None]:
+    def precise(self) -> contextlib.AbstractContextManager[None]:
+        """Forwards inside run in the precision of the model."""
         return running_in(self.model.precision, self.model.device)
 
     def _explained(self, output: Tensor, tapped: Tapped) -> Tensor:
@@ -267,6 +278,18 @@ class WholePasses(Passes):
                 output = self.model(start)
                 scores = bound.score(self._explained(output, tapped))
             return _Reference(recording, scores, self.settled(self.caught(start, tapped)))
+
+    def scores(self, inputs: Tensor, rows: list[int], changes: Changes | None = None) -> Tensor:
+        """The score of each whole image."""
+        if slow_alone(inputs):
+            return self.scores(_twice(inputs), rows * 2, changes)[:1]
+        self.notes.forwards += len(inputs)
+        taps = tuple(dict.fromkeys((*self.taps, *(changes or ()))))
+        network = self.model.network
+        with torch.inference_mode(), self.precise(), tapping(network, taps, changes) as tapped:
+            output = self.model(inputs)
+            bound = self.rebind(output) if self.rebind else self.bound.rows(rows)
+            return bound.score(self._explained(output, tapped)).cpu()
 
     def _observe(self, inputs: Tensor, rows: list[int]) -> Evaluated:
         if slow_alone(inputs):

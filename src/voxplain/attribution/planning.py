@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from voxplain.attribution.method import Method
 from voxplain.attribution.scene import Scene
-from voxplain.attribution.streams import Stream, declared
+from voxplain.attribution.streams import AnyStream, MaskedStream, declared
 from voxplain.image import Image
 from voxplain.model import Model
 from voxplain.targets import Label
@@ -55,7 +55,7 @@ def group(
 
 def _streams(
     methods: Sequence[Method], image: Image | Tensor, model: Model | nn.Module
-) -> list[Stream]:
+) -> list[AnyStream]:
     studied = Model.of(model)
     batch = image.data[None] if isinstance(image, Image) else image
     placed = image if isinstance(image, Image) else None
@@ -65,8 +65,13 @@ def _streams(
     return declared(methods, scene, Label(label=0))
 
 
-def _described(stream: Stream) -> str:
-    request = stream.request
+def _described(stream: AnyStream) -> str:
     noise = f"{stream.copies} noisy copies, " if stream.noise else ""
+    if isinstance(stream, MaskedStream):
+        masks = type(stream.request.masks).__name__
+        fill = stream.request.fill
+        runs = f" and {fill.runs(None)} cases" if fill.runs(None) > 1 else ""
+        return f"{noise}{masks} filled with {fill.kind}, {stream.masks} masks{runs}, forwards only"
+    request = stream.request
     sampler = type(request.sampler).__name__
     return f"{noise}{sampler} under {request.rule.name}, {request.sampler.passes} passes each"

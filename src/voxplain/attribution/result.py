@@ -45,6 +45,7 @@ class Stats:
         seconds: Of those streams, whole batch.
         shared_with: Other methods that read them too.
         streams: Sampler, rule and treated functions of each stream.
+        findings: What else came out: a fit, values by region.
         warnings: In words.
         peak_memory_mb: On a GPU.
     """
@@ -57,6 +58,7 @@ class Stats:
     seconds: float = 0.0
     shared_with: tuple[str, ...] = ()
     streams: tuple[dict[str, Any], ...] = ()
+    findings: tuple[dict[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
     peak_memory_mb: float | None = None
 
@@ -72,6 +74,7 @@ class Stats:
             baseline_scores=one(self.baseline_scores),
             completeness=one(self.completeness),
             flow=one(self.flow),
+            findings=self.findings[index : index + 1],
         )
 
 
@@ -144,6 +147,7 @@ class Attribution:
             baseline=self.baseline,
             completeness=stats.completeness[0] if stats.completeness else None,
             flow=stats.flow[0] if stats.flow else None,
+            findings=stats.findings[0] if stats.findings else {},
             range=_range(self.map),
             grid=self._grid_facts,
             layer=self.layer,

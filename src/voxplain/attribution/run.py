@@ -8,31 +8,35 @@ copies: nothing of the size of samples times volume is ever held.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from voxplain.attribution.binding import Bound
 from voxplain.attribution.budget import Budget
+from voxplain.attribution.collecting import PerImage, by_request
 from voxplain.attribution.gate import gated
 from voxplain.attribution.identity import identity
-from voxplain.attribution.method import Method, Results
+from voxplain.attribution.masking.budget import ForwardBudget
+from voxplain.attribution.masking.runner import MaskedRunner
+from voxplain.attribution.method import Method
 from voxplain.attribution.outcome import Batch, Outcome, StreamRecord
 from voxplain.attribution.passes import INPUT, Passes, WholePasses
-from voxplain.attribution.reducers import OverDraws
-from voxplain.attribution.rules import Plain, guard
+from voxplain.attribution.rules import Plain, Rule, guard
 from voxplain.attribution.runner import Reduced, Runner
 from voxplain.attribution.samplers import Item
 from voxplain.attribution.scene import Scene
-from voxplain.attribution.streams import Stream, declared
+from voxplain.attribution.streams import AnyStream, MaskedStream, Stream, declared
+from voxplain.attribution.taps import Tap
 from voxplain.attribution.windowed import WindowedPasses
 from voxplain.model import Model
 from voxplain.precision import Precision
 from voxplain.targets import Target
 
+AnyRunner = Runner | MaskedRunner
 Progress = Callable[[int, int], None]
 """Called with passes done and passes planned."""
 
@@ -97,24 +101,30 @@ class Session:
         rows = range(len(self.batch.images))
         return sum(self.passes_of(stream, row) for stream in self.streams for row in rows)
 
-    def passes_of(self, stream: Stream, row: int) -> int:
-        """Passes of a stream for one image of the batch."""
+    def passes_of(self, stream: AnyStream, row: int) -> int:
+        """Passes of a stream for one image of the batch, as planned."""
         references = self.batch.references[row]
         return stream.passes_with(0 if references is None else len(references))
 
-    def _noise_groups(self) -> list[list[Stream]]:
-        groups: dict[object, list[Stream]] = {}
+    def spent(self, record: StreamRecord) -> int:
+        """Passes of a stream for one image: what a masked stream took, what any other planned."""
+        if isinstance(record.stream, MaskedStream):
+            return math.ceil(record.passes / len(self.batch.images))
+        return self.passes_of(record.stream, 0)
+
+    def _noise_groups(self) -> list[list[AnyStream]]:
+        groups: dict[object, list[AnyStream]] = {}
         for stream in self.streams:
             key = identity(stream.noise.sampler) if stream.noise else None
             groups.setdefault(key, []).append(stream)
         return list(groups.values())
 
     def _run_group(
-        self, streams: list[Stream], precision: Precision, outcomes: dict[str, Outcome]
+        self, streams: list[AnyStream], precision: Precision, outcomes: dict[str, Outcome]
     ) -> None:
         readers = {key for stream in streams for key in stream.methods}
         methods = [method for method in self.methods if method.key in readers]
-        sums = {method.key: _PerImage(method, len(self.batch.images)) for method in methods}
+        sums = {method.key: PerImage(method, len(self.batch.images)) for method in methods}
         with contextlib.ExitStack() as stack:
             runners = [self._runner(stream, precision, stack) for stream in streams]
             for items in self._items(streams):
@@ -132,29 +142,52 @@ class Session:
         for key, collected in sums.items():
             outcomes[key].maps = collected.stacked()
 
-    def _runner(self, stream: Stream, precision: Precision, stack: contextlib.ExitStack) -> Runner:
-        double = stream.request.double or precision == "float64"
-        model = self.scene.model.in_precision("float64" if double else precision)
-        stack.enter_context(model.at_rest())
-        if not isinstance(stream.request.rule, Plain):
-            stack.enter_context(guard(model.network))
-        bound = self.bounds[identity(stream.target)]
-        weights = bound.field.to(torch.float64) if double else bound.field
-        asked = (model, stream.request.rule, weights, stream.places, self.scene.arranged)
-        passes: Passes = (
-            WholePasses(*asked, bound.rebind)
-            if self.scene.layout is None
-            else WindowedPasses(*asked, bound.rebind, self.scene.spacing)
-        )
-        self.records[id(stream)].precision = "float64" if double else precision
+    def _runner(
+        self, stream: AnyStream, precision: Precision, stack: contextlib.ExitStack
+    ) -> AnyRunner:
+        if isinstance(stream, MaskedStream):
+            passes = self._passes(stream, Plain(), (), precision, stack)
+            budget = ForwardBudget(passes.model.device, self.memory)
+            return MaskedRunner(
+                stream, passes, self.scene, budget, self._tick, self._known_scores(stream)
+            )
+        request = stream.request
+        kind: Precision = "float64" if request.double else precision
+        passes = self._passes(stream, request.rule, stream.places, kind, stack)
+        redundancy = self.scene.layout.redundancy if self.scene.layout else 1.0
         return Runner(
             stream,
             passes,
-            self._budget(model),
+            self._budget(passes.model),
             self._tick,
-            None if stream.noise else bound.scores,
-            self.scene.layout.redundancy if self.scene.layout else 1.0,
+            self._known_scores(stream),
+            redundancy,
         )
+
+    def _passes(
+        self,
+        stream: AnyStream,
+        rule: Rule,
+        places: tuple[Tap, ...],
+        precision: Precision,
+        stack: contextlib.ExitStack,
+    ) -> Passes:
+        """How points of a stream are evaluated; the network is at rest until the stack closes."""
+        model = self.scene.model.in_precision(precision)
+        stack.enter_context(model.at_rest())
+        if not isinstance(rule, Plain):
+            stack.enter_context(guard(model.network))
+        bound = self.bounds[identity(stream.target)]
+        weights = bound.field.to(torch.float64) if precision == "float64" else bound.field
+        self.records[id(stream)].precision = precision
+        asked = (model, rule, weights, places, self.scene.arranged, bound.rebind)
+        if self.scene.layout is None:
+            return WholePasses(*asked)
+        return WindowedPasses(*asked, self.scene.spacing)
+
+    def _known_scores(self, stream: AnyStream) -> tuple[float, ...] | None:
+        """S of the images, for streams on the images themselves."""
+        return None if stream.noise else self.bounds[identity(stream.target)].scores
 
     def _budget(self, model: Model) -> Budget:
         """Windowed volumes go one by one: several at once save nothing and hold several."""
@@ -162,7 +195,7 @@ class Session:
             return Budget(model.device, limit=0)
         return Budget(model.device, self.memory, self.batch.images[0].nbytes)
 
-    def _timed(self, runner: Runner, items: list[Item]) -> list[Reduced]:
+    def _timed(self, runner: AnyRunner, items: list[Item]) -> list[Reduced]:
         started = time.perf_counter()
         double = self.records[id(runner.stream)].precision == "float64"
         dtype = torch.float64 if double else self.batch.images.dtype
@@ -170,13 +203,15 @@ class Session:
         self.records[id(runner.stream)].seconds += time.perf_counter() - started
         return found
 
-    def _items(self, streams: list[Stream]) -> Iterator[list[Item]]:
+    def _items(self, streams: list[AnyStream]) -> Iterator[list[Item]]:
         """Images, or noisy copies of them, as many at a time as stay small in memory."""
         noise = streams[0].noise
         batch = self.batch
         size = batch.images[0].numel() * batch.images.element_size()
         many = self.scene.layout is None
-        many = many and all(stream.request.sampler.passes == 1 for stream in streams)
+        many = many and all(
+            isinstance(stream, Stream) and stream.request.sampler.passes == 1 for stream in streams
+        )
         at_once = max(1, min(64, _ITEM_BYTES // (8 * size))) if many else 1
         waiting: list[Item] = []
         for row, image in enumerate(batch.images):
@@ -196,9 +231,9 @@ class Session:
             yield waiting
 
     def _maps(
-        self, method: Method, streams: list[Stream], reduced: Mapping[int, Reduced], item: Item
+        self, method: Method, streams: list[AnyStream], reduced: Mapping[int, Reduced], item: Item
     ) -> dict[str | None, Tensor]:
-        results = _by_request(method, streams, reduced, item)
+        results = by_request(method, streams, reduced, item)
         dtype = self.batch.images.dtype
         maps = method.maps(results, self.scene)
         return {layer: map.to(dtype) for layer, map in maps.items()}
@@ -207,27 +242,35 @@ class Session:
         self,
         outcome: Outcome,
         method: Method,
-        streams: list[Stream],
+        streams: list[AnyStream],
         reduced: Mapping[int, Reduced],
         item: Item,
     ) -> None:
         """S(x) - S(b) of the image itself; noisy copies have no completeness of their own."""
+        count = len(self.batch.images)
         for stream in streams:
             found = reduced[id(stream)]
-            if stream.noise or found.difference is None:
+            if stream.noise:
                 continue
-            if not stream.is_complete_for(method.key):
+            for slot, findings in found.findings.items():
+                if slot.method == method.key:
+                    outcome.findings = outcome.findings or [{} for _ in range(count)]
+                    outcome.findings[item.row].update(findings)
+            if found.difference is None or not stream.is_complete_for(method.key):
                 continue
-            count = len(self.batch.images)
             outcome.differences = outcome.differences or [0.0] * count
             outcome.start_scores = outcome.start_scores or [0.0] * count
             outcome.differences[item.row] += found.difference * method.share
             outcome.start_scores[item.row] += (found.start_score or 0.0) * method.share
+            totals = [total for slot, total in found.totals.items() if slot.method == method.key]
+            if totals:
+                outcome.totals = outcome.totals or [0.0] * count
+                outcome.totals[item.row] += sum(totals)
 
-    def _note(self, runner: Runner) -> None:
+    def _note(self, runner: AnyRunner) -> None:
         notes = runner.passes.notes
         record = self.records[id(runner.stream)]
-        record.passes = notes.passes
+        record.passes = notes.passes if isinstance(runner, Runner) else notes.forwards
         record.treated = notes.treated
         record.remarks = tuple(notes.remarks)
 
@@ -235,34 +278,6 @@ class Session:
         self._done += points
         if self._progress is not None:
             self._progress(self._done, self.planned)
-
-
-class _PerImage:
-    """The maps of one method: one per image, summed up over noisy copies."""
-
-    def __init__(self, method: Method, count: int) -> None:
-        noise = method.noise()
-        self._statistic = noise.statistic if noise else "mean"
-        self._rows: list[dict[str | None, OverDraws]] = [{} for _ in range(count)]
-
-    def add(self, row: int, maps: Mapping[str | None, Tensor]) -> None:
-        for layer, map in maps.items():
-            self._rows[row].setdefault(layer, OverDraws(self._statistic)).update(map)
-
-    def stacked(self) -> dict[str | None, Tensor]:
-        layers = self._rows[0]
-        return {layer: torch.stack([row[layer].result() for row in self._rows]) for layer in layers}
-
-
-def _by_request(
-    method: Method, streams: list[Stream], reduced: Mapping[int, Reduced], item: Item
-) -> Results:
-    found: dict[int, dict[Any, Tensor]] = {}
-    for stream in streams:
-        for slot, tensor in reduced[id(stream)].tensors.items():
-            if slot.method == method.key:
-                found.setdefault(slot.request, {})[slot.place] = tensor
-    return Results(tuple(found[index] for index in sorted(found)), item)
 
 
 def _cast(item: Item, dtype: torch.dtype) -> Item:

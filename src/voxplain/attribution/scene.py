@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
-from voxplain.attribution.taps import Tap
+from voxplain.attribution.samplers import Item
+from voxplain.attribution.taps import Tap, tapping
 from voxplain.errors import ModelError
 from voxplain.geometry import LayerGeometry, layer_geometry, place
 from voxplain.image import Image
 from voxplain.layers import LayerInfo, find_layer, last_feature_layer, list_layers
 from voxplain.model import Model
+from voxplain.regions import RegionMap, Regions, segment
 from voxplain.windows import Layout
 
 Assembly = Literal["blend", "sum"]
@@ -43,6 +46,7 @@ class Scene:
         self.shape = tuple(example.shape[2:])
         self._image = example
         self._geometry: dict[Tap, LayerGeometry] = {}
+        self._channels: dict[Tap, int] = {}
 
     @cached_property
     def layout(self) -> Layout | None:
@@ -83,6 +87,23 @@ class Scene:
         """The layer of the last feature map before the head, where CAMs are taken."""
         with self.model.at_rest():
             return last_feature_layer(self.model.network, self.example)
+
+    def regions(self, spec: Regions, item: Item) -> RegionMap:
+        """The regions of an image, whatever noise it is under."""
+        return segment(spec, item.clean, self.spacing, self.image)
+
+    def expected_regions(self, spec: Regions) -> int:
+        """About how many regions an image has."""
+        return spec.expected(self.shape, self._image.shape[1], self.spacing)
+
+    def channels(self, tap: Tap) -> int:
+        """How many channels a layer has."""
+        if tap not in self._channels:
+            with torch.no_grad(), self.model.at_rest():
+                with tapping(self.model.network, (tap,)) as tapped:
+                    self.model(self.example)
+                self._channels[tap] = self.arranged(tap, tapped[tap]).shape[1]
+        return self._channels[tap]
 
     def geometry(self, tap: Tap) -> LayerGeometry:
         """Where the cells of a layer lie in what the network sees."""

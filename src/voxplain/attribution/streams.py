@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from voxplain.attribution.identity import identity
-from voxplain.attribution.method import Method, Noise, Request
+from voxplain.attribution.masking import MaskReducer, MaskRequest
+from voxplain.attribution.method import AnyRequest, Method, Noise, Request
 from voxplain.attribution.passes import INPUT
 from voxplain.attribution.reducers import Reducer
 from voxplain.attribution.scene import Scene
@@ -24,31 +26,59 @@ class Slot:
     reducer: Callable[[], Reducer]
 
 
+@dataclass(frozen=True, eq=False)
+class MaskSlot:
+    """Where the result of masks goes: a request of a method."""
+
+    method: str
+    request: int
+    reducer: MaskReducer
+    place: Tap = INPUT
+
+
+AnySlot = Slot | MaskSlot
+
+
 @dataclass(eq=False)
-class Stream:
-    """Requests with equal sampler, rule, target and precision.
+class _Declared:
+    """What both kinds of streams have.
 
     Attributes:
-        request: Any one of them.
         target: What is explained.
         noise: Copies that the stream runs over, or None for the images themselves.
-        slots: All that is kept.
     """
 
-    request: Request
     target: Target
     noise: Noise | None
-    slots: list[Slot] = field(default_factory=list)
-
-    @property
-    def places(self) -> tuple[Tap, ...]:
-        """The union of the places, each once."""
-        return tuple(dict.fromkeys(slot.place for slot in self.slots))
+    slots: Any = field(default_factory=list, init=False)
 
     @property
     def copies(self) -> int:
         """Noisy copies per image, 1 without noise."""
         return self.noise.sampler.samples if self.noise else 1
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that read this stream."""
+        return tuple(dict.fromkeys(slot.method for slot in self.slots))
+
+
+@dataclass(eq=False)
+class Stream(_Declared):
+    """Requests with equal sampler, rule, target and precision.
+
+    Attributes:
+        request: Any one of them.
+        slots: All that is kept.
+    """
+
+    request: Request
+    slots: list[Slot] = field(default_factory=list, init=False)
+
+    @property
+    def places(self) -> tuple[Tap, ...]:
+        """The union of the places, each once."""
+        return tuple(dict.fromkeys(slot.place for slot in self.slots))
 
     @property
     def passes(self) -> int:
@@ -58,11 +88,6 @@ class Stream:
     def passes_with(self, references: int) -> int:
         """Passes for an image that has so many references."""
         return self.copies * self.request.sampler.passes_with(references)
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """The methods that read this stream."""
-        return tuple(dict.fromkeys(slot.method for slot in self.slots))
 
     @property
     def needs_taps_at_ends(self) -> bool:
@@ -79,17 +104,68 @@ class Stream:
         return any(slot.reducer().complete for slot in self.slots if slot.method == method)
 
 
-def declared(methods: Sequence[Method], scene: Scene, target: Target) -> list[Stream]:
+@dataclass(eq=False)
+class MaskedStream(_Declared):
+    """Requests with equal masks, fill and target: scores only, no gradients.
+
+    Attributes:
+        request: Any one of them.
+        masks: About how many masks an image has.
+        slots: All that is kept.
+    """
+
+    request: MaskRequest
+    masks: int
+    slots: list[MaskSlot] = field(default_factory=list, init=False)
+
+    places: ClassVar[tuple[Tap, ...]] = (INPUT,)
+
+    @property
+    def passes(self) -> int:
+        """About how many forwards per image, where there are references enough."""
+        return self.copies * self.masks * self.request.fill.runs(None)
+
+    def passes_with(self, references: int) -> int:
+        """About how many forwards for an image that has so many references."""
+        return self.copies * self.masks * self.request.fill.runs(references)
+
+    def is_complete_for(self, method: str) -> bool:
+        """Whether what this method shares out should be S(x) - S(nothing left)."""
+        return any(slot.reducer.complete for slot in self.slots if slot.method == method)
+
+
+AnyStream = Stream | MaskedStream
+
+
+def declared(methods: Sequence[Method], scene: Scene, target: Target) -> list[AnyStream]:
     """The distinct streams of some methods, in the order in which they first appear."""
-    streams: dict[object, Stream] = {}
+    streams: dict[object, AnyStream] = {}
     for method in methods:
         noise = method.noise()
         for index, request in enumerate(method.requests(scene)):
             asked = request.target or target
-            sampler = noise.sampler if noise else None
-            key = identity((request.sampler, request.rule, asked, request.double, sampler))
-            stream = streams.setdefault(key, Stream(request, asked, noise))
-            stream.slots += [
-                Slot(method.key, index, place, request.reducer) for place in request.places
-            ]
+            key = identity((*_what(request), asked, noise.sampler if noise else None))
+            if key not in streams:
+                streams[key] = _stream(request, asked, noise, scene)
+            _add(streams[key], request, method.key, index)
     return list(streams.values())
+
+
+def _what(request: AnyRequest) -> tuple[object, ...]:
+    """What makes two requests one stream."""
+    if isinstance(request, MaskRequest):
+        return (request.masks, request.fill)
+    return (request.sampler, request.rule, request.double)
+
+
+def _stream(request: AnyRequest, target: Target, noise: Noise | None, scene: Scene) -> AnyStream:
+    if isinstance(request, MaskRequest):
+        return MaskedStream(target, noise, request, request.masks.expected(scene))
+    return Stream(target, noise, request)
+
+
+def _add(stream: AnyStream, request: AnyRequest, method: str, index: int) -> None:
+    if isinstance(stream, MaskedStream) and isinstance(request, MaskRequest):
+        stream.slots.append(MaskSlot(method, index, request.reducer))
+    elif isinstance(stream, Stream) and isinstance(request, Request):
+        stream.slots += [Slot(method, index, place, request.reducer) for place in request.places]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from voxplain.attribution.passes import INPUT, Arrange, Evaluated, Passes
 from voxplain.attribution.rules import Rule, RuleMode
-from voxplain.attribution.taps import Tap, tapping
+from voxplain.attribution.taps import Changes, Tap, tapping
 from voxplain.errors import TargetError
 from voxplain.model import Model
 from voxplain.targets import WeightField
@@ -52,6 +52,18 @@ class WindowedPasses(Passes):
             for image, row, reference in zip(inputs, rows, starts, strict=True)
         ]
         return _stacked(parts)
+
+    def scores(self, inputs: Tensor, rows: list[int], changes: Changes | None = None) -> Tensor:
+        """The score of each volume, blended from its windows."""
+        taps = tuple(changes or ())
+        network = self.model.network
+        found = []
+        with torch.inference_mode(), self.precise(), tapping(network, taps, changes):
+            for image, row in zip(inputs, rows, strict=True):
+                output = self.volume_output(image)
+                bound = self.rebind(output) if self.rebind else self.bound.rows([row])
+                found.append(bound.score(output).cpu())
+        return torch.cat(found)
 
     def _observe(self, inputs: Tensor, rows: list[int]) -> Evaluated:
         parts = [

@@ -118,10 +118,10 @@ class _Wrapping:
         return Grid.default(scene.shape) if len(scene.shape) in (2, 3) else None
 
     def _shares(self, maps: Tensor) -> tuple[float, ...] | None:
-        """The sum of each map before any post-step, as a share of S(x) - S(b)."""
+        """What each map shares out, before any post-step, as a share of S(x) - S(b)."""
         if self.outcome.differences is None:
             return None
-        sums = maps.flatten(1).double().sum(dim=1).tolist()
+        sums = self.outcome.totals or maps.flatten(1).double().sum(dim=1).tolist()
         pairs = zip(sums, self.outcome.differences, strict=True)
         return tuple(total / (wanted or 1e-12) for total, wanted in pairs)
 
@@ -155,10 +155,11 @@ class _Wrapping:
             if shares and not layer
             else None,
             flow=shares if layer else None,
-            passes=sum(self.session.passes_of(record.stream, 0) for record in records),
+            passes=sum(self.session.spent(record) for record in records),
             seconds=sum(record.seconds for record in records),
             shared_with=tuple(sorted(shared - {self.method.key})),
             streams=tuple(record.facts for record in records),
+            findings=tuple(self.outcome.findings or ()),
             warnings=tuple(dict.fromkeys(remarks)),
         )
 

@@ -88,7 +88,8 @@ class Sidecar(_Part):
     """Everything a reader needs to know about one map.
 
     ``completeness`` is the residual |sum - (S(x) - S(b))| / |S(x) - S(b)| of a map of the image;
-    ``flow`` the share of S(x) - S(b) that goes through the layer of a layer map.
+    ``flow`` the share of S(x) - S(b) that goes through the layer of a layer map; ``findings`` what
+    else the method found: the fit of a surrogate, the value of every region.
     """
 
     schema_version: int = 1
@@ -107,6 +108,7 @@ class Sidecar(_Part):
     baseline: dict[str, Any] | None = None
     completeness: float | None = None
     flow: float | None = None
+    findings: dict[str, Any] = {}
     range: ValueRange
     grid: GridFacts
     layer: LayerFacts | None = None

@@ -1,0 +1,129 @@
+"""Fills: what the removed voxels of an image become."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from scipy import ndimage
+from torch import Tensor
+
+from voxplain.attribution.baselines import Baseline, baseline_image
+from voxplain.attribution.samplers import Item
+from voxplain.attribution.spread import foreground
+from voxplain.errors import ConfigError
+
+
+class Fill(BaseModel, ABC):
+    """What removed voxels become."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    kind: str
+
+    @abstractmethod
+    def images(self, item: Item, size: tuple[float, ...]) -> list[Tensor]:
+        """Whole images ``(C, *spatial)`` that removed voxels are taken from; scores are averaged.
+
+        Args:
+            item: The image.
+            size: Voxels per axis of what one mask removes.
+        """
+
+    def runs(self, references: int | None) -> int:
+        """How many images: each mask costs as many forwards."""
+        return 1
+
+
+class Constant(Fill):
+    """A number, a number per channel, a level of the image, or an image."""
+
+    kind: Literal["constant"] = "constant"
+    value: Baseline = "zero"
+
+    def images(self, item: Item, size: tuple[float, ...]) -> list[Tensor]:
+        """The constant everywhere."""
+        return [baseline_image(self.value, item.clean)]
+
+
+class Mean(Fill):
+    """The mean of the foreground, per channel."""
+
+    kind: Literal["mean"] = "mean"
+
+    def images(self, item: Item, size: tuple[float, ...]) -> list[Tensor]:
+        """The mean everywhere."""
+        levels = [channel[foreground(channel)].double().mean() for channel in item.clean]
+        column = torch.stack(levels).to(item.clean).view(-1, *(1,) * (item.clean.ndim - 1))
+        return [column.expand_as(item.clean)]
+
+
+class Blur(Fill):
+    """The image behind a Gaussian blur, which keeps the brightness and loses the detail.
+
+    Attributes:
+        sigma: Standard deviation as a fraction of what one mask removes.
+    """
+
+    kind: Literal["blur"] = "blur"
+    sigma: float = Field(default=0.5, gt=0)
+
+    def images(self, item: Item, size: tuple[float, ...]) -> list[Tensor]:
+        """The blurred image."""
+        sides = zip(item.clean.shape[1:], size, strict=True)
+        sigma = [0.0, *(self.sigma * part if side > 1 else 0.0 for side, part in sides)]
+        values = item.clean.double().cpu().numpy()
+        blurred = ndimage.gaussian_filter(values, sigma, mode="nearest")
+        return [torch.from_numpy(blurred).to(item.clean)]
+
+
+class Case(Fill):
+    """The same place in other cases.
+
+    Attributes:
+        references: Upper bound on the cases that are used.
+    """
+
+    kind: Literal["case"] = "case"
+    references: int = Field(default=8, ge=1)
+
+    def images(self, item: Item, size: tuple[float, ...]) -> list[Tensor]:
+        """The other cases.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        if item.references is None or not len(item.references):
+            raise ConfigError(
+                "this method replaces parts of the image by those of other cases, and none is "
+                "given; pass at least one as references (the image itself does not count)"
+            )
+        return list(item.references[: self.references])
+
+    def runs(self, references: int | None) -> int:
+        """One per case."""
+        return self.references if references is None else min(self.references, references)
+
+
+_KINDS: dict[str, type[Fill]] = {
+    str(kind.model_fields["kind"].default): kind for kind in (Constant, Mean, Blur, Case)
+}
+
+
+def _parsed(value: Any) -> Any:
+    """A fill from a name, a number, a mapping or a tensor."""
+    if isinstance(value, str) and value in _KINDS:
+        return {"kind": value}
+    if isinstance(value, (Fill, Mapping)):
+        return value
+    return Constant(value=value)
+
+
+AnyFill = Annotated[
+    Annotated[Constant | Mean | Blur | Case, Field(discriminator="kind")],
+    BeforeValidator(_parsed),
+]
+"""``constant``, ``mean``, ``blur``, ``case``; a number or a baseline name is a constant."""

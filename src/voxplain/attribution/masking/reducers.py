@@ -1,0 +1,118 @@
+"""Reducers of the masked stream: from one score per mask to a map."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from voxplain.attribution.masking.coalitions import Coalitions
+from voxplain.attribution.masking.dense import DenseMasks
+from voxplain.attribution.masking.masks import Boxes, Masks
+from voxplain.regions import RegionMap
+
+
+@dataclass(frozen=True, eq=False)
+class Reduction:
+    """What a reducer makes of the scores of one image.
+
+    Attributes:
+        map: ``(1 or C, *spatial)``, or one number per mask or channel.
+        total: What the method shares out: should be S(x) - S(nothing left).
+        empty: S where everything is removed.
+        findings: For the sidecar: fit, values by region, and the like.
+    """
+
+    map: Tensor
+    total: float | None = None
+    empty: float | None = None
+    findings: Mapping[str, Any] = field(default_factory=dict)
+
+
+class MaskReducer(ABC):
+    """Sums up the scores of one image; subclasses are frozen dataclasses.
+
+    Attributes:
+        complete: Whether what it shares out should be S(x) - S(nothing left).
+    """
+
+    complete: ClassVar[bool] = False
+
+    @abstractmethod
+    def reduce(self, masks: Masks, scores: Tensor, whole: float) -> Reduction:
+        """The map.
+
+        Args:
+            masks: Of the image.
+            scores: S under each mask, ``(n,)`` float64.
+            whole: S of the image as it is.
+        """
+
+
+@dataclass(frozen=True)
+class Drop(MaskReducer):
+    """S(x) - S(x_m), credited to what the mask removes; where masks overlap, their mean."""
+
+    def reduce(self, masks: Masks, scores: Tensor, whole: float) -> Reduction:
+        """Boxes by sums over their corners, regions by their label, anything else as numbers."""
+        drops = whole - scores
+        if isinstance(masks, Boxes):
+            return Reduction((masks.summed(drops) / masks.cover.clamp_min(1))[None])
+        if isinstance(masks, Coalitions):
+            return by_region(masks, drops)
+        return Reduction(drops)
+
+
+@dataclass(frozen=True)
+class WeightedMean(MaskReducer):
+    """sum_j S(x_mj) m_j / sum_j m_j: the mean score where a voxel is seen."""
+
+    def reduce(self, masks: Masks, scores: Tensor, whole: float) -> Reduction:
+        """Standardized scores, so that a large common offset costs no digits."""
+        if not isinstance(masks, DenseMasks):
+            raise TypeError("a weighted mean is for masks with a weight on every voxel")
+        mean = scores.mean()
+        like = torch.zeros(1, dtype=torch.float64)
+        total, seen = torch.zeros(masks.shape).double(), torch.zeros(masks.shape).double()
+        for index, score in enumerate((scores - mean).tolist()):
+            weights = masks.weights(index, like)
+            total.add_(weights, alpha=score)
+            seen.add_(weights)
+        return Reduction((total / seen.clamp_min(1e-12) + mean)[None])
+
+
+@dataclass(frozen=True)
+class Scores(MaskReducer):
+    """The scores themselves, for methods that sum them up with something else."""
+
+    def reduce(self, masks: Masks, scores: Tensor, whole: float) -> Reduction:
+        """One number per mask."""
+        return Reduction(scores)
+
+
+def by_region(
+    masks: Coalitions,
+    values: Tensor,
+    total: float | None = None,
+    empty: float | None = None,
+    findings: Mapping[str, Any] | None = None,
+) -> Reduction:
+    """Values ``(regions,)`` on every voxel of their region, and listed by name."""
+    painted = masks.regions.painted(values)
+    listed = {"regions": listing(masks.regions, values), **(findings or {})}
+    per_channel = masks.regions.labels.ndim > len(masks.shape)
+    return Reduction(painted if per_channel else painted[None], total, empty, listed)
+
+
+def listing(regions: RegionMap, values: Tensor, most: int = 256) -> list[dict[str, Any]]:
+    """The regions with the largest values, by magnitude."""
+    order = values.abs().argsort(descending=True, stable=True)[:most].tolist()
+    sizes = regions.sizes.tolist()
+    return [
+        {"name": regions.name(index), "value": float(values[index]), "voxels": sizes[index]}
+        for index in order
+    ]

@@ -1,0 +1,119 @@
+"""Runs one masked stream: every distinct mask of an image once, and what is kept of the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from voxplain.attribution.budget import ran_out_of_memory
+from voxplain.attribution.masking.budget import ForwardBudget
+from voxplain.attribution.masking.layers import LayerChannels
+from voxplain.attribution.masking.masks import Masks, Painter
+from voxplain.attribution.masking.windows import WindowedScores
+from voxplain.attribution.passes import Passes
+from voxplain.attribution.runner import Reduced
+from voxplain.attribution.samplers import Item
+from voxplain.attribution.scene import Scene
+from voxplain.attribution.windowed import WindowedPasses
+from voxplain.errors import VoxplainError
+
+if TYPE_CHECKING:
+    from voxplain.attribution.streams import MaskedStream
+
+
+class MaskedRunner:
+    """Runs one masked stream for batches of items, without any gradient.
+
+    Args:
+        stream: What to run.
+        passes: How masked images are scored.
+        scene: The network and what is known of it.
+        budget: How many images at once.
+        tick: Called with the number of forwards after each batch.
+        scores: S of the images of the batch, where the stream runs on the images themselves.
+    """
+
+    def __init__(
+        self,
+        stream: MaskedStream,
+        passes: Passes,
+        scene: Scene,
+        budget: ForwardBudget,
+        tick: Callable[[int], None],
+        scores: Sequence[float] | None = None,
+    ) -> None:
+        self.stream, self.passes, self.scene = stream, passes, scene
+        self.budget, self.tick, self.whole = budget, tick, scores
+
+    def run(self, items: Sequence[Item]) -> list[Reduced]:
+        """What the reducers make of each item, in order."""
+        return [self._one(item) for item in items]
+
+    def _one(self, item: Item) -> Reduced:
+        request = self.stream.request
+        masks = request.masks.masks(item, self.scene)
+        whole = self._whole(item)
+        fills = request.fill.images(item, masks.size)
+        scores = torch.zeros(len(masks), dtype=torch.float64)
+        for filled in fills:
+            scores += self._scores(masks, masks.painter(item.image, filled), item.row, whole)
+        scores /= len(fills)
+        found = {slot: slot.reducer.reduce(masks, scores, whole) for slot in self.stream.slots}
+        empty = next((part.empty for part in found.values() if part.empty is not None), None)
+        return Reduced(
+            tensors={slot: part.map for slot, part in found.items()},
+            difference=None if empty is None else whole - empty,
+            start_score=empty,
+            totals={s: part.total for s, part in found.items() if part.total is not None},
+            findings={slot: dict(part.findings) for slot, part in found.items()},
+        )
+
+    def _whole(self, item: Item) -> float:
+        if self.whole is not None:
+            return self.whole[item.row]
+        return float(self.passes.scores(item.image[None], [item.row])[0])
+
+    def _scores(self, masks: Masks, painter: Painter, row: int, whole: float) -> Tensor:
+        """S under every mask; masks that give the same image are run once, the image not again."""
+        keys = painter.identities()
+        first: dict[object, int] = {}
+        for index, key in enumerate(keys):
+            if key is not None:
+                first.setdefault(key, index)
+        found = self._evaluated(masks, painter, list(first.values()), row, whole)
+        known: dict[object, float] = {None: whole, **dict(zip(first, found, strict=True))}
+        return torch.tensor([known[key] for key in keys], dtype=torch.float64)
+
+    def _evaluated(
+        self, masks: Masks, painter: Painter, todo: list[int], row: int, whole: float
+    ) -> list[float]:
+        if isinstance(masks, LayerChannels):
+            return self._in_batches(painter, todo, row, masks)
+        if self.scene.layout is not None and isinstance(self.passes, WindowedPasses):
+            windowed = WindowedScores(self.passes, self.scene.layout, painter.image, row, whole)
+            return windowed.scores(masks, painter, todo, self.tick)
+        return self._in_batches(painter, todo, row)
+
+    def _in_batches(
+        self, painter: Painter, todo: list[int], row: int, layer: LayerChannels | None = None
+    ) -> list[float]:
+        scores: list[float] = []
+        while len(scores) < len(todo):
+            size = 1 if layer is not None and self.scene.layout is not None else self.budget.size
+            part = todo[len(scores) : len(scores) + size]
+            try:
+                with self.budget.measured(len(part)):
+                    changes = None if layer is None else layer.changes(part)
+                    shown = painter.painted(part)
+                    scores += self.passes.scores(shown, [row] * len(part), changes).tolist()
+            except RuntimeError as error:
+                if isinstance(error, VoxplainError) or not ran_out_of_memory(error):
+                    raise
+                if not self.budget.halve():
+                    raise
+                continue
+            self.tick(len(part))
+        return scores
