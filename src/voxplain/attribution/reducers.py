@@ -6,6 +6,7 @@ A reducer sees one *place* - the input, or a tapped layer - of one image, point 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -26,6 +27,8 @@ class Points:
         along: ``(k,)`` positions on one line from start (0) to end (1), ascending.
         redundancy: How often overlapping windows show a position, 1 without windows; gradients
             of the windows add up, so a mean over positions is their sum over distinct ones.
+        masks: What was kept of the image at each point, ``(k, 1, *spatial)``, where the sampler
+            looks for a mask.
     """
 
     value: Tensor
@@ -35,6 +38,7 @@ class Points:
     end: Tensor | None = None
     along: Tensor | None = None
     redundancy: float = 1.0
+    masks: Tensor | None = None
 
     def weighted_sum(self, values: Tensor) -> Tensor:
         """Sum over the points of weight times value."""
@@ -181,6 +185,61 @@ class _Node:
     value: Tensor
     gradient: Tensor
     along: float
+
+
+class AlongCurve(Reducer):
+    """Integral of gradient times change of value along a curve through the points.
+
+    The changes between consecutive points add up to value(last) - value(first) exactly, whatever
+    the curve, so that a linear score is shared out without error.
+
+    Args:
+        ahead: Weight of the gradient at the end of each piece: 0.5 is the trapezoid rule, 0 takes
+            the gradient before the step, as published adaptive paths do.
+    """
+
+    complete = True
+
+    def __init__(self, ahead: float = 0.5) -> None:
+        self._ahead = ahead
+        self._total: Tensor | None = None
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def update(self, points: Points) -> None:
+        """Closes the piece that ends at each point."""
+        for value, gradient in zip(points.value, points.gradient, strict=True):
+            if self._last is not None:
+                before, slope = self._last
+                part = (value - before) * torch.lerp(slope, gradient, self._ahead)
+                self._total = part if self._total is None else self._total.add_(part)
+            self._last = (value.clone(), gradient.clone())
+
+    def result(self) -> Tensor:
+        """The sum over all pieces."""
+        if self._total is None:
+            raise ValueError("a curve needs at least two points")
+        return self._total
+
+
+class LastMasks(Reducer):
+    """The masks of the last points, ``(count, *spatial)``: what a search for masks ends with.
+
+    Args:
+        count: How many.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._masks: deque[Tensor] = deque(maxlen=count)
+
+    def update(self, points: Points) -> None:
+        """Keeps the masks of these points and lets go of older ones."""
+        if points.masks is None:
+            raise ValueError("this reducer needs a sampler that looks for masks")
+        self._masks.extend(mask[0] for mask in points.masks)
+
+    def result(self) -> Tensor:
+        """The masks, in order."""
+        return torch.stack(list(self._masks))
 
 
 class OverDraws:

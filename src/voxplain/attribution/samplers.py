@@ -18,9 +18,10 @@ from voxplain.attribution.baselines import baseline_image
 from voxplain.attribution.quadrature import Quadrature, nodes_and_weights
 from voxplain.attribution.randomness import generator, standard_normal
 from voxplain.attribution.spread import intensity_range
+from voxplain.attribution.taps import Tap
 from voxplain.errors import ConfigError
 
-Ends = Literal["none", "shared", "each"]
+Ends = Literal["none", "shared", "each", "visited"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,8 @@ class Draw:
         start: Where the straight lines through the points begin, ``(k or 1, C, *spatial)``.
         end: Where they end.
         along: ``(k,)`` positions on one line from start (0) to end (1), ascending.
+        masks: What was kept of the image at each point, ``(k, 1, *spatial)`` in [0, 1], for
+            samplers that look for a mask.
     """
 
     inputs: Tensor
@@ -64,14 +67,31 @@ class Draw:
     start: Tensor | None = None
     end: Tensor | None = None
     along: Tensor | None = None
+    masks: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Route:
-    """The points of one image: how many, and how to get a consecutive part of them."""
+    """The points of one image: how many, and how to get a consecutive part of them.
+
+    Attributes:
+        count: How many.
+        draw: Consecutive points by their numbers. The same numbers give the same points until
+            the route is told about them.
+        told: Makes the route adaptive: it hears of the scores ``(k,)`` and the gradients at the
+            input ``(k, C, *spatial)`` of all points of a turn before the next turn is drawn.
+        turns: Points per turn of an adaptive route, in order.
+    """
 
     count: int
     draw: Callable[[range], Draw]
+    told: Callable[[Tensor, Tensor], None] | None = None
+    turns: tuple[int, ...] = ()
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """How many points may be drawn before anything is told: all, or turn by turn."""
+        return self.turns if self.told is not None else (self.count,)
 
 
 class Sampler(ABC):
@@ -79,10 +99,14 @@ class Sampler(ABC):
 
     Attributes:
         ends: Whether points lie on lines with a start and an end, one line for all of them
-            (``shared``) or one for each.
+            (``shared``) or one for each; or on a curve whose first and last point are its ends
+            (``visited``).
+        moved: The layer whose activation moves along the line while the rest of the network sees
+            the image; None where the image itself moves.
     """
 
     ends: ClassVar[Ends] = "none"
+    moved: ClassVar[Tap | None] = None
 
     @abstractmethod
     def route(self, item: Item) -> Route:
