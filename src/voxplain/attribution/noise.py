@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 from torch import Tensor
 
+from voxplain.attribution.mask_method import MaskMethod
 from voxplain.attribution.method import (
     AnyRequest,
     Method,
@@ -42,10 +43,15 @@ class _OverNoise(Method):
     @model_validator(mode="before")
     @classmethod
     def _fewer_on_paths(cls, values: Any) -> Any:
-        """Methods of many points cost copies times points, so both defaults drop."""
+        """Methods of many points cost copies times points, so both defaults drop.
+
+        Masks are as many as a map needs, so that there only the copies get fewer.
+        """
         if not isinstance(values, Mapping) or "of" not in values:
             return values
         inner = _parsed(values["of"])
+        if isinstance(inner, MaskMethod):
+            return {"samples": ON_PATHS[0], **values, "of": inner}
         points = next((name for name in ("steps", "samples") if hasattr(inner, name)), None)
         if points is None or inner.noise() is not None:
             return {**values, "of": inner}

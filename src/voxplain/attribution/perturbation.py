@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from voxplain.attribution.mask_method import MaskMethod
 from voxplain.attribution.masking import (
     AnyFill,
     Blur,
@@ -18,19 +19,18 @@ from voxplain.attribution.masking import (
     SlidingBox,
     WeightedMean,
 )
-from voxplain.attribution.method import Method, register
+from voxplain.attribution.method import register
 from voxplain.attribution.scene import Scene
 from voxplain.extents import Extent
 from voxplain.regions import RegionSpec, Supervoxels
 
 
 @register
-class Occlusion(Method):
+class Occlusion(MaskMethod):
     """How much the score falls when a box around a place is hidden."""
 
     formula = "mean over the boxes around v of S(x) - S(x with the box filled)"
     reference = "Zeiler and Fergus, 2014"
-    units = "score"
     name: Literal["occlusion"] = "occlusion"
     window: Extent = Field(default=1 / 6, description="of a box: voxels, fraction of an axis, mm")
     stride: Extent | None = Field(default=None, description="from box to box; absent: half a box")
@@ -42,12 +42,11 @@ class Occlusion(Method):
 
 
 @register
-class FeatureAblation(Method):
+class FeatureAblation(MaskMethod):
     """How much the score falls when a region is removed."""
 
     formula = "S(x) - S(x with the region filled), on every voxel of the region"
     reference = "Fisher et al., 2019"
-    units = "score"
     name: Literal["feature_ablation"] = "feature_ablation"
     regions: RegionSpec = Supervoxels()
     fill: AnyFill = Mean()
@@ -58,12 +57,11 @@ class FeatureAblation(Method):
 
 
 @register
-class Rise(Method):
+class Rise(MaskMethod):
     """The mean score of random masks that show a place."""
 
     formula = "sum_j S(x_mj) m_j / sum_j m_j over random smooth masks"
     reference = "Petsiuk et al., 2018"
-    units = "score"
     resampling = "value"
     name: Literal["rise"] = "rise"
     samples: int | None = Field(default=None, ge=1, description="absent: 2000 in 3-D, 4000 in 2-D")

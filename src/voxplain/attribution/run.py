@@ -270,7 +270,7 @@ class Session:
     def _note(self, runner: AnyRunner) -> None:
         notes = runner.passes.notes
         record = self.records[id(runner.stream)]
-        record.passes = notes.passes if isinstance(runner, Runner) else notes.forwards
+        record.passes = notes.passes if isinstance(runner, Runner) else runner.forwards
         record.treated = notes.treated
         record.remarks = tuple(notes.remarks)
 

@@ -46,11 +46,18 @@ class MaskedRunner:
         scores: Sequence[float] | None = None,
     ) -> None:
         self.stream, self.passes, self.scene = stream, passes, scene
-        self.budget, self.tick, self.whole = budget, tick, scores
+        self.budget, self.whole = budget, scores
+        self.forwards = 0
+        self._told = tick
 
     def run(self, items: Sequence[Item]) -> list[Reduced]:
         """What the reducers make of each item, in order."""
         return [self._one(item) for item in items]
+
+    def tick(self, forwards: int) -> None:
+        """Counts masked images, or masked volumes where the network sees windows."""
+        self.forwards += forwards
+        self._told(forwards)
 
     def _one(self, item: Item) -> Reduced:
         request = self.stream.request

@@ -1,0 +1,17 @@
+"""What methods have in common that look at scores under masks, never at gradients."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from voxplain.attribution.method import Method
+
+
+class MaskMethod(Method):
+    """A method of the masked stream: any network will do, also one without gradients.
+
+    Attributes:
+        units: A score, unless a method says otherwise.
+    """
+
+    units: ClassVar[str] = "score"
