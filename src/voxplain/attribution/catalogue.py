@@ -6,6 +6,7 @@ from voxplain.attribution import (
     layer,
     noise,
     perturbation,
+    xrai,
 )
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "layer",
     "noise",
     "perturbation",
+    "xrai",
 ]

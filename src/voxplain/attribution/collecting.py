@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from voxplain.attribution.method import Method, Results
+from voxplain.attribution.method import Conclusion, Method, Results
 from voxplain.attribution.reducers import OverDraws
 from voxplain.attribution.runner import Reduced
 from voxplain.attribution.samplers import Item
+from voxplain.attribution.scene import Scene
 from voxplain.attribution.streams import AnyStream
 
 
@@ -20,6 +21,7 @@ class PerImage:
 
     def __init__(self, method: Method, count: int) -> None:
         noise = method.noise()
+        self._method = method
         self._statistic = noise.statistic if noise else "mean"
         self._rows: list[dict[str | None, OverDraws]] = [{} for _ in range(count)]
 
@@ -28,10 +30,20 @@ class PerImage:
         for layer, map in maps.items():
             self._rows[row].setdefault(layer, OverDraws(self._statistic)).update(map)
 
-    def stacked(self) -> dict[str | None, Tensor]:
-        """``(B, ...)`` by layer path."""
-        layers = self._rows[0]
-        return {layer: torch.stack([row[layer].result() for row in self._rows]) for layer in layers}
+    def concluded(self, images: Tensor, scene: Scene) -> list[Conclusion]:
+        """What the method makes of its maps, per image."""
+        return [
+            self._method.conclude(
+                {layer: sums.result() for layer, sums in row.items()}, image, scene
+            )
+            for row, image in zip(self._rows, images, strict=True)
+        ]
+
+
+def stacked(concluded: Sequence[Conclusion]) -> dict[str | None, Tensor]:
+    """The maps of all images, ``(B, ...)`` by layer path."""
+    layers = concluded[0].maps
+    return {layer: torch.stack([one.maps[layer] for one in concluded]) for layer in layers}
 
 
 def by_request(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -44,6 +44,19 @@ class Results:
     def part(self, requests: slice) -> Results:
         """What some of the requests brought, for a method made of others."""
         return replace(self, streams=self.streams[requests])
+
+
+@dataclass(frozen=True, eq=False)
+class Conclusion:
+    """What a method makes of its maps of one image, once all noisy copies are summed up.
+
+    Attributes:
+        maps: By layer path; None is the key of a map on the image grid.
+        findings: What else came out, for the sidecar.
+    """
+
+    maps: dict[str | None, Tensor]
+    findings: dict[str, Any] = field(default_factory=dict)
 
 
 Resampling = Literal["value", "mass"]
@@ -106,6 +119,7 @@ class Method(BaseModel, ABC):
     positive: ClassVar[bool] = False
     units: ClassVar[str] = "score per unit of intensity"
     share: ClassVar[float] = 1.0  # of each stream's S(x) - S(b) in the sum of the map
+    complete: ClassVar[bool] = True  # whether the map still sums to what its streams sum to
 
     name: str
     label: str | None = Field(default=None, description="key of the map; the name if absent")
@@ -123,6 +137,10 @@ class Method(BaseModel, ABC):
     def noise(self) -> Noise | None:
         """Noisy copies to sum up over, for SmoothGrad and its kin."""
         return None
+
+    def conclude(self, maps: dict[str | None, Tensor], image: Tensor, scene: Scene) -> Conclusion:
+        """What becomes of the maps of one image ``(C, *spatial)`` once all its copies are in."""
+        return Conclusion(maps)
 
     @property
     def key(self) -> str:

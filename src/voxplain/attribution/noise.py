@@ -78,6 +78,7 @@ class _OverNoise(Method):
     def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
         """Those of the method itself, after its own post-steps."""
         found = self.of.maps(results, scene)
+        found = self.of.conclude(found, results.item.clean, scene).maps
         return {layer: self.of.finish(map) for layer, map in found.items()}
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,3 +79,10 @@ class Outcome:
     totals: list[float] | None = None
     findings: list[dict[str, Any]] | None = None
     streams: list[StreamRecord] = field(default_factory=list)
+
+    def note(self, findings: Sequence[Mapping[str, Any]]) -> None:
+        """Adds to what is known of each image."""
+        if not any(findings):
+            return
+        known = self.findings or [{} for _ in findings]
+        self.findings = [{**one, **other} for one, other in zip(known, findings, strict=True)]

@@ -30,6 +30,17 @@ class Ranked:
     map: Tensor
     ranks: Tensor
 
+    def listed(self, most: int) -> list[dict[str, float]]:
+        """Rank, value and voxels of the first regions, for a sidecar."""
+        ranks = self.ranks.flatten()
+        voxels = torch.bincount(ranks)
+        values = torch.bincount(ranks, self.map.flatten()) / voxels
+        return [
+            {"rank": rank, "value": float(values[rank]), "voxels": int(voxels[rank])}
+            for rank in range(1, min(most + 1, len(voxels)))
+            if voxels[rank]
+        ]
+
 
 def rank_segments(map: Tensor, segments: Segments, minimum: int, mode: Mode = "full") -> Ranked:
     """Puts segments together, the best first, until nothing is left to add.

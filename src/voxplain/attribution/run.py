@@ -17,7 +17,7 @@ from torch import Tensor
 
 from voxplain.attribution.binding import Bound
 from voxplain.attribution.budget import Budget
-from voxplain.attribution.collecting import PerImage, by_request
+from voxplain.attribution.collecting import PerImage, by_request, stacked
 from voxplain.attribution.gate import gated
 from voxplain.attribution.identity import identity
 from voxplain.attribution.masking.budget import ForwardBudget
@@ -140,7 +140,9 @@ class Session:
             for runner in runners:
                 self._note(runner)
         for key, collected in sums.items():
-            outcomes[key].maps = collected.stacked()
+            concluded = collected.concluded(self.batch.images, self.scene)
+            outcomes[key].maps = stacked(concluded)
+            outcomes[key].note([one.findings for one in concluded])
 
     def _runner(
         self, stream: AnyStream, precision: Precision, stack: contextlib.ExitStack
@@ -256,7 +258,8 @@ class Session:
                 if slot.method == method.key:
                     outcome.findings = outcome.findings or [{} for _ in range(count)]
                     outcome.findings[item.row].update(findings)
-            if found.difference is None or not stream.is_complete_for(method.key):
+            complete = method.complete and stream.is_complete_for(method.key)
+            if found.difference is None or not complete:
                 continue
             outcome.differences = outcome.differences or [0.0] * count
             outcome.start_scores = outcome.start_scores or [0.0] * count

@@ -21,6 +21,7 @@ FELZENSZWALB_SCALES = (50, 100, 150, 250, 500, 1200)
 SUPERVOXEL_COUNTS = (2000, 1000, 500, 250, 125, 60)
 _PIXELS = 224**2
 _VOXELS = 128**3
+_FINER = 4**2  # enlarging a thumbnail further finds nothing more
 _SMOOTHING = 0.8
 _SMALLEST = 0.003
 _DILATION = 5 / 224
@@ -29,7 +30,7 @@ _MEMO: Memo[Segments] = Memo()
 
 
 def scales(image: Tensor, spacing: Spacing = None) -> Segments:
-    """Segments at six scales, every one of each scale, dilated by 2.2 % of the mean side.
+    """Segments at six scales, all of each scale, dilated by 2.2 % of the mean side (1 voxel at least).
 
     Pictures are divided as published (Kapishnikov et al., 2019; Felzenszwalb and Huttenlocher,
     2004) on 224 x 224 pixels, or as many in the proportions of the image; volumes into supervoxels
@@ -46,11 +47,12 @@ def scales(image: Tensor, spacing: Spacing = None) -> Segments:
 def _segments(image: Tensor, spacing: Spacing) -> Segments:
     shape = tuple(image.shape[1:])
     flat = len(thick_axes(shape)) == 2
-    voxels = _PIXELS if flat else min(_VOXELS, math.prod(shape))
+    own = math.prod(shape)
+    voxels = min(_PIXELS, _FINER * own) if flat else min(_VOXELS, own)
     grid = WorkingGrid.over(shape, spacing, voxels)
     values = (2 * grid.bring(scaled(image), order=3 if flat else 1) - 1).clamp(-1, 1).numpy()
     labels = _pictures(values) if flat else _volumes(values)
-    radius = _DILATION * math.prod(grid.shape) ** (1 / len(grid.shape))
+    radius = max(1.0, _DILATION * math.prod(grid.shape) ** (1 / len(grid.shape)))
     found = Segments.of([crop for one in labels for crop in crops_of(one, radius)], grid.shape)
     return Segments(grid.back(found.cells), found.members)
 
