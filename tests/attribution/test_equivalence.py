@@ -72,12 +72,12 @@ def test_running_out_of_memory_halves_the_batch(
     whole = all_maps(network, shown, references, target)
     run, refused, taken = WholePasses._run, [], []
 
-    def tight(self: WholePasses, inputs: Tensor, rows: list[int], start: Tensor | None) -> Any:
+    def tight(self: WholePasses, inputs: Tensor, rows: list[int], *others: Any) -> Any:
         if len(inputs) > 2:
             refused.append(len(inputs))
             raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
         taken.append(len(inputs))
-        return run(self, inputs, rows, start)
+        return run(self, inputs, rows, *others)
 
     monkeypatch.setattr(WholePasses, "_run", tight)
     halved = all_maps(network, shown, references, target)

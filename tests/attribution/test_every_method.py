@@ -14,6 +14,7 @@ from voxplain.attribution import methods
 from voxplain.io.sidecar import Sidecar
 
 INPUT_MAPS = {
+    "blur_integrated_gradients",
     "deconvolution",
     "deep_lift",
     "deep_lift_shap",
@@ -21,6 +22,7 @@ INPUT_MAPS = {
     "gradient_shap",
     "guided_backprop",
     "guided_grad_cam",
+    "guided_integrated_gradients",
     "input_x_gradient",
     "integrated_gradients",
     "integrated_gradients_black_white",
@@ -53,15 +55,23 @@ LAYER_CHANNELS = {
     "layer_deep_lift_shap",
     "layer_gradient_shap",
     "layer_gradient_x_activation",
+    "layer_integrated_gradients",
     "vanilla_layer_visualization",
 }
 COMPLETE = {
+    "blur_integrated_gradients",
     "deep_lift",
     "deep_lift_shap",
+    "guided_integrated_gradients",
     "integrated_gradients",
     "integrated_gradients_black_white",
 }
-FLOWING = {"layer_conductance", "layer_deep_lift", "layer_deep_lift_shap"}
+FLOWING = {
+    "layer_conductance",
+    "layer_deep_lift",
+    "layer_deep_lift_shap",
+    "layer_integrated_gradients",
+}
 
 
 def test_the_registry_holds_the_methods_of_the_foundation() -> None:

@@ -5,6 +5,7 @@ from voxplain.attribution import (
     gradient,
     layer,
     noise,
+    path_methods,
     perturbation,
     xrai,
 )
@@ -14,6 +15,7 @@ __all__ = [
     "gradient",
     "layer",
     "noise",
+    "path_methods",
     "perturbation",
     "xrai",
 ]

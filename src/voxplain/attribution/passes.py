@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from voxplain.attribution.budget import slow_alone
+from voxplain.attribution.moved import Moved
 from voxplain.attribution.rules import Plain, Rule, RuleMode
 from voxplain.attribution.taps import Changes, Tap, Tapped, tapping
 from voxplain.errors import ConfigError, ModelError, RuleError, TargetError
@@ -101,18 +102,25 @@ class Passes(ABC):
         self.notes = Notes()
         self._checked = False
 
-    def run(self, inputs: Tensor, rows: list[int], start: Tensor | None = None) -> Evaluated:
+    def run(
+        self,
+        inputs: Tensor,
+        rows: list[int],
+        start: Tensor | None = None,
+        moved: Moved | None = None,
+    ) -> Evaluated:
         """Forward and backward for a batch of points.
 
         Args:
             inputs: ``(k, C, *spatial)``.
             rows: Index of the image of each point in the batch.
             start: Aligned references ``(k, C, *spatial)``, read by paired rules only.
+            moved: A layer whose activation stands elsewhere than the image.
         """
         self.notes.passes += len(inputs)
         try:
             with torch.inference_mode(False), torch.enable_grad(), self.precise():
-                return self._run(inputs.detach().clone(), rows, start)
+                return self._run(inputs.detach().clone(), rows, start, moved)
         except NotImplementedError as error:
             raise ModelError(no_gradient(error)) from error
 
@@ -133,7 +141,9 @@ class Passes(ABC):
         """
 
     @abstractmethod
-    def _run(self, inputs: Tensor, rows: list[int], start: Tensor | None) -> Evaluated: ...
+    def _run(
+        self, inputs: Tensor, rows: list[int], start: Tensor | None, moved: Moved | None
+    ) -> Evaluated: ...
 
     @abstractmethod
     def _observe(self, inputs: Tensor, rows: list[int]) -> Evaluated: ...
@@ -233,15 +243,20 @@ def no_gradient(error: NotImplementedError) -> str:
 class WholePasses(Passes):
     """Points go through the network as whole images."""
 
-    def _run(self, inputs: Tensor, rows: list[int], start: Tensor | None) -> Evaluated:
+    def _run(
+        self, inputs: Tensor, rows: list[int], start: Tensor | None, moved: Moved | None
+    ) -> Evaluated:
         if slow_alone(inputs):
             pair = None if start is None else _twice(start)
-            return self._run(_twice(inputs), rows * 2, pair).part(slice(1))
+            both = moved.twice() if moved else None
+            return self._run(_twice(inputs), rows * 2, pair, both).part(slice(1))
         bound = self.bound.rows(rows)
         reference = self._record(start, bound) if self.rule.paired else None
         inputs.requires_grad_(True)
         ruled = self.ruled(reference.recording if reference else None)
-        with tapping(self.model.network, self.taps) as tapped, ruled:
+        network = self.model.network
+        changes = moved.changes(network, self.model, moved.start) if moved else None
+        with tapping(network, self.taps, changes) as tapped, ruled:
             output = self.model(inputs)
             if self.rebind is not None:
                 bound = self.rebind(output.detach())

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from voxplain.attribution.budget import Budget, ran_out_of_memory
+from voxplain.attribution.moved import Moved
 from voxplain.attribution.passes import INPUT, Evaluated, Passes
 from voxplain.attribution.reducers import Points
 from voxplain.attribution.samplers import Draw, Item, Route
-from voxplain.attribution.streams import Slot, Stream
+from voxplain.attribution.streams import AnySlot, Slot, Stream
 from voxplain.errors import VoxplainError
 
 
@@ -22,12 +24,17 @@ class Reduced:
 
     Attributes:
         tensors: Per slot.
-        scores: S at the end and at the start of the lines, where completeness asks for them.
+        difference: S at the end minus S at the start of the lines, where completeness asks for it.
+        start_score: S at the start.
+        totals: Per slot what the method shares out, where that is not the sum of its map.
+        findings: Per slot what else came out, for the sidecar.
     """
 
-    tensors: dict[Slot, Tensor]
+    tensors: Mapping[AnySlot, Tensor]
     difference: float | None = None
     start_score: float | None = None
+    totals: Mapping[AnySlot, float] = field(default_factory=dict)
+    findings: Mapping[AnySlot, dict[str, Any]] = field(default_factory=dict)
 
 
 class Runner:
@@ -57,7 +64,14 @@ class Runner:
     def run(self, items: Sequence[Item]) -> list[Reduced]:
         """The reduced tensors of each item, in order."""
         sums = [_ItemSums(self, item) for item in items]
-        work = [(entry, index) for entry in sums for index in range(entry.route.count)]
+        while work := [(entry, index) for entry in sums for index in entry.turn()]:
+            self._work(work)
+            for entry in sums:
+                entry.tell()
+        return [entry.result() for entry in sums]
+
+    def _work(self, work: list[tuple[_ItemSums, int]]) -> None:
+        """Points that wait for nothing, as many at once as fit."""
         done = 0
         while done < len(work):
             part = work[done : done + self.budget.size]
@@ -71,7 +85,6 @@ class Runner:
                 continue
             done += len(part)
             self.tick(len(part))
-        return [entry.result() for entry in sums]
 
     def _batch(self, segments: list[tuple[_ItemSums, range]]) -> None:
         draws = [entry.route.draw(indices) for entry, indices in segments]
@@ -80,12 +93,23 @@ class Runner:
         start = None
         if self.passes.rule.paired:
             start = _joined([_per_point(draw.start, len(draw.inputs)) for draw in draws])
+        moved = self._moved(draws)
         with self.budget.measured(len(inputs)):
-            evaluated = self.passes.run(inputs, rows, start)
+            evaluated = self.passes.run(inputs, rows, start, moved)
         first = 0
         for (entry, indices), draw in zip(segments, draws, strict=True):
             entry.update(draw, evaluated, slice(first, first + len(indices)))
             first += len(indices)
+
+    def _moved(self, draws: list[Draw]) -> Moved | None:
+        """Where the points stand on their lines, for samplers that move an activation."""
+        tap = self.stream.request.sampler.moved
+        if tap is None:
+            return None
+        starts = [draw.start for draw in draws]
+        if len(draws) > 1:
+            starts = [_per_point(draw.start, len(draw.inputs)) for draw in draws]
+        return Moved(tap, _joined(starts), _joined([draw.along for draw in draws]))
 
 
 class _ItemSums:
@@ -98,6 +122,23 @@ class _ItemSums:
         self._ends: tuple[Evaluated, Evaluated] | None = None
         self._difference = 0.0
         self._start = 0.0
+        self._turns = iter(self.route.batches)
+        self._drawn = self._seen = 0
+        self._heard: list[tuple[Tensor, Tensor]] = []
+
+    def turn(self) -> range:
+        """The numbers of the points that can be drawn now; none at the end."""
+        first = self._drawn
+        self._drawn += next(self._turns, 0)
+        return range(first, self._drawn)
+
+    def tell(self) -> None:
+        """Lets an adaptive route know of the points of its turn."""
+        if self.route.told is None or not self._heard:
+            return
+        scores, gradients = zip(*self._heard, strict=True)
+        self._heard = []
+        self.route.told(torch.cat(scores), torch.cat(gradients))
 
     def update(self, draw: Draw, evaluated: Evaluated, part: slice) -> None:
         """Feeds every reducer with the points of this item in a batch."""
@@ -114,12 +155,19 @@ class _ItemSums:
                     end=end,
                     along=draw.along,
                     redundancy=1.0 if slot.place == INPUT else self.runner.redundancy,
+                    masks=draw.masks,
                 )
             )
+        self._seen += len(draw.inputs)
+        if self.route.told is not None:
+            gradient = _settled(evaluated.gradients[INPUT][part])
+            self._heard.append((evaluated.scores[part], gradient))
 
     def result(self) -> Reduced:
         """The sums; with the scores where the stream has ends."""
-        tensors = {slot: reducer.result() for slot, reducer in self.reducers.items()}
+        tensors: dict[AnySlot, Tensor] = {
+            slot: reducer.result() for slot, reducer in self.reducers.items()
+        }
         if not self._has_scores:
             return Reduced(tensors)
         return Reduced(tensors, self._difference, self._start)
@@ -127,9 +175,8 @@ class _ItemSums:
     @property
     def _has_scores(self) -> bool:
         stream = self.runner.stream
-        return stream.is_complete and (
-            stream.request.rule.paired or stream.request.sampler.ends == "shared"
-        )
+        known = stream.request.sampler.ends in ("shared", "visited")
+        return stream.is_complete and (stream.request.rule.paired or known)
 
     def _at_ends(self, draw: Draw) -> tuple[Evaluated, Evaluated] | None:
         """Activations and scores where the lines begin and end: once, or for each point."""
@@ -172,6 +219,10 @@ class _ItemSums:
         elif ends is not None:
             self._start = float(ends[0].scores[0])
             self._difference = float(ends[1].scores[0]) - self._start
+        elif self.runner.stream.request.sampler.ends == "visited":
+            scores = evaluated.scores[part]
+            self._start = float(scores[0]) if self._seen == 0 else self._start
+            self._difference = float(scores[-1]) - self._start
 
     def _line(
         self,

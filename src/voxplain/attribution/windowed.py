@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from voxplain.attribution.moved import Moved
 from voxplain.attribution.passes import INPUT, Arrange, Evaluated, Passes
 from voxplain.attribution.rules import Rule, RuleMode
 from voxplain.attribution.taps import Changes, Tap, tapping
@@ -45,11 +46,18 @@ class WindowedPasses(Passes):
             )
         self.spacing = spacing
 
-    def _run(self, inputs: Tensor, rows: list[int], start: Tensor | None) -> Evaluated:
+    def _run(
+        self, inputs: Tensor, rows: list[int], start: Tensor | None, moved: Moved | None
+    ) -> Evaluated:
+        if moved is not None and (self.rebind or not self.bound.is_linear):
+            raise TargetError(
+                "a path through a layer of a network with windows needs a target on raw scores: "
+                "probabilities of the blended output depend on all windows at once"
+            )
         starts = start if start is not None and self.rule.paired else [None] * len(inputs)
         parts = [
-            _OneVolume(self, image, row, reference).run()
-            for image, row, reference in zip(inputs, rows, starts, strict=True)
+            _OneVolume(self, image, row, reference, moved.point(index) if moved else None).run()
+            for index, (image, row, reference) in enumerate(zip(inputs, rows, starts, strict=True))
         ]
         return _stacked(parts)
 
@@ -82,7 +90,12 @@ class _OneVolume:
     """One point of a windowed stream: the loop over its windows."""
 
     def __init__(
-        self, passes: WindowedPasses, image: Tensor, row: int, reference: Tensor | None
+        self,
+        passes: WindowedPasses,
+        image: Tensor,
+        row: int,
+        reference: Tensor | None,
+        moved: Moved | None = None,
     ) -> None:
         layout = passes.model.layout(image.shape[1:], passes.spacing)
         if layout is None:
@@ -93,6 +106,7 @@ class _OneVolume:
             self.bound = passes.rebind(passes.volume_output(image))
         self.padded = layout.pad(image)
         self.reference = layout.pad(reference) if reference is not None else None
+        self.moved = moved
         self.score = self.start_score = 0.0
 
     def run(self) -> Evaluated:
@@ -162,7 +176,8 @@ class _OneVolume:
         passes = self.passes
         recording, starts = self._record(positions, cotangent)
         windows = self.layout.cut(self.padded, positions).requires_grad_(True)
-        with tapping(passes.model.network, passes.taps) as tapped, passes.ruled(recording):
+        network, changes = passes.model.network, self._changes(positions)
+        with tapping(network, passes.taps, changes) as tapped, passes.ruled(recording):
             output = passes.model.dense(windows)
         passes.check_seen(output, windows)
         if self.bound.is_linear:
@@ -171,6 +186,14 @@ class _OneVolume:
         entering = passes.rule.entering(cotangent, output.detach())
         gradients = passes.gradients(output, places, entering.to(output.dtype))
         return places, gradients, starts
+
+    def _changes(self, positions: tuple[tuple[int, ...], ...]) -> Changes | None:
+        """The layer that moves, from the same windows of where it comes from."""
+        if self.moved is None:
+            return None
+        start = self.layout.cut(self.layout.pad(self.moved.start[0]), positions)
+        model = self.passes.model
+        return self.moved.changes(model.network, model.dense, start)
 
     def _record(
         self, positions: tuple[tuple[int, ...], ...], cotangent: Tensor
