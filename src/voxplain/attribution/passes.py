@@ -99,6 +99,8 @@ class Passes(ABC):
         self.taps = tuple(place for place in places if place != INPUT)
         if bound.layer is not None and Tap(bound.layer) not in self.taps:
             self.taps = (*self.taps, Tap(bound.layer))
+        if rule.through is not None and Tap(rule.through.path) not in self.taps:
+            self.taps = (*self.taps, Tap(rule.through.path))
         self.notes = Notes()
         self._checked = False
 
@@ -167,9 +169,19 @@ class Passes(ABC):
         return {place: inputs if place == INPUT else tapped[place] for place in self.places}
 
     def gradients(
-        self, score: Tensor, places: dict[Tap, Tensor], cotangent: Tensor | None = None
+        self,
+        score: Tensor,
+        places: dict[Tap, Tensor],
+        cotangent: Tensor | None = None,
+        waypoint: Tensor | None = None,
     ) -> dict[Tap, Tensor]:
         """Gradient of a score, or of an output against a cotangent, at each place.
+
+        Args:
+            score: Or the output.
+            places: The values.
+            cotangent: For an output.
+            waypoint: The value of the layer that everything has to pass.
 
         Raises:
             ModelError: If a layer does not depend on the image.
@@ -184,6 +196,8 @@ class Passes(ABC):
             raise TargetError(
                 "the score does not depend on the image through differentiable operations"
             )
+        if waypoint is not None:
+            score, cotangent = waypoint, self._arriving(score, cotangent, waypoint)
         with _in_words():
             found = torch.autograd.grad(
                 score, list(places.values()), grad_outputs=cotangent, allow_unused=True
@@ -196,6 +210,35 @@ class Passes(ABC):
                 gradient = torch.zeros_like(value)
             gradients[place] = gradient
         return gradients
+
+    def waypoint(self, tapped: Tapped) -> Tensor | None:
+        """The value of the layer that a rule wants everything to pass."""
+        through = self.rule.through
+        return None if through is None else tapped[Tap(through.path)]
+
+    def _arriving(self, score: Tensor, cotangent: Tensor | None, waypoint: Tensor) -> Tensor:
+        """What arrives at the waypoint, in the channels that may pass."""
+        through = self.rule.through
+        assert through is not None
+        with _in_words():
+            (found,) = torch.autograd.grad(
+                score, waypoint, cotangent, retain_graph=True, allow_unused=True
+            )
+        if found is None:
+            raise TargetError(f"nothing of the score passes through layer {through.path!r}")
+        if through.channels is None:
+            return found
+        arriving = found.detach().requires_grad_(True)
+        arranged = self.arrange(Tap(through.path), arriving)
+        if not all(0 <= channel < arranged.shape[1] for channel in through.channels):
+            raise ModelError(
+                f"layer {through.path!r} has channels 0 to {arranged.shape[1] - 1}, not all of "
+                f"{list(through.channels)}"
+            )
+        kept = torch.zeros_like(arranged)
+        chosen = list(through.channels)
+        kept[:, chosen] = arranged.detach()[:, chosen]
+        return torch.autograd.grad(arranged, arriving, kept)[0]
 
     def check_seen(self, output: Tensor, inputs: Tensor) -> None:
         """Looks once at the graph of a stream for calls that the rule should have replaced.
@@ -265,7 +308,8 @@ class WholePasses(Passes):
         places = self.caught(inputs, tapped)
         if self.rule.seeded:
             self.check_seen(explained, inputs)
-            gradients = self.gradients(explained, places, self._entering(bound, explained))
+            entering = self._entering(bound, explained)
+            gradients = self.gradients(explained, places, entering, self.waypoint(tapped))
         else:
             self.check_seen(scores, inputs)
             gradients = self.gradients(scores.sum(), places)

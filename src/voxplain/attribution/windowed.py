@@ -183,8 +183,8 @@ class _OneVolume:
         if self.bound.is_linear:
             self.score += float((output.detach() * cotangent).sum(dtype=torch.float64))
         places = passes.caught(windows, tapped)
-        entering = passes.rule.entering(cotangent, output.detach())
-        gradients = passes.gradients(output, places, entering.to(output.dtype))
+        entering = passes.rule.entering(cotangent, output.detach()).to(output.dtype)
+        gradients = passes.gradients(output, places, entering, passes.waypoint(tapped))
         return places, gradients, starts
 
     def _changes(self, positions: tuple[tuple[int, ...], ...]) -> Changes | None:

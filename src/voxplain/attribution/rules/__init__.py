@@ -5,9 +5,10 @@ calls it, lets the ordinary value through and puts its own autograd function in 
 """
 
 from voxplain.attribution.rules.alignment import Recording
-from voxplain.attribution.rules.base import Plain, Rule, RuleMode
+from voxplain.attribution.rules.base import Plain, Rule, RuleMode, Through
 from voxplain.attribution.rules.calls import Call, Family
 from voxplain.attribution.rules.deep_lift import DeepLift
+from voxplain.attribution.rules.excitation import Excitation
 from voxplain.attribution.rules.guard import Watch, guard
 from voxplain.attribution.rules.rectifiers import Deconvnet, Guided
 
@@ -15,12 +16,14 @@ __all__ = [
     "Call",
     "Deconvnet",
     "DeepLift",
+    "Excitation",
     "Family",
     "Guided",
     "Plain",
     "Recording",
     "Rule",
     "RuleMode",
+    "Through",
     "Watch",
     "guard",
 ]

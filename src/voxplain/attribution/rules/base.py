@@ -24,6 +24,19 @@ Mode = TypeVar("Mode", bound="RuleMode")
 
 
 @dataclass(frozen=True)
+class Through:
+    """A layer whose output everything has to pass on its way to the image.
+
+    Attributes:
+        path: Of the layer, as taps name it.
+        channels: Channels to pass; None for all.
+    """
+
+    path: str
+    channels: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Rule:
     """How differentiation is replaced; equal rules are one stream.
 
@@ -38,11 +51,16 @@ class Rule:
     paired: ClassVar[bool] = False
     seeded: ClassVar[bool] = False
 
+    @property
+    def through(self) -> Through | None:
+        """Where the rule follows only what passes through a layer."""
+        return None
+
     def field(self, bound: WeightField) -> WeightField:
         """The weight field whose derivative enters at the output of a seeded rule."""
         return bound
 
-    def entering(self, cotangent: Tensor, output: Tensor) -> Tensor:  # noqa: ARG002
+    def entering(self, cotangent: Tensor, output: Tensor) -> Tensor:
         """What enters at an output; for windows at the output of each.
 
         Args:

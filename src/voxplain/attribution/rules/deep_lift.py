@@ -16,7 +16,7 @@ from voxplain.attribution.rules.composites import decomposition
 from voxplain.attribution.rules.dispatch import Replaying, treated
 from voxplain.attribution.rules.graph import NONLINEAR_NODES, unseen_calls
 from voxplain.attribution.rules.rectifiers import OnUnknown, written
-from voxplain.attribution.rules.substitutes import grafted
+from voxplain.attribution.rules.substitutes import grafted_all
 from voxplain.attribution.rules.tensors import is_floating
 from voxplain.errors import RuleError
 
@@ -109,7 +109,7 @@ class _Replay(Replaying):
             return written(call, stand_in)
         with torch.no_grad():
             value = native()
-        return _graft_all(stand_in, value)
+        return grafted_all(stand_in, value)
 
     def _check_untreated(self, call: Call) -> None:
         if not self.depends(*call.operands()):
@@ -126,13 +126,3 @@ class _Replay(Replaying):
         picks = (t for t in call.operands() if not is_floating(t))
         if call.family is Family.LINEAR and any(self.decided_by_data(index) for index in picks):
             self.unknown(f"{call.name} with an index taken from the image")
-
-
-def _graft_all(stand_in: Any, value: Any) -> Any:
-    """Grafts a tensor, or each tensor of a tuple (attention output and weights)."""
-    if isinstance(value, Tensor):
-        return grafted(stand_in, value) if stand_in.requires_grad else value
-    if isinstance(value, tuple):
-        pairs = zip(stand_in, value, strict=True)
-        return tuple(_graft_all(part, whole) for part, whole in pairs)
-    return value

@@ -139,7 +139,7 @@ def written(call: Call, result: Any) -> Any:
     if call.out is not None:
         return call.out.copy_(result)
     if call.inplace:
-        return call.input.copy_(result)
+        return next(call.operands()).copy_(result)
     return result
 
 

@@ -33,6 +33,7 @@ from torch import Tensor
 from voxplain.attribution.rules.calls import Call, Family
 from voxplain.attribution.rules.norms import is_affine
 from voxplain.attribution.rules.substitutes import Substitute
+from voxplain.attribution.rules.tensors import map_tensors, storage_key
 from voxplain.errors import RuleError
 
 Shares = Sequence[Tensor | None]
@@ -162,6 +163,20 @@ def linear_map(call: Call, operand: str | int = "input") -> LinearMap | None:
     if found is None:
         raise RuleError(f"{call.name} is no linear map of one operand with weights that are known")
     return found
+
+
+def kept_call(call: Call) -> Call:
+    """The call on tensors outside the graph, with a copy of what it is about to overwrite."""
+    kept = call.detached()
+    written = call.out if call.out is not None else next(call.operands()) if call.inplace else None
+    if written is None:
+        return kept
+    storage = storage_key(written)
+    arguments = map_tensors(
+        kept.arguments,
+        lambda tensor: tensor.clone() if storage_key(tensor) == storage else tensor,
+    )
+    return replace(kept, arguments=arguments)
 
 
 def signal_of(call: Call) -> Any:

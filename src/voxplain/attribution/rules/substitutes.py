@@ -108,6 +108,16 @@ def grafted(stand_in: Tensor, value: Tensor) -> Tensor:
     return _applied(Grafted, stand_in, value)
 
 
+def grafted_all(stand_in: Any, value: Any) -> Any:
+    """Grafts a tensor, or each tensor of a tuple (attention output and weights)."""
+    if isinstance(value, Tensor):
+        return grafted(stand_in, value) if stand_in.requires_grad else value
+    if isinstance(value, tuple):
+        pairs = zip(stand_in, value, strict=True)
+        return tuple(grafted_all(part, whole) for part, whole in pairs)
+    return value
+
+
 def _applied(function: Any, *operands: Tensor | None) -> Tensor:
     result: Tensor = function.apply(*operands)
     return result

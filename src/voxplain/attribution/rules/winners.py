@@ -1,0 +1,139 @@
+"""Excitation backprop of single functions: how a winning probability q is shared out.
+
+A positive q is evidence for y and goes to what raises y. A negative q is evidence against y, and
+occurs above the last weights alone, where a network is asked about -S: it goes to what lowers y.
+Behind weights it is evidence for a feature, and positive.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from voxplain.attribution.rules.redistribution import LinearMap, redistributed
+from voxplain.attribution.rules.tensors import wide
+
+
+def over_weights(value: Tensor, operand: Tensor, kept: Tensor, linear: LinearMap) -> Tensor:
+    """``p = x+ * (W+)^T (q / z)`` with ``z = W+ x+``, and 0 where z = 0; the bias is dropped.
+
+    For a negative q the weights are negated, ``W- = max(0, -W)``.
+
+    Args:
+        value: What the call gave.
+        operand: x, in the graph.
+        kept: x outside the graph, as the call saw it.
+        linear: The call.
+    """
+
+    def backward(q: Tensor, x: Tensor) -> tuple[Tensor]:
+        excitatory = linear.with_weight(partial(torch.clamp, min=0))
+        share = _share(excitatory, x.clamp(min=0), q.clamp(min=0))
+        if bool((q < 0).any()):
+            inhibitory = linear.with_weight(lambda weight: (-weight).clamp(min=0))
+            share = share + _share(inhibitory, x.clamp(min=0), (-q).clamp(min=0))
+        return (share,)
+
+    return redistributed(value, (operand,), backward, (kept,))
+
+
+def over_sums(value: Tensor, operand: Tensor, kept: Tensor, linear: LinearMap) -> Tensor:
+    """The same for weights that are positive by the nature of the function, as those of a mean.
+
+    A negative q goes to what is negative, ``p = -x- * W^T (|q| / W x-)``, and stays negative.
+    """
+
+    def backward(q: Tensor, x: Tensor) -> tuple[Tensor]:
+        share = _share(linear, x.clamp(min=0), q.clamp(min=0))
+        if bool((q < 0).any()):
+            share = share - _share(linear, (-x).clamp(min=0), (-q).clamp(min=0))
+        return (share,)
+
+    return redistributed(value, (operand,), backward, (kept,))
+
+
+def _share(linear: LinearMap, x: Tensor, q: Tensor) -> Tensor:
+    """Nothing of x and q is negative here."""
+    dtype = wide(x.dtype)
+    x = x.to(dtype)
+    z, transposed = linear.linearized(x)
+    found = z > _smallest(dtype)
+    ratio = torch.where(found, q.to(z.dtype) / torch.where(found, z, 1.0), 0.0)
+    return x * transposed(ratio)
+
+
+def _smallest(dtype: torch.dtype) -> float:
+    """Below it a sum counts as 0, since q / z would overflow."""
+    return float(torch.finfo(dtype).tiny ** 0.5)
+
+
+def over_branches(
+    value: Tensor, operands: Sequence[Tensor], kept: Sequence[Tensor], signs: Sequence[float]
+) -> Tensor:
+    """``p_u = q * u+ / (u+ + v+)`` for y = u + v; where both are 0 half each.
+
+    For y = u - v a positive q is u's alone. A negative q goes to what lowers y: ``u-`` of a
+    summand, which stays evidence against it, and ``v+`` of what is subtracted, for it.
+
+    Args:
+        value: What the call gave.
+        operands: The terms in the graph.
+        kept: The terms outside of it.
+        signs: Factor of each term.
+    """
+
+    def backward(q: Tensor, *terms: Tensor) -> tuple[Tensor, ...]:
+        typed = [term.to(wide(term.dtype)) for term in terms]
+        pulls = [sign * term for sign, term in zip(signs, typed, strict=True)]
+        raising = [pull.clamp(min=0) for pull in pulls]
+        parts = _parts([up if sign > 0 else None for up, sign in zip(raising, signs, strict=True)])
+        shares = [q.clamp(min=0) * part for part in parts]
+        if bool((q < 0).any()):
+            parts = _parts([(-pull).clamp(min=0) for pull in pulls])
+            back = [math.copysign(1, sign) * (-q).clamp(min=0) for sign in signs]
+            shares = [
+                share - one * part for share, one, part in zip(shares, back, parts, strict=True)
+            ]
+        return tuple(
+            share.expand_as(q).sum_to_size(term.shape)
+            for share, term in zip(shares, terms, strict=True)
+        )
+
+    return redistributed(value, operands, backward, kept)
+
+
+def _parts(weights: list[Tensor | None]) -> list[Tensor | float]:
+    """Each weight over their sum; evenly where the sum is 0; nothing for those without one."""
+    given = [weight for weight in weights if weight is not None]
+    if not given:
+        return [0.0] * len(weights)
+    total = sum(given[1:], given[0])
+    found = total > _smallest(total.dtype)
+    over = torch.where(found, total, 1.0)
+    return [
+        0.0 if weight is None else torch.where(found, weight / over, 1 / len(given))
+        for weight in weights
+    ]
+
+
+def over_factor(value: Tensor, operand: Tensor, factor: Tensor) -> Tensor:
+    """All of q to the signal of a product where its factor is positive, a gate or a constant.
+
+    Where the factor is negative a positive q gets lost, and a negative q becomes evidence.
+
+    Args:
+        value: What the call gave.
+        operand: The signal, in the graph.
+        factor: What it was multiplied with, outside the graph.
+    """
+    shape = operand.shape
+
+    def backward(q: Tensor, factor: Tensor) -> tuple[Tensor]:
+        share = torch.where(factor > 0, q, torch.where(factor < 0, (-q).clamp(min=0), 0.0))
+        return (share.sum_to_size(shape),)
+
+    return redistributed(value, (operand,), backward, (factor,))
