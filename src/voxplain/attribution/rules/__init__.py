@@ -10,6 +10,7 @@ from voxplain.attribution.rules.calls import Call, Family
 from voxplain.attribution.rules.deep_lift import DeepLift
 from voxplain.attribution.rules.excitation import Excitation
 from voxplain.attribution.rules.guard import Watch, guard
+from voxplain.attribution.rules.lrp import Lrp, LrpMode
 from voxplain.attribution.rules.rectifiers import Deconvnet, Guided
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "Excitation",
     "Family",
     "Guided",
+    "Lrp",
+    "LrpMode",
     "Plain",
     "Recording",
     "Rule",

@@ -68,6 +68,28 @@ def variance(call: Call, reference: Call) -> Tensor:
     return grafted(total / (count - correction), value)
 
 
+def frozen_slope(call: Call, operand: Tensor) -> tuple[Tensor, Tensor]:
+    """A norm with its statistics held at those of the operand: its slope, and its value.
+
+    Args:
+        call: As for :func:`normalization`.
+        operand: Of the norm, outside the graph.
+
+    Returns:
+        Two tensors of the operand's shape: w * r, and w * (x - mean) * r + b.
+    """
+    grouped, axes = _grouped(call, operand)
+    centered = _centered(call, grouped, axes)
+    root = _inverse_root(centered, axes, _eps(call, operand.dtype))
+    slope = _affine(call, root.expand_as(grouped).reshape(operand.shape))
+    value = _affine(call, (centered * root).reshape(operand.shape))
+    bias = call.get("bias")
+    if bias is None:
+        return slope, value
+    shape = [1, -1, *[1] * (operand.dim() - 2)] if call.name != "layer_norm" else bias.shape
+    return slope, value + bias.detach().to(value.dtype).reshape(shape)
+
+
 def variance_arguments(call: Call) -> tuple[tuple[int, ...], float, bool]:
     """Axes, correction and keepdim of ``var`` and ``std`` in any of their four signatures."""
     axes, unbiased = call.get("dim"), call.get("unbiased", True)

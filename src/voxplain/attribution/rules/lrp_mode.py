@@ -1,0 +1,71 @@
+"""What is known while relevance is put in the graph, and what is remembered of tensors."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from voxplain.attribution.rules.base import RuleMode
+from voxplain.attribution.rules.calls import Call, Family
+from voxplain.attribution.rules.lrp_balance import Balance
+from voxplain.attribution.rules.lrp_composites import Composite
+from voxplain.attribution.rules.lrp_range import Asked, Range
+from voxplain.attribution.rules.redistribution import linear_map
+from voxplain.attribution.rules.tensors import TensorMarks, tensors_in
+from voxplain.errors import RuleError
+
+
+class Propagating(RuleMode):
+    """What every function reads while relevance is put in the graph.
+
+    Attributes:
+        composite: The layer rules.
+        epsilon: Of the calls that composites have no say in.
+        gate: What the signal of a gate gets.
+        range: Intensities of tensors that hold the image itself, at most moved about.
+        balance: The books.
+        gates: Tensors between 0 and 1 that sigmoids and softmaxes made.
+        weighted: Weighted calls so far.
+        reading: Those of them that read the image itself.
+    """
+
+    composite: Composite
+    epsilon: float
+    gate: Literal["signal", "half"]
+    range: Range
+    balance: Balance
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates = TensorMarks()
+        self.weighted = self.reading = 0
+
+    def carry(self, call: Call, asked: Asked, result: Any) -> None:
+        """Remembers which results still hold the image itself, and which are gates.
+
+        Args:
+            call: With its arguments by name.
+            asked: The same call as the network made it.
+            result: What it gave.
+        """
+        moving = [part for part in call.operands() if self.depends(part)]
+        gating = call.family in _CARRYING and all(part in self.gates for part in moving)
+        if gating or call.name in _GATES:
+            for tensor in tensors_in(result):
+                self.gates.add(tensor)
+        raw = [part for part in moving if self.range.of(part) is not None]
+        if raw and len(raw) == len(moving) and _only_moves(call):
+            self.range.follow(asked, result)
+
+
+def _only_moves(call: Call) -> bool:
+    """Whether every value of the result is one of the operand's."""
+    if call.family is not Family.LINEAR or call.inplace or call.out is not None:
+        return False
+    try:
+        return linear_map(call) is None
+    except RuleError:
+        return False
+
+
+_GATES = ("sigmoid", "hardsigmoid", "softmax")
+_CARRYING = (Family.LINEAR, Family.LINEAR_IN_FIRST, Family.DROPOUT, Family.SELECT)
