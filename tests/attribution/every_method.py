@@ -34,7 +34,7 @@ def short(name: str, **parameters: Any) -> dict[str, Any]:
 
 def key_of(name: str) -> str:
     """The key of a short method in the result."""
-    return f"{name}_saliency" if name in ("smoothgrad", "vargrad") else name
+    return f"{name}_saliency" if name in ("smoothgrad", "vargrad", "xrai") else name
 
 
 def all_maps(
