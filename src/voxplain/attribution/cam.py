@@ -38,6 +38,7 @@ class Cam(Method):
         relu: Keep only what speaks for the target.
     """
 
+    family: ClassVar[str] = "cam"
     resampling: ClassVar[Resampling] = "value"
     units: ClassVar[str] = "weighted activation"
     weights: ClassVar[Any]
@@ -182,6 +183,8 @@ class LayerGradCam(LayerMethod):
 class GuidedGradCam(Method):
     """Guided backpropagation where Grad-CAM sees evidence."""
 
+    family = "cam"
+    exact_in_windows = False
     formula = "guided_backprop * up(ReLU(grad_cam))"
     reference = "Selvaraju et al., 2017"
     name: Literal["guided_grad_cam"] = "guided_grad_cam"
@@ -209,6 +212,7 @@ class GuidedGradCam(Method):
 class FullGrad(Method):
     """Input times gradient together with what every bias contributes."""
 
+    exact_in_windows = False
     formula = "|x g| + sum over layers of up(|bias G|)"
     reference = "Srinivas and Fleuret, 2019"
     units = "score"

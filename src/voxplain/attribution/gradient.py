@@ -61,6 +61,7 @@ class VanillaBackprop(_OneGradient):
 class GuidedBackprop(_OneGradient):
     """The gradient along paths where every rectifier is open and evidence is positive."""
 
+    family = "rule"
     formula = "dS/dx with max(0, q) max(0, f'(x)) at every rectifier"
     reference = "Springenberg et al., 2015"
     name: Literal["guided_backprop"] = "guided_backprop"
@@ -74,6 +75,7 @@ class GuidedBackprop(_OneGradient):
 class Deconvolution(_OneGradient):
     """The gradient with only positive evidence passed back through rectifiers."""
 
+    family = "rule"
     formula = "dS/dx with max(0, q) at every rectifier"
     reference = "Zeiler and Fergus, 2014"
     name: Literal["deconvolution"] = "deconvolution"
@@ -157,6 +159,7 @@ class IntegratedGradientsBlackWhite(_Path):
 class DeepLiftMethod(Method):
     """How the difference from a baseline travels through the network, by the Rescale rule."""
 
+    family = "rule"
     formula = "(x - b) m, multipliers m by finite differences at every nonlinearity"
     reference = "Shrikumar et al., 2017"
     units = "score"
@@ -175,6 +178,7 @@ class DeepLiftMethod(Method):
 class DeepLiftShap(Method):
     """DeepLIFT averaged over other images as baselines."""
 
+    family = "rule"
     formula = "mean_k (x - b_k) m_k"
     reference = "Lundberg and Lee, 2017"
     units = "score"

@@ -42,6 +42,7 @@ class LayerMethod(Method):
 
     windows: ClassVar[Assembly] = "sum"
 
+    family: ClassVar[str] = "layer"
     units: ClassVar[str] = "score per unit of activation"
 
     layers: tuple[str, ...] | str = Field(
@@ -208,6 +209,7 @@ class LayerActivationGuidedBackprop(Method):
     The class target is not used: what is explained is the unit.
     """
 
+    family = "layer"
     formula = "d(sum or max of A_k)/dx with guided rectifiers"
     reference = "Springenberg et al., 2015"
     units = "activation per unit of intensity"

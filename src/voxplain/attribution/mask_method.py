@@ -14,4 +14,5 @@ class MaskMethod(Method):
         units: A score, unless a method says otherwise.
     """
 
+    family: ClassVar[str] = "perturbation"
     units: ClassVar[str] = "score"

@@ -113,6 +113,7 @@ class Method(BaseModel, ABC):
         frozen=True, extra="forbid", arbitrary_types_allowed=True, populate_by_name=True
     )
 
+    family: ClassVar[str] = "gradient"  # a name of `families`, where the methods are listed
     formula: ClassVar[str] = ""
     reference: ClassVar[str] = ""
     resampling: ClassVar[Resampling] = "mass"
@@ -120,6 +121,7 @@ class Method(BaseModel, ABC):
     units: ClassVar[str] = "score per unit of intensity"
     share: ClassVar[float] = 1.0  # of each stream's S(x) - S(b) in the sum of the map
     complete: ClassVar[bool] = True  # whether the map still sums to what its streams sum to
+    exact_in_windows: ClassVar[bool] = True  # False where windows only come near the whole
 
     name: str
     label: str | None = Field(default=None, description="key of the map; the name if absent")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 from torch import Tensor
@@ -34,6 +34,8 @@ class _OverNoise(Method):
         sigma: Standard deviation of the noise, as a fraction of the intensity range.
         range: The range that ``sigma`` is a fraction of.
     """
+
+    family: ClassVar[str] = "noise"
 
     of: SerializeAsAny[Method] = Field(description="the method that is summed up: name or mapping")
     samples: int = Field(default=25, ge=1)

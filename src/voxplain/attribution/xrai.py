@@ -41,6 +41,7 @@ class Xrai(Method):
         segments: ``(n, *spatial)`` in place of the six scales: boolean masks, or label maps.
     """
 
+    family = "region"
     formula = "on each segment the mean of M over the voxels that it adds, largest mean first"
     reference = "Kapishnikov et al., 2019"
     units: ClassVar[str] = "mean of the inner map per voxel"
