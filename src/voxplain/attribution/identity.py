@@ -36,7 +36,9 @@ def plain(value: object) -> Any:
     if isinstance(value, (Tensor, np.ndarray)):
         return {"tensor": list(value.shape), "mean": float(value.mean())}
     if isinstance(value, BaseModel):
-        return plain(dict(value))
+        # What may name a file is written as the model itself writes it: without its place.
+        written = value.model_dump(include={*getattr(value, "files", ())})
+        return plain({**dict(value), **written})
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {part.name: getattr(value, part.name) for part in dataclasses.fields(value)}
         return {"name": getattr(value, "name", type(value).__name__), **plain(fields)}

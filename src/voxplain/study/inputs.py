@@ -18,9 +18,9 @@ from voxplain.io.sidecar import ModelFacts
 from voxplain.loading import load_network
 from voxplain.model import Model
 from voxplain.preprocess import apply
+from voxplain.study.case_files import OWN_REFERENCE, files_of
 from voxplain.study.cases import CaseConfig
 from voxplain.study.config import ModelConfig, Study
-from voxplain.study.target_files import files_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +139,13 @@ def sources(study: Study, cases: tuple[CaseConfig, ...]) -> list[Path]:
         for path in (model.weights, model.bundle, model.file)
         if path is not None
     ]
-    named = [text for target in study.asked for text in files_of(target)]
+    named = [
+        text.replace("*", str(case.id))
+        for part in (*study.asked, *study.methods)
+        for text in files_of(part)
+        for case in cases
+        if text != OWN_REFERENCE
+    ]
     others = [*map(str, weights), *study.references, *named]
     return [*images, *(study.base / text for text in others)]
 

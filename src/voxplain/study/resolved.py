@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from voxplain.study.target_files import without_files
+from voxplain.study.case_files import without_files
 
 if TYPE_CHECKING:
     from voxplain.study.check import Checked

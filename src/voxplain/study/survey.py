@@ -12,11 +12,11 @@ from voxplain.io import read_mask
 from voxplain.io.manifest import CaseRecord
 from voxplain.model import Model
 from voxplain.study.asking import ask
+from voxplain.study.case_files import contents, for_case, label_maps, without_files
 from voxplain.study.cases import CaseConfig
 from voxplain.study.config import Study
 from voxplain.study.inputs import LoadedModel, content_sha256, naming, read_case, remarks
 from voxplain.study.plan import Subject, Task
-from voxplain.study.target_files import contents, for_case, without_files
 from voxplain.targets import Target
 
 Asked = tuple[str, str, str]
@@ -105,6 +105,7 @@ class Survey:
             "model": loaded.facts.model_dump(mode="json", exclude={"name"}),
             "references": self.reference_hashes,
         }
+        methods = self._methods(case, prepared)
         for target, named in targets:
             subject = Subject(
                 case=case,
@@ -116,7 +117,19 @@ class Survey:
             )
             self.subjects.append(subject)
             with naming(f"model {loaded.config.name}"):
-                self.tasks += _tasks(subject, self.study.methods, prepared, loaded.model)
+                self.tasks += _tasks(subject, methods, prepared, loaded.model)
+
+    def _methods(self, case: str, image: Image) -> list[Method]:
+        """The methods with the files of a case, once their label maps fit its image."""
+        with naming(f"case {case}"):
+            methods = [
+                for_case(method, self.cases[case], self.study.base) for method in self.study.methods
+            ]
+        for method in methods:
+            with naming(f"case {case}, {method.key}"):
+                for labels in label_maps(method):
+                    labels.divide(image.data, image.grid.spacing, image)
+        return methods
 
 
 def _tasks(

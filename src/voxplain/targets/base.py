@@ -7,7 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -67,6 +67,8 @@ class Target(BaseModel, ABC):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    files: ClassVar[tuple[str, ...]] = ()  # fields that may name a file
 
     kind: str
     signed_for: Literal["class", "predicted"] = "class"

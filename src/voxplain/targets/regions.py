@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -128,6 +128,8 @@ class Region(_Dense):
         voxel: One position of the output.
     """
 
+    files: ClassVar[tuple[str, ...]] = ("mask",)
+
     kind: Literal["region"] = "region"
     label: int
     mask: Any = None
@@ -174,6 +176,8 @@ class ErrorRegion(_Dense):
         value: The label inside the reference that is the class; any non-zero one if None.
         error: ``fp`` predicted but not true, ``fn`` true but not predicted.
     """
+
+    files: ClassVar[tuple[str, ...]] = ("reference",)
 
     kind: Literal["error_region"] = "error_region"
     label: int

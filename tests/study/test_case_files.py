@@ -1,4 +1,4 @@
-"""Targets with mask files: the right file for each case, and no name of it in the run."""
+"""Targets and methods with files: the right file for each case, and no name of it in the run."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from tiny import TinyStudy, blob, save
+from voxplain.attribution import parse_method
 from voxplain.errors import ConfigError, InputError, VoxplainError
-from voxplain.io import read_mask
+from voxplain.io import read_image, read_mask
 from voxplain.study import Run, Study, run_study
+from voxplain.study.case_files import files_of, for_case, without_files
 from voxplain.study.cases import CaseConfig
-from voxplain.study.target_files import files_of, for_case, without_files
 from voxplain.targets import ErrorRegion, Pixelwise, parse_target
 
 
@@ -50,8 +51,6 @@ def test_each_case_has_its_own_mask_and_no_file_name_is_written(masked: TinyStud
 def test_the_reference_of_the_case_serves_an_error_target(masked: TinyStudy) -> None:
     target = {"kind": "error_region", "label": 1, "reference": "reference"}
     done = run(masked, target=target, methods=["saliency"])
-    from voxplain.io import read_image
-
     for record, image in zip(
         done.manifest.predictions, ("first.nii.gz", "second.nii.gz"), strict=True
     ):
@@ -111,3 +110,80 @@ def test_what_is_missing_is_named(masked: TinyStudy) -> None:
         for_case(ErrorRegion(label=1, reference="reference"), case, masked.folder)
     with pytest.raises(InputError, match="no file"):
         for_case(ErrorRegion(label=1, reference="none.nii"), case, masked.folder)
+
+
+@pytest.fixture
+def drawn(tiny: TinyStudy) -> TinyStudy:
+    """Each case with its own atlas, and one table of names."""
+    for name, center in (("a", (6, 6, 5)), ("b", (8, 4, 6))):
+        labels = np.where(blob(center) > 0.8, 1, 2).astype(np.int16)
+        labels[:, :, :2] = 0
+        save(tiny.folder / f"{name}_JONES.nii.gz", labels)
+    (tiny.folder / "table_JONES.tsv").write_text("1\tvessel\n2\tground\n")
+    return tiny
+
+
+def on_regions(labels: Any = "*_JONES.nii.gz", **others: Any) -> list[dict[str, Any]]:
+    regions = {"kind": "labels", "labels": labels, "names": "table_JONES.tsv", **others}
+    return [{"name": "feature_ablation", "regions": regions}]
+
+
+def test_each_case_has_its_own_label_map_and_no_file_name_is_written(drawn: TinyStudy) -> None:
+    done = run(drawn, methods=on_regions())
+    assert not done.manifest.failed
+    assert len(done.maps) == 2
+    for name in drawn.files(done.folder):
+        assert "JONES" not in name
+        if not name.endswith((".gz", ".png")):
+            assert "JONES" not in (done.folder / name).read_text(errors="ignore"), name
+    for case, path in zip("ab", done.maps, strict=True):
+        grid = read_image(drawn.folder / "first.nii.gz").grid
+        labels = read_mask(drawn.folder / f"{case}_JONES.nii.gz", grid)
+        map = read_image(path).data[0]
+        assert all(len(map[labels == label].unique()) == 1 for label in range(3))
+        assert float(map[labels == 1].mean()) > abs(float(map[labels == 2].mean()))
+
+
+def test_a_changed_label_map_makes_its_case_new_and_no_other(drawn: TinyStudy) -> None:
+    before = run(drawn, methods=on_regions())
+    times = [path.stat().st_mtime_ns for path in before.maps]
+    labels = np.ones((14, 12, 10), np.int16)
+    labels[5:9] = 2
+    save(drawn.folder / "a_JONES.nii.gz", labels)
+    after = run(drawn)
+    changed = [
+        path.stat().st_mtime_ns != time for path, time in zip(after.maps, times, strict=True)
+    ]
+    assert changed == [True, False]
+
+
+def test_a_label_map_inside_a_method_of_a_method_is_found(drawn: TinyStudy) -> None:
+    method = parse_method({"name": "xrai", "of": on_regions()[0]})
+    case = CaseConfig(id="a", image=(drawn.folder / "first.nii.gz",))
+    found = for_case(method, case, drawn.folder)
+    names = [drawn.folder / name for name in ("a_JONES.nii.gz", "table_JONES.tsv")]
+    assert list(files_of(found)) == [str(name) for name in names]
+    assert "JONES" not in found.model_dump_json()
+    assert for_case(parse_method("saliency"), case, drawn.folder) == parse_method("saliency")
+
+
+def test_the_reference_of_the_case_serves_as_label_map(masked: TinyStudy) -> None:
+    regions = {"kind": "labels", "labels": "reference"}
+    done = run(masked, methods=[{"name": "feature_ablation", "regions": regions}])
+    assert not done.manifest.failed
+    assert "truth" not in (done.folder / "study.yaml").read_text()
+
+
+@pytest.mark.parametrize("wrong", ["missing", "grid", "empty"])
+def test_a_label_map_that_does_not_fit_is_said_before_anything_runs(
+    drawn: TinyStudy, wrong: str
+) -> None:
+    file = drawn.folder / "b_JONES.nii.gz"
+    if wrong == "missing":
+        file.unlink()
+    else:
+        save(file, np.zeros((14, 12, 10 if wrong == "empty" else 9), np.int16))
+    said = {"missing": "there is no file", "grid": "on another grid", "empty": "voxel of it is 0"}
+    with pytest.raises(VoxplainError, match=f"case b.*{said[wrong]}"):
+        run(drawn, methods=on_regions())
+    assert not drawn.run.exists()
