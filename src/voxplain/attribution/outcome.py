@@ -38,6 +38,7 @@ class StreamRecord:
     treated: dict[str, int] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     precision: Precision = "float32"
+    conservation: dict[str, float] = field(default_factory=dict)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -49,6 +50,7 @@ class StreamRecord:
             "target": str(self.stream.target),
             "treated": dict(self.treated),
             "precision": self.precision,
+            **({"conservation": self.conservation} if self.conservation else {}),
         }
 
     @property

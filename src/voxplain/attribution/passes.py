@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from voxplain.attribution.budget import slow_alone
+from voxplain.attribution.conservation import Conservation
 from voxplain.attribution.moved import Moved
 from voxplain.attribution.rules import Plain, Rule, RuleMode
 from voxplain.attribution.taps import Changes, Tap, Tapped, tapping
@@ -62,6 +63,7 @@ class Notes:
     remarks: dict[str, None] = field(default_factory=dict)
     passes: int = 0
     forwards: int = 0
+    conservation: Conservation = field(default_factory=Conservation)
 
 
 class Passes(ABC):
@@ -103,6 +105,8 @@ class Passes(ABC):
             self.taps = (*self.taps, Tap(rule.through.path))
         self.notes = Notes()
         self._checked = False
+        self._mode: RuleMode | None = None
+        self._copies = 1
 
     def run(
         self,
@@ -120,11 +124,15 @@ class Passes(ABC):
             moved: A layer whose activation stands elsewhere than the image.
         """
         self.notes.passes += len(inputs)
+        self._copies = 1
         try:
             with torch.inference_mode(False), torch.enable_grad(), self.precise():
-                return self._run(inputs.detach().clone(), rows, start, moved)
+                found = self._run(inputs.detach().clone(), rows, start, moved)
         except NotImplementedError as error:
             raise ModelError(no_gradient(error)) from error
+        if INPUT in found.gradients:
+            self.notes.conservation.settled(found.scores, found.gradients[INPUT])
+        return found
 
     def observe(self, inputs: Tensor, rows: list[int]) -> Evaluated:
         """Scores and tapped activations of points, without gradients."""
@@ -209,6 +217,9 @@ class Passes(ABC):
                 self.notes.remarks[f"the score does not depend on {where}: gradient 0"] = None
                 gradient = torch.zeros_like(value)
             gradients[place] = gradient
+        shares = self._mode.shares() if self._mode and waypoint is None else {}
+        if shares and cotangent is not None and INPUT in gradients:
+            self.notes.conservation.passed(cotangent, gradients[INPUT], shares, self._copies)
         return gradients
 
     def waypoint(self, tapped: Tapped) -> Tensor | None:
@@ -265,12 +276,19 @@ class Passes(ABC):
         }
 
     @contextlib.contextmanager
-    def ruled(self, recording: RuleMode | None = None) -> Iterator[None]:
-        """Forwards inside are differentiated by the rule; its counts are noted."""
+    def ruled(self, images: Tensor, recording: RuleMode | None = None) -> Iterator[None]:
+        """Forwards inside are differentiated by the rule; its counts are noted.
+
+        Args:
+            images: ``(k, C, *spatial)``, whole even where the network sees windows of them.
+            recording: The reference run of a paired rule.
+        """
         if isinstance(self.rule, Plain):
             yield
             return
         mode = self.rule.mode() if recording is None else self.rule.replay(recording)
+        mode.look(images)
+        self._mode = mode
         with mode:
             yield
         self.notes.treated.update(mode.treated)
@@ -290,13 +308,14 @@ class WholePasses(Passes):
         self, inputs: Tensor, rows: list[int], start: Tensor | None, moved: Moved | None
     ) -> Evaluated:
         if slow_alone(inputs):
+            self._copies = 2
             pair = None if start is None else _twice(start)
             both = moved.twice() if moved else None
             return self._run(_twice(inputs), rows * 2, pair, both).part(slice(1))
         bound = self.bound.rows(rows)
         reference = self._record(start, bound) if self.rule.paired else None
         inputs.requires_grad_(True)
-        ruled = self.ruled(reference.recording if reference else None)
+        ruled = self.ruled(inputs, reference.recording if reference else None)
         network = self.model.network
         changes = moved.changes(network, self.model, moved.start) if moved else None
         with tapping(network, self.taps, changes) as tapped, ruled:

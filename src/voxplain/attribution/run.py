@@ -275,7 +275,9 @@ class Session:
         record = self.records[id(runner.stream)]
         record.passes = notes.passes if isinstance(runner, Runner) else runner.forwards
         record.treated = notes.treated
-        record.remarks = tuple(notes.remarks)
+        conserved = notes.conservation.remark()
+        record.remarks = (*notes.remarks, conserved) if conserved else tuple(notes.remarks)
+        record.conservation = notes.conservation.facts(notes.passes)
 
     def _tick(self, points: int) -> None:
         self._done += points

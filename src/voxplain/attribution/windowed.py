@@ -177,7 +177,8 @@ class _OneVolume:
         recording, starts = self._record(positions, cotangent)
         windows = self.layout.cut(self.padded, positions).requires_grad_(True)
         network, changes = passes.model.network, self._changes(positions)
-        with tapping(network, passes.taps, changes) as tapped, passes.ruled(recording):
+        image = self.image[None]
+        with tapping(network, passes.taps, changes) as tapped, passes.ruled(image, recording):
             output = passes.model.dense(windows)
         passes.check_seen(output, windows)
         if self.bound.is_linear:

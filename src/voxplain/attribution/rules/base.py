@@ -123,6 +123,17 @@ class RuleMode(TorchFunctionMode):
     def unknown(self, what: str) -> None:
         """Called when a function that depends on the image is in no family."""
 
+    def look(self, images: Tensor) -> None:
+        """Called before the forward with the images, whole even where windows of them are seen.
+
+        Args:
+            images: ``(k, C, *spatial)`` in model space.
+        """
+
+    def shares(self) -> dict[str, float]:
+        """After a backward: what stayed on the way, by name, where the rule conserves a sum."""
+        return {}
+
     def finish(self) -> None:
         """Called when the outermost context closes without an error."""
 

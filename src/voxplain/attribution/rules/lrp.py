@@ -38,7 +38,7 @@ class Lrp(Rule):
         low: Smallest intensity per channel for the box rule; None for that of the image.
         high: Largest one.
         gate: What the signal u of a product u * sigmoid(v) gets: everything, or half.
-        through: Channels that relevance has to pass on its way.
+        through: A layer, and its channels, that relevance has to pass on its way.
         on_unknown: What to do about a function without a rule.
     """
 
@@ -67,11 +67,7 @@ class Lrp(Rule):
 
 
 class LrpMode(Propagating):
-    """Puts relevance in the graph in place of every derivative.
-
-    Attributes:
-        balance: Where the relevance went, once a backward has run.
-    """
+    """Puts relevance in the graph in place of every derivative."""
 
     def __init__(self, rule: Lrp) -> None:
         super().__init__()
@@ -79,15 +75,15 @@ class LrpMode(Propagating):
         self.epsilon, self.gate = rule.epsilon, rule.gate
         self.range = Range(rule.low, rule.high)
         self.balance = Balance()
-        self._on_unknown = rule.on_unknown
+        self.strict = rule.on_unknown == "error"
 
-    def look(self, image: Tensor) -> None:
-        """Takes the range of intensities from whole images.
+    def look(self, images: Tensor) -> None:
+        """Takes the range of intensities from whole images."""
+        self.range.look(images)
 
-        Args:
-            image: ``(B, C, *spatial)``, of which the forward may see a window only.
-        """
-        self.range.look(image)
+    def shares(self) -> dict[str, float]:
+        """What biases took, and what stabilizers took."""
+        return {"bias": self.balance.bias, "epsilon": self.balance.epsilon}
 
     def __torch_function__(
         self,
@@ -118,14 +114,18 @@ class LrpMode(Propagating):
 
     def unknown(self, what: str) -> None:
         """Refuses, or remarks on, a function through which relevance is not defined."""
-        if self._on_unknown == "error":
-            raise RuleError(
-                f"LRP has no rule for {what}, called in {caller()}; "
-                "on_unknown: warn goes on with an approximation"
-            )
+        if self.strict:
+            raise RuleError(self.refusal(what))
         remark = f"LRP has no rule for {what}; relevance passed it approximately"
         if remark not in self.warnings:
             self.warnings.append(remark)
+
+    def refusal(self, what: str) -> str:
+        """The sentence for a function without a rule."""
+        return (
+            f"LRP has no rule for {what}, called in {caller()}; "
+            "on_unknown: warn goes on with an approximation"
+        )
 
     def finish(self) -> None:
         """Says when a rule for layers that read the image found none."""

@@ -70,10 +70,24 @@ def _dropout(mode: Propagating, call: Call, native: Native) -> Any:  # noqa: ARG
 
 def _elementwise(mode: Propagating, call: Call, native: Native) -> Any:  # noqa: ARG001
     others = [part for key, part in call.arguments.items() if key != "input"]
-    mode.unknown(call.name)
     if mode.depends(*others):
-        return NotImplemented
-    return _first_order(mode, call)
+        return _refused(mode, f"{call.name} with a second operand that depends on the image")
+    return _without_rule(mode, call)
+
+
+def _without_rule(mode: Propagating, call: Call) -> Any:
+    """An error as soon as relevance arrives: what makes weights and gates may be anything."""
+    if not mode.strict:
+        mode.unknown(call.name)
+        return _first_order(mode, call)
+    message = mode.refusal(call.name)
+    with torch.no_grad():
+        value: Tensor = call.detached().run()
+
+    def backward(q: Tensor) -> tuple[Tensor]:  # noqa: ARG001
+        raise RuleError(message)
+
+    return written(call, redistributed(value, [call.input], backward))
 
 
 def _softmax(mode: Propagating, call: Call, native: Native) -> Any:  # noqa: ARG001
@@ -112,8 +126,10 @@ def _product(mode: Propagating, call: Call, native: Native) -> Any:  # noqa: ARG
 
 def _quotient(mode: Propagating, call: Call, native: Native) -> Any:  # noqa: ARG001
     above = call.get("other") if call.name == "rdiv" else call.input
-    if call.get("rounding_mode") is not None or not mode.depends(above):
-        return _refused(mode, f"{call.name} with a divisor that depends on the image")
+    if call.get("rounding_mode") is not None:
+        return _refused(mode, f"{call.name} with rounding")
+    if not mode.depends(above):
+        return _refused(mode, f"{call.name} of a constant by values of the image")
     return _handed(call, above)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, Literal
 
 from voxplain.attribution.rules.base import RuleMode
@@ -23,6 +24,7 @@ class Propagating(RuleMode):
         gate: What the signal of a gate gets.
         range: Intensities of tensors that hold the image itself, at most moved about.
         balance: The books.
+        strict: Whether a function without a rule is an error.
         gates: Tensors between 0 and 1 that sigmoids and softmaxes made.
         weighted: Weighted calls so far.
         reading: Those of them that read the image itself.
@@ -33,11 +35,16 @@ class Propagating(RuleMode):
     gate: Literal["signal", "half"]
     range: Range
     balance: Balance
+    strict: bool
 
     def __init__(self) -> None:
         super().__init__()
         self.gates = TensorMarks()
         self.weighted = self.reading = 0
+
+    @abstractmethod
+    def refusal(self, what: str) -> str:
+        """The sentence for a function without a rule, with the line that calls it."""
 
     def carry(self, call: Call, asked: Asked, result: Any) -> None:
         """Remembers which results still hold the image itself, and which are gates.

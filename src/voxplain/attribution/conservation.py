@@ -1,0 +1,65 @@
+"""The books of a stream whose rule hands on a conserved quantity, as LRP does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from voxplain.attribution.rules.lrp_rules import total
+
+_TELLING = 0.5
+"""Share of the score that has to be missing from a map before its reader is told."""
+
+
+class Conservation:
+    """Where the relevance of a stream went, summed over its points.
+
+    ``score = link + map + padding + bias + epsilon``: what a nonlinear link leaves out of the
+    first-order part of S at the output; what the map holds; what fell on voxels that windows pad;
+    what biases, shifts of norms and other constants took; what stabilizers took.
+    """
+
+    def __init__(self) -> None:
+        self._sums: Counter[str] = Counter()
+
+    def passed(
+        self, entered: Tensor, arrived: Tensor, shares: Mapping[str, float], copies: int = 1
+    ) -> None:
+        """Takes in one backward.
+
+        Args:
+            entered: Relevance at the output.
+            arrived: Relevance at the input of the network.
+            shares: What stayed on the way, by name.
+            copies: How often each point went along.
+        """
+        booked = {"entered": float(total(entered)), "arrived": float(total(arrived)), **shares}
+        self._sums.update({name: value / copies for name, value in booked.items()})
+
+    def settled(self, scores: Tensor, map: Tensor) -> None:
+        """Takes in the scores of some points and their maps."""
+        self._sums.update({"score": float(total(scores)), "map": float(total(map))})
+
+    def facts(self, points: int) -> dict[str, float]:
+        """The shares of one point, the mean of all; empty where nothing is conserved."""
+        if "entered" not in self._sums:
+            return {}
+        sums = {name: value / max(points, 1) for name, value in self._sums.items()}
+        shares = {name: sums[name] for name in sums if name not in ("entered", "arrived")}
+        return {
+            **shares,
+            "link": sums["score"] - sums["entered"],
+            "padding": sums["arrived"] - sums["map"],
+        }
+
+    def remark(self) -> str | None:
+        """A sentence where the map holds much more or less than the score."""
+        entered, bias = self._sums["entered"], self._sums["bias"] + self._sums["epsilon"]
+        if entered == 0 or abs(bias) <= _TELLING * abs(entered):
+            return None
+        return (
+            f"the map sums to {self._sums['map'] / entered:.0%} of the score: biases and the "
+            f"shifts of norms hold {bias / entered:.0%}"
+        )
