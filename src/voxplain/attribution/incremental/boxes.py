@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,6 @@ import torch
 from torch import Tensor
 
 Integers = npt.NDArray[np.int64]
-
-Slices = tuple[slice, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +60,13 @@ class Boxes:
 
     def share(self, shape: Sequence[int]) -> float:
         """The share of a grid that one box covers."""
-        return float(np.prod(self.size) / max(1, np.prod(shape)))
+        return math.prod(self.size) / max(1, math.prod(shape))
 
-    def slices(self) -> Iterator[Slices]:
-        """One tuple of slices per image, for boxes inside the grid."""
-        for start in self.starts.tolist():
-            yield tuple(slice(low, low + n) for low, n in zip(start, self.size, strict=True))
+    def places(self) -> Iterator[Any]:
+        """Per image, how its box is found in ``(k, C, *spatial)``; for boxes inside the grid."""
+        for image, start in enumerate(self.starts.tolist()):
+            box = (slice(low, low + n) for low, n in zip(start, self.size, strict=True))
+            yield (image, slice(None), *box)
 
 
 def cut(source: Tensor, boxes: Boxes, fill: float = 0.0) -> Tensor:
@@ -112,8 +112,11 @@ def _write(content: Tensor, outer: Boxes, patch: Tensor, inner: Boxes) -> None:
     sources = zip((lows - inner.starts).tolist(), (highs - inner.starts).tolist(), strict=True)
     for image, (target, source) in enumerate(zip(targets, sources, strict=True)):
         if all(low < high for low, high in zip(*target, strict=True)):
-            where: tuple[Any, ...] = (image, slice(None), *map(slice, *target))
-            content[where] = patch[(image, slice(None), *map(slice, *source))]
+            content[_place(image, *target)] = patch[_place(image, *source)]
+
+
+def _place(image: int, lows: list[int], highs: list[int]) -> Any:
+    return (image, slice(None), *map(slice, lows, highs))
 
 
 @dataclass(frozen=True, eq=False)

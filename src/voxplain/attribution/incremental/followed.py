@@ -39,16 +39,14 @@ class Followed(Tensor):
     def __new__(cls, value: Value | None, memo: Memo, like: Cached) -> Followed:
         """A tensor without storage of the shape of ``like`` for as many images as there are."""
         shape = value.shape if value else like.shape
-        return torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined, no-any-return]
-            cls, shape, dtype=like.dtype, device=like.device
-        )
+        return torch.Tensor._make_wrapper_subclass(cls, shape, dtype=like.dtype, device=like.device)
 
     def __init__(self, value: Value | None, memo: Memo, like: Cached) -> None:
         self.value, self.memo = value, memo
         self._full: Tensor | None = None
         self._aliased = False
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self) -> str:  # type: ignore[override]
         return f"Followed({tuple(self.shape)})"
 
     @classmethod
@@ -66,7 +64,7 @@ class Followed(Tensor):
             return func(*args, **(kwargs or {}))
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls,
         func: OpOverload,
         types: Any,
@@ -130,7 +128,7 @@ def _on_boxes(func: OpOverload, args: tuple[Any, ...], named: dict[str, Any]) ->
     """The result where there is a rule for it and what differs is worth being cut out."""
     rule = _rule(func)
     followed = [one for one in tensors_in((args, named)) if isinstance(one, Followed)]
-    if rule is None or any(one.value is None for one in followed):
+    if rule is None or func._schema.is_mutable or any(one.value is None for one in followed):
         return None
     memo, count = followed[0].memo, len(followed[0])
     output = memo.find(func, *_map((args, named), lambda value: value.base))

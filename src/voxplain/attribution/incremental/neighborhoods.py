@@ -53,8 +53,7 @@ def _transposed(step: Step) -> Changed | None:
     spread = _convolved(step, value.content(sources), **changes)
     offsets = boxes.starts - (sources.starts * np.asarray(stride) - np.asarray(padding))
     inner = Boxes(offsets, boxes.size)
-    parts = [spread[(image, slice(None), *box)] for image, box in enumerate(inner.slices())]
-    return boxes, torch.stack(parts)
+    return boxes, torch.stack([spread[place] for place in inner.places()])
 
 
 def _convolved(step: Step, content: Tensor, **changes: Any) -> Tensor:
@@ -176,13 +175,16 @@ def _matrix(
 ) -> Tensor:
     """What each output cell takes from each input cell along an axis, ``(outputs, inputs)``."""
     before, after, rank = sizes
-    shape, size = [1] * rank, [1] * rank
-    shape[axis], size[axis] = before, after
-    identity = torch.eye(before, dtype=dtype, device=device).view(before, 1, *shape)
+    # Two cells along the other axes: antialiasing is wrong in torch where there is one.
+    shape, size, view = [2] * rank, [2] * rank, [1] * rank
+    shape[axis], size[axis], view[axis] = before, after, before
+    identity = torch.eye(before, dtype=dtype, device=device).view(before, 1, *view)
+    identity = identity.expand(before, 1, *shape).contiguous()
     named: dict[str, Any] = {} if align_corners is None else {"align_corners": align_corners}
     if scale_name is not None:
         named[scale_name] = scale
-    return operator(identity, size, **named).reshape(before, after).T.contiguous()  # type: ignore[no-any-return]
+    lines = operator(identity, size, **named).movedim(2 + axis, 1)
+    return lines.flatten(2)[..., 0].T.contiguous()  # type: ignore[no-any-return]
 
 
 def _blocks(matrix: Tensor, axis: int, boxes: Boxes, sources: Boxes) -> Tensor:
@@ -195,7 +197,7 @@ def _blocks(matrix: Tensor, axis: int, boxes: Boxes, sources: Boxes) -> Tensor:
 def _mapped(content: Tensor, axis: int, blocks: Tensor) -> Tensor:
     lines = content.movedim(2 + axis, -1)
     mapped = torch.matmul(lines.flatten(1, -2), blocks.transpose(1, 2))
-    return mapped.unflatten(1, lines.shape[1:-1]).movedim(-1, 2 + axis).contiguous()
+    return mapped.view(*lines.shape[:-1], -1).movedim(-1, 2 + axis).contiguous()
 
 
 def constant_padding(step: Step) -> Changed | None:

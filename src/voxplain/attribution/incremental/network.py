@@ -71,16 +71,10 @@ class Incremental:
                 f"{len(boxes)} boxes for inputs of shape {tuple(inputs.shape)}; there must be one "
                 f"for each input, of shape {tuple(self.image.shape)}"
             )
-        spans = np.array(
-            [
-                [part.indices(cells)[:2] for part, cells in zip(box, shape, strict=True)]
-                for box in boxes
-            ],
-            dtype=np.int64,
-        )
+        spans = np.array([_ends(box, shape) for box in boxes], dtype=np.int64)
         common = Boxes.around(spans[..., 0], spans[..., 1], shape)
-        cuts = [inputs[(at, slice(None), *box)] for at, box in enumerate(common.slices())]
-        return self._outputs(torch.stack(cuts), common, lambda: self.model.admit(inputs))
+        cuts = torch.stack([inputs[place] for place in common.places()])
+        return self._outputs(cuts, common, lambda: self.model.admit(inputs))
 
     def outputs_of(self, patches: Tensor, starts: Sequence[Sequence[int]]) -> Tensor:
         """The outputs for the image with something else in boxes of one size.
@@ -134,7 +128,7 @@ class Incremental:
             if self._followable:
                 try:
                     output = forward(Followed(value, self._memo, self._base))
-                    return output.plain() if isinstance(output, Followed) else output
+                    return output.plain().clone() if isinstance(output, Followed) else output
                 except UnfollowableError:
                     self._followable = False
             return forward(whole())
@@ -144,3 +138,7 @@ class Incremental:
         """Under ``no_grad``: inference mode would hide operators behind composite ones."""
         with self.model.at_rest(), torch.inference_mode(False), torch.no_grad():
             yield
+
+
+def _ends(box: Box, shape: Sequence[int]) -> list[tuple[int, int]]:
+    return [part.indices(cells)[:2] for part, cells in zip(box, shape, strict=True)]

@@ -60,6 +60,6 @@ class Value:
         if self.boxes is None or self.patch is None:
             return whole
         whole = whole.clone(memory_format=torch.contiguous_format)
-        for image, box in enumerate(self.boxes.slices()):
-            whole[(image, slice(None), *box)] = self.patch[image]
+        for image, place in enumerate(self.boxes.places()):
+            whole[place] = self.patch[image]
         return whole
