@@ -8,14 +8,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxplain.attribution.rules import Deconvnet, DeepLift, Guided, Plain, Rule, guard
+from voxplain.attribution.rules import (
+    Deconvnet,
+    DeepLift,
+    Excitation,
+    Guided,
+    Plain,
+    Rule,
+    guard,
+)
+from voxplain.targets import Term, WeightField
 
 RULES: dict[str, Rule] = {
     "plain": Plain(),
     "guided": Guided(),
     "deconvnet": Deconvnet(),
     "deep_lift": DeepLift(),
+    "excitation": Excitation(),
 }
+
+GRADIENTS = {name: rule for name, rule in RULES.items() if not rule.seeded}
 
 
 @dataclass(frozen=True)
@@ -49,11 +61,23 @@ def passed(network: nn.Module, image: Tensor, rule: Rule, baseline=None, score=N
             mode = rule.mode()
         with mode:
             output = network(leaf)
-            scores = score(output)
-        (gradient,) = torch.autograd.grad(scores.sum(), leaf)
+            scores = score(output.detach() if rule.seeded else output)
+        if rule.seeded:
+            entering = seed(rule, output.detach(), score)
+            (gradient,) = torch.autograd.grad(output, leaf, entering)
+        else:
+            (gradient,) = torch.autograd.grad(scores.sum(), leaf)
     return Passed(
         gradient, output.detach(), scores.detach(), start, dict(mode.treated), mode.warnings
     )
+
+
+def seed(rule: Rule, output: Tensor, score) -> Tensor:
+    """What a seeded rule starts with at an output, for a score that is linear in it."""
+    leaf = output.clone().requires_grad_()
+    (weights,) = torch.autograd.grad(score(leaf).sum(), leaf)
+    bound = WeightField((Term(weights),), torch.zeros(len(output)), ("",) * len(output))
+    return rule.entering(rule.field(bound).cotangent(output), output)
 
 
 def blurred(image: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from matrix import MATRIX, image, network, score
-from rule_passes import RULES, blurred, passed, relative
+from rule_passes import GRADIENTS, blurred, passed, relative
 from torch import nn
 
 from voxplain.attribution.audit import audit
@@ -37,31 +37,31 @@ def test_the_audit_lists_the_calls_and_every_rule_is_covered(name, rank, light):
     assert found.completeness["zero"] <= 1e-8
     assert found.completeness["blurred"] <= 1e-8
     assert found.guided_equals_plain is False
-    assert all(found.covered(rule) for rule in RULES)
+    assert all(found.covered(rule) for rule in GRADIENTS)
 
 
 @pytest.mark.parametrize(("name", "rank", "light"), _three_d())
 def test_float32_is_complete_and_the_network_is_left_alone(name, rank, light):
     net, x = network(name, rank), image(name, rank, light=light)
     before = _state(net)
-    plain = passed(net, x, RULES["plain"], score=score)
+    plain = passed(net, x, GRADIENTS["plain"], score=score)
     baseline = blurred(x)
-    lift = passed(net, x, RULES["deep_lift"], baseline, score)
+    lift = passed(net, x, GRADIENTS["deep_lift"], baseline, score)
     assert lift.residual(x, baseline) <= 1e-3
     for rule in ("guided", "deconvnet"):
-        changed = passed(net, x, RULES[rule], score=score)
+        changed = passed(net, x, GRADIENTS[rule], score=score)
         assert torch.equal(changed.output, plain.output)
         assert float((changed.gradient - plain.gradient).norm() / plain.gradient.norm()) > 1e-3
-    assert torch.equal(passed(net, x, RULES["plain"], score=score).gradient, plain.gradient)
+    assert torch.equal(passed(net, x, GRADIENTS["plain"], score=score).gradient, plain.gradient)
     assert _same_state(before, _state(net))
 
 
 @pytest.mark.parametrize("name", MATRIX)
 def test_rules_give_the_same_map_twice_and_in_either_order(name):
     net, x = network(name, 2), image(name, 2, light=True)
-    first = {rule: passed(net, x, RULES[rule], blurred(x), score) for rule in RULES}
-    for rule in reversed(RULES):
-        again = passed(net, x, RULES[rule], blurred(x), score)
+    first = {rule: passed(net, x, GRADIENTS[rule], blurred(x), score) for rule in GRADIENTS}
+    for rule in reversed(GRADIENTS):
+        again = passed(net, x, GRADIENTS[rule], blurred(x), score)
         assert torch.equal(again.gradient, first[rule].gradient)
         assert relative(again.output, first["plain"].output) <= 1e-6
 
@@ -70,8 +70,8 @@ def test_rules_give_the_same_map_twice_and_in_either_order(name):
 def test_a_batch_of_four_is_four_times_one(name):
     net, x = network(name, 2).double(), image(name, 2, batch=4, light=True).double()
     baseline = blurred(x)
-    scale = passed(net, x, RULES["plain"], score=score).gradient  # a guided map may be all zero
-    for rule in RULES.values():
+    scale = passed(net, x, GRADIENTS["plain"], score=score).gradient  # a guided map may be all zero
+    for rule in GRADIENTS.values():
         together = passed(net, x, rule, baseline, score).gradient
         for i in range(4):
             alone = passed(net, x[i : i + 1], rule, baseline[i : i + 1], score).gradient
@@ -85,8 +85,8 @@ def test_a_three_d_batch_of_four_is_four_times_one(name):
     torch picks other kernels for other batch sizes and the untrained norms amplify rounding."""
     net, x = network(name).double(), image(name, batch=4, light=True).double()
     baseline = blurred(x)
-    scale = passed(net, x, RULES["plain"], score=score).gradient
-    for rule in RULES.values():
+    scale = passed(net, x, GRADIENTS["plain"], score=score).gradient
+    for rule in GRADIENTS.values():
         together = passed(net, x, rule, baseline, score).gradient
         alone = passed(net, x[2:3], rule, baseline[2:3], score).gradient
         assert relative(together[2:3], alone, scale) <= 1e-5
@@ -96,8 +96,8 @@ def test_a_three_d_batch_of_four_is_four_times_one(name):
 @pytest.mark.parametrize("rule", ["guided", "deconvnet"])
 def test_rules_equal_module_hooks_where_every_rectifier_is_a_module_of_its_own(name, rule):
     net, x = network(name, 2), image(name, 2, light=True)
-    by_rule = passed(net, x, RULES[rule], score=score).gradient
-    plain = passed(net, x, RULES["plain"], score=score).gradient
+    by_rule = passed(net, x, GRADIENTS[rule], score=score).gradient
+    plain = passed(net, x, GRADIENTS["plain"], score=score).gradient
     assert relative(by_rule, _by_hooks(net, x, rule), plain) <= 1e-5
 
 

@@ -4,7 +4,7 @@ import captum.attr as captum
 import pytest
 import torch
 import torch.nn.functional as F
-from rule_passes import RULES, passed, relative
+from rule_passes import RULES, passed, relative, seed
 from torch import nn
 
 from voxplain.attribution.rules import DeepLift
@@ -147,7 +147,8 @@ def _with_tap(network, x, b, rule, taps):
         mode = rule.mode()
     with mode:
         output = network(leaf)
-    return torch.autograd.grad(output.sum(), [leaf, taps[-1]])
+    start = seed(rule, output.detach(), torch.sum) if rule.seeded else torch.ones_like(output)
+    return torch.autograd.grad(output, [leaf, taps[-1]], start)
 
 
 def test_multipliers_at_a_layer_are_complete_from_there():
