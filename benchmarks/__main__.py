@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.page import publish, show
 
-NAMES = ("all_layers", "integrated", "single", "poster", "overhead", "windows")
+NAMES = ("all_layers", "integrated", "single", "poster", "overhead", "windows", "incremental")
 
 
 def main() -> None:
