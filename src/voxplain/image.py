@@ -110,7 +110,7 @@ class Grid:
 
 
 class Inverse(Protocol):
-    """What a preprocessing step leaves behind: the way back, and the way of a label mask there."""
+    """What a preprocessing step leaves behind: the way back, and the way there."""
 
     @property
     def name(self) -> str:
@@ -123,8 +123,8 @@ class Inverse(Protocol):
     def __call__(self, map: Tensor, mode: Mode) -> Tensor:
         """Brings ``(C, *spatial)`` from the grid after the step to :attr:`grid`."""
 
-    def forward(self, labels: Tensor) -> Tensor:
-        """Brings labels ``(*spatial)`` from :attr:`grid` to the grid after the step."""
+    def forward(self, values: Tensor, mode: Mode = "label") -> Tensor:
+        """Brings ``(..., *spatial)`` from :attr:`grid` to the grid after the step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,6 +212,23 @@ class Image:
         for step in self.history:
             labels = step.forward(labels)
         return labels
+
+    def carry(self, map: Tensor, mode: Mode = "value") -> Tensor:
+        """Brings a map ``(C, *spatial)`` from the source grid to this image's grid.
+
+        The way back of :meth:`restore`: a map that was written to a file, or made elsewhere.
+
+        Args:
+            map: Any number of channels.
+            mode: ``value`` interpolates, ``mass`` also keeps the sum over space.
+
+        Raises:
+            InputError: If the map is not on :attr:`source_grid`.
+        """
+        _require_shape("map", tuple(map.shape[1:]), self.source_grid.shape)
+        for step in self.history:
+            map = step.forward(map, mode)
+        return map
 
     def source_intensity(self, value: float) -> list[float]:
         """What a value of :attr:`data` stood for in the source file, per channel.

@@ -152,7 +152,7 @@ def prepare(
     seen = look(model, inputs, layers, image, scene.arranged)
     main = bind(target, seen)
     keys = tuple(f"{seed}/{image_key(row)}" for row in inputs)
-    others = tuple(_references(references, row) for row in inputs)
+    others = tuple(references_of(references, row) for row in inputs)
 
     def bound(asked: Target) -> Bound:
         return main if asked is target else bind(asked, seen)
@@ -224,7 +224,7 @@ def _bare(tensor: Tensor) -> Tensor:
     return bare.clone() if bare.is_inference() else bare
 
 
-def _references(references: References, image: Tensor) -> Tensor | None:
+def references_of(references: References, image: Tensor) -> Tensor | None:
     """The references of one image, without the image itself."""
     if references is None:
         return None

@@ -94,6 +94,8 @@ class Attribution:
         label: The key in results and files.
         channels: A name per channel of the map.
         layer: The tapped layer of a layer map.
+        on_input: The map on the grid that the network saw, ``(C, *spatial)`` or with the batch;
+            None for layer maps. It is not saved.
     """
 
     map: Tensor
@@ -108,6 +110,7 @@ class Attribution:
     inverted: tuple[str, ...] = ()
     baseline: dict[str, Any] | None = None
     batched: bool = False
+    on_input: Tensor | None = None
 
     def __getitem__(self, index: int) -> Attribution:
         """The attribution of one image of a batch."""
@@ -116,6 +119,7 @@ class Attribution:
         return replace(
             self,
             map=self.map[index],
+            on_input=None if self.on_input is None else self.on_input[index],
             target=self.target[index : index + 1],
             stats=self.stats.row(index),
             batched=False,

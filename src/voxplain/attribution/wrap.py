@@ -63,7 +63,7 @@ class _Wrapping:
         stats = self._stats(layer, maps)
         finished = torch.stack([self.method.finish(map) for map in maps])
         scene, image = self.session.scene, self.image
-        facts = None
+        facts, seen = None, None if layer else finished
         if layer is not None:
             facts, finished, grid = self._on_layer(layer, finished)
         elif image is not None:
@@ -85,6 +85,7 @@ class _Wrapping:
             inverted=tuple(step.name for step in image.history) if image and not layer else (),
             baseline=self._baseline(),
             batched=image is None,
+            on_input=seen if image is None or seen is None else seen[0],
         )
 
     def _on_layer(self, layer: str, maps: Tensor) -> tuple[LayerFacts, Tensor, Grid | None]:
@@ -126,6 +127,8 @@ class _Wrapping:
         return tuple(total / (wanted or 1e-12) for total, wanted in pairs)
 
     def _channels(self, count: int, layer: str | None) -> tuple[str, ...]:
+        if count == len(self.method.map_channels):
+            return self.method.map_channels
         if layer is None and self.image is not None and count == len(self.image.channels):
             return self.image.channels
         if count == 1:

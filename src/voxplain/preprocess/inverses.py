@@ -33,9 +33,9 @@ class AxesInverse:
         back = [self.order.index(axis) for axis in range(len(self.order))]
         return permuted(flipped(map, self.flips), back)
 
-    def forward(self, labels: Tensor) -> Tensor:
-        """Orders the axes of ``(*spatial)`` as the step did."""
-        return flipped(permuted(labels, self.order), self.flips)
+    def forward(self, values: Tensor, mode: Mode = "label") -> Tensor:
+        """Orders the axes of ``(..., *spatial)`` as the step did."""
+        return flipped(permuted(values, self.order), self.flips)
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class WindowInverse:
         """Lays ``(C, *spatial)`` back into zeros of the old shape; padding is dropped."""
         return windowed(map, [-first for first in self.start], self.grid.shape)
 
-    def forward(self, labels: Tensor) -> Tensor:
-        """Cuts the window out of ``(*spatial)``, with label 0 where it pads."""
-        return windowed(labels, self.start, self.shape)
+    def forward(self, values: Tensor, mode: Mode = "label") -> Tensor:
+        """Cuts the window out of ``(..., *spatial)``, with 0 where it pads."""
+        return windowed(values, self.start, self.shape)
 
 
 @dataclass(frozen=True)
@@ -89,15 +89,26 @@ class ResampleInverse:
         """
         start = [-first / pace for first, pace in zip(self.start, self.step, strict=True)]
         step = [1 / pace for pace in self.step]
-        if mode == "label":
-            return nearest(map, self.grid.shape, start, step)
-        weights = mass_weights if mode == "mass" else value_weights
-        axes = zip(self.shape, self.grid.shape, start, step, strict=True)
-        return along_axes(map, [None if unchanged(*axis) else weights(*axis) for axis in axes])
+        return _resampled(map, self.shape, self.grid.shape, start, step, mode)
 
-    def forward(self, labels: Tensor) -> Tensor:
-        """Brings ``(*spatial)`` to the new grid, by the nearest voxel."""
-        return nearest(labels, self.shape, self.start, self.step)
+    def forward(self, values: Tensor, mode: Mode = "label") -> Tensor:
+        """Brings ``(..., *spatial)`` to the new grid, labels by the nearest voxel."""
+        return _resampled(values, self.grid.shape, self.shape, self.start, self.step, mode)
+
+
+def _resampled(
+    values: Tensor,
+    source: Sequence[int],
+    target: Sequence[int],
+    start: Sequence[float],
+    step: Sequence[float],
+    mode: Mode,
+) -> Tensor:
+    if mode == "label":
+        return nearest(values, target, start, step)
+    weights = mass_weights if mode == "mass" else value_weights
+    axes = zip(source, target, start, step, strict=True)
+    return along_axes(values, [None if unchanged(*axis) else weights(*axis) for axis in axes])
 
 
 def permuted(data: Tensor, order: Sequence[int]) -> Tensor:

@@ -1,0 +1,25 @@
+"""Metrics: how far a map can be trusted, judged beside controls."""
+
+from voxplain.metrics import catalogue
+from voxplain.metrics.evaluate import evaluate
+from voxplain.metrics.field import MapField, Undefined
+from voxplain.metrics.metric import Metric, Value, metrics, parse_metric, register
+from voxplain.metrics.question import Observed, Probe, Question
+from voxplain.metrics.scores import Score, Scores
+
+__all__ = [
+    "MapField",
+    "Metric",
+    "Observed",
+    "Probe",
+    "Question",
+    "Score",
+    "Scores",
+    "Undefined",
+    "Value",
+    "catalogue",
+    "evaluate",
+    "metrics",
+    "parse_metric",
+    "register",
+]

@@ -1,0 +1,114 @@
+"""From an image, maps and a target to a question that metrics can be asked on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from voxplain.attribution.binding import Bound, bind, look
+from voxplain.attribution.explanation import AnyTarget, References, references_of
+from voxplain.attribution.passes import Passes, WholePasses
+from voxplain.attribution.randomness import image_key
+from voxplain.attribution.result import Attribution
+from voxplain.attribution.rules import Plain
+from voxplain.attribution.samplers import Item
+from voxplain.attribution.scene import Scene
+from voxplain.attribution.windowed import WindowedPasses
+from voxplain.errors import InputError
+from voxplain.image import Image
+from voxplain.metrics.field import MapField
+from voxplain.metrics.question import Question
+from voxplain.model import Model
+from voxplain.targets import parse_target
+
+Maps = Mapping[str, Attribution | Tensor]
+"""Attributions, or bare maps ``(C, *spatial)`` (``(B, C, *spatial)`` for a batch), by name."""
+
+
+def question_about(
+    model: Model,
+    image: Image | Tensor,
+    target: AnyTarget,
+    mask: Tensor | None = None,
+    references: References = None,
+    seed: int = 0,
+    maps: Maps | None = None,
+) -> Question:
+    """Looks at an image once and fixes the target on it.
+
+    Args:
+        model: The network.
+        image: On its grid, or ``(C, *spatial)`` as the network sees it.
+        target: What is explained.
+        mask: Reference, ``(*spatial)`` on the source grid of an image, non-zero is inside.
+        references: Other images.
+        seed: Of every random draw.
+        maps: Attributions whose methods can explain again.
+    """
+    scan = image if isinstance(image, Image) else None
+    data = image.data if isinstance(image, Image) else image
+    inputs = model.admit(data[None].detach().as_subclass(Tensor))
+    spacing = scan.grid.spacing if scan and scan.grid.unit == "mm" else None
+    scene = Scene(model, inputs, spacing, scan)
+    asked = parse_target(target)
+    bound = bind(asked, look(model, inputs, asked.layers, scan, scene.arranged))
+    item = Item(
+        inputs[0], 0, f"{seed}/{image_key(inputs[0])}", references_of(references, inputs[0])
+    )
+    given = (maps or {}).values()
+    return Question(
+        scene,
+        item,
+        bound,
+        _passes(scene, bound),
+        None if mask is None else _on_input(mask, scan, scene.shape),
+        [found.method for found in given if isinstance(found, Attribution)],
+    )
+
+
+def map_field(name: str, found: Attribution | Tensor, question: Question) -> MapField:
+    """A map on the grid of the network.
+
+    Raises:
+        InputError: If it lies elsewhere.
+    """
+    shape = question.scene.shape
+    attribution = found if isinstance(found, Attribution) else None
+    map = _seen(attribution, question.scene.image) if attribution else torch.as_tensor(found)
+    if tuple(map.shape[1:]) != shape:
+        raise InputError(
+            f"the map {name!r} has shape {tuple(map.shape)}, and the network sees {shape}; maps "
+            "of layers are judged by methods that bring them to the image grid"
+        )
+    return MapField(
+        name=name,
+        map=map.to(question.item.image.device),
+        sign=attribution.method.sign if attribution else "signed",
+        share=attribution is None or "per unit" not in attribution.method.units,
+        key=question.item.key,
+    )
+
+
+def _seen(attribution: Attribution, scan: Image | None) -> Tensor:
+    if attribution.on_input is not None:
+        return attribution.on_input
+    return scan.carry(attribution.map, attribution.method.resampling) if scan else attribution.map
+
+
+def _on_input(mask: Tensor, scan: Image | None, shape: tuple[int, ...]) -> Tensor:
+    inside = torch.as_tensor(mask) != 0
+    if scan is not None and tuple(inside.shape) == scan.source_grid.shape:
+        inside = scan.project(inside.long()) != 0
+    if tuple(inside.shape) != shape:
+        raise InputError(
+            f"a reference mask of shape {tuple(mask.shape)} lies neither on the grid of the image "
+            f"nor on that of the network, {shape}"
+        )
+    return inside
+
+
+def _passes(scene: Scene, bound: Bound) -> Passes:
+    asked = (scene.model, Plain(), bound.field, (), scene.arranged, bound.rebind)
+    return WholePasses(*asked) if scene.layout is None else WindowedPasses(*asked, scene.spacing)

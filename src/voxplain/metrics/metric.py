@@ -1,0 +1,111 @@
+"""What a metric is: a frozen declaration of what it asks and how the answers become a number."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from voxplain.attribution.scene import Scene
+from voxplain.errors import ConfigError, nearest
+from voxplain.metrics.field import MapField
+from voxplain.metrics.question import Probe, Question
+from voxplain.registry import Registry
+
+Direction = Literal["up", "down", "none"]
+"""Whether higher is better, lower is better, or neither."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number, and what it was read from.
+
+    Attributes:
+        value: The score.
+        curve: Points ``(x, y)`` where the score is the area or mean of a curve.
+        facts: Chosen levels, counts and the like.
+    """
+
+    value: float
+    curve: tuple[tuple[float, float], ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Metric(BaseModel, ABC):
+    """A score of one map on one image; its fields are its parameters.
+
+    Attributes:
+        direction: Whether higher or lower is better.
+        range: Smallest and largest value, None where unbounded.
+        unit: Of the value; empty for pure numbers.
+        chance: The value of a random map, in words, where it is known.
+        family: The chapter it belongs to.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    direction: ClassVar[Direction]
+    range: ClassVar[tuple[float | None, float | None]] = (None, None)
+    unit: ClassVar[str] = ""
+    chance: ClassVar[str] = ""
+    family: ClassVar[str]
+    reference: ClassVar[str] = ""
+
+    name: str
+
+    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+        """What has to be asked of the network; equal probes are run once."""
+        return ()
+
+    @abstractmethod
+    def score(self, field: MapField, question: Question) -> Value:
+        """The score of a map.
+
+        Raises:
+            Undefined: With the reason, where there is no such number.
+        """
+
+    @classmethod
+    def meaning(cls) -> str:
+        """One line in plain words."""
+        return (cls.__doc__ or "").strip().splitlines()[0]
+
+    @classmethod
+    def title(cls) -> str:
+        """The registry name of the class."""
+        return str(cls.model_fields["name"].default)
+
+
+metrics: Registry[Metric] = Registry("metric", "voxplain.metrics")
+"""Every metric by its name."""
+
+
+def register(cls: type[Metric]) -> type[Metric]:
+    """Adds a metric class to the registry under its name."""
+    return metrics.add(cls.title(), cls)
+
+
+def parse_metric(spec: str | Mapping[str, Any] | Metric) -> Metric:
+    """A metric from a name, a mapping with ``name`` and parameters, or a metric.
+
+    Raises:
+        ConfigError: With the nearest names or the exact path of the parameter.
+    """
+    if isinstance(spec, Metric):
+        return spec
+    values = {"name": spec} if isinstance(spec, str) else dict(spec)
+    if "name" not in values:
+        raise ConfigError("a metric needs a name")
+    chosen = metrics.get(str(values["name"]))
+    try:
+        return chosen.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join([chosen.title(), *(str(part) for part in first["loc"])])
+        if first["type"] == "extra_forbidden":
+            known = nearest(str(first["loc"][-1]), list(chosen.model_fields))
+            raise ConfigError(f"{path}: unknown parameter; {known}") from None
+        raise ConfigError(f"{path}: {first['msg']}") from None

@@ -1,0 +1,208 @@
+"""One image, one network, one target: what metrics ask of them, each thing once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from voxplain.attribution.binding import Bound
+from voxplain.attribution.identity import identity
+from voxplain.attribution.masking import Fill, Masks
+from voxplain.attribution.masking.budget import ForwardBudget
+from voxplain.attribution.method import Method
+from voxplain.attribution.passes import Passes
+from voxplain.attribution.samplers import Item
+from voxplain.attribution.scene import Scene
+from voxplain.metrics.field import MapField, Undefined
+from voxplain.precision import running_in
+from voxplain.targets.links import predicted_mask
+from voxplain.targets.scores import volume_per_voxel
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """What became of the prediction under some changes of the image.
+
+    Attributes:
+        scores: S, ``(n,)`` float64.
+        overlap: Dice of the predicted object with the one on the unchanged image, ``(n,)``; None
+            where the output is not dense.
+        volume: Of the predicted object, in mL (cm² in 2-D, voxels without physical size).
+        agreed: Whether a classifier still prefers the same class, ``(n,)``.
+    """
+
+    scores: Tensor
+    overlap: Tensor | None = None
+    volume: Tensor | None = None
+    agreed: Tensor | None = None
+
+
+class Probe(ABC):
+    """Something to ask of the network; subclasses are frozen dataclasses, compared by value.
+
+    Attributes:
+        per_map: Whether the question depends on the map that is judged.
+    """
+
+    per_map: ClassVar[bool] = False
+
+    @abstractmethod
+    def expected(self, scene: Scene) -> int:
+        """About how many forwards it takes."""
+
+    @abstractmethod
+    def run(self, question: Question, field: MapField) -> Any:
+        """Asks; a probe that is not per map must not look at the field."""
+
+
+class Question:
+    """Everything that is fixed while the maps of one image are judged.
+
+    Args:
+        scene: The network and what is known of it.
+        item: The image, its index in the batch, its key and its references.
+        bound: The target, bound on the unchanged image.
+        passes: How scores of layer targets are taken.
+        reference: Mask of what a map is compared with, ``(*spatial)`` bool, or None.
+        methods: The methods behind the maps, for metrics that explain again.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        item: Item,
+        bound: Bound,
+        passes: Passes,
+        reference: Tensor | None = None,
+        methods: Sequence[Method] = (),
+    ) -> None:
+        self.scene, self.item, self.bound, self.passes = scene, item, bound, passes
+        self.reference, self.methods = reference, tuple(methods)
+        self.forwards = 0
+        self._answers: dict[object, Any] = {}
+        self._budget = ForwardBudget(scene.model.device)
+
+    @property
+    def whole(self) -> float:
+        """S of the unchanged image."""
+        return self.bound.scores[self.item.row]
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Millimeters per voxel; 1 per axis where unknown."""
+        return self.scene.spacing or (1.0,) * len(self.scene.shape)
+
+    @cached_property
+    def predicted(self) -> Tensor:
+        """Where the class of the target is predicted on the unchanged image, ``(*spatial)``.
+
+        Raises:
+            Undefined: If the output is not dense, or the target is about no class.
+        """
+        if not self._about_an_object:
+            raise Undefined("the target is not about a class of a dense output")
+        return self._object(self.bound.seen.output[self.item.row][None])[0]
+
+    def answer(self, probe: Probe, field: MapField) -> Any:
+        """The answer to a probe, asked once."""
+        key = (identity(probe), id(field) if probe.per_map else None)
+        if key not in self._answers:
+            self._answers[key] = probe.run(self, field)
+        return self._answers[key]
+
+    def empty(self, fill: Fill, size: tuple[float, ...]) -> float:
+        """S where everything is filled."""
+        key = ("empty", identity(fill), size)
+        if key not in self._answers:
+            images = torch.stack(fill.images(self.item, size))
+            self._answers[key] = float(self.observe(images).scores.mean())
+        score: float = self._answers[key]
+        return score
+
+    def under(self, masks: Masks, fill: Fill) -> Observed:
+        """The prediction under each mask; what several fill images give is averaged."""
+        images = fill.images(self.item, masks.size)
+        return _averaged([self.with_fill(masks, filled) for filled in images])
+
+    def with_fill(self, masks: Masks, filled: Tensor) -> Observed:
+        """The prediction under each mask for one fill image."""
+        count, painter = len(masks), masks.painter(self.item.image, filled)
+        found, done = [], 0
+        while done < count:
+            part = range(done, min(count, done + self._budget.size))
+            with self._budget.measured(len(part)):
+                found.append(self.observe(painter.painted(part)))
+            done += len(part)
+        return _joined(found)
+
+    def observe(self, inputs: Tensor) -> Observed:
+        """The prediction for changed images ``(k, C, *spatial)``, small enough for one call."""
+        self.forwards += len(inputs)
+        rows = [self.item.row] * len(inputs)
+        if self.bound.field.layer is not None:
+            return Observed(self.passes.scores(inputs, rows))
+        model = self.scene.model
+        with torch.inference_mode(), running_in(model.precision, model.device):
+            output = model.output(inputs, self.scene.spacing)
+            rebind = self.bound.rebind
+            weights = rebind(output) if rebind else self.bound.field.rows(rows)
+            return self._observed(output, weights.score(output).cpu())
+
+    def _observed(self, output: Tensor, scores: Tensor) -> Observed:
+        seen = self.bound.seen
+        if not seen.is_dense:
+            before = seen.output[self.item.row]
+            agreed = _preferred(output) == _preferred(before[None])
+            return Observed(scores, agreed=agreed.cpu())
+        if not self._about_an_object:
+            return Observed(scores)
+        now, before = self._object(output), self.predicted
+        sizes = now.flatten(1).sum(dim=1).double()
+        both = (now & before).flatten(1).sum(dim=1).double()
+        overlap = 2 * both / (sizes + before.sum()).clamp_min(1)
+        return Observed(scores, overlap.cpu(), (sizes * volume_per_voxel(seen)[0]).cpu())
+
+    @property
+    def _about_an_object(self) -> bool:
+        has_label = self.bound.field.label_of(self.item.row) is not None
+        return self.bound.seen.is_dense and has_label and self.bound.field.layer is None
+
+    def _object(self, output: Tensor) -> Tensor:
+        target = self.bound.target
+        label = self.bound.field.label_of(self.item.row)
+        return predicted_mask(output, label or 0, target.activation, target.threshold)
+
+
+def _preferred(output: Tensor) -> Tensor:
+    """The class of the largest score; of one-logit networks the side of 0."""
+    return output.argmax(dim=1) if output.shape[1] > 1 else (output[:, 0] > 0).long()
+
+
+def _joined(parts: Sequence[Observed]) -> Observed:
+    return Observed(*(_cat([getattr(part, name) for part in parts]) for name in _FIELDS))  # type: ignore[arg-type]
+
+
+def _averaged(parts: Sequence[Observed]) -> Observed:
+    if len(parts) == 1:
+        return parts[0]
+    columns = ([getattr(part, name) for part in parts] for name in _FIELDS)
+    return Observed(
+        *(
+            None if column[0] is None else torch.stack([c.double() for c in column]).mean(dim=0)
+            for column in columns
+        )  # type: ignore[arg-type]
+    )
+
+
+def _cat(column: Sequence[Tensor | None]) -> Tensor | None:
+    held = [part for part in column if part is not None]
+    return torch.cat(held) if held else None
+
+
+_FIELDS = ("scores", "overlap", "volume", "agreed")
