@@ -18,6 +18,8 @@ STOCHASTIC = (
     "expected_gradients",
     "gradient_shap",
     "layer_gradient_shap",
+    "mc_rise",
+    "rise",
     "smoothgrad",
     "vargrad",
 )
@@ -27,7 +29,7 @@ CLASS_ONE: dict[str, Any] = {"kind": "class_score", "label": 1}
 def short(name: str, **parameters: Any) -> dict[str, Any]:
     """A method with few samples and steps."""
     fields = methods.get(name).model_fields
-    few: dict[str, Any] = {"samples": 3, "steps": 5, "of": "saliency"}
+    few: dict[str, Any] = {"samples": 3, "steps": 5, "of": "saliency", "layer_channels": [0, 1, 2]}
     chosen = {key: value for key, value in few.items() if key in fields}
     return {"name": name, **chosen, **parameters}
 

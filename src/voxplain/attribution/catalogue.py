@@ -2,20 +2,26 @@
 
 from voxplain.attribution import (
     cam,
+    extremal,
     gradient,
     layer,
+    layer_perturbation,
     noise,
     path_methods,
     perturbation,
+    relevance,
     xrai,
 )
 
 __all__ = [
     "cam",
+    "extremal",
     "gradient",
     "layer",
+    "layer_perturbation",
     "noise",
     "path_methods",
     "perturbation",
+    "relevance",
     "xrai",
 ]

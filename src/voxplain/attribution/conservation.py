@@ -48,6 +48,9 @@ class Conservation:
             return {}
         sums = {name: value / max(points, 1) for name, value in self._sums.items()}
         shares = {name: sums[name] for name in sums if name not in ("entered", "arrived")}
+        if "unraised" in sums:  # a mass of 1 entered, whatever the score is
+            padding = sums["arrived"] - sums["map"]
+            return {"map": sums["map"], "unraised": sums["unraised"], "padding": padding}
         return {
             **shares,
             "link": sums["score"] - sums["entered"],
@@ -56,10 +59,13 @@ class Conservation:
 
     def remark(self) -> str | None:
         """A sentence where the map holds much more or less than the score."""
+        if self._sums["unraised"] > _TELLING * abs(self._sums["entered"]):
+            share = self._sums["unraised"] / abs(self._sums["entered"])
+            return f"{share:.0%} of the evidence ended at units that nothing raises but their bias"
         entered, bias = self._sums["entered"], self._sums["bias"] + self._sums["epsilon"]
         if entered == 0 or abs(bias) <= _TELLING * abs(entered):
             return None
         return (
-            f"the map sums to {self._sums['map'] / entered:.0%} of the score: biases and the "
+            f"relevance at the image sums to {self._sums['map'] / entered:.0%} of the score: biases and the "
             f"shifts of norms hold {bias / entered:.0%}"
         )
