@@ -152,8 +152,11 @@ class FirstComponent(CamReducer):
     """Eigen-CAM: projection on the first principal axis of the channels.
 
     From the K x K Gram matrix, so that memory does not grow with positions squared. The sign of a
-    singular vector is arbitrary; the map is oriented along sum_k G A.
+    singular vector is arbitrary; the map is oriented along sum_k G A. Positions that overlapping
+    windows share count more than once.
     """
+
+    exact_in_windows = False
 
     def weighted(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """The projection, spread over one channel."""

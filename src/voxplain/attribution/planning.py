@@ -21,13 +21,15 @@ class StreamEstimate:
 
     Attributes:
         description: Sampler, rule and noise in words.
-        passes: Forward-and-backward passes per image.
+        passes: Passes per image.
         methods: Keys of the methods that read it.
+        forwards_only: Whether the passes are forwards without a backward pass.
     """
 
     description: str
     passes: int
     methods: tuple[str, ...]
+    forwards_only: bool = False
 
 
 def estimate(
@@ -35,7 +37,9 @@ def estimate(
 ) -> list[StreamEstimate]:
     """The distinct streams of some methods, with their passes per image."""
     return [
-        StreamEstimate(_described(stream), stream.passes, stream.methods)
+        StreamEstimate(
+            described(stream), stream.passes, stream.methods, isinstance(stream, MaskedStream)
+        )
         for stream in _streams(methods, image, model)
     ]
 
@@ -56,22 +60,30 @@ def group(
 def _streams(
     methods: Sequence[Method], image: Image | Tensor, model: Model | nn.Module
 ) -> list[AnyStream]:
+    # Only equality matters here, so that any target stands for the one of the call.
+    return declared(methods, scene_of(image, model), Label(label=0))
+
+
+def scene_of(image: Image | Tensor, model: Model | nn.Module) -> Scene:
+    """What methods are declared on: the network and an image."""
     studied = Model.of(model)
     batch = image.data[None] if isinstance(image, Image) else image
     placed = image if isinstance(image, Image) else None
     spacing = placed.grid.spacing if placed and placed.grid.unit == "mm" else None
-    scene = Scene(studied, studied.admit(batch[:1]), spacing, placed)
-    # Only equality matters here, so that any target stands for the one of the call.
-    return declared(methods, scene, Label(label=0))
+    return Scene(studied, studied.admit(batch[:1]), spacing, placed)
 
 
-def _described(stream: AnyStream) -> str:
+def described(stream: AnyStream) -> str:
+    """A stream in words."""
     noise = f"{stream.copies} noisy copies, " if stream.noise else ""
     if isinstance(stream, MaskedStream):
         masks = type(stream.request.masks).__name__
         fill = stream.request.fill
         runs = f" and {fill.runs(None)} cases" if fill.runs(None) > 1 else ""
-        return f"{noise}{masks} filled with {fill.kind}, {stream.masks} masks{runs}, forwards only"
+        return (
+            f"{noise}{masks} filled with {fill.kind}, {stream.masks:,} masks{runs}, forwards only"
+        )
     request = stream.request
     sampler = type(request.sampler).__name__
-    return f"{noise}{sampler} under {request.rule.name}, {request.sampler.passes} passes each"
+    passes = "1 pass" if request.sampler.passes == 1 else f"{request.sampler.passes:,} passes"
+    return f"{noise}{sampler} under {request.rule.name}, {passes}{' each' if noise else ''}"

@@ -32,20 +32,20 @@ def fact(name: str, value: str, style: str = "") -> None:
 
 
 def table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()
+    columns: Sequence[str], rows: Iterable[Sequence[str | Text]], right: Sequence[str] = ()
 ) -> Table:
     """A calm table: no frame, a rule under the head.
 
     Args:
         columns: Heads.
-        rows: Cells as text.
+        rows: Cells as text, styled or not.
         right: The columns that hold numbers.
     """
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(Text(cell) for cell in row))
+        made.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     return made
 
 

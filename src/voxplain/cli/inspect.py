@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import textwrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,9 +11,6 @@ from voxplain.cli.console import complain, fact, out, table
 from voxplain.cli.flags import Request, with_request
 
 if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
-
-    from voxplain.attribution import Method
     from voxplain.attribution.audit import Audit
     from voxplain.image import Image
     from voxplain.study.inputs import LoadedModel
@@ -27,16 +22,13 @@ def methods(
         str | None, typer.Argument(help="One method, with its formula and parameters.")
     ] = None,
 ) -> None:
-    """List the methods, or one with its meaning, formula and parameters."""
-    from voxplain.attribution import methods as registry
+    """List the methods with what they cost, or one with its formula, streams and parameters."""
+    from voxplain.cli.catalogue import describe, list_methods
 
-    if name is not None:
-        _describe(registry.get(name))
-        return
-    rows = [(title, registry.get(title).meaning()) for title in registry]
-    out.print(table(("method", "what it shows"), rows))
-    out.print()
-    out.print("voxplain methods NAME shows formula and parameters", style="dim")
+    if name is None:
+        list_methods()
+    else:
+        describe(name)
 
 
 @app.command()
@@ -129,55 +121,6 @@ def _example(loaded: LoadedModel, image: Image) -> Any:
     layout = model.layout(data.shape[1:], image.grid.spacing)
     piece = layout.cut(layout.pad(data), layout.positions[:1]) if layout else data[None]
     return model.admit(piece)
-
-
-def _describe(method: type[Method]) -> None:
-    out.print(method.title(), style="bold")
-    out.print(method.meaning())
-    body = textwrap.dedent((method.__doc__ or "").partition("\n")[2]).split("Attributes:")[0]
-    if body.strip():
-        out.print(body.strip(), style="dim", soft_wrap=True, markup=False)
-    for name, value in (("formula", method.formula), ("paper", method.reference)):
-        if value:
-            fact(name, value)
-    out.print()
-    parameters = method.model_json_schema()["properties"]
-    rows = [
-        (alias, _in_words(parameters[alias]), _default(info), info.description or "")
-        for alias, info in _by_alias(method).items()
-        if alias != "name"
-    ]
-    out.print(table(("parameter", "type", "default", ""), rows))
-
-
-def _by_alias(method: type[Method]) -> dict[str, FieldInfo]:
-    return {info.alias or name: info for name, info in method.model_fields.items()}
-
-
-def _in_words(schema: dict[str, Any]) -> str:
-    if "enum" in schema:
-        return " | ".join(map(str, schema["enum"]))
-    if "const" in schema:
-        return str(schema["const"])
-    for key in ("anyOf", "oneOf"):
-        if key in schema:
-            parts = [_in_words(part) for part in schema[key] if part.get("type") != "null"]
-            return " | ".join(dict.fromkeys(parts))
-    if schema.get("type") == "array":
-        inner = schema.get("items") or (schema.get("prefixItems") or [{}])[0]
-        return f"list of {_in_words(inner)}" if inner else "list"
-    if "$ref" in schema:
-        return str(schema["$ref"]).rsplit("/", 1)[-1].lower()
-    return str(schema.get("type", "any"))
-
-
-def _default(info: FieldInfo) -> str:
-    value = info.get_default(call_default_factory=True) if not info.is_required() else "required"
-    if hasattr(value, "model_dump"):
-        value = value.model_dump(mode="json")
-    if value is None:
-        return "-"
-    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _show_audit(found: Audit, rules: tuple[str, ...]) -> None:
