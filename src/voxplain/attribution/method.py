@@ -154,6 +154,11 @@ class Method(BaseModel, ABC):
         """The baseline of the method, None where it has none."""
         return getattr(self, "baseline", None)
 
+    @property
+    def map_channels(self) -> tuple[str, ...]:
+        """What the channels of the map are, where they are not those of the image."""
+        return ()
+
     def finish(self, map: Tensor) -> Tensor:
         """The declared post-steps on ``(C, *spatial)``: channels, then absolute value."""
         if self.channels == "sum":

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from voxplain.attribution.mask_method import MaskMethod
 from voxplain.attribution.masking import (
     AnyFill,
     Blur,
+    Case,
     Constant,
     Drop,
+    Fill,
     MaskRequest,
     Mean,
     OneRegionOff,
@@ -19,7 +23,8 @@ from voxplain.attribution.masking import (
     SlidingBox,
     WeightedMean,
 )
-from voxplain.attribution.method import register
+from voxplain.attribution.method import Resampling, Results, register
+from voxplain.attribution.passes import INPUT
 from voxplain.attribution.scene import Scene
 from voxplain.extents import Extent
 from voxplain.regions import RegionSpec, Supervoxels
@@ -57,21 +62,75 @@ class FeatureAblation(MaskMethod):
 
 
 @register
-class Rise(MaskMethod):
+class FeaturePermutation(MaskMethod):
+    """How much the score falls when a region is taken from other cases."""
+
+    formula = "mean over cases of S(x) - S(x with the region taken from the case)"
+    reference = "Fisher et al., 2019"
+    name: Literal["feature_permutation"] = "feature_permutation"
+    regions: RegionSpec = Supervoxels()
+    references: int = Field(default=8, ge=1, description="upper bound on the cases that are used")
+
+    def requests(self, scene: Scene) -> tuple[MaskRequest, ...]:
+        """Every region alone, once per case."""
+        fill = Case(references=self.references)
+        return (MaskRequest(OneRegionOff(self.regions), fill, Drop()),)
+
+
+class _OverRandomGrids(MaskMethod):
+    """The mean score of random masks.
+
+    Attributes:
+        samples: Number of masks.
+        cells: Of the grid, along the shortest axis.
+        keep: Probability that a cell is kept.
+    """
+
+    resampling: ClassVar[Resampling] = "value"
+
+    samples: int | None = Field(default=None, ge=1, description="absent: 2000 in 3-D, 4000 in 2-D")
+    cells: int = Field(default=7, ge=1)
+    keep: float = Field(default=0.5, gt=0, lt=1)
+
+    def _filled(self, fill: Fill, scene: Scene) -> MaskRequest:
+        samples = self.samples or (2000 if len(scene.shape) > 2 else 4000)
+        return MaskRequest(RandomGrids(samples, self.cells, self.keep), fill, WeightedMean())
+
+
+@register
+class Rise(_OverRandomGrids):
     """The mean score of random masks that show a place."""
 
     formula = "sum_j S(x_mj) m_j / sum_j m_j over random smooth masks"
     reference = "Petsiuk et al., 2018"
-    resampling = "value"
     name: Literal["rise"] = "rise"
-    samples: int | None = Field(default=None, ge=1, description="absent: 2000 in 3-D, 4000 in 2-D")
-    cells: int = Field(default=7, ge=1)
-    keep: float = Field(default=0.5, gt=0, lt=1)
     fill: AnyFill = Constant()
 
     def requests(self, scene: Scene) -> tuple[MaskRequest, ...]:
         """Random grids."""
-        samples = self.samples or (2000 if len(scene.shape) > 2 else 4000)
-        return (
-            MaskRequest(RandomGrids(samples, self.cells, self.keep), self.fill, WeightedMean()),
-        )
+        return (self._filled(self.fill, scene),)
+
+
+@register
+class McRise(_OverRandomGrids):
+    """RISE once per fill: whether a place matters for being dark, average or bright."""
+
+    formula = "one RISE map per value that hides what is not shown, along the channel axis"
+    reference = "Hatakeyama et al., 2020"
+    name: Literal["mc_rise"] = "mc_rise"
+    fills: tuple[AnyFill, ...] = Field(
+        default=(Constant(value="minimum"), Mean(), Constant(value="maximum")), min_length=1
+    )
+
+    def requests(self, scene: Scene) -> tuple[MaskRequest, ...]:
+        """The same random grids with every fill."""
+        return tuple(self._filled(fill, scene) for fill in self.fills)
+
+    def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
+        """One channel per fill."""
+        return {None: torch.cat([found[INPUT] for found in results])}
+
+    @property
+    def map_channels(self) -> tuple[str, ...]:
+        """The fills."""
+        return tuple(f"hidden by {fill.in_words}" for fill in self.fills)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from voxplain.attribution.identity import identity
 from voxplain.attribution.masking import MaskReducer, MaskRequest
@@ -118,7 +118,10 @@ class MaskedStream(_Declared):
     masks: int
     slots: list[MaskSlot] = field(default_factory=list, init=False)
 
-    places: ClassVar[tuple[Tap, ...]] = (INPUT,)
+    @property
+    def places(self) -> tuple[Tap, ...]:
+        """The image, and the layers that the masks look at."""
+        return (INPUT, *self.request.masks.taps)
 
     @property
     def passes(self) -> int:

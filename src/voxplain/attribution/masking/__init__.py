@@ -1,7 +1,14 @@
 """The masked stream: masks in, scores out, forwards only."""
 
+from voxplain.attribution.masking.channel_reducers import (
+    AblationWeights,
+    DropOfChannels,
+    ScoreWeights,
+    Weighting,
+)
+from voxplain.attribution.masking.channels import ChannelsAsMasks, ChannelsOff, Level
 from voxplain.attribution.masking.coalitions import Coalitions
-from voxplain.attribution.masking.fills import AnyFill, Blur, Case, Constant, Fill, Mean
+from voxplain.attribution.masking.fills import AnyFill, Blur, Case, Constant, Fill, Mean, Noise
 from voxplain.attribution.masking.masks import Boxes, Masks, Painter
 from voxplain.attribution.masking.reducers import (
     Drop,
@@ -13,8 +20,6 @@ from voxplain.attribution.masking.reducers import (
 )
 from voxplain.attribution.masking.request import MaskRequest
 from voxplain.attribution.masking.samplers import (
-    ChannelsAsMasks,
-    ChannelsOff,
     MaskSampler,
     OneRegionOff,
     RandomGrids,
@@ -23,6 +28,7 @@ from voxplain.attribution.masking.samplers import (
 )
 
 __all__ = [
+    "AblationWeights",
     "AnyFill",
     "Blur",
     "Boxes",
@@ -32,19 +38,24 @@ __all__ = [
     "Coalitions",
     "Constant",
     "Drop",
+    "DropOfChannels",
     "Fill",
+    "Level",
     "MaskReducer",
     "MaskRequest",
     "MaskSampler",
     "Masks",
     "Mean",
+    "Noise",
     "OneRegionOff",
     "Painter",
     "RandomGrids",
     "Reduction",
     "RegionDesign",
+    "ScoreWeights",
     "Scores",
     "SlidingBox",
     "WeightedMean",
+    "Weighting",
     "by_region",
 ]

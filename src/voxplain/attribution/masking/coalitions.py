@@ -53,6 +53,11 @@ class Coalitions(Masks):
         found = gone[self.regions.labels.cpu()]
         return found if found.ndim == len(self.shape) else found.any(dim=0)
 
+    def weights(self, index: int, like: Tensor) -> Tensor:
+        """The level of the region of each voxel; 1 in no region."""
+        levels = torch.cat([self.design[index], torch.ones(1).to(self.design)]).to(like)
+        return levels[self.regions.labels.to(like.device)]
+
     def box(self, index: int) -> Region:
         """The box around all removed regions."""
         gone = (self.design[index] < 1).nonzero().flatten()

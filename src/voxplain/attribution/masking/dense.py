@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from voxplain.attribution.masking.groups import Groups
 from voxplain.attribution.masking.masks import Masks, Painter
 from voxplain.attribution.taps import Tap
 
@@ -33,6 +35,17 @@ class DenseMasks(Masks):
         """Where less than half is kept."""
         return self.weights(index, torch.zeros(1)) < 0.5
 
+    def identities(self) -> Sequence[object]:
+        """Per mask a key that equal masks share."""
+        return range(len(self))
+
+    def summed(self, values: Tensor) -> Tensor:
+        """Per voxel the sum of the values ``(n,)`` of the masks, each by its weight there."""
+        total, like = torch.zeros(self.shape).double(), torch.zeros(1).double()
+        for index, value in enumerate(values.tolist()):
+            total.add_(self.weights(index, like), alpha=value)
+        return total
+
 
 class _Blending(Painter):
     def __init__(self, masks: DenseMasks, image: Tensor, filled: Tensor) -> None:
@@ -40,8 +53,8 @@ class _Blending(Painter):
         self._masks = masks
 
     def identities(self) -> Sequence[object]:
-        """Every mask is its own."""
-        return range(len(self._masks))
+        """Equal masks are one."""
+        return self._masks.identities()
 
     def paint(self, row: int, canvas: Tensor, index: int) -> None:
         weights = self._masks.weights(index, canvas).expand_as(self.image)
@@ -78,13 +91,40 @@ class Grids(DenseMasks):
     def weights(self, index: int, like: Tensor) -> Tensor:
         """The interpolated grid, one axis after the other."""
         mask = self.grids[index].to(like)
-        for axis, (cell, side) in enumerate(zip(self.cell, self.shape, strict=True)):
-            shift = int(self.shifts[index, axis])
-            rows = _upsampling(self.grids.shape[axis + 1], cell).to(like)[shift : shift + side]
-            mask = torch.tensordot(rows, mask, dims=([1], [axis])).movedim(0, axis)
+        for axis in range(len(self.shape)):
+            mask = self._along(axis, mask, int(self.shifts[index, axis]))
         return mask
 
+    def summed(self, values: Tensor) -> Tensor:
+        """Per voxel the sum of the values ``(n,)`` of the masks.
 
+        Grids are summed before they are interpolated along the axes in which they are shifted
+        alike, so that only a few are ever brought to the size of the image.
+        """
+        scaled = self.grids.double() * values.double().view(-1, *(1,) * len(self.shape))
+        sums: dict[tuple[int, ...], Tensor] = {}
+        for grid, shift in zip(scaled, self.shifts.tolist(), strict=True):
+            _add(sums, tuple(shift), grid)
+        for axis in reversed(range(len(self.shape))):
+            wider: dict[tuple[int, ...], Tensor] = {}
+            for shift, grid in sums.items():
+                _add(wider, shift[:axis], self._along(axis, grid, shift[axis]))
+            sums = wider
+        return sums[()]
+
+    def _along(self, axis: int, mask: Tensor, shift: int) -> Tensor:
+        """Interpolated along one axis and cropped after a shift."""
+        rows = _upsampling(self.grids.shape[axis + 1], self.cell[axis]).to(mask)
+        part = rows[shift : shift + self.shape[axis]]
+        along: Tensor = torch.tensordot(part, mask, dims=([1], [axis]))
+        return along.movedim(0, axis)
+
+
+def _add(sums: dict[tuple[int, ...], Tensor], key: tuple[int, ...], value: Tensor) -> None:
+    sums[key] = sums[key] + value if key in sums else value
+
+
+@lru_cache(maxsize=64)
 def _upsampling(cells: int, cell: int) -> Tensor:
     """Linear interpolation of values over one cell more, ``((cells + 1) * cell, cells)``."""
     if cells == 1:
@@ -99,13 +139,15 @@ class ActivationMasks(DenseMasks):
     """Channels of a layer on the image grid, each scaled to [0, 1]; the last mask keeps nothing.
 
     Attributes:
-        activation: ``(K, *cells)``; of windowed networks ``(K, windows, *cells)``.
+        activation: ``(n, *cells)``; of windowed networks ``(n, windows, *cells)``.
+        groups: The channels of the layer that each of them is the sum of.
         tap: The layer.
         scene: Knows where its cells lie.
         shape: Spatial shape of the image.
     """
 
     activation: Tensor
+    groups: Groups
     tap: Tap
     scene: Scene
     shape: tuple[int, ...]
@@ -116,12 +158,21 @@ class ActivationMasks(DenseMasks):
     @property
     def size(self) -> tuple[float, ...]:  # type: ignore[override]
         """One cell of the layer."""
-        return tuple(float(stride) for stride in self.scene.geometry(self.tap).stride)
+        return tuple(abs(float(stride)) for stride in self.scene.geometry(self.tap).stride)
+
+    def identities(self) -> Sequence[object]:
+        """Channels that are constant keep nothing, as the last mask does."""
+        return [n if varies else "nothing" for n, varies in enumerate(self._varies)]
 
     def weights(self, index: int, like: Tensor) -> Tensor:
         """One channel between its minimum (0) and its maximum (1); 0 where it is constant."""
-        if index == len(self.activation):
+        if not self._varies[index]:
             return like.new_zeros(self.shape)
         channel = self.scene.on_image(self.tap, self.activation[index : index + 1])[0].to(like)
         low, high = channel.amin(), channel.amax()
         return (channel - low) / (high - low) if high > low else torch.zeros_like(channel)
+
+    @cached_property
+    def _varies(self) -> list[bool]:
+        flat = self.activation.flatten(1)
+        return [*(flat.amax(dim=1) > flat.amin(dim=1)).tolist(), False]

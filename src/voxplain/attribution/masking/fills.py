@@ -12,8 +12,11 @@ from scipy import ndimage
 from torch import Tensor
 
 from voxplain.attribution.baselines import Baseline, baseline_image
+from voxplain.attribution.masking.imputation import Imputing
+from voxplain.attribution.masking.masks import Masks, Painter
+from voxplain.attribution.randomness import generator, standard_normal
 from voxplain.attribution.samplers import Item
-from voxplain.attribution.spread import foreground
+from voxplain.attribution.spread import foreground, intensity_range
 from voxplain.errors import ConfigError
 
 
@@ -33,9 +36,18 @@ class Fill(BaseModel, ABC):
             size: Voxels per axis of what one mask removes.
         """
 
+    def painters(self, item: Item, masks: Masks) -> list[Painter]:
+        """Write the masked images; one painter per image that removed voxels are taken from."""
+        return [masks.painter(item.image, filled) for filled in self.images(item, masks.size)]
+
     def runs(self, references: int | None) -> int:
         """How many images: each mask costs as many forwards."""
         return 1
+
+    @property
+    def in_words(self) -> str:
+        """What it is, for the name of a map."""
+        return self.kind
 
 
 class Constant(Fill):
@@ -47,6 +59,11 @@ class Constant(Fill):
     def images(self, item: Item, size: tuple[float, ...]) -> list[Tensor]:
         """The constant everywhere."""
         return [baseline_image(self.value, item.clean)]
+
+    @property
+    def in_words(self) -> str:
+        """The value."""
+        return "an image" if isinstance(self.value, Tensor) else str(self.value)
 
 
 class Mean(Fill):
@@ -80,6 +97,34 @@ class Blur(Fill):
         return [torch.from_numpy(blurred).to(item.clean)]
 
 
+class Noise(Fill):
+    """A guess from the voxels around, with a little noise: no mask leaves a visible edge.
+
+    Every removed voxel becomes the weighted mean of its neighbors (see :func:`imputed`), which
+    gives away less of the shape of a mask than a constant does.
+
+    Attributes:
+        sigma: Standard deviation of the noise, as a fraction of the intensity range.
+    """
+
+    kind: Literal["noise"] = "noise"
+    sigma: float = Field(default=0.01, ge=0)
+
+    def images(self, item: Item, size: tuple[float, ...]) -> list[Tensor]:
+        """Where nothing is left to guess from: the mean of the foreground, with noise."""
+        return [Mean().images(item, size)[0] + self._noise(item)]
+
+    def painters(self, item: Item, masks: Masks) -> list[Painter]:
+        """One guess per mask."""
+        (empty,) = self.images(item, masks.size)
+        return [Imputing(masks, item.image, empty, self._noise(item))]
+
+    def _noise(self, item: Item) -> Tensor:
+        """One draw for all masks of an image, so that equal masks give equal images."""
+        scale = self.sigma * intensity_range(item.clean)
+        return scale * standard_normal(item.clean, generator(item.key, "imputed"))
+
+
 class Case(Fill):
     """The same place in other cases.
 
@@ -109,7 +154,7 @@ class Case(Fill):
 
 
 _KINDS: dict[str, type[Fill]] = {
-    str(kind.model_fields["kind"].default): kind for kind in (Constant, Mean, Blur, Case)
+    str(kind.model_fields["kind"].default): kind for kind in (Constant, Mean, Blur, Noise, Case)
 }
 
 
@@ -123,7 +168,7 @@ def _parsed(value: Any) -> Any:
 
 
 AnyFill = Annotated[
-    Annotated[Constant | Mean | Blur | Case, Field(discriminator="kind")],
+    Annotated[Constant | Mean | Blur | Noise | Case, Field(discriminator="kind")],
     BeforeValidator(_parsed),
 ]
-"""``constant``, ``mean``, ``blur``, ``case``; a number or a baseline name is a constant."""
+"""``constant``, ``mean``, ``blur``, ``noise``, ``case``; numbers and baselines are constants."""

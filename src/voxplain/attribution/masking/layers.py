@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from voxplain.attribution.masking.groups import Groups
 from voxplain.attribution.masking.masks import Masks, Painter
 from voxplain.attribution.taps import Changes, Tap
-from voxplain.errors import ModelError
 
 if TYPE_CHECKING:
     from voxplain.attribution.scene import Scene
@@ -19,19 +20,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class LayerChannels(Masks):
-    """Channels of a layer, each replaced alone.
+    """Channels of a layer, replaced alone or in groups.
 
     Attributes:
         tap: The layer.
+        call: The one call of it that is changed.
         groups: The channels that each mask replaces.
-        level: What they become: a number, or None for their mean over positions.
+        levels: What each channel of the layer becomes, ``(K,)``.
+        activation: Of the unmasked image, ``(K, *cells)``; ``(K, windows, *cells)`` in windows.
         scene: Knows how the layer arranges its channels.
         shape: Spatial shape of the image.
     """
 
     tap: Tap
-    groups: tuple[tuple[int, ...], ...]
-    level: float | None
+    call: Tap
+    groups: Groups
+    levels: Tensor
+    activation: Tensor
     scene: Scene
     shape: tuple[int, ...]
 
@@ -45,7 +50,7 @@ class LayerChannels(Masks):
 
     def painter(self, image: Tensor, filled: Tensor) -> Painter:
         """The image as it is."""
-        return _Unpainted(len(self), image, filled)
+        return _Unpainted(self._idle, image, filled)
 
     def removed(self, index: int) -> Tensor:
         """Nothing of the image."""
@@ -53,30 +58,41 @@ class LayerChannels(Masks):
 
     def changes(self, indices: Sequence[int]) -> Changes:
         """What to put in place at the layer, for a batch with one mask per row."""
-        return {self.tap: lambda value: self._replaced(value, indices)}
+        return {self.call: lambda value: self._replaced(value, indices)}
 
     def _replaced(self, value: Tensor, indices: Sequence[int]) -> Tensor:
-        changed = value.clone()
-        channels = self.scene.arranged(self.tap, changed)
-        if channels.untyped_storage().data_ptr() != changed.untyped_storage().data_ptr():
-            raise ModelError(
-                f"the channels of layer {self.tap.path!r} cannot be replaced one by one"
-            )
-        for row in range(len(changed)):
+        """The rows of a batch may come several times, where a lone image is doubled."""
+        changed = value.clone(memory_format=torch.contiguous_format)
+        cells = self.scene.arranged(self.tap, _numbers(changed.shape))
+        flat, levels = changed.view(-1), self.levels.to(changed)
+        for row in range(len(cells)):
             group = list(self.groups[indices[row % len(indices)]])
-            part = channels[row, group]
-            mean = part.flatten(1).mean(dim=1).view(-1, *(1,) * (part.ndim - 1))
-            channels[row, group] = mean.expand_as(part) if self.level is None else self.level
+            at = cells[row, group].to(changed.device)
+            flat[at] = levels[group].view(-1, *(1,) * (at.ndim - 1)).expand(at.shape)
         return changed
+
+    @cached_property
+    def _idle(self) -> list[bool]:
+        """Groups that already are what they would become, everywhere."""
+        column = self.levels.view(-1, *(1,) * (self.activation.ndim - 1))
+        same = (self.activation == column.to(self.activation)).flatten(1).all(dim=1)
+        return [bool(same[list(group)].all()) for group in self.groups]
+
+
+@lru_cache(maxsize=4)
+def _numbers(shape: torch.Size) -> Tensor:
+    """A number for every value of a tensor; arranged, it says where each cell lies in memory."""
+    return torch.arange(shape.numel()).view(shape)
 
 
 class _Unpainted(Painter):
-    def __init__(self, count: int, image: Tensor, filled: Tensor) -> None:
+    def __init__(self, idle: Sequence[bool], image: Tensor, filled: Tensor) -> None:
         super().__init__(image, filled)
-        self._count = count
+        self._idle = idle
 
     def identities(self) -> Sequence[object]:
-        return range(self._count)
+        """Channels that would not change give the score of the image."""
+        return [None if idle else index for index, idle in enumerate(self._idle)]
 
     def paint(self, row: int, canvas: Tensor, index: int) -> None:
         """The network is changed, not the image."""

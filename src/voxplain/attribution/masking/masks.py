@@ -52,6 +52,15 @@ class Masks(ABC):
     def removed(self, index: int) -> Tensor:
         """The voxels that a mask removes, ``(*spatial)`` bool."""
 
+    def weights(self, index: int, like: Tensor) -> Tensor:
+        """What is kept of each voxel, ``(*spatial)`` or ``(C, *spatial)`` in [0, 1].
+
+        Args:
+            index: Number of the mask.
+            like: Gives type and place.
+        """
+        return 1 - self.removed(index).to(like)
+
     def box(self, index: int) -> Region:
         """A box outside of which a mask changes nothing; the whole image if nothing is known."""
         return tuple(slice(0, side) for side in self.shape)

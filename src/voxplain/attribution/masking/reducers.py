@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from voxplain.attribution.masking.coalitions import Coalitions
 from voxplain.attribution.masking.dense import DenseMasks
-from voxplain.attribution.masking.masks import Boxes, Masks
+from voxplain.attribution.masking.masks import Boxes, Masks, Painter
 from voxplain.regions import RegionMap
 
 
@@ -41,6 +41,15 @@ class MaskReducer(ABC):
     """
 
     complete: ClassVar[bool] = False
+
+    def facing(self, masks: Masks, painters: Sequence[Painter]) -> MaskReducer:
+        """The same for the masks of one image, for reducers that compare masked images with it.
+
+        Args:
+            masks: Of the image.
+            painters: What wrote them: they hold the image and what removed voxels become.
+        """
+        return self
 
     @abstractmethod
     def reduce(self, masks: Masks, scores: Tensor, whole: float) -> Reduction:
@@ -76,13 +85,8 @@ class WeightedMean(MaskReducer):
         if not isinstance(masks, DenseMasks):
             raise TypeError("a weighted mean is for masks with a weight on every voxel")
         mean = scores.mean()
-        like = torch.zeros(1, dtype=torch.float64)
-        total, seen = torch.zeros(masks.shape).double(), torch.zeros(masks.shape).double()
-        for index, score in enumerate((scores - mean).tolist()):
-            weights = masks.weights(index, like)
-            total.add_(weights, alpha=score)
-            seen.add_(weights)
-        return Reduction((total / seen.clamp_min(1e-12) + mean)[None])
+        seen = masks.summed(torch.ones_like(scores)).clamp_min(1e-12)
+        return Reduction((masks.summed(scores - mean) / seen + mean)[None])
 
 
 @dataclass(frozen=True)
@@ -100,19 +104,39 @@ def by_region(
     total: float | None = None,
     empty: float | None = None,
     findings: Mapping[str, Any] | None = None,
+    beside: Mapping[str, Tensor] | None = None,
 ) -> Reduction:
-    """Values ``(regions,)`` on every voxel of their region, and listed by name."""
+    """Values ``(regions,)`` on every voxel of their region, and listed by name.
+
+    Args:
+        masks: Coalitions of these regions.
+        values: One per region.
+        total: What the method shares out.
+        empty: S where everything is removed.
+        findings: For the sidecar.
+        beside: Other values ``(regions,)`` to list with them.
+    """
     painted = masks.regions.painted(values)
-    listed = {"regions": listing(masks.regions, values), **(findings or {})}
+    listed = {"regions": listing(masks.regions, values, beside), **(findings or {})}
     per_channel = masks.regions.labels.ndim > len(masks.shape)
     return Reduction(painted if per_channel else painted[None], total, empty, listed)
 
 
-def listing(regions: RegionMap, values: Tensor, most: int = 256) -> list[dict[str, Any]]:
+def listing(
+    regions: RegionMap,
+    values: Tensor,
+    beside: Mapping[str, Tensor] | None = None,
+    most: int = 256,
+) -> list[dict[str, Any]]:
     """The regions with the largest values, by magnitude."""
     order = values.abs().argsort(descending=True, stable=True)[:most].tolist()
     sizes = regions.sizes.tolist()
     return [
-        {"name": regions.name(index), "value": float(values[index]), "voxels": sizes[index]}
+        {
+            "name": regions.name(index),
+            "value": float(values[index]),
+            **{name: float(others[index]) for name, others in (beside or {}).items()},
+            "voxels": sizes[index],
+        }
         for index in order
     ]

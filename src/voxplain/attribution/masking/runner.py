@@ -63,12 +63,15 @@ class MaskedRunner:
         request = self.stream.request
         masks = request.masks.masks(item, self.scene)
         whole = self._whole(item)
-        fills = request.fill.images(item, masks.size)
+        painters = request.fill.painters(item, masks)
         scores = torch.zeros(len(masks), dtype=torch.float64)
-        for filled in fills:
-            scores += self._scores(masks, masks.painter(item.image, filled), item.row, whole)
-        scores /= len(fills)
-        found = {slot: slot.reducer.reduce(masks, scores, whole) for slot in self.stream.slots}
+        for painter in painters:
+            scores += self._scores(masks, painter, item.row, whole)
+        scores /= len(painters)
+        found = {
+            slot: slot.reducer.facing(masks, painters).reduce(masks, scores, whole)
+            for slot in self.stream.slots
+        }
         empty = next((part.empty for part in found.values() if part.empty is not None), None)
         return Reduced(
             tensors={slot: part.map for slot, part in found.items()},

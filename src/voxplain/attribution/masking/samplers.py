@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from voxplain.attribution.masking.coalitions import Coalitions
-from voxplain.attribution.masking.dense import ActivationMasks, Grids
-from voxplain.attribution.masking.layers import LayerChannels
+from voxplain.attribution.masking.dense import Grids
 from voxplain.attribution.masking.masks import Boxes, Masks, Region
 from voxplain.attribution.randomness import generator
 from voxplain.attribution.samplers import Item
-from voxplain.attribution.taps import Tap, tapping
+from voxplain.attribution.taps import Tap
 from voxplain.extents import Extent, resolve
 from voxplain.regions import RegionSpec
 
@@ -28,6 +27,11 @@ if TYPE_CHECKING:
 
 class MaskSampler(ABC):
     """What a method removes from an image; subclasses are frozen dataclasses."""
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        """The layers it looks at."""
+        return ()
 
     @abstractmethod
     def masks(self, item: Item, scene: Scene) -> Masks:
@@ -162,72 +166,11 @@ class OneRegionOff(RegionDesign):
         return count
 
 
-@dataclass(frozen=True)
-class ChannelsAsMasks(MaskSampler):
-    """Every channel of a layer as a mask on the image, and one mask that keeps nothing.
-
-    Attributes:
-        tap: The layer.
-    """
-
-    tap: Tap
-
-    def masks(self, item: Item, scene: Scene) -> Masks:
-        """The activation of the image, caught in one forward."""
-        return ActivationMasks(activation_of(item, self.tap, scene), self.tap, scene, scene.shape)
-
-    def expected(self, scene: Scene) -> int:
-        """One per channel, and one."""
-        return scene.channels(self.tap) + 1
-
-
-@dataclass(frozen=True)
-class ChannelsOff(MaskSampler):
-    """Every channel of a layer replaced alone.
-
-    Attributes:
-        tap: The layer.
-        level: What a channel becomes: a number, or None for its mean over positions.
-        groups: How many masks the channels are spread over; None for one each.
-    """
-
-    tap: Tap
-    level: float | None = 0.0
-
-    def masks(self, item: Item, scene: Scene) -> Masks:
-        """One per channel."""
-        groups = tuple((channel,) for channel in range(scene.channels(self.tap)))
-        return LayerChannels(self.tap, groups, self.level, scene, scene.shape)
-
-    def expected(self, scene: Scene) -> int:
-        """One per channel."""
-        return scene.channels(self.tap)
-
-
-def activation_of(item: Item, tap: Tap, scene: Scene) -> Tensor:
-    """What a layer computes for an image, ``(K, *cells)``; ``(K, windows, *cells)`` in windows."""
-    model, layout = scene.model, scene.layout
-    with torch.no_grad(), model.at_rest():
-        if layout is None:
-            with tapping(model.network, (tap,)) as tapped:
-                model(item.image[None])
-            return scene.arranged(tap, tapped[tap])[0].detach()
-        parts, padded = [], layout.pad(item.image)
-        for positions in layout.batches(model.window.batch if model.window else 1):
-            with tapping(model.network, (tap,)) as tapped:
-                model.dense(layout.cut(padded, positions))
-            parts.append(scene.arranged(tap, tapped[tap]).detach())
-        return torch.cat(parts).transpose(0, 1)
-
-
 __all__ = [
-    "ChannelsAsMasks",
-    "ChannelsOff",
     "MaskSampler",
     "OneRegionOff",
     "RandomGrids",
     "Region",
     "RegionDesign",
     "SlidingBox",
-    "activation_of",
 ]

@@ -1,0 +1,122 @@
+"""Samplers that look at the channels of a layer: as masks on the image, or replaced in place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from voxplain.attribution.masking.dense import ActivationMasks
+from voxplain.attribution.masking.groups import Groups, group_sums, grouped
+from voxplain.attribution.masking.layers import LayerChannels
+from voxplain.attribution.masking.masks import Masks
+from voxplain.attribution.masking.samplers import MaskSampler
+from voxplain.attribution.samplers import Item
+from voxplain.attribution.taps import Tap, tapping
+from voxplain.errors import ModelError
+
+if TYPE_CHECKING:
+    from voxplain.attribution.scene import Scene
+
+Level = float | Literal["mean"]
+"""What a channel becomes: a number, or its mean over positions."""
+
+
+@dataclass(frozen=True)
+class _ChannelSampler(MaskSampler):
+    """Looks at the activation of the image, caught in one forward.
+
+    Attributes:
+        tap: The layer.
+        most: Into how many groups its channels are gathered at most; None for one each.
+    """
+
+    tap: Tap
+    most: int | None = None
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        """The layer."""
+        return (self.tap,)
+
+    def _groups(self, scene: Scene) -> int:
+        channels = scene.channels(self.tap)
+        return channels if self.most is None else min(channels, self.most)
+
+
+@dataclass(frozen=True)
+class ChannelsAsMasks(_ChannelSampler):
+    """Every channel as a mask on the image, and one mask that keeps nothing."""
+
+    def masks(self, item: Item, scene: Scene) -> Masks:
+        """Channels, or the sums of those that light up together."""
+        activation, _ = activation_of(item, self.tap, scene)
+        groups: Groups = grouped(activation, self.most)
+        sums = group_sums(activation, groups)
+        return ActivationMasks(sums, groups, self.tap, scene, scene.shape)
+
+    def expected(self, scene: Scene) -> int:
+        """One per channel, and one."""
+        return self._groups(scene) + 1
+
+
+@dataclass(frozen=True)
+class ChannelsOff(_ChannelSampler):
+    """Every channel replaced alone.
+
+    Attributes:
+        level: What it becomes.
+    """
+
+    level: Level = 0.0
+
+    def masks(self, item: Item, scene: Scene) -> Masks:
+        """One per channel or group."""
+        activation, calls = activation_of(item, self.tap, scene)
+        last = self._last(calls, scene)
+        groups, flat = grouped(activation, self.most), activation.flatten(1)
+        levels = (
+            flat.mean(dim=1) if self.level == "mean" else torch.full_like(flat[:, 0], self.level)
+        )
+        return LayerChannels(self.tap, last, groups, levels, activation, scene, scene.shape)
+
+    def _last(self, calls: int, scene: Scene) -> Tap:
+        """The call whose activation was caught, where a layer is used more than once."""
+        if calls == 1:
+            return self.tap
+        if scene.layout is not None:
+            raise ModelError(
+                f"layer {self.tap.module!r} is called {calls} times in every window; its channels "
+                "can be replaced in networks without windows only"
+            )
+        return (
+            self.tap
+            if self.tap.call >= 0
+            else replace(self.tap, path=f"{self.tap.path}#{calls - 1}")
+        )
+
+    def expected(self, scene: Scene) -> int:
+        """One per channel or group."""
+        return self._groups(scene)
+
+
+def activation_of(item: Item, tap: Tap, scene: Scene) -> tuple[Tensor, int]:
+    """What a layer computes for an image, and how often it is called for it or for a window.
+
+    Returns:
+        ``(K, *cells)``; ``(K, windows, *cells)`` in windows.
+    """
+    model, layout = scene.model, scene.layout
+    with torch.no_grad(), model.at_rest():
+        if layout is None:
+            with tapping(model.network, (tap,)) as tapped:
+                model(item.image[None])
+            return scene.arranged(tap, tapped[tap])[0].detach(), tapped.calls(tap)
+        parts, padded = [], layout.pad(item.image)
+        for positions in layout.batches(model.window.batch if model.window else 1):
+            with tapping(model.network, (tap,)) as tapped:
+                model.dense(layout.cut(padded, positions))
+            parts.append(scene.arranged(tap, tapped[tap]).detach())
+        return torch.cat(parts).transpose(0, 1), tapped.calls(tap)
