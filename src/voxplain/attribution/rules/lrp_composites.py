@@ -40,7 +40,7 @@ class Choice:
         function: One function by its canonical name, such as ``conv3d``.
         depth: Part of the network, from 0 at the input to 1 at the output.
         first: For layers that read the image itself only.
-        kernel: ``point`` for kernels of one voxel, ``wide`` for larger ones.
+        kernel: ``point`` for convolutions of one voxel, ``wide`` for larger ones.
         epsilon: Of the rule.
         gamma: Of the gamma rule.
         alpha: Of the alpha-beta rule.
@@ -104,7 +104,7 @@ class Choice:
             return False
         if self.kind not in ("any", place.kind):
             return False
-        if self.kernel != "any" and (self.kernel == "wide") is not place.wide:
+        if self.kernel not in ("any", place.kernel):
             return False
         return self.depth[0] <= depth <= self.depth[1]
 
@@ -132,14 +132,14 @@ class LayerPlace:
         kind: ``convolution``, ``dense`` or ``norm``.
         order: How many weighted calls came before it in the forward.
         first: Whether it reads the image itself, at most moved about.
-        wide: Whether its kernel has more than one voxel.
+        kernel: Of a convolution: ``point`` for one voxel, ``wide`` for more.
     """
 
     function: str
     kind: Kind
     order: int
     first: bool = False
-    wide: bool = False
+    kernel: Literal["none", "point", "wide"] = "none"
 
 
 def place_of(call: Call, order: int, first: bool) -> LayerPlace:
@@ -148,8 +148,8 @@ def place_of(call: Call, order: int, first: bool) -> LayerPlace:
         return LayerPlace(call.name, "norm", order)
     if "conv" not in call.name:
         return LayerPlace(call.name, "dense", order, first)
-    kernel = call.arguments["weight"].shape[2:]
-    return LayerPlace(call.name, "convolution", order, first, any(size > 1 for size in kernel))
+    wide = any(size > 1 for size in call.arguments["weight"].shape[2:])
+    return LayerPlace(call.name, "convolution", order, first, "wide" if wide else "point")
 
 
 def chosen(composite: Composite, place: LayerPlace, count: int) -> LayerRule | None:

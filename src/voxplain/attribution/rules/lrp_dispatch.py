@@ -143,22 +143,16 @@ def _bilinear(mode: Propagating, call: Call, native: Native) -> Any:
         moving.remove(frozen[0])
     if len(moving) > 2 or len(operands) > 2:
         return _refused(mode, f"{call.name} of three operands")
-    maps = [linear_map(call, key) for key in moving]
-    return _mapped(mode, call, native, [m for m in maps if m], [operands[key] for key in moving])
-
-
-def _mapped(
-    mode: Propagating, call: Call, native: Native, maps: list[LinearMap], operands: list[Tensor]
-) -> Any:
-    """One operand with a weight or a frozen factor, or two that share the relevance."""
+    maps = [found for key in moving if (found := linear_map(call, key)) is not None]
+    acting = [operands[key] for key in moving]
     with torch.no_grad():
         value = native()
-    if len(operands) == 2:
-        return lrp_linear.halved(maps, operands, value, mode.epsilon, mode.balance)
-    weight = maps[0].weight
-    if weight is not None and mode.from_parameters(weight):
-        return _under_composite(mode, call, maps[0], operands[0], value)
-    return lrp_linear.linear(maps[0], operands[0], value, mode.epsilon, mode.balance)
+    if len(acting) == 2:
+        return lrp_linear.halved(maps, acting, value, mode.epsilon, mode.balance)
+    fixed = [operand for key, operand in operands.items() if key not in moving]
+    if fixed and mode.from_parameters(fixed[0]):
+        return _under_composite(mode, call, maps[0], acting[0], value)
+    return lrp_linear.linear(maps[0], acting[0], value, mode.epsilon, mode.balance)
 
 
 def _weighted(mode: Propagating, call: Call, native: Native) -> Any:
