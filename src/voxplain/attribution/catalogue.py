@@ -2,6 +2,7 @@
 
 from voxplain.attribution import (
     cam,
+    excitation,
     extremal,
     gradient,
     layer,
@@ -15,6 +16,7 @@ from voxplain.attribution import (
 
 __all__ = [
     "cam",
+    "excitation",
     "extremal",
     "gradient",
     "layer",

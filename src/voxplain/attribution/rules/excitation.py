@@ -110,6 +110,10 @@ class _ExcitationMode(EvidenceMode):
         if remark not in self.warnings:
             self.warnings.append(remark)
 
+    def shares(self) -> dict[str, float]:
+        """What ended at units that nothing raises."""
+        return {"unraised": self.lost.amount}
+
     def _result(self, call: Call, native: Callable[[], Any]) -> Any:
         steps = None if call.name in ("maximum", "minimum") else decomposition(call)
         if steps is not None:

@@ -33,11 +33,12 @@ class EvidenceMode(RuleMode):
 
     Attributes:
         gates: Which tensors only scale others.
+        lost: Evidence that could not be handed on.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.gates = Gates()
+        self.gates, self.lost = Gates(), winners.Lost()
 
 
 def shared_out(mode: EvidenceMode, call: Call, native: Native) -> Found:
@@ -67,7 +68,7 @@ def _weighted(mode: EvidenceMode, call: Call, native: Native) -> Found:
     others = [part for key, part in call.arguments.items() if key != "input"]
     if mode.depends(*tensors_in(others)):
         return f"{call.name} with weights that depend on the image"
-    return _over_weights(call, native, call.input, "input")
+    return _over_weights(mode, call, native, call.input, "input")
 
 
 def _bilinear(mode: EvidenceMode, call: Call, native: Native) -> Found:
@@ -81,17 +82,19 @@ def _bilinear(mode: EvidenceMode, call: Call, native: Native) -> Found:
     signal = mode.gates.signal(mode, *operands)
     if signal is None:
         return f"{call.name} of two operands that depend on the image, neither of them a gate"
-    return _over_weights(call, native, operands[signal], keys[signal])
+    return _over_weights(mode, call, native, operands[signal], keys[signal])
 
 
-def _over_weights(call: Call, native: Native, operand: Tensor, key: str | int) -> Found:
+def _over_weights(
+    mode: EvidenceMode, call: Call, native: Native, operand: Tensor, key: str | int
+) -> Found:
     kept = kept_call(call)
     linear = _map_of(kept, key)
     if linear is None:
         return call.name
     seen = kept.arguments["operands"][key] if isinstance(key, int) else kept.arguments[key]
     share = winners.over_sums if linear.weight is None else winners.over_weights
-    return share(_value(call, native), operand, seen, linear)
+    return share(_value(call, native), operand, seen, linear, mode.lost)
 
 
 def _product(mode: EvidenceMode, call: Call, native: Native) -> Found:
@@ -101,7 +104,7 @@ def _product(mode: EvidenceMode, call: Call, native: Native) -> Found:
     if signal is None:
         return f"{call.name} of two operands that depend on the image, neither of them a gate"
     factor = _tensor(kept_call(call).arguments[names[1 - signal]], operands[signal])
-    return winners.over_factor(_value(call, native), operands[signal], factor)
+    return winners.over_factor(_value(call, native), operands[signal], factor, mode.lost)
 
 
 def _quotient(mode: EvidenceMode, call: Call, native: Native) -> Found:
@@ -111,7 +114,7 @@ def _quotient(mode: EvidenceMode, call: Call, native: Native) -> Found:
         return f"{call.name} by what depends on the image"
     operand = call.arguments[above]
     factor = _tensor(kept_call(call).arguments[below], operand)
-    return winners.over_factor(_value(call, native), operand, factor)
+    return winners.over_factor(_value(call, native), operand, factor, mode.lost)
 
 
 def _linear(mode: EvidenceMode, call: Call, native: Native) -> Found:
@@ -119,9 +122,8 @@ def _linear(mode: EvidenceMode, call: Call, native: Native) -> Found:
         return _sum_of_terms(mode, call, native)
     if call.name in _NEGATIONS:
         operand = signal_of(call)
-        return winners.over_branches(
-            _value(call, native), (operand,), (signal_of(kept_call(call)),), (-1.0,)
-        )
+        kept = signal_of(kept_call(call))
+        return winners.over_branches(_value(call, native), (operand,), (kept,), (-1.0,), mode.lost)
     if call.name in _UNTREATED:
         return call.name
     if call.name in SUMMING:
@@ -132,19 +134,20 @@ def _linear(mode: EvidenceMode, call: Call, native: Native) -> Found:
 def _sum_of_terms(mode: EvidenceMode, call: Call, native: Native) -> Found:
     """Branches that are added or subtracted; what does not depend on the image gets nothing."""
     kept = kept_call(call)
-    signs = _TERMS[call.name]
+    signs: tuple[float, ...] = _TERMS[call.name]
     alpha = float(call.get("alpha", 1))
     signs = (signs[0] * alpha, signs[1]) if call.name == "rsub" else (signs[0], signs[1] * alpha)
     terms = zip(_two(call), _two(kept), signs, strict=True)
     moving = [(term, seen, sign) for term, seen, sign in terms if mode.depends(term)]
     if len(moving) == 1 and moving[0][2] > 0:
-        return NotImplemented if alpha == 1 else _alone(call, native, moving[0][0])
-    return winners.over_branches(_value(call, native), *zip(*moving, strict=True))
+        return NotImplemented if alpha == 1 else _alone(mode, call, native, moving[0][0])
+    operands, seen, signs = zip(*moving, strict=True)
+    return winners.over_branches(_value(call, native), operands, seen, signs, mode.lost)
 
 
-def _alone(call: Call, native: Native, operand: Tensor) -> Tensor:
+def _alone(mode: EvidenceMode, call: Call, native: Native, operand: Tensor) -> Tensor:
     one = torch.ones((), dtype=operand.dtype, device=operand.device)
-    return winners.over_factor(_value(call, native), operand, one)
+    return winners.over_factor(_value(call, native), operand, one, mode.lost)
 
 
 def _two(call: Call) -> tuple[Any, Any]:
@@ -171,7 +174,7 @@ def _summed(mode: EvidenceMode, call: Call, native: Native, operand: Tensor) -> 
         return call.name
     if linear is None:
         return NotImplemented
-    return winners.over_sums(_value(call, native), operand, signal_of(kept), linear)
+    return winners.over_sums(_value(call, native), operand, signal_of(kept), linear, mode.lost)
 
 
 def _dropout(mode: EvidenceMode, call: Call, native: Native) -> Found:  # noqa: ARG001

@@ -18,7 +18,26 @@ from voxplain.attribution.rules.redistribution import LinearMap, redistributed
 from voxplain.attribution.rules.tensors import wide
 
 
-def over_weights(value: Tensor, operand: Tensor, kept: Tensor, linear: LinearMap) -> Tensor:
+class Lost:
+    """The evidence that ended at units which nothing raises, over one backward."""
+
+    def __init__(self) -> None:
+        self._sum: Tensor | None = None
+
+    def take(self, evidence: Tensor) -> None:
+        """Adds what could not be handed on."""
+        amount = evidence.abs().sum(dtype=torch.float64)
+        self._sum = amount if self._sum is None else self._sum + amount
+
+    @property
+    def amount(self) -> float:
+        """The sum, of all images together."""
+        return 0.0 if self._sum is None else float(self._sum)
+
+
+def over_weights(
+    value: Tensor, operand: Tensor, kept: Tensor, linear: LinearMap, lost: Lost
+) -> Tensor:
     """``p = x+ * (W+)^T (q / z)`` with ``z = W+ x+``, and 0 where z = 0; the bias is dropped.
 
     For a negative q the weights are negated, ``W- = max(0, -W)``.
@@ -28,40 +47,44 @@ def over_weights(value: Tensor, operand: Tensor, kept: Tensor, linear: LinearMap
         operand: x, in the graph.
         kept: x outside the graph, as the call saw it.
         linear: The call.
+        lost: Takes what arrives where z = 0.
     """
 
     def backward(q: Tensor, x: Tensor) -> tuple[Tensor]:
         excitatory = linear.with_weight(partial(torch.clamp, min=0))
-        share = _share(excitatory, x.clamp(min=0), q.clamp(min=0))
+        share = _share(excitatory, x.clamp(min=0), q.clamp(min=0), lost)
         if bool((q < 0).any()):
             inhibitory = linear.with_weight(lambda weight: (-weight).clamp(min=0))
-            share = share + _share(inhibitory, x.clamp(min=0), (-q).clamp(min=0))
+            share = share + _share(inhibitory, x.clamp(min=0), (-q).clamp(min=0), lost)
         return (share,)
 
     return redistributed(value, (operand,), backward, (kept,))
 
 
-def over_sums(value: Tensor, operand: Tensor, kept: Tensor, linear: LinearMap) -> Tensor:
+def over_sums(
+    value: Tensor, operand: Tensor, kept: Tensor, linear: LinearMap, lost: Lost
+) -> Tensor:
     """The same for weights that are positive by the nature of the function, as those of a mean.
 
     A negative q goes to what is negative, ``p = -x- * W^T (|q| / W x-)``, and stays negative.
     """
 
     def backward(q: Tensor, x: Tensor) -> tuple[Tensor]:
-        share = _share(linear, x.clamp(min=0), q.clamp(min=0))
+        share = _share(linear, x.clamp(min=0), q.clamp(min=0), lost)
         if bool((q < 0).any()):
-            share = share - _share(linear, (-x).clamp(min=0), (-q).clamp(min=0))
+            share = share - _share(linear, (-x).clamp(min=0), (-q).clamp(min=0), lost)
         return (share,)
 
     return redistributed(value, (operand,), backward, (kept,))
 
 
-def _share(linear: LinearMap, x: Tensor, q: Tensor) -> Tensor:
+def _share(linear: LinearMap, x: Tensor, q: Tensor, lost: Lost) -> Tensor:
     """Nothing of x and q is negative here."""
     dtype = wide(x.dtype)
     x = x.to(dtype)
     z, transposed = linear.linearized(x)
     found = z > _smallest(dtype)
+    lost.take(q[~found])
     ratio = torch.where(found, q.to(z.dtype) / torch.where(found, z, 1.0), 0.0)
     return x * transposed(ratio)
 
@@ -72,7 +95,11 @@ def _smallest(dtype: torch.dtype) -> float:
 
 
 def over_branches(
-    value: Tensor, operands: Sequence[Tensor], kept: Sequence[Tensor], signs: Sequence[float]
+    value: Tensor,
+    operands: Sequence[Tensor],
+    kept: Sequence[Tensor],
+    signs: Sequence[float],
+    lost: Lost,
 ) -> Tensor:
     """``p_u = q * u+ / (u+ + v+)`` for y = u + v; where both are 0 half each.
 
@@ -84,6 +111,7 @@ def over_branches(
         operands: The terms in the graph.
         kept: The terms outside of it.
         signs: Factor of each term.
+        lost: Takes a positive q where no term is added.
     """
 
     def backward(q: Tensor, *terms: Tensor) -> tuple[Tensor, ...]:
@@ -92,6 +120,8 @@ def over_branches(
         raising = [pull.clamp(min=0) for pull in pulls]
         parts = _parts([up if sign > 0 else None for up, sign in zip(raising, signs, strict=True)])
         shares = [q.clamp(min=0) * part for part in parts]
+        if max(signs) < 0:
+            lost.take(q.clamp(min=0))
         if bool((q < 0).any()):
             parts = _parts([(-pull).clamp(min=0) for pull in pulls])
             back = [math.copysign(1, sign) * (-q).clamp(min=0) for sign in signs]
@@ -120,7 +150,7 @@ def _parts(weights: list[Tensor | None]) -> list[Tensor | float]:
     ]
 
 
-def over_factor(value: Tensor, operand: Tensor, factor: Tensor) -> Tensor:
+def over_factor(value: Tensor, operand: Tensor, factor: Tensor, lost: Lost) -> Tensor:
     """All of q to the signal of a product where its factor is positive, a gate or a constant.
 
     Where the factor is negative a positive q gets lost, and a negative q becomes evidence.
@@ -129,11 +159,13 @@ def over_factor(value: Tensor, operand: Tensor, factor: Tensor) -> Tensor:
         value: What the call gave.
         operand: The signal, in the graph.
         factor: What it was multiplied with, outside the graph.
+        lost: Takes what arrives where the factor gives it nowhere to go.
     """
     shape = operand.shape
 
     def backward(q: Tensor, factor: Tensor) -> tuple[Tensor]:
         share = torch.where(factor > 0, q, torch.where(factor < 0, (-q).clamp(min=0), 0.0))
+        lost.take(q[((factor > 0) | ((factor < 0) & (q < 0))).logical_not()])
         return (share.sum_to_size(shape),)
 
     return redistributed(value, (operand,), backward, (factor,))
