@@ -34,7 +34,8 @@ def identity(value: object) -> Hashable:
 def plain(value: object) -> Any:
     """A declaration as JSON: names and numbers, a tensor by its shape and mean."""
     if isinstance(value, (Tensor, np.ndarray)):
-        return {"tensor": list(value.shape), "mean": float(value.mean())}
+        values = value.double() if isinstance(value, Tensor) else value  # labels have no mean else
+        return {"tensor": list(value.shape), "mean": float(values.mean())}
     if isinstance(value, BaseModel):
         # What may name a file is written as the model itself writes it: without its place.
         written = value.model_dump(include={*getattr(value, "files", ())})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from voxplain.attribution.masking import AnyFill, Mean
 from voxplain.attribution.method import Method
 
 
@@ -16,3 +17,15 @@ class MaskMethod(Method):
 
     family: ClassVar[str] = "perturbation"
     units: ClassVar[str] = "score"
+
+
+class CoalitionMethod(MaskMethod):
+    """A method that asks for the scores of many coalitions of regions.
+
+    Attributes:
+        fill: What the regions become that are not in the coalition.
+    """
+
+    family: ClassVar[str] = "surrogate"
+
+    fill: AnyFill = Mean()

@@ -13,8 +13,11 @@ from voxplain.attribution.masking.masks import Masks, Painter, Position, Region,
 from voxplain.regions import RegionMap
 from voxplain.windows import Layout
 
-_DENSE = 0.25
-"""Share of the voxels from which on writing the whole image is faster than writing some."""
+_DENSE = 0.05
+"""Share of the voxels from which on blending the whole image is faster than writing some.
+
+Measured on 96^3: 1.2 ms for all, and 0.25 ms for each hundredth of the voxels one by one.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +102,8 @@ class _CoalitionPainter(Painter):
         super().__init__(image, filled)
         labels = masks.regions.labels.to(image.device)
         self._per_channel = labels.ndim == image.ndim
-        self._labels = labels
+        # No region is the last one, of which everything is kept.
+        self._places = torch.where(labels < 0, masks.regions.count, labels).flatten()
         order = labels.flatten().argsort(stable=True)
         sizes = masks.regions.sizes.tolist()
         first = labels.numel() - sum(sizes)  # voxels in no region come first
@@ -116,7 +120,7 @@ class _CoalitionPainter(Painter):
             else ((self.image != self.filled).any(dim=0))
         )
         changed = torch.zeros(len(self._voxels) + 1, dtype=torch.bool, device=differs.device)
-        changed[self._labels[differs]] = True  # what is in no region writes into the last entry
+        changed[self._places[differs.flatten()]] = True
         return torch.where(changed[:-1].cpu(), design.cpu(), 1.0)
 
     def identities(self) -> Sequence[object]:
@@ -129,7 +133,7 @@ class _CoalitionPainter(Painter):
         wanted = self._design[index]
         changed = (wanted != self._held[row]).nonzero().flatten()
         self._held[row] = wanted
-        if int(self._sizes[changed].sum()) > _DENSE * self._labels.numel():
+        if int(self._sizes[changed].sum()) > _DENSE * len(self._places):
             self._paint_all(canvas, wanted)
             return
         levels = wanted[changed]
@@ -146,8 +150,9 @@ class _CoalitionPainter(Painter):
 
     def _paint_all(self, canvas: Tensor, wanted: Tensor) -> None:
         levels = torch.cat([wanted, torch.ones(1).to(wanted)]).to(canvas)
-        weights = levels[self._labels]
-        canvas.copy_(torch.lerp(self.filled, self.image, weights.expand_as(self.image)))
+        weights = levels.index_select(0, self._places)
+        image, filled, rows = (self._flat(part) for part in (self.image, self.filled, canvas))
+        torch.lerp(filled, image, weights.expand_as(image), out=rows)
 
     def _flat(self, values: Tensor) -> Tensor:
         """``(C, voxels)``, or ``(1, C voxels)`` where regions differ per channel."""
