@@ -1,5 +1,19 @@
 """Every metric of the package: importing this module fills the registry."""
 
-from voxplain.metrics import agreement_with_drops, faithfulness
+from voxplain.metrics import (
+    agreement_with_drops,
+    complexity,
+    faithfulness,
+    localization,
+    robustness,
+    segmentation,
+)
 
-__all__ = ["agreement_with_drops", "faithfulness"]
+__all__ = [
+    "agreement_with_drops",
+    "complexity",
+    "faithfulness",
+    "localization",
+    "robustness",
+    "segmentation",
+]

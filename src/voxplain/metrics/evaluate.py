@@ -74,6 +74,7 @@ def judged(
 ) -> Scores:
     """The scores of some maps of one image, with those of the controls."""
     fields = [map_field(name, found, question) for name, found in maps.items()]
+    question.fields = {field.name: field for field in fields}
     others = control_maps(question) if controls else []
     facts = {
         "case": case,

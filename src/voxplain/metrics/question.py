@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,6 +72,9 @@ class Question:
         passes: How scores of layer targets are taken.
         reference: Mask of what a map is compared with, ``(*spatial)`` bool, or None.
         methods: The methods behind the maps, for metrics that explain again.
+
+    Attributes:
+        fields: The maps that are judged, by name.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class Question:
     ) -> None:
         self.scene, self.item, self.bound, self.passes = scene, item, bound, passes
         self.reference, self.methods = reference, tuple(methods)
+        self.fields: dict[str, MapField] = {}
         self.forwards = 0
         self._answers: dict[object, Any] = {}
         self._budget = ForwardBudget(scene.model.device)
@@ -108,6 +113,13 @@ class Question:
         if not self._about_an_object:
             raise Undefined("the target is not about a class of a dense output")
         return self._object(self.bound.seen.output[self.item.row][None])[0]
+
+    def with_bound(self, bound: Bound) -> Question:
+        """The same question about another weight field."""
+        other = copy.copy(self)
+        other.bound, other._answers = bound, {}
+        other.__dict__.pop("predicted", None)
+        return other
 
     def answer(self, probe: Probe, field: MapField) -> Any:
         """The answer to a probe, asked once."""

@@ -1,0 +1,76 @@
+"""Explaining again: the same methods on changed images, with the target fixed on the original."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from voxplain.attribution.binding import Bound, bind
+from voxplain.attribution.method import Method
+from voxplain.attribution.outcome import Batch
+from voxplain.attribution.run import Session
+from voxplain.metrics.question import Question
+from voxplain.targets import Target, WeightField
+
+Moved = Callable[[WeightField], WeightField]
+"""What happens to the weight field when the image moves under it."""
+
+
+def maps_again(
+    question: Question,
+    images: Tensor,
+    methods: Sequence[Method] | None = None,
+    moved: Moved | None = None,
+    key: str | None = None,
+) -> dict[str, Tensor]:
+    """Maps ``(n, C, *spatial)`` of changed images by the key of their method.
+
+    Random draws are those of the original, so that what differs is due to the change alone.
+    Methods that share a stream are explained together.
+
+    Args:
+        question: The original image, its target and its methods.
+        images: ``(n, C, *spatial)``.
+        methods: Some of the methods; all of them if None.
+        moved: How the weight field follows the image, where the change is one of place.
+        key: Other random draws than those of the original.
+    """
+    chosen = list(question.methods if methods is None else methods)
+    if not chosen:
+        return {}
+    count = len(images)
+    item = question.item
+    session = Session(
+        question.scene,
+        chosen,
+        question.bound.target,
+        lambda asked: _bound(question, asked, images, moved),
+        Batch(images, (key or item.key,) * count, (item.references,) * count),
+    )
+    outcomes = session.run()
+    return {
+        method.key: torch.stack([method.finish(map) for map in outcomes[method.key].maps[None]])
+        for method in chosen
+        if None in outcomes[method.key].maps
+    }
+
+
+def _bound(question: Question, asked: Target, images: Tensor, moved: Moved | None) -> Bound:
+    """The target as it was bound on the original, for each of the changed images."""
+    original = question.bound
+    if asked is not original.target:
+        original = bind(asked, original.seen)
+    rows = [question.item.row] * len(images)
+    field = original.field.rows(rows)
+    field = moved(field) if moved else field
+    taken = question.with_bound(replace(original, field=field))
+    scores = tuple(float(taken.observe(image[None]).scores[0]) for image in images)
+    return replace(original, field=field, scores=scores)
+
+
+def known_methods(question: Question) -> Mapping[str, Method]:
+    """The methods behind the maps, by the key of the map."""
+    return {method.key: method for method in question.methods}

@@ -1,0 +1,286 @@
+"""Localization: does the map point at what a person drew? No forward is needed."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from scipy import ndimage
+from torch import Tensor
+
+from voxplain.metrics.field import MapField, Undefined
+from voxplain.metrics.metric import Direction, Metric, Value, register
+from voxplain.metrics.question import Question
+from voxplain.metrics.shapes import components, dilated, distance
+
+
+class Localization(Metric):
+    """What all comparisons with a reference mask share."""
+
+    family: ClassVar[str] = "localization"
+    direction: ClassVar[Direction] = "up"
+    range: ClassVar[tuple[float | None, float | None]] = (0.0, 1.0)
+
+    def _reference(self, field: MapField, question: Question) -> Tensor:
+        """The mask, ``(*spatial)`` bool, where map and mask say anything.
+
+        Raises:
+            Undefined: If there is no mask, or it is empty or everything.
+        """
+        field.checked  # noqa: B018 - raises for maps that say nothing
+        if question.reference is None:
+            raise Undefined("there is no reference mask")
+        inside = question.reference.to(field.values.device)
+        if not bool(inside.any()) or bool(inside.all()):
+            raise Undefined("the reference mask is empty, or everything")
+        return inside
+
+
+def top(field: MapField, count: int) -> Tensor:
+    """The ``count`` most relevant voxels, ``(*spatial)`` bool; equal values at random."""
+    chosen = torch.zeros(field.values.numel(), dtype=torch.bool, device=field.values.device)
+    chosen[field.order[:count]] = True
+    return chosen.view(field.values.shape)
+
+
+def _sorted_hits(field: MapField, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """Voxels taken and hits among them at the end of every group of equal values."""
+    values, order = field.values.flatten().sort(descending=True)
+    hits = inside.flatten()[order].double().cumsum(0)
+    ends = torch.cat([values[1:] != values[:-1], values.new_ones(1, dtype=torch.bool)])
+    taken = torch.arange(1, len(values) + 1, dtype=torch.float64, device=values.device)
+    return taken[ends], hits[ends]
+
+
+@register
+class RocAuc(Localization):
+    """How often a voxel inside the mask ranks above one outside: 0.5 is chance."""
+
+    chance: ClassVar[str] = "0.5"
+    name: Literal["roc_auc"] = "roc_auc"
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """Area under the ROC curve; equal values count half."""
+        inside = self._reference(field, question)
+        taken, hits = _sorted_hits(field, inside)
+        zero = taken.new_zeros(1)
+        rate = torch.cat([zero, hits]) / hits[-1]
+        missed = taken - hits
+        false = torch.cat([zero, missed]) / missed[-1]
+        return Value(float(torch.trapezoid(rate, false)))
+
+
+@register
+class Auprc(Localization):
+    """The mean precision while the mask is found; the lift is relative to chance."""
+
+    chance: ClassVar[str] = "share of the mask"
+    name: Literal["auprc"] = "auprc"
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """Average precision."""
+        inside = self._reference(field, question)
+        taken, hits = _sorted_hits(field, inside)
+        gained = torch.cat([hits[:1], hits.diff()]) / hits[-1]
+        value = float((gained * hits / taken).sum())
+        share = float(inside.double().mean())
+        return Value(value, facts={"chance": share, "lift": value / share})
+
+
+@register
+class MaxDice(Localization):
+    """The best Dice of the mask with any of the map's top sets."""
+
+    reference: ClassVar[str] = "Marchadour et al., INFORM study"
+    name: Literal["max_dice"] = "max_dice"
+    levels: int = Field(default=100, ge=1)
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """Maximum over top sets of 1 %, 2 %, ... of the voxels."""
+        inside = self._reference(field, question)
+        hits = inside.flatten()[field.order].double().cumsum(0)
+        total, size = len(hits), float(hits[-1])
+        points = []
+        for level in range(1, self.levels + 1):
+            count = max(1, round(total * level / self.levels))
+            points.append((level / self.levels, 2 * float(hits[count - 1]) / (count + size)))
+        share, best = max(points, key=lambda point: point[1])
+        return Value(best, tuple(points), {"share": share})
+
+
+@register
+class PointingGame(Localization):
+    """Whether the most relevant voxel lies in the mask, or near it.
+
+    Zhang et al., 2018; the tolerance is in millimeters, at least one voxel diagonal.
+    """
+
+    chance: ClassVar[str] = "share of the dilated mask"
+    reference: ClassVar[str] = "Zhang et al., 2018"
+    name: Literal["pointing_game"] = "pointing_game"
+    tolerance: float = Field(default=5.0, ge=0, description="mm")
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """1 or 0."""
+        inside = self._reference(field, question)
+        radius = max(self.tolerance, math.hypot(*_steps(question)))
+        near = dilated(inside, radius, question.spacing)
+        hit = bool(near.flatten()[field.order[0]])
+        return Value(float(hit), facts={"chance": float(near.double().mean())})
+
+
+def _steps(question: Question) -> list[float]:
+    """Spacing along the axes that have more than one voxel."""
+    pairs = zip(question.scene.shape, question.spacing, strict=True)
+    return [step for side, step in pairs if side > 1] or [0.0]
+
+
+@register
+class TopKIntersection(Localization):
+    """The share of the map's top set that lies in the mask."""
+
+    chance: ClassVar[str] = "share of the mask"
+    name: Literal["top_k_intersection"] = "top_k_intersection"
+    share: float | None = Field(default=None, gt=0, lt=1, description="absent: that of the mask")
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """Precision of the top set."""
+        inside = self._reference(field, question)
+        asked = self.share or float(inside.double().mean())
+        count = max(1, round(asked * inside.numel()))
+        hits = (top(field, count) & inside).sum()
+        return Value(float(hits) / count, facts={"chance": float(inside.double().mean())})
+
+
+@register
+class RelevanceRankAccuracy(Localization):
+    """The share of the mask that the top set of its size reaches.
+
+    Arras et al., 2022.
+    """
+
+    chance: ClassVar[str] = "share of the mask"
+    reference: ClassVar[str] = "Arras et al., 2022"
+    name: Literal["relevance_rank_accuracy"] = "relevance_rank_accuracy"
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """Hits of the top |R| voxels over |R|."""
+        inside = self._reference(field, question)
+        count = int(inside.sum())
+        return Value(float((top(field, count) & inside).sum()) / count)
+
+
+@register
+class IouAt(Localization):
+    """Intersection over union of the mask with the top set of its size."""
+
+    name: Literal["iou_at"] = "iou_at"
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """IoU."""
+        inside = self._reference(field, question)
+        chosen = top(field, int(inside.sum()))
+        return Value(float((chosen & inside).sum()) / float((chosen | inside).sum()))
+
+
+def _mass(field: MapField, inside: Tensor) -> float:
+    total = float(field.positive.sum())
+    if total <= 0:
+        raise Undefined("the map has no positive value")
+    return float(field.positive[inside].sum()) / total
+
+
+@register
+class RelevanceMassAccuracy(Localization):
+    """The share of the positive evidence that lies in the mask.
+
+    Arras et al., 2022; positives only, since a signed sum can be anything.
+    """
+
+    chance: ClassVar[str] = "share of the mask"
+    reference: ClassVar[str] = "Arras et al., 2022"
+    name: Literal["relevance_mass_accuracy"] = "relevance_mass_accuracy"
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """Positive sum inside over positive sum."""
+        inside = self._reference(field, question)
+        return Value(_mass(field, inside), facts={"chance": float(inside.double().mean())})
+
+
+@register
+class AttributionLocalization(Localization):
+    """The positive evidence in the mask, relative to its size: 1 is chance.
+
+    Kohlbrenner et al., 2020.
+    """
+
+    range: ClassVar[tuple[float | None, float | None]] = (0.0, None)
+    chance: ClassVar[str] = "1"
+    reference: ClassVar[str] = "Kohlbrenner et al., 2020"
+    name: Literal["attribution_localization"] = "attribution_localization"
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """Mass accuracy over the share of the mask."""
+        inside = self._reference(field, question)
+        return Value(_mass(field, inside) / float(inside.double().mean()))
+
+
+@register
+class EnergyInDilatedMask(Localization):
+    """The share of the positive evidence that lies in the mask or near it."""
+
+    reference: ClassVar[str] = "Wang et al., 2020"
+    name: Literal["energy_in_dilated_mask"] = "energy_in_dilated_mask"
+    margin: float = Field(default=5.0, ge=0, description="mm")
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """Mass accuracy of the dilated mask."""
+        inside = self._reference(field, question)
+        near = dilated(inside, self.margin, question.spacing)
+        return Value(_mass(field, near), facts={"chance": float(near.double().mean())})
+
+
+@register
+class LesionHitRate(Localization):
+    """The share of lesions that the map's top set touches."""
+
+    name: Literal["lesion_hit_rate"] = "lesion_hit_rate"
+    touch: float = Field(default=0.1, gt=0, le=1, description="of a lesion's voxels")
+    factor: float = Field(default=2.0, gt=0, description="size of the top set, of the mask's")
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """Hits over lesions; false positive components in the facts."""
+        inside = self._reference(field, question)
+        count = min(inside.numel(), max(1, round(self.factor * int(inside.sum()))))
+        chosen = top(field, count).cpu().numpy()
+        labels, found = components(inside)
+        numbers = range(1, found + 1)
+        covered = np.asarray(ndimage.mean(chosen, labels, numbers)).reshape(-1)
+        islands, number = components(torch.from_numpy(chosen))
+        touching = np.unique(islands[(labels > 0) & (islands > 0)])
+        hits = int((covered >= self.touch).sum())
+        facts = {"lesions": found, "hits": hits, "false_positives": number - len(touching)}
+        return Value(hits / found, facts=facts)
+
+
+@register
+class DistanceToLesion(Localization):
+    """The mean distance of the positive evidence from the mask."""
+
+    direction: ClassVar[Direction] = "down"
+    range: ClassVar[tuple[float | None, float | None]] = (0.0, None)
+    unit: ClassVar[str] = "mm"
+    name: Literal["distance_to_lesion"] = "distance_to_lesion"
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """Sum of evidence times distance over the sum of evidence."""
+        inside = self._reference(field, question)
+        total = float(field.positive.sum())
+        if total <= 0:
+            raise Undefined("the map has no positive value")
+        far = distance(inside, question.spacing).to(field.positive)
+        unit = "mm" if question.scene.spacing else "voxels"
+        return Value(float((field.positive * far).sum()) / total, facts={"unit": unit})

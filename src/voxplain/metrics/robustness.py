@@ -1,0 +1,224 @@
+"""Robustness: does the map stay what it is when the image changes a little?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from voxplain.attribution.scene import Scene
+from voxplain.metrics.again import maps_again
+from voxplain.metrics.curves import rank_correlation
+from voxplain.metrics.field import MapField, Undefined
+from voxplain.metrics.metric import Direction, Metric, Value, register
+from voxplain.metrics.neighbors import MEDICAL, Neighborhood, UniformNoise
+from voxplain.metrics.question import Probe, Question
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far image, map and score went from the original to one neighbor.
+
+    Attributes:
+        map: ||a(x') - a(x)|| / ||a(x)||.
+        absolute: ||a(x') - a(x)||.
+        image: ||x' - x||.
+        relative_image: ||x' - x|| / ||x||.
+        score: |S(x') - S(x)| / |S(x)|.
+        rank: Spearman correlation of the two maps; NaN where one is constant.
+    """
+
+    map: float
+    absolute: float
+    image: float
+    relative_image: float
+    score: float
+    rank: float
+
+
+@dataclass(frozen=True)
+class Neighbors(Probe):
+    """Explanations of neighbors, by all methods together.
+
+    Attributes:
+        around: How neighbors are made.
+        draws: How many.
+    """
+
+    around: Neighborhood
+    draws: int
+
+    def expected(self, scene: Scene) -> int:
+        """Explanations are counted in passes of their streams, not as forwards."""
+        return self.draws
+
+    def run(self, question: Question, field: MapField) -> dict[str, list[Step]]:
+        """By the key of the method, a step per neighbor; one neighbor in memory at a time."""
+        found: dict[str, list[Step]] = {}
+        image, key = question.item.image, question.item.key
+        for draw in range(self.draws):
+            changed = self.around.changed(image, key, draw)
+            moved = self.around.moved(draw)
+            maps = maps_again(question, changed[None], moved=moved)
+            score = float(question.observe(changed[None]).scores[0])
+            for name, map in maps.items():
+                if name in question.fields:
+                    back = self.around.returned(map[0], draw)
+                    original = question.fields[name].map
+                    step = _step(original, back, image, changed, question.whole, score)
+                    found.setdefault(name, []).append(step)
+        return found
+
+
+def _step(
+    original: Tensor, back: Tensor, image: Tensor, changed: Tensor, whole: float, score: float
+) -> Step:
+    size = float(original.double().norm())
+    apart = float((back.double() - original.double()).norm())
+    moved = float((changed - image).double().norm())
+    try:
+        rank = rank_correlation(original.double().sum(dim=0), back.double().sum(dim=0))
+    except Undefined:
+        rank = float("nan")
+    return Step(
+        map=apart / size if size else float("nan"),
+        absolute=apart,
+        image=moved,
+        relative_image=moved / max(float(image.double().norm()), 1e-300),
+        score=abs(score - whole) / max(abs(whole), 1e-300),
+        rank=rank,
+    )
+
+
+class _Robustness(Metric):
+    family: ClassVar[str] = "robustness"
+    direction: ClassVar[Direction] = "down"
+    range: ClassVar[tuple[float | None, float | None]] = (0.0, None)
+
+    radius: float = Field(default=0.02, gt=0, description="of the noise, of the intensity range")
+    draws: int = Field(default=8, ge=1)
+
+    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+        """Neighbors under uniform noise, one set for all methods."""
+        return (Neighbors(UniformNoise(self.radius), self.draws),)
+
+    def _steps(self, field: MapField, question: Question) -> list[Step]:
+        field.checked  # noqa: B018 - raises for maps that say nothing
+        return _steps_of(field, question, self.probes(question.scene)[0])
+
+
+def _steps_of(field: MapField, question: Question, probe: Probe) -> list[Step]:
+    found: dict[str, list[Step]] = question.answer(probe, field)
+    if field.name not in found:
+        raise Undefined("there is no method behind this map that could explain a neighbor")
+    return found[field.name]
+
+
+@register
+class MaxSensitivity(_Robustness):
+    """The largest relative change of the map under noise that nobody sees.
+
+    max ||a(x') - a(x)|| / ||a(x)|| (Yeh et al., 2019).
+    """
+
+    reference: ClassVar[str] = "Yeh et al., 2019"
+    name: Literal["max_sensitivity"] = "max_sensitivity"
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """The maximum."""
+        return Value(max(step.map for step in self._steps(field, question)))
+
+
+@register
+class AverageSensitivity(_Robustness):
+    """The mean relative change of the map under noise that nobody sees."""
+
+    reference: ClassVar[str] = "Yeh et al., 2019"
+    name: Literal["average_sensitivity"] = "average_sensitivity"
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """The mean."""
+        steps = self._steps(field, question)
+        return Value(sum(step.map for step in steps) / len(steps))
+
+
+@register
+class LocalLipschitz(_Robustness):
+    """The largest change of the map per change of the image.
+
+    max ||a(x') - a(x)|| / ||x' - x|| (Alvarez-Melis and Jaakkola, 2018).
+    """
+
+    unit: ClassVar[str] = "map per intensity"
+    reference: ClassVar[str] = "Alvarez-Melis and Jaakkola, 2018"
+    name: Literal["local_lipschitz"] = "local_lipschitz"
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """The maximum."""
+        return Value(max(step.absolute / step.image for step in self._steps(field, question)))
+
+
+@register
+class RelativeInputStability(_Robustness):
+    """The largest relative change of the map per relative change of the image.
+
+    Agarwal et al., 2022.
+    """
+
+    reference: ClassVar[str] = "Agarwal et al., 2022"
+    name: Literal["relative_input_stability"] = "relative_input_stability"
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """The maximum."""
+        steps = self._steps(field, question)
+        return Value(max(step.map / max(step.relative_image, 1e-6) for step in steps))
+
+
+@register
+class RelativeOutputStability(_Robustness):
+    """The largest relative change of the map per relative change of the score.
+
+    Agarwal et al., 2022.
+    """
+
+    reference: ClassVar[str] = "Agarwal et al., 2022"
+    name: Literal["relative_output_stability"] = "relative_output_stability"
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """The maximum."""
+        steps = self._steps(field, question)
+        return Value(max(step.map / max(step.score, 1e-6) for step in steps))
+
+
+@register
+class MedicalStability(Metric):
+    """Whether the map keeps its order under changes that a clinic makes every day.
+
+    Mean Spearman correlation with the maps of a shifted, rotated, noisier, differently windowed
+    and differently shaded image, brought back where it moved.
+    """
+
+    family: ClassVar[str] = "robustness"
+    direction: ClassVar[Direction] = "up"
+    range: ClassVar[tuple[float | None, float | None]] = (-1.0, 1.0)
+    name: Literal["medical_stability"] = "medical_stability"
+    changes: tuple[str, ...] = Field(default=tuple(MEDICAL), min_length=1)
+    draws: int = Field(default=2, ge=1)
+
+    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+        """One set of neighbors per change, for all methods."""
+        return tuple(Neighbors(MEDICAL[change], self.draws) for change in self.changes)
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """The mean over the changes; each of them in the facts."""
+        field.checked  # noqa: B018 - raises for maps that say nothing
+        means = {}
+        for change, probe in zip(self.changes, self.probes(question.scene), strict=True):
+            steps = _steps_of(field, question, probe)
+            means[change] = sum(step.rank for step in steps) / len(steps)
+        return Value(sum(means.values()) / len(means), facts=means)
+
+
+__all__ = ["Neighbors", "Step"]

@@ -1,0 +1,124 @@
+"""Metrics for segmentations: what happens to the predicted object, and where the evidence lies."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from voxplain.attribution.masking import AnyFill, Blur
+from voxplain.attribution.scene import Scene
+from voxplain.metrics.curves import area
+from voxplain.metrics.field import MapField, Undefined
+from voxplain.metrics.metric import Direction, Metric, Value, register
+from voxplain.metrics.question import Observed, Probe, Question
+from voxplain.metrics.removal import Removal, shares
+from voxplain.metrics.shapes import dilated, distance
+
+
+class _Segmentation(Metric):
+    family: ClassVar[str] = "segmentation"
+    range: ClassVar[tuple[float | None, float | None]] = (0.0, 1.0)
+
+
+class _OnRemoval(_Segmentation):
+    levels: int = Field(default=32, ge=1)
+    fill: AnyFill = Blur()
+
+    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+        """Removal, most relevant first, shared with deletion."""
+        return (Removal(self.fill, "most", self.levels),)
+
+    def _observed(self, field: MapField, question: Question) -> Observed:
+        found: Observed = question.answer(self.probes(question.scene)[0], field)
+        if found.overlap is None or not bool(question.predicted.any()):
+            raise Undefined("there is no predicted object that could change")
+        return found
+
+
+@register
+class DiceDrop(_OnRemoval):
+    """How fast the predicted object dissolves while the most relevant voxels are removed.
+
+    1 - mean Dice with the object on the unchanged image, over the removed share.
+    """
+
+    direction: ClassVar[Direction] = "up"
+    name: Literal["dice_drop"] = "dice_drop"
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """1 - area under the Dice curve."""
+        overlap = self._observed(field, question).overlap
+        assert overlap is not None
+        points = tuple(zip(shares(self.levels), overlap.tolist(), strict=True))
+        return Value(1 - area(overlap), points)
+
+
+@register
+class VolumeChange(_OnRemoval):
+    """How the volume of the predicted object changes when the top 5 % is removed."""
+
+    direction: ClassVar[Direction] = "none"
+    range: ClassVar[tuple[float | None, float | None]] = (None, None)
+    unit: ClassVar[str] = "mL"
+    name: Literal["volume_change"] = "volume_change"
+    share: float = Field(default=0.05, gt=0, le=1)
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """Volume after minus before, between the two nearest levels."""
+        volume = self._observed(field, question).volume
+        assert volume is not None
+        place = self.share * self.levels
+        low = min(int(place), self.levels - 1)
+        after = torch.lerp(volume[low], volume[low + 1], place - low)
+        relative = float((after - volume[0]) / volume[0]) if float(volume[0]) else float("nan")
+        points = tuple(zip(shares(self.levels), volume.tolist(), strict=True))
+        return Value(float(after - volume[0]), points, {"relative": relative})
+
+
+def _share_outside(field: MapField, inside: Tensor) -> float:
+    sizes = field.checked.abs()
+    return float(sizes[~inside.to(sizes.device)].sum()) / float(sizes.sum())
+
+
+@register
+class ContextShare(_Segmentation):
+    """The share of the map that lies outside the predicted object: context."""
+
+    direction: ClassVar[Direction] = "none"
+    name: Literal["context_share"] = "context_share"
+    margin: float = Field(default=10.0, ge=0, description="mm around the object")
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """Outside the object; beyond the margin in the facts."""
+        inside = _object(question)
+        far = dilated(inside, self.margin, question.spacing)
+        return Value(
+            _share_outside(field, inside), facts={"beyond_margin": _share_outside(field, far)}
+        )
+
+
+@register
+class BoundaryShare(_Segmentation):
+    """The share of the map that lies near the boundary of the predicted object."""
+
+    direction: ClassVar[Direction] = "none"
+    name: Literal["boundary_share"] = "boundary_share"
+    margin: float = Field(default=3.0, gt=0, description="mm on either side")
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """Within the margin on either side."""
+        inside = _object(question)
+        near = distance(inside, question.spacing) + distance(~inside, question.spacing)
+        return Value(1 - _share_outside(field, near <= self.margin))
+
+
+def _object(question: Question) -> Tensor:
+    inside = question.predicted
+    if tuple(inside.shape) != question.scene.shape:
+        raise Undefined("the output has another resolution than the image")
+    if not bool(inside.any()) or bool(inside.all()):
+        raise Undefined("the predicted object is empty, or everything")
+    return inside
