@@ -29,6 +29,7 @@ from voxplain.regions import (
     scales,
     segment,
 )
+from voxplain.regions.memo import Memo
 from voxplain.regions.names import read_names
 
 AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
@@ -199,7 +200,10 @@ def write_atlas(folder: Path, affine: Any = AFFINE) -> tuple[Image, Path, np.nda
 
 def test_a_label_file_travels_with_the_scan_to_the_grid_of_the_network(tmp_path: Path) -> None:
     scan, atlas, labels = write_atlas(tmp_path)
-    steps = [{"kind": "crop", "start": (1, 0, 0), "shape": (7, 6, 5)}, {"kind": "reorient", "axes": "LPS"}]
+    steps = [
+        {"kind": "crop", "start": (1, 0, 0), "shape": (7, 6, 5)},
+        {"kind": "reorient", "axes": "LPS"},
+    ]
     prepared = apply(scan, steps)
     found = segment(atlas, prepared.data, prepared.grid.spacing, prepared)
     assert found.names == ("label 3", "label 8", "the rest of the image")
@@ -326,6 +330,21 @@ def test_segments_are_remembered_for_the_same_image_only() -> None:
     assert scales(image.clone()) is first
     assert scales(image + torch.randn(1, 30, 30)) is not first
     assert scales(image, (1.0, 2.0)) is not first
+
+
+def test_only_so_many_voxels_are_remembered() -> None:
+    memo: Memo[int] = Memo(voxels=60)
+    asked: list[int] = []
+
+    def ask(number: int) -> int:
+        image = torch.full((2, 5, 5), float(number))
+        return memo.of("x", image, lambda: asked.append(number) or number)
+
+    assert [ask(each) for each in (1, 2, 1, 3, 1, 2)] == [1, 2, 1, 3, 1, 2]
+    assert asked == [1, 2, 3, 2]
+    memo.of("x", torch.zeros(1, 100), lambda: asked.append(9) or 9)
+    memo.of("x", torch.zeros(1, 100), lambda: asked.append(9) or 9)
+    assert asked[4:] == [9]
 
 
 def test_dilation_is_a_ball() -> None:

@@ -20,13 +20,15 @@ from voxplain.regions.working import WorkingGrid
 
 _NEARLY_CUBIC = 1.5
 _NEARLY_A_GRID = 10.0
+_VOXELS = 128**3
 
 
 class Supervoxels(Regions):
     """Simple linear iterative clustering (Achanta et al., 2012) in millimeters, in 2-D and 3-D.
 
     Channels are brought to [0, 1] by their quantiles 0.5 % and 99.5 % and count alike. Where noise
-    would leave less than half of the regions, they are made more compact.
+    would leave less than half of the regions, they are made more compact. Images of more than
+    2 million voxels are divided on a coarser grid.
 
     Attributes:
         count: About how many.
@@ -46,7 +48,7 @@ class Supervoxels(Regions):
         count = self.expected(shape, len(image), spacing)
         # The seeds of scikit-image lie at equal steps in voxels: only on cubic ones are the regions
         # of thick slices as long as they are wide.
-        grid = WorkingGrid.over(shape, spacing, nearly=_NEARLY_CUBIC)
+        grid = WorkingGrid.over(shape, spacing, min(_VOXELS, math.prod(shape)), _NEARLY_CUBIC)
         labels = clustered(grid.bring(scaled(image)).numpy(), count, self.compactness)
         return RegionMap.compacted(grid.back(torch.from_numpy(labels)).to(image.device))
 
@@ -77,21 +79,23 @@ def scaled(image: Tensor) -> Tensor:
 
 
 def clustered(
-    values: NDArray[np.floating[Any]], count: int, compactness: float
+    values: NDArray[np.floating[Any]], count: int, compactness: float, rounds: int = 10
 ) -> NDArray[np.int64]:
     """Labels ``(*spatial)`` of about ``count`` regions of ``(C, *spatial)`` on cubic voxels.
 
     Noise tears regions into pieces that scikit-image then counts as one; compactness is doubled
     until half of what was asked for is left.
     """
-    labels = _slic(values, count, compactness)
+    labels = _slic(values, count, compactness, rounds)
     while len(np.unique(labels)) < count / 2 and compactness < _NEARLY_A_GRID:
         compactness *= 2
-        labels = _slic(values, count, compactness)
+        labels = _slic(values, count, compactness, rounds)
     return labels
 
 
-def _slic(values: NDArray[np.floating[Any]], count: int, compactness: float) -> NDArray[np.int64]:
+def _slic(
+    values: NDArray[np.floating[Any]], count: int, compactness: float, rounds: int
+) -> NDArray[np.int64]:
     from skimage.segmentation import slic
 
     labels = slic(
@@ -99,6 +103,7 @@ def _slic(values: NDArray[np.floating[Any]], count: int, compactness: float) -> 
         n_segments=min(count, math.prod(values.shape[1:])),
         # Squared differences add up over channels; this makes them a mean.
         compactness=compactness * math.sqrt(len(values)),
+        max_num_iter=rounds,
         convert2lab=False,
         start_label=0,
         channel_axis=-1,
