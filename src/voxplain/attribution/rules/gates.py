@@ -12,6 +12,7 @@ from voxplain.attribution.rules.tensors import TensorMarks, tensors_in
 
 _STRONG = ("sigmoid", "hardsigmoid", "softmax")
 _WEAK = ("tanh", "hardtanh", "softsign", "relu6", "erf")
+_SHAPED_LIKE = ("expand_as", "view_as", "reshape_as", "type_as", "to")
 _CARRYING = (
     Family.LINEAR,
     Family.LINEAR_IN_FIRST,
@@ -65,5 +66,6 @@ class Gates:
             return 1
         if call.family not in _CARRYING:
             return 0
-        moving = [operand for operand in call.operands() if mode.depends(operand)]
+        operands = list(call.operands())[: 1 if call.name in _SHAPED_LIKE else None]
+        moving = [operand for operand in operands if mode.depends(operand)]
         return min((self.strength(operand) for operand in moving), default=0)
