@@ -6,7 +6,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from voxplain.errors import ConfigError, nearest
+from voxplain.errors import ConfigError, VoxplainWarning, nearest
 from voxplain.registry import Registry
 
 
@@ -61,6 +61,47 @@ def test_plug_ins_are_loaded_at_the_first_lookup(monkeypatch: pytest.MonkeyPatch
     assert fruits.get("fig") is Apple
     assert list(fruits) == ["fig"]
     assert loaded == ["fig"]
+
+
+def test_a_broken_plug_in_is_one_warning_and_leaves_the_others(
+    monkeypatch: pytest.MonkeyPatch, fruits: Registry[object]
+) -> None:
+    class Good(EntryPoint):
+        def load(self) -> object:
+            return fruits.add("fig", Apple)
+
+    class Taken(EntryPoint):
+        def load(self) -> object:
+            return fruits.add("pear", Apple)
+
+    points = [
+        EntryPoint("plum", "no_such_package.plums:Plum", "voxplain.no_such_group"),
+        Taken("pear", "somewhere:Pear", "voxplain.no_such_group"),
+        Good("fig", "somewhere:Fig", "voxplain.no_such_group"),
+    ]
+    monkeypatch.setattr("voxplain.registry.entry_points", lambda group: points)
+    with pytest.warns(VoxplainWarning) as caught:
+        assert list(fruits) == ["apple", "fig", "pear"]
+    assert [str(one.message).partition(", for")[0] for one in caught] == [
+        "the fruit 'plum' of the package no_such_package.plums:Plum is left out",
+        "the fruit 'pear' of the package somewhere:Pear is left out",
+    ]
+    assert "No module named 'no_such_package'" in str(caught[0].message)
+    assert fruits.get("pear") is Pear
+    list(fruits)
+    assert len(caught) == 2
+
+
+def test_what_is_there_is_found_without_loading_plug_ins(
+    monkeypatch: pytest.MonkeyPatch, fruits: Registry[object]
+) -> None:
+    """A module may look up a method while the package is still being imported."""
+
+    def refuse(group: str) -> list[EntryPoint]:
+        raise AssertionError("plug-ins are not asked for yet")
+
+    monkeypatch.setattr("voxplain.registry.entry_points", refuse)
+    assert fruits.get("pear") is Pear
 
 
 def test_nearest() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
-from voxplain.errors import ConfigError, nearest
+from voxplain.errors import ConfigError, VoxplainWarning, nearest
 
 T = TypeVar("T")
 
@@ -14,9 +15,12 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """Classes by name, with plug-ins from an entry-point group.
 
+    Plug-ins are loaded when everything is listed, or a name is asked for that is not there yet.
+    One that cannot be loaded is a warning, and leaves the others as they are.
+
     Args:
         kind: What is registered, in the singular, as errors name it.
-        group: The entry-point group of third parties, read at the first lookup.
+        group: The entry-point group of third parties; loading a point registers its classes.
     """
 
     def __init__(self, kind: str, group: str) -> None:
@@ -42,7 +46,8 @@ class Registry(Generic[T]):
         Raises:
             ConfigError: With the nearest names, if there is none.
         """
-        self._load_plugins()
+        if name not in self._entries:
+            self._load_plugins()
         if name not in self._entries:
             raise ConfigError(f"unknown {self._kind} {name!r}; {nearest(name, self._entries)}")
         return self._entries[name]
@@ -60,4 +65,13 @@ class Registry(Generic[T]):
             return
         self._plugins_loaded = True
         for point in entry_points(group=self._group):
-            point.load()
+            try:
+                point.load()
+            except Exception as error:  # whatever the code of others may raise
+                warnings.warn(_missing(point, self._kind, error), VoxplainWarning, stacklevel=3)
+
+
+def _missing(point: EntryPoint, kind: str, error: Exception) -> str:
+    package = point.dist.name if point.dist else point.value
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return f"the {kind} {point.name!r} of the package {package} is left out, for it fails: {reason}"

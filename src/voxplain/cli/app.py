@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Annotated, Any, TextIO
 
 import typer
 from typer.core import TyperGroup
 
 from voxplain import __version__
-from voxplain.cli.console import complain
-from voxplain.errors import VoxplainError
+from voxplain.cli.console import complain, remark
+from voxplain.errors import VoxplainError, VoxplainWarning
 
 FAILED, WRONG_REQUEST, STOPPED = 1, 2, 130
 """Exit codes beside 0: some task failed; the request was wrong; stopped by the user."""
@@ -26,6 +29,10 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Runs a command."""
+        with _warnings_as_remarks():
+            return self._invoke(ctx)
+
+    def _invoke(self, ctx: Any) -> Any:
         if ctx.params.get("debug"):
             return super().invoke(ctx)
         try:
@@ -36,6 +43,29 @@ class Commands(TyperGroup):
         except KeyboardInterrupt:
             complain("stopped; what is finished is kept, and the same command takes it up again")
             raise typer.Exit(STOPPED) from None
+
+
+@contextlib.contextmanager
+def _warnings_as_remarks() -> Iterator[None]:
+    """Our own warnings are notes to the reader, without the line of code they come from."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, VoxplainWarning):
+                remark(str(message))
+            else:
+                usual(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
 
 
 app = typer.Typer(
