@@ -152,19 +152,22 @@ def place_of(call: Call, order: int, first: bool) -> LayerPlace:
     return LayerPlace(call.name, "convolution", order, first, "wide" if wide else "point")
 
 
-def chosen(composite: Composite, place: LayerPlace, count: int) -> LayerRule | None:
+def chosen(
+    composite: Composite, place: LayerPlace, count: int, epsilon: float = EPSILON
+) -> LayerRule | None:
     """The rule of one call; None where relevance passes unchanged.
 
     Args:
         composite: The choices, in order.
         place: The call.
         count: Weighted calls of the whole forward.
+        epsilon: Of the epsilon rule where no choice fits.
     """
     depth = place.order / max(count - 1, 1)
     for choice in composite:
         if choice.fits(place, min(depth, 1.0)):
             return choice.layer_rule()
-    return Epsilon()
+    return Epsilon(epsilon)
 
 
 def composite_of(given: CompositeName | Composite, epsilon: float, gamma: float) -> Composite:
@@ -177,7 +180,7 @@ def composite_of(given: CompositeName | Composite, epsilon: float, gamma: float)
         return given
     if given not in COMPOSITES:
         raise ConfigError(f"unknown composite {given!r}; {nearest(given, COMPOSITES)}")
-    settled = tuple(
+    return tuple(
         Choice(
             rule=choice.rule,
             kind=choice.kind,
@@ -190,4 +193,3 @@ def composite_of(given: CompositeName | Composite, epsilon: float, gamma: float)
         )
         for choice in COMPOSITES[given]
     )
-    return (*settled, Choice("epsilon", epsilon=epsilon))

@@ -181,7 +181,7 @@ def _under_composite(
 def _later(mode: Propagating, call: Call, first: bool) -> Callable[[], LayerRule | None]:
     """The rule of a call, to be asked for when the number of weighted calls is known."""
     place = place_of(call, mode.weighted, first)
-    return lambda: chosen(mode.composite, place, mode.weighted)
+    return lambda: chosen(mode.composite, place, mode.weighted, mode.epsilon)
 
 
 def _needs_range(mode: Propagating) -> bool:

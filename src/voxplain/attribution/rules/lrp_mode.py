@@ -54,7 +54,8 @@ class Propagating(RuleMode):
             asked: The same call as the network made it.
             result: What it gave.
         """
-        moving = [part for part in call.operands() if self.depends(part)]
+        operands = list(call.operands())[: 1 if call.name in _SHAPED_LIKE else None]
+        moving = [part for part in operands if self.depends(part)]
         gating = call.family in _CARRYING and all(part in self.gates for part in moving)
         if gating or call.name in _GATES:
             for tensor in tensors_in(result):
@@ -75,4 +76,5 @@ def _only_moves(call: Call) -> bool:
 
 
 _GATES = ("sigmoid", "hardsigmoid", "softmax")
+_SHAPED_LIKE = ("expand_as", "view_as", "reshape_as", "type_as")
 _CARRYING = (Family.LINEAR, Family.LINEAR_IN_FIRST, Family.DROPOUT, Family.SELECT)
