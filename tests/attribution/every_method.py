@@ -17,12 +17,21 @@ NAMES = tuple(methods)
 STOCHASTIC = (
     "expected_gradients",
     "gradient_shap",
+    "hsic_attribution",
+    "kernel_shap",
     "layer_gradient_shap",
+    "lime",
     "mc_rise",
+    "piecewise_linear_surrogate",
     "rise",
+    "shapley_value_sampling",
     "smoothgrad",
+    "sobol_attribution",
     "vargrad",
 )
+CONSTANT_ALONE = ("channel_share",)
+"""Methods whose map of an image of one channel is one number."""
+COALITIONS = {"hsic_attribution": 8, "kernel_shap": 20, "lime": 20, "piecewise_linear_surrogate": 20}
 CLASS_ONE: dict[str, Any] = {"kind": "class_score", "label": 1}
 
 
@@ -30,6 +39,8 @@ def short(name: str, **parameters: Any) -> dict[str, Any]:
     """A method with few samples and steps."""
     fields = methods.get(name).model_fields
     few: dict[str, Any] = {"samples": 3, "steps": 5, "of": "saliency", "layer_channels": [0, 1, 2]}
+    few["weighting"] = "softmax"  # a channel of a random network need not raise the score
+    few["samples"] = COALITIONS.get(name, few["samples"])
     chosen = {key: value for key, value in few.items() if key in fields}
     return {"name": name, **chosen, **parameters}
 

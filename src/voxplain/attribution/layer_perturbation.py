@@ -37,6 +37,7 @@ class _MaskCam(MaskMethod):
         max_channels: Into how many groups of channels that light up together a layer is gathered.
     """
 
+    family: ClassVar[str] = "cam"
     resampling: ClassVar[Resampling] = "value"
     units: ClassVar[str] = "weighted activation"
 
@@ -103,6 +104,7 @@ class LayerFeatureAblation(MaskMethod, LayerMethod):
 
     formula = "S - S(channel k of the layer replaced), on every cell of the channel"
     reference = "Fisher et al., 2019"
+    family: ClassVar[str] = "layer"
     resampling: ClassVar[Resampling] = "value"
     units: ClassVar[str] = "score"
     windows: ClassVar[Assembly] = "blend"

@@ -39,7 +39,9 @@ class ScoreWeights(MaskReducer):
             weights = functional.softmax(shown, dim=0)
         else:
             weights = functional.relu(shown - empty)
-            weights = weights / (weights.sum() or 1.0)
+            if not weights.any():
+                return _none_raises(masks)
+            weights = weights / weights.sum()
         return _combined(masks.activation, weights, masks.groups)
 
 
@@ -68,6 +70,11 @@ class DropOfChannels(MaskReducer):
             drops[list(group)] = drop
         column = drops.view(-1, *(1,) * (masks.activation.ndim - 1))
         return Reduction(column.expand(masks.activation.shape), findings=_listed(drops))
+
+
+def _none_raises(masks: ActivationMasks) -> Reduction:
+    text = "no channel by itself raises the score above that of an image of which nothing is shown"
+    return Reduction(torch.zeros_like(masks.activation[:1]), findings={"note": text})
 
 
 def _combined(activation: Tensor, weights: Tensor, groups: Groups) -> Reduction:

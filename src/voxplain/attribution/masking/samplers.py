@@ -77,7 +77,7 @@ class SlidingBox(MaskSampler):
         for side, size, stride in zip(scene.shape, window, strides, strict=True):
             count = math.ceil((side - size) / max(1, stride)) + 1
             starts = (index * max(1, stride) for index in range(count))
-            yield [slice(start, min(start + size, side)) for start in starts]
+            yield [slice(start, min(start + size, side)) for start in starts if start < side]
 
 
 @dataclass(frozen=True)
