@@ -31,7 +31,12 @@ STOCHASTIC = (
 )
 CONSTANT_ALONE = ("channel_share",)
 """Methods whose map of an image of one channel is one number."""
-COALITIONS = {"hsic_attribution": 8, "kernel_shap": 20, "lime": 20, "piecewise_linear_surrogate": 20}
+COALITIONS = {
+    "hsic_attribution": 8,
+    "kernel_shap": 20,
+    "lime": 20,
+    "piecewise_linear_surrogate": 20,
+}
 CLASS_ONE: dict[str, Any] = {"kind": "class_score", "label": 1}
 
 

@@ -4,6 +4,7 @@ from voxplain.attribution import (
     cam,
     excitation,
     extremal,
+    games,
     gradient,
     layer,
     layer_perturbation,
@@ -11,6 +12,7 @@ from voxplain.attribution import (
     path_methods,
     perturbation,
     relevance,
+    surrogate,
     xrai,
 )
 
@@ -18,6 +20,7 @@ __all__ = [
     "cam",
     "excitation",
     "extremal",
+    "games",
     "gradient",
     "layer",
     "layer_perturbation",
@@ -25,5 +28,6 @@ __all__ = [
     "path_methods",
     "perturbation",
     "relevance",
+    "surrogate",
     "xrai",
 ]

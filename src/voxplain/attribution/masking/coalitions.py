@@ -111,6 +111,7 @@ class _CoalitionPainter(Painter):
         self._sizes = masks.regions.sizes.cpu()
         self._design = self._effective(masks.design)
         self._held: list[Tensor] = []
+        self._weights = self.image.new_empty(len(self._places))
 
     def _effective(self, design: Tensor) -> Tensor:
         """The design with regions kept where the fill changes nothing."""
@@ -150,9 +151,9 @@ class _CoalitionPainter(Painter):
 
     def _paint_all(self, canvas: Tensor, wanted: Tensor) -> None:
         levels = torch.cat([wanted, torch.ones(1).to(wanted)]).to(canvas)
-        weights = levels.index_select(0, self._places)
+        torch.index_select(levels, 0, self._places, out=self._weights)
         image, filled, rows = (self._flat(part) for part in (self.image, self.filled, canvas))
-        torch.lerp(filled, image, weights.expand_as(image), out=rows)
+        torch.lerp(filled, image, self._weights.expand_as(image), out=rows)
 
     def _flat(self, values: Tensor) -> Tensor:
         """``(C, voxels)``, or ``(1, C voxels)`` where regions differ per channel."""
