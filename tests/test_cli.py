@@ -305,6 +305,44 @@ def test_plan_shows_tasks_and_runs_nothing(tiny: TinyStudy) -> None:
     assert tiny.files() == before
 
 
+def test_plan_tells_forwards_from_passes(tiny: TinyStudy) -> None:
+    boxes = {"name": "occlusion", "window": 5, "stride": 5}
+    result = voxplain("plan", tiny.write(methods=["saliency", boxes]))
+    assert result.exit_code == 0, result.output
+    # 3 x 3 x 2 boxes on 14 x 12 x 10 voxels, on both cases.
+    assert "2 passes and 36 forwards" in flat(result.stdout)
+    assert "SlidingBox filled with blur" in flat(result.stdout)
+    assert "20,000" in flat(result.stdout)
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "explain"])
+def test_what_takes_too_many_passes_is_refused_before_anything_starts(
+    tiny: TinyStudy, command: str
+) -> None:
+    where: list[str | Path] = [tiny.write(methods=[{"name": "integrated_gradients", "steps": 40}])]
+    if command == "explain":
+        where = ["first.nii.gz", "--factory", "tiny_net:build", "--target", "1",
+                 "-m", "integrated_gradients:steps=40"]  # fmt: skip
+    before = tiny.files()
+    result = voxplain(command, *where, "--max-passes", "12")
+    assert result.exit_code == 2, result.output
+    said = flat(result.stderr)
+    assert "integrated_gradients takes about 40 passes" in said
+    assert "no more than 12 are allowed; steps=12 would do" in said
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert tiny.files() == before
+    if command == "plan":
+        assert voxplain(command, *where, "--max-passes", "40").exit_code == 0
+
+
+def test_the_limit_of_the_help_is_the_limit_of_a_study() -> None:
+    from voxplain.study.config import RunConfig
+
+    for command in ("run", "plan", "explain"):
+        shown = re.sub(r"[\s│]+", " ", voxplain(command, "--help").stdout)
+        assert f"{RunConfig().max_passes:,} unless it says otherwise" in shown
+
+
 def test_methods_lists_all_and_describes_one() -> None:
     from voxplain.attribution import methods
 
@@ -312,8 +350,10 @@ def test_methods_lists_all_and_describes_one() -> None:
     for name in methods:
         assert name in listed
     one = voxplain("methods", "integrated_gradients").stdout
-    for word in ("steps", "32", "quadrature", "gauss_legendre", "baseline"):
+    for word in ("steps", "32 passes", "quadrature", "gauss_legendre", "baseline", "Gradients"):
         assert word in one
+    assert "Class activation maps" in listed
+    assert "121 / 1,331 forwards" in flat(listed)
 
 
 @pytest.mark.parametrize("source", ["study", "flags"])

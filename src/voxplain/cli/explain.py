@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from voxplain.cli.app import app, debugging
-from voxplain.cli.flags import Request, asked, named, with_request
+from voxplain.cli.flags import MaxPasses, Request, asked, named, with_request
 from voxplain.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def explain(
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Keep maps that are still right.")
     ] = True,
+    max_passes: MaxPasses = None,
 ) -> None:
     """Explain one image with one network, without a study file.
 
@@ -51,7 +52,7 @@ def explain(
 
     if request.is_study:
         raise ConfigError("explain takes an image; for a study file use: voxplain run STUDY")
-    study = _study(request, target, method, seed)
+    study = _study(request, target, method, seed).allowing(max_passes)
     carry_out(study, output.absolute(), resume, request.trust, debugging(context))
 
 

@@ -28,6 +28,18 @@ def _image(*names: str, help: str) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=_IMAGE)
 
 
+MaxPasses = Annotated[
+    int | None,
+    typer.Option(
+        "--max-passes",
+        min=1,
+        help="Refuse a method that takes more passes or forwards for one image, before anything "
+        "starts; else run.max_passes of the study holds, which is 20,000 unless it says otherwise.",
+        show_default=False,
+    ),
+]
+
+
 @dataclass(frozen=True)
 class Request:
     """One image and one network, as flags state them."""

@@ -9,7 +9,7 @@ from voxplain.study import Study, Task, check_study
 from voxplain.study.limits import in_words
 from voxplain.study.probe import Probe, probe_models
 
-_COLUMNS = ("network", "target", "methods", "stream", "cases", "passes", "time")
+_COLUMNS = ("network", "target", "methods", "stream", "cases", "passes", "forwards", "time")
 
 
 def show_plan(study: Study, trust: bool) -> None:
@@ -25,11 +25,16 @@ def show_plan(study: Study, trust: bool) -> None:
     for task in checked.plan.tasks:
         alike.setdefault(_kind(task), []).append(task)
     rows = [(*kind, *_sums(tasks, probes)) for kind, tasks in alike.items()]
-    out.print(table(_COLUMNS, rows, right=("cases", "passes", "time")))
+    out.print(table(_COLUMNS, rows, right=("cases", "passes", "forwards", "time")))
     out.print()
-    tasks = checked.plan.tasks
-    count, passes, duration = _sums(tasks, probes)
-    fact("total", f"{count} tasks, {passes} passes, about {duration} without blending and writing")
+    count, passes, forwards, duration = _sums(checked.plan.tasks, probes)
+    kinds = " and ".join(
+        part
+        for part in (f"{passes} passes" * bool(passes), f"{forwards} forwards" * bool(forwards))
+        if part
+    )
+    fact("total", f"{count} tasks, {kinds}, about {duration} without blending and writing")
+    fact("allowed", f"{study.execution.max_passes:,} passes or forwards per method and image")
     for name, probe in probes.items():
         fact("memory", f"{name}: about {probe.megabytes:.0f} MB for one pass")
     fact("output", shown(study.folder))
@@ -41,7 +46,17 @@ def _kind(task: Task) -> tuple[str, ...]:
     return subject.model, str(subject.named), "\n".join(task.labels), streams
 
 
-def _sums(tasks: Sequence[Task], probes: dict[str, Probe]) -> tuple[str, str, str]:
-    passes = sum(task.passes for task in tasks)
-    seconds = sum(task.passes * probes[task.subject.model].seconds for task in tasks)
-    return str(len(tasks)), str(passes), in_words(seconds)
+def _sums(tasks: Sequence[Task], probes: dict[str, Probe]) -> tuple[str, str, str, str]:
+    """Tasks, passes forward and backward, passes forward only, time; empty where there are none."""
+    forwards = sum(task.forwards for task in tasks)
+    passes = sum(task.passes for task in tasks) - forwards
+    seconds = sum(_seconds(task, probes[task.subject.model]) for task in tasks)
+    return str(len(tasks)), _counted(passes), _counted(forwards), in_words(seconds)
+
+
+def _counted(count: int) -> str:
+    return f"{count:,}" if count else ""
+
+
+def _seconds(task: Task, probe: Probe) -> float:
+    return task.forwards * probe.forward + (task.passes - task.forwards) * probe.seconds

@@ -9,6 +9,7 @@ import typer
 
 from voxplain.cli.app import app, debugging
 from voxplain.cli.console import err, fact, remark, shown
+from voxplain.cli.flags import MaxPasses
 
 if TYPE_CHECKING:
     from voxplain.study import Run, Study
@@ -29,6 +30,7 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Keep results that are still right.")
     ] = True,
+    max_passes: MaxPasses = None,
     trust: Trust = False,
 ) -> None:
     """Run a study: every case, network, target and method; then write the report.
@@ -39,7 +41,8 @@ def run(
     from voxplain.study import Study
 
     chosen = output.absolute() if output else None
-    carry_out(Study.load(study), chosen, resume, trust, debugging(context))
+    asked = Study.load(study).allowing(max_passes)
+    carry_out(asked, chosen, resume, trust, debugging(context))
 
 
 @app.command()
@@ -59,12 +62,12 @@ def demo(
 
 
 @app.command()
-def plan(study: StudyFile, trust: Trust = False) -> None:
+def plan(study: StudyFile, max_passes: MaxPasses = None, trust: Trust = False) -> None:
     """Show the tasks of a study, with passes, time and memory, and run nothing."""
     from voxplain.cli.planning import show_plan
     from voxplain.study import Study
 
-    show_plan(Study.load(study), trust)
+    show_plan(Study.load(study).allowing(max_passes), trust)
 
 
 @app.command()

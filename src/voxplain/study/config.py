@@ -25,6 +25,7 @@ from voxplain.errors import ConfigError, VoxplainError
 from voxplain.loading import ModelSpec
 from voxplain.precision import Precision
 from voxplain.preprocess import AnyStep
+from voxplain.study.allowance import MAX_PASSES
 from voxplain.study.cases import CaseConfig, expand_cases
 from voxplain.study.method_schema import MethodSchema
 from voxplain.study.reading import read_mapping
@@ -91,6 +92,8 @@ class RunConfig(_Config):
         timeout: The longest a task may take, such as ``10min``; None for no limit.
         precision: The numeric type of networks that name none of their own.
         seed: Where all random draws start from.
+        max_passes: What one method may take for one image; a method that would take more is
+            refused before anything starts.
     """
 
     executor: Literal["local"] = "local"
@@ -99,6 +102,7 @@ class RunConfig(_Config):
     timeout: Annotated[PositiveFloat | None, BeforeValidator(_seconds)] = None
     precision: Precision = "auto"
     seed: int = Field(default=0, ge=0)
+    max_passes: int = Field(default=MAX_PASSES, ge=1)
 
 
 class Study(_Config):
@@ -162,6 +166,13 @@ class Study(_Config):
         run = run_study(self, resume=resume, trust=trust, output=output, listener=listener)
         run.write_report()
         return run
+
+    def allowing(self, max_passes: int | None) -> Study:
+        """The same study with another limit of passes per method and image; None leaves it."""
+        if max_passes is None:
+            return self
+        execution = self.execution.model_copy(update={"max_passes": max_passes})
+        return self.model_copy(update={"execution": execution})
 
     @property
     def base(self) -> Path:

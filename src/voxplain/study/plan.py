@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from voxplain.attribution import Method
+from voxplain.attribution.planning import StreamEstimate
 from voxplain.targets import Target
 
 # Raised whenever the same request would give another map.
@@ -67,6 +68,7 @@ class Task:
         subject: What is explained.
         methods: The methods, by the hash of what determines their maps.
         passes: Passes through the network, as estimated.
+        forwards: How many of them are forwards without a backward pass.
         streams: The streams in words.
     """
 
@@ -74,15 +76,23 @@ class Task:
     subject: Subject
     methods: Mapping[str, Method]
     passes: int
-    streams: tuple[str, ...] = ()
+    forwards: int
+    streams: tuple[str, ...]
 
     @classmethod
     def of(
-        cls, subject: Subject, methods: Sequence[Method], passes: int, streams: Sequence[str] = ()
+        cls, subject: Subject, methods: Sequence[Method], streams: Sequence[StreamEstimate]
     ) -> Task:
-        """The task of these methods on a subject."""
+        """The task of these methods, which share streams, on a subject."""
         keyed = {subject.method_key(method): method for method in methods}
-        return cls(digest(sorted(keyed)), subject, keyed, passes, tuple(streams))
+        return cls(
+            key=digest(sorted(keyed)),
+            subject=subject,
+            methods=keyed,
+            passes=sum(stream.passes for stream in streams),
+            forwards=sum(stream.passes for stream in streams if stream.forwards_only),
+            streams=tuple(stream.description for stream in streams),
+        )
 
     @property
     def labels(self) -> list[str]:

@@ -19,10 +19,12 @@ class Probe:
 
     Attributes:
         seconds: Time of the pass over all windows.
+        forward: Time of the forward alone.
         megabytes: What autograd saves for one call of the network.
     """
 
     seconds: float
+    forward: float
     megabytes: float
 
 
@@ -50,6 +52,9 @@ def _probe(model: Model, data: Tensor) -> Probe:
     with model.at_rest(), torch.autograd.graph.saved_tensors_hooks(count, lambda kept: kept):
         piece = model.admit(piece).requires_grad_(model.differentiable)
         output = model(piece)
+        between = time.perf_counter()
         if output.requires_grad:
             torch.autograd.grad(output.sum(), piece)
-    return Probe((time.perf_counter() - start) * calls, sum(saved.values()) / 2**20)
+    whole = time.perf_counter() - start
+    megabytes = sum(saved.values()) / 2**20
+    return Probe(whole * calls, (between - start) * calls, megabytes)

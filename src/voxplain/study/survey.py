@@ -11,6 +11,7 @@ from voxplain.image import Image
 from voxplain.io import read_mask
 from voxplain.io.manifest import CaseRecord
 from voxplain.model import Model
+from voxplain.study.allowance import require_affordable
 from voxplain.study.asking import ask
 from voxplain.study.case_files import contents, for_case, label_maps, without_files
 from voxplain.study.cases import CaseConfig
@@ -117,7 +118,8 @@ class Survey:
             )
             self.subjects.append(subject)
             with naming(f"model {loaded.config.name}"):
-                self.tasks += _tasks(subject, methods, prepared, loaded.model)
+                allowed = self.study.execution.max_passes
+                self.tasks += _tasks(subject, methods, prepared, loaded.model, allowed)
 
     def _methods(self, case: str, image: Image) -> list[Method]:
         """The methods with the files of a case, once their label maps fit its image."""
@@ -133,12 +135,12 @@ class Survey:
 
 
 def _tasks(
-    subject: Subject, methods: Sequence[Method], image: Image, model: Model
+    subject: Subject, methods: Sequence[Method], image: Image, model: Model, allowed: int
 ) -> Iterator[Task]:
     for together in group(methods, image, model):
         streams = estimate(together, image, model)
-        passes = sum(stream.passes for stream in streams)
-        yield Task.of(subject, together, passes, [stream.description for stream in streams])
+        require_affordable(together, streams, allowed, image, model)
+        yield Task.of(subject, together, streams)
 
 
 def _record(name: str, case: CaseConfig, image: Image, found: list[str]) -> CaseRecord:
