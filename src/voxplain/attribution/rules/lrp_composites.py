@@ -7,7 +7,7 @@ that are faithful to it (Montavon et al., 2019).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
 from pydantic import ConfigDict
@@ -180,16 +180,5 @@ def composite_of(given: CompositeName | Composite, epsilon: float, gamma: float)
         return given
     if given not in COMPOSITES:
         raise ConfigError(f"unknown composite {given!r}; {nearest(given, COMPOSITES)}")
-    return tuple(
-        Choice(
-            rule=choice.rule,
-            kind=choice.kind,
-            depth=choice.depth,
-            first=choice.first,
-            epsilon=epsilon,
-            gamma=gamma,
-            alpha=choice.alpha,
-            beta=choice.beta,
-        )
-        for choice in COMPOSITES[given]
-    )
+    choices = COMPOSITES[given]
+    return tuple(replace(choice, epsilon=epsilon, gamma=gamma) for choice in choices)
