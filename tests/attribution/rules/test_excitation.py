@@ -70,7 +70,11 @@ MAPS = ("factor", "number", "divisor", "stored statistics")
 def test_weights_hand_on_to_what_raises(name):
     shape, function = WEIGHTED[name]
     x = _draw(*shape, seed=9)
-    _close(_shares(function, x), _winning(_jacobian(function, x), x))
+    winning = _winning(_jacobian(function, x), x)
+    _close(_shares(function, x), winning)
+    output, leaf, mode = _run(function, x)
+    torch.autograd.grad(output, leaf, torch.ones_like(output))
+    assert mode.shares() == {"unraised": int((winning.sum(1) == 0).sum())}
 
 
 @pytest.mark.parametrize("name", STRUCTURAL)
