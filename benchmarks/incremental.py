@@ -71,7 +71,7 @@ def _row(name: str, model: vx.Model, size: int, repeats: int) -> list[str]:
     timings = race({"full": whole, "incremental": cones}, repeats, {"full": _nothing})
     wall, cpu = timings["full"].times(timings["incremental"])
     middle = slice(size // 2 - side // 2, size // 2 - side // 2 + side)
-    counted = work(model, image, (middle,) * 3)
+    counted = work(Incremental(model, image), (middle,) * 3)
     return [
         name,
         f"{size}^3",
@@ -80,7 +80,7 @@ def _row(name: str, model: vx.Model, size: int, repeats: int) -> list[str]:
         times(wall),
         times(cpu),
         times(counted.gain),
-        "incremental" if counted.gain >= GAIN and counted.agrees else "full",
+        "incremental" if counted.pays else "full",
         f"{math.ceil(incremental.nbytes / 2**20)} MB",
         f"{apart:.0e}",
     ]

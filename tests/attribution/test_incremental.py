@@ -14,7 +14,7 @@ from tests.attribution.rules import matrix
 from tests.networks import assert_close, classifier, segmenter, untouched
 from torch import Tensor, nn
 
-from voxplain.attribution.incremental import Incremental, work, worthwhile
+from voxplain.attribution.incremental import Incremental, prepared, work, worthwhile
 from voxplain.attribution.incremental.boxes import Boxes, Reach, cut, grown
 from voxplain.attribution.incremental.followed import Followed
 from voxplain.attribution.taps import Tap, tapping
@@ -262,6 +262,12 @@ def _decided(x: Tensor) -> Tensor:
     return F.relu(x * 2) if x.sum() > 3 else F.avg_pool2d(x, 3, 1, 1)
 
 
+def _scripted(x: Tensor) -> Tensor:
+    y = F.relu(x * 2)
+    y += 1
+    return F.avg_pool2d(y, 3) * y.mean()
+
+
 GLOBAL: dict[str, Callable[[Tensor], Tensor]] = {
     "written slice": _written_slice,
     "written view": _written_view,
@@ -287,6 +293,8 @@ GLOBAL: dict[str, Callable[[Tensor], Tensor]] = {
     "weights by data": lambda x: F.conv2d(x, x[:1, :, :3, :3]),
     "flattened": lambda x: x.flatten(1) @ weight(x[0].numel(), 3),
     "other type": lambda x: x.float().double(),
+    "read by another library": lambda x: torch.from_numpy((x * 2).numpy() + 1),
+    "scripted": torch.jit.script(_scripted),
     "written with out=": lambda x: torch.add(x, 1, out=torch.empty_like(x)),
 }
 
@@ -328,7 +336,7 @@ def monai(name: str, rank: int) -> nn.Module:
 
 
 OWN = ("ResNet18", "ResNet with shortcut A", "UNet, batch norm", "BasicUNet, batch norm")
-DEEP = ("ResNet", "DenseNet121", "UNet", "BasicUNet", "SegResNet", "AttentionUnet", "VNet")
+DEEP = ("ResNet", "DenseNet121", "UNet", "BasicUNet", "SegResNet", "AttentionUnet")
 NETWORKS = [
     pytest.param(name, rank, id=f"{name} {rank}-D", marks=marks)
     for rank in (2, 3)
@@ -348,7 +356,7 @@ def test_networks_of_the_matrix_are_exact(name: str, rank: int) -> None:
     source = torch.Generator().manual_seed(2)
     with untouched(network):
         image = torch.randn(1, *shape, generator=source, dtype=torch.float64)
-        check(network, image, 1e-9)
+        check(network, image, 1e-12)
 
 
 def test_single_precision_is_exact_up_to_rounding() -> None:
@@ -449,15 +457,16 @@ def test_layers_before_a_change_are_not_computed_again() -> None:
 def test_work_is_counted_and_the_choice_follows_it() -> None:
     local, image = Model(settled(monai("ResNet18", 3))), torch.randn(1, 64, 64, 64)
     box: Box = (slice(28, 36),) * 3
-    found = work(local, image, box)
+    incremental = Incremental(local, image)
+    found = work(incremental, box)
     assert found.agrees
     assert found.gain > 4
-    assert found.kept > image.nbytes
+    assert incremental.nbytes > image.nbytes
     assert worthwhile(local, image, box)
+    assert work(incremental, box) == found
     mixed = Model(monai("UNet", 3))
-    assert work(mixed, image, box).gain < 1.25
-    assert not worthwhile(mixed, image, box)
-    assert work(local, image, box).incremental == found.incremental
+    assert work(Incremental(mixed, image), box).gain < 1.25
+    assert prepared(mixed, image, box) is None
 
 
 def test_boxes_must_fit_the_images() -> None:

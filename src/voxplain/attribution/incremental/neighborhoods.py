@@ -133,7 +133,7 @@ def interpolation(step: Step) -> Changed | None:
     """``F.interpolate`` in every mode: a matrix per axis, taken from the operator itself."""
     value = step.value()
     matrices = _matrices(step)
-    reaches = [Reach.weighted(matrix) for matrix in matrices]
+    reaches = [_reach(matrix) for matrix in matrices]
     boxes = step.grow(value, reaches)
     if boxes is None:
         return None
@@ -185,6 +185,12 @@ def _matrix(
         named[scale_name] = scale
     lines = operator(identity, size, **named).movedim(2 + axis, 1)
     return lines.flatten(2)[..., 0].T.contiguous()  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=64)
+def _reach(matrix: Tensor) -> Reach:
+    """Kept, as finding it waits for the device."""
+    return Reach.weighted(matrix)
 
 
 def _blocks(matrix: Tensor, axis: int, boxes: Boxes, sources: Boxes) -> Tensor:

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from voxplain.attribution.budget import ran_out_of_memory
 from voxplain.attribution.incremental.boxes import Boxes
 from voxplain.attribution.incremental.cache import Cached, Memo
-from voxplain.attribution.incremental.followed import Followed, UnfollowableError
+from voxplain.attribution.incremental.followed import Followed
 from voxplain.attribution.incremental.step import MOST
 from voxplain.attribution.incremental.value import Value
 from voxplain.attribution.taps import Changes, tapping
@@ -49,7 +50,7 @@ class Incremental:
 
     @property
     def followable(self) -> bool:
-        """False once the network has done what only plain forwards do right."""
+        """False once the network has done what only plain forwards do right; they follow then."""
         return self._followable
 
     def outputs(self, inputs: Tensor, boxes: Sequence[Box]) -> Tensor:
@@ -129,7 +130,11 @@ class Incremental:
                 try:
                     output = forward(Followed(value, self._memo, self._base))
                     return output.plain().clone() if isinstance(output, Followed) else output
-                except UnfollowableError:
+                except Exception as error:
+                    # A network may ask of a tensor what only plain ones give; a fault of its own
+                    # comes again below.
+                    if isinstance(error, RuntimeError) and ran_out_of_memory(error):
+                        raise
                     self._followable = False
             return forward(whole())
 

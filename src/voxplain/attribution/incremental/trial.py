@@ -31,19 +31,22 @@ class Work:
     Attributes:
         full: By a plain forward.
         incremental: By following the cone, once the unperturbed activations are kept.
-        kept: Bytes of the activations that are kept.
         agrees: Whether both gave the same output.
     """
 
     full: float
     incremental: float
-    kept: int
     agrees: bool
 
     @property
     def gain(self) -> float:
         """How many times more the plain forward works."""
         return self.full / max(1.0, self.incremental)
+
+    @property
+    def pays(self) -> bool:
+        """Whether cones should be followed."""
+        return self.agrees and self.gain >= GAIN
 
 
 def worthwhile(model: Model, image: Tensor, box: Box) -> bool:
@@ -56,30 +59,38 @@ def worthwhile(model: Model, image: Tensor, box: Box) -> bool:
         image: ``(C, *spatial)``.
         box: A typical one; if boxes lie everywhere, one in the middle.
     """
-    found = work(model, image, box)
-    return found.agrees and found.gain >= GAIN
+    return prepared(model, image, box) is not None
 
 
-def work(model: Model, image: Tensor, box: Box, count: int = 2) -> Work:
-    """Counts the work for copies of an image with the content of a box turned around.
+def prepared(model: Model, image: Tensor, box: Box) -> Incremental | None:
+    """Incremental forwards of an image where they are :func:`worthwhile`, else None.
 
     Args:
         model: The network.
         image: ``(C, *spatial)``.
-        box: Where they change.
-        count: Number of copies.
+        box: A typical one; if boxes lie everywhere, one in the middle.
     """
     incremental = Incremental(model, image)
-    inputs = incremental.image.repeat(count, *[1] * image.ndim)
-    inner = inputs[(slice(None), slice(None), *box)]
-    inputs[(slice(None), slice(None), *box)] = inner.flip(tuple(range(2, inner.ndim)))
-    followed = incremental.outputs(inputs, [box] * count)
+    return incremental if work(incremental, box).pays else None
+
+
+def work(incremental: Incremental, box: Box) -> Work:
+    """Counts the work for an image with the content of a box turned around.
+
+    Args:
+        incremental: Of the network and the image.
+        box: Where it changes.
+    """
+    model, place = incremental.model, (slice(None), slice(None), *box)
+    inputs = incremental.image[None].clone()
+    inputs[place] = inputs[place].flip(tuple(range(2, inputs.ndim)))
+    followed = incremental.outputs(inputs, [box])
     with Counting() as cone:
-        incremental.outputs(inputs, [box] * count)
+        incremental.outputs(inputs, [box])
     with Counting() as everything, model.at_rest(), torch.inference_mode(False), torch.no_grad():
         plain = model(inputs)
     agrees = incremental.followable and _agree(followed, plain)
-    return Work(everything.done / count, cone.done / count, incremental.nbytes, agrees)
+    return Work(everything.done, cone.done, agrees)
 
 
 def _agree(one: Tensor, two: Tensor) -> bool:
