@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -71,63 +71,83 @@ def imputed(image: Tensor, removed: Tensor) -> Tensor:
     axes = tuple(range(1, image.ndim))
     count = kept.sum(dim=axes, keepdim=True).clamp_min(1)
     middle = (image * kept).sum(dim=axes, keepdim=True) / count
-    known = torch.where(kept, image - middle, 0)
-    degree = _neighbors(torch.ones_like(image[:1]))
-
-    def system(values: Tensor) -> Tensor:
-        return torch.where(removed, degree * values - _neighbors(values), 0)
-
-    wanted = torch.where(removed, _neighbors(known), 0)
-    found = _solved(system, wanted, axes)
-    return torch.where(removed, found + middle, image)
+    lattice = _Lattice(image, removed)
+    wanted = lattice.neighbors(torch.where(kept, image - middle, 0)) * lattice.removed
+    return torch.where(removed, _solved(lattice, wanted) + middle, image)
 
 
-def _solved(system: Callable[[Tensor], Tensor], wanted: Tensor, axes: tuple[int, ...]) -> Tensor:
+class _Lattice:
+    """Sums over neighbors, in buffers that are used again: fresh memory would cost more.
+
+    Args:
+        image: ``(C, *spatial)``, for shape and type.
+        removed: Bool, of the same shape.
+    """
+
+    def __init__(self, image: Tensor, removed: Tensor) -> None:
+        self._parts = [torch.zeros_like(image) for _ in image.shape]
+        self._product = torch.empty_like(image)
+        self.removed = removed.to(image)
+        self._degree = self.neighbors(torch.ones_like(image)).clone()
+
+    def neighbors(self, values: Tensor) -> Tensor:
+        """Sum of the neighbors of each voxel, each over its squared distance, until the next call.
+
+        Part number k is the sum over neighbors that differ along k axes.
+        """
+        parts = [values, *self._parts[1:]]
+        for part in parts[1:]:
+            part.zero_()
+        for axis in range(1, values.ndim):
+            for squared in range(axis, 0, -1):
+                _add_both_sides(parts[squared], parts[squared - 1], axis)
+        for squared, part in enumerate(parts[2:], start=2):
+            parts[1].add_(part, alpha=1 / squared)
+        return parts[1]
+
+    def system(self, values: Tensor) -> Tensor:
+        """What the removed voxels lack to be the mean of their neighbors, until the next call.
+
+        Args:
+            values: 0 where nothing is removed.
+        """
+        torch.mul(self._degree, values, out=self._product)
+        return self._product.sub_(self.neighbors(values)).mul_(self.removed)
+
+
+def _add_both_sides(total: Tensor, values: Tensor, axis: int) -> None:
+    """Adds both neighbors along an axis; beyond the border there is none."""
+    inner = values.shape[axis] - 1
+    total.narrow(axis, 1, inner).add_(values.narrow(axis, 0, inner))
+    total.narrow(axis, 0, inner).add_(values.narrow(axis, 1, inner))
+
+
+def _solved(lattice: _Lattice, wanted: Tensor) -> Tensor:
     """Conjugate gradients, every channel on its own."""
     found, rest = torch.zeros_like(wanted), wanted.clone()
-    direction, size = rest.clone(), (rest * rest).sum(dim=axes, keepdim=True)
+    direction, size = rest.clone(), _dot(rest, rest)
     enough = _TOLERANCE**2 * size
     for _ in range(_MOST_STEPS):
         if bool((size <= enough).all()):
             break
-        turned = system(direction)
-        step = _ratio(size, (direction * turned).sum(dim=axes, keepdim=True))
-        found += step * direction
-        rest -= step * turned
-        before, size = size, (rest * rest).sum(dim=axes, keepdim=True)
-        direction = rest + _ratio(size, before) * direction
+        turned = lattice.system(direction)
+        step = _ratio(size, _dot(direction, turned))
+        found.addcmul_(direction, step)
+        rest.addcmul_(turned, step, value=-1)
+        before, size = size, _dot(rest, rest)
+        direction.mul_(_ratio(size, before)).add_(rest)
     return found
+
+
+def _dot(left: Tensor, right: Tensor) -> Tensor:
+    """Per channel, ``(C, 1, ..., 1)``."""
+    dots = torch.bmm(left.flatten(1)[:, None], right.flatten(1)[:, :, None])
+    return dots.view(-1, *(1,) * (left.ndim - 1))
 
 
 def _ratio(above: Tensor, below: Tensor) -> Tensor:
     """0 where there is nothing left to divide by."""
     return torch.where(below > 0, above / below.clamp_min(torch.finfo(below.dtype).tiny), 0)
-
-
-def _neighbors(values: Tensor) -> Tensor:
-    """Sum of the neighbors of each voxel ``(C, *spatial)``, each over its squared distance.
-
-    Part number k is the sum over neighbors that differ along k axes.
-    """
-    parts = [values]
-    for axis in range(1, values.ndim):
-        moved = [_both_sides(part, axis) for part in parts]
-        sums = [part + more for part, more in zip(parts[1:], moved[:-1], strict=True)]
-        parts = [values, *sums, moved[-1]]
-    total = parts[1]
-    for squared, part in enumerate(parts[2:], start=2):
-        total = total + part / squared
-    return total
-
-
-def _both_sides(values: Tensor, axis: int) -> Tensor:
-    """The sum of both neighbors along an axis; beyond the border there is none."""
-    length = values.shape[axis]
-    found = torch.zeros_like(values)
-    if length > 1:
-        found.narrow(axis, 1, length - 1).add_(values.narrow(axis, 0, length - 1))
-        found.narrow(axis, 0, length - 1).add_(values.narrow(axis, 1, length - 1))
-    return found
 
 
 def _grown(box: Region, shape: tuple[int, ...]) -> Region:
