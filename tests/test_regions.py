@@ -125,6 +125,11 @@ def test_supervoxels_do_not_depend_on_the_scale_of_a_channel() -> None:
     assert torch.equal(segment(30, image).labels, segment(30, other).labels)
 
 
+def test_a_channel_that_is_there_twice_counts_as_one() -> None:
+    image = phantom((40, 36))
+    assert torch.equal(segment(30, image).labels, segment(30, image.expand(3, -1, -1)).labels)
+
+
 @pytest.mark.parametrize("spacing", [(1.0, 1.0), (3.0, 1.0), (1.0, 1.2)])
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_a_volume_of_one_slice_has_the_regions_of_the_slice(

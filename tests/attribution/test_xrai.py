@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from networks import images, untouched
 from voxplain.attribution import Attribution, explain
+from voxplain.attribution.ranking import rank_segments
 from voxplain.errors import ConfigError
 from voxplain.image import Grid, Image
 from voxplain.regions import scales
@@ -119,17 +120,30 @@ def test_segments_that_do_not_fit_are_refused() -> None:
 
 
 @pytest.mark.parametrize("rank", [2, 3])
-def test_of_a_smoothed_map_is_not_a_smoothed_map_of_regions(rank: int) -> None:
-    """Regions of the mean over noisy copies have few values; the mean of regions has many."""
+def test_of_a_smoothed_map_its_mean_over_copies_is_divided(rank: int) -> None:
     network, image = pooled(rank, 1), images(rank, 1, 1, size=12)
     noisy = {"name": "smoothgrad", "samples": 4}
     outside = one(network, image, of={**noisy, "of": "saliency"}).map
-    segments = scales(image[0])
     mean = explain(network, image, {**noisy, "of": "saliency", "label": "mean"}, CLASS_ONE)["mean"]
-    sums = segments.sums(mean.map[0].amax(dim=0))
-    assert sums.sum() == pytest.approx(float(outside.sum()), rel=1e-4)
-    within = explain(network, image, {**noisy, "of": "xrai", "label": "map"}, CLASS_ONE)["map"]
-    assert len(within.map.unique()) > len(outside.unique())
+    largest = mean.map[0].amax(dim=0)
+    by_hand = rank_segments(largest, scales(image[0]), round(0.001 * largest.numel()))
+    assert torch.allclose(outside[0, 0].double(), by_hand.map, atol=1e-8)
+
+
+def test_a_smoothed_map_of_regions_is_flat_on_every_segment() -> None:
+    network, image = pooled(2, 1), images(2, 1, 1, size=12)
+    blocks = (torch.arange(12) // 3).view(12, 1).expand(12, 12)
+    inner = {"name": "xrai", "of": "saliency", "segments": blocks[None]}
+    noisy = {"name": "smoothgrad", "samples": 4, "of": inner, "label": "map"}
+    map = explain(network, image, noisy, CLASS_ONE)["map"].map[0, 0]
+    assert len(map.unique()) == 4
+    assert torch.equal(map[::3, :1].repeat_interleave(3, dim=0).expand(12, 12), map)
+
+
+def test_sums_over_regions_claim_no_completeness() -> None:
+    found = one(pooled(2, 2), images(2, 2, 1, size=12))
+    assert found[0].sidecar.method == "xrai"
+    assert found[0].sidecar.completeness is None
 
 
 def test_of_a_cam_on_the_image_grid_and_never_of_a_layer() -> None:
