@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +22,7 @@ from voxplain.model import Model
 from voxplain.precision import running_in
 from voxplain.targets import WeightField
 
+AnyPasses = TypeVar("AnyPasses", bound="Passes")
 Arrange = Callable[[Tap, Tensor], Tensor]
 
 INPUT = Tap("", "input")
@@ -107,6 +110,12 @@ class Passes(ABC):
         self._checked = False
         self._mode: RuleMode | None = None
         self._copies = 1
+
+    def with_model(self: AnyPasses, model: Model) -> AnyPasses:
+        """The same points for another network."""
+        other = copy.copy(self)
+        other.model, other.notes = model, Notes()
+        return other
 
     def run(
         self,

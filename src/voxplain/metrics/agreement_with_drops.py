@@ -275,9 +275,9 @@ class SquaredDrops(SingleRegions):
         regions = question.scene.regions(self.regions, question.item)
         masks = OneRegionOff(self.regions).masks(question.item, question.scene)
         total = torch.zeros(regions.count, dtype=torch.float64)
-        images = self.fill.images(question.item, masks.size)
-        for filled in images:
-            observed = question.with_fill(masks, filled)
+        painters = self.fill.painters(question.item, masks)
+        for painter in painters:
+            observed = question.painted(painter, len(masks))
             total += (question.whole - observed.scores).square()
         removed = torch.eye(regions.count, dtype=torch.bool)
-        return SubsetDrops(regions, removed, total / len(images))
+        return SubsetDrops(regions, removed, total / len(painters))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ def question_about(
     references: References = None,
     seed: int = 0,
     maps: Maps | None = None,
+    networks: Sequence[Model] = (),
 ) -> Question:
     """Looks at an image once and fixes the target on it.
 
@@ -46,6 +47,7 @@ def question_about(
         references: Other images.
         seed: Of every random draw.
         maps: Attributions whose methods can explain again.
+        networks: Other networks that should give the same maps.
     """
     scan = image if isinstance(image, Image) else None
     data = image.data if isinstance(image, Image) else image
@@ -65,6 +67,7 @@ def question_about(
         _passes(scene, bound),
         None if mask is None else _on_input(mask, scan, scene.shape),
         [found.method for found in given if isinstance(found, Attribution)],
+        networks,
     )
 
 
@@ -88,7 +91,13 @@ def map_field(name: str, found: Attribution | Tensor, question: Question) -> Map
         sign=attribution.method.sign if attribution else "signed",
         share=attribution is None or "per unit" not in attribution.method.units,
         key=question.item.key,
+        completeness=_completeness(attribution),
     )
+
+
+def _completeness(attribution: Attribution | None) -> float | None:
+    residuals = attribution.stats.completeness if attribution else None
+    return residuals[0] if residuals else None
 
 
 def _seen(attribution: Attribution, scan: Image | None) -> Tensor:

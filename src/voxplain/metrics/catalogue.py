@@ -1,19 +1,25 @@
 """Every metric of the package: importing this module fills the registry."""
 
 from voxplain.metrics import (
+    agreement,
     agreement_with_drops,
     complexity,
     faithfulness,
+    fidelity,
     localization,
+    randomization,
     robustness,
     segmentation,
 )
 
 __all__ = [
+    "agreement",
     "agreement_with_drops",
     "complexity",
     "faithfulness",
+    "fidelity",
     "localization",
+    "randomization",
     "robustness",
     "segmentation",
 ]

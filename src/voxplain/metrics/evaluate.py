@@ -31,6 +31,7 @@ def evaluate(
     *,
     masks: Tensor | Sequence[Tensor | None] | None = None,
     references: References = None,
+    networks: Sequence[Model | nn.Module] = (),
     controls: bool = True,
     seed: int = 0,
     cases: Sequence[str] = (),
@@ -46,6 +47,7 @@ def evaluate(
         masks: Reference masks ``(*spatial)`` on the grid of the image (of its file, for an
             :class:`Image`), one per image; non-zero is inside.
         references: Other images on the same grid, for metrics that resample from them.
+        networks: Other networks that should give the same maps, for metrics of agreement.
         controls: Judge random, edge, intensity and center maps beside the maps.
         seed: Of every random draw.
         cases: Ids of the images.
@@ -58,7 +60,9 @@ def evaluate(
         raise ConfigError("no metric is asked for; `voxplain metrics` lists them")
     studied, found = Model.of(model), []
     for index, (subject, maps, mask) in enumerate(_each(images, attributions, masks)):
-        question = question_about(studied, subject, target, mask, references, seed, maps)
+        question = question_about(
+            studied, subject, target, mask, references, seed, maps, [Model.of(n) for n in networks]
+        )
         case = cases[index] if index < len(cases) else str(index)
         found.append(judged(question, maps, chosen, controls, case, seed))
     return Scores.joined(found)

@@ -30,6 +30,8 @@ class MapField:
         share: Whether the map shares out the score (``x dS/dx``, differences), or is a slope
             (score per unit of intensity).
         key: What the order of equal values is drawn from.
+        completeness: |what it shares out - (S(x) - S(b))| / |S(x) - S(b)|, where the method has
+            that axiom.
     """
 
     name: str
@@ -37,6 +39,7 @@ class MapField:
     sign: Sign = "signed"
     share: bool = True
     key: str = ""
+    completeness: float | None = None
 
     @cached_property
     def values(self) -> Tensor:

@@ -94,7 +94,8 @@ class WindowShift(Neighborhood):
         level, width = (torch.rand(2, generator=source, dtype=torch.float64) * 2 - 1).tolist()
         middle = image.flatten(1).mean(dim=1).view(-1, *(1,) * (image.ndim - 1))
         shift = self.strength * level * intensity_range(image)
-        return middle + (image - middle) * (1 + self.strength * width) + shift
+        seen: Tensor = middle + (image - middle) * (1 + self.strength * width) + shift
+        return seen
 
 
 @dataclass(frozen=True)

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
 from voxplain.attribution.binding import Bound
 from voxplain.attribution.identity import identity
-from voxplain.attribution.masking import Fill, Masks
+from voxplain.attribution.masking import Fill, Masks, Painter
 from voxplain.attribution.masking.budget import ForwardBudget
 from voxplain.attribution.method import Method
 from voxplain.attribution.passes import Passes
 from voxplain.attribution.samplers import Item
 from voxplain.attribution.scene import Scene
 from voxplain.metrics.field import MapField, Undefined
+from voxplain.model import Model
 from voxplain.precision import running_in
 from voxplain.targets.links import predicted_mask
 from voxplain.targets.scores import volume_per_voxel
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +75,7 @@ class Question:
         passes: How scores of layer targets are taken.
         reference: Mask of what a map is compared with, ``(*spatial)`` bool, or None.
         methods: The methods behind the maps, for metrics that explain again.
+        networks: Other networks that should give the same maps.
 
     Attributes:
         fields: The maps that are judged, by name.
@@ -85,9 +89,11 @@ class Question:
         passes: Passes,
         reference: Tensor | None = None,
         methods: Sequence[Method] = (),
+        networks: Sequence[Model] = (),
     ) -> None:
         self.scene, self.item, self.bound, self.passes = scene, item, bound, passes
         self.reference, self.methods = reference, tuple(methods)
+        self.networks = tuple(networks)
         self.fields: dict[str, MapField] = {}
         self.forwards = 0
         self._answers: dict[object, Any] = {}
@@ -114,6 +120,20 @@ class Question:
             raise Undefined("the target is not about a class of a dense output")
         return self._object(self.bound.seen.output[self.item.row][None])[0]
 
+    def with_model(self, model: Model) -> Question:
+        """The same question, weight field included, about another network."""
+        other = self.with_bound(self.bound)
+        other.scene = Scene(model, self.item.image[None], self.scene.spacing, self.scene.image)
+        other.passes = self.passes.with_model(model)
+        return other
+
+    def remembered(self, key: object, make: Callable[[], T]) -> T:
+        """What was made under this key before, or now."""
+        if key not in self._answers:
+            self._answers[key] = make()
+        found: T = self._answers[key]
+        return found
+
     def with_bound(self, bound: Bound) -> Question:
         """The same question about another weight field."""
         other = copy.copy(self)
@@ -124,27 +144,21 @@ class Question:
     def answer(self, probe: Probe, field: MapField) -> Any:
         """The answer to a probe, asked once."""
         key = (identity(probe), id(field) if probe.per_map else None)
-        if key not in self._answers:
-            self._answers[key] = probe.run(self, field)
-        return self._answers[key]
+        return self.remembered(key, lambda: probe.run(self, field))
 
     def empty(self, fill: Fill, size: tuple[float, ...]) -> float:
         """S where everything is filled."""
+        images = torch.stack(fill.images(self.item, size))
         key = ("empty", identity(fill), size)
-        if key not in self._answers:
-            images = torch.stack(fill.images(self.item, size))
-            self._answers[key] = float(self.observe(images).scores.mean())
-        score: float = self._answers[key]
-        return score
+        return self.remembered(key, lambda: float(self.observe(images).scores.mean()))
 
     def under(self, masks: Masks, fill: Fill) -> Observed:
         """The prediction under each mask; what several fill images give is averaged."""
-        images = fill.images(self.item, masks.size)
-        return _averaged([self.with_fill(masks, filled) for filled in images])
+        painters = fill.painters(self.item, masks)
+        return _averaged([self.painted(painter, len(masks)) for painter in painters])
 
-    def with_fill(self, masks: Masks, filled: Tensor) -> Observed:
-        """The prediction under each mask for one fill image."""
-        count, painter = len(masks), masks.painter(self.item.image, filled)
+    def painted(self, painter: Painter, count: int) -> Observed:
+        """The prediction for each of the images that a painter makes."""
         found, done = [], 0
         while done < count:
             part = range(done, min(count, done + self._budget.size))

@@ -85,23 +85,24 @@ class Removal(Probe):
         fill: What removed voxels become.
         order: Which go first.
         levels: Number of steps; there is one answer more than steps.
+        at: Removed shares in place of equal steps.
     """
 
     fill: Fill
     order: Order = "most"
     levels: int = 32
+    at: tuple[float, ...] = ()
 
     per_map: ClassVar[bool] = True
 
     def expected(self, scene: Scene) -> int:
         """One per step."""
-        return self.levels + 1
+        return len(self.at) or self.levels + 1
 
     def run(self, question: Question, field: MapField) -> Observed:
-        """The prediction after each step, the unchanged image first."""
+        """The prediction after each step, the unchanged image first; or at the given shares."""
         order = field.order if self.order == "most" else field.order.flip(0)
-        total = len(order)
-        counts = tuple(round(total * step / self.levels) for step in range(self.levels + 1))
+        counts = tuple(round(len(order) * share) for share in self.at or shares(self.levels))
         return question.under(Ranked(order, counts, question.scene.shape), self.fill)
 
 

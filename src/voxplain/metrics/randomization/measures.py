@@ -1,0 +1,209 @@
+"""Randomization as metrics: a map that survives it has not looked at the network."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from voxplain.attribution.binding import bind
+from voxplain.attribution.scene import Scene
+from voxplain.errors import TargetError
+from voxplain.metrics.again import maps_again
+from voxplain.metrics.curves import area
+from voxplain.metrics.field import MapField, Undefined
+from voxplain.metrics.metric import Direction, Metric, Value, register
+from voxplain.metrics.question import Probe, Question
+from voxplain.metrics.randomization.cascade import Cascade, Steps
+from voxplain.metrics.randomization.reinitialize import copied, recalibrate, reinitialize
+from voxplain.metrics.randomization.similarity import similarity
+from voxplain.metrics.randomization.stages import Order, stages
+
+Measure = Literal["spearman", "spearman_absolute", "ssim", "hog"]
+
+
+class _Randomization(Metric):
+    family: ClassVar[str] = "randomization"
+    direction: ClassVar[Direction] = "down"
+    range: ClassVar[tuple[float | None, float | None]] = (-1.0, 1.0)
+    reference: ClassVar[str] = "Adebayo et al., 2018"
+
+
+@register
+class ParameterRandomization(_Randomization):
+    """How much of the map survives while the network forgets what it learned, layer by layer.
+
+    Area under the similarity with the trained network's map; the value after the last step, and
+    that of two random networks, in the facts.
+    """
+
+    name: Literal["parameter_randomization"] = "parameter_randomization"
+    order: Order = "top_down"
+    steps: int = Field(default=12, ge=1)
+    seeds: int = Field(default=3, ge=1)
+    similarity: Measure = "spearman_absolute"
+
+    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+        """One cascade for all methods."""
+        return (Cascade(self.order, self.steps, self.seeds, self._copies),)
+
+    @property
+    def _copies(self) -> int:
+        return 0
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """Area under the mean curve over the seeds."""
+        field.checked  # noqa: B018 - raises for maps that say nothing
+        found: dict[str, Steps] = question.answer(self.probes(question.scene)[0], field)
+        if field.name not in found:
+            raise Undefined("there is no method behind this map that could explain again")
+        steps = found[field.name]
+        rows = [[getattr(step, self.similarity) for step in curve] for curve in steps.curves]
+        mean = torch.tensor(rows, dtype=torch.float64).nan_to_num(0.0).mean(dim=0)
+        along = [index / (len(mean) - 1) for index in range(len(mean))]
+        facts = {
+            "last": float(mean[-1]),
+            "random_networks": _mean([getattr(pair, self.similarity) for pair in steps.chance]),
+            "stages": [", ".join(stage) for stage in steps.stages],
+            "seeds": rows,
+        }
+        return Value(area(mean), tuple(zip(along, mean.tolist(), strict=True)), facts)
+
+
+@register
+class SmoothParameterRandomization(ParameterRandomization):
+    """The same for maps averaged over noisy copies, which are less noisy themselves.
+
+    Hedström et al., 2023.
+    """
+
+    reference: ClassVar[str] = "Hedström et al., 2023"
+    name: Literal["smooth_parameter_randomization"] = "smooth_parameter_randomization"  # type: ignore[assignment]
+    copies: int = Field(default=10, ge=2)
+
+    @property
+    def _copies(self) -> int:
+        return self.copies
+
+
+@register
+class EfficientParameterRandomization(_Randomization):
+    """How much more disordered the map gets when the whole network is random.
+
+    (H(random) - H(trained)) / H(trained), H the histogram entropy (Hedström et al., 2023).
+    """
+
+    direction: ClassVar[Direction] = "up"
+    range: ClassVar[tuple[float | None, float | None]] = (-1.0, None)
+    reference: ClassVar[str] = "Hedström et al., 2023"
+    name: Literal["efficient_parameter_randomization"] = "efficient_parameter_randomization"
+    seeds: int = Field(default=3, ge=1)
+    bins: int = Field(default=100, ge=2)
+
+    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+        """All stages at once."""
+        return (FullyRandom(self.seeds),)
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """The mean over the seeds."""
+        before = _entropy(field.checked, self.bins)
+        found: dict[str, list[Tensor]] = question.answer(self.probes(question.scene)[0], field)
+        if field.name not in found:
+            raise Undefined("there is no method behind this map that could explain again")
+        if before == 0:
+            raise Undefined("the histogram of the map has a single bin")
+        after = [_entropy(map, self.bins) for map in found[field.name]]
+        return Value(_mean([(value - before) / before for value in after]))
+
+
+@dataclass(frozen=True)
+class FullyRandom(Probe):
+    """Maps of networks that have forgotten everything.
+
+    Attributes:
+        seeds: How many networks.
+    """
+
+    seeds: int
+
+    def expected(self, scene: Scene) -> int:
+        """Explanations are counted in passes of their streams, not as forwards."""
+        return self.seeds
+
+    def run(self, question: Question, field: MapField) -> dict[str, list[Tensor]]:
+        """By the key of the method, a map ``(*spatial)`` per seed."""
+        found: dict[str, list[Tensor]] = {}
+        paths = stages(question.scene.model, question.scene.example)
+        for seed in range(self.seeds):
+            model = copied(question.scene.model)
+            reinitialize(model.network, paths, seed)
+            recalibrate(model, question.scene.example)
+            maps = maps_again(question.with_model(model), question.item.image[None])
+            for name, map in maps.items():
+                found.setdefault(name, []).append(map[0].double().sum(dim=0))
+        return found
+
+
+@register
+class RandomLogit(_Randomization):
+    """How alike the maps of two classes are: a map for every class explains none.
+
+    Sixt et al., 2020; the other class is the one with the next higher score.
+    """
+
+    reference: ClassVar[str] = "Sixt et al., 2020"
+    name: Literal["random_logit"] = "random_logit"
+    similarity: Measure = "spearman"
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """Similarity with the map of the other class."""
+        field.checked  # noqa: B018 - raises for maps that say nothing
+        found = question.remembered("random logit", lambda: _other_maps(question))
+        if field.name not in found:
+            raise Undefined("there is no method behind this map that could explain again")
+        alike = similarity(field.values, found[field.name])
+        return Value(float(getattr(alike, self.similarity)))
+
+
+def _other_maps(question: Question) -> dict[str, Tensor]:
+    """Maps of the runner-up class by the key of their method."""
+    target, seen = question.bound.target, question.bound.seen
+    label = question.bound.field.label_of(question.item.row)
+    classes = seen.output.shape[1]
+    if label is None or not hasattr(target, "label") or classes < 2:
+        raise Undefined("the target is not about one of several classes")
+    scores = (
+        seen.output[question.item.row].flatten(1).mean(dim=1)
+        if seen.is_dense
+        else (seen.output[question.item.row])
+    )
+    order = [index for index in scores.argsort(descending=True).tolist() if index != label]
+    for other in order:
+        try:
+            bound = bind(target.model_copy(update={"label": other}), seen)
+        except TargetError:
+            continue
+        again = maps_again(question.with_bound(bound), question.item.image[None])
+        return {name: map[0].double().sum(dim=0) for name, map in again.items()}
+    raise Undefined("no other class has anything to explain on this image")
+
+
+def _entropy(map: Tensor, bins: int) -> float:
+    """Entropy of the histogram of a map scaled to [0, 1], in nats."""
+    values = map.double().cpu().numpy()
+    low, high = values.min(), values.max()
+    if not math.isfinite(high - low) or high <= low:
+        return 0.0
+    counts, _ = np.histogram((values - low) / (high - low), bins=bins, range=(0, 1))
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log(shares)).sum())
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if math.isfinite(value)]
+    return sum(known) / len(known) if known else float("nan")
