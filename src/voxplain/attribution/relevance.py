@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 from torch import Tensor
 
 from voxplain.attribution.layer import LayerMethod
@@ -12,17 +12,35 @@ from voxplain.attribution.method import Method, Request, Results, register
 from voxplain.attribution.passes import INPUT
 from voxplain.attribution.reducers import MeanGradient
 from voxplain.attribution.rules import Lrp, Through
-from voxplain.attribution.rules.lrp_composites import Choice, CompositeName
+from voxplain.attribution.rules.lrp_composites import Choice, CompositeName, composite_of
 from voxplain.attribution.rules.lrp_range import Range
 from voxplain.attribution.rules.lrp_rules import EPSILON
 from voxplain.attribution.samplers import Original
 from voxplain.attribution.scene import Scene
+from voxplain.errors import ConfigError
 
 
 def _several(value: Any) -> Any:
     return (value,) if isinstance(value, (int, float)) else value
 
 
+def _named_or_listed(value: Any) -> Any:
+    """Errors name the choice that is wrong, and not every way in which a composite is written."""
+    try:
+        if isinstance(value, (list, tuple)):
+            return tuple(_CHOICE.validate_python(choice) for choice in value)
+        composite_of(value, EPSILON, 0.0)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"choice {path}: {first['msg']}") from None
+    return value
+
+
+_CHOICE = TypeAdapter(Choice)
+AnyComposite = Annotated[CompositeName | tuple[Choice, ...], BeforeValidator(_named_or_listed)]
 Levels = Annotated[tuple[float, ...] | None, BeforeValidator(_several)]
 Channels = Annotated[tuple[int, ...], BeforeValidator(_several), Field(min_length=1)]
 
@@ -43,7 +61,7 @@ class _Relevance(Method):
 
     units: ClassVar[str] = "score"
 
-    composite: CompositeName | tuple[Choice, ...] = "epsilon_gamma_box"
+    composite: AnyComposite = "epsilon_gamma_box"
     epsilon: float = Field(default=EPSILON, ge=0)
     gamma: float = Field(default=0.25, ge=0)
     low: Levels = Field(default=None, description="absent: that of the image")
@@ -52,7 +70,10 @@ class _Relevance(Method):
 
     @model_validator(mode="after")
     def _both_ends(self) -> _Relevance:
-        Range(self.low, self.high)
+        try:
+            Range(self.low, self.high)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         return self
 
     def _rule(self, through: Through | None = None) -> Lrp:
