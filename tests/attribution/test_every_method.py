@@ -25,6 +25,7 @@ INPUT_MAPS = {
     "deconvolution",
     "deep_lift",
     "deep_lift_shap",
+    "excitation_backprop",
     "expected_gradients",
     "gradient_shap",
     "guided_backprop",
@@ -40,6 +41,7 @@ INPUT_MAPS = {
     "vargrad",
 }
 ONE_CHANNEL = {
+    "contrastive_excitation_backprop",
     "eigen_cam",
     "eigen_grad_cam",
     "elementwise_grad_cam",

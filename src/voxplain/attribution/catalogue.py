@@ -1,6 +1,7 @@
 """Every method of the package: importing this module fills the registry."""
 
 from voxplain.attribution import (
+    attention,
     cam,
     excitation,
     extremal,
@@ -17,6 +18,7 @@ from voxplain.attribution import (
 )
 
 __all__ = [
+    "attention",
     "cam",
     "excitation",
     "extremal",
