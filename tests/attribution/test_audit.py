@@ -55,10 +55,21 @@ def test_calls_are_listed_with_count_layer_family_and_treatment():
     assert found.guided_equals_plain is False
 
 
+def test_relevance_is_conserved_and_treats_linear_functions_too():
+    found = audit(Network(), _image(), ("lrp",))
+    assert found.covered("lrp")
+    assert found.conservation["lrp"] < 1e-4
+    rows = {row["function"]: row for row in found.table(linear=True)}
+    assert rows["conv3d"]["lrp"] == rows["instance_norm"]["lrp"] == rows["mul"]["lrp"] == "rule"
+    found = audit(Calls(lambda x: F.relu(x).exp()), _image(), ("lrp", "guided"))
+    assert "exp" in found.failures["lrp"]
+    assert [found.covered(rule) for rule in ("lrp", "guided")] == [False, True]
+
+
 def test_json_holds_everything():
     facts = json.loads(audit(Network(), _image()).to_json())
     assert facts["covered"] == {
-        "plain": True, "guided": True, "deconvnet": True, "deep_lift": True,
+        "plain": True, "guided": True, "deconvnet": True, "deep_lift": True, "lrp": True,
     }  # fmt: skip
     assert facts["calls"][0]["function"] == "conv3d"
     assert set(facts["completeness"]) == {"zero", "blurred"}

@@ -71,7 +71,7 @@ def test_a_link_enters_by_its_slope(link: str) -> None:
     (slope,) = torch.autograd.grad(score, output)
     expected = propagated(network, x, Lrp(), lambda output: (slope * output).sum(1))
     assert_close(found.map, expected.relevance.float(), 1e-6)
-    entered = float((slope * output).sum())
+    entered = float((slope * output).sum().detach())
     assert books(found)["link"] == pytest.approx(float(score) - entered, rel=1e-6)
 
 

@@ -2,140 +2,45 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from voxplain.attribution.audited import Audit, AuditedCall
 from voxplain.attribution.baselines import baseline_image
+from voxplain.attribution.conservation import conservation_error
 from voxplain.attribution.passes import no_gradient
-from voxplain.attribution.rules import Deconvnet, DeepLift, Guided, Plain, Rule, guard
+from voxplain.attribution.rules import Deconvnet, DeepLift, Guided, Lrp, Plain, Rule, guard
 from voxplain.attribution.rules.graph import unseen_calls
 from voxplain.attribution.rules.guard import invisible_parts
 from voxplain.attribution.rules.listing import listed
 from voxplain.errors import ConfigError, ModelError, RuleError, nearest
 from voxplain.model import Model
 
-RuleName = Literal["plain", "guided", "deconvnet", "deep_lift"]
+RuleName = Literal["plain", "guided", "deconvnet", "deep_lift", "lrp"]
 RULES: dict[str, Rule] = {
     "plain": Plain(),
     "guided": Guided(),
     "deconvnet": Deconvnet(),
     "deep_lift": DeepLift(),
+    "lrp": Lrp(),
 }
-FORWARD_BOUND = 1e-6
-"""Largest relative change of the output under a rule."""
-COMPLETENESS_BOUND = 1e-3
-"""Largest relative error of the sum of a DeepLIFT map."""
-
-
-@dataclass(frozen=True)
-class AuditedCall:
-    """All calls of one function in one forward pass.
-
-    Attributes:
-        function: Canonical name.
-        count: Calls that depend on the image.
-        layers: Paths of the modules that made them; "" is the network itself.
-        family: Kind of mathematics.
-        nonlinear: Whether these calls are nonlinear in the image.
-        shapes: Operand shapes of the first call.
-        treatment: Per rule: ``rule`` or ``plain``.
-    """
-
-    function: str
-    count: int
-    layers: tuple[str, ...]
-    family: str
-    nonlinear: bool
-    shapes: tuple[tuple[int, ...], ...]
-    treatment: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What a network does, seen through each rule.
-
-    Attributes:
-        calls: Every function that depends on the image.
-        unknown: Functions without a family, and selections by the image's own values.
-        invisible: Parts that no rule can see into, with the reason.
-        checkpointed: Segments whose activation checkpoint was switched off for the rules.
-        forward_difference: Per rule, max abs(y_rule - y) / max abs(y).
-        completeness: Per baseline (``zero``, ``blurred``), abs(sum a - Delta S) / abs(Delta S) of
-            DeepLIFT in float64, worst image; S is the mean class-1 output (class 0 of one).
-        guided_equals_plain: Whether no rectifier was treated; None if not asked.
-        failures: Per rule, why it cannot be used.
-        remarks: Per rule, what a reader of its maps should know.
-    """
-
-    calls: tuple[AuditedCall, ...] = ()
-    unknown: tuple[str, ...] = ()
-    invisible: tuple[str, ...] = ()
-    checkpointed: int = 0
-    forward_difference: dict[str, float] = field(default_factory=dict)
-    completeness: dict[str, float] = field(default_factory=dict)
-    guided_equals_plain: bool | None = None
-    failures: dict[str, str] = field(default_factory=dict)
-    remarks: dict[str, tuple[str, ...]] = field(default_factory=dict)
-
-    def covered(self, rule: str) -> bool:
-        """Whether every call that the rule must treat is seen and treated."""
-        if rule == "plain":
-            return rule not in self.failures
-        if rule in self.failures or self.invisible or rule not in self.forward_difference:
-            return False
-        if not self.forward_difference[rule] <= FORWARD_BOUND:
-            return False
-        if rule == "deep_lift":
-            return self.completeness.get("blurred", 0.0) <= COMPLETENESS_BOUND
-        return not self.unknown
-
-    @property
-    def nonlinear(self) -> dict[str, int]:
-        """Calls that need a rule: function to number of calls."""
-        return {call.function: call.count for call in self.calls if call.nonlinear}
-
-    def table(self, linear: bool = False) -> list[dict[str, Any]]:
-        """One row per function, most calls first.
-
-        Args:
-            linear: Also the functions that need no rule.
-        """
-        rows = [call for call in self.calls if call.nonlinear or linear]
-        return [
-            {
-                "function": call.function,
-                "calls": call.count,
-                "family": call.family,
-                **call.treatment,
-                "layers": _shortened(call.layers),
-            }
-            for call in sorted(rows, key=lambda call: -call.count)
-        ]
-
-    def to_json(self) -> str:
-        """Everything, with ``covered`` per rule, as JSON."""
-        rules = [*self.forward_difference, *self.failures]
-        verdicts = {rule: self.covered(rule) for rule in dict.fromkeys(rules)}
-        return json.dumps({**asdict(self), "covered": verdicts}, indent=2)
 
 
 def audit(
     model: Model | nn.Module,
     image: Tensor,
-    rules: Sequence[str] = ("plain", "guided", "deconvnet", "deep_lift"),
+    rules: Sequence[str] = tuple(RULES),
 ) -> Audit:
     """Runs a network once per rule and tells what each rule covers.
 
     Args:
         model: A model or a bare network; it is left as it was.
         image: ``(B, C, *spatial)`` in model space.
-        rules: Names among ``plain``, ``guided``, ``deconvnet`` and ``deep_lift``.
+        rules: Names among :data:`RULES`.
 
     Raises:
         ConfigError: For a rule that does not exist.
@@ -165,6 +70,7 @@ class _Auditor:
         self.invisible = dict.fromkeys(hidden)
         self.differences: dict[str, float] = {}
         self.completeness: dict[str, float] = {}
+        self.conservation: dict[str, float] = {}
         self.failures: dict[str, str] = {}
         self.remarks: dict[str, tuple[str, ...]] = {}
         self.treated: dict[str, set[str]] = {"plain": set()}
@@ -191,6 +97,7 @@ class _Auditor:
             checkpointed=self.checkpointed,
             forward_difference=self.differences,
             completeness=self.completeness,
+            conservation=self.conservation,
             guided_equals_plain=self._guided_is_plain(),
             failures=self.failures,
             remarks=self.remarks,
@@ -223,6 +130,8 @@ class _Auditor:
                 output = self.model(leaf)
             self.checkpointed = watch.checkpointed
             self._look_for_unseen(name, output, leaf)
+        if RULES[name].seeded:
+            self.conservation[name] = conservation_error(RULES[name], mode, leaf, output, _score)
         self._note(name, output, self.plain, mode.treated.keys(), mode.warnings)
 
     def _paired(self, name: str, kind: Any) -> float:
@@ -279,9 +188,9 @@ class _Auditor:
         )
 
     def _treatment(self, rule: str, row: Any) -> str:
-        if not row.nonlinear:
+        if not row.nonlinear and not RULES[rule].seeded:
             return "plain"
-        whole = row.family in ("attention", "composite") and rule == "deep_lift"
+        whole = row.family in ("attention", "composite") and rule in ("deep_lift", "lrp")
         treated = row.function in self.treated.get(rule, set())
         if whole and rule not in self.failures:
             return "decomposed"
@@ -292,9 +201,3 @@ def _score(output: Tensor) -> Tensor:
     """Mean over positions of the class-1 output, or of the only class; one number per image."""
     channel = 1 if output.shape[1] > 1 else 0
     return output[:, channel].reshape(len(output), -1).mean(1)
-
-
-def _shortened(layers: tuple[str, ...], shown: int = 3) -> str:
-    names = [layer or "(network)" for layer in layers[:shown]]
-    more = len(layers) - shown
-    return ", ".join(names) + (f" and {more} more" if more > 0 else "")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor
 
+from voxplain.attribution.rules import Rule, RuleMode
 from voxplain.attribution.rules.lrp_rules import total
 
 _TELLING = 0.5
@@ -66,6 +68,31 @@ class Conservation:
         if entered == 0 or abs(bias) <= _TELLING * abs(entered):
             return None
         return (
-            f"relevance at the image sums to {self._sums['map'] / entered:.0%} of the score: biases and the "
-            f"shifts of norms hold {bias / entered:.0%}"
+            f"relevance at the image sums to {self._sums['map'] / entered:.0%} of the score: "
+            f"biases, shifts of norms and stabilizers hold {bias / entered:.0%}"
         )
+
+
+def conservation_error(
+    rule: Rule,
+    mode: RuleMode,
+    image: Tensor,
+    output: Tensor,
+    score: Callable[[Tensor], Tensor],
+) -> float:
+    """What is neither on the map nor booked, relative to what entered; one backward.
+
+    Args:
+        rule: Hands on a conserved sum.
+        mode: Of the forward.
+        image: The leaf that went in.
+        output: What came out, in its graph.
+        score: Of an output, one number per image.
+    """
+    end = output.detach().requires_grad_()
+    with torch.enable_grad():
+        (cotangent,) = torch.autograd.grad(score(end).sum(), end)
+    entering = rule.entering(cotangent, end.detach())
+    (found,) = torch.autograd.grad(output, image, entering)
+    missing = total(entering) - total(found) - sum(mode.shares().values())
+    return abs(float(missing)) / max(abs(float(total(entering))), 1e-300)

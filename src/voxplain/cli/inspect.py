@@ -11,7 +11,7 @@ from voxplain.cli.console import complain, fact, out, table
 from voxplain.cli.flags import Request, with_request
 
 if TYPE_CHECKING:
-    from voxplain.attribution.audit import Audit
+    from voxplain.attribution.audited import Audit
     from voxplain.image import Image
     from voxplain.study.inputs import LoadedModel
 
@@ -64,7 +64,7 @@ def audit(
     request: Request,
     rule: Annotated[
         list[str] | None,
-        typer.Option("--rule", "-r", help="plain, guided, deconvnet or deep_lift. Repeat it."),
+        typer.Option("--rule", "-r", help="plain, guided, deconvnet, deep_lift or lrp. Repeat it."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
 ) -> None:
@@ -72,10 +72,11 @@ def audit(
 
     Exit code 1, if a requested rule is not covered.
     """
+    from voxplain.attribution.audit import RULES
     from voxplain.attribution.audit import audit as audited
 
     loaded, image = _opened(request)
-    rules = tuple(rule) if rule else ("plain", "guided", "deconvnet", "deep_lift")
+    rules = tuple(rule) if rule else tuple(RULES)
     found = audited(loaded.model, _example(loaded, image), rules)
     if as_json:
         typer.echo(found.to_json())
@@ -137,6 +138,8 @@ def _show_audit(found: Audit, rules: tuple[str, ...]) -> None:
             fact("", text, "dim")
     for name, error in found.completeness.items():
         fact("complete", f"DeepLIFT from a {name} baseline, relative residual {error:.1e}")
+    for name, error in found.conservation.items():
+        fact("conserved", f"{name}, relative residual {error:.1e}")
     for text in found.invisible:
         fact("invisible", text)
     for text in found.unknown:

@@ -6,6 +6,7 @@ from matrix import MATRIX, image, network, score
 from relevance import propagated
 from rule_passes import RULES, passed, relative
 
+from voxplain.attribution.audit import audit
 from voxplain.attribution.rules import Lrp
 
 COMPOSITES = ("epsilon", "epsilon_gamma_box", "epsilon_plus", "alpha2_beta1")
@@ -23,6 +24,15 @@ def test_relevance_and_what_biases_and_stabilizers_took_add_up_to_the_score(name
     assert found.entered == pytest.approx(float(score(plain).sum()), rel=1e-9)
     assert float(found.relevance.abs().max()) > 1e-3 * abs(found.entered) / x.numel()
     assert found.warnings == []
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_the_audit_covers_it(name):
+    found = audit(network(name, 2), image(name, 2, light=True), ("lrp",))
+    assert found.covered("lrp")
+    assert found.conservation["lrp"] <= 1e-4
+    assert found.forward_difference["lrp"] <= 1e-6
+    assert found.remarks["lrp"] == ()
 
 
 @pytest.mark.parametrize("name", MATRIX)
