@@ -13,6 +13,7 @@ from voxplain.attribution.masking import (
     AnyFill,
     Blur,
     Case,
+    Choice,
     Constant,
     Drop,
     Fill,
@@ -40,10 +41,14 @@ class Occlusion(MaskMethod):
     window: Extent = Field(default=1 / 6, description="of a box: voxels, fraction of an axis, mm")
     stride: Extent | None = Field(default=None, description="from box to box; absent: half a box")
     fill: AnyFill = Blur()
+    incremental: Choice = Field(
+        default="auto", description="compute only what a box changes, where that is less work"
+    )
 
     def requests(self, scene: Scene) -> tuple[MaskRequest, ...]:
         """Every box alone."""
-        return (MaskRequest(SlidingBox(self.window, self.stride), self.fill, Drop()),)
+        boxes = SlidingBox(self.window, self.stride)
+        return (MaskRequest(boxes, self.fill, Drop(), incremental=self.incremental),)
 
 
 @register

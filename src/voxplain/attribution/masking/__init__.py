@@ -8,6 +8,7 @@ from voxplain.attribution.masking.channel_reducers import (
 )
 from voxplain.attribution.masking.channels import ChannelsAsMasks, ChannelsOff, Level
 from voxplain.attribution.masking.coalitions import Coalitions
+from voxplain.attribution.masking.cones import Choice
 from voxplain.attribution.masking.fills import AnyFill, Blur, Case, Constant, Fill, Mean, Noise
 from voxplain.attribution.masking.masks import Boxes, Masks, Painter
 from voxplain.attribution.masking.reducers import (
@@ -35,6 +36,7 @@ __all__ = [
     "Case",
     "ChannelsAsMasks",
     "ChannelsOff",
+    "Choice",
     "Coalitions",
     "Constant",
     "Drop",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from voxplain.attribution.masking.cones import Choice
 from voxplain.attribution.masking.fills import Fill
 from voxplain.attribution.masking.reducers import MaskReducer
 from voxplain.attribution.masking.samplers import MaskSampler
@@ -19,9 +20,12 @@ class MaskRequest:
         fill: What they become.
         reducer: Makes a map of the scores.
         target: What to explain instead of the target of the call.
+        incremental: Whether only what a mask changes is computed; it never changes a score
+            beyond rounding.
     """
 
     masks: MaskSampler
     fill: Fill
     reducer: MaskReducer
     target: Target | None = None
+    incremental: Choice = "auto"

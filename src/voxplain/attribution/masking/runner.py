@@ -10,6 +10,7 @@ from torch import Tensor
 
 from voxplain.attribution.budget import ran_out_of_memory
 from voxplain.attribution.masking.budget import ForwardBudget
+from voxplain.attribution.masking.cones import ConeScores
 from voxplain.attribution.masking.layers import LayerChannels
 from voxplain.attribution.masking.masks import Masks, Painter
 from voxplain.attribution.masking.windows import WindowedScores
@@ -100,25 +101,25 @@ class MaskedRunner:
     def _evaluated(
         self, masks: Masks, painter: Painter, todo: list[int], row: int, whole: float
     ) -> list[float]:
-        if isinstance(masks, LayerChannels):
-            return self._in_batches(painter, todo, row, masks)
         if self.scene.layout is not None and isinstance(self.passes, WindowedPasses):
+            if isinstance(masks, LayerChannels):
+                return self._in_batches(masks, painter, todo, row, size=1)
             windowed = WindowedScores(self.passes, self.scene.layout, painter.image, row, whole)
             return windowed.scores(masks, painter, todo, self.tick)
-        return self._in_batches(painter, todo, row)
+        return self._in_batches(masks, painter, todo, row)
 
     def _in_batches(
-        self, painter: Painter, todo: list[int], row: int, layer: LayerChannels | None = None
+        self, masks: Masks, painter: Painter, todo: list[int], row: int, size: int | None = None
     ) -> list[float]:
+        choice = self.stream.request.incremental
+        asked = (choice, self.passes, masks, painter.image, row, len(todo))
+        cones = ConeScores.where_it_pays(*asked)
         scores: list[float] = []
         while len(scores) < len(todo):
-            size = 1 if layer is not None and self.scene.layout is not None else self.budget.size
-            part = todo[len(scores) : len(scores) + size]
+            part = todo[len(scores) : len(scores) + (size or self.budget.size)]
             try:
                 with self.budget.measured(len(part)):
-                    changes = None if layer is None else layer.changes(part)
-                    shown = painter.painted(part)
-                    scores += self.passes.scores(shown, [row] * len(part), changes).tolist()
+                    scores += self._batch(masks, painter.painted(part), part, row, cones).tolist()
             except RuntimeError as error:
                 if isinstance(error, VoxplainError) or not ran_out_of_memory(error):
                     raise
@@ -127,3 +128,11 @@ class MaskedRunner:
                 continue
             self.tick(len(part))
         return scores
+
+    def _batch(
+        self, masks: Masks, shown: Tensor, part: list[int], row: int, cones: ConeScores | None
+    ) -> Tensor:
+        if cones is not None:
+            return cones.scores(shown, masks, part)
+        changes = masks.changes(part) if isinstance(masks, LayerChannels) else None
+        return self.passes.scores(shown, [row] * len(part), changes)
