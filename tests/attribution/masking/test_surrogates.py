@@ -108,7 +108,8 @@ def test_the_small_network_learns_what_regions_do_together_and_noise_does_not_fi
     found = played(together, 6, asked).stats.findings[0]
     assert 0.5 < found["r2_held_out_of_additive_part"] < 0.97
     assert found["r2_held_out"] > found["r2_held_out_of_additive_part"] + 0.03
-    noise = lambda kept: (kept.double() @ torch.arange(1, 7).double() * 1e4).sin()  # noqa: E731
+    strange = torch.tensor([12.9898, 78.233, 37.719, 3.1416, 53.17, 91.33], dtype=torch.float64)
+    noise = lambda kept: ((kept @ strange).sin() * 43758.5453).sin()  # noqa: E731
     assert played(noise, 6, asked).stats.findings[0]["r2_held_out"] < 0.1
 
 
