@@ -25,6 +25,7 @@ class _Evidence(Method):
         on_unknown: What to do about a function that evidence arrives at and that has no rule.
     """
 
+    family = "rule"
     units: ClassVar[str] = "share of the evidence"
     positive: ClassVar[bool] = True
 
