@@ -59,6 +59,7 @@ class _Relevance(Method):
         gate: What the signal of a gate (signal times sigmoid) gets: all, or half.
     """
 
+    family: ClassVar[str] = "rule"
     units: ClassVar[str] = "score"
 
     composite: AnyComposite = "epsilon_gamma_box"
@@ -113,6 +114,7 @@ class LayerLrp(_Relevance, LayerMethod):
 
     formula = "R at the layer, by layer-wise relevance propagation"
     reference = "Bach et al., 2015; Montavon et al., 2019"
+    family = "layer"
     units: ClassVar[str] = "score"
     name: Literal["layer_lrp"] = "layer_lrp"
 
