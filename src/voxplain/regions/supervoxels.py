@@ -99,7 +99,7 @@ def _slic(
     from skimage.segmentation import slic
 
     labels = slic(
-        np.moveaxis(values, 0, -1).astype(np.float64),
+        np.moveaxis(values, 0, -1).astype(np.float32),
         n_segments=min(count, math.prod(values.shape[1:])),
         # Squared differences add up over channels; this makes them a mean.
         compactness=compactness * math.sqrt(len(values)),
