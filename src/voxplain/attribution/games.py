@@ -78,7 +78,7 @@ def _names(scene: Scene, shares: list[float]) -> list[str]:
     known = scene.image.channels if scene.image is not None else ()
     if len(known) == len(shares):
         return list(known)
-    return [f"channel {number + 1}" for number in range(len(shares))]
+    return [f"channel {number}" for number in range(len(shares))]
 
 
 class _OverFades(CoalitionMethod):
