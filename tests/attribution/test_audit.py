@@ -66,10 +66,25 @@ def test_relevance_is_conserved_and_treats_linear_functions_too():
     assert [found.covered(rule) for rule in ("lrp", "guided")] == [False, True]
 
 
+def test_the_mass_of_excitation_is_reported_and_refused_functions_too():
+    found = audit(Network(), _image(), ("excitation",))
+    assert found.covered("excitation")
+    assert found.conservation["excitation"] < 1e-5
+    assert found.remarks["excitation"][0].startswith("mass ")
+    rows = {row["function"]: row for row in found.table(linear=True)}
+    assert rows["conv3d"]["excitation"] == rows["mul"]["excitation"] == "rule"
+    found = audit(nn.Conv3d(1, 2, 1), _image() * 0 - 1, ("excitation",))
+    assert "mass 0 of 1 arrives" in found.remarks["excitation"][0]
+    found = audit(Calls(lambda x: F.relu(x).exp()), _image(), ("excitation", "guided"))
+    assert "exp" in found.failures["excitation"]
+    assert [found.covered(rule) for rule in ("excitation", "guided")] == [False, True]
+
+
 def test_json_holds_everything():
     facts = json.loads(audit(Network(), _image()).to_json())
     assert facts["covered"] == {
-        "plain": True, "guided": True, "deconvnet": True, "deep_lift": True, "lrp": True,
+        "plain": True, "guided": True, "deconvnet": True, "deep_lift": True, "excitation": True,
+        "lrp": True,
     }  # fmt: skip
     assert facts["calls"][0]["function"] == "conv3d"
     assert set(facts["completeness"]) == {"zero", "blurred"}

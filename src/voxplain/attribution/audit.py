@@ -13,19 +13,30 @@ from voxplain.attribution.audited import Audit, AuditedCall
 from voxplain.attribution.baselines import baseline_image
 from voxplain.attribution.conservation import conservation_error
 from voxplain.attribution.passes import no_gradient
-from voxplain.attribution.rules import Deconvnet, DeepLift, Guided, Lrp, Plain, Rule, guard
+from voxplain.attribution.rules import (
+    Deconvnet,
+    DeepLift,
+    Excitation,
+    Guided,
+    Lrp,
+    Plain,
+    Rule,
+    RuleMode,
+    guard,
+)
 from voxplain.attribution.rules.graph import unseen_calls
 from voxplain.attribution.rules.guard import invisible_parts
 from voxplain.attribution.rules.listing import listed
 from voxplain.errors import ConfigError, ModelError, RuleError, nearest
 from voxplain.model import Model
 
-RuleName = Literal["plain", "guided", "deconvnet", "deep_lift", "lrp"]
+RuleName = Literal["plain", "guided", "deconvnet", "deep_lift", "excitation", "lrp"]
 RULES: dict[str, Rule] = {
     "plain": Plain(),
     "guided": Guided(),
     "deconvnet": Deconvnet(),
     "deep_lift": DeepLift(),
+    "excitation": Excitation(),
     "lrp": Lrp(),
 }
 
@@ -132,7 +143,8 @@ class _Auditor:
             self._look_for_unseen(name, output, leaf)
         if RULES[name].seeded:
             self.conservation[name] = conservation_error(RULES[name], mode, leaf, output, _score)
-        self._note(name, output, self.plain, mode.treated.keys(), mode.warnings)
+        remarks = [*mode.warnings, *_arrival(mode, len(leaf))]
+        self._note(name, output, self.plain, mode.treated.keys(), remarks)
 
     def _paired(self, name: str, kind: Any) -> float:
         """Completeness error of DeepLIFT in float64 against one baseline."""
@@ -190,11 +202,24 @@ class _Auditor:
     def _treatment(self, rule: str, row: Any) -> str:
         if not row.nonlinear and not RULES[rule].seeded:
             return "plain"
-        whole = row.family in ("attention", "composite") and rule in ("deep_lift", "lrp")
+        whole = row.family in ("attention", "composite") and rule in (
+            "deep_lift",
+            "excitation",
+            "lrp",
+        )
         treated = row.function in self.treated.get(rule, set())
         if whole and rule not in self.failures:
             return "decomposed"
         return "rule" if treated else "plain"
+
+
+def _arrival(mode: RuleMode, images: int) -> list[str]:
+    """How much of a mass of 1 per image arrives, where a rule hands one on."""
+    lost = mode.shares().get("unraised")
+    if lost is None:
+        return []
+    share = max(0.0, 1 - lost / images)
+    return [f"mass {share:.3g} of 1 arrives at the image; units that nothing raises keep the rest"]
 
 
 def _score(output: Tensor) -> Tensor:

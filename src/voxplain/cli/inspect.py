@@ -64,7 +64,11 @@ def audit(
     request: Request,
     rule: Annotated[
         list[str] | None,
-        typer.Option("--rule", "-r", help="plain, guided, deconvnet, deep_lift or lrp. Repeat it."),
+        typer.Option(
+            "--rule",
+            "-r",
+            help="plain, guided, deconvnet, deep_lift, excitation or lrp. Repeat it.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
 ) -> None:
