@@ -228,6 +228,12 @@ def _written_slice(x: Tensor) -> Tensor:
     return y
 
 
+def _written_in_another_type(x: Tensor) -> Tensor:
+    y = (x * 2).float()
+    y += x
+    return y.double()
+
+
 def _written_view(x: Tensor) -> Tensor:
     y = x * 2
     y.view(len(y), -1).add_(1)
@@ -270,6 +276,7 @@ def _scripted(x: Tensor) -> Tensor:
 
 GLOBAL: dict[str, Callable[[Tensor], Tensor]] = {
     "written slice": _written_slice,
+    "written in another type": _written_in_another_type,
     "written view": _written_view,
     "written after a view": _written_after_view,
     "filled": _filled,
@@ -287,6 +294,12 @@ GLOBAL: dict[str, Callable[[Tensor], Tensor]] = {
     "cumulative": lambda x: x.cumsum(-1),
     "rolled": lambda x: x.roll(3, 2),
     "fixed divisor": lambda x: F.avg_pool2d(x, 3, divisor_override=4),
+    "statistics of the batch": lambda x: F.batch_norm(x * 2, None, None, training=True),
+    "joined positions": lambda x: torch.cat([x * 2, x.flip(2)], 2),
+    "joined images": lambda x: torch.cat([x, x * 2], 0)[: len(x)],
+    "stacked": lambda x: torch.stack([x, x * 2], 2).sum(2),
+    "joined with constants": lambda x: torch.cat([x, torch.ones_like(x)], 1),
+    "indices as numbers": lambda x: sum(F.max_pool2d(x, 2, return_indices=True)),
     "own constants": lambda x: x + torch.linspace(0, 1, x.shape[-1]).to(x),
     "mean over the batch axis kept": lambda x: x * torch.ones(len(x), 1, 1, 1).to(x),
     "weights by weights": lambda x: F.conv2d(x, weight(3, 2, 3, 3) / weight(3, 2, 3, 3).norm()),
@@ -307,7 +320,7 @@ def test_everything_else_is_exact_too(name: str) -> None:
         boxes = random_boxes(SHAPES[2], 1 + seed, seed)
         inputs = changed(image, boxes, seed)
         before = inputs.clone()
-        tolerance = 1e-6 if name == "other type" else 1e-12
+        tolerance = 1e-6 if "type" in name else 1e-12
         assert_close(incremental.outputs(inputs, boxes), plain(model, inputs), tolerance)
         assert torch.equal(inputs, before)
 
@@ -475,6 +488,27 @@ def test_boxes_must_fit_the_images() -> None:
         incremental.outputs(torch.randn(2, 1, 6, 6), [(slice(0, 1), slice(0, 1))])
     with pytest.raises(InputError, match="lie inside"):
         incremental.outputs_of(torch.randn(1, 1, 3, 3), [(4, 0)])
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("padding", [0, 2])
+@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("kernel", [1, 2, 3])
+def test_reaches_hold_every_cell_that_is_read(
+    kernel: int, stride: int, padding: int, dilation: int
+) -> None:
+    taps, extent = dilation * np.arange(kernel), dilation * (kernel - 1) + 1
+    down = Reach.strided(7, -padding, stride, extent)
+    for output in range(7):
+        cells = output * stride - padding + taps
+        assert (down.first[output], down.last[output]) == (cells.min(), cells.max())
+    up = Reach.transposed(20, -padding, stride, extent)
+    sources = np.arange(-30, 30)
+    reached = sources[:, None] * stride - padding + taps[None]
+    for output in range(20):
+        cells = sources[(reached == output).any(axis=1)]
+        assert up.first[output] <= min(cells, default=up.last[output])
+        assert up.last[output] >= max(cells, default=up.first[output])
 
 
 def test_boxes_grow_by_the_kernel_and_stay_on_the_grid() -> None:

@@ -147,6 +147,8 @@ def _on_boxes(func: OpOverload, args: tuple[Any, ...], named: dict[str, Any]) ->
 
 
 def _rule(func: OpOverload) -> Rule | None:
+    if torch.Tag.nondeterministic_seeded in func.tags:
+        return None
     name = func._schema.name.removeprefix("aten::")
     rule = RULES.get(name)
     if rule is None and torch.Tag.pointwise in func.tags and not name.endswith("_like"):
@@ -205,8 +207,10 @@ def _write(
         if target._aliased:
             raise UnfollowableError("a view of a followed tensor is written to")
         result = _compute(twin, args, named)
-        if result.dtype is not target.dtype or result.shape != target.shape:
-            raise UnfollowableError("a followed tensor is written to with another type")
+        if result.shape != target.shape:
+            raise UnfollowableError("a followed tensor is written to with another shape")
+        if result.dtype is not target.dtype:
+            result = _compute(torch.ops.aten._to_copy.default, (result,), {"dtype": target.dtype})
         target.become(result)
         return target
     owners = {id(one.settle()): one for one in written}

@@ -13,7 +13,7 @@ from voxplain.attribution.incremental.value import Value
 
 
 def pointwise(step: Step) -> Changed | None:
-    """Sums, products, rectifiers, comparisons, batch normalization with fixed statistics."""
+    """Sums, products, rectifiers, comparisons, concatenated channels."""
     values = list(_values(step.arguments))
     if any(value.base.spatial != step.output.spatial for value in values):
         return None
@@ -66,13 +66,6 @@ def fixed_norm(step: Step) -> Changed | None:
     return None if by_data else pointwise(step)
 
 
-def concatenation(step: Step) -> Changed | None:
-    """``cat`` of channels."""
-    along_channels = step["dim"] % (2 + step.rank) == 1
-    every = all(isinstance(one, Value) for one in step["tensors"])
-    return pointwise(step) if along_channels and every else None
-
-
 def over_channels(step: Step) -> Changed | None:
     """Softmax over channels; sums, means and maxima of channels that keep their axis."""
     named = step.arguments.get("dim")
@@ -107,7 +100,7 @@ def _named(names: str, rule: Callable[[Step], Changed | None]) -> dict[str, Rule
 RULES: dict[str, Rule] = {
     **_named(
         "clone _to_copy detach alias hardswish _prelu_kernel prelu log_sigmoid_forward rsub "
-        "native_channel_shuffle channel_shuffle lift_fresh",
+        "native_channel_shuffle channel_shuffle lift_fresh cat",
         pointwise,
     ),
     **_named(
@@ -115,7 +108,6 @@ RULES: dict[str, Rule] = {
         "_native_batch_norm_legit_no_training _native_batch_norm_legit",
         fixed_norm,
     ),
-    "cat": concatenation,
     **_named("_softmax _log_softmax softmax sum mean amax amin", over_channels),
     "repeat": repetition,
 }
