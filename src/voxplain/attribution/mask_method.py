@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from voxplain.attribution.masking import AnyFill, Mean
-from voxplain.attribution.method import Method
+from voxplain.attribution.method import Method, Resampling
 
 
 class MaskMethod(Method):
@@ -16,6 +16,7 @@ class MaskMethod(Method):
     """
 
     family: ClassVar[str] = "perturbation"
+    resampling: ClassVar[Resampling] = "value"  # a region keeps its value on any grid
     units: ClassVar[str] = "score"
 
 

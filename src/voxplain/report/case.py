@@ -12,6 +12,7 @@ from voxplain.errors import VoxplainError
 from voxplain.io.manifest import CaseRecord, Manifest, MapRecord, PredictionRecord, TaskRecord
 from voxplain.io.names import safe
 from voxplain.io.sidecar import Sidecar
+from voxplain.report.findings import Listed, evidence_for, finding_facts, listed, summed
 from voxplain.report.scale import strongest
 from voxplain.report.volume import Volume
 from voxplain.report.words import duration, number, percent, place, sizes, title
@@ -36,6 +37,11 @@ class MapView:
     alt: str = ""
     figure: str = ""
     figure_file: str = ""
+
+    @property
+    def lists(self) -> list[Listed]:
+        """The strongest regions or channels by name, where the method values them."""
+        return listed(self.sidecar)
 
     def without_figure(self) -> MapView:
         """The same without its picture."""
@@ -122,15 +128,17 @@ def map_facts(sidecar: Sidecar, map: Volume | None) -> Rows:
         facts += _extremes(map, sidecar)
     facts.append(("Range", f"{number(span.minimum)} to {number(span.maximum)}"))
     facts.append(("Middle 99 %", f"{number(span.q005)} to {number(span.q995)}"))
-    facts.append(("Sum", number(span.sum)))
+    total = summed(sidecar)
+    facts.append(("Sum", number(span.sum)) if total is None else ("Sum of regions", number(total)))
     if span.zeros >= 0.005:
         facts.append(("Exactly zero", percent(span.zeros)))
     if sidecar.completeness is not None:
-        facts.append(("Completeness residual", _completeness(sidecar.completeness)))
+        facts.append(("Completeness residual", _completeness(sidecar)))
     if sidecar.flow is not None:
         facts.append(("Goes through the layer", f"{percent(sidecar.flow)} of S(x) − S(baseline)"))
     if sidecar.layer is not None:
         facts.append(("Layer", _layer(sidecar)))
+    facts += finding_facts(sidecar)
     facts.append(("Cost", _cost(sidecar)))
     return facts
 
@@ -141,7 +149,8 @@ def _extremes(map: Volume, sidecar: Sidecar) -> Rows:
     facts = [("Strongest", f"{number(float(total[peak]))} at {_where(map, peak)}")]
     weight = float(np.abs(total).sum())
     if sidecar.sign == "signed" and weight > 0:
-        share = float(total[total > 0].sum()) / weight
+        share = evidence_for(sidecar)
+        share = float(total[total > 0].sum()) / weight if share is None else share
         facts.append(("Balance", f"{percent(share)} evidence for, {percent(1 - share)} against"))
     return facts
 
@@ -153,8 +162,14 @@ def _where(map: Volume, index: tuple[int, ...]) -> str:
     return f"x {place(x)}, y {place(y)}, z {place(z)} {map.unit}"
 
 
-def _completeness(residual: float) -> str:
-    return f"{percent(residual)} of S(x) − S(baseline)"
+def _completeness(sidecar: Sidecar) -> str:
+    start = "nothing left" if _forwards_only(sidecar) else "baseline"
+    return f"{percent(sidecar.completeness or 0.0)} of S(x) − S({start})"
+
+
+def _forwards_only(sidecar: Sidecar) -> bool:
+    """Whether no stream of the map had a backward pass."""
+    return bool(sidecar.stream) and all("masks" in stream for stream in sidecar.stream)
 
 
 def _layer(sidecar: Sidecar) -> str:
@@ -172,7 +187,9 @@ def _layer(sidecar: Sidecar) -> str:
 
 def _cost(sidecar: Sidecar) -> str:
     cost = sidecar.cost
-    text = f"{cost.passes:,} {'pass' if cost.passes == 1 else 'passes'}, {duration(cost.seconds)}"
+    kind = "forward" if _forwards_only(sidecar) else "pass"
+    several = f"{kind}{'es' if kind == 'pass' else 's'}"
+    text = f"{cost.passes:,} {kind if cost.passes == 1 else several}, {duration(cost.seconds)}"
     if cost.shared_with:
         text += f", shared with {', '.join(cost.shared_with)}"
     return text

@@ -11,6 +11,7 @@ from voxplain.io.sidecar import Sidecar
 from voxplain.report.case import alternative, map_facts
 from voxplain.report.embed import figure_uri
 from voxplain.report.figures import mosaic, png
+from voxplain.report.findings import listed
 from voxplain.report.pages import environment
 from voxplain.report.scene import Scene
 from voxplain.report.volume import Volume
@@ -52,13 +53,20 @@ def panel_html(attribution: MapLike, image: Image | None = None) -> str:
     sidecar = attribution.sidecar
     template = environment().get_template("panel.html.jinja")
     if attribution.grid is None or attribution.grid.rank not in (2, 3):
-        return template.render(sidecar=sidecar, facts=map_facts(sidecar, None), figure="", alt="")
+        return template.render(
+            sidecar=sidecar,
+            facts=map_facts(sidecar, None),
+            lists=listed(sidecar),
+            figure="",
+            alt="",
+        )
     map = Volume.of(attribution.map, attribution.grid, sidecar.channels).canonical()
     scene = _scene(map, image, sidecar)
     name = title(sidecar.label)
     return template.render(
         sidecar=sidecar,
         facts=map_facts(sidecar, map),
+        lists=listed(sidecar),
         figure=figure_uri(png(mosaic(scene))),
         alt=alternative(name, map, sidecar),
     )
