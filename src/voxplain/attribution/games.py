@@ -13,7 +13,7 @@ from voxplain.attribution.masking.designs import MOST_EXACT, AllCoalitions, Walk
 from voxplain.attribution.masking.fades import PickFreeze, QuasiSwitches
 from voxplain.attribution.masking.shapley import ExactShapley, WalkMarginals
 from voxplain.attribution.masking.variance import Dependence, VarianceShare
-from voxplain.attribution.method import Conclusion, Resampling, register
+from voxplain.attribution.method import Conclusion, register
 from voxplain.attribution.scene import Scene
 from voxplain.regions import Blocks, Channels, Regions, RegionSpec, Supervoxels
 
@@ -56,7 +56,6 @@ class ChannelShare(CoalitionMethod):
 
     formula = "Shapley value of each input channel, on all its voxels"
     reference = "Jin et al., 2022"
-    resampling: ClassVar[Resampling] = "value"
     name: Literal["channel_share"] = "channel_share"
 
     def requests(self, scene: Scene) -> tuple[MaskRequest, ...]:
@@ -85,7 +84,6 @@ class _OverFades(CoalitionMethod):
     """What the two methods have in common that look at how the score varies."""
 
     positive: ClassVar[bool] = True
-    resampling: ClassVar[Resampling] = "value"
     regions: RegionSpec | None = Field(
         default=None, description="absent: blocks of 1/8 in 2-D, 100 supervoxels in 3-D"
     )

@@ -39,7 +39,9 @@ class Lime(CoalitionMethod):
         default="coalition", description="1 - cosine of what is kept and all, or of the images"
     )
     width: float = Field(default=0.25, gt=0, description="of the kernel, in distance")
-    surrogate: Literal["ridge", "lasso"] = "ridge"
+    surrogate: Literal["ridge", "lasso"] = Field(
+        default="ridge", description="how coefficients are held small"
+    )
     penalty: float | None = Field(
         default=None, ge=0, description="absent: 1 for the ridge, 0.01 for the lasso"
     )

@@ -17,7 +17,7 @@ _NOTHING = 1e-8
 def coalition_cosines(design: Tensor) -> Tensor:
     """cos(z, 1) of every coalition, ``(n,)`` float64; 0 for the empty one."""
     rows = design.double()
-    lengths = (rows**2).sum(dim=1).sqrt() * rows.shape[1] ** 0.5
+    lengths = (rows.square().sum(dim=1) * rows.shape[1]).sqrt()
     return rows.sum(dim=1) / lengths.clamp_min(_NOTHING)
 
 

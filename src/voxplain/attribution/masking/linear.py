@@ -75,7 +75,8 @@ def least_squares(rows: Tensor, values: Tensor, weights: Tensor) -> Tensor:
     roots = weights.double().sqrt()
     wanted = (roots * values.double())[:, None]
     found = torch.linalg.lstsq(roots[:, None] * rows.double(), wanted, driver="gelsd")
-    return found.solution[:, 0]
+    solution: Tensor = found.solution
+    return solution[:, 0]
 
 
 def explained(values: Tensor, fitted: Tensor, weights: Tensor) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -90,7 +90,7 @@ class ShapleyRegression(MaskReducer):
         # Without the even share, coefficients sum to zero and only the rest of the rows matters.
         residual = scores[inner] - empty - rows.sum(dim=1) * even
         values = torch.full((count,), even, dtype=torch.float64)
-        findings = {"coalitions": len(rows), "r2": None}
+        findings: dict[str, Any] = {"coalitions": len(rows), "r2": None}
         if len(rows):
             centered = rows - rows.mean(dim=1, keepdim=True)
             away = least_squares(centered, residual, weights)
