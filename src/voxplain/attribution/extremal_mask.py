@@ -1,0 +1,118 @@
+"""Smooth masks for extremal perturbations: a coarse grid, spread by a smooth maximum.
+
+The published operator (Fong, Patrick and Vedaldi, 2019) takes, at every voxel, the soft maximum of
+the neighboring grid values times a kernel of their distance, from (2r + 1)^d shifted copies. Its
+kernel is 1 in a ball and falls off like a Gaussian outside. A ball is the union of the boxes
+inscribed in it, and the kernel of a box is a product of one factor per axis, so that here one
+soft maximum per axis and the maximum over a few boxes do: in 3-D 10 x 9 values per voxel, not 729.
+In 2-D it agrees with the published operator within 0.01 on average and 0.06 everywhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+COLDNESS = 20.0
+"""Of the soft maximum, as published."""
+
+_BOXES = 3
+"""Fineness of the union of boxes: 4 boxes in 2-D, 10 in 3-D."""
+_SLIM = 0.15
+"""Least square of a direction, in parts of 3, so that boxes lie between the axes."""
+_ZEROS = 32
+"""Zeros added to the last soft maximum: the published one meets more of them at once."""
+_HELD = 8 * 2**20
+"""Bytes of masks, over all boxes at once, up to which nothing is computed twice."""
+_PLATEAU = 0.5
+"""Radius of the ball in units of the smoothness."""
+
+
+class SmoothMask:
+    """Turns values on a coarse grid into smooth masks.
+
+    Axes of size one take no part, so that a volume of one slice has the masks of the slice.
+
+    Args:
+        shape: Spatial shape of the masks.
+        cells: Grid cells per axis; fewer where an axis has fewer voxels.
+        smoothness: Width of the kernel in grid steps.
+        like: Gives type and device.
+    """
+
+    def __init__(self, shape: Sequence[int], cells: int, smoothness: float, like: Tensor) -> None:
+        self.shape = tuple(shape)
+        self._active = tuple(size for size in shape if size > 1) or (1,)
+        self._axes = [_Axis(size, cells, smoothness, like) for size in self._active]
+        self._directions = like.new_tensor(_directions(len(self._active)))
+
+    @property
+    def cells(self) -> tuple[int, ...]:
+        """Shape of the grid; axes of size one are left out."""
+        return tuple(axis.cells for axis in self._axes)
+
+    def __call__(self, grid: Tensor) -> Tensor:
+        """``(K, *cells)`` in [0, 1] to masks ``(K, *shape)`` in [0, 1], differentiable."""
+        voxels = len(grid) * math.prod(self._active) * grid.element_size()
+        parts = torch.split(self._directions, max(1, _HELD // voxels))
+        if len(parts) == 1:
+            found = self._boxes(grid, parts[0])
+        else:  # what the backward needs is computed again, as all of it would fill the memory
+            found = checkpoint(self._boxes, grid, parts[0], use_reentrant=False)
+            for part in parts[1:]:
+                mask = checkpoint(self._boxes, grid, part, use_reentrant=False)
+                found = torch.maximum(found, mask)
+        return found.clamp(0, 1).view(-1, *self.shape)
+
+    def _boxes(self, grid: Tensor, directions: Tensor) -> Tensor:
+        """One soft maximum per axis for the kernel of each box, and the maximum over the boxes."""
+        values = grid.expand(len(directions), *grid.shape)
+        last = len(self._axes) - 1
+        for number, axis in enumerate(self._axes):
+            zeros = 0 if number < last else _ZEROS
+            spread = axis.spread(values.movedim(2 + number, -1), directions[:, number], zeros)
+            values = spread.movedim(-1, 2 + number)
+        return values.amax(dim=0)
+
+
+class _Axis:
+    """One axis: which grid cells a voxel sees, and how far away they are."""
+
+    def __init__(self, size: int, cells: int, smoothness: float, like: Tensor) -> None:
+        step = max(1, round(size / cells))
+        self.cells = math.ceil(size / step)
+        reach = 1 + math.ceil(smoothness)
+        voxels = torch.arange(size, device=like.device)
+        nearby = (voxels // step)[:, None] + torch.arange(-reach, reach + 1, device=like.device)
+        self._index = nearby.clamp(0, self.cells - 1)
+        self._inside = (nearby == self._index).to(like)
+        self._distance = ((voxels[:, None] - step * nearby).abs() / (step * smoothness)).to(like)
+
+    def spread(self, values: Tensor, sides: Tensor, zeros: int) -> Tensor:
+        """``(boxes, ..., cells)`` to ``(boxes, ..., size)``: soft maximum of value times kernel."""
+        beyond = (self._distance - sides[:, None, None]).clamp_min(0)
+        kernel = torch.exp(-2 * beyond.square()) * self._inside
+        kernel = kernel.view(len(sides), *(1,) * (values.ndim - 2), *kernel.shape[1:])
+        above = values.new_zeros(())
+        below = values.new_tensor(zeros * math.exp(-COLDNESS))
+        for cells, factors in zip(self._index.unbind(-1), kernel.unbind(-1), strict=True):
+            seen = values.index_select(-1, cells) * factors
+            weights = torch.exp(COLDNESS * (seen - 1))
+            above, below = above + seen * weights, below + weights
+        return above / below
+
+
+def _directions(rank: int) -> list[tuple[float, ...]]:
+    """Corners of the boxes: points on the ball, evenly between the axes."""
+    counts = itertools.product(range(_BOXES + 1), repeat=rank)
+    whole = _BOXES + rank * _SLIM
+    return [
+        tuple(_PLATEAU * math.sqrt((part + _SLIM) / whole) for part in parts)
+        for parts in counts
+        if sum(parts) == _BOXES
+    ]
