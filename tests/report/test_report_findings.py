@@ -42,7 +42,7 @@ def test_the_strongest_regions_are_listed_with_bars_to_the_side_of_their_sign(
     pairs = [("left <caudate>", 2.0), ("right caudate", -1.0), ("rest", 0.0)]
     (part,) = listed(found(sidecar, regions=regions(*pairs, standard_error=0.25)))
     assert part.signed
-    assert part.heads == ("±", "voxels")
+    assert part.heads == ("±", "Voxels")
     assert [row.name for row in part.rows] == ["left <caudate>", "right caudate", "rest"]
     assert [row.value for row in part.rows] == ["2.00", "−1.00", "0"]
     assert [row.others for row in part.rows] == [("0.25", "8")] * 3
@@ -111,8 +111,9 @@ def test_totals_count_every_region_once_and_not_every_voxel(sidecar: Sidecar) ->
     assert facts["Completeness residual"] == "2.0 % of S(x) − S(nothing left)"
     assert re.match(r"[\d,]+ forwards?, ", facts["Cost"])
     plain = sidecar.model_copy(update={"stream": [{"sampler": {}}], "completeness": 0.02})
-    facts = dict(map_facts(plain, None))
+    facts = dict(map_facts(plain.model_copy(update={"resampling": "mass"}), None))
     assert "Sum" in facts
+    assert "Sum" not in dict(map_facts(plain.model_copy(update={"resampling": "value"}), None))
     assert facts["Completeness residual"].endswith("S(baseline)")
     assert "pass" in facts["Cost"]
 

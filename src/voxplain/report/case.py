@@ -128,8 +128,7 @@ def map_facts(sidecar: Sidecar, map: Volume | None) -> Rows:
         facts += _extremes(map, sidecar)
     facts.append(("Range", f"{number(span.minimum)} to {number(span.maximum)}"))
     facts.append(("Middle 99 %", f"{number(span.q005)} to {number(span.q995)}"))
-    total = summed(sidecar)
-    facts.append(("Sum", number(span.sum)) if total is None else ("Sum of regions", number(total)))
+    facts += _sum(sidecar)
     if span.zeros >= 0.005:
         facts.append(("Exactly zero", percent(span.zeros)))
     if sidecar.completeness is not None:
@@ -160,6 +159,14 @@ def _where(map: Volume, index: tuple[int, ...]) -> str:
         return f"row {index[0]}, column {index[1]}"
     x, y, z = map.world(index)
     return f"x {place(x)}, y {place(y)}, z {place(z)} {map.unit}"
+
+
+def _sum(sidecar: Sidecar) -> Rows:
+    """What a map adds up to: over regions, or over voxels where their values may be added."""
+    regions = summed(sidecar)
+    if regions is not None:
+        return [("Sum of regions", number(regions))]
+    return [("Sum", number(sidecar.range.sum))] if sidecar.resampling == "mass" else []
 
 
 def _completeness(sidecar: Sidecar) -> str:

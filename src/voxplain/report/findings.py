@@ -17,7 +17,7 @@ _LISTED = 256
 Rows = list[tuple[str, str]]
 Entry = Mapping[str, Any]
 _LISTS = {"regions": "regions", "channels": "channels of the layer"}
-_HEADS = {"standard_error": "±", "voxels": "voxels"}
+_HEADS = {"standard_error": "±"}
 _IDENTITY = ("name", "rank", "channels", "value")
 
 
@@ -120,7 +120,7 @@ def _listed(name: str, entries: Sequence[Entry]) -> Listed:
     return Listed(
         caption=_caption(_LISTS[name], len(rows), len(entries)),
         kind="Channel" if name == "channels" else "Region",
-        heads=tuple(_HEADS.get(head, _words(head).lower()) for head in heads),
+        heads=tuple(_HEADS.get(head, _words(head)) for head in heads),
         rows=rows,
         signed=signed,
     )
