@@ -80,6 +80,11 @@ def judged(
     fields = [map_field(name, found, question) for name, found in maps.items()]
     question.fields = {field.name: field for field in fields}
     others = control_maps(question) if controls else []
+    if taken := {field.name for field in others} & set(question.fields):
+        raise ConfigError(
+            f"a map is called {min(taken)!r}, which is the name of a control; call it something "
+            "else, or leave the controls out"
+        )
     facts = {
         "case": case,
         "model": question.scene.model.name,

@@ -87,11 +87,11 @@ class Insertion(_Removing):
 class MorfLerfGap(_Removing):
     """How much more the most relevant voxels cost than the least relevant ones.
 
-    What both orders share, the reaction of the network to unnatural images, cancels.
+    What both orders share, the reaction of the network to unnatural images, cancels. About -1 to
+    1, and beyond where evidence against the target is removed.
     """
 
     direction: ClassVar[Direction] = "up"
-    range: ClassVar[tuple[float | None, float | None]] = (-1.0, 1.0)
     chance: ClassVar[str] = "0"
     reference: ClassVar[str] = "Rong et al., 2022"
     name: Literal["morf_lerf_gap"] = "morf_lerf_gap"

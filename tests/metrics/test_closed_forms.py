@@ -1,0 +1,210 @@
+"""A linear score tells every metric of faithfulness what it must be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from metric_cases import BLOCKS, CLASS_ONE, LinearClasses, ask, bright, explained, number, value
+from torch import Tensor
+from torch.nn import functional
+
+from voxplain.attribution import explain
+from voxplain.metrics import MapField, evaluate
+
+every_shape = pytest.mark.parametrize(("rank", "channels"), [(2, 1), (2, 3), (3, 1), (3, 2)])
+MAPS = ("saliency", "input_x_gradient")
+NOTHING = 1e-12
+
+
+def _linear(rank: int, channels: int) -> tuple[LinearClasses, Tensor]:
+    image = bright(rank, channels, 6 if rank == 2 else 4)
+    return LinearClasses(tuple(image.shape)), image
+
+
+def _shared(network: LinearClasses, image: Tensor) -> Tensor:
+    """What each number contributes to class 1: w x."""
+    return network.weight.detach()[1] * image
+
+
+@every_shape
+@pytest.mark.parametrize("perturbation", ["noise", "boxes"])
+@pytest.mark.parametrize("name", MAPS)
+def test_an_exact_map_has_no_infidelity(
+    rank: int, channels: int, perturbation: str, name: str
+) -> None:
+    question = explained(*_linear(rank, channels), name)
+    field = question.fields[name]
+    asked: dict[str, Any] = {"perturbation": perturbation, "window": 0.5, "fill": "zero"}
+    assert 0 <= value("infidelity", field, question, **asked).value < NOTHING
+    assert value("infidelity_normalized", field, question, **asked).value < NOTHING
+
+
+@pytest.mark.parametrize("perturbation", ["noise", "boxes"])
+def test_only_the_normalized_form_forgives_a_wrong_scale(perturbation: str) -> None:
+    network, image = _linear(2, 1)
+    question = ask(network, image)
+    asked: dict[str, Any] = {"perturbation": perturbation, "fill": "zero"}
+    tripled = 3 * _shared(network, image)
+    assert number("infidelity", tripled, question, **asked) > 0.01
+    found = value("infidelity_normalized", MapField("tripled", tripled), question, **asked)
+    assert found.value < NOTHING
+    assert found.facts["scale"] == pytest.approx(1 / 3)
+
+
+@every_shape
+@pytest.mark.parametrize(
+    "metric", ["faithfulness_correlation", "sensitivity_n", "faithfulness_estimate"]
+)
+def test_an_exact_map_correlates_with_every_drop(rank: int, channels: int, metric: str) -> None:
+    network, image = _linear(rank, channels)
+    question = ask(network, image)
+    exact = number(metric, _shared(network, image), question, regions=BLOCKS, fill="zero")
+    assert exact == pytest.approx(1, abs=NOTHING)
+    reversed_ = number(metric, -_shared(network, image), question, regions=BLOCKS, fill="zero")
+    assert reversed_ == pytest.approx(-1, abs=NOTHING)
+
+
+def test_a_gradient_counts_for_what_the_fill_changes() -> None:
+    """Whatever the fill, <w, x - filled> is the drop of a linear score."""
+    question = explained(*_linear(2, 2), "saliency")
+    for fill in ("mean", "blur", 0.2):
+        found = value(
+            "faithfulness_correlation",
+            question.fields["saliency"],
+            question,
+            regions=BLOCKS,
+            fill=fill,
+        )
+        assert found.value == pytest.approx(1, abs=NOTHING)
+
+
+def test_sensitivity_n_has_a_point_for_every_size() -> None:
+    network, image = _linear(2, 1)
+    question = ask(network, image)
+    field = MapField("exact", _shared(network, image))
+    found = value("sensitivity_n", field, question, regions=BLOCKS, fill="zero")
+    assert [share for share, _ in found.curve] == [0.05, 0.1, 0.2, 0.4, 0.8]
+
+
+@every_shape
+def test_paths_on_a_linear_score_are_complete(rank: int, channels: int) -> None:
+    question = explained(
+        *_linear(rank, channels), {"name": "integrated_gradients", "steps": 3}, "saliency"
+    )
+    residual = value("completeness_residual", question.fields["integrated_gradients"], question)
+    assert residual.value == pytest.approx(0, abs=1e-6)  # maps are kept in float32
+
+
+def _removed_one_by_one(network: LinearClasses, image: Tensor, order: np.ndarray) -> np.ndarray:
+    """Scores of class 1 while voxels, all channels at once, become 0."""
+    weights = network.weight.detach()[1].flatten(1).numpy()
+    left, bias = image.flatten(1).numpy().copy(), float(network.bias.detach()[1])
+    scores = [float((weights * left).sum()) + bias]
+    for voxel in order:
+        left[:, voxel] = 0
+        scores.append(float((weights * left).sum()) + bias)
+    return np.array(scores)
+
+
+def _mean_of_trapezoids(curve: np.ndarray) -> float:
+    return float(((curve[1:] + curve[:-1]) / 2).mean())
+
+
+@every_shape
+def test_removal_by_hand(rank: int, channels: int) -> None:
+    network, image = _linear(rank, channels)
+    map, question = _shared(network, image), ask(network, image)
+    relevance = map.sum(dim=0).flatten().numpy()
+    order = np.argsort(-relevance)
+    asked: dict[str, Any] = {"fill": "zero", "levels": len(order)}
+    whole, empty = question.whole, float(network.bias.detach()[1])
+
+    most = (_removed_one_by_one(network, image, order) - empty) / (whole - empty)
+    least = (_removed_one_by_one(network, image, order[::-1]) - empty) / (whole - empty)
+    deletion, insertion = _mean_of_trapezoids(most), _mean_of_trapezoids(least[::-1])
+
+    assert number("deletion", map, question, **asked) == pytest.approx(deletion, abs=NOTHING)
+    assert number("insertion", map, question, **asked) == pytest.approx(insertion, abs=NOTHING)
+    gap = _mean_of_trapezoids(least) - deletion
+    assert number("morf_lerf_gap", map, question, **asked) == pytest.approx(gap, abs=NOTHING)
+    drops = (1 - most) * (whole - empty)
+    flipping = number("pixel_flipping", map, question, **asked)
+    assert flipping == pytest.approx(drops.mean(), abs=1e-10)
+    rising = number("monotonicity", map, question, **asked)
+    assert rising == pytest.approx((relevance >= 0).mean())
+    assert deletion + insertion == pytest.approx(1)  # a linear score loses what it never gets
+
+
+def test_the_curve_of_deletion_is_the_sorted_sum() -> None:
+    network, image = _linear(2, 1)
+    map = _shared(network, image)
+    field = MapField("exact", map)
+    found = value("deletion", field, ask(network, image), fill="zero", levels=map.numel())
+    removed = map.flatten().sort(descending=True).values.cumsum(0) / map.sum()
+    expected = [1.0, *(1 - removed).tolist()]
+    assert [y for _, y in found.curve] == pytest.approx(expected, abs=NOTHING)
+    assert [x for x, _ in found.curve] == pytest.approx(np.linspace(0, 1, 37))
+
+
+@every_shape
+def test_regions_by_hand(rank: int, channels: int) -> None:
+    network, image = _linear(rank, channels)
+    map, question = _shared(network, image), ask(network, image)
+    pool = functional.avg_pool2d if rank == 2 else functional.avg_pool3d
+    sums = pool(map.sum(dim=0)[None], 2).flatten() * 2**rank
+    ordered = sums.sort(descending=True).values.numpy()
+    left = 1 - np.concatenate([[0], np.cumsum(ordered)]) / float(map.sum())
+    area = _mean_of_trapezoids(left)
+    asked: dict[str, Any] = {"regions": BLOCKS, "fill": "zero"}
+    assert number("irof", map, question, **asked) == pytest.approx(1 - area, abs=NOTHING)
+    assert number("selectivity", map, question, **asked) == pytest.approx(area, abs=NOTHING)
+    lost = ((1 - left) * float(map.sum())).mean()
+    found = number("region_perturbation", map, question, **asked, levels=None)
+    assert found == pytest.approx(lost, abs=1e-10)
+
+
+def test_idle_regions_are_told_from_those_that_matter() -> None:
+    network, image = _linear(2, 1)
+    with torch.no_grad():
+        network.weight[:, :, :2] = 0  # three blocks of nine change nothing
+    map, question = _shared(network, image), ask(network, image)
+    asked: dict[str, Any] = {"regions": BLOCKS, "fill": "zero"}
+    assert number("non_sensitivity", map, question, **asked) == 0
+    everywhere = map.clone()
+    everywhere[:, :2] = 1
+    assert number("non_sensitivity", everywhere, question, **asked) == pytest.approx(3 / 9)
+
+
+def test_monotonicity_correlation_ranks_what_other_cases_change() -> None:
+    network, image = _linear(2, 1)
+    others = torch.stack([bright(seed=seed) for seed in range(1, 6)])
+    question = ask(network, image, references=others)
+    weights = network.weight.detach()[1]
+    changes = (weights * (image - others)).view(5, 3, 2, 3, 2).sum((2, 4)).square().mean(0)
+    perfect = changes.repeat_interleave(2, 0).repeat_interleave(2, 1)[None]
+    metric = "monotonicity_correlation"
+    assert number(metric, perfect, question, regions=BLOCKS) == pytest.approx(1)
+    assert number(metric, 1 / perfect, question, regions=BLOCKS) == pytest.approx(-1)
+
+
+def test_the_exact_gradient_beats_no_map_and_a_random_one() -> None:
+    """Where noise of 1e-4, one sample and no target could not tell them apart."""
+    network, image = _linear(3, 1)
+    maps = {
+        "exact": explain(network, image[None], "saliency", CLASS_ONE)["saliency"][0],
+        "zero": torch.zeros_like(image),
+        "noise": torch.randn_like(image),
+    }
+    found = evaluate(
+        network, image[None], [maps], ["infidelity", "infidelity_normalized"], CLASS_ONE
+    )
+    drop = 0.1**2 * float(network.weight[1].detach().square().sum())  # where the range is about 1
+    assert found.value("infidelity", "exact") < 1e-12
+    assert found.value("infidelity", "noise") > drop / 4
+    assert found.value("infidelity_normalized", "noise") > 0.5
+    for row in found.of(method="zero"):
+        assert np.isnan(row.value)
+        assert row.reason == "the map is constant"
