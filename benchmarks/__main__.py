@@ -10,7 +10,16 @@ import torch
 
 from benchmarks.page import publish, show
 
-NAMES = ("all_layers", "integrated", "single", "poster", "overhead", "windows", "incremental")
+NAMES = (
+    "all_layers",
+    "integrated",
+    "single",
+    "poster",
+    "overhead",
+    "windows",
+    "incremental",
+    "perturbation",
+)
 
 
 def main() -> None:

@@ -1,0 +1,263 @@
+"""Boxes, regions and coalitions: what the engine adds to the forwards, and how many it saves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from captum import attr
+from torch import Tensor, nn
+
+import voxplain as vx
+from benchmarks.harness import Timing, Work, difference, fastest, race
+from benchmarks.networks import PIXELWISE, segmenter
+from benchmarks.page import Table, seconds, times
+from voxplain.attribution.masking import Boxes, MaskRequest, Masks, SlidingBox
+from voxplain.attribution.perturbation import Occlusion
+from voxplain.attribution.samplers import Item
+from voxplain.attribution.scene import Scene
+from voxplain.regions import segment
+
+HEADER = (
+    "what",
+    "network",
+    "masks",
+    "voxplain",
+    "captum, its best batch",
+    "captum / voxplain",
+    "by CPU time",
+    "captum one at a time / voxplain",
+    "maps differ by",
+)
+REGIONS, SAMPLES = 512, 600
+
+
+class Trivial(nn.Module):
+    """Two scores that cost next to nothing, so that the engine is all that is timed."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        score = image.flatten(1).mean(dim=1, keepdim=True)
+        return torch.cat([-score, score], dim=1)
+
+
+def run(quick: bool = False) -> Table:
+    """Occlusion, feature ablation and KernelSHAP against captum; windows against all windows."""
+    rows = [
+        *_on_a_trivial_network(24 if quick else 96, quick),
+        _on_a_network(24 if quick else 48, quick),
+        _in_windows(*((48, 16) if quick else (192, 64)), quick=quick),
+    ]
+    notes = (
+        "Captum's best batch is the fastest of the sizes tried (`perturbations_per_eval`); one at "
+        "a time is its default. The trivial network is the mean of the image, which leaves the "
+        "engine alone; fills are constant, since captum knows no other. Samples of KernelSHAP are "
+        "random on both sides and their values are not compared. "
+        f"{_WINDOWED_NOTE}",
+    )
+    return Table("perturbation", HEADER, rows, notes)
+
+
+_WINDOWED_NOTE = (
+    "In the last row, captum stands for computing every window anew for every box, as any library "
+    "does that is given the windowed inference as a function. Its times are per box, from a few "
+    "of the boxes of the default occlusion, spread over the volume: voxplain's from 2 and 12 of "
+    "them, which leaves out the two passes over all windows that it takes before the first box."
+)
+
+
+def _on_a_trivial_network(size: int, quick: bool) -> Iterator[list[str]]:
+    torch.manual_seed(0)
+    network, image = Trivial().eval(), torch.rand(1, 1, size, size, size)
+    labels = segment({"kind": "supervoxels", "count": 16 if quick else REGIONS}, image[0]).labels
+    yield _occlusion(f"occlusion, {size}^3", "mean of the image", network, image, 1, quick)
+    regions = {"kind": "labels", "labels": labels + 1}
+    mask = labels[None, None]
+    count = int(labels.max()) + 1
+
+    def ablation(batch: int) -> Tensor:
+        return attr.FeatureAblation(network).attribute(
+            image, 0.0, 1, feature_mask=mask, perturbations_per_eval=batch
+        )
+
+    asked: dict[str, Any] = {"name": "feature_ablation", "regions": regions, "fill": 0}
+    ours = partial(_map, network, image, asked, 1)
+    title = f"feature ablation, {size}^3"
+    yield _row(title, "mean of the image", count, ours, ablation, quick)
+    samples = 40 if quick else SAMPLES
+
+    def kernel_shap(batch: int) -> Tensor:
+        torch.manual_seed(0)
+        return attr.KernelShap(network).attribute(
+            image, 0.0, 1, feature_mask=mask, n_samples=samples, perturbations_per_eval=batch
+        )
+
+    asked = {"name": "kernel_shap", "regions": regions, "fill": 0, "samples": samples}
+    title, ours = f"KernelSHAP, {count} regions", partial(_map, network, image, asked, 1)
+    yield _row(title, "mean of the image", samples, ours, kernel_shap, quick, compared=False)
+
+
+def _on_a_network(size: int, quick: bool) -> list[str]:
+    network, image, score = segmenter(size)
+    return _occlusion(
+        f"occlusion, {size}^3", "U-Net", network, image, PIXELWISE, quick, peer=_Column(score)
+    )
+
+
+class _Column(nn.Module):
+    """One score per image as a column, as captum wants it."""
+
+    def __init__(self, score: nn.Module) -> None:
+        super().__init__()
+        self.score = score
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.score(image)[:, None]
+
+
+def _occlusion(
+    title: str,
+    about: str,
+    network: nn.Module,
+    image: Tensor,
+    target: object,
+    quick: bool,
+    peer: nn.Module | None = None,
+) -> list[str]:
+    side = image.shape[2] // (2 if quick else 6)
+    window, stride = (image.shape[1], *(side,) * 3), (image.shape[1], *((side + 1) // 2,) * 3)
+
+    def captum(batch: int) -> Tensor:
+        return attr.Occlusion(peer or network).attribute(
+            image, window, stride, 0.0, 0 if peer else 1, perturbations_per_eval=batch
+        )
+
+    asked = {"name": "occlusion", "window": side, "fill": 0}
+    count = len(range(0, image.shape[2] - side + stride[1], stride[1])) ** 3
+    return _row(title, about, count, partial(_map, network, image, asked, target), captum, quick)
+
+
+def _map(model: vx.Model | nn.Module, image: Tensor, method: object, target: object) -> Tensor:
+    (found,) = vx.explain(model, image, method, target).values()
+    return found.map
+
+
+def _row(
+    title: str,
+    about: str,
+    masks: int,
+    ours: Any,
+    captum: Any,
+    quick: bool,
+    compared: bool = True,
+) -> list[str]:
+    """Captum takes minutes, so its turns are few and its batch is chosen from a few."""
+    best = fastest((1, 4) if quick else (4, 16), captum)
+    contestants: dict[str, Work] = {
+        "voxplain": ours,
+        "captum": partial(captum, best),
+        "one": partial(captum, 1),
+    }
+    timings = race(contestants, 1 if quick else 2, {"captum": _nothing, "one": _nothing})
+    agreed = f"{difference(ours(), captum(best)):.0e}" if compared else ""
+    return _filled(title, about, masks, timings, agreed)
+
+
+def _nothing() -> None:
+    """Instead of a warm-up that would take minutes."""
+
+
+def _filled(
+    title: str, about: str, masks: int, timings: dict[str, Timing], agreed: str
+) -> list[str]:
+    ours, captum = timings["voxplain"], timings["captum"]
+    wall, cpu = captum.times(ours)
+    one = times(timings["one"].times(ours)[0]) if "one" in timings else ""
+    measured = [seconds(ours.seconds), seconds(captum.seconds), times(wall), times(cpu), one]
+    return [title, about, f"{masks:,}", *measured, agreed]
+
+
+@dataclass(frozen=True)
+class _SomeBoxes(SlidingBox):
+    """A few of the boxes, spread evenly."""
+
+    count: int = 3
+
+    def masks(self, item: Item, scene: Scene) -> Masks:
+        """Every so many."""
+        every = super().masks(item, scene)
+        assert isinstance(every, Boxes)
+        picks = torch.linspace(0, len(every) - 1, self.count + 2)[1:-1].long().tolist()
+        return Boxes(tuple(every.boxes[pick] for pick in picks), every.shape, every.size)
+
+
+class _SomeOcclusion(Occlusion):
+    """Occlusion with a few of its boxes."""
+
+    count: int = 3
+
+    def requests(self, scene: Scene) -> tuple[MaskRequest, ...]:
+        """The default boxes, thinned out."""
+        (request,) = super().requests(scene)
+        boxes = _SomeBoxes(self.window, self.stride, self.count)
+        return (MaskRequest(boxes, request.fill, request.reducer),)
+
+
+def _in_windows(size: int, side: int, quick: bool) -> list[str]:
+    """A volume through a network that sees a window at a time; all times are per box."""
+    network, image = _large(size)
+    model = vx.Model(network, window={"size": side, "overlap": 0.25})
+    layout = model.layout((size,) * 3)
+    assert layout is not None
+    few, many = (1, 2) if quick else (2, 12)
+    maps: dict[str, Tensor] = {}
+
+    def ours(count: int) -> None:
+        method = _SomeOcclusion(fill=0.0, count=count)
+        maps[f"ours {count}"] = _map(model, image, method, PIXELWISE)
+
+    def anew() -> None:
+        maps["anew"] = _all_windows(model, image, _SomeOcclusion(fill=0.0, count=few))
+
+    works: dict[str, Work] = {"few": partial(ours, few), "many": partial(ours, many), "anew": anew}
+    timings = race(works, 1, dict.fromkeys(works, _nothing))
+    each = Timing(*(_slope(timings["few"], timings["many"], many - few)))
+    captum = timings["anew"]
+    captum = Timing(*([value / (few + 1) for value in part] for part in (captum.wall, captum.cpu)))
+    about = f"U-Net, {len(layout)} windows of {side}^3"
+    agreed = f"{difference(maps[f'ours {few}'], maps['anew']):.0e}"
+    pair = {"voxplain": each, "captum": captum}
+    return _filled(f"one box of occlusion, {size}^3", about, 1, pair, agreed)
+
+
+def _slope(few: Timing, many: Timing, boxes: int) -> tuple[list[float], list[float]]:
+    """Wall-clock and CPU time of one more box."""
+    return [(many.seconds - few.seconds) / boxes], [(many.cpu_seconds - few.cpu_seconds) / boxes]
+
+
+def _large(size: int) -> tuple[nn.Module, Tensor]:
+    """A volume that the whole network could not see at once."""
+    network, _, _ = segmenter(32)
+    torch.manual_seed(0)
+    return network, torch.randn(1, 1, size, size, size)
+
+
+def _all_windows(model: vx.Model, image: Tensor, method: _SomeOcclusion) -> Tensor:
+    """The same map with the whole windowed inference for every box."""
+    (request,) = method.requests(Scene(model, image))
+    masks = request.masks.masks(Item(image[0], 0, ""), Scene(model, image))
+    assert isinstance(masks, Boxes)
+    with torch.no_grad():
+        output = model.output(image)
+        where = output.argmax(1) == PIXELWISE["label"]
+        whole = float(output[:, 1][where].sum(dtype=torch.float64))
+        drops = []
+        for box in masks.boxes:
+            shown = image.clone()
+            shown[(..., *box)] = 0
+            score = model.output(shown)[:, 1][where].sum(dtype=torch.float64)
+            drops.append(whole - float(score))
+    summed = masks.summed(torch.tensor(drops, dtype=torch.float64))
+    return (summed / masks.cover.clamp_min(1))[None, None].to(image)
