@@ -124,6 +124,7 @@ def test_copies_hand_everything_to_their_origin(function):
         lambda x: F.dropout(x, 0.5, training=False),
         lambda x: 3 * x / 2 + 1,
         lambda x: x - x.detach().mean(),
+        lambda x: torch.add(torch.ones(6, dtype=F64), x, alpha=3),
         lambda x: x / x.std(1, keepdim=True),
         lambda x: (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True) + 1e-5).sqrt(),
     ],
