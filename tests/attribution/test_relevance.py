@@ -156,6 +156,18 @@ def _by_hand(case: Any, link: str) -> Tensor:
     return layout.unpad(total)[None]
 
 
+@pytest.mark.filterwarnings("ignore:the window")
+def test_what_falls_on_the_padding_of_windows_is_booked() -> None:
+    """A window larger than the image; the box rule counts padding as an intensity."""
+    case = global_context(2)
+    model = Model(case.network, window={"size": 8})
+    target = {"kind": "region", "box": [[0, 5], [0, 5]], "label": 1}
+    shares = books(one(model, case.image[..., :5, :5], target, low=-3.0, high=3.0))
+    assert abs(shares["padding"]) > 1e-3 * abs(shares["score"])
+    whole = sum(shares[name] for name in ("map", "bias", "epsilon", "link", "padding"))
+    assert whole == pytest.approx(shares["score"], rel=1e-6)
+
+
 class Branching(nn.Module):
     """A trunk of two convolutions with a way round it."""
 

@@ -160,12 +160,12 @@ def test_squeeze_and_excitation_is_a_gate_whatever_happens_to_the_sigmoid():
 
 
 def test_a_sum_with_a_sigmoid_is_no_gate():
-    x = draw(1, 5)
-    found, entering, _ = sent(lambda x: (x + torch.sigmoid(x)) * (2 * x), x)
-    one = entering / 2
-    close(found, one + x * one / margin(x + x.sigmoid()) + x.sigmoid() * one / margin(
-        x + x.sigmoid()
-    ), 1e-4)  # fmt: skip
+    x = draw(2, 5)
+    u, v = x[:1], x[1:]
+    found, entering, _ = sent(lambda both: both[:1] * (both[1:] + torch.sigmoid(both[:1])), x)
+    half = entering / 2
+    quotient = half / margin(v + u.sigmoid())
+    close(found, torch.cat([half + u.sigmoid() * quotient, v * quotient]))
 
 
 def test_a_quotient_gives_everything_to_the_numerator():
