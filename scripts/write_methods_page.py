@@ -92,7 +92,7 @@ def entry(kind: type[Method]) -> str:
         ("Reference", kind.reference),
         ("Units", kind.units),
         ("Sign", SIGNS[shown.sign]),
-        ("On other grids", RESAMPLING[kind.resampling]),
+        ("On other grids", RESAMPLING[shown.resampling]),
         ("Streams", "; ".join(shown.streams)),
         ("Cost", shown.cost),
         ("Needs", shown.reason),

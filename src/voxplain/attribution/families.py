@@ -28,11 +28,6 @@ FAMILIES = (
         "How the score changes when voxels change a little, at the image or on a path to it.",
     ),
     Family(
-        "noise",
-        "Noise",
-        "Any other method, summed up over noisy copies of the image.",
-    ),
-    Family(
         "rule",
         "Backward rules",
         "The score is handed back through the network by rules of its own, layer by layer.",
@@ -66,6 +61,11 @@ FAMILIES = (
         "optimization",
         "Optimization",
         "A mask is sought that keeps, or destroys, as much of the score as it can.",
+    ),
+    Family(
+        "wrapper",
+        "Around other methods",
+        "Any other method: over noisy copies of the image, or for one target against another.",
     ),
 )
 """The families of the package, in order."""

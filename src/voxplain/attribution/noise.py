@@ -35,7 +35,7 @@ class _OverNoise(Method):
         range: The range that ``sigma`` is a fraction of.
     """
 
-    family: ClassVar[str] = "noise"
+    family: ClassVar[str] = "wrapper"
 
     of: SerializeAsAny[Method] = Field(description="the method that is summed up: name or mapping")
     samples: int = Field(default=25, ge=1)

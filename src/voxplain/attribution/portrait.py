@@ -15,7 +15,7 @@ from torch import nn
 
 from voxplain.attribution.identity import identity
 from voxplain.attribution.masking import MaskRequest
-from voxplain.attribution.method import AnyRequest, Method, Request, parse_method
+from voxplain.attribution.method import AnyRequest, Method, Request, Resampling, parse_method
 from voxplain.attribution.planning import described, scene_of
 from voxplain.attribution.samplers import Item
 from voxplain.attribution.scene import Scene
@@ -28,7 +28,8 @@ PICTURE, VOLUME = (224, 224), (96, 96, 96)
 CHANNELS = 64
 """Of the last feature layer of the reference network."""
 _LINEAR = ("plain", "deep_lift")
-_NEEDED: Mapping[str, Any] = {"of": "saliency", "layer_channels": (0,)}
+_NEEDED: Mapping[str, Any] = {"of": "saliency", "layer_channels": (0,), "against": 0}
+"""For parameters without a default."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,6 @@ class Cost:
 
     passes: int
     forwards: int
-
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Portrait:
         needs_references: Whether other images must be given.
         random: Whether the seed matters.
         sign: What the sign of the map means.
+        resampling: What happens to the map on another grid.
         reason: Why there is no cost.
     """
 
@@ -71,6 +72,7 @@ class Portrait:
     needs_references: bool = False
     random: bool = False
     sign: str = "signed"
+    resampling: Resampling = "value"
     reason: str = ""
 
     @property
@@ -123,6 +125,7 @@ def portrait(kind: type[Method]) -> Portrait:
         exact_in_windows=_is_exact_in_windows(method, requests),
         needs_references=any(_needs_references(stream) for stream in streams[0]),
         sign=method.sign,
+        resampling=method.resampling,
         random=method.noise() is not None or any(_draws(each, picture) for each in requests),
     )
 
