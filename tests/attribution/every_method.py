@@ -47,6 +47,7 @@ def short(name: str, **parameters: Any) -> dict[str, Any]:
     fields = methods.get(name).model_fields
     few: dict[str, Any] = {"samples": 3, "steps": 5, "of": "saliency", "layer_channels": [0, 1, 2]}
     few["weighting"] = "softmax"  # a channel of a random network need not raise the score
+    few["against"] = 0
     few["samples"] = COALITIONS.get(name, few["samples"])
     chosen = {key: value for key, value in few.items() if key in fields}
     return {"name": name, **chosen, **parameters}
@@ -54,7 +55,7 @@ def short(name: str, **parameters: Any) -> dict[str, Any]:
 
 def key_of(name: str) -> str:
     """The key of a short method in the result."""
-    return f"{name}_saliency" if name in ("smoothgrad", "vargrad", "xrai") else name
+    return f"{name}_saliency" if name in ("contrast_map", "smoothgrad", "vargrad", "xrai") else name
 
 
 def all_maps(

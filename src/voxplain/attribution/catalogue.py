@@ -3,6 +3,7 @@
 from voxplain.attribution import (
     attention,
     cam,
+    contrast,
     excitation,
     extremal,
     games,
@@ -20,6 +21,7 @@ from voxplain.attribution import (
 __all__ = [
     "attention",
     "cam",
+    "contrast",
     "excitation",
     "extremal",
     "games",

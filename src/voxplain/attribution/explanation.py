@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from voxplain.attribution import catalogue
 from voxplain.attribution.binding import Bound, bind, look
+from voxplain.attribution.contrast import facing
 from voxplain.attribution.method import Method, Request, parse_method
 from voxplain.attribution.outcome import Batch
 from voxplain.attribution.randomness import image_key
@@ -155,7 +156,7 @@ def prepare(
     others = tuple(references_of(references, row) for row in inputs)
 
     def bound(asked: Target) -> Bound:
-        return main if asked is target else bind(asked, seen)
+        return main if asked is target else bind(facing(asked, target), seen)
 
     session = Session(
         scene,

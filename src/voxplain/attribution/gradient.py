@@ -140,7 +140,6 @@ class IntegratedGradientsBlackWhite(_Path):
     formula = "mean of integrated gradients with b = min x and b = max x"
     reference = "Kapishnikov et al., 2019"
     units = "score"
-    share: ClassVar[float] = 0.5
     name: Literal["integrated_gradients_black_white"] = "integrated_gradients_black_white"
 
     def requests(self, scene: Scene) -> tuple[Request, ...]:

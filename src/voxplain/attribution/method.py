@@ -119,7 +119,6 @@ class Method(BaseModel, ABC):
     resampling: ClassVar[Resampling] = "mass"
     positive: ClassVar[bool] = False
     units: ClassVar[str] = "score per unit of intensity"
-    share: ClassVar[float] = 1.0  # of each stream's S(x) - S(b) in the sum of the map
     complete: ClassVar[bool] = True  # whether the map still sums to what its streams sum to
     exact_in_windows: ClassVar[bool] = True  # False where windows only come near the whole
 

@@ -248,8 +248,12 @@ class Session:
         reduced: Mapping[int, Reduced],
         item: Item,
     ) -> None:
-        """S(x) - S(b) of the image itself; noisy copies have no completeness of their own."""
+        """S(x) - S(b) of the image itself; noisy copies have no completeness of their own.
+
+        Of several such streams (two baselines, or one path per layer) the mean counts.
+        """
         count = len(self.batch.images)
+        share = 1 / max(1, sum(stream.is_complete_for(method.key) for stream in streams))
         for stream in streams:
             found = reduced[id(stream)]
             if stream.noise:
@@ -263,8 +267,8 @@ class Session:
                 continue
             outcome.differences = outcome.differences or [0.0] * count
             outcome.start_scores = outcome.start_scores or [0.0] * count
-            outcome.differences[item.row] += found.difference * method.share
-            outcome.start_scores[item.row] += (found.start_score or 0.0) * method.share
+            outcome.differences[item.row] += found.difference * share
+            outcome.start_scores[item.row] += (found.start_score or 0.0) * share
             totals = [total for slot, total in found.totals.items() if slot.method == method.key]
             if totals:
                 outcome.totals = outcome.totals or [0.0] * count

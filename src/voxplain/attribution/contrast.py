@@ -1,0 +1,155 @@
+"""Contrast maps: any method on one target against another, in one pass instead of two."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+from pydantic import Field, SerializeAsAny, ValidationError, field_validator
+from torch import Tensor
+
+from voxplain.attribution.method import (
+    AnyRequest,
+    Conclusion,
+    Method,
+    Noise,
+    Resampling,
+    Results,
+    parse_method,
+    register,
+)
+from voxplain.attribution.scene import Assembly, Scene
+from voxplain.errors import ConfigError, TargetError, VoxplainError
+from voxplain.targets import Contrast, Target, Unperturbed, WeightField, parse_target
+
+
+class Against(Target):
+    """The target of the call against another one; it stands for itself until that is known.
+
+    Attributes:
+        other: What speaks against.
+    """
+
+    kind: Literal["against"] = "against"
+    other: SerializeAsAny[Target]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers of the other side."""
+        return self.other.layers
+
+    def _field(self, seen: Unperturbed) -> WeightField:
+        raise TargetError("a target against another needs the target of the call")
+
+
+def facing(asked: Target, main: Target) -> Target:
+    """What is explained where a method asks for a target: a contrast with that of the call.
+
+    Raises:
+        ConfigError: If the target of the call is a contrast already.
+    """
+    if not isinstance(asked, Against):
+        return asked
+    try:
+        return Contrast(a=main, b=asked.other)
+    except ValidationError:
+        raise ConfigError(
+            f"contrast_map sets one target against another, and one of {main} and {asked.other} is "
+            "a contrast already"
+        ) from None
+
+
+@register
+class ContrastMap(Method):
+    """What speaks for the target rather than for another one: any method on their difference.
+
+    For methods that are linear in the score it is the difference of the two maps, at the cost of
+    one; for the others it is a map of its own.
+    """
+
+    family = "wrapper"
+    formula = "M(S_a - S_b)"
+    units = "that of the inner method"
+    name: Literal["contrast_map"] = "contrast_map"
+    of: SerializeAsAny[Method] = Field(description="the method: name or mapping")
+    against: SerializeAsAny[Target] = Field(description="a class, or a target")
+
+    @field_validator("of", mode="before")
+    @classmethod
+    def _method(cls, value: Any) -> Method:
+        try:
+            return parse_method(value)
+        except VoxplainError as error:
+            raise ValueError(str(error)) from None
+
+    @field_validator("against", mode="before")
+    @classmethod
+    def _target(cls, value: Any) -> Target:
+        try:
+            return parse_target(value)
+        except VoxplainError as error:
+            raise ValueError(str(error)) from None
+
+    def requests(self, scene: Scene) -> tuple[AnyRequest, ...]:
+        """Those of the method, about the contrast.
+
+        Raises:
+            ConfigError: If the method explains a target of its own.
+        """
+        asked = self.of.requests(scene)
+        if any(request.target is not None for request in asked):
+            raise ConfigError(f"{self.of.key} has a target of its own, so nothing can contrast it")
+        target = Against(other=self.against)
+        return tuple(replace(request, target=target) for request in asked)
+
+    def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
+        """Those of the method."""
+        return self.of.maps(results, scene)
+
+    def noise(self) -> Noise | None:
+        """That of the method."""
+        return self.of.noise()
+
+    def conclude(self, maps: dict[str | None, Tensor], image: Tensor, scene: Scene) -> Conclusion:
+        """As the method does."""
+        return self.of.conclude(maps, image, scene)
+
+    def finish(self, map: Tensor) -> Tensor:
+        """The post-steps of the method, then those declared here."""
+        return super().finish(self.of.finish(map))
+
+    @property
+    def resampling(self) -> Resampling:  # type: ignore[override]
+        """That of the method."""
+        return self.of.resampling
+
+    @property
+    def complete(self) -> bool:  # type: ignore[override]
+        """As the method is."""
+        return self.of.complete
+
+    @property
+    def exact_in_windows(self) -> bool:  # type: ignore[override]
+        """As the method is."""
+        return self.of.exact_in_windows
+
+    @property
+    def windows(self) -> Assembly:
+        """How the windows of a layer method come together."""
+        return getattr(self.of, "windows", "sum")
+
+    @property
+    def key(self) -> str:
+        """The label, or both names."""
+        return self.label or f"{self.name}_{self.of.key}"
+
+    @property
+    def baseline_of(self) -> Any:
+        """That of the method."""
+        return self.of.baseline_of
+
+    @property
+    def sign(self) -> Literal["signed", "absolute", "positive"]:
+        """That of the method, unless absolute values are taken here."""
+        own = super().sign
+        return self.of.sign if own == "signed" else own
