@@ -99,14 +99,18 @@ class MaxDice(Localization):
     levels: int = Field(default=100, ge=1)
 
     def score(self, field: MapField, question: Question) -> Value:
-        """Maximum over top sets of 1 %, 2 %, ... of the voxels."""
+        """Maximum over top sets of 1 %, 2 %, ... of the voxels, and that of the mask's size.
+
+        Without the latter no map could find a lesion that is much smaller than one level.
+        """
         inside = self._reference(field, question)
         hits = inside.flatten()[field.order].double().cumsum(0)
-        total, size = len(hits), float(hits[-1])
-        points = []
-        for level in range(1, self.levels + 1):
-            count = max(1, round(total * level / self.levels))
-            points.append((level / self.levels, 2 * float(hits[count - 1]) / (count + size)))
+        total, size = len(hits), int(hits[-1])
+        counts = {max(1, round(total * level / self.levels)) for level in range(1, self.levels + 1)}
+        points = [
+            (count / total, 2 * float(hits[count - 1]) / (count + size))
+            for count in sorted(counts | {size})
+        ]
         share, best = max(points, key=lambda point: point[1])
         return Value(best, tuple(points), {"share": share})
 
