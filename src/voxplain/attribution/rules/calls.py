@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from voxplain.attribution.rules.tensors import map_tensors, tensors_in
+from voxplain.attribution.rules.tensors import map_tensors, storage_key, tensors_in
 
 
 class Family(str, Enum):
@@ -105,6 +105,21 @@ class Call:
         """The same call on tensors outside the graph."""
         arguments = map_tensors(self.arguments, lambda tensor: tensor.detach())
         return replace(self, arguments=arguments, inplace=False, out=None)
+
+    def kept(self) -> Call:
+        """As ``detached``, with a copy of what the call is about to overwrite."""
+        written = self.out
+        if written is None and self.inplace:
+            written = next(self.operands())
+        detached = self.detached()
+        if written is None:
+            return detached
+        storage = storage_key(written)
+        arguments = map_tensors(
+            detached.arguments,
+            lambda tensor: tensor.clone() if storage_key(tensor) == storage else tensor,
+        )
+        return replace(detached, arguments=arguments)
 
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of the operands."""

@@ -14,6 +14,7 @@ from voxplain.attribution.rules.calls import Call, Family
 from voxplain.attribution.rules.composites import decomposition
 from voxplain.attribution.rules.excitation_calls import EvidenceMode, shared_out
 from voxplain.attribution.rules.graph import RECTIFIER_NODES, unseen_calls
+from voxplain.attribution.rules.lrp_rules import accumulator
 from voxplain.attribution.rules.rectifiers import OnUnknown, written
 from voxplain.attribution.rules.redistribution import redistributed
 from voxplain.attribution.rules.substitutes import grafted_all
@@ -68,10 +69,10 @@ class Excitation(Rule):
                 "excitation backprop starts from weights of one sign, and this target contrasts "
                 "two scores; explain one of them with contrastive_excitation_backprop"
             )
-        total = flat.abs().sum(1, dtype=torch.float64).clamp(min=1e-300).to(weights)
-        sign = -1 if self.against else 1
-        weights = sign * weights / total.reshape(-1, *[1] * (weights.dim() - 1))
-        return replace(bound, terms=(Term(weights),), offset=torch.zeros_like(bound.offset))
+        wide = flat.to(accumulator(flat))
+        shares = wide / wide.abs().sum(1, keepdim=True).clamp(min=1e-30)
+        seed = (-shares if self.against else shares).to(weights).reshape(weights.shape)
+        return replace(bound, terms=(Term(seed),), offset=torch.zeros_like(bound.offset))
 
     def unseen(self, output: Tensor, image: Tensor) -> list[str]:
         """Functions that were called out of sight of the mode, in words."""

@@ -15,7 +15,6 @@ from voxplain.attribution.rules.gates import Gates
 from voxplain.attribution.rules.redistribution import (
     SUMMING,
     LinearMap,
-    kept_call,
     linear_map,
     signal_of,
 )
@@ -88,7 +87,7 @@ def _bilinear(mode: EvidenceMode, call: Call, native: Native) -> Found:
 def _over_weights(
     mode: EvidenceMode, call: Call, native: Native, operand: Tensor, key: str | int
 ) -> Found:
-    kept = kept_call(call)
+    kept = call.kept()
     linear = _map_of(kept, key)
     if linear is None:
         return call.name
@@ -103,7 +102,7 @@ def _product(mode: EvidenceMode, call: Call, native: Native) -> Found:
     signal = mode.gates.signal(mode, *operands)
     if signal is None:
         return f"{call.name} of two operands that depend on the image, neither of them a gate"
-    factor = _tensor(kept_call(call).arguments[names[1 - signal]], operands[signal])
+    factor = _tensor(call.kept().arguments[names[1 - signal]], operands[signal])
     return winners.over_factor(_value(call, native), operands[signal], factor, mode.lost)
 
 
@@ -113,7 +112,7 @@ def _quotient(mode: EvidenceMode, call: Call, native: Native) -> Found:
     if call.get("rounding_mode") is not None or not mode.depends(call.arguments[above]):
         return f"{call.name} by what depends on the image"
     operand = call.arguments[above]
-    factor = _tensor(kept_call(call).arguments[below], operand)
+    factor = _tensor(call.kept().arguments[below], operand)
     return winners.over_factor(_value(call, native), operand, factor, mode.lost)
 
 
@@ -122,7 +121,7 @@ def _linear(mode: EvidenceMode, call: Call, native: Native) -> Found:
         return _sum_of_terms(mode, call, native)
     if call.name in _NEGATIONS:
         operand = signal_of(call)
-        kept = signal_of(kept_call(call))
+        kept = signal_of(call.kept())
         return winners.over_branches(_value(call, native), (operand,), (kept,), (-1.0,), mode.lost)
     if call.name in _UNTREATED:
         return call.name
@@ -133,7 +132,7 @@ def _linear(mode: EvidenceMode, call: Call, native: Native) -> Found:
 
 def _sum_of_terms(mode: EvidenceMode, call: Call, native: Native) -> Found:
     """Branches that are added or subtracted; what does not depend on the image gets nothing."""
-    kept = kept_call(call)
+    kept = call.kept()
     signs: tuple[float, ...] = _TERMS[call.name]
     alpha = float(call.get("alpha", 1))
     signs = (signs[0] * alpha, signs[1]) if call.name == "rsub" else (signs[0], signs[1] * alpha)
@@ -167,7 +166,7 @@ def _resampled(mode: EvidenceMode, call: Call, native: Native) -> Found:
 def _summed(mode: EvidenceMode, call: Call, native: Native, operand: Tensor) -> Found:
     if not mode.depends(operand):
         return call.name
-    kept = kept_call(call)
+    kept = call.kept()
     try:
         linear = linear_map(kept)
     except RuleError:
@@ -204,7 +203,7 @@ def _value(call: Call, native: Native) -> Tensor:
         if not call.inplace and call.out is None:
             value: Tensor = native()
             return value.detach()
-        kept = kept_call(call)
+        kept = call.kept()
         if call.name in _TERMS:
             first, second = _two(kept)
             pure = torch.add if sum(_TERMS[call.name]) == 2 else torch.sub

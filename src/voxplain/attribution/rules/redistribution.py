@@ -7,8 +7,8 @@ operand that depends on the image receives its share p of it. Two tools do this:
     The value of a call in the graph, with ``backward(q, *kept) -> (p_1, ..., p_n)`` as its
     backward, one share per operand (``None`` for no share). ``kept`` are tensors outside the
     graph that the backward reads; torch checks that nobody overwrites them in between, so an
-    operand that the call itself writes in place must be kept as a copy. Shares have the shapes of
-    their operands. The result still has to go through ``rectifiers.written(call, result)``.
+    operand that the call itself writes in place must be kept as a copy (``call.kept()``). Shares
+    have the shapes of their operands. The result still has to go through ``rectifiers.written``.
 
 ``linear_map(call)``
     A call that is linear in one operand as a :class:`LinearMap`: ``apply(x)`` (no bias),
@@ -33,7 +33,6 @@ from torch import Tensor
 from voxplain.attribution.rules.calls import Call, Family
 from voxplain.attribution.rules.norms import is_affine
 from voxplain.attribution.rules.substitutes import Substitute
-from voxplain.attribution.rules.tensors import map_tensors, storage_key
 from voxplain.errors import RuleError
 
 Shares = Sequence[Tensor | None]
@@ -165,22 +164,8 @@ def linear_map(call: Call, operand: str | int = "input") -> LinearMap | None:
     return found
 
 
-def kept_call(call: Call) -> Call:
-    """The call on tensors outside the graph, with a copy of what it is about to overwrite."""
-    kept = call.detached()
-    written = call.out if call.out is not None else next(call.operands()) if call.inplace else None
-    if written is None:
-        return kept
-    storage = storage_key(written)
-    arguments = map_tensors(
-        kept.arguments,
-        lambda tensor: tensor.clone() if storage_key(tensor) == storage else tensor,
-    )
-    return replace(kept, arguments=arguments)
-
-
 def signal_of(call: Call) -> Any:
-    """The operand of a linear or elementwise call of one operand."""
+    """The operand of a call of one operand."""
     return call.arguments["operands"][0] if call.get("operands") else call.arguments["input"]
 
 

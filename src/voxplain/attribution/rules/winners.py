@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from voxplain.attribution.rules.lrp_rules import total
 from voxplain.attribution.rules.redistribution import LinearMap, redistributed
 from voxplain.attribution.rules.tensors import wide
 
@@ -26,7 +27,7 @@ class Lost:
 
     def take(self, evidence: Tensor) -> None:
         """Adds what could not be handed on."""
-        amount = evidence.abs().sum(dtype=torch.float64)
+        amount = total(evidence.abs())
         self._sum = amount if self._sum is None else self._sum + amount
 
     @property
@@ -141,9 +142,9 @@ def _parts(weights: list[Tensor | None]) -> list[Tensor | float]:
     given = [weight for weight in weights if weight is not None]
     if not given:
         return [0.0] * len(weights)
-    total = sum(given[1:], given[0])
-    found = total > _smallest(total.dtype)
-    over = torch.where(found, total, 1.0)
+    whole = sum(given[1:], given[0])
+    found = whole > _smallest(whole.dtype)
+    over = torch.where(found, whole, 1.0)
     return [
         0.0 if weight is None else torch.where(found, weight / over, 1 / len(given))
         for weight in weights
