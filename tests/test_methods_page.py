@@ -88,6 +88,9 @@ def test_parameters_are_told_as_a_study_writes_them() -> None:
     assert found["window"].default == "0.1667"
     assert found["stride"].default == "-"
     assert found["fill"].default == "blur, sigma 0.5"
+    assert found["fill"].kind.startswith("constant | mean | blur")
+    (regions,) = (e for e in parameters(methods.get("kernel_shap")) if e.name == "regions")
+    assert regions.kind == "supervoxels | blocks | labels | channels | integer | string"
     assert found["abs"].shared
     assert not found["window"].shared
     (of,) = (each for each in parameters(methods.get("smoothgrad")) if each.name == "of")

@@ -28,7 +28,7 @@ _USUAL = {
     "relu": "keep only what speaks for the target",
     "samples": "number of random draws",
     "sigma": "noise, as a fraction of the intensity range",
-    "steps": "points on the path",
+    "steps": "number of points on the path, or of steps of the search",
     "sum_channels": "one map for all channels of the layer",
 }
 """What parameters of these names mean wherever nothing else is said of them."""
@@ -55,13 +55,14 @@ class Parameter:
 
 def parameters(method: type[Method]) -> list[Parameter]:
     """All parameters of a method but its name, in the order of its declaration."""
-    schema = method.model_json_schema()["properties"]
+    schema = method.model_json_schema()
+    properties, models = schema["properties"], schema.get("$defs", {})
     documented = _documented(method)
     fields = {info.alias or name: (name, info) for name, info in method.model_fields.items()}
     return [
         Parameter(
             alias,
-            _kind(schema[alias]),
+            _kind(properties[alias], models),
             _default(info),
             info.description or documented.get(name) or _USUAL.get(name, ""),
             alias in _SHARED,
@@ -103,25 +104,28 @@ def _clause(sentence: str) -> str:
     return text if text[:2].isupper() else text[:1].lower() + text[1:]
 
 
-def _kind(schema: Mapping[str, Any]) -> str:
+def _kind(schema: Mapping[str, Any], models: Mapping[str, Any]) -> str:
+    """What may stand there; of the models of a union the names by which a study picks them."""
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
     if "const" in schema:
         return str(schema["const"])
     for key in ("anyOf", "oneOf"):
         if key in schema:
-            return _union([part for part in schema[key] if part.get("type") != "null"])
+            return _union([part for part in schema[key] if part.get("type") != "null"], models)
     if schema.get("type") == "array":
         inner = schema.get("items") or (schema.get("prefixItems") or [{}])[0]
-        return f"list of {_kind(inner)}" if inner else "list"
+        return f"list of {_kind(inner, models)}" if inner else "list"
     if "$ref" in schema:
-        return str(schema["$ref"]).rsplit("/", 1)[-1].lower()
+        name = str(schema["$ref"]).rsplit("/", 1)[-1]
+        picked = models.get(name, {}).get("properties", {}).get("kind", {})
+        return str(picked.get("const", name.lower()))
     return str(schema.get("type", "any"))
 
 
-def _union(parts: list[dict[str, Any]]) -> str:
+def _union(parts: list[dict[str, Any]], models: Mapping[str, Any]) -> str:
     """The members, each once; the long union that is a size has a short name."""
-    words = list(dict.fromkeys(_kind(part) for part in parts))
+    words = list(dict.fromkeys(_kind(part, models) for part in parts))
     if set(_EXTENT) <= set(words):
         return "size"
     return " | ".join(words)
