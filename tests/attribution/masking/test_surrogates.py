@@ -75,8 +75,11 @@ def test_images_cannot_be_compared_under_a_fill_that_depends_on_the_mask() -> No
 
 
 def test_too_few_coalitions_leave_the_even_share() -> None:
-    found = values(lambda kept: kept.sum(dim=1) * 2 + 1, 40, {"name": "kernel_shap", "samples": 6})
-    assert found == pytest.approx([2.0] * 40)
+    worth = lambda kept: kept.sum(dim=1) * 2 + 1  # noqa: E731
+    found = played(worth, 40, {"name": "kernel_shap", "samples": 6})
+    assert found.map.flatten().tolist() == pytest.approx([2.0] * 40)
+    assert found.stats.findings[0]["determined"] is False
+    assert played(worth, 40, {"name": "kernel_shap"}).stats.findings[0]["determined"] is True
 
 
 def test_the_piecewise_linear_part_is_exact_where_the_score_is_one() -> None:

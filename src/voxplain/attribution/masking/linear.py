@@ -46,7 +46,7 @@ def ridge(rows: Tensor, values: Tensor, weights: Tensor, penalty: float) -> Fit:
         moments = centered.T @ (scaled * around)
         coefficients = torch.linalg.solve(gram, moments)
     else:
-        coefficients = least_squares(centered, around, scaled)
+        coefficients, _ = least_squares(centered, around, scaled)
     return _fit(coefficients, rows, values, weights)
 
 
@@ -70,13 +70,12 @@ def lasso(rows: Tensor, values: Tensor, weights: Tensor, penalty: float) -> Fit:
     return _fit(coefficients, rows, values, weights)
 
 
-def least_squares(rows: Tensor, values: Tensor, weights: Tensor) -> Tensor:
-    """The minimum of sum w (y - <b, z>)^2, ``(M,)``, the one of least norm."""
+def least_squares(rows: Tensor, values: Tensor, weights: Tensor) -> tuple[Tensor, int]:
+    """The minimum of sum w (y - <b, z>)^2, ``(M,)``, the one of least norm, and the rank."""
     roots = weights.double().sqrt()
     wanted = (roots * values.double())[:, None]
     found = torch.linalg.lstsq(roots[:, None] * rows.double(), wanted, driver="gelsd")
-    solution: Tensor = found.solution
-    return solution[:, 0]
+    return found.solution[:, 0], int(found.rank)
 
 
 def explained(values: Tensor, fitted: Tensor, weights: Tensor) -> float | None:

@@ -79,7 +79,10 @@ class ShapleyRegression(MaskReducer):
     complete: ClassVar[bool] = True
 
     def reduce(self, masks: Masks, scores: Tensor, whole: float) -> Reduction:
-        """Least squares in the plane where the values sum to S(x) - S(empty)."""
+        """Least squares in the plane where the values sum to S(x) - S(empty).
+
+        Findings say whether the coalitions determine the values; else these are the most even ones.
+        """
         coalitions = over_regions(masks)
         design, count = coalitions.design.double(), coalitions.regions.count
         sizes = design.sum(dim=1)
@@ -93,8 +96,9 @@ class ShapleyRegression(MaskReducer):
         findings: dict[str, Any] = {"coalitions": len(rows), "r2": None}
         if len(rows):
             centered = rows - rows.mean(dim=1, keepdim=True)
-            away = least_squares(centered, residual, weights)
+            away, rank = least_squares(centered, residual, weights)
             values += away - away.mean()
+            findings["determined"] = rank == count - 1
             findings["r2"] = explained(scores[inner], empty + rows @ values, weights)
         return by_region(coalitions, values, float(values.sum()), empty, findings)
 
