@@ -17,6 +17,7 @@ from voxplain.attribution.conservation import Conservation
 from voxplain.attribution.moved import Moved
 from voxplain.attribution.rules import Plain, Rule, RuleMode
 from voxplain.attribution.taps import Changes, Tap, Tapped, tapping
+from voxplain.attribution.waypoint import arriving
 from voxplain.errors import ConfigError, ModelError, RuleError, TargetError
 from voxplain.model import Model
 from voxplain.precision import running_in
@@ -213,9 +214,10 @@ class Passes(ABC):
             raise TargetError(
                 "the score does not depend on the image through differentiable operations"
             )
-        if waypoint is not None:
-            score, cotangent = waypoint, self._arriving(score, cotangent, waypoint)
         with _in_words():
+            if waypoint is not None and self.rule.through is not None:
+                arrived = arriving(score, cotangent, waypoint, self.rule.through, self.arrange)
+                score, cotangent = waypoint, arrived
             found = torch.autograd.grad(
                 score, list(places.values()), grad_outputs=cotangent, allow_unused=True
             )
@@ -235,30 +237,6 @@ class Passes(ABC):
         """The value of the layer that a rule wants everything to pass."""
         through = self.rule.through
         return None if through is None else tapped[Tap(through.path)]
-
-    def _arriving(self, score: Tensor, cotangent: Tensor | None, waypoint: Tensor) -> Tensor:
-        """What arrives at the waypoint, in the channels that may pass."""
-        through = self.rule.through
-        assert through is not None
-        with _in_words():
-            (found,) = torch.autograd.grad(
-                score, waypoint, cotangent, retain_graph=True, allow_unused=True
-            )
-        if found is None:
-            raise TargetError(f"nothing of the score passes through layer {through.path!r}")
-        if through.channels is None:
-            return found
-        arriving = found.detach().requires_grad_(True)
-        arranged = self.arrange(Tap(through.path), arriving)
-        if not all(0 <= channel < arranged.shape[1] for channel in through.channels):
-            raise ModelError(
-                f"layer {through.path!r} has channels 0 to {arranged.shape[1] - 1}, not all of "
-                f"{list(through.channels)}"
-            )
-        kept = torch.zeros_like(arranged)
-        chosen = list(through.channels)
-        kept[:, chosen] = arranged.detach()[:, chosen]
-        return torch.autograd.grad(arranged, arriving, kept)[0]
 
     def check_seen(self, output: Tensor, inputs: Tensor) -> None:
         """Looks once at the graph of a stream for calls that the rule should have replaced.
