@@ -84,6 +84,8 @@ def test_channels_of_a_layer_and_ranks_have_names_too(sidecar: Sidecar) -> None:
         ({"r2_held_out_of_additive_part": 0.25},
          ("Surrogate (additive part)",
           "explains 25 % of how the score varies on coalitions held out")),
+        ({"determined": True}, ("Values", "settled by the coalitions")),
+        ({"determined": False}, ("Values", "not settled by so few coalitions: the most even ones")),
         ({"intercept": -3.14159}, ("Intercept", "−3.1")),
         ({"coalitions": 1200}, ("Coalitions", "1,200")),
         ({"kernel_of_scores": "gaussian"}, ("Kernel of scores", "gaussian")),

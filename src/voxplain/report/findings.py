@@ -151,7 +151,14 @@ def _name(entry: Entry) -> str:
 
 
 def _fit(name: str, value: Any) -> tuple[str, str] | None:
-    """How much of the scores a surrogate explains, in words."""
+    """How much of the scores a surrogate explains, and whether it could be found, in words."""
+    if name == "determined":
+        return (
+            "Values",
+            "settled by the coalitions"
+            if value
+            else "not settled by so few coalitions: the most even ones",
+        )
     if not name.startswith("r2") or not isinstance(value, (int, float)):
         return None
     where = name.removeprefix("r2").strip("_").replace("_", " ")
