@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from voxplain.attribution.explanation import AnyTarget, References
-from voxplain.errors import ConfigError
+from voxplain.errors import ConfigError, VoxplainError
 from voxplain.image import Image
 from voxplain.metrics.asking import Maps, map_field, question_about
 from voxplain.metrics.controls import control_maps
-from voxplain.metrics.field import MapField, Undefined
+from voxplain.metrics.field import MapField
 from voxplain.metrics.metric import Metric, Value, parse_metric
 from voxplain.metrics.question import Question
 from voxplain.metrics.scores import Score, Scores
@@ -119,9 +120,12 @@ def judged(
 
 def _scored(metric: Metric, field: MapField, question: Question) -> tuple[Value, str]:
     try:
-        return metric.score(field, question), ""
-    except Undefined as error:
+        value = metric.score(field, question)
+    except VoxplainError as error:
         return Value(math.nan), str(error)
+    if math.isfinite(value.value):
+        return value, ""
+    return replace(value, value=math.nan), "the score is not a finite number"
 
 
 def _each(

@@ -1,0 +1,80 @@
+"""Every metric of the registry with parameters that keep a test short."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from networks import classifier, images, segmenter
+from voxplain.attribution import Attribution, explain
+from voxplain.metrics import Scores, evaluate, metrics
+
+NAMES = tuple(metrics)
+METHODS = ("saliency", "input_x_gradient")
+SEGMENT: dict[str, Any] = {"kind": "pixelwise", "label": 1}
+SCORE: dict[str, Any] = {"kind": "class_score", "label": 1}
+TASKS: dict[str, tuple[Callable[..., nn.Sequential], dict[str, Any]]] = {
+    "classification": (classifier, SCORE),
+    "segmentation": (segmenter, SEGMENT),
+}
+FEW: dict[str, Any] = {
+    "levels": 4,
+    "draws": 10,
+    "steps": 1,
+    "seeds": 2,
+    "copies": 2,
+    "regions": {"kind": "blocks", "size": 2},
+    "changes": ("bias_field", "rotation"),
+}
+
+
+def short(name: str) -> dict[str, Any]:
+    """A metric with few draws and levels."""
+    fields = metrics.get(name).model_fields
+    chosen = {key: value for key, value in FEW.items() if key in fields}
+    if metrics.get(name).family == "robustness":
+        chosen["draws"] = 2  # each is an explanation
+    return {"name": name, **chosen}
+
+
+def lesion(rank: int, size: int = 6) -> Tensor:
+    """A reference mask ``(*spatial)``."""
+    mask = torch.zeros((size,) * rank)
+    mask[(slice(1, 3),) * rank] = 1
+    return mask
+
+
+def maps_of(
+    network: nn.Module, batch: Tensor, target: Any, methods: Sequence[str] = METHODS
+) -> dict[str, Attribution]:
+    """Attributions of a batch by name."""
+    return explain(network, batch, list(methods), target)
+
+
+def table(
+    task: str,
+    rank: int,
+    channels: int,
+    batch: int = 1,
+    names: Sequence[str] = NAMES,
+    **options: Any,
+) -> Scores:
+    """Every metric of two maps and the controls, on N(0, 1) images in float64."""
+    build, target = TASKS[task]
+    network = build(rank, channels).double()
+    shown = images(rank, channels).double()
+    others = images(rank, channels, 12).double()[8:]
+    return evaluate(
+        network,
+        shown,
+        maps_of(network, shown, target),
+        [short(name) for name in names],
+        target,
+        masks=[lesion(rank)],
+        references=others,
+        networks=[build(rank, channels).double()],
+        **options,
+    )
