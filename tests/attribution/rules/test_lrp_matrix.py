@@ -9,12 +9,15 @@ from rule_passes import RULES, passed, relative
 from voxplain.attribution.audit import audit
 from voxplain.attribution.rules import Lrp
 
-COMPOSITES = ("epsilon", "epsilon_gamma_box", "epsilon_plus", "alpha2_beta1")
+CASES = [
+    *((name, composite) for name in MATRIX for composite in ("epsilon", "epsilon_gamma_box")),
+    *((name, "epsilon_plus") for name in ("UNet", "UNETR", "SEResNet50")),
+    *((name, "alpha2_beta1") for name in ("UNet", "UNETR", "SEResNet50")),
+]
 HEAVY = [name for name, row in MATRIX.items() if row.heavy]
 
 
-@pytest.mark.parametrize("composite", COMPOSITES)
-@pytest.mark.parametrize("name", MATRIX)
+@pytest.mark.parametrize(("name", "composite"), CASES)
 def test_relevance_and_what_biases_and_stabilizers_took_add_up_to_the_score(name, composite):
     net, x = network(name, 2).double(), image(name, 2, light=True).double()
     plain = net(x).detach()
@@ -24,6 +27,8 @@ def test_relevance_and_what_biases_and_stabilizers_took_add_up_to_the_score(name
     assert found.entered == pytest.approx(float(score(plain).sum()), rel=1e-9)
     assert float(found.relevance.abs().max()) > 1e-3 * abs(found.entered) / x.numel()
     assert found.warnings == []
+    if composite in ("epsilon", "epsilon_gamma_box"):  # others lose what nothing carries
+        assert abs(found.epsilon) <= 1e-3 * abs(found.entered)
 
 
 @pytest.mark.parametrize("name", MATRIX)
@@ -33,14 +38,6 @@ def test_the_audit_covers_it(name):
     assert found.conservation["lrp"] <= 1e-4
     assert found.forward_difference["lrp"] <= 1e-6
     assert found.remarks["lrp"] == ()
-
-
-@pytest.mark.parametrize("name", MATRIX)
-def test_what_the_stabilizer_takes_is_small(name):
-    """Only the epsilon and gamma rules: z-plus loses what no positive contribution carries."""
-    net, x = network(name, 2).double(), image(name, 2, light=True).double()
-    found = propagated(net, x, Lrp(), score)
-    assert abs(found.epsilon) <= 1e-3 * abs(found.entered)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +70,7 @@ def test_a_batch_of_four_is_four_times_one(name):
 def test_the_same_map_twice_and_after_any_other_rule(name):
     net, x = network(name, 2), image(name, 2, light=True)
     first = propagated(net, x, Lrp(), score)
-    for rule in ("plain", "deep_lift"):
+    for rule in ("plain", "guided"):
         passed(net, x, RULES[rule], score=score)
     again = propagated(net, x, Lrp(), score)
     assert torch.equal(first.relevance, again.relevance)
