@@ -8,6 +8,9 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
+
+from voxplain.study import Study
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(
@@ -23,6 +26,14 @@ def test_python_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "README.md", "exec"), {})
     assert list(tmp_path.glob("out/*.nii.gz")), "the example should have written a map"
+
+
+def test_studies_of_the_readme_are_studies() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
+    parts = [yaml.safe_load(block) for block in blocks]
+    (whole,) = (part for part in parts if "cases" in part)
+    for part in parts:
+        assert Study.parse({**whole, **part}).methods
 
 
 def test_links_of_the_documentation_lead_somewhere() -> None:

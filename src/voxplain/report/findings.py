@@ -18,6 +18,10 @@ Rows = list[tuple[str, str]]
 Entry = Mapping[str, Any]
 _LISTS = {"regions": "regions", "channels": "channels of the layer"}
 _HEADS = {"standard_error": "±"}
+_DETERMINED = {
+    True: "settled by the coalitions",
+    False: "not settled by so few coalitions: the most even ones",
+}
 _IDENTITY = ("name", "rank", "channels", "value")
 
 
@@ -153,12 +157,7 @@ def _name(entry: Entry) -> str:
 def _fit(name: str, value: Any) -> tuple[str, str] | None:
     """How much of the scores a surrogate explains, and whether it could be found, in words."""
     if name == "determined":
-        return (
-            "Values",
-            "settled by the coalitions"
-            if value
-            else "not settled by so few coalitions: the most even ones",
-        )
+        return "Values", _DETERMINED[bool(value)]
     if not name.startswith("r2") or not isinstance(value, (int, float)):
         return None
     where = name.removeprefix("r2").strip("_").replace("_", " ")
