@@ -93,6 +93,7 @@ class _Search:
         self._first = 0
         whole = image.new_ones(1, *image.shape[1:])
         self._masks = self._kept = torch.cat([whole, torch.zeros_like(whole)])
+        self._padded = self._masks
         self._leaf = self._grid
 
     def draw(self, indices: range) -> Draw:
@@ -120,7 +121,7 @@ class _Search:
         """SGD with momentum and equal dampening, as published; fewer steps are longer."""
         with torch.enable_grad():
             change = (self._signs(gradients) * self._perturb(self._kept)).sum() * self._scale
-            masks = self._masks.flatten(1)
+            masks = self._padded.flatten(1)
             excess = (masks - self._wanted(masks.detach())).square().mean(dim=1).sum()
             (slope,) = torch.autograd.grad(self._penalty * excess - change, self._leaf)
         if self._speed is None:
@@ -136,7 +137,8 @@ class _Search:
         """The masks of the present grid, and what each point of the turn keeps of the image."""
         with torch.enable_grad():
             self._leaf = self._grid.detach().requires_grad_(True)
-            self._masks = masks = self._spread(self._leaf)
+            self._padded = self._spread.padded(self._leaf)
+            self._masks = masks = self._spread.inside(self._padded)
             parts = {"preserve": [masks], "delete": [1 - masks], "dual": [masks, 1 - masks]}
             self._kept = torch.cat(parts[self._sampler.mode])
 
@@ -147,8 +149,8 @@ class _Search:
         get the same here, as none should come first by its place in memory: at the start all
         masks tie, and whatever came first (a border, say) would never be let go again.
         """
-        count = masks.shape[1]
-        zeros = masks.new_tensor([int(count * (1 - area)) for area in self._sampler.areas])
+        count, inside = masks.shape[1], self._masks[0].numel()
+        zeros = masks.new_tensor([count - int(inside * area) for area in self._sampler.areas])
         ordered = masks.sort(dim=1).values
         tie = _TIE * min(1.0, 2 - 2 * self._step / self._sampler.steps)
         below = torch.searchsorted(ordered, masks - tie)

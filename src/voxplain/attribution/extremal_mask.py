@@ -58,7 +58,21 @@ class SmoothMask:
 
     def __call__(self, grid: Tensor) -> Tensor:
         """``(K, *cells)`` in [0, 1] to masks ``(K, *shape)`` in [0, 1], differentiable."""
-        voxels = len(grid) * math.prod(self._active) * grid.element_size()
+        return self.inside(self.padded(grid))
+
+    def inside(self, padded: Tensor) -> Tensor:
+        """The part of padded masks that lies on the image, ``(K, *shape)``."""
+        for number, (axis, size) in enumerate(zip(self._axes, self._active, strict=True), start=1):
+            padded = padded.narrow(number, axis.margin, size)
+        return padded.reshape(-1, *self.shape)
+
+    def padded(self, grid: Tensor) -> Tensor:
+        """Masks with a margin as wide as the kernel, where they fade beyond the image.
+
+        An area counted with the margin weighs cells at the border like any others; without it
+        masks gather along the border.
+        """
+        voxels = len(grid) * math.prod(axis.voxels for axis in self._axes) * grid.element_size()
         parts = torch.split(self._directions, max(1, _HELD // voxels))
         if len(parts) == 1:
             found = self._boxes(grid, parts[0])
@@ -67,7 +81,7 @@ class SmoothMask:
             for part in parts[1:]:
                 mask = checkpoint(self._boxes, grid, part, use_reentrant=False)
                 found = torch.maximum(found, mask)
-        return found.clamp(0, 1).view(-1, *self.shape)
+        return found.clamp(0, 1)
 
     def _boxes(self, grid: Tensor, directions: Tensor) -> Tensor:
         """One soft maximum per axis for the kernel of each box, and the maximum over the boxes."""
@@ -87,14 +101,16 @@ class _Axis:
         step = max(1, round(size / cells))
         self.cells = math.ceil(size / step)
         reach = 1 + math.ceil(smoothness)
-        voxels = torch.arange(size, device=like.device)
+        self.margin = math.ceil(step * smoothness)
+        voxels = torch.arange(-self.margin, size + self.margin, device=like.device)
+        self.voxels = len(voxels)
         nearby = (voxels // step)[:, None] + torch.arange(-reach, reach + 1, device=like.device)
         self._index = nearby.clamp(0, self.cells - 1)
         self._inside = (nearby == self._index).to(like)
         self._distance = ((voxels[:, None] - step * nearby).abs() / (step * smoothness)).to(like)
 
     def spread(self, values: Tensor, sides: Tensor, zeros: int) -> Tensor:
-        """``(boxes, ..., cells)`` to ``(boxes, ..., size)``: soft maximum of value times kernel."""
+        """``(boxes, ..., cells)`` to ``(boxes, ..., voxels)``: soft maximum under the kernel."""
         beyond = (self._distance - sides[:, None, None]).clamp_min(0)
         kernel = torch.exp(-2 * beyond.square()) * self._inside
         kernel = kernel.view(len(sides), *(1,) * (values.ndim - 2), *kernel.shape[1:])
