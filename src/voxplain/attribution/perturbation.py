@@ -97,16 +97,17 @@ class _OverRandomGrids(MaskMethod):
     cells: int = Field(default=7, ge=1)
     keep: float = Field(default=0.5, gt=0, lt=1)
 
-    def _filled(self, fill: Fill, scene: Scene) -> MaskRequest:
+    def _filled(self, fill: Fill, scene: Scene, about: str = "") -> MaskRequest:
         samples = self.samples or (2000 if len(scene.shape) > 2 else 4000)
-        return MaskRequest(RandomGrids(samples, self.cells, self.keep), fill, WeightedMean())
+        grids = RandomGrids(samples, self.cells, self.keep)
+        return MaskRequest(grids, fill, WeightedMean(about))
 
 
 @register
 class Rise(_OverRandomGrids):
-    """The mean score of random masks that show a place."""
+    """How far the score lies above its mean over random masks where they show a place."""
 
-    formula = "sum_j S(x_mj) m_j / sum_j m_j over random smooth masks"
+    formula = "sum_j (S(x_mj) - mean S) m_j / sum_j m_j over random smooth masks"
     reference = "Petsiuk et al., 2018"
     name: Literal["rise"] = "rise"
     fill: AnyFill = Constant()
@@ -129,7 +130,8 @@ class McRise(_OverRandomGrids):
 
     def requests(self, scene: Scene) -> tuple[MaskRequest, ...]:
         """The same random grids with every fill."""
-        return tuple(self._filled(fill, scene) for fill in self.fills)
+        pairs = zip(self.fills, self.map_channels, strict=True)
+        return tuple(self._filled(fill, scene, about) for fill, about in pairs)
 
     def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
         """One channel per fill."""

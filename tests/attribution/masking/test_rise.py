@@ -36,7 +36,8 @@ def test_rise_is_its_definition(rank: int, build: Any, monkeypatch: pytest.Monke
     target = 1 if build is classifier else {"kind": "region", "label": 1, "box": [[1, 4]] * rank}
     drawn = _recorded(monkeypatch)
     asked = {"name": "rise", "samples": 30, "cells": 3, "fill": 0.5}
-    found = explain(network, shown, asked, target)["rise"].map[0, 0]
+    rise = explain(network, shown, asked, target)["rise"]
+    found = rise.map[0, 0] + rise.stats.findings[0]["mean_score"]
     masks = torch.stack(drawn)
     assert len(masks) == 30
     with torch.no_grad():
@@ -46,17 +47,18 @@ def test_rise_is_its_definition(rank: int, build: Any, monkeypatch: pytest.Monke
     scores = output[:, 1] if build is classifier else output[:, 1][(..., *box)].flatten(1).sum(1)
     expected = torch.einsum("n,n...->...", scores, masks) / masks.sum(0)
     assert_close(found, expected, 1e-11)
+    assert rise.stats.findings[0]["mean_score"] == pytest.approx(float(scores.mean()))
 
 
-def test_a_large_offset_of_the_score_costs_no_digits() -> None:
+def test_an_offset_of_the_score_does_not_dominate_the_map() -> None:
     """Scores of segmentations are sums over many voxels."""
     network, shown = classifier(2).double(), images(2).double()
     asked = {"name": "rise", "samples": 40}
     plain = explain(network, shown, asked, 1)["rise"].map
     with torch.no_grad():
         network.head.bias += 2.0**30
-    shifted = explain(network, shown, asked, 1)["rise"].map - 2.0**30
-    assert_close(shifted - shifted.mean(), plain - plain.mean(), 1e-5)
+    assert_close(explain(network, shown, asked, 1)["rise"].map, plain, 1e-5)
+    assert float(plain.amin()) < 0 < float(plain.amax())
 
 
 class Lesion(nn.Module):
@@ -131,6 +133,8 @@ def test_mc_rise_is_one_rise_per_fill(rank: int) -> None:
         assert torch.equal(found.map[:, channel], alone.map[:, 0])
     names = ("hidden by 0.0", "hidden by mean", "hidden by blur", "hidden by noise")
     assert found.channels == names
+    for name in names:
+        assert f"mean_score {name}" in found.stats.findings[0]
 
 
 def test_mc_rise_of_three_channels_is_not_named_by_them() -> None:

@@ -69,7 +69,8 @@ class DropOfChannels(MaskReducer):
         for group, drop in zip(masks.groups, (whole - scores).tolist(), strict=True):
             drops[list(group)] = drop
         column = drops.view(-1, *(1,) * (masks.activation.ndim - 1))
-        return Reduction(column.expand(masks.activation.shape), findings=_listed(drops))
+        findings = _listed(drops, about=f"channels of {masks.tap.path}")
+        return Reduction(column.expand(masks.activation.shape), findings=findings)
 
 
 def _none_raises(masks: ActivationMasks) -> Reduction:
@@ -85,11 +86,14 @@ def _combined(activation: Tensor, weights: Tensor, groups: Groups) -> Reduction:
 
 
 def _listed(
-    values: Tensor, groups: Sequence[Sequence[int]] | None = None, most: int = 64
+    values: Tensor,
+    groups: Sequence[Sequence[int]] | None = None,
+    about: str = "channels",
+    most: int = 64,
 ) -> dict[str, list[dict[str, Any]]]:
     order = values.abs().argsort(descending=True, stable=True)[:most].tolist()
     return {
-        "channels": [
+        about: [
             {"channels": list(groups[index]) if groups else [index], "value": float(values[index])}
             for index in order
             if float(values[index])

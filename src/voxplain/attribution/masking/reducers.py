@@ -78,15 +78,27 @@ class Drop(MaskReducer):
 
 @dataclass(frozen=True)
 class WeightedMean(MaskReducer):
-    """sum_j S(x_mj) m_j / sum_j m_j: the mean score where a voxel is seen."""
+    """sum_j (S(x_mj) - mean S) m_j / sum_j m_j: how much above the mean S is where a voxel is seen.
+
+    The mean over all masks is left out of the map, which it would dominate where a score is the
+    sum over many voxels; with the mean from the findings added it is the published definition.
+
+    Attributes:
+        about: What the findings are about, for methods that take the mean several times.
+    """
+
+    about: str = ""
 
     def reduce(self, masks: Masks, scores: Tensor, whole: float) -> Reduction:
-        """Standardized scores, so that a large common offset costs no digits."""
+        """One value per voxel."""
         if not isinstance(masks, DenseMasks):
             raise TypeError("a weighted mean is for masks with a weight on every voxel")
         mean = scores.mean()
         seen = masks.summed(torch.ones_like(scores)).clamp_min(1e-12)
-        return Reduction((masks.summed(scores - mean) / seen + mean)[None])
+        spread = float(scores.std(correction=0))
+        about = f" {self.about}" if self.about else ""
+        findings = {f"mean_score{about}": float(mean), f"spread_of_scores{about}": spread}
+        return Reduction((masks.summed(scores - mean) / seen)[None], findings=findings)
 
 
 @dataclass(frozen=True)
