@@ -22,6 +22,7 @@ from voxplain.io.sidecar import Sidecar
 
 INPUT_MAPS = {
     "blur_integrated_gradients",
+    "conditional_relevance",
     "deconvolution",
     "deep_lift",
     "deep_lift_shap",
@@ -35,6 +36,7 @@ INPUT_MAPS = {
     "integrated_gradients",
     "integrated_gradients_black_white",
     "layer_activation_guided_backprop",
+    "lrp",
     "saliency",
     "smoothgrad",
     "vanilla_backprop",
@@ -65,6 +67,7 @@ LAYER_CHANNELS = {
     "layer_gradient_shap",
     "layer_gradient_x_activation",
     "layer_integrated_gradients",
+    "layer_lrp",
     "vanilla_layer_visualization",
 }
 COMPLETE = {

@@ -24,7 +24,7 @@ from voxplain.attribution.rules.redistribution import (
     redistributed,
     signal_of,
 )
-from voxplain.attribution.rules.substitutes import grafted
+from voxplain.attribution.rules.substitutes import grafted, grafted_all
 from voxplain.errors import RuleError
 
 Native = Callable[[], Any]
@@ -117,9 +117,10 @@ def _product(mode: Propagating, call: Call, native: Native) -> Any:  # noqa: ARG
     with torch.no_grad():
         value: Tensor = call.detached().run()
 
-    def backward(q: Tensor) -> tuple[Tensor, Tensor]:
-        half = q / 2
-        return half.sum_to_size(left.shape), half.sum_to_size(right.shape)
+    shapes = (left.shape, right.shape)
+
+    def backward(q: Tensor) -> tuple[Tensor, ...]:
+        return tuple((q / 2).sum_to_size(shape) for shape in shapes)
 
     return written(call, redistributed(value, [left, right], backward))
 
@@ -238,16 +239,7 @@ def _composite(mode: Propagating, call: Call, native: Native) -> Any:
         return written(call, stand_in)
     with torch.no_grad():
         value = native()
-    return _graft_all(stand_in, value)
-
-
-def _graft_all(stand_in: Any, value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return grafted(stand_in, value) if stand_in.requires_grad else value
-    if isinstance(value, tuple):
-        pairs = zip(stand_in, value, strict=True)
-        return tuple(_graft_all(part, whole) for part, whole in pairs)
-    return value
+    return grafted_all(stand_in, value)
 
 
 def _larger(call: Call) -> Any:

@@ -101,9 +101,10 @@ def added(
         balance: For the shares of constants and stabilizer.
         overwritten: Whether the caller is about to write the sum into the first operand.
     """
+    factors = [factor for _, factor in parts]
 
     def backward(q: Tensor, *kept: Tensor) -> tuple[Tensor, ...]:
-        scaled = [x * factor for x, (_, factor) in zip(kept, parts, strict=True)]
+        scaled = [x * factor for x, factor in zip(kept, factors, strict=True)]
         sums = scaled[0].expand_as(q)
         for part in scaled[1:]:
             sums = sums + part
