@@ -177,6 +177,21 @@ def test_class_0_of_one_logit_is_the_evidence_against_class_1():
     assert_close(_explained(net, x, CONTRAST, zero).map, difference, 1e-10)
 
 
+def test_images_on_both_sides_of_one_logit_are_asked_about_their_own():
+    net, x = _net(2, classes=1), _shown(2, 4)
+    with torch.no_grad():
+        net[-1].bias -= net(x).median()
+    each = {"kind": "class_score", "label": "predicted"}
+    found = _explained(net, x, PLAIN, each)
+    pro, contra = _by_hand(net, x, 0)
+    positive = (net(x) > 0).reshape(-1, 1, 1, 1)
+    assert 0 < int(positive.sum()) < 4
+    assert_close(found.map, torch.where(positive, pro[0], contra[0]), 1e-10)
+    books = found.stats.streams[0]["conservation"]
+    assert books["map"] + books["unraised"] == pytest.approx(1)
+    assert found.stats.warnings == ()
+
+
 def test_two_classes_contrast_with_negated_weights_not_with_each_other():
     net, x = _net(2, classes=2), _shown(2)
     pro, contra = _by_hand(net, x, 1)
@@ -284,6 +299,12 @@ def test_most_of_the_evidence_lost_is_said():
     found = _explained(net, x, PLAIN)
     assert float(found.map.abs().max()) == 0
     assert any("100% of the evidence ended at units" in text for text in found.stats.warnings)
+    with torch.no_grad():
+        net[1].weight[1] *= -1
+    found = _explained(net, x, CONTRAST)
+    assert float(found.map.abs().max()) > 0
+    assert any("evidence against it ended" in text for text in found.stats.warnings)
+    assert found.stats.streams[1]["conservation"]["unraised_against"] == pytest.approx(1)
 
 
 def test_a_layer_without_places_is_refused_in_words():

@@ -50,20 +50,27 @@ class Conservation:
             return {}
         sums = {name: value / max(points, 1) for name, value in self._sums.items()}
         shares = {name: sums[name] for name in sums if name not in ("entered", "arrived")}
-        if "unraised" in sums:  # a mass of 1 entered, whatever the score is
+        if (kept := self._unraised) is not None:  # a mass of 1 entered, whatever the score is
             padding = sums["arrived"] - sums["map"]
-            return {"map": sums["map"], "unraised": sums["unraised"], "padding": padding}
+            return {"map": sums["map"], kept: sums[kept], "padding": padding}
         return {
             **shares,
             "link": sums["score"] - sums["entered"],
             "padding": sums["arrived"] - sums["map"],
         }
 
+    @property
+    def _unraised(self) -> str | None:
+        """The name under which a mass that was lost is booked, where there is one."""
+        return next((name for name in self._sums if name.startswith("unraised")), None)
+
     def remark(self) -> str | None:
         """A sentence where the map holds much more or less than the score."""
-        if self._sums["unraised"] > _TELLING * abs(self._sums["entered"]):
-            share = self._sums["unraised"] / abs(self._sums["entered"])
-            return f"{share:.0%} of the evidence ended at units that nothing raises but their bias"
+        if (kept := self._unraised) is not None:
+            share = self._sums[kept] / max(self._sums[kept] + self._sums["arrived"], 1e-300)
+            what = "the evidence against it" if kept.endswith("against") else "the evidence"
+            said = f"{share:.0%} of {what} ended at units that nothing raises but their bias"
+            return said if share > _TELLING else None
         entered, bias = self._sums["entered"], self._sums["bias"] + self._sums["epsilon"]
         if entered == 0 or abs(bias) <= _TELLING * abs(entered):
             return None

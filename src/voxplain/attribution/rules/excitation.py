@@ -80,15 +80,15 @@ class Excitation(Rule):
 
     def mode(self) -> RuleMode:
         """A context for the image forward."""
-        return _ExcitationMode(self.on_unknown)
+        return _ExcitationMode(self.on_unknown, self.against)
 
 
 class _ExcitationMode(EvidenceMode):
     """Puts the shares of every call in the graph."""
 
-    def __init__(self, on_unknown: OnUnknown) -> None:
+    def __init__(self, on_unknown: OnUnknown, against: bool) -> None:
         super().__init__()
-        self._on_unknown = on_unknown
+        self._on_unknown, self._against = on_unknown, against
 
     def treat(self, call: Call, native: Callable[[], Any]) -> Any:
         """The value of the call with its shares as the backward."""
@@ -113,7 +113,7 @@ class _ExcitationMode(EvidenceMode):
 
     def shares(self) -> dict[str, float]:
         """What ended at units that nothing raises."""
-        return {"unraised": self.lost.amount}
+        return {"unraised_against" if self._against else "unraised": self.lost.amount}
 
     def _result(self, call: Call, native: Callable[[], Any]) -> Any:
         steps = None if call.name in ("maximum", "minimum") else decomposition(call)
