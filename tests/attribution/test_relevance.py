@@ -72,7 +72,7 @@ def test_a_link_enters_by_its_slope(link: str) -> None:
     expected = propagated(network, x, Lrp(), lambda output: (slope * output).sum(1))
     assert_close(found.map, expected.relevance.float(), 1e-6)
     entered = float((slope * output).sum().detach())
-    assert books(found)["link"] == pytest.approx(float(score) - entered, rel=1e-6)
+    assert books(found)["link"] == pytest.approx(float(score.detach()) - entered, rel=1e-6)
 
 
 def test_composites_and_parameters_reach_the_rule() -> None:
