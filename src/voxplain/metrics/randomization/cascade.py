@@ -29,7 +29,8 @@ class Steps:
         stages: The layers that each step randomizes, the trained network first (none).
         curves: Per seed, the similarity with the trained network's map at every step.
         pictures: Per step the map of the first seed, ``(*spatial)``, where they were asked for.
-        chance: Similarity between the maps of two independently randomized networks.
+        chance: Similarity between the maps of two independently randomized networks; empty where
+            no network is randomized as a whole.
     """
 
     stages: tuple[tuple[str, ...], ...]
@@ -76,7 +77,8 @@ class Cascade(Probe):
                 for key, maps in found.items():
                     gathered[names[key]].add(seed, maps[0], self.pictures)
         shown = ((), *self._ordered(groups))
-        return {name: part.steps(shown) for name, part in gathered.items()}
+        random = self.order != "independent"  # whose last network is trained but for one stage
+        return {name: part.steps(shown, random) for name, part in gathered.items()}
 
     def _method(self, method: Method) -> Method:
         if not self.smooth or method.noise() is not None:
@@ -95,11 +97,13 @@ class Cascade(Probe):
         shown = question.scene.example
         if question.item.references is not None and question.scene.layout is None:
             shown = torch.cat([shown, question.item.references[:7]])
+        drawn: tuple[str, ...] = ()
         for group in self._ordered(groups):
             if self.order == "independent":
-                model = copied(question.scene.model)
+                model, drawn = copied(question.scene.model), ()
+            drawn += group
             reinitialize(model.network, group, seed)
-            recalibrate(model, shown)
+            recalibrate(model, shown, drawn)
             yield model
 
 
@@ -120,9 +124,9 @@ class _Gathered:
         if picture and seed == 0:
             self.pictures.append(reduced.cpu())
 
-    def steps(self, shown: tuple[tuple[str, ...], ...]) -> Steps:
+    def steps(self, shown: tuple[tuple[str, ...], ...], random: bool) -> Steps:
         same = Similarity(1.0, 1.0, 1.0, 1.0)
-        ends = list(self.last.values())
+        ends = list(self.last.values()) if random else []
         pairs = [(a, b) for n, a in enumerate(ends) for b in ends[n + 1 :]]
         first: list[Any] = [self.trained.double().sum(dim=0).cpu()] if self.pictures else []
         return Steps(

@@ -57,22 +57,27 @@ class ParameterRandomization(_Randomization):
         return 0
 
     def score(self, field: MapField, question: Question) -> Value:
-        """Area under the mean curve over the seeds."""
+        """Area under the mean curve over the seeds, of the steps where there is a similarity."""
         field.checked  # noqa: B018 - raises for maps that say nothing
         found: dict[str, Steps] = question.answer(self.probes(question.scene)[0], field)
         if field.name not in found:
             raise Undefined("there is no method behind this map that could explain again")
         steps = found[field.name]
         rows = [[getattr(step, self.similarity) for step in curve] for curve in steps.curves]
-        mean = torch.tensor(rows, dtype=torch.float64).nan_to_num(0.0).mean(dim=0)
-        along = [index / (len(mean) - 1) for index in range(len(mean))]
+        columns = list(zip(*rows, strict=True))
+        last = len(columns) - 1
+        points = [(n / last, _mean(list(column))) for n, column in enumerate(columns)]
+        known = [(x, y) for x, y in points if math.isfinite(y)]
+        if len(known) < 2:
+            raise Undefined("the maps of the randomized networks are constant, or too small")
         facts = {
-            "last": float(mean[-1]),
+            "last": points[-1][1],
             "random_networks": _mean([getattr(pair, self.similarity) for pair in steps.chance]),
             "stages": [", ".join(stage) for stage in steps.stages],
             "seeds": rows,
         }
-        return Value(area(mean), tuple(zip(along, mean.tolist(), strict=True)), facts)
+        along, curve = torch.tensor(known, dtype=torch.float64).unbind(1)
+        return Value(area(curve, along) / float(along[-1] - along[0]), tuple(points), facts)
 
 
 @register
@@ -142,7 +147,7 @@ class FullyRandom(Probe):
         for seed in range(self.seeds):
             model = copied(question.scene.model)
             reinitialize(model.network, paths, seed)
-            recalibrate(model, question.scene.example)
+            recalibrate(model, question.scene.example, paths)
             maps = maps_again(question.with_model(model), question.item.image[None])
             for name, map in maps.items():
                 found.setdefault(name, []).append(map[0].double().sum(dim=0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -39,12 +39,12 @@ def reinitialize(network: nn.Module, paths: Iterable[str], seed: int) -> None:
     """
     for path in paths:
         module = network.get_submodule(path)
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(_seed(seed, path))
-            reset = getattr(module, "reset_parameters", None)
+        with _seeded(_seed(seed, path)), _others_kept(module), torch.no_grad():
+            reset = getattr(module, "reset_parameters", None) or getattr(
+                module, "_reset_parameters", None
+            )
             if callable(reset):
                 reset()
-                _shake(module)
             else:
                 for name, parameter in module.named_parameters(recurse=False):
                     _draw(name, parameter)
@@ -52,17 +52,29 @@ def reinitialize(network: nn.Module, paths: Iterable[str], seed: int) -> None:
                 module.reset_running_stats()
 
 
-def _shake(module: nn.Module) -> None:
-    """Norms start at ones and zeros: which of their channels matters is noise, like all else."""
-    if isinstance(module, (nn.GroupNorm, nn.LayerNorm, nn.modules.batchnorm._NormBase)):
-        return
-    for name, parameter in module.named_parameters(recurse=False):
-        if parameter.numel() > 1 and float(parameter.std()) == 0 and "bias" not in name:
-            _draw(name, parameter)
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draws inside follow the seed; the generators are as before on leaving."""
+    cards = list(range(torch.cuda.device_count()))
+    with torch.random.fork_rng(devices=cards):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
+def _others_kept(module: nn.Module) -> Iterator[None]:
+    """The modules inside keep their parameters, even if an initializer draws them too."""
+    own = {id(part) for part in module.parameters(recurse=False)}
+    others = [part for part in module.parameters() if id(part) not in own]
+    kept = [part.detach().clone() for part in others]
+    yield
+    with torch.no_grad():
+        for part, value in zip(others, kept, strict=True):
+            part.copy_(value)
 
 
 def _draw(name: str, parameter: nn.Parameter) -> None:
-    if "bias" in name or "shift" in name or "beta" in name:
+    if parameter.ndim < 2 and any(word in name for word in ("bias", "shift", "beta")):
         nn.init.zeros_(parameter)
     elif parameter.ndim > 1 and parameter.shape[0] > 1 and parameter[0].numel() > 1:
         nn.init.kaiming_uniform_(parameter, a=math.sqrt(5))
@@ -78,27 +90,55 @@ def _seed(seed: int, path: str) -> int:
     return generator("reinitialize", seed, path).initial_seed()
 
 
-def recalibrate(model: Model, images: Tensor) -> None:
-    """Estimates the running statistics of batch norms anew, so that activations stay finite.
+def recalibrate(model: Model, images: Tensor, paths: Iterable[str]) -> None:
+    """Estimates running statistics of batch norms anew, so that activations stay finite.
+
+    Norms that run before the first of the randomized modules see what they have always seen, and
+    keep what they learned.
 
     Args:
         model: A copy; changed in place.
         images: ``(n, C, *spatial)`` of the size that one call sees.
+        paths: The modules whose parameters are drawn anew.
     """
     norms = [part for part in model.network.modules() if isinstance(part, _BatchNorm)]
     norms = [norm for norm in norms if norm.track_running_stats]
     if not norms:
         return
+    watch = _Watch()
     with contextlib.ExitStack() as stack:
         stack.enter_context(model.at_rest())
+        for path in paths:
+            module = model.network.get_submodule(path)
+            stack.callback(module.register_forward_pre_hook(watch.randomized).remove)
         for norm in norms:
             stack.callback(setattr, norm, "momentum", norm.momentum)
+            stack.callback(norm.register_forward_pre_hook(watch.norm).remove)
+        with torch.no_grad():
+            for image in images:
+                watch.changed = False
+                model(torch.stack([image, image]))  # one image of one voxel has no variance
+
+
+class _Watch:
+    """Tells the norms behind a randomized module, as they run, to look at what they see.
+
+    Attributes:
+        changed: Whether a randomized module has run for the present image.
+    """
+
+    def __init__(self) -> None:
+        self.changed = False
+        self._fresh: set[nn.Module] = set()
+
+    def randomized(self, module: nn.Module, *_: object) -> None:
+        """A randomized module starts."""
+        self.changed = True
+
+    def norm(self, norm: _BatchNorm, *_: object) -> None:
+        """A norm starts."""
+        if self.changed and norm not in self._fresh:
+            self._fresh.add(norm)
             norm.momentum = None  # a plain mean over the images
             norm.reset_running_stats()
             norm.train()
-        with torch.no_grad():
-            for image in images:
-                pair = torch.stack([image, image])  # one image of one voxel has no variance
-                model(pair)
-        for norm in norms:
-            norm.eval()
