@@ -41,7 +41,6 @@ def test_the_strongest_regions_are_listed_with_bars_to_the_side_of_their_sign(
 ) -> None:
     pairs = [("left <caudate>", 2.0), ("right caudate", -1.0), ("rest", 0.0)]
     (part,) = listed(found(sidecar, regions=regions(*pairs, standard_error=0.25)))
-    assert part.signed
     assert part.heads == ("±", "Voxels")
     assert [row.name for row in part.rows] == ["left <caudate>", "right caudate", "rest"]
     assert [row.value for row in part.rows] == ["2.00", "−1.00", "0"]
@@ -55,7 +54,6 @@ def test_the_strongest_regions_are_listed_with_bars_to_the_side_of_their_sign(
 
 def test_values_of_one_sign_have_bars_of_the_whole_width(sidecar: Sidecar) -> None:
     (part,) = listed(found(sidecar, regions=regions(("a", 4.0), ("b", 1.0))))
-    assert not part.signed
     assert [row.bar for row in part.rows] == ["left:0;width:100.0%", "left:0;width:25.0%"]
 
 

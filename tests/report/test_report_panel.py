@@ -87,6 +87,8 @@ def test_words() -> None:
         ("layer_deep_lift_shap", "Layer DeepLIFT SHAP"),
         ("smoothgrad_squared_guided_backprop", "SmoothGrad squared guided backpropagation"),
         ("input_x_gradient", "Input × gradient"),
+        ("mc_rise", "MC-RISE"),
+        ("layer_lrp", "Layer LRP"),
         ("My own label", "My own label"),
     ],
 )

@@ -53,14 +53,12 @@ class Listed:
         kind: What they are, as the head of their column.
         heads: Of the columns beside the value.
         rows: In the order of the sidecar: the strongest first.
-        signed: Whether bars go both ways, from the middle.
     """
 
     caption: str
     kind: str
     heads: tuple[str, ...]
     rows: tuple[ListedRow, ...]
-    signed: bool
 
 
 def listed(sidecar: Sidecar) -> list[Listed]:
@@ -126,7 +124,6 @@ def _listed(name: str, entries: Sequence[Entry]) -> Listed:
         kind="Channel" if name == "channels" else "Region",
         heads=tuple(_HEADS.get(head, _words(head)) for head in heads),
         rows=rows,
-        signed=signed,
     )
 
 
