@@ -215,9 +215,8 @@ CASES = [
 def test_local_operators_are_exact_and_stay_local(rank: int, group: Any, name: str) -> None:
     network = Given(group(rank)[name])
     check(network, noise(rank), 1e-12)
-    Incremental(Model(network), noise(rank)).outputs(
-        noise(rank)[None], [tuple(slice(8, 10) for _ in range(rank))]
-    )
+    box = tuple(slice(8, 10) for _ in range(rank))
+    Incremental(Model(network), noise(rank)).outputs(torch.stack([noise(rank)] * 2), [box] * 2)
     whole_by_torch = rank == 1 and group is _pools  # one axis is lifted to two in its own way
     assert network.local or whole_by_torch, "the result was computed everywhere"
 
@@ -477,9 +476,20 @@ def test_work_is_counted_and_the_choice_follows_it() -> None:
     assert incremental.nbytes > image.nbytes
     assert worthwhile(local, image, box)
     assert work(incremental, box) == found
-    mixed = Model(monai("UNet", 3))
-    assert work(Incremental(mixed, image), box).gain < 1.25
+
+
+@pytest.mark.parametrize("name", ["UNet", "SegResNet", "SEResNet50"])
+def test_what_depends_on_the_content_of_one_image_is_not_kept(name: str) -> None:
+    mixed, image = Model(monai(name, 2)), torch.randn(1, 64, 64)
+    box: Box = (slice(28, 36),) * 2
+    incremental = Incremental(mixed, image)
+    assert work(incremental, box).gain < 1.25
     assert prepared(mixed, image, box) is None
+    kept = incremental.nbytes
+    for seed in range(3):
+        incremental.outputs(changed(image, [box], seed), [box])
+    assert incremental.nbytes == kept
+    assert incremental.followable
 
 
 def test_boxes_must_fit_the_images() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,10 @@ class _Entry:
     cached: Cached
     others: tuple[Tensor, ...]
 
+    @property
+    def nbytes(self) -> int:
+        return self.cached.nbytes + sum(tensor.nbytes for tensor in self.others)
+
 
 class Memo:
     """Finds the unperturbed result of a call by its function and arguments.
@@ -82,10 +87,10 @@ class Memo:
     @property
     def nbytes(self) -> int:
         """Bytes kept of all tensors."""
-        return sum(entry.cached.nbytes for entry in self._entries.values())
+        return sum(entry.nbytes for entry in self._entries.values())
 
     def find(
-        self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]
+        self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any], count: int
     ) -> Cached | None:
         """The first tensor that the call gives for the unperturbed image.
 
@@ -93,15 +98,19 @@ class Memo:
             function: Deterministic and without side effects.
             args: :class:`Cached` in the places of tensors that depend on the image.
             kwargs: Likewise.
+            count: Number of images in the call.
 
         Returns:
-            None where it is unknown, as other tensors among the arguments have changed since.
+            None where it is unknown, as other tensors among the arguments differ between images
+            or have changed since.
         """
         others: list[Tensor] = []
         try:
             key = (function, self._key(args, others), self._key(kwargs, others))
             entry = self._entries.get(key)
         except TypeError:  # an argument that cannot be hashed
+            return None
+        if count == 1 and any(_of_one_image(tensor) for tensor in others):
             return None
         if entry is None:
             entry = self._enter(key, function, args, kwargs, others)
@@ -201,6 +210,11 @@ def _leaves(tree: Any) -> list[Any]:
 
 def _first(result: Any) -> Tensor | None:
     return next(tensors_in(result), None)
+
+
+def _of_one_image(tensor: Tensor) -> bool:
+    """Whether a tensor looks like activations of a single image rather than like a constant."""
+    return tensor.ndim > 2 and tensor.shape[0] == 1 and math.prod(tensor.shape[2:]) > 1
 
 
 def _equal(kept: tuple[Tensor, ...], found: list[Tensor]) -> bool:

@@ -131,7 +131,8 @@ def _on_boxes(func: OpOverload, args: tuple[Any, ...], named: dict[str, Any]) ->
     if rule is None or func._schema.is_mutable or any(one.value is None for one in followed):
         return None
     memo, count = followed[0].memo, len(followed[0])
-    output = memo.find(func, *_map((args, named), lambda value: value.base))
+    bases, options = _map((args, named), lambda value: value.base)
+    output = memo.find(func, bases, options, count)
     if output is None:
         return None
     if all(one.value is not None and one.value.clean for one in followed):
@@ -238,10 +239,11 @@ def _whole(func: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any
     followed = [one for one in tensors_in((args, named)) if isinstance(one, Followed)]
     values = [one.value for one in followed]
     if all(value is not None and value.clean for value in values):
-        memo = followed[0].memo
-        output = memo.find(func, *_map((args, named), lambda value: value.base))
+        memo, count = followed[0].memo, len(followed[0])
+        bases, options = _map((args, named), lambda value: value.base)
+        output = memo.find(func, bases, options, count)
         if output is not None:
-            return Followed(Value(output, len(followed[0])), memo, output)
+            return Followed(Value(output, count), memo, output)
     return func(*_plain(args, Followed.plain), **_plain(named, Followed.plain))
 
 
