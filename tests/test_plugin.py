@@ -26,6 +26,8 @@ def said(*arguments):
     assert done.exit_code == 0, done.output
     return done
 
+import test_sign_agreement
+test_sign_agreement.test_the_sign_changes_where_the_gradient_does()
 listed = said("methods")
 schema = json.loads(said("schema").stdout)
 said("run", "study.yaml")
@@ -63,13 +65,22 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def test_a_plug_in_is_listed_described_run_and_in_the_schema(
+def test_a_plug_in_passes_its_test_and_is_listed_described_run_and_in_the_schema(
     installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = write_tiny(tmp_path / "work", monkeypatch)
     study.write(methods=[{"name": NAME, "steps": 3}], cases=study.config["cases"][:1])
-    paths = [str(installed), str(study.folder), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    paths = [
+        str(installed),
+        str(EXAMPLE / "tests"),
+        str(study.folder),
+        os.environ.get("PYTHONPATH", ""),
+    ]
+    environment = {
+        **os.environ,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+    }
     done = subprocess.run(
         [sys.executable, "-c", LOOK],
         capture_output=True,
@@ -90,16 +101,3 @@ def test_a_plug_in_is_listed_described_run_and_in_the_schema(
     assert found["said"].count("broken-plugin") == 1
     assert "No module named 'lost_module'" in found["said"]
     assert "saliency" in found["listed"]
-
-
-def test_the_test_of_the_example_passes(installed: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(installed)}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLE / "tests")],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-        cwd=EXAMPLE,
-    )
-    assert done.returncode == 0, done.stdout
