@@ -219,7 +219,7 @@ def _arrival(mode: RuleMode, images: int) -> list[str]:
     if lost is None:
         return []
     share = max(0.0, 1 - lost / images)
-    return [f"mass {share:.3g} of 1 arrives at the image; units that nothing raises keep the rest"]
+    return [f"mass {share:.3g} of 1 arrives at the image; biases and constants keep the rest"]
 
 
 def _score(output: Tensor) -> Tensor:

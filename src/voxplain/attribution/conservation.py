@@ -69,7 +69,8 @@ class Conservation:
         if (kept := self._unraised) is not None:
             share = self._sums[kept] / max(self._sums[kept] + self._sums["arrived"], 1e-300)
             what = "the evidence against it" if kept.endswith("against") else "the evidence"
-            said = f"{share:.0%} of {what} ended at units that nothing raises but their bias"
+            where = "constants, or at units that nothing raises but their bias"
+            said = f"{share:.0%} of {what} ended at {where}"
             return said if share > _TELLING else None
         entered, bias = self._sums["entered"], self._sums["bias"] + self._sums["epsilon"]
         if entered == 0 or abs(bias) <= _TELLING * abs(entered):

@@ -319,6 +319,28 @@ def test_a_function_without_a_rule_is_an_error_where_evidence_arrives(function, 
     assert torch.autograd.grad(gated.sum(), leaf)[0].abs().sum() > 0, "it only makes the gate here"
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.cat([torch.ones(2, 3, dtype=F64), x]),
+        lambda x: torch.cat([x, torch.ones(4, 1, dtype=F64), x, torch.ones(4, 1, dtype=F64)], 1),
+        lambda x: torch.stack((x, torch.ones(4, 3, dtype=F64)), dim=1)[:2],
+        lambda x: torch.where(torch.arange(3) < 1, x, torch.ones((), dtype=F64))[:3],
+        lambda x: x.masked_fill(torch.arange(3) > 1, 3.0),
+        lambda x: torch.where(torch.arange(3) < 1, x, 0.0),
+    ],
+)
+def test_what_goes_to_constants_is_booked(function):
+    x = _draw(4, 3)
+    output, leaf, mode = _run(function, x)
+    q = _draw(*output.shape, seed=3).abs()
+    (found,) = torch.autograd.grad(output, leaf, q)
+    expected = q.flatten() @ _jacobian(function, x)
+    _close(found.flatten(), expected)
+    assert mode.shares()["unraised"] == pytest.approx(float(q.sum() - expected.sum()))
+    assert mode.shares()["unraised"] > 0
+
+
 def test_on_unknown_warn_gives_the_plain_gradient_and_says_so():
     x = _draw(3, 4)
     output, leaf, mode = _run(torch.exp, x, Excitation(on_unknown="warn"))

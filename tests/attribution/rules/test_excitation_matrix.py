@@ -89,6 +89,17 @@ def test_nothing_is_lost_where_every_unit_is_raised(name):
     assert found.masses == pytest.approx(dict.fromkeys(found.masses, 1), abs=1e-4)
 
 
+def test_what_goes_to_a_class_token_is_booked():
+    """It starts at zero here; one that was trained takes a share at every residual sum."""
+    net, x = network("ViT", 2), image("ViT", 2, light=True)
+    with torch.no_grad():
+        net.network.cls_token += torch.randn(24, generator=torch.Generator().manual_seed(0))
+    found = _Passed(net, x)
+    total = float(found.map.double().sum())
+    assert 0 < total < 0.9
+    assert total + found.mode.lost.amount == pytest.approx(1, abs=1e-4)
+
+
 @pytest.mark.parametrize("name", MATRIX)
 def test_a_batch_of_four_is_four_times_one(name):
     net, x = network(name, 2).double(), image(name, 2, batch=4, light=True).double()

@@ -19,7 +19,7 @@ from voxplain.attribution.rules.redistribution import (
     signal_of,
 )
 from voxplain.attribution.rules.substitutes import grafted
-from voxplain.attribution.rules.tensors import tensors_in
+from voxplain.attribution.rules.tensors import is_floating, map_tensors, tensors_in
 from voxplain.errors import RuleError
 
 Native = Callable[[], Any]
@@ -127,7 +127,42 @@ def _linear(mode: EvidenceMode, call: Call, native: Native) -> Found:
         return call.name
     if call.name in SUMMING:
         return _summed(mode, call, native, signal_of(call))
-    return NotImplemented
+    return _selected(mode, call, native) if call.name in _JOINING else NotImplemented
+
+
+def _selected(mode: EvidenceMode, call: Call, native: Native) -> Found:
+    """As in autograd; what goes to a constant, a class token or a filled voxel, is booked."""
+    if call.inplace or call.out is not None or not _has_constants(mode, call):
+        return NotImplemented
+    marked = map_tensors(call.arguments, lambda tensor: _mark(mode, tensor))
+    for key in ("input", "other", "value"):
+        if isinstance(marked.get(key), (int, float)):
+            marked[key] = 1.0
+    pure = call.operation.pure
+
+    def constants() -> Tensor:
+        if "operands" not in marked:
+            found: Tensor = pure(**marked)
+            return found
+        listed = marked["operands"]
+        single = all(isinstance(part, Tensor) for part in listed)
+        rest = {key: part for key, part in marked.items() if key != "operands"}
+        joined: Tensor = pure(listed, **rest) if single else pure(*listed, **rest)
+        return joined
+
+    return winners.past_constants(native(), constants, mode.lost)
+
+
+def _has_constants(mode: EvidenceMode, call: Call) -> bool:
+    fixed = (part for part in call.operands() if is_floating(part) and not mode.depends(part))
+    return next(fixed, None) is not None or call.name in ("masked_fill", "where")
+
+
+def _mark(mode: EvidenceMode, tensor: Tensor) -> Tensor:
+    """0 for what depends on the image and 1 for what does not, without memory of its own."""
+    if not is_floating(tensor):
+        return tensor
+    return tensor.detach().new_tensor(0.0 if mode.depends(tensor) else 1.0).expand(tensor.shape)
 
 
 def _sum_of_terms(mode: EvidenceMode, call: Call, native: Native) -> Found:
@@ -222,6 +257,7 @@ _TERMS = {
     **dict.fromkeys(("sub", "subtract", "__sub__", "__isub__"), (1.0, -1.0)),
     **dict.fromkeys(("rsub", "__rsub__"), (-1.0, 1.0)),
 }
+_JOINING = ("cat", "concat", "concatenate", "stack", "hstack", "vstack")
 _NEGATIONS = ("neg", "negative", "__neg__")
 _UNTREATED = (
     *("diff", "index_add", "scatter_add", "block_diag", "fft", "ifft", "fft2", "ifft2", "fftn"),
@@ -237,7 +273,7 @@ _RULES: dict[Family, Callable[[EvidenceMode, Call, Native], Found]] = {
     Family.QUOTIENT: _quotient,
     Family.BILINEAR: _bilinear,
     Family.WEIGHTED: _weighted,
-    Family.SELECT: _as_it_is,
+    Family.SELECT: _selected,
     Family.MAXIMUM: _as_it_is,
     Family.COMPOSITE: _as_it_is,
     Family.DROPOUT: _dropout,

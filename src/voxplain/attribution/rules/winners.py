@@ -8,7 +8,7 @@ Behind weights it is evidence for a feature, and positive.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -20,7 +20,7 @@ from voxplain.attribution.rules.tensors import wide
 
 
 class Lost:
-    """The evidence that ended at units which nothing raises, over one backward."""
+    """The evidence that ended at constants or at units which nothing raises, over one backward."""
 
     def __init__(self) -> None:
         self._sum: Tensor | None = None
@@ -149,6 +149,22 @@ def _parts(weights: list[Tensor | None]) -> list[Tensor | float]:
         0.0 if weight is None else torch.where(found, weight / over, 1 / len(given))
         for weight in weights
     ]
+
+
+def past_constants(value: Tensor, constants: Callable[[], Tensor], lost: Lost) -> Tensor:
+    """A selection in its own graph; what falls on entries that are constants is booked as lost.
+
+    Args:
+        value: What the call gave, in the graph.
+        constants: Gives a tensor like it that is 1 where an entry is a constant.
+        lost: Takes what arrives there.
+    """
+
+    def backward(q: Tensor) -> tuple[Tensor]:
+        lost.take(q * constants())
+        return (q,)
+
+    return redistributed(value.detach(), (value,), backward)
 
 
 def over_factor(value: Tensor, operand: Tensor, factor: Tensor, lost: Lost) -> Tensor:
