@@ -91,6 +91,16 @@ def test_the_class_of_the_target_plays_no_part():
     assert torch.equal(zero, _map(network, images))
 
 
+def test_the_sidecar_says_that_no_class_is_meant():
+    (found,) = explain(_vit(2), _images(2, 1), "attention_rollout", TARGET).values()
+    sidecar = found[0].sidecar
+    assert sidecar.meaning.endswith("not specific to a class.")
+    assert 15 < len(sidecar.meaning) < 140
+    assert sidecar.sign == "positive"
+    assert sidecar.completeness is None
+    assert float(found.map.min()) >= 0
+
+
 def test_auto_is_the_class_token_where_there_is_one():
     network, images = _vit(2), _images(2)
     assert torch.equal(_map(network, images), _map(network, images, token="class"))
