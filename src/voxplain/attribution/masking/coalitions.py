@@ -13,10 +13,10 @@ from voxplain.attribution.masking.masks import Masks, Painter, Position, Region,
 from voxplain.regions import RegionMap
 from voxplain.windows import Layout
 
-_DENSE = 0.05
+_DENSE = 0.2
 """Share of the voxels from which on blending the whole image is faster than writing some.
 
-Measured on 96^3: 1.2 ms for all, and 0.25 ms for each hundredth of the voxels one by one.
+Measured on 96^3: 0.28 ms and 0.15 per channel for all; 0.013 per channel for a hundredth of them.
 """
 
 
@@ -144,10 +144,13 @@ class _CoalitionPainter(Painter):
     def _paint_some(self, canvas: Tensor, regions: list[int], level: float) -> None:
         at = torch.cat([self._voxels[region] for region in regions])
         image, filled, rows = (self._flat(part) for part in (self.image, self.filled, canvas))
-        if level in (0.0, 1.0):
-            rows[:, at] = (image if level else filled)[:, at]
-        else:
-            rows[:, at] = torch.lerp(filled[:, at], image[:, at], level)
+        # One channel after the other: along one axis torch copies several times faster.
+        for row, kept, gone in zip(rows, image, filled, strict=True):
+            if level in (0.0, 1.0):
+                wanted = (kept if level else gone).index_select(0, at)
+            else:
+                wanted = torch.lerp(gone.index_select(0, at), kept.index_select(0, at), level)
+            row.index_copy_(0, at, wanted)
 
     def _paint_all(self, canvas: Tensor, wanted: Tensor) -> None:
         levels = torch.cat([wanted, torch.ones(1).to(wanted)]).to(canvas)

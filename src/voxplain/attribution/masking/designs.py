@@ -98,6 +98,8 @@ class ShapleyKernel(RegionDesign):
         likely = 1 / (sizes * (count - sizes))
         pairs = math.ceil(samples / 2)
         kept = 1 + torch.multinomial(likely, pairs, replacement=True, generator=source)
+        # From few regions to half of them, so that one image is like the last one painted.
+        kept = torch.minimum(kept, count - kept).sort().values
         order = torch.rand(pairs, count, generator=source).argsort(dim=1).argsort(dim=1)
         chosen = (order < kept[:, None]).float()
         both = torch.stack([chosen, 1 - chosen], dim=1).flatten(0, 1)
