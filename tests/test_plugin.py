@@ -26,11 +26,11 @@ def said(*arguments):
     assert done.exit_code == 0, done.output
     return done
 
-import test_sign_agreement
-test_sign_agreement.test_the_sign_changes_where_the_gradient_does()
 listed = said("methods")
 schema = json.loads(said("schema").stdout)
 said("run", "study.yaml")
+import test_sign_agreement
+test_sign_agreement.test_the_sign_changes_where_the_gradient_does()
 print(json.dumps({
     "listed": listed.stdout,
     "said": listed.stderr,
