@@ -112,6 +112,8 @@ def judged(
                     parameters=metric.model_dump(mode="json", exclude={"name"}),
                     facts=dict(value.facts),
                     curve=value.curve,
+                    family=metric.family,
+                    meaning=metric.meaning(),
                     **facts,  # type: ignore[arg-type]
                 )
             )

@@ -1,179 +1,23 @@
-"""Statistics over cases: intervals by bootstrap, paired comparisons, corrections."""
+"""Statistics over cases, which the report needs as well."""
 
-from __future__ import annotations
+from voxplain.statistics import (
+    FEWEST,
+    Comparison,
+    Summary,
+    benjamini_hochberg,
+    bootstrap,
+    compare,
+    holm,
+    summarize,
+)
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
-from scipy import stats
-
-Array = NDArray[np.float64]
-FEWEST = 8
-"""Below so many cases the points are shown and no interval is given."""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A metric over cases.
-
-    Attributes:
-        mean: Over the defined values.
-        median: Likewise.
-        quartiles: First and third.
-        interval: 95 % bootstrap interval of the mean; None below 8 cases.
-        count: Defined values.
-        undefined: Values that are NaN.
-    """
-
-    mean: float
-    median: float
-    quartiles: tuple[float, float]
-    interval: tuple[float, float] | None
-    count: int
-    undefined: int
-
-
-def summarize(values: Sequence[float], patients: Sequence[str] = (), seed: int = 0) -> Summary:
-    """Mean, median and interval of a metric over cases.
-
-    Args:
-        values: One per case; NaN where undefined.
-        patients: Whose case it is; images of one patient are resampled together.
-        seed: Of the resamples.
-    """
-    array = np.asarray(values, dtype=np.float64)
-    known = np.isfinite(array)
-    kept = array[known]
-    if not len(kept):
-        nan = float("nan")
-        return Summary(nan, nan, (nan, nan), None, 0, int((~known).sum()))
-    who = np.asarray(patients or [str(n) for n in range(len(array))])[known]
-    low, high = np.quantile(kept, [0.25, 0.75])
-    return Summary(
-        mean=float(kept.mean()),
-        median=float(np.median(kept)),
-        quartiles=(float(low), float(high)),
-        interval=bootstrap(kept, who, seed=seed),
-        count=len(kept),
-        undefined=int((~known).sum()),
-    )
-
-
-def bootstrap(
-    values: Array,
-    patients: NDArray[np.str_] | None = None,
-    statistic: Callable[[Array], float] = lambda sample: float(sample.mean()),
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float] | None:
-    """A BCa interval over patients; percentile where its acceleration is undefined.
-
-    Efron, Better bootstrap confidence intervals, 1987.
-
-    Returns:
-        None below 8 patients.
-    """
-    names = np.arange(len(values)).astype(str) if patients is None else patients
-    groups = [values[names == name] for name in dict.fromkeys(names.tolist())]
-    if len(groups) < FEWEST:
-        return None
-    source = np.random.default_rng(seed)
-    picks = source.integers(0, len(groups), size=(resamples, len(groups)))
-    draws = np.array([statistic(np.concatenate([groups[i] for i in row])) for row in picks])
-    whole = statistic(np.concatenate(groups))
-    tails = _tails(draws, whole, _left_out(groups, statistic), level)
-    low, high = np.quantile(draws, tails)
-    return float(low), float(high)
-
-
-def _left_out(groups: list[Array], statistic: Callable[[Array], float]) -> Array:
-    """The statistic without each group in turn."""
-    return np.array(
-        [
-            statistic(np.concatenate([part for at, part in enumerate(groups) if at != left]))
-            for left in range(len(groups))
-        ]
-    )
-
-
-def _tails(draws: Array, whole: float, jackknife: Array, level: float) -> tuple[float, float]:
-    """The quantiles of the resamples that bound the interval."""
-    plain = ((1 - level) / 2, (1 + level) / 2)
-    below = float((draws < whole).mean() + (draws == whole).mean() / 2)
-    spread = jackknife.mean() - jackknife
-    scale = float((spread**2).sum()) ** 1.5
-    if scale == 0 or not 0 < below < 1:
-        return plain
-    bias, acceleration = stats.norm.ppf(below), float((spread**3).sum()) / (6 * scale)
-    shifted = [bias + stats.norm.ppf(tail) for tail in plain]
-    tails = [stats.norm.cdf(bias + z / (1 - acceleration * z)) for z in shifted]
-    return (float(tails[0]), float(tails[1])) if all(map(math.isfinite, tails)) else plain
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two maps on the same cases.
-
-    Attributes:
-        difference: Mean of the paired differences, first minus second.
-        interval: 95 % bootstrap interval; None below 8 pairs.
-        p: Wilcoxon signed-rank, two-sided; NaN below 6 pairs or without differences.
-        count: Pairs with both values defined.
-    """
-
-    difference: float
-    interval: tuple[float, float] | None
-    p: float
-    count: int
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether the interval excludes 0."""
-        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
-
-
-def compare(first: Sequence[float], second: Sequence[float], seed: int = 0) -> Comparison:
-    """Paired differences of two maps over the same cases."""
-    gaps = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
-    gaps = gaps[np.isfinite(gaps)]
-    if not len(gaps):
-        return Comparison(float("nan"), None, float("nan"), 0)
-    testable = len(gaps) >= 6 and bool(np.any(gaps != 0))
-    p = float(stats.wilcoxon(gaps).pvalue) if testable else float("nan")
-    return Comparison(float(gaps.mean()), bootstrap(gaps, seed=seed), p, len(gaps))
-
-
-def holm(values: Sequence[float]) -> list[float]:
-    """Adjusted p values (Holm, 1979); NaN stay and do not count."""
-    return _stepped(values, lambda count, rank: count - rank, np.maximum.accumulate)
-
-
-def benjamini_hochberg(values: Sequence[float]) -> list[float]:
-    """Adjusted p values for the false discovery rate (Benjamini and Hochberg, 1995)."""
-    found = np.asarray(values, dtype=np.float64)
-    known = np.flatnonzero(np.isfinite(found))
-    order = known[np.argsort(found[known])[::-1]]
-    count = len(order)
-    scaled = [found[at] * count / (count - place) for place, at in enumerate(order)]
-    result = found.copy()
-    result[order] = np.minimum(np.minimum.accumulate(scaled), 1.0) if count else []
-    return [float(value) for value in result]
-
-
-def _stepped(
-    values: Sequence[float],
-    factor: Callable[[int, int], int],
-    keep: Callable[[Array], Array],
-) -> list[float]:
-    found = np.asarray(values, dtype=np.float64)
-    known = np.flatnonzero(np.isfinite(found))
-    order = known[np.argsort(found[known])]
-    scaled = np.array([found[at] * factor(len(order), place) for place, at in enumerate(order)])
-    result = found.copy()
-    if len(order):
-        result[order] = np.minimum(keep(scaled), 1.0)
-    return [float(value) for value in result]
+__all__ = [
+    "FEWEST",
+    "Comparison",
+    "Summary",
+    "benjamini_hochberg",
+    "bootstrap",
+    "compare",
+    "holm",
+    "summarize",
+]

@@ -7,6 +7,7 @@ from voxplain.metrics.randomization.measures import (
     RandomLogit,
     SmoothParameterRandomization,
 )
+from voxplain.metrics.randomization.record import recorded
 from voxplain.metrics.randomization.reinitialize import copied, recalibrate, reinitialize
 from voxplain.metrics.randomization.similarity import Similarity, similarity
 from voxplain.metrics.randomization.stages import Order, grouped, stages
@@ -23,6 +24,7 @@ __all__ = [
     "copied",
     "grouped",
     "recalibrate",
+    "recorded",
     "reinitialize",
     "similarity",
     "stages",

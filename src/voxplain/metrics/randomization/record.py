@@ -1,0 +1,111 @@
+"""A cascade as a run keeps it: curves of all maps and an edge detector, and planes to look at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from voxplain.image import Grid
+from voxplain.io.randomization import MEASURES, MapRandomized, RandomizationRecord
+from voxplain.metrics.controls import edges
+from voxplain.metrics.question import Question
+from voxplain.metrics.randomization.cascade import Steps
+from voxplain.metrics.randomization.similarity import Similarity
+from voxplain.metrics.randomization.stages import Order
+from voxplain.report.display import AXIAL, plane_of
+from voxplain.report.volume import Volume
+
+Array = NDArray[Any]
+
+
+def recorded(
+    question: Question, found: Mapping[str, Steps], order: Order, case: str = ""
+) -> tuple[RandomizationRecord, dict[str, Array]]:
+    """What a cascade found, with an edge detector beside it, which asks no network.
+
+    Args:
+        question: Whose maps they are.
+        found: By the key of the method, what :class:`Cascade` answered.
+        order: In which the stages lost their training.
+        case: Id of the image.
+
+    Returns:
+        The record, and its pictures: the middle axial plane (in 2-D the whole) of every map at
+        every step, as it hangs on the page; empty where the cascade kept none.
+    """
+    first = next(iter(found.values()))
+    control = edges(question.item.image, question.spacing)
+    everything = {**found, "edges": _unmoved(first, control)}
+    record = RandomizationRecord(
+        case=case,
+        model=question.scene.model.name,
+        target=question.bound.target.slug,
+        order=order,
+        stages=[list(stage) for stage in first.stages],
+        maps=[_map(name, steps, question) for name, steps in everything.items()],
+    )
+    if not first.pictures:
+        return record, {}
+    pictures = {
+        name: np.stack([_plane(picture, question) for picture in steps.pictures])
+        for name, steps in everything.items()
+    }
+    return record, {**pictures, "image": _gray(question)}
+
+
+def _unmoved(first: Steps, map: Tensor) -> Steps:
+    same = Similarity(1.0, 1.0, 1.0, 1.0)
+    count = len(first.stages)
+    return replace(
+        first,
+        curves=((same,) * count,),
+        pictures=(map,) * count if first.pictures else (),
+        chance=(),
+    )
+
+
+def _map(name: str, steps: Steps, question: Question) -> MapRandomized:
+    field = question.fields.get(name)
+    control = name == "edges"
+    return MapRandomized(
+        method=name,
+        sign="positive" if control else field.sign if field else "signed",
+        control=control,
+        similarity={
+            measure: [[_known(getattr(step, measure)) for step in curve] for curve in steps.curves]
+            for measure in MEASURES
+        },
+        chance={
+            measure: [_known(getattr(pair, measure)) for pair in steps.chance]
+            for measure in MEASURES
+        },
+    )
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _plane(map: Tensor, question: Question) -> Array:
+    """``(rows, columns)`` of the middle plane as it hangs on the page."""
+    scan = question.scene.image
+    volume = Volume.of(map[None], scan.grid if scan else Grid.default(tuple(map.shape)))
+    if volume.picture:
+        return np.asarray(volume.data[0, :, :, 0])
+    volume = volume.canonical()
+    plane = plane_of(volume.shape) if volume.planar else AXIAL
+    return plane.cut(volume.data[0], volume.shape[plane.axis] // 2)
+
+
+def _gray(question: Question) -> Array:
+    plane = _plane(question.item.image.double().mean(dim=0), question)
+    low, high = np.quantile(plane, [0.01, 0.99])
+    if not high > low:
+        return np.zeros_like(plane)
+    return np.asarray(np.clip((plane - low) / (high - low), 0, 1))
