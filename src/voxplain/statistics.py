@@ -136,15 +136,29 @@ class Comparison:
         return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
 
 
-def compare(first: Sequence[float], second: Sequence[float], seed: int = 0) -> Comparison:
-    """Paired differences of two maps over the same cases."""
+def compare(
+    first: Sequence[float],
+    second: Sequence[float],
+    seed: int = 0,
+    patients: Sequence[str] = (),
+) -> Comparison:
+    """Paired differences of two maps over the same cases.
+
+    Args:
+        first: One value per case; NaN where undefined.
+        second: Of the other map, in the same order.
+        seed: Of the resamples.
+        patients: Whose case it is; images of one patient are resampled together.
+    """
     gaps = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
-    gaps = gaps[np.isfinite(gaps)]
+    known = np.isfinite(gaps)
+    who = np.asarray(patients or [str(n) for n in range(len(gaps))])[known]
+    gaps = gaps[known]
     if not len(gaps):
         return Comparison(float("nan"), None, float("nan"), 0)
     testable = len(gaps) >= 6 and bool(np.any(gaps != 0))
     p = float(stats.wilcoxon(gaps).pvalue) if testable else float("nan")
-    return Comparison(float(gaps.mean()), bootstrap(gaps, seed=seed), p, len(gaps))
+    return Comparison(float(gaps.mean()), bootstrap(gaps, who, seed=seed), p, len(gaps))
 
 
 def holm(values: Sequence[float]) -> list[float]:

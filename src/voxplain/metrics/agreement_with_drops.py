@@ -60,11 +60,14 @@ class _Infidelity(Metric):
 
 
 def _slopes(field: MapField, question: Question) -> Tensor:
-    """The map per unit of intensity; a share of the score divided by the intensity it stands for.
+    """The map per unit of intensity; a share of the score divided by the change it stands for.
 
-    A share where the intensity is (nearly) 0 has no slope, and counts as none.
+    That is the intensity, or its difference from the baseline of the method. A share where the
+    change is (nearly) 0 has no slope, and counts as none.
     """
     image = question.item.image.double()
+    if field.start is not None:
+        image = image - field.start.to(image)
     slopes = field.map.double()
     if not field.share:
         return slopes.expand_as(image)

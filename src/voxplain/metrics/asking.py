@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from voxplain.attribution.binding import Bound, bind, look
+from voxplain.attribution.baselines import baseline_image
+from voxplain.attribution.binding import bind, look
 from voxplain.attribution.explanation import AnyTarget, References, references_of
-from voxplain.attribution.passes import Passes, WholePasses
 from voxplain.attribution.randomness import image_key
 from voxplain.attribution.result import Attribution
 from voxplain.attribution.rules import Plain
 from voxplain.attribution.samplers import Item
 from voxplain.attribution.scene import Scene
-from voxplain.attribution.windowed import WindowedPasses
+from voxplain.attribution.viewing import passes_over
 from voxplain.errors import InputError
 from voxplain.image import Image
 from voxplain.metrics.field import MapField
@@ -64,7 +64,7 @@ def question_about(
         scene,
         item,
         bound,
-        _passes(scene, bound),
+        passes_over(scene, model, Plain(), bound.field, rebind=bound.rebind),
         None if mask is None else _on_input(mask, scan, scene.shape),
         [found.method for found in given if isinstance(found, Attribution)],
         networks,
@@ -92,7 +92,16 @@ def map_field(name: str, found: Attribution | Tensor, question: Question) -> Map
         share=attribution is None or "per unit" not in attribution.method.units,
         key=question.item.key,
         completeness=_completeness(attribution),
+        start=_start(attribution, question.item.image),
     )
+
+
+def _start(attribution: Attribution | None, image: Tensor) -> Tensor | None:
+    """The baseline of a method that has one."""
+    baseline = attribution.method.baseline_of if attribution else None
+    if baseline is None or (isinstance(baseline, Tensor) and baseline.shape != image.shape):
+        return None
+    return baseline_image(baseline, image)
 
 
 def _completeness(attribution: Attribution | None) -> float | None:
@@ -116,8 +125,3 @@ def _on_input(mask: Tensor, scan: Image | None, shape: tuple[int, ...]) -> Tenso
             f"nor on that of the network, {shape}"
         )
     return inside
-
-
-def _passes(scene: Scene, bound: Bound) -> Passes:
-    asked = (scene.model, Plain(), bound.field, (), scene.arranged, bound.rebind)
-    return WholePasses(*asked) if scene.layout is None else WindowedPasses(*asked, scene.spacing)

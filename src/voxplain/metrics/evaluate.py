@@ -105,7 +105,7 @@ def judged(
                     direction=metric.direction,
                     minimum=metric.range[0],
                     maximum=metric.range[1],
-                    unit=metric.unit,
+                    unit=str(value.facts.get("unit", metric.unit)),
                     control=field in others,
                     reason=reason,
                     passes=question.forwards - before,

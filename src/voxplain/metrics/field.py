@@ -32,6 +32,8 @@ class MapField:
         key: What the order of equal values is drawn from.
         completeness: |what it shares out - (S(x) - S(b))| / |S(x) - S(b)|, where the method has
             that axiom.
+        start: Image ``(C, *spatial)`` from which a shared-out change of the score is counted; 0 if
+            None.
     """
 
     name: str
@@ -40,6 +42,7 @@ class MapField:
     share: bool = True
     key: str = ""
     completeness: float | None = None
+    start: Tensor | None = None
 
     @cached_property
     def values(self) -> Tensor:

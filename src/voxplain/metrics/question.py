@@ -143,7 +143,7 @@ class Question:
 
     def answer(self, probe: Probe, field: MapField) -> Any:
         """The answer to a probe, asked once."""
-        key = (identity(probe), id(field) if probe.per_map else None)
+        key = (identity(probe), field if probe.per_map else None)
         return self.remembered(key, lambda: probe.run(self, field))
 
     def empty(self, fill: Fill, size: tuple[float, ...]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -106,7 +107,10 @@ class _Robustness(Metric):
 
     def _steps(self, field: MapField, question: Question) -> list[Step]:
         field.checked  # noqa: B018 - raises for maps that say nothing
-        return _steps_of(field, question, self.probes(question.scene)[0])
+        steps = _steps_of(field, question, self.probes(question.scene)[0])
+        if not all(step.image for step in steps):
+            raise Undefined("the image is constant, so that noise relative to its range is none")
+        return steps
 
 
 def _steps_of(field: MapField, question: Question, probe: Probe) -> list[Step]:
@@ -218,6 +222,8 @@ class MedicalStability(Metric):
         for change, probe in zip(self.changes, self.probes(question.scene), strict=True):
             steps = _steps_of(field, question, probe)
             means[change] = sum(step.rank for step in steps) / len(steps)
+            if math.isnan(means[change]):
+                raise Undefined(f"the map of a neighbor ({change}) is constant")
         return Value(sum(means.values()) / len(means), facts=means)
 
 

@@ -16,6 +16,7 @@ from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.question import Observed, Probe, Question
 from voxplain.metrics.removal import Removal, shares
 from voxplain.metrics.shapes import dilated, distance
+from voxplain.targets.scores import volume_per_voxel
 
 
 class _Segmentation(Metric):
@@ -75,7 +76,8 @@ class VolumeChange(_OnRemoval):
         after = torch.lerp(volume[low], volume[low + 1], place - low)
         relative = float((after - volume[0]) / volume[0]) if float(volume[0]) else float("nan")
         points = tuple(zip(shares(self.levels), volume.tolist(), strict=True))
-        return Value(float(after - volume[0]), points, {"relative": relative})
+        unit = volume_per_voxel(question.bound.seen)[1]
+        return Value(float(after - volume[0]), points, {"relative": relative, "unit": unit})
 
 
 def _share_outside(field: MapField, inside: Tensor) -> float:
