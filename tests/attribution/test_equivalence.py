@@ -12,7 +12,7 @@ from torch import Tensor
 
 from networks import assert_close, classifier, images, one_slice, untouched
 from voxplain.attribution import estimate, explain, group, parse_method
-from voxplain.attribution.passes import WholePasses
+from voxplain.attribution.whole import WholePasses
 
 every_task = pytest.mark.parametrize(
     ("task", "rank"), [(task, rank) for task in TASKS for rank in (2, 3)]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from voxplain.attribution.binding import Bound
-from voxplain.attribution.passes import INPUT, Passes, WholePasses
+from voxplain.attribution.passes import INPUT
 from voxplain.attribution.rules import Plain
 from voxplain.attribution.scene import Scene
-from voxplain.attribution.windowed import WindowedPasses
+from voxplain.attribution.viewing import passes_over
 from voxplain.precision import GATE, Precision, agreement, is_half, resolve_precision
 
 
@@ -30,11 +30,6 @@ def gated(scene: Scene, bound: Bound, images: Tensor) -> Precision:
 
 def _gradient(scene: Scene, bound: Bound, image: Tensor, precision: Precision) -> Tensor:
     model = scene.model.in_precision(precision)
-    field, places = bound.field, (INPUT,)
     with model.at_rest():
-        passes: Passes = (
-            WholePasses(model, Plain(), field, places, scene.arranged)
-            if scene.layout is None
-            else WindowedPasses(model, Plain(), field, places, spacing=scene.spacing)
-        )
+        passes = passes_over(scene, model, Plain(), bound.field, (INPUT,))
         return passes.run(image, [0]).gradients[INPUT]

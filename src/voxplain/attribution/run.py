@@ -24,14 +24,14 @@ from voxplain.attribution.masking.budget import ForwardBudget
 from voxplain.attribution.masking.runner import MaskedRunner
 from voxplain.attribution.method import Method
 from voxplain.attribution.outcome import Batch, Outcome, StreamRecord
-from voxplain.attribution.passes import INPUT, Passes, WholePasses
+from voxplain.attribution.passes import INPUT, Passes
 from voxplain.attribution.rules import Plain, Rule, guard
 from voxplain.attribution.runner import Reduced, Runner
 from voxplain.attribution.samplers import Item
 from voxplain.attribution.scene import Scene
 from voxplain.attribution.streams import AnyStream, MaskedStream, Stream, declared
 from voxplain.attribution.taps import Tap
-from voxplain.attribution.windowed import WindowedPasses
+from voxplain.attribution.viewing import passes_over
 from voxplain.model import Model
 from voxplain.precision import Precision
 from voxplain.targets import Target
@@ -182,10 +182,7 @@ class Session:
         bound = self.bounds[identity(stream.target)]
         weights = bound.field.to(torch.float64) if precision == "float64" else bound.field
         self.records[id(stream)].precision = precision
-        asked = (model, rule, weights, places, self.scene.arranged, bound.rebind)
-        if self.scene.layout is None:
-            return WholePasses(*asked)
-        return WindowedPasses(*asked, self.scene.spacing)
+        return passes_over(self.scene, model, rule, weights, places, bound.rebind)
 
     def _known_scores(self, stream: AnyStream) -> tuple[float, ...] | None:
         """S of the images, for streams on the images themselves."""

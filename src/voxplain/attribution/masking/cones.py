@@ -15,7 +15,8 @@ from torch import Tensor
 from voxplain.attribution.incremental import Incremental, work
 from voxplain.attribution.masking.layers import LayerChannels
 from voxplain.attribution.masking.masks import Masks, Region
-from voxplain.attribution.passes import Passes, WholePasses
+from voxplain.attribution.passes import Passes
+from voxplain.attribution.whole import WholePasses
 
 Choice = Literal["auto", "on", "off"]
 """``auto`` follows cones where that is much less work; counted, not timed, so always the same."""
