@@ -62,10 +62,15 @@ def summarize(values: Sequence[float], patients: Sequence[str] = (), seed: int =
     )
 
 
+def mean(sample: Array) -> float:
+    """The plain mean."""
+    return float(sample.mean())
+
+
 def bootstrap(
     values: Array,
     patients: NDArray[np.str_] | None = None,
-    statistic: Callable[[Array], float] = lambda sample: float(sample.mean()),
+    statistic: Callable[[Array], float] = mean,
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
@@ -83,11 +88,22 @@ def bootstrap(
         return None
     source = np.random.default_rng(seed)
     picks = source.integers(0, len(groups), size=(resamples, len(groups)))
-    draws = np.array([statistic(np.concatenate([groups[i] for i in row])) for row in picks])
+    draws = _draws(groups, picks, statistic)
     whole = statistic(np.concatenate(groups))
     tails = _tails(draws, whole, _left_out(groups, statistic), level)
     low, high = np.quantile(draws, tails)
     return float(low), float(high)
+
+
+def _draws(
+    groups: list[Array], picks: NDArray[np.int64], statistic: Callable[[Array], float]
+) -> Array:
+    """The statistic of every resample; means by sums of whole groups."""
+    if statistic is mean:
+        sums = np.array([group.sum() for group in groups])
+        sizes = np.array([len(group) for group in groups])
+        return np.asarray(sums[picks].sum(axis=1) / sizes[picks].sum(axis=1))
+    return np.array([statistic(np.concatenate([groups[i] for i in row])) for row in picks])
 
 
 def _left_out(groups: list[Array], statistic: Callable[[Array], float]) -> Array:
