@@ -63,6 +63,17 @@ def test_channels_are_called_by_their_names() -> None:
     assert listed == pytest.approx(painted, rel=1e-5)
 
 
+def test_up_to_twelve_channels_are_exact() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+    image = images(2, 6, 1, size=1).double()
+    found = explain(network.eval(), image, {"name": "channel_share", "fill": 0}, FIRST)
+    regions = torch.arange(1, 7).view(6, 1, 1)
+    asked = {"name": "shapley_exact", "fill": 0, "regions": {"kind": "labels", "labels": regions}}
+    exact = explain(network, image, asked, FIRST)["shapley_exact"]
+    assert found["channel_share"].stats.passes == 63
+    torch.testing.assert_close(found["channel_share"].map, exact.map)
+
+
 def test_many_channels_are_walked() -> None:
     """Beyond twelve channels walks take the place of 2^C coalitions; a linear score stays exact."""
     image = images(2, 14, 1).double()

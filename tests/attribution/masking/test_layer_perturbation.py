@@ -196,7 +196,7 @@ def test_groups_are_those_that_light_up_together() -> None:
     torch.manual_seed(0)
     patterns = torch.randn(3, 8, 8)
     activation = torch.stack(
-        [patterns[index] * scale for index, scale in ((0, 1), (1, 2), (0, 5), (2, 1), (1, 0.1))]
+        [patterns[index] * scale + 9 for index, scale in ((0, 1), (1, 2), (0, 5), (2, 1), (1, 0.1))]
         + [torch.full((8, 8), 4.0)]
     )
     activation += 1e-3 * torch.randn_like(activation)

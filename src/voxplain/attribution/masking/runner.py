@@ -48,7 +48,7 @@ class MaskedRunner:
     ) -> None:
         self.stream, self.passes, self.scene = stream, passes, scene
         self.budget, self.whole = budget, scores
-        self.forwards = 0
+        self.forwards = self._planned = 0
         self._told = tick
 
     def run(self, items: Sequence[Item]) -> list[Reduced]:
@@ -58,9 +58,22 @@ class MaskedRunner:
     def tick(self, forwards: int) -> None:
         """Counts masked images, or masked volumes where the network sees windows."""
         self.forwards += forwards
-        self._told(forwards)
+        self._tell(min(forwards, self._planned))
+
+    def _tell(self, forwards: int) -> None:
+        """An image counts for what was planned for it, however many masks turn out to be equal."""
+        self._planned -= forwards
+        if forwards:
+            self._told(forwards)
 
     def _one(self, item: Item) -> Reduced:
+        references = 0 if item.references is None else len(item.references)
+        self._planned = self.stream.passes_with(references) // self.stream.copies
+        reduced = self._reduced(item)
+        self._tell(self._planned)
+        return reduced
+
+    def _reduced(self, item: Item) -> Reduced:
         request = self.stream.request
         masks = request.masks.masks(item, self.scene)
         whole = self._whole(item)
