@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from voxplain.attribution.audit import audit
     from voxplain.image import Grid, Image
     from voxplain.io import read_image
+    from voxplain.metrics import evaluate
     from voxplain.model import Model
     from voxplain.study import Study
     from voxplain.targets import (
@@ -33,6 +34,7 @@ _HOMES = {
     "voxplain.attribution.audit": ("audit",),
     "voxplain.image": ("Grid", "Image"),
     "voxplain.io": ("read_image",),
+    "voxplain.metrics": ("evaluate",),
     "voxplain.model": ("Model",),
     "voxplain.study": ("Study",),
     "voxplain.targets": (
@@ -67,6 +69,7 @@ __all__ = [
     "Window",
     "__version__",
     "audit",
+    "evaluate",
     "explain",
     "methods",
     "predict",

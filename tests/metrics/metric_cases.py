@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from voxplain.attribution import Attribution, explain
+from voxplain.errors import VoxplainError
 from voxplain.image import Image
 from voxplain.metrics import MapField, Metric, Question, Value, parse_metric
 from voxplain.metrics.asking import map_field, question_about
-from voxplain.metrics.evaluate import _scored
 from voxplain.model import Model
 
 CLASS_ONE: dict[str, Any] = {"kind": "class_score", "label": 1}
@@ -81,7 +81,9 @@ def number(metric: str, map: Tensor, question: Question, **parameters: Any) -> f
 
 def reason(metric: str | Metric, field: MapField, question: Question, **parameters: Any) -> str:
     """Why a metric is undefined; empty where it has a value."""
-    spec = {"name": metric, **parameters} if isinstance(metric, str) else metric
-    found, why = _scored(parse_metric(spec), field, question)
-    assert math.isnan(found.value) == bool(why)
-    return why
+    try:
+        found = value(metric, field, question, **parameters)
+    except VoxplainError as error:
+        return str(error)
+    assert math.isfinite(found.value), found
+    return ""

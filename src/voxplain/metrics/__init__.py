@@ -3,11 +3,13 @@
 from voxplain.metrics import catalogue
 from voxplain.metrics.evaluate import evaluate
 from voxplain.metrics.field import MapField, Undefined
+from voxplain.metrics.given import GivenMap, read_given
 from voxplain.metrics.metric import Metric, Value, metrics, parse_metric, register
 from voxplain.metrics.question import Observed, Probe, Question
 from voxplain.metrics.scores import Score, Scores
 
 __all__ = [
+    "GivenMap",
     "MapField",
     "Metric",
     "Observed",
@@ -21,5 +23,6 @@ __all__ = [
     "evaluate",
     "metrics",
     "parse_metric",
+    "read_given",
     "register",
 ]

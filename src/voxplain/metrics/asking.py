@@ -10,8 +10,8 @@ from torch import Tensor
 from voxplain.attribution.baselines import baseline_image
 from voxplain.attribution.binding import bind, look
 from voxplain.attribution.explanation import AnyTarget, References, references_of
+from voxplain.attribution.method import Method
 from voxplain.attribution.randomness import image_key
-from voxplain.attribution.result import Attribution
 from voxplain.attribution.rules import Plain
 from voxplain.attribution.samplers import Item
 from voxplain.attribution.scene import Scene
@@ -19,12 +19,13 @@ from voxplain.attribution.viewing import passes_over
 from voxplain.errors import InputError
 from voxplain.image import Image
 from voxplain.metrics.field import MapField
+from voxplain.metrics.given import AnyMap, given_map, method_of
 from voxplain.metrics.question import Question
 from voxplain.model import Model
 from voxplain.targets import parse_target
 
-Maps = Mapping[str, Attribution | Tensor]
-"""Attributions, or bare maps ``(C, *spatial)`` (``(B, C, *spatial)`` for a batch), by name."""
+Maps = Mapping[str, AnyMap]
+"""Attributions, arrays ``(C, *spatial)`` (``(B, C, *spatial)`` for a batch) or files, by name."""
 
 
 def question_about(
@@ -59,60 +60,42 @@ def question_about(
     item = Item(
         inputs[0], 0, f"{seed}/{image_key(inputs[0])}", references_of(references, inputs[0])
     )
-    given = (maps or {}).values()
+    methods = [method_of(found) for found in (maps or {}).values()]
     return Question(
         scene,
         item,
         bound,
         passes_over(scene, model, Plain(), bound.field, rebind=bound.rebind),
         None if mask is None else _on_input(mask, scan, scene.shape),
-        [found.method for found in given if isinstance(found, Attribution)],
+        [method for method in methods if method is not None],
         networks,
     )
 
 
-def map_field(name: str, found: Attribution | Tensor, question: Question) -> MapField:
+def map_field(name: str, found: AnyMap, question: Question) -> MapField:
     """A map on the grid of the network.
 
     Raises:
         InputError: If it lies elsewhere.
     """
-    shape = question.scene.shape
-    attribution = found if isinstance(found, Attribution) else None
-    map = _seen(attribution, question.scene.image) if attribution else torch.as_tensor(found)
-    if tuple(map.shape[1:]) != shape:
-        raise InputError(
-            f"the map {name!r} has shape {tuple(map.shape)}, and the network sees {shape}; maps "
-            "of layers are judged by methods that bring them to the image grid"
-        )
+    given = given_map(name, found, question.scene)
     return MapField(
         name=name,
-        map=map.to(question.item.image.device),
-        sign=attribution.method.sign if attribution else "signed",
-        share=attribution is None or "per unit" not in attribution.method.units,
+        map=given.map.to(question.item.image.device),
+        sign=given.sign,
+        share=given.share,
         key=question.item.key,
-        completeness=_completeness(attribution),
-        start=_start(attribution, question.item.image),
+        completeness=given.completeness,
+        start=_start(given.method, question.item.image),
     )
 
 
-def _start(attribution: Attribution | None, image: Tensor) -> Tensor | None:
+def _start(method: Method | None, image: Tensor) -> Tensor | None:
     """The baseline of a method that has one."""
-    baseline = attribution.method.baseline_of if attribution else None
+    baseline = method.baseline_of if method else None
     if baseline is None or (isinstance(baseline, Tensor) and baseline.shape != image.shape):
         return None
     return baseline_image(baseline, image)
-
-
-def _completeness(attribution: Attribution | None) -> float | None:
-    residuals = attribution.stats.completeness if attribution else None
-    return residuals[0] if residuals else None
-
-
-def _seen(attribution: Attribution, scan: Image | None) -> Tensor:
-    if attribution.on_input is not None:
-        return attribution.on_input
-    return scan.carry(attribution.map, attribution.method.resampling) if scan else attribution.map
 
 
 def _on_input(mask: Tensor, scan: Image | None, shape: tuple[int, ...]) -> Tensor:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from voxplain.attribution.explanation import AnyTarget, References
-from voxplain.errors import ConfigError, VoxplainError
+from voxplain.errors import ConfigError
 from voxplain.image import Image
-from voxplain.metrics.asking import Maps, map_field, question_about
-from voxplain.metrics.controls import control_maps
-from voxplain.metrics.field import MapField
-from voxplain.metrics.metric import Metric, Value, parse_metric
+from voxplain.metrics.asking import Maps, question_about
+from voxplain.metrics.given import AnyMap, GivenMap
+from voxplain.metrics.metric import Metric, parse_metric
+from voxplain.metrics.panel import Panel
 from voxplain.metrics.question import Question
-from voxplain.metrics.scores import Score, Scores
+from voxplain.metrics.scores import Scores
 from voxplain.model import Model
 
 AnyMetric = str | Mapping[str, Any] | Metric
@@ -42,7 +41,9 @@ def evaluate(
     Args:
         model: The network that was explained.
         images: One image on its grid; several; or a batch ``(B, C, *spatial)``.
-        attributions: What :func:`voxplain.explain` gave for them, or maps from elsewhere.
+        attributions: By name what :func:`voxplain.explain` gave for them, or maps from elsewhere:
+            arrays, paths of NIfTI and NumPy files on the grid of the scan, or a
+            :class:`~voxplain.metrics.GivenMap`, which says what its sign means.
         metrics: Names, mappings with parameters, or metrics.
         target: What was explained.
         masks: Reference masks ``(*spatial)`` on the grid of the image (of its file, for an
@@ -78,56 +79,8 @@ def judged(
     seed: int = 0,
 ) -> Scores:
     """The scores of some maps of one image, with those of the controls."""
-    fields = [map_field(name, found, question) for name, found in maps.items()]
-    question.fields = {field.name: field for field in fields}
-    others = control_maps(question) if controls else []
-    if taken := {field.name for field in others} & set(question.fields):
-        raise ConfigError(
-            f"a map is called {min(taken)!r}, which is the name of a control; call it something "
-            "else, or leave the controls out"
-        )
-    facts = {
-        "case": case,
-        "model": question.scene.model.name,
-        "target": question.bound.target.slug,
-        "seed": seed,
-    }
-    rows = []
-    for metric in metrics:
-        for field in (*fields, *others):
-            before = question.forwards
-            value, reason = _scored(metric, field, question)
-            rows.append(
-                Score(
-                    metric=metric.name,
-                    method=field.name,
-                    value=value.value,
-                    direction=metric.direction,
-                    minimum=metric.range[0],
-                    maximum=metric.range[1],
-                    unit=str(value.facts.get("unit", metric.unit)),
-                    control=field in others,
-                    reason=reason,
-                    passes=question.forwards - before,
-                    parameters=metric.model_dump(mode="json", exclude={"name"}),
-                    facts=dict(value.facts),
-                    curve=value.curve,
-                    family=metric.family,
-                    meaning=metric.meaning(),
-                    **facts,  # type: ignore[arg-type]
-                )
-            )
-    return Scores(tuple(rows))
-
-
-def _scored(metric: Metric, field: MapField, question: Question) -> tuple[Value, str]:
-    try:
-        value = metric.score(field, question)
-    except VoxplainError as error:
-        return Value(math.nan), str(error)
-    if math.isfinite(value.value):
-        return value, ""
-    return replace(value, value=math.nan), "the score is not a finite number"
+    panel = Panel.of(question, maps, controls, case, seed)
+    return Scores(tuple(panel.score(metric, field) for metric in metrics for field in panel))
 
 
 def _each(
@@ -144,7 +97,7 @@ def _each(
     listed = [attributions] if isinstance(attributions, Mapping) else list(attributions)
     if isinstance(attributions, Mapping) and isinstance(images, Tensor):
         listed = [
-            {name: found[index] for name, found in attributions.items()}
+            {name: _row(name, found, index) for name, found in attributions.items()}
             for index in range(len(single))
         ]
     if len(listed) != len(single):
@@ -153,3 +106,11 @@ def _each(
     if len(given) != len(single):
         raise ConfigError(f"{len(given)} reference masks for {len(single)} images")
     yield from zip(single, listed, given, strict=True)
+
+
+def _row(name: str, found: AnyMap, index: int) -> AnyMap:
+    """The map of one image of a batch."""
+    if isinstance(found, (GivenMap, str, Path)):
+        raise ConfigError(f"the map {name!r} is one map, and the images are a batch of several")
+    row: AnyMap = found[index]
+    return row

@@ -52,9 +52,11 @@ class Probe(ABC):
 
     Attributes:
         per_map: Whether the question depends on the map that is judged.
+        explains: Whether :meth:`expected` counts explanations by all methods, and not forwards.
     """
 
     per_map: ClassVar[bool] = False
+    explains: ClassVar[bool] = False
 
     @abstractmethod
     def expected(self, scene: Scene) -> int:

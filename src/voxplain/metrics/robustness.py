@@ -48,6 +48,8 @@ class Neighbors(Probe):
         draws: How many.
     """
 
+    explains: ClassVar[bool] = True
+
     around: Neighborhood
     draws: int
 

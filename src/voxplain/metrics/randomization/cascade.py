@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -50,6 +50,8 @@ class Cascade(Probe):
         smooth: Noisy copies over which maps are averaged; 0 for the maps themselves.
         pictures: Keep the maps of the first seed.
     """
+
+    explains: ClassVar[bool] = True
 
     order: Order = "top_down"
     steps: int = 12

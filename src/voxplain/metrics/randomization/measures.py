@@ -134,6 +134,8 @@ class FullyRandom(Probe):
         seeds: How many networks.
     """
 
+    explains: ClassVar[bool] = True
+
     seeds: int
 
     def expected(self, scene: Scene) -> int:
