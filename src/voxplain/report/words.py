@@ -74,6 +74,14 @@ _SPELLED = {
     "grad cam": "Grad-CAM",
     "full grad": "FullGrad",
     "x": "×",
+    "morf lerf": "MoRF-LeRF",
+    "roc auc": "ROC-AUC",
+    "auprc": "AUPRC",
+    "iou": "IoU",
+    "irof": "IROF",
+    "road": "ROAD",
+    "dice": "Dice",
+    "lipschitz": "Lipschitz",
 }
 
 

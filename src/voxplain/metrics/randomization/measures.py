@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -75,6 +75,7 @@ class ParameterRandomization(_Randomization):
             "random_networks": _mean([getattr(pair, self.similarity) for pair in steps.chance]),
             "stages": [", ".join(stage) for stage in steps.stages],
             "seeds": rows,
+            "measures": {measure: _in_short(steps, measure) for measure in get_args(Measure)},
         }
         along, curve = torch.tensor(known, dtype=torch.float64).unbind(1)
         return Value(area(curve, along) / float(along[-1] - along[0]), tuple(points), facts)
@@ -198,6 +199,20 @@ def _other_maps(question: Question) -> dict[str, Tensor]:
         again = maps_again(question.with_bound(bound), question.item.image[None])
         return {name: map[0].double().sum(dim=0) for name, map in again.items()}
     raise Undefined("no other class has anything to explain on this image")
+
+
+def _in_short(steps: Steps, measure: str) -> dict[str, float]:
+    """Mean over the randomized steps and the last one, and between two random networks.
+
+    No measure alone can be trusted: a sign flip or a change of scale fools each.
+    """
+    rows = [[getattr(step, measure) for step in curve] for curve in steps.curves]
+    columns = [_mean(list(column)) for column in zip(*rows, strict=True)]
+    return {
+        "mean": _mean(columns[1:]),
+        "last": columns[-1],
+        "random_networks": _mean([getattr(pair, measure) for pair in steps.chance]),
+    }
 
 
 def _entropy(map: Tensor, bins: int) -> float:

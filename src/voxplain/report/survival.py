@@ -1,0 +1,106 @@
+"""How much of a map survives when the network forgets what it learned, from scores or cascades."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from voxplain.io.randomization import MapRandomized, similarities
+from voxplain.report.ledger import Judged, Ledger
+
+STRENGTHS = "spearman_absolute"
+MEASURES = {
+    "spearman": "correlation",
+    "spearman_absolute": "correlation of strengths",
+    "ssim": "structural similarity",
+    "hog": "similarity of edges",
+}
+"""Similarities in words."""
+
+Facts = Mapping[str, Mapping[str, float]]
+_METRICS = ("parameter_randomization", "smooth_parameter_randomization")
+
+
+@dataclass(frozen=True)
+class Survival:
+    """Similarity with the map of the trained network, averaged over cases and seeds.
+
+    Attributes:
+        measure: In words.
+        last: With a network that is random as a whole.
+        mean: Over the steps that lead there.
+        chance: Between two random networks; NaN where unknown.
+        strengths: The last one of magnitudes; NaN where unknown.
+        cases: How many.
+    """
+
+    measure: str
+    last: float
+    mean: float
+    chance: float
+    strengths: float
+    cases: int
+
+
+def survival(ledger: Ledger, method: str) -> Survival | None:
+    """What a cascade through the whole network left of a map; None where there was none.
+
+    Signed correlation is read where it is known: where a map is strong, in either direction, may
+    follow from where the target looks, in any network.
+    """
+    for name in _METRICS:
+        for asked in ledger.asked:
+            map = asked.of(method)
+            whole = asked.first.parameters.get("order") != "independent"
+            if asked.name == name and map is not None and whole:
+                return _scored(map)
+    kept = [record for record in ledger.cascades if record.order != "independent"]
+    maps = [map for record in kept for map in record.maps if map.method == method]
+    return _followed(maps) if maps else None
+
+
+def _scored(map: Judged) -> Survival:
+    own = str(map.rows[0].parameters.get("similarity", STRENGTHS))
+    facts: list[Facts] = [row.facts["measures"] for row in map.rows if "measures" in row.facts]
+    measure = "spearman" if all("spearman" in each for each in facts) else own
+
+    def over_cases(measure: str, name: str) -> float:
+        return _average(each.get(measure, {}).get(name) for each in facts)
+
+    return Survival(
+        MEASURES.get(measure, "similarity"),
+        last=over_cases(measure, "last"),
+        mean=over_cases(measure, "mean"),
+        chance=over_cases(measure, "random_networks"),
+        strengths=over_cases(STRENGTHS, "last"),
+        cases=len(map.by_case),
+    )
+
+
+def _followed(maps: list[MapRandomized]) -> Survival:
+    signed = all(map.similarity.get("spearman") for map in maps)
+    measure = "spearman" if signed else STRENGTHS
+    curves = [similarities(map, measure) for map in maps]
+    strengths = [similarities(map, STRENGTHS) for map in maps]
+    return Survival(
+        MEASURES[measure],
+        last=_average(value for curve in curves for value in curve[:, -1].tolist()),
+        mean=_average(value for curve in curves for value in curve[:, 1:].ravel().tolist()),
+        chance=_average(value for map in maps for value in map.chance.get(measure, [])),
+        strengths=_average(value for curve in strengths for value in _last(curve)),
+        cases=len(maps),
+    )
+
+
+def _last(curve: np.ndarray[Any, Any]) -> list[float]:
+    found: list[float] = curve[:, -1].tolist() if curve.size else []
+    return found
+
+
+def _average(values: Iterable[float | None]) -> float:
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return sum(known) / len(known) if known else math.nan

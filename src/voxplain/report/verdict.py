@@ -1,0 +1,259 @@
+"""What the scores say of each map, in plain sentences: every one with its number and its cases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from voxplain.report.ledger import CEILING, Asked, Judged, Ledger
+from voxplain.report.survival import MEASURES, STRENGTHS, Survival, survival
+from voxplain.report.words import number
+from voxplain.statistics import FEWEST, Comparison
+
+Status = Literal["good", "bad", "mixed", "open"]
+"""Speaks for the map, against it, for neither, or was not settled."""
+
+SURVIVES = 0.5
+"""A similarity with the trained network's map from here on, at the end of a cascade or on average
+on the way there, means: the map hardly asks the network."""
+
+FORGOTTEN = 0.3
+"""A similarity up to here, at both, means: what was learned is what is shown."""
+
+STEADY, UNSTEADY = 0.3, 1.0
+"""Relative change of a map under small noise: up to the first steady, from the second on not."""
+
+ALIKE, UNLIKE = 0.8, 0.5
+"""Rank correlation of maps under scanner-like changes: from the first on steady, below the second
+not."""
+
+_REMOVAL = {
+    "morf_lerf_gap": "gap",
+    "fidelity": "fidelity",
+    "insertion": "insertion",
+    "deletion": "deletion",
+    "irof": "IROF",
+    "faithfulness_correlation": "correlation with drops of the score",
+    "infidelity_normalized": "normalized infidelity",
+}
+_PLACES = {
+    "roc_auc": "AUC",
+    "auprc": "average precision",
+    "max_dice": "best Dice",
+    "relevance_rank_accuracy": "rank accuracy",
+    "relevance_mass_accuracy": "mass accuracy",
+    "pointing_game": "hits",
+}
+_NEIGHBORS = ("max_sensitivity", "average_sensitivity")
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One sentence about one map.
+
+    Attributes:
+        topic: The question that it answers.
+        status: What the answer means for the map.
+        text: The answer, with its number.
+    """
+
+    topic: str
+    status: Status
+    text: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All that can be said of one map.
+
+    Attributes:
+        method: Its key.
+        statements: One per question that was measured.
+    """
+
+    method: str
+    statements: tuple[Statement, ...]
+
+
+WEIGHTS = "Does it depend on what the network learned?"
+REMOVAL = "Does removing what it marks change the score?"
+PLACE = "Does it point at the reference?"
+STEADINESS = "Is it steady under small changes of the image?"
+TOPICS = (WEIGHTS, REMOVAL, PLACE, STEADINESS)
+
+
+def verdicts(ledger: Ledger) -> list[Verdict]:
+    """The verdict on every map that explains, in the order of the run."""
+    return [Verdict(name, tuple(_statements(ledger, name))) for name in ledger.methods]
+
+
+def _statements(ledger: Ledger, method: str) -> Iterator[Statement]:
+    rules = (_weights, _removal, _place, _steadiness, _scanner)
+    for rule in rules:
+        found = rule(ledger, method)
+        if found is not None:
+            yield found
+
+
+def _weights(ledger: Ledger, method: str) -> Statement | None:
+    """Whether the map is another one once the network has forgotten what it learned."""
+    found = survival(ledger, method)
+    if found is None:
+        return None
+    if not math.isfinite(found.mean) or not math.isfinite(found.last):
+        return Statement(WEIGHTS, "open", "the randomization check gave no number")
+    facts = (
+        f"{found.measure} {number(found.last)} with a random network{_of_random(found.chance)}, "
+        f"{number(found.mean)} on average on the way there{_on(found.cases)}"
+    )
+    facts += _strengths(found)
+    if max(found.mean, found.last) >= SURVIVES:
+        return Statement(WEIGHTS, "bad", f"fails the randomization check: {facts}")
+    if max(abs(found.mean), abs(found.last)) <= FORGOTTEN:
+        return Statement(WEIGHTS, "good", f"passes the randomization check: {facts}")
+    return Statement(WEIGHTS, "mixed", f"partly survives the randomization check: {facts}")
+
+
+def _of_random(chance: float) -> str:
+    return f" (two random networks: {number(chance)})" if math.isfinite(chance) else ""
+
+
+def _strengths(found: Survival) -> str:
+    """Where a map is strong may follow from where the target looks, in any network."""
+    if found.measure != MEASURES["spearman"] or not found.strengths >= SURVIVES:
+        return ""
+    kept = f"{MEASURES[STRENGTHS]} {number(found.strengths)}"
+    return f"; where it is strong, for or against, stays ({kept})"
+
+
+def _removal(ledger: Ledger, method: str) -> Statement | None:
+    """Whether its order of voxels explains the score better than that of the controls."""
+    found = _judged(ledger, method, *_REMOVAL)
+    if found is None:
+        return None
+    asked, map = found
+    words = ("its order of voxels explains the score", _REMOVAL[asked.name])
+    return _against_controls(REMOVAL, asked, map, *words)
+
+
+def _place(ledger: Ledger, method: str) -> Statement | None:
+    """Whether it finds the reference better than the controls."""
+    found = _judged(ledger, method, *_PLACES)
+    if found is None:
+        return None
+    asked, map = found
+    return _against_controls(PLACE, asked, map, "points at the reference", _PLACES[asked.name])
+
+
+def _against_controls(
+    topic: str, asked: Asked, map: Judged, claim: str, measure: str
+) -> Statement | None:
+    rivals = [part for part in asked.controls if part.method != CEILING and part.known]
+    if not map.known:
+        return Statement(topic, "open", f"{measure} is not defined{_why(map)}")
+    value = f"{measure} {_mean(map)}"
+    if not rivals:
+        return Statement(topic, "open", f"{value}{_cases(map)}; no control was judged beside it")
+    best = max(rivals, key=lambda part: asked.better * part.summary.mean)
+    gains = {part.method: asked.gain(map, part) for part in rivals}
+    if any(gain.interval is None for gain in gains.values()):
+        return _few(topic, asked, map, best, measure)
+    equal = [name for name, gain in gains.items() if not _wins(gain)]
+    beaten = f"{value}; best control, {_named(best.method)}, {number(best.summary.mean)}"
+    if not equal:
+        return Statement(
+            topic, "good", f"{claim} better than every control ({beaten}{_cases(map)})"
+        )
+    worst = min(equal, key=lambda name: gains[name].difference)
+    rival = next(part for part in rivals if part.method == worst)
+    facts = f"{value}, against {number(rival.summary.mean)}{_cases(map)}"
+    if "random" in gains and _wins(gains["random"]):
+        text = f"{claim} better than random, but no better than {_named(worst)} ({facts})"
+        return Statement(topic, "mixed", text)
+    return Statement(topic, "bad", f"{claim} no better than {_named(worst)} ({facts})")
+
+
+def _few(topic: str, asked: Asked, map: Judged, best: Judged, measure: str) -> Statement:
+    """Points and no claim: an interval needs more cases."""
+    ahead = asked.better * (map.summary.mean - best.summary.mean) > 0
+    rival = f"{_named(best.method)} {number(best.summary.mean)}"
+    how = "ahead of every control" if ahead else f"not ahead of {_named(best.method)}"
+    facts = f"{measure} {number(map.summary.mean)}, best control {rival}"
+    return Statement(topic, "open", f"{how} ({facts}); {_too_few(map)}")
+
+
+def _too_few(map: Judged) -> str:
+    count = len(map.known)
+    plural = "case is" if count == 1 else "cases are"
+    return f"{count} {plural} too few for an interval, which needs {FEWEST}"
+
+
+def _steadiness(ledger: Ledger, method: str) -> Statement | None:
+    """How much the map changes with a little noise."""
+    found = _judged(ledger, method, *_NEIGHBORS)
+    if found is None or not found[1].known:
+        return None
+    asked, map = found
+    value = map.summary.mean
+    how = "at most" if asked.name == "max_sensitivity" else "on average"
+    text = f"a little noise changes it by {how} {number(value)} of its size{_cases(map)}"
+    return Statement(STEADINESS, _graded(value <= STEADY, value >= UNSTEADY), text)
+
+
+def _scanner(ledger: Ledger, method: str) -> Statement | None:
+    """How alike the maps of the same patient are under changes that a scanner makes."""
+    found = _judged(ledger, method, "medical_stability")
+    if found is None or not found[1].known:
+        return None
+    map = found[1]
+    value = map.summary.mean
+    text = f"under scanner-like changes its order keeps a correlation of {_mean(map)}{_cases(map)}"
+    return Statement(STEADINESS, _graded(value >= ALIKE, value < UNLIKE), text)
+
+
+def _graded(good: bool, bad: bool) -> Status:
+    return "good" if good else "bad" if bad else "mixed"
+
+
+def _judged(ledger: Ledger, method: str, *names: str) -> tuple[Asked, Judged] | None:
+    asked = ledger.find(*names)
+    map = asked.of(method) if asked else None
+    return (asked, map) if asked and map else None
+
+
+def _wins(gain: Comparison) -> bool:
+    return gain.is_clear and gain.difference > 0
+
+
+def _mean(map: Judged) -> str:
+    interval = map.summary.interval
+    text = number(map.summary.mean)
+    if interval is None:
+        return text
+    return f"{text}, interval {number(interval[0])} to {number(interval[1])}"
+
+
+def _cases(map: Judged) -> str:
+    """How many cases stand behind a number."""
+    return _on(len(map.known))
+
+
+def _on(count: int) -> str:
+    if count >= FEWEST:
+        return f", {count} cases"
+    return f", on {count} {'case' if count == 1 else 'cases'} only"
+
+
+def _why(map: Judged) -> str:
+    return f": {'; '.join(map.reasons)}" if map.reasons else ""
+
+
+def _named(control: str) -> str:
+    return {
+        "random": "a random map",
+        "edges": "an edge detector",
+        "intensity": "the brightness of the image",
+        "center": "a spot in the middle",
+    }.get(control, control)
