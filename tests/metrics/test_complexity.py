@@ -1,0 +1,111 @@
+"""Complexity by hand: extremes, physical sizes, channels."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from metric_cases import CLASS_ONE, LinearClasses, ask, bright, number, reason, value
+from torch import Tensor
+
+from voxplain.image import Image
+from voxplain.metrics import MapField, Question, evaluate
+
+
+def _question(rank: int = 2, spacing: object = None, channels: int = 1) -> Question:
+    image = bright(rank, channels, 4)
+    shown = Image.from_array(image, spacing) if spacing else image  # type: ignore[arg-type]
+    return ask(LinearClasses(tuple(image.shape)), shown)
+
+
+def _one(rank: int = 2) -> Tensor:
+    map = torch.zeros(1, *(4,) * rank, dtype=torch.float64)
+    map[(0, *(1,) * rank)] = -2.0
+    return map
+
+
+def _even(rank: int = 2) -> Tensor:
+    """The same magnitude everywhere, of both signs."""
+    map = torch.ones(1, *(4,) * rank, dtype=torch.float64)
+    map[0, ::2] = -1
+    return map
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize(
+    ("metric", "alone", "even"),
+    [
+        ("sparseness", lambda n: 1 - 1 / n, lambda n: 0),
+        ("entropy", lambda n: 0, lambda n: 1),
+        ("effective_complexity", lambda n: 1 / n, lambda n: 1),
+        ("effective_volume", lambda n: 1, lambda n: math.ceil(0.9 * n)),
+    ],
+)
+def test_extremes(metric: str, alone: object, even: object, rank: int) -> None:
+    question, count = _question(rank), 4**rank
+    assert number(metric, _one(rank), question) == pytest.approx(alone(count))  # type: ignore[operator]
+    assert number(metric, _even(rank), question) == pytest.approx(even(count))  # type: ignore[operator]
+
+
+def test_gini_and_entropy_by_their_definitions() -> None:
+    map = torch.randn(1, 4, 4, dtype=torch.float64)
+    sizes = map.abs().flatten().numpy()
+    apart = np.abs(sizes[:, None] - sizes[None]).mean()
+    assert number("sparseness", map, _question()) == pytest.approx(apart / (2 * sizes.mean()))
+    share = sizes / sizes.sum()
+    entropy = -(share * np.log(share)).sum() / np.log(16)
+    assert number("entropy", map, _question()) == pytest.approx(entropy)
+
+
+@pytest.mark.parametrize("metric", ["sparseness", "entropy", "effective_complexity"])
+@pytest.mark.parametrize("scale", [1e-6, 1000, -1])
+def test_units_do_not_matter(metric: str, scale: float) -> None:
+    map = torch.randn(1, 4, 4, dtype=torch.float64)
+    once, again = (number(metric, factor * map, _question()) for factor in (1, scale))
+    assert once == pytest.approx(again, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rank", "spacing", "size", "unit"),
+    [(3, (5, 4, 2), 0.04, "mL"), (2, (5, 4), 0.2, "cm²"), (3, None, 1, "voxels")],
+)
+def test_volumes_are_physical(rank: int, spacing: object, size: float, unit: str) -> None:
+    map = torch.zeros(1, *(4,) * rank)
+    map.view(-1)[:9], map.view(-1)[-1] = 1, 1e-3
+    question = _question(rank, spacing)
+    found = value("effective_volume", MapField("m", map), question)
+    assert found.value == pytest.approx(9 * size)
+    assert found.facts["unit"] == unit
+
+
+def test_the_table_says_the_unit_of_each_image() -> None:
+    image = bright(2, 1, 4)
+    for spacing, unit in (((2, 2), "cm²"), (None, "voxels")):
+        scan = Image.from_array(image, spacing)
+        found = evaluate(
+            LinearClasses((1, 4, 4)), scan, {"m": _one()}, ["effective_volume"], CLASS_ONE
+        )
+        assert {row.unit for row in found} == {unit}
+
+
+def test_places_are_counted_above_their_smallest_size() -> None:
+    map = torch.zeros(1, 4, 4)
+    map[0, 0, 0], map[0, 1, 1] = 1, 1  # touch at a corner
+    map[0, 3, 3] = 1
+    assert number("components", map, _question()) == 2
+    spaced = _question(2, (4, 4))  # 0.16 cm² each
+    assert number("components", map, spaced, smallest=0.2) == 1
+    assert value("components", MapField("m", map), spaced, smallest=0.2).facts == {"all": 2}
+
+
+def test_shares_of_channels_add_up() -> None:
+    map = torch.zeros(2, 4, 4)
+    map[0, 0, 0], map[1, 1, 1] = -3, 1
+    found = value("channel_share", MapField("m", map), _question(channels=2))
+    assert found.value == 0.75
+    assert found.facts == {"channel 0": 0.75, "channel 1": 0.25}
+    assert "one value for all channels" in reason(
+        "channel_share", MapField("m", map[:1]), _question(channels=2)
+    )
