@@ -229,8 +229,8 @@ class Tokens(nn.Module):
 
 @every_rank
 @pytest.mark.parametrize("level", [0.0, "mean"])
-def test_tokens_are_replaced_where_they_have_a_place(rank: int, level: Any) -> None:
-    """Channel k of all patches, not of the class token."""
+def test_a_channel_is_replaced_in_all_tokens(rank: int, level: Any) -> None:
+    """Of patches and of the class token, by the mean over the patches."""
     network, image = Tokens(rank).double().eval(), images(rank, size=6).double()
     with torch.no_grad():
         score = network(image)[0, 1]
@@ -239,8 +239,8 @@ def test_tokens_are_replaced_where_they_have_a_place(rank: int, level: Any) -> N
 
         def replace(_: nn.Module, __: Any, output: Tensor, channel: int = channel) -> Tensor:
             changed = output.clone()
-            part = changed[:, 1:, channel]
-            changed[:, 1:, channel] = part.mean() if level == "mean" else level
+            patches = changed[:, 1:, channel]
+            changed[:, :, channel] = patches.mean() if level == "mean" else level
             return changed
 
         handle = network.mix.register_forward_hook(replace)

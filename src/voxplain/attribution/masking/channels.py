@@ -52,7 +52,7 @@ class ChannelsAsMasks(_ChannelSampler):
 
     def masks(self, item: Item, scene: Scene) -> Masks:
         """Channels, or the sums of those that light up together."""
-        activation, _ = activation_of(item, self.tap, scene)
+        activation = activation_of(item, self.tap, scene).activation
         groups: Groups = grouped(activation, self.most)
         sums = group_sums(activation, groups)
         return ActivationMasks(sums, groups, self.tap, scene, scene.shape)
@@ -74,13 +74,15 @@ class ChannelsOff(_ChannelSampler):
 
     def masks(self, item: Item, scene: Scene) -> Masks:
         """One per channel or group."""
-        activation, calls = activation_of(item, self.tap, scene)
-        last = self._last(calls, scene)
+        caught = activation_of(item, self.tap, scene)
+        activation, last = caught.activation, self._last(caught.calls, scene)
         groups, flat = grouped(activation, self.most), activation.flatten(1)
         levels = (
             flat.mean(dim=1) if self.level == "mean" else torch.full_like(flat[:, 0], self.level)
         )
-        return LayerChannels(self.tap, last, groups, levels, activation, scene, scene.shape)
+        return LayerChannels(
+            self.tap, last, groups, levels, activation, caught.placed, scene, scene.shape
+        )
 
     def _last(self, calls: int, scene: Scene) -> Tap:
         """The call whose activation was caught, where a layer is used more than once."""
@@ -102,21 +104,37 @@ class ChannelsOff(_ChannelSampler):
         return self._groups(scene)
 
 
-def activation_of(item: Item, tap: Tap, scene: Scene) -> tuple[Tensor, int]:
-    """What a layer computes for an image, and how often it is called for it or for a window.
+@dataclass(frozen=True, eq=False)
+class Caught:
+    """What a layer computes for an image.
 
-    Returns:
-        ``(K, *cells)``; ``(K, windows, *cells)`` in windows.
+    Attributes:
+        activation: ``(K, *cells)``; ``(K, windows, *cells)`` in windows.
+        calls: How often the layer is called for the image, or for a window.
+        placed: Whether all of it has a place in the image; class tokens have none.
     """
+
+    activation: Tensor
+    calls: int
+    placed: bool
+
+
+def activation_of(item: Item, tap: Tap, scene: Scene) -> Caught:
+    """Catches what a layer computes for an image, in one forward."""
     model, layout = scene.model, scene.layout
+    parts, values = [], 0
     with torch.no_grad(), model.at_rest():
         if layout is None:
             with tapping(model.network, (tap,)) as tapped:
                 model(item.image[None])
-            return scene.arranged(tap, tapped[tap])[0].detach(), tapped.calls(tap)
-        parts, padded = [], layout.pad(item.image)
-        for positions in layout.batches(model.window.batch if model.window else 1):
-            with tapping(model.network, (tap,)) as tapped:
-                model.dense(layout.cut(padded, positions))
-            parts.append(scene.arranged(tap, tapped[tap]).detach())
-        return torch.cat(parts).transpose(0, 1), tapped.calls(tap)
+            parts, values = [scene.arranged(tap, tapped[tap]).detach()], tapped[tap].numel()
+            activation = parts[0][0]
+        else:
+            padded = layout.pad(item.image)
+            for positions in layout.batches(model.window.batch if model.window else 1):
+                with tapping(model.network, (tap,)) as tapped:
+                    model.dense(layout.cut(padded, positions))
+                parts.append(scene.arranged(tap, tapped[tap]).detach())
+                values += tapped[tap].numel()
+            activation = torch.cat(parts).transpose(0, 1)
+    return Caught(activation, tapped.calls(tap), activation.numel() == values)

@@ -28,6 +28,7 @@ class LayerChannels(Masks):
         groups: The channels that each mask replaces.
         levels: What each channel of the layer becomes, ``(K,)``.
         activation: Of the unmasked image, ``(K, *cells)``; ``(K, windows, *cells)`` in windows.
+        placed: Whether all of the layer has a place in the image; class tokens have none.
         scene: Knows how the layer arranges its channels.
         shape: Spatial shape of the image.
     """
@@ -37,6 +38,7 @@ class LayerChannels(Masks):
     groups: Groups
     levels: Tensor
     activation: Tensor
+    placed: bool
     scene: Scene
     shape: tuple[int, ...]
 
@@ -63,26 +65,51 @@ class LayerChannels(Masks):
     def _replaced(self, value: Tensor, indices: Sequence[int]) -> Tensor:
         """The rows of a batch may come several times, where a lone image is doubled."""
         changed = value.clone(memory_format=torch.contiguous_format)
-        cells = self.scene.arranged(self.tap, _numbers(changed.shape))
+        cells = self.scene.arranged(self.tap, _numbers(changed.shape)).to(changed.device)
+        axis = _channel_axis(cells, changed)
         flat, levels = changed.view(-1), self.levels.to(changed)
         for row in range(len(cells)):
             group = list(self.groups[indices[row % len(indices)]])
-            at = cells[row, group].to(changed.device)
-            flat[at] = levels[group].view(-1, *(1,) * (at.ndim - 1)).expand(at.shape)
+            if axis is not None:  # also what has no place in the image, such as a class token
+                every = changed[row].movedim(axis - 1, 0)
+                every[group] = _column(levels[group], every).expand_as(every[group])
+            else:
+                at = cells[row, group]
+                flat[at] = _column(levels[group], at).expand(at.shape)
         return changed
 
     @cached_property
     def _idle(self) -> list[bool]:
         """Groups that already are what they would become, everywhere."""
-        column = self.levels.view(-1, *(1,) * (self.activation.ndim - 1))
-        same = (self.activation == column.to(self.activation)).flatten(1).all(dim=1)
-        return [bool(same[list(group)].all()) for group in self.groups]
+        column = _column(self.levels, self.activation).to(self.activation)
+        same = (self.activation == column).flatten(1).all(dim=1)
+        return [self.placed and bool(same[list(group)].all()) for group in self.groups]
 
 
 @lru_cache(maxsize=4)
 def _numbers(shape: torch.Size) -> Tensor:
     """A number for every value of a tensor; arranged, it says where each cell lies in memory."""
     return torch.arange(shape.numel()).view(shape)
+
+
+def _channel_axis(cells: Tensor, value: Tensor) -> int | None:
+    """The dimension of a tensor that holds its channels; None where they are spread over several.
+
+    Args:
+        cells: Where in memory each cell lies, ``(B, K, *cells)``.
+        value: Contiguous.
+    """
+    channels = cells.flatten(2)[0, :, 0]
+    if len(cells) != len(value) or len(channels) < 2:
+        return None
+    step = int(channels[1] - channels[0])
+    axes = (axis for axis in range(1, value.ndim) if value.shape[axis] == len(channels))
+    return next((axis for axis in axes if value.stride(axis) == step), None)
+
+
+def _column(values: Tensor, like: Tensor) -> Tensor:
+    """``(K, 1, ..., 1)``."""
+    return values.view(-1, *(1,) * (like.ndim - 1))
 
 
 class _Unpainted(Painter):
