@@ -67,8 +67,8 @@ def _bound(question: Question, asked: Target, images: Tensor, moved: Moved | Non
     field = original.field.rows(rows)
     field = moved(field) if moved else field
     taken = question.with_bound(replace(original, field=field))
-    scores = tuple(float(taken.observe(image[None]).scores[0]) for image in images)
-    return replace(original, field=field, scores=scores)
+    observed = taken.of_all(len(images), lambda part: images[part.start : part.stop])
+    return replace(original, field=field, scores=tuple(observed.scores.tolist()))
 
 
 def known_methods(question: Question) -> Mapping[str, Method]:

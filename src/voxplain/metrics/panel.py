@@ -51,6 +51,7 @@ class Panel:
                 f"a map is called {min(taken)!r}, which is the name of a control; call it "
                 "something else, or leave the controls out"
             )
+        question.judged = (*fields, *others)
         return cls(question, tuple(fields), tuple(others), case, seed)
 
     def __iter__(self) -> Iterator[MapField]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from voxplain.attribution.binding import Bound
+from voxplain.attribution.budget import ran_out_of_memory
 from voxplain.attribution.identity import identity
 from voxplain.attribution.masking import Fill, Masks, Painter
 from voxplain.attribution.masking.budget import ForwardBudget
@@ -81,6 +82,7 @@ class Question:
 
     Attributes:
         fields: The maps that are judged, by name.
+        judged: The same and the controls beside them, for answers about all of them at once.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Question:
         self.reference, self.methods = reference, tuple(methods)
         self.networks = tuple(networks)
         self.fields: dict[str, MapField] = {}
+        self.judged: tuple[MapField, ...] = ()
         self.forwards = 0
         self._answers: dict[object, Any] = {}
         self._budget = ForwardBudget(scene.model.device)
@@ -161,11 +164,25 @@ class Question:
 
     def painted(self, painter: Painter, count: int) -> Observed:
         """The prediction for each of the images that a painter makes."""
+        return self.of_all(count, painter.painted)
+
+    def of_all(self, count: int, images: Callable[[range], Tensor]) -> Observed:
+        """The prediction for many changed images, of which a few exist at a time.
+
+        Args:
+            count: How many there are.
+            images: Makes those of some numbers, ``(k, C, *spatial)``.
+        """
         found, done = [], 0
         while done < count:
             part = range(done, min(count, done + self._budget.size))
-            with self._budget.measured(len(part)):
-                found.append(self.observe(painter.painted(part)))
+            try:
+                with self._budget.measured(len(part)):
+                    found.append(self.observe(images(part)))
+            except RuntimeError as error:
+                if not ran_out_of_memory(error) or not self._budget.halve():
+                    raise
+                continue
             done += len(part)
         return _joined(found)
 

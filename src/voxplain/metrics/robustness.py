@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -16,6 +17,8 @@ from voxplain.metrics.field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.neighbors import MEDICAL, Neighborhood, UniformNoise
 from voxplain.metrics.question import Probe, Question
+
+_NEIGHBORS_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -58,21 +61,33 @@ class Neighbors(Probe):
         return self.draws
 
     def run(self, question: Question, field: MapField) -> dict[str, list[Step]]:
-        """By the key of the method, a step per neighbor; one neighbor in memory at a time."""
+        """By the key of the method, a step per neighbor; as many neighbors at once as fit."""
         found: dict[str, list[Step]] = {}
-        image, key = question.item.image, question.item.key
-        for draw in range(self.draws):
-            changed = self.around.changed(image, key, draw)
-            moved = self.around.moved(draw)
-            maps = maps_again(question, changed[None], moved=moved)
-            score = float(question.observe(changed[None]).scores[0])
-            for name, map in maps.items():
-                if name in question.fields:
-                    back = self.around.returned(map[0], draw)
-                    original = question.fields[name].map
-                    step = _step(original, back, image, changed, question.whole, score)
-                    found.setdefault(name, []).append(step)
+        together = self._together(question)
+        for first in range(0, self.draws, together):
+            self._add(question, range(first, min(self.draws, first + together)), found)
         return found
+
+    def _add(self, question: Question, draws: range, found: dict[str, list[Step]]) -> None:
+        image, key = question.item.image, question.item.key
+        changed = torch.stack([self.around.changed(image, key, draw) for draw in draws])
+        maps = maps_again(question, changed, moved=self.around.moved(draws[0]))
+        observed = question.of_all(len(changed), lambda part: changed[part.start : part.stop])
+        for name in question.fields.keys() & maps.keys():
+            original = question.fields[name].map
+            for row, draw in enumerate(draws):
+                back = self.around.returned(maps[name][row], draw)
+                score = float(observed.scores[row])
+                step = _step(original, back, image, changed[row], question.whole, score)
+                found.setdefault(name, []).append(step)
+
+    def _together(self, question: Question) -> int:
+        """Alone where the target moves, in its own way per draw; else by what their maps take."""
+        if self.around.moved(0) is not None:
+            return 1
+        image = question.item.image
+        each = image.numel() * image.element_size() * (2 * len(question.methods) + 2)
+        return max(1, min(self.draws, _NEIGHBORS_BYTES // each))
 
 
 def _step(

@@ -15,6 +15,8 @@ from voxplain.metrics.field import MapField
 from voxplain.metrics.question import Probe, Question
 from voxplain.regions import RegionMap, RegionSpec
 
+_CHANGES_BYTES = 32 * 2**20
+
 
 @dataclass(frozen=True, eq=False)
 class SubsetDrops:
@@ -105,9 +107,22 @@ class Perturbed:
     noise: NoiseDrops
     question: Question
 
-    def change(self, index: int) -> Tensor:
-        """I of one draw, ``(C, *spatial)``."""
-        return self.noise.change(self.question, index)
+    def along(self, slopes: Tensor) -> Tensor:
+        """<I, slope> for every draw, the slopes of several maps at once.
+
+        Args:
+            slopes: ``(maps, C, *spatial)`` float64.
+
+        Returns:
+            ``(maps, draws)`` float64.
+        """
+        flat, found = slopes.flatten(1), []
+        together = max(1, _CHANGES_BYTES // (8 * flat[0].numel()))
+        for first in range(0, len(self.drops), together):
+            part = range(first, min(len(self.drops), first + together))
+            changes = [self.noise.change(self.question, n).double().flatten() for n in part]
+            found.append(flat @ torch.stack(changes, dim=1))
+        return torch.cat(found, dim=1).cpu()
 
 
 @dataclass(frozen=True)
@@ -129,11 +144,11 @@ class NoiseDrops(Probe):
     def run(self, question: Question, field: MapField) -> Perturbed:
         """The drop for each draw."""
         image = question.item.image
-        scores = [
-            question.observe((image - self.change(question, index))[None]).scores
-            for index in range(self.draws)
-        ]
-        return Perturbed(question.whole - torch.cat(scores), self, question)
+        observed = question.of_all(
+            self.draws,
+            lambda part: torch.stack([image - self.change(question, index) for index in part]),
+        )
+        return Perturbed(question.whole - observed.scores, self, question)
 
     def change(self, question: Question, index: int) -> Tensor:
         """The noise of one draw, ``(C, *spatial)``; x - I is what the network sees."""
