@@ -23,6 +23,8 @@ Choice = Literal["auto", "on", "off"]
 
 _WORTH_TRYING = 16
 """Finding out costs about five forwards."""
+_LOOKED_AT = 32
+"""Masks that stand for all of them."""
 _MOST_KEPT = 4 * 2**30
 """Bytes of activations that may be kept."""
 
@@ -90,7 +92,8 @@ class ConeScores:
 
 def _middle(masks: Masks) -> Region | None:
     """A typical box of the masks; None if it is most of the image."""
-    boxes = [masks.box(index) for index in range(len(masks))]
+    spread = range(0, len(masks), max(1, len(masks) // _LOOKED_AT))
+    boxes = [masks.box(index) for index in spread]
     box = sorted(boxes, key=_volume)[len(boxes) // 2]
     whole = tuple(slice(0, side) for side in masks.shape)
     return box if 2 * _volume(box) <= _volume(whole) and _volume(box) > 0 else None
