@@ -1,0 +1,200 @@
+"""What goes wrong in other libraries, as their users met it, does not go wrong here."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from every_metric import lesion, short
+from metric_cases import CLASS_ONE, LinearClasses, ask, bright, explained, number, value
+from torch import Tensor, nn
+
+from networks import classifier, images, segmenter
+from voxplain.attribution import explain
+from voxplain.errors import InputError
+from voxplain.image import Image
+from voxplain.metrics import MapField, Scores, evaluate, metrics
+from voxplain.metrics.question import Probe
+from voxplain.model import Model
+
+BLOCKS: dict[str, Any] = {"kind": "blocks", "size": 2}
+
+
+def test_one_image_has_one_number_on_dense_outputs() -> None:
+    """Flipping on a segmentation network returned an array of shape (2, 4, 16, 16)."""
+    network, image = segmenter(), images()
+    target = {"kind": "pixelwise", "label": 1}
+    maps = explain(network, image, "saliency", target)
+    found = evaluate(network, image, maps, ["pixel_flipping"], target, controls=False)
+    assert len(found) == 1
+    assert isinstance(found.rows[0].value, float)
+    assert found.rows[0].target
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (3, 5, 7), (1, 9), (11, 4)])
+@pytest.mark.parametrize("levels", [3, 10, 32])
+def test_steps_need_not_divide_the_voxels(shape: tuple[int, ...], levels: int) -> None:
+    image = torch.rand(1, *shape, dtype=torch.float64) + 0.5
+    network = LinearClasses((1, *shape))
+    map = network.weight.detach()[1] * image
+    found = value("deletion", MapField("m", map), ask(network, image), fill="zero", levels=levels)
+    assert len(found.curve) == levels + 1
+    assert found.curve[0] == (0, 1)
+    assert found.curve[-1] == (1, pytest.approx(0, abs=1e-12))
+
+
+def test_more_levels_converge() -> None:
+    image = bright(2, 1, 24)
+    network = LinearClasses((1, 24, 24))
+    map, question = network.weight.detach()[1] * image, ask(network, image)
+    areas = [number("deletion", map, question, fill="zero", levels=n) for n in (16, 32, 64, 576)]
+    errors = [abs(area - areas[-1]) for area in areas[:-1]]
+    assert errors[2] < errors[1] < errors[0]
+    assert errors[1] < 0.01 * abs(areas[-1])
+
+
+def test_black_is_the_number_that_was_asked_for() -> None:
+    """On z-scored images the minimum is far from zero; the row says what was filled."""
+    image = torch.randn(1, 6, 6, dtype=torch.float64) - 3
+    network = LinearClasses((1, 6, 6))
+    question, weight = ask(network, image), network.weight.detach()[1]
+    levels = {"zero": 0.0, "minimum": float(image.min()), 2.5: 2.5}
+    for fill, level in levels.items():
+        whole_drop = float((weight * (image - level)).sum())
+        found = value("pixel_flipping", MapField("m", torch.randn(1, 6, 6)), question, fill=fill)
+        assert found.curve[-1][1] == pytest.approx(whole_drop)
+    asked = [{"name": "pixel_flipping", "fill": "minimum"}]
+    (row,) = evaluate(
+        network, image[None], {"m": torch.randn(1, 1, 6, 6)}, asked, CLASS_ONE, controls=False
+    )
+    assert row.parameters["fill"] == {"kind": "constant", "value": "minimum"}
+
+
+def test_signs_are_kept() -> None:
+    """A map and its negative are opposite statements: nothing is made absolute on the way."""
+    image = bright(2, 1, 6)
+    network = LinearClasses((1, 6, 6))
+    map, question = network.weight.detach()[1] * image, ask(network, image)
+    asked: dict[str, Any] = {"regions": BLOCKS, "fill": "zero"}
+    there = number("faithfulness_correlation", map, question, **asked)
+    assert there == pytest.approx(-number("faithfulness_correlation", -map, question, **asked))
+    assert number("deletion", map, question, fill="zero") < number(
+        "deletion", -map, question, fill="zero"
+    )
+
+
+def test_logits_are_scored_unless_something_else_is_asked() -> None:
+    """Softmax saturates: a sure network would seem to lose nothing."""
+    network, image = LinearClasses((1, 6, 6)), bright(2, 1, 6)
+    question = ask(network, image)
+    assert question.whole == pytest.approx(float(network(image[None])[0, 1].detach()))
+    asked = {"kind": "class_score", "label": 1, "link": "probability"}
+    chance = ask(network, image, target=asked).whole
+    assert chance == pytest.approx(float(network(image[None]).softmax(1)[0, 1].detach()))
+
+
+def test_every_score_that_is_asked_for_comes_back() -> None:
+    """Eleven of nineteen callers computed a metric and dropped it."""
+    network, batch = classifier(), images(2, 1, 2)
+    maps = explain(network, batch, ["saliency", "input_x_gradient"], CLASS_ONE)
+    asked = ["deletion", "sparseness", "entropy"]
+    found = evaluate(network, batch, maps, [short(name) for name in asked], CLASS_ONE)
+    cells = {(row.case, row.metric, row.method) for row in found}
+    assert len(cells) == len(found) == 2 * 3 * (2 + 4)
+
+
+def test_rounding_is_no_violation_of_completeness() -> None:
+    """Equality of floats called an exact linear attribution wrong every time."""
+    question = explained(LinearClasses((1, 6, 6)), bright(2, 1, 6), "integrated_gradients")
+    found = value("completeness_residual", question.fields["integrated_gradients"], question)
+    assert 0 <= found.value < 1e-5
+
+
+class Counted(nn.Module):
+    """A linear score that counts the images it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.seen = LinearClasses((1, 6, 6)), 0
+
+    def forward(self, image: Tensor) -> Tensor:
+        self.seen += len(image)
+        return self.inner(image)
+
+
+def test_passes_are_shared_by_maps_and_metrics() -> None:
+    """f(x) was computed again in every chunk: 110 images for 100 changes."""
+    network, image = Counted(), bright(2, 1, 6)
+    maps = {f"map {n}": torch.randn(1, 6, 6) for n in range(5)}
+    asked = ["infidelity", "infidelity_normalized"]
+    evaluate(network, image[None], [maps], asked, CLASS_ONE, controls=False)
+    assert network.seen <= 64 + 2  # 64 changes and the look, for five maps and both metrics
+    network.seen = 0
+    removal = ["deletion", "pixel_flipping", "insertion", "monotonicity", "morf_lerf_gap"]
+    evaluate(network, image[None], [{"m": maps["map 0"]}], removal, CLASS_ONE, controls=False)
+    assert network.seen <= 2 * 33 + 2
+
+
+def test_questions_are_compared_by_value() -> None:
+    scene = ask(LinearClasses((1, 6, 6)), bright(2, 1, 6)).scene
+
+    def probes(name: str, **parameters: Any) -> tuple[Probe, ...]:
+        return metrics.get(name)(name=name, **parameters).probes(scene)
+
+    assert probes("infidelity") == probes("infidelity_normalized")
+    assert probes("deletion") == probes("pixel_flipping") == probes("dice_drop")
+    assert probes("deletion") != probes("deletion", levels=8)
+
+
+def test_forgotten_maps_leave_no_answers_to_others() -> None:
+    """Answers belong to the map, not to the place in memory where another one may come to lie."""
+    image = bright(2, 1, 6)
+    network = LinearClasses((1, 6, 6))
+    question, exact = ask(network, image), network.weight.detach()[1] * image
+    expected = number("deletion", exact, question, fill="zero")
+    for _ in range(50):
+        number("deletion", torch.randn(1, 6, 6), question, fill="zero")
+        assert number("deletion", exact.clone(), question, fill="zero") == expected
+
+
+def test_maps_elsewhere_are_refused_by_name() -> None:
+    network, image = LinearClasses((1, 6, 6)), bright(2, 1, 6)
+    with pytest.raises(InputError, match="small"):
+        evaluate(network, image[None], [{"small": torch.randn(1, 3, 3)}], ["sparseness"], CLASS_ONE)
+
+
+def test_a_mask_of_the_file_follows_the_image() -> None:
+    image = Image.from_array(bright(2, 1, 6), (2, 1))
+    map = lesion(2)[None]
+    found = evaluate(
+        LinearClasses((1, 6, 6)), image, {"m": map}, ["roc_auc"], CLASS_ONE, masks=lesion(2)
+    )
+    assert found.value("roc_auc", "m") == 1
+
+
+def test_one_table_holds_everything(tmp_path: Path) -> None:
+    network, batch = classifier(), images(2, 1, 2)
+    maps = explain(network, batch, "saliency", CLASS_ONE)
+    asked = [short(name) for name in ("deletion", "completeness_residual", "max_dice")]
+    found = evaluate(
+        network, batch, maps, asked, CLASS_ONE, masks=[lesion(2)] * 2, cases=["a", "b"]
+    )
+    found.write(tmp_path / "scores.parquet")
+    again = Scores.read(tmp_path / "scores.parquet")
+    assert len(again) == len(found)
+    for row, back in zip(found, again, strict=True):
+        assert math.isnan(row.value) == math.isnan(back.value)
+        assert math.isnan(row.value) or row.value == back.value
+        assert (row.case, row.metric, row.method, row.reason) == (
+            back.case,
+            back.metric,
+            back.method,
+            back.reason,
+        )
+        assert row.curve == back.curve
+        assert row.direction == back.direction
+    assert {row.case for row in again} == {"a", "b"}
+    assert {row.model for row in again} == {Model(network).name}

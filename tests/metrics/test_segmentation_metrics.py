@@ -1,0 +1,100 @@
+"""What becomes of the predicted object, and where the evidence lies, on a network by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from metric_cases import LinearClasses, ask, bright, reason, value
+from torch import Tensor, nn
+
+from voxplain.image import Image
+from voxplain.metrics import MapField, Question
+
+SEGMENT = {"kind": "pixelwise", "label": 1}
+
+
+class Bright(nn.Module):
+    """Class 1 where the image is above one half."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.level = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.cat([self.level.expand_as(image), image], dim=1)
+
+
+def _object(rank: int) -> Tensor:
+    """A bright cube of 4 voxels a side in 8, ``(1, *spatial)``."""
+    image = torch.zeros(1, *(8,) * rank, dtype=torch.float64)
+    image[(0, *(slice(2, 6),) * rank)] = 1
+    return image
+
+
+def _question(rank: int, spacing: Any = None) -> Question:
+    image = _object(rank)
+    return ask(Bright(), Image.from_array(image, spacing) if spacing else image, target=SEGMENT)
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_the_object_dissolves_as_its_voxels_go(rank: int) -> None:
+    """The map that holds the object first takes away the most."""
+    question, size = _question(rank), 4**rank
+    total = 8**rank
+    first = _object(rank) + 1e-3 * torch.rand(1, *(8,) * rank)
+    found = value("dice_drop", MapField("m", first), question, fill="zero", levels=total)
+    left = np.clip(size - np.arange(total + 1), 0, None)
+    dice = 2 * left / (left + size)
+    assert found.value == pytest.approx(1 - np.trapezoid(dice, dx=1 / total), abs=1e-12)
+    assert [y for _, y in found.curve] == pytest.approx(dice)
+    last = value("dice_drop", MapField("m", -first), question, fill="zero", levels=total)
+    assert last.value < found.value
+
+
+@pytest.mark.parametrize(
+    ("rank", "spacing", "unit", "voxel"),
+    [
+        (3, (5, 4, 2), "mL", 0.04),
+        (2, (5, 4), "cm²", 0.2),
+        (3, None, "voxels", 1),
+        (2, None, "pixels", 1),
+    ],
+)
+def test_volumes_change_in_physical_units(rank: int, spacing: Any, unit: str, voxel: float) -> None:
+    question, total = _question(rank, spacing), 8**rank
+    first = _object(rank) + 1e-3 * torch.rand(1, *(8,) * rank)
+    share = 1 / 16
+    found = value(
+        "volume_change", MapField("m", first), question, fill="zero", levels=16, share=share
+    )
+    assert found.value == pytest.approx(-total * share * voxel)
+    assert found.facts["relative"] == pytest.approx(-total * share / 4**rank)
+    assert found.facts["unit"] == unit
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_context_and_boundary_are_shares_of_magnitude(rank: int) -> None:
+    question = _question(rank, spacing=(1.0,) * rank)
+    map = torch.zeros(1, *(8,) * rank)
+    middle = (0, *(3,) * rank)
+    edge, near, far = (0, 2, *(3,) * (rank - 1)), (0, 1, *(3,) * (rank - 1)), (0, *(0,) * rank)
+    map[middle], map[edge], map[near], map[far] = -1, 2, 3, 4
+    field = MapField("m", map)
+    found = value("context_share", field, question, margin=1.0)
+    assert found.value == pytest.approx(0.7)
+    assert found.facts["beyond_margin"] == pytest.approx(0.4)
+    band = value("boundary_share", field, question, margin=1.0)
+    assert band.value == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("name", ["dice_drop", "volume_change", "context_share", "boundary_share"])
+def test_without_an_object_there_is_no_score(name: str) -> None:
+    image = bright(2, 1, 6)
+    field = MapField("m", torch.randn(1, 6, 6))
+    assert reason(name, field, ask(LinearClasses((1, 6, 6)), image))
+    target = {"kind": "class_score", "label": 1}
+    dark = ask(Bright(), torch.zeros(1, 6, 6).double() + torch.rand(1, 6, 6) / 10, target=target)
+    assert "object" in reason(name, field, dark)
