@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from every_metric import lesion
-from metric_cases import CLASS_ONE, LinearClasses, ask, bright, number, value
+from metric_cases import CLASS_ONE, LinearClasses, ask, bright, value
 from torch import Tensor
 
 from networks import classifier, images, segmenter
@@ -128,4 +128,3 @@ def test_an_image_on_its_grid_has_controls_in_millimeters() -> None:
     image = bright(2, 1, 6)
     flat, tall = (_rows(Image.from_array(image, spacing)) for spacing in ((1, 1), (9, 1)))
     assert flat != tall  # edges across long voxels are weaker
-    assert number
