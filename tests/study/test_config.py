@@ -56,7 +56,7 @@ def test_json_and_yaml_give_equal_studies(tiny: TinyStudy) -> None:
             "study.yaml: methods: two of them are called 'saliency'",
         ),
         ({"methods": []}, "study.yaml: methods: "),
-        ({"metrics": ["infidelity"]}, "study.yaml: metrics: unknown parameter"),
+        ({"metrics": ["infidelty"]}, "study.yaml: metrics[0]: unknown metric 'infidelty'"),
         ({"models": [{"name": "net"}]}, "study.yaml: models[0]: give exactly one of factory"),
         ({"cases": [{"id": "a"}]}, "study.yaml: cases[0].image: this is required"),
         (

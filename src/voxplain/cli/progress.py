@@ -21,6 +21,7 @@ from voxplain.cli.console import complain, err
 if TYPE_CHECKING:
     from voxplain.io.manifest import TaskRecord
     from voxplain.study import Plan, Task
+    from voxplain.study.judging import Judging
 
 
 class Bar:
@@ -64,7 +65,7 @@ class Bar:
         """Sets the length of the bar."""
         self._progress.update(self._bar, total=plan.passes, description="explaining")
 
-    def started(self, task: Task) -> None:
+    def started(self, task: Task | Judging) -> None:
         """Names the task at the bar."""
         self._passes = task.passes
         subject = task.subject

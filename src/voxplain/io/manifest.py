@@ -84,13 +84,17 @@ class MapRecord(_Part):
 
 
 class TaskRecord(_Part):
-    """One group of methods that shared a stream."""
+    """One group of methods that shared a stream; or the metrics on the maps of one subject.
+
+    ``methods`` are the keys of the maps, or the names of the metrics.
+    """
 
     key: str
     case: str
     model: str
     target: str
     methods: list[str]
+    kind: Literal["maps", "metrics"] = "maps"
     status: Status = "pending"
     reason: str | None = None
     passes: int = 0

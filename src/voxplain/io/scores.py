@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,12 @@ class Scores:
         """Reads a table that :meth:`write` has written."""
         from pyarrow import parquet
 
-        return cls(tuple(_row(record) for record in parquet.read_table(path).to_pylist()))
+        return cls.of_records(parquet.read_table(path).to_pylist())
+
+    @classmethod
+    def of_records(cls, records: Iterable[Mapping[str, Any]]) -> Scores:
+        """The table of what :meth:`to_records` gave."""
+        return cls(tuple(_row(record) for record in records))
 
     @classmethod
     def joined(cls, parts: Iterable[Scores]) -> Scores:
@@ -147,7 +152,7 @@ class Scores:
         return cls(tuple(row for part in parts for row in part.rows))
 
 
-def _row(record: dict[str, Any]) -> Score:
+def _row(record: Mapping[str, Any]) -> Score:
     known = {part.name for part in fields(Score)}
     values = {name: value for name, value in record.items() if name in known}
     for name in _NESTED:

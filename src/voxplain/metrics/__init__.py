@@ -5,6 +5,7 @@ from voxplain.metrics.evaluate import evaluate
 from voxplain.metrics.field import MapField, Undefined
 from voxplain.metrics.given import GivenMap, read_given
 from voxplain.metrics.metric import Metric, Value, metrics, parse_metric, register
+from voxplain.metrics.panel import Panel
 from voxplain.metrics.question import Observed, Probe, Question
 from voxplain.metrics.scores import Score, Scores
 
@@ -13,6 +14,7 @@ __all__ = [
     "MapField",
     "Metric",
     "Observed",
+    "Panel",
     "Probe",
     "Question",
     "Score",

@@ -76,6 +76,6 @@ def check_study(study: Study, *, trust: bool = False) -> Checked:
         references=references,
         reference_sha256=hashes,
         subjects=survey.subjects,
-        plan=Plan(tuple(survey.tasks)),
+        plan=Plan(tuple(survey.tasks), tuple(survey.judgings)),
         predictions=survey.predictions,
     )

@@ -21,14 +21,16 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from voxplain.attribution import Method, parse_method
-from voxplain.errors import ConfigError, VoxplainError
+from voxplain.errors import ConfigError, VoxplainError, nearest
 from voxplain.loading import ModelSpec
+from voxplain.metrics import Metric, parse_metric
 from voxplain.precision import Precision
 from voxplain.preprocess import AnyStep
 from voxplain.study.allowance import MAX_PASSES
 from voxplain.study.cases import CaseConfig, expand_cases
-from voxplain.study.method_schema import MethodSchema
+from voxplain.study.randomization import RandomizationConfig
 from voxplain.study.reading import read_mapping
+from voxplain.study.schemas import MethodSchema, MetricSchema
 from voxplain.study.words import explain_validation
 from voxplain.targets import AnyTarget, Target, parse_target
 from voxplain.windows import Window
@@ -66,6 +68,7 @@ def _seconds(value: Any) -> Any:
 
 
 StudyMethod = Annotated[Method, MethodSchema, BeforeValidator(_named(parse_method))]
+StudyMetric = Annotated[Metric, MetricSchema, BeforeValidator(_named(parse_metric))]
 StudyTarget = Annotated[AnyTarget, BeforeValidator(_named(_short_target))]
 
 
@@ -92,8 +95,10 @@ class RunConfig(_Config):
         timeout: The longest a task may take, such as ``10min``; None for no limit.
         precision: The numeric type of networks that name none of their own.
         seed: Where all random draws start from.
-        max_passes: What one method may take for one image; a method that would take more is
-            refused before anything starts.
+        max_passes: What one method may take for one image, and one metric for one map; what would
+            take more is refused before anything starts.
+        controls: Judge maps that explain nothing (random, edges, intensity, center, and the
+            reference where there is one) beside the maps.
     """
 
     executor: Literal["local"] = "local"
@@ -103,6 +108,7 @@ class RunConfig(_Config):
     precision: Precision = "auto"
     seed: int = Field(default=0, ge=0)
     max_passes: int = Field(default=MAX_PASSES, ge=1)
+    controls: bool = True
 
 
 class Study(_Config):
@@ -110,6 +116,7 @@ class Study(_Config):
 
     Relative paths start at the study file. Either ``target`` or ``targets`` is given;
     ``references`` (case ids or image files) serve the methods that compare with other images.
+    ``metrics`` and ``randomization`` judge the maps.
     """
 
     cases: Annotated[tuple[CaseConfig, ...], Field(min_length=1)]
@@ -117,6 +124,8 @@ class Study(_Config):
     target: StudyTarget | None = None
     targets: tuple[StudyTarget, ...] = ()
     methods: Annotated[tuple[StudyMethod, ...], Field(min_length=1)]
+    metrics: tuple[StudyMetric, ...] = ()
+    randomization: RandomizationConfig | None = None
     references: tuple[str, ...] = ()
     execution: RunConfig = Field(default=RunConfig(), alias="run")
     output: Path | None = None
@@ -209,10 +218,24 @@ class Study(_Config):
         _unique("models", [model.name for model in self.models])
         _unique("methods", [method.key for method in self.methods])
         _unique("targets", [target.slug for target in self.asked])
+        _unique("metrics", [_in_words(metric) for metric in self.metrics])
+        self._know_the_randomized()
         return self
+
+    def _know_the_randomized(self) -> None:
+        known = [method.key for method in self.methods]
+        for name in self.randomization.methods if self.randomization else ():
+            if name not in known:
+                help = nearest(name, known)
+                raise ValueError(f"randomization.methods: no method is called {name!r}; {help}")
 
 
 def _unique(field: str, names: list[str]) -> None:
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise ValueError(f"{field}: two of them are called {repeated[0]!r}; give each its own name")
+
+
+def _in_words(metric: Metric) -> str:
+    changed = metric.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
+    return ", ".join([metric.name, *(f"{name} {value}" for name, value in changed.items())])

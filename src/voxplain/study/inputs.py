@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +39,14 @@ class LoadedModel:
         """
         with naming(f"model {self.config.name}, preprocess"):
             return apply(image, self.config.preprocess)
+
+    def alike(self, models: Mapping[str, LoadedModel]) -> list[LoadedModel]:
+        """The other networks that want to see the same image."""
+        return [
+            other
+            for name, other in models.items()
+            if name != self.config.name and other.config.preprocess == self.config.preprocess
+        ]
 
 
 @contextlib.contextmanager

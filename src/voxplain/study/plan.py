@@ -6,11 +6,14 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from voxplain.attribution import Method
 from voxplain.attribution.planning import StreamEstimate
 from voxplain.targets import Target
+
+if TYPE_CHECKING:
+    from voxplain.study.judging import Judging
 
 # Raised whenever the same request would give another map.
 RESULT_VERSION = 1
@@ -111,14 +114,17 @@ class Plan:
 
     Attributes:
         tasks: In the order in which they run.
+        judgings: Of the maps of each subject, once they are written.
     """
 
     tasks: tuple[Task, ...]
+    judgings: tuple[Judging, ...] = ()
 
     @property
     def passes(self) -> int:
-        """Passes of all tasks."""
-        return sum(task.passes for task in self.tasks)
+        """Passes of everything."""
+        judging = sum(judging.passes for judging in self.judgings)
+        return sum(task.passes for task in self.tasks) + judging
 
 
 def digest(facts: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from voxplain.io.manifest import TaskRecord
+from voxplain.study.judging import Judging
 from voxplain.study.plan import Plan, Task
 
 
@@ -14,8 +15,8 @@ class Listener(Protocol):
     def planned(self, plan: Plan) -> None:
         """The request is right; these tasks follow."""
 
-    def started(self, task: Task) -> None:
-        """A task begins."""
+    def started(self, task: Task | Judging) -> None:
+        """A task begins, or the judging of the maps of a subject."""
 
     def passed(self, done: int, planned: int) -> None:
         """So many of the passes of the task are done."""
@@ -33,7 +34,7 @@ class Silent:
     def planned(self, plan: Plan) -> None:
         """Nothing."""
 
-    def started(self, task: Task) -> None:
+    def started(self, task: Task | Judging) -> None:
         """Nothing."""
 
     def passed(self, done: int, planned: int) -> None:

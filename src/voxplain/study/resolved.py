@@ -27,6 +27,8 @@ def resolved_study(checked: Checked) -> dict[str, Any]:
         "models": [_model(checked, name) for name in checked.models],
         "targets": [_plain(without_files(target)) for target in study.asked],
         "methods": [_plain(method) for method in study.methods],
+        "metrics": [_plain(metric) for metric in study.metrics],
+        "randomization": _plain(study.randomization) if study.randomization else None,
         "references": [
             name if name in checked.cases else {"image_sha256": sha}
             for name, sha in zip(study.references, checked.reference_sha256, strict=True)

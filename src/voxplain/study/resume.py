@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from voxplain.io.manifest import CaseRecord, Manifest, MapRecord, PredictionRecord, TaskRecord
+from voxplain.study.judging import Judging
 from voxplain.study.plan import Subject, Task
 from voxplain.study.store import Store
 
@@ -46,7 +47,7 @@ class Earlier:
         complete = [self._maps[key] for key in keys if self._complete(key)]
         return [record for records in complete for record in records]
 
-    def task(self, task: Task) -> TaskRecord | None:
+    def task(self, task: Task | Judging) -> TaskRecord | None:
         """What was recorded of a task, if it was done as it stands now."""
         record = self._tasks.get(task.key)
         return record if record is not None and record.status == "done" else None

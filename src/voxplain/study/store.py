@@ -20,9 +20,11 @@ from voxplain.errors import ConfigError
 from voxplain.image import Grid, Image
 from voxplain.io import atomic_write, dataset_description, safe, write_image, write_labels
 from voxplain.io.manifest import Manifest, MapRecord
+from voxplain.io.scores import Scores
 from voxplain.study.plan import Subject
 
 MANIFEST, STUDY, EVENTS = "manifest.json", "study.yaml", "events.jsonl"
+SCORES = "metrics.parquet"
 
 
 class Store:
@@ -121,6 +123,15 @@ class Store:
         """Writes what a model predicts for a case, on the grid of the case."""
         file = self._images(f"{case}_{safe(model)}_pred.nii.gz")
         return self._relative(write_labels(labels, grid, file))
+
+    def write_scores(self, scores: Scores) -> None:
+        """Replaces the table of scores."""
+        scores.write(self.folder / SCORES)
+
+    def scores(self) -> Scores:
+        """The table of scores; empty if there is none."""
+        file = self.folder / SCORES
+        return Scores.read(file) if file.is_file() else Scores()
 
     def write_map(self, subject: Subject, attribution: Attribution, key: str) -> MapRecord:
         """Writes a map and its sidecar.

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from voxplain.attribution import Method, Prediction, estimate, group
+from voxplain.attribution.planning import scene_of
 from voxplain.errors import InputError, TargetError, VoxplainError
 from voxplain.image import Image
-from voxplain.io import read_mask
+from voxplain.io import read_mask, sha256
 from voxplain.io.manifest import CaseRecord
 from voxplain.model import Model
 from voxplain.study.allowance import require_affordable
@@ -17,6 +18,7 @@ from voxplain.study.case_files import contents, for_case, label_maps, without_fi
 from voxplain.study.cases import CaseConfig
 from voxplain.study.config import Study
 from voxplain.study.inputs import LoadedModel, content_sha256, naming, read_case, remarks
+from voxplain.study.judging import Judging, judging
 from voxplain.study.plan import Subject, Task
 from voxplain.targets import Target
 
@@ -35,6 +37,7 @@ class Survey:
     records: dict[str, CaseRecord] = field(default_factory=dict)
     subjects: list[Subject] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
+    judgings: list[Judging] = field(default_factory=list)
     predictions: dict[Asked, Prediction] = field(default_factory=dict)
     _errors: dict[tuple[str, str], VoxplainError] = field(default_factory=dict)
     _bound: set[tuple[str, str]] = field(default_factory=set)
@@ -119,7 +122,21 @@ class Survey:
             self.subjects.append(subject)
             with naming(f"model {loaded.config.name}"):
                 allowed = self.study.execution.max_passes
-                self.tasks += _tasks(subject, methods, prepared, loaded.model, allowed)
+                tasks = list(_tasks(subject, methods, prepared, loaded.model, allowed))
+                self.tasks += tasks
+                self.judgings += self._judging(subject, tasks, prepared, loaded)
+
+    def _judging(
+        self, subject: Subject, tasks: Sequence[Task], image: Image, loaded: LoadedModel
+    ) -> list[Judging]:
+        study, reference = self.study, self.cases[subject.case].reference
+        if not study.metrics and study.randomization is None:
+            return []
+        others = [other.facts.model_dump(mode="json") for other in loaded.alike(self.models)]
+        facts = {"networks": others, "mask": sha256(reference) if reference else None}
+        run, scene = study.execution, scene_of(image, loaded.model)
+        limits = run.controls, facts, scene, run.max_passes
+        return [judging(subject, tasks, study.metrics, study.randomization, *limits)]
 
     def _methods(self, case: str, image: Image) -> list[Method]:
         """The methods with the files of a case, once their label maps fit its image."""

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import time
+import warnings
+from collections.abc import Callable
+from functools import partial
 
 from voxplain.attribution import explain
 from voxplain.attribution.prediction import Prediction
 from voxplain.attribution.result import software
-from voxplain.errors import VoxplainError
+from voxplain.errors import VoxplainError, VoxplainWarning
 from voxplain.image import Image
 from voxplain.io import read_mask
 from voxplain.io.manifest import (
     Manifest,
+    MapRecord,
     ModelRecord,
     PredictionRecord,
     Status,
     TaskRecord,
 )
+from voxplain.io.scores import Scores
 from voxplain.study.asking import ask
 from voxplain.study.check import Checked
+from voxplain.study.evaluation import Judge, left_out, maps_of
 from voxplain.study.events import EventLog
 from voxplain.study.inputs import LoadedModel, device_name, read_case, remarks, sources
+from voxplain.study.judging import Judging
 from voxplain.study.limits import reason_of, time_limit
+from voxplain.study.materials import materials_of
 from voxplain.study.plan import Subject, Task
 from voxplain.study.privacy import Filter
 from voxplain.study.progress import Listener
@@ -50,7 +58,11 @@ class Work:
         )
         self.earlier = Earlier(store.earlier() if resume else None, store)
         self.start = time.monotonic()
-        self.tasks = {task.key: _record(task) for task in checked.plan.tasks}
+        self.limit = checked.study.execution.timeout
+        self.judge = Judge(store, self.private, self.limit, listener, fresh=not resume)
+        self.scores: dict[str, Scores] = {}
+        parts: list[Task | Judging] = [*checked.plan.tasks, *checked.plan.judgings]
+        self.tasks = {part.key: _record(part) for part in parts}
         self.manifest = _begun(checked, list(self.tasks.values()), self.private)
         store.folder.mkdir(parents=True, exist_ok=True)
         self.log = EventLog(store.folder / EVENTS, self.private)
@@ -66,6 +78,7 @@ class Work:
         for case in self.checked.cases:
             self._case(case)
         self._save()
+        self._write_scores()
         self.log.add("finished", failed=len(self.manifest.failed))
         return self.manifest
 
@@ -78,6 +91,11 @@ class Work:
             self.manifest.maps += self.earlier.maps(task.methods)
             if not self._missing(task).methods:
                 self._settle(self.earlier.task(task) or _record(task, "done"), reused=True)
+        for judging in self.checked.plan.judgings:
+            known = self.judge.finished(judging, self._maps(judging.subject))
+            if known is not None:
+                self.scores[judging.key] = known
+                self._settle(self.earlier.task(judging) or _record(judging, "done"), reused=True)
         self._save()
 
     def _case(self, case: str) -> None:
@@ -99,7 +117,13 @@ class Work:
             missing = self._missing(task)
             if missing.methods:
                 self.listener.started(missing)
-                self._settle(self._attempt(task, missing, image, loaded), reused=False)
+                work = partial(self._explain, missing, image, loaded)
+                self._settle(self._attempt(task, work, self.limit), reused=False)
+        for judging in self._judgings(subject):
+            if judging.key not in self.scores:
+                self.listener.started(judging)
+                judge = partial(self._evaluate, judging, image, loaded)
+                self._settle(self._attempt(judging, judge), reused=False)
 
     def _predict(self, subject: Subject, image: Image, loaded: LoadedModel) -> None:
         """Records what the network says; why it cannot is told by the tasks that follow."""
@@ -115,18 +139,26 @@ class Work:
             file = self.store.write_prediction(subject.case, subject.model, *labels)
         self.manifest.predictions.append(_prediction(subject, made, file))
 
-    def _attempt(self, task: Task, missing: Task, image: Image, loaded: LoadedModel) -> TaskRecord:
-        """Explains; a failure ends in the record, so that the other tasks go on."""
-        limit = self.checked.study.execution.timeout
+    def _attempt(
+        self, task: Task | Judging, work: Callable[[], str | None], limit: float | None = None
+    ) -> TaskRecord:
+        """Explains or judges; a failure ends in the record, so that the other tasks go on.
+
+        Args:
+            task: What is done.
+            work: Does it; may return what failed in words.
+            limit: Seconds that it may take as a whole.
+        """
         record = _record(task, "done")
         start = time.perf_counter()
         found: list[str] = []
         try:
             with remarks(found), time_limit(limit):
-                self._explain(missing, image, loaded)
+                record.reason = work() or None
         except Exception as error:
-            record.status, record.reason = "failed", self.private(reason_of(error, limit))
+            record.reason = self.private(reason_of(error, limit))
             self.listener.failed(error)
+        record.status = "failed" if record.reason else "done"
         record.seconds = round(time.perf_counter() - start, 3)
         record.warnings = [self.private(text) for text in found]
         return record
@@ -148,6 +180,23 @@ class Work:
             for attribution in found.values()
         ]
 
+    def _evaluate(self, judging: Judging, image: Image, loaded: LoadedModel) -> str:
+        """Judges what was written; the limit of time holds for each metric, and so do failures."""
+        records = self._maps(judging.subject)
+        materials = materials_of(self.checked, judging.subject, image, loaded)
+        scores, failures = self.judge.judge(judging, records, materials)
+        self.scores[judging.key] = scores
+        for text in left_out(records):
+            warnings.warn(text, VoxplainWarning, stacklevel=2)
+        return failures
+
+    def _write_scores(self) -> None:
+        """The table of all scores, in the order of the plan."""
+        keys = [judging.key for judging in self.checked.plan.judgings]
+        table = Scores.joined(self.scores[key] for key in keys if key in self.scores)
+        if keys:
+            self.store.write_scores(table)
+
     def _settle(self, record: TaskRecord, reused: bool) -> None:
         """Puts what became of a task into the manifest, and the manifest on disk."""
         self.tasks[record.key] = record
@@ -167,7 +216,8 @@ class Work:
 
     def _is_done(self, subject: Subject) -> bool:
         missing = any(self._missing(task).methods for task in self._tasks(subject))
-        return self._is_predicted(subject) and not missing
+        judged = all(judging.key in self.scores for judging in self._judgings(subject))
+        return self._is_predicted(subject) and not missing and judged
 
     def _is_predicted(self, subject: Subject) -> bool:
         return any(record.key == subject.key for record in self.manifest.predictions)
@@ -177,6 +227,12 @@ class Work:
 
     def _tasks(self, subject: Subject) -> list[Task]:
         return [task for task in self.checked.plan.tasks if task.subject is subject]
+
+    def _judgings(self, subject: Subject) -> list[Judging]:
+        return [part for part in self.checked.plan.judgings if part.subject is subject]
+
+    def _maps(self, subject: Subject) -> list[MapRecord]:
+        return maps_of(self.manifest, subject)
 
     def _save(self) -> None:
         order = {key: n for n, task in enumerate(self.checked.plan.tasks) for key in task.methods}
@@ -200,7 +256,7 @@ def _begun(checked: Checked, tasks: list[TaskRecord], private: Filter) -> Manife
     )
 
 
-def _record(task: Task, status: Status = "pending") -> TaskRecord:
+def _record(task: Task | Judging, status: Status = "pending") -> TaskRecord:
     subject = task.subject
     return TaskRecord(
         key=task.key,
@@ -208,6 +264,7 @@ def _record(task: Task, status: Status = "pending") -> TaskRecord:
         model=subject.model,
         target=subject.slug,
         methods=task.labels,
+        kind="maps" if isinstance(task, Task) else "metrics",
         status=status,
         passes=task.passes,
     )

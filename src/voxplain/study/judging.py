@@ -1,0 +1,138 @@
+"""The judging of the maps of one subject: what it asks of the network, and when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from voxplain.attribution.identity import identity
+from voxplain.attribution.scene import Scene
+from voxplain.errors import ConfigError
+from voxplain.metrics import Metric, Probe
+from voxplain.metrics.controls import CONTROLS
+from voxplain.study.plan import Subject, Task, digest
+from voxplain.study.randomization import RandomizationConfig
+
+
+@dataclass(frozen=True)
+class Judging:
+    """Metrics on all maps of one subject.
+
+    Attributes:
+        key: Hash of everything that determines the scores, the maps included.
+        subject: What was explained.
+        metrics: In the order of the study.
+        cascade: The cascade beside them.
+        controls: Whether maps that explain nothing are judged too.
+        facts: What determines the scores beyond maps and metrics: hash of the reference mask,
+            other networks.
+        passes: Passes through the network, as estimated.
+        forwards: How many of them are forwards without a backward pass.
+        streams: What is asked, in words.
+    """
+
+    key: str
+    subject: Subject
+    metrics: tuple[Metric, ...]
+    cascade: RandomizationConfig | None
+    controls: bool
+    facts: Mapping[str, object]
+    passes: int = 0
+    forwards: int = 0
+    streams: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the metrics, and the cascade."""
+        names = [metric.name for metric in self.metrics]
+        return [*dict.fromkeys(names), *(["randomization"] if self.cascade else [])]
+
+    def row_key(self, metric: Metric, name: str, maps: Mapping[str, str]) -> str:
+        """Hash of everything that determines one score.
+
+        Args:
+            metric: What is scored.
+            name: Of the map or control.
+            maps: Hashes of all maps of the subject by name.
+        """
+        judged = {"map": maps.get(name, f"control {name}"), "name": name}
+        asked = metric.model_dump(mode="json")
+        together = sorted(maps.values()) if metric.family == "agreement" else []
+        return digest([self.subject.key, self.subject.seed, self.facts, asked, judged, together])
+
+    def cascade_key(self, maps: Mapping[str, str]) -> str:
+        """Hash of everything that determines the files of the cascade."""
+        asked = self.cascade.model_dump(mode="json") if self.cascade else None
+        return digest([self.subject.key, self.subject.seed, asked, sorted(maps.items())])
+
+
+def judging(
+    subject: Subject,
+    tasks: Sequence[Task],
+    metrics: Sequence[Metric],
+    cascade: RandomizationConfig | None,
+    controls: bool,
+    facts: Mapping[str, object],
+    scene: Scene,
+    allowed: int,
+) -> Judging:
+    """The judging of a subject with what it will cost.
+
+    Args:
+        subject: What is explained.
+        tasks: That make its maps.
+        metrics: Of the study.
+        cascade: Of the study.
+        controls: Whether controls are judged too.
+        facts: See :class:`Judging`.
+        scene: The network and the image.
+        allowed: Forwards that one metric may take for one map.
+
+    Raises:
+        ConfigError: If a metric would take more.
+    """
+    listed = [*metrics, *([cascade.metric] if cascade else [])]
+    probes = {identity(probe): probe for metric in listed for probe in metric.probes(scene)}
+    for metric in metrics:
+        _require_affordable(metric, scene, allowed)
+    maps = sum(len(task.methods) for task in tasks) + controls * (len(CONTROLS) - 1)
+    asked = [
+        (probe, probe.expected(scene) * (maps if probe.per_map else 1)) for probe in probes.values()
+    ]
+    again = sum(count for probe, count in asked if probe.explains)
+    forwards = sum(count for probe, count in asked if not probe.explains)
+    repeated = sum(task.passes for task in tasks), sum(task.forwards for task in tasks)
+    keys = [key for task in tasks for key in task.methods]
+    chosen = [metric.model_dump(mode="json") for metric in metrics]
+    shown = cascade.model_dump(mode="json") if cascade else None
+    return Judging(
+        key=digest([subject.key, sorted(keys), chosen, shown, controls, facts, "judging"]),
+        subject=subject,
+        metrics=tuple(metrics),
+        cascade=cascade,
+        controls=controls,
+        facts=facts,
+        passes=forwards + again * repeated[0],
+        forwards=forwards + again * repeated[1],
+        streams=tuple(_in_words(asked, maps, again)),
+    )
+
+
+def _require_affordable(metric: Metric, scene: Scene, allowed: int) -> None:
+    forwards = sum(each.expected(scene) for each in metric.probes(scene) if not each.explains)
+    if forwards > allowed:
+        raise ConfigError(
+            f"{metric.name} takes about {forwards:,} forwards for one map of an image of shape "
+            f"{scene.shape}, and no more than {allowed:,} are allowed; fewer levels, draws or "
+            "regions would do, or a higher run.max_passes (--max-passes)"
+        )
+
+
+def _in_words(asked: Sequence[tuple[Probe, int]], maps: int, again: int) -> list[str]:
+    shared = sum(count for probe, count in asked if not (probe.explains or probe.per_map))
+    each = sum(count for probe, count in asked if probe.per_map) // max(1, maps)
+    return [
+        *([f"{shared:,} forwards for all maps"] * bool(shared)),
+        *([f"{each:,} forwards for each of {maps} maps"] * bool(each)),
+        *([f"all maps {again:,} times again"] * bool(again)),
+    ]
