@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -31,7 +31,7 @@ class Step:
         image: ||x' - x||.
         relative_image: ||x' - x|| / ||x||.
         score: |S(x') - S(x)| / |S(x)|.
-        rank: Spearman correlation of the two maps; NaN where one is constant.
+        rank: Spearman correlation of the two maps; NaN where one is constant, or nobody asked.
     """
 
     map: float
@@ -39,7 +39,7 @@ class Step:
     image: float
     relative_image: float
     score: float
-    rank: float
+    rank: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,14 @@ class Neighbors(Probe):
     Attributes:
         around: How neighbors are made.
         draws: How many.
+        ranked: Whether the order of the voxels is compared too, which needs all of them sorted.
     """
 
     explains: ClassVar[bool] = True
 
     around: Neighborhood
     draws: int
+    ranked: bool = True
 
     def expected(self, scene: Scene) -> int:
         """Explanations are counted in passes of their streams, not as forwards."""
@@ -79,6 +81,8 @@ class Neighbors(Probe):
                 back = self.around.returned(maps[name][row], draw)
                 score = float(observed.scores[row])
                 step = _step(original, back, image, changed[row], question.whole, score)
+                if self.ranked:
+                    step = replace(step, rank=_rank(original, back))
                 found.setdefault(name, []).append(step)
 
     def _together(self, question: Question) -> int:
@@ -96,18 +100,20 @@ def _step(
     size = float(original.double().norm())
     apart = float((back.double() - original.double()).norm())
     moved = float((changed - image).double().norm())
-    try:
-        rank = rank_correlation(original.double().sum(dim=0), back.double().sum(dim=0))
-    except Undefined:
-        rank = float("nan")
     return Step(
         map=apart / size if size else float("nan"),
         absolute=apart,
         image=moved,
         relative_image=moved / max(float(image.double().norm()), 1e-300),
         score=abs(score - whole) / max(abs(whole), 1e-300),
-        rank=rank,
     )
+
+
+def _rank(original: Tensor, back: Tensor) -> float:
+    try:
+        return rank_correlation(original.double().sum(dim=0), back.double().sum(dim=0))
+    except Undefined:
+        return math.nan
 
 
 class _Robustness(Metric):
@@ -120,7 +126,7 @@ class _Robustness(Metric):
 
     def probes(self, scene: Scene) -> tuple[Probe, ...]:
         """Neighbors under uniform noise, one set for all methods."""
-        return (Neighbors(UniformNoise(self.radius), self.draws),)
+        return (Neighbors(UniformNoise(self.radius), self.draws, ranked=False),)
 
     def _steps(self, field: MapField, question: Question) -> list[Step]:
         field.checked  # noqa: B018 - raises for maps that say nothing

@@ -153,7 +153,8 @@ class NoiseDrops(Probe):
     def change(self, question: Question, index: int) -> Tensor:
         """The noise of one draw, ``(C, *spatial)``; x - I is what the network sees."""
         image = question.item.image
-        scale = self.sigma * intensity_range(image)
+        span = question.remembered("intensity range", lambda: intensity_range(image))
+        scale = self.sigma * span
         source = generator(question.item.key, "infidelity", self.sigma, index)
         return scale * standard_normal(image, source)
 
