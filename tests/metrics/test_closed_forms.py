@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from injected import GivenChanges, GivenInfidelity
 from metric_cases import BLOCKS, CLASS_ONE, LinearClasses, ask, bright, explained, number, value
 from torch import Tensor
 from torch.nn import functional
@@ -52,6 +53,29 @@ def test_only_the_normalized_form_forgives_a_wrong_scale(perturbation: str) -> N
     found = value("infidelity_normalized", MapField("tripled", tripled), question, **asked)
     assert found.value < NOTHING
     assert found.facts["scale"] == pytest.approx(1 / 3)
+
+
+@every_shape
+def test_shares_are_counted_from_the_baseline_of_their_method(rank: int, channels: int) -> None:
+    """w (x - b) stands for a change of x - b, not of x."""
+    method = {"name": "integrated_gradients", "baseline": 0.3, "steps": 2, "label": "shares"}
+    network, image = _linear(rank, channels)
+    question = explained(network, image, method)
+    found = value("infidelity_normalized", question.fields["shares"], question)
+    assert found.value < NOTHING
+    assert found.facts["scale"] == pytest.approx(1)
+    bare = number("infidelity_normalized", question.fields["shares"].map, question)
+    assert bare > 0.001
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_one_value_for_all_channels_is_divided_among_them(rank: int) -> None:
+    """A tenth of the image gone is a tenth of every share gone."""
+    network, image = _linear(rank, 3)
+    summed = _shared(network, image).sum(dim=0, keepdim=True)
+    given = GivenChanges.of(torch.stack([0.1 * image, -0.3 * image]))
+    asked = GivenInfidelity(given=given, draws=2)
+    assert value(asked, MapField("summed", summed), ask(network, image)).value < NOTHING
 
 
 @every_shape
@@ -147,6 +171,15 @@ def test_the_curve_of_deletion_is_the_sorted_sum() -> None:
     expected = [1.0, *(1 - removed).tolist()]
     assert [y for _, y in found.curve] == pytest.approx(expected, abs=NOTHING)
     assert [x for x, _ in found.curve] == pytest.approx(np.linspace(0, 1, 37))
+
+
+def test_insertion_begins_with_nothing_and_ends_with_the_image() -> None:
+    network, image = _linear(2, 1)
+    map = _shared(network, image)
+    field = MapField("exact", map)
+    found = value("insertion", field, ask(network, image), fill="zero", levels=map.numel())
+    kept = map.flatten().sort(descending=True).values.cumsum(0) / map.sum()
+    assert [y for _, y in found.curve] == pytest.approx([0, *kept.tolist()], abs=NOTHING)
 
 
 @every_shape
