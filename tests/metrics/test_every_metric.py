@@ -175,6 +175,22 @@ ELSEWHERE = {
 }
 
 
+AGAIN = ("max_sensitivity", "parameter_randomization", "random_logit", "deletion", "infidelity")
+
+
+def test_the_mode_of_the_caller_does_not_matter() -> None:
+    """Inside inference mode, or with a network in training: gradients are needed, dropout not."""
+    plain, training = segmenter(), segmenter().train()
+    target = TASKS["segmentation"][1]
+    maps, asked = maps_of(plain, images(), target), [short(name) for name in AGAIN]
+    expected = evaluate(plain, images(), maps, asked, target)
+    with torch.inference_mode():
+        inside = evaluate(plain, images().clone(), maps, asked, target)
+    with untouched(training):
+        trained = evaluate(training, images(), maps, asked, target)
+    assert str(_numbers(inside)) == str(_numbers(trained)) == str(_numbers(expected))
+
+
 def test_what_cannot_be_asked_is_a_reason_and_no_end() -> None:
     """A metric without what it needs leaves the others their scores."""
     network, image = LinearClasses((1, 6, 6)), bright()

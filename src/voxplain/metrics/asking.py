@@ -52,7 +52,8 @@ def question_about(
     """
     scan = image if isinstance(image, Image) else None
     data = image.data if isinstance(image, Image) else image
-    inputs = model.admit(data[None].detach().as_subclass(Tensor))
+    plain = data[None].detach().as_subclass(Tensor)
+    inputs = model.admit(plain.clone() if plain.is_inference() else plain)
     spacing = scan.grid.spacing if scan and scan.grid.unit == "mm" else None
     scene = Scene(model, inputs, spacing, scan)
     asked = parse_target(target)

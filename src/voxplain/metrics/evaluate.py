@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from voxplain.attribution.explanation import AnyTarget, References
@@ -61,12 +62,14 @@ def evaluate(
     if not chosen:
         raise ConfigError("no metric is asked for; `voxplain metrics` lists them")
     studied, found = Model.of(model), []
-    for index, (subject, maps, mask) in enumerate(_each(images, attributions, masks)):
-        question = question_about(
-            studied, subject, target, mask, references, seed, maps, [Model.of(n) for n in networks]
-        )
-        case = cases[index] if index < len(cases) else str(index)
-        found.append(judged(question, maps, chosen, controls, case, seed))
+    others = [Model.of(network) for network in networks]
+    with torch.inference_mode(False):  # a caller may be in it, and explaining again needs it off
+        for index, (subject, maps, mask) in enumerate(_each(images, attributions, masks)):
+            question = question_about(
+                studied, subject, target, mask, references, seed, maps, others
+            )
+            case = cases[index] if index < len(cases) else str(index)
+            found.append(judged(question, maps, chosen, controls, case, seed))
     return Scores.joined(found)
 
 
