@@ -19,6 +19,8 @@ NAMES = (
     "windows",
     "incremental",
     "perturbation",
+    "metrics",
+    "removal",
 )
 
 
