@@ -13,7 +13,7 @@ from voxplain.io.randomization import MapRandomized, RandomizationRecord, simila
 from voxplain.report import colors
 from voxplain.report.figures import INK, PAPER, QUIET
 from voxplain.report.survival import MEASURES
-from voxplain.report.words import number, title
+from voxplain.report.words import fixed, number, title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +79,7 @@ def alternative(record: RandomizationRecord) -> str:
     for part in record.maps:
         curves = similarities(part, "spearman")
         if curves.size:
-            ends.append(f"{label(part.method)} {_two_digits(_mean(curves[:, -1]))}")
+            ends.append(f"{label(part.method)} {fixed(_mean(curves[:, -1]))}")
     return (
         f"Maps over {len(record.stages) - 1} steps of randomization. "
         f"Correlation with the trained network's map at the end: {', '.join(ends)}."
@@ -149,7 +149,7 @@ def _row(figure: Figure, layout: _Layout, row: int, part: MapRandomized, picture
         axes = figure.add_axes(box)
         axes.set_axis_off()
         axes.imshow(_colored(pictures[step], part), interpolation="nearest", aspect="auto")
-        value = _two_digits(_mean(signed[:, step])) if signed.size else ""
+        value = fixed(_mean(signed[:, step])) if signed.size else ""
         middle = box[0] + box[2] / 2
         _write(figure, middle, box[1] - 0.13 / layout.tall, value, PAPER, ha="center")
     left, bottom, _, height = layout.box(row, 0)
@@ -221,9 +221,9 @@ def _notes(figure: Figure, layout: _Layout, pictures: Mapping[str, Array]) -> No
     x = layout.curves(0)[0]
     for row, (measure, (color, style)) in enumerate(LINES.items()):
         y = 1 - (0.62 + 0.2 * row) / layout.tall
-        line = figure.add_axes((x, y - 0.05 / layout.tall, 0.3 / _WIDTH, 0.1 / layout.tall))
-        line.set_axis_off()
-        line.plot([0, 1], [0, 0], color=color, linestyle=style, linewidth=1.5)
+        sample = figure.add_axes((x, y - 0.05 / layout.tall, 0.3 / _WIDTH, 0.1 / layout.tall))
+        sample.set_axis_off()
+        sample.plot([0, 1], [0, 0], color=color, linestyle=style, linewidth=1.5)
         _write(figure, x + 0.4 / _WIDTH, y, MEASURES[measure], color)
 
 
@@ -245,14 +245,6 @@ def _broken(name: str) -> str:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
     return "\n".join(lines)
-
-
-def _two_digits(value: float) -> str:
-    """A similarity with its sign; no minus before zero."""
-    if not np.isfinite(value):
-        return "undefined"
-    text = f"{value:.2f}"
-    return "0.00" if text == "-0.00" else text.replace("-", "−")
 
 
 def _mean(values: Array) -> float:

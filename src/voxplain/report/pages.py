@@ -12,7 +12,11 @@ from markupsafe import Markup
 from voxplain import __version__
 from voxplain.io.manifest import Manifest
 from voxplain.report import words
-from voxplain.report.case import CaseView
+from voxplain.report.case import CaseView, Problem
+from voxplain.report.trust import TrustView
+
+Trust = tuple[list[TrustView], list[Problem]]
+NOTHING: Trust = ([], [])
 
 
 @lru_cache(maxsize=1)
@@ -45,16 +49,30 @@ def static(name: str) -> Markup:
     return Markup(text)
 
 
-def page(manifest: Manifest, views: list[CaseView], *, share: bool) -> str:
-    """A whole page with these cases."""
+def page(manifest: Manifest, views: list[CaseView], trust: Trust = NOTHING, *, share: bool) -> str:
+    """A whole page with these cases, and what was measured of their maps."""
     kinds = {view.viewer["kind"] for view in views if view.viewer}
     template = environment().get_template("page.html.jinja")
     return template.render(
-        manifest=manifest, views=views, share=share, kinds=kinds, methods=methods(views), links=[]
+        manifest=manifest,
+        views=views,
+        share=share,
+        kinds=kinds,
+        methods=methods(views),
+        links=[],
+        trust=trust[0],
+        unread=trust[1],
     )
 
 
-def index(manifest: Manifest, views: list[CaseView], links: list[str], *, share: bool) -> str:
+def index(
+    manifest: Manifest,
+    views: list[CaseView],
+    links: list[str],
+    trust: Trust = NOTHING,
+    *,
+    share: bool,
+) -> str:
     """The page that leads to one page per case."""
     template = environment().get_template("page.html.jinja")
     return template.render(
@@ -64,6 +82,8 @@ def index(manifest: Manifest, views: list[CaseView], links: list[str], *, share:
         kinds=set(),
         methods=methods(views),
         links=links,
+        trust=trust[0],
+        unread=trust[1],
     )
 
 

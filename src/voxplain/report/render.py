@@ -12,6 +12,7 @@ from voxplain.io.manifest import Manifest
 from voxplain.report.build import build_case
 from voxplain.report.case import CaseView
 from voxplain.report.pages import index, page
+from voxplain.report.trust import build_trust
 
 BUDGET = 25_000_000
 """Bytes that one page may have."""
@@ -48,9 +49,10 @@ def render(run: Path, *, share: bool = False, budget: int = BUDGET) -> Path:
         if links or sum(view.size for view in views) > room:
             links += [_own_page(run, manifest, each, share) for each in views[len(links) :]]
     name = "report-share.html" if share else "report.html"
+    trust = build_trust(run, share=share)
     if links:
-        return atomic_write(run / name, index(manifest, views, links, share=share))
-    return atomic_write(run / name, page(manifest, views, share=share))
+        return atomic_write(run / name, index(manifest, views, links, trust, share=share))
+    return atomic_write(run / name, page(manifest, views, trust, share=share))
 
 
 def _manifest(run: Path) -> Manifest:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from voxplain.report.ledger import CEILING, Asked, Judged, Ledger
 from voxplain.report.survival import MEASURES, STRENGTHS, Survival, survival
-from voxplain.report.words import number
+from voxplain.report.words import decimals, fixed
 from voxplain.statistics import FEWEST, Comparison
 
 Status = Literal["good", "bad", "mixed", "open"]
@@ -105,26 +105,29 @@ def _weights(ledger: Ledger, method: str) -> Statement | None:
     if not math.isfinite(found.mean) or not math.isfinite(found.last):
         return Statement(WEIGHTS, "open", "the randomization check gave no number")
     facts = (
-        f"{found.measure} {number(found.last)} with a random network{_of_random(found.chance)}, "
-        f"{number(found.mean)} on average on the way there{_on(found.cases)}"
+        f"{found.measure} {fixed(found.last)} with a random network{_of_random(found.chance)}, "
+        f"{fixed(found.mean)} on average on the way there{_on(found.cases)}"
     )
-    facts += _strengths(found)
     if max(found.mean, found.last) >= SURVIVES:
         return Statement(WEIGHTS, "bad", f"fails the randomization check: {facts}")
     if max(abs(found.mean), abs(found.last)) <= FORGOTTEN:
-        return Statement(WEIGHTS, "good", f"passes the randomization check: {facts}")
-    return Statement(WEIGHTS, "mixed", f"partly survives the randomization check: {facts}")
+        return Statement(
+            WEIGHTS, "good", f"passes the randomization check: {facts}{_strengths(found)}"
+        )
+    return Statement(
+        WEIGHTS, "mixed", f"partly survives the randomization check: {facts}{_strengths(found)}"
+    )
 
 
 def _of_random(chance: float) -> str:
-    return f" (two random networks: {number(chance)})" if math.isfinite(chance) else ""
+    return f" (two random networks: {fixed(chance)})" if math.isfinite(chance) else ""
 
 
 def _strengths(found: Survival) -> str:
     """Where a map is strong may follow from where the target looks, in any network."""
     if found.measure != MEASURES["spearman"] or not found.strengths >= SURVIVES:
         return ""
-    kept = f"{MEASURES[STRENGTHS]} {number(found.strengths)}"
+    kept = f"{MEASURES[STRENGTHS]} {fixed(found.strengths)}"
     return f"; where it is strong, for or against, stays ({kept})"
 
 
@@ -161,14 +164,14 @@ def _against_controls(
     if any(gain.interval is None for gain in gains.values()):
         return _few(topic, asked, map, best, measure)
     equal = [name for name, gain in gains.items() if not _wins(gain)]
-    beaten = f"{value}; best control, {_named(best.method)}, {number(best.summary.mean)}"
+    beaten = f"{value}; best control, {_named(best.method)}, {_mean_of(best, map)}"
     if not equal:
         return Statement(
             topic, "good", f"{claim} better than every control ({beaten}{_cases(map)})"
         )
     worst = min(equal, key=lambda name: gains[name].difference)
     rival = next(part for part in rivals if part.method == worst)
-    facts = f"{value}, against {number(rival.summary.mean)}{_cases(map)}"
+    facts = f"{value}, against {_mean_of(rival, map)}{_cases(map)}"
     if "random" in gains and _wins(gains["random"]):
         text = f"{claim} better than random, but no better than {_named(worst)} ({facts})"
         return Statement(topic, "mixed", text)
@@ -178,9 +181,9 @@ def _against_controls(
 def _few(topic: str, asked: Asked, map: Judged, best: Judged, measure: str) -> Statement:
     """Points and no claim: an interval needs more cases."""
     ahead = asked.better * (map.summary.mean - best.summary.mean) > 0
-    rival = f"{_named(best.method)} {number(best.summary.mean)}"
+    rival = f"{_named(best.method)} {_mean_of(best, map)}"
     how = "ahead of every control" if ahead else f"not ahead of {_named(best.method)}"
-    facts = f"{measure} {number(map.summary.mean)}, best control {rival}"
+    facts = f"{measure} {_mean_of(map, best)}, best control {rival}"
     return Statement(topic, "open", f"{how} ({facts}); {_too_few(map)}")
 
 
@@ -198,7 +201,7 @@ def _steadiness(ledger: Ledger, method: str) -> Statement | None:
     asked, map = found
     value = map.summary.mean
     how = "at most" if asked.name == "max_sensitivity" else "on average"
-    text = f"a little noise changes it by {how} {number(value)} of its size{_cases(map)}"
+    text = f"a little noise changes it by {how} {fixed(value)} of its size{_cases(map)}"
     return Statement(STEADINESS, _graded(value <= STEADY, value >= UNSTEADY), text)
 
 
@@ -228,11 +231,18 @@ def _wins(gain: Comparison) -> bool:
 
 
 def _mean(map: Judged) -> str:
+    """The mean with its interval, where there is one."""
     interval = map.summary.interval
-    text = number(map.summary.mean)
     if interval is None:
-        return text
-    return f"{text}, interval {number(interval[0])} to {number(interval[1])}"
+        return fixed(map.summary.mean, decimals(map.known))
+    low, high = (fixed(value, decimals(interval)) for value in interval)
+    return f"{fixed(map.summary.mean, decimals(interval))}, interval {low} to {high}"
+
+
+def _mean_of(map: Judged, beside: Judged) -> str:
+    """The mean with as many decimals as tell it from the other."""
+    means = (map.summary.mean, beside.summary.mean)
+    return fixed(means[0], decimals(means))
 
 
 def _cases(map: Judged) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -22,6 +23,21 @@ def number(value: float, digits: int = 2) -> str:
         mantissa = f"{rounded / 10**exponent:.{digits - 1}f}"
         return f"{mantissa} × 10{str(exponent).translate(_SUPERSCRIPT)}".replace("-", "−")
     return f"{rounded:,.{max(digits - 1 - exponent, 0)}f}".replace("-", "−")
+
+
+def decimals(values: Iterable[float], least: int = 2) -> int:
+    """How many decimals show how far values lie apart."""
+    known = [value for value in values if math.isfinite(value)]
+    apart = max(known, default=0.0) - min(known, default=0.0) or max(map(abs, known), default=0.0)
+    return least if apart == 0 else max(least, -math.floor(math.log10(apart)))
+
+
+def fixed(value: float, places: int = 2) -> str:
+    """A number with so many decimals, where that is a way to write it: ``0.02``, ``−1.50``."""
+    if not math.isfinite(value) or abs(value) >= 1e6 or places > 5:
+        return number(value)
+    text = f"{value:,.{0 if abs(value) >= 1000 else places}f}"
+    return text.lstrip("-") if float(text.replace(",", "")) == 0 else text.replace("-", "−")
 
 
 def place(millimeters: float) -> str:
