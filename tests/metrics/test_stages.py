@@ -89,6 +89,26 @@ def test_tokens_count_where_they_join_and_projections_though_they_are_never_call
     assert found[4:] == ("head",)
 
 
+class Asking(nn.Module):
+    """Looks at its first weight once more at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 2, 3)
+        self.last = nn.Conv2d(2, 2, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        output = self.last(self.first(image))
+        count = self.first.weight.size(0) + len(self.first.weight.size())
+        like = self.first.weight
+        assert like.dim() + like.data.ndim + count
+        return output.to(like.dtype).to(like.device).view(-1, *like.shape[:1], 16)
+
+
+def test_asking_a_weight_for_its_shape_is_no_use_of_it() -> None:
+    assert _stages(Asking().eval(), images()) == ("first", "last")
+
+
 class Held(nn.Module):
     """Weights without a module of their own, used in a function."""
 

@@ -88,8 +88,7 @@ class _Uses(TorchFunctionMode):
     ) -> Any:
         given = kwargs or {}
         result = func(*args, **given)
-        # Asking a weight for its shape or type is no use of it.
-        if isinstance(result, (Tensor, tuple)) and getattr(func, "__name__", "") != "__get__":
+        if _computes(func, result):
             for part in _parameters((*args, *given.values())):
                 owners = self._owners.get(id(part), [])
                 running = [module for module in reversed(self._running) if module in owners]
@@ -100,6 +99,15 @@ class _Uses(TorchFunctionMode):
     def _note(self, module: nn.Module) -> None:
         self.last.pop(module, None)
         self.last[module] = None
+
+
+def _computes(func: Callable[..., Any], result: Any) -> bool:
+    """Whether numbers come out: asking a weight for its shape, type or data is no use of it."""
+    if getattr(func, "__name__", "") == "__get__":
+        return False
+    return isinstance(result, Tensor) or (
+        isinstance(result, (tuple, list)) and any(isinstance(part, Tensor) for part in result)
+    )
 
 
 def _parameters(values: Iterable[Any]) -> Iterator[nn.Parameter]:
