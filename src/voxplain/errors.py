@@ -48,6 +48,16 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     options = sorted(known)
     close = difflib.get_close_matches(name, options, n=count, cutoff=0.5)
     if close:
+        best = _likeness(name, close[0])
+        close = [option for option in close if _likeness(name, option) >= best - _FAR]
         return f"did you mean {' or '.join(close)}?"
     shown = ", ".join(options[:12]) + (", …" if len(options) > 12 else "")
     return f"known: {shown}" if options else "there are none"
+
+
+_FAR = 0.2
+"""Suggestions that are so much less alike than the best one only distract from it."""
+
+
+def _likeness(name: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, other, name).ratio()

@@ -75,7 +75,7 @@ def test_a_lone_volume_goes_twice_and_gets_the_same_map(
     network = Counting().eval()
     twice = vx.explain(network, image, asked, 1)[method]
     assert min(network.batches[:1] + network.batches[-1:]) == 2
-    for room in ("passes", "binding"):
+    for room in ("whole", "binding"):
         monkeypatch.setattr(f"voxplain.attribution.{room}.slow_alone", lambda _: False)
     network = Counting().eval()
     once = vx.explain(network, image, asked, 1)[method]

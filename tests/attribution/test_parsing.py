@@ -122,10 +122,9 @@ class TestMethods:
 
     @pytest.mark.parametrize("name", list(methods))
     def test_parameters_survive_json(self, name: str) -> None:
-        given = {"name": name, "of": "saliency"} if "grad" in name[-4:] else {"name": name}
-        if "of" not in methods.get(name).model_fields:
-            given.pop("of", None)
-        method = parse_method(given)
+        needed = {"of": "saliency", "against": 1, "layer_channels": [0]}
+        required = (k for k, field in methods.get(name).model_fields.items() if field.is_required())
+        method = parse_method({"name": name, **{key: needed[key] for key in required}})
         again = parse_method(method.model_dump(mode="json", by_alias=True))
         assert again == method
 
