@@ -53,8 +53,8 @@ class Parameter:
     shared: bool
 
 
-def parameters(method: type[Method]) -> list[Parameter]:
-    """All parameters of a method but its name, in the order of its declaration."""
+def parameters(method: type[BaseModel]) -> list[Parameter]:
+    """All parameters of a method or metric but its name, in the order of its declaration."""
     schema = method.model_json_schema()
     properties, models = schema["properties"], schema.get("$defs", {})
     documented = _documented(method)
@@ -72,11 +72,11 @@ def parameters(method: type[Method]) -> list[Parameter]:
     ]
 
 
-def _documented(method: type[Method]) -> dict[str, str]:
+def _documented(method: type[BaseModel]) -> dict[str, str]:
     """What the docstrings say of fields, those of the class itself first."""
     found: dict[str, str] = {}
     for cls in method.__mro__:
-        if issubclass(cls, Method):
+        if issubclass(cls, BaseModel) and cls is not BaseModel:
             found = {**_attributes(cls.__doc__ or ""), **found}
     return found
 

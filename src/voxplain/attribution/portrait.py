@@ -109,7 +109,7 @@ def portrait(kind: type[Method]) -> Portrait:
     needed = {name: part for name, part in _NEEDED.items() if _is_required(kind, name)}
     try:
         method = parse_method({"name": kind.title(), **needed})
-        picture, volume = _scene(PICTURE), _scene(VOLUME)
+        picture, volume = reference_scene(PICTURE), reference_scene(VOLUME)
         requests = method.requests(picture)
         streams = [declared([method], scene, Label(label=0)) for scene in (picture, volume)]
     except VoxplainError as error:
@@ -139,7 +139,7 @@ def _either(counts: Sequence[int], one: str, several: str) -> str:
 
 
 @lru_cache(maxsize=2)
-def _scene(shape: tuple[int, ...]) -> Scene:
+def reference_scene(shape: tuple[int, ...]) -> Scene:
     """A small network of large strides, so that a declaration that looks into it is quick."""
     rank = len(shape)
     convolution = {2: nn.Conv2d, 3: nn.Conv3d}[rank]

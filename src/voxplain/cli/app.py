@@ -17,7 +17,10 @@ from voxplain.errors import VoxplainError, VoxplainWarning
 FAILED, WRONG_REQUEST, STOPPED = 1, 2, 130
 """Exit codes beside 0: some task failed; the request was wrong; stopped by the user."""
 
-_ORDER = ("demo", "explain", "run", "plan", "report", "methods", "layers", "audit", "doctor")
+_ORDER = (
+    *("demo", "explain", "run", "plan", "evaluate", "report"),
+    *("methods", "metrics", "layers", "audit", "doctor"),
+)
 
 
 class Commands(TyperGroup):

@@ -148,6 +148,12 @@ class Request:
             **{name: str(path.absolute()) for name, path in files.items() if path is not None},
         )
 
+    def network(self) -> dict[str, Any]:
+        """The flags that say where a network is, as far as they are stated."""
+        files = {name: getattr(self, name) for name in ("bundle", "file", "weights")}
+        absolute = {name: str(path.absolute()) for name, path in files.items() if path is not None}
+        return _given(factory=self.factory, **absolute)
+
     def _name(self) -> str:
         if self.factory is not None:
             return self.factory.rsplit(":", 1)[-1]
@@ -212,10 +218,10 @@ def parameters(text: str) -> dict[str, Any]:
     return found
 
 
-def named(text: str) -> str | dict[str, Any]:
-    """``"integrated_gradients:steps=16"`` as a method: a name, or a mapping with its parameters."""
+def named(text: str, flag: str = "--method") -> str | dict[str, Any]:
+    """``"integrated_gradients:steps=16"`` as a name, or as a mapping with its parameters."""
     if text.lstrip().startswith("{"):
-        mapping: dict[str, Any] = parsed_json(text, "--method")
+        mapping: dict[str, Any] = parsed_json(text, flag)
         return mapping
     name, _, details = text.partition(":")
     return {"name": name, **parameters(details)} if details else name

@@ -1,4 +1,4 @@
-"""Commands that look before anything runs: methods, layers, audit."""
+"""Commands that look before anything runs: methods, metrics, layers, audit."""
 
 from __future__ import annotations
 
@@ -27,6 +27,21 @@ def methods(
 
     if name is None:
         list_methods()
+    else:
+        describe(name)
+
+
+@app.command()
+def metrics(
+    name: Annotated[
+        str | None, typer.Argument(help="One metric, with its range and parameters.")
+    ] = None,
+) -> None:
+    """List the metrics with what they tell and cost, or one with range, chance and parameters."""
+    from voxplain.cli.metrics import describe, list_metrics
+
+    if name is None:
+        list_metrics()
     else:
         describe(name)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from voxplain.cli.console import fact, out, shown, table
 from voxplain.study import Study, Task, check_study
+from voxplain.study.judging import Judging
 from voxplain.study.limits import in_words
 from voxplain.study.probe import Probe, probe_models
 
@@ -21,32 +22,37 @@ def show_plan(study: Study, trust: bool) -> None:
     """
     checked = check_study(study, trust=trust)
     probes = probe_models(checked)
-    alike: dict[tuple[str, ...], list[Task]] = {}
-    for task in checked.plan.tasks:
+    alike: dict[tuple[str, ...], list[Task | Judging]] = {}
+    everything: list[Task | Judging] = [*checked.plan.tasks, *checked.plan.judgings]
+    for task in everything:
         alike.setdefault(_kind(task), []).append(task)
     rows = [(*kind, *_sums(tasks, probes)) for kind, tasks in alike.items()]
     out.print(table(_COLUMNS, rows, right=("cases", "passes", "forwards", "time")))
     out.print()
-    count, passes, forwards, duration = _sums(checked.plan.tasks, probes)
+    count, passes, forwards, duration = _sums(everything, probes)
     kinds = " and ".join(
         part
         for part in (f"{passes} passes" * bool(passes), f"{forwards} forwards" * bool(forwards))
         if part
     )
     fact("total", f"{count} tasks, {kinds}, about {duration} without blending and writing")
-    fact("allowed", f"{study.execution.max_passes:,} passes or forwards per method and image")
+    allowed = study.execution.max_passes
+    fact("allowed", f"{allowed:,} passes or forwards per method and image, or metric and map")
     for name, probe in probes.items():
         fact("memory", f"{name}: about {probe.megabytes:.0f} MB for one pass")
     fact("output", shown(study.folder))
 
 
-def _kind(task: Task) -> tuple[str, ...]:
+def _kind(task: Task | Judging) -> tuple[str, ...]:
     subject = task.subject
     streams = "\n".join(task.streams)
-    return subject.model, str(subject.named), "\n".join(task.labels), streams
+    asked = "\n".join(task.labels)
+    if isinstance(task, Judging):
+        asked = f"judged by: {', '.join(task.labels)}"
+    return subject.model, str(subject.named), asked, streams
 
 
-def _sums(tasks: Sequence[Task], probes: dict[str, Probe]) -> tuple[str, str, str, str]:
+def _sums(tasks: Sequence[Task | Judging], probes: dict[str, Probe]) -> tuple[str, str, str, str]:
     """Tasks, passes forward and backward, passes forward only, time; empty where there are none."""
     forwards = sum(task.forwards for task in tasks)
     passes = sum(task.passes for task in tasks) - forwards
@@ -58,5 +64,5 @@ def _counted(count: int) -> str:
     return f"{count:,}" if count else ""
 
 
-def _seconds(task: Task, probe: Probe) -> float:
+def _seconds(task: Task | Judging, probe: Probe) -> float:
     return task.forwards * probe.forward + (task.passes - task.forwards) * probe.seconds

@@ -136,5 +136,8 @@ def _summarize(done: Run) -> None:
         remark(text)
     count = len(manifest.maps)
     fact("maps", f"{count} in {shown(done.folder)}/maps, after {in_words(manifest.seconds)}")
+    judged = done.folder / "metrics.parquet"
+    if judged.is_file():
+        fact("scores", shown(judged))
     if manifest.failed:
         fact("failed", f"{len(manifest.failed)} of {len(manifest.tasks)} tasks", "red")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -133,6 +135,17 @@ class Scores:
         buffer = pyarrow.BufferOutputStream()
         parquet.write_table(pyarrow.table(columns), buffer)
         atomic_write(path, buffer.getvalue().to_pybytes())
+
+    def export(self, path: Path) -> None:
+        """Writes the table for other programs: ``.csv``, or else Parquet."""
+        if path.suffix.lower() != ".csv":
+            self.write(path)
+            return
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, [part.name for part in fields(Score)])
+        writer.writeheader()
+        writer.writerows(self.to_records())
+        atomic_write(path, text.getvalue())
 
     @classmethod
     def read(cls, path: Path) -> Scores:

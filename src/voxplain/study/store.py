@@ -20,6 +20,7 @@ from voxplain.errors import ConfigError
 from voxplain.image import Grid, Image
 from voxplain.io import atomic_write, dataset_description, safe, write_image, write_labels
 from voxplain.io.manifest import Manifest, MapRecord
+from voxplain.io.randomization import FOLDER as RANDOMIZATION
 from voxplain.io.scores import Scores
 from voxplain.study.plan import Subject
 
@@ -132,6 +133,12 @@ class Store:
         """The table of scores; empty if there is none."""
         file = self.folder / SCORES
         return Scores.read(file) if file.is_file() else Scores()
+
+    def forget_scores(self) -> None:
+        """Removes the table, and what cascades have left."""
+        randomized = (self.folder / RANDOMIZATION).glob("*.*")
+        for file in (self.folder / SCORES, *randomized):
+            file.unlink(missing_ok=True)
 
     def write_map(self, subject: Subject, attribution: Attribution, key: str) -> MapRecord:
         """Writes a map and its sidecar.

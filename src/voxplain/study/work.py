@@ -61,6 +61,7 @@ class Work:
         self.limit = checked.study.execution.timeout
         self.judge = Judge(store, self.private, self.limit, listener, fresh=not resume)
         self.scores: dict[str, Scores] = {}
+        self.explained = False
         parts: list[Task | Judging] = [*checked.plan.tasks, *checked.plan.judgings]
         self.tasks = {part.key: _record(part) for part in parts}
         self.manifest = _begun(checked, list(self.tasks.values()), self.private)
@@ -165,6 +166,7 @@ class Work:
 
     def _explain(self, task: Task, image: Image, loaded: LoadedModel) -> None:
         subject = task.subject
+        self.explained = True
         found = explain(
             loaded.model,
             image,
@@ -196,6 +198,8 @@ class Work:
         table = Scores.joined(self.scores[key] for key in keys if key in self.scores)
         if keys:
             self.store.write_scores(table)
+        elif self.explained:
+            self.store.forget_scores()  # they are of maps that were
 
     def _settle(self, record: TaskRecord, reused: bool) -> None:
         """Puts what became of a task into the manifest, and the manifest on disk."""

@@ -1,0 +1,97 @@
+"""What ``voxplain metrics`` shows, and how scores are printed."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+
+from rich.text import Text
+
+from voxplain.cli.console import fact, out, remark, table
+from voxplain.io.scores import Scores
+from voxplain.metrics import Metric
+from voxplain.metrics import metrics as registry
+from voxplain.metrics.portrait import (
+    BETTER,
+    FAMILIES,
+    in_order,
+    parameters_of,
+    portrait,
+    range_in_words,
+)
+
+_COLUMNS = ("metric", "", "what it tells", "cost per image")
+_ARROWS = {"up": "↑", "down": "↓", "none": ""}
+
+
+def list_metrics() -> None:
+    """Every metric, chapter by chapter."""
+    rows: list[tuple[str | Text, ...]] = []
+    for family, members in in_order([registry.get(name) for name in registry]).items():
+        rows += [("",) * len(_COLUMNS)] * bool(rows)
+        title = Text(family.capitalize(), "bold cyan")
+        rows.append((title, "", Text(FAMILIES.get(family, ""), "dim"), ""))
+        rows += [_row(kind) for kind in members]
+    out.print(table(_COLUMNS, rows))
+    out.print()
+    out.print(
+        "↑ higher is better, ↓ lower. Cost with defaults, in forwards; explanations are those of "
+        "all methods. voxplain metrics NAME shows range, chance level and parameters",
+        style="dim",
+    )
+
+
+def describe(name: str) -> None:
+    """One metric: meaning, direction, range, chance level, cost, parameters.
+
+    Raises:
+        ConfigError: With the nearest names, if there is none.
+    """
+    kind = registry.get(name)
+    out.print(Text.assemble((kind.title(), "bold"), (f"  {kind.family}", "dim")))
+    out.print(kind.meaning())
+    body = textwrap.dedent((kind.__doc__ or "").partition("\n")[2]).split("Attributes:")[0]
+    if body.strip():
+        out.print(body.strip(), style="dim", soft_wrap=True, markup=False)
+    facts = {
+        "better": BETTER[kind.direction],
+        "range": range_in_words(kind),
+        "chance": kind.chance,
+        "paper": kind.reference,
+        "cost": portrait(kind).cost,
+    }
+    for title, value in facts.items():
+        if value:
+            fact(title, value)
+    out.print()
+    rows = [(each.name, each.kind, each.default, each.meaning) for each in parameters_of(kind)]
+    if rows:
+        out.print(table(("parameter", "type", "default", ""), rows))
+
+
+def show_scores(scores: Scores) -> None:
+    """A row per metric and a column per map, means over images; then why some are undefined."""
+    maps = list(dict.fromkeys(row.method for row in scores if not row.control))
+    controls = list(dict.fromkeys(row.method for row in scores if row.control))
+    rows: list[tuple[str | Text, ...]] = []
+    for metric in dict.fromkeys(row.metric for row in scores):
+        part = scores.of(metric=metric)
+        name = f"{metric} {_ARROWS[part.rows[0].direction]}".strip()
+        shown: list[str | Text] = [_mean(part.of(method=each)) for each in maps]
+        shown += [Text(_mean(part.of(method=each)), "dim") for each in controls]
+        rows.append((name, *shown))
+    columns = ("metric", *maps, *controls)
+    out.print(table(columns, rows, right=columns[1:]))
+    reasons = [f"{row.metric}: {row.reason}" for row in scores if row.reason and not row.control]
+    for reason in dict.fromkeys(reasons):
+        remark(reason)
+
+
+def _row(kind: type[Metric]) -> tuple[str | Text, ...]:
+    arrow = _ARROWS[kind.direction]
+    return f"  {kind.title()}", arrow, kind.meaning(), portrait(kind).cost
+
+
+def _mean(scores: Scores) -> str:
+    known = [value for value in scores.values() if math.isfinite(value)]
+    return f"{sum(known) / len(known):.3g}" if known else "-"
