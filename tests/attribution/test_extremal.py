@@ -249,3 +249,19 @@ def test_the_masks_are_those_of_the_published_search() -> None:
     found = explain(network, shown, method, 1)[NAME].map[0, 0]
     correlation = torch.corrcoef(torch.stack([found.flatten(), expected.flatten()]))[0, 1]
     assert float(correlation) > 0.9
+
+
+def test_nodes_apart_give_nearly_the_masks_of_every_voxel(monkeypatch: pytest.MonkeyPatch) -> None:
+    like, shape = torch.zeros(()), (40, 44, 36)
+    whole = SmoothMask(shape, 12, 3.0, like)
+    monkeypatch.setattr("voxplain.attribution.extremal_mask._MANY", 1)
+    apart = SmoothMask(shape, 12, 3.0, like)
+    assert apart.voxels_per_node == 8
+    assert whole.voxels_per_node == 1
+    grid = (torch.rand(2, *whole.cells) > 0.9).float()
+    one, other = whole(grid), apart(grid)
+    assert one.amax() > 0.9
+    assert (one - other).abs().amax() < 0.15
+    assert (one - other).abs().mean() < 0.01
+    share, found = (m.padded(grid).mean(dim=(1, 2, 3)) for m in (whole, apart))
+    torch.testing.assert_close(share, found, rtol=0.1, atol=0)

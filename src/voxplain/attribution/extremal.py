@@ -143,13 +143,13 @@ class _Search:
             self._kept = torch.cat(parts[self._sampler.mode])
 
     def _wanted(self, masks: Tensor) -> Tensor:
-        """What the area constraint wants of each voxel ``(K, voxels)``: the largest become 1.
+        """What the area constraint wants of each node ``(K, nodes)``: the largest become 1.
 
-        The published constraint compares sorted masks with zeros and ones. Voxels whose masks tie
+        The published constraint compares sorted masks with zeros and ones. Nodes whose masks tie
         get the same here, as none should come first by its place in memory: at the start all
         masks tie, and whatever came first (a border, say) would never be let go again.
         """
-        count, inside = masks.shape[1], self._masks[0].numel()
+        count, inside = masks.shape[1], self._masks[0].numel() / self._spread.voxels_per_node
         zeros = masks.new_tensor([count - int(inside * area) for area in self._sampler.areas])
         ordered = masks.sort(dim=1).values
         tie = _TIE * min(1.0, 2 - 2 * self._step / self._sampler.steps)

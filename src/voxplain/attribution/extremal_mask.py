@@ -6,6 +6,9 @@ kernel is 1 in a ball and falls off like a Gaussian outside. A ball is the union
 inscribed in it, and the kernel of a box is a product of one factor per axis, so that here one
 soft maximum per axis and the maximum over a few boxes do: in 3-D 10 x 9 values per voxel, not 729.
 In 2-D it agrees with the published operator within 0.01 on average and 0.06 everywhere.
+
+Masks are as smooth as their kernel is wide, so that those of large images and volumes are made on
+a lattice of nodes some voxels apart, and interpolated linearly between them.
 """
 
 from __future__ import annotations
@@ -31,6 +34,10 @@ _HELD = 8 * 2**20
 """Bytes of masks, over all boxes at once, up to which nothing is computed twice."""
 _PLATEAU = 0.5
 """Radius of the ball in units of the smoothness."""
+_MANY = 2**17
+"""Voxels from which on masks are made at nodes that lie apart."""
+_COARSE = 0.23
+"""Distance of nodes in widths of the kernel; masks differ by 0.01 on average, 0.15 at kinks."""
 
 
 class SmoothMask:
@@ -48,7 +55,8 @@ class SmoothMask:
     def __init__(self, shape: Sequence[int], cells: int, smoothness: float, like: Tensor) -> None:
         self.shape = tuple(shape)
         self._active = tuple(size for size in shape if size > 1) or (1,)
-        self._axes = [_Axis(size, cells, smoothness, like) for size in self._active]
+        coarse = _COARSE if math.prod(self._active) > _MANY else 0.0
+        self._axes = [_Axis(size, cells, smoothness, coarse, like) for size in self._active]
         self._directions = like.new_tensor(_directions(len(self._active)))
 
     @property
@@ -56,24 +64,29 @@ class SmoothMask:
         """Shape of the grid; axes of size one are left out."""
         return tuple(axis.cells for axis in self._axes)
 
+    @property
+    def voxels_per_node(self) -> int:
+        """How many voxels a node of padded masks stands for."""
+        return math.prod(axis.apart for axis in self._axes)
+
     def __call__(self, grid: Tensor) -> Tensor:
         """``(K, *cells)`` in [0, 1] to masks ``(K, *shape)`` in [0, 1], differentiable."""
         return self.inside(self.padded(grid))
 
     def inside(self, padded: Tensor) -> Tensor:
-        """The part of padded masks that lies on the image, ``(K, *shape)``."""
-        for number, (axis, size) in enumerate(zip(self._axes, self._active, strict=True), start=1):
-            padded = padded.narrow(number, axis.margin, size)
+        """The masks at the voxels of the image, ``(K, *shape)``, from those at the nodes."""
+        for number, axis in enumerate(self._axes, start=1):
+            padded = axis.on_voxels(padded.movedim(number, -1)).movedim(-1, number)
         return padded.reshape(-1, *self.shape)
 
     def padded(self, grid: Tensor) -> Tensor:
-        """Masks with a margin as wide as the kernel, where they fade beyond the image.
+        """Masks at the nodes, with a margin as wide as the kernel, where they fade.
 
         An area counted with the margin weighs cells at the border like any others; without it
         masks gather along the border.
         """
-        voxels = len(grid) * math.prod(axis.voxels for axis in self._axes) * grid.element_size()
-        parts = torch.split(self._directions, max(1, _HELD // voxels))
+        size = len(grid) * math.prod(axis.nodes for axis in self._axes) * grid.element_size()
+        parts = torch.split(self._directions, max(1, _HELD // size))
         if len(parts) == 1:
             found = self._boxes(grid, parts[0])
         else:  # what the backward needs is computed again, as all of it would fill the memory
@@ -95,22 +108,32 @@ class SmoothMask:
 
 
 class _Axis:
-    """One axis: which grid cells a voxel sees, and how far away they are."""
+    """One axis: which grid cells a node sees, and how far away they are."""
 
-    def __init__(self, size: int, cells: int, smoothness: float, like: Tensor) -> None:
+    def __init__(
+        self, size: int, cells: int, smoothness: float, coarse: float, like: Tensor
+    ) -> None:
         step = max(1, round(size / cells))
         self.cells = math.ceil(size / step)
         reach = 1 + math.ceil(smoothness)
-        self.margin = math.ceil(step * smoothness)
-        voxels = torch.arange(-self.margin, size + self.margin, device=like.device)
-        self.voxels = len(voxels)
-        nearby = (voxels // step)[:, None] + torch.arange(-reach, reach + 1, device=like.device)
+        margin = math.ceil(step * smoothness)
+        self.apart = apart = max(1, int(coarse * step * smoothness))
+        nodes = torch.arange(-margin, size + margin + apart - 1, apart, device=like.device)
+        self.nodes = len(nodes)
+        nearby = (nodes // step)[:, None] + torch.arange(-reach, reach + 1, device=like.device)
         self._index = nearby.clamp(0, self.cells - 1)
         self._inside = (nearby == self._index).to(like)
-        self._distance = ((voxels[:, None] - step * nearby).abs() / (step * smoothness)).to(like)
+        self._distance = ((nodes[:, None] - step * nearby).abs() / (step * smoothness)).to(like)
+        voxels = torch.arange(size, device=like.device)
+        away = (voxels[:, None] - nodes).abs().to(like) / apart
+        self._between = (1 - away).clamp_min(0)
+
+    def on_voxels(self, values: Tensor) -> Tensor:
+        """``(..., nodes)`` to ``(..., voxels)`` by linear interpolation."""
+        return values @ self._between.T
 
     def spread(self, values: Tensor, sides: Tensor, zeros: int) -> Tensor:
-        """``(boxes, ..., cells)`` to ``(boxes, ..., voxels)``: soft maximum under the kernel."""
+        """``(boxes, ..., cells)`` to ``(boxes, ..., nodes)``: soft maximum under the kernel."""
         beyond = (self._distance - sides[:, None, None]).clamp_min(0)
         kernel = torch.exp(-2 * beyond.square()) * self._inside
         kernel = kernel.view(len(sides), *(1,) * (values.ndim - 2), *kernel.shape[1:])
