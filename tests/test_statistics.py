@@ -107,6 +107,16 @@ def test_summaries_count_what_is_undefined() -> None:
     assert (nothing.count, nothing.undefined) == (0, 2)
 
 
+def test_intervals_of_the_fewest_cases_are_a_little_short() -> None:
+    """As the documentation says: with 8 cases they cover less than their name."""
+    source, covered = np.random.default_rng(4), 0
+    for study in range(300):
+        interval = bootstrap(source.normal(size=8), resamples=400, seed=study)
+        assert interval is not None
+        covered += interval[0] <= 0 <= interval[1]
+    assert 0.82 <= covered / 300 <= 0.93
+
+
 def test_adjusted_p_values_by_hand() -> None:
     values = [0.01, 0.04, 0.03, 0.005]
     assert holm(values) == pytest.approx([0.03, 0.06, 0.06, 0.02])

@@ -92,8 +92,10 @@ def test_batch_mates_do_not_change_a_score(task: str) -> None:
     batch[1] *= 1000 if task == "classification" else 2
     asked = [short(name) for name in NAMES if name != RESAMPLED and "_parameter_" not in name]
 
+    method = {"name": "integrated_gradients", "steps": 2}
+
     def scores(part: Tensor) -> list[Score]:
-        maps = explain(network, part, "input_x_gradient", target)
+        maps = explain(network, part, method, target)
         masks = [lesion(2)] * len(part)
         return list(evaluate(network, part, maps, asked, target, masks=masks, controls=False))
 
