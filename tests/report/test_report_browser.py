@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 from synthetic_runs import RunWriter
+from synthetic_scores import cascade, table
 
 from voxplain.report import render
 
@@ -315,6 +316,22 @@ def test_text_has_contrast(head_tab: Tab, picture_tab: Tab) -> None:
 def test_no_width_needs_sideways_scrolling(browser: Any, head_folder: Path, width: int) -> None:
     found = tab(browser, head_folder / "report.html", width=width)
     assert found("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_scores_are_legible_at_any_width(browser: Any, tmp_path: Path, width: int) -> None:
+    RunWriter(tmp_path).finish()
+    table().write(tmp_path / "metrics.parquet")
+    cascade(tmp_path)
+    found = tab(browser, render(tmp_path), width=width)
+    assert found("document.documentElement.scrollWidth") <= width
+    assert found.page.evaluate(CONTRAST) == []
+    inside = """[...document.querySelectorAll("#trust svg text")].every((text) => {
+      const [own, all] = [text, text.ownerSVGElement].map((part) => part.getBoundingClientRect());
+      return own.left >= all.left - 1 && own.right <= all.right + 1 && own.bottom <= all.bottom + 1;
+    })"""
+    assert found(inside)
+    quiet(found)
 
 
 def test_focus_can_be_seen(picture_tab: Tab) -> None:

@@ -181,9 +181,9 @@ def _against_controls(
 def _few(topic: str, asked: Asked, map: Judged, best: Judged, measure: str) -> Statement:
     """Points and no claim: an interval needs more cases."""
     ahead = asked.better * (map.summary.mean - best.summary.mean) > 0
-    rival = f"{_named(best.method)} {_mean_of(best, map)}"
     how = "ahead of every control" if ahead else f"not ahead of {_named(best.method)}"
-    facts = f"{measure} {_mean_of(map, best)}, best control {rival}"
+    rival = f"best control, {_named(best.method)}, {_mean_of(best, map)}"
+    facts = f"{measure} {_mean_of(map, best)}; {rival}"
     return Statement(topic, "open", f"{how} ({facts}); {_too_few(map)}")
 
 

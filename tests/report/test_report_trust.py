@@ -1,0 +1,278 @@
+"""The part of the page on trust: what it says, what it draws, and what it leaves out."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+from synthetic_runs import RunWriter, head_run
+from synthetic_scores import METHODS, cascade, columns, rows, table
+from test_report_page import Page
+
+from voxplain.io.randomization import read_pictures, read_randomizations
+from voxplain.io.scores import Scores
+from voxplain.report import render
+from voxplain.report.cascade import alternative, stage_name, strip
+from voxplain.report.curves import cascade_panels, curve_panels
+from voxplain.report.figures import png
+from voxplain.report.ledger import Asked, ledgers
+from voxplain.report.strips import strip_plot
+from voxplain.report.tables import tables, wins
+from voxplain.report.words import decimals, fixed
+
+
+@pytest.fixture(scope="module")
+def judged_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A rendered run with scores of twelve cases and one cascade."""
+    folder = head_run(tmp_path_factory.mktemp("judged"))
+    table().write(folder / "metrics.parquet")
+    cascade(folder)
+    render(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(judged_folder: Path) -> Page:
+    return Page(judged_folder / "report.html")
+
+
+def asked(name: str, count: int = 12) -> Asked:
+    (ledger,) = ledgers(table(count))
+    found = ledger.find(name)
+    assert found is not None
+    return found
+
+
+def test_a_run_without_scores_says_nothing_of_trust(head_folder: Path) -> None:
+    assert "believed" not in (head_folder / "report.html").read_text()
+
+
+def test_the_page_holds_verdicts_tables_and_controls(page: Page) -> None:
+    words = re.sub(r"\s+", " ", page.words)
+    assert "Can these maps be believed?" in words
+    assert "Fails the randomization check: correlation 0.93 with a random network" in words
+    assert "better than every control (AUC 0.91" in words
+    assert "Does the map point at the reference?" in words
+    for control in ("Random map", "Edge detector", "Brightness", "Middle of the image"):
+        assert control in words
+    assert words.count("Controls") > 2
+
+
+def test_status_is_never_color_alone(page: Page) -> None:
+    for word in ("holds", "in part", "fails"):
+        assert word in page.words
+    assert not [attrs for tag, attrs in page.elements if tag == "svg" and not attrs.get("viewbox")]
+
+
+def test_every_drawing_has_words(page: Page) -> None:
+    drawings = [attrs for attrs in page.all("svg") if attrs.get("aria-hidden") != "true"]
+    assert len(drawings) > 10
+    assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in drawings)
+
+
+def test_missing_values_say_why_in_print_as_well(page: Page) -> None:
+    assert "The map is constant." in page.words
+    assert "1 of 12 cases: the map is constant." in page.words
+    assert any(attrs.get("title") == "The map is constant." for attrs in page.all("td"))
+
+
+def test_few_cases_have_points_and_no_intervals(tmp_path: Path) -> None:
+    RunWriter(tmp_path).finish()
+    table(3).write(tmp_path / "metrics.parquet")
+    render(tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    found = Page(tmp_path / "report.html")
+    assert "3 cases were judged" in re.sub(r"\s+", " ", found.words)
+    assert "n = 3" in found.words
+    assert 'class="interval"' not in text
+    assert text.count("<circle") > 3 * len(METHODS)
+    assert "Clear differences" not in found.words
+
+
+def test_sharing_leaves_the_strip_out(judged_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(judged_folder, folder)
+    shutil.rmtree(folder / "figures")
+    shared = Page(render(folder, share=True))
+    assert not list(folder.glob("figures/randomization*"))
+    assert all(not (attrs.get("src") or "").startswith("data:image") for attrs in shared.all("img"))
+    assert "Fails the randomization check" in shared.words
+    assert "Similarity with the map of the trained network" in shared.words
+
+
+def test_damaged_files_are_said_and_the_rest_goes_on(tmp_path: Path) -> None:
+    RunWriter(tmp_path).finish()
+    cascade(tmp_path)
+    (tmp_path / "metrics.parquet").write_bytes(b"PAR1 and no more")
+    (pictures,) = (tmp_path / "randomization").glob("*.npz")
+    pictures.write_bytes(pictures.read_bytes()[:100])
+    render(tmp_path)
+    found = re.sub(r"\s+", " ", Page(tmp_path / "report.html").words)
+    assert "Not shown: the table of scores, because" in found
+    assert "Not shown: the pictures of a randomization" in found
+    assert "Similarity with the map of the trained network" in found
+
+
+def test_markup_in_names_is_text(tmp_path: Path) -> None:
+    RunWriter(tmp_path).finish()
+    Scores(tuple(rows("<b>bold", {"<i>map</i>": [0.1, 0.2]}))).write(tmp_path / "metrics.parquet")
+    render(tmp_path)
+    assert "<b>bold" not in (tmp_path / "report.html").read_text()
+    assert "<i>map" in Page(tmp_path / "report.html").words
+
+
+def test_means_intervals_and_arrows_of_a_table() -> None:
+    (found,) = tables([asked("roc_auc"), asked("deletion")])
+    assert [(head.name, head.arrow, head.better) for head in found.heads] == [
+        ("ROC-AUC", "↑", "higher is better"),
+        ("Deletion", "↓", "lower is better"),
+    ]
+    names = [row.name for row in found.rows]
+    assert names[:4] == ["Saliency", "Integrated gradients", "Guided backpropagation", "Grad-CAM"]
+    assert [row.control for row in found.rows] == [False] * 4 + [True] * 5
+    column = asked("roc_auc").maps[1].known
+    cell = found.rows[1].cells[0]
+    assert cell.value == f"{np.mean(column):.2f}"
+    low, high = (float(part) for part in cell.spread.split(" to "))
+    assert low < np.mean(column) < high
+    assert found.rows[-1].name == "Reference itself"
+    assert found.rows[-1].cells[1].value == ""  # a ceiling that this metric did not judge
+
+
+def test_the_best_is_marked_only_where_it_is_clear() -> None:
+    clear = Asked("m", "M", tuple(asked("roc_auc").maps))
+    (found,) = tables([clear])
+    assert [row.cells[0].clear for row in found.rows[:4]] == [False, True, False, False]
+    (even,) = tables([asked("morf_lerf_gap")])
+    assert not any(row.cells[0].clear for row in even.rows)
+
+
+def test_differences_between_methods_need_the_interval_and_the_test() -> None:
+    same = columns({"a": 0.5, "b": 0.5, "c": 0.9}, 12, 0.02)
+    (ledger,) = ledgers(rows("roc_auc", same))
+    assert wins(ledger.asked[0]) == {"a": set(), "b": set(), "c": {"a", "b"}}
+    (ledger,) = ledgers(rows("deletion", same, direction="down"))
+    assert wins(ledger.asked[0]) == {"a": {"c"}, "b": {"c"}, "c": set()}
+    (ledger,) = ledgers(rows("components", same, direction="none"))
+    assert wins(ledger.asked[0]) == {"a": set(), "b": set(), "c": set()}
+
+
+def test_namesakes_are_told_apart_by_what_differs() -> None:
+    parts = [
+        part
+        for fill in ("blur", "mean")
+        for part in rows("deletion", {"a": [0.1]}, parameters={"fill": fill, "levels": 32})
+    ]
+    (ledger,) = ledgers(parts)
+    assert [part.heading for part in ledger.asked] == ["Deletion, fill blur", "Deletion, fill mean"]
+
+
+def test_points_lie_where_their_values_are() -> None:
+    (ledger,) = ledgers(rows("roc_auc", {"a": [0.0, 1.0], "b": [0.25, 0.75], "edges": [0.5, 0.5]}))
+    plot = strip_plot(ledger.asked[0])
+    assert plot is not None
+    by_name = {line.name: line for line in plot.lines}
+    low, high = by_name["A"].points
+    quarter = (high - low) / 4
+    assert by_name["B"].points == pytest.approx([low + quarter, high - quarter], abs=0.1)
+    assert by_name["B"].mean == by_name["A"].mean == plot.best == pytest.approx((low + high) / 2)
+    assert [text for _, text, _ in plot.ticks] == ["0.00", "1.00"]
+    assert plot.lines[-1].control
+    assert plot.rule is not None
+    assert plot.lines[-1].y > plot.rule > plot.lines[-2].y
+
+
+@pytest.mark.parametrize(("direction", "first"), [("up", "B"), ("down", "A")])
+def test_the_best_mean_is_on_top(direction: str, first: str) -> None:
+    (ledger,) = ledgers(rows("m", {"a": [0.1], "b": [0.2]}, direction=direction))
+    plot = strip_plot(ledger.asked[0])
+    assert plot is not None
+    assert plot.lines[0].name == first
+
+
+def test_a_crowd_of_cases_is_drawn_as_quartiles() -> None:
+    (ledger,) = ledgers(rows("m", {"a": list(np.linspace(0, 1, 101))}))
+    plot = strip_plot(ledger.asked[0])
+    assert plot is not None
+    assert plot.lines[0].points == ()
+    low, high = plot.lines[0].quartiles or (0, 0)
+    ticks = {text: x for x, text, _ in plot.ticks}
+    quarter = (ticks["1.00"] - ticks["0.00"]) / 4
+    assert (low, high) == pytest.approx((ticks["0.00"] + quarter, ticks["1.00"] - quarter), abs=0.3)
+
+
+def test_curves_are_means_over_cases_with_controls_behind() -> None:
+    plot = curve_panels(asked("deletion", 3))
+    assert plot is not None
+    assert plot.panels[0].heading == "Saliency"
+    kinds = [curve.kind for curve in plot.panels[0].curves]
+    assert kinds == ["random", "edges", "intensity", "center", "case", "case", "case", "map"]
+    *cases, mean = (curve.points.split() for curve in plot.panels[0].curves[4:])
+    height = [np.mean([float(case[at].split(",")[1]) for case in cases]) for at in range(9)]
+    assert height == pytest.approx([float(p.split(",")[1]) for p in mean], abs=0.11)
+    assert curve_panels(asked("roc_auc")) is None
+
+
+def test_cascade_curves_have_bands_and_chance(tmp_path: Path) -> None:
+    plot = cascade_panels(cascade(tmp_path))
+    saliency, guided, edges = plot.panels
+    assert [kind for kind, _ in saliency.bands] == ["spearman", "spearman_absolute", "ssim", "hog"]
+    assert "spearman chance" in [curve.kind for curve in guided.curves]
+    assert not any("chance" in curve.kind for curve in edges.curves)
+    heights = {point.split(",")[1] for point in edges.curves[0].points.split()}
+    assert len(heights) == 1
+    assert "correlation 1.00" in edges.alt
+
+
+def test_the_strip_shows_the_first_and_the_last_step(tmp_path: Path) -> None:
+    cascade(tmp_path, steps=14)
+    (record,) = read_randomizations(tmp_path)
+    figure = strip(record, read_pictures(tmp_path, record))
+    headings = [text.get_text() for text in figure.texts]
+    assert "trained" in headings
+    assert "Guided\nbackpropagation" in headings
+    assert "dec13.norm +1" in headings
+    picture = tmp_path / "strip.png"
+    picture.write_bytes(png(figure))
+    assert Pillow.open(picture).width == 1540
+    assert "Edge detector 1.00" in alternative(record)
+
+
+@pytest.mark.parametrize(
+    ("paths", "name"),
+    [
+        ([], "trained"),
+        (["head"], "head"),
+        (["a", "model.encoder.layer1.conv2"], "encoder.layer1.conv2 +1"),
+        (["backbone.features.denseblock4.denselayer16"], "denseblock4.denselayer16"),
+    ],
+)
+def test_stages_are_named_shortly(paths: list[str], name: str) -> None:
+    assert stage_name(paths) == name
+
+
+@pytest.mark.parametrize(
+    ("value", "places", "text"),
+    [
+        (0.0001, 2, "0.00"),
+        (-0.001, 2, "0.00"),
+        (-0.126, 2, "−0.13"),
+        (1234.5, 2, "1,234"),
+        (2.5e7, 2, "2.5 × 10⁷"),
+        (float("nan"), 2, "not a number"),
+    ],
+)
+def test_fixed_decimals(value: float, places: int, text: str) -> None:
+    assert fixed(value, places) == text
+
+
+@pytest.mark.parametrize(
+    ("values", "places"),
+    [([0.1, 0.9], 2), ([0.101, 0.104], 3), ([41, 43], 2), ([], 2), ([0.0, 0.0], 2)],
+)
+def test_decimals_show_how_far_values_lie_apart(values: list[float], places: int) -> None:
+    assert decimals(values) == places
