@@ -5,12 +5,14 @@ Usage: `python scripts/write_methods_page.py`. A new method needs nothing: it br
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+from markdown_page import anchor, grid, listed, prose, sized, table
 
 from voxplain.attribution import Method, methods
 from voxplain.attribution.families import Family, in_order
-from voxplain.attribution.parameters import Parameter, parameters
+from voxplain.attribution.parameters import parameters
 from voxplain.attribution.portrait import CHANNELS, PICTURE, VOLUME, portrait
 
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
@@ -97,51 +99,10 @@ def entry(kind: type[Method]) -> str:
         ("Cost", shown.cost),
         ("Needs", shown.reason),
     ]
-    lines = [f"- **{name}**: {value}" for name, value in facts if value]
-    lines += [f"- {text}" for text in shown.holds]
+    lines = [listed(facts), *(f"- {text}" for text in shown.holds)]
     own = [each for each in parameters(kind) if not each.shared]
     parts = [f"### {kind.title()}", *prose(kind), "\n".join(lines)]
     return "\n\n".join([*parts, table(own)] if own else parts)
-
-
-def prose(kind: type[Method]) -> Iterator[str]:
-    """The meaning, and what the docstring adds to it."""
-    yield kind.meaning()
-    rest = (kind.__doc__ or "").partition("\n")[2].split("Attributes:")[0]
-    if rest.strip():
-        yield " ".join(rest.replace("``", "`").split())
-
-
-def table(listed: Sequence[Parameter]) -> str:
-    """Parameters with type and default."""
-    rows = [
-        (
-            f"`{each.name}`",
-            each.kind,
-            f"`{each.default}`" if each.default != "-" else "",
-            each.meaning,
-        )
-        for each in listed
-    ]
-    return grid(("parameter", "type", "default", "meaning"), rows)
-
-
-def grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of Markdown."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(
-        f"| {' | '.join(cell.replace('|', 'or') for cell in line)} |" for line in lines
-    )
-
-
-def anchor(title: str) -> str:
-    """Where a heading is."""
-    return title.lower().replace(" ", "-")
-
-
-def sized(shape: Sequence[int]) -> str:
-    """``224 x 224``."""
-    return " x ".join(map(str, shape))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from script import load_script
 from voxplain.attribution import methods
 from voxplain.attribution.families import FAMILIES, family, in_order
 from voxplain.attribution.parameters import parameters
@@ -18,12 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("page", ROOT / "scripts/write_methods_page.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("write_methods_page")
 
 
 def test_the_page_is_in_step_with_the_registry(script: ModuleType) -> None:

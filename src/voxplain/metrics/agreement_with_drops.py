@@ -181,7 +181,7 @@ class FaithfulnessCorrelation(_OverRegions):
 
 @register
 class SensitivityN(_OverRegions):
-    """The same for subsets of several sizes; the mean over sizes, and the curve.
+    """Whether subsets to which the map assigns more cost the score more, over subset sizes.
 
     Ancona et al., 2018.
     """

@@ -83,7 +83,7 @@ class ParameterRandomization(_Randomization):
 
 @register
 class SmoothParameterRandomization(ParameterRandomization):
-    """The same for maps averaged over noisy copies, which are less noisy themselves.
+    """How much of a map averaged over noisy copies survives while the network forgets.
 
     Hedström et al., 2023.
     """

@@ -1,0 +1,99 @@
+"""Writes `docs/metrics.md` from the registry.
+
+Usage: `python scripts/write_metrics_page.py`. A new metric needs nothing: it brings its own entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from markdown_page import anchor, grid, listed, prose, sized, table
+
+from voxplain.attribution.portrait import PICTURE, VOLUME
+from voxplain.metrics import Metric, metrics
+from voxplain.metrics.portrait import (
+    BETTER,
+    FAMILIES,
+    in_order,
+    parameters_of,
+    portrait,
+    range_in_words,
+)
+
+PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
+COMMAND = "python scripts/write_metrics_page.py"
+
+
+def main() -> None:
+    """Writes the page."""
+    PAGE.write_text(page(), encoding="utf-8")
+    print(PAGE)
+
+
+def page() -> str:
+    """The whole page, of the metrics of the package; those of plug-ins stay out."""
+    kinds = [metrics.get(name) for name in metrics]
+    chapters = in_order([kind for kind in kinds if kind.__module__.startswith("voxplain.")])
+    blocks = [introduction(chapters)]
+    for family, members in chapters.items():
+        blocks += [f"## {family.capitalize()}", FAMILIES[family], overview(members)]
+        blocks += [entry(kind) for kind in members]
+    return "\n\n".join(blocks) + "\n"
+
+
+def introduction(chapters: Mapping[str, Sequence[type[Metric]]]) -> str:
+    """What the entries say, and where each chapter is."""
+    links = " · ".join(f"[{name.capitalize()}](#{anchor(name)})" for name in chapters)
+    count = sum(map(len, chapters.values()))
+    return f"""\
+# Metrics
+
+<!-- Made by `{COMMAND}`; changes by hand do not last. -->
+
+{count} metrics. Each can be asked for by its name, or with parameters:
+`{{name: deletion, levels: 16}}`. No number ranks methods alone: metrics disagree, and every table
+shows controls beside the maps (a random map, edges, the image itself, a centered blob, and the
+reference mask where there is one). A method is better than a control only if it is so on the same
+cases.
+
+{links}
+
+**Every score** is of one image and one map, whatever else is in the call. It is NaN with a reason
+where it does not exist (a constant map, no reference mask, no other network), never 0 or 1. Maps
+are ranked by their declared sign, channels summed.
+
+**Cost** is counted in forwards for one image with the defaults, a picture of {sized(PICTURE)} / a
+volume of {sized(VOLUME)}. Equal questions to the network are asked once, whichever metrics ask
+them: *per map* for each map and control, *for all maps* once. *Explanations* are made by all
+methods again, which share their streams.
+
+**Reference.** Metrics of localization compare with the `reference` of the case, or with the mask
+that `voxplain evaluate --reference` names."""
+
+
+def overview(kinds: Sequence[type[Metric]]) -> str:
+    """One line per metric."""
+    rows = [
+        (f"[`{kind.title()}`](#{kind.title()})", kind.meaning(), BETTER[kind.direction])
+        for kind in kinds
+    ]
+    return grid(("metric", "what it tells", "better"), rows)
+
+
+def entry(kind: type[Metric]) -> str:
+    """Everything about one metric."""
+    facts = [
+        ("Better", BETTER[kind.direction]),
+        ("Range", range_in_words(kind)),
+        ("By chance", kind.chance),
+        ("Reference", kind.reference),
+        ("Cost", portrait(kind).cost),
+    ]
+    parts = [f"### {kind.title()}", *prose(kind), listed(facts)]
+    own = parameters_of(kind)
+    return "\n\n".join([*parts, table(own)] if own else parts)
+
+
+if __name__ == "__main__":
+    main()
