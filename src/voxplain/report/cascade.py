@@ -196,7 +196,8 @@ def _headings(figure: Figure, layout: _Layout, record: RandomizationRecord) -> N
     left = 0.25 / _WIDTH
     head = "What is left of a map when the network forgets what it learned"
     _write(figure, left, 1 - 0.3 / layout.tall, head, PAPER, 14.5)
-    line = "  ·  ".join([*parts, _HEADS[record.order]])
+    some = " (some steps are left out)" if len(layout.steps) < len(record.stages) else ""
+    line = "  ·  ".join([*parts, _HEADS[record.order] + some])
     _write(figure, left, 1 - 0.6 / layout.tall, line, QUIET, 11)
     for column, step in enumerate(layout.steps):
         x, y, width, height = layout.box(0, column)
@@ -213,7 +214,7 @@ def _notes(figure: Figure, layout: _Layout, pictures: Mapping[str, Array]) -> No
         "mean of all seeds. Middle plane, first seed. Curves: band, all seeds; bar at the end, two "
         "random networks.",
         f"Every picture has a color scale of its own{_weaker(layout, pictures)}. "
-        "An edge detector never asks the network: what behaves like it does not either.",
+        "An edge detector never asks the network; a map that stays as it does hardly asks it.",
         "Research use.",
     ]
     for row, line in enumerate(lines):

@@ -104,10 +104,7 @@ def _weights(ledger: Ledger, method: str) -> Statement | None:
         return None
     if not math.isfinite(found.mean) or not math.isfinite(found.last):
         return Statement(WEIGHTS, "open", "the randomization check gave no number")
-    facts = (
-        f"{found.measure} {fixed(found.last)} with a random network{_of_random(found.chance)}, "
-        f"{fixed(found.mean)} on average on the way there{_on(found.cases)}"
-    )
+    facts = _similarities(found) + _on(found.cases)
     if max(found.mean, found.last) >= SURVIVES:
         return Statement(WEIGHTS, "bad", f"fails the randomization check: {facts}")
     if max(abs(found.mean), abs(found.last)) <= FORGOTTEN:
@@ -117,6 +114,16 @@ def _weights(ledger: Ledger, method: str) -> Statement | None:
     return Statement(
         WEIGHTS, "mixed", f"partly survives the randomization check: {facts}{_strengths(found)}"
     )
+
+
+def _similarities(found: Survival) -> str:
+    """Both numbers, the one that weighs more first."""
+    random = _of_random(found.chance)
+    if found.mean > max(found.last, FORGOTTEN):
+        way = f"{found.measure} {fixed(found.mean)} on average on the way to a random network"
+        return f"{way}, {fixed(found.last)} with it{random}"
+    end = f"{found.measure} {fixed(found.last)} with a random network{random}"
+    return f"{end}, {fixed(found.mean)} on average on the way there"
 
 
 def _of_random(chance: float) -> str:

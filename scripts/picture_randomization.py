@@ -1,0 +1,78 @@
+"""Draws what is left of four maps while the demo network forgets what it learned, for the docs.
+
+Usage: `python scripts/picture_randomization.py`. Takes some minutes; needs nilearn, which carries
+the brain template. A run whose study has a `randomization` section shows the same in its report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from PIL import Image
+
+from voxplain.attribution import explain
+from voxplain.demo import write_demo
+from voxplain.io.randomization import (
+    RandomizationRecord,
+    read_pictures,
+    read_randomizations,
+    write_randomization,
+)
+from voxplain.metrics.asking import map_field, question_about
+from voxplain.metrics.randomization import Cascade, recorded
+from voxplain.report.cascade import strip
+from voxplain.report.figures import png
+from voxplain.study.config import Study
+from voxplain.study.inputs import load_model, read_case
+
+FILE = Path(__file__).parents[1] / "docs" / "images" / "randomization.png"
+METHODS = [
+    "saliency",
+    "input_x_gradient",
+    "guided_backprop",
+    {"name": "grad_cam", "layer": "dec1"},
+]
+
+
+def main() -> None:
+    """Runs the cascade, or takes one that a run has kept, and writes its picture."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, help="a run directory that holds a cascade")
+    parser.add_argument("--keep", type=Path, help="where to keep the curves and planes")
+    parser.add_argument("--seeds", type=int, default=3)
+    given = parser.parse_args()
+    with TemporaryDirectory() as folder:
+        run = given.run or given.keep or Path(folder) / "run"
+        if given.run is None:
+            cascade_of_the_demo(Path(folder), run, given.seeds)
+        for record in read_randomizations(run):
+            draw(run, record)
+
+
+def cascade_of_the_demo(folder: Path, run: Path, seeds: int) -> None:
+    """Forgets the demo network stage by stage, and keeps what became of its maps."""
+    study = Study.load(write_demo(folder))
+    loaded = load_model(study.models[0], study, trust=False)
+    image = loaded.prepare(read_case(study.expanded_cases()[0]))
+    target = study.asked[0]
+    maps = explain(loaded.model, image, METHODS, target)
+    question = question_about(loaded.model, image, target, maps=maps)
+    question.fields = {name: map_field(name, map, question) for name, map in maps.items()}
+    probe = Cascade(seeds=seeds, pictures=True)
+    found = question.answer(probe, next(iter(question.fields.values())))
+    record, pictures = recorded(question, found, probe.order, study.expanded_cases()[0].id)
+    write_randomization(run, record, pictures)
+
+
+def draw(run: Path, record: RandomizationRecord) -> None:
+    """Writes the strip with a palette of its own, which is a third of the size."""
+    picture = Image.open(io.BytesIO(png(strip(record, read_pictures(run, record)))))
+    picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(FILE, optimize=True)
+    print(FILE, FILE.stat().st_size)
+
+
+if __name__ == "__main__":
+    main()
