@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from metric_cases import CLASS_ONE, ask, explained, reason, value
+from scipy import stats
+from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 from trained import disks, shapes, trained
 
@@ -165,8 +167,17 @@ def test_efficient_randomization_compares_the_disorder_of_histograms() -> None:
     question = _asked(classifier(), images()[0], "saliency", EdgeDetector())
     found = value("efficient_parameter_randomization", question.fields["edge_detector"], question)
     assert found.value == pytest.approx(0, abs=1e-12)
-    found = value("efficient_parameter_randomization", question.fields["saliency"], question)
-    assert found.value != 0
+    asked = {"seeds": 1, "bins": 20}
+    field = question.fields["saliency"]
+    found = value("efficient_parameter_randomization", field, question, **asked)
+    random = copied(question.scene.model)
+    reinitialize(random.network, stages(random, images()), 0)
+    again = explain(random, images(), "saliency", CLASS_ONE)["saliency"].map[0, 0]
+    disorder = []
+    for map in (field.values, again):
+        counts, _ = np.histogram(map.double().numpy(), bins=20)
+        disorder.append(stats.entropy(counts))
+    assert found.value == pytest.approx((disorder[1] - disorder[0]) / disorder[0])
 
 
 class Opposed(nn.Module):
@@ -202,6 +213,35 @@ def test_similarity_by_hand() -> None:
     assert flipped.ssim < 0
     constant = similarity(map, torch.zeros(16, 16))
     assert all(math.isnan(getattr(constant, measure)) for measure in MEASURES)
+
+
+def test_structure_is_compared_between_quantiles() -> None:
+    one, other = torch.randn(2, 16, 16, dtype=torch.float64).cumsum(1).numpy()
+    scaled = []
+    for map in (one, other):
+        low, high = np.quantile(map, [0.01, 0.99])
+        scaled.append(np.clip((map - low) / (high - low), 0, 1))
+    expected = structural_similarity(*scaled, win_size=7, data_range=1.0)
+    found = similarity(torch.from_numpy(one), torch.from_numpy(other))
+    assert found.ssim == pytest.approx(expected)
+
+
+def test_gradients_of_maps_have_directions() -> None:
+    """Stripes are alike if they run alike, whatever their sign."""
+    wave = torch.sin(torch.arange(32.0))[None].expand(32, 32)
+    tilted = torch.sin(torch.arange(32.0)[None] + 0.2 * torch.arange(32.0)[:, None])
+    same, tilt, across = (similarity(wave, other).hog for other in (-wave, tilted, wave.T))
+    assert same > 0.9
+    assert same > tilt > across + 0.3
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_maps_that_are_not_finite_are_like_none(bad: float) -> None:
+    map = torch.randn(8, 8)
+    broken = map.clone()
+    broken[0, 0] = bad
+    for pair in ((map, broken), (broken, map), (broken, broken)):
+        assert all(math.isnan(getattr(similarity(*pair), measure)) for measure in MEASURES)
 
 
 @pytest.mark.parametrize("rank", [2, 3])

@@ -146,6 +146,24 @@ def test_real_networks_stay_finite(name: str, order: str) -> None:
         assert not torch.equal(output, model.output(example))
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_features_of_one_place_are_not_blown_up(count: int) -> None:
+    """Where an image is one voxel to the last layers, no spread can be estimated from it."""
+    from tests.attribution.rules import matrix
+
+    network = matrix.network("DenseNet121", 2)
+    example = torch.randn(count, 1, 32, 32)
+    random, paths = copied(Model(network)), stages(Model(network), example[:1])
+    reinitialize(random.network, paths, seed=0)
+    recalibrate(random, example, paths)
+    assert float(random.output(example).abs().max()) < 100
+    assert all(
+        float(part.running_var.min()) > 0
+        for part in random.network.modules()
+        if isinstance(part, nn.BatchNorm2d)
+    )
+
+
 def _real(name: str) -> tuple[nn.Module, Tensor]:
     from tests.attribution.rules import matrix
 

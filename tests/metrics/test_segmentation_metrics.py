@@ -73,6 +73,10 @@ def test_volumes_change_in_physical_units(rank: int, spacing: Any, unit: str, vo
     assert found.value == pytest.approx(-total * share * voxel)
     assert found.facts["relative"] == pytest.approx(-total * share / 4**rank)
     assert found.facts["unit"] == unit
+    half = value(
+        "volume_change", MapField("m", first), question, fill="zero", levels=16, share=share / 2
+    )
+    assert half.value == pytest.approx(found.value / 2)  # between two levels
 
 
 @pytest.mark.parametrize("rank", [2, 3])

@@ -124,7 +124,10 @@ class EfficientParameterRandomization(_Randomization):
         if before == 0:
             raise Undefined("the histogram of the map has a single bin")
         after = [_entropy(map, self.bins) for map in found[field.name]]
-        return Value(_mean([(value - before) / before for value in after]))
+        change = _mean([(value - before) / before for value in after])
+        if math.isnan(change):
+            raise Undefined("the maps of the random networks hold NaN or infinite values")
+        return Value(change)
 
 
 @dataclass(frozen=True)
@@ -219,7 +222,9 @@ def _entropy(map: Tensor, bins: int) -> float:
     """Entropy of the histogram of a map scaled to [0, 1], in nats."""
     values = map.double().cpu().numpy()
     low, high = values.min(), values.max()
-    if not math.isfinite(high - low) or high <= low:
+    if not math.isfinite(high - low):
+        return math.nan
+    if high <= low:
         return 0.0
     counts, _ = np.histogram((values - low) / (high - low), bins=bins, range=(0, 1))
     shares = counts[counts > 0] / counts.sum()

@@ -13,6 +13,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from voxplain.model import Model
 
+_LEAST_SPREAD = 1e-3
+"""Of a channel, relative to the mean over the channels of its norm."""
+
 
 def copied(model: Model) -> Model:
     """The same model around a copy of its network; the trained one is never touched."""
@@ -105,7 +108,7 @@ def recalibrate(model: Model, images: Tensor, paths: Iterable[str]) -> None:
     norms = [norm for norm in norms if norm.track_running_stats]
     if not norms:
         return
-    watch = _Watch()
+    watch = _Watch(1 if len(images) == 1 else 2)
     with contextlib.ExitStack() as stack:
         stack.enter_context(model.at_rest())
         for path in paths:
@@ -115,30 +118,48 @@ def recalibrate(model: Model, images: Tensor, paths: Iterable[str]) -> None:
             stack.callback(setattr, norm, "momentum", norm.momentum)
             stack.callback(norm.register_forward_pre_hook(watch.norm).remove)
         with torch.no_grad():
-            for image in images:
+            for image, other in zip(images, images.roll(-1, dims=0), strict=True):
                 watch.changed = False
-                model(torch.stack([image, image]))  # one image of one voxel has no variance
+                model(torch.stack([image, other]))  # a norm in training takes no single value
+        for norm, values in watch.fresh.items():
+            _bounded(norm, values)
+
+
+def _bounded(norm: _BatchNorm, values: int) -> None:
+    """Keeps channels without a spread from being blown up, layer after layer."""
+    spread = norm.running_var
+    assert spread is not None
+    usual = float(spread.mean()) if values > 1 else 0.0
+    if usual:
+        spread.clamp_(min=_LEAST_SPREAD * usual)
+    else:
+        spread.fill_(1)
 
 
 class _Watch:
     """Tells the norms behind a randomized module, as they run, to look at what they see.
 
+    Args:
+        images: How many different ones a norm sees at once.
+
     Attributes:
         changed: Whether a randomized module has run for the present image.
+        fresh: The norms, and how many different values per channel they see at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, images: int) -> None:
         self.changed = False
-        self._fresh: set[nn.Module] = set()
+        self.fresh: dict[_BatchNorm, int] = {}
+        self._images = images
 
     def randomized(self, module: nn.Module, *_: object) -> None:
         """A randomized module starts."""
         self.changed = True
 
-    def norm(self, norm: _BatchNorm, *_: object) -> None:
+    def norm(self, norm: _BatchNorm, args: tuple[Tensor, ...]) -> None:
         """A norm starts."""
-        if self.changed and norm not in self._fresh:
-            self._fresh.add(norm)
+        if self.changed and norm not in self.fresh:
+            self.fresh[norm] = self._images * args[0][0, 0].numel()
             norm.momentum = None  # a plain mean over the images
             norm.reset_running_stats()
             norm.train()

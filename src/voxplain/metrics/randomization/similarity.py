@@ -37,6 +37,8 @@ class Similarity:
 def similarity(first: Tensor, second: Tensor) -> Similarity:
     """Compares two maps ``(*spatial)``."""
     one, other = first.double().cpu(), second.double().cpu()
+    if not (torch.isfinite(one).all() and torch.isfinite(other).all()):
+        return Similarity(*[float("nan")] * 4)
     return Similarity(
         spearman=_or_nan(rank_correlation, one, other),
         spearman_absolute=_or_nan(rank_correlation, one.abs(), other.abs()),
