@@ -6,19 +6,18 @@ operand that depends on the image receives its share p of it. Two tools do this:
 ``redistributed(value, operands, backward, kept)``
     The value of a call in the graph, with ``backward(q, *kept) -> (p_1, ..., p_n)`` as its
     backward, one share per operand (``None`` for no share). ``kept`` are tensors outside the
-    graph that the backward reads; torch checks that nobody overwrites them in between, so an
-    operand that the call itself writes in place must be kept as a copy (``call.kept()``). Shares
-    have the shapes of their operands. The result still has to go through ``rectifiers.written``.
+    graph that the backward reads; torch checks that nobody overwrites them, so an operand that the
+    call itself writes in place is kept as a copy (``call.kept()``). Shares have the shapes of their
+    operands. The result still has to go through ``rectifiers.written``.
 
 ``linear_map(call)``
     A call that is linear in one operand as a :class:`LinearMap`: ``apply(x)`` (no bias),
     ``transposed(q, x)`` (the adjoint), ``linearized(x)`` (both at the price of one),
     ``with_weight(fn)`` (the same map with another weight), ``bias`` (broadcastable to the output).
-    ``weight`` is None where the weights belong to the function, as in a mean; these are all
-    non-negative, and ``with_weight`` changes nothing.
-    The answer is None where torch's own derivative is the redistribution already, because every
-    output is a copy of one input or a constant: views, ``cat``, ``pad``, indexing, repeating,
-    nearest interpolation. ``add`` and ``sub`` of two operands are no maps of one operand.
+    ``weight`` is None where the function itself weighs, non-negatively, as a mean does.
+    None where torch's own derivative is the redistribution already, as every output is a copy of
+    one input or a constant: views, ``cat``, ``pad``, indexing, repeating, nearest interpolation.
+    ``add`` and ``sub`` of two operands are no maps of one operand.
 """
 
 from __future__ import annotations
