@@ -174,6 +174,18 @@ def test_lesions_are_hit_one_by_one() -> None:
     assert found.facts == {"lesions": 2, "hits": 1, "false_positives": 1}
 
 
+def test_a_lesion_is_not_hit_by_touching_its_edge() -> None:
+    mask = torch.zeros(10, 10, dtype=torch.bool)
+    mask[1:6, 1:6] = True  # 25 voxels
+    for hits, expected in ((2, 0), (3, 1)):
+        map = torch.zeros(1, 10, 10)
+        map[0, 9, : 3 - hits] = 3
+        map[0, 1, 1 : 1 + hits] = 2
+        map += torch.linspace(0, -1, 100).view(1, 10, 10)
+        found = value("lesion_hit_rate", MapField("m", map), _question(mask), factor=3 / 25)
+        assert found.value == expected
+
+
 @pytest.mark.parametrize("name", LOCALIZATION)
 def test_no_mask_and_no_lesion_are_reasons(name: str) -> None:
     field = MapField("m", torch.randn(1, 8, 8))

@@ -122,6 +122,7 @@ def test_a_bias_field_is_smooth_and_bounded(rank: int, strength: float) -> None:
         shaded = BiasField(strength).changed(image, "key", draw)
         field = ((shaded - low) / (image - low))[:, (image > low + 1e-9).all(0)]
         assert float((field - 1).abs().max()) == pytest.approx(strength, rel=1e-6)
+        assert float(field.mean()) == pytest.approx(1, abs=0.01)  # no brighter as a whole
         assert torch.allclose(field[0], field[1])  # the coil is the same for all channels
         assert torch.isclose(shaded.flatten(1).amin(1), image.flatten(1).amin(1)).all()
     ramp = BiasField(strength).changed(torch.ones(1, *(16,) * rank).cumsum(1), "key", 0)

@@ -138,6 +138,25 @@ def test_passes_are_shared_by_maps_and_metrics() -> None:
     assert network.seen <= 2 * 33 + 2
 
 
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.8])
+def test_subsets_are_fractions_of_the_regions(share: float) -> None:
+    question = ask(LinearClasses((1, 6, 6)), bright(2, 1, 6))
+    metric = metrics.get("faithfulness_correlation")
+    asked = metric.model_validate({"name": metric.title(), "regions": BLOCKS, "share": share})
+    found = question.answer(asked.probes(question.scene)[0], MapField("m", torch.randn(1, 6, 6)))
+    assert found.removed.shape == (100, 9)
+    assert found.removed.sum(dim=1).tolist() == [max(1, round(9 * share))] * 100
+    assert len({tuple(row) for row in found.removed.tolist()}) > 5
+
+
+def test_another_target_or_network_has_answers_of_its_own() -> None:
+    question = ask(LinearClasses((1, 6, 6)), bright(2, 1, 6))
+    question.remembered("key", lambda: 1)
+    other = question.with_model(Model(LinearClasses((1, 6, 6))))
+    assert other.remembered("key", lambda: 2) == 2
+    assert question.remembered("key", lambda: 3) == 1
+
+
 def test_questions_are_compared_by_value() -> None:
     scene = ask(LinearClasses((1, 6, 6)), bright(2, 1, 6)).scene
 
