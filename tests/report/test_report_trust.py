@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from pathlib import Path
@@ -87,7 +88,8 @@ def test_few_cases_have_points_and_no_intervals(tmp_path: Path) -> None:
     text = (tmp_path / "report.html").read_text()
     found = Page(tmp_path / "report.html")
     assert "3 cases were judged" in re.sub(r"\s+", " ", found.words)
-    assert "n = 3" in found.words
+    assert "n = 3" not in found.words  # the page says it once
+    assert "n = 2" in found.words  # where a value is missing
     assert 'class="interval"' not in text
     assert text.count("<circle") > 3 * len(METHODS)
     assert "Clear differences" not in found.words
@@ -159,6 +161,17 @@ def test_differences_between_methods_need_the_interval_and_the_test() -> None:
     assert wins(ledger.asked[0]) == {"a": {"c"}, "b": {"c"}, "c": set()}
     (ledger,) = ledgers(rows("components", same, direction="none"))
     assert wins(ledger.asked[0]) == {"a": set(), "b": set(), "c": set()}
+
+
+def test_controls_that_a_metric_cannot_judge_are_left_out() -> None:
+    values = {"saliency": [0.5] * 3, "random": [math.nan] * 3}
+    (ledger,) = ledgers(rows("parameter_randomization", values))
+    (found,) = tables(ledger.asked)
+    assert [row.name for row in found.rows] == ["Saliency"]
+    assert found.notes == ()
+    plot = strip_plot(ledger.asked[0])
+    assert plot is not None
+    assert [line.name for line in plot.lines] == ["Saliency"]
 
 
 def test_namesakes_are_told_apart_by_what_differs() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from synthetic_scores import CONTROLS, METHODS, cascade, columns, rows, survived, table
@@ -73,12 +74,32 @@ def test_strengths_that_stay_are_said_where_the_sign_is_forgotten() -> None:
     assert "strengths" not in said(survived({"a": 0.9}, 9), "a", WEIGHTS).text
 
 
+def test_the_finest_cascade_counts() -> None:
+    coarse, fine = survived({"a": 0.1}, 9), survived({"a": 0.9}, 9)
+    stages = {1: coarse, 12: fine}
+    found = [
+        replace(
+            row,
+            parameters=row.parameters | {"steps": count},
+            facts=row.facts | {"stages": [""] * count},
+        )
+        for count, part in stages.items()
+        for row in part
+    ]
+    assert said(found, "a", WEIGHTS).status == said(found[::-1], "a", WEIGHTS).status == "bad"
+
+
+def test_a_cascade_without_a_number_is_not_settled() -> None:
+    values = {"a": [math.nan] * 9}
+    statement = said(rows("parameter_randomization", values), "a", WEIGHTS)
+    assert statement.status == "open"
+    assert statement.text == "the randomization check gave no number"
+
+
 def test_one_stage_at_a_time_says_nothing_of_a_random_network() -> None:
     found = survived({"saliency": 0.9}, 9)
-    alone = [row.parameters | {"order": "independent"} for row in found]
-    changed = [
-        Score(**{**vars(row), "parameters": other}) for row, other in zip(found, alone, strict=True)
-    ]
+    alone = {"order": "independent"}
+    changed = [replace(row, parameters=row.parameters | alone) for row in found]
     (verdict,) = verdicts(ledger(changed))
     assert verdict.statements == ()
 
@@ -177,7 +198,7 @@ def test_every_statement_has_a_number_and_its_cases() -> None:
 
 def test_targets_and_networks_are_judged_apart() -> None:
     one = rows("roc_auc", {"saliency": [0.9]})
-    other = [Score(**{**vars(row), "model": "second"}) for row in one]
+    other = [replace(row, model="second") for row in one]
     assert [(part.model, part.cases) for part in ledgers([*one, *other])] == [
         ("unet", 1),
         ("second", 1),

@@ -123,7 +123,7 @@ class _Layout:
         chosen = np.unique(np.linspace(0, count - 1, min(count, MOST)).round().astype(int))
         rows, columns = pictures[maps[0].method].shape[1:]
         free = _WIDTH - _LABEL - _CURVE - 0.9
-        width = min(free / len(chosen) - _GAP, 1.6 * columns / rows)
+        width = min(free / len(chosen) - _GAP, 2.0 * columns / rows)
         height = width * rows / columns
         tall = _HEAD + len(maps) * (height + _UNDER) + _FOOT
         return cls(maps, tuple(chosen.tolist()), (width, height), tall)
@@ -139,7 +139,7 @@ class _Layout:
         """Of the curves at the end of a row."""
         _, bottom, _, height = self.box(row, 0)
         left = _LABEL + len(self.steps) * (self.cell[0] + _GAP) + 0.55
-        return left / _WIDTH, bottom, _CURVE / _WIDTH, height
+        return left / _WIDTH, bottom, min(_WIDTH - 0.35 - left, 2 * _CURVE) / _WIDTH, height
 
 
 def _row(figure: Figure, layout: _Layout, row: int, part: MapRandomized, pictures: Array) -> None:
@@ -180,7 +180,7 @@ def _curves(axes: Axes, part: MapRandomized, last: bool) -> None:
         axes.plot(steps, middle, color=color, linestyle=style, linewidth=1.5)
         known = [value for value in part.chance.get(measure, []) if value is not None]
         if known:
-            axes.plot([len(steps) - 0.4], [np.mean(known)], "_", color=color, markersize=11)
+            axes.plot([1.06 * steps[-1]], [np.mean(known)], "_", color=color, markersize=11)
     axes.set_ylim(-1.05, 1.08)
     axes.set_yticks([-1, 0, 1], ["−1", "0", "1"])
     axes.set_xticks([0, table.shape[1] - 1] if last else [], ["trained", "random"] if last else [])
@@ -221,7 +221,7 @@ def _notes(figure: Figure, layout: _Layout, pictures: Mapping[str, Array]) -> No
         _write(figure, left, (0.66 - 0.22 * row) / layout.tall, line, QUIET)
     x = layout.curves(0)[0]
     for row, (measure, (color, style)) in enumerate(LINES.items()):
-        y = 1 - (0.62 + 0.2 * row) / layout.tall
+        y = 1 - (0.88 + 0.2 * row) / layout.tall
         sample = figure.add_axes((x, y - 0.05 / layout.tall, 0.3 / _WIDTH, 0.1 / layout.tall))
         sample.set_axis_off()
         sample.plot([0, 1], [0, 0], color=color, linestyle=style, linewidth=1.5)

@@ -67,14 +67,15 @@ class Strip:
 
 def strip_plot(asked: Asked) -> Strip | None:
     """The plot of one metric; None where no value is defined."""
-    maps = [*ranked(asked.methods, asked.better), *asked.controls]
+    controls = [part for part in asked.controls if part.known]
+    maps = [*ranked(asked.methods, asked.better), *controls]
     values = [value for map in maps for value in map.known]
     if not values:
         return None
     scale = _Scale.over(values)
-    lines = [_line(map, row, scale, bool(asked.controls)) for row, map in enumerate(maps)]
+    lines = [_line(map, row, scale, bool(controls)) for row, map in enumerate(maps)]
     count = len(asked.methods)
-    rule = TOP + count * LINE + 4 if asked.controls and count else None
+    rule = TOP + count * LINE + 4 if controls and count else None
     better = ARROWS.get(asked.first.direction, ("", ""))[1]
     return Strip(
         asked.heading,

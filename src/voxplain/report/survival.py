@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,15 +52,26 @@ def survival(ledger: Ledger, method: str) -> Survival | None:
     Signed correlation is read where it is known: where a map is strong, in either direction, may
     follow from where the target looks, in any network.
     """
-    for name in _METRICS:
-        for asked in ledger.asked:
-            map = asked.of(method)
-            whole = asked.first.parameters.get("order") != "independent"
-            if asked.name == name and map is not None and whole:
-                return _scored(map)
+    scored = list(_cascades(ledger, method))
+    if scored:
+        return _scored(max(scored, key=_steps))
     kept = [record for record in ledger.cascades if record.order != "independent"]
     maps = [map for record in kept for map in record.maps if map.method == method]
     return _followed(maps) if maps else None
+
+
+def _cascades(ledger: Ledger, method: str) -> Iterator[Judged]:
+    """What metrics of cascades through the whole network say of a map."""
+    for asked in ledger.asked:
+        map = asked.of(method)
+        whole = asked.first.parameters.get("order") != "independent"
+        if asked.name in _METRICS and map is not None and whole:
+            yield map
+
+
+def _steps(map: Judged) -> int:
+    """How finely it was followed; none where nothing is defined."""
+    return max(len(row.facts.get("stages", ())) for row in map.rows) if map.known else -1
 
 
 def _scored(map: Judged) -> Survival:

@@ -56,7 +56,7 @@ class Cell:
 
     Attributes:
         value: The mean over the cases.
-        spread: Its interval, or how many cases there are where they are too few.
+        spread: Its interval; where there is none, how many cases count if not all do.
         mark: The number of the note that says why values are missing; 0 without.
         why: That note.
         clear: Whether it is clearly better than every other method.
@@ -114,7 +114,8 @@ def tables(asked: Sequence[Asked]) -> list[Table]:
 def _table(asked: Sequence[Asked]) -> Table:
     notes: list[str] = []
     beaten = {id(part): wins(part) for part in asked}
-    names = list(dict.fromkeys((map.control, map.method) for part in asked for map in part.maps))
+    shown = (map for part in asked for map in part.maps if map.known or not map.control)
+    names = list(dict.fromkeys((map.control, map.method) for map in shown))
     rows = [
         Row(
             label(name),
@@ -158,7 +159,7 @@ def _spread(map: Judged, places: int) -> str:
     interval = map.summary.interval
     if interval is not None:
         return f"{fixed(interval[0], places)} to {fixed(interval[1], places)}"
-    return f"n = {len(map.known)}" if len(map.by_case) > 1 else ""
+    return f"n = {len(map.known)}" if map.summary.undefined > 0 else ""
 
 
 def _note(map: Judged, notes: list[str]) -> tuple[int, str]:

@@ -25,6 +25,9 @@ from voxplain.statistics import FEWEST
 
 TABLE = "metrics.parquet"
 
+MOST = 3
+"""Cascades that the page draws; sentences and tables stand for all."""
+
 _ORDERS = {
     "top_down": "from the output down",
     "bottom_up": "from the input up",
@@ -108,7 +111,8 @@ class TrustView:
         few: Whether they are too few for intervals.
         panel: Per map its answers, to all questions.
         chapters: Metrics.
-        cascades: Randomizations.
+        cascades: Randomizations, those of the first cases.
+        others: How many more there are.
     """
 
     model: str
@@ -118,6 +122,7 @@ class TrustView:
     panel: list[tuple[str, list[Answer]]]
     chapters: list[Chapter]
     cascades: list[CascadeView]
+    others: int
 
 
 def build_trust(run: Path, *, share: bool) -> tuple[list[TrustView], list[Problem]]:
@@ -141,7 +146,8 @@ def build_trust(run: Path, *, share: bool) -> tuple[list[TrustView], list[Proble
             ledger.cases < FEWEST,
             _panel(ledger),
             [_chapter(name, asked) for name, asked in families(ledger)],
-            [_view(run, record, share, problems) for record in ledger.cascades],
+            [_view(run, record, share, problems) for record in ledger.cascades[:MOST]],
+            max(0, len(ledger.cascades) - MOST),
         )
         for ledger in ledgers(scores, cascades)
     ]

@@ -241,7 +241,7 @@ def _mean(map: Judged) -> str:
     """The mean with its interval, where there is one."""
     interval = map.summary.interval
     if interval is None:
-        return fixed(map.summary.mean, decimals(map.known))
+        return fixed(map.summary.mean, decimals([map.summary.mean]))
     low, high = (fixed(value, decimals(interval)) for value in interval)
     return f"{fixed(map.summary.mean, decimals(interval))}, interval {low} to {high}"
 
