@@ -306,6 +306,12 @@ def test_the_plan_counts_shared_probes_once(tiny: TinyStudy) -> None:
     (judging,) = check_study(study).plan.judgings
     tasks = check_study(study).plan.tasks
     assert judging.passes == 3 * sum(task.passes for task in tasks)
+    asked = {"steps": 2, "seeds": 5, "methods": ["saliency"]}
+    layered = [*tiny.config["methods"], {"name": "layer_activation", "layers": ["features"]}]
+    study = Study.load(tiny.write(metrics=metrics, methods=layered, randomization=asked))
+    (judging,) = check_study(study).plan.judgings
+    assert judging.forwards == 5 * maps + 10
+    assert judging.passes == judging.forwards + 2 * 5 * 1
 
 
 def test_metrics_are_in_the_schema_and_in_the_resolved_study(tiny: TinyStudy) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from voxplain.attribution import Method
 from voxplain.attribution.identity import identity
 from voxplain.attribution.scene import Scene
 from voxplain.errors import ConfigError
@@ -91,17 +92,22 @@ def judging(
     Raises:
         ConfigError: If a metric would take more.
     """
-    listed = [*metrics, *([cascade.metric] if cascade else [])]
-    probes = {identity(probe): probe for metric in listed for probe in metric.probes(scene)}
     for metric in metrics:
         _require_affordable(metric, scene, allowed)
-    maps = sum(len(task.methods) for task in tasks) + controls * (len(CONTROLS) - 1)
+    judged = [task for task in tasks if any(map(_is_judged, task.methods.values()))]
+    maps = sum(_is_judged(each) for task in judged for each in task.methods.values())
+    maps += controls * (len(CONTROLS) - 1)
+    probes = {identity(probe): probe for metric in metrics for probe in metric.probes(scene)}
+    extra = cascade.metric.probes(scene)[0] if cascade else None
+    probes.pop(identity(extra), None)
     asked = [
         (probe, probe.expected(scene) * (maps if probe.per_map else 1)) for probe in probes.values()
     ]
     again = sum(count for probe, count in asked if probe.explains)
     forwards = sum(count for probe, count in asked if not probe.explains)
-    repeated = sum(task.passes for task in tasks), sum(task.forwards for task in tasks)
+    steps = extra.expected(scene) if extra else 0
+    chosen_tasks = [task for task in judged if cascade and cascade.of([*task.methods.values()])]
+    repeated = [(again, judged), (steps, chosen_tasks)]
     keys = [key for task in tasks for key in task.methods]
     chosen = [metric.model_dump(mode="json") for metric in metrics]
     shown = cascade.model_dump(mode="json") if cascade else None
@@ -112,10 +118,15 @@ def judging(
         cascade=cascade,
         controls=controls,
         facts=facts,
-        passes=forwards + again * repeated[0],
-        forwards=forwards + again * repeated[1],
-        streams=tuple(_in_words(asked, maps, again)),
+        passes=forwards + sum(n * task.passes for n, part in repeated for task in part),
+        forwards=forwards + sum(n * task.forwards for n, part in repeated for task in part),
+        streams=tuple(_in_words(asked, maps, again, steps)),
     )
+
+
+def _is_judged(method: Method) -> bool:
+    """Maps on the grids of layers are not."""
+    return getattr(method, "layers", None) is None
 
 
 def _require_affordable(metric: Metric, scene: Scene, allowed: int) -> None:
@@ -128,11 +139,12 @@ def _require_affordable(metric: Metric, scene: Scene, allowed: int) -> None:
         )
 
 
-def _in_words(asked: Sequence[tuple[Probe, int]], maps: int, again: int) -> list[str]:
+def _in_words(asked: Sequence[tuple[Probe, int]], maps: int, again: int, steps: int) -> list[str]:
     shared = sum(count for probe, count in asked if not (probe.explains or probe.per_map))
     each = sum(count for probe, count in asked if probe.per_map) // max(1, maps)
     return [
         *([f"{shared:,} forwards for all maps"] * bool(shared)),
         *([f"{each:,} forwards for each of {maps} maps"] * bool(each)),
         *([f"all maps {again:,} times again"] * bool(again)),
+        *([f"maps of {steps:,} randomized networks"] * bool(steps)),
     ]
