@@ -106,6 +106,16 @@ def test_protocols_have_their_own_levels_and_fills(protocol: str) -> None:
         assert set(found.facts) == {"dark", "half", "bright", "mean"}
 
 
+def test_half_bright_lies_between_dark_and_bright() -> None:
+    """For each channel of the image, not at its mean."""
+    image = bright(2, 2, 4)
+    image[1] = image[1] ** 8 * 100
+    ends = image.flatten(1)
+    expected = ((ends.amin(1) + ends.amax(1)) / 2).tolist()
+    assert Fidelity(protocol="thesis2024")._between(image) == pytest.approx(expected)
+    assert Fidelity(dark=-1.0, bright=2.0)._between(image) == (0.5, 0.5)
+
+
 def test_class_zero_is_filled_bright() -> None:
     """A dark fill speaks for class 0, which would then never be lost."""
     image = bright(2, 1, 8)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
 
+from voxplain.attribution.baselines import baseline_image
 from voxplain.attribution.masking import Blur, Constant, Fill, Mean, Noise
 from voxplain.attribution.scene import Scene
 from voxplain.metrics.curves import area, normalized
@@ -48,18 +49,18 @@ class Fidelity(Metric):
 
     def probes(self, scene: Scene) -> tuple[Probe, ...]:
         """Both orders per fill; the fill of the accuracy curve depends on the predicted class."""
-        fills = self._neutral if self.protocol != "thesis2024" else self._all
+        fills = self._neutral if self.protocol != "thesis2024" else self._all("mean")
         several = (*fills, self._filled(dark=True)) if self.protocol != "thesis2024" else fills
         return tuple(self._removal(fill, order) for fill in several for order in ("most", "least"))
 
     def score(self, field: MapField, question: Question) -> Value:
         """The accuracy form; the others in the facts."""
         if self.protocol == "thesis2024":
-            parts = {fill.kind: self._gap(fill, field, question) for fill in self._all[3:]}
-            levels = ("dark", "half", "bright")
-            parts |= {
+            names = ("dark", "half", "bright", "mean")
+            fills = self._all(self._between(question.item.image))
+            parts = {
                 name: self._gap(fill, field, question)
-                for name, fill in zip(levels, self._all, strict=False)
+                for name, fill in zip(names, fills, strict=True)
             }
             return Value(sum(parts.values()) / len(parts), facts=parts)
         fill = self._filled(dark=_says_yes(question))
@@ -76,15 +77,18 @@ class Fidelity(Metric):
     def _neutral(self) -> tuple[Fill, ...]:
         return (Blur(), Mean()) if self.protocol == "inform" else ()
 
-    @property
-    def _all(self) -> tuple[Fill, ...]:
-        half = "mean" if isinstance(self.dark, str) else (self.dark + float(self.bright)) / 2
-        return (
-            self._filled(dark=True),
-            Constant(value=half),
-            self._filled(dark=False),
-            Mean(),
-        )
+    def _all(self, half: Any) -> tuple[Fill, ...]:
+        """Dark, half bright, bright and the mean.
+
+        Args:
+            half: A baseline; a plan, which knows no image, may name any.
+        """
+        return (self._filled(dark=True), Constant(value=half), self._filled(dark=False), Mean())
+
+    def _between(self, image: Tensor) -> tuple[float, ...]:
+        """Half way from dark to bright, per channel."""
+        ends = [baseline_image(level, image) for level in (self.dark, self.bright)]
+        return tuple(((ends[0] + ends[1]) / 2).flatten(1)[:, 0].tolist())
 
     def _filled(self, dark: bool) -> Fill:
         return Constant(value=self.dark if dark else self.bright)
