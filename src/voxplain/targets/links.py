@@ -57,7 +57,21 @@ def predicted_mask(output: Tensor, label: int, activation: Activation, threshold
         return above if label == 1 else ~above
     if settled(activation, classes) == "sigmoid":
         return torch.sigmoid(output[:, label]) > threshold
-    return output.argmax(dim=1) == label
+    return _wins(output, label)
+
+
+def _wins(output: Tensor, label: int) -> Tensor:
+    """``output.argmax(dim=1) == label``, which over strided channels takes ten times as long.
+
+    Of equal scores that of the first class wins, as with argmax.
+    """
+    own = output[:, label]
+    won = torch.ones_like(own, dtype=torch.bool)
+    if label > 0:
+        won &= own > output[:, :label].amax(dim=1)
+    if label < output.shape[1] - 1:
+        won &= own >= output[:, label + 1 :].amax(dim=1)
+    return won
 
 
 def _logsumexp_of_others(output: Tensor) -> Tensor:
