@@ -8,6 +8,7 @@ from itertools import combinations, pairwise
 
 from voxplain.report.cascade import label
 from voxplain.report.ledger import Asked, Judged, Ledger
+from voxplain.report.survival import MEASURES
 from voxplain.report.words import decimals, fixed, sentence
 from voxplain.statistics import FEWEST, holm
 
@@ -138,9 +139,10 @@ def _head(asked: Asked) -> Head:
 
 def _unit(asked: Asked) -> str:
     first = asked.first
+    unit = MEASURES.get(str(first.parameters.get("similarity")), first.unit)
     if first.minimum is not None and first.maximum is not None:
-        return f"{first.unit} {first.minimum:g} to {first.maximum:g}".strip().replace("-", "−")
-    return first.unit
+        return f"{unit} {first.minimum:g} to {first.maximum:g}".strip().replace("-", "−")
+    return unit
 
 
 def _cell(asked: Asked, map: Judged | None, notes: list[str], beaten: dict[str, set[str]]) -> Cell:
@@ -151,7 +153,7 @@ def _cell(asked: Asked, map: Judged | None, notes: list[str], beaten: dict[str, 
         return Cell("–", "", mark, why)
     others = {part.method for part in asked.methods if part.method != map.method and part.known}
     clear = bool(others) and not map.control and beaten.get(map.method, set()) >= others
-    places = decimals(part.summary.mean for part in asked.maps if part.known)
+    places = decimals((part.summary.mean for part in asked.maps if part.known), digits=2)
     return Cell(fixed(map.summary.mean, places), _spread(map, places), mark, why, clear)
 
 

@@ -25,11 +25,11 @@ def number(value: float, digits: int = 2) -> str:
     return f"{rounded:,.{max(digits - 1 - exponent, 0)}f}".replace("-", "−")
 
 
-def decimals(values: Iterable[float], least: int = 2) -> int:
-    """How many decimals show how far values lie apart."""
+def decimals(values: Iterable[float], least: int = 2, digits: int = 1) -> int:
+    """How many decimals show so many digits of how far values lie apart."""
     known = [value for value in values if math.isfinite(value)]
     apart = max(known, default=0.0) - min(known, default=0.0) or max(map(abs, known), default=0.0)
-    return least if apart == 0 else max(least, -math.floor(math.log10(apart)))
+    return least if apart == 0 else max(least, digits - 1 - math.floor(math.log10(apart)))
 
 
 def fixed(value: float, places: int = 2) -> str:
