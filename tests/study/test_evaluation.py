@@ -362,3 +362,28 @@ def test_nothing_written_names_the_reference(tiny: TinyStudy) -> None:
         if file.is_file():
             assert b"mask.nii.gz" not in file.read_bytes(), file
     assert Path(run.folder / "metrics.parquet").is_file()
+
+
+@pytest.mark.parametrize(
+    ("stated", "inside", "remark"),
+    [({}, 1, "compared with 1"), ({"reference_label": 2}, 2, ""), ({"reference_label": 3}, 3, "")],
+)
+def test_the_label_of_the_reference_is_that_of_the_target_unless_told(
+    tiny: TinyStudy, stated: dict[str, int], inside: int, remark: str
+) -> None:
+    """Label 1 is where the image is bright, label 2 elsewhere, label 3 nowhere."""
+    bright = blob((6, 6, 5)) > 1
+    labels = np.where(bright, 1, 2).astype(np.uint8)
+    nibabel.save(nibabel.Nifti1Image(labels, AFFINE), tiny.folder / "labels.nii.gz")
+    case = {"id": "a", "image": "first.nii.gz", "reference": "labels.nii.gz", **stated}
+    run, _ = go(tiny, metrics=["relevance_mass_accuracy"], cases=[case])
+    (row,) = table(run).of(method="saliency")
+    (task,) = (task for task in run.manifest.tasks if task.kind == "metrics")
+    assert remark in " ".join(task.warnings)
+    assert bool(task.warnings) is bool(remark)
+    if inside == 3:
+        assert "reference" in row.reason
+        return
+    map = np.asanyarray(nibabel.load(run.maps[0]).dataobj).clip(0)
+    expected = map[labels == inside].sum() / map.sum()
+    assert row.value == pytest.approx(expected, rel=1e-5)

@@ -47,6 +47,15 @@ def evaluate(
         Path | None,
         typer.Option("--reference", help="A mask on the grid of the scan; * stands for case ids."),
     ] = None,
+    label: Annotated[
+        int | None,
+        typer.Option(
+            "--reference-label",
+            min=1,
+            help="The label in it that is meant; left out, the class of the target where it "
+            "occurs, else every label.",
+        ),
+    ] = None,
     study: Annotated[
         Path | None,
         typer.Option("--study", help="Of a run: the study file that made it."),
@@ -83,13 +92,16 @@ def evaluate(
 
     _require_table(output)
     chosen = [parse_metric(named(text, "--metric")) for text in metric or ()]
+    if label is not None and reference is None:
+        raise ConfigError("--reference-label says which label of a --reference is meant")
+    truth = (reference, label)
     folder = request.images[0]
     if len(request.images) == 1 and (folder / "manifest.json").is_file():
         _refuse("a run", map=map, target=target)
-        scores, failed = _of_run(request, chosen, reference, study, controls, debugging(context))
+        scores, failed = _of_run(request, chosen, truth, study, controls, debugging(context))
     else:
         _refuse("an image", study=study)
-        scores, failed = _of_image(request, chosen, reference, map, target, controls, seed), False
+        scores, failed = _of_image(request, chosen, truth, map, target, controls, seed), False
     show_scores(scores)
     if output is not None:
         scores.export(output)
@@ -101,7 +113,7 @@ def evaluate(
 def _of_run(
     request: Request,
     metrics: list[Metric],
-    reference: Path | None,
+    truth: tuple[Path | None, int | None],
     file: Path | None,
     controls: bool,
     debug: bool,
@@ -113,8 +125,8 @@ def _of_run(
     folder = request.images[0].absolute()
     study = Study.load(file) if file else study_of_run(folder, request.network())
     if not metrics and not study.metrics and study.randomization is None:
-        metrics = _usual(reference is not None or any(case.reference for case in study.cases))
-    study = judging_with(study, metrics, reference)
+        metrics = _usual(truth[0] is not None or any(case.reference for case in study.cases))
+    study = judging_with(study, metrics, *truth)
     execution = study.execution.model_copy(update={"controls": controls, "device": request.device})
     study = study.model_copy(update={"execution": execution})
     with Bar(debug) as bar:
@@ -131,15 +143,15 @@ def _of_run(
 def _of_image(
     request: Request,
     metrics: list[Metric],
-    reference: Path | None,
+    truth: tuple[Path | None, int | None],
     maps: list[str] | None,
     target: str | None,
     controls: bool,
     seed: int,
 ) -> Scores:
-    from voxplain.io import read_mask
     from voxplain.metrics import evaluate as judged
     from voxplain.study.inputs import open_first
+    from voxplain.study.materials import compared_with
 
     if not maps:
         raise ConfigError(
@@ -155,7 +167,10 @@ def _of_image(
     given = dict(_given(text, image) for text in maps)
     if len(given) < len(maps):
         raise ConfigError("two maps have the same name; write --map NAME=FILE")
-    mask = None if reference is None else read_mask(reference, image.source_grid)
+    case = study.expanded_cases()[0].model_copy(
+        update={"reference": truth[0], "reference_label": truth[1]}
+    )
+    mask = compared_with(case, study.asked[0], image) if case.reference else None
     return judged(
         loaded.model,
         image,

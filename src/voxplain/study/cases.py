@@ -42,7 +42,9 @@ class CaseConfig(BaseModel):
         channels: A name per channel, such as ``[flair, t1, t1ce, t2]``; or ``first`` or ``last``,
             the channel axis of a NumPy array.
         spacing: Millimeters per pixel, where the file does not say it (pictures, NumPy).
-        reference: A label image on the grid of the case, for contours and error targets.
+        reference: A label image on the grid of the case, for contours, error targets and metrics.
+        reference_label: The label in it that metrics compare maps with; left out, the class of
+            the target where it occurs, else every label.
         rank: 2 or 3, where the file leaves it open (one slice is 2-D unless 3 is asked for).
     """
 
@@ -55,6 +57,7 @@ class CaseConfig(BaseModel):
     ] = None
     spacing: Annotated[tuple[float, ...] | None, BeforeValidator(_spacing)] = None
     reference: Path | None = None
+    reference_label: int | None = Field(default=None, ge=1)
     rank: Literal[2, 3] | None = None
 
     @property

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
 
 from voxplain.attribution import Method
+from voxplain.errors import VoxplainWarning
 from voxplain.image import Image
 from voxplain.io import read_mask
 from voxplain.model import Model
+from voxplain.study.cases import CaseConfig
 from voxplain.study.check import Checked
 from voxplain.study.inputs import LoadedModel
 from voxplain.study.plan import Subject
+from voxplain.targets import Target
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +53,42 @@ def materials_of(
         image: As the network sees it.
         loaded: The network.
     """
-    reference = checked.cases[subject.case].reference
+    case = checked.cases[subject.case]
     tasks = [task for task in checked.plan.tasks if task.subject is subject]
     return Materials(
         image=image,
         model=loaded.model,
         methods={each.key: each for task in tasks for each in task.methods.values()},
-        mask=None if reference is None else read_mask(reference, image.source_grid),
+        mask=compared_with(case, subject.target, image) if case.reference else None,
         references=[loaded.prepare(other) for other in checked.references],
         networks=[other.model for other in loaded.alike(checked.models)],
     )
+
+
+def compared_with(case: CaseConfig, target: Target, image: Image) -> Tensor:
+    """Where the reference of a case says that what is explained is, ``(*spatial)`` bool.
+
+    Args:
+        case: With a reference.
+        target: What is explained.
+        image: The case.
+
+    Raises:
+        InputError: If the reference lies on another grid.
+    """
+    labels = read_mask(str(case.reference), image.source_grid)
+    held = [label for label in np.unique(labels.numpy()).tolist() if label]
+    if case.reference_label is not None:
+        return labels == case.reference_label
+    explained = getattr(target, "label", None)
+    if not isinstance(explained, int) or explained not in held:
+        return labels != 0
+    if len(held) > 1:
+        listed = ", ".join(map(str, held))
+        warnings.warn(
+            f"the reference holds the labels {listed}; maps are compared with {explained}, the "
+            "class of the target (reference_label can say otherwise)",
+            VoxplainWarning,
+            stacklevel=2,
+        )
+    return labels == explained

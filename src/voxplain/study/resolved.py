@@ -22,6 +22,7 @@ def resolved_study(checked: Checked) -> dict[str, Any]:
     return {
         "cases": [
             {"id": record.id, "image_sha256": record.image_sha256, "channels": [*record.channels]}
+            | _reference(checked, record.id)
             for record in checked.records.values()
         ],
         "models": [_model(checked, name) for name in checked.models],
@@ -35,6 +36,11 @@ def resolved_study(checked: Checked) -> dict[str, Any]:
         ],
         "run": study.execution.model_dump(mode="json"),
     }
+
+
+def _reference(checked: Checked, case: str) -> dict[str, int]:
+    label = checked.cases[case].reference_label
+    return {} if label is None else {"reference_label": label}
 
 
 def _model(checked: Checked, name: str) -> dict[str, Any]:

@@ -66,7 +66,10 @@ def study_of_run(folder: Path, found: Mapping[str, Any]) -> Study:
     if dropped:
         _say("the run keeps no reference images that are not cases; metrics do without them")
     mapping = {
-        "cases": [_case(folder, record) for record in manifest.cases],
+        "cases": [
+            _case(folder, record) | _label(resolved["cases"], record.id)
+            for record in manifest.cases
+        ],
         "models": [_model(model, found) for model in resolved["models"]],
         "targets": [_kept(target) for target in resolved["targets"]],
         "methods": _methods(resolved["methods"]),
@@ -78,13 +81,16 @@ def study_of_run(folder: Path, found: Mapping[str, Any]) -> Study:
     return Study.parse(mapping, base=folder, origin=str(folder / STUDY))
 
 
-def judging_with(study: Study, metrics: Sequence[Metric], reference: Path | None) -> Study:
+def judging_with(
+    study: Study, metrics: Sequence[Metric], reference: Path | None, label: int | None = None
+) -> Study:
     """The same study with other metrics (if any) and another reference (if any).
 
     Args:
         study: Of the run.
         metrics: In place of those of the study.
         reference: A label mask on the grid of the cases; ``*`` stands for the id of a case.
+        label: The label in it that is meant.
     """
     update: dict[str, Any] = {"metrics": tuple(metrics), "randomization": None} if metrics else {}
     if reference is not None:
@@ -94,7 +100,7 @@ def judging_with(study: Study, metrics: Sequence[Metric], reference: Path | None
                 f"one reference for {len(cases)} cases; write a * in the file name for the id of "
                 "the case"
             )
-        update["cases"] = tuple(_with_reference(case, reference) for case in cases)
+        update["cases"] = tuple(_with_reference(case, reference, label) for case in cases)
     return study.model_copy(update=update)
 
 
@@ -180,6 +186,12 @@ def _case(folder: Path, record: CaseRecord) -> dict[str, Any]:
     }
 
 
+def _label(cases: Sequence[Mapping[str, Any]], case: str) -> dict[str, Any]:
+    stated = (each.get("reference_label") for each in cases if each["id"] == case)
+    label = next((label for label in stated if label is not None), None)
+    return {} if label is None else {"reference_label": label}
+
+
 def _model(resolved: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     """A network with the files that were named for it."""
     model = {name: part for name, part in resolved.items() if name != "weights_sha256"}
@@ -217,11 +229,11 @@ def _methods(listed: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return found or [{"name": "saliency"}]
 
 
-def _with_reference(case: CaseConfig, reference: Path) -> CaseConfig:
+def _with_reference(case: CaseConfig, reference: Path, label: int | None) -> CaseConfig:
     file = Path(str(reference.absolute()).replace("*", str(case.id)))
     if not file.exists():
         raise ConfigError(f"there is no file {file}, the reference of case {case.id}")
-    return case.model_copy(update={"reference": file})
+    return case.model_copy(update={"reference": file, "reference_label": label})
 
 
 def _require_same_networks(study: Study, manifest: Manifest, trust: bool) -> None:

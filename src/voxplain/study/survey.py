@@ -129,11 +129,12 @@ class Survey:
     def _judging(
         self, subject: Subject, tasks: Sequence[Task], image: Image, loaded: LoadedModel
     ) -> list[Judging]:
-        study, reference = self.study, self.cases[subject.case].reference
+        study, case = self.study, self.cases[subject.case]
         if not study.metrics and study.randomization is None:
             return []
         others = [other.facts.model_dump(mode="json") for other in loaded.alike(self.models)]
-        facts = {"networks": others, "mask": sha256(reference) if reference else None}
+        mask = [sha256(case.reference), case.reference_label] if case.reference else None
+        facts = {"networks": others, "mask": mask}
         run, scene = study.execution, scene_of(image, loaded.model)
         limits = run.controls, facts, scene, run.max_passes
         return [judging(subject, tasks, study.metrics, study.randomization, *limits)]
