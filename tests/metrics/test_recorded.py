@@ -57,11 +57,12 @@ def test_the_plane_of_a_volume_hangs_as_in_a_reading_room() -> None:
     data = torch.zeros(1, 6, 6, 6)
     data[0, 3, 4, 5] = 1.0  # axes run up, front and left
     affine = np.zeros((4, 4))
-    affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = 1, 1, -1, 1
+    affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = 1, 3, -2, 1
     image = Image(data + 0.01 * torch.rand_like(data), Grid(data.shape[1:], affine))
     question = ask(network, image, explain(network, image, ["saliency"], CLASS_ONE))
     steps = question.answer(Cascade(seeds=1, pictures=True), question.fields["saliency"])
-    _, pictures = recorded(question, steps, "top_down")
+    record, pictures = recorded(question, steps, "top_down")
+    assert record.aspect == 1.5
     plane = pictures["image"]
     assert plane.shape == (6, 6)
     row, column = np.unravel_index(plane.argmax(), plane.shape)

@@ -255,6 +255,22 @@ def test_the_strip_shows_the_first_and_the_last_step(tmp_path: Path) -> None:
     assert "Edge detector 1.00" in alternative(record)
 
 
+def test_pixels_of_the_strip_have_their_true_shape(tmp_path: Path) -> None:
+    cascade(tmp_path)
+    (record,) = read_randomizations(tmp_path)
+    pictures = read_pictures(tmp_path, record)
+    for aspect in (1.0, 2.0):
+        figure = strip(record.model_copy(update={"aspect": aspect}), pictures)
+        box = next(axes for axes in figure.axes if axes.images).get_window_extent()
+        assert box.height / box.width == pytest.approx(40 / 32 * aspect)
+
+
+def test_one_stage_at_a_time_does_not_end_in_a_random_network(tmp_path: Path) -> None:
+    alone = cascade(tmp_path).model_copy(update={"order": "independent"})
+    (panel, *_) = cascade_panels(alone).panels
+    assert [text for _, text, _ in panel.x_ticks] == ["trained", "last stage"]
+
+
 @pytest.mark.parametrize(
     ("paths", "name"),
     [

@@ -48,6 +48,7 @@ class RandomizationRecord(_Part):
         order: Which stages lose their training first.
         stages: The layers that each step randomizes; the first step is the trained network (none).
         maps: One entry per map.
+        aspect: Height of a picture's pixels relative to their width.
         pictures: The name of the file with the pictures, in the same folder; None without.
     """
 
@@ -58,6 +59,7 @@ class RandomizationRecord(_Part):
     order: Literal["top_down", "bottom_up", "independent"]
     stages: list[list[str]]
     maps: list[MapRandomized]
+    aspect: float = 1.0
     pictures: str | None = None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +100,11 @@ def stage_name(paths: list[str]) -> str:
     return short if len(paths) == 1 else f"{short} +{len(paths) - 1}"
 
 
+def ends_of(record: RandomizationRecord) -> tuple[str, str]:
+    """What the first and the last step are; one stage at a time, the last is not random."""
+    return ("trained", "random") if record.order != "independent" else ("trained", "last stage")
+
+
 @dataclass(frozen=True)
 class _Layout:
     """Where everything lies, in inches from the left and the top.
@@ -109,12 +114,14 @@ class _Layout:
         steps: Of the columns.
         cell: Width and height of a picture.
         tall: Height of the figure.
+        ends: What the first and the last step are.
     """
 
     maps: tuple[MapRandomized, ...]
     steps: tuple[int, ...]
     cell: tuple[float, float]
     tall: float
+    ends: tuple[str, str]
 
     @classmethod
     def of(cls, record: RandomizationRecord, pictures: Mapping[str, Array]) -> _Layout:
@@ -122,11 +129,12 @@ class _Layout:
         count = len(record.stages)
         chosen = np.unique(np.linspace(0, count - 1, min(count, MOST)).round().astype(int))
         rows, columns = pictures[maps[0].method].shape[1:]
+        flat = columns / (rows * record.aspect)
         free = _WIDTH - _LABEL - _CURVE - 0.9
-        width = min(free / len(chosen) - _GAP, 2.0 * columns / rows)
-        height = width * rows / columns
+        width = min(free / len(chosen) - _GAP, 2.0 * flat)
+        height = width / flat
         tall = _HEAD + len(maps) * (height + _UNDER) + _FOOT
-        return cls(maps, tuple(chosen.tolist()), (width, height), tall)
+        return cls(maps, tuple(chosen.tolist()), (width, height), tall, ends_of(record))
 
     def box(self, row: int, column: int) -> tuple[float, float, float, float]:
         """Of a picture, as a figure wants it."""
@@ -158,7 +166,8 @@ def _row(figure: Figure, layout: _Layout, row: int, part: MapRandomized, picture
     right = left - 0.12 / _WIDTH
     _write(figure, right, bottom + height / 2 + lift, _broken(name), PAPER, 11, ha="right")
     _write(figure, right, bottom + height / 2 - lift, control, QUIET, ha="right")
-    _curves(figure.add_axes(layout.curves(row)), part, last=row == len(layout.maps) - 1)
+    ends = layout.ends if row == len(layout.maps) - 1 else ()
+    _curves(figure.add_axes(layout.curves(row)), part, ends)
 
 
 def _colored(picture: Array, part: MapRandomized) -> Array:
@@ -167,7 +176,7 @@ def _colored(picture: Array, part: MapRandomized) -> Array:
     return colors.blend(np.zeros(picture.shape), colors.colorize(picture, limit, sign, 0.02))
 
 
-def _curves(axes: Axes, part: MapRandomized, last: bool) -> None:
+def _curves(axes: Axes, part: MapRandomized, ends: Sequence[str]) -> None:
     axes.set_facecolor(INK)
     for measure, (color, style) in LINES.items():
         table = similarities(part, measure)
@@ -183,7 +192,7 @@ def _curves(axes: Axes, part: MapRandomized, last: bool) -> None:
             axes.plot([1.06 * steps[-1]], [np.mean(known)], "_", color=color, markersize=11)
     axes.set_ylim(-1.05, 1.08)
     axes.set_yticks([-1, 0, 1], ["−1", "0", "1"])
-    axes.set_xticks([0, table.shape[1] - 1] if last else [], ["trained", "random"] if last else [])
+    axes.set_xticks([0, table.shape[1] - 1] if ends else [], ends)
     axes.axhline(0, color=QUIET, linewidth=0.6)
     axes.tick_params(colors=QUIET, labelsize=9, length=0)
     for side, spine in axes.spines.items():

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxplain.io.randomization import MapRandomized, RandomizationRecord, similarities
-from voxplain.report.cascade import label
+from voxplain.report.cascade import ends_of, label
 from voxplain.report.ledger import CEILING, Asked, Judged
 from voxplain.report.survival import MEASURES
 from voxplain.report.words import decimals, fixed
@@ -99,12 +99,12 @@ def cascade_panels(record: RandomizationRecord) -> Multiples:
     return Multiples(
         "Similarity with the map of the trained network",
         "steps of randomization",
-        tuple(_cascade_panel(map, frame) for map in record.maps),
+        tuple(_cascade_panel(map, frame, ends_of(record)) for map in record.maps),
         tuple(MEASURES.items()),
     )
 
 
-def _cascade_panel(map: MapRandomized, frame: _Frame) -> Panel:
+def _cascade_panel(map: MapRandomized, frame: _Frame, names: tuple[str, str]) -> Panel:
     tables = {name: similarities(map, name) for name in MEASURES if map.similarity.get(name)}
     curves, bands, last = list[Curve](), list[tuple[str, str]](), list[str]()
     for name, table in tables.items():
@@ -117,7 +117,7 @@ def _cascade_panel(map: MapRandomized, frame: _Frame) -> Panel:
         chance = _mean(np.array([v for v in map.chance.get(name, []) if v is not None]))
         ends = (np.array([0.93, 1.0]) * frame.right, np.array([chance, chance]))
         curves += [Curve(f"{name} chance", frame.line(ends))] if math.isfinite(chance) else []
-    ticks = ((frame.x(0), "trained", "start"), (frame.x(frame.right), "random", "end"))
+    ticks = ((frame.x(0), names[0], "start"), (frame.x(frame.right), names[1], "end"))
     alt = f"{label(map.method)} after the last step: {', '.join(last)}."
     return Panel(label(map.method), tuple(curves), tuple(bands), ticks, frame.levels(), alt)
 

@@ -18,7 +18,7 @@ from voxplain.metrics.question import Question
 from voxplain.metrics.randomization.cascade import Steps
 from voxplain.metrics.randomization.similarity import Similarity
 from voxplain.metrics.randomization.stages import Order
-from voxplain.report.display import AXIAL, plane_of
+from voxplain.report.display import AXIAL, Plane, plane_of
 from voxplain.report.volume import Volume
 
 Array = NDArray[Any]
@@ -49,6 +49,7 @@ def recorded(
         order=order,
         stages=[list(stage) for stage in first.stages],
         maps=[_map(name, steps, question) for name, steps in everything.items()],
+        aspect=_aspect(question),
     )
     if not first.pictures:
         return record, {}
@@ -94,13 +95,27 @@ def _known(value: float) -> float | None:
 
 def _plane(map: Tensor, question: Question) -> Array:
     """``(rows, columns)`` of the middle plane as it hangs on the page."""
+    volume, plane = _hung(map, question)
+    if plane is None:
+        return np.asarray(volume.data[0, :, :, 0])
+    return plane.cut(volume.data[0], volume.shape[plane.axis] // 2)
+
+
+def _aspect(question: Question) -> float:
+    """Height of the pixels of a plane relative to their width."""
+    volume, plane = _hung(question.item.image[0], question)
+    across, up = (1, 0) if plane is None else plane.axes
+    return float(volume.spacing[up] / volume.spacing[across])
+
+
+def _hung(map: Tensor, question: Question) -> tuple[Volume, Plane | None]:
+    """A map on patient axes and its plane; a picture as it is, without."""
     scan = question.scene.image
     volume = Volume.of(map[None], scan.grid if scan else Grid.default(tuple(map.shape)))
     if volume.picture:
-        return np.asarray(volume.data[0, :, :, 0])
+        return volume, None
     volume = volume.canonical()
-    plane = plane_of(volume.shape) if volume.planar else AXIAL
-    return plane.cut(volume.data[0], volume.shape[plane.axis] // 2)
+    return volume, plane_of(volume.shape) if volume.planar else AXIAL
 
 
 def _gray(question: Question) -> Array:
