@@ -17,7 +17,7 @@ import pytest
 
 from tiny import AFFINE, SHAPE, TinyStudy, blob
 from voxplain.attribution import explain
-from voxplain.errors import ConfigError
+from voxplain.errors import ConfigError, VoxplainWarning
 from voxplain.io import read_image
 from voxplain.io.manifest import TaskRecord
 from voxplain.io.randomization import read_pictures, read_randomizations
@@ -25,6 +25,7 @@ from voxplain.io.scores import Scores
 from voxplain.metrics import Metric, Panel, evaluate
 from voxplain.study import Run, Study, check_study, run_study
 from voxplain.study.progress import Silent
+from voxplain.study.revisit import judge_run, judging_with, study_of_run
 
 METRICS: list[Any] = ["sparseness", {"name": "deletion", "levels": 4}, "roc_auc"]
 CONTROLS = {"random", "edges", "intensity", "center"}
@@ -387,3 +388,56 @@ def test_the_label_of_the_reference_is_that_of_the_target_unless_told(
     map = np.asanyarray(nibabel.load(run.maps[0]).dataobj).clip(0)
     expected = map[labels == inside].sum() / map.sum()
     assert row.value == pytest.approx(expected, rel=1e-5)
+
+
+def test_pictures_without_physical_size_are_judged(tiny: TinyStudy) -> None:
+    """A classifier, a PNG and a PNG mask; and again from the copies in the run directory."""
+    from PIL import Image as Picture
+
+    ball = blob((6, 6, 5))[:, :, 5]
+    gray = np.clip(ball / ball.max() * 255, 0, 255).astype(np.uint8)
+    Picture.fromarray(gray).save(tiny.folder / "photo.png")
+    Picture.fromarray((gray > 120).astype(np.uint8) * 255).save(tiny.folder / "truth.png")
+    (tiny.folder / "flat_net.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "def build():\n"
+        "    torch.manual_seed(0)\n"
+        "    body = nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1)\n"
+        "    return nn.Sequential(*body, nn.Flatten(), nn.Linear(4, 2))\n"
+    )
+    steps = [{"kind": "pad_to_multiple", "multiple": 4}, {"kind": "normalize", "mode": "minmax"}]
+    run, _ = go(
+        tiny,
+        cases=[{"id": "a", "image": "photo.png", "reference": "truth.png"}],
+        models=[{"name": "net", "factory": "flat_net:build", "preprocess": steps}],
+        target={"kind": "class_score", "label": 1},
+        metrics=[*METRICS, "distance_to_lesion"],
+        randomization={"steps": 2, "seeds": 1},
+    )
+    assert run.exit_code == 0, [task.reason for task in run.failed]
+    rows = table(run)
+    for name in ("roc_auc", "deletion", "distance_to_lesion"):
+        assert all(math.isfinite(value) for value in rows.of(metric=name, control=False).values())
+    study = study_of_run(run.folder, {})
+    with pytest.warns(VoxplainWarning, match="copies in the run directory"):
+        assert judge_run(run.folder, judging_with(study, [], None)).failures == ()
+    again = table(run)
+    assert len(again) == len(rows)
+    for row in rows.of(control=False, metric="roc_auc"):
+        assert again.value("roc_auc", row.method) == pytest.approx(row.value, abs=0.02)
+
+
+def test_windows_are_judged_much_like_the_whole(tiny: TinyStudy) -> None:
+    """Not equal: the network pads every window with zeros."""
+    cases = tiny.config["cases"][:1]
+    metrics = [{"name": "deletion", "levels": 3}, {"name": "infidelity", "draws": 4}]
+    whole, _ = go(tiny, metrics=metrics, cases=cases, methods=["saliency"])
+    before = table(whole)
+    window = {"size": [8, 8, 8], "overlap": 0.5, "blend": "constant"}
+    model = {**tiny.config["models"][0], "window": window}
+    windowed, _ = go(tiny, models=[model], output="windowed")
+    assert windowed.exit_code == 0, [task.reason for task in windowed.failed]
+    for row in table(windowed).of(control=False):
+        assert math.isfinite(row.value)
+        assert row.value == pytest.approx(before.value(row.metric, row.method), rel=0.05, abs=0.02)
