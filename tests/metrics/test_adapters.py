@@ -82,7 +82,10 @@ def test_quantus_takes_the_function() -> None:
 def judged(image: Any, maps: dict[str, Any], channels: int = 1, **options: Any) -> Any:
     network = segmenter(3, channels)
     target = {"kind": "pixelwise", "label": 1}
-    return evaluate(network, image, maps, ["sparseness"], target, controls=False, **options)
+    mask = torch.zeros(image.grid.shape)
+    mask[1:3, :2] = 1
+    asked = {"masks": [mask], "controls": False, **options}
+    return evaluate(network, image, maps, ["relevance_mass_accuracy"], target, **asked)
 
 
 def test_a_map_is_the_same_however_it_is_given(tmp_path: Path) -> None:

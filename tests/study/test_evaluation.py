@@ -22,7 +22,7 @@ from voxplain.io import read_image
 from voxplain.io.manifest import TaskRecord
 from voxplain.io.randomization import read_pictures, read_randomizations
 from voxplain.io.scores import Scores
-from voxplain.metrics import Metric, Panel, evaluate
+from voxplain.metrics import MapField, Metric, Panel, evaluate
 from voxplain.study import Run, Study, check_study, run_study
 from voxplain.study.progress import Silent
 from voxplain.study.revisit import judge_run, judging_with, study_of_run
@@ -133,6 +133,43 @@ def test_what_is_judged_is_what_was_written(tiny: TinyStudy) -> None:
     assert other.value("sparseness", name) == found.value("sparseness", name)
 
 
+def test_maps_come_back_from_their_files_with_what_they_mean(
+    tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through a resampling, which keeps the sum of a map that shares out a score."""
+    fields: dict[str, MapField] = {}
+
+    def score(self: Panel, metric: Metric, field: MapField) -> Any:
+        fields[field.name] = field
+        return self.undefined(metric, field, "seen")
+
+    monkeypatch.setattr(Panel, "score", score)
+    steps = [{"kind": "spacing", "size": 1.5}]
+    cam = {"name": "grad_cam", "layer": "act"}
+    methods = ["saliency", "input_x_gradient", {"name": "deconvolution", "abs": True}, cam]
+    model = {**tiny.config["models"][0], "preprocess": steps}
+    run, _ = go(tiny, models=[model], methods=methods, cases=tiny.config["cases"][:1],
+                metrics=["sparseness"], run={"controls": False})  # fmt: skip
+    for method in Study.load(tiny.file).methods:
+        assert fields[method.key].sign == method.sign
+    assert fields["deconvolution"].sign == "absolute"
+    assert [fields[name].share for name in ("saliency", "input_x_gradient")] == [False, True]
+    files = {record.label: run.folder / record.file for record in run.manifest.maps}
+    written = {name: nibabel.load(file).get_fdata() for name, file in files.items()}
+    kept = float(fields["input_x_gradient"].values.sum())
+    assert kept == pytest.approx(written["input_x_gradient"].sum(), rel=1e-3)
+    finer = 1.5 * 2 * 3 / 1.5**3
+    values = float(fields["grad_cam"].values.sum()) / written["grad_cam"].sum()
+    assert values == pytest.approx(finer, rel=0.2)
+
+
+def test_random_methods_explain_again_with_the_same_draws(tiny: TinyStudy) -> None:
+    method = {"name": "smoothgrad", "of": "input_x_gradient", "samples": 2, "label": "noisy"}
+    metric = {"name": "max_sensitivity", "draws": 1, "radius": 1e-6}
+    run, _ = go(tiny, methods=[method], metrics=[metric], cases=tiny.config["cases"][:1])
+    assert table(run).value("max_sensitivity", "noisy") < 1e-3
+
+
 def test_a_second_run_scores_nothing(tiny: TinyStudy, counted: list[tuple[str, str, str]]) -> None:
     first, _ = go(tiny, metrics=METRICS)
     before = table(first)
@@ -141,6 +178,8 @@ def test_a_second_run_scores_nothing(tiny: TinyStudy, counted: list[tuple[str, s
     assert counted == []
     assert heard.computed == []
     assert repr(table(second)) == repr(before)
+    run_study(Study.load(tiny.file), resume=False)
+    assert len(counted) == len(before)
 
 
 def test_only_what_is_new_is_scored(tiny: TinyStudy, counted: list[tuple[str, str, str]]) -> None:
@@ -155,6 +194,7 @@ def test_only_what_is_new_is_scored(tiny: TinyStudy, counted: list[tuple[str, st
     counted.clear()
     go(tiny, cases=with_reference(tiny))
     assert {case for case, _, _ in counted} == {"a"}
+    assert ("a", "roc_auc", "saliency") in counted
     counted.clear()
     go(tiny, run={"seed": 1})
     assert {case for case, _, _ in counted} == {"a", "b"}

@@ -70,18 +70,26 @@ def describe(name: str) -> None:
 
 
 def show_scores(scores: Scores) -> None:
-    """A row per metric and a column per map, means over images; then why some are undefined."""
+    """Means over images, the longer list downwards; then why some are undefined."""
     maps = list(dict.fromkeys(row.method for row in scores if not row.control))
     controls = list(dict.fromkeys(row.method for row in scores if row.control))
-    rows: list[tuple[str | Text, ...]] = []
-    for metric in dict.fromkeys(row.metric for row in scores):
+    asked = {row.metric: f"{row.metric} {_ARROWS[row.direction]}".strip() for row in scores}
+    cells: dict[tuple[str, str], str | Text] = {}
+    for metric in asked:
         part = scores.of(metric=metric)
-        name = f"{metric} {_ARROWS[part.rows[0].direction]}".strip()
-        shown: list[str | Text] = [_mean(part.of(method=each)) for each in maps]
-        shown += [Text(_mean(part.of(method=each)), "dim") for each in controls]
-        rows.append((name, *shown))
-    columns = ("metric", *maps, *controls)
-    out.print(table(columns, rows, right=columns[1:]))
+        cells |= {(metric, name): _mean(part.of(method=name)) for name in maps}
+        cells |= {(metric, name): Text(_mean(part.of(method=name)), "dim") for name in controls}
+    names = [*maps, *controls]
+    rows: list[tuple[str | Text, ...]]
+    if len(names) > len(asked):
+        columns = ("map", *asked.values())
+        rows = [(name, *(cells[metric, name] for metric in asked)) for name in names]
+    else:
+        columns = ("metric", *names)
+        rows = [(asked[each], *(cells[each, name] for name in names)) for each in asked]
+    shown = table(columns, rows, right=columns[1:])
+    shown.columns[0].no_wrap = True
+    out.print(shown)
     reasons = [f"{row.metric}: {row.reason}" for row in scores if row.reason and not row.control]
     for reason in dict.fromkeys(reasons):
         remark(reason)
