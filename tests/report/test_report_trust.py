@@ -163,6 +163,33 @@ def test_differences_between_methods_need_the_interval_and_the_test() -> None:
     assert wins(ledger.asked[0]) == {"a": set(), "b": set(), "c": set()}
 
 
+def test_many_pairs_need_more_cases() -> None:
+    """With 8 cases the smallest p is 1/128: clear for one pair, not for one of fifteen."""
+    steps = [0.01 * step for step in range(8)]
+    for count, expected in ((2, {"m1"}), (6, set())):
+        values = {f"m{n}": [-n - n * step for step in steps] for n in range(count)}
+        (ledger,) = ledgers(rows("roc_auc", values))
+        assert wins(ledger.asked[0])["m0"] == expected
+
+
+def test_one_case_that_outweighs_all_others_leaves_nothing_clear() -> None:
+    """Nineteen of twenty cases are for it, which Wilcoxon sees; the mean is not."""
+    values = {"a": [0.1 + 0.001 * n for n in range(19)] + [-9.0], "b": [0.0] * 20}
+    (ledger,) = ledgers(rows("roc_auc", values))
+    (asked,) = ledger.asked
+    assert asked.gain(*asked.maps).p < 0.05
+    assert wins(asked) == {"a": set(), "b": set()}
+
+
+def test_the_line_of_the_best_control_leaves_the_reference_out() -> None:
+    values = {"a": [0.5], "edges": [0.7], "random": [0.4], "reference": [1.0]}
+    (ledger,) = ledgers(rows("roc_auc", values))
+    plot = strip_plot(ledger.asked[0])
+    assert plot is not None
+    (edges,) = [line for line in plot.lines if line.name == "Edge detector"]
+    assert plot.best == edges.mean
+
+
 def test_controls_that_a_metric_cannot_judge_are_left_out() -> None:
     values = {"saliency": [0.5] * 3, "random": [math.nan] * 3}
     (ledger,) = ledgers(rows("parameter_randomization", values))

@@ -74,6 +74,18 @@ def test_strengths_that_stay_are_said_where_the_sign_is_forgotten() -> None:
     assert "strengths" not in said(survived({"a": 0.9}, 9), "a", WEIGHTS).text
 
 
+def test_a_map_that_stays_until_the_last_stage_fails() -> None:
+    found = [
+        replace(row, facts={"measures": {"spearman": {"mean": 0.7, "last": 0.2}}})
+        for row in survived({"a": 0.0}, 9)
+    ]
+    statement = said(found, "a", WEIGHTS)
+    assert statement.status == "bad"
+    assert "correlation 0.70 on average on the way to a random network, 0.20 with it" in (
+        statement.text
+    )
+
+
 def test_the_finest_cascade_counts() -> None:
     coarse, fine = survived({"a": 0.1}, 9), survived({"a": 0.9}, 9)
     stages = {1: coarse, 12: fine}
@@ -132,6 +144,19 @@ def test_no_better_than_an_edge_detector() -> None:
     statement = place(0.74)
     assert statement.status == "mixed"
     assert "better than random, but no better than an edge detector" in statement.text
+
+
+def test_the_strongest_rival_is_named() -> None:
+    assert "no better than a spot in the middle" in place(0.74, edges=0.74, center=0.9).text
+    assert "no better than an edge detector" in place(0.74, edges=0.9, center=0.74).text
+
+
+def test_only_cases_that_both_have_are_compared() -> None:
+    """An image on which a control could not be judged plays no part, nor the order of rows."""
+    values = columns({"saliency": 0.9, "random": 0.5}, 12, 0.01)
+    found = rows("roc_auc", values)[::-1]
+    without = [row for row in found if (row.method, row.case) != ("random", "p03")]
+    assert said(without, "saliency", PLACE).status == "good"
 
 
 def test_no_better_than_random() -> None:
