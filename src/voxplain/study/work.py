@@ -183,7 +183,7 @@ class Work:
         ]
 
     def _evaluate(self, judging: Judging, image: Image, loaded: LoadedModel) -> str:
-        """Judges what was written; the limit of time holds for each metric, and so do failures."""
+        """Judges what was written; the limit of time holds for each metric. Returns what failed."""
         records = self._maps(judging.subject)
         materials = materials_of(self.checked, judging.subject, image, loaded)
         scores, failures = self.judge.judge(judging, records, materials)
