@@ -46,7 +46,7 @@ class ParameterRandomization(_Randomization):
     order: Order = "top_down"
     steps: int = Field(default=12, ge=1)
     seeds: int = Field(default=3, ge=1)
-    similarity: Measure = "spearman_absolute"
+    similarity: Measure = "spearman"
 
     def probes(self, scene: Scene) -> tuple[Probe, ...]:
         """One cascade for all methods."""
