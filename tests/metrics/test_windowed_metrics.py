@@ -7,9 +7,9 @@ import pytest
 import torch
 from every_metric import NAMES, SEGMENT, short
 from metric_cases import ask, value
-from tests.attribution.windowed_cases import exact, global_context
 from torch import nn
 
+from attribution.windowed_cases import exact, global_context
 from networks import convolution, images, untouched
 from voxplain.attribution import explain
 from voxplain.metrics import MapField, evaluate
