@@ -292,7 +292,7 @@ def test_randomization_leaves_curves_and_pictures(
     rows = table(run).of(metric="parameter_randomization")
     assert [row.method for row in rows] == ["saliency"]
     measure = rows.rows[0].parameters["similarity"]
-    curve = np.nanmean(np.array(record.maps[0].similarity["spearman"], dtype=float), axis=0)
+    curve = np.nanmean(np.array(record.maps[0].similarity[measure], dtype=float), axis=0)
     np.testing.assert_allclose([y for _, y in rows.rows[0].curve], curve, rtol=1e-12)
     counted.clear()
     stamps = {path: path.stat().st_mtime_ns for path in (run.folder / "randomization").iterdir()}
