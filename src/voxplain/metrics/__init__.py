@@ -1,7 +1,7 @@
 """Metrics: how far a map can be trusted, judged beside controls."""
 
 from voxplain.metrics import catalogue
-from voxplain.metrics.evaluate import evaluate
+from voxplain.metrics.evaluation import evaluate
 from voxplain.metrics.field import MapField, Undefined
 from voxplain.metrics.given import GivenMap, read_given
 from voxplain.metrics.metric import Metric, Value, metrics, parse_metric, register
