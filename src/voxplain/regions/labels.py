@@ -14,7 +14,7 @@ from torch import Tensor
 
 from voxplain.errors import InputError
 from voxplain.image import Image
-from voxplain.regions.map import RegionMap
+from voxplain.regions.map import RegionMap, distinct
 from voxplain.regions.names import read_names
 from voxplain.regions.spec import Regions, Spacing
 
@@ -51,15 +51,15 @@ class LabelMap(Regions):
             raise InputError(f"{self._called} has no label on the image: every voxel of it is 0")
         last = int(labels.amax()) + 1
         ordered = torch.where(labels == 0, last if self.rest else -1, labels)
-        found = [int(label) for label in torch.unique(ordered) if label >= 0]
+        found = distinct(ordered).tolist()
         names = self._read_names()
         named = [REST if label == last else names.get(label, f"label {label}") for label in found]
         return RegionMap(RegionMap.compacted(ordered).labels, tuple(named))
 
     def expected(self, shape: Sequence[int], channels: int, spacing: Spacing = None) -> int:
         """The labels there are; cropping may leave fewer."""
-        labels = self._read(len(shape))
-        return sum(1 for label in np.unique(labels) if label > 0 or (label == 0 and self.rest))
+        found = distinct(torch.as_tensor(self._read(len(shape)))).tolist()
+        return sum(1 for label in found if label > 0 or self.rest)
 
     @field_serializer("labels", "names", when_used="always")
     def _without_path(self, value: Any) -> Any:

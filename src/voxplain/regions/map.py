@@ -33,11 +33,15 @@ class RegionMap:
     @classmethod
     def compacted(cls, labels: Tensor) -> RegionMap:
         """A partition from any whole labels, renumbered in their order; below 0 is no region."""
-        inside = labels >= 0
-        _, numbers = torch.unique(labels[inside], return_inverse=True)
-        compact = torch.full(labels.shape, -1, dtype=torch.int64, device=labels.device)
-        compact[inside] = numbers
-        return cls(compact)
+        present = distinct(labels)
+        if not len(present) or int(present[-1]) >= _MANY:
+            inside = labels >= 0
+            compact = torch.full(labels.shape, -1, dtype=torch.int64, device=labels.device)
+            compact[inside] = torch.searchsorted(present, labels[inside])
+            return cls(compact)
+        numbers = torch.full((int(present[-1]) + 2,), -1, device=labels.device)
+        numbers[present] = torch.arange(len(present), device=labels.device)
+        return cls(numbers[labels.clamp_min(-1)])  # index -1 is the last entry, which stays -1
 
     @cached_property
     def count(self) -> int:
@@ -62,3 +66,16 @@ class RegionMap:
     def name(self, region: int) -> str:
         """What a region is called, its number (from 1) where it has no name."""
         return self.names[region] if self.names else f"region {region + 1}"
+
+
+_MANY = 2**22
+"""Labels up to here are counted; sorting all voxels takes twenty times as long."""
+
+
+def distinct(labels: Tensor) -> Tensor:
+    """The labels that occur, ascending, int64; those below 0 are no labels."""
+    inside = (labels if int(labels.amin()) >= 0 else labels[labels >= 0]).flatten().long()
+    if not len(inside) or int(inside.amax()) >= _MANY:
+        found: Tensor = torch.unique(inside)
+        return found
+    return torch.bincount(inside).nonzero().flatten()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -104,7 +105,7 @@ class _CoalitionPainter(Painter):
         self._per_channel = labels.ndim == image.ndim
         # No region is the last one, of which everything is kept.
         self._places = torch.where(labels < 0, masks.regions.count, labels).flatten()
-        order = labels.flatten().argsort(stable=True)
+        order = _by_label(labels.flatten(), masks.regions.count)
         sizes = masks.regions.sizes.tolist()
         first = labels.numel() - sum(sizes)  # voxels in no region come first
         self._voxels = torch.split(order[first:], sizes)
@@ -164,3 +165,14 @@ class _CoalitionPainter(Painter):
 
     def forget(self, rows: int) -> None:
         self._held = [torch.ones(self._design.shape[1]).to(self._design) for _ in range(rows)]
+
+
+def _by_label(labels: Tensor, count: int) -> Tensor:
+    """Voxels in the order of their label, those in no region first.
+
+    NumPy sorts numbers of 16 bits by counting, ten times as fast as comparing them.
+    """
+    if labels.device.type != "cpu" or count >= 2**16 - 1:
+        return labels.argsort(stable=True)
+    short = (labels + 1).numpy().astype(np.uint16)
+    return torch.from_numpy(np.argsort(short, kind="stable"))
