@@ -8,14 +8,11 @@ from typing import Any, Literal
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator
 from torch import Tensor
 
+from voxplain.attribution.around import Around
 from voxplain.attribution.method import (
     AnyRequest,
     Conclusion,
-    Method,
-    Noise,
     Resampling,
-    Results,
-    parse_method,
     register,
 )
 from voxplain.attribution.scene import Assembly, Scene
@@ -60,7 +57,7 @@ def facing(asked: Target, main: Target) -> Target:
 
 
 @register
-class ContrastMap(Method):
+class ContrastMap(Around):
     """What speaks for the target rather than for another one: any method on their difference.
 
     For methods that are linear in the score it is the difference of the two maps, at the cost of
@@ -71,16 +68,7 @@ class ContrastMap(Method):
     formula = "M(S_a - S_b)"
     units = "that of the inner method"
     name: Literal["contrast_map"] = "contrast_map"
-    of: SerializeAsAny[Method] = Field(description="the method: name or mapping")
     against: SerializeAsAny[Target] = Field(description="a class, or a target")
-
-    @field_validator("of", mode="before")
-    @classmethod
-    def _method(cls, value: Any) -> Method:
-        try:
-            return parse_method(value)
-        except VoxplainError as error:
-            raise ValueError(str(error)) from None
 
     @field_validator("against", mode="before")
     @classmethod
@@ -101,14 +89,6 @@ class ContrastMap(Method):
             raise ConfigError(f"{self.of.key} has a target of its own, so nothing can contrast it")
         target = Against(other=self.against)
         return tuple(replace(request, target=target) for request in asked)
-
-    def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
-        """Those of the method."""
-        return self.of.maps(results, scene)
-
-    def noise(self) -> Noise | None:
-        """That of the method."""
-        return self.of.noise()
 
     def conclude(self, maps: dict[str | None, Tensor], image: Tensor, scene: Scene) -> Conclusion:
         """As the method does."""
@@ -137,16 +117,6 @@ class ContrastMap(Method):
     def windows(self) -> Assembly:
         """How the windows of a layer method come together."""
         return getattr(self.of, "windows", "sum")
-
-    @property
-    def key(self) -> str:
-        """The label, or both names."""
-        return self.label or f"{self.name}_{self.of.key}"
-
-    @property
-    def baseline_of(self) -> Any:
-        """That of the method."""
-        return self.of.baseline_of
 
     @property
     def sign(self) -> Literal["signed", "absolute", "positive"]:

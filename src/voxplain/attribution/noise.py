@@ -5,27 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, SerializeAsAny, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
+from voxplain.attribution.around import Around, inner_method
 from voxplain.attribution.mask_method import MaskMethod
 from voxplain.attribution.method import (
-    AnyRequest,
     Method,
     Noise,
     Results,
-    parse_method,
     register,
 )
 from voxplain.attribution.samplers import GaussianNoise
 from voxplain.attribution.scene import Scene
-from voxplain.errors import VoxplainError
 
 ON_PATHS = (8, 16)
 """Copies and points where the inner method itself takes several and neither is stated."""
 
 
-class _OverNoise(Method):
+class _OverNoise(Around):
     """A method on noisy copies.
 
     Attributes:
@@ -37,7 +35,6 @@ class _OverNoise(Method):
 
     family: ClassVar[str] = "wrapper"
 
-    of: SerializeAsAny[Method] = Field(description="the method that is summed up: name or mapping")
     samples: int = Field(default=25, ge=1)
     sigma: float = Field(default=0.15, gt=0)
     range: Literal["robust", "minmax"] = "robust"
@@ -51,7 +48,7 @@ class _OverNoise(Method):
         """
         if not isinstance(values, Mapping) or "of" not in values:
             return values
-        inner = _parsed(values["of"])
+        inner = inner_method(values["of"])
         if isinstance(inner, MaskMethod):
             return {"samples": ON_PATHS[0], **values, "of": inner}
         points = next((name for name in ("steps", "samples") if hasattr(inner, name)), None)
@@ -61,11 +58,6 @@ class _OverNoise(Method):
             inner = inner.model_copy(update={points: ON_PATHS[1]})
         return {"samples": ON_PATHS[0], **values, "of": inner}
 
-    @field_validator("of", mode="before")
-    @classmethod
-    def _method(cls, value: Any) -> Method:
-        return _parsed(value)
-
     @field_validator("of")
     @classmethod
     def _no_nesting(cls, value: Method) -> Method:
@@ -73,32 +65,11 @@ class _OverNoise(Method):
             raise ValueError(f"{value.name} cannot be summed up over noise twice")
         return value
 
-    def requests(self, scene: Scene) -> tuple[AnyRequest, ...]:
-        """Those of the method itself."""
-        return self.of.requests(scene)
-
     def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
         """Those of the method itself, after its own post-steps."""
         found = self.of.maps(results, scene)
         found = self.of.conclude(found, results.item.clean, scene).maps
         return {layer: self.of.finish(map) for layer, map in found.items()}
-
-    @property
-    def key(self) -> str:
-        """The label, or both names."""
-        return self.label or f"{self.name}_{self.of.key}"
-
-    @property
-    def baseline_of(self) -> Any:
-        """That of the method itself."""
-        return self.of.baseline_of
-
-
-def _parsed(value: Any) -> Method:
-    try:
-        return parse_method(value)
-    except VoxplainError as error:
-        raise ValueError(str(error)) from None
 
 
 @register

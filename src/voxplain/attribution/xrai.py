@@ -7,28 +7,25 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, SerializeAsAny, field_validator
 from torch import Tensor
 
+from voxplain.attribution.around import Around
 from voxplain.attribution.gradient import IntegratedGradientsBlackWhite
 from voxplain.attribution.layer import LayerMethod
 from voxplain.attribution.method import (
-    AnyRequest,
     Conclusion,
     Method,
-    Noise,
     Resampling,
-    Results,
-    parse_method,
     register,
 )
 from voxplain.attribution.ranking import Mode, Ranked, rank_segments
 from voxplain.attribution.scene import Scene
-from voxplain.errors import ConfigError, VoxplainError
+from voxplain.errors import ConfigError
 from voxplain.regions import Segments, scales
 
 _LISTED = 100
 
 
 @register
-class Xrai(Method):
+class Xrai(Around):
     """Which regions of the image matter most: a map averaged over segments, the best first.
 
     Candidates are all segments of six scales, found on the image without noise. The largest value
@@ -60,32 +57,12 @@ class Xrai(Method):
         default=None, description="masks or label maps (n, *spatial); absent: six scales"
     )
 
-    @field_validator("of", mode="before")
-    @classmethod
-    def _method(cls, value: Any) -> Method:
-        try:
-            return parse_method(value)
-        except VoxplainError as error:
-            raise ValueError(str(error)) from None
-
     @field_validator("of")
     @classmethod
     def _on_the_image(cls, value: Method) -> Method:
         if isinstance(getattr(value, "of", value), LayerMethod):
             raise ValueError(f"{value.key} is a map of a layer; take one of the image, as CAMs are")
         return value
-
-    def requests(self, scene: Scene) -> tuple[AnyRequest, ...]:
-        """Those of the inner method."""
-        return self.of.requests(scene)
-
-    def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
-        """Those of the inner method."""
-        return self.of.maps(results, scene)
-
-    def noise(self) -> Noise | None:
-        """That of the inner method."""
-        return self.of.noise()
 
     def conclude(self, maps: dict[str | None, Tensor], image: Tensor, scene: Scene) -> Conclusion:
         """The regions of the inner map, once it is complete."""
@@ -122,11 +99,6 @@ class Xrai(Method):
         """The label, or the name with that of the inner method where it is not the default."""
         inner = "" if self.of == IntegratedGradientsBlackWhite() else f"_{self.of.key}"
         return self.label or f"{self.name}{inner}"
-
-    @property
-    def baseline_of(self) -> Any:
-        """That of the inner method."""
-        return self.of.baseline_of
 
     @property
     def sign(self) -> Literal["signed", "absolute", "positive"]:
