@@ -4,7 +4,7 @@ from voxplain.metrics import catalogue
 from voxplain.metrics.evaluation import evaluate
 from voxplain.metrics.field import MapField, Undefined
 from voxplain.metrics.given import GivenMap, read_given
-from voxplain.metrics.metric import Metric, Value, metrics, parse_metric, register
+from voxplain.metrics.metric import Metric, Value, metric_key, metrics, parse_metric, register
 from voxplain.metrics.panel import Panel
 from voxplain.metrics.question import Observed, Probe, Question
 from voxplain.metrics.scores import Score, Scores
@@ -23,6 +23,7 @@ __all__ = [
     "Value",
     "catalogue",
     "evaluate",
+    "metric_key",
     "metrics",
     "parse_metric",
     "read_given",

@@ -88,6 +88,12 @@ def register(cls: type[Metric]) -> type[Metric]:
     return metrics.add(cls.title(), cls)
 
 
+def metric_key(metric: Metric) -> str:
+    """Its name and the parameters that differ from their defaults: ``deletion, levels 8``."""
+    changed = metric.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
+    return ", ".join([metric.name, *(f"{name} {value}" for name, value in changed.items())])
+
+
 def parse_metric(spec: str | Mapping[str, Any] | Metric) -> Metric:
     """A metric from a name, a mapping with ``name`` and parameters, or a metric.
 

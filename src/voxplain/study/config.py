@@ -23,7 +23,7 @@ from pydantic_core import PydanticCustomError
 from voxplain.attribution import Method, parse_method
 from voxplain.errors import ConfigError, VoxplainError, nearest
 from voxplain.loading import ModelSpec
-from voxplain.metrics import Metric, parse_metric
+from voxplain.metrics import Metric, metric_key, parse_metric
 from voxplain.precision import Precision
 from voxplain.preprocess import AnyStep
 from voxplain.study.allowance import MAX_PASSES
@@ -218,7 +218,7 @@ class Study(_Config):
         _unique("models", [model.name for model in self.models])
         _unique("methods", [method.key for method in self.methods])
         _unique("targets", [target.slug for target in self.asked])
-        _unique("metrics", [_in_words(metric) for metric in self.metrics])
+        _unique("metrics", [metric_key(metric) for metric in self.metrics])
         self._know_the_randomized()
         return self
 
@@ -235,7 +235,3 @@ def _unique(field: str, names: list[str]) -> None:
     if repeated:
         raise ValueError(f"{field}: two of them are called {repeated[0]!r}; give each its own name")
 
-
-def _in_words(metric: Metric) -> str:
-    changed = metric.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
-    return ", ".join([metric.name, *(f"{name} {value}" for name, value in changed.items())])
