@@ -23,6 +23,28 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class MetricFollowed(_Part):
+    """A metric that judged the maps at every step.
+
+    Attributes:
+        key: Its name and the parameters that differ from their defaults; scores stand under it.
+        name: In the registry.
+        direction: Whether higher or lower is better, or neither.
+        minimum: Smallest possible value, None where unbounded.
+        maximum: Largest possible value.
+        unit: Empty for pure numbers.
+        meaning: One line in plain words.
+    """
+
+    key: str
+    name: str
+    direction: Literal["up", "down", "none"]
+    minimum: float | None = None
+    maximum: float | None = None
+    unit: str = ""
+    meaning: str = ""
+
+
 class MapRandomized(_Part):
     """What became of one map.
 
@@ -32,6 +54,8 @@ class MapRandomized(_Part):
         control: Whether it is a control, which never asks the network.
         similarity: By measure, per seed, at every step; None where undefined.
         chance: By measure, between the maps of independently randomized networks.
+        scores: By the key of a metric, per seed, at every step: the map of that step's network,
+            judged by asking that network; None where undefined.
     """
 
     method: str
@@ -39,6 +63,7 @@ class MapRandomized(_Part):
     control: bool = False
     similarity: dict[str, list[list[float | None]]]
     chance: dict[str, list[float | None]] = {}
+    scores: dict[str, list[list[float | None]]] = {}
 
 
 class RandomizationRecord(_Part):
@@ -48,17 +73,19 @@ class RandomizationRecord(_Part):
         order: Which stages lose their training first.
         stages: The layers that each step randomizes; the first step is the trained network (none).
         maps: One entry per map.
+        metrics: Those that judged the maps at every step; none in files of version 1.
         aspect: Height of a picture's pixels relative to their width.
         pictures: The name of the file with the pictures, in the same folder; None without.
     """
 
-    schema_version: int = 1
+    schema_version: int = 2
     case: str
     model: str
     target: str
     order: Literal["top_down", "bottom_up", "independent"]
     stages: list[list[str]]
     maps: list[MapRandomized]
+    metrics: list[MetricFollowed] = []
     aspect: float = 1.0
     pictures: str | None = None
 
@@ -110,7 +137,15 @@ def read_pictures(run: Path, record: RandomizationRecord) -> dict[str, Array]:
 
 def similarities(part: MapRandomized, measure: str) -> NDArray[np.float64]:
     """The similarities ``(seeds, steps)`` of a map, NaN where undefined."""
-    rows = part.similarity.get(measure, [])
+    return _table(part.similarity.get(measure, []))
+
+
+def scores_along(part: MapRandomized, key: str) -> NDArray[np.float64]:
+    """What a metric said of a map ``(seeds, steps)``, NaN where undefined."""
+    return _table(part.scores.get(key, []))
+
+
+def _table(rows: list[list[float | None]]) -> NDArray[np.float64]:
     return np.array([[np.nan if v is None else v for v in row] for row in rows], dtype=np.float64)
 
 

@@ -234,4 +234,3 @@ def _unique(field: str, names: list[str]) -> None:
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise ValueError(f"{field}: two of them are called {repeated[0]!r}; give each its own name")
-

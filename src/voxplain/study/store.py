@@ -22,6 +22,7 @@ from voxplain.io import atomic_write, dataset_description, safe, write_image, wr
 from voxplain.io.manifest import Manifest, MapRecord
 from voxplain.io.randomization import FOLDER as RANDOMIZATION
 from voxplain.io.scores import Scores
+from voxplain.io.steps import write_steps
 from voxplain.study.plan import Subject
 
 MANIFEST, STUDY, EVENTS = "manifest.json", "study.yaml", "events.jsonl"
@@ -126,8 +127,9 @@ class Store:
         return self._relative(write_labels(labels, grid, file))
 
     def write_scores(self, scores: Scores) -> None:
-        """Replaces the table of scores."""
+        """Replaces the table of scores, and that of the cascades beside it."""
         scores.write(self.folder / SCORES)
+        write_steps(self.folder)
 
     def scores(self) -> Scores:
         """The table of scores; empty if there is none."""
