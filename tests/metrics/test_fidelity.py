@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from networks import images, segmenter
 from voxplain.attribution.masking import Blur, Constant, Mean, Noise
+from voxplain.image import Image
 from voxplain.metrics import MapField, Question
 from voxplain.metrics.fidelity import Fidelity
 from voxplain.metrics.removal import Ranked, Removal
@@ -128,7 +129,10 @@ def test_class_zero_is_filled_bright() -> None:
 
 @pytest.mark.parametrize("rank", [2, 3])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_a_ramp_is_imputed_exactly(rank: int, share: float) -> None:
+@pytest.mark.parametrize("spacing", [None, (3.0, 1.0, 0.8)], ids=["unknown", "anisotropic"])
+def test_a_ramp_is_imputed_exactly(
+    rank: int, share: float, spacing: tuple[float, ...] | None
+) -> None:
     """Offsets of two dimensions leave an error of 0.79, and NaN in 3-D."""
     side = 12 if rank == 2 else 7
     axes = [torch.arange(float(side), dtype=torch.float64)] * rank
@@ -139,7 +143,8 @@ def test_a_ramp_is_imputed_exactly(rank: int, share: float) -> None:
     places = inside.flatten().nonzero()[:, 0]
     order = places[torch.randperm(len(places))]
     masks = Ranked(order, (round(share * len(order)),), (side,) * rank)
-    question = ask(LinearClasses(tuple(ramp.shape)), ramp)
+    shown = Image.from_array(ramp, spacing[:rank]) if spacing else ramp
+    question = ask(LinearClasses(tuple(ramp.shape)), shown)
     (painter,) = Noise(sigma=0).painters(question.item, masks)
     imputed = painter.painted(range(1))[0]
     assert float((imputed - ramp).abs().max()) < 1e-3 * float(ramp.abs().max())
@@ -162,3 +167,17 @@ def test_road_tells_orders_apart(rank: int) -> None:
     reversed_ = value("road", MapField("m", -map), question)
     assert reversed_.facts["gap"] == pytest.approx(-found.facts["gap"], abs=1e-9)
     assert found.value == pytest.approx(np.mean([y for _, y in found.curve]))
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_road_guesses_by_distances_in_mm(rank: int) -> None:
+    """Thick slices give another score; cubes of any size give one."""
+    image = bright(rank, 1, 8)
+
+    def road(*spacing: float) -> float:
+        question = ask(Threshold(1.0), Image.from_array(image, spacing))
+        return value("road", MapField("m", image), question).value
+
+    unit, coarse, thick = road(*(1,) * rank), road(*(4,) * rank), road(4, *(1,) * (rank - 1))
+    assert coarse == unit
+    assert abs(thick - unit) > 1e-4

@@ -11,6 +11,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -222,7 +223,8 @@ class Session:
                     shown = noise.sampler.noisy(image, key, range(index, index + 1))[0]
                     key = f"{key}/{index}"
                 source = image if noise else None
-                waiting.append(Item(shown, row, key, batch.references[row], source))
+                among, spacing = batch.references[row], self.scene.spacing
+                waiting.append(Item(shown, row, key, among, source, spacing))
                 if len(waiting) == at_once:
                     yield waiting
                     waiting = []
@@ -291,4 +293,4 @@ def _cast(item: Item, dtype: torch.dtype) -> Item:
         return item
     references = item.references.to(dtype) if item.references is not None else None
     source = item.source.to(dtype) if item.source is not None else None
-    return Item(item.image.to(dtype), item.row, item.key, references, source)
+    return replace(item, image=item.image.to(dtype), references=references, source=source)

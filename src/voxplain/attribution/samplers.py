@@ -34,6 +34,7 @@ class Item:
         key: What its random draws depend on, beside the sample number.
         references: ``(K, C, *spatial)`` without the image itself, or None.
         source: The image without the noise of this draw, where it has some.
+        spacing: Millimeters per voxel; None where unknown.
     """
 
     image: Tensor
@@ -41,6 +42,7 @@ class Item:
     key: str
     references: Tensor | None = None
     source: Tensor | None = None
+    spacing: tuple[float, ...] | None = None
 
     @property
     def clean(self) -> Tensor:

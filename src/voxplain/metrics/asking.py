@@ -59,7 +59,11 @@ def question_about(
     asked = parse_target(target)
     bound = bind(asked, look(model, inputs, asked.layers, scan, scene.arranged))
     item = Item(
-        inputs[0], 0, f"{seed}/{image_key(inputs[0])}", references_of(references, inputs[0])
+        inputs[0],
+        0,
+        f"{seed}/{image_key(inputs[0])}",
+        references_of(references, inputs[0]),
+        spacing=spacing,
     )
     methods = [method_of(found) for found in (maps or {}).values()]
     return Question(

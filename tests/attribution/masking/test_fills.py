@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,10 +13,11 @@ from torch import Tensor
 
 from networks import assert_close, classifier, images, segmenter
 from voxplain.attribution import explain
-from voxplain.attribution.masking import AnyFill, Boxes, Coalitions, Noise
+from voxplain.attribution.masking import AnyFill, Boxes, Coalitions, Noise, imputation
 from voxplain.attribution.masking.imputation import imputed
 from voxplain.attribution.samplers import Item
 from voxplain.errors import ConfigError
+from voxplain.image import Image
 from voxplain.model import Model
 from voxplain.regions import RegionMap
 
@@ -74,7 +76,7 @@ def test_a_misspelled_fill_names_the_nearest() -> None:
         explain(classifier(), images(), {"name": "occlusion", "fill": "blurr"}, 1)
 
 
-def _solved_densely(image: Tensor, removed: Tensor) -> Tensor:
+def _solved_densely(image: Tensor, removed: Tensor, spacing: Sequence[float]) -> Tensor:
     """One equation per removed voxel, written out and solved at once."""
     places = [tuple(place) for place in removed.nonzero().tolist()]
     number = {place: row for row, place in enumerate(places)}
@@ -86,7 +88,7 @@ def _solved_densely(image: Tensor, removed: Tensor) -> Tensor:
             inside = all(0 <= a < side for a, side in zip(other, image.shape, strict=True))
             if not any(offset) or not inside:
                 continue
-            weight = 1 / sum(step * step for step in offset)
+            weight = 1 / sum((step * a) ** 2 for step, a in zip(offset, spacing, strict=True))
             system[row, row] += weight
             if other in number:
                 system[row, number[other]] -= weight
@@ -98,19 +100,61 @@ def _solved_densely(image: Tensor, removed: Tensor) -> Tensor:
 
 
 @every_rank
-def test_imputed_solves_the_linear_system(rank: int) -> None:
+@pytest.mark.parametrize("spacing", [None, (5.0, 1.0, 0.7)], ids=["unknown", "anisotropic"])
+def test_imputed_solves_the_linear_system(
+    rank: int, spacing: tuple[float, ...] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every channel with voxels of its own removed; up to most of the image, and all borders."""
     torch.manual_seed(rank)
+    sides = spacing[:rank] if spacing else None
     for share in (0.1, 0.5, 0.9):
         image = torch.randn(3, *(6,) * rank, dtype=torch.float64) * 50 + 1000
         removed = torch.rand(image.shape) < share
         removed.view(3, -1)[:, -1], removed.view(3, -1)[:, 0] = False, True
-        expected = torch.stack(
-            [_solved_densely(part, gone) for part, gone in zip(image, removed, strict=True)]
-        )
-        found = imputed(image, removed)
+        pairs = zip(image, removed, strict=True)
+        expected = torch.stack([_solved_densely(*pair, sides or (2.0,) * rank) for pair in pairs])
+        found = imputed(image, removed, sides)
         assert torch.equal(found[~removed], image[~removed])
         assert float((found - expected).abs().max()) < 1e-3 * 50
+        with monkeypatch.context() as patience:
+            patience.setattr(imputation, "_TOLERANCE", 1e-10)
+            assert_close(imputed(image, removed, sides), expected, 1e-5)
+
+
+@every_rank
+def test_cubes_of_any_size_are_imputed_alike(rank: int) -> None:
+    image, removed = torch.randn(2, *(7,) * rank), torch.rand(2, *(7,) * rank) < 0.5
+    unknown = imputed(image, removed)
+    for size in (1.0, 0.7, 3.0):
+        assert torch.equal(imputed(image, removed, (size,) * rank), unknown)
+
+
+def test_thick_slices_count_less_than_neighbors_in_the_plane() -> None:
+    """One voxel of 5 x 1 x 1 mm is missing: the other slices are 1, its own is 0."""
+    image = torch.ones(1, 3, 3, 3, dtype=torch.float64)
+    image[0, 1] = 0
+    removed = torch.zeros(1, 3, 3, 3, dtype=torch.bool)
+    removed[0, 1, 1, 1] = True
+    across = 2 * (1 / 25 + 4 / 26 + 4 / 27)
+    within = 4 / 1 + 4 / 2
+    found = float(imputed(image, removed, (5.0, 1.0, 1.0))[0, 1, 1, 1])
+    assert found == pytest.approx(across / (across + within), rel=1e-9)
+    assert found < 0.3 * float(imputed(image, removed)[0, 1, 1, 1])
+
+
+def test_a_fill_knows_the_spacing_of_the_image() -> None:
+    """Maps of methods follow it, noisy copies of the image included."""
+    array, mean = images(2)[0], classifier(2)
+    asked = {"name": "occlusion", "window": 3, "fill": {"kind": "noise", "sigma": 0}}
+    noisy = {"name": "smoothgrad", "of": asked, "samples": 2, "label": "noisy"}
+
+    def maps(*spacing: float) -> list[Tensor]:
+        image = Image.from_array(array, spacing)
+        return [found.map for found in explain(mean, image, [asked, noisy], 1).values()]
+
+    for thin, thick, cubes in zip(maps(1, 1), maps(5, 1), maps(5, 5), strict=True):
+        assert torch.equal(thin, cubes)
+        assert not torch.allclose(thin, thick, rtol=1e-3)
 
 
 def test_imputed_continues_what_is_linear() -> None:

@@ -100,8 +100,8 @@ class Blur(Fill):
 class Noise(Fill):
     """A guess from the voxels around, with a little noise: no mask leaves a visible edge.
 
-    Every removed voxel becomes the weighted mean of its neighbors (see :func:`imputed`), which
-    gives away less of the shape of a mask than a constant does.
+    Every removed voxel becomes the mean of its neighbors, weighted by their distance in mm (see
+    :func:`imputed`), which gives away less of the shape of a mask than a constant does.
 
     Attributes:
         sigma: Standard deviation of the noise, as a fraction of the intensity range.
@@ -117,7 +117,7 @@ class Noise(Fill):
     def painters(self, item: Item, masks: Masks) -> list[Painter]:
         """One guess per mask."""
         (empty,) = self.images(item, masks.size)
-        return [Imputing(masks, item.image, empty, self._noise(item))]
+        return [Imputing(masks, item.image, empty, self._noise(item), item.spacing)]
 
     def _noise(self, item: Item) -> Tensor:
         """One draw for all masks of an image, so that equal masks give equal images."""

@@ -25,11 +25,19 @@ class Imputing(Painter):
         image: ``(C, *spatial)``.
         empty: The image of which nothing is left.
         noise: What is added to every guess, ``(C, *spatial)``.
+        spacing: Millimeters per voxel; None where unknown.
     """
 
-    def __init__(self, masks: Masks, image: Tensor, empty: Tensor, noise: Tensor) -> None:
+    def __init__(
+        self,
+        masks: Masks,
+        image: Tensor,
+        empty: Tensor,
+        noise: Tensor,
+        spacing: tuple[float, ...] | None = None,
+    ) -> None:
         super().__init__(image, empty)
-        self._masks, self._noise = masks, noise
+        self._masks, self._noise, self._spacing = masks, noise, spacing
         # Nothing equals NaN, so that no mask is thought to change nothing.
         self._plain = masks.painter(image, torch.full_like(image, float("nan")))
 
@@ -47,7 +55,8 @@ class Imputing(Painter):
         image = self.image[place]
         weights = self._masks.weights(index, canvas)[place].expand_as(image)
         removed = weights < 0.5
-        guess = torch.where(removed, imputed(image, removed) + self._noise[place], image)
+        guess = imputed(image, removed, self._spacing)
+        guess = torch.where(removed, guess + self._noise[place], image)
         gone = removed.flatten(1).all(dim=1).view(-1, *(1,) * (image.ndim - 1))
         guess = torch.where(gone, self.filled[place], guess)
         canvas[place] = torch.lerp(guess, image, weights)
@@ -56,22 +65,23 @@ class Imputing(Painter):
         """Every mask is painted anew anyway."""
 
 
-def imputed(image: Tensor, removed: Tensor) -> Tensor:
+def imputed(image: Tensor, removed: Tensor, spacing: tuple[float, ...] | None = None) -> Tensor:
     """Every removed voxel is the weighted mean of its neighbors, removed ones included.
 
     Neighbors are the voxels that touch it, weighted by one over the squared distance (Rong et
     al., "A consistent and efficient evaluation strategy for attribution methods", 2022, where
-    they are 1/6 and 1/12 in 2-D). The linear system is solved by conjugate gradients.
+    they are 1/6 and 1/12 on square pixels). The linear system is solved by conjugate gradients.
 
     Args:
         image: ``(C, *spatial)``.
         removed: Bool, of the same shape. A channel of which nothing is left becomes 0.
+        spacing: Millimeters per voxel; cubes of any size where unknown.
     """
     kept = ~removed
     axes = tuple(range(1, image.ndim))
     count = kept.sum(dim=axes, keepdim=True).clamp_min(1)
     middle = (image * kept).sum(dim=axes, keepdim=True) / count
-    lattice = _Lattice(image, removed)
+    lattice = _Lattice(image, removed, spacing or (1.0,) * (image.ndim - 1))
     wanted = lattice.neighbors(torch.where(kept, image - middle, 0)) * lattice.removed
     return torch.where(removed, _solved(lattice, wanted) + middle, image)
 
@@ -82,28 +92,33 @@ class _Lattice:
     Args:
         image: ``(C, *spatial)``, for shape and type.
         removed: Bool, of the same shape.
+        spacing: Size of a voxel.
     """
 
-    def __init__(self, image: Tensor, removed: Tensor) -> None:
-        self._parts = [torch.zeros_like(image) for _ in image.shape]
+    def __init__(self, image: Tensor, removed: Tensor, spacing: tuple[float, ...]) -> None:
+        self._last = len(spacing) - 1
+        self._weights = _weights(spacing)
+        self._along = torch.empty_like(image)
+        self._sums = [torch.empty_like(image) for _ in range(1 << self._last)]
         self._product = torch.empty_like(image)
         self.removed = removed.to(image)
         self._degree = self.neighbors(torch.ones_like(image)).clone()
 
     def neighbors(self, values: Tensor) -> Tensor:
-        """Sum of the neighbors of each voxel, each over its squared distance, until the next call.
+        """Sum of the neighbors of each voxel, each by its weight, until the next call.
 
-        Part number k is the sum over neighbors that differ along k axes.
+        Neighbors along the last axis are added up first. Sum number n then has what is still to
+        be moved along the axes that are the bits of n, so that all neighbors of a voxel take a
+        step along the last axis, one along the first, and two along the one between.
         """
-        parts = [values, *self._parts[1:]]
-        for part in parts[1:]:
-            part.zero_()
-        for axis in range(1, values.ndim):
-            for squared in range(axis, 0, -1):
-                _add_both_sides(parts[squared], parts[squared - 1], axis)
-        for squared, part in enumerate(parts[2:], start=2):
-            parts[1].add_(part, alpha=1 / squared)
-        return parts[1]
+        _add_both_sides(self._along.zero_(), values, self._last)
+        for moved, part in enumerate(self._sums):
+            torch.mul(self._along, self._weights[moved | 1 << self._last], out=part)
+            part.add_(values, alpha=self._weights[moved])
+        for axis in reversed(range(self._last)):
+            for moved in range(1 << axis):
+                _add_both_sides(self._sums[moved], self._sums[moved | 1 << axis], axis)
+        return self._sums[0]
 
     def system(self, values: Tensor) -> Tensor:
         """What the removed voxels lack to be the mean of their neighbors, until the next call.
@@ -115,11 +130,26 @@ class _Lattice:
         return self._product.sub_(self.neighbors(values)).mul_(self.removed)
 
 
+def _weights(spacing: tuple[float, ...]) -> list[float]:
+    """One over the squared distance of neighbors that differ along the axes that are bits of n.
+
+    In units of the shortest side, which makes no difference to means; a voxel is no neighbor of
+    its own.
+    """
+    shortest = min(spacing)
+    squares = [(side / shortest) ** 2 for side in spacing]
+    apart = [
+        sum(square for axis, square in enumerate(squares) if n >> axis & 1)
+        for n in range(1 << len(squares))
+    ]
+    return [0.0, *(1 / squared for squared in apart[1:])]
+
+
 def _add_both_sides(total: Tensor, values: Tensor, axis: int) -> None:
-    """Adds both neighbors along an axis; beyond the border there is none."""
-    inner = values.shape[axis] - 1
-    total.narrow(axis, 1, inner).add_(values.narrow(axis, 0, inner))
-    total.narrow(axis, 0, inner).add_(values.narrow(axis, 1, inner))
+    """Adds both neighbors along a spatial axis; beyond the border there is none."""
+    inner = values.shape[axis + 1] - 1
+    total.narrow(axis + 1, 1, inner).add_(values.narrow(axis + 1, 0, inner))
+    total.narrow(axis + 1, 0, inner).add_(values.narrow(axis + 1, 1, inner))
 
 
 def _solved(lattice: _Lattice, wanted: Tensor) -> Tensor:
