@@ -39,8 +39,8 @@ NO_METHOD = (  # metrics that explain again, which controls cannot
 
 
 def _may_be_undefined(row: Score, task: str, channels: int) -> bool:
-    if row.metric == "completeness_residual":
-        return True
+    if row.metric in ("completeness_residual", "error_localization"):
+        return True  # of methods that promise it, of targets that are errors
     if row.control and row.metric in NO_METHOD:
         return True
     if row.control and row.metric == "sensitivity_n":

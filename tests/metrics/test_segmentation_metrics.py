@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from voxplain.image import Image
 from voxplain.metrics import MapField, Question
+from voxplain.model import Model
 
 SEGMENT = {"kind": "pixelwise", "label": 1}
 
@@ -102,3 +103,57 @@ def test_without_an_object_there_is_no_score(name: str) -> None:
     target = {"kind": "class_score", "label": 1}
     dark = ask(Bright(), torch.zeros(1, 6, 6).double() + torch.rand(1, 6, 6) / 10, target=target)
     assert "object" in reason(name, field, dark)
+
+
+def _truth(rank: int) -> Tensor:
+    """The bright cube of :func:`_object` one voxel further along the first axis."""
+    truth = torch.zeros((8,) * rank, dtype=torch.bool)
+    truth[(slice(3, 7), *(slice(2, 6),) * (rank - 1))] = True
+    return truth
+
+
+def _mistaken(rank: int, error: str, network: Any = None) -> Question:
+    target = {"kind": "error_region", "label": 1, "reference": _truth(rank), "error": error}
+    return ask(network or Bright(), _object(rank), target=target)
+
+
+@pytest.mark.parametrize("windowed", [False, True])
+@pytest.mark.parametrize("error", ["fp", "fn"])
+@pytest.mark.parametrize("rank", [2, 3])
+def test_the_map_of_an_error_is_compared_with_that_error(
+    rank: int, error: str, windowed: bool
+) -> None:
+    network = Model(Bright(), window={"size": 4, "overlap": 0.5}) if windowed else None
+    question = _mistaken(rank, error, network)
+    predicted = _object(rank)[0] > 0.5
+    wrong = predicted & ~_truth(rank) if error == "fp" else _truth(rank) & ~predicted
+    assert int(wrong.sum()) == 4 ** (rank - 1)
+    ceiling = value("error_localization", MapField("m", wrong[None].double()), question)
+    assert ceiling.value == pytest.approx(1)
+    share = 4 ** (rank - 1) / 8**rank
+    assert ceiling.facts["chance"] == pytest.approx(share)
+    assert ceiling.facts["lift"] == pytest.approx(1 / share)
+    other = MapField("m", (predicted ^ _truth(rank) ^ wrong)[None].double())  # the other error
+    found = value("error_localization", other, question).value
+    assert found == pytest.approx(share)  # nothing is found before everything is taken
+    noise = MapField("m", torch.randn(1, *(8,) * rank))
+    beside = ask(Bright(), _object(rank), target=SEGMENT, mask=wrong)
+    expected = value("auprc", noise, beside).value
+    assert value("error_localization", noise, question).value == pytest.approx(expected)
+
+
+def test_only_errors_are_localized() -> None:
+    field = MapField("m", torch.randn(1, 8, 8))
+    said = reason("error_localization", field, _question(2))
+    assert said == "the target is not an error; explain one with a target error_region"
+    target = {"kind": "error_region", "label": 1, "reference": torch.zeros(8, 8)}
+    question = ask(Bright(), torch.ones(1, 8, 8).double(), target=target)
+    assert "every voxel is wrong" in reason("error_localization", field, question)
+
+
+def test_an_error_on_a_coarser_output_has_no_place_on_the_image() -> None:
+    network = nn.Sequential(nn.AvgPool2d(2), Bright())
+    target = {"kind": "error_region", "label": 1, "reference": torch.zeros(4, 4)}
+    question = ask(network, _object(2), target=target)
+    said = reason("error_localization", MapField("m", torch.randn(1, 8, 8)), question)
+    assert "another resolution" in said

@@ -82,12 +82,21 @@ class Auprc(Localization):
 
     def score(self, field: MapField, question: Question) -> Value:
         """Average precision."""
-        inside = self._reference(field, question)
-        taken, hits = _sorted_hits(field, inside)
-        gained = torch.cat([hits[:1], hits.diff()]) / hits[-1]
-        value = float((gained * hits / taken).sum())
-        share = float(inside.double().mean())
-        return Value(value, facts={"chance": share, "lift": value / share})
+        return average_precision(field, self._reference(field, question))
+
+
+def average_precision(field: MapField, inside: Tensor) -> Value:
+    """Area under the curve of precision over recall, with chance and lift.
+
+    Args:
+        field: The map.
+        inside: What it should point at, ``(*spatial)`` bool, neither empty nor everything.
+    """
+    taken, hits = _sorted_hits(field, inside)
+    gained = torch.cat([hits[:1], hits.diff()]) / hits[-1]
+    value = float((gained * hits / taken).sum())
+    share = float(inside.double().mean())
+    return Value(value, facts={"chance": share, "lift": value / share})
 
 
 @register

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
@@ -12,10 +13,12 @@ from voxplain.attribution.masking import AnyFill, Blur
 from voxplain.attribution.scene import Scene
 from voxplain.metrics.curves import area
 from voxplain.metrics.field import MapField, Undefined
+from voxplain.metrics.localization import average_precision
 from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.question import Observed, Probe, Question
 from voxplain.metrics.removal import Removal, shares
 from voxplain.metrics.shapes import dilated, distance
+from voxplain.targets import ErrorRegion
 from voxplain.targets.scores import volume_per_voxel
 
 
@@ -124,3 +127,39 @@ def _object(question: Question) -> Tensor:
     if not bool(inside.any()) or bool(inside.all()):
         raise Undefined("the predicted object is empty, or everything")
     return inside
+
+
+@register
+class ErrorLocalization(_Segmentation):
+    """Whether the map of an error points at that error: average precision against its voxels.
+
+    For targets ``error_region``; the voxels are those of their ``error``, false positives or
+    misses of the class.
+    """
+
+    direction: ClassVar[Direction] = "up"
+    chance: ClassVar[str] = "share of the error"
+    name: Literal["error_localization"] = "error_localization"
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """Average precision."""
+        field.checked  # noqa: B018 - raises for maps that say nothing
+        wrong = _error(question).to(field.values.device)
+        found = average_precision(field, wrong)
+        return replace(found, facts={**found.facts, "voxels": int(wrong.sum())})
+
+
+def _error(question: Question) -> Tensor:
+    """Where the prediction is wrong in the way that is explained, ``(*spatial)`` bool.
+
+    An error target weighs its class where that is so, and nowhere else.
+    """
+    if not isinstance(question.bound.target, ErrorRegion):
+        raise Undefined("the target is not an error; explain one with a target error_region")
+    (term,) = question.bound.field.rows([question.item.row]).terms
+    wrong = (term.weights[0] != 0).any(dim=0)
+    if tuple(wrong.shape) != question.scene.shape:
+        raise Undefined("the output has another resolution than the image")
+    if bool(wrong.all()):
+        raise Undefined("every voxel is wrong in this way")
+    return wrong
