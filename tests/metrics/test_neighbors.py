@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from metric_cases import bright
+from scipy import ndimage
 from torch import Tensor
 
 from voxplain.attribution.spread import intensity_range
@@ -90,6 +91,66 @@ def test_a_rotation_turns_a_point_by_its_angle() -> None:
     rows, columns = divmod(int(place), 41)
     assert abs(rows - 20) == 8  # 16 sin 30
     assert columns - 20 == 14  # 16 cos 30
+
+
+@pytest.mark.parametrize(
+    ("shape", "plane"), [((2, 9, 12), (1, 2)), ((1, 7, 9, 8), (2, 3)), ((1, 9, 5, 9), (1, 3))]
+)
+def test_cubic_voxels_turn_as_on_a_grid(shape: tuple[int, ...], plane: tuple[int, int]) -> None:
+    image = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    cubic = Rotation(30.0).on((2.0,) * (len(shape) - 1))
+    for draw, angle in enumerate((30, -30)):
+        expected = ndimage.rotate(
+            image.numpy(), angle, plane, reshape=False, order=1, mode="nearest"
+        )
+        assert torch.equal(cubic.changed(image, "key", draw), torch.from_numpy(expected))
+
+
+@every_rank
+def test_a_disk_in_the_body_stays_a_disk(rank: int) -> None:
+    """On flat voxels it is an ellipse of the grid, which a turn of the grid would tilt."""
+    shape, spacing = ((40, 120), (3.0, 1.0)) if rank == 2 else ((4, 40, 120), (1.0, 3.0, 1.0))
+    rows = (torch.arange(40, dtype=torch.float64) - 19.5) * 3
+    columns = torch.arange(120, dtype=torch.float64) - 59.5
+    far = (rows[:, None] ** 2 + columns[None] ** 2).sqrt()
+    disk = torch.exp(-((far / 25) ** 4)).expand(shape)[None].clone()
+    inner = (..., slice(8, -8), slice(25, -25))
+    turned = Rotation(20.0).on(spacing).changed(disk, "key", 0)
+    assert float((turned - disk)[inner].abs().max()) < 0.03
+    tilted = Rotation(20.0).changed(disk, "key", 0)
+    assert float((tilted - disk)[inner].abs().max()) > 0.3
+
+
+def test_a_rotation_turns_a_point_by_its_angle_in_the_body() -> None:
+    image = torch.zeros(1, 21, 61, dtype=torch.float64)
+    image[0, 10, 46] = 1  # 16 mm from the middle, with rows 2 mm apart
+    turned = Rotation(30.0).on((2.0, 1.0)).changed(image, "key", 0)
+    rows, columns = divmod(int(turned[0].flatten().argmax()), 61)
+    assert abs(rows - 10) * 2 == 8  # 16 sin 30
+    assert columns - 30 == 14  # 16 cos 30
+
+
+def test_the_plane_is_that_of_the_longest_sides_of_the_body() -> None:
+    """Thick slices make a short axis of the grid a long one."""
+    image = bright(3, 1, 8)[:, :, :6]
+    turned = Rotation(20.0).on((1.0, 4.0, 0.5)).changed(image, "key", 0)
+    by_hand = [Rotation(20.0, (1.0, 4.0)).changed(image[..., k], "key", 0) for k in range(8)]
+    assert torch.allclose(turned, torch.stack(by_hand, dim=-1))
+
+
+@every_rank
+@pytest.mark.parametrize("around", [Shift(2), Shift(1), Rotation(0.0)])
+def test_weights_of_a_coarse_output_move_by_the_same_way(rank: int, around: Any) -> None:
+    """Two voxels are one cell of half the resolution; one voxel is half a cell."""
+    weights = bright(rank, 2, 6)[None]
+    field = WeightField((Term(weights),), torch.zeros(1), ("",), labels=(1,))
+    moved = around.moved(0, (12,) * rank)(field).terms[0].weights
+    if isinstance(around, Rotation):
+        assert torch.allclose(moved, weights)
+        return
+    whole = Shift(1).changed(weights[0], "key", 0)
+    expected = whole if around.voxels == 2 else (whole + weights[0]) / 2
+    assert torch.allclose(moved[0], expected)
 
 
 @pytest.mark.parametrize("around", [Shift(1), Rotation(2.0)])

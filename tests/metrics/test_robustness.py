@@ -10,7 +10,8 @@ from metric_cases import LinearClasses, ask, bright, explained, reason, value
 from torch import Tensor, nn
 
 from networks import Cubes, classifier, images, segmenter
-from voxplain.attribution import explain
+from voxplain.attribution import explain, parse_method
+from voxplain.image import Image
 from voxplain.metrics import MapField
 from voxplain.metrics.neighbors import MEDICAL, Rotation, Shift, UniformNoise
 from voxplain.metrics.robustness import Neighbors
@@ -148,3 +149,18 @@ def test_one_set_of_neighbors_serves_all_maps_and_metrics() -> None:
     keys = [key for key in question._answers if isinstance(key, tuple)]
     assert len(keys) == 1
     assert isinstance(next(iter(question.fields.values())), MapField)
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_neighbors_turn_in_the_body(rank: int) -> None:
+    """Rows of 3 mm: the probe tells the rotation how large the voxels are."""
+    spacing = (3.0, 1.0, 1.0)[:rank]
+    image = Image.from_array(bright(rank, 1, 8).float(), spacing)
+    network = Cubes()
+    field = explained(network, image.data, "saliency", target=SCORE).fields["saliency"]
+    asked = ask(network, image, {"saliency": field.map}, target=SCORE)
+    asked.methods = (parse_method("saliency"),)
+    probe = Neighbors(Rotation(10.0), 1)
+    (step,) = asked.answer(probe, asked.fields["saliency"])["saliency"]
+    turned = Rotation(10.0, spacing).changed(image.data, "", 0)
+    assert step.image == pytest.approx(float((turned - image.data).norm()), rel=1e-5)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional
 
 from voxplain.attribution.randomness import generator, standard_normal
 from voxplain.attribution.spread import intensity_range
@@ -27,9 +30,20 @@ class Neighborhood(ABC):
         """A map of the neighbor, brought back to the image; ``(C, *spatial)``."""
         return map
 
-    def moved(self, draw: int) -> Callable[[WeightField], WeightField] | None:
-        """How the weight field follows; None where the image stays in place."""
+    def moved(
+        self, draw: int, shape: tuple[int, ...] = ()
+    ) -> Callable[[WeightField], WeightField] | None:
+        """How the weight field follows; None where the image stays in place.
+
+        Args:
+            draw: Of the neighbor.
+            shape: Spatial shape of the image, where the output may have another resolution.
+        """
         return None
+
+    def on(self, spacing: tuple[float, ...]) -> Neighborhood:
+        """The same change of an image whose voxels have these sizes in mm."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -116,9 +130,9 @@ class Shift(Neighborhood):
         """Moved back."""
         return _shifted(map, self._axis(map, draw), -self.voxels)
 
-    def moved(self, draw: int) -> Callable[[WeightField], WeightField]:
+    def moved(self, draw: int, shape: tuple[int, ...] = ()) -> Callable[[WeightField], WeightField]:
         """The weights move along."""
-        return _on_weights(lambda w: _shifted(w, self._axis(w, draw), self.voxels))
+        return _on_weights(lambda w: _shifted(w, self._axis(w, draw), self.voxels), shape)
 
     def _axis(self, values: Tensor, draw: int) -> int:
         long = [axis for axis in range(1, values.ndim) if values.shape[axis] > 1]
@@ -130,10 +144,16 @@ class Rotation(Neighborhood):
     """A small rotation in the plane of the two longest axes, alternating in sign.
 
     Attributes:
-        degrees: Angle.
+        degrees: Angle in the body, not on the grid.
+        spacing: Millimeters per voxel and axis; cubic voxels if empty.
     """
 
     degrees: float = 2.0
+    spacing: tuple[float, ...] = ()
+
+    def on(self, spacing: tuple[float, ...]) -> Rotation:
+        """The same angle between voxels of these sizes."""
+        return replace(self, spacing=tuple(spacing))
 
     def changed(self, image: Tensor, key: str, draw: int) -> Tensor:
         """Turned about the middle, with linear interpolation."""
@@ -143,18 +163,38 @@ class Rotation(Neighborhood):
         """Turned back."""
         return self._turned(map, draw, -1)
 
-    def moved(self, draw: int) -> Callable[[WeightField], WeightField]:
+    def moved(self, draw: int, shape: tuple[int, ...] = ()) -> Callable[[WeightField], WeightField]:
         """The weights turn along."""
-        return _on_weights(lambda weights: self._turned(weights, draw, 1))
+        return _on_weights(lambda weights: self._turned(weights, draw, 1), shape)
 
     def _turned(self, values: Tensor, draw: int, sign: int) -> Tensor:
-        shape = values.shape[1:]
-        plane = sorted(range(len(shape)), key=lambda axis: (-shape[axis], axis))[:2]
+        shape = tuple(values.shape[1:])
+        spacing = self.spacing or (1.0,) * len(shape)
+        lengths = [(side - 1) * size for side, size in zip(shape, spacing, strict=True)]
+        longest = sorted(range(len(shape)), key=lambda axis: (-lengths[axis], axis))
+        first, second = sorted(longest[:2])
+        planes = values.detach().double().movedim((first + 1, second + 1), (-2, -1))
         angle = sign * self.degrees * (-1) ** draw
-        axes = (plane[0] + 1, plane[1] + 1)
-        array = values.detach().double().cpu().numpy()
-        turned = ndimage.rotate(array, angle, axes, reshape=False, order=1, mode="nearest")
-        return torch.from_numpy(np.ascontiguousarray(turned)).to(values)
+        turned = torch.empty_like(planes, device="cpu", memory_format=torch.contiguous_format)
+        for plane, into in zip(
+            planes.cpu().reshape(-1, *planes.shape[-2:]),
+            turned.view(-1, *planes.shape[-2:]),
+            strict=True,
+        ):
+            into.copy_(_plane_turned(plane, angle, (spacing[first], spacing[second])))
+        return turned.movedim((-2, -1), (first + 1, second + 1)).contiguous().to(values)
+
+
+def _plane_turned(plane: Tensor, degrees: float, spacing: tuple[float, float]) -> Tensor:
+    """A plane ``(H, W)`` of voxels of this size turned about its middle."""
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    stretch = spacing[1] / spacing[0]
+    back = np.array([[cosine, sine * stretch], [-sine / stretch, cosine]])
+    middle = (np.array(plane.shape) - 1) / 2
+    turned = ndimage.affine_transform(
+        plane.numpy(), back, middle - back @ middle, order=1, mode="nearest"
+    )
+    return torch.from_numpy(turned)
 
 
 def _shifted(values: Tensor, axis: int, voxels: int) -> Tensor:
@@ -163,19 +203,37 @@ def _shifted(values: Tensor, axis: int, voxels: int) -> Tensor:
     return values.index_select(axis, index)
 
 
-def _on_weights(change: Callable[[Tensor], Tensor]) -> Callable[[WeightField], WeightField]:
-    """The same change of place for the weights of a field on a dense output."""
+def _on_weights(
+    change: Callable[[Tensor], Tensor], shape: tuple[int, ...] = ()
+) -> Callable[[WeightField], WeightField]:
+    """The same change of place for the weights of a field on a dense output.
+
+    Weights of another resolution than the image are changed on its voxels, each of which has the
+    weight of the cell that it lies in; a cell then has the mean of its voxels.
+    """
 
     def moved(field: WeightField) -> WeightField:
         terms = tuple(
-            replace(term, weights=torch.stack([change(row) for row in term.weights]))
-            if term.weights.ndim > 2
+            replace(term, weights=torch.stack([_changed(row, change, shape) for row in rows]))
+            if (rows := term.weights).ndim > 2
             else term
             for term in field.terms
         )
         return replace(field, terms=terms)
 
     return moved
+
+
+def _changed(row: Tensor, change: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Tensor:
+    cells = tuple(row.shape[1:])
+    if not shape or cells == shape or len(cells) != len(shape) or math.prod(cells) == 1:
+        return change(row)
+    fine = change(functional.interpolate(row[None], shape, mode="nearest")[0])
+    pool: Any = (
+        functional.adaptive_avg_pool2d if len(shape) == 2 else functional.adaptive_avg_pool3d
+    )
+    coarse: Tensor = pool(fine[None], cells)[0]
+    return coarse
 
 
 MEDICAL: dict[str, Neighborhood] = {

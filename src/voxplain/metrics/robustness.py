@@ -72,13 +72,15 @@ class Neighbors(Probe):
 
     def _add(self, question: Question, draws: range, found: dict[str, list[Step]]) -> None:
         image, key = question.item.image, question.item.key
-        changed = torch.stack([self.around.changed(image, key, draw) for draw in draws])
-        maps = maps_again(question, changed, moved=self.around.moved(draws[0]))
+        around = self.around.on(question.spacing)
+        changed = torch.stack([around.changed(image, key, draw) for draw in draws])
+        moved = around.moved(draws[0], question.scene.shape)
+        maps = maps_again(question, changed, moved=moved)
         observed = question.of_all(len(changed), lambda part: changed[part.start : part.stop])
         for name in question.fields.keys() & maps.keys():
             original = question.fields[name].map
             for row, draw in enumerate(draws):
-                back = self.around.returned(maps[name][row], draw)
+                back = around.returned(maps[name][row], draw)
                 score = float(observed.scores[row])
                 step = _step(original, back, image, changed[row], question.whole, score)
                 if self.ranked:
