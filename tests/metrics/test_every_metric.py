@@ -33,6 +33,7 @@ NO_METHOD = (  # metrics that explain again, which controls cannot
     "random_logit",
     "relative_input_stability",
     "relative_output_stability",
+    "relative_representation_stability",
     "seed_agreement",
     "smooth_parameter_randomization",
 )

@@ -8,6 +8,7 @@ from voxplain.metrics import (
     fidelity,
     localization,
     randomization,
+    representation,
     robustness,
     segmentation,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "fidelity",
     "localization",
     "randomization",
+    "representation",
     "robustness",
     "segmentation",
 ]

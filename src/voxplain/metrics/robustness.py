@@ -118,7 +118,9 @@ def _rank(original: Tensor, back: Tensor) -> float:
         return math.nan
 
 
-class _Robustness(Metric):
+class UnderNoise(Metric):
+    """What is read from maps of the image under noise that nobody sees."""
+
     family: ClassVar[str] = "robustness"
     direction: ClassVar[Direction] = "down"
     range: ClassVar[tuple[float | None, float | None]] = (0.0, None)
@@ -130,15 +132,25 @@ class _Robustness(Metric):
         """Neighbors under uniform noise, one set for all methods."""
         return (Neighbors(UniformNoise(self.radius), self.draws, ranked=False),)
 
-    def _steps(self, field: MapField, question: Question) -> list[Step]:
+    def steps(self, field: MapField, question: Question) -> list[Step]:
+        """A step per neighbor.
+
+        Raises:
+            Undefined: If the map says nothing, has no method, or the image is constant.
+        """
         field.checked  # noqa: B018 - raises for maps that say nothing
-        steps = _steps_of(field, question, self.probes(question.scene)[0])
+        steps = steps_of(field, question, self.probes(question.scene)[0])
         if not all(step.image for step in steps):
             raise Undefined("the image is constant, so that noise relative to its range is none")
         return steps
 
 
-def _steps_of(field: MapField, question: Question, probe: Probe) -> list[Step]:
+def steps_of(field: MapField, question: Question, probe: Probe) -> list[Step]:
+    """What became of a map under the neighbors of a probe.
+
+    Raises:
+        Undefined: If there is no method behind it.
+    """
     found: dict[str, list[Step]] = question.answer(probe, field)
     if field.name not in found:
         raise Undefined("there is no method behind this map that could explain a neighbor")
@@ -146,7 +158,7 @@ def _steps_of(field: MapField, question: Question, probe: Probe) -> list[Step]:
 
 
 @register
-class MaxSensitivity(_Robustness):
+class MaxSensitivity(UnderNoise):
     """The largest relative change of the map under noise that nobody sees.
 
     max ||a(x') - a(x)|| / ||a(x)|| (Yeh et al., 2019).
@@ -157,11 +169,11 @@ class MaxSensitivity(_Robustness):
 
     def score(self, field: MapField, question: Question) -> Value:
         """The maximum."""
-        return Value(max(step.map for step in self._steps(field, question)))
+        return Value(max(step.map for step in self.steps(field, question)))
 
 
 @register
-class AverageSensitivity(_Robustness):
+class AverageSensitivity(UnderNoise):
     """The mean relative change of the map under noise that nobody sees."""
 
     reference: ClassVar[str] = "Yeh et al., 2019"
@@ -169,12 +181,12 @@ class AverageSensitivity(_Robustness):
 
     def score(self, field: MapField, question: Question) -> Value:
         """The mean."""
-        steps = self._steps(field, question)
+        steps = self.steps(field, question)
         return Value(sum(step.map for step in steps) / len(steps))
 
 
 @register
-class LocalLipschitz(_Robustness):
+class LocalLipschitz(UnderNoise):
     """The largest change of the map per change of the image.
 
     max ||a(x') - a(x)|| / ||x' - x|| (Alvarez-Melis and Jaakkola, 2018).
@@ -186,11 +198,11 @@ class LocalLipschitz(_Robustness):
 
     def score(self, field: MapField, question: Question) -> Value:
         """The maximum."""
-        return Value(max(step.absolute / step.image for step in self._steps(field, question)))
+        return Value(max(step.absolute / step.image for step in self.steps(field, question)))
 
 
 @register
-class RelativeInputStability(_Robustness):
+class RelativeInputStability(UnderNoise):
     """The largest relative change of the map per relative change of the image.
 
     Agarwal et al., 2022.
@@ -201,12 +213,12 @@ class RelativeInputStability(_Robustness):
 
     def score(self, field: MapField, question: Question) -> Value:
         """The maximum."""
-        steps = self._steps(field, question)
+        steps = self.steps(field, question)
         return Value(max(step.map / max(step.relative_image, 1e-6) for step in steps))
 
 
 @register
-class RelativeOutputStability(_Robustness):
+class RelativeOutputStability(UnderNoise):
     """The largest relative change of the map per relative change of the score.
 
     Agarwal et al., 2022.
@@ -217,7 +229,7 @@ class RelativeOutputStability(_Robustness):
 
     def score(self, field: MapField, question: Question) -> Value:
         """The maximum."""
-        steps = self._steps(field, question)
+        steps = self.steps(field, question)
         return Value(max(step.map / max(step.score, 1e-6) for step in steps))
 
 
@@ -245,11 +257,11 @@ class MedicalStability(Metric):
         field.checked  # noqa: B018 - raises for maps that say nothing
         means = {}
         for change, probe in zip(self.changes, self.probes(question.scene), strict=True):
-            steps = _steps_of(field, question, probe)
+            steps = steps_of(field, question, probe)
             means[change] = sum(step.rank for step in steps) / len(steps)
             if math.isnan(means[change]):
                 raise Undefined(f"the map of a neighbor ({change}) is constant")
         return Value(sum(means.values()) / len(means), facts=means)
 
 
-__all__ = ["Neighbors", "Step"]
+__all__ = ["Neighbors", "Step", "UnderNoise", "steps_of"]
