@@ -12,7 +12,7 @@ from scipy import stats
 
 Array = NDArray[np.float64]
 FEWEST = 8
-"""Below so many cases the points are shown and no interval is given."""
+"""Below so many patients the points are shown and no interval is given."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,10 @@ class Summary:
         mean: Over the defined values.
         median: Likewise.
         quartiles: First and third.
-        interval: 95 % bootstrap interval of the mean; None below 8 cases.
+        interval: 95 % bootstrap interval of the mean; None below 8 patients.
         count: Defined values.
         undefined: Values that are NaN.
+        patients: Whose defined values they are.
     """
 
     mean: float
@@ -34,6 +35,7 @@ class Summary:
     interval: tuple[float, float] | None
     count: int
     undefined: int
+    patients: int
 
 
 def summarize(values: Sequence[float], patients: Sequence[str] = (), seed: int = 0) -> Summary:
@@ -49,8 +51,8 @@ def summarize(values: Sequence[float], patients: Sequence[str] = (), seed: int =
     kept = array[known]
     if not len(kept):
         nan = float("nan")
-        return Summary(nan, nan, (nan, nan), None, 0, int((~known).sum()))
-    who = np.asarray(patients or [str(n) for n in range(len(array))])[known]
+        return Summary(nan, nan, (nan, nan), None, 0, int((~known).sum()), 0)
+    who = _whose(patients, known)
     low, high = np.quantile(kept, [0.25, 0.75])
     return Summary(
         mean=float(kept.mean()),
@@ -59,7 +61,13 @@ def summarize(values: Sequence[float], patients: Sequence[str] = (), seed: int =
         interval=bootstrap(kept, who, seed=seed),
         count=len(kept),
         undefined=int((~known).sum()),
+        patients=len(set(who.tolist())),
     )
+
+
+def _whose(patients: Sequence[str], known: NDArray[np.bool_]) -> NDArray[np.str_]:
+    """The patient of every defined value; every case is one of its own where none is named."""
+    return np.asarray(patients or [str(n) for n in range(len(known))])[known]
 
 
 def mean(sample: Array) -> float:
@@ -83,8 +91,7 @@ def bootstrap(
     Returns:
         None below 8 patients.
     """
-    names = np.arange(len(values)).astype(str) if patients is None else patients
-    groups = [values[names == name] for name in dict.fromkeys(names.tolist())]
+    groups = _groups(values, np.arange(len(values)).astype(str) if patients is None else patients)
     if len(groups) < FEWEST:
         return None
     source = np.random.default_rng(seed)
@@ -94,6 +101,11 @@ def bootstrap(
     tails = _tails(draws, whole, _left_out(groups, statistic), level)
     low, high = np.quantile(draws, tails)
     return float(low), float(high)
+
+
+def _groups(values: Array, patients: NDArray[np.str_]) -> list[Array]:
+    """The values of each patient."""
+    return [values[patients == name] for name in dict.fromkeys(patients.tolist())]
 
 
 def _draws(
@@ -137,8 +149,9 @@ class Comparison:
 
     Attributes:
         difference: Mean of the paired differences, first minus second.
-        interval: 95 % bootstrap interval; None below 8 pairs.
-        p: Wilcoxon signed-rank, two-sided; NaN below 6 pairs or without differences.
+        interval: 95 % bootstrap interval; None below 8 patients.
+        p: Wilcoxon signed-rank over the mean differences of patients, two-sided; NaN below 6
+            patients or without differences.
         count: Pairs with both values defined.
     """
 
@@ -165,16 +178,17 @@ def compare(
         first: One value per case; NaN where undefined.
         second: Of the other map, in the same order.
         seed: Of the resamples.
-        patients: Whose case it is; images of one patient are resampled together.
+        patients: Whose case it is; images of one patient are resampled together, and count once
+            in the test.
     """
     gaps = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     known = np.isfinite(gaps)
-    who = np.asarray(patients or [str(n) for n in range(len(gaps))])[known]
-    gaps = gaps[known]
+    who, gaps = _whose(patients, known), gaps[known]
     if not len(gaps):
         return Comparison(float("nan"), None, float("nan"), 0)
-    testable = len(gaps) >= 6 and bool(np.any(gaps != 0))
-    p = float(stats.wilcoxon(gaps).pvalue) if testable else float("nan")
+    own = np.array([group.mean() for group in _groups(gaps, who)])
+    testable = len(own) >= 6 and bool(np.any(own != 0))
+    p = float(stats.wilcoxon(own).pvalue) if testable else float("nan")
     return Comparison(float(gaps.mean()), bootstrap(gaps, who, seed=seed), p, len(gaps))
 
 

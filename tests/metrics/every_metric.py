@@ -11,8 +11,11 @@ from torch import Tensor, nn
 from networks import classifier, images, segmenter
 from voxplain.attribution import Attribution, explain
 from voxplain.metrics import Scores, evaluate, metrics
+from voxplain.metrics.over_cases import OverCases
 
 NAMES = tuple(metrics)
+OVER_CASES = tuple(name for name in NAMES if issubclass(metrics.get(name), OverCases))
+OF_NETWORK = tuple(name for name in NAMES if metrics.get(name).of_network)
 METHODS = ("saliency", "input_x_gradient")
 SEGMENT: dict[str, Any] = {"kind": "pixelwise", "label": 1}
 SCORE: dict[str, Any] = {"kind": "class_score", "label": 1}

@@ -18,10 +18,12 @@ class CaseRecord(_Part):
     """One case; paths are relative to the run directory, the source file is known by hash only.
 
     ``image`` is a de-identified copy of the source channels (NIfTI, source grid); ``reference``
-    likewise, where the study names one.
+    likewise, where the study names one. ``patient`` is as written in the study, None if the case
+    stands for itself.
     """
 
     id: str
+    patient: str | None = None
     image_sha256: str
     image: str
     reference: str | None = None

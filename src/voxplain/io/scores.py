@@ -19,7 +19,8 @@ class Score:
 
     Attributes:
         metric: Its name.
-        method: The key of the map, or the name of a control.
+        method: The key of the map, or the name of a control; empty for what is about the network
+            itself.
         value: NaN where it is undefined.
         direction: ``up`` or ``down`` is better, or ``none``.
         minimum: Smallest possible value, None where unbounded.
@@ -34,6 +35,8 @@ class Score:
         curve: Points it is the area or mean of.
         family: The chapter its metric belongs to.
         meaning: Of the metric, one line in plain words.
+        patient: Whose image it is; empty where the case stands for itself.
+        correct: Whether the prediction was right; None where the truth is not known.
     """
 
     metric: str
@@ -55,6 +58,13 @@ class Score:
     curve: tuple[tuple[float, float], ...] = ()
     family: str = ""
     meaning: str = ""
+    patient: str = ""
+    correct: bool | None = None
+
+    @property
+    def whose(self) -> str:
+        """What is resampled as a whole: the patient, or the case itself."""
+        return self.patient or self.case
 
 
 _NESTED = ("parameters", "facts", "curve")

@@ -37,6 +37,7 @@ def question_about(
     seed: int = 0,
     maps: Maps | None = None,
     networks: Sequence[Model] = (),
+    truth: int | None = None,
 ) -> Question:
     """Looks at an image once and fixes the target on it.
 
@@ -49,6 +50,7 @@ def question_about(
         seed: Of every random draw.
         maps: Attributions whose methods can explain again.
         networks: Other networks that should give the same maps.
+        truth: The class that is right for the whole image.
     """
     scan = image if isinstance(image, Image) else None
     data = image.data if isinstance(image, Image) else image
@@ -74,6 +76,7 @@ def question_about(
         None if mask is None else _on_input(mask, scan, scene.shape),
         [method for method in methods if method is not None],
         networks,
+        truth,
     )
 
 

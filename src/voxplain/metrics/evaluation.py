@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,13 @@ from voxplain.image import Image
 from voxplain.metrics.asking import Maps, question_about
 from voxplain.metrics.given import AnyMap, GivenMap
 from voxplain.metrics.metric import Metric, parse_metric
+from voxplain.metrics.over_cases import concluded
 from voxplain.metrics.panel import Panel
 from voxplain.metrics.question import Question
 from voxplain.metrics.scores import Scores
 from voxplain.model import Model
 
+T = TypeVar("T")
 AnyMetric = str | Mapping[str, Any] | Metric
 
 
@@ -36,6 +38,8 @@ def evaluate(
     controls: bool = True,
     seed: int = 0,
     cases: Sequence[str] = (),
+    patients: Sequence[str] = (),
+    truths: Sequence[int | None] = (),
 ) -> Scores:
     """Scores maps of a network's prediction; every image by itself.
 
@@ -54,6 +58,9 @@ def evaluate(
         controls: Judge random, edge, intensity and center maps beside the maps.
         seed: Of every random draw.
         cases: Ids of the images.
+        patients: Whose images they are, where several are of one patient: those are resampled
+            together.
+        truths: The class that is right for each image, for classifiers.
 
     Raises:
         VoxplainError: In one sentence, whatever does not fit.
@@ -62,15 +69,18 @@ def evaluate(
     if not chosen:
         raise ConfigError("no metric is asked for; `voxplain metrics` lists them")
     studied, found = Model.of(model), []
+    subjects = list(_each(images, attributions, masks))
+    whose = _one_each("patients", patients, "", len(subjects))
+    known = _one_each("true classes", truths, None, len(subjects))
     others = [Model.of(network) for network in networks]
     with torch.inference_mode(False):  # a caller may be in it, and explaining again needs it off
-        for index, (subject, maps, mask) in enumerate(_each(images, attributions, masks)):
+        for index, (subject, maps, mask) in enumerate(subjects):
             question = question_about(
-                studied, subject, target, mask, references, seed, maps, others
+                studied, subject, target, mask, references, seed, maps, others, known[index]
             )
             case = cases[index] if index < len(cases) else str(index)
-            found.append(judged(question, maps, chosen, controls, case, seed))
-    return Scores.joined(found)
+            found.append(judged(question, maps, chosen, controls, case, seed, whose[index]))
+    return concluded(Scores.joined(found))
 
 
 def judged(
@@ -80,10 +90,23 @@ def judged(
     controls: bool = True,
     case: str = "",
     seed: int = 0,
+    patient: str = "",
 ) -> Scores:
-    """The scores of some maps of one image, with those of the controls."""
-    panel = Panel.of(question, maps, controls, case, seed)
-    return Scores(tuple(panel.score(metric, field) for metric in metrics for field in panel))
+    """The scores of some maps of one image, with those of the controls.
+
+    Metrics over cases leave a sketch, and no number yet: see
+    :func:`voxplain.metrics.over_cases.concluded`.
+    """
+    panel = Panel.of(question, maps, controls, case, seed, patient)
+    return Scores(
+        tuple(panel.score(metric, field) for metric in metrics for field in panel.judged_by(metric))
+    )
+
+
+def _one_each(what: str, given: Sequence[T], absent: T, count: int) -> Sequence[T]:
+    if given and len(given) != count:
+        raise ConfigError(f"{len(given)} {what} for {count} images")
+    return given or [absent] * count
 
 
 def _each(

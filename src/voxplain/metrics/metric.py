@@ -27,11 +27,13 @@ class Value:
         value: The score.
         curve: Points ``(x, y)`` where the score is the area or mean of a curve.
         facts: Chosen levels, counts and the like.
+        reason: Why there is no number yet, or none.
     """
 
     value: float
     curve: tuple[tuple[float, float], ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
 
 
 class Metric(BaseModel, ABC):
@@ -43,6 +45,7 @@ class Metric(BaseModel, ABC):
         unit: Of the value; empty for pure numbers.
         chance: The value of a random map, in words, where it is known.
         family: The chapter it belongs to.
+        of_network: Whether it is about the network alone: one row per image, of no map.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -53,6 +56,7 @@ class Metric(BaseModel, ABC):
     chance: ClassVar[str] = ""
     family: ClassVar[str]
     reference: ClassVar[str] = ""
+    of_network: ClassVar[bool] = False
 
     name: str
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import torch
+
 from voxplain.errors import ConfigError, VoxplainError
 from voxplain.io.scores import Score
 from voxplain.metrics.asking import Maps, map_field
@@ -13,6 +15,9 @@ from voxplain.metrics.controls import control_maps
 from voxplain.metrics.field import MapField
 from voxplain.metrics.metric import Metric, Value
 from voxplain.metrics.question import Question
+
+NETWORK = MapField("", torch.zeros(1))
+"""Stands where a map would, in rows about the network itself; their method is empty."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +30,7 @@ class Panel:
         controls: Maps that explain nothing.
         case: Id of the image.
         seed: Of every random draw.
+        patient: Whose image it is; empty where the case stands for itself.
     """
 
     question: Question
@@ -32,10 +38,17 @@ class Panel:
     controls: tuple[MapField, ...] = ()
     case: str = ""
     seed: int = 0
+    patient: str = ""
 
     @classmethod
     def of(
-        cls, question: Question, maps: Maps, controls: bool = True, case: str = "", seed: int = 0
+        cls,
+        question: Question,
+        maps: Maps,
+        controls: bool = True,
+        case: str = "",
+        seed: int = 0,
+        patient: str = "",
     ) -> Panel:
         """The panel of some maps; from then on the question knows them.
 
@@ -52,10 +65,14 @@ class Panel:
                 "something else, or leave the controls out"
             )
         question.judged = (*fields, *others)
-        return cls(question, tuple(fields), tuple(others), case, seed)
+        return cls(question, tuple(fields), tuple(others), case, seed, patient)
 
     def __iter__(self) -> Iterator[MapField]:
         return iter((*self.fields, *self.controls))
+
+    def judged_by(self, metric: Metric) -> tuple[MapField, ...]:
+        """The maps and controls; the place of a map that is none, for metrics of the network."""
+        return (NETWORK,) if metric.of_network else (*self.fields, *self.controls)
 
     def score(self, metric: Metric, field: MapField) -> Score:
         """What a metric says of one of the maps."""
@@ -90,6 +107,8 @@ class Panel:
             curve=value.curve,
             family=metric.family,
             meaning=metric.meaning(),
+            patient=self.patient,
+            correct=self.question.correct,
         )
 
 
@@ -101,4 +120,4 @@ def scored(metric: Metric, field: MapField, question: Question) -> tuple[Value, 
         return Value(math.nan), str(error)
     if math.isfinite(value.value):
         return value, ""
-    return replace(value, value=math.nan), "the score is not a finite number"
+    return replace(value, value=math.nan), value.reason or "the score is not a finite number"

@@ -79,6 +79,7 @@ class Question:
         reference: Mask of what a map is compared with, ``(*spatial)`` bool, or None.
         methods: The methods behind the maps, for metrics that explain again.
         networks: Other networks that should give the same maps.
+        truth: The class that is right for the whole image, where it is known.
 
     Attributes:
         fields: The maps that are judged, by name.
@@ -94,10 +95,12 @@ class Question:
         reference: Tensor | None = None,
         methods: Sequence[Method] = (),
         networks: Sequence[Model] = (),
+        truth: int | None = None,
     ) -> None:
         self.scene, self.item, self.bound, self.passes = scene, item, bound, passes
         self.reference, self.methods = reference, tuple(methods)
         self.networks = tuple(networks)
+        self.truth = truth
         self.fields: dict[str, MapField] = {}
         self.judged: tuple[MapField, ...] = ()
         self.forwards = 0
@@ -124,6 +127,36 @@ class Question:
         if not self._about_an_object:
             raise Undefined("the target is not about a class of a dense output")
         return self._object(self.bound.seen.output[self.item.row][None])[0]
+
+    @property
+    def predicted_class(self) -> int:
+        """The class that a classifier prefers; of one-logit networks the side of the threshold.
+
+        Raises:
+            Undefined: If the output is dense.
+        """
+        if self.bound.seen.is_dense:
+            raise Undefined("a dense output has no class of the whole image")
+        target, output = self.bound.target, self.bound.seen.output[self.item.row][None]
+        if output.shape[1] > 1:
+            return int(output.argmax(dim=1))
+        return int(predicted_mask(output, 1, target.activation, target.threshold))
+
+    @cached_property
+    def correct(self) -> bool | None:
+        """Whether the prediction is right; None where the truth is not known.
+
+        Of a classifier: whether it prefers the true class. Of a dense output: whether the Dice of
+        the predicted object with the reference is at least 0.5, or there is neither.
+        """
+        if not self.bound.seen.is_dense:
+            return None if self.truth is None else self.predicted_class == self.truth
+        if self.reference is None or not self._about_an_object:
+            return None
+        if self.predicted.shape != self.reference.shape:
+            return None
+        true, found = self.reference.to(self.predicted.device), self.predicted
+        return bool(4 * (true & found).sum() >= true.sum() + found.sum())
 
     def with_model(self, model: Model) -> Question:
         """The same question, weight field included, about another network."""

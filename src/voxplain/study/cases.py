@@ -37,6 +37,9 @@ class CaseConfig(BaseModel):
         id: The name under which everything of this case is written. Left out, cases are numbered:
             a file name may identify a patient, so it becomes an id only if the id says so with a
             ``*``.
+        patient: Whose image it is, where several cases are of one patient: those are resampled
+            together. Left out, the case stands for itself; nothing is taken from the files. ``*``
+            as in the id.
         image: A file, a DICOM folder, or several files that become channels. With a ``*`` it
             stands for every file that fits, and ``*`` is the same text in all of its files.
         channels: A name per channel, such as ``[flair, t1, t1ce, t2]``; or ``first`` or ``last``,
@@ -45,12 +48,14 @@ class CaseConfig(BaseModel):
         reference: A label image on the grid of the case, for contours, error targets and metrics.
         reference_label: The label in it that metrics compare maps with; left out, the class of
             the target where it occurs, else every label.
+        truth: The class that is right for the whole image, for classifiers.
         rank: 2 or 3, where the file leaves it open (one slice is 2-D unless 3 is asked for).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str | None = Field(default=None, pattern=CASE_ID)
+    patient: str | None = Field(default=None, pattern=CASE_ID)
     image: Annotated[tuple[Path, ...], BeforeValidator(_listed), Field(min_length=1)]
     channels: Annotated[
         Literal["first", "last"] | tuple[str, ...] | None, BeforeValidator(_channels)
@@ -58,6 +63,7 @@ class CaseConfig(BaseModel):
     spacing: Annotated[tuple[float, ...] | None, BeforeValidator(_spacing)] = None
     reference: Path | None = None
     reference_label: int | None = Field(default=None, ge=1)
+    truth: int | None = Field(default=None, ge=0)
     rank: Literal[2, 3] | None = None
 
     @property
@@ -93,6 +99,10 @@ def _expanded(entry: CaseConfig, base: Path) -> list[CaseConfig]:
         return [_filled(entry, base, text) for text in _matches(entry, base)]
     if entry.id and "*" in entry.id:
         raise ConfigError(f"cases: the id {entry.id!r} has a *, but its image names one file")
+    if entry.patient and "*" in entry.patient:
+        raise ConfigError(
+            f"cases: the patient {entry.patient!r} has a *, but the image names one file"
+        )
     return [_filled(entry, base, "*")]
 
 
@@ -114,6 +124,7 @@ def _filled(entry: CaseConfig, base: Path, text: str) -> CaseConfig:
 
     update: Mapping[str, Any] = {
         "id": entry.id.replace("*", text) if entry.id else None,
+        "patient": entry.patient.replace("*", text) if entry.patient else None,
         "image": tuple(path(file) for file in entry.image),
         "reference": path(entry.reference) if entry.reference else None,
     }

@@ -14,7 +14,7 @@ from voxplain.metrics import GivenMap, Metric, read_given
 from voxplain.metrics.asking import question_about
 from voxplain.metrics.controls import CONTROLS
 from voxplain.metrics.field import MapField
-from voxplain.metrics.panel import Panel
+from voxplain.metrics.panel import NETWORK, Panel
 from voxplain.study.judging import Judging
 from voxplain.study.limits import reason_of, time_limit
 from voxplain.study.materials import Materials
@@ -58,7 +58,9 @@ class Judge:
             return None
         names = (*maps, *(CONTROLS if judging.controls else ()))
         keys = [
-            judging.row_key(metric, name, maps) for metric in _metrics(judging) for name in names
+            judging.row_key(metric, name, maps)
+            for metric in _metrics(judging)
+            for name in ((NETWORK.name,) if metric.of_network else names)
         ]
         rows = (memo.get(key) for key in keys)
         return Scores(tuple(_named(row, judging.subject) for row in rows if row is not None))
@@ -66,7 +68,7 @@ class Judge:
     def judge(
         self, judging: Judging, records: Sequence[MapRecord], materials: Materials
     ) -> tuple[Scores, str]:
-        """The scores of a subject, and what failed in words.
+        """The scores of a subject, not yet concluded over cases, and what failed in words.
 
         Args:
             judging: What to do.
@@ -93,8 +95,11 @@ class Judge:
             subject.draw_seed,
             given,
             materials.networks,
+            materials.truth,
         )
-        panel = Panel.of(question, given, judging.controls, subject.case, subject.seed)
+        panel = Panel.of(
+            question, given, judging.controls, subject.case, subject.seed, subject.patient
+        )
         failures = [self._cascade(judging, panel, memo, maps)]
         rows: list[Score] = []
         for done, metric in enumerate(_metrics(judging), start=1):
@@ -201,10 +206,11 @@ def _judged_by(metric: Metric, judging: Judging, panel: Panel) -> list[MapField]
     """All maps and controls; of a cascade the maps that were asked for."""
     asked = judging.cascade
     if asked is None or metric != asked.metric:
-        return list(panel)
+        return list(panel.judged_by(metric))
     chosen = {method.key for method in asked.of(panel.question.methods)}
     return [field for field in panel.fields if field.name in chosen]
 
 
 def _named(row: Score, subject: Subject) -> Score:
-    return replace(row, case=subject.case, model=subject.model, target=subject.slug)
+    named = {"case": subject.case, "model": subject.model, "target": subject.slug}
+    return replace(row, **named, patient=subject.patient)

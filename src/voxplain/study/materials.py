@@ -32,6 +32,7 @@ class Materials:
         mask: Reference ``(*spatial)`` on the source grid; None without.
         references: Other images on the same grid.
         networks: Other networks that see the same image.
+        truth: The class that is right for the whole image; None where unknown.
     """
 
     image: Image
@@ -40,6 +41,7 @@ class Materials:
     mask: Tensor | None = None
     references: Sequence[Image] = ()
     networks: Sequence[Model] = ()
+    truth: int | None = None
 
 
 def materials_of(
@@ -62,6 +64,7 @@ def materials_of(
         mask=compared_with(case, subject.target, image) if case.reference else None,
         references=[loaded.prepare(other) for other in checked.references],
         networks=[other.model for other in loaded.alike(checked.models)],
+        truth=case.truth,
     )
 
 

@@ -30,6 +30,7 @@ class Subject:
         named: The same without file names, for everything that is written.
         facts: Everything else that determines the result: hashes, preprocessing, precision.
         seed: Seed of the study.
+        patient: Whose image it is; empty where the case stands for itself.
     """
 
     case: str
@@ -38,6 +39,7 @@ class Subject:
     named: Target
     facts: Mapping[str, Any]
     seed: int
+    patient: str = ""
 
     @property
     def slug(self) -> str:

@@ -9,6 +9,9 @@ from voxplain.study.case_files import without_files
 if TYPE_CHECKING:
     from voxplain.study.check import Checked
 
+KNOWN = ("patient", "reference_label", "truth")
+"""Fields of a case that a resolved study keeps as they are written."""
+
 _FILES = {"weights", "bundle", "file"}
 
 
@@ -22,7 +25,7 @@ def resolved_study(checked: Checked) -> dict[str, Any]:
     return {
         "cases": [
             {"id": record.id, "image_sha256": record.image_sha256, "channels": [*record.channels]}
-            | _reference(checked, record.id)
+            | _known(checked, record.id)
             for record in checked.records.values()
         ],
         "models": [_model(checked, name) for name in checked.models],
@@ -38,9 +41,11 @@ def resolved_study(checked: Checked) -> dict[str, Any]:
     }
 
 
-def _reference(checked: Checked, case: str) -> dict[str, int]:
-    label = checked.cases[case].reference_label
-    return {} if label is None else {"reference_label": label}
+def _known(checked: Checked, case: str) -> dict[str, Any]:
+    """What the study says of a case beyond its files."""
+    config = checked.cases[case]
+    stated = {name: getattr(config, name) for name in KNOWN}
+    return {name: value for name, value in stated.items() if value is not None}
 
 
 def _model(checked: Checked, name: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from voxplain.errors import ConfigError, ModelError, VoxplainError, VoxplainWarn
 from voxplain.io.manifest import CaseRecord, Manifest
 from voxplain.io.scores import Score, Scores
 from voxplain.metrics import Metric
+from voxplain.metrics.over_cases import concluded
 from voxplain.study.cases import CaseConfig
 from voxplain.study.check import Checked, check_study
 from voxplain.study.config import Study
@@ -25,6 +26,7 @@ from voxplain.study.plan import Plan
 from voxplain.study.privacy import Filter
 from voxplain.study.progress import Listener, Silent
 from voxplain.study.reading import read_mapping
+from voxplain.study.resolved import KNOWN
 from voxplain.study.store import STUDY, Store
 
 _PLACES = ("factory", "file", "bundle")
@@ -67,7 +69,7 @@ def study_of_run(folder: Path, found: Mapping[str, Any]) -> Study:
         _say("the run keeps no reference images that are not cases; metrics do without them")
     mapping = {
         "cases": [
-            _case(folder, record) | _label(resolved["cases"], record.id)
+            _case(folder, record) | _known(resolved["cases"], record.id)
             for record in manifest.cases
         ],
         "models": [_model(model, found) for model in resolved["models"]],
@@ -143,13 +145,14 @@ def judge_run(
                     told.failed(error)
                 parts.append(found)
                 failures += [f"{case} · {judging.subject.model}: {reason}"] if reason else []
-        scores = Scores.joined(parts)
-        store.write_scores(merged(store.scores(), scores))
-    return Judged(scores, tuple(failures))
+        new = Scores.joined(parts)
+        table = concluded(merged(store.scores(), new))
+        store.write_scores(table)
+    return Judged(Scores(table.rows[len(table) - len(new) :]), tuple(failures))
 
 
 def merged(before: Scores, new: Scores) -> Scores:
-    """A table with new scores in place of those they replace."""
+    """A table with new scores in place of those they replace; the new ones come last."""
     replaced = {_identity(row) for row in new}
     return Scores(tuple(row for row in before if _identity(row) not in replaced)) + new
 
@@ -186,10 +189,10 @@ def _case(folder: Path, record: CaseRecord) -> dict[str, Any]:
     }
 
 
-def _label(cases: Sequence[Mapping[str, Any]], case: str) -> dict[str, Any]:
-    stated = (each.get("reference_label") for each in cases if each["id"] == case)
-    label = next((label for label in stated if label is not None), None)
-    return {} if label is None else {"reference_label": label}
+def _known(cases: Sequence[Mapping[str, Any]], case: str) -> dict[str, Any]:
+    """What the study said of a case beyond its files."""
+    stated: Mapping[str, Any] = next((each for each in cases if each["id"] == case), {})
+    return {name: stated[name] for name in KNOWN if name in stated}
 
 
 def _model(resolved: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:

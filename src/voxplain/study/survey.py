@@ -118,6 +118,7 @@ class Survey:
                 named=named,
                 facts={**facts, "files": contents(target)},
                 seed=self.study.execution.seed,
+                patient=self.cases[case].patient or "",
             )
             self.subjects.append(subject)
             with naming(f"model {loaded.config.name}"):
@@ -134,7 +135,8 @@ class Survey:
             return []
         others = [other.facts.model_dump(mode="json") for other in loaded.alike(self.models)]
         mask = [sha256(case.reference), case.reference_label] if case.reference else None
-        facts = {"networks": others, "mask": mask}
+        truth = {} if case.truth is None else {"truth": case.truth}
+        facts = {"networks": others, "mask": mask, **truth}
         run, scene = study.execution, scene_of(image, loaded.model)
         limits = run.controls, facts, scene, run.max_passes
         return [judging(subject, tasks, study.metrics, study.randomization, *limits)]
@@ -165,6 +167,7 @@ def _record(name: str, case: CaseConfig, image: Image, found: list[str]) -> Case
     grid = image.source_grid
     return CaseRecord(
         id=name,
+        patient=case.patient,
         image_sha256=content_sha256(image),
         image=f"images/{name}_image.nii.gz",
         reference=f"images/{name}_ref.nii.gz" if case.reference else None,

@@ -22,6 +22,7 @@ from voxplain.io.manifest import (
     TaskRecord,
 )
 from voxplain.io.scores import Scores
+from voxplain.metrics.over_cases import concluded
 from voxplain.study.asking import ask
 from voxplain.study.check import Checked
 from voxplain.study.evaluation import Judge, left_out, maps_of
@@ -197,7 +198,7 @@ class Work:
         keys = [judging.key for judging in self.checked.plan.judgings]
         table = Scores.joined(self.scores[key] for key in keys if key in self.scores)
         if keys:
-            self.store.write_scores(table)
+            self.store.write_scores(concluded(table))
         elif self.explained:
             self.store.forget_scores()  # they are of maps that were
 

@@ -1,0 +1,208 @@
+"""Metrics that compare cases: closed forms, another library, patients, tables that grow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from every_metric import SEGMENT
+from torch import Tensor, nn
+
+from networks import segmenter
+from voxplain.metrics import Scores, evaluate
+from voxplain.metrics.consistency import coarse
+from voxplain.metrics.over_cases import ALONE, SKETCH, concluded
+
+BOTH = ("consistency", "sufficiency")
+PREDICTED: dict[str, Any] = {"kind": "class_score", "label": "predicted"}
+SIDE = 8
+
+
+class Prefers(nn.Module):
+    """Class scores: the first voxels of the image."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image.flatten(1)[:, : self.classes]
+
+
+def says(*classes: int) -> Tensor:
+    """Images ``(B, 1, 8, 8)`` of which the network predicts these classes."""
+    images = torch.rand(len(classes), 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    images[:, 0, 0, :3] = torch.nn.functional.one_hot(torch.tensor(classes), 3).float()
+    return images
+
+
+def marks(*cells: int) -> Tensor:
+    """Maps ``(B, 1, 8, 8)`` whose strongest cell of 4 by 4 is the one of this number."""
+    maps = 0.1 * torch.rand(len(cells), 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    for map, cell in zip(maps, cells, strict=True):
+        row, column = divmod(cell, 4)
+        map[0, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2] += 1
+    return maps
+
+
+def judged(
+    classes: Sequence[int], maps: Tensor, metric: Any = "consistency", **options: Any
+) -> Scores:
+    found = evaluate(
+        Prefers(), says(*classes), {"m": maps}, [metric], PREDICTED, controls=False, **options
+    )
+    return found.of(method="m")
+
+
+def test_the_share_of_alike_cases_with_the_same_prediction() -> None:
+    found = judged([0, 0, 1, 0, 2], marks(5, 5, 5, 5, 9))
+    assert found.values()[:4] == pytest.approx([2 / 3, 2 / 3, 0, 2 / 3])
+    assert math.isnan(found.values()[4])
+    assert "no other case has the same explanation" in found.rows[4].reason
+    assert [row.facts["alike"] for row in found] == [3, 3, 3, 3, 0]
+    assert [row.facts["chance"] for row in found] == [0.5, 0.5, 0, 0.5, 0]
+    assert all(row.direction == "up" for row in found)
+
+
+def test_an_explanation_applies_to_cases_that_share_most_of_it() -> None:
+    """Top sets {0, 1}, {0, 2}, {0, 1}, {14, 15}: distances 2/3, 0, 1, 2/3, 1, 1."""
+    maps = 0.01 * torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    for map, cells in zip(maps, ((0, 1), (0, 2), (0, 1), (14, 15)), strict=True):
+        map.flatten()[list(cells)] += 1
+    small = says(0, 1, 1, 1)[..., :4, :4]
+    metric = {"name": "sufficiency", "cells": 16, "share": 0.125}
+
+    def values(quantile: float) -> list[float]:
+        spec = metric | {"quantile": quantile}
+        return evaluate(Prefers(), small, {"m": maps}, [spec], PREDICTED, controls=False).values()
+
+    assert values(0.1) == pytest.approx([0, math.nan, 0, math.nan], nan_ok=True)
+    assert values(0.5) == pytest.approx([0, 0.5, 0.5, math.nan], nan_ok=True)
+    # nothing in common is never alike, however many pairs are asked for
+    assert values(0.99) == pytest.approx(values(0.5), nan_ok=True)
+
+
+def test_images_of_one_patient_are_no_evidence_for_each_other() -> None:
+    classes, maps = [0, 0, 0, 1], marks(5, 5, 5, 5)
+    alone = judged(classes, maps).values()
+    grouped = judged(classes, maps, patients=["p", "p", "q", "q"])
+    assert alone == pytest.approx([2 / 3, 2 / 3, 2 / 3, 0])
+    assert grouped.values() == pytest.approx([0.5, 0.5, 1, 0])
+    assert [row.facts["others"] for row in grouped] == [2, 2, 2, 2]
+    assert [row.patient for row in grouped] == ["p", "p", "q", "q"]
+    (one, *_) = judged(classes, maps, patients=["p"] * 4)
+    assert one.reason == ALONE
+
+
+@pytest.mark.parametrize("metric", BOTH)
+def test_a_single_case_has_no_value_and_says_why(metric: str) -> None:
+    (row,) = judged([0], marks(5), metric)
+    assert math.isnan(row.value)
+    assert row.reason == ALONE
+
+
+@pytest.mark.parametrize("metric", BOTH)
+def test_a_table_can_grow_and_be_concluded_again(metric: str, tmp_path: Path) -> None:
+    source = torch.Generator().manual_seed(3)
+    classes = torch.randint(0, 2, (12,), generator=source).tolist()
+    maps = marks(*torch.randint(0, 3, (12,), generator=source).tolist())
+    whole = judged(classes, maps, metric, cases=[f"c{n}" for n in range(12)])
+    first = judged(classes[:5], maps[:5], metric, cases=[f"c{n}" for n in range(5)])
+    first.write(tmp_path / "t.parquet")
+    images = says(*classes)[5:]
+    rest = evaluate(
+        Prefers(), images, {"m": maps[5:]}, [metric], PREDICTED, controls=False,
+        cases=[f"c{n}" for n in range(5, 12)],
+    )  # fmt: skip
+    again = concluded(Scores.read(tmp_path / "t.parquet") + rest)
+    assert str(again.values()) == str(whole.values())
+    assert str(concluded(again)) == str(again)
+    assert str(again.values()[:5]) != str(first.values())
+    alone = concluded(Scores(again.rows[:1]))
+    assert alone.rows[0].reason == ALONE
+    assert math.isnan(alone.rows[0].value)
+
+
+def test_rows_of_other_metrics_and_of_missing_ones_stay() -> None:
+    found = judged([0, 0, 1], marks(5, 5, 5))
+    strange = tuple(replace(row, metric="of a plug-in") for row in found)
+    altered = tuple(replace(row, parameters={"gone": 1}) for row in found)
+    plain = tuple(replace(row, facts={}, value=0.3, reason="") for row in found)
+    for rows in (strange, altered, plain):
+        assert concluded(Scores(rows)).rows == rows
+
+
+def test_what_is_not_compared_with_each_other() -> None:
+    """Other networks, targets, maps and parameters are tables of their own."""
+    found = judged([0, 0], marks(5, 5)).rows
+    for change in ({"model": "b"}, {"target": "2"}, {"method": "n"}, {"seed": 1}):
+        apart = concluded(Scores((found[0], replace(found[1], **change))))
+        assert [row.reason for row in apart] == [ALONE, ALONE]
+    other = {**found[1].parameters, "share": 0.06}
+    apart = concluded(Scores((found[0], replace(found[1], parameters=other))))
+    assert [row.reason for row in apart] == [ALONE, ALONE]
+
+
+def test_volumes_up_to_a_factor_of_two_are_the_same_prediction() -> None:
+    """Objects of 0, 8, 16, 17 voxels: 8 is like 16, 16 like 17, and nothing like none."""
+    images = torch.full((4, 1, SIDE, SIDE), -1.0)
+    for image, size in zip(images, (0, 8, 16, 17), strict=True):
+        image.flatten()[:size] = 1
+    network = nn.Identity()  # a one-channel output
+    found = evaluate(
+        network, images, {"m": marks(5, 5, 5, 5)}, ["consistency"],
+        {"kind": "class_score", "label": 1}, controls=False,
+    )  # fmt: skip
+    assert found.values() == pytest.approx([0, 1 / 3, 2 / 3, 1 / 3])
+    assert [row.facts[SKETCH]["size"] for row in found] == [0, 8, 16, 17]
+
+
+def test_a_class_of_several_is_there_or_not() -> None:
+    """Under sigmoid the statement is about the class of the target, not the strongest one."""
+    images = says(0, 0, 0)
+    images[:, 0, 0, :3] = torch.tensor([[9.0, 1, -1], [-1, 1, 9], [9, -1, 1]])
+    target = {"kind": "class_score", "label": 1, "activation": "sigmoid"}
+    found = evaluate(Prefers(), images, {"m": marks(5, 5, 5)}, ["consistency"], target)
+    assert found.of(method="m").values() == pytest.approx([0.5, 0.5, 0])
+
+
+def test_maps_by_chance_are_as_consistent_as_cases_are_alike() -> None:
+    source = torch.Generator().manual_seed(0)
+    classes = torch.randint(0, 2, (400,), generator=source).tolist()
+    maps = torch.randn(400, 1, SIDE, SIDE, generator=source)
+    for metric in BOTH:
+        found = judged(classes, maps, metric)
+        known = [row for row in found if math.isfinite(row.value)]
+        assert len(known) > 300
+        chance = np.mean([row.facts["chance"] for row in known])
+        assert np.mean([row.value for row in known]) == pytest.approx(chance, abs=0.03)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (8, 1, 8)])
+def test_cells_of_a_slice_are_those_of_the_picture(shape: tuple[int, ...]) -> None:
+    picture = torch.rand(8, 8)
+    assert torch.equal(coarse(picture, 16).flatten(), coarse(picture.view(shape), 16).flatten())
+    assert coarse(picture, 16).shape == (4, 4)
+    assert coarse(torch.rand(9, 9, 9), 16).shape == (3, 3, 3)
+    assert coarse(torch.rand(3, 50), 64).shape == (3, 8)
+
+
+def test_cells_do_not_depend_on_the_size_of_the_image() -> None:
+    picture = torch.rand(8, 12, dtype=torch.float64)
+    finer = picture.repeat_interleave(3, 0).repeat_interleave(2, 1)
+    assert torch.allclose(coarse(picture, 16), coarse(finer, 16))
+    odd = coarse(torch.ones(7, 11), 16)
+    assert torch.equal(odd, torch.ones_like(odd))
+
+
+def test_sketches_stay_small_whatever_the_image() -> None:
+    images = torch.rand(2, 1, 24, 24, 24)
+    found = evaluate(segmenter(3, 1), images, {"m": images}, list(BOTH), SEGMENT)
+    assert all(len(str(row.facts)) < 400 for row in found)
+    assert {row.method for row in found if row.metric == "consistency"} > {"m", "random", "edges"}
