@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from networks import classifier, images, segmenter
 from voxplain.attribution import Attribution, explain
 from voxplain.metrics import Scores, evaluate, metrics
+from voxplain.metrics.fellows import Role
 from voxplain.metrics.over_cases import OverCases
 
 NAMES = tuple(metrics)
@@ -78,6 +79,6 @@ def table(
         target,
         masks=[lesion(rank)],
         references=others,
-        networks=[build(rank, channels).double()],
+        networks={role: [build(rank, channels).double()] for role in get_args(Role)},
         **options,
     )

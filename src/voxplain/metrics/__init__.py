@@ -2,6 +2,7 @@
 
 from voxplain.metrics import catalogue
 from voxplain.metrics.evaluation import evaluate
+from voxplain.metrics.fellows import Fellow
 from voxplain.metrics.field import MapField, Undefined
 from voxplain.metrics.given import GivenMap, read_given
 from voxplain.metrics.metric import Metric, Value, metric_key, metrics, parse_metric, register
@@ -10,6 +11,7 @@ from voxplain.metrics.question import Observed, Probe, Question
 from voxplain.metrics.scores import Score, Scores
 
 __all__ = [
+    "Fellow",
     "GivenMap",
     "MapField",
     "Metric",

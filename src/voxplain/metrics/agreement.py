@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from functools import partial
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from voxplain.metrics.again import maps_again
+from voxplain.attribution.scene import Scene
 from voxplain.metrics.curves import rank_correlation, ranks
+from voxplain.metrics.fellow_maps import MapsOfFellows
+from voxplain.metrics.fellows import Role
 from voxplain.metrics.field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
-from voxplain.metrics.question import Question
-from voxplain.metrics.randomization.similarity import similarity
+from voxplain.metrics.question import Probe, Question
+from voxplain.metrics.randomization.measures import Measure
+from voxplain.metrics.randomization.similarity import Similarity, similarity
 
 
 class _Agreement(Metric):
@@ -61,26 +66,25 @@ class _OfNetworks(_Agreement):
     """The same method on other networks, for the same target."""
 
     direction: ClassVar[Direction] = "up"
-    measure: Literal["spearman", "spearman_absolute", "ssim", "hog"] = "spearman"
+    differs: ClassVar[Role]
+    measure: Measure = "spearman"
+
+    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+        """The maps of the networks that differ in this way, once for all methods."""
+        return (MapsOfFellows(self.differs),)
 
     def score(self, field: MapField, question: Question) -> Value:
         """Mean similarity with the maps of the other networks."""
-        field.checked  # noqa: B018 - raises for maps that say nothing
-        if not question.networks:
-            raise Undefined("there is no other network to agree with")
-        found = question.remembered("other networks", lambda: _maps_of_others(question))
-        if not all(field.name in maps for maps in found):
-            raise Undefined("there is no method behind this map that could explain again")
-        alike = [similarity(field.values, maps[field.name]) for maps in found]
-        values = [float(getattr(one, self.measure)) for one in alike]
-        names = [model.name for model in question.networks]
-        return Value(sum(values) / len(values), facts=dict(zip(names, values, strict=True)))
+        alike = _alike_with(field, question, self.probes(question.scene)[0])
+        values = _of_measure(alike, self.measure)
+        return Value(_mean(values), facts=values)
 
 
 @register
 class SeedAgreement(_OfNetworks):
     """How alike the maps are of networks that differ by their training seed alone."""
 
+    differs: ClassVar[Role] = "seed"
     name: Literal["seed_agreement"] = "seed_agreement"
 
 
@@ -88,18 +92,63 @@ class SeedAgreement(_OfNetworks):
 class ArchitectureAgreement(_OfNetworks):
     """How alike the maps are of networks of different architecture."""
 
+    differs: ClassVar[Role] = "architecture"
     name: Literal["architecture_agreement"] = "architecture_agreement"
 
 
-def _maps_of_others(question: Question) -> list[dict[str, Tensor]]:
-    image = question.item.image[None]
-    return [
-        {
-            name: maps[0].double().sum(dim=0)
-            for name, maps in maps_again(question.with_model(model), image).items()
+@register
+class DataRandomization(Metric):
+    """How much of the map is there when the network was trained on permuted labels.
+
+    Similarity with the map of such a network, for which there was nothing to learn (Adebayo et
+    al., 2018).
+    """
+
+    family: ClassVar[str] = "randomization"
+    direction: ClassVar[Direction] = "down"
+    range: ClassVar[tuple[float | None, float | None]] = (-1.0, 1.0)
+    reference: ClassVar[str] = "Adebayo et al., 2018"
+    name: Literal["data_randomization"] = "data_randomization"
+    similarity: Measure = "spearman"
+
+    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+        """The maps of the networks that learned nothing, once for all methods."""
+        return (MapsOfFellows("labels"),)
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """The mean over those networks; each of them, and all measures, in the facts."""
+        alike = _alike_with(field, question, self.probes(question.scene)[0])
+        values = _of_measure(alike, self.similarity)
+        measures = {
+            measure: sum(getattr(one, measure) for one in alike.values()) / len(alike)
+            for measure in get_args(Measure)
         }
-        for model in question.networks
-    ]
+        return Value(_mean(values), facts={"networks": values, "measures": measures})
+
+
+def _alike_with(field: MapField, question: Question, probe: Probe) -> dict[str, Similarity]:
+    """How alike a map and that of each other network are.
+
+    Raises:
+        Undefined: If the map says nothing, has no method behind it, or there is no such network.
+    """
+    field.checked  # noqa: B018 - raises for maps that say nothing
+    found: dict[str, dict[str, Tensor]] = question.answer(probe, field)
+    if not all(field.name in maps for maps in found.values()):
+        raise Undefined("there is no method behind this map that could explain again")
+    return {name: similarity(field.values, maps[field.name]) for name, maps in found.items()}
+
+
+def _of_measure(alike: Mapping[str, Similarity], measure: Measure) -> dict[str, float]:
+    values = {name: float(getattr(one, measure)) for name, one in alike.items()}
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise Undefined(f"the map of the network {name} is constant, too small or not finite")
+    return values
+
+
+def _mean(values: Mapping[str, float]) -> float:
+    return sum(values.values()) / len(values)
 
 
 @register
@@ -125,6 +174,7 @@ class CompletenessResidual(Metric):
 __all__ = [
     "ArchitectureAgreement",
     "CompletenessResidual",
+    "DataRandomization",
     "MethodAgreement",
     "SeedAgreement",
 ]

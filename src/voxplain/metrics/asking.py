@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from voxplain.attribution.scene import Scene
 from voxplain.attribution.viewing import passes_over
 from voxplain.errors import InputError
 from voxplain.image import Image
+from voxplain.metrics.fellows import Networks, fellows_of
 from voxplain.metrics.field import MapField
 from voxplain.metrics.given import AnyMap, given_map, method_of
 from voxplain.metrics.question import Question
@@ -36,7 +37,7 @@ def question_about(
     references: References = None,
     seed: int = 0,
     maps: Maps | None = None,
-    networks: Sequence[Model] = (),
+    networks: Networks = (),
     truth: int | None = None,
 ) -> Question:
     """Looks at an image once and fixes the target on it.
@@ -49,7 +50,7 @@ def question_about(
         references: Other images.
         seed: Of every random draw.
         maps: Attributions whose methods can explain again.
-        networks: Other networks that should give the same maps.
+        networks: Other networks that are asked the same, and how they differ.
         truth: The class that is right for the whole image.
     """
     scan = image if isinstance(image, Image) else None
@@ -75,7 +76,7 @@ def question_about(
         passes_over(scene, model, Plain(), bound.field, rebind=bound.rebind),
         None if mask is None else _on_input(mask, scan, scene.shape),
         [method for method in methods if method is not None],
-        networks,
+        fellows_of(networks),
         truth,
     )
 

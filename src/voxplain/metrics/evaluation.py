@@ -13,6 +13,7 @@ from voxplain.attribution.explanation import AnyTarget, References
 from voxplain.errors import ConfigError
 from voxplain.image import Image
 from voxplain.metrics.asking import Maps, question_about
+from voxplain.metrics.fellows import Networks, fellows_of
 from voxplain.metrics.given import AnyMap, GivenMap
 from voxplain.metrics.metric import Metric, parse_metric
 from voxplain.metrics.over_cases import concluded
@@ -34,7 +35,7 @@ def evaluate(
     *,
     masks: Tensor | Sequence[Tensor | None] | None = None,
     references: References = None,
-    networks: Sequence[Model | nn.Module] = (),
+    networks: Networks = (),
     controls: bool = True,
     seed: int = 0,
     cases: Sequence[str] = (),
@@ -54,7 +55,9 @@ def evaluate(
         masks: Reference masks ``(*spatial)`` on the grid of the image (of its file, for an
             :class:`Image`), one per image; non-zero is inside.
         references: Other images on the same grid, for metrics that resample from them.
-        networks: Other networks that should give the same maps, for metrics of agreement.
+        networks: Other networks that are asked the same, by how they differ from the first:
+            ``{"seed": [...], "architecture": [...], "labels": [...]}``, the last trained on
+            permuted labels. A plain list means networks that differ by seed or by architecture.
         controls: Judge random, edge, intensity and center maps beside the maps.
         seed: Of every random draw.
         cases: Ids of the images.
@@ -72,7 +75,7 @@ def evaluate(
     subjects = list(_each(images, attributions, masks))
     whose = _one_each("patients", patients, "", len(subjects))
     known = _one_each("true classes", truths, None, len(subjects))
-    others = [Model.of(network) for network in networks]
+    others = fellows_of(networks)
     with torch.inference_mode(False):  # a caller may be in it, and explaining again needs it off
         for index, (subject, maps, mask) in enumerate(subjects):
             question = question_about(

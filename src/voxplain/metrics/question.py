@@ -21,6 +21,7 @@ from voxplain.attribution.method import Method
 from voxplain.attribution.passes import Passes
 from voxplain.attribution.samplers import Item
 from voxplain.attribution.scene import Scene
+from voxplain.metrics.fellows import Fellow
 from voxplain.metrics.field import MapField, Undefined
 from voxplain.model import Model
 from voxplain.precision import running_in
@@ -78,7 +79,7 @@ class Question:
         passes: How scores of layer targets are taken.
         reference: Mask of what a map is compared with, ``(*spatial)`` bool, or None.
         methods: The methods behind the maps, for metrics that explain again.
-        networks: Other networks that should give the same maps.
+        networks: Other networks that are asked the same, and how they differ.
         truth: The class that is right for the whole image, where it is known.
 
     Attributes:
@@ -94,7 +95,7 @@ class Question:
         passes: Passes,
         reference: Tensor | None = None,
         methods: Sequence[Method] = (),
-        networks: Sequence[Model] = (),
+        networks: Sequence[Fellow] = (),
         truth: int | None = None,
     ) -> None:
         self.scene, self.item, self.bound, self.passes = scene, item, bound, passes
