@@ -151,3 +151,18 @@ def test_pairs_with_an_undefined_side_are_left_out() -> None:
     assert (found.difference, found.count) == (2.5, 2)
     assert found.interval is None
     assert math.isnan(found.p)
+
+
+def test_a_patient_counts_once_in_the_test() -> None:
+    """Ten images of each of seven patients are seven differences, not seventy."""
+    gaps = 0.1 + np.random.default_rng(3).random(size=7)
+    copies, who = np.repeat(gaps, 10), [f"p{n // 10}" for n in range(70)]
+    once = compare(gaps, np.zeros(7))
+    together = compare(copies, np.zeros(70), patients=who)
+    assert together.p == once.p == pytest.approx(stats.wilcoxon(gaps).pvalue)
+    assert compare(copies, np.zeros(70)).p < 0.01 < once.p
+    assert together.difference == pytest.approx(once.difference)
+    assert math.isnan(compare(copies[:50], np.zeros(50), patients=who[:50]).p)
+    assert together.interval is None
+    assert summarize(copies, who).patients == 7
+    assert summarize([math.nan, *copies], ["q", *who]).patients == 7

@@ -98,7 +98,8 @@ class CaseView:
 def describe(case: CaseRecord, manifest: Manifest) -> CaseView:
     """The words of a case, before any file is read."""
     cell = "voxel" if len(case.shape) == 3 else "pixel"
-    facts = [("Image", f"{sizes(case.shape)} {cell}s")]
+    facts = [("Patient", case.patient)] if case.patient else []
+    facts += [("Image", f"{sizes(case.shape)} {cell}s")]
     if case.unit == "mm":
         facts.append((cell.capitalize(), sizes(case.spacing, "mm")))
     facts.append(("Orientation", case.orientation or "unknown"))

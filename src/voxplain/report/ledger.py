@@ -40,9 +40,16 @@ class Judged:
         return {case: sum(values) / len(values) for case, values in found.items()}
 
     @cached_property
+    def patients(self) -> dict[str, str]:
+        """Whose image every case is."""
+        return {row.case: row.whose for row in self.rows}
+
+    @cached_property
     def summary(self) -> Summary:
-        """Mean and interval over the cases."""
-        return summarize(list(self.by_case.values()), list(self.by_case))
+        """Mean and interval over the cases; those of one patient are resampled together."""
+        return summarize(
+            list(self.by_case.values()), [self.patients[case] for case in self.by_case]
+        )
 
     @property
     def known(self) -> list[float]:
@@ -100,6 +107,7 @@ class Asked:
         return compare(
             [sign * one.by_case[case] for case in cases],
             [sign * other.by_case[case] for case in cases],
+            patients=[one.patients[case] for case in cases],
         )
 
 
@@ -112,6 +120,7 @@ class Ledger:
         target: What was explained.
         asked: Its metrics, in the order of the table.
         cases: How many images.
+        patients: Whose they are.
         cascades: What its maps became while the network was randomized.
     """
 
@@ -119,12 +128,13 @@ class Ledger:
     target: str
     asked: tuple[Asked, ...]
     cases: int
+    patients: int
     cascades: tuple[RandomizationRecord, ...] = ()
 
     @property
     def methods(self) -> list[str]:
-        """The maps that were judged, without controls."""
-        scored = [part.method for asked in self.asked for part in asked.methods]
+        """The maps that were judged, without controls and what is about the network itself."""
+        scored = [part.method for asked in self.asked for part in asked.methods if part.method]
         followed = [
             map.method for record in self.cascades for map in record.maps if not map.control
         ]
@@ -150,8 +160,11 @@ def ledgers(scores: Iterable[Score], cascades: Iterable[RandomizationRecord] = (
 def _ledger(
     key: tuple[str, str], rows: Sequence[Score], cascades: Sequence[RandomizationRecord]
 ) -> Ledger:
-    cases = {row.case for row in rows} | {record.case for record in cascades}
-    return Ledger(*key, tuple(_asked(rows)), len(cases), tuple(cascades))
+    whose = {record.case: record.case for record in cascades} | {
+        row.case: row.whose for row in rows
+    }
+    counts = len(whose), len(set(whose.values()))
+    return Ledger(*key, tuple(_asked(rows)), *counts, tuple(cascades))
 
 
 def _asked(rows: Sequence[Score]) -> Iterator[Asked]:

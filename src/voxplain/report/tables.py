@@ -182,7 +182,7 @@ def wins(asked: Asked) -> dict[str, set[str]]:
     value, adjusted over all pairs of the metric (Holm), is below :data:`LEVEL`.
     """
     found: dict[str, set[str]] = {part.method: set() for part in asked.methods}
-    if not asked.better or all(len(part.known) < FEWEST for part in asked.methods):
+    if not asked.better or all(part.summary.patients < FEWEST for part in asked.methods):
         return found
     pairs = list(combinations(asked.methods, 2))
     gains = [asked.gain(one, other) for one, other in pairs]
@@ -199,7 +199,7 @@ def _differences(asked: Asked, beaten: dict[str, set[str]]) -> str:
     known = [part for part in asked.methods if part.known]
     if len(known) < 2 or not asked.better:
         return ""
-    if all(len(part.known) < FEWEST for part in known):
+    if all(part.summary.patients < FEWEST for part in known):
         return ""
     order = [part.method for part in ranked(known, asked.better) if beaten[part.method]]
     if not order:

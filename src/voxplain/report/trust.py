@@ -108,7 +108,8 @@ class TrustView:
         model: The network.
         target: What was explained.
         cases: How many images were judged.
-        few: Whether they are too few for intervals.
+        patients: Whose they are.
+        few: Whether these are too few for intervals.
         panel: Per map its answers, to all questions.
         chapters: Metrics.
         cascades: Randomizations, those of the first cases.
@@ -118,6 +119,7 @@ class TrustView:
     model: str
     target: str
     cases: int
+    patients: int
     few: bool
     panel: list[tuple[str, list[Answer]]]
     chapters: list[Chapter]
@@ -143,7 +145,8 @@ def build_trust(run: Path, *, share: bool) -> tuple[list[TrustView], list[Proble
             ledger.model,
             ledger.target,
             ledger.cases,
-            ledger.cases < FEWEST,
+            ledger.patients,
+            ledger.patients < FEWEST,
             _panel(ledger),
             [_chapter(name, asked) for name, asked in families(ledger)],
             [_view(run, record, share, problems) for record in ledger.cascades[:MOST]],

@@ -195,9 +195,8 @@ def _few(topic: str, asked: Asked, map: Judged, best: Judged, measure: str) -> S
 
 
 def _too_few(map: Judged) -> str:
-    count = len(map.known)
-    plural = "case is" if count == 1 else "cases are"
-    return f"{count} {plural} too few for an interval, which needs {FEWEST}"
+    who, are = _counted(map), "is" if len(map.known) == 1 else "are"
+    return f"{who} {are} too few for an interval, which needs {FEWEST}"
 
 
 def _steadiness(ledger: Ledger, method: str) -> Statement | None:
@@ -254,7 +253,17 @@ def _mean_of(map: Judged, beside: Judged) -> str:
 
 def _cases(map: Judged) -> str:
     """How many cases stand behind a number."""
-    return _on(len(map.known))
+    few = map.summary.patients < FEWEST
+    return f", on {_counted(map)} only" if few else f", {_counted(map)}"
+
+
+def _counted(map: Judged) -> str:
+    """The cases that count, and their patients where these are fewer."""
+    cases, patients = len(map.known), map.summary.patients
+    counted = f"{cases} {'case' if cases == 1 else 'cases'}"
+    if patients == cases:
+        return counted
+    return f"{counted} of {patients} {'patient' if patients == 1 else 'patients'}"
 
 
 def _on(count: int) -> str:

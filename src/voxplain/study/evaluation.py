@@ -212,5 +212,10 @@ def _judged_by(metric: Metric, judging: Judging, panel: Panel) -> list[MapField]
 
 
 def _named(row: Score, subject: Subject) -> Score:
-    named = {"case": subject.case, "model": subject.model, "target": subject.slug}
-    return replace(row, **named, patient=subject.patient)
+    return replace(
+        row,
+        case=subject.case,
+        model=subject.model,
+        target=subject.slug,
+        patient=subject.patient,
+    )
