@@ -11,6 +11,7 @@ import numpy as np
 from voxplain.io.randomization import (
     MEASURES,
     MapRandomized,
+    MetricFollowed,
     RandomizationRecord,
     write_randomization,
 )
@@ -141,3 +142,33 @@ def cascade(run: Path, seeds: int = 3, steps: int = 6) -> RandomizationRecord:
     )
     write_randomization(run, record, pictures)
     return record
+
+
+def scored(
+    record: RandomizationRecord,
+    ends: Mapping[str, tuple[float, float]],
+    metric: str = "morf_lerf_gap",
+    direction: str = "up",
+    seeds: int = 3,
+    **facts: object,
+) -> RandomizationRecord:
+    """The cascade with one more metric, which goes from one value to another in equal steps.
+
+    Args:
+        record: Without that metric.
+        ends: By map, its first and its last value; other maps are not judged.
+        metric: Its name.
+        direction: Of the metric.
+        seeds: The first is as given, the next ones are 0.01 more each but at the trained network.
+        facts: Key, unit and range of the metric.
+    """
+    followed = MetricFollowed(
+        **({"key": metric, "name": metric, "direction": direction} | facts)  # type: ignore[arg-type]
+    )
+    maps = []
+    for part in record.maps:
+        line = np.linspace(*ends.get(part.method, (0.0, 0.0)), len(record.stages))
+        curves = [[line[0], *(line[1:] + 0.01 * seed).tolist()] for seed in range(seeds)]
+        more = {followed.key: curves} if part.method in ends else {}
+        maps.append(part.model_copy(update={"scores": part.scores | more}))
+    return record.model_copy(update={"maps": maps, "metrics": [*record.metrics, followed]})

@@ -5,22 +5,29 @@ from __future__ import annotations
 import math
 import re
 import shutil
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image as Pillow
 from synthetic_runs import RunWriter, head_run
-from synthetic_scores import METHODS, cascade, columns, rows, table
+from synthetic_scores import METHODS, cascade, columns, rows, scored, table
 from test_report_page import Page
 
-from voxplain.io.randomization import read_pictures, read_randomizations
+from voxplain.io.randomization import (
+    RandomizationRecord,
+    read_pictures,
+    read_randomizations,
+    write_randomization,
+)
 from voxplain.io.scores import Scores
 from voxplain.report import render
 from voxplain.report.cascade import alternative, stage_name, strip
-from voxplain.report.curves import cascade_panels, curve_panels
+from voxplain.report.curves import curve_panels
 from voxplain.report.figures import png
 from voxplain.report.ledger import Asked, ledgers
+from voxplain.report.steps import score_panels, similarity_panels
 from voxplain.report.strips import strip_plot
 from voxplain.report.tables import tables, wins
 from voxplain.report.words import decimals, fixed
@@ -258,7 +265,7 @@ def test_curves_are_means_over_cases_with_controls_behind() -> None:
 
 
 def test_cascade_curves_have_bands_and_chance(tmp_path: Path) -> None:
-    plot = cascade_panels(cascade(tmp_path))
+    plot = similarity_panels(cascade(tmp_path))
     saliency, guided, edges = plot.panels
     assert [kind for kind, _ in saliency.bands] == ["spearman", "spearman_absolute", "ssim", "hog"]
     assert "spearman chance" in [curve.kind for curve in guided.curves]
@@ -266,6 +273,89 @@ def test_cascade_curves_have_bands_and_chance(tmp_path: Path) -> None:
     heights = {point.split(",")[1] for point in edges.curves[0].points.split()}
     assert len(heights) == 1
     assert "correlation 1.00" in edges.alt
+
+
+def followed(folder: Path) -> RandomizationRecord:
+    """A cascade that two metrics have followed, one of them not on every map."""
+    ends = {"saliency": (0.4, 0.0), "guided_backprop": (0.2, 0.1), "edges": (0.1, 0.3)}
+    record = scored(cascade(folder), ends)
+    volume = {"saliency": (8.0, 4.0), "guided_backprop": (math.nan, math.nan)}
+    return scored(record, volume, "effective_volume", "down", seeds=1, unit="mL")
+
+
+def test_scores_along_a_cascade_have_a_panel_per_metric(tmp_path: Path) -> None:
+    record = followed(tmp_path)
+    plot = score_panels(record)
+    assert plot is not None
+    gap, volume = plot.panels
+    assert (gap.heading, gap.remark) == ("MoRF-LeRF gap", "higher is better")
+    assert (volume.heading, volume.remark) == ("Effective volume", "lower is better, mL")
+    assert [curve.kind for curve in gap.curves] == ["edges", "m1", "m0"]
+    assert [kind for kind, _ in gap.bands] == ["edges", "m1", "m0"]
+    assert [curve.kind for curve in volume.curves] == ["m0"]
+    assert volume.bands == ()
+    assert plot.legend == (
+        ("m0", "Saliency"), ("m1", "Guided backpropagation"), ("edges", "Edge detector"),
+    )  # fmt: skip
+    assert "Saliency from 0.40 to 0.01; Guided" in gap.alt
+    assert volume.alt == "Effective volume, lower is better, mL: Saliency from 8.00 to 4.00."
+    assert score_panels(cascade(tmp_path)) is None
+
+
+def test_points_of_a_score_lie_where_the_values_are(tmp_path: Path) -> None:
+    plot = score_panels(followed(tmp_path))
+    assert plot is not None
+    gap, volume = plot.panels
+    ticks = {text: y for y, text in gap.y_ticks}
+    heights = [float(point.split(",")[1]) for point in gap.curves[-1].points.split()]
+    assert heights[0] == pytest.approx(ticks["0.4"], abs=0.2)
+    assert heights[-1] == pytest.approx(
+        ticks["0.4"] + 0.39 / 0.4 * (ticks["0.0"] - ticks["0.4"]), abs=0.2
+    )
+    assert [text for _, text in volume.y_ticks] == ["0", "8"]  # zero is worth its room
+    (line,) = volume.curves
+    middle = np.mean([float(point.split(",")[1]) for point in line.points.split()])
+    assert middle == pytest.approx(
+        volume.y_ticks[1][0] + (volume.y_ticks[0][0] - volume.y_ticks[1][0]) / 4, abs=0.2
+    )
+
+
+def test_more_maps_than_colors_are_told_apart(tmp_path: Path) -> None:
+    record = cascade(tmp_path)
+    more = [record.maps[0].model_copy(update={"method": f"m{n}"}) for n in range(8)]
+    record = record.model_copy(update={"maps": [*more, record.maps[-1]]})
+    plot = score_panels(scored(record, {f"m{n}": (1.0, 0.0) for n in range(8)}))
+    assert plot is not None
+    kinds = [kind for kind, _ in plot.legend]
+    assert len(set(kinds)) == 8
+    assert kinds[6] == "m0 again"
+    style = (files("voxplain.report") / "static" / "trust.css").read_text()
+    for kind in {kind.split()[0] for kind in kinds}:
+        assert f".c-{kind}.c-{kind} {{" in style
+        assert f".b-{kind} {{" in style
+
+
+def test_namesakes_along_a_cascade_show_their_parameters(tmp_path: Path) -> None:
+    record = cascade(tmp_path)
+    for fill in ("blur", "mean"):
+        record = scored(record, {"saliency": (0.4, 0.0)}, key=f"morf_lerf_gap, fill {fill}")
+    plot = score_panels(record)
+    assert plot is not None
+    assert [panel.heading for panel in plot.panels] == [
+        "MoRF-LeRF gap, fill blur",
+        "MoRF-LeRF gap, fill mean",
+    ]
+
+
+def test_the_page_shows_scores_below_the_similarities(tmp_path: Path) -> None:
+    RunWriter(tmp_path).finish()
+    write_randomization(tmp_path, followed(tmp_path))
+    render(tmp_path)
+    found = re.sub(r"\s+", " ", Page(tmp_path / "report.html").words)
+    below = found[found.index("Similarity with the map of the trained network") :]
+    assert "Scores of the maps, each asked of its own network" in below
+    assert "MoRF-LeRF gap higher is better" in below
+    assert "its removal gap falls with the network's training: 0.40 trained, 0.01 random" in found
 
 
 def test_the_strip_shows_the_first_and_the_last_step(tmp_path: Path) -> None:
@@ -293,9 +383,44 @@ def test_pixels_of_the_strip_have_their_true_shape(tmp_path: Path) -> None:
 
 
 def test_one_stage_at_a_time_does_not_end_in_a_random_network(tmp_path: Path) -> None:
-    alone = cascade(tmp_path).model_copy(update={"order": "independent"})
-    (panel, *_) = cascade_panels(alone).panels
+    RunWriter(tmp_path).finish()
+    record = cascade(tmp_path, steps=20)
+    pictures = read_pictures(tmp_path, read_randomizations(tmp_path)[0])
+    for file in (tmp_path / "randomization").iterdir():
+        file.unlink()
+    alone = record.model_copy(update={"order": "independent"})
+    (panel, *_) = similarity_panels(alone).panels
     assert [text for _, text, _ in panel.x_ticks] == ["trained", "last stage"]
+    drawn = " ".join(text.get_text() for text in strip(alone, pictures).texts)
+    assert "8 of 20 steps are shown" in drawn
+    assert "random network" not in drawn
+    write_randomization(tmp_path, alone, pictures)
+    render(tmp_path)
+    words = re.sub(r"\s+", " ", Page(tmp_path / "report.html").words)
+    assert "One stage at a time forgets what it learned" in words
+    assert "Only one stage at a time was randomized" in words
+    assert "independently randomized networks" not in words
+
+
+def test_nothing_of_a_strip_lies_upon_other_words(tmp_path: Path) -> None:
+    """Long names of stages, of the case and of the network, and more steps than columns."""
+    cascade(tmp_path, steps=20)
+    (record,) = read_randomizations(tmp_path)
+    name = "backbone.encoder.denseblock{0}.denselayer{0}.transition_upsample_conv3x3"
+    long = [[], *([name.format(n), name.format(n) + "x"] for n in range(20))]
+    facts = {
+        "stages": long,
+        "case": "case_with_a_long_name_0001" * 2,
+        "model": "ensemble_member" * 2,
+    }
+    figure = strip(record.model_copy(update=facts), read_pictures(tmp_path, record))
+    texts = [text for text in figure.texts if text.get_text()]
+    boxes = {True: [], False: []}
+    for text in texts:
+        boxes[bool(text.get_rotation())].append(text.get_window_extent())
+    assert max(box.x1 for box in boxes[True] + boxes[False]) <= figure.bbox.x1
+    *_, below, title = sorted(boxes[False], key=lambda box: box.y0)
+    assert max(box.y1 for box in boxes[True]) < below.y0 < title.y0
 
 
 @pytest.mark.parametrize(
@@ -305,6 +430,7 @@ def test_one_stage_at_a_time_does_not_end_in_a_random_network(tmp_path: Path) ->
         (["head"], "head"),
         (["a", "model.encoder.layer1.conv2"], "encoder.layer1.conv2 +1"),
         (["backbone.features.denseblock4.denselayer16"], "denseblock4.denselayer16"),
+        (["a", "model.block1.transition_upsample_norm"], "block1.transition_up… +1"),
     ],
 )
 def test_stages_are_named_shortly(paths: list[str], name: str) -> None:

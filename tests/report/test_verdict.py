@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from synthetic_scores import CONTROLS, METHODS, cascade, columns, rows, survived, table
+from synthetic_scores import CONTROLS, METHODS, cascade, columns, rows, scored, survived, table
 
 from voxplain.io.scores import Score
 from voxplain.report.ledger import Ledger, ledgers
@@ -114,6 +115,61 @@ def test_one_stage_at_a_time_says_nothing_of_a_random_network() -> None:
     changed = [replace(row, parameters=row.parameters | alone) for row in found]
     (verdict,) = verdicts(ledger(changed))
     assert verdict.statements == ()
+
+
+def test_one_stage_at_a_time_settles_nothing(tmp_path: Path) -> None:
+    record = cascade(tmp_path).model_copy(update={"order": "independent"})
+    (only,) = ledgers([], [record])
+    (statement,) = verdicts(only)[1].statements
+    assert (statement.topic, statement.status) == (WEIGHTS, "open")
+    assert "correlation 0.85 on average" in statement.text
+    assert "top_down or bottom_up" in statement.text
+
+
+@pytest.mark.parametrize(
+    ("trained", "random", "words"),
+    [
+        (
+            0.31,
+            0.01,
+            "; its removal gap falls with the network's training: 0.31 trained, 0.02 rand",
+        ),
+        (0.31, -0.2, "0.31 trained, −0.19 random"),
+        (0.31, 0.13, "0.31 trained, 0.14 random"),
+        (0.31, 0.14, ""),  # with one seed it keeps more than half
+        (0.31, 0.4, ""),
+        (-0.1, -0.5, ""),
+        (0.31, math.nan, ""),
+    ],
+)
+def test_a_score_that_falls_is_said_if_and_only_if_it_falls(
+    tmp_path: Path, trained: float, random: float, words: str
+) -> None:
+    record = scored(cascade(tmp_path), {"saliency": (trained, random), "edges": (0.1, 0.0)})
+    statements = {v.method: v.statements[0] for v in verdicts(*ledgers([], [record]))}
+    text = statements["saliency"].text
+    assert words in text
+    assert ("falls" in text) is bool(words)
+    assert "falls" not in statements["guided_backprop"].text  # nothing was asked of it
+
+
+def test_a_score_has_to_fall_on_every_case(tmp_path: Path) -> None:
+    one = scored(cascade(tmp_path), {"saliency": (0.3, 0.0)})
+    kept = scored(cascade(tmp_path), {"saliency": (0.3, 0.3)}).model_copy(update={"case": "p02"})
+    other = scored(cascade(tmp_path), {"saliency": (0.5, 0.1)}).model_copy(update={"case": "p02"})
+    (together,) = ledgers([], [one, other])
+    assert "0.40 trained, 0.06 random" in verdicts(together)[0].statements[0].text
+    (together,) = ledgers([], [one, kept])
+    assert "falls" not in verdicts(together)[0].statements[0].text
+
+
+def test_only_scores_whose_chance_is_nothing_are_said_to_fall(tmp_path: Path) -> None:
+    for name, said in (("roc_auc", False), ("faithfulness_correlation", True)):
+        record = scored(cascade(tmp_path), {"saliency": (0.9, 0.0)}, name)
+        (only,) = ledgers([], [record])
+        assert ("falls" in verdicts(only)[0].statements[0].text) is said
+        (alone,) = ledgers([], [record.model_copy(update={"order": "independent"})])
+        assert "falls" not in verdicts(alone)[0].statements[0].text
 
 
 def test_a_cascade_speaks_where_there_is_no_score(tmp_path: object) -> None:

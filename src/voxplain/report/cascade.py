@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from voxplain.io.randomization import MapRandomized, RandomizationRecord, similarities
 from voxplain.report import colors
 from voxplain.report.figures import INK, PAPER, QUIET
+from voxplain.report.frame import bounds, mean, middles
 from voxplain.report.survival import MEASURES
 from voxplain.report.words import fixed, number, title
 
@@ -40,11 +41,20 @@ CONTROLS = {
 }
 """Controls as the page calls them."""
 
+RANDOM = "random"
+"""What a network is called that is random as a whole."""
+
 _HEADS = {
     "top_down": "Stages randomized from the output down, one more in every column",
     "bottom_up": "Stages randomized from the input up, one more in every column",
     "independent": "One stage randomized at a time, the others as they were trained",
 }
+
+_LONGEST = 24
+"""Letters of a stage: longer ones would reach into the title."""
+
+_WIDEST = 155
+"""Letters of the line below the title; longer ones are written smaller."""
 
 # Inches.
 _WIDTH, _LABEL, _CURVE, _GAP, _HEAD, _FOOT, _UNDER = 14.0, 1.55, 2.3, 0.06, 1.75, 1.0, 0.26
@@ -79,7 +89,7 @@ def alternative(record: RandomizationRecord) -> str:
     for part in record.maps:
         curves = similarities(part, "spearman")
         if curves.size:
-            ends.append(f"{label(part.method)} {fixed(_mean(curves[:, -1]))}")
+            ends.append(f"{label(part.method)} {fixed(mean(curves[:, -1]))}")
     return (
         f"Maps over {len(record.stages) - 1} steps of randomization. "
         f"Correlation with the trained network's map at the end: {', '.join(ends)}."
@@ -97,12 +107,14 @@ def stage_name(paths: list[str]) -> str:
         return "trained"
     first = paths[-1].replace("_conv", "").split(".")
     short = ".".join(first[-3:] if len(".".join(first[-3:])) <= 20 else first[-2:])
-    return short if len(paths) == 1 else f"{short} +{len(paths) - 1}"
+    others = "" if len(paths) == 1 else f" +{len(paths) - 1}"
+    room = _LONGEST - len(others)
+    return f"{short if len(short) <= room else short[: room - 1] + '…'}{others}"
 
 
 def ends_of(record: RandomizationRecord) -> tuple[str, str]:
     """What the first and the last step are; one stage at a time, the last is not random."""
-    return ("trained", "random") if record.order != "independent" else ("trained", "last stage")
+    return "trained", RANDOM if record.order != "independent" else "last stage"
 
 
 @dataclass(frozen=True)
@@ -136,6 +148,11 @@ class _Layout:
         tall = _HEAD + len(maps) * (height + _UNDER) + _FOOT
         return cls(maps, tuple(chosen.tolist()), (width, height), tall, ends_of(record))
 
+    @property
+    def random(self) -> bool:
+        """Whether the last network is random as a whole."""
+        return self.ends[1] == RANDOM
+
     def box(self, row: int, column: int) -> tuple[float, float, float, float]:
         """Of a picture, as a figure wants it."""
         width, height = self.cell
@@ -157,7 +174,7 @@ def _row(figure: Figure, layout: _Layout, row: int, part: MapRandomized, picture
         axes = figure.add_axes(box)
         axes.set_axis_off()
         axes.imshow(_colored(pictures[step], part), interpolation="nearest", aspect="auto")
-        value = fixed(_mean(signed[:, step])) if signed.size else ""
+        value = fixed(mean(signed[:, step])) if signed.size else ""
         middle = box[0] + box[2] / 2
         _write(figure, middle, box[1] - 0.13 / layout.tall, value, PAPER, ha="center")
     left, bottom, _, height = layout.box(row, 0)
@@ -183,16 +200,18 @@ def _curves(axes: Axes, part: MapRandomized, ends: Sequence[str]) -> None:
         if not table.size:
             continue
         steps = np.arange(table.shape[1])
-        low, high = np.nanmin(table, axis=0), np.nanmax(table, axis=0)
-        axes.fill_between(steps, low, high, color=color, alpha=0.18, linewidth=0)
-        middle = np.nanmean(table, axis=0)
-        axes.plot(steps, middle, color=color, linestyle=style, linewidth=1.5)
+        axes.fill_between(steps, *bounds(table), color=color, alpha=0.18, linewidth=0)
+        axes.plot(steps, middles(table), color=color, linestyle=style, linewidth=1.5)
         known = [value for value in part.chance.get(measure, []) if value is not None]
         if known:
             axes.plot([1.06 * steps[-1]], [np.mean(known)], "_", color=color, markersize=11)
     axes.set_ylim(-1.05, 1.08)
     axes.set_yticks([-1, 0, 1], ["−1", "0", "1"])
     axes.set_xticks([0, table.shape[1] - 1] if ends else [], ends)
+    if ends:
+        first, last = axes.get_xticklabels()
+        first.set_horizontalalignment("left")
+        last.set_horizontalalignment("right")
     axes.axhline(0, color=QUIET, linewidth=0.6)
     axes.tick_params(colors=QUIET, labelsize=9, length=0)
     for side, spine in axes.spines.items():
@@ -205,9 +224,11 @@ def _headings(figure: Figure, layout: _Layout, record: RandomizationRecord) -> N
     left = 0.25 / _WIDTH
     head = "What is left of a map when the network forgets what it learned"
     _write(figure, left, 1 - 0.3 / layout.tall, head, PAPER, 14.5)
-    some = " (some steps are left out)" if len(layout.steps) < len(record.stages) else ""
+    shown, count = len(layout.steps) - 1, len(record.stages) - 1
+    some = f" ({shown} of {count} steps are shown)" if shown < count else ""
     line = "  ·  ".join([*parts, _HEADS[record.order] + some])
-    _write(figure, left, 1 - 0.6 / layout.tall, line, QUIET, 11)
+    size = min(11.0, 11.0 * _WIDEST / len(line))
+    _write(figure, left, 1 - 0.6 / layout.tall, line, QUIET, size)
     for column, step in enumerate(layout.steps):
         x, y, width, height = layout.box(0, column)
         name = stage_name(record.stages[step])
@@ -218,27 +239,40 @@ def _headings(figure: Figure, layout: _Layout, record: RandomizationRecord) -> N
 
 def _notes(figure: Figure, layout: _Layout, pictures: Mapping[str, Array]) -> None:
     left = 0.25 / _WIDTH
+    bars = "; bar at the end, two random networks" * layout.random
     lines = [
         "Below each picture: rank correlation (signed) with the map of the trained network, the "
-        "mean of all seeds. Middle plane, first seed. Curves: band, all seeds; bar at the end, two "
-        "random networks.",
+        f"mean of all seeds. Middle plane, first seed. Curves: band, all seeds{bars}.",
         f"Every picture has a color scale of its own{_weaker(layout, pictures)}. "
         "An edge detector never asks the network; a map that stays as it does hardly asks it.",
         "Research use.",
     ]
     for row, line in enumerate(lines):
         _write(figure, left, (0.66 - 0.22 * row) / layout.tall, line, QUIET)
-    x = layout.curves(0)[0]
-    for row, (measure, (color, style)) in enumerate(LINES.items()):
-        y = 1 - (0.88 + 0.2 * row) / layout.tall
-        sample = figure.add_axes((x, y - 0.05 / layout.tall, 0.3 / _WIDTH, 0.1 / layout.tall))
+    _legend(figure, layout)
+
+
+def _legend(figure: Figure, layout: _Layout) -> None:
+    """In one row at the lower right, where no name of a stage can reach it."""
+    y, height = 0.22 / layout.tall, 0.1 / layout.tall
+    x = 1 - (0.35 + sum(map(_wide, LINES))) / _WIDTH
+    for measure, (color, style) in LINES.items():
+        sample = figure.add_axes((x, y - height / 2, 0.3 / _WIDTH, height))
         sample.set_axis_off()
         sample.plot([0, 1], [0, 0], color=color, linestyle=style, linewidth=1.5)
         _write(figure, x + 0.4 / _WIDTH, y, MEASURES[measure], color)
+        x += _wide(measure) / _WIDTH
+
+
+def _wide(measure: str) -> float:
+    """Inches of an entry of the legend."""
+    return 0.62 + 0.073 * len(MEASURES[measure])
 
 
 def _weaker(layout: _Layout, pictures: Mapping[str, Array]) -> str:
-    """How much weaker the maps of the last network are, in words."""
+    """How much weaker the maps of a random network are, in words."""
+    if not layout.random:
+        return ""
     ratios = []
     for part in layout.maps:
         first, last = (float(np.abs(pictures[part.method][step]).max()) for step in (0, -1))
@@ -255,11 +289,6 @@ def _broken(name: str) -> str:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
     return "\n".join(lines)
-
-
-def _mean(values: Array) -> float:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else float("nan")
 
 
 def _write(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from voxplain.io.randomization import MapRandomized, similarities
+from voxplain.io.randomization import MapRandomized, scores_along, similarities
 from voxplain.report.ledger import Judged, Ledger
 
 STRENGTHS = "spearman_absolute"
@@ -20,6 +20,13 @@ MEASURES = {
     "hog": "similarity of edges",
 }
 """Similarities in words."""
+
+FALLING = {
+    "morf_lerf_gap": "removal gap",
+    "fidelity": "fidelity",
+    "faithfulness_correlation": "correlation with drops of the score",
+}
+"""Metrics, in words, that are 0 where the order of voxels says nothing about the score."""
 
 Facts = Mapping[str, Mapping[str, float]]
 _METRICS = ("parameter_randomization", "smooth_parameter_randomization")
@@ -46,6 +53,21 @@ class Survival:
     cases: int
 
 
+@dataclass(frozen=True)
+class Fall:
+    """A score that goes with the training of the network, averaged over cases and seeds.
+
+    Attributes:
+        score: In words.
+        trained: Of the trained network's maps.
+        random: Of the maps of networks that are random as a whole, asked of these networks.
+    """
+
+    score: str
+    trained: float
+    random: float
+
+
 def survival(ledger: Ledger, method: str) -> Survival | None:
     """What a cascade through the whole network left of a map; None where there was none.
 
@@ -58,6 +80,41 @@ def survival(ledger: Ledger, method: str) -> Survival | None:
     kept = [record for record in ledger.cascades if record.order != "independent"]
     maps = [map for record in kept for map in record.maps if map.method == method]
     return _followed(maps) if maps else None
+
+
+def piecewise(ledger: Ledger, method: str) -> float:
+    """Mean similarity where one stage at a time was randomized; NaN where that was not done."""
+    maps = [
+        map
+        for record in ledger.cascades
+        for map in record.maps
+        if (record.order, map.method) == ("independent", method)
+    ]
+    return _followed(maps).mean if maps else math.nan
+
+
+def fall(ledger: Ledger, method: str) -> Fall | None:
+    """The first score that no random network keeps half of, on any case; None if all keep more."""
+    kept = [record for record in ledger.cascades if record.order != "independent"]
+    for name, words in FALLING.items():
+        tables = [
+            scores_along(map, metric.key)
+            for record in kept
+            for metric in record.metrics
+            for map in record.maps
+            if (metric.name, map.method) == (name, method)
+        ]
+        if tables and all(table.size and _falls(table) for table in tables):
+            trained, random = (
+                _average(float(np.mean(table[:, end])) for table in tables) for end in (0, -1)
+            )
+            return Fall(words, trained, random)
+    return None
+
+
+def _falls(table: np.ndarray[Any, Any]) -> bool:
+    trained, random = float(table[:, 0].min()), float(table[:, -1].max())
+    return trained > 0 and random <= trained / 2  # never true of NaN
 
 
 def _cascades(ledger: Ledger, method: str) -> Iterator[Judged]:

@@ -12,11 +12,13 @@ from voxplain.io.randomization import RandomizationRecord, read_pictures, read_r
 from voxplain.io.scores import Score, Scores
 from voxplain.report.cascade import alternative, label, strip
 from voxplain.report.case import Problem, reason
-from voxplain.report.curves import Multiples, cascade_panels, curve_panels
+from voxplain.report.curves import curve_panels
 from voxplain.report.embed import figure_uri
 from voxplain.report.figures import png
+from voxplain.report.frame import Multiples
 from voxplain.report.ledger import Asked, Ledger, ledgers
 from voxplain.report.reading import UNREADABLE
+from voxplain.report.steps import score_panels, similarity_panels
 from voxplain.report.strips import Strip, strip_plot
 from voxplain.report.tables import FAMILIES, Table, families, tables
 from voxplain.report.verdict import TOPICS, Status, Verdict, verdicts
@@ -28,10 +30,15 @@ TABLE = "metrics.parquet"
 MOST = 3
 """Cascades that the page draws; sentences and tables stand for all."""
 
+_WHOLE = (
+    "The network forgets what it learned, from the {}. A map of what was learned becomes another "
+    "one; a map that stays would look the same for any network."
+)
 _ORDERS = {
-    "top_down": "from the output down",
-    "bottom_up": "from the input up",
-    "independent": "one stage at a time",
+    "top_down": _WHOLE.format("output down"),
+    "bottom_up": _WHOLE.format("input up"),
+    "independent": "One stage at a time forgets what it learned, and the others keep it. A map "
+    "that stays does not need what that stage has learned.",
 }
 _SIGNS: dict[Status, tuple[str, str]] = {
     "good": ("✓", "holds"),
@@ -83,12 +90,14 @@ class CascadeView:
 
     Attributes:
         case: Whose maps they are.
-        order: Which stages were randomized first, in words.
+        order: Which stages were randomized first, and what it tells, in words.
         stages: The layers of each step.
         figure: The strip as a data URI; empty without pictures.
         file: Its lossless file.
         alt: What it shows, in words.
         curves: Similarities.
+        scores: Of metrics at every step; None where none was asked.
+        chance: Whether random networks were compared with one another.
     """
 
     case: str
@@ -98,6 +107,8 @@ class CascadeView:
     file: str
     alt: str
     curves: Multiples
+    scores: Multiples | None
+    chance: bool
 
 
 @dataclass(frozen=True)
@@ -216,7 +227,9 @@ def _view(
         figure,
         file,
         alternative(record),
-        cascade_panels(record),
+        similarity_panels(record),
+        score_panels(record),
+        record.order != "independent",
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from voxplain.report.ledger import CEILING, Asked, Judged, Ledger
-from voxplain.report.survival import MEASURES, STRENGTHS, Survival, survival
+from voxplain.report.survival import MEASURES, STRENGTHS, Survival, fall, piecewise, survival
 from voxplain.report.words import decimals, fixed
 from voxplain.statistics import FEWEST, Comparison
 
@@ -101,19 +101,28 @@ def _weights(ledger: Ledger, method: str) -> Statement | None:
     """Whether the map is another one once the network has forgotten what it learned."""
     found = survival(ledger, method)
     if found is None:
-        return None
+        return _piecewise(ledger, method)
     if not math.isfinite(found.mean) or not math.isfinite(found.last):
         return Statement(WEIGHTS, "open", "the randomization check gave no number")
     facts = _similarities(found) + _on(found.cases)
+    scores = _falling(ledger, method)
     if max(found.mean, found.last) >= SURVIVES:
-        return Statement(WEIGHTS, "bad", f"fails the randomization check: {facts}")
+        return Statement(WEIGHTS, "bad", f"fails the randomization check: {facts}{scores}")
     if max(abs(found.mean), abs(found.last)) <= FORGOTTEN:
-        return Statement(
-            WEIGHTS, "good", f"passes the randomization check: {facts}{_strengths(found)}"
-        )
-    return Statement(
-        WEIGHTS, "mixed", f"partly survives the randomization check: {facts}{_strengths(found)}"
-    )
+        text = f"passes the randomization check: {facts}{_strengths(found)}{scores}"
+        return Statement(WEIGHTS, "good", text)
+    text = f"partly survives the randomization check: {facts}{_strengths(found)}{scores}"
+    return Statement(WEIGHTS, "mixed", text)
+
+
+def _piecewise(ledger: Ledger, method: str) -> Statement | None:
+    """One stage at a time leaves the rest as it was learned, which settles nothing."""
+    kept = piecewise(ledger, method)
+    if not math.isfinite(kept):
+        return None
+    text = f"only one stage at a time was randomized (correlation {fixed(kept)} on average)"
+    help = "a network that is random as a whole needs the order top_down or bottom_up"
+    return Statement(WEIGHTS, "open", f"{text}; {help}")
 
 
 def _similarities(found: Survival) -> str:
@@ -136,6 +145,16 @@ def _strengths(found: Survival) -> str:
         return ""
     kept = f"{MEASURES[STRENGTHS]} {fixed(found.strengths)}"
     return f"; where it is strong, for or against, stays ({kept})"
+
+
+def _falling(ledger: Ledger, method: str) -> str:
+    """What else goes with the training; nothing where it does not."""
+    found = fall(ledger, method)
+    if found is None:
+        return ""
+    places = decimals((found.trained, found.random))
+    values = f"{fixed(found.trained, places)} trained, {fixed(found.random, places)} random"
+    return f"; its {found.score} falls with the network's training: {values}"
 
 
 def _removal(ledger: Ledger, method: str) -> Statement | None:
