@@ -39,6 +39,7 @@ NO_METHOD = (  # metrics that explain again, which controls cannot
     "average_sensitivity",
     "data_randomization",
     "efficient_parameter_randomization",
+    "input_invariance",
     "local_lipschitz",
     "max_sensitivity",
     "medical_stability",
