@@ -39,7 +39,7 @@ def short(name: str) -> dict[str, Any]:
     """A metric with few draws and levels."""
     fields = metrics.get(name).model_fields
     chosen = {key: value for key, value in FEW.items() if key in fields}
-    if metrics.get(name).family == "robustness":
+    if "draws" in chosen and metrics.get(name).family == "robustness":
         chosen["draws"] = 2  # each is an explanation
     return {"name": name, **chosen}
 

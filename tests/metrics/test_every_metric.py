@@ -37,6 +37,7 @@ ABOUT_OBJECTS = ("dice_drop", "volume_change", "context_share", "boundary_share"
 NO_METHOD = (  # metrics that explain again, which controls cannot
     "architecture_agreement",
     "average_sensitivity",
+    "continuity",
     "data_randomization",
     "efficient_parameter_randomization",
     "input_invariance",

@@ -47,12 +47,12 @@ class MetricPortrait:
     Attributes:
         per_map: Forwards for each map, on the picture and on the volume.
         shared: Forwards that serve all maps of an image.
-        again: How often the methods of the maps explain again.
+        again: How often the methods of the maps explain again, on the picture and on the volume.
     """
 
     per_map: tuple[int, int]
     shared: tuple[int, int]
-    again: int
+    again: tuple[int, int]
 
     @property
     def cost(self) -> str:
@@ -60,7 +60,7 @@ class MetricPortrait:
         parts = [
             f"{_either(self.per_map)} per map" * any(self.per_map),
             f"{_either(self.shared)} for all maps" * any(self.shared),
-            f"{self.again} explanations" * bool(self.again),
+            f"{_either(self.again)} explanations" * any(self.again),
         ]
         return ", ".join(filter(None, parts)) or "none"
 
@@ -68,15 +68,15 @@ class MetricPortrait:
 def portrait(kind: type[Metric]) -> MetricPortrait:
     """The portrait of a metric."""
     metric = kind.model_validate({"name": kind.title()})
-    per_map, shared, again = [], [], 0
+    per_map, shared, again = [], [], []
     for shape in (PICTURE, VOLUME):
         scene = reference_scene(shape)
         probes = metric.probes(scene)
         counts = {probe: probe.expected(scene) for probe in probes}
         per_map.append(_sum(counts, [p for p in probes if p.per_map and not p.explains]))
         shared.append(_sum(counts, [p for p in probes if not (p.per_map or p.explains)]))
-        again = _sum(counts, [p for p in probes if p.explains])
-    return MetricPortrait((per_map[0], per_map[1]), (shared[0], shared[1]), again)
+        again.append(_sum(counts, [p for p in probes if p.explains]))
+    return MetricPortrait(*((counts[0], counts[1]) for counts in (per_map, shared, again)))
 
 
 def parameters_of(kind: type[Metric]) -> list[Parameter]:
