@@ -36,7 +36,7 @@ class CaseRecord(_Part):
 
 
 class ModelRecord(_Part):
-    """One network."""
+    """One network; one that was trained on permuted labels is only compared with."""
 
     name: str
     weights_sha256: str
@@ -44,6 +44,7 @@ class ModelRecord(_Part):
     precision: str = "float32"
     head: str | None = None
     window: dict[str, Any] | None = None
+    labels: Literal["true", "permuted"] = "true"
 
 
 class PredictionRecord(_Part):

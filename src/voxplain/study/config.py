@@ -60,6 +60,11 @@ def _short_target(value: Any) -> Any:
     return value if isinstance(value, Mapping) else parse_target(value)
 
 
+def _true_in_words(value: Any) -> Any:
+    """``labels: true`` is a word here, and not what YAML makes of it."""
+    return "true" if value is True else value
+
+
 def _seconds(value: Any) -> Any:
     found = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if isinstance(value, str) and not found:
@@ -77,11 +82,23 @@ class _Config(BaseModel):
 
 
 class ModelConfig(ModelSpec):
-    """A network of a study, with the preprocessing it was trained with."""
+    """A network of a study, with the preprocessing it was trained with.
+
+    Attributes:
+        window: Sliding windows.
+        precision: Numeric type of the passes; that of the run if None.
+        preprocess: Steps that every image goes through before the network sees it.
+        architecture: Networks that name the same one differ by their training seed alone; where
+            one of two names none, their parameters are compared.
+        labels: What it was trained on. A network that was trained on permuted labels is not
+            explained itself: the others of its architecture are compared with it.
+    """
 
     window: Window | None = None
     precision: Precision | None = None
     preprocess: tuple[AnyStep, ...] = ()
+    architecture: str | None = Field(default=None, min_length=1)
+    labels: Annotated[Literal["true", "permuted"], BeforeValidator(_true_in_words)] = "true"
 
 
 class RunConfig(_Config):
@@ -220,6 +237,11 @@ class Study(_Config):
         _unique("targets", [target.slug for target in self.asked])
         _unique("metrics", [metric_key(metric) for metric in self.metrics])
         self._know_the_randomized()
+        if all(model.labels == "permuted" for model in self.models):
+            raise ValueError(
+                "models: all of them were trained on permuted labels, and such networks are only "
+                "compared with; name the one that is to be explained"
+            )
         return self
 
     def _know_the_randomized(self) -> None:

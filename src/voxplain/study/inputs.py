@@ -16,6 +16,7 @@ from voxplain.image import Image
 from voxplain.io import read_image
 from voxplain.io.sidecar import ModelFacts
 from voxplain.loading import load_network
+from voxplain.metrics.fellows import Role
 from voxplain.model import Model
 from voxplain.preprocess import apply
 from voxplain.study.case_files import OWN_REFERENCE, files_of
@@ -40,13 +41,44 @@ class LoadedModel:
         with naming(f"model {self.config.name}, preprocess"):
             return apply(image, self.config.preprocess)
 
+    @property
+    def is_control(self) -> bool:
+        """Whether others are compared with it, and it is not explained itself."""
+        return self.config.labels == "permuted"
+
     def alike(self, models: Mapping[str, LoadedModel]) -> list[LoadedModel]:
-        """The other networks that want to see the same image."""
+        """The other networks that want to see the same image.
+
+        One that was trained on permuted labels is none where it has another architecture too:
+        nobody could tell which of the two makes the difference.
+        """
         return [
             other
             for name, other in models.items()
-            if name != self.config.name and other.config.preprocess == self.config.preprocess
+            if name != self.config.name
+            and other.config.preprocess == self.config.preprocess
+            and not (other.is_control and self._shares_architecture(other) is False)
         ]
+
+    def differs(self, other: LoadedModel) -> Role | None:
+        """How another network differs from this one; None where that cannot be told."""
+        if other.is_control:
+            return "labels"
+        same = self._shares_architecture(other)
+        return None if same is None else ("seed" if same else "architecture")
+
+    def _shares_architecture(self, other: LoadedModel) -> bool | None:
+        """By name where both have one, else by the names and shapes of their parameters."""
+        named = self.config.architecture, other.config.architecture
+        if all(named):
+            return named[0] == named[1]
+        ours, theirs = _structure(self.model), _structure(other.model)
+        return ours == theirs if ours or theirs else None
+
+
+def _structure(model: Model) -> dict[str, tuple[int, ...]]:
+    """Shapes of the parameters by name; empty for networks that hold none, such as ONNX files."""
+    return {name: tuple(part.shape) for name, part in model.network.named_parameters()}
 
 
 @contextlib.contextmanager

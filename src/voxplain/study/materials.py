@@ -13,6 +13,7 @@ from voxplain.attribution import Method
 from voxplain.errors import VoxplainWarning
 from voxplain.image import Image
 from voxplain.io import read_mask
+from voxplain.metrics import Fellow
 from voxplain.model import Model
 from voxplain.study.cases import CaseConfig
 from voxplain.study.check import Checked
@@ -31,7 +32,7 @@ class Materials:
         methods: By the label of their maps.
         mask: Reference ``(*spatial)`` on the source grid; None without.
         references: Other images on the same grid.
-        networks: Other networks that see the same image.
+        networks: Other networks that see the same image, and how they differ.
         truth: The class that is right for the whole image; None where unknown.
     """
 
@@ -40,7 +41,7 @@ class Materials:
     methods: Mapping[str, Method]
     mask: Tensor | None = None
     references: Sequence[Image] = ()
-    networks: Sequence[Model] = ()
+    networks: Sequence[Fellow] = ()
     truth: int | None = None
 
 
@@ -63,7 +64,9 @@ def materials_of(
         methods={each.key: each for task in tasks for each in task.methods.values()},
         mask=compared_with(case, subject.target, image) if case.reference else None,
         references=[loaded.prepare(other) for other in checked.references],
-        networks=[other.model for other in loaded.alike(checked.models)],
+        networks=[
+            Fellow(other.model, loaded.differs(other)) for other in loaded.alike(checked.models)
+        ],
         truth=case.truth,
     )
 

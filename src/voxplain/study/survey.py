@@ -52,7 +52,8 @@ class Survey:
                 with naming(f"case {name}, reference"):
                     read_mask(case.reference, image.source_grid)
             for loaded in self.models.values():
-                self._ask(name, image, loaded)
+                if not loaded.is_control:
+                    self._ask(name, image, loaded)
         self.records[name] = _record(name, case, image, found)
 
     def finish(self) -> None:
@@ -133,7 +134,10 @@ class Survey:
         study, case = self.study, self.cases[subject.case]
         if not study.metrics and study.randomization is None:
             return []
-        others = [other.facts.model_dump(mode="json") for other in loaded.alike(self.models)]
+        others = [
+            {"differs": loaded.differs(other), **other.facts.model_dump(mode="json")}
+            for other in loaded.alike(self.models)
+        ]
         mask = [sha256(case.reference), case.reference_label] if case.reference else None
         truth = {} if case.truth is None else {"truth": case.truth}
         facts = {"networks": others, "mask": mask, **truth}

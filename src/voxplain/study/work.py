@@ -256,7 +256,10 @@ def _begun(checked: Checked, tasks: list[TaskRecord], private: Filter) -> Manife
         seed=checked.study.execution.seed,
         study_sha256="",
         cases=list(checked.records.values()),
-        models=[ModelRecord(**loaded.facts.model_dump()) for loaded in models],
+        models=[
+            ModelRecord(**loaded.facts.model_dump(), labels=loaded.config.labels)
+            for loaded in models
+        ],
         tasks=tasks,
     )
 
