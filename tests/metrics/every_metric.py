@@ -78,6 +78,7 @@ def table(
         [short(name) for name in names],
         target,
         masks=[lesion(rank)],
+        truths=[1],
         references=others,
         networks={role: [build(rank, channels).double()] for role in get_args(Role)},
         **options,

@@ -21,6 +21,8 @@ from voxplain.metrics.portrait import (
 )
 
 _COLUMNS = ("metric", "", "what it tells", "cost per image")
+NETWORK = "(network)"
+"""What scores are of that are of no map."""
 _ARROWS = {"up": "↑", "down": "↓", "none": ""}
 
 
@@ -79,7 +81,8 @@ def show_scores(scores: Scores) -> None:
         part = scores.of(metric=metric)
         cells |= {(metric, name): _mean(part.of(method=name)) for name in maps}
         cells |= {(metric, name): Text(_mean(part.of(method=name)), "dim") for name in controls}
-    names = [*maps, *controls]
+    cells = {(metric, name or NETWORK): value for (metric, name), value in cells.items()}
+    names = [name or NETWORK for name in (*maps, *controls)]
     rows: list[tuple[str | Text, ...]]
     if len(names) > len(asked):
         columns = ("map", *asked.values())
@@ -101,5 +104,7 @@ def _row(kind: type[Metric]) -> tuple[str | Text, ...]:
 
 
 def _mean(scores: Scores) -> str:
+    if not scores.rows:
+        return ""
     known = [value for value in scores.values() if math.isfinite(value)]
     return f"{sum(known) / len(known):.3g}" if known else "-"

@@ -3,6 +3,7 @@
 from voxplain.metrics import (
     agreement,
     agreement_with_drops,
+    calibration,
     complexity,
     consistency,
     continuity,
@@ -19,6 +20,7 @@ from voxplain.metrics import (
 __all__ = [
     "agreement",
     "agreement_with_drops",
+    "calibration",
     "complexity",
     "consistency",
     "continuity",

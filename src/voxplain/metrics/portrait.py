@@ -18,6 +18,7 @@ FAMILIES = {
     "complexity": "Is the map simple enough to be read?",
     "randomization": "Does the map change when the network forgets what it learned?",
     "agreement": "Do methods, seeds and networks tell the same?",
+    "calibration": "Is the network right as often as it says?",
 }
 """The chapters in the order in which they are read."""
 _USUAL = {

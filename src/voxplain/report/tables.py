@@ -26,6 +26,7 @@ FAMILIES = {
     "segmentation": "What becomes of the predicted object?",
     "complexity": "How concentrated is the map?",
     "agreement": "Do other methods, seeds and networks show the same?",
+    "calibration": "Is the network right as often as it says?",
 }
 """The chapters, in the order in which they are read."""
 

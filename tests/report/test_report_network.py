@@ -1,0 +1,56 @@
+"""Scores about the network itself: one row, no map, no verdict."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from synthetic_runs import RunWriter
+from synthetic_scores import rows, table
+from test_report_page import Page
+
+from voxplain.cli.metrics import show_scores
+from voxplain.io.scores import Score, Scores
+from voxplain.report import render
+from voxplain.report.ledger import ledgers
+from voxplain.report.strips import strip_plot
+from voxplain.report.tables import tables
+from voxplain.report.verdict import verdicts
+
+
+def of_network(count: int = 12) -> list[Score]:
+    curve = ((0.2, 0.1), (0.8, 0.6))
+    found = rows("calibration", {"": [0.1 + 0.01 * n for n in range(count)]}, direction="down")
+    return [replace(row, family="calibration", curve=curve) for row in found]
+
+
+def test_the_network_is_no_map_among_maps() -> None:
+    (ledger,) = ledgers([*table(12), *of_network()])
+    assert "" not in ledger.methods
+    assert "" not in [verdict.method for verdict in verdicts(ledger)]
+    asked = ledger.find("calibration")
+    assert asked is not None
+    (shown,) = tables([asked])
+    assert [row.name for row in shown.rows] == ["Network"]
+    assert shown.rows[0].cells[0].value == "0.15"
+    drawn = strip_plot(asked)
+    assert drawn is not None
+    assert [line.name for line in drawn.lines] == ["Network"]
+
+
+def test_the_page_has_a_chapter_about_the_network(tmp_path: Path) -> None:
+    RunWriter(tmp_path).finish()
+    Scores((*table(12).rows, *of_network())).write(tmp_path / "metrics.parquet")
+    render(tmp_path)
+    words = re.sub(r"\s+", " ", Page(tmp_path / "report.html").words)
+    assert "Is the network right as often as it says?" in words
+    assert "mean probability" in words
+
+
+def test_the_terminal_has_a_column_for_it(capsys: pytest.CaptureFixture[str]) -> None:
+    show_scores(Scores((*rows("roc_auc", {"a": [0.7], "b": [0.8]}), *of_network(1))))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["a", "0.7"] in lines
+    assert ["(network)", "0.1"] in lines
