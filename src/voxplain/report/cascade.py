@@ -97,8 +97,8 @@ def alternative(record: RandomizationRecord) -> str:
 
 
 def label(name: str) -> str:
-    """A map or a control as the page calls it."""
-    return CONTROLS.get(name, title(name))
+    """A map or a control as the page calls it; what is about no map is about the network."""
+    return CONTROLS.get(name, title(name)) or "Network"
 
 
 def stage_name(paths: list[str]) -> str:
