@@ -19,6 +19,7 @@ from voxplain.report.frame import Multiples
 from voxplain.report.ledger import Asked, Ledger, ledgers
 from voxplain.report.reading import UNREADABLE
 from voxplain.report.steps import score_panels, similarity_panels
+from voxplain.report.strata import Strata, strata
 from voxplain.report.strips import Strip, strip_plot
 from voxplain.report.tables import FAMILIES, Table, families, tables
 from voxplain.report.verdict import TOPICS, Status, Verdict, verdicts
@@ -76,12 +77,14 @@ class Chapter:
         tables: Numbers.
         strips: Every case.
         curves: What numbers are areas or means of.
+        strata: Means over right and over wrong predictions; None where that is not told apart.
     """
 
     heading: str
     tables: list[Table]
     strips: list[Strip]
     curves: list[Multiples]
+    strata: Strata | None
 
 
 @dataclass(frozen=True)
@@ -211,6 +214,7 @@ def _chapter(name: str, asked: list[Asked]) -> Chapter:
         tables(asked),
         [part for part in strips if part is not None],
         [part for part in curves if part is not None],
+        strata(asked) if name == "localization" else None,
     )
 
 
