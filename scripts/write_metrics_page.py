@@ -59,9 +59,10 @@ cases.
 
 {links}
 
-**Every score** is of one image and one map, whatever else is in the call. It is NaN with a reason
-where it does not exist (a constant map, no reference mask, no other network), never 0 or 1. Maps
-are ranked by their declared sign, channels summed.
+**Every score** is of one image and one map, whatever else is in the call; only `consistency`,
+`sufficiency` and, for classifiers, `calibration` compare cases, and are known once all are judged.
+It is NaN with a reason where it does not exist (a constant map, no reference mask, no other
+network), never 0 or 1. Maps are ranked by their declared sign, channels summed.
 
 **Cost** is counted in forwards for one image with the defaults, a picture of {sized(PICTURE)} / a
 volume of {sized(VOLUME)}. Equal questions to the network are asked once, whichever metrics ask
@@ -69,7 +70,8 @@ them: *per map* for each map and control, *for all maps* once. *Explanations* ar
 methods again, which share their streams.
 
 **Reference.** Metrics of localization compare with the `reference` of the case, or with the mask
-that `voxplain evaluate --reference` names."""
+that `voxplain evaluate --reference` names. What is right for a whole image is the `truth` of the
+case, a class; images of one `patient` are never evidence for each other."""
 
 
 def overview(kinds: Sequence[type[Metric]]) -> str:
