@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from voxplain.attribution.item_sums import Reduced
 from voxplain.attribution.method import Conclusion, Method, Results
 from voxplain.attribution.reducers import OverDraws
-from voxplain.attribution.runner import Reduced
 from voxplain.attribution.samplers import Item
 from voxplain.attribution.scene import Scene
 from voxplain.attribution.streams import AnyStream

@@ -15,6 +15,7 @@ from voxplain.attribution.evaluated import INPUT, Evaluated, Notes
 from voxplain.attribution.moved import Moved
 from voxplain.attribution.rules import Plain, Rule, RuleMode
 from voxplain.attribution.taps import Changes, Tap, Tapped
+from voxplain.attribution.trunk import Branch
 from voxplain.attribution.waypoint import arriving
 from voxplain.errors import ConfigError, ModelError, RuleError, TargetError
 from voxplain.model import Model
@@ -37,6 +38,9 @@ class Passes(ABC):
         places: Where gradients are wanted: :data:`INPUT` and taps.
         arrange: Brings what a tap caught to ``(k, K, *cells)``.
         rebind: Binds the target again at each batch of outputs, for targets that follow.
+
+    Attributes:
+        branch: The place of the network among others that run beside it; None for one alone.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Passes(ABC):
         if rule.through is not None and Tap(rule.through.path) not in self.taps:
             self.taps = (*self.taps, Tap(rule.through.path))
         self.notes = Notes()
+        self.branch: Branch | None = None
         self._checked = False
         self._mode: RuleMode | None = None
         self._copies = 1
@@ -133,6 +138,10 @@ class Passes(ABC):
         layer = self.bound.layer
         return output if layer is None else self.arrange(Tap(layer), tapped[Tap(layer)])
 
+    def leaf(self, inputs: Tensor) -> Tensor:
+        """Points as the leaf that gradients are taken at; networks with a trunk have one."""
+        return inputs.requires_grad_(True) if self.branch is None else self.branch.leaf(inputs)
+
     def caught(self, inputs: Tensor, tapped: Tapped) -> dict[Tap, Tensor]:
         """The value at each place after a forward."""
         for tap in self.taps:
@@ -176,7 +185,11 @@ class Passes(ABC):
                 arrived = arriving(score, cotangent, waypoint, self.rule.through, self.arrange)
                 score, cotangent = waypoint, arrived
             found = torch.autograd.grad(
-                score, list(places.values()), grad_outputs=cotangent, allow_unused=True
+                score,
+                list(places.values()),
+                grad_outputs=cotangent,
+                retain_graph=self.branch is not None,
+                allow_unused=True,
             )
         gradients = {}
         for (place, value), gradient in zip(places.items(), found, strict=True):

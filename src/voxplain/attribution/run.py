@@ -1,25 +1,15 @@
-"""Runs the streams of a batch of images and hands every method its results.
-
-The outer loop goes over *items* - images, or noisy copies of them - and every stream of a noise
-group sees the same items. Each item leaves one map per method, which is summed up over the
-copies: nothing of the size of samples times volume is ever held.
-"""
+"""One network, one batch of images, some methods: their streams, targets and passes."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from torch import Tensor
 
 from voxplain.attribution.binding import Bound
 from voxplain.attribution.budget import Budget
-from voxplain.attribution.collecting import PerImage, by_request, stacked
-from voxplain.attribution.gate import gated
 from voxplain.attribution.identity import identity
 from voxplain.attribution.masking.budget import ForwardBudget
 from voxplain.attribution.masking.runner import MaskedRunner
@@ -27,9 +17,10 @@ from voxplain.attribution.method import Method
 from voxplain.attribution.outcome import Batch, Outcome, StreamRecord
 from voxplain.attribution.passes import INPUT, Passes
 from voxplain.attribution.rules import Plain, Rule, guard
-from voxplain.attribution.runner import Reduced, Runner
+from voxplain.attribution.runner import Runner
 from voxplain.attribution.samplers import Item
 from voxplain.attribution.scene import Scene
+from voxplain.attribution.side_by_side import AnyRunner, side_by_side
 from voxplain.attribution.streams import AnyStream, MaskedStream, Stream, declared
 from voxplain.attribution.taps import Tap
 from voxplain.attribution.viewing import passes_over
@@ -37,7 +28,6 @@ from voxplain.model import Model
 from voxplain.precision import Precision
 from voxplain.targets import Target
 
-AnyRunner = Runner | MaskedRunner
 Progress = Callable[[int, int], None]
 """Called with passes done and passes planned."""
 
@@ -82,15 +72,7 @@ class Session:
 
     def run(self) -> dict[str, Outcome]:
         """All maps, by the key of the method."""
-        precision = gated(self.scene, next(iter(self.bounds.values())), self.batch.images)
-        outcomes = {method.key: Outcome() for method in self.methods}
-        for group in self._noise_groups():
-            self._run_group(group, precision, outcomes)
-        for method in self.methods:
-            outcomes[method.key].streams = [
-                self.records[id(stream)] for stream in self.streams if method.key in stream.methods
-            ]
-        return outcomes
+        return side_by_side([self])[0]
 
     def bound_of(self, target: Target) -> Bound:
         """A target of one of the streams, bound on this batch."""
@@ -113,46 +95,51 @@ class Session:
             return math.ceil(record.passes / len(self.batch.images))
         return self.passes_of(record.stream, 0)
 
-    def _noise_groups(self) -> list[list[AnyStream]]:
+    def noise_groups(self) -> list[list[AnyStream]]:
+        """Streams that see the same items: the images, or the same noisy copies of them."""
         groups: dict[object, list[AnyStream]] = {}
         for stream in self.streams:
             key = identity(stream.noise.sampler) if stream.noise else None
             groups.setdefault(key, []).append(stream)
         return list(groups.values())
 
-    def _run_group(
-        self, streams: list[AnyStream], precision: Precision, outcomes: dict[str, Outcome]
-    ) -> None:
-        readers = {key for stream in streams for key in stream.methods}
-        methods = [method for method in self.methods if method.key in readers]
-        sums = {method.key: PerImage(method, len(self.batch.images)) for method in methods}
-        with contextlib.ExitStack() as stack:
-            runners = [self._runner(stream, precision, stack) for stream in streams]
-            for items in self._items(streams):
-                found = [self._timed(runner, items) for runner in runners]
-                for position, item in enumerate(items):
-                    reduced = {
-                        id(runner.stream): part[position]
-                        for runner, part in zip(runners, found, strict=True)
-                    }
-                    for method in methods:
-                        sums[method.key].add(item.row, self._maps(method, streams, reduced, item))
-                        self._note_scores(outcomes[method.key], method, streams, reduced, item)
-            for runner in runners:
-                self._note(runner)
-        for key, collected in sums.items():
-            concluded = collected.concluded(self.batch.images, self.scene)
-            outcomes[key].maps = stacked(concluded)
-            outcomes[key].note([one.findings for one in concluded])
+    def items(self, streams: list[AnyStream]) -> Iterator[list[Item]]:
+        """Images, or noisy copies of them, as many at a time as stay small in memory."""
+        noise = streams[0].noise
+        batch = self.batch
+        size = batch.images[0].numel() * batch.images.element_size()
+        many = self.scene.layout is None
+        many = many and all(
+            isinstance(stream, Stream) and stream.request.sampler.passes == 1 for stream in streams
+        )
+        at_once = max(1, min(64, _ITEM_BYTES // (8 * size))) if many else 1
+        waiting: list[Item] = []
+        for row, image in enumerate(batch.images):
+            copies = noise.sampler.samples if noise else 1
+            for index in range(copies):
+                key = batch.keys[row]
+                shown = image
+                if noise:
+                    shown = noise.sampler.noisy(image, key, range(index, index + 1))[0]
+                    key = f"{key}/{index}"
+                source = image if noise else None
+                among, spacing = batch.references[row], self.scene.spacing
+                waiting.append(Item(shown, row, key, among, source, spacing))
+                if len(waiting) == at_once:
+                    yield waiting
+                    waiting = []
+        if waiting:
+            yield waiting
 
-    def _runner(
+    def runner(
         self, stream: AnyStream, precision: Precision, stack: contextlib.ExitStack
     ) -> AnyRunner:
+        """A stream ready to run; the network is at rest until the stack closes."""
         if isinstance(stream, MaskedStream):
             passes = self._passes(stream, Plain(), (), precision, stack)
             budget = ForwardBudget(passes.model.device, self.memory)
             return MaskedRunner(
-                stream, passes, self.scene, budget, self._tick, self._known_scores(stream)
+                stream, passes, self.scene, budget, self.tick, self._known_scores(stream)
             )
         request = stream.request
         kind: Precision = "float64" if request.double else precision
@@ -162,7 +149,7 @@ class Session:
             stream,
             passes,
             self._budget(passes.model),
-            self._tick,
+            self.tick,
             self._known_scores(stream),
             redundancy,
         )
@@ -195,102 +182,8 @@ class Session:
             return Budget(model.device, limit=0)
         return Budget(model.device, self.memory, self.batch.images[0].nbytes)
 
-    def _timed(self, runner: AnyRunner, items: list[Item]) -> list[Reduced]:
-        started = time.perf_counter()
-        double = self.records[id(runner.stream)].precision == "float64"
-        dtype = torch.float64 if double else self.batch.images.dtype
-        found = runner.run([_cast(item, dtype) for item in items])
-        self.records[id(runner.stream)].seconds += time.perf_counter() - started
-        return found
-
-    def _items(self, streams: list[AnyStream]) -> Iterator[list[Item]]:
-        """Images, or noisy copies of them, as many at a time as stay small in memory."""
-        noise = streams[0].noise
-        batch = self.batch
-        size = batch.images[0].numel() * batch.images.element_size()
-        many = self.scene.layout is None
-        many = many and all(
-            isinstance(stream, Stream) and stream.request.sampler.passes == 1 for stream in streams
-        )
-        at_once = max(1, min(64, _ITEM_BYTES // (8 * size))) if many else 1
-        waiting: list[Item] = []
-        for row, image in enumerate(batch.images):
-            copies = noise.sampler.samples if noise else 1
-            for index in range(copies):
-                key = batch.keys[row]
-                shown = image
-                if noise:
-                    shown = noise.sampler.noisy(image, key, range(index, index + 1))[0]
-                    key = f"{key}/{index}"
-                source = image if noise else None
-                among, spacing = batch.references[row], self.scene.spacing
-                waiting.append(Item(shown, row, key, among, source, spacing))
-                if len(waiting) == at_once:
-                    yield waiting
-                    waiting = []
-        if waiting:
-            yield waiting
-
-    def _maps(
-        self, method: Method, streams: list[AnyStream], reduced: Mapping[int, Reduced], item: Item
-    ) -> dict[str | None, Tensor]:
-        results = by_request(method, streams, reduced, item)
-        dtype = self.batch.images.dtype
-        maps = method.maps(results, self.scene)
-        return {layer: map.to(dtype) for layer, map in maps.items()}
-
-    def _note_scores(
-        self,
-        outcome: Outcome,
-        method: Method,
-        streams: list[AnyStream],
-        reduced: Mapping[int, Reduced],
-        item: Item,
-    ) -> None:
-        """S(x) - S(b) of the image itself; noisy copies have no completeness of their own.
-
-        Of several such streams (two baselines, or one path per layer) the mean counts.
-        """
-        count = len(self.batch.images)
-        share = 1 / max(1, sum(stream.is_complete_for(method.key) for stream in streams))
-        for stream in streams:
-            found = reduced[id(stream)]
-            if stream.noise:
-                continue
-            for slot, findings in found.findings.items():
-                if slot.method == method.key:
-                    outcome.findings = outcome.findings or [{} for _ in range(count)]
-                    outcome.findings[item.row].update(findings)
-            complete = method.complete and stream.is_complete_for(method.key)
-            if found.difference is None or not complete:
-                continue
-            outcome.differences = outcome.differences or [0.0] * count
-            outcome.start_scores = outcome.start_scores or [0.0] * count
-            outcome.differences[item.row] += found.difference * share
-            outcome.start_scores[item.row] += (found.start_score or 0.0) * share
-            totals = [total for slot, total in found.totals.items() if slot.method == method.key]
-            if totals:
-                outcome.totals = outcome.totals or [0.0] * count
-                outcome.totals[item.row] += sum(totals)
-
-    def _note(self, runner: AnyRunner) -> None:
-        notes = runner.passes.notes
-        record = self.records[id(runner.stream)]
-        record.passes = notes.passes if isinstance(runner, Runner) else runner.forwards
-        record.treated = notes.treated
-        conserved = notes.conservation.remark()
-        record.remarks = (*notes.remarks, conserved) if conserved else tuple(notes.remarks)
-        record.conservation = notes.conservation.facts(notes.passes)
-
-    def _tick(self, points: int) -> None:
+    def tick(self, points: int) -> None:
+        """Counts passes."""
         self._done += points
         if self._progress is not None:
             self._progress(self._done, self.planned)
-
-
-def _cast(item: Item, dtype: torch.dtype) -> Item:
-    if item.image.dtype == dtype:
-        return item
-    references = item.references.to(dtype) if item.references is not None else None
-    source = item.source.to(dtype) if item.source is not None else None
-    return replace(item, image=item.image.to(dtype), references=references, source=source)

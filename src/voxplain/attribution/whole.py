@@ -29,7 +29,7 @@ class WholePasses(Passes):
             return self._run(_twice(inputs), rows * 2, pair, both).part(slice(1))
         bound = self.bound.rows(rows)
         reference = self._record(start, bound) if self.rule.paired else None
-        inputs.requires_grad_(True)
+        inputs = self.leaf(inputs)
         ruled = self.ruled(inputs, reference.recording if reference else None)
         network = self.model.network
         changes = moved.changes(network, self.model, moved.start) if moved else None

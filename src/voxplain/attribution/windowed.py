@@ -175,7 +175,7 @@ class _OneVolume:
     ) -> tuple[dict[Tap, Tensor], dict[Tap, Tensor], dict[Tap, Tensor]]:
         passes = self.passes
         recording, starts = self._record(positions, cotangent)
-        windows = self.layout.cut(self.padded, positions).requires_grad_(True)
+        windows = passes.leaf(self.layout.cut(self.padded, positions))
         network, changes = passes.model.network, self._changes(positions)
         image = self.image[None]
         with tapping(network, passes.taps, changes) as tapped, passes.ruled(image, recording):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -9,15 +10,16 @@ import torch
 from torch import Tensor
 
 from voxplain.attribution.budget import ran_out_of_memory
+from voxplain.attribution.item_sums import Reduced
 from voxplain.attribution.masking.budget import ForwardBudget
 from voxplain.attribution.masking.cones import ConeScores
 from voxplain.attribution.masking.layers import LayerChannels
 from voxplain.attribution.masking.masks import Masks, Painter
 from voxplain.attribution.masking.windows import WindowedScores
 from voxplain.attribution.passes import Passes
-from voxplain.attribution.runner import Reduced
 from voxplain.attribution.samplers import Item
 from voxplain.attribution.scene import Scene
+from voxplain.attribution.trunk import Trunk
 from voxplain.attribution.windowed import WindowedPasses
 from voxplain.errors import VoxplainError
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class MaskedRunner:
-    """Runs one masked stream for batches of items, without any gradient.
+    """One masked stream of one network, for batches of items, without any gradient.
 
     Args:
         stream: What to run.
@@ -47,41 +49,34 @@ class MaskedRunner:
         scores: Sequence[float] | None = None,
     ) -> None:
         self.stream, self.passes, self.scene = stream, passes, scene
-        self.budget, self.whole = budget, scores
+        self.budget, self.scores = budget, scores
         self.forwards = self._planned = 0
         self._told = tick
 
-    def run(self, items: Sequence[Item]) -> list[Reduced]:
-        """What the reducers make of each item, in order."""
-        return [self._one(item) for item in items]
+    def begin(self, item: Item) -> None:
+        """An image counts for what was planned for it, however many masks turn out to be equal."""
+        references = 0 if item.references is None else len(item.references)
+        self._planned = self.stream.passes_with(references) // self.stream.copies
 
     def tick(self, forwards: int) -> None:
         """Counts masked images, or masked volumes where the network sees windows."""
         self.forwards += forwards
         self._tell(min(forwards, self._planned))
 
-    def _tell(self, forwards: int) -> None:
-        """An image counts for what was planned for it, however many masks turn out to be equal."""
-        self._planned -= forwards
-        if forwards:
-            self._told(forwards)
-
-    def _one(self, item: Item) -> Reduced:
-        references = 0 if item.references is None else len(item.references)
-        self._planned = self.stream.passes_with(references) // self.stream.copies
-        reduced = self._reduced(item)
+    def end(self) -> None:
+        """The image is done."""
         self._tell(self._planned)
-        return reduced
 
-    def _reduced(self, item: Item) -> Reduced:
-        request = self.stream.request
-        masks = request.masks.masks(item, self.scene)
-        whole = self._whole(item)
-        painters = request.fill.painters(item, masks)
-        scores = torch.zeros(len(masks), dtype=torch.float64)
-        for painter in painters:
-            scores += self._scores(masks, painter, item.row, whole)
-        scores /= len(painters)
+    def whole(self, item: Item) -> float:
+        """S of an item without mask."""
+        if self.scores is not None:
+            return self.scores[item.row]
+        return float(self.passes.scores(item.image[None], [item.row])[0])
+
+    def reduced(
+        self, masks: Masks, painters: Sequence[Painter], scores: Tensor, whole: float
+    ) -> Reduced:
+        """What the reducers make of the scores under all masks, ``(n,)``."""
         found = {
             slot: slot.reducer.facing(masks, painters).reduce(masks, scores, whole)
             for slot in self.stream.slots
@@ -95,57 +90,144 @@ class MaskedRunner:
             findings={slot: dict(part.findings) for slot, part in found.items()},
         )
 
-    def _whole(self, item: Item) -> float:
-        if self.whole is not None:
-            return self.whole[item.row]
-        return float(self.passes.scores(item.image[None], [item.row])[0])
+    def _tell(self, forwards: int) -> None:
+        self._planned -= forwards
+        if forwards:
+            self._told(forwards)
 
-    def _scores(self, masks: Masks, painter: Painter, row: int, whole: float) -> Tensor:
-        """S under every mask; masks that give the same image are run once, the image not again."""
-        keys = painter.identities()
-        first: dict[object, int] = {}
-        for index, key in enumerate(keys):
-            if key is not None:
-                first.setdefault(key, index)
-        found = self._evaluated(masks, painter, list(first.values()), row, whole)
-        known: dict[object, float] = {None: whole, **dict(zip(first, found, strict=True))}
-        return torch.tensor([known[key] for key in keys], dtype=torch.float64)
 
-    def _evaluated(
-        self, masks: Masks, painter: Painter, todo: list[int], row: int, whole: float
-    ) -> list[float]:
-        if self.scene.layout is not None and isinstance(self.passes, WindowedPasses):
-            if isinstance(masks, LayerChannels):
-                return self._in_batches(masks, painter, todo, row, size=1)
-            windowed = WindowedScores(self.passes, self.scene.layout, painter.image, row, whole)
-            return windowed.scores(masks, painter, todo, self.tick)
-        return self._in_batches(masks, painter, todo, row)
+def masked(
+    runners: Sequence[MaskedRunner], items: Sequence[Item], trunk: Trunk | None = None
+) -> list[list[Reduced]]:
+    """What the reducers make of each item, for one network or several side by side.
 
-    def _in_batches(
-        self, masks: Masks, painter: Painter, todo: list[int], row: int, size: int | None = None
-    ) -> list[float]:
-        choice = self.stream.request.incremental
-        asked = (choice, self.passes, masks, painter.image, row, len(todo))
-        cones = ConeScores.where_it_pays(*asked)
-        scores: list[float] = []
-        while len(scores) < len(todo):
-            part = todo[len(scores) : len(scores) + (size or self.budget.size)]
-            try:
-                with self.budget.measured(len(part)):
-                    scores += self._batch(masks, painter.painted(part), part, row, cones).tolist()
-            except RuntimeError as error:
-                if isinstance(error, VoxplainError) or not ran_out_of_memory(error):
-                    raise
-                if not self.budget.halve():
-                    raise
-                continue
-            self.tick(len(part))
-        return scores
+    Args:
+        runners: The same stream, one runner per network.
+        items: The images.
+        trunk: What the networks share.
+    """
+    found = [_one(runners, item, trunk) for item in items]
+    return [list(of_network) for of_network in zip(*found, strict=True)]
 
-    def _batch(
-        self, masks: Masks, shown: Tensor, part: list[int], row: int, cones: ConeScores | None
-    ) -> Tensor:
-        if cones is not None:
-            return cones.scores(shown, masks, part)
-        changes = masks.changes(part) if isinstance(masks, LayerChannels) else None
-        return self.passes.scores(shown, [row] * len(part), changes)
+
+def _one(runners: Sequence[MaskedRunner], item: Item, trunk: Trunk | None) -> list[Reduced]:
+    request = runners[0].stream.request
+    masks = request.masks.masks(item, runners[0].scene)
+    if len(runners) > 1 and isinstance(masks, LayerChannels):  # what they put in is the network's
+        return [_one([runner], item, None)[0] for runner in runners]
+    painters = request.fill.painters(item, masks)
+    for runner in runners:
+        runner.begin(item)
+    subjects = [_Subject(runner, masks, item) for runner in runners]
+    scores = torch.zeros(len(runners), len(masks), dtype=torch.float64)
+    for painter in painters:
+        scores += _under_each(subjects, painter, trunk)
+    scores /= len(painters)
+    for runner in runners:
+        runner.end()
+    return [
+        subject.runner.reduced(masks, painters, row, subject.whole)
+        for subject, row in zip(subjects, scores, strict=True)
+    ]
+
+
+class _Subject:
+    """One network and one image under masks.
+
+    Args:
+        runner: The stream and the network.
+        masks: All masks.
+        item: The image.
+    """
+
+    def __init__(self, runner: MaskedRunner, masks: Masks, item: Item) -> None:
+        self.runner, self.masks, self.row = runner, masks, item.row
+        self.whole = runner.whole(item)
+        self._cones: ConeScores | None = None
+
+    def follows_cones(self, image: Tensor, count: int) -> bool:
+        """Whether only what a mask changes is computed, for so many masks."""
+        choice = self.runner.stream.request.incremental
+        asked = (choice, self.runner.passes, self.masks, image, self.row, count)
+        self._cones = ConeScores.where_it_pays(*asked)
+        return self._cones is not None
+
+    def in_windows(self, painter: Painter, todo: Sequence[int]) -> list[float] | None:
+        """S under some masks where only windows that a mask touches run again; None elsewhere."""
+        passes, layout = self.runner.passes, self.runner.scene.layout
+        if layout is None or not isinstance(passes, WindowedPasses):
+            return None
+        if isinstance(self.masks, LayerChannels):
+            return None
+        windowed = WindowedScores(passes, layout, painter.image, self.row, self.whole)
+        return windowed.scores(self.masks, painter, todo, self.runner.tick)
+
+    def scores(self, shown: Tensor, part: list[int]) -> list[float]:
+        """S of masked images ``(k, C, *spatial)``."""
+        if self._cones is not None:
+            return self._cones.scores(shown, self.masks, part).tolist()
+        changes = self.masks.changes(part) if isinstance(self.masks, LayerChannels) else None
+        return self.runner.passes.scores(shown, [self.row] * len(part), changes).tolist()
+
+
+def _under_each(subjects: Sequence[_Subject], painter: Painter, trunk: Trunk | None) -> Tensor:
+    """S under every mask ``(networks, masks)``; equal masks run once, the image not again."""
+    keys = painter.identities()
+    first: dict[object, int] = {}
+    for index, key in enumerate(keys):
+        if key is not None:
+            first.setdefault(key, index)
+    rows = []
+    found = _evaluated(subjects, painter, list(first.values()), trunk)
+    for subject, scores in zip(subjects, found, strict=True):
+        known: dict[object, float] = {None: subject.whole, **dict(zip(first, scores, strict=True))}
+        rows.append([known[key] for key in keys])
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def _evaluated(
+    subjects: Sequence[_Subject], painter: Painter, todo: list[int], trunk: Trunk | None
+) -> list[list[float]]:
+    """S under the masks of ``todo`` per network; whoever can spare work of its own goes alone."""
+    windowed = [subject.in_windows(painter, todo) for subject in subjects]
+    known = [scores for scores in windowed if scores is not None]
+    if len(known) == len(subjects):
+        return known
+    cones = subjects[0].follows_cones(painter.image, len(todo))
+    if cones and len(subjects) > 1:
+        return [_evaluated([subject], painter, todo, None)[0] for subject in subjects]
+    return _in_batches(subjects, painter, todo, trunk)
+
+
+def _in_batches(
+    subjects: Sequence[_Subject], painter: Painter, todo: list[int], trunk: Trunk | None
+) -> list[list[float]]:
+    scores: list[list[float]] = [[] for _ in subjects]
+    budget, alone = subjects[0].runner.budget, subjects[0].runner.scene.layout is not None
+    done = 0
+    while done < len(todo):
+        part = todo[done : done + (1 if alone else budget.size)]
+        try:
+            found = _batch(subjects, painter.painted(part), part, trunk)
+        except RuntimeError as error:
+            if isinstance(error, VoxplainError) or not ran_out_of_memory(error):
+                raise
+            if not budget.halve():
+                raise
+            continue
+        done += len(part)
+        for subject, known, new in zip(subjects, scores, found, strict=True):
+            known += new
+            subject.runner.tick(len(part))
+    return scores
+
+
+def _batch(
+    subjects: Sequence[_Subject], shown: Tensor, part: list[int], trunk: Trunk | None
+) -> list[list[float]]:
+    found = []
+    with trunk.batch() if trunk else contextlib.nullcontext():
+        for subject in subjects:
+            with subject.runner.budget.measured(len(part)):
+                found.append(subject.scores(shown, part))
+    return found
