@@ -10,8 +10,10 @@ from torch import Tensor
 
 from voxplain.attribution.binding import Bound, bind
 from voxplain.attribution.method import Method
-from voxplain.attribution.outcome import Batch
+from voxplain.attribution.outcome import Batch, Outcome
 from voxplain.attribution.run import Session
+from voxplain.attribution.side_by_side import side_by_side
+from voxplain.attribution.trunk import Alike
 from voxplain.metrics.question import Question
 from voxplain.targets import Target, WeightField
 
@@ -41,19 +43,48 @@ def maps_again(
     chosen = list(question.methods if methods is None else methods)
     if not chosen:
         return {}
-    count = len(images)
-    item = question.item
-    session = Session(
+    return _maps(chosen, _session(question, images, chosen, moved, key).run())
+
+
+def maps_abreast(
+    questions: Sequence[Question],
+    images: Tensor,
+    methods: Sequence[Method],
+    alike: Alike | None = None,
+) -> list[dict[str, Tensor]]:
+    """The maps of :func:`maps_again` for one question about several networks.
+
+    Args:
+        questions: The same one, about a network each.
+        images: ``(n, C, *spatial)``.
+        methods: The methods.
+        alike: What the networks compute alike, which is run once for all of them.
+    """
+    sessions = [_session(question, images, methods) for question in questions]
+    return [_maps(methods, outcomes) for outcomes in side_by_side(sessions, alike)]
+
+
+def _session(
+    question: Question,
+    images: Tensor,
+    methods: Sequence[Method],
+    moved: Moved | None = None,
+    key: str | None = None,
+) -> Session:
+    count, item = len(images), question.item
+    return Session(
         question.scene,
-        chosen,
+        methods,
         question.bound.target,
         lambda asked: _bound(question, asked, images, moved),
         Batch(images, (key or item.key,) * count, (item.references,) * count),
     )
-    outcomes = session.run()
+
+
+def _maps(methods: Sequence[Method], outcomes: Mapping[str, Outcome]) -> dict[str, Tensor]:
     return {
         method.key: torch.stack([method.finish(map) for map in outcomes[method.key].maps[None]])
-        for method in chosen
+        for method in methods
         if None in outcomes[method.key].maps
     }
 
@@ -69,8 +100,3 @@ def _bound(question: Question, asked: Target, images: Tensor, moved: Moved | Non
     taken = question.with_bound(replace(original, field=field))
     observed = taken.of_all(len(images), lambda part: images[part.start : part.stop])
     return replace(original, field=field, scores=tuple(observed.scores.tolist()))
-
-
-def known_methods(question: Question) -> Mapping[str, Method]:
-    """The methods behind the maps, by the key of the map."""
-    return {method.key: method for method in question.methods}

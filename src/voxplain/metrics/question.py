@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
-from voxplain.attribution.binding import Bound
+from voxplain.attribution.binding import Bound, look
 from voxplain.attribution.budget import ran_out_of_memory
 from voxplain.attribution.identity import identity
 from voxplain.attribution.masking import Fill, Masks, Painter
@@ -166,6 +166,25 @@ class Question:
         other.passes = self.passes.with_model(model)
         return other
 
+    def about(self, fields: Mapping[str, MapField]) -> Question:
+        """The same question about other maps."""
+        other = self.with_bound(self.bound)
+        other.fields, other.judged = dict(fields), tuple(fields.values())
+        return other
+
+    def seeing(self) -> Question:
+        """The same question with what its network predicts itself, after :meth:`with_model`.
+
+        The weight field stays: S is the score of the same voxels, given by the other network.
+        """
+        asked, image = self.bound.target, self.item.image[None]
+        seen = look(self.scene.model, image, asked.layers, self.scene.image, self.scene.arranged)
+        field = self.bound.field
+        explained = seen.output if field.layer is None else seen.activations[field.layer]
+        weights = self.bound.rebind(explained) if self.bound.rebind else field
+        scores = tuple(weights.score(explained).tolist())
+        return self.with_bound(replace(self.bound, seen=seen, scores=scores))
+
     def remembered(self, key: object, make: Callable[[], T]) -> T:
         """What was made under this key before, or now."""
         if key not in self._answers:
@@ -177,7 +196,8 @@ class Question:
         """The same question about another weight field."""
         other = copy.copy(self)
         other.bound, other._answers = bound, {}
-        other.__dict__.pop("predicted", None)
+        for known in ("predicted", "correct"):
+            other.__dict__.pop(known, None)
         return other
 
     def answer(self, probe: Probe, field: MapField) -> Any:

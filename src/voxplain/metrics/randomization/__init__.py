@@ -1,6 +1,7 @@
 """Randomization: maps of networks that have forgotten what they learned."""
 
-from voxplain.metrics.randomization.cascade import Cascade, Steps
+from voxplain.metrics.randomization.cascade import Cascade
+from voxplain.metrics.randomization.course import Course, course
 from voxplain.metrics.randomization.measures import (
     EfficientParameterRandomization,
     ParameterRandomization,
@@ -11,9 +12,11 @@ from voxplain.metrics.randomization.record import recorded
 from voxplain.metrics.randomization.reinitialize import copied, recalibrate, reinitialize
 from voxplain.metrics.randomization.similarity import Similarity, similarity
 from voxplain.metrics.randomization.stages import Order, grouped, stages
+from voxplain.metrics.randomization.steps import Steps
 
 __all__ = [
     "Cascade",
+    "Course",
     "EfficientParameterRandomization",
     "Order",
     "ParameterRandomization",
@@ -22,6 +25,7 @@ __all__ = [
     "SmoothParameterRandomization",
     "Steps",
     "copied",
+    "course",
     "grouped",
     "recalibrate",
     "recorded",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,36 +12,27 @@ from torch import Tensor
 from voxplain.attribution.method import Method
 from voxplain.attribution.noise import SmoothGrad
 from voxplain.attribution.scene import Scene
-from voxplain.metrics.again import maps_again
+from voxplain.metrics.again import maps_abreast, maps_again
+from voxplain.metrics.controls import edges
 from voxplain.metrics.field import MapField
+from voxplain.metrics.metric import Metric, metric_key
+from voxplain.metrics.panel import scored
 from voxplain.metrics.question import Probe, Question
-from voxplain.metrics.randomization.reinitialize import copied, recalibrate, reinitialize
-from voxplain.metrics.randomization.similarity import Similarity, similarity
+from voxplain.metrics.randomization.course import course
+from voxplain.metrics.randomization.networks import Kinship, Randomized, in_order, randomized
 from voxplain.metrics.randomization.stages import Order, grouped, stages
-from voxplain.model import Model
+from voxplain.metrics.randomization.steps import Gathered, Steps
 
-
-@dataclass(frozen=True, eq=False)
-class Steps:
-    """What became of one map.
-
-    Attributes:
-        stages: The layers that each step randomizes, the trained network first (none).
-        curves: Per seed, the similarity with the trained network's map at every step.
-        pictures: Per step the map of the first seed, ``(*spatial)``, where they were asked for.
-        chance: Similarity between the maps of two independently randomized networks; empty where
-            no network is randomized as a whole.
-    """
-
-    stages: tuple[tuple[str, ...], ...]
-    curves: tuple[tuple[Similarity, ...], ...]
-    pictures: tuple[Tensor, ...] = ()
-    chance: tuple[Similarity, ...] = ()
+_BYTES_ABREAST = 1024 * 2**20
+"""What the maps and weights of networks side by side may take."""
 
 
 @dataclass(frozen=True)
 class Cascade(Probe):
     """Maps of all methods while stage after stage loses its training.
+
+    The networks of a seed are explained side by side: what runs before the first layer in which
+    they differ runs once for all of them.
 
     Attributes:
         order: Which stages lose it first.
@@ -49,6 +40,8 @@ class Cascade(Probe):
         seeds: Repeats with other weights.
         smooth: Noisy copies over which maps are averaged; 0 for the maps themselves.
         pictures: Keep the maps of the first seed.
+        metrics: Judge the maps of every step as well, each by asking the network of its step; an
+            edge detector too, which stays the same while the network it is judged with does not.
     """
 
     explains: ClassVar[bool] = True
@@ -58,29 +51,33 @@ class Cascade(Probe):
     seeds: int = 3
     smooth: int = 0
     pictures: bool = False
+    metrics: tuple[Metric, ...] = ()
 
     def expected(self, scene: Scene) -> int:
         """Explanations are counted in passes of their streams, not as forwards."""
         return self.steps * self.seeds * max(1, self.smooth)
 
     def run(self, question: Question, field: MapField) -> dict[str, Steps]:
-        """By the key of the method."""
-        methods = [self._method(method) for method in question.methods]
-        names = {self._method(method).key: method.key for method in question.methods}
-        image = question.item.image[None]
-        trained = {
-            names[key]: maps[0] for key, maps in maps_again(question, image, methods).items()
+        """By the key of the method; with metrics, the ``edges`` beside them."""
+        model, example = question.scene.model, question.scene.example
+        methods = {method.key: self._method(method) for method in question.methods}
+        ran = course(model, example)
+        groups = grouped(stages(model, example, ran), self.steps)
+        found = maps_again(question, question.item.image[None], list(methods.values()))
+        trained = self._reduced(methods, found, question)
+        scores = self._scores(question, trained)
+        gathered = {
+            name: Gathered(map, scores[name], self.pictures) for name, map in trained.items()
         }
-        groups = grouped(stages(question.scene.model, question.scene.example), self.steps)
-        gathered = {name: _Gathered(map) for name, map in trained.items()}
         for seed in range(self.seeds):
-            for model in self._networks(question, groups, seed):
-                found = maps_again(question.with_model(model), image, methods)
-                for key, maps in found.items():
-                    gathered[names[key]].add(seed, maps[0], self.pictures)
-        shown = ((), *self._ordered(groups))
+            networks = randomized(model, groups, self.order, seed, _shown(question))
+            for part in _parts(networks, question, len(methods)):
+                kinship = Kinship(ran, part, example)
+                for name, map, judged in self._maps(question, part, methods, kinship):
+                    gathered[name].add(seed, map, judged)
         random = self.order != "independent"  # whose last network is trained but for one stage
-        return {name: part.steps(shown, random) for name, part in gathered.items()}
+        ordered = in_order(groups, self.order)
+        return {name: part.steps(ordered, random) for name, part in gathered.items()}
 
     def _method(self, method: Method) -> Method:
         if not self.smooth or method.noise() is not None:
@@ -88,52 +85,75 @@ class Cascade(Probe):
         smoothed = {"of": method, "samples": self.smooth, "label": f"{method.key}, smooth"}
         return SmoothGrad.model_validate({"name": "smoothgrad", **smoothed})
 
-    def _ordered(self, groups: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
-        return tuple(reversed(groups)) if self.order == "top_down" else groups
+    def _maps(
+        self,
+        question: Question,
+        networks: Sequence[Randomized],
+        methods: Mapping[str, Method],
+        kinship: Kinship,
+    ) -> Iterator[tuple[str, Tensor, Mapping[str, float]]]:
+        """Name, map and scores of every map of some networks."""
+        questions = [question.with_model(each.model) for each in networks]
+        image = question.item.image[None]
+        found = maps_abreast(questions, image, list(methods.values()), kinship)
+        for asked, maps in zip(questions, found, strict=True):
+            reduced = self._reduced(methods, maps, asked)
+            scores = self._scores(asked.seeing(), reduced) if self.metrics else {}
+            for name, map in reduced.items():
+                yield name, map, scores.get(name, {})
 
-    def _networks(
-        self, question: Question, groups: tuple[tuple[str, ...], ...], seed: int
-    ) -> Iterator[Model]:
-        """One network per step, each valid until the next one."""
-        model = copied(question.scene.model)
-        shown = question.scene.example
-        if question.item.references is not None and question.scene.layout is None:
-            shown = torch.cat([shown, question.item.references[:7]])
-        drawn: tuple[str, ...] = ()
-        for group in self._ordered(groups):
-            if self.order == "independent":
-                model, drawn = copied(question.scene.model), ()
-            drawn += group
-            reinitialize(model.network, group, seed)
-            recalibrate(model, shown, drawn)
-            yield model
+    def _reduced(
+        self, methods: Mapping[str, Method], found: Mapping[str, Tensor], question: Question
+    ) -> dict[str, Tensor]:
+        """The maps of one network by the key of the unsmoothed method, ``(*spatial)`` float64."""
+        maps = {
+            name: found[method.key][0].double().sum(dim=0)
+            for name, method in methods.items()
+            if method.key in found
+        }
+        if self.metrics:
+            maps["edges"] = edges(question.item.image, question.spacing).double()
+        return maps
+
+    def _scores(
+        self, question: Question, maps: Mapping[str, Tensor]
+    ) -> dict[str, dict[str, float]]:
+        """What the metrics say of the maps of one network, by map and metric."""
+        plain = MapField("edges", question.item.image, "positive", key=question.item.key)
+        fields = {
+            name: replace(question.fields.get(name, plain), map=map[None], completeness=None)
+            for name, map in maps.items()
+        }
+        question = question.about(fields)
+        return {
+            name: {
+                metric_key(metric): scored(metric, field, question)[0].value
+                for metric in self.metrics
+            }
+            for name, field in fields.items()
+        }
 
 
-@dataclass(eq=False)
-class _Gathered:
-    """The similarities of one map, step by step."""
+def _shown(question: Question) -> Tensor:
+    """The images on which running statistics are estimated anew."""
+    shown, references = question.scene.example, question.item.references
+    if references is None or question.scene.layout is not None:
+        return shown
+    return torch.cat([shown, references[:7]])
 
-    trained: Tensor
-    curves: dict[int, list[Similarity]] = field(default_factory=dict)
-    pictures: list[Tensor] = field(default_factory=list)
-    last: dict[int, Tensor] = field(default_factory=dict)
 
-    def add(self, seed: int, map: Tensor, picture: bool) -> None:
-        reduced = map.double().sum(dim=0)
-        alike = similarity(self.trained.double().sum(dim=0), reduced)
-        self.curves.setdefault(seed, []).append(alike)
-        self.last[seed] = reduced.cpu()
-        if picture and seed == 0:
-            self.pictures.append(reduced.cpu())
-
-    def steps(self, shown: tuple[tuple[str, ...], ...], random: bool) -> Steps:
-        same = Similarity(1.0, 1.0, 1.0, 1.0)
-        ends = list(self.last.values()) if random else []
-        pairs = [(a, b) for n, a in enumerate(ends) for b in ends[n + 1 :]]
-        first: list[Any] = [self.trained.double().sum(dim=0).cpu()] if self.pictures else []
-        return Steps(
-            stages=shown,
-            curves=tuple((same, *curve) for curve in self.curves.values()),
-            pictures=(*first, *self.pictures),
-            chance=tuple(similarity(a, b) for a, b in pairs),
-        )
+def _parts(
+    networks: Iterable[Randomized], question: Question, methods: int
+) -> Iterator[list[Randomized]]:
+    """As many networks as fit beside each other."""
+    weights = sum(part.nbytes for part in question.scene.model.network.parameters())
+    each = weights + 4 * (methods + 1) * question.item.image.nbytes
+    most = max(1, _BYTES_ABREAST // each)
+    part: list[Randomized] = []
+    for network in networks:
+        part.append(network)
+        if len(part) == most:
+            yield part
+            part = []
+    if part:
+        yield part

@@ -19,10 +19,11 @@ from voxplain.metrics.curves import area
 from voxplain.metrics.field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.question import Probe, Question
-from voxplain.metrics.randomization.cascade import Cascade, Steps
+from voxplain.metrics.randomization.cascade import Cascade
 from voxplain.metrics.randomization.reinitialize import copied, recalibrate, reinitialize
 from voxplain.metrics.randomization.similarity import similarity
 from voxplain.metrics.randomization.stages import Order, stages
+from voxplain.metrics.randomization.steps import Steps
 
 Measure = Literal["spearman", "spearman_absolute", "ssim", "hog"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,20 +12,31 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from voxplain.image import Grid
-from voxplain.io.randomization import MEASURES, MapRandomized, RandomizationRecord
+from voxplain.io.randomization import (
+    MEASURES,
+    MapRandomized,
+    MetricFollowed,
+    RandomizationRecord,
+)
 from voxplain.metrics.controls import edges
+from voxplain.metrics.metric import Metric, metric_key
 from voxplain.metrics.question import Question
-from voxplain.metrics.randomization.cascade import Steps
 from voxplain.metrics.randomization.similarity import Similarity
 from voxplain.metrics.randomization.stages import Order
+from voxplain.metrics.randomization.steps import Steps
 from voxplain.report.display import AXIAL, Plane, plane_of
 from voxplain.report.volume import Volume
+from voxplain.targets.scores import volume_per_voxel
 
 Array = NDArray[Any]
 
 
 def recorded(
-    question: Question, found: Mapping[str, Steps], order: Order, case: str = ""
+    question: Question,
+    found: Mapping[str, Steps],
+    order: Order,
+    case: str = "",
+    metrics: Sequence[Metric] = (),
 ) -> tuple[RandomizationRecord, dict[str, Array]]:
     """What a cascade found, with an edge detector beside it, which asks no network.
 
@@ -34,6 +45,7 @@ def recorded(
         found: By the key of the method, what :class:`Cascade` answered.
         order: In which the stages lost their training.
         case: Id of the image.
+        metrics: That judged the maps of every step.
 
     Returns:
         The record, and its pictures: the middle axial plane (in 2-D the whole) of every map at
@@ -41,7 +53,7 @@ def recorded(
     """
     first = next(iter(found.values()))
     control = edges(question.item.image, question.spacing)
-    everything = {**found, "edges": _unmoved(first, control)}
+    everything = {**found, "edges": _unmoved(first, control, found.get("edges"))}
     record = RandomizationRecord(
         case=case,
         model=question.scene.model.name,
@@ -49,6 +61,7 @@ def recorded(
         order=order,
         stages=[list(stage) for stage in first.stages],
         maps=[_map(name, steps, question) for name, steps in everything.items()],
+        metrics=[_followed(metric, question) for metric in metrics],
         aspect=_aspect(question),
     )
     if not first.pictures:
@@ -60,7 +73,8 @@ def recorded(
     return record, {**pictures, "image": _gray(question)}
 
 
-def _unmoved(first: Steps, map: Tensor) -> Steps:
+def _unmoved(first: Steps, map: Tensor, judged: Steps | None) -> Steps:
+    """The same map at every step; what changes is the network that it is judged with."""
     same = Similarity(1.0, 1.0, 1.0, 1.0)
     count = len(first.stages)
     return replace(
@@ -68,7 +82,27 @@ def _unmoved(first: Steps, map: Tensor) -> Steps:
         curves=((same,) * count,),
         pictures=(map,) * count if first.pictures else (),
         chance=(),
+        scores=judged.scores if judged else {},
     )
+
+
+def _followed(metric: Metric, question: Question) -> MetricFollowed:
+    return MetricFollowed(
+        key=metric_key(metric),
+        name=metric.name,
+        direction=metric.direction,
+        minimum=metric.range[0],
+        maximum=metric.range[1],
+        unit=_unit(metric.unit, question),
+        meaning=metric.meaning(),
+    )
+
+
+def _unit(declared: str, question: Question) -> str:
+    """As it is on this grid."""
+    if declared == "mL":
+        return volume_per_voxel(question.bound.seen)[1]
+    return "voxels" if declared == "mm" and question.scene.spacing is None else declared
 
 
 def _map(name: str, steps: Steps, question: Question) -> MapRandomized:
@@ -85,6 +119,10 @@ def _map(name: str, steps: Steps, question: Question) -> MapRandomized:
         chance={
             measure: [_known(getattr(pair, measure)) for pair in steps.chance]
             for measure in MEASURES
+        },
+        scores={
+            key: [[_known(value) for value in curve] for curve in curves]
+            for key, curves in steps.scores.items()
         },
     )
 
