@@ -33,7 +33,7 @@ every_setting = pytest.mark.parametrize(
     ("task", "rank", "channels"),
     [(task, rank, channels) for task in TASKS for rank in (2, 3) for channels in (1, 4)],
 )
-ABOUT_OBJECTS = ("dice_drop", "volume_change", "context_share", "boundary_share")
+ABOUT_OBJECTS = ("dice_drop", "volume_change", "context_share", "boundary_share", "uncertainty_correlation")
 NO_METHOD = (  # metrics that explain again, which controls cannot
     "architecture_agreement",
     "average_sensitivity",
@@ -42,6 +42,7 @@ NO_METHOD = (  # metrics that explain again, which controls cannot
     "efficient_parameter_randomization",
     "input_invariance",
     "local_lipschitz",
+    "map_uncertainty",
     "max_sensitivity",
     "medical_stability",
     "parameter_randomization",

@@ -15,6 +15,7 @@ from voxplain.metrics import (
     representation,
     robustness,
     segmentation,
+    uncertainty,
 )
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "representation",
     "robustness",
     "segmentation",
+    "uncertainty",
 ]
