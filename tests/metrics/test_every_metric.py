@@ -34,12 +34,14 @@ every_setting = pytest.mark.parametrize(
     [(task, rank, channels) for task in TASKS for rank in (2, 3) for channels in (1, 4)],
 )
 ABOUT_OBJECTS = ("dice_drop", "volume_change", "context_share", "boundary_share", "uncertainty_correlation")
+ABOUT_CLASSES = ("focus",)
 NO_METHOD = (  # metrics that explain again, which controls cannot
     "architecture_agreement",
     "average_sensitivity",
     "continuity",
     "data_randomization",
     "efficient_parameter_randomization",
+    "focus",
     "input_invariance",
     "local_lipschitz",
     "map_uncertainty",
@@ -66,7 +68,9 @@ def _may_be_undefined(row: Score, task: str, channels: int) -> bool:
         return "constant" in row.reason  # smooth controls share little among nine regions
     if row.metric == "channel_share":
         return row.control and channels > 1
-    return task == "classification" and row.metric in ABOUT_OBJECTS
+    if row.metric in ABOUT_OBJECTS:
+        return task == "classification"
+    return row.metric in ABOUT_CLASSES and task == "segmentation"
 
 
 def _numbers(scores: Scores) -> list[tuple[str, str, str, float]]:
