@@ -92,6 +92,61 @@ def test_layers_are_named() -> None:
     assert "is 0 for this image" in reason(RRS, field, other, layer="conv1")
 
 
+class _Supervised(nn.Module):
+    """Two heads, of which the auxiliary one runs last; attention is called by keywords."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.main, self.auxiliary = nn.Conv2d(4, 2, 1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        early = self.first(image).tanh()
+        late = self.second(early).tanh()
+        tokens = late.flatten(2).transpose(1, 2)
+        mixed, _ = self.attention(query=tokens, key=tokens, value=tokens)
+        late = late + mixed.transpose(1, 2).reshape(late.shape)
+        return self.main(late), self.auxiliary(early)
+
+
+@pytest.mark.parametrize(("head", "expected"), [(0, "main"), (1, "auxiliary")])
+def test_the_head_that_is_explained_counts(head: int, expected: str) -> None:
+    torch.manual_seed(0)
+    model = Model(_Supervised().eval(), head=head)
+    question = explained(model, images()[0], "saliency", target=SEGMENT)
+    found = value(RRS, question.fields["saliency"], question, draws=2)
+    assert found.facts["layer"] == f"what enters layer '{expected}'"
+
+
+def test_a_layer_that_is_called_by_keywords_is_passed_over() -> None:
+    torch.manual_seed(0)
+    model = Model(_Supervised().eval(), head=lambda output: output[0])
+    model.network.main = nn.Identity()  # so that attention is the last of its branch
+    question = explained(model, images()[0], "saliency", target=SEGMENT)
+    found = value(RRS, question.fields["saliency"], question, draws=2)
+    assert found.facts["layer"] == "what enters layer 'second'"
+
+
+class _Gated(nn.Module):
+    """What runs last before the head is a gate that does not look at the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.gate = nn.Conv2d(1, 3, 3, padding=1), nn.Linear(1, 3)
+
+    def forward(self, image: Tensor) -> Tensor:
+        features = self.conv(image).tanh()
+        return features * self.gate(features.new_ones(1)).view(3, 1, 1)
+
+
+def test_a_layer_that_does_not_see_the_image_is_no_representation() -> None:
+    torch.manual_seed(0)
+    question = explained(_Gated(), images()[0], "saliency", target=SEGMENT)
+    found = value(RRS, question.fields["saliency"], question, draws=2)
+    assert found.facts["layer"] == "what enters layer 'conv'"
+
+
 @every_rank
 def test_windows_count_a_cell_once(rank: int) -> None:
     """Pointwise, then at half the resolution: as the whole volume, where windows fit the stride."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from voxplain.attribution.scene import Scene
 from voxplain.attribution.taps import Tap, tapping
+from voxplain.errors import ModelError
 from voxplain.geometry import LayerGeometry
 from voxplain.metrics.field import MapField, Undefined
 from voxplain.metrics.metric import Value, register
@@ -38,7 +39,7 @@ class RelativeRepresentationStability(UnderNoise):
     reference: ClassVar[str] = "Agarwal et al., 2022"
     name: Literal["relative_representation_stability"] = "relative_representation_stability"
     layer: str | None = Field(
-        default=None, description="absent: what enters the last layer that has weights"
+        default=None, description="absent: what enters the last layer with weights"
     )
 
     def probes(self, scene: Scene) -> tuple[Probe, ...]:
@@ -104,7 +105,32 @@ class Representations(Probe):
     def _tap(self, scene: Scene) -> Tap:
         if self.layer is not None:
             return scene.taps((self.layer,))[0]
-        return Tap(stages(scene.model, scene.example)[-1], "input")
+        return _last_input(scene)
+
+
+def _last_input(scene: Scene) -> Tap:
+    """What enters the last layer with weights from which the explained output comes."""
+    for path in reversed(stages(scene.model, scene.example)):
+        if _feeds(scene, path):
+            return Tap(path, "input")
+    raise Undefined("no tensor enters a layer with weights; name a layer to compare with")
+
+
+def _feeds(scene: Scene, path: str) -> bool:
+    """Whether the explained output comes from this layer; that of auxiliary heads may not."""
+    model, taps = scene.model, (Tap(path, "input"), Tap(path))
+    image = scene.example.detach().clone().requires_grad_(model.differentiable)
+    try:
+        with torch.enable_grad(), model.at_rest(), tapping(model.network, taps) as tapped:
+            output = model(image)
+            _, given = (tapped[tap] for tap in taps)
+    except ModelError:  # what enters is no tensor, or nothing calls the layer as such
+        return False
+    if not output.requires_grad:
+        return True
+    if not given.requires_grad:  # the image has no part in it
+        return False
+    return torch.autograd.grad(output.sum(), given, allow_unused=True)[0] is not None
 
 
 def _in_words(tap: Tap) -> str:
