@@ -177,9 +177,9 @@ def _squares(scene: Scene, tap: Tap, shown: Iterator[Tensor], weights: Tensor | 
     for images in shown:
         activation = _activation(scene, tap, images, weights is not None)
         first = activation if first is None else first
-        change = activation - first if sums else activation
-        square = change.square() if weights is None else change.square() * weights.to(change.device)
-        sums.append(float(square.sum()))
+        square = (activation - first if sums else activation).square()
+        square = square if weights is None else square * weights.to(square)
+        sums.append(float(square.sum(dtype=torch.float64)))
     return torch.tensor(sums, dtype=torch.float64)
 
 
@@ -192,7 +192,7 @@ def _activation(scene: Scene, tap: Tap, images: Tensor, arranged: bool) -> Tenso
         found = scene.arranged(tap, found) if arranged else found
     if not found.is_floating_point():
         raise Undefined(f"{_in_words(tap)} holds no real numbers")
-    return found.double()
+    return found if found.dtype is torch.float64 else found.float()
 
 
 __all__ = ["RelativeRepresentationStability", "Representations", "Represented"]
