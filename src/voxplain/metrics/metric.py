@@ -93,9 +93,20 @@ def register(cls: type[Metric]) -> type[Metric]:
 
 
 def metric_key(metric: Metric) -> str:
-    """Its name and the parameters that differ from their defaults: ``deletion, levels 8``."""
-    changed = metric.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
-    return ", ".join([metric.name, *(f"{name} {value}" for name, value in changed.items())])
+    """Its name and the parameters that differ from their defaults: ``deletion, fill mean``."""
+    settings = metric.model_dump(mode="json")
+    changed = metric.model_dump(exclude_defaults=True, exclude={"name"})
+    return ", ".join([metric.name, *(f"{name} {_in_words(settings[name])}" for name in changed)])
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(_in_words, value))
+    if not isinstance(value, dict):
+        return str(value)
+    named = {name: part for name, part in value.items() if name != "kind" and part is not None}
+    parts = [f"{name} {_in_words(part)}" for name, part in named.items()]
+    return " ".join([value["kind"], *parts] if "kind" in value else parts)
 
 
 def parse_metric(spec: str | Mapping[str, Any] | Metric) -> Metric:

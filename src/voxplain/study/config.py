@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,19 +18,17 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
-from voxplain.attribution import Method, parse_method
-from voxplain.errors import ConfigError, VoxplainError, nearest
+from voxplain.errors import ConfigError, nearest
 from voxplain.loading import ModelSpec
-from voxplain.metrics import Metric, metric_key, parse_metric
+from voxplain.metrics import metric_key
 from voxplain.precision import Precision
 from voxplain.preprocess import AnyStep
 from voxplain.study.allowance import MAX_PASSES
 from voxplain.study.cases import CaseConfig, expand_cases
 from voxplain.study.randomization import RandomizationConfig
 from voxplain.study.reading import read_mapping
-from voxplain.study.schemas import MethodSchema, MetricSchema
+from voxplain.study.schemas import StudyMethod, StudyMetric, named
 from voxplain.study.words import explain_validation
 from voxplain.targets import AnyTarget, Target, parse_target
 from voxplain.windows import Window
@@ -41,18 +39,6 @@ if TYPE_CHECKING:
 
 _UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h)\s*")
-
-
-def _named(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A parser whose sentences pydantic puts behind the path of the entry."""
-
-    def parsed(value: Any) -> Any:
-        try:
-            return parse(value)
-        except VoxplainError as error:
-            raise PydanticCustomError("voxplain", "{reason}", {"reason": str(error)}) from error
-
-    return parsed
 
 
 def _short_target(value: Any) -> Any:
@@ -72,9 +58,7 @@ def _seconds(value: Any) -> Any:
     return float(found[1]) * _UNITS[found[2]] if found else value
 
 
-StudyMethod = Annotated[Method, MethodSchema, BeforeValidator(_named(parse_method))]
-StudyMetric = Annotated[Metric, MetricSchema, BeforeValidator(_named(parse_metric))]
-StudyTarget = Annotated[AnyTarget, BeforeValidator(_named(_short_target))]
+StudyTarget = Annotated[AnyTarget, named(_short_target)]
 
 
 class _Config(BaseModel):
@@ -245,6 +229,8 @@ class Study(_Config):
         return self
 
     def _know_the_randomized(self) -> None:
+        along = self.randomization.metrics if self.randomization else ()
+        _unique("randomization.metrics", [metric_key(metric) for metric in along])
         known = [method.key for method in self.methods]
         for name in self.randomization.methods if self.randomization else ():
             if name not in known:

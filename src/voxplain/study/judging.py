@@ -64,7 +64,8 @@ class Judging:
     def cascade_key(self, maps: Mapping[str, str]) -> str:
         """Hash of everything that determines the files of the cascade."""
         asked = self.cascade.model_dump(mode="json") if self.cascade else None
-        return digest([self.subject.key, self.subject.seed, asked, sorted(maps.items())])
+        facts = self.facts if self.cascade and self.cascade.metrics else None
+        return digest([self.subject.key, self.subject.seed, asked, facts, sorted(maps.items())])
 
 
 def judging(
@@ -97,17 +98,14 @@ def judging(
     judged = [task for task in tasks if any(map(_is_judged, task.methods.values()))]
     maps = sum(_is_judged(each) for task in judged for each in task.methods.values())
     maps += controls * (len(CONTROLS) - 1)
-    probes = {identity(probe): probe for metric in metrics for probe in metric.probes(scene)}
     extra = cascade.metric.probes(scene)[0] if cascade else None
-    probes.pop(identity(extra), None)
-    asked = [
-        (probe, probe.expected(scene) * (maps if probe.per_map else 1)) for probe in probes.values()
-    ]
-    again = sum(count for probe, count in asked if probe.explains)
-    forwards = sum(count for probe, count in asked if not probe.explains)
-    steps = extra.expected(scene) if extra else 0
+    price = _Price.of(metrics, scene, maps, known=extra)
     chosen_tasks = [task for task in judged if cascade and cascade.of([*task.methods.values()])]
-    repeated = [(again, judged), (steps, chosen_tasks)]
+    steps = extra.expected(scene) if extra else 0
+    along = _along(cascade, chosen_tasks, scene, allowed)
+    networks = steps + 1  # the trained one beside them
+    again = [(price.again, judged), (steps + along.again * networks, chosen_tasks)]
+    forwards = price.forwards + along.forwards * networks
     keys = [key for task in tasks for key in task.methods]
     chosen = [metric.model_dump(mode="json") for metric in metrics]
     shown = cascade.model_dump(mode="json") if cascade else None
@@ -118,10 +116,60 @@ def judging(
         cascade=cascade,
         controls=controls,
         facts=facts,
-        passes=forwards + sum(n * task.passes for n, part in repeated for task in part),
-        forwards=forwards + sum(n * task.forwards for n, part in repeated for task in part),
-        streams=tuple(_in_words(asked, maps, again, steps)),
+        passes=forwards + sum(n * task.passes for n, part in again for task in part),
+        forwards=forwards + sum(n * task.forwards for n, part in again for task in part),
+        streams=tuple(_in_words(price, steps, along)),
     )
+
+
+@dataclass(frozen=True)
+class _Price:
+    """What metrics ask of one network.
+
+    Attributes:
+        maps: How many are judged.
+        shared: Forwards for all of them together.
+        each: Forwards for each of them.
+        again: How often all methods explain again.
+    """
+
+    maps: int = 0
+    shared: int = 0
+    each: int = 0
+    again: int = 0
+
+    @classmethod
+    def of(
+        cls, metrics: Sequence[Metric], scene: Scene, maps: int, known: Probe | None = None
+    ) -> _Price:
+        """Equal probes count once, and one whose answer is known does not."""
+        probes = {identity(probe): probe for metric in metrics for probe in metric.probes(scene)}
+        probes.pop(identity(known), None)
+        asked = [(probe, probe.expected(scene)) for probe in probes.values()]
+        return cls(
+            maps,
+            sum(count for probe, count in asked if not (probe.explains or probe.per_map)),
+            sum(count for probe, count in asked if probe.per_map and not probe.explains),
+            sum(count * (maps if probe.per_map else 1) for probe, count in asked if probe.explains),
+        )
+
+    @property
+    def forwards(self) -> int:
+        """Of all maps."""
+        return self.shared + self.each * self.maps
+
+
+def _along(
+    cascade: RandomizationConfig | None, tasks: Sequence[Task], scene: Scene, allowed: int
+) -> _Price:
+    """What the metrics of a cascade ask of each of its networks; an edge detector is judged too."""
+    if cascade is None or not cascade.metrics:
+        return _Price()
+    networks = cascade.metric.probes(scene)[0].expected(scene) + 1
+    for metric in cascade.metrics:
+        _require_affordable(metric, scene, allowed, networks)
+    methods = [method for task in tasks for method in cascade.of([*task.methods.values()])]
+    return _Price.of(cascade.metrics, scene, sum(map(_is_judged, methods)) + 1)
 
 
 def _is_judged(method: Method) -> bool:
@@ -129,22 +177,27 @@ def _is_judged(method: Method) -> bool:
     return getattr(method, "layers", None) is None
 
 
-def _require_affordable(metric: Metric, scene: Scene, allowed: int) -> None:
-    forwards = sum(each.expected(scene) for each in metric.probes(scene) if not each.explains)
-    if forwards > allowed:
-        raise ConfigError(
-            f"{metric.name} takes about {forwards:,} forwards for one map of an image of shape "
-            f"{scene.shape}, and no more than {allowed:,} are allowed; fewer levels, draws or "
-            "regions would do, or a higher run.max_passes (--max-passes)"
-        )
+def _require_affordable(metric: Metric, scene: Scene, allowed: int, networks: int = 1) -> None:
+    once = sum(each.expected(scene) for each in metric.probes(scene) if not each.explains)
+    if once * networks <= allowed:
+        return
+    where, what = metric.name, "levels, draws or regions"
+    if networks > 1:
+        where = f"randomization.metrics: {metric.name}, asked of {networks} networks,"
+        what += ", steps or seeds"
+    raise ConfigError(
+        f"{where} takes about {once * networks:,} forwards for one map of an image of shape "
+        f"{scene.shape}, and no more than {allowed:,} are allowed; fewer {what} would do, or a "
+        "higher run.max_passes (--max-passes)"
+    )
 
 
-def _in_words(asked: Sequence[tuple[Probe, int]], maps: int, again: int, steps: int) -> list[str]:
-    shared = sum(count for probe, count in asked if not (probe.explains or probe.per_map))
-    each = sum(count for probe, count in asked if probe.per_map) // max(1, maps)
+def _in_words(price: _Price, steps: int, along: _Price) -> list[str]:
     return [
-        *([f"{shared:,} forwards for all maps"] * bool(shared)),
-        *([f"{each:,} forwards for each of {maps} maps"] * bool(each)),
-        *([f"all maps {again:,} times again"] * bool(again)),
+        *([f"{price.shared:,} forwards for all maps"] * bool(price.shared)),
+        *([f"{price.each:,} forwards for each of {price.maps} maps"] * bool(price.each)),
+        *([f"all maps {price.again:,} times again"] * bool(price.again)),
         *([f"maps of {steps:,} randomized networks"] * bool(steps)),
+        *([f"{along.forwards:,} forwards for each of these"] * bool(along.forwards)),
+        *([f"their maps {along.again:,} times again"] * bool(along.again)),
     ]

@@ -1,16 +1,30 @@
-"""The JSON schema of a list of methods or metrics: a name, or the parameters of any of them."""
+"""Methods and metrics in a study file: a name, or the parameters of any of them."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
-from pydantic import BaseModel, GetJsonSchemaHandler, GetPydanticSchema
+from pydantic import BaseModel, BeforeValidator, GetJsonSchemaHandler, GetPydanticSchema
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from voxplain.attribution import Method, methods
-from voxplain.metrics import Metric, metrics
+from voxplain.attribution import Method, methods, parse_method
+from voxplain.errors import VoxplainError
+from voxplain.metrics import Metric, metrics, parse_metric
 from voxplain.registry import Registry
+
+
+def named(parse: Callable[[Any], Any]) -> BeforeValidator:
+    """A parser whose sentences pydantic puts behind the path of the entry."""
+
+    def parsed(value: Any) -> Any:
+        try:
+            return parse(value)
+        except VoxplainError as error:
+            raise PydanticCustomError("voxplain", "{reason}", {"reason": str(error)}) from error
+
+    return BeforeValidator(parsed)
 
 
 def registered(base: type[BaseModel], registry: Registry[Any], title: str) -> GetPydanticSchema:
@@ -34,5 +48,5 @@ def registered(base: type[BaseModel], registry: Registry[Any], title: str) -> Ge
     )
 
 
-MethodSchema = registered(Method, methods, "Method name")
-MetricSchema = registered(Metric, metrics, "Metric name")
+StudyMethod = Annotated[Method, registered(Method, methods, "Method name"), named(parse_method)]
+StudyMetric = Annotated[Metric, registered(Metric, metrics, "Metric name"), named(parse_metric)]
