@@ -33,7 +33,13 @@ every_setting = pytest.mark.parametrize(
     ("task", "rank", "channels"),
     [(task, rank, channels) for task in TASKS for rank in (2, 3) for channels in (1, 4)],
 )
-ABOUT_OBJECTS = ("dice_drop", "volume_change", "context_share", "boundary_share", "uncertainty_correlation")
+ABOUT_OBJECTS = (
+    "dice_drop",
+    "volume_change",
+    "context_share",
+    "boundary_share",
+    "uncertainty_correlation",
+)
 ABOUT_CLASSES = ("focus",)
 NO_METHOD = (  # metrics that explain again, which controls cannot
     "architecture_agreement",
