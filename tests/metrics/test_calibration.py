@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy import optimize
+from scipy import ndimage, optimize
 from torch import Tensor, nn
 from torch.nn import functional
 
+from voxplain.image import Grid, Image
 from voxplain.metrics import Score, Scores, evaluate
 from voxplain.metrics.calibration import COLDEST
 
@@ -79,6 +80,30 @@ def test_right_as_often_as_said() -> None:
     found = of_voxels(output, mask)
     assert found.curve == (pytest.approx((0.8, 0.8)),)
     assert found.facts["share"] == found.facts["mean_probability"] == pytest.approx(0.8)
+
+
+def test_a_margin_leaves_easy_background_out() -> None:
+    """What is far from both objects does not count; in mm, where the size of voxels is known."""
+    odds, there = drawn(400)
+    output, mask = odds.view(20, 20) - 30, there.view(20, 20).clone()
+    output[8:12, 8:12] += 30
+    mask &= output > -10
+    inside = (output > 0) | mask
+    tight, whole = of_voxels(output[None], mask, margin=0), of_voxels(output[None], mask)
+    expected = counted(output[inside].sigmoid(), mask[inside])
+    assert tight.value == pytest.approx(expected)
+    assert whole.value < tight.value / 5
+    around = torch.from_numpy(ndimage.binary_dilation(inside.numpy()))
+    one = of_voxels(output[None], mask, margin=1).value
+    assert one == pytest.approx(counted(output[around].sigmoid(), mask[around]))
+    scan = Image(output[None], Grid.default((20, 20), 2))
+    metric = {"name": "calibration", "margin": 2}
+    (found,) = evaluate(
+        nn.Identity(), scan, {"m": output[None]}, [metric], ONE, masks=[mask], controls=False
+    )
+    assert found.value == pytest.approx(one)
+    nothing = of_voxels(output[None] - 60, torch.zeros(20, 20), margin=1)
+    assert "neither a true nor a predicted object" in nothing.reason
 
 
 @pytest.mark.parametrize("bins", [1, 10, 15])

@@ -88,6 +88,17 @@ def test_an_explanation_applies_to_cases_that_share_most_of_it() -> None:
     assert values(0.99) == pytest.approx(values(0.5), nan_ok=True)
 
 
+def test_cells_that_say_nothing_make_no_explanations_alike() -> None:
+    """One cell is marked, two count: the second is drawn, and rarely the same in two cases."""
+    maps = torch.zeros(12, 1, SIDE, SIDE)
+    maps[..., 0, 0] = 1
+    found = judged([0] * 12, maps, {"name": "consistency", "share": 0.125})
+    assert sum(row.facts["alike"] for row in found) < 60  # of 132
+    assert all(0 in row.facts[SKETCH]["top"] for row in found)
+    one = judged([0] * 12, maps)
+    assert all(row.facts["alike"] == 11 for row in one)
+
+
 def test_images_of_one_patient_are_no_evidence_for_each_other() -> None:
     classes, maps = [0, 0, 0, 1], marks(5, 5, 5, 5)
     alone = judged(classes, maps).values()
@@ -199,6 +210,19 @@ def test_cells_do_not_depend_on_the_size_of_the_image() -> None:
     assert torch.allclose(coarse(picture, 16), coarse(finer, 16))
     odd = coarse(torch.ones(7, 11), 16)
     assert torch.equal(odd, torch.ones_like(odd))
+
+
+def test_cells_of_another_grid_are_others() -> None:
+    """An image of three rows has three rows of cells: none of them is one of four."""
+    first = judged([0, 0], marks(0, 0), cases=["a", "b"])
+    low, map = torch.zeros(1, 1, 3, 32), torch.rand(1, 1, 3, 32)
+    map[..., 0, 0] = 99
+    other = evaluate(
+        Prefers(), low, {"m": map}, ["consistency"], PREDICTED, controls=False, cases=["c"]
+    )
+    found = concluded(first + other)
+    assert [row.facts[SKETCH]["top"] for row in found] == [[0], [0], [0]]
+    assert [row.facts["alike"] for row in found] == [1, 1, 0]
 
 
 def test_sketches_stay_small_whatever_the_image() -> None:

@@ -18,6 +18,7 @@ from voxplain.metrics.field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Value, register
 from voxplain.metrics.over_cases import OverCases, Sketched
 from voxplain.metrics.question import Question
+from voxplain.metrics.shapes import dilated
 from voxplain.targets.links import settled
 
 COLDEST, HOTTEST = 0.05, 20.0
@@ -66,8 +67,9 @@ class Calibration(OverCases):
     cases where the class is there; the gaps are averaged, each bin by its size. It says something
     about the network and nothing about maps, so that there is one row per image.
 
-    For dense outputs it is taken over the voxels of each image, against its reference mask. The
-    background makes it small, the more so the smaller the object. For classifiers it is taken over
+    For dense outputs it is taken over the voxels of each image, against its reference mask. Easy
+    background makes it small, the more so the smaller the object; a margin leaves it out. For
+    classifiers it is taken over
     all cases whose `truth` is known: the value of a case is the gap in its bin, so that the mean
     over cases is the error. Few cases make it too large. The target `predicted` gives the error of
     Guo et al.; a fixed class that of its own probability.
@@ -87,6 +89,12 @@ class Calibration(OverCases):
     bins: int = Field(default=15, ge=1, description="of the probability")
     binning: Literal["equal_width", "equal_mass"] = Field(
         default="equal_width", description="bins of the same width, or with as many cases each"
+    )
+    margin: float | None = Field(
+        default=None,
+        ge=0,
+        description="mm around the reference and the predicted object, beyond which voxels do not "
+        "count; absent: all count",
     )
 
     def score(self, field: MapField, question: Question) -> Value:
@@ -134,7 +142,10 @@ class Calibration(OverCases):
         label = question.bound.field.label_of(question.item.row)
         if label is None or question.bound.field.layer is not None:
             raise Undefined("the target is not about a class of the output")
-        there, logits = _reference(question), _logits(question)
+        there, logits = _reference(question).flatten(), _logits(question)
+        if self.margin is not None:
+            near = _near(question, self.margin).flatten()
+            there, logits = there[near], logits.rows(near)
         labels = torch.full_like(there, label, dtype=torch.long)
         drawn = _drawn(there, question.item.key)
         some, true = logits.rows(drawn), there[drawn]
@@ -193,13 +204,21 @@ def _logits(question: Question) -> Logits:
 
 
 def _reference(question: Question) -> Tensor:
-    """Where the class is, by voxel of the output ``(n,)`` bool."""
+    """Where the class is, ``(*spatial)`` bool on the voxels of the output."""
     if question.reference is None:
         raise Undefined("there is no reference mask that probabilities could be compared with")
     output = question.bound.seen.output
     if question.reference.shape != output.shape[2:]:
         raise Undefined("the output has another resolution than the image")
-    return question.reference.to(output.device).flatten()
+    return question.reference.to(output.device)
+
+
+def _near(question: Question, margin: float) -> Tensor:
+    """Up to so many mm around the object, true or predicted, ``(*spatial)`` bool."""
+    objects = _reference(question) | question.predicted
+    if not bool(objects.any()):
+        raise Undefined("there is neither a true nor a predicted object to stay near")
+    return dilated(objects, margin, question.spacing)
 
 
 def _drawn(there: Tensor, key: str) -> Tensor:
