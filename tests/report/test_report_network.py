@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from synthetic_runs import RunWriter
 from synthetic_scores import rows, table
@@ -47,6 +48,26 @@ def test_the_page_has_a_chapter_about_the_network(tmp_path: Path) -> None:
     words = re.sub(r"\s+", " ", Page(tmp_path / "report.html").words)
     assert "Is the network right as often as it says?" in words
     assert "mean probability" in words
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_prediction_is_shown_with_its_calibrated_probability(known: bool, tmp_path: Path) -> None:
+    run = RunWriter(tmp_path)
+    run.model("unet")
+    image, labels = np.random.rand(1, 8, 8, 8), np.zeros((8, 8, 8))
+    for name in ("a", "b"):
+        run.case(name, image, np.eye(4))
+        run.prediction(name, "unet", labels, np.eye(4), probability=0.98)
+    run.finish()
+    facts = {"probability_scaled": 0.812, "temperature": 2.04} if known else {}
+    (row,) = of_network(1)
+    Scores((replace(row, case="a", facts=facts),)).write(tmp_path / "metrics.parquet")
+    render(tmp_path)
+    words = re.sub(r"\s+", " ", Page(tmp_path / "report.html").words)
+    assert words.count("98 % probability (not calibrated)") == 2
+    shown = "81 % calibrated (temperature 2.0, from the other patients)"
+    assert words.count(shown) == known
+    assert words.count("calibrated (temperature") == known
 
 
 def test_the_terminal_has_a_column_for_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from voxplain.errors import VoxplainError
 from voxplain.io.manifest import CaseRecord, Manifest, MapRecord, PredictionRecord, TaskRecord
 from voxplain.io.names import safe
 from voxplain.io.sidecar import Sidecar
+from voxplain.report.calibrated import Chances
 from voxplain.report.findings import Listed, evidence_for, finding_facts, listed, summed
 from voxplain.report.scale import strongest
 from voxplain.report.volume import Volume
@@ -60,8 +61,8 @@ class Problem:
 class CaseView:
     """One case as the page shows it; filled part by part while its files are read.
 
-    ``viewer`` is what the interactive viewer needs to know, ``blobs`` the encoded volumes by
-    element id.
+    ``calibrated`` are probabilities after temperature scaling, ``viewer`` is what the interactive
+    viewer needs to know, ``blobs`` the encoded volumes by element id.
     """
 
     record: CaseRecord
@@ -71,6 +72,7 @@ class CaseView:
     maps: list[MapView] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    calibrated: Chances = field(default_factory=dict)
     viewer: dict[str, Any] | None = None
     blobs: dict[str, str] = field(default_factory=dict)
 

@@ -9,10 +9,13 @@ from pydantic import ValidationError
 from voxplain.errors import InputError
 from voxplain.io.atomic import atomic_write
 from voxplain.io.manifest import Manifest
+from voxplain.io.scores import Scores
 from voxplain.report.build import build_case
+from voxplain.report.calibrated import Chances, calibrated
 from voxplain.report.case import CaseView
 from voxplain.report.pages import index, page
-from voxplain.report.trust import build_trust
+from voxplain.report.reading import UNREADABLE
+from voxplain.report.trust import TABLE, build_trust
 
 BUDGET = 25_000_000
 """Bytes that one page may have."""
@@ -43,8 +46,10 @@ def render(run: Path, *, share: bool = False, budget: int = BUDGET) -> Path:
     room = max(budget - _FIXED, 100_000)
     views: list[CaseView] = []
     links: list[str] = []
+    chances = _chances(run)
     for case in manifest.cases:
         view = build_case(run, manifest, case, share=share, budget=int(room * 0.9))
+        view.calibrated = chances.get(case.id, {})
         views.append(view)
         if links or sum(view.size for view in views) > room:
             links += [_own_page(run, manifest, each, share) for each in views[len(links) :]]
@@ -62,6 +67,14 @@ def _manifest(run: Path) -> Manifest:
         raise InputError(f"{run} is not a run directory: it has no manifest.json") from None
     except ValidationError:
         raise InputError(f"the manifest.json of {run} is damaged or of another version") from None
+
+
+def _chances(run: Path) -> dict[str, Chances]:
+    """Calibrated probabilities by case; the part on trust says why a table cannot be read."""
+    try:
+        return calibrated(Scores.read(run / TABLE)) if (run / TABLE).exists() else {}
+    except (*UNREADABLE, TypeError):
+        return {}
 
 
 def _own_page(run: Path, manifest: Manifest, view: CaseView, share: bool) -> str:
