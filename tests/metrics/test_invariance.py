@@ -112,6 +112,21 @@ def test_the_first_biases_absorb_the_constant(name: str, rank: int) -> None:
     assert not other.network._forward_pre_hooks  # nothing is subtracted
 
 
+@every_rank
+@pytest.mark.parametrize("kind", ["BatchNorm", "InstanceNorm"])
+def test_a_norm_absorbs_the_constant(kind: str, rank: int) -> None:
+    """The one in its running mean; the other by what it is."""
+    torch.manual_seed(0)
+    network = nn.Sequential(getattr(nn, f"{kind}{rank}d")(2), convolution(rank)(2, 2, 3, padding=1))
+    network(images(rank, 2, 8) * 3 + 1)
+    model, image = Model(network.double().eval()), images(rank, 2, 2).double()
+    constant = torch.tensor([0.3, -2.0]).view(2, *(1,) * rank).double()
+    with untouched(model.network):
+        other = absorbing(model, image[:1], constant)
+    assert torch.allclose(other(image + constant), model(image), atol=1e-12)
+    assert not other.network._forward_pre_hooks
+
+
 class _Skipping(nn.Module):
     """The image goes past the first convolution, whose bias cannot absorb everything."""
 

@@ -1,4 +1,4 @@
-"""Networks that take a constant away from their image: in the first biases, where that is exact."""
+"""Networks that take a constant away from their image: in the first layers, where that is exact."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from voxplain.attribution.taps import Tap, tapping
 from voxplain.metrics.randomization.reinitialize import copied
@@ -18,9 +19,10 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 def absorbing(model: Model, example: Tensor, constant: Tensor) -> Model:
     """A copy that gives for x + c what the network gives for x.
 
-    The biases of the layers that read the image take the constant in, so that backward rules meet
-    the layers that they know. A layer that pads with zeros pads with the constant instead. Where
-    something else reads the image too, the constant is subtracted before anything else.
+    The layers that read the image take the constant into their bias or running mean, so that
+    backward rules meet the layers that they know. A convolution that pads with zeros pads with the
+    constant instead. Where something else reads the image too, the constant is subtracted before
+    anything else.
 
     Args:
         model: Left as it was.
@@ -41,11 +43,11 @@ def absorbing(model: Model, example: Tensor, constant: Tensor) -> Model:
 
 
 def _readers(model: Model, example: Tensor) -> list[str]:
-    """Convolutions that the image enters as it is, and linear layers that it enters flat."""
+    """Convolutions and norms that the image enters as it is, linear layers that it enters flat."""
     layers = {
         path: layer
         for path, layer in model.network.named_modules()
-        if isinstance(layer, (*_CONVOLUTIONS, nn.Linear))
+        if isinstance(layer, (*_CONVOLUTIONS, nn.Linear, _BatchNorm))
     }
     taps = {path: Tap(path, "input") for path in layers}
     with torch.no_grad(), model.at_rest(), tapping(model.network, tuple(taps.values())) as tapped:
@@ -64,9 +66,13 @@ def _readers(model: Model, example: Tensor) -> list[str]:
 
 
 def _absorb(layer: nn.Module, shift: Tensor) -> None:
-    """Changes the bias of a layer in place, and what a convolution pads with."""
+    """Changes the bias or mean of a layer in place, and what a convolution pads with."""
     weight: Any = layer.weight
     with torch.no_grad():
+        if isinstance(layer, _BatchNorm):
+            if layer.running_mean is not None:  # else it takes the mean of what it sees
+                layer.running_mean += shift.flatten(1)[:, 0]
+            return
         if isinstance(layer, nn.Linear):
             taken = weight @ shift.flatten().to(weight)
         else:
