@@ -112,9 +112,11 @@ def test_a_network_that_learned_something_differs_from_one_that_did_not() -> Non
     assert values[1] < values[2] - 0.3
 
 
+@pytest.mark.parametrize("window", [None, {"size": 4, "overlap": 0.5}])
 @pytest.mark.parametrize("rank", [2, 3])
-def test_dense_networks_keep_the_region_of_the_one_under_study(rank: int) -> None:
-    network, other = segmenter(rank), segmenter(rank)
+def test_dense_networks_keep_the_region_of_the_one_under_study(rank: int, window: Any) -> None:
+    """A bare module is seen through the windows of the network that it is compared with."""
+    network, other = Model(segmenter(rank), window=window), segmenter(rank)
     with torch.no_grad():
         other.conv1.weight.normal_(generator=torch.Generator().manual_seed(1))
     image = images(rank)
@@ -124,10 +126,11 @@ def test_dense_networks_keep_the_region_of_the_one_under_study(rank: int) -> Non
     )
     found = value("data_randomization", question.fields["saliency"], question).value
     region = {"kind": "region", "label": 1, "mask": question.predicted}
-    by_hand = explain(other, image, "saliency", region)["saliency"].map[0].sum(dim=0)
-    assert found == pytest.approx(
-        rank_correlation(question.fields["saliency"].values, by_hand), abs=1e-6
-    )
+    by_hand = explain(Model(other, window=window), image, "saliency", region)["saliency"].map[0]
+    expected = rank_correlation(question.fields["saliency"].values, by_hand.sum(dim=0))
+    assert found == pytest.approx(expected, abs=1e-6)
+    whole = explain(other, image, "saliency", region)["saliency"].map[0]
+    assert torch.equal(whole, by_hand) == (window is None)
 
 
 def test_networks_of_one_name_stay_apart() -> None:
@@ -173,15 +176,20 @@ def test_a_map_of_another_network_that_says_nothing() -> None:
 
 
 def test_networks_in_every_form() -> None:
-    one, other = Model(classifier()), classifier()
-    assert fellows_of([]) == fellows_of({}) == fellows_of({"seed": []}) == ()
-    assert [fellow.differs for fellow in fellows_of([one, other])] == [None, None]
-    assert [fellow.differs for fellow in fellows_of(nn.ModuleList([other]))] == [None]
-    (alone,) = fellows_of({"labels": other})  # a Sequential is one network, and no list of layers
+    one, other, studied = Model(classifier()), classifier(), Model(classifier(), head=0)
+
+    def found(networks: Any) -> tuple[Fellow, ...]:
+        return fellows_of(networks, studied)
+
+    assert found([]) == found({}) == found({"seed": []}) == ()
+    assert [fellow.differs for fellow in found([one, other])] == [None, None]
+    assert [fellow.model.head for fellow in found([one, other])] == [None, 0]
+    assert [fellow.differs for fellow in found(nn.ModuleList([other]))] == [None]
+    (alone,) = found({"labels": other})  # a Sequential is one network, and no list of layers
     assert (alone.model.network, alone.differs) == (other, "labels")
-    assert fellows_of(other)[0].model.network is other
+    assert found(other)[0].model.network is other
     fellow = Fellow(one, "architecture")
-    assert fellows_of([fellow]) == (fellow,)
+    assert found([fellow]) == (fellow,)
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def question_about(
         passes_over(scene, model, Plain(), bound.field, rebind=bound.rebind),
         None if mask is None else _on_input(mask, scan, scene.shape),
         [method for method in methods if method is not None],
-        fellows_of(networks),
+        fellows_of(networks, model),
         truth,
     )
 

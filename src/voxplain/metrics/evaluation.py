@@ -58,6 +58,7 @@ def evaluate(
         networks: Other networks that are asked the same, by how they differ from the first:
             ``{"seed": [...], "architecture": [...], "labels": [...]}``, the last trained on
             permuted labels. A plain list means networks that differ by seed or by architecture.
+            Bare modules are asked as the first is: same head, windows and precision.
         controls: Judge random, edge, intensity and center maps beside the maps.
         seed: Of every random draw.
         cases: Ids of the images.
@@ -75,7 +76,7 @@ def evaluate(
     subjects = list(_each(images, attributions, masks))
     whose = _one_each("patients", patients, "", len(subjects))
     known = _one_each("true classes", truths, None, len(subjects))
-    others = fellows_of(networks)
+    others = fellows_of(networks, studied)
     with torch.inference_mode(False):  # a caller may be in it, and explaining again needs it off
         for index, (subject, maps, mask) in enumerate(subjects):
             question = question_about(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeGuard, get_args
+from typing import Any, Literal, get_args
 
 from torch import nn
 
@@ -38,43 +38,48 @@ Networks = Sequence[AnyNetwork | Fellow] | Mapping[str, AnyNetwork | Sequence[An
 """Other networks, or by how they differ: ``{"seed": [...], "labels": permuted}``."""
 
 
-def fellows_of(networks: Networks | AnyNetwork) -> tuple[Fellow, ...]:
+def fellows_of(networks: Networks | AnyNetwork, studied: Model) -> tuple[Fellow, ...]:
     """The fellows that some networks are.
+
+    Args:
+        networks: One or several; bare modules are asked as the network under study is.
+        studied: The network under study.
 
     Raises:
         ConfigError: If a role has no meaning, or an entry is no network.
     """
     if not isinstance(networks, Mapping):
-        return tuple(_fellow(*entry) for entry in _entries(networks, "networks"))
+        return tuple(_fellow(*entry, studied) for entry in _entries(networks, "networks"))
     roles: tuple[Role, ...] = get_args(Role)
     for name in networks:
         if name not in roles:
             known = nearest(str(name), roles)
             raise ConfigError(f"networks: networks do not differ by {name!r}; {known}")
     return tuple(
-        Fellow(_fellow(*entry).model, role)
+        Fellow(_fellow(*entry, studied).model, role)
         for role in roles
         for entry in _entries(networks.get(role, ()), f"networks[{role!r}]")
     )
 
 
 def _entries(networks: Any, place: str) -> list[tuple[Any, str]]:
-    """Every network with its place; one that stands alone is a list of one."""
-    if _is_network(networks) or not isinstance(networks, (Sequence, nn.ModuleList)):
+    """Every network with its place; one that stands alone is a list of one.
+
+    Some networks can be walked through too, which gives their layers.
+    """
+    if not isinstance(networks, (Sequence, nn.ModuleList)):
         return [(networks, place)]
     return [(network, f"{place}[{number}]") for number, network in enumerate(networks)]
 
 
-def _fellow(network: Any, place: str) -> Fellow:
+def _fellow(network: Any, place: str, studied: Model) -> Fellow:
     if isinstance(network, Fellow):
         return network
-    if not _is_network(network):
+    if isinstance(network, Model):
+        return Fellow(network)
+    if not isinstance(network, nn.Module):
         raise ConfigError(
             f"{place} is a {type(network).__name__}; give networks: models of voxplain, or modules"
         )
-    return Fellow(Model.of(network))
-
-
-def _is_network(network: Any) -> TypeGuard[AnyNetwork]:
-    is_list = isinstance(network, nn.ModuleList)
-    return isinstance(network, (Model, nn.Module)) and not is_list
+    model = Model(network, head=studied.head, window=studied.window, precision=studied.precision)
+    return Fellow(model)
