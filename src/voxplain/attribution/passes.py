@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from voxplain.attribution.evaluated import INPUT, Evaluated, Notes
+from voxplain.attribution.few_channels import quick_gradients
 from voxplain.attribution.moved import Moved
 from voxplain.attribution.rules import Plain, Rule, RuleMode
 from voxplain.attribution.taps import Changes, Tap, Tapped
@@ -184,13 +185,14 @@ class Passes(ABC):
             if waypoint is not None and self.rule.through is not None:
                 arrived = arriving(score, cotangent, waypoint, self.rule.through, self.arrange)
                 score, cotangent = waypoint, arrived
-            found = torch.autograd.grad(
-                score,
-                list(places.values()),
-                grad_outputs=cotangent,
-                retain_graph=self.branch is not None,
-                allow_unused=True,
-            )
+            with quick_gradients(places.values()):
+                found = torch.autograd.grad(
+                    score,
+                    list(places.values()),
+                    grad_outputs=cotangent,
+                    retain_graph=self.branch is not None,
+                    allow_unused=True,
+                )
         gradients = {}
         for (place, value), gradient in zip(places.items(), found, strict=True):
             if gradient is None:
