@@ -139,8 +139,8 @@ def test_noise_tunnel_with_the_same_noise(
     }.items():
 
         def attribute(net: nn.Module, x: Tensor, inner: Any = inner, of: str = of) -> Tensor:
-            source = GaussianNoise(SAMPLES, 0.2)
-            noise = source.noisy(x[0], f"0/{image_key(x[0])}", range(SAMPLES)) - x[0]
+            copies = GaussianNoise(SAMPLES, 0.2).copies(x[0], f"0/{image_key(x[0])}")
+            noise = torch.stack(list(copies)) - x[0]
             monkeypatch.setattr(torch, "normal", lambda *_, **__: noise)
             tunnel = peer.NoiseTunnel(inner(net))
             extra = {"abs": False} if of == "saliency" else {}

@@ -137,14 +137,15 @@ class TestSamplers:
         image = torch.randn(2, 64, 64)
         image[1] *= 5
         source = GaussianNoise(3, 0.3, "minmax")
-        copies = source.noisy(image, "key", range(3))
+        copies = torch.stack(list(source.copies(image, "key")))
         noise = (copies - image).flatten(2)
         span = image.flatten(1).amax(1) - image.flatten(1).amin(1)
         torch.testing.assert_close(noise.std(2), (0.3 * span).expand(3, 2), rtol=0.05, atol=0)
         assert abs(np.corrcoef(noise.reshape(6, -1))[~np.eye(6, dtype=bool)]).max() < 0.06
-        again = source.noisy(image, "key", [2])
-        assert torch.equal(again[0], copies[2])
-        assert not torch.equal(source.noisy(image, "other", [2])[0], copies[2])
+        _, _, again, fourth = GaussianNoise(4, 0.3, "minmax").copies(image, "key")
+        assert torch.equal(again, copies[2])
+        assert not torch.equal(fourth, again)
+        assert not torch.equal(next(source.copies(image, "other")), copies[0])
 
 
 class TestBaselines:

@@ -115,16 +115,11 @@ class Session:
         at_once = max(1, min(64, _ITEM_BYTES // (8 * size))) if many else 1
         waiting: list[Item] = []
         for row, image in enumerate(batch.images):
-            copies = noise.sampler.samples if noise else 1
-            for index in range(copies):
-                key = batch.keys[row]
-                shown = image
-                if noise:
-                    shown = noise.sampler.noisy(image, key, range(index, index + 1))[0]
-                    key = f"{key}/{index}"
-                source = image if noise else None
-                among, spacing = batch.references[row], self.scene.spacing
-                waiting.append(Item(shown, row, key, among, source, spacing))
+            key, among = batch.keys[row], batch.references[row]
+            copies = noise.sampler.copies(image, key) if noise else (image,)
+            for index, shown in enumerate(copies):
+                drawn, source = (f"{key}/{index}", image) if noise else (key, None)
+                waiting.append(Item(shown, row, drawn, among, source, self.scene.spacing))
                 if len(waiting) == at_once:
                     yield waiting
                     waiting = []

@@ -7,7 +7,7 @@ share a stream. For one image it opens a :class:`Route`, which hands out the poi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -258,10 +258,11 @@ class GaussianNoise:
     sigma: float
     range: Literal["robust", "minmax"] = "robust"
 
-    def noisy(self, image: Tensor, key: str, indices: Iterable[int]) -> Tensor:
-        """Copies ``(len(indices), C, *spatial)``, each from its own generator."""
+    def copies(self, image: Tensor, key: str) -> Iterator[Tensor]:
+        """Noisy copies ``(C, *spatial)``, each from its own generator."""
         scale = self.sigma * intensity_range(image, self.range)
-        return torch.stack([image + scale * self.noise(image, key, index) for index in indices])
+        for index in range(self.samples):
+            yield image + scale * self.noise(image, key, index)
 
     def noise(self, image: Tensor, key: str, index: int) -> Tensor:
         """Standard normal noise of one copy."""
