@@ -13,7 +13,7 @@ from voxplain.metrics.question import Probe
 FAMILIES = {
     "faithfulness": "Does the map say what the network's score depends on?",
     "robustness": "Does the map stay what it is when the image changes a little?",
-    "localization": "Does the map point at the reference mask?",
+    "localization": "Does the map point at the reference mask, or at the images of its class?",
     "segmentation": "What becomes of the predicted object, and where does the map lie around it?",
     "complexity": "Is the map simple enough to be read?",
     "randomization": "Does the map change when the network forgets what it learned?",
