@@ -150,6 +150,8 @@ def test_two_classes_are_one_logit() -> None:
     assert alone.facts == pytest.approx(both.facts)
     given = of_voxels(one.sigmoid(), mask, ONE | {"activation": "none"})
     assert given.facts == pytest.approx(alone.facts, rel=1e-4)
+    shares = of_voxels(two.softmax(dim=0), mask, ONE | {"activation": "none"})
+    assert shares.facts == pytest.approx(alone.facts, rel=1e-4)
     other = of_voxels(one, ~mask, ONE | {"label": 0})
     assert other.facts["temperature"] == pytest.approx(alone.facts["temperature"])
 

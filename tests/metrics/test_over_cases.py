@@ -92,11 +92,19 @@ def test_cells_that_say_nothing_make_no_explanations_alike() -> None:
     """One cell is marked, two count: the second is drawn, and rarely the same in two cases."""
     maps = torch.zeros(12, 1, SIDE, SIDE)
     maps[..., 0, 0] = 1
-    found = judged([0] * 12, maps, {"name": "consistency", "share": 0.125})
+    classes = [0, 1] * 6
+    found = judged(classes, maps, {"name": "consistency", "share": 0.125})
     assert sum(row.facts["alike"] for row in found) < 60  # of 132
     assert all(0 in row.facts[SKETCH]["top"] for row in found)
-    one = judged([0] * 12, maps)
+    one = judged(classes, maps)
     assert all(row.facts["alike"] == 11 for row in one)
+
+
+@pytest.mark.parametrize("metric", BOTH)
+def test_one_prediction_for_all_says_nothing_of_explanations(metric: str) -> None:
+    found = judged([1, 1, 1], marks(5, 5, 9), metric)
+    assert all("all cases have the same prediction" in row.reason for row in found)
+    assert all(math.isnan(row.value) for row in found)
 
 
 def test_images_of_one_patient_are_no_evidence_for_each_other() -> None:
@@ -214,7 +222,7 @@ def test_cells_do_not_depend_on_the_size_of_the_image() -> None:
 
 def test_cells_of_another_grid_are_others() -> None:
     """An image of three rows has three rows of cells: none of them is one of four."""
-    first = judged([0, 0], marks(0, 0), cases=["a", "b"])
+    first = judged([0, 1], marks(0, 0), cases=["a", "b"])
     low, map = torch.zeros(1, 1, 3, 32), torch.rand(1, 1, 3, 32)
     map[..., 0, 0] = 99
     other = evaluate(

@@ -25,9 +25,9 @@ SAME: dict[str, Any] = {"name": "consistency", "cells": 2}
 
 
 def cases(tiny: TinyStudy, count: int, **facts: Any) -> list[dict[str, Any]]:
-    """Cases with a ball at the same place, of about the same size."""
+    """Cases with a ball at the same place, the third much larger."""
     for number in range(count):
-        array = blob((3, 3, 2)) * (1 + 0.1 * number)
+        array = blob((3, 3, 2)) * (3 if number == 2 else 1 + 0.1 * number)
         save(tiny.folder / f"ball{number}.nii.gz", array.astype(np.float32))
     return [{"id": f"c{n}", "image": f"ball{n}.nii.gz", **facts} for n in range(count)]
 
@@ -46,7 +46,7 @@ def test_a_study_concludes_its_table_and_goes_on_with_more_cases(
     counted.clear()
     found = consistency(tiny, cases=cases(tiny, 3))
     assert {case for case, _, _ in counted} == {"c1", "c2"}
-    assert [row.value for row in found] == [1, 1, 1]
+    assert [row.value for row in found] == [0.5, 0.5, 0]
     assert [row.facts["alike"] for row in found] == [2, 2, 2]
     counted.clear()
     assert consistency(tiny) == found
@@ -87,7 +87,7 @@ def test_a_run_that_is_judged_later_is_compared_as_a_whole(tiny: TinyStudy) -> N
     metric: Metric = parse_metric(SAME)
     judged = judge_run(run.folder, judging_with(own, [metric], None))
     maps = judged.scores.of(method="saliency")
-    assert [row.value for row in maps] == [1, 1, 1]
+    assert [row.value for row in maps] == [0.5, 0.5, 0]
     assert str(judged.scores) == str(table(run))
 
 

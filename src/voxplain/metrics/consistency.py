@@ -27,6 +27,7 @@ Distances = NDArray[np.float64]
 _FACTOR = 2.0
 """Objects whose volumes differ by no more than this factor are the same prediction."""
 
+_ALL_THE_SAME = "all cases have the same prediction, so that any explanation would be consistent"
 _CELLS = "of a coarse grid over the image, about so many"
 _SHARE = "of the cells, at least one: the strongest, which are the explanation"
 
@@ -62,7 +63,10 @@ class _SameExplanation(OverCases):
         """Of the other patients' cases that are alike, the share with the same prediction."""
         whose = np.array([case.patient for case in cases])
         others = whose[:, None] != whose
-        alike, same = self._alike(cases, others) & others, _same_prediction(cases)
+        same = _same_prediction(cases)
+        if same[others].all():
+            return [Value(math.nan, reason=_ALL_THE_SAME)] * len(cases)
+        alike = self._alike(cases, others) & others
         return [_value(*row) for row in zip(alike, same, others, strict=True)]
 
     @abstractmethod
@@ -78,7 +82,8 @@ class Consistency(_SameExplanation):
     one of 16 (27 in 3-D). The prediction of a classifier is its class (of a multi-label one,
     whether the class of the target is present); that of a segmentation is whether there is an
     object of the class, and its volume up to a factor of 2. Images of the same patient are not
-    compared with each other. Undefined for a case whose explanation no other case has.
+    compared with each other. Undefined for a case whose explanation no other case has, and where
+    all cases have the same prediction.
     """
 
     name: Literal["consistency"] = "consistency"
@@ -98,7 +103,8 @@ class Sufficiency(_SameExplanation):
 
     It applies to cases whose strongest cells are nearly the same: their Jaccard distance is among
     the smallest of all pairs, and not 1, which is nothing in common. What counts as a prediction
-    is told at `consistency`. Undefined for a case whose explanation applies to no other.
+    is told at `consistency`. Undefined for a case whose explanation applies to no other, and where
+    all cases have the same prediction.
     """
 
     name: Literal["sufficiency"] = "sufficiency"
