@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from metric_cases import CLASS_ONE, ask
 
 from networks import classifier, images
 from voxplain.attribution import explain
 from voxplain.image import Grid, Image
-from voxplain.io.randomization import MEASURES, similarities
+from voxplain.io.randomization import MEASURES, scores_along, similarities
+from voxplain.metrics import evaluate, parse_metric
 from voxplain.metrics.controls import edges
 from voxplain.metrics.randomization import Cascade, recorded
 
@@ -68,3 +70,41 @@ def test_the_plane_of_a_volume_hangs_as_in_a_reading_room() -> None:
     row, column = np.unravel_index(plane.argmax(), plane.shape)
     assert (row, column) == (1, 5)
     assert pictures["saliency"].shape == (4, 6, 6)
+
+
+def test_scores_of_every_map_and_of_the_edge_detector_are_kept() -> None:
+    network, image = classifier(), images()
+    found = explain(network, image, ["saliency", "input_x_gradient"], CLASS_ONE)
+    question = ask(network, image[0], {name: maps[0] for name, maps in found.items()})
+    metrics = tuple(map(parse_metric, ["sparseness", {"name": "deletion", "levels": 3}]))
+    steps = Cascade(seeds=2, metrics=metrics).run(question, question.fields["saliency"])
+    record, _ = recorded(question, steps, "top_down", metrics=metrics)
+    assert [part.method for part in record.maps] == ["saliency", "input_x_gradient", "edges"]
+    assert [followed.key for followed in record.metrics] == ["sparseness", "deletion, levels 3"]
+    assert [followed.direction for followed in record.metrics] == ["up", "down"]
+    assert record.metrics[0].meaning == metrics[0].meaning()
+    for part in record.maps:
+        for followed in record.metrics:
+            expected = steps[part.method].scores[followed.key]
+            np.testing.assert_array_equal(scores_along(part, followed.key), expected)
+            assert scores_along(part, followed.key).shape == (2, 4)
+    edges = record.maps[-1]
+    assert (similarities(edges, "hog") == 1).all()
+    assert edges.chance["spearman"] == []
+
+
+@pytest.mark.parametrize(("rank", "known"), [(2, True), (3, True), (2, False), (3, False)])
+def test_units_are_those_of_the_table(rank: int, known: bool) -> None:
+    network, data = classifier(rank), images(rank)
+    image = Image(data[0], Grid.default(tuple(data.shape[2:]), 2.0)) if known else data[0]
+    given = image if isinstance(image, Image) else data
+    mask = torch.zeros(data.shape[2:])
+    mask[2:4, 2:4] = 1
+    maps = explain(network, given, ["saliency"], CLASS_ONE)
+    asked = [parse_metric(name) for name in ("effective_volume", "distance_to_lesion", "entropy")]
+    rows = evaluate(network, given, maps, asked, CLASS_ONE, masks=[mask], controls=False)
+    single = maps if known else {name: found[0] for name, found in maps.items()}
+    question = ask(network, image, single)
+    steps = Cascade(seeds=1).run(question, question.fields["saliency"])
+    record, _ = recorded(question, steps, "top_down", metrics=asked)
+    assert [followed.unit for followed in record.metrics] == [row.unit for row in rows]

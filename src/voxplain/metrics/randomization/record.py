@@ -26,7 +26,6 @@ from voxplain.metrics.randomization.stages import Order
 from voxplain.metrics.randomization.steps import Steps
 from voxplain.report.display import AXIAL, Plane, plane_of
 from voxplain.report.volume import Volume
-from voxplain.targets.scores import volume_per_voxel
 
 Array = NDArray[Any]
 
@@ -100,9 +99,12 @@ def _followed(metric: Metric, question: Question) -> MetricFollowed:
 
 def _unit(declared: str, question: Question) -> str:
     """As it is on this grid."""
-    if declared == "mL":
-        return volume_per_voxel(question.bound.seen)[1]
-    return "voxels" if declared == "mm" and question.scene.spacing is None else declared
+    spacing = question.scene.spacing
+    if declared not in ("mL", "mm"):
+        return declared
+    if spacing is None:
+        return "voxels"
+    return "cm²" if declared == "mL" and len(spacing) == 2 else declared
 
 
 def _map(name: str, steps: Steps, question: Question) -> MapRandomized:
