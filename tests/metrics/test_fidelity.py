@@ -100,7 +100,8 @@ def test_protocols_have_their_own_levels_and_fills(protocol: str) -> None:
     assert fills == expected[protocol]
     before = question.forwards
     found = value(metric, MapField("m", image), question)
-    assert question.forwards - before == len(asked) * (PROTOCOLS[protocol] + 1)
+    # Both orders share their ends, and 100 levels of 64 voxels are 64.
+    assert question.forwards - before == len(asked) * min(PROTOCOLS[protocol], image.numel())
     if protocol == "inform":
         assert {"score_blur", "score_mean"} <= set(found.facts)
     if protocol == "thesis2024":

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 import torch
 from metric_cases import LinearClasses, ask, bright, value
+from torch import Tensor, nn
 
 from voxplain.attribution.masking import Constant
-from voxplain.metrics import MapField
+from voxplain.metrics import MapField, Question
 from voxplain.metrics.removal import Ranked, Removal
 
 
@@ -81,3 +83,61 @@ def test_removed_shares_may_be_named() -> None:
     left.view(-1)[field.order[:4]] = 0
     weight = question.scene.model.network.weight.detach()[1]
     assert float(found.scores[0]) == pytest.approx(float((weight * left).sum()) + 1)
+
+
+def _by_hand(question: Question, order: Tensor, counts: Sequence[int], level: float) -> Tensor:
+    """One forward per step, each of an image that is filled anew."""
+    scores = []
+    for count in counts:
+        shown = question.item.image.clone()
+        shown.flatten(1)[:, order[:count]] = level
+        scores.append(question.observe(shown[None]).scores)
+    return torch.cat(scores)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 9, 40])
+def test_maps_and_orders_share_their_ends(levels: int) -> None:
+    """A step that removes as much as another, nothing or everything is no forward of its own."""
+    image = bright(2, 1, 4)
+    question = ask(Cubes(), image, target={"kind": "class_score", "label": 0})
+    fields = [MapField(str(seed), bright(2, 1, 4, seed)) for seed in (3, 4)]
+    probes = [Removal(Constant(value=2.0), order, levels) for order in ("most", "least")]
+    found = [question.answer(probe, field).scores for field in fields for probe in probes]
+    assert question.forwards == 2 + 4 * (min(levels, 16) - 1)
+    counts = [round(16 * step / levels) for step in range(levels + 1)]
+    orders = [order for field in fields for order in (field.order, field.order.flip(0))]
+    for scores, order in zip(found, orders, strict=True):
+        assert torch.allclose(scores, _by_hand(question, order, counts, 2.0), rtol=1e-12, atol=0)
+
+
+def test_ends_belong_to_their_fill() -> None:
+    question = ask(Cubes(), bright(2, 1, 4), target={"kind": "class_score", "label": 0})
+    field = MapField("m", bright(2, 1, 4, 3))
+    dark, light = (question.answer(Removal(Constant(value=v)), field).scores for v in (0.0, 3.0))
+    assert dark[0] == light[0]
+    assert (float(dark[-1]), float(light[-1])) == pytest.approx((0.0, 16 * 27.0))
+
+
+class Cubes(nn.Module):
+    """Sum of the cubes, which no two sets of voxels share; notes how many images it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+
+    def forward(self, image: Tensor) -> Tensor:
+        self.seen.append(len(image))
+        return image.flatten(1).pow(3).sum(dim=1)[:, None].expand(-1, 2)
+
+
+@pytest.mark.parametrize(("sides", "shown"), [((4, 4, 4), 2), ((16, 16), 1), ((60, 60, 60), 1)])
+def test_no_small_volume_is_shown_alone(sides: tuple[int, ...], shown: int) -> None:
+    """Twice where torch is slow with one; the answer is about one."""
+    network = Cubes()
+    image = torch.rand(1, *sides)
+    question = ask(network, image, target={"kind": "class_score", "label": 0})
+    network.seen.clear()
+    observed = question.observe(image[None] * 2)
+    assert network.seen == [shown]
+    assert observed.scores.shape == observed.agreed.shape == (1,)
+    assert float(observed.scores) == pytest.approx(8 * question.whole, rel=1e-5)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from voxplain.attribution.binding import Bound, look
-from voxplain.attribution.budget import ran_out_of_memory
+from voxplain.attribution.budget import ran_out_of_memory, slow_alone
 from voxplain.attribution.identity import identity
 from voxplain.attribution.masking import Fill, Masks, Painter
 from voxplain.attribution.masking.budget import ForwardBudget
@@ -48,6 +48,16 @@ class Observed:
     volume: Tensor | None = None
     agreed: Tensor | None = None
 
+    def __getitem__(self, rows: Sequence[int]) -> Observed:
+        """Some of them, in this order."""
+        columns = (getattr(self, name) for name in _FIELDS)
+        return Observed(*(column if column is None else column[list(rows)] for column in columns))  # type: ignore[arg-type]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Observed]) -> Observed:
+        """One after the other."""
+        return cls(*(_cat([getattr(part, name) for part in parts]) for name in _FIELDS))  # type: ignore[arg-type]
+
 
 class Probe(ABC):
     """Something to ask of the network; subclasses are frozen dataclasses, compared by value.
@@ -62,7 +72,11 @@ class Probe(ABC):
 
     @abstractmethod
     def expected(self, scene: Scene) -> int:
-        """About how many forwards it takes."""
+        """About how many forwards it takes, of each network that it asks."""
+
+    def networks(self, fellows: Sequence[Fellow]) -> int:
+        """How many networks it asks; fellows are those that could be."""
+        return 1
 
     @abstractmethod
     def run(self, question: Question, field: MapField) -> Any:
@@ -238,7 +252,7 @@ class Question:
                     raise
                 continue
             done += len(part)
-        return _joined(found)
+        return Observed.joined(found)
 
     def observe(self, inputs: Tensor) -> Observed:
         """The prediction for changed images ``(k, C, *spatial)``, small enough for one call."""
@@ -248,10 +262,15 @@ class Question:
             return Observed(self.passes.scores(inputs, rows))
         model = self.scene.model
         with torch.inference_mode(), running_in(model.precision, model.device):
-            output = model.output(inputs, self.scene.spacing)
+            output = model.output(self._paired(inputs), self.scene.spacing)[: len(inputs)]
             rebind = self.bound.rebind
             weights = rebind(output) if rebind else self.bound.field.rows(rows)
             return self._observed(output, weights.score(output).cpu())
+
+    def _paired(self, inputs: Tensor) -> Tensor:
+        """Twice the same where one alone takes longer than two."""
+        alone = self.scene.layout is None and slow_alone(inputs)
+        return torch.cat([inputs, inputs]) if alone else inputs
 
     def _observed(self, output: Tensor, scores: Tensor) -> Observed:
         seen = self.bound.seen
@@ -281,10 +300,6 @@ class Question:
 def _preferred(output: Tensor) -> Tensor:
     """The class of the largest score; of one-logit networks the side of 0."""
     return output.argmax(dim=1) if output.shape[1] > 1 else (output[:, 0] > 0).long()
-
-
-def _joined(parts: Sequence[Observed]) -> Observed:
-    return Observed(*(_cat([getattr(part, name) for part in parts]) for name in _FIELDS))  # type: ignore[arg-type]
 
 
 def _averaged(parts: Sequence[Observed]) -> Observed:

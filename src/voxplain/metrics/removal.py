@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from voxplain.attribution.identity import identity
 from voxplain.attribution.masking import Coalitions, Fill, Masks, Painter
 from voxplain.attribution.scene import Scene
 from voxplain.metrics.field import MapField
@@ -102,8 +103,17 @@ class Removal(Probe):
     def run(self, question: Question, field: MapField) -> Observed:
         """The prediction after each step, the unchanged image first; or at the given shares."""
         order = field.order if self.order == "most" else field.order.flip(0)
-        counts = tuple(round(len(order) * share) for share in self.at or shares(self.levels))
-        return question.under(Ranked(order, counts, question.scene.shape), self.fill)
+        counts = [round(len(order) * share) for share in self.at or shares(self.levels)]
+        ends = [count for count in (0, len(order)) if count in counts]
+        between = sorted(set(counts) - set(ends))
+
+        def after(some: Sequence[int]) -> Observed:
+            return question.under(Ranked(order, tuple(some), question.scene.shape), self.fill)
+
+        # The ends are the same for all maps and orders.
+        known = question.remembered(("ends", identity(self.fill), *ends), lambda: after(ends))
+        found = Observed.joined([known, after(between)])
+        return found[[[*ends, *between].index(count) for count in counts]]
 
 
 def shares(levels: int) -> list[float]:
