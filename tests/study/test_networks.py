@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from tiny import NETWORK, TinyStudy
 from voxplain.errors import ConfigError
 from voxplain.io.scores import Scores
-from voxplain.study import Run, Study, run_study
+from voxplain.study import Run, Study, check_study, run_study
 from voxplain.study.revisit import judge_run
 
 METRICS = ["seed_agreement", "architecture_agreement", "data_randomization"]
@@ -127,6 +127,20 @@ def test_names_of_architectures_decide_where_there_are_two(
     assert found["net", "seed_agreement"] == {"wide"}
     assert found["net", "architecture_agreement"] == {"twin"}
     assert found["net", "data_randomization"] == {"permuted"}
+
+
+def test_the_plan_counts_an_explanation_per_network(
+    tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks = _networks(tiny, monkeypatch)
+    third = {**networks["twin"], "name": "third"}
+    file = tiny.write(models=[*networks.values(), third], metrics=METRICS, methods=["saliency"])
+    checked = check_study(Study.load(file))
+    asked = {part.subject.model: part.streams for part in checked.plan.judgings}
+    passes = {part.subject.model: part.passes for part in checked.plan.judgings}
+    assert asked["net"] == ("all maps 4 times again",)  # two seeds, wide and permuted
+    assert asked["wide"] == ("all maps 3 times again",)
+    assert (passes["net"], passes["wide"]) == (4, 3)
 
 
 def test_another_role_is_another_score(tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -32,8 +32,12 @@ class MapsOfFellows(Probe):
     differs: Role
 
     def expected(self, scene: Scene) -> int:
-        """One explanation for each such network, of which there is at least one."""
+        """One explanation."""
         return 1
+
+    def networks(self, fellows: Sequence[Fellow]) -> int:
+        """Those that differ in this way."""
+        return sum(fellow.is_one(self.differs) for fellow in fellows)
 
     def run(self, question: Question, field: MapField) -> dict[str, dict[str, Tensor]]:
         """Per network, by the key of the method, a map ``(*spatial)``."""

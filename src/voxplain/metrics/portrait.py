@@ -61,7 +61,7 @@ class MetricPortrait:
         parts = [
             f"{_either(self.per_map)} per map" * any(self.per_map),
             f"{_either(self.shared)} for all maps" * any(self.shared),
-            f"{_either(self.again)} explanations" * any(self.again),
+            f"{_either(self.again)} explanation{'s' * (max(self.again) > 1)}" * any(self.again),
         ]
         return ", ".join(filter(None, parts)) or "none"
 

@@ -16,7 +16,7 @@ from voxplain.image import Image
 from voxplain.io import read_image
 from voxplain.io.sidecar import ModelFacts
 from voxplain.loading import load_network
-from voxplain.metrics.fellows import Role
+from voxplain.metrics.fellows import Fellow, Role
 from voxplain.model import Model
 from voxplain.preprocess import apply
 from voxplain.study.case_files import OWN_REFERENCE, files_of
@@ -59,6 +59,10 @@ class LoadedModel:
             and other.config.preprocess == self.config.preprocess
             and not (other.is_control and self._shares_architecture(other) is False)
         ]
+
+    def fellows(self, models: Mapping[str, LoadedModel]) -> list[Fellow]:
+        """The same networks, with how they differ."""
+        return [Fellow(other.model, self.differs(other)) for other in self.alike(models)]
 
     def differs(self, other: LoadedModel) -> Role | None:
         """How another network differs from this one; None where that cannot be told."""

@@ -9,7 +9,7 @@ from voxplain.attribution import Method
 from voxplain.attribution.identity import identity
 from voxplain.attribution.scene import Scene
 from voxplain.errors import ConfigError
-from voxplain.metrics import Metric, Probe
+from voxplain.metrics import Fellow, Metric, Probe
 from voxplain.metrics.controls import CONTROLS
 from voxplain.study.plan import Subject, Task, digest
 from voxplain.study.randomization import RandomizationConfig
@@ -77,6 +77,7 @@ def judging(
     facts: Mapping[str, object],
     scene: Scene,
     allowed: int,
+    fellows: Sequence[Fellow] = (),
 ) -> Judging:
     """The judging of a subject with what it will cost.
 
@@ -89,6 +90,7 @@ def judging(
         facts: See :class:`Judging`.
         scene: The network and the image.
         allowed: Forwards that one metric may take for one map.
+        fellows: Other networks that metrics may ask.
 
     Raises:
         ConfigError: If a metric would take more.
@@ -99,10 +101,10 @@ def judging(
     maps = sum(_is_judged(each) for task in judged for each in task.methods.values())
     maps += controls * (len(CONTROLS) - 1)
     extra = cascade.metric.probes(scene)[0] if cascade else None
-    price = _Price.of(metrics, scene, maps, known=extra)
+    price = _Price.of(metrics, scene, maps, fellows, known=extra)
     chosen_tasks = [task for task in judged if cascade and cascade.of([*task.methods.values()])]
     steps = extra.expected(scene) if extra else 0
-    along = _along(cascade, chosen_tasks, scene, allowed)
+    along = _along(cascade, chosen_tasks, scene, allowed, fellows)
     networks = steps + 1  # the trained one beside them
     again = [(price.again, judged), (steps + along.again * networks, chosen_tasks)]
     forwards = price.forwards + along.forwards * networks
@@ -140,12 +142,19 @@ class _Price:
 
     @classmethod
     def of(
-        cls, metrics: Sequence[Metric], scene: Scene, maps: int, known: Probe | None = None
+        cls,
+        metrics: Sequence[Metric],
+        scene: Scene,
+        maps: int,
+        fellows: Sequence[Fellow],
+        known: Probe | None = None,
     ) -> _Price:
         """Equal probes count once, and one whose answer is known does not."""
         probes = {identity(probe): probe for metric in metrics for probe in metric.probes(scene)}
         probes.pop(identity(known), None)
-        asked = [(probe, probe.expected(scene)) for probe in probes.values()]
+        asked = [
+            (probe, probe.expected(scene) * probe.networks(fellows)) for probe in probes.values()
+        ]
         return cls(
             maps,
             sum(count for probe, count in asked if not (probe.explains or probe.per_map)),
@@ -160,7 +169,11 @@ class _Price:
 
 
 def _along(
-    cascade: RandomizationConfig | None, tasks: Sequence[Task], scene: Scene, allowed: int
+    cascade: RandomizationConfig | None,
+    tasks: Sequence[Task],
+    scene: Scene,
+    allowed: int,
+    fellows: Sequence[Fellow],
 ) -> _Price:
     """What the metrics of a cascade ask of each of its networks; an edge detector is judged too."""
     if cascade is None or not cascade.metrics:
@@ -169,7 +182,7 @@ def _along(
     for metric in cascade.metrics:
         _require_affordable(metric, scene, allowed, networks)
     methods = [method for task in tasks for method in cascade.of([*task.methods.values()])]
-    return _Price.of(cascade.metrics, scene, sum(map(_is_judged, methods)) + 1)
+    return _Price.of(cascade.metrics, scene, sum(map(_is_judged, methods)) + 1, fellows)
 
 
 def _is_judged(method: Method) -> bool:

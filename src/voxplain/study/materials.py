@@ -64,9 +64,7 @@ def materials_of(
         methods={each.key: each for task in tasks for each in task.methods.values()},
         mask=compared_with(case, subject.target, image) if case.reference else None,
         references=[loaded.prepare(other) for other in checked.references],
-        networks=[
-            Fellow(other.model, loaded.differs(other)) for other in loaded.alike(checked.models)
-        ],
+        networks=loaded.fellows(checked.models),
         truth=case.truth,
     )
 

@@ -142,7 +142,7 @@ class Survey:
         truth = {} if case.truth is None else {"truth": case.truth}
         facts = {"networks": others, "mask": mask, **truth}
         run, scene = study.execution, scene_of(image, loaded.model)
-        limits = run.controls, facts, scene, run.max_passes
+        limits = run.controls, facts, scene, run.max_passes, loaded.fellows(self.models)
         return [judging(subject, tasks, study.metrics, study.randomization, *limits)]
 
     def _methods(self, case: str, image: Image) -> list[Method]:
