@@ -21,6 +21,7 @@ NAMES = (
     "perturbation",
     "metrics",
     "removal",
+    "cascade",
     "inform",
 )
 

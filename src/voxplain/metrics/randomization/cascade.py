@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from voxplain.attribution.method import Method
@@ -19,7 +18,13 @@ from voxplain.metrics.metric import Metric, metric_key
 from voxplain.metrics.panel import scored
 from voxplain.metrics.question import Probe, Question
 from voxplain.metrics.randomization.course import course
-from voxplain.metrics.randomization.networks import Kinship, Randomized, in_order, randomized
+from voxplain.metrics.randomization.networks import (
+    Kinship,
+    Randomized,
+    calibration_images,
+    in_order,
+    randomized,
+)
 from voxplain.metrics.randomization.stages import Order, grouped, stages
 from voxplain.metrics.randomization.steps import Gathered, Steps
 
@@ -70,7 +75,7 @@ class Cascade(Probe):
             name: Gathered(map, scores[name], self.pictures) for name, map in trained.items()
         }
         for seed in range(self.seeds):
-            networks = randomized(model, groups, self.order, seed, _shown(question))
+            networks = randomized(model, groups, self.order, seed, calibration_images(question))
             for part in _parts(networks, question, len(methods)):
                 kinship = Kinship(ran, part, example)
                 for name, map, judged in self._maps(question, part, methods, kinship):
@@ -132,14 +137,6 @@ class Cascade(Probe):
             }
             for name, field in fields.items()
         }
-
-
-def _shown(question: Question) -> Tensor:
-    """The images on which running statistics are estimated anew."""
-    shown, references = question.scene.example, question.item.references
-    if references is None or question.scene.layout is not None:
-        return shown
-    return torch.cat([shown, references[:7]])
 
 
 def _parts(

@@ -20,7 +20,7 @@ from voxplain.metrics.field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.question import Probe, Question
 from voxplain.metrics.randomization.cascade import Cascade
-from voxplain.metrics.randomization.reinitialize import copied, recalibrate, reinitialize
+from voxplain.metrics.randomization.networks import calibration_images, randomized
 from voxplain.metrics.randomization.similarity import similarity
 from voxplain.metrics.randomization.stages import Order, stages
 from voxplain.metrics.randomization.steps import Steps
@@ -150,12 +150,11 @@ class FullyRandom(Probe):
     def run(self, question: Question, field: MapField) -> dict[str, list[Tensor]]:
         """By the key of the method, a map ``(*spatial)`` per seed."""
         found: dict[str, list[Tensor]] = {}
-        paths = stages(question.scene.model, question.scene.example)
+        model, images = question.scene.model, calibration_images(question)
+        paths = stages(model, question.scene.example)
         for seed in range(self.seeds):
-            model = copied(question.scene.model)
-            reinitialize(model.network, paths, seed)
-            recalibrate(model, question.scene.example, paths)
-            maps = maps_again(question.with_model(model), question.item.image[None])
+            (random,) = randomized(model, [paths], "top_down", seed, images)
+            maps = maps_again(question.with_model(random.model), question.item.image[None])
             for name, map in maps.items():
                 found.setdefault(name, []).append(map[0].double().sum(dim=0))
         return found

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from voxplain.attribution.taps import Tap
 from voxplain.attribution.trunk import Trunk
+from voxplain.metrics.question import Question
 from voxplain.metrics.randomization.course import Course
 from voxplain.metrics.randomization.reinitialize import copied, recalibrate, reinitialize
 from voxplain.metrics.randomization.stages import Order
@@ -61,6 +62,14 @@ def randomized(
         reinitialize(last.network, group, seed)
         recalibrate(last, images, drawn)
         yield Randomized(last, drawn)
+
+
+def calibration_images(question: Question) -> Tensor:
+    """The image and some references, ``(n, C, *spatial)``, for :func:`randomized`."""
+    shown, references = question.scene.example, question.item.references
+    if references is None or question.scene.layout is not None:
+        return shown
+    return torch.cat([shown, references[:7]])
 
 
 class Kinship:
