@@ -204,6 +204,9 @@ def test_the_mean_over_cases_is_the_error_of_the_classifier() -> None:
     expected = counted(best.values, right)
     assert np.mean(found.values()) == pytest.approx(expected, abs=1e-6)
     assert all(row.facts["error"] == pytest.approx(expected, abs=1e-6) for row in found)
+    top = best.values > 14 / 15
+    point = float(best.values[top].mean()), float(right[top].double().mean())
+    assert all(row.curve[-1] == pytest.approx(point, abs=1e-6) for row in found)
     shown = [row.facts["probability"] for row in found]
     assert shown == pytest.approx(best.values.tolist(), abs=1e-6)
     assert [row.correct for row in found] == right.tolist()

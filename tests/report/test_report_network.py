@@ -15,7 +15,9 @@ from test_report_page import Page
 from voxplain.cli.metrics import show_scores
 from voxplain.io.scores import Score, Scores
 from voxplain.report import render
+from voxplain.report.frame import Frame
 from voxplain.report.ledger import ledgers
+from voxplain.report.reliability import reliability
 from voxplain.report.strips import strip_plot
 from voxplain.report.tables import tables
 from voxplain.report.verdict import verdicts
@@ -47,7 +49,35 @@ def test_the_page_has_a_chapter_about_the_network(tmp_path: Path) -> None:
     render(tmp_path)
     words = re.sub(r"\s+", " ", Page(tmp_path / "report.html").words)
     assert "Is the network right as often as it says?" in words
-    assert "mean probability" in words
+    assert "Calibration: how often the class is there over the probability that was said" in words
+
+
+def test_the_curve_lies_beside_what_would_be_right() -> None:
+    """Of a classifier one curve for all cases; of dense outputs one per image, and their means."""
+    found = of_network(3)
+    (ledger,) = ledgers(found)
+    drawn = reliability(ledger.asked[0])
+    assert drawn is not None
+    (panel,) = drawn.panels
+    even, network = panel.curves
+    frame = Frame(0.0, 1.0, 0.0, 1.0)
+    assert even.points == frame.line((np.array([0, 1]), np.array([0, 1])))
+    assert network.points == frame.line((np.array([0.2, 0.8]), np.array([0.1, 0.6])))
+    assert "what it says with 80 % is there in 60 %" in panel.alt
+    other = replace(found[0], curve=((0.22, 0.3), (0.5, 0.5)))
+    (ledger,) = ledgers([other, *found[1:]])
+    apart = reliability(ledger.asked[0])
+    assert apart is not None
+    assert [curve.kind for curve in apart.panels[0].curves] == ["even", "case", "case", "map"]
+    means = np.array([0.2, 0.22, 0.5, 0.8]), np.array([0.1, 0.3, 0.5, 0.6])
+    assert apart.panels[0].curves[-1].points == frame.line(means)
+    (ledger,) = ledgers([replace(row, parameters={"bins": 4}) for row in [other, *found[1:]]])
+    coarse = reliability(ledger.asked[0])
+    assert coarse is not None
+    means = np.array([0.21, 0.5, 0.8]), np.array([0.2, 0.5, 0.6])
+    assert coarse.panels[0].curves[-1].points == frame.line(means)
+    (ledger,) = ledgers([replace(row, curve=()) for row in found])
+    assert reliability(ledger.asked[0]) is None
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -109,4 +109,4 @@ def _metric(row: Score) -> OverCases | None:
 
 def _filled(row: Score, value: Value) -> Score:
     facts = {**value.facts, SKETCH: row.facts[SKETCH]}
-    return replace(row, value=value.value, reason=value.reason, facts=facts)
+    return replace(row, value=value.value, reason=value.reason, facts=facts, curve=value.curve)

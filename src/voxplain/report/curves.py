@@ -72,6 +72,4 @@ def _table(curves: Sequence[Points]) -> Points:
 def _along(asked: Asked) -> str:
     if asked.first.family == "randomization":
         return "share of the stages that is random"
-    if asked.first.family == "calibration":
-        return "mean probability"
     return "share of the image" if asked.first.family in ("faithfulness", "segmentation") else ""

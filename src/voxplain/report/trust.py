@@ -18,6 +18,7 @@ from voxplain.report.figures import png
 from voxplain.report.frame import Multiples
 from voxplain.report.ledger import Asked, Ledger, ledgers
 from voxplain.report.reading import UNREADABLE
+from voxplain.report.reliability import reliability
 from voxplain.report.steps import score_panels, similarity_panels
 from voxplain.report.strata import Strata, strata
 from voxplain.report.strips import Strip, strip_plot
@@ -208,7 +209,8 @@ def _answers(topic: str, verdict: Verdict) -> Iterator[Answer]:
 
 def _chapter(name: str, asked: list[Asked]) -> Chapter:
     strips = (strip_plot(part) for part in asked)
-    curves = (curve_panels(part) for part in asked)
+    draw = reliability if name == "calibration" else curve_panels
+    curves = (draw(part) for part in asked)
     return Chapter(
         FAMILIES.get(name, title(name)),
         tables(asked),
