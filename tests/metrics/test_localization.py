@@ -14,8 +14,9 @@ from torch import Tensor
 
 from voxplain.image import Image
 from voxplain.metrics import MapField, Question, metrics
+from voxplain.metrics.localization import Localization
 
-LOCALIZATION = tuple(name for name in metrics if metrics.get(name).family == "localization")
+LOCALIZATION = tuple(name for name in metrics if issubclass(metrics.get(name), Localization))
 
 
 def _mask(rank: int, size: int = 8) -> Tensor:
