@@ -24,8 +24,13 @@ from voxplain.targets.links import settled
 COLDEST, HOTTEST = 0.05, 20.0
 """Temperatures that are tried; the coldest is found where all predictions are right."""
 
-_MOST = 2**20
-"""Voxels that are looked at together; from so many, drawn in larger images, comes a temperature."""
+_AT_ONCE = 2**20
+"""Voxels that are looked at together."""
+
+_MOST = 2**18
+"""Voxels from which a temperature is found; of larger images so many are drawn."""
+
+Points = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +47,7 @@ class Logits:
 
     def odds(self, labels: Tensor, temperature: float = 1.0) -> Tensor:
         """Log-odds of one class in each row ``(n,)`` float64; their sigmoid is its probability."""
-        parts = zip(torch.split(self.values, _MOST), torch.split(labels, _MOST), strict=True)
+        parts = zip(torch.split(self.values, _AT_ONCE), torch.split(labels, _AT_ONCE), strict=True)
         return torch.cat([self._odds(part.double() / temperature, own) for part, own in parts])
 
     def _odds(self, scaled: Tensor, labels: Tensor) -> Tensor:
@@ -68,11 +73,12 @@ class Calibration(OverCases):
     about the network and nothing about maps, so that there is one row per image.
 
     For dense outputs it is taken over the voxels of each image, against its reference mask. Easy
-    background makes it small, the more so the smaller the object; a margin leaves it out. For
-    classifiers it is taken over
-    all cases whose `truth` is known: the value of a case is the gap in its bin, so that the mean
-    over cases is the error. Few cases make it too large. The target `predicted` gives the error of
-    Guo et al.; a fixed class that of its own probability.
+    background makes it small, the more so the smaller the object; a margin leaves it out.
+
+    For classifiers it is taken over all cases whose `truth` is known: the value of a case is the
+    gap in its bin, so that the mean over cases is the error; its interval takes the bins as given.
+    Few cases make it too large. The target `predicted` gives the error of Guo et al.; a fixed
+    class that of its own probability.
 
     The facts hold the error and the probabilities after temperature scaling. The temperature
     (0.05 to 20) has the largest likelihood on the other patients' cases; of dense outputs on the
@@ -126,11 +132,11 @@ class Calibration(OverCases):
         warmth = _without_own(cases, logits, labels, truths)
         plain = logits.odds(labels).sigmoid()
         scaled = Logits(logits.values / warmth[:, None], logits.softmax).odds(labels).sigmoid()
-        gaps, curve = self._gaps(plain, there), self._curve(plain, there)
+        gaps, curve = self._compared(plain, there)
         of_all = {
             "cases": len(cases),
             "error": float(gaps.mean()),
-            "error_scaled": float(self._gaps(scaled, there).mean()),
+            "error_scaled": float(self._compared(scaled, there)[0].mean()),
         }
         of_each = zip(*(part.tolist() for part in (gaps, plain, warmth, scaled)), strict=True)
         names = ("probability", "temperature", "probability_scaled")
@@ -153,27 +159,24 @@ class Calibration(OverCases):
         plain, scaled = (logits.odds(labels, t).sigmoid() for t in (1.0, warmth))
         facts = {
             "temperature": warmth,
-            "error_scaled": float(self._gaps(scaled, there).mean()),
+            "error_scaled": float(self._compared(scaled, there)[0].mean()),
             "mean_probability": float(plain.mean()),
             "share": float(there.double().mean()),
         }
-        gaps = self._gaps(plain, there)
-        return Value(float(gaps.mean()), self._curve(plain, there), facts)
+        gaps, curve = self._compared(plain, there)
+        return Value(float(gaps.mean()), curve, facts)
 
-    def _gaps(self, chances: Tensor, there: Tensor) -> Tensor:
-        """|mean probability - share| in the bin of each, ``(n,)``; their mean is the error."""
-        place = self._places(chances)
-        counts = torch.bincount(place, minlength=self.bins).clamp_min(1)
-        gaps = torch.bincount(place, chances - there.double(), minlength=self.bins) / counts
-        return gaps.abs()[place]
-
-    def _curve(self, chances: Tensor, there: Tensor) -> tuple[tuple[float, float], ...]:
-        """Mean probability and share in every bin that holds something."""
+    def _compared(self, chances: Tensor, there: Tensor) -> tuple[Tensor, Points]:
+        """|mean probability - share| in the bin of each ``(n,)``, and both in every bin in use."""
         place = self._places(chances)
         counts = torch.bincount(place, minlength=self.bins)
-        sums = [torch.bincount(place, w, minlength=self.bins) for w in (chances, there.double())]
-        said, true = ((each[counts > 0] / counts[counts > 0]).tolist() for each in sums)
-        return tuple(zip(said, true, strict=True))
+        said, true = (
+            torch.bincount(place, weights, minlength=self.bins) / counts.clamp_min(1)
+            for weights in (chances, there.double())
+        )
+        used = counts > 0
+        curve = tuple(zip(said[used].tolist(), true[used].tolist(), strict=True))
+        return (said - true).abs()[place], curve
 
     def _places(self, chances: Tensor) -> Tensor:
         """The bin of each, ``(n,)``; bins hold their upper end, and equal values share a bin."""

@@ -82,15 +82,14 @@ class Consistency(_SameExplanation):
     one of 16 (27 in 3-D). The prediction of a classifier is its class (of a multi-label one,
     whether the class of the target is present); that of a segmentation is whether there is an
     object of the class, and its volume up to a factor of 2. Images of the same patient are not
-    compared with each other. Undefined for a case whose explanation no other case has, and where
-    all cases have the same prediction.
+    compared with each other. Cases share pairs, so that intervals over cases are only rough.
+    Undefined for a case whose explanation no other case has, and where all cases have the same
+    prediction.
     """
 
     name: Literal["consistency"] = "consistency"
-    cells: int = Field(default=16, ge=2, description="of a coarse grid over the image, about")
-    share: float = Field(
-        default=0.05, gt=0, lt=1, description="of the cells that count, at least 1"
-    )
+    cells: int = Field(default=16, ge=2, description=_CELLS)
+    share: float = Field(default=0.05, gt=0, lt=1, description=_SHARE)
 
     def _alike(self, cases: Sequence[Sketched], others: Pairs) -> Pairs:
         same: Pairs = _distances(cases) == 0
