@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from synthetic_runs import RunWriter
-from synthetic_scores import columns, rows, table
+from synthetic_scores import columns, rows, survived, table
 from test_report_page import Page
 
 from voxplain.io.scores import Score, Scores
@@ -57,6 +57,17 @@ def test_a_claim_needs_eight_patients() -> None:
     status, text = placed(14, 2)
     assert status == "open"
     assert "14 cases of 7 patients are too few for an interval, which needs 8" in text
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [(1, ", 16 cases"), (2, ", 16 cases of 8 patients"), (4, ", on 16 cases of 4 patients only")],
+)
+def test_cascades_count_patients(images: int, words: str) -> None:
+    (ledger,) = ledgers(of_patients(survived({"a": 0.9}, 16), images))
+    (verdict,) = verdicts(ledger)
+    (statement,) = verdict.statements
+    assert statement.text.endswith(words)
 
 
 def test_differences_between_methods_are_those_of_patients() -> None:

@@ -43,6 +43,7 @@ class Survival:
         chance: Between two random networks; NaN where unknown.
         strengths: The last one of magnitudes; NaN where unknown.
         cases: How many.
+        patients: Whose they are, where a table of scores says it.
     """
 
     measure: str
@@ -51,6 +52,7 @@ class Survival:
     chance: float
     strengths: float
     cases: int
+    patients: int
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ def _scored(map: Judged) -> Survival:
         chance=over_cases(measure, "random_networks"),
         strengths=over_cases(STRENGTHS, "last"),
         cases=len(map.by_case),
+        patients=len(set(map.patients.values())),
     )
 
 
@@ -161,6 +164,7 @@ def _followed(maps: list[MapRandomized]) -> Survival:
         chance=_average(value for map in maps for value in map.chance.get(measure, [])),
         strengths=_average(value for curve in strengths for value in _last(curve)),
         cases=len(maps),
+        patients=len(maps),
     )
 
 

@@ -104,7 +104,7 @@ def _weights(ledger: Ledger, method: str) -> Statement | None:
         return _piecewise(ledger, method)
     if not math.isfinite(found.mean) or not math.isfinite(found.last):
         return Statement(WEIGHTS, "open", "the randomization check gave no number")
-    facts = _similarities(found) + _on(found.cases)
+    facts = _similarities(found) + _on(found.cases, found.patients)
     scores = _falling(ledger, method)
     if max(found.mean, found.last) >= SURVIVES:
         return Statement(WEIGHTS, "bad", f"fails the randomization check: {facts}{scores}")
@@ -214,7 +214,8 @@ def _few(topic: str, asked: Asked, map: Judged, best: Judged, measure: str) -> S
 
 
 def _too_few(map: Judged) -> str:
-    who, are = _counted(map), "is" if len(map.known) == 1 else "are"
+    who = _counted(len(map.known), map.summary.patients)
+    are = "is" if len(map.known) == 1 else "are"
     return f"{who} {are} too few for an interval, which needs {FEWEST}"
 
 
@@ -272,23 +273,20 @@ def _mean_of(map: Judged, beside: Judged) -> str:
 
 def _cases(map: Judged) -> str:
     """How many cases stand behind a number."""
-    few = map.summary.patients < FEWEST
-    return f", on {_counted(map)} only" if few else f", {_counted(map)}"
+    return _on(len(map.known), map.summary.patients)
 
 
-def _counted(map: Judged) -> str:
-    """The cases that count, and their patients where these are fewer."""
-    cases, patients = len(map.known), map.summary.patients
+def _on(cases: int, patients: int) -> str:
+    counted = _counted(cases, patients)
+    return f", on {counted} only" if patients < FEWEST else f", {counted}"
+
+
+def _counted(cases: int, patients: int) -> str:
+    """The cases, and their patients where these are fewer."""
     counted = f"{cases} {'case' if cases == 1 else 'cases'}"
     if patients == cases:
         return counted
     return f"{counted} of {patients} {'patient' if patients == 1 else 'patients'}"
-
-
-def _on(count: int) -> str:
-    if count >= FEWEST:
-        return f", {count} cases"
-    return f", on {count} {'case' if count == 1 else 'cases'} only"
 
 
 def _why(map: Judged) -> str:
