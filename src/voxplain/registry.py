@@ -24,7 +24,7 @@ class Registry(Generic[T]):
     """
 
     def __init__(self, kind: str, group: str) -> None:
-        self._kind = kind
+        self.kind = kind
         self._group = group
         self._entries: dict[str, type[T]] = {}
         self._plugins_loaded = False
@@ -36,7 +36,7 @@ class Registry(Generic[T]):
             ConfigError: If another class already has that name.
         """
         if self._entries.get(name, entry) is not entry:
-            raise ConfigError(f"two {self._kind}s are named {name!r}; rename one of them")
+            raise ConfigError(f"two {self.kind}s are named {name!r}; rename one of them")
         self._entries[name] = entry
         return entry
 
@@ -49,7 +49,7 @@ class Registry(Generic[T]):
         if name not in self._entries:
             self._load_plugins()
         if name not in self._entries:
-            raise ConfigError(f"unknown {self._kind} {name!r}; {nearest(name, self._entries)}")
+            raise ConfigError(f"unknown {self.kind} {name!r}; {nearest(name, self._entries)}")
         return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -68,7 +68,7 @@ class Registry(Generic[T]):
             try:
                 point.load()
             except Exception as error:  # whatever the code of others may raise
-                warnings.warn(_missing(point, self._kind, error), VoxplainWarning, stacklevel=3)
+                warnings.warn(_missing(point, self.kind, error), VoxplainWarning, stacklevel=3)
 
 
 def _missing(point: EntryPoint, kind: str, error: Exception) -> str:

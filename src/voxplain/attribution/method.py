@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from torch import Tensor
 
 from voxplain.attribution.masking import MaskRequest
@@ -18,7 +18,7 @@ from voxplain.attribution.rules import Plain, Rule
 from voxplain.attribution.samplers import GaussianNoise, Item, Sampler
 from voxplain.attribution.scene import Scene
 from voxplain.attribution.taps import Tap
-from voxplain.errors import ConfigError, nearest
+from voxplain.declaration import Declaration, parsed
 from voxplain.registry import Registry
 from voxplain.targets import Target
 
@@ -96,11 +96,8 @@ class Noise:
     statistic: Literal["mean", "mean_square", "variance"]
 
 
-class Method(BaseModel, ABC):
+class Method(Declaration):
     """An attribution method; its fields are its parameters.
-
-    The first line of the docstring of a subclass is its meaning in plain words, as reports and
-    ``voxplain methods`` show it.
 
     Attributes:
         label: The key of the map in results and files; the name of the method if None.
@@ -109,20 +106,14 @@ class Method(BaseModel, ABC):
         absolute: Take absolute values at the end (``abs`` in studies).
     """
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", arbitrary_types_allowed=True, populate_by_name=True
-    )
-
     family: ClassVar[str] = "gradient"  # a name of `families`, where the methods are listed
     formula: ClassVar[str] = ""
-    reference: ClassVar[str] = ""
     resampling: ClassVar[Resampling] = "mass"
     positive: ClassVar[bool] = False
     units: ClassVar[str] = "score per unit of intensity"
     complete: ClassVar[bool] = True  # whether the map still sums to what its streams sum to
     exact_in_windows: ClassVar[bool] = True  # False where windows only come near the whole
 
-    name: str
     label: str | None = Field(default=None, description="key of the map; the name if absent")
     channels: Literal["keep", "sum", "sum_abs", "max_abs"] = "keep"
     absolute: bool = Field(default=False, alias="abs")
@@ -175,16 +166,6 @@ class Method(BaseModel, ABC):
             return "absolute"
         return "positive" if self.positive else "signed"
 
-    @classmethod
-    def meaning(cls) -> str:
-        """One line in plain words."""
-        return (cls.__doc__ or "").strip().splitlines()[0]
-
-    @classmethod
-    def title(cls) -> str:
-        """The registry name of the class."""
-        return str(cls.model_fields["name"].default)
-
 
 methods: Registry[Method] = Registry("method", "voxplain.methods")
 """Every method by its name."""
@@ -205,27 +186,4 @@ def parse_method(spec: str | Mapping[str, Any] | Method, where: str = "") -> Met
     Raises:
         ConfigError: With the nearest names or the exact path of the parameter.
     """
-    if isinstance(spec, Method):
-        return spec
-    values = {"name": spec} if isinstance(spec, str) else dict(spec)
-    prefix = f"{where}: " if where else ""
-    if "name" not in values:
-        raise ConfigError(f"{prefix}a method needs a name")
-    try:
-        chosen = methods.get(str(values["name"]))
-    except ConfigError as error:
-        raise ConfigError(f"{prefix}{error}") from None
-    try:
-        return chosen.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"{prefix}{_sentence(error, chosen)}") from None
-
-
-def _sentence(error: ValidationError, chosen: type[Method]) -> str:
-    first = error.errors()[0]
-    path = ".".join([chosen.title(), *(str(part) for part in first["loc"])])
-    if first["type"] == "extra_forbidden":
-        known = [info.alias or field for field, info in chosen.model_fields.items()]
-        return f"{path}: unknown parameter; {nearest(str(first['loc'][-1]), known)}"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{path}: {message[0].lower()}{message[1:]}"
+    return spec if isinstance(spec, Method) else parsed(methods, spec, where)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 from rich.text import Text
 
 from voxplain.attribution import Method
@@ -11,7 +9,8 @@ from voxplain.attribution import methods as registry
 from voxplain.attribution.families import family, in_order
 from voxplain.attribution.parameters import parameters
 from voxplain.attribution.portrait import PICTURE, VOLUME, portrait
-from voxplain.cli.console import fact, out, table
+from voxplain.cli.console import out, table
+from voxplain.cli.declared import show
 
 _COLUMNS = ("method", "what it shows", "cost per image")
 
@@ -41,16 +40,7 @@ def describe(name: str) -> None:
         ConfigError: With the nearest names, if there is none.
     """
     kind = registry.get(name)
-    out.print(Text.assemble((kind.title(), "bold"), (f"  {family(kind.family).title}", "dim")))
-    out.print(kind.meaning())
-    body = textwrap.dedent((kind.__doc__ or "").partition("\n")[2]).split("Attributes:")[0]
-    if body.strip():
-        out.print(body.strip(), style="dim", soft_wrap=True, markup=False)
-    for title, value in _facts(kind):
-        fact(title, value)
-    out.print()
-    rows = [(each.name, each.kind, each.default, each.meaning) for each in parameters(kind)]
-    out.print(table(("parameter", "type", "default", ""), rows))
+    show(kind, family(kind.family).title, _facts(kind), parameters(kind))
 
 
 def _row(kind: type[Method]) -> tuple[str, str, str]:
@@ -63,7 +53,7 @@ def _facts(kind: type[Method]) -> list[tuple[str, str]]:
     facts += [("stream", stream) for stream in shown.streams]
     facts.append(("cost", f"{shown.cost}{f' ({shown.reason})' if shown.reason else ''}"))
     facts += [("", text) for text in shown.holds]
-    return [(title, value) for title, value in facts if value]
+    return facts
 
 
 def _sized(shape: tuple[int, ...]) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import textwrap
 
 from rich.text import Text
 
-from voxplain.cli.console import fact, out, remark, table
+from voxplain.cli.console import out, remark, table
+from voxplain.cli.declared import show
 from voxplain.io.scores import Scores
 from voxplain.metrics import Metric
 from voxplain.metrics import metrics as registry
@@ -50,25 +50,14 @@ def describe(name: str) -> None:
         ConfigError: With the nearest names, if there is none.
     """
     kind = registry.get(name)
-    out.print(Text.assemble((kind.title(), "bold"), (f"  {kind.family}", "dim")))
-    out.print(kind.meaning())
-    body = textwrap.dedent((kind.__doc__ or "").partition("\n")[2]).split("Attributes:")[0]
-    if body.strip():
-        out.print(body.strip(), style="dim", soft_wrap=True, markup=False)
-    facts = {
-        "better": BETTER[kind.direction],
-        "range": range_in_words(kind),
-        "chance": kind.chance,
-        "paper": kind.reference,
-        "cost": portrait(kind).cost,
-    }
-    for title, value in facts.items():
-        if value:
-            fact(title, value)
-    out.print()
-    rows = [(each.name, each.kind, each.default, each.meaning) for each in parameters_of(kind)]
-    if rows:
-        out.print(table(("parameter", "type", "default", ""), rows))
+    facts = (
+        ("better", BETTER[kind.direction]),
+        ("range", range_in_words(kind)),
+        ("chance", kind.chance),
+        ("paper", kind.reference),
+        ("cost", portrait(kind).cost),
+    )
+    show(kind, kind.family, facts, parameters_of(kind))
 
 
 def show_scores(scores: Scores) -> None:

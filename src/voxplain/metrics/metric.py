@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from voxplain.attribution.scene import Scene
-from voxplain.errors import ConfigError, nearest
+from voxplain.declaration import Declaration, parsed
 from voxplain.metrics.field import MapField
 from voxplain.metrics.question import Probe, Question
 from voxplain.registry import Registry
@@ -36,7 +34,7 @@ class Value:
     reason: str = ""
 
 
-class Metric(BaseModel, ABC):
+class Metric(Declaration):
     """A score of one map on one image; its fields are its parameters.
 
     Attributes:
@@ -44,21 +42,14 @@ class Metric(BaseModel, ABC):
         range: Smallest and largest value, None where unbounded.
         unit: Of the value; empty for pure numbers.
         chance: The value of a random map, in words, where it is known.
-        family: The chapter it belongs to.
         of_network: Whether it is about the network alone: one row per image, of no map.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     direction: ClassVar[Direction]
     range: ClassVar[tuple[float | None, float | None]] = (None, None)
     unit: ClassVar[str] = ""
     chance: ClassVar[str] = ""
-    family: ClassVar[str]
-    reference: ClassVar[str] = ""
     of_network: ClassVar[bool] = False
-
-    name: str
 
     def probes(self, scene: Scene) -> tuple[Probe, ...]:
         """What has to be asked of the network; equal probes are run once."""
@@ -71,16 +62,6 @@ class Metric(BaseModel, ABC):
         Raises:
             Undefined: With the reason, where there is no such number.
         """
-
-    @classmethod
-    def meaning(cls) -> str:
-        """One line in plain words."""
-        return (cls.__doc__ or "").strip().splitlines()[0]
-
-    @classmethod
-    def title(cls) -> str:
-        """The registry name of the class."""
-        return str(cls.model_fields["name"].default)
 
 
 metrics: Registry[Metric] = Registry("metric", "voxplain.metrics")
@@ -115,18 +96,4 @@ def parse_metric(spec: str | Mapping[str, Any] | Metric) -> Metric:
     Raises:
         ConfigError: With the nearest names or the exact path of the parameter.
     """
-    if isinstance(spec, Metric):
-        return spec
-    values = {"name": spec} if isinstance(spec, str) else dict(spec)
-    if "name" not in values:
-        raise ConfigError("a metric needs a name")
-    chosen = metrics.get(str(values["name"]))
-    try:
-        return chosen.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join([chosen.title(), *(str(part) for part in first["loc"])])
-        if first["type"] == "extra_forbidden":
-            known = nearest(str(first["loc"][-1]), list(chosen.model_fields))
-            raise ConfigError(f"{path}: unknown parameter; {known}") from None
-        raise ConfigError(f"{path}: {first['msg']}") from None
+    return spec if isinstance(spec, Metric) else parsed(metrics, spec)
