@@ -5,9 +5,9 @@ from voxplain.metrics.randomization.course import Course, course
 from voxplain.metrics.randomization.measures import (
     EfficientParameterRandomization,
     ParameterRandomization,
-    RandomLogit,
     SmoothParameterRandomization,
 )
+from voxplain.metrics.randomization.other_class import RandomLogit
 from voxplain.metrics.randomization.record import recorded
 from voxplain.metrics.randomization.reinitialize import copied, recalibrate, reinitialize
 from voxplain.metrics.randomization.similarity import Similarity, similarity

@@ -11,9 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxplain.attribution.binding import bind
 from voxplain.attribution.scene import Scene
-from voxplain.errors import TargetError
 from voxplain.metrics.again import maps_again
 from voxplain.metrics.curves import area
 from voxplain.metrics.field import MapField, Undefined
@@ -21,14 +19,15 @@ from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.question import Probe, Question
 from voxplain.metrics.randomization.cascade import Cascade
 from voxplain.metrics.randomization.networks import calibration_images, randomized
-from voxplain.metrics.randomization.similarity import similarity
 from voxplain.metrics.randomization.stages import Order, stages
 from voxplain.metrics.randomization.steps import Steps
 
 Measure = Literal["spearman", "spearman_absolute", "ssim", "hog"]
 
 
-class _Randomization(Metric):
+class Randomization(Metric):
+    """What the metrics of this chapter share."""
+
     family: ClassVar[str] = "randomization"
     direction: ClassVar[Direction] = "down"
     range: ClassVar[tuple[float | None, float | None]] = (-1.0, 1.0)
@@ -36,7 +35,7 @@ class _Randomization(Metric):
 
 
 @register
-class ParameterRandomization(_Randomization):
+class ParameterRandomization(Randomization):
     """How much of the map survives while the network forgets what it learned, layer by layer.
 
     Area under the similarity with the trained network's map; the value after the last step, and
@@ -99,7 +98,7 @@ class SmoothParameterRandomization(ParameterRandomization):
 
 
 @register
-class EfficientParameterRandomization(_Randomization):
+class EfficientParameterRandomization(Randomization):
     """How much more disordered the map gets when the whole network is random.
 
     (H(random) - H(trained)) / H(trained), H the histogram entropy (Hedström et al., 2023).
@@ -158,50 +157,6 @@ class FullyRandom(Probe):
             for name, map in maps.items():
                 found.setdefault(name, []).append(map[0].double().sum(dim=0))
         return found
-
-
-@register
-class RandomLogit(_Randomization):
-    """How alike the maps of two classes are: a map for every class explains none.
-
-    Sixt et al., 2020; the other class is the one with the next higher score.
-    """
-
-    reference: ClassVar[str] = "Sixt et al., 2020"
-    name: Literal["random_logit"] = "random_logit"
-    similarity: Measure = "spearman"
-
-    def score(self, field: MapField, question: Question) -> Value:
-        """Similarity with the map of the other class."""
-        field.checked  # noqa: B018 - raises for maps that say nothing
-        found = question.remembered("random logit", lambda: _other_maps(question))
-        if field.name not in found:
-            raise Undefined("there is no method behind this map that could explain again")
-        alike = similarity(field.values, found[field.name])
-        return Value(float(getattr(alike, self.similarity)))
-
-
-def _other_maps(question: Question) -> dict[str, Tensor]:
-    """Maps of the runner-up class by the key of their method."""
-    target, seen = question.bound.target, question.bound.seen
-    label = question.bound.field.label_of(question.item.row)
-    classes = seen.output.shape[1]
-    if label is None or not hasattr(target, "label") or classes < 2:
-        raise Undefined("the target is not about one of several classes")
-    scores = (
-        seen.output[question.item.row].flatten(1).mean(dim=1)
-        if seen.is_dense
-        else (seen.output[question.item.row])
-    )
-    order = [index for index in scores.argsort(descending=True).tolist() if index != label]
-    for other in order:
-        try:
-            bound = bind(target.model_copy(update={"label": other}), seen)
-        except TargetError:
-            continue
-        again = maps_again(question.with_bound(bound), question.item.image[None])
-        return {name: map[0].double().sum(dim=0) for name, map in again.items()}
-    raise Undefined("no other class has anything to explain on this image")
 
 
 def _in_short(steps: Steps, measure: str) -> dict[str, float]:

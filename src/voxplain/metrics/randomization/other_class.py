@@ -1,0 +1,76 @@
+"""The map of another class: one that is like it explains no class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from voxplain.attribution.binding import bind
+from voxplain.attribution.scene import Scene
+from voxplain.errors import TargetError
+from voxplain.metrics.again import maps_again
+from voxplain.metrics.field import MapField, Undefined
+from voxplain.metrics.metric import Value, register
+from voxplain.metrics.question import Probe, Question
+from voxplain.metrics.randomization.measures import Measure, Randomization
+from voxplain.metrics.randomization.similarity import similarity
+
+
+@dataclass(frozen=True)
+class RunnerUp(Probe):
+    """Maps of the class with the next higher score that there is something to explain of."""
+
+    explains: ClassVar[bool] = True
+
+    def expected(self, scene: Scene) -> int:
+        """One explanation by every method."""
+        return 1
+
+    def run(self, question: Question, field: MapField) -> dict[str, Tensor]:
+        """By the key of the method, ``(*spatial)`` float64.
+
+        Raises:
+            Undefined: If the target is not about one of several classes.
+        """
+        target, seen, row = question.bound.target, question.bound.seen, question.item.row
+        label = question.bound.field.label_of(row)
+        if label is None or not hasattr(target, "label") or seen.output.shape[1] < 2:
+            raise Undefined("the target is not about one of several classes")
+        scores = seen.output[row].flatten(1).mean(dim=1) if seen.is_dense else seen.output[row]
+        for other in scores.argsort(descending=True).tolist():
+            if other == label:
+                continue
+            try:
+                bound = bind(target.model_copy(update={"label": other}), seen)
+            except TargetError:
+                continue
+            again = maps_again(question.with_bound(bound), question.item.image[None])
+            return {name: map[0].double().sum(dim=0) for name, map in again.items()}
+        raise Undefined("no other class has anything to explain on this image")
+
+
+@register
+class RandomLogit(Randomization):
+    """How alike the maps of two classes are: a map for every class explains none.
+
+    Sixt et al., 2020; the other class is the one with the next higher score.
+    """
+
+    reference: ClassVar[str] = "Sixt et al., 2020"
+    name: Literal["random_logit"] = "random_logit"
+    similarity: Measure = "spearman"
+
+    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+        """One explanation of another class by all methods."""
+        return (RunnerUp(),)
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """Similarity with the map of the other class."""
+        field.checked  # noqa: B018 - raises for maps that say nothing
+        found: dict[str, Tensor] = question.answer(RunnerUp(), field)
+        if field.name not in found:
+            raise Undefined("there is no method behind this map that could explain again")
+        alike = similarity(field.values, found[field.name])
+        return Value(float(getattr(alike, self.similarity)))
