@@ -141,3 +141,20 @@ def test_no_small_volume_is_shown_alone(sides: tuple[int, ...], shown: int) -> N
     assert network.seen == [shown]
     assert observed.scores.shape == observed.agreed.shape == (1,)
     assert float(observed.scores) == pytest.approx(8 * question.whole, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "expected"),
+    [(5, 2, [2, 3]), (3, 2, [3]), (6, 3, [3, 3]), (7, 3, [3, 4]), (3, 1, [1, 1, 1]), (1, 4, [1])],
+)
+def test_no_last_image_is_left_alone(count: int, size: int, expected: list[int]) -> None:
+    network = Cubes()
+    image = torch.rand(1, 8, 8)
+    question = ask(network, image, target={"kind": "class_score", "label": 0})
+    question.observe(image[None])
+    question._budget.size, question._budget._known = size, True
+    network.seen.clear()
+    many = torch.rand(count, 1, 8, 8)
+    found = question.of_all(count, lambda part: many[part.start : part.stop])
+    assert network.seen == expected
+    assert torch.equal(found.scores.float(), many.flatten(1).pow(3).sum(dim=1))

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from voxplain.attribution.budget import keep_pages
+
 _CPU_BUDGET = 1024 * 2**20
 _GPU_SHARE = 0.5
 _COMFORT = 8 * 2**20
@@ -28,6 +30,7 @@ class ForwardBudget:
     """
 
     def __init__(self, device: torch.device, limit: int | None = None) -> None:
+        keep_pages()
         self._limit = limit if limit is not None else _available(device)
         self._comfort = _COMFORT if device.type == "cpu" else self._limit
         self._known = False
