@@ -35,9 +35,8 @@ _SHARE = "of the cells, at least one: the strongest, which are the explanation"
 class _SameExplanation(OverCases):
     """The share of alike cases with the same prediction; subclasses say which cases are alike.
 
-    An explanation is which cells of a coarse grid over the image are the strongest, so that it
-    has a place only where all images show the same part of the body in the same frame. Of cells
-    of equal strength some are drawn at random.
+    An explanation is which cells of a coarse grid over the image are the strongest. Of cells of
+    equal strength some are drawn at random.
     """
 
     family: ClassVar[str] = "faithfulness"
@@ -79,7 +78,8 @@ class Consistency(_SameExplanation):
     """How often another case with the same explanation has the same prediction.
 
     Two explanations are the same if the same cells of a coarse grid are the strongest; by default
-    one of 16 (27 in 3-D). The prediction of a classifier is its class (of a multi-label one,
+    one of 16 (27 in 3-D). The grid spans the image, so that all images have to show the same part
+    of the body in the same frame. The prediction of a classifier is its class (of a multi-label one,
     whether the class of the target is present); that of a segmentation is whether there is an
     object of the class, and its volume up to a factor of 2. Images of the same patient are not
     compared with each other. Cases share pairs, so that intervals over cases are only rough.
