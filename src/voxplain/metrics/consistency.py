@@ -79,8 +79,8 @@ class Consistency(_SameExplanation):
 
     Two explanations are the same if the same cells of a coarse grid are the strongest; by default
     one of 16 (27 in 3-D). The grid spans the image, so that all images have to show the same part
-    of the body in the same frame. The prediction of a classifier is its class (of a multi-label one,
-    whether the class of the target is present); that of a segmentation is whether there is an
+    of the body in the same frame. The prediction of a classifier is its class (of a multi-label
+    one, whether the class of the target is present); that of a segmentation is whether there is an
     object of the class, and its volume up to a factor of 2. Images of the same patient are not
     compared with each other. Cases share pairs, so that intervals over cases are only rough.
     Undefined for a case whose explanation no other case has, and where all cases have the same
