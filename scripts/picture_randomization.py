@@ -1,13 +1,17 @@
 """Draws what is left of four maps while the demo network forgets what it learned, for the docs.
 
 Usage: `python scripts/picture_randomization.py`. Takes some minutes; needs nilearn, which carries
-the brain template. A run whose study has a `randomization` section shows the same in its report.
+the brain template. With `--metrics` the maps of every step are judged as well, which takes as many
+forwards again as each metric asks of every network and map; what they say of the trained and of the
+random networks is printed. A run whose study has a `randomization` section shows the same in its
+report.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,8 +23,11 @@ from voxplain.io.randomization import (
     RandomizationRecord,
     read_pictures,
     read_randomizations,
+    scores_along,
     write_randomization,
 )
+from voxplain.io.steps import write_steps
+from voxplain.metrics import parse_metric
 from voxplain.metrics.asking import map_field, question_about
 from voxplain.metrics.randomization import Cascade, recorded
 from voxplain.report.cascade import strip
@@ -43,16 +50,18 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="a run directory that holds a cascade")
     parser.add_argument("--keep", type=Path, help="where to keep the curves and planes")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--metrics", nargs="*", default=[], help="judge every step with these")
     given = parser.parse_args()
     with TemporaryDirectory() as folder:
         run = given.run or given.keep or Path(folder) / "run"
         if given.run is None:
-            cascade_of_the_demo(Path(folder), run, given.seeds)
+            cascade_of_the_demo(Path(folder), run, given.seeds, given.metrics)
         for record in read_randomizations(run):
             draw(run, record)
+            say(record)
 
 
-def cascade_of_the_demo(folder: Path, run: Path, seeds: int) -> None:
+def cascade_of_the_demo(folder: Path, run: Path, seeds: int, metrics: Sequence[str]) -> None:
     """Forgets the demo network stage by stage, and keeps what became of its maps."""
     study = Study.load(write_demo(folder))
     loaded = load_model(study.models[0], study, trust=False)
@@ -61,10 +70,13 @@ def cascade_of_the_demo(folder: Path, run: Path, seeds: int) -> None:
     maps = explain(loaded.model, image, METHODS, target)
     question = question_about(loaded.model, image, target, maps=maps)
     question.fields = {name: map_field(name, map, question) for name, map in maps.items()}
-    probe = Cascade(seeds=seeds, pictures=True)
+    judges = tuple(map(parse_metric, metrics))
+    probe = Cascade(seeds=seeds, pictures=True, metrics=judges)
     found = question.answer(probe, next(iter(question.fields.values())))
-    record, pictures = recorded(question, found, probe.order, study.expanded_cases()[0].id)
+    case = str(study.expanded_cases()[0].id)
+    record, pictures = recorded(question, found, probe.order, case, judges)
     write_randomization(run, record, pictures)
+    write_steps(run)
 
 
 def draw(run: Path, record: RandomizationRecord) -> None:
@@ -72,6 +84,14 @@ def draw(run: Path, record: RandomizationRecord) -> None:
     picture = Image.open(io.BytesIO(png(strip(record, read_pictures(run, record)))))
     picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(FILE, optimize=True)
     print(FILE, FILE.stat().st_size)
+
+
+def say(record: RandomizationRecord) -> None:
+    """Prints the scores of the trained and of the random networks' maps."""
+    for metric in record.metrics:
+        for part in record.maps:
+            means = scores_along(part, metric.key).mean(axis=0)
+            print(f"{metric.key}: {part.method} {means[0]:.3f} trained, {means[-1]:.3f} random")
 
 
 if __name__ == "__main__":

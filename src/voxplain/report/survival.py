@@ -96,7 +96,11 @@ def piecewise(ledger: Ledger, method: str) -> float:
 
 
 def fall(ledger: Ledger, method: str) -> Fall | None:
-    """The first score that no random network keeps half of, on any case; None if all keep more."""
+    """The first score that falls to less than half its size in every random network, on all cases.
+
+    A score far below zero has not fallen: where a random network hardly tells the image from an
+    empty one, scores that are relative to that difference are anything.
+    """
     kept = [record for record in ledger.cascades if record.order != "independent"]
     for name, words in FALLING.items():
         tables = [
@@ -115,7 +119,7 @@ def fall(ledger: Ledger, method: str) -> Fall | None:
 
 
 def _falls(table: np.ndarray[Any, Any]) -> bool:
-    trained, random = float(table[:, 0].min()), float(table[:, -1].max())
+    trained, random = float(table[:, 0].min()), float(np.abs(table[:, -1]).max())
     return trained > 0 and random <= trained / 2  # never true of NaN
 
 
