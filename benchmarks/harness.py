@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -65,24 +66,25 @@ def fastest(options: Iterable[int], run: Callable[[int], object]) -> int:
     return int(min(timings, key=lambda name: min(timings[name].cpu)))
 
 
-class Floor:
+class Bare(ABC):
     """What a number of passes costs on the bare network, with nothing around it.
 
     Args:
         network: In evaluation mode; its parameters need no gradient while it is measured.
         image: One point ``(1, C, *spatial)``.
-        score: S of an output.
     """
 
-    def __init__(
-        self, network: nn.Module, image: Tensor, score: Callable[[Tensor], Tensor]
-    ) -> None:
-        self.network, self.image, self.score = network, image, score
+    def __init__(self, network: nn.Module, image: Tensor) -> None:
+        self.network, self.image = network, image
         self.batch = fastest((1, 2, 4, 8, 16), lambda size: self._run(16, size))
 
     def of(self, passes: int) -> Work:
-        """Forward and backward for so many points, in batches of the fastest size."""
+        """So many points, in batches of the fastest size."""
         return lambda: self._run(passes, self.batch)
+
+    @abstractmethod
+    def once(self, points: Tensor) -> None:
+        """One batch."""
 
     def _run(self, passes: int, batch: int) -> None:
         flags = [(part, part.requires_grad) for part in self.network.parameters()]
@@ -90,10 +92,39 @@ class Floor:
             part.requires_grad_(False)
         for first in range(0, passes, batch):
             size = min(batch, passes - first)
-            points = self.image.expand(size, *self.image.shape[1:]).clone().requires_grad_(True)
-            torch.autograd.grad(self.score(self.network(points)).sum(), points)
+            self.once(self.image.expand(size, *self.image.shape[1:]).clone())
         for part, required in flags:
             part.requires_grad_(required)
+
+
+class Floor(Bare):
+    """Forward and backward.
+
+    Args:
+        network: In evaluation mode.
+        image: One point ``(1, C, *spatial)``.
+        score: S of an output.
+    """
+
+    def __init__(
+        self, network: nn.Module, image: Tensor, score: Callable[[Tensor], Tensor]
+    ) -> None:
+        self.score = score
+        super().__init__(network, image)
+
+    def once(self, points: Tensor) -> None:
+        """The gradient of the scores."""
+        points.requires_grad_(True)
+        torch.autograd.grad(self.score(self.network(points)).sum(), points)
+
+
+class Forwards(Bare):
+    """Forward alone."""
+
+    @torch.inference_mode()
+    def once(self, points: Tensor) -> None:
+        """The output."""
+        self.network(points)
 
 
 def difference(found: Tensor, expected: Tensor) -> float:

@@ -11,7 +11,7 @@ from captum.metrics import infidelity, sensitivity_max
 from torch import Tensor, nn
 
 import voxplain as vx
-from benchmarks.harness import Timing, Work, race
+from benchmarks.harness import Floor, Forwards, Timing, Work, race
 from benchmarks.networks import classifier
 from benchmarks.page import Table, seconds, times
 from voxplain.attribution.spread import intensity_range
@@ -23,10 +23,13 @@ HEADER = (
     "captum, one by one",
     "captum / voxplain",
     "by CPU time",
+    "voxplain / floor",
     "captum with everything at once / voxplain",
 )
 TARGET, CHANGES, NEIGHBORS = 1, 64, 8
 STEPS, COPIES = 16, 25
+PASSES, PASSES_WITH_PATHS = 3 + COPIES, 3 + COPIES + 2 * STEPS
+"""Of voxplain per neighbor."""
 BATCH = 8
 """Fastest for captum among 1, 8 and everything at once, for each of its methods."""
 
@@ -47,9 +50,14 @@ def run(quick: bool = False) -> Table:
         "captum": _Captum(network, image, TEN, BATCH),
         "at once": _Captum(network, image, TEN, None),
     }
-    rows, total = [], {name: Timing([0.0], [0.0]) for name in judges}
-    for metric in ("infidelity", "max_sensitivity"):
-        timings = _race(judges, metric)
+    gradients = Floor(network, image, lambda output: output[:, TARGET])
+    floors = {
+        "infidelity": Forwards(network, image).of(CHANGES),
+        "max_sensitivity": gradients.of(NEIGHBORS * PASSES),
+    }
+    rows, total = [], {name: Timing([0.0], [0.0]) for name in (*judges, "floor")}
+    for metric, floor in floors.items():
+        timings = _race(judges, metric, floor)
         rows.append(_row(f"{metric.replace('_', '-')} of ten methods", timings))
         total = {name: _sum(total[name], timings[name]) for name in total}
     rows.append(_row("both", total))
@@ -58,14 +66,16 @@ def run(quick: bool = False) -> Table:
         "captum": _Captum(network, image, TEN_WITH_PATHS, BATCH),
     }
     title = "max-sensitivity of ten methods, two of them with paths"
-    rows.append(_row(title, _race(judges, "max_sensitivity")))
+    floor = gradients.of(NEIGHBORS * PASSES_WITH_PATHS)
+    rows.append(_row(title, _race(judges, "max_sensitivity", floor)))
     return Table("metrics", HEADER, rows, (_NOTE.format(size=image.shape[-1]),))
 
 
-def _race(judges: Mapping[str, _Voxplain | _Captum], metric: str) -> dict[str, Timing]:
+def _race(judges: Mapping[str, _Voxplain | _Captum], metric: str, floor: Work) -> dict[str, Timing]:
     """One turn each, since those of captum take a minute."""
     works: dict[str, Work] = {name: getattr(judge, metric) for name, judge in judges.items()}
-    return race(works, 1, {name: judge.warm_up for name, judge in judges.items()})
+    warm_up = {name: judge.warm_up for name, judge in judges.items()}
+    return race({**works, "floor": floor}, 1, warm_up)
 
 
 _NOTE = (
@@ -79,8 +89,9 @@ _NOTE = (
     "drawn from the same distributions on both sides; that the numbers agree where the draws are "
     "the same is a test. Infidelity gains from one set of changes for all maps. Max-sensitivity "
     "gains only where methods read the same passes: per neighbor voxplain takes "
-    f"{3 + COPIES} and captum {4 + 6 * COPIES}, with paths {3 + COPIES + 2 * STEPS} and "
-    f"{4 + 4 * COPIES + 3 * STEPS}."
+    f"{PASSES} and captum {4 + 6 * COPIES}, with paths {PASSES_WITH_PATHS} and "
+    f"{4 + 4 * COPIES + 3 * STEPS}. The floor is the changes through the bare network, and as many "
+    "forwards and backwards as voxplain takes."
 )
 
 
@@ -227,4 +238,6 @@ def _row(title: str, timings: Mapping[str, Timing]) -> list[str]:
     ours, captum = timings["voxplain"], timings["captum"]
     wall, cpu = captum.times(ours)
     at_once = times(timings["at once"].times(ours)[0]) if "at once" in timings else ""
-    return [title, seconds(ours.seconds), seconds(captum.seconds), times(wall), times(cpu), at_once]
+    above = times(ours.times(timings["floor"])[1])
+    measured = [seconds(ours.seconds), seconds(captum.seconds), times(wall), times(cpu), above]
+    return [title, *measured, at_once]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 import voxplain as vx
-from benchmarks.harness import Timing, difference, race
+from benchmarks.harness import Forwards, Timing, difference, race
 from benchmarks.networks import PIXELWISE, classifier, segmenter
 from benchmarks.page import Table, seconds, times
 from voxplain.metrics import evaluate
@@ -24,6 +24,7 @@ HEADER = (
     "Quantus 0.6.0",
     "Quantus / voxplain",
     "by CPU time",
+    "voxplain / floor",
     "curves differ by",
     "most memory at 32 and 256 levels",
 )
@@ -40,9 +41,10 @@ def run(quick: bool = False) -> Table:
     note = (
         f"{size}^3, one map, {levels} levels, removed voxels become 0 on both sides; Quantus "
         "removes the most relevant voxels (`PixelFlipping`) of the map and of its negative, and "
-        "takes one image per step. Of the segmentation it is given the score that voxplain "
-        "explains, since it knows no other. Gradients leave no equal values, so that the order "
-        "is the same on both sides."
+        "takes one image per step. The floor is the forwards of the bare network for the "
+        f"{2 * levels} distinct images: both orders share their ends. Of the segmentation "
+        "Quantus is given the score that voxplain explains, since it knows no other. Gradients "
+        "leave no equal values, so that the order is the same on both sides."
     )
     return Table("removal", HEADER, rows, (note,))
 
@@ -76,7 +78,8 @@ def _row(
 
     quantus = _Quantus(peer, image, found["saliency"].map, levels)
     repeats = 1 if quick else 3
-    timings = race({"voxplain": ours, "quantus": quantus.both}, repeats)
+    floor = Forwards(network, image).of(2 * levels)
+    timings = race({"voxplain": ours, "quantus": quantus.both, "floor": floor}, repeats)
     return _filled(about, timings, _apart(ours(), quantus), [_held(ours, n) for n in (32, 256)])
 
 
@@ -84,7 +87,8 @@ def _filled(about: str, timings: Mapping[str, Timing], apart: float, held: list[
     ours, quantus = timings["voxplain"], timings["quantus"]
     wall, cpu = quantus.times(ours)
     sizes = " and ".join(f"{size / 2**20:.0f} MiB" for size in held)
-    measured = [seconds(ours.seconds), seconds(quantus.seconds), times(wall), times(cpu)]
+    above = times(ours.times(timings["floor"])[1])
+    measured = [seconds(ours.seconds), seconds(quantus.seconds), times(wall), times(cpu), above]
     return ["one map", about, *measured, f"{apart:.0e}", sizes]
 
 
