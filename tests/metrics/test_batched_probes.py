@@ -88,6 +88,23 @@ def test_neighbors_together_are_neighbors_one_by_one(
     assert len(set(together.values())) == len(METHODS)
 
 
+@pytest.mark.parametrize("metric", ["max_sensitivity", "relative_output_stability"])
+def test_neighbors_are_scored_once(
+    case: tuple[nn.Module, Tensor, dict[str, Any]], metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the metric, and for the methods that explain them."""
+    original = question.Question.observe
+    shown: list[int] = []
+
+    def counted(self: Question, inputs: Tensor) -> Any:
+        shown.append(len(inputs))
+        return original(self, inputs)
+
+    monkeypatch.setattr(question.Question, "observe", counted)
+    values(case, metric)
+    assert sum(shown) == 6
+
+
 def test_batches_are_halved_when_memory_runs_out(
     case: tuple[nn.Module, Tensor, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

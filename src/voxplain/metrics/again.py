@@ -27,6 +27,7 @@ def maps_again(
     methods: Sequence[Method] | None = None,
     moved: Moved | None = None,
     key: str | None = None,
+    scores: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Maps ``(n, C, *spatial)`` of changed images by the key of their method.
 
@@ -39,11 +40,12 @@ def maps_again(
         methods: Some of the methods; all of them if None.
         moved: How the weight field follows the image, where the change is one of place.
         key: Other random draws than those of the original.
+        scores: S of the images, where it is known.
     """
     chosen = list(question.methods if methods is None else methods)
     if not chosen:
         return {}
-    return _maps(chosen, _session(question, images, chosen, moved, key).run())
+    return _maps(chosen, _session(question, images, chosen, moved, key, scores).run())
 
 
 def maps_abreast(
@@ -70,13 +72,14 @@ def _session(
     methods: Sequence[Method],
     moved: Moved | None = None,
     key: str | None = None,
+    scores: Tensor | None = None,
 ) -> Session:
     count, item = len(images), question.item
     return Session(
         question.scene,
         methods,
         question.bound.target,
-        lambda asked: _bound(question, asked, images, moved),
+        lambda asked: _bound(question, asked, images, moved, scores),
         Batch(images, (key or item.key,) * count, (item.references,) * count),
     )
 
@@ -89,14 +92,17 @@ def _maps(methods: Sequence[Method], outcomes: Mapping[str, Outcome]) -> dict[st
     }
 
 
-def _bound(question: Question, asked: Target, images: Tensor, moved: Moved | None) -> Bound:
+def _bound(
+    question: Question, asked: Target, images: Tensor, moved: Moved | None, scores: Tensor | None
+) -> Bound:
     """The target as it was bound on the original, for each of the changed images."""
     original = question.bound
     if asked is not original.target:
-        original = bind(asked, original.seen)
+        original, scores = bind(asked, original.seen), None
     rows = [question.item.row] * len(images)
     field = original.field.rows(rows)
     field = moved(field) if moved else field
-    taken = question.with_bound(replace(original, field=field))
-    observed = taken.of_all(len(images), lambda part: images[part.start : part.stop])
-    return replace(original, field=field, scores=tuple(observed.scores.tolist()))
+    if scores is None or moved:
+        taken = question.with_bound(replace(original, field=field))
+        scores = taken.of_all(len(images), lambda part: images[part.start : part.stop]).scores
+    return replace(original, field=field, scores=tuple(scores.tolist()))

@@ -75,8 +75,8 @@ class Neighbors(Probe):
         around = self.around.on(question.spacing)
         changed = torch.stack([around.changed(image, key, draw) for draw in draws])
         moved = around.moved(draws[0], question.scene.shape)
-        maps = maps_again(question, changed, moved=moved)
         observed = question.of_all(len(changed), lambda part: changed[part.start : part.stop])
+        maps = maps_again(question, changed, moved=moved, scores=observed.scores)
         for name in question.fields.keys() & maps.keys():
             original = question.fields[name].map
             for row, draw in enumerate(draws):
