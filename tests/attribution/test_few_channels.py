@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -111,6 +113,7 @@ class Mean(nn.Module):
         (nn.Conv2d(2, 4, 3), torch.float32, 64, False),
         (nn.Conv2d(20, 4, 3), torch.float32, 64, False),
         (nn.Conv2d(3, 4, 4, 4), torch.float32, 128, False),
+        (nn.Conv2d(2, 1, 3), torch.float32, 128, False),
         (nn.Conv2d(2, 4, 3), torch.float32, 128, True),
     ],
     ids=str,
@@ -145,3 +148,17 @@ def test_gradients_of_gradients(quick: list[Any]) -> None:
         found = curvature()
     assert quick
     assert float((found - expected).abs().max()) < 1e-5 * float(expected.abs().max())
+
+
+def test_the_compiler_is_not_imported() -> None:
+    """A dispatch mode would import it by default, which takes longer than most explanations."""
+    code = """
+import sys, torch
+from voxplain.attribution.few_channels import quick_gradients
+read = torch.randn(2, 1, 128, 128, requires_grad=True)
+score = torch.nn.Conv2d(1, 4, 3)(read).sum()
+with quick_gradients([read]):
+    torch.autograd.grad(score, read)
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -40,6 +40,13 @@ def quick_gradients(values: Iterable[Tensor]) -> contextlib.AbstractContextManag
 class _FewChannels(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Replaces the backward of convolutions that read few channels."""
 
+    supports_higher_order_operators = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Telling the compiler to skip this mode would import it, which takes seconds."""
+        return False
+
     def __torch_dispatch__(
         self,
         func: Callable[..., Any],
@@ -50,22 +57,27 @@ class _FewChannels(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func is _BACKWARD:
             arriving, read, weight, _, stride, padding, dilation, transposed, _, groups, mask = args
             ordinary = not transposed and groups == 1 and set(dilation) == {1}
-            if ordinary and mask == [True, False, False] and _is_slow(read, weight, stride):
+            thin = _is_large(read) and _is_slow(weight, stride) and not _is_alone(arriving)
+            if ordinary and thin and mask == [True, False, False]:
                 return input_gradient(arriving, read.shape, weight, stride, padding), None, None
         return func(*args, **(kwargs or {}))
 
 
 def _is_large(value: Tensor) -> bool:
-    """Whether oneDNN convolves it, which fills vectors with channels."""
+    """Whether it pays; only float32 fills vectors with channels."""
     spatial = value.ndim > 3 and value.dtype is torch.float32
     return spatial and value.device.type == "cpu" and value.numel() > _MOST_SMALL
 
 
-def _is_slow(read: Tensor, weight: Tensor, stride: Sequence[int]) -> bool:
+def _is_alone(value: Tensor) -> bool:
+    """Whether torch may convolve it without oneDNN; it does not count the last axis."""
+    return len(value) == 1 and math.prod(value.shape[:4]) <= _MOST_SMALL
+
+
+def _is_slow(weight: Tensor, stride: Sequence[int]) -> bool:
     """Whether vectors are not full, and would be."""
     channels, kernel = weight.shape[1], math.prod(weight.shape[2:])
-    fits = channels < _CHANNELS and channels * math.prod(stride) <= _MOST_CHANNELS
-    return fits and kernel > 1 and _is_large(read)
+    return channels < _CHANNELS and channels * math.prod(stride) <= _MOST_CHANNELS and kernel > 1
 
 
 def input_gradient(
