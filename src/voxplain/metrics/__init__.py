@@ -6,8 +6,9 @@ from voxplain.metrics.fellows import Fellow
 from voxplain.metrics.field import MapField, Undefined
 from voxplain.metrics.given import GivenMap, read_given
 from voxplain.metrics.metric import Metric, Value, metric_key, metrics, parse_metric, register
+from voxplain.metrics.observed import Observed
 from voxplain.metrics.panel import Panel
-from voxplain.metrics.question import Observed, Probe, Question
+from voxplain.metrics.question import Probe, Question
 from voxplain.metrics.scores import Score, Scores
 
 __all__ = [

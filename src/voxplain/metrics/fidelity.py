@@ -13,7 +13,8 @@ from voxplain.attribution.scene import Scene
 from voxplain.metrics.curves import area, normalized
 from voxplain.metrics.field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
-from voxplain.metrics.question import Observed, Probe, Question
+from voxplain.metrics.observed import Observed
+from voxplain.metrics.question import Probe, Question
 from voxplain.metrics.removal import Order, Removal
 
 Protocol = Literal["inform", "brocki2022", "thesis2024"]

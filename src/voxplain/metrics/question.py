@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
@@ -23,40 +23,13 @@ from voxplain.attribution.samplers import Item
 from voxplain.attribution.scene import Scene
 from voxplain.metrics.fellows import Fellow
 from voxplain.metrics.field import MapField, Undefined
+from voxplain.metrics.observed import Observed
 from voxplain.model import Model
 from voxplain.precision import running_in
 from voxplain.targets.links import predicted_mask
 from voxplain.targets.scores import volume_per_voxel
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, eq=False)
-class Observed:
-    """What became of the prediction under some changes of the image.
-
-    Attributes:
-        scores: S, ``(n,)`` float64.
-        overlap: Dice of the predicted object with the one on the unchanged image, ``(n,)``; None
-            where the output is not dense.
-        volume: Of the predicted object, in mL (cm² in 2-D, voxels without physical size).
-        agreed: Whether a classifier still prefers the same class, ``(n,)``.
-    """
-
-    scores: Tensor
-    overlap: Tensor | None = None
-    volume: Tensor | None = None
-    agreed: Tensor | None = None
-
-    def __getitem__(self, rows: Sequence[int]) -> Observed:
-        """Some of them, in this order."""
-        columns = (getattr(self, name) for name in _FIELDS)
-        return Observed(*(column if column is None else column[list(rows)] for column in columns))  # type: ignore[arg-type]
-
-    @classmethod
-    def joined(cls, parts: Sequence[Observed]) -> Observed:
-        """One after the other."""
-        return cls(*(_cat([getattr(part, name) for part in parts]) for name in _FIELDS))  # type: ignore[arg-type]
 
 
 class Probe(ABC):
@@ -228,7 +201,7 @@ class Question:
     def under(self, masks: Masks, fill: Fill) -> Observed:
         """The prediction under each mask; what several fill images give is averaged."""
         painters = fill.painters(self.item, masks)
-        return _averaged([self.painted(painter, len(masks)) for painter in painters])
+        return Observed.averaged([self.painted(painter, len(masks)) for painter in painters])
 
     def painted(self, painter: Painter, count: int) -> Observed:
         """The prediction for each of the images that a painter makes."""
@@ -302,23 +275,3 @@ class Question:
 def _preferred(output: Tensor) -> Tensor:
     """The class of the largest score; of one-logit networks the side of 0."""
     return output.argmax(dim=1) if output.shape[1] > 1 else (output[:, 0] > 0).long()
-
-
-def _averaged(parts: Sequence[Observed]) -> Observed:
-    if len(parts) == 1:
-        return parts[0]
-    columns = ([getattr(part, name) for part in parts] for name in _FIELDS)
-    return Observed(
-        *(
-            None if column[0] is None else torch.stack([c.double() for c in column]).mean(dim=0)
-            for column in columns
-        )  # type: ignore[arg-type]
-    )
-
-
-def _cat(column: Sequence[Tensor | None]) -> Tensor | None:
-    held = [part for part in column if part is not None]
-    return torch.cat(held) if held else None
-
-
-_FIELDS = ("scores", "overlap", "volume", "agreed")

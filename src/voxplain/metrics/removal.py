@@ -14,7 +14,8 @@ from voxplain.attribution.identity import identity
 from voxplain.attribution.masking import Coalitions, Fill, Masks, Painter
 from voxplain.attribution.scene import Scene
 from voxplain.metrics.field import MapField
-from voxplain.metrics.question import Observed, Probe, Question
+from voxplain.metrics.observed import Observed
+from voxplain.metrics.question import Probe, Question
 from voxplain.regions import RegionMap, RegionSpec
 
 Order = Literal["most", "least"]

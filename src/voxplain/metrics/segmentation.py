@@ -15,7 +15,8 @@ from voxplain.metrics.curves import area
 from voxplain.metrics.field import MapField, Undefined
 from voxplain.metrics.localization import average_precision
 from voxplain.metrics.metric import Direction, Metric, Value, register
-from voxplain.metrics.question import Observed, Probe, Question
+from voxplain.metrics.observed import Observed
+from voxplain.metrics.question import Probe, Question
 from voxplain.metrics.removal import Removal, shares
 from voxplain.metrics.shapes import dilated, distance
 from voxplain.targets import ErrorRegion
