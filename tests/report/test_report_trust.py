@@ -320,6 +320,44 @@ def test_points_of_a_score_lie_where_the_values_are(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("last", "bounds", "remark"),
+    [
+        (40.0, {}, "higher is better, cut at ±1.2"),
+        (-40.0, {}, "higher is better, cut at ±1.2"),
+        (2.0, {}, "higher is better"),
+        (40.0, {"minimum": -50, "maximum": 50}, "higher is better"),
+    ],
+)
+def test_what_has_no_bounds_leaves_the_trained_network_to_be_seen(
+    tmp_path: Path, last: float, bounds: dict[str, float], remark: str
+) -> None:
+    plot = score_panels(scored(cascade(tmp_path), {"saliency": (0.4, last)}, **bounds))
+    assert plot is not None
+    (panel,) = plot.panels
+    assert panel.remark == remark
+    levels = [float(text.replace("−", "-")) for _, text in panel.y_ticks]
+    cut = "cut" in remark
+    assert max(map(abs, levels)) == pytest.approx(1.2 if cut else abs(last), rel=0.1)
+    heights = [float(point.split(",")[1]) for point in panel.curves[0].points.split()]
+    assert min(heights) >= 8
+    assert max(heights) <= 108
+    assert f"to {fixed(last + 0.01)}" in panel.alt  # words cut nothing
+
+
+def test_curves_are_cut_after_seeds_are_averaged(tmp_path: Path) -> None:
+    """Two seeds far apart: their mean is in the frame, and drawn where it is."""
+    record = scored(cascade(tmp_path), {"saliency": (0.4, 0.4)}, seeds=2)
+    (part,) = (part for part in record.maps if part.scores)
+    one, other = part.scores["morf_lerf_gap"]
+    one[3], other[3] = -20.0, 20.8
+    plot = score_panels(record)
+    assert plot is not None
+    (curve,) = plot.panels[0].curves
+    first, *_ = heights = [float(point.split(",")[1]) for point in curve.points.split()]
+    assert heights[3] == pytest.approx(first, abs=0.2)
+
+
 def test_more_maps_than_colors_are_told_apart(tmp_path: Path) -> None:
     record = cascade(tmp_path)
     more = [record.maps[0].model_copy(update={"method": f"m{n}"}) for n in range(8)]

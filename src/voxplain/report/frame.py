@@ -104,8 +104,8 @@ class Frame:
         return round(LEFT + share * (WIDTH - LEFT - RIGHT), 1)
 
     def y(self, value: float) -> float:
-        """Where a value lies from the top."""
-        share = (value - self.low) / (self.high - self.low)
+        """Where a value lies from the top; what is beyond the frame lies on its edge."""
+        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
         return round(HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP), 1)
 
     def line(self, curve: Points) -> str:

@@ -17,10 +17,13 @@ from voxplain.report.cascade import ends_of, label
 from voxplain.report.frame import Array, Curve, Frame, Multiples, Panel, bounds, mean, middles
 from voxplain.report.survival import MEASURES
 from voxplain.report.tables import ARROWS
-from voxplain.report.words import decimals, fixed, title
+from voxplain.report.words import decimals, fixed, number, title
 
 HUES = 6
 """Maps that have a color of their own; the next ones have the same colors, dotted."""
+
+FAR = 3.0
+"""Scores without bounds are drawn up to so many times the largest one of the trained network."""
 
 _ALONG = "steps of randomization"
 
@@ -76,15 +79,17 @@ def _score_panel(
     known = {name: table for name, table in tables.items() if np.isfinite(table).any()}
     if not known:
         return None
-    frame = _around(list(known.values()), record)
+    limit = _limit(metric, list(known.values()))
+    frame = _around([table.clip(-limit, limit) for table in known.values()], record)
     curves, bands = list[Curve](), list[tuple[str, str]]()
     for name, table in reversed(known.items()):  # controls at the back
         line, band = _line(table, kinds[name], frame)
         curves.append(line)
         bands += band
     better = ARROWS[metric.direction][1]
+    cut = f"cut at ±{number(limit)}" if math.isfinite(limit) else ""
     heading, ticks = metric_heading(metric, record), _ticks(frame, record)
-    remark = ", ".join(part for part in (better, metric.unit) if part)
+    remark = ", ".join(part for part in (better, metric.unit, cut) if part)
     alt = f"{heading}, {remark}: {_in_words(tables)}."
     return Panel(heading, tuple(curves), tuple(bands), ticks, frame.levels(), alt, remark)
 
@@ -94,6 +99,15 @@ def _line(table: Array, kind: str, frame: Frame) -> tuple[Curve, list[tuple[str,
     steps = np.arange(table.shape[1], dtype=np.float64)
     line = Curve(kind, frame.line((steps, middles(table))))
     return line, [(kind, frame.band(steps, *bounds(table)))] if len(table) > 1 else []
+
+
+def _limit(metric: MetricFollowed, tables: list[Array]) -> float:
+    """Where curves are cut that would leave nothing to be seen of the trained network's."""
+    if None not in (metric.minimum, metric.maximum):
+        return math.inf
+    trained = max(float(np.nanmax(np.abs(table[:, 0]), initial=0.0)) for table in tables)
+    largest = max(float(np.nanmax(np.abs(table))) for table in tables)
+    return FAR * trained if 0 < 2 * FAR * trained < largest else math.inf
 
 
 def _around(tables: list[Array], record: RandomizationRecord) -> Frame:
