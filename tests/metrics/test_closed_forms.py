@@ -152,7 +152,7 @@ def test_removal_by_hand(rank: int, channels: int) -> None:
 
     assert number("deletion", map, question, **asked) == pytest.approx(deletion, abs=NOTHING)
     assert number("insertion", map, question, **asked) == pytest.approx(insertion, abs=NOTHING)
-    gap = _mean_of_trapezoids(least) - deletion
+    gap = np.sign(whole - empty) * (_mean_of_trapezoids(least) - deletion)
     assert number("morf_lerf_gap", map, question, **asked) == pytest.approx(gap, abs=NOTHING)
     drops = (1 - most) * (whole - empty)
     flipping = number("pixel_flipping", map, question, **asked)
@@ -160,6 +160,23 @@ def test_removal_by_hand(rank: int, channels: int) -> None:
     rising = number("monotonicity", map, question, **asked)
     assert rising == pytest.approx((relevance >= 0).mean())
     assert deletion + insertion == pytest.approx(1)  # a linear score loses what it never gets
+
+
+@every_shape
+@pytest.mark.parametrize("present", [True, False])
+def test_a_gap_is_positive_for_exact_maps_whether_the_class_is_there_or_not(
+    rank: int, channels: int, present: bool
+) -> None:
+    """An image may score less than the filled one, and still has evidence for the class."""
+    network, image = _linear(rank, channels)
+    with torch.no_grad():
+        network.weight[1] += (0.5 if present else -0.5) - network.weight[1].mean()
+    question, map = ask(network, image), _shared(network, image)
+    assert (float(map.sum()) > 0) == present
+    asked: dict[str, Any] = {"fill": "zero", "levels": 8}
+    gap = number("morf_lerf_gap", map, question, **asked)
+    assert gap > 0.1
+    assert number("morf_lerf_gap", -map, question, **asked) == pytest.approx(-gap)
 
 
 def test_the_curve_of_deletion_is_the_sorted_sum() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 import torch
@@ -88,8 +89,9 @@ class Insertion(_Removing):
 class MorfLerfGap(_Removing):
     """How much more the most relevant voxels cost than the least relevant ones.
 
-    What both orders share, the reaction of the network to unnatural images, cancels. About -1 to
-    1, and beyond where evidence against the target is removed.
+    What both orders share, the reaction of the network to unnatural images, cancels. Relative to
+    how far the scores of the image and of the filled image are apart, whichever is higher: about
+    -1 to 1, and beyond where evidence against the target is removed.
     """
 
     direction: ClassVar[Direction] = "up"
@@ -104,7 +106,13 @@ class MorfLerfGap(_Removing):
     def score(self, field: MapField, question: Question) -> Value:
         """Difference of the areas."""
         most, least = (self._curve(order, field, question) for order in ("most", "least"))
-        return Value(area(least) - area(most), self._points(least - most))
+        gap = self._fall(field, question) * (least - most)
+        return Value(area(gap), self._points(gap))
+
+    def _fall(self, field: MapField, question: Question) -> float:
+        """1 where filling lowers the score, -1 where it raises it."""
+        observed: Observed = question.answer(self._probe("most"), field)
+        return math.copysign(1.0, question.whole - float(observed.scores[-1]))
 
 
 @register
