@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from networks import Cubes, classifier, images, segmenter
 from voxplain.attribution import explain, parse_method
+from voxplain.errors import ConfigError
 from voxplain.image import Image
-from voxplain.metrics import MapField
+from voxplain.metrics import MapField, parse_metric
 from voxplain.metrics.neighbors import MEDICAL, Rotation, Shift, UniformNoise
 from voxplain.metrics.robustness import Neighbors
 
@@ -164,3 +165,8 @@ def test_neighbors_turn_in_the_body(rank: int) -> None:
     (step,) = asked.answer(probe, asked.fields["saliency"])["saliency"]
     turned = Rotation(10.0, spacing).changed(image.data, "", 0)
     assert step.image == pytest.approx(float((turned - image.data).norm()), rel=1e-5)
+
+
+def test_a_change_that_nobody_knows_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"changes.*'noise', 'shift'"):
+        parse_metric({"name": "medical_stability", "changes": ["tilt"]})

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -235,6 +235,8 @@ def _changed(row: Tensor, change: Callable[[Tensor], Tensor], shape: tuple[int, 
     coarse: Tensor = pool(fine[None], cells)[0]
     return coarse
 
+
+Change = Literal["noise", "shift", "bias_field", "ct_noise", "window", "rotation"]
 
 MEDICAL: dict[str, Neighborhood] = {
     "noise": UniformNoise(),

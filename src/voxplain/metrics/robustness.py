@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 from pydantic import Field
@@ -15,7 +15,7 @@ from voxplain.metrics.again import maps_again
 from voxplain.metrics.curves import rank_correlation
 from voxplain.metrics.field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
-from voxplain.metrics.neighbors import MEDICAL, Neighborhood, UniformNoise
+from voxplain.metrics.neighbors import MEDICAL, Change, Neighborhood, UniformNoise
 from voxplain.metrics.question import Probe, Question
 
 _NEIGHBORS_BYTES = 256 * 2**20
@@ -245,7 +245,7 @@ class MedicalStability(Metric):
     direction: ClassVar[Direction] = "up"
     range: ClassVar[tuple[float | None, float | None]] = (-1.0, 1.0)
     name: Literal["medical_stability"] = "medical_stability"
-    changes: tuple[str, ...] = Field(default=tuple(MEDICAL), min_length=1)
+    changes: tuple[Change, ...] = Field(default=get_args(Change), min_length=1)
     draws: int = Field(default=2, ge=1)
 
     def probes(self, scene: Scene) -> tuple[Probe, ...]:
@@ -255,7 +255,7 @@ class MedicalStability(Metric):
     def score(self, field: MapField, question: Question) -> Value:
         """The mean over the changes; each of them in the facts."""
         field.checked  # noqa: B018 - raises for maps that say nothing
-        means = {}
+        means: dict[str, float] = {}
         for change, probe in zip(self.changes, self.probes(question.scene), strict=True):
             steps = steps_of(field, question, probe)
             means[change] = sum(step.rank for step in steps) / len(steps)
