@@ -70,3 +70,12 @@ def test_a_batch_asks_each_network_about_each_image() -> None:
         network, batch, maps, ["seed_agreement"], CLASS_ONE, networks=[classifier()], controls=False
     )
     assert found.values() == pytest.approx([1, 1, 1])
+
+
+def test_a_map_that_says_nothing_spoils_no_agreement() -> None:
+    maps = dict(zip(("one", "two"), torch.randn(2, 1, 6, 6), strict=True))
+    alone = ask(classifier(), images()[0], maps)
+    beside = ask(classifier(), images()[0], {**maps, "flat": torch.ones(1, 6, 6)})
+    expected = value("method_agreement", alone.fields["one"], alone)
+    assert value("method_agreement", beside.fields["one"], beside) == expected
+    assert reason("method_agreement", beside.fields["flat"], beside) == "the map is constant"

@@ -37,8 +37,9 @@ class MethodAgreement(_Agreement):
     name: Literal["method_agreement"] = "method_agreement"
 
     def score(self, field: MapField, question: Question) -> Value:
-        """The mean over the other maps."""
-        others = {name: f for name, f in question.fields.items() if name != field.name}
+        """The mean over the other maps that say anything."""
+        field.checked  # noqa: B018 - raises for maps that say nothing
+        others = {each.name: each for each in _telling(question) if each.name != field.name}
         if not others:
             raise Undefined("there is no other map to agree with")
         found: dict[str, float] = {}
@@ -50,13 +51,25 @@ class MethodAgreement(_Agreement):
         return Value(mean, facts={**found, "kendall_w": together})
 
 
+def _telling(question: Question) -> list[MapField]:
+    """The maps that have an order to compare with: neither constant nor NaN somewhere."""
+
+    def tells(field: MapField) -> bool:
+        try:
+            return field.checked is not None
+        except Undefined:
+            return False
+
+    return [each for each in question.fields.values() if tells(each)]
+
+
 def _alike(field: MapField, other: MapField) -> float:
     return rank_correlation(field.checked, other.checked)
 
 
 def _kendall(question: Question) -> float:
     """Kendall's coefficient of concordance of all maps, 1 if all rank the voxels alike."""
-    rows = [ranks(f.values.flatten()) for f in question.fields.values()]
+    rows = [ranks(each.values.flatten()) for each in _telling(question)]
     raters, items = len(rows), len(rows[0])
     spread = torch.stack(rows).sum(dim=0)
     return float(12 * (spread - spread.mean()).square().sum() / (raters**2 * (items**3 - items)))
