@@ -46,6 +46,8 @@ FEW: dict[str, Any] = {
     "copies": 2,
     "regions": {"kind": "blocks", "size": 2},
     "changes": ("bias_field", "rotation"),
+    "margin": 1.0,  # mm, of images of 6 mm
+    "tolerance": 1.0,
 }
 
 

@@ -40,12 +40,13 @@ FAR: dict[str, Any] = {"pointing_game": {"tolerance": 0}, "energy_in_dilated_mas
 @pytest.mark.parametrize("name", LOCALIZATION)
 def test_the_mask_itself_reaches_the_ceiling(rank: int, name: str) -> None:
     mask = _mask(rank)
-    found = value(name, MapField("mask", mask[None].float()), _question(mask)).value
+    near = FAR.get(name, {})
+    found = value(name, MapField("mask", mask[None].float()), _question(mask), **near).value
     ceilings = {"distance_to_lesion": 0, "attribution_localization": mask.numel() / mask.sum()}
     assert found == pytest.approx(float(ceilings.get(name, 1)))
     corner = torch.zeros(1, *mask.shape)
     corner[(0, *(-1 if axis else 0 for axis in range(rank)))] = 1  # far from both lesions
-    elsewhere = value(name, MapField("corner", corner), _question(mask), **FAR.get(name, {})).value
+    elsewhere = value(name, MapField("corner", corner), _question(mask), **near).value
     assert elsewhere != pytest.approx(found)
 
 
@@ -206,3 +207,15 @@ def test_a_slice_and_a_volume_of_one_slice_score_the_same(name: str) -> None:
     one = value(name, MapField("m", map, key="k"), flat)
     other = value(name, MapField("m", map[:, None], key="k"), thin)
     assert one.value == pytest.approx(other.value, abs=1e-12)
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("name", FAR)
+def test_a_distance_that_reaches_everything_tells_nothing(rank: int, name: str) -> None:
+    """Millimeters meant for bodies, on pixels of a fundus photograph."""
+    mask = _mask(rank)
+    field = MapField("m", torch.randn(1, *mask.shape))
+    fine = _question(mask, spacing=(0.02,) * rank)
+    assert "whole image lies within 5 mm" in reason(name, field, fine)
+    (distance,) = FAR[name]
+    assert reason(name, field, fine, **{distance: 0.02}) == ""

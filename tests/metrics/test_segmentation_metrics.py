@@ -157,3 +157,16 @@ def test_an_error_on_a_coarser_output_has_no_place_on_the_image() -> None:
     question = ask(network, _object(2), target=target)
     said = reason("error_localization", MapField("m", torch.randn(1, 8, 8)), question)
     assert "another resolution" in said
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_a_boundary_is_as_wide_as_its_voxels(rank: int) -> None:
+    """Voxels of 3.2 mm have none within 3 mm of the other side; pixels of 0.02 mm, all."""
+    map = torch.zeros(1, *(8,) * rank)
+    edge, inner, outer = (0, 2, *(3,) * (rank - 1)), (0, *(3,) * rank), (0, *(0,) * rank)
+    map[edge], map[inner], map[outer] = 1, 1, 2
+    field = MapField("m", map)
+    coarse = _question(rank, spacing=(3.2,) * rank)
+    assert value("boundary_share", field, coarse).value == pytest.approx(0.25)
+    fine = _question(rank, spacing=(0.02,) * rank)
+    assert "whole image lies within 3 mm" in reason("boundary_share", field, fine)

@@ -139,14 +139,26 @@ class PointingGame(Localization):
     def score(self, field: MapField, question: Question) -> Value:
         """1 or 0."""
         inside = self._reference(field, question)
-        radius = max(self.tolerance, math.hypot(*_steps(question)))
-        near = dilated(inside, radius, question.spacing)
+        radius = max(self.tolerance, math.hypot(*sides(question)))
+        near = around(inside, radius, question)
         hit = bool(near.flatten()[field.order[0]])
         return Value(float(hit), facts={"chance": float(near.double().mean())})
 
 
-def _steps(question: Question) -> list[float]:
-    """Spacing along the axes that have more than one voxel."""
+def around(inside: Tensor, radius: float, question: Question) -> Tensor:
+    """A set and what is at most ``radius`` millimeters from it, ``(*spatial)`` bool.
+
+    Raises:
+        Undefined: If that is everything, so that any map would lie in it.
+    """
+    near = dilated(inside, radius, question.spacing)
+    if bool(near.all()):
+        raise Undefined(f"the whole image lies within {radius:g} mm; ask with a smaller distance")
+    return near
+
+
+def sides(question: Question) -> list[float]:
+    """Millimeters from voxel to voxel, along the axes that have more than one."""
     pairs = zip(question.scene.shape, question.spacing, strict=True)
     return [step for side, step in pairs if side > 1] or [0.0]
 
@@ -252,7 +264,7 @@ class EnergyInDilatedMask(Localization):
     def score(self, field: MapField, question: Question) -> Value:
         """Mass accuracy of the dilated mask."""
         inside = self._reference(field, question)
-        near = dilated(inside, self.margin, question.spacing)
+        near = around(inside, self.margin, question)
         return Value(_mass(field, near), facts={"chance": float(near.double().mean())})
 
 

@@ -13,7 +13,7 @@ from voxplain.attribution.masking import AnyFill, Blur
 from voxplain.attribution.scene import Scene
 from voxplain.metrics.curves import area
 from voxplain.metrics.field import MapField, Undefined
-from voxplain.metrics.localization import average_precision
+from voxplain.metrics.localization import average_precision, sides
 from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.observed import Observed
 from voxplain.metrics.question import Probe, Question
@@ -108,7 +108,10 @@ class ContextShare(_Segmentation):
 
 @register
 class BoundaryShare(_Segmentation):
-    """The share of the map that lies near the boundary of the predicted object."""
+    """The share of the map that lies near the boundary of the predicted object.
+
+    On voxels larger than the margin: in the voxels on either side of the boundary.
+    """
 
     direction: ClassVar[Direction] = "none"
     name: Literal["boundary_share"] = "boundary_share"
@@ -116,9 +119,13 @@ class BoundaryShare(_Segmentation):
 
     def score(self, field: MapField, question: Question) -> Value:
         """Within the margin on either side."""
+        field.checked  # noqa: B018 - raises for maps that say nothing
         inside = _object(question)
-        near = distance(inside, question.spacing) + distance(~inside, question.spacing)
-        return Value(1 - _share_outside(field, near <= self.margin))
+        margin = max(self.margin, *sides(question))
+        away = distance(inside, question.spacing) + distance(~inside, question.spacing)
+        if float(away.amax()) <= margin:
+            raise Undefined(f"the whole image lies within {margin:g} mm of the boundary")
+        return Value(1 - _share_outside(field, away <= margin))
 
 
 def _object(question: Question) -> Tensor:
