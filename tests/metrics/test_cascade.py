@@ -201,6 +201,15 @@ def test_the_map_of_the_next_class_may_be_the_opposite() -> None:
     assert edge.value == pytest.approx(1)
 
 
+def test_a_class_without_a_map_says_so() -> None:
+    network = Opposed()
+    with torch.no_grad():
+        network.weight[0] = 0
+    question = _asked(network, images()[0], "saliency")
+    said = reason("random_logit", question.fields["saliency"], question)
+    assert said == "the map of the other class is constant, or holds NaN"
+
+
 def test_similarity_by_hand() -> None:
     map = torch.randn(16, 16, generator=torch.Generator().manual_seed(0))
     assert similarity(map, map) == Similarity(*[pytest.approx(1)] * 4)

@@ -72,5 +72,7 @@ class RandomLogit(Randomization):
         found: dict[str, Tensor] = question.answer(RunnerUp(), field)
         if field.name not in found:
             raise Undefined("there is no method behind this map that could explain again")
-        alike = similarity(field.values, found[field.name])
-        return Value(float(getattr(alike, self.similarity)))
+        other = found[field.name]
+        if not bool(other.isfinite().all()) or bool(other.amax() == other.amin()):
+            raise Undefined("the map of the other class is constant, or holds NaN")
+        return Value(float(getattr(similarity(field.values, other), self.similarity)))
