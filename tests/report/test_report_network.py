@@ -105,3 +105,17 @@ def test_the_terminal_has_a_column_for_it(capsys: pytest.CaptureFixture[str]) ->
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["a", "0.7"] in lines
     assert ["(network)", "0.1"] in lines
+
+
+def test_the_terminal_means_no_networks_together(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor does it say of all scores why one is missing."""
+    one = [replace(row, model="one") for row in rows("roc_auc", {"a": [0.7, 0.9]})]
+    other = [replace(row, model="other") for row in rows("roc_auc", {"a": [0.2]})]
+    gone = replace(one[0], case="late", value=float("nan"), reason="the map is constant")
+    show_scores(Scores((*one, gone, *other)))
+    told = capsys.readouterr()
+    lines = [line.split() for line in told.out.splitlines()]
+    assert ["a", "0.8"] in lines or ["roc_auc", "↑", "0.8"] in lines
+    assert ["a", "0.2"] in lines or ["roc_auc", "↑", "0.2"] in lines
+    assert "one · target" in told.out
+    assert "the map is constant (1 of 3 scores)" in told.err + told.out

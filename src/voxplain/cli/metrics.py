@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 from rich.text import Text
 
 from voxplain.cli.console import out, remark, table
 from voxplain.cli.declared import show
-from voxplain.io.scores import Scores
+from voxplain.io.scores import Score, Scores
 from voxplain.metrics import Metric
 from voxplain.metrics import metrics as registry
 from voxplain.metrics.portrait import (
@@ -61,7 +62,18 @@ def describe(name: str) -> None:
 
 
 def show_scores(scores: Scores) -> None:
-    """Means over images, the longer list downwards; then why some are undefined."""
+    """A table per network and target, and below each why some scores are undefined."""
+    parts: dict[tuple[str, str], list[Score]] = {}
+    for row in scores:
+        parts.setdefault((row.model, row.target), []).append(row)
+    for (model, target), part in parts.items():
+        if len(parts) > 1:
+            out.print(f"\n{model} · target {target}", markup=False, highlight=False)
+        _show_means(Scores(tuple(part)))
+
+
+def _show_means(scores: Scores) -> None:
+    """Means over images, the longer list downwards."""
     maps = list(dict.fromkeys(row.method for row in scores if not row.control))
     controls = list(dict.fromkeys(row.method for row in scores if row.control))
     asked = {row.metric: f"{row.metric} {_ARROWS[row.direction]}".strip() for row in scores}
@@ -82,9 +94,11 @@ def show_scores(scores: Scores) -> None:
     shown = table(columns, rows, right=columns[1:])
     shown.columns[0].no_wrap = True
     out.print(shown)
-    reasons = [f"{row.metric}: {row.reason}" for row in scores if row.reason and not row.control]
-    for reason in dict.fromkeys(reasons):
-        remark(reason)
+    missing = Counter((row.metric, row.reason) for row in scores if row.reason and not row.control)
+    for (metric, reason), count in missing.items():
+        scored = len(scores.of(metric=metric, control=False))
+        share = f" ({count} of {scored} scores)" if count < scored else ""
+        remark(f"{metric}: {reason}{share}")
 
 
 def _row(kind: type[Metric]) -> tuple[str | Text, ...]:
