@@ -78,6 +78,15 @@ def with_reference(tiny: TinyStudy) -> list[dict[str, Any]]:
     return [{**first, "reference": "mask.nii.gz"}, second]
 
 
+def test_the_plan_counts_the_reference_as_a_map_where_there_is_one(tiny: TinyStudy) -> None:
+    asked = [{"name": "deletion", "levels": 4}]
+    study = Study.load(tiny.write(metrics=asked, cases=with_reference(tiny)))
+    streams = {part.subject.case: part.streams for part in check_study(study).plan.judgings}
+    maps = 2 + len(CONTROLS)
+    assert f"5 forwards for each of {maps + 1} maps" in streams["a"]
+    assert f"5 forwards for each of {maps} maps" in streams["b"]
+
+
 def test_the_table_has_a_row_per_case_map_control_and_metric(tiny: TinyStudy) -> None:
     run, heard = go(tiny, metrics=METRICS, cases=with_reference(tiny))
     assert run.exit_code == 0, [task.reason for task in run.failed]

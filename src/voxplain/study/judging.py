@@ -99,7 +99,7 @@ def judging(
         _require_affordable(metric, scene, allowed)
     judged = [task for task in tasks if any(map(_is_judged, task.methods.values()))]
     maps = sum(_is_judged(each) for task in judged for each in task.methods.values())
-    maps += controls * (len(CONTROLS) - 1)
+    maps += controls * (len(CONTROLS) - (facts.get("mask") is None))  # without one, no ceiling
     extra = cascade.metric.probes(scene)[0] if cascade else None
     price = _Price.of(metrics, scene, maps, fellows, known=extra)
     chosen_tasks = [task for task in judged if cascade and cascade.of([*task.methods.values()])]
