@@ -48,7 +48,7 @@ def _kind(task: Task | Judging) -> tuple[str, ...]:
     streams = "\n".join(task.streams)
     asked = "\n".join(task.labels)
     if isinstance(task, Judging):
-        asked = f"judged by: {', '.join(task.labels)}"
+        asked = "\n  ".join(("judged by:", *task.labels))
     return subject.model, str(subject.named), asked, streams
 
 

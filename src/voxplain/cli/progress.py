@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,7 @@ class Bar:
         """Names the task at the bar."""
         self._passes = task.passes
         subject = task.subject
-        words = f"{subject.case} · {subject.model} · {', '.join(task.labels)}"
+        words = f"{subject.case} · {subject.model} · {_some(task.labels)}"
         shown = words if len(words) <= 60 else words[:59] + "…"
         self._progress.update(self._bar, description=shown.replace("[", "\\["))
 
@@ -88,8 +89,14 @@ class Bar:
         self._begun += record.passes
         self._progress.update(self._bar, completed=self._begun)
         if record.status == "failed":
-            who = f"{record.case} · {record.model} · {', '.join(record.methods)}"
+            who = f"{record.case} · {record.model} · {_some(record.methods)}"
             complain(f"{who}: {record.reason}")
         elif not err.is_terminal:
             how = "kept from an earlier run" if reused else f"{record.seconds:.1f} s"
-            err.print(f"done  {record.case} · {record.model} · {', '.join(record.methods)}: {how}")
+            err.print(f"done  {record.case} · {record.model} · {_some(record.methods)}: {how}")
+
+
+def _some(names: Sequence[str], most: int = 4) -> str:
+    """The names; of many, the first and how many more."""
+    more = [f"{len(names) - most} more"] if len(names) > most + 1 else []
+    return ", ".join([*names[: most if more else None], *more])
