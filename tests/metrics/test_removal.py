@@ -11,7 +11,8 @@ from metric_cases import LinearClasses, ask, bright, value
 from torch import Tensor, nn
 
 from voxplain.attribution.masking import Constant
-from voxplain.metrics import MapField, Question
+from voxplain.errors import ConfigError
+from voxplain.metrics import MapField, Question, parse_metric
 from voxplain.metrics.removal import Ranked, Removal
 
 
@@ -158,3 +159,15 @@ def test_no_last_image_is_left_alone(count: int, size: int, expected: list[int])
     found = question.of_all(count, lambda part: many[part.start : part.stop])
     assert network.seen == expected
     assert torch.equal(found.scores.float(), many.flatten(1).pow(3).sum(dim=1))
+
+
+@pytest.mark.parametrize("name", ["road", "sensitivity_n"])
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [([0.1, 2], "less than 1"), ([0.0], "greater than 0"), ([0.5, 0.1], "ascending"), ([], "")],
+)
+def test_shares_lie_between_nothing_and_everything(
+    name: str, shares: list[float], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"shares.*{said}"):
+        parse_metric({"name": name, "shares": shares})

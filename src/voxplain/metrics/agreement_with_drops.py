@@ -15,7 +15,7 @@ from voxplain.metrics.curves import correlation, rank_correlation
 from voxplain.metrics.field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.question import Probe, Question
-from voxplain.metrics.removal import sums
+from voxplain.metrics.removal import Shares, sums
 from voxplain.metrics.subsets import (
     BoxDrops,
     NoiseDrops,
@@ -188,7 +188,7 @@ class SensitivityN(_OverRegions):
 
     reference: ClassVar[str] = "Ancona et al., 2018"
     name: Literal["sensitivity_n"] = "sensitivity_n"
-    shares: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4, 0.8)
+    shares: Shares = (0.05, 0.1, 0.2, 0.4, 0.8)
     draws: int = Field(default=50, ge=3)
 
     def probes(self, scene: Scene) -> tuple[Probe, ...]:

@@ -15,7 +15,7 @@ from voxplain.metrics.field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.observed import Observed
 from voxplain.metrics.question import Probe, Question
-from voxplain.metrics.removal import Order, Removal
+from voxplain.metrics.removal import Order, Removal, Shares
 
 Protocol = Literal["inform", "brocki2022", "thesis2024"]
 _LEVELS: dict[str, int] = {"inform": 40, "brocki2022": 40, "thesis2024": 100}
@@ -142,7 +142,7 @@ class Road(Metric):
     direction: ClassVar[Direction] = "down"
     reference: ClassVar[str] = "Rong et al., 2022"
     name: Literal["road"] = "road"
-    shares: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
+    shares: Shares = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
     noise: float = Field(default=0.01, ge=0, description="of the intensity range")
 
     def probes(self, scene: Scene) -> tuple[Probe, ...]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from voxplain.attribution.identity import identity
@@ -20,6 +21,18 @@ from voxplain.regions import RegionMap, RegionSpec
 
 Order = Literal["most", "least"]
 """Which voxels are removed first."""
+
+
+def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
+    if list(values) != sorted(set(values)):
+        raise ValueError(f"{list(values)} are not ascending; write the smallest share first")
+    return values
+
+
+Shares = Annotated[
+    tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1), AfterValidator(_ascending)
+]
+"""Shares of the image that are removed, the smallest first: not nothing, and not everything."""
 
 
 @dataclass(frozen=True, eq=False)
