@@ -59,3 +59,10 @@ def test_a_pattern_that_fits_nothing_and_a_repeated_id_are_refused(folder: Path)
 def test_an_id_cannot_leave_its_folder(bad: str) -> None:
     with pytest.raises(ValidationError):
         CaseConfig(id=bad, image="a.nii")
+
+
+def test_a_name_that_cannot_be_one_is_refused_in_words() -> None:
+    with pytest.raises(ValidationError, match="letters, digits"):
+        CaseConfig(patient="Müller, Jörg / 7", image="a.nii")
+    with pytest.raises(ValidationError, match="7 is a number; in quotes"):
+        CaseConfig.model_validate({"id": 7, "image": "a.nii"})

@@ -20,6 +20,17 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, (str, Path)) else value
 
 
+def _name(value: Any) -> Any:
+    if isinstance(value, (int, float)):
+        raise ValueError(f"{value!r} is a number; in quotes it stays as it is written")
+    if isinstance(value, str) and not re.match(CASE_ID, value):
+        raise ValueError(
+            f"{value!r} goes into file names; it takes letters, digits and . _ + -, a letter or "
+            "digit first"
+        )
+    return value
+
+
 def _channels(value: Any) -> Any:
     if isinstance(value, str) and value not in ("first", "last"):
         raise ValueError("write a list of names, or first or last for the axis of an array")
@@ -54,8 +65,8 @@ class CaseConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: str | None = Field(default=None, pattern=CASE_ID)
-    patient: str | None = Field(default=None, pattern=CASE_ID)
+    id: Annotated[str | None, BeforeValidator(_name)] = Field(default=None, pattern=CASE_ID)
+    patient: Annotated[str | None, BeforeValidator(_name)] = Field(default=None, pattern=CASE_ID)
     image: Annotated[tuple[Path, ...], BeforeValidator(_listed), Field(min_length=1)]
     channels: Annotated[
         Literal["first", "last"] | tuple[str, ...] | None, BeforeValidator(_channels)
