@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -227,11 +227,11 @@ NOISE_ROWS = {
 
 @pytest.fixture
 def injected(monkeypatch: pytest.MonkeyPatch) -> None:
-    def noisy(_: GaussianNoise, image: Tensor, key: str, indices: range) -> Tensor:
-        table = NOISE[tuple(image.flatten().tolist())]  # type: ignore[index]
-        return torch.stack([image + image.new_tensor(table[i]).view_as(image) for i in indices])
+    def copies(_: GaussianNoise, image: Tensor, key: str) -> Iterator[Tensor]:
+        for row in NOISE[tuple(image.flatten().tolist())]:  # type: ignore[index]
+            yield image + image.new_tensor(row).view_as(image)
 
-    monkeypatch.setattr(GaussianNoise, "noisy", noisy)
+    monkeypatch.setattr(GaussianNoise, "copies", copies)
 
 
 @pytest.mark.usefixtures("injected")
