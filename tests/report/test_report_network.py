@@ -119,3 +119,23 @@ def test_the_terminal_means_no_networks_together(capsys: pytest.CaptureFixture[s
     assert ["a", "0.2"] in lines or ["roc_auc", "↑", "0.2"] in lines
     assert "one · target" in told.out
     assert "the map is constant (1 of 3 scores)" in told.err + told.out
+
+
+def test_targets_of_two_are_said_in_words_and_areas_are_no_volumes(tmp_path: Path) -> None:
+    run = RunWriter(tmp_path)
+    image, labels = np.random.rand(1, 8, 8, 8), np.zeros((8, 8, 8))
+    run.case("a", image, np.eye(4))
+    for name in ("one", "two"):
+        run.model(name)
+        sizes = {"volumes": {"class 1": 0.2}, "volume_unit": "cm²" if name == "one" else "mL"}
+        words = f"the score that {name} gave to 1234 pixels"
+        run.prediction("a", name, labels, np.eye(4), words=words, **sizes)
+    run.finish()
+    found = [replace(row, model=name) for name in ("one", "two") for row in of_network(1)]
+    Scores(tuple(found)).write(tmp_path / "metrics.parquet")
+    render(tmp_path)
+    words = re.sub(r"\s+", " ", Page(tmp_path / "report.html").words)
+    assert "Model one, target 1 The score that one gave to 1234 pixels (case a)" in words
+    assert "Model two, target 1 The score that two gave to 1234 pixels (case a)" in words
+    assert "Predicted area by class" in words
+    assert "Predicted volume by class" in words

@@ -62,6 +62,7 @@ def page(manifest: Manifest, views: list[CaseView], trust: Trust = NOTHING, *, s
         links=[],
         trust=trust[0],
         unread=trust[1],
+        asked=asked(manifest),
     )
 
 
@@ -84,7 +85,16 @@ def index(
         links=links,
         trust=trust[0],
         unread=trust[1],
+        asked=asked(manifest),
     )
+
+
+def asked(manifest: Manifest) -> dict[tuple[str, str], str]:
+    """What each network was asked, by its name and that of the target, in words of one case."""
+    found: dict[tuple[str, str], str] = {}
+    for part in manifest.predictions:
+        found.setdefault((part.model, part.target), f"{part.in_words} (case {part.case})")
+    return found
 
 
 def methods(views: list[CaseView]) -> list[dict[str, Any]]:
