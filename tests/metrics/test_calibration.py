@@ -267,6 +267,15 @@ def test_a_classifier_that_is_always_right_is_as_cold_as_can_be() -> None:
         assert row.value == pytest.approx(1 - float(torch.tensor(3.0).sigmoid()), abs=1e-6)
 
 
+def test_others_that_are_all_right_make_no_case_certain() -> None:
+    """The one that is wrong would be shown at 100 %, by what the others say alone."""
+    logits = torch.tensor([[3.0, 0], [0, 3], [3, 0], [1, 0]])
+    *right, wrong = of_cases(logits, [0, 1, 0, 1])
+    assert wrong.facts["probability"] == pytest.approx(float(torch.tensor(1.0).sigmoid()))
+    assert "probability_scaled" not in wrong.facts
+    assert all("probability_scaled" in row.facts for row in right)
+
+
 def test_one_row_per_image_whatever_the_maps() -> None:
     logits, truths = classes(5)
     found = of_cases(logits, truths, cases=[f"c{n}" for n in range(5)])

@@ -82,7 +82,8 @@ class Calibration(OverCases):
 
     The facts hold the error and the probabilities after temperature scaling. The temperature
     (0.05 to 20) has the largest likelihood on the other patients' cases; of dense outputs on the
-    same image, so that it shows how much could be gained, not what would be.
+    same image, so that it shows how much could be gained, not what would be. Where it is at an end,
+    as for others that are all right, the scaled probability of a case is left out.
     """
 
     family: ClassVar[str] = "calibration"
@@ -139,10 +140,7 @@ class Calibration(OverCases):
             "error_scaled": float(self._compared(scaled, there)[0].mean()),
         }
         of_each = zip(*(part.tolist() for part in (gaps, plain, warmth, scaled)), strict=True)
-        names = ("probability", "temperature", "probability_scaled")
-        return [
-            Value(gap, curve, of_all | dict(zip(names, own, strict=True))) for gap, *own in of_each
-        ]
+        return [Value(gap, curve, of_all | _said(*own)) for gap, *own in of_each]
 
     def _of_voxels(self, question: Question) -> Value:
         label = question.bound.field.label_of(question.item.row)
@@ -230,6 +228,16 @@ def _drawn(there: Tensor, key: str) -> Tensor:
         return torch.arange(len(there), device=there.device)
     draws = torch.randint(len(there), (_MOST,), generator=generator(key, "calibration"))
     return draws.to(there.device)
+
+
+def _said(plain: float, warmth: float, scaled: float) -> dict[str, float]:
+    """The probabilities of one case; none after scaling where the best temperature is beyond all.
+
+    Cases of others that are all right ask for certainty, whatever this one is.
+    """
+    said = {"probability": plain, "temperature": warmth}
+    found = 1.01 * COLDEST < warmth < HOTTEST / 1.01
+    return said | ({"probability_scaled": scaled} if found else {})
 
 
 def _gathered(cases: Sequence[Sketched]) -> tuple[Logits, Tensor, Tensor]:
