@@ -135,7 +135,7 @@ def test_targets_of_two_are_said_in_words_and_areas_are_no_volumes(tmp_path: Pat
     Scores(tuple(found)).write(tmp_path / "metrics.parquet")
     render(tmp_path)
     words = re.sub(r"\s+", " ", Page(tmp_path / "report.html").words)
-    assert "Model one, target 1 The score that one gave to 1234 pixels (case a)" in words
-    assert "Model two, target 1 The score that two gave to 1234 pixels (case a)" in words
+    assert "Model one, target 1 Case a: the score that one gave to 1234 pixels" in words
+    assert "Model two, target 1 Case a: the score that two gave to 1234 pixels" in words
     assert "Predicted area by class" in words
     assert "Predicted volume by class" in words

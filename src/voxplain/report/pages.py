@@ -93,7 +93,7 @@ def asked(manifest: Manifest) -> dict[tuple[str, str], str]:
     """What each network was asked, by its name and that of the target, in words of one case."""
     found: dict[tuple[str, str], str] = {}
     for part in manifest.predictions:
-        found.setdefault((part.model, part.target), f"{part.in_words} (case {part.case})")
+        found.setdefault((part.model, part.target), f"case {part.case}: {part.in_words}")
     return found
 
 
