@@ -121,6 +121,16 @@ def test_the_terminal_means_no_networks_together(capsys: pytest.CaptureFixture[s
     assert "the map is constant (1 of 3 scores)" in told.err + told.out
 
 
+def test_the_terminal_tells_two_ways_of_asking_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    plain = rows("pointing_game", {"a": [0.0]})
+    strict = [replace(row, value=1.0, parameters={"tolerance": 1.5}) for row in plain]
+    show_scores(Scores((*plain, *strict)))
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("pointing_game ↑") and line.split()[-1] == "0" for line in lines)
+    (strict_line,) = (line for line in lines if "tolerance 1.5" in line)
+    assert strict_line.split()[-1] == "1"
+
+
 def test_targets_of_two_are_said_in_words_and_areas_are_no_volumes(tmp_path: Path) -> None:
     run = RunWriter(tmp_path)
     image, labels = np.random.rand(1, 8, 8, 8), np.zeros((8, 8, 8))

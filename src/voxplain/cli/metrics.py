@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 from rich.text import Text
 
 from voxplain.cli.console import out, remark, table
 from voxplain.cli.declared import show
 from voxplain.io.scores import Score, Scores
-from voxplain.metrics import Metric
+from voxplain.metrics import Metric, metric_key, parse_metric
 from voxplain.metrics import metrics as registry
 from voxplain.metrics.portrait import (
     BETTER,
@@ -64,12 +65,25 @@ def describe(name: str) -> None:
 def show_scores(scores: Scores) -> None:
     """A table per network and target, and below each why some scores are undefined."""
     parts: dict[tuple[str, str], list[Score]] = {}
-    for row in scores:
+    for row in _told_apart(scores):
         parts.setdefault((row.model, row.target), []).append(row)
     for (model, target), part in parts.items():
         if len(parts) > 1:
             out.print(f"\n{model} · target {target}", markup=False, highlight=False)
         _show_means(Scores(tuple(part)))
+
+
+def _told_apart(scores: Scores) -> list[Score]:
+    """The rows; metrics that were asked in several ways are named with their parameters."""
+    ways: dict[str, set[str]] = {}
+    for row in scores:
+        ways.setdefault(row.metric, set()).add(repr(row.parameters))
+    return [
+        replace(row, metric=metric_key(parse_metric({"name": row.metric, **row.parameters})))
+        if len(ways[row.metric]) > 1
+        else row
+        for row in scores
+    ]
 
 
 def _show_means(scores: Scores) -> None:
