@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 import torch
 from injected import GivenChanges, GivenInfidelity
-from metric_cases import BLOCKS, CLASS_ONE, LinearClasses, ask, bright, explained, number, value
+from metric_cases import (
+    BLOCKS,
+    CLASS_ONE,
+    LinearClasses,
+    ask,
+    bright,
+    explained,
+    number,
+    present,
+    reason,
+    value,
+)
 from torch import Tensor
 from torch.nn import functional
 
@@ -140,6 +151,7 @@ def _mean_of_trapezoids(curve: np.ndarray) -> float:
 @every_shape
 def test_removal_by_hand(rank: int, channels: int) -> None:
     network, image = _linear(rank, channels)
+    present(network)
     map, question = _shared(network, image), ask(network, image)
     relevance = map.sum(dim=0).flatten().numpy()
     order = np.argsort(-relevance)
@@ -152,7 +164,7 @@ def test_removal_by_hand(rank: int, channels: int) -> None:
 
     assert number("deletion", map, question, **asked) == pytest.approx(deletion, abs=NOTHING)
     assert number("insertion", map, question, **asked) == pytest.approx(insertion, abs=NOTHING)
-    gap = np.sign(whole - empty) * (_mean_of_trapezoids(least) - deletion)
+    gap = _mean_of_trapezoids(least) - deletion
     assert number("morf_lerf_gap", map, question, **asked) == pytest.approx(gap, abs=NOTHING)
     drops = (1 - most) * (whole - empty)
     flipping = number("pixel_flipping", map, question, **asked)
@@ -163,20 +175,36 @@ def test_removal_by_hand(rank: int, channels: int) -> None:
 
 
 @every_shape
-@pytest.mark.parametrize("present", [True, False])
+@pytest.mark.parametrize("there", [True, False])
 def test_a_gap_is_positive_for_exact_maps_whether_the_class_is_there_or_not(
-    rank: int, channels: int, present: bool
+    rank: int, channels: int, there: bool
 ) -> None:
     """An image may score less than the filled one, and still has evidence for the class."""
     network, image = _linear(rank, channels)
-    with torch.no_grad():
-        network.weight[1] += (0.5 if present else -0.5) - network.weight[1].mean()
+    present(network, 0.5 if there else -0.5)
     question, map = ask(network, image), _shared(network, image)
-    assert (float(map.sum()) > 0) == present
+    assert (float(map.sum()) > 0) == there
+    undefined = reason("deletion", MapField("m", map), question, fill="zero", levels=8)
+    assert ("nothing to lose" in undefined) != there
     asked: dict[str, Any] = {"fill": "zero", "levels": 8}
     gap = number("morf_lerf_gap", map, question, **asked)
     assert gap > 0.1
     assert number("morf_lerf_gap", -map, question, **asked) == pytest.approx(-gap)
+
+
+def test_ends_that_nearly_meet_are_no_scale() -> None:
+    """A gap of 518 is what a score of -0.08 beside -0.1 once gave."""
+    network, image = _linear(2, 1)
+    with torch.no_grad():
+        network.weight[1] -= (network.weight[1] * image).sum() / image.sum() - 1e-4
+    field, question = MapField("m", _shared(network, image)), ask(network, image)
+    for metric in ("deletion", "insertion", "morf_lerf_gap", "irof"):
+        assert "no scale" in reason(metric, field, question, fill="zero", **_blocks(metric))
+    assert number("pixel_flipping", field.map, question, fill="zero") > 0
+
+
+def _blocks(metric: str) -> dict[str, Any]:
+    return {"regions": BLOCKS} if metric == "irof" else {}
 
 
 def test_the_curve_of_deletion_is_the_sorted_sum() -> None:
@@ -202,6 +230,7 @@ def test_insertion_begins_with_nothing_and_ends_with_the_image() -> None:
 @every_shape
 def test_regions_by_hand(rank: int, channels: int) -> None:
     network, image = _linear(rank, channels)
+    present(network)
     map, question = _shared(network, image), ask(network, image)
     pool = functional.avg_pool2d if rank == 2 else functional.avg_pool3d
     sums = pool(map.sum(dim=0)[None], 2).flatten() * 2**rank

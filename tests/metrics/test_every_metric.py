@@ -72,6 +72,8 @@ def _may_be_undefined(row: Score, task: str, channels: int) -> bool:
         return True
     if row.control and row.metric == "sensitivity_n":
         return "constant" in row.reason  # smooth controls share little among nine regions
+    if row.metric in ("irof", "selectivity") and "pixel_flipping" in row.reason:
+        return True  # a random network may score filled images as high
     if row.metric == "channel_share":
         return row.control and channels > 1
     if row.metric in ABOUT_OBJECTS:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from every_metric import lesion, short
-from metric_cases import CLASS_ONE, LinearClasses, ask, bright, explained, number, value
+from metric_cases import CLASS_ONE, LinearClasses, ask, bright, explained, number, present, value
 from torch import Tensor, nn
 
 from networks import classifier, images, segmenter
@@ -38,7 +38,7 @@ def test_one_image_has_one_number_on_dense_outputs() -> None:
 @pytest.mark.parametrize("levels", [3, 10, 32])
 def test_steps_need_not_divide_the_voxels(shape: tuple[int, ...], levels: int) -> None:
     image = torch.rand(1, *shape, dtype=torch.float64) + 0.5
-    network = LinearClasses((1, *shape))
+    network = present(LinearClasses((1, *shape)))
     map = network.weight.detach()[1] * image
     found = value("deletion", MapField("m", map), ask(network, image), fill="zero", levels=levels)
     assert len(found.curve) == levels + 1
@@ -48,7 +48,7 @@ def test_steps_need_not_divide_the_voxels(shape: tuple[int, ...], levels: int) -
 
 def test_more_levels_converge() -> None:
     image = bright(2, 1, 24)
-    network = LinearClasses((1, 24, 24))
+    network = present(LinearClasses((1, 24, 24)))
     map, question = network.weight.detach()[1] * image, ask(network, image)
     areas = [number("deletion", map, question, fill="zero", levels=n) for n in (16, 32, 64, 576)]
     errors = [abs(area - areas[-1]) for area in areas[:-1]]

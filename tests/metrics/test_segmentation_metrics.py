@@ -68,16 +68,12 @@ def test_volumes_change_in_physical_units(rank: int, spacing: Any, unit: str, vo
     question, total = _question(rank, spacing), 8**rank
     first = _object(rank) + 1e-3 * torch.rand(1, *(8,) * rank)
     share = 1 / 16
-    found = value(
-        "volume_change", MapField("m", first), question, fill="zero", levels=16, share=share
-    )
+    found = value("volume_change", MapField("m", first), question, fill="zero", share=share)
     assert found.value == pytest.approx(-total * share * voxel)
     assert found.facts["relative"] == pytest.approx(-total * share / 4**rank)
     assert found.facts["unit"] == unit
-    half = value(
-        "volume_change", MapField("m", first), question, fill="zero", levels=16, share=share / 2
-    )
-    assert half.value == pytest.approx(found.value / 2)  # between two levels
+    half = value("volume_change", MapField("m", first), question, fill="zero", share=share / 2)
+    assert half.value == pytest.approx(found.value / 2)
 
 
 @pytest.mark.parametrize("rank", [2, 3])

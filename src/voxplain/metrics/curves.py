@@ -9,6 +9,8 @@ from voxplain.metrics.field import Undefined
 
 _FLAT = 1e-6
 """Differences of scores below this share of their size are no differences."""
+_LEAST = 0.1
+"""Of all that a curve spans: how far apart its ends have to be, to be its scale."""
 
 
 def area(curve: Tensor, along: Tensor | None = None) -> float:
@@ -22,12 +24,29 @@ def normalized(scores: Tensor, whole: float, empty: float) -> Tensor:
     """Scores with that of the image at 1 and that of the filled image at 0.
 
     Raises:
-        Undefined: If the two do not differ.
+        Undefined: If the two are too close to each other to be a scale.
     """
-    scale = max(abs(whole), abs(empty), float(scores.abs().amax()))
-    if abs(whole - empty) <= _FLAT * scale:
-        raise Undefined("the score of the filled image equals that of the image")
+    seen = torch.cat([scores.double(), scores.new_tensor([whole, empty]).double()])
+    span, largest = float(seen.amax() - seen.amin()), float(seen.abs().amax())
+    if abs(whole - empty) <= max(_FLAT * largest, _LEAST * span):
+        raise Undefined(
+            "the filled image scores nearly as the image does, which is no scale for what is lost; "
+            "pixel_flipping has it in units of the score"
+        )
     return (scores - empty) / (whole - empty)
+
+
+def require_fall(whole: float, empty: float) -> None:
+    """Makes sure that the image has something to lose.
+
+    Raises:
+        Undefined: If the filled image scores higher.
+    """
+    if empty > whole:
+        raise Undefined(
+            "the filled image scores higher than the image, which has nothing to lose; "
+            "pixel_flipping has it in units of the score"
+        )
 
 
 def correlation(first: Tensor, second: Tensor) -> float:

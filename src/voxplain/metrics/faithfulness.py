@@ -11,7 +11,7 @@ from torch import Tensor
 
 from voxplain.attribution.masking import AnyFill, Blur, Mean
 from voxplain.attribution.scene import Scene
-from voxplain.metrics.curves import area, normalized
+from voxplain.metrics.curves import area, normalized, require_fall
 from voxplain.metrics.field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.observed import Observed
@@ -38,6 +38,12 @@ class _Removing(_Faithfulness):
         observed: Observed = question.answer(self._probe(order), field)
         return normalized(observed.scores, question.whole, float(observed.scores[-1]))
 
+    def _falling(self, order: Order, field: MapField, question: Question) -> Tensor:
+        """The same, where the filled image scores lower."""
+        observed: Observed = question.answer(self._probe(order), field)
+        require_fall(question.whole, float(observed.scores[-1]))
+        return self._curve(order, field, question)
+
     def _points(self, curve: Tensor) -> tuple[tuple[float, float], ...]:
         return tuple(zip(shares(self.levels), curve.tolist(), strict=True))
 
@@ -59,7 +65,7 @@ class Deletion(_Removing):
 
     def score(self, field: MapField, question: Question) -> Value:
         """Area under the curve."""
-        curve = self._curve("most", field, question)
+        curve = self._falling("most", field, question)
         return Value(area(curve), self._points(curve))
 
 
@@ -81,7 +87,7 @@ class Insertion(_Removing):
 
     def score(self, field: MapField, question: Question) -> Value:
         """Area under the curve over the kept share."""
-        curve = self._curve("least", field, question).flip(0)
+        curve = self._falling("least", field, question).flip(0)
         return Value(area(curve), self._points(curve))
 
 
@@ -181,6 +187,7 @@ class Irof(_Regional):
         """1 - area under the curve."""
         removed, observed = question.answer(self.probes(question.scene)[0], field)
         scores = observed.scores
+        require_fall(question.whole, float(scores[-1]))
         curve = normalized(scores, question.whole, float(scores[-1]))
         along = torch.tensor(removed, dtype=torch.float64)
         points = tuple(zip(removed, curve.tolist(), strict=True))

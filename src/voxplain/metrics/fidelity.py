@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -106,11 +108,16 @@ class Fidelity(Metric):
         return least - most
 
     def _graded(self, fill: Fill, field: MapField, question: Question) -> float:
-        curves: list[float] = []
-        for order in ("most", "least"):
-            seen: Observed = question.answer(self._removal(fill, order), field)
-            curves.append(area(normalized(seen.scores, question.whole, float(seen.scores[-1]))))
-        return curves[1] - curves[0]
+        """The gap of the normalized score; NaN where there is no scale for it."""
+        asked = (self._removal(fill, order) for order in ("most", "least"))
+        seen: list[Tensor] = [question.answer(probe, field).scores for probe in asked]
+        try:
+            most, least = (
+                area(normalized(scores, question.whole, float(scores[-1]))) for scores in seen
+            )
+        except Undefined:
+            return math.nan
+        return least - most
 
 
 def _kept(observed: Observed) -> Tensor:
@@ -151,14 +158,14 @@ class Road(Metric):
 
     def score(self, field: MapField, question: Question) -> Value:
         """Mean score relative to that of the image, most relevant first."""
-        scale = abs(question.whole)
-        if scale == 0:
-            raise Undefined("the score of the image is 0")
-        curves = {}
-        for order in ("most", "least"):
-            observed: Observed = question.answer(self._probe(order), field)
-            curves[order] = (observed.scores - question.whole) / scale + 1
-        most, least = curves["most"], curves["least"]
+        seen = {
+            order: question.answer(self._probe(order), field).scores for order in ("most", "least")
+        }
+        changes = [scores - question.whole for scores in seen.values()]
+        scale, largest = abs(question.whole), float(torch.stack(changes).abs().amax())
+        if scale <= 0.1 * largest or scale == 0:
+            raise Undefined("the score of the image is near 0, which is no scale for its changes")
+        most, least = (change / scale + 1 for change in changes)
         points = tuple(zip(self.shares, most.tolist(), strict=True))
         return Value(float(most.mean()), points, {"gap": float((least - most).mean())})
 

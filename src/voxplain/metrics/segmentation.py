@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import replace
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -29,15 +29,19 @@ class _Segmentation(Metric):
 
 
 class _OnRemoval(_Segmentation):
-    levels: int = Field(default=32, ge=1)
     fill: AnyFill = Blur()
 
+    @property
+    @abstractmethod
+    def _removal(self) -> Removal:
+        """What is removed, most relevant first."""
+
     def probes(self, scene: Scene) -> tuple[Probe, ...]:
-        """Removal, most relevant first, shared with deletion."""
-        return (Removal(self.fill, "most", self.levels),)
+        """Removal, most relevant first."""
+        return (self._removal,)
 
     def _observed(self, field: MapField, question: Question) -> Observed:
-        found: Observed = question.answer(self.probes(question.scene)[0], field)
+        found: Observed = question.answer(self._removal, field)
         if found.overlap is None or not bool(question.predicted.any()):
             raise Undefined("there is no predicted object that could change")
         return found
@@ -52,6 +56,12 @@ class DiceDrop(_OnRemoval):
 
     direction: ClassVar[Direction] = "up"
     name: Literal["dice_drop"] = "dice_drop"
+    levels: int = Field(default=32, ge=1)
+
+    @property
+    def _removal(self) -> Removal:
+        """Shared with deletion."""
+        return Removal(self.fill, "most", self.levels)
 
     def score(self, field: MapField, question: Question) -> Value:
         """1 - area under the Dice curve."""
@@ -71,17 +81,19 @@ class VolumeChange(_OnRemoval):
     name: Literal["volume_change"] = "volume_change"
     share: float = Field(default=0.05, gt=0, le=1)
 
+    @property
+    def _removal(self) -> Removal:
+        """One forward: an object may be gone long before the next level of a curve."""
+        return Removal(self.fill, "most", at=(self.share,))
+
     def score(self, field: MapField, question: Question) -> Value:
-        """Volume after minus before, between the two nearest levels."""
+        """Volume after minus before."""
         volume = self._observed(field, question).volume
         assert volume is not None
-        place = self.share * self.levels
-        low = min(int(place), self.levels - 1)
-        after = torch.lerp(volume[low], volume[low + 1], place - low)
-        relative = float((after - volume[0]) / volume[0]) if float(volume[0]) else float("nan")
-        points = tuple(zip(shares(self.levels), volume.tolist(), strict=True))
-        unit = volume_per_voxel(question.bound.seen)[1]
-        return Value(float(after - volume[0]), points, {"relative": relative, "unit": unit})
+        each, unit = volume_per_voxel(question.bound.seen)
+        before = each * float(question.predicted.sum())
+        change = float(volume[0]) - before
+        return Value(change, facts={"relative": change / before, "unit": unit})
 
 
 def _share_outside(field: MapField, inside: Tensor) -> float:

@@ -15,8 +15,8 @@ from voxplain.targets import Target
 if TYPE_CHECKING:
     from voxplain.study.judging import Judging
 
-# Raised whenever the same request would give another map.
-RESULT_VERSION = 1
+# Raised whenever the same request would give another map, or another score.
+RESULT_VERSION = 2
 
 
 @dataclass(frozen=True)
