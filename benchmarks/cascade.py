@@ -17,7 +17,6 @@ from voxplain.metrics.randomization.networks import Kinship, randomized
 HEADER = (
     "method",
     "network",
-    "order",
     "one after the other",
     "side by side",
     "ratio",
@@ -28,10 +27,10 @@ HEADER = (
 METHODS: dict[str, dict[str, Any]] = {
     "integrated gradients, 16 steps": {"name": "integrated_gradients", "steps": 16},
     "SmoothGrad, 16 copies": {"name": "smoothgrad", "of": "saliency", "samples": 16},
-    "occlusion, 125 boxes": {
+    "occlusion, 64 boxes": {
         "name": "occlusion",
-        "window": 0.2,
-        "stride": 0.2,
+        "window": 0.25,
+        "stride": 0.25,
         "incremental": "off",
     },
 }
@@ -49,14 +48,13 @@ def run(quick: bool = False) -> Table:
             ("U-Net", _question(unet, volume, method, PIXELWISE)),
         )
         for name, question in asked:
-            for order in ("top_down", "independent"):
-                rows.append([title, name, order.replace("_", " "), *_compared(question, order)])
+            rows.append([title, name, *_compared(question)])
     note = (
-        f"{size}^3; maps of the networks of one seed, at most 12, without the time to draw their "
-        "weights. From the output down, step n shares what lies below its first random layer with "
-        "every step before it; from the input up nothing is shared. Gradients spare forwards "
-        "alone: what comes back is another cotangent in every network. Guided and other rules "
-        "that are not linear in it share nothing."
+        f"{size}^3; maps of the networks of one seed, at most 12, randomized from the output down, "
+        "without the time to draw their weights. A step shares what lies below its first random "
+        "layer. Gradients spare forwards alone, since what comes back differs in every network. "
+        "Guided and other rules that treat the parts of a gradient otherwise than their sum share "
+        "nothing."
     )
     return Table("cascade", HEADER, rows, (note,))
 
@@ -69,11 +67,11 @@ def _question(network: Any, image: Any, method: dict[str, Any], target: Any) -> 
     return question_about(model, image[0], target, maps=maps)
 
 
-def _compared(question: Question, order: Any) -> list[str]:
+def _compared(question: Question) -> list[str]:
     model, example = question.scene.model, question.scene.example
     ran = course(model, example)
     groups = grouped(stages(model, example, ran), 12)
-    networks = list(randomized(model, groups, order, 0, example))
+    networks = list(randomized(model, groups, "top_down", 0, example))
     asked = [question.with_model(each.model) for each in networks]
     image, methods = question.item.image[None], question.methods
 
