@@ -99,6 +99,21 @@ def test_parameters_tell_seeds_from_architectures(
     assert values["data_randomization"] == pytest.approx(-1)
 
 
+def test_any_network_may_be_only_compared_with(
+    tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks = _networks(tiny, monkeypatch)
+    run = _run(tiny, [networks["net"], {**networks["twin"], "explained": False}])
+    assert {record.model for record in run.manifest.maps} == {"net"}
+    assert _compared(run)["net", "seed_agreement"] == {"twin"}
+    assert {record.name: record.explained for record in run.manifest.models} == {
+        "net": True,
+        "twin": False,
+    }
+    page = Path(run.write_report()).read_text(encoding="utf-8")
+    assert page.count(", only compared with</td>") == 1
+
+
 def test_a_network_of_permuted_labels_is_only_compared_with(
     tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,7 +36,12 @@ class CaseRecord(_Part):
 
 
 class ModelRecord(_Part):
-    """One network; one that was trained on permuted labels is only compared with."""
+    """One network.
+
+    Attributes:
+        labels: One that was trained on permuted labels is only compared with.
+        explained: Whether it is explained itself.
+    """
 
     name: str
     weights_sha256: str
@@ -45,6 +50,7 @@ class ModelRecord(_Part):
     head: str | None = None
     window: dict[str, Any] | None = None
     labels: Literal["true", "permuted"] = "true"
+    explained: bool = True
 
 
 class PredictionRecord(_Part):

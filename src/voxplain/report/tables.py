@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
@@ -204,11 +205,20 @@ def _differences(asked: Asked, beaten: dict[str, set[str]]) -> str:
         return ""
     order = [part.method for part in ranked(known, asked.better) if beaten[part.method]]
     if not order:
-        return "no difference between methods is clear"
+        return _nothing_clear(known)
     return "; ".join(
         f"{label(name)} over {', '.join(label(other) for other in sorted(beaten[name]))}"
         for name in order
     )
+
+
+def _nothing_clear(known: Sequence[Judged]) -> str:
+    """With few patients and many methods the test could not have come out otherwise."""
+    patients, pairs = max(part.summary.patients for part in known), math.comb(len(known), 2)
+    smallest = 2.0 ** (1 - patients) * pairs  # all differences in the same direction, Holm
+    if smallest < LEVEL:
+        return "no difference between methods is clear"
+    return f"{patients} patients are too few to tell {len(known)} methods apart"
 
 
 def ranked(maps: Sequence[Judged], better: int) -> list[Judged]:

@@ -76,6 +76,7 @@ class ModelConfig(ModelSpec):
             one of two names none, their parameters are compared.
         labels: What it was trained on. A network that was trained on permuted labels is not
             explained itself: the others of its architecture are compared with it.
+        explained: False where it is loaded for the others to be compared with it, no more.
     """
 
     window: Window | None = None
@@ -83,6 +84,12 @@ class ModelConfig(ModelSpec):
     preprocess: tuple[AnyStep, ...] = ()
     architecture: str | None = Field(default=None, min_length=1)
     labels: Annotated[Literal["true", "permuted"], BeforeValidator(_true_in_words)] = "true"
+    explained: bool = True
+
+    @property
+    def only_compared(self) -> bool:
+        """Whether others are compared with it, and it is not explained itself."""
+        return self.labels == "permuted" or not self.explained
 
 
 class RunConfig(_Config):
@@ -221,10 +228,10 @@ class Study(_Config):
         _unique("targets", [target.slug for target in self.asked])
         _unique("metrics", [metric_key(metric) for metric in self.metrics])
         self._know_the_randomized()
-        if all(model.labels == "permuted" for model in self.models):
+        if all(model.only_compared for model in self.models):
             raise ValueError(
-                "models: all of them were trained on permuted labels, and such networks are only "
-                "compared with; name the one that is to be explained"
+                "models: all of them were trained on permuted labels or have explained: false, "
+                "and are only compared with; name the one that is to be explained"
             )
         return self
 

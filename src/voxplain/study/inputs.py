@@ -43,7 +43,7 @@ class LoadedModel:
 
     @property
     def is_control(self) -> bool:
-        """Whether others are compared with it, and it is not explained itself."""
+        """Whether it was trained on permuted labels."""
         return self.config.labels == "permuted"
 
     def alike(self, models: Mapping[str, LoadedModel]) -> list[LoadedModel]:

@@ -242,8 +242,8 @@ def _with_reference(case: CaseConfig, reference: Path, label: int | None) -> Cas
 def _require_same_networks(study: Study, manifest: Manifest, trust: bool) -> None:
     weights = {record.name: record.weights_sha256 for record in manifest.models}
     for config in study.models:
-        if config.labels == "permuted" and config.name not in weights:
-            continue  # only compared with, so that it can join later
+        if config.only_compared and config.name not in weights:
+            continue  # it can join later
         if config.name not in weights:
             raise ModelError(f"model {config.name}: the run knows {', '.join(weights)} only")
         facts = load_model(config, study, trust).facts

@@ -52,7 +52,7 @@ class Survey:
                 with naming(f"case {name}, reference"):
                     read_mask(case.reference, image.source_grid)
             for loaded in self.models.values():
-                if not loaded.is_control:
+                if not loaded.config.only_compared:
                     self._ask(name, image, loaded)
         self.records[name] = _record(name, case, image, found)
 

@@ -257,7 +257,11 @@ def _begun(checked: Checked, tasks: list[TaskRecord], private: Filter) -> Manife
         study_sha256="",
         cases=list(checked.records.values()),
         models=[
-            ModelRecord(**loaded.facts.model_dump(), labels=loaded.config.labels)
+            ModelRecord(
+                **loaded.facts.model_dump(),
+                labels=loaded.config.labels,
+                explained=not loaded.config.only_compared,
+            )
             for loaded in models
         ],
         tasks=tasks,
