@@ -40,8 +40,9 @@ def run(quick: bool = False) -> Table:
     rows.append(_row("U-Net", dense, image, PIXELWISE, _Columns(score), levels, quick))
     note = (
         f"{size}^3, one map, {levels} levels, removed voxels become 0 on both sides; Quantus "
-        "removes the most relevant voxels (`PixelFlipping`) of the map and of its negative, and "
-        "takes one image per step. The floor is the forwards of the bare network for the "
+        "takes one image per step. On both sides the voxels of the map and of its negative are "
+        "removed (`pixel_flipping`), which are the passes of deletion and insertion. The floor "
+        "is the forwards of the bare network for the "
         f"{2 * levels} distinct images: both orders share their ends. Of the segmentation "
         "Quantus is given the score that voxplain explains, since it knows no other. Gradients "
         "leave no equal values, so that the order is the same on both sides."
@@ -70,13 +71,14 @@ def _row(
     levels: int,
     quick: bool,
 ) -> list[str]:
-    found = vx.explain(network, image, "saliency", target)
+    map = vx.explain(network, image, "saliency", target)["saliency"].map
+    maps = {"most": map, "least": -map}
 
     def ours(steps: int = levels) -> Any:
-        asked = [{"name": name, "levels": steps, "fill": 0} for name in ("deletion", "insertion")]
-        return evaluate(network, image, found, asked, target, controls=False)
+        asked = [{"name": "pixel_flipping", "levels": steps, "fill": 0}]
+        return evaluate(network, image, maps, asked, target, controls=False)
 
-    quantus = _Quantus(peer, image, found["saliency"].map, levels)
+    quantus = _Quantus(peer, image, map, levels)
     repeats = 1 if quick else 3
     floor = Forwards(network, image).of(2 * levels)
     timings = race({"voxplain": ours, "quantus": quantus.both, "floor": floor}, repeats)
@@ -134,18 +136,15 @@ class _Quantus:
 
 
 def _apart(scores: Any, quantus: _Quantus) -> float:
-    """Of both curves, brought to Quantus' scale by the score of the image and of nothing."""
+    """Of both curves, which voxplain gives as what is lost of the score of the image."""
     with torch.no_grad():
-        image = torch.from_numpy(quantus.image)
-        whole = float(quantus.network(image)[0, TARGET])
-    deletion, insertion = (
-        torch.tensor([value for _, value in row.curve], dtype=torch.float64) for row in scores.rows
-    )
-    curves = [torch.from_numpy(np.asarray(curve)).double() for curve in quantus.both()]
-    nothing = float(curves[0][-1])
-    ours = [deletion[1:], insertion.flip(0)[1:]]
-    scaled = [nothing + curve * (whole - nothing) for curve in ours]
-    return difference(torch.cat(scaled), torch.cat(curves))
+        whole = float(quantus.network(torch.from_numpy(quantus.image))[0, TARGET])
+    ours = [
+        torch.tensor([whole - lost for _, lost in row.curve[1:]], dtype=torch.float64)
+        for row in scores.rows
+    ]
+    theirs = [torch.from_numpy(np.asarray(curve)).double() for curve in quantus.both()]
+    return difference(torch.cat(ours), torch.cat(theirs))
 
 
 def _held(work: Any, levels: int) -> int:
