@@ -177,6 +177,8 @@ def test_many_pairs_need_more_cases() -> None:
         values = {f"m{n}": [-n - n * step for step in steps] for n in range(count)}
         (ledger,) = ledgers(rows("roc_auc", values))
         assert wins(ledger.asked[0])["m0"] == expected
+    (found,) = tables(ledger.asked)
+    assert "8 patients are too few to tell 6 methods apart" in found.clear[0]
 
 
 def test_one_case_that_outweighs_all_others_leaves_nothing_clear() -> None:
