@@ -8,11 +8,11 @@ import voxplain as vx
 from benchmarks.harness import difference, race
 from benchmarks.networks import PIXELWISE, classifier, segmenter
 from benchmarks.page import Table, seconds, times
-from voxplain.metrics.again import maps_abreast, maps_again
-from voxplain.metrics.asking import question_about
-from voxplain.metrics.question import Question
-from voxplain.metrics.randomization import course, grouped, stages
+from voxplain.engine.acceleration import forward_trace as course
+from voxplain.metrics.context import Question, question_about
+from voxplain.metrics.randomization import grouped, stages
 from voxplain.metrics.randomization.networks import Kinship, randomized
+from voxplain.metrics.re_explain import maps_abreast, maps_again
 
 HEADER = (
     "method",

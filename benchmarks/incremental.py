@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import voxplain as vx
 from benchmarks.harness import difference, race
 from benchmarks.page import Table, seconds, times
-from voxplain.attribution.incremental import GAIN, Incremental, work
+from voxplain.engine.acceleration.incremental import GAIN, Incremental, work
 
 HEADER = (
     "network",

@@ -15,10 +15,11 @@ import voxplain as vx
 from benchmarks.harness import Timing, Work, difference, race
 from benchmarks.networks import PIXELWISE, segmenter
 from benchmarks.page import Table, seconds, times
-from voxplain.attribution.masking import Boxes, MaskRequest, Masks, SlidingBox
-from voxplain.attribution.perturbation import Occlusion
-from voxplain.attribution.samplers import Item
-from voxplain.attribution.scene import Scene
+from voxplain.attribution.methods.perturbation import Occlusion
+from voxplain.engine.context import Scene
+from voxplain.engine.item import Item
+from voxplain.engine.masks import Boxes, Masks, SlidingBox
+from voxplain.engine.requests import MaskRequest
 from voxplain.regions import segment
 
 HEADER = (

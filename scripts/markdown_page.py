@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from voxplain.attribution.parameters import Parameter
+from voxplain.attribution.describe.parameters import Parameter
 
 
 def prose(kind: type) -> Iterator[str]:

@@ -19,21 +19,22 @@ from PIL import Image
 
 from voxplain.attribution import explain
 from voxplain.demo import write_demo
-from voxplain.io.randomization import (
+from voxplain.metrics import parse_metric
+from voxplain.metrics.context import question_about
+from voxplain.metrics.randomization import Cascade, recorded
+from voxplain.metrics.scoring import map_field
+from voxplain.records.cascade_table import write_steps
+from voxplain.records.cascades import (
     RandomizationRecord,
     read_pictures,
     read_randomizations,
     scores_along,
     write_randomization,
 )
-from voxplain.io.steps import write_steps
-from voxplain.metrics import parse_metric
-from voxplain.metrics.asking import map_field, question_about
-from voxplain.metrics.randomization import Cascade, recorded
-from voxplain.report.cascade import strip
-from voxplain.report.figures import png
-from voxplain.study.config import Study
-from voxplain.study.inputs import load_model, read_case
+from voxplain.report.trust.cascade_strip import strip
+from voxplain.study.config.study import Study
+from voxplain.study.planning.inputs import load_model, read_case
+from voxplain.viz.figures import png
 
 FILE = Path(__file__).parents[1] / "docs" / "images" / "randomization.png"
 METHODS = [

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from markdown_page import anchor, grid, listed, prose, sized, table
 
-from voxplain.attribution import Method, methods
-from voxplain.attribution.families import Family, in_order
-from voxplain.attribution.parameters import parameters
-from voxplain.attribution.portrait import CHANNELS, PICTURE, VOLUME, portrait
+from voxplain.attribution.describe.card import CHANNELS, PICTURE, VOLUME, portrait
+from voxplain.attribution.describe.families import Family, in_order
+from voxplain.attribution.describe.parameters import parameters
+from voxplain.attribution.methods import methods
+from voxplain.engine.method import Method
 
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
 COMMAND = "python scripts/write_methods_page.py"

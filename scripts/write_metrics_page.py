@@ -10,9 +10,9 @@ from pathlib import Path
 
 from markdown_page import anchor, grid, listed, prose, sized, table
 
-from voxplain.attribution.portrait import PICTURE, VOLUME
+from voxplain.attribution.describe.card import PICTURE, VOLUME
 from voxplain.metrics import Metric, metrics
-from voxplain.metrics.portrait import (
+from voxplain.metrics.card import (
     BETTER,
     FAMILIES,
     in_order,

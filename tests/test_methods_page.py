@@ -6,12 +6,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-
 from script import load_script
-from voxplain.attribution import methods
-from voxplain.attribution.families import FAMILIES, family, in_order
-from voxplain.attribution.parameters import parameters
-from voxplain.attribution.portrait import Cost, portrait
+
+from voxplain.attribution.describe.card import Cost, portrait
+from voxplain.attribution.describe.families import FAMILIES, family, in_order
+from voxplain.attribution.describe.parameters import parameters
+from voxplain.attribution.methods import methods
 
 ROOT = Path(__file__).parents[1]
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-
 from script import load_script
+
 from voxplain.metrics import metrics
-from voxplain.metrics.portrait import FAMILIES, parameters_of, portrait
+from voxplain.metrics.card import FAMILIES, parameters_of, portrait
 
 ROOT = Path(__file__).parents[1]
 

@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from tiny import write_tiny
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "plugin"

@@ -8,13 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from voxplain.statistics import (
-    benjamini_hochberg,
-    bootstrap,
-    compare,
-    holm,
-    summarize,
-)
+from voxplain.statistics import benjamini_hochberg, bootstrap, compare, holm, summarize
 
 
 @pytest.mark.parametrize("shape", ["normal", "skewed"])

@@ -12,8 +12,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from voxplain.errors import ConfigError, nearest
 from voxplain.registry import Registry
 
-D = TypeVar("D", bound="Declaration")
-
 
 class Declaration(BaseModel, ABC):
     """Something that studies name; its fields are its parameters.
@@ -50,6 +48,9 @@ class Declaration(BaseModel, ABC):
     def title(cls) -> str:
         """The registry name of the class."""
         return str(cls.model_fields["name"].default)
+
+
+D = TypeVar("D", bound="Declaration")
 
 
 def parsed(registry: Registry[D], spec: str | Mapping[str, Any], where: str = "") -> D:

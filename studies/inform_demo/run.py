@@ -18,7 +18,7 @@ from table import show
 
 from voxplain.cli.studies import carry_out
 from voxplain.demo import WEIGHTS, write_demo
-from voxplain.io.scores import Scores
+from voxplain.records.scores import Scores
 from voxplain.study import Study
 
 WHITE_MATTER = 3

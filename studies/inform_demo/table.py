@@ -6,7 +6,7 @@ from methods import methods
 from rich.console import Console
 from rich.table import Table
 
-from voxplain.io.scores import Score, Scores
+from voxplain.records.scores import Score, Scores
 
 COLUMNS = {"roc_auc": ("AUC", 1), "max_dice": ("Dice", 1), "fidelity": ("F x 10", 10)}
 """Per metric its title, and what publications multiply it with."""

@@ -1,21 +1,17 @@
 """The audit tells the truth about what each rule covers."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from rule_passes import Calls
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from voxplain.attribution.audit import audit
 from voxplain.errors import ConfigError
-from voxplain.model import Model
-
-sys.path.insert(0, str(Path(__file__).parent / "rules"))
-from rule_passes import Calls
+from voxplain.models.model import Model
 
 
 class Network(nn.Module):

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from networks import Linear, assert_close, classifier, images, segmenter, untouched
 from torch import Tensor, nn
 
-from networks import Linear, assert_close, classifier, images, segmenter, untouched
 from voxplain.attribution import Attribution, explain
-from voxplain.model import Model
+from voxplain.models.model import Model
 
 EXACT = 1e-8
 every_task = pytest.mark.parametrize(

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from every_method import EXACT, NAMES, TASKS, all_maps, key_of, one_map, setting, short
+from networks import assert_close, classifier, images, one_slice, untouched
 from torch import Tensor
 
-from networks import assert_close, classifier, images, one_slice, untouched
-from voxplain.attribution import estimate, explain, group, parse_method
-from voxplain.attribution.whole import WholePasses
+from voxplain.attribution import estimate, explain, group
+from voxplain.engine.method import parse_method
+from voxplain.engine.passes.whole import WholePasses
 
 every_task = pytest.mark.parametrize(
     ("task", "rank"), [(task, rank) for task in TASKS for rank in (2, 3)]

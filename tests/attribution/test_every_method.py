@@ -14,11 +14,11 @@ from every_method import (
     all_maps,
     cell_reaches_everywhere,
 )
+from networks import classifier, images, segmenter, untouched
 from torch import Tensor, nn
 
-from networks import classifier, images, segmenter, untouched
-from voxplain.attribution import methods
-from voxplain.io.sidecar import Sidecar
+from voxplain.attribution.methods import methods
+from voxplain.records.sidecar import Sidecar
 
 INPUT_MAPS = {
     "blur_integrated_gradients",

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from networks import SPELLINGS, Cubes, ModelK, ModelM, Spelling, TwoInputs, untouched
 from torch import Tensor, nn
 
-from networks import SPELLINGS, Cubes, ModelK, ModelM, Spelling, TwoInputs, untouched
 from voxplain.attribution import explain
-from voxplain.attribution.samplers import GaussianNoise
+from voxplain.engine.noise import GaussianNoise
 
 IMAGE_K = torch.arange(16.0).view(1, 1, 4, 4)
 

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from networks import classifier, images
 from pydantic import ValidationError
 
-from networks import classifier, images
-from voxplain.attribution import explain, methods, parse_method
+from voxplain.attribution import explain
+from voxplain.attribution.methods import methods
+from voxplain.engine.method import parse_method
 from voxplain.errors import ConfigError, InputError, ModelError
 from voxplain.image import Image
-from voxplain.model import Model
+from voxplain.models.model import Model
 from voxplain.targets import ClassScore, Label, Pixelwise, Unit, parse_target
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
-from voxplain.io.randomization import (
+from voxplain.records.cascade_table import write_steps
+from voxplain.records.cascades import (
     MapRandomized,
     MetricFollowed,
     RandomizationRecord,
@@ -20,7 +21,6 @@ from voxplain.io.randomization import (
     similarities,
     write_randomization,
 )
-from voxplain.io.steps import write_steps
 
 GAP = MetricFollowed(
     key="morf_lerf_gap, levels 8", name="morf_lerf_gap", direction="up", minimum=-1, maximum=1

@@ -12,17 +12,9 @@ from sidecar_example import sidecar
 
 from voxplain.errors import InputError
 from voxplain.image import Grid, Image
-from voxplain.io import (
-    atomic_write,
-    dataset_description,
-    map_name,
-    read_image,
-    read_mask,
-    sha256,
-    write_image,
-    write_labels,
-    write_map,
-)
+from voxplain.io import read_image, read_mask, write_image, write_labels, write_map
+from voxplain.records.atomic import atomic_write, sha256
+from voxplain.records.names import dataset_description, map_name
 
 AFFINE = nib.affines.from_matvec(
     nib.eulerangles.euler2mat(0.2, -0.3, 0.4) @ np.diag([-0.8, 1.2, 3.0]), [5, -60, 33]

@@ -9,13 +9,13 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-
 from networks import classifier, images, segmenter
+
 from voxplain import evaluate, explain
 from voxplain.errors import ConfigError, InputError
 from voxplain.image import Image
 from voxplain.metrics import GivenMap, read_given
-from voxplain.metrics.adapters import as_explain_func
+from voxplain.metrics.quantus import as_explain_func
 from voxplain.preprocess import Reorient, apply
 
 

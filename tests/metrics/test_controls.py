@@ -9,9 +9,9 @@ import pytest
 import torch
 from every_metric import lesion
 from metric_cases import CLASS_ONE, LinearClasses, ask, bright, value
+from networks import classifier, images, segmenter
 from torch import Tensor
 
-from networks import classifier, images, segmenter
 from voxplain.image import Image
 from voxplain.metrics import MapField, evaluate
 from voxplain.metrics.controls import CONTROLS, center, control_maps, edges, random_map

@@ -19,14 +19,15 @@ from every_metric import (
     table,
 )
 from metric_cases import LinearClasses, ask, bright, reason
+from networks import images, one_slice, segmenter, untouched
 from torch import Tensor
 
-from networks import images, one_slice, segmenter, untouched
 from voxplain.attribution import explain
 from voxplain.errors import ConfigError
-from voxplain.metrics import MapField, Score, Scores, evaluate, metrics
+from voxplain.metrics import MapField, evaluate, metrics
 from voxplain.metrics.controls import CONTROLS
-from voxplain.metrics.over_cases import ALONE
+from voxplain.metrics.cross_case import ALONE
+from voxplain.records.scores import Score, Scores
 
 RESAMPLED = "monotonicity_correlation"
 every_setting = pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from voxplain.attribution import explain
-from voxplain.metrics import evaluate, robustness
+from voxplain.metrics import evaluate
+from voxplain.metrics.families import robustness
 
 SIDE = 20
 VOLUME = 4 * SIDE**3
@@ -50,7 +51,7 @@ def growth(few: dict[str, Any], many: dict[str, Any]) -> float:
 @pytest.fixture(autouse=True)
 def two_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches take two images, however small."""
-    monkeypatch.setattr("voxplain.attribution.masking.budget._COMFORT", 0)
+    monkeypatch.setattr("voxplain.engine.memory._COMFORT", 0)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def two_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_more_steps_hold_no_more(
     name: str, parameter: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("voxplain.metrics.subsets._CHANGES_BYTES", 8 * VOLUME)
+    monkeypatch.setattr("voxplain.metrics.queries.subsets._CHANGES_BYTES", 8 * VOLUME)
     few, many = ({"name": name, parameter: steps} for steps in (16, 128))
     assert growth(few, many) < 4
 

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from every_metric import SEGMENT
+from networks import segmenter
 from torch import Tensor, nn
 
-from networks import segmenter
-from voxplain.metrics import Scores, evaluate
-from voxplain.metrics.consistency import coarse
-from voxplain.metrics.over_cases import ALONE, SKETCH, concluded
+from voxplain.metrics import evaluate
+from voxplain.metrics.cross_case import ALONE, SKETCH, concluded
+from voxplain.metrics.families.consistency import coarse
+from voxplain.records.scores import Scores
 
 BOTH = ("consistency", "sufficiency")
 PREDICTED: dict[str, Any] = {"kind": "class_score", "label": "predicted"}

@@ -10,15 +10,16 @@ import pytest
 import torch
 from every_metric import lesion, short
 from metric_cases import CLASS_ONE, LinearClasses, ask, bright, explained, number, present, value
+from networks import classifier, images, segmenter
 from torch import Tensor, nn
 
-from networks import classifier, images, segmenter
 from voxplain.attribution import explain
 from voxplain.errors import InputError
 from voxplain.image import Image
-from voxplain.metrics import MapField, Scores, evaluate, metrics
-from voxplain.metrics.question import Probe
-from voxplain.model import Model
+from voxplain.metrics import MapField, evaluate, metrics
+from voxplain.metrics.context import Probe
+from voxplain.models.model import Model
+from voxplain.records.scores import Scores
 
 BLOCKS: dict[str, Any] = {"kind": "blocks", "size": 2}
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_over_cases import SIDE, Prefers, judged, marks, says
 
-from voxplain.metrics.consistency import coarse
+from voxplain.metrics.families.consistency import coarse
 
 quantus = pytest.importorskip("quantus", exc_type=ImportError)
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from every_metric import NAMES, SEGMENT, short
 from metric_cases import ask, value
-from torch import nn
-
-from attribution.windowed_cases import exact, global_context
 from networks import convolution, images, untouched
+from torch import nn
+from windowed_cases import exact, global_context
+
 from voxplain.attribution import explain
 from voxplain.metrics import MapField, evaluate
-from voxplain.model import Model
+from voxplain.models.model import Model
 
 every_rank = pytest.mark.parametrize("rank", [2, 3])
 WINDOW = {"size": 5, "overlap": 0.4, "batch": 3}

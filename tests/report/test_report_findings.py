@@ -12,10 +12,11 @@ import torch
 from synthetic_runs import RunWriter
 
 from voxplain.image import Grid
-from voxplain.io.sidecar import Sidecar
-from voxplain.report import panel_html, render
-from voxplain.report.case import map_facts
-from voxplain.report.findings import MOST, finding_facts, listed
+from voxplain.records.sidecar import Sidecar
+from voxplain.report import render
+from voxplain.viz.facts import map_facts
+from voxplain.viz.findings import MOST, finding_facts, listed
+from voxplain.viz.notebook import panel_html
 
 MASKED = [{"masks": {"name": "ShapleyKernel"}, "fill": {"kind": "mean"}}]
 

@@ -13,14 +13,14 @@ from synthetic_scores import rows, table
 from test_report_page import Page
 
 from voxplain.cli.metrics import show_scores
-from voxplain.io.scores import Score, Scores
+from voxplain.records.scores import Score, Scores
 from voxplain.report import render
-from voxplain.report.frame import Frame
-from voxplain.report.ledger import ledgers
-from voxplain.report.reliability import reliability
-from voxplain.report.strips import strip_plot
-from voxplain.report.tables import tables
-from voxplain.report.verdict import verdicts
+from voxplain.report.trust.plot_frame import Frame
+from voxplain.report.trust.reliability import reliability
+from voxplain.report.trust.score_index import ledgers
+from voxplain.report.trust.strip_plots import strip_plot
+from voxplain.report.trust.tables import tables
+from voxplain.report.trust.verdict import verdicts
 
 
 def of_network(count: int = 12) -> list[Score]:

@@ -13,7 +13,7 @@ import pytest
 from synthetic_runs import RunWriter, evidence, head, head_run
 
 from voxplain.errors import InputError
-from voxplain.io.manifest import Manifest
+from voxplain.records.manifest import Manifest
 from voxplain.report import render
 
 NOT_CLOSED = {"meta", "link", "img", "input", "br", "hr"}

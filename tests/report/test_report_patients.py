@@ -13,11 +13,11 @@ from synthetic_runs import RunWriter
 from synthetic_scores import columns, rows, survived, table
 from test_report_page import Page
 
-from voxplain.io.scores import Score, Scores
+from voxplain.records.scores import Score, Scores
 from voxplain.report import render
-from voxplain.report.ledger import ledgers
-from voxplain.report.tables import tables, wins
-from voxplain.report.verdict import PLACE, verdicts
+from voxplain.report.trust.score_index import ledgers
+from voxplain.report.trust.tables import tables, wins
+from voxplain.report.trust.verdict import PLACE, verdicts
 
 LEVELS = {"saliency": 0.9, "random": 0.5, "edges": 0.6}
 

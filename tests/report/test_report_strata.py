@@ -11,10 +11,10 @@ from synthetic_runs import RunWriter
 from synthetic_scores import rows
 from test_report_page import Page
 
-from voxplain.io.scores import Score, Scores
+from voxplain.records.scores import Score, Scores
 from voxplain.report import render
-from voxplain.report.ledger import ledgers
-from voxplain.report.strata import Strata, strata
+from voxplain.report.trust.score_index import ledgers
+from voxplain.report.trust.strata import Strata, strata
 
 NAN = float("nan")
 VALUES = {"saliency": [0.9, 0.8, 0.4, NAN], "grad_cam": [0.7, 0.7, 0.2, 0.4], "random": [0.5] * 4}

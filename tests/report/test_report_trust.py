@@ -15,22 +15,22 @@ from synthetic_runs import RunWriter, head_run
 from synthetic_scores import METHODS, cascade, columns, rows, scored, table
 from test_report_page import Page
 
-from voxplain.io.randomization import (
+from voxplain.records.cascades import (
     RandomizationRecord,
     read_pictures,
     read_randomizations,
     write_randomization,
 )
-from voxplain.io.scores import Scores
+from voxplain.records.scores import Scores
 from voxplain.report import render
-from voxplain.report.cascade import alternative, stage_name, strip
-from voxplain.report.curves import curve_panels
-from voxplain.report.figures import png
-from voxplain.report.ledger import Asked, ledgers
-from voxplain.report.steps import score_panels, similarity_panels
-from voxplain.report.strips import strip_plot
-from voxplain.report.tables import tables, wins
-from voxplain.report.words import decimals, fixed
+from voxplain.report.trust.cascade_plots import score_panels, similarity_panels
+from voxplain.report.trust.cascade_strip import alternative, stage_name, strip
+from voxplain.report.trust.curve_plots import curve_panels
+from voxplain.report.trust.score_index import Asked, ledgers
+from voxplain.report.trust.strip_plots import strip_plot
+from voxplain.report.trust.tables import tables, wins
+from voxplain.viz.figures import png
+from voxplain.viz.words import decimals, fixed
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from synthetic_scores import CONTROLS, METHODS, cascade, columns, rows, scored, survived, table
 
-from voxplain.io.scores import Score
-from voxplain.report.ledger import Ledger, ledgers
-from voxplain.report.verdict import (
+from voxplain.records.scores import Score
+from voxplain.report.trust.score_index import Ledger, ledgers
+from voxplain.report.trust.verdict import (
     FORGOTTEN,
     PLACE,
     REMOVAL,

@@ -8,9 +8,9 @@ from types import ModuleType
 
 import torch
 
-from voxplain.attribution.explanation import prepare
-from voxplain.attribution.method import parse_method
-from voxplain.model import Model
+from voxplain.engine.execution.prepare import prepare
+from voxplain.engine.method import parse_method
+from voxplain.models.model import Model
 from voxplain.targets import parse_target
 from voxplain.zoo import unet3d
 

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from networks import images, segmenter
 from torch import Tensor
 
-from networks import images, segmenter
 from voxplain.attribution import explain
 from voxplain.errors import TargetError
-from voxplain.targets import (
-    ClassScore,
-    Contrast,
-    Label,
-    Target,
-    Unit,
-    Unperturbed,
-    parse_target,
-)
+from voxplain.targets import ClassScore, Contrast, Label, Target, Unit, Unperturbed, parse_target
 
 SCORES = torch.tensor([[1.0, 3.0, -2.0], [0.5, -1.0, 2.0]], dtype=torch.float64)
 LOGIT = torch.tensor([[0.7], [-1.2]], dtype=torch.float64)

@@ -7,22 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import images, segmenter
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 from torch import Tensor
 
-from networks import images, segmenter
 from voxplain.attribution import explain
 from voxplain.errors import TargetError
-from voxplain.targets import (
-    ErrorRegion,
-    Label,
-    Pixelwise,
-    Region,
-    Target,
-    Threshold,
-    WeightField,
-)
+from voxplain.targets import ErrorRegion, Label, Pixelwise, Region, Target, Threshold, WeightField
 
 SHAPE = (6, 7, 5)
 every_rank = pytest.mark.parametrize("rank", [2, 3])

@@ -9,21 +9,14 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from networks import images, segmenter
 from torch import Tensor, nn
 
-from networks import images, segmenter
 from voxplain.attribution import explain
 from voxplain.errors import ConfigError, TargetError
 from voxplain.image import Grid, Image
 from voxplain.preprocess import apply
-from voxplain.targets import (
-    ErrorRegion,
-    Label,
-    Pixelwise,
-    Region,
-    Unperturbed,
-    WeightField,
-)
+from voxplain.targets import ErrorRegion, Label, Pixelwise, Region, Unperturbed, WeightField
 
 SHAPE = (6, 7, 5)
 every_rank = pytest.mark.parametrize("rank", [2, 3])

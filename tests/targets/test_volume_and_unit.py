@@ -7,18 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import images, segmenter
 from torch import Tensor, nn
 
-from networks import images, segmenter
-from voxplain.attribution import explain, parse_method, predict
+from voxplain.attribution import explain, predict
+from voxplain.engine.method import parse_method
 from voxplain.errors import TargetError
 from voxplain.image import Grid, Image
-from voxplain.targets import (
-    ClassScore,
-    Unit,
-    Unperturbed,
-    Volume,
-)
+from voxplain.targets import ClassScore, Unit, Unperturbed, Volume
 
 SCORES = torch.tensor([[1.0, 3.0, -2.0], [0.5, -1.0, 2.0]], dtype=torch.float64)
 every_rank = pytest.mark.parametrize("rank", [2, 3])

@@ -1,10 +1,12 @@
 """Attribution: which voxels and layers drive a score."""
 
+from __future__ import annotations
+
+from voxplain.attribution.describe.cost import estimate, group
 from voxplain.attribution.explanation import explain
-from voxplain.attribution.method import Method, methods, parse_method
-from voxplain.attribution.planning import estimate, group
 from voxplain.attribution.prediction import Prediction, predict
 from voxplain.attribution.result import Attribution
+from voxplain.engine.method import Method, parse_method
 
 __all__ = [
     "Attribution",
@@ -13,7 +15,6 @@ __all__ = [
     "estimate",
     "explain",
     "group",
-    "methods",
     "parse_method",
     "predict",
 ]

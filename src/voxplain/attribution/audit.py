@@ -9,11 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from voxplain.attribution.audited import Audit, AuditedCall
-from voxplain.attribution.baselines import baseline_image
-from voxplain.attribution.conservation import conservation_error
-from voxplain.attribution.passes import no_gradient
-from voxplain.attribution.rules import (
+from voxplain.attribution.audit_report import Audit, AuditedCall
+from voxplain.engine.baselines import baseline_image
+from voxplain.engine.passes.base import no_gradient
+from voxplain.engine.passes.conservation import conservation_error
+from voxplain.engine.rules import (
     Deconvnet,
     DeepLift,
     Excitation,
@@ -24,11 +24,11 @@ from voxplain.attribution.rules import (
     RuleMode,
     guard,
 )
-from voxplain.attribution.rules.graph import unseen_calls
-from voxplain.attribution.rules.guard import invisible_parts
-from voxplain.attribution.rules.listing import listed
+from voxplain.engine.rules.call_recorder import listed
+from voxplain.engine.rules.graph import unseen_calls
+from voxplain.engine.rules.guard import invisible_parts
 from voxplain.errors import ConfigError, ModelError, RuleError, nearest
-from voxplain.model import Model
+from voxplain.models.model import Model
 
 RuleName = Literal["plain", "guided", "deconvnet", "deep_lift", "excitation", "lrp"]
 RULES: dict[str, Rule] = {

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from voxplain.attribution.binding import bind, look
-from voxplain.attribution.scene import Scene
+from voxplain.engine.binding import bind, look
+from voxplain.engine.context import Scene
 from voxplain.image import Image
-from voxplain.model import Model
+from voxplain.models.model import Model
 from voxplain.targets import Target, Unperturbed, parse_target
 from voxplain.targets.base import probability_of
 from voxplain.targets.links import predicted_mask

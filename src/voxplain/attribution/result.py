@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from voxplain.attribution.identity import plain
+from voxplain.engine.identity import plain
 from voxplain.errors import InputError
 from voxplain.image import Grid
-from voxplain.io.sidecar import (
+from voxplain.records.sidecar import (
     Cost,
     GridFacts,
     LayerFacts,
@@ -28,7 +28,7 @@ from voxplain.io.sidecar import (
 )
 
 if TYPE_CHECKING:
-    from voxplain.attribution.method import Method
+    from voxplain.engine.method import Method
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,8 @@ class Attribution:
         Returns:
             The path of the map.
         """
-        from voxplain.io import map_name, write_map
+        from voxplain.io import write_map
+        from voxplain.records.names import map_name
 
         layer = self.layer.path if self.layer else None
         stem = Path(folder) / map_name(case, target, self.label, layer)
@@ -201,7 +202,7 @@ class Attribution:
         return write_map(self.map, self.grid, stem, self.sidecar)
 
     def _repr_html_(self) -> str:
-        from voxplain.report import panel_html
+        from voxplain.viz.notebook import panel_html
 
         return panel_html(self)
 

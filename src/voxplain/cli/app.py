@@ -10,9 +10,9 @@ from typing import Annotated, Any, TextIO
 import typer
 from typer.core import TyperGroup
 
-from voxplain import __version__
 from voxplain.cli.console import complain, remark
 from voxplain.errors import VoxplainError, VoxplainWarning
+from voxplain.version import __version__
 
 FAILED, WRONG_REQUEST, STOPPED = 1, 2, 130
 """Exit codes beside 0: some task failed; the request was wrong; stopped by the user."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from rich.text import Text
 
-from voxplain.attribution.parameters import Parameter
+from voxplain.attribution.describe.parameters import Parameter
 from voxplain.cli.console import fact, out, table
 from voxplain.declaration import Declaration
 

@@ -13,8 +13,8 @@ from voxplain.cli.flags import Request, asked, named, parameters, with_request
 from voxplain.errors import ConfigError
 
 if TYPE_CHECKING:
-    from voxplain.io.scores import Scores
     from voxplain.metrics import GivenMap, Metric
+    from voxplain.records.scores import Scores
     from voxplain.study import Study
 
 USUAL = (
@@ -120,7 +120,7 @@ def _of_run(
 ) -> tuple[Scores, bool]:
     from voxplain.cli.progress import Bar
     from voxplain.study import Run, Study
-    from voxplain.study.revisit import judge_run, judging_with, study_of_run
+    from voxplain.study.reevaluate import judge_run, judging_with, study_of_run
 
     folder = request.images[0].absolute()
     study = Study.load(file) if file else study_of_run(folder, request.network())
@@ -150,8 +150,8 @@ def _of_image(
     seed: int,
 ) -> Scores:
     from voxplain.metrics import evaluate as judged
-    from voxplain.study.inputs import open_first
-    from voxplain.study.materials import compared_with
+    from voxplain.study.execution.evaluation_inputs import compared_with
+    from voxplain.study.planning.inputs import open_first
 
     if not maps:
         raise ConfigError(

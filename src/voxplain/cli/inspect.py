@@ -11,9 +11,9 @@ from voxplain.cli.console import complain, fact, out, table
 from voxplain.cli.flags import Request, with_request
 
 if TYPE_CHECKING:
-    from voxplain.attribution.audited import Audit
+    from voxplain.attribution.audit_report import Audit
     from voxplain.image import Image
-    from voxplain.study.inputs import LoadedModel
+    from voxplain.study.planning.inputs import LoadedModel
 
 
 @app.command()
@@ -23,7 +23,7 @@ def methods(
     ] = None,
 ) -> None:
     """List the methods with what they cost, or one with its formula, streams and parameters."""
-    from voxplain.cli.catalogue import describe, list_methods
+    from voxplain.cli.methods import describe, list_methods
 
     if name is None:
         list_methods()
@@ -53,7 +53,7 @@ def layers(
     all: Annotated[bool, typer.Option("--all", help="Also the blocks that hold layers.")] = False,
 ) -> None:
     """List the layers of a network in the order they run, with shapes and strides."""
-    from voxplain.layers import list_layers
+    from voxplain.models.layers import list_layers
 
     loaded, image = _opened(request)
     with loaded.model.at_rest():
@@ -109,7 +109,7 @@ def audit(
 
 def _opened(request: Request) -> tuple[LoadedModel, Image]:
     """The network and its prepared image, of flags or of the first entries of a study."""
-    from voxplain.study.inputs import open_first
+    from voxplain.study.planning.inputs import open_first
 
     if request.is_study:
         from voxplain.study import Study
@@ -121,7 +121,7 @@ def _opened(request: Request) -> tuple[LoadedModel, Image]:
 
 def _from_flags(request: Request) -> tuple[LoadedModel, Image]:
     from voxplain.study import Study
-    from voxplain.study.inputs import open_first
+    from voxplain.study.planning.inputs import open_first
 
     study = Study.parse(
         {

@@ -10,10 +10,9 @@ from rich.text import Text
 
 from voxplain.cli.console import out, remark, table
 from voxplain.cli.declared import show
-from voxplain.io.scores import Score, Scores
 from voxplain.metrics import Metric, metric_key, parse_metric
 from voxplain.metrics import metrics as registry
-from voxplain.metrics.portrait import (
+from voxplain.metrics.card import (
     BETTER,
     FAMILIES,
     in_order,
@@ -21,6 +20,7 @@ from voxplain.metrics.portrait import (
     portrait,
     range_in_words,
 )
+from voxplain.records.scores import Score, Scores
 
 _COLUMNS = ("metric", "", "what it tells", "cost per image")
 NETWORK = "(network)"

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from voxplain.cli.console import fact, out, shown, table
 from voxplain.study import Study, Task, check_study
-from voxplain.study.judging import Judging
-from voxplain.study.limits import in_words
-from voxplain.study.probe import Probe, probe_models
+from voxplain.study.execution.time_limit import in_words
+from voxplain.study.planning.evaluation_task import Judging
+from voxplain.study.planning.timing import Probe, probe_models
 
 _COLUMNS = ("network", "target", "methods", "stream", "cases", "passes", "forwards", "time")
 

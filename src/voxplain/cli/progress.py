@@ -20,9 +20,9 @@ from rich.progress import (
 from voxplain.cli.console import complain, err
 
 if TYPE_CHECKING:
-    from voxplain.io.manifest import TaskRecord
+    from voxplain.records.manifest import TaskRecord
     from voxplain.study import Plan, Task
-    from voxplain.study.judging import Judging
+    from voxplain.study.planning.evaluation_task import Judging
 
 
 class Bar:

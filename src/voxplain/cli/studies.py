@@ -124,7 +124,7 @@ def carry_out(
 
 
 def _summarize(done: Run) -> None:
-    from voxplain.study.limits import in_words
+    from voxplain.study.execution.time_limit import in_words
 
     manifest = done.manifest
     for prediction in manifest.predictions:

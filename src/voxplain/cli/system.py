@@ -7,9 +7,9 @@ import os
 import platform
 from importlib.metadata import version
 
-from voxplain import __version__
 from voxplain.cli.app import app
 from voxplain.cli.console import fact, out, table
+from voxplain.version import __version__
 
 # Module, extra of voxplain, what it is for.
 _OPTIONAL = (

@@ -1,11 +1,13 @@
 """Images, masks and maps in and out of files."""
 
-from voxplain.io.atomic import atomic_write, sha256
+from __future__ import annotations
+
 from voxplain.io.mask import read_mask
-from voxplain.io.names import dataset_description, map_name, safe
 from voxplain.io.read import read_image
-from voxplain.io.sidecar import Sidecar
 from voxplain.io.write import write_image, write_labels, write_map
+from voxplain.records.atomic import atomic_write, sha256
+from voxplain.records.names import dataset_description, map_name, safe
+from voxplain.records.sidecar import Sidecar
 
 __all__ = [
     "Sidecar",

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from voxplain.errors import InputError
 from voxplain.image import Grid, Image
-from voxplain.io.atomic import atomic_write
-from voxplain.io.sidecar import Sidecar
+from voxplain.records.atomic import atomic_write
+from voxplain.records.sidecar import Sidecar
 
 _ROBUST = 99.5
 _ALIGNED = 2

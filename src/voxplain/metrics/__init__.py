@@ -1,15 +1,17 @@
 """Metrics: how far a map can be trusted, judged beside controls."""
 
-from voxplain.metrics import catalogue
+from __future__ import annotations
+
+from voxplain.metrics import families
+from voxplain.metrics.context import Probe, Question
 from voxplain.metrics.evaluation import evaluate
-from voxplain.metrics.fellows import Fellow
-from voxplain.metrics.field import MapField, Undefined
-from voxplain.metrics.given import GivenMap, read_given
+from voxplain.metrics.map_field import MapField, Undefined
+from voxplain.metrics.maps import GivenMap, read_given
 from voxplain.metrics.metric import Metric, Value, metric_key, metrics, parse_metric, register
-from voxplain.metrics.observed import Observed
-from voxplain.metrics.panel import Panel
-from voxplain.metrics.question import Probe, Question
-from voxplain.metrics.scores import Score, Scores
+from voxplain.metrics.other_networks import Fellow
+from voxplain.metrics.perturbed import Observed
+from voxplain.metrics.scoring import Panel
+from voxplain.records.scores import Score, Scores
 
 __all__ = [
     "Fellow",
@@ -24,8 +26,8 @@ __all__ = [
     "Scores",
     "Undefined",
     "Value",
-    "catalogue",
     "evaluate",
+    "families",
     "metric_key",
     "metrics",
     "parse_metric",

@@ -9,12 +9,9 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from voxplain.attribution.randomness import generator
-from voxplain.metrics.field import MapField
-from voxplain.metrics.question import Question
-
-CONTROLS = ("random", "edges", "intensity", "center", "reference")
-"""Names of the controls; ``reference`` only where there is a mask."""
+from voxplain.engine.randomness import generator
+from voxplain.metrics.context import Question
+from voxplain.metrics.map_field import MapField
 
 
 def control_maps(question: Question) -> list[MapField]:
@@ -73,3 +70,7 @@ def center(shape: tuple[int, ...]) -> Tensor:
         view = [side if other == axis else 1 for other in range(len(shape))]
         total = total + along.view(view) ** 2
     return torch.exp(-total / 2) / math.sqrt(2 * math.pi)
+
+
+CONTROLS = ("random", "edges", "intensity", "center", "reference")
+"""Names of the controls; ``reference`` only where there is a mask."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from voxplain.metrics.field import Undefined
+from voxplain.metrics.map_field import Undefined
 
 _FLAT = 1e-6
 """Differences of scores below this share of their size are no differences."""

@@ -9,18 +9,18 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from voxplain.attribution.explanation import AnyTarget, References
+from voxplain.attribution.explanation import AnyTarget
+from voxplain.engine.binding import References
 from voxplain.errors import ConfigError
 from voxplain.image import Image
-from voxplain.metrics.asking import Maps, question_about
-from voxplain.metrics.fellows import Networks, fellows_of
-from voxplain.metrics.given import AnyMap, GivenMap
+from voxplain.metrics.context import Question, question_about
+from voxplain.metrics.cross_case import concluded
+from voxplain.metrics.maps import AnyMap, GivenMap, Maps
 from voxplain.metrics.metric import Metric, parse_metric
-from voxplain.metrics.over_cases import concluded
-from voxplain.metrics.panel import Panel
-from voxplain.metrics.question import Question
-from voxplain.metrics.scores import Scores
-from voxplain.model import Model
+from voxplain.metrics.other_networks import Networks, fellows_of
+from voxplain.metrics.scoring import Panel
+from voxplain.models.model import Model
+from voxplain.records.scores import Scores
 
 T = TypeVar("T")
 AnyMetric = str | Mapping[str, Any] | Metric

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from voxplain.attribution.scene import Scene
 from voxplain.declaration import Declaration, parsed
-from voxplain.metrics.field import MapField
-from voxplain.metrics.question import Probe, Question
+from voxplain.engine.context import Scene
+from voxplain.metrics.context import Probe, Question
+from voxplain.metrics.map_field import MapField
 from voxplain.registry import Registry
 
 Direction = Literal["up", "down", "none"]

@@ -21,26 +21,6 @@ AnyStep = Annotated[
 ]
 Steps = list[AnyStep]
 
-__all__ = [
-    "AnyStep",
-    "AxesInverse",
-    "CenterCropPad",
-    "Crop",
-    "CropForeground",
-    "Inverse",
-    "Normalize",
-    "PadToMultiple",
-    "Reorient",
-    "ResampleInverse",
-    "Resize",
-    "Spacing",
-    "Step",
-    "Steps",
-    "WindowInverse",
-    "apply",
-    "parse_step",
-]
-
 _KINDS: dict[str, type[Step]] = {
     step.model_fields["kind"].default: step
     for step in (
@@ -83,3 +63,24 @@ def parse_step(step: Step | Mapping[str, Any]) -> Step:
         first = error.errors()[0]
         path = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{path}: {first['msg']}") from None
+
+
+__all__ = [
+    "AnyStep",
+    "AxesInverse",
+    "CenterCropPad",
+    "Crop",
+    "CropForeground",
+    "Inverse",
+    "Normalize",
+    "PadToMultiple",
+    "Reorient",
+    "ResampleInverse",
+    "Resize",
+    "Spacing",
+    "Step",
+    "Steps",
+    "WindowInverse",
+    "apply",
+    "parse_step",
+]

@@ -1,5 +1,7 @@
 """Regions of images: supervoxels, blocks, anatomical labels, channels."""
 
+from __future__ import annotations
+
 from voxplain.regions.labels import LabelMap
 from voxplain.regions.map import RegionMap
 from voxplain.regions.parse import RegionSpec, parse_regions, segment

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from voxplain.errors import ConfigError, nearest
 from voxplain.image import Image
+from voxplain.regions.cache import Memo
 from voxplain.regions.labels import LabelMap
 from voxplain.regions.map import RegionMap
-from voxplain.regions.memo import Memo
 from voxplain.regions.spec import Blocks, Channels, Regions, Spacing
 from voxplain.regions.supervoxels import Supervoxels
 

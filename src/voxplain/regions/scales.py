@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from voxplain.regions.memo import Memo
+from voxplain.regions.cache import Memo
 from voxplain.regions.segments import Segments, crops_of
 from voxplain.regions.spec import Spacing
 from voxplain.regions.supervoxels import clustered, scaled

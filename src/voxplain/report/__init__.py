@@ -1,9 +1,11 @@
 """Figures and the HTML report of a run."""
 
-from voxplain.report.figures import mosaic
-from voxplain.report.panel import panel_html
+from __future__ import annotations
+
 from voxplain.report.render import render
-from voxplain.report.scene import Scene
-from voxplain.report.volume import Volume
+from voxplain.viz.figures import mosaic
+from voxplain.viz.notebook import panel_html
+from voxplain.viz.overlay import Scene
+from voxplain.viz.volume import Volume
 
 __all__ = ["Scene", "Volume", "mosaic", "panel_html", "render"]

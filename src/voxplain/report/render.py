@@ -7,15 +7,15 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from voxplain.errors import InputError
-from voxplain.io.atomic import atomic_write
-from voxplain.io.manifest import Manifest
-from voxplain.io.scores import Scores
-from voxplain.report.build import build_case
-from voxplain.report.calibrated import Chances, calibrated
-from voxplain.report.case import CaseView
-from voxplain.report.pages import index, page
-from voxplain.report.reading import UNREADABLE
-from voxplain.report.trust import TABLE, build_trust
+from voxplain.records.atomic import atomic_write
+from voxplain.records.manifest import Manifest
+from voxplain.records.scores import Scores
+from voxplain.report.case_page import build_case
+from voxplain.report.case_view import CaseView
+from voxplain.report.problems import UNREADABLE
+from voxplain.report.templates_env import index, page
+from voxplain.report.trust.calibrated import Chances, calibrated
+from voxplain.report.trust.view import TABLE, build_trust
 
 BUDGET = 25_000_000
 """Bytes that one page may have."""

@@ -1,11 +1,14 @@
 """A study: what to do, the tasks it becomes, the run that does them and the folder it leaves."""
 
-from voxplain.io.manifest import Manifest
-from voxplain.study.cases import CaseConfig
-from voxplain.study.check import Checked, check_study
-from voxplain.study.config import ModelConfig, RunConfig, Study
-from voxplain.study.plan import Plan, Task
-from voxplain.study.progress import Listener
+from __future__ import annotations
+
+from voxplain.records.manifest import Manifest
+from voxplain.study.config.cases import CaseConfig
+from voxplain.study.config.study import ModelConfig, RunConfig, Study
+from voxplain.study.execution.progress import Listener
+from voxplain.study.planning.checked_study import Checked, check_study
+from voxplain.study.planning.plan import Plan
+from voxplain.study.planning.tasks import Task
 from voxplain.study.run import Run, run_study
 
 __all__ = [

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxplain.io.manifest import Manifest, TaskRecord
+from voxplain.records.manifest import Manifest, TaskRecord
 from voxplain.report import render
-from voxplain.study.check import check_study
-from voxplain.study.config import Study
-from voxplain.study.progress import Listener, Silent
-from voxplain.study.store import Store
-from voxplain.study.work import Work
+from voxplain.study.config.study import Study
+from voxplain.study.execution.progress import Listener, Silent
+from voxplain.study.execution.scheduler import Work
+from voxplain.study.execution.store import Store
+from voxplain.study.planning.checked_study import check_study
 
 
 @dataclass(frozen=True)

@@ -2,111 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
-
-from pydantic import Field, TypeAdapter, ValidationError
-
-from voxplain.errors import ConfigError, nearest
 from voxplain.targets.base import Target, Unperturbed
+from voxplain.targets.contrast import Contrast
 from voxplain.targets.field import Term, WeightField
 from voxplain.targets.label import Label
+from voxplain.targets.parse import AnyTarget, parse_target
 from voxplain.targets.regions import ErrorRegion, Pixelwise, Region, Threshold
 from voxplain.targets.scores import ClassScore, Unit, Volume
-
-Single = Annotated[
-    Label | ClassScore | Pixelwise | Threshold | Region | ErrorRegion | Volume | Unit,
-    Field(discriminator="kind"),
-]
-
-
-class Contrast(Target):
-    """One target against another: S_a - S_b, explained in one pass.
-
-    Attributes:
-        a: What speaks for.
-        b: What speaks against.
-    """
-
-    kind: Literal["contrast"] = "contrast"
-    a: Single
-    b: Single
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The layers of both sides."""
-        return self.a.layers + self.b.layers
-
-    def _field(self, seen: Unperturbed) -> WeightField:
-        first, second = self.a.rebind(seen), self.b.rebind(seen)
-        pairs = zip(first.in_words, second.in_words, strict=True)
-        return first.minus(second, tuple(f"{one}, against {other}" for one, other in pairs))
-
-    def _check_not_empty(self, bound: WeightField, seen: Unperturbed) -> None:
-        """Both sides must be there, and must not be the same."""
-        for side in (self.a, self.b):
-            side._check_not_empty(side.rebind(seen), seen)
-        super()._check_not_empty(bound, seen)
-
-
-AnyTarget = Annotated[
-    Label | ClassScore | Pixelwise | Threshold | Region | ErrorRegion | Volume | Unit | Contrast,
-    Field(discriminator="kind"),
-]
-"""A target as a study states it, told apart by ``kind``."""
-
-_ADAPTER: TypeAdapter[Any] = TypeAdapter(AnyTarget)
-KINDS = (
-    "label",
-    "class_score",
-    "pixelwise",
-    "threshold",
-    "region",
-    "contrast",
-    "error_region",
-    "volume",
-    "unit",
-)
-
-
-def parse_target(target: int | str | Mapping[str, Any] | Target) -> Target:
-    """A target from what people write.
-
-    Args:
-        target: A target; a class number; ``"kind"`` or ``"kind:label"``; or a mapping with a
-            ``kind``.
-
-    Raises:
-        ConfigError: With the path of what is wrong and the nearest names.
-    """
-    if isinstance(target, Target):
-        return target
-    if isinstance(target, int):
-        return Label(label=target)
-    if isinstance(target, str):
-        if target.lstrip("-").isdigit():
-            return Label(label=int(target))
-        kind, _, label = target.partition(":")
-        target = {"kind": kind, "label": int(label) if label.isdigit() else label}
-        target = {key: value for key, value in target.items() if value != ""}
-    if target.get("kind") not in KINDS:
-        raise ConfigError(
-            f"unknown target {target.get('kind')!r}; {nearest(str(target.get('kind')), KINDS)}"
-        )
-    try:
-        parsed: Target = _ADAPTER.validate_python(target)
-    except ValidationError as error:
-        raise ConfigError(_sentence(error, target)) from None
-    return parsed
-
-
-def _sentence(error: ValidationError, target: Mapping[str, Any]) -> str:
-    first = error.errors()[0]
-    path = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"target.{path}: unknown parameter of {target['kind']}"
-    return f"target.{path}: {first['msg']}"
-
 
 __all__ = [
     "AnyTarget",

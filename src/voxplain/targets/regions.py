@@ -14,13 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from voxplain.errors import TargetError
-from voxplain.targets.base import (
-    Target,
-    Unperturbed,
-    check_label,
-    class_weights,
-    classes_in,
-)
+from voxplain.targets.base import Target, Unperturbed, check_label, class_weights, classes_in
 from voxplain.targets.field import Term, WeightField
 from voxplain.targets.links import Link, predicted_mask
 

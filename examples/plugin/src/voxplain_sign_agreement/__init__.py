@@ -8,11 +8,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxplain.attribution.baselines import Baseline
-from voxplain.attribution.method import Method, Request, Resampling, register
-from voxplain.attribution.reducers import Points, Reducer
-from voxplain.attribution.samplers import StraightPath
-from voxplain.attribution.scene import Scene
+from voxplain.engine.baselines import Baseline
+from voxplain.engine.context import Scene
+from voxplain.engine.gradients.reducers import Points, Reducer
+from voxplain.engine.gradients.samplers import StraightPath
+from voxplain.engine.method import Method, Resampling, register
+from voxplain.engine.requests import Request
 
 
 class MeanSign(Reducer):

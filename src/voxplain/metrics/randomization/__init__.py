@@ -1,7 +1,9 @@
 """Randomization: maps of networks that have forgotten what they learned."""
 
+from __future__ import annotations
+
+from voxplain.engine.acceleration.forward_trace import Course, course
 from voxplain.metrics.randomization.cascade import Cascade
-from voxplain.metrics.randomization.course import Course, course
 from voxplain.metrics.randomization.measures import (
     EfficientParameterRandomization,
     ParameterRandomization,
@@ -9,10 +11,11 @@ from voxplain.metrics.randomization.measures import (
 )
 from voxplain.metrics.randomization.other_class import RandomLogit
 from voxplain.metrics.randomization.record import recorded
-from voxplain.metrics.randomization.reinitialize import copied, recalibrate, reinitialize
+from voxplain.metrics.randomization.reinitialize import recalibrate, reinitialize
 from voxplain.metrics.randomization.similarity import Similarity, similarity
 from voxplain.metrics.randomization.stages import Order, grouped, stages
 from voxplain.metrics.randomization.steps import Steps
+from voxplain.models.copies import copied
 
 __all__ = [
     "Cascade",

@@ -8,16 +8,14 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from voxplain.attribution.method import Method
-from voxplain.attribution.noise import SmoothGrad
-from voxplain.attribution.scene import Scene
-from voxplain.metrics.again import maps_abreast, maps_again
+from voxplain.attribution.methods.smoothgrad import SmoothGrad
+from voxplain.engine.acceleration.forward_trace import course
+from voxplain.engine.context import Scene
+from voxplain.engine.method import Method
+from voxplain.metrics.context import Probe, Question
 from voxplain.metrics.controls import edges
-from voxplain.metrics.field import MapField
+from voxplain.metrics.map_field import MapField
 from voxplain.metrics.metric import Metric, metric_key
-from voxplain.metrics.panel import scored
-from voxplain.metrics.question import Probe, Question
-from voxplain.metrics.randomization.course import course
 from voxplain.metrics.randomization.networks import (
     Kinship,
     Randomized,
@@ -27,6 +25,8 @@ from voxplain.metrics.randomization.networks import (
 )
 from voxplain.metrics.randomization.stages import Order, grouped, stages
 from voxplain.metrics.randomization.steps import Gathered, Steps
+from voxplain.metrics.re_explain import maps_abreast, maps_again
+from voxplain.metrics.scoring import scored
 
 _BYTES_ABREAST = 1024 * 2**20
 """What the maps and weights of networks side by side may take."""

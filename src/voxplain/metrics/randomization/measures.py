@@ -11,16 +11,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxplain.attribution.scene import Scene
-from voxplain.metrics.again import maps_again
+from voxplain.engine.context import Scene
+from voxplain.metrics.context import Probe, Question
 from voxplain.metrics.curves import area
-from voxplain.metrics.field import MapField, Undefined
+from voxplain.metrics.map_field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
-from voxplain.metrics.question import Probe, Question
 from voxplain.metrics.randomization.cascade import Cascade
 from voxplain.metrics.randomization.networks import calibration_images, randomized
 from voxplain.metrics.randomization.stages import Order, stages
 from voxplain.metrics.randomization.steps import Steps
+from voxplain.metrics.re_explain import maps_again
 
 Measure = Literal["spearman", "spearman_absolute", "ssim", "hog"]
 

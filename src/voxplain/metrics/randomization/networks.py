@@ -10,13 +10,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from voxplain.attribution.taps import Tap
-from voxplain.attribution.trunk import Trunk
-from voxplain.metrics.question import Question
-from voxplain.metrics.randomization.course import Course
-from voxplain.metrics.randomization.reinitialize import copied, recalibrate, reinitialize
+from voxplain.engine.acceleration.forward_trace import Course
+from voxplain.engine.acceleration.shared_prefix import Trunk
+from voxplain.engine.taps import Tap
+from voxplain.metrics.context import Question
+from voxplain.metrics.randomization.reinitialize import recalibrate, reinitialize
 from voxplain.metrics.randomization.stages import Order
-from voxplain.model import Model
+from voxplain.models.copies import copied
+from voxplain.models.model import Model
 
 _TOLERANCE = 1e-5
 """Of outputs, relative to the largest one."""

@@ -7,15 +7,15 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from voxplain.attribution.binding import bind
-from voxplain.attribution.scene import Scene
+from voxplain.engine.binding import bind
+from voxplain.engine.context import Scene
 from voxplain.errors import TargetError
-from voxplain.metrics.again import maps_again
-from voxplain.metrics.field import MapField, Undefined
+from voxplain.metrics.context import Probe, Question
+from voxplain.metrics.map_field import MapField, Undefined
 from voxplain.metrics.metric import Value, register
-from voxplain.metrics.question import Probe, Question
 from voxplain.metrics.randomization.measures import Measure, Randomization
 from voxplain.metrics.randomization.similarity import similarity
+from voxplain.metrics.re_explain import maps_again
 
 
 @dataclass(frozen=True)

@@ -12,20 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from voxplain.image import Grid
-from voxplain.io.randomization import (
-    MEASURES,
-    MapRandomized,
-    MetricFollowed,
-    RandomizationRecord,
-)
+from voxplain.metrics.context import Question
 from voxplain.metrics.controls import edges
 from voxplain.metrics.metric import Metric, metric_key
-from voxplain.metrics.question import Question
 from voxplain.metrics.randomization.similarity import Similarity
 from voxplain.metrics.randomization.stages import Order
 from voxplain.metrics.randomization.steps import Steps
-from voxplain.report.display import AXIAL, Plane, plane_of
-from voxplain.report.volume import Volume
+from voxplain.records.cascades import MEASURES, MapRandomized, MetricFollowed, RandomizationRecord
+from voxplain.viz.planes import AXIAL, Plane, plane_of
+from voxplain.viz.volume import Volume
 
 Array = NDArray[Any]
 

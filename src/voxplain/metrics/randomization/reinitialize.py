@@ -3,42 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from voxplain.model import Model
+from voxplain.models.model import Model
 
 _LEAST_SPREAD = 1e-3
 """Of a channel, relative to the mean over the channels of its norm."""
-
-
-def copied(model: Model, own: Iterable[str] | None = None) -> Model:
-    """The same model around a copy of its network; the trained one is never touched.
-
-    Args:
-        model: Of which a copy is made.
-        own: Paths of modules that get parameters of their own, while all others are shared with
-            the model; None copies everything.
-    """
-    shared: dict[int, Tensor] = {}
-    if own is not None:
-        modules = [model.network.get_submodule(path) for path in own]
-        kept = {id(part) for module in modules for part in module.parameters(recurse=False)}
-        shared = {id(part): part for part in model.network.parameters() if id(part) not in kept}
-    return Model(
-        copy.deepcopy(model.network, dict[int, Any](shared)),
-        head=model.head,
-        window=model.window,
-        precision=model.precision,
-        name=model.name,
-        classes=model.classes,
-    )
 
 
 def reinitialize(network: nn.Module, paths: Iterable[str], seed: int) -> None:
@@ -100,7 +75,7 @@ def _draw(name: str, parameter: nn.Parameter) -> None:
 
 
 def _seed(seed: int, path: str) -> int:
-    from voxplain.attribution.randomness import generator
+    from voxplain.engine.randomness import generator
 
     return generator("reinitialize", seed, path).initial_seed()
 

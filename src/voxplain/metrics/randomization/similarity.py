@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from voxplain.metrics.curves import correlation, rank_correlation
-from voxplain.metrics.field import Undefined
+from voxplain.metrics.map_field import Undefined
 
 _HOG_SIDE = 32
 """Planes are shown to the HOG at this side: 4 x 4 cells of 8 pixels."""

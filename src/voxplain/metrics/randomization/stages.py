@@ -7,9 +7,9 @@ from typing import Literal
 
 from torch import Tensor
 
+from voxplain.engine.acceleration.forward_trace import Course, course, own
 from voxplain.errors import ModelError
-from voxplain.metrics.randomization.course import Course, course, own
-from voxplain.model import Model
+from voxplain.models.model import Model
 
 Order = Literal["top_down", "bottom_up", "independent"]
 """From the output down, from the input up, or one stage at a time with the others trained."""

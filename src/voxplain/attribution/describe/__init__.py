@@ -1,0 +1,1 @@
+"""Descriptions of methods: cards, parameters, families and cost."""

@@ -1,6 +1,0 @@
-"""Exact outputs for images that differ from one known image in a box, at the cost of its cone."""
-
-from voxplain.attribution.incremental.network import Incremental
-from voxplain.attribution.incremental.trial import GAIN, Work, prepared, work, worthwhile
-
-__all__ = ["GAIN", "Incremental", "Work", "prepared", "work", "worthwhile"]

@@ -1,0 +1,201 @@
+"""Attention rollout: what the attention of a transformer draws on, through all its layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from voxplain.engine.context import Scene
+from voxplain.engine.gradients.reducers import MeanGradient
+from voxplain.engine.gradients.samplers import Original
+from voxplain.engine.method import Method, Resampling, register
+from voxplain.engine.requests import Request, Results
+from voxplain.engine.rules.attention_maps import AttentionMap, attention_maps
+from voxplain.engine.taps import Side, Tap
+from voxplain.errors import ModelError
+from voxplain.models.geometry import LayerGeometry
+
+
+@register
+class AttentionRollout(Method):
+    """Which patches the attention of a transformer draws on; not specific to a class.
+
+    Whatever the target, the map is the same: gradients and scores take no part in it. It follows
+    self-attention over one grid of tokens, as in ViT and UNETR; attention within windows, as in
+    Swin, mixes tokens of a window alone and is refused.
+
+    Attributes:
+        token: Whose view is shown: that of the class token, or the mean over all patches;
+            ``auto`` takes the class token where there is one.
+    """
+
+    family = "layer"
+    formula = "product over the layers of (mean over heads of A + I) / 2, rows normalized"
+    reference = "Abnar and Zuidema, 2020"
+    units = "share of the attention"
+    positive = True
+    resampling: ClassVar[Resampling] = "value"
+    exact_in_windows: ClassVar[bool] = False
+    name: Literal["attention_rollout"] = "attention_rollout"
+    token: Literal["auto", "class", "mean"] = Field(
+        default="auto", description="whose view is shown"
+    )
+
+    def requests(self, scene: Scene) -> tuple[Request, ...]:
+        """The plain pass at the image, shared with other methods; its gradient is not used."""
+        return (Request(Original(), MeanGradient),)
+
+    def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
+        """One channel on the image grid; windows of a windowed network are blended."""
+        image = results.item.image
+        if scene.layout is None:
+            grid, cells = self._cells(scene, image[None])
+            return {None: scene.on_image(grid.tap, cells)}
+        padded = scene.layout.pad(image)
+        parts = []
+        for position in scene.layout.positions:
+            grid, cells = self._cells(scene, scene.layout.cut(padded, [position]))
+            parts.append(cells)
+        return {None: scene.on_image(grid.tap, torch.stack(parts, dim=1), "blend")}
+
+    def _cells(self, scene: Scene, image: Tensor) -> tuple[TokenGrid, Tensor]:
+        """The rollout of one call of the network, ``(1, *cells)``."""
+        model = scene.model
+        with model.at_rest():
+            found = attention_maps(model, model.network, image.to(model.dtype))
+        if not found:
+            raise ModelError(
+                f"{type(model.network).__name__} has no attention between tokens (a softmax whose "
+                "result weights values); attention_rollout is for transformers"
+            )
+        grid = token_grid(scene, found[0].path, found[0].weights.shape[-1])
+        _require_one_grid(found)
+        return grid, grid.cells(self._view(grid, rollout([one.weights for one in found])))
+
+    def _view(self, grid: TokenGrid, rolled: Tensor) -> Tensor:
+        """The row of the class token, or the mean of those of the patches."""
+        if self.token == "mean" or (self.token == "auto" and grid.class_token is None):
+            return rolled[grid.index.flatten()].mean(0)
+        if grid.class_token is None:
+            raise ModelError(
+                "the network has no class token, as is usual for segmentation; token: mean shows "
+                "what its patches draw on, on average"
+            )
+        return rolled[grid.class_token]
+
+
+def rollout(weights: list[Tensor]) -> Tensor:
+    """The attention of the last layer to the tokens of the first.
+
+    Args:
+        weights: Per layer ``(heads, n, n)``, rows sum to 1.
+
+    Returns:
+        ``(n, n)``, rows sum to 1: query of the last layer, token before the first one.
+    """
+    rolled = torch.eye(weights[0].shape[-1], dtype=torch.float64, device=weights[0].device)
+    for layer in weights:
+        mixed = layer.double().mean(0) + torch.eye(len(rolled)).to(rolled)
+        rolled = (mixed / mixed.sum(-1, keepdim=True)) @ rolled
+    return rolled
+
+
+def _require_one_grid(found: list[AttentionMap]) -> None:
+    """Refuses what no product over layers is defined for."""
+    tokens = found[0].weights.shape[-1]
+    for one in found:
+        queries, keys = one.weights.shape[-2:]
+        if queries != keys:
+            raise ModelError(
+                f"the attention in {one.path!r} looks from {queries} tokens at {keys} others; "
+                "attention_rollout follows self-attention alone"
+            )
+        if keys != tokens:
+            raise ModelError(
+                f"the attention in {one.path!r} has {keys} tokens and that in {found[0].path!r} "
+                f"{tokens}; attention_rollout needs the same tokens in all layers"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class TokenGrid:
+    """Which token is which cell.
+
+    Attributes:
+        tap: Where the tokens were found.
+        index: Number of the token of each cell, ``(*cells)``.
+        class_token: Number of the first token without a place in the image, or None.
+    """
+
+    tap: Tap
+    index: Tensor
+    class_token: int | None
+
+    def cells(self, values: Tensor) -> Tensor:
+        """Values of the tokens ``(n,)`` as a map ``(1, *cells)``."""
+        return values[self.index.to(values.device)][None]
+
+
+def token_grid(scene: Scene, path: str, count: int) -> TokenGrid:
+    """The grid of the tokens that an attention works on.
+
+    Args:
+        scene: Follows the layers.
+        path: Of the innermost module around the attention.
+        count: Tokens, with those that have no place.
+
+    Raises:
+        ModelError: If the tokens are those of windows, or no patches of the image.
+    """
+    for tap in _around(path):
+        try:
+            geometry = scene.geometry(tap)
+        except ModelError:  # not called with a tensor of its own
+            continue
+        shape = geometry.layout.shape if geometry.layout else ()
+        if len(shape) == 3 and shape[1] == count and shape[0] > 1:
+            raise ModelError(
+                f"the attention in {path!r} stays within {shape[0]} windows of {count} tokens "
+                "each, and shifted windows are no one grid to roll out over; attention_rollout is "
+                "for transformers with one grid of tokens, such as ViT and UNETR"
+            )
+        if (found := _grid(tap, geometry, shape, count)) is not None:
+            return found
+    for info in scene.layers:  # the attention is written in the network itself
+        shape = info.geometry.layout.shape if info.geometry.layout else ()
+        if (found := _grid(Tap(info.path), info.geometry, shape, count)) is not None:
+            return found
+    raise ModelError(
+        f"the {count} tokens of the attention in {path!r} are no grid of patches of the image"
+    )
+
+
+def _around(path: str) -> Iterator[Tap]:
+    """The inputs, then the outputs, of a module and of those around it."""
+    sides: tuple[Side, ...] = ("input", "output")
+    while path:
+        yield from (Tap(path, side) for side in sides)
+        path = path.rpartition(".")[0]
+
+
+def _grid(
+    tap: Tap, geometry: LayerGeometry, shape: tuple[int, ...], count: int
+) -> TokenGrid | None:
+    """The cells of tokens ``(1, n, features)`` or ``(n, 1, features)``; None for other layers."""
+    axes = [axis for axis in (0, 1) if shape[axis : axis + 1] == (count,)]
+    if len(shape) != 3 or not axes or shape[1 - axes[-1]] != 1 or not geometry.spatial:
+        return None
+    numbers = torch.arange(count, dtype=torch.float64)
+    columns = [count if axis == axes[-1] else 1 for axis in range(3)]
+    index = geometry.as_map(numbers.reshape(columns).expand(shape))[0, 0].long()
+    placed = {*index.flatten().tolist()}
+    if not len(placed) == index.numel() == math.prod(geometry.shape):
+        return None
+    without = sorted({*range(count)} - placed)
+    return TokenGrid(tap, index, without[0] if without else None)

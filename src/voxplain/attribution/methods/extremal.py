@@ -1,0 +1,254 @@
+"""Extremal perturbation: the smallest areas that keep, or whose loss destroys, the score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from voxplain.attribution.methods.extremal_mask import SmoothMask
+from voxplain.engine.blur import blurred, isotropic_sigma
+from voxplain.engine.context import Scene
+from voxplain.engine.gradients.reducers import LastMasks
+from voxplain.engine.gradients.samplers import Draw, Route, Sampler
+from voxplain.engine.item import Item
+from voxplain.engine.method import Method, Resampling, register
+from voxplain.engine.requests import Conclusion, Request
+
+Mode = Literal["preserve", "delete", "dual"]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+REWARD = 10.0
+"""What blurring the whole image costs on the scale that ``penalty`` balances. The published 300
+goes with logits of classifiers, which lose about ten; scores of thousands of voxels are brought
+to that scale by what this one image loses."""
+
+_STEPS, _RATE, _MOMENTUM, _GROWTH = 800, 0.01, 0.9, 1.0035
+_LONGEST = 16.0  # published steps in one; longer ones overshoot
+_CELLS = 32**2  # of the published grid; a step per cell does not depend on how many there are
+_TIE = 0.05  # masks closer than this count as equal, in the second half less and less
+_LEAST = 0.01  # of |S(x)|: a blur that costs less is not scaled up further
+
+
+@dataclass(frozen=True)
+class MaskSearch(Sampler):
+    """Gradient ascent on smooth masks of given areas, one mask and one reward per area.
+
+    Attributes:
+        areas: Shares of the image that the masks may cover.
+        steps: Of the ascent.
+        mode: Keep the score inside, lose it when the inside is removed, or both.
+        penalty: Weight of the area constraint, growing to 16 times as much.
+        cells: Cells of the mask grid per axis.
+        smoothness: Of the masks, in grid steps.
+        levels: Blurs between sharp and removed.
+        blur: Strongest blur as a fraction of the shortest axis.
+        mirror: Show every other perturbed image mirrored along its last axis.
+        spacing: Millimeters per voxel, for a blur that is isotropic in mm.
+    """
+
+    areas: tuple[float, ...]
+    steps: int
+    mode: Mode = "preserve"
+    penalty: float = 300.0
+    cells: int = 32
+    smoothness: float = 3.0
+    levels: int = 8
+    blur: float = 0.09
+    mirror: bool = False
+    spacing: tuple[float, ...] | None = None
+
+    @property
+    def width(self) -> int:
+        """Points per step."""
+        return len(self.areas) * (2 if self.mode == "dual" else 1)
+
+    @property
+    def passes(self) -> int:
+        """One per point; before them the image itself and all of it removed."""
+        return 2 + self.steps * self.width
+
+    def route(self, item: Item) -> Route:
+        """A first turn that finds the scale of the score, then one turn per step."""
+        search = _Search(self, item.image)
+        turns = (2, *(self.width,) * self.steps)
+        return Route(self.passes, search.draw, search.told, turns)
+
+
+class _Search:
+    """Where the ascent stands."""
+
+    def __init__(self, sampler: MaskSearch, image: Tensor) -> None:
+        self._sampler = sampler
+        self._perturb = _Pyramid(sampler, image)
+        self._spread = SmoothMask(image.shape[1:], sampler.cells, sampler.smoothness, image)
+        count = len(sampler.areas)
+        self._grid = image.new_ones(count, *self._spread.cells)
+        self._speed: Tensor | None = None
+        self._penalty = sampler.penalty
+        self._scale = 0.0
+        self._step = 0
+        self._first = 0
+        whole = image.new_ones(1, *image.shape[1:])
+        self._masks = self._kept = torch.cat([whole, torch.zeros_like(whole)])
+        self._padded = self._masks
+        self._leaf = self._grid
+
+    def draw(self, indices: range) -> Draw:
+        """Perturbed images of this turn."""
+        local = slice(indices.start - self._first, indices.stop - self._first)
+        with torch.no_grad():
+            inputs = self._flipped(self._perturb(self._kept[local]))
+        times = len(self._kept) // len(self._masks)
+        masks = torch.cat([self._masks.detach()] * times)[local, None]
+        weights = torch.full((len(indices),), 1 / self._sampler.passes, dtype=torch.float64)
+        return Draw(inputs, weights, masks=masks)
+
+    def told(self, scores: Tensor, gradients: Tensor) -> None:
+        """One step of the ascent."""
+        self._first += len(scores)
+        if self._step == 0:
+            image, removed = (float(score) for score in scores)
+            self._scale = REWARD / max(abs(image - removed), _LEAST * abs(image), 1e-12)
+        else:
+            self._climb(self._flipped(gradients))
+        self._step += 1
+        self._shape_masks()
+
+    def _climb(self, gradients: Tensor) -> None:
+        """SGD with momentum and equal dampening, as published; fewer steps are longer."""
+        with torch.enable_grad():
+            change = (self._signs(gradients) * self._perturb(self._kept)).sum() * self._scale
+            masks = self._padded.flatten(1)
+            excess = (masks - self._wanted(masks.detach())).square().mean(dim=1).sum()
+            (slope,) = torch.autograd.grad(self._penalty * excess - change, self._leaf)
+        if self._speed is None:
+            self._speed = slope
+        else:
+            self._speed = _MOMENTUM * self._speed + (1 - _MOMENTUM) * slope
+        stride = min(_STEPS / self._sampler.steps, _LONGEST)
+        rate = stride * _RATE * self._grid[0].numel() / _CELLS
+        self._grid = (self._grid - rate * self._speed).clamp(0, 1)
+        self._penalty *= _GROWTH**stride
+
+    def _shape_masks(self) -> None:
+        """The masks of the present grid, and what each point of the turn keeps of the image."""
+        with torch.enable_grad():
+            self._leaf = self._grid.detach().requires_grad_(True)
+            self._padded = self._spread.padded(self._leaf)
+            self._masks = masks = self._spread.inside(self._padded)
+            parts = {"preserve": [masks], "delete": [1 - masks], "dual": [masks, 1 - masks]}
+            self._kept = torch.cat(parts[self._sampler.mode])
+
+    def _wanted(self, masks: Tensor) -> Tensor:
+        """What the area constraint wants of each node ``(K, nodes)``: the largest become 1.
+
+        The published constraint compares sorted masks with zeros and ones. Nodes whose masks tie
+        get the same here, as none should come first by its place in memory: at the start all
+        masks tie, and whatever came first (a border, say) would never be let go again.
+        """
+        count, inside = masks.shape[1], self._masks[0].numel() / self._spread.voxels_per_node
+        zeros = masks.new_tensor([count - int(inside * area) for area in self._sampler.areas])
+        ordered = masks.sort(dim=1).values
+        tie = _TIE * min(1.0, 2 - 2 * self._step / self._sampler.steps)
+        below = torch.searchsorted(ordered, masks - tie)
+        above = torch.searchsorted(ordered, masks + tie, right=True)
+        return ((above - zeros[:, None]) / (above - below)).clamp(0, 1).to(masks)
+
+    def _signs(self, gradients: Tensor) -> Tensor:
+        """The reward is S where the inside is kept, minus S where it is removed."""
+        lost = {"preserve": 0, "delete": len(gradients), "dual": len(gradients) // 2}
+        kept = len(gradients) - lost[self._sampler.mode]
+        return torch.cat([gradients[:kept], -gradients[kept:]])
+
+    def _flipped(self, images: Tensor) -> Tensor:
+        turned = self._sampler.mirror and self._step > 0 and self._step % 2 == 1
+        return images.flip(-1) if turned else images
+
+
+class _Pyramid:
+    """The image at blurs from the strongest (mask 0) to none (mask 1)."""
+
+    def __init__(self, sampler: MaskSearch, image: Tensor) -> None:
+        widest = isotropic_sigma(sampler.blur, image.shape[1:], sampler.spacing)
+        shares = [1 - level / (sampler.levels - 1) for level in range(sampler.levels)]
+        levels = [blurred(image, [share * width for width in widest]) for share in shares]
+        self._levels = torch.stack(levels)
+
+    def __call__(self, masks: Tensor) -> Tensor:
+        """Images ``(k, C, *spatial)`` for masks ``(k, *spatial)``; linear between the levels."""
+        last = len(self._levels) - 1
+        height = masks[:, None] * last
+        below = height.detach().floor().clamp(0, last - 1)
+        index = below.long().expand(len(masks), *self._levels.shape[1:])
+        lower, upper = (self._levels.gather(0, index + step) for step in (0, 1))
+        return lower + (height - below) * (upper - lower)
+
+
+@register
+class ExtremalPerturbation(Method):
+    """The places that must stay for the score to stay, found by optimizing smooth masks.
+
+    One mask per area is sought; the map is their sum, largest where even the smallest area has to
+    be. ``channels: keep`` gives the mask of each area. The search makes ``steps`` passes per
+    area; nothing in it is random.
+    """
+
+    formula = "argmax_m S(blend(x, m)) - lambda mean (sort(m) - r_a)^2, summed over areas a"
+    reference = "Fong, Patrick and Vedaldi, 2019"
+    units = "number of areas"
+    resampling: ClassVar[Resampling] = "value"
+    positive = True
+    family = "optimization"
+    name: Literal["extremal_perturbation"] = "extremal_perturbation"
+    channels: Literal["keep", "sum", "sum_abs", "max_abs"] = "sum"
+    areas: tuple[Share, ...] = Field(
+        default=(0.05, 0.1, 0.2, 0.4), min_length=1, description="shares of the image"
+    )
+    steps: int = Field(default=400, ge=1)
+    mode: Mode = Field(
+        default="preserve", description="keep the score inside, lose it without, or both"
+    )
+    penalty: float = Field(default=300.0, gt=0, description="weight of the area constraint")
+    cells: int = Field(default=32, ge=2, description="of the mask grid, per axis")
+    smoothness: float = Field(default=3.0, gt=0, description="of the masks, in grid steps")
+    levels: int = Field(default=8, ge=2, description="blurs between sharp and removed")
+    blur: float = Field(
+        default=0.09, gt=0, le=1, description="strongest blur, a fraction of the shortest axis"
+    )
+    mirror: bool = Field(
+        default=False, description="every other step on the mirrored image, as published"
+    )
+
+    @field_validator("areas", mode="before")
+    @classmethod
+    def _always_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, float) else value
+
+    def requests(self, scene: Scene) -> tuple[Request, ...]:
+        """One search for all areas."""
+        search = MaskSearch(
+            areas=self.areas,
+            steps=self.steps,
+            mode=self.mode,
+            penalty=self.penalty,
+            cells=self.cells,
+            smoothness=self.smoothness,
+            levels=self.levels,
+            blur=self.blur,
+            mirror=self.mirror,
+            spacing=scene.spacing,
+        )
+        return (Request(search, partial(LastMasks, len(self.areas))),)
+
+    def conclude(self, maps: dict[str | None, Tensor], image: Tensor, scene: Scene) -> Conclusion:
+        """Beside the masks, how much of the image each of them covers."""
+        covered = [float(mask.mean()) for mask in maps[None]]
+        pairs = zip(self.areas, covered, strict=True)
+        return Conclusion(
+            maps, {"areas": [{"asked": asked, "covered": found} for asked, found in pairs]}
+        )

@@ -1,0 +1,89 @@
+"""LIME and other surrogate models of the score over coalitions of regions."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from voxplain.attribution.methods.mask_method import CoalitionMethod
+from voxplain.engine.context import Scene
+from voxplain.engine.masks.coalition_designs import Bernoulli
+from voxplain.engine.masks.quasi_random_designs import QuasiLevels
+from voxplain.engine.masks.reducers.piecewise import PiecewiseLinear
+from voxplain.engine.masks.reducers.surrogates import LocalSurrogate
+from voxplain.engine.method import register
+from voxplain.engine.requests import MaskRequest
+from voxplain.errors import ConfigError
+from voxplain.regions import RegionSpec, Supervoxels
+
+_PENALTY = {"ridge": 1.0, "lasso": 0.01}
+
+
+@register
+class Lime(CoalitionMethod):
+    """How much each region adds to the score in a linear model fitted around the image.
+
+    The defaults are those of the lime package; ``distance: image``, ``surrogate: lasso``,
+    ``width: 1`` are Captum's.
+    """
+
+    formula = "argmin_b sum_z exp(-d(z)^2 / (2 width^2)) (S(x_z) - b0 - <b, z>)^2 + penalty"
+    reference = "Ribeiro et al., 2016"
+    name: Literal["lime"] = "lime"
+    regions: RegionSpec = Supervoxels()
+    samples: int | None = Field(
+        default=None, ge=2, description="coalitions; absent: 8 per region, 512 at least"
+    )
+    distance: Literal["coalition", "image"] = Field(
+        default="coalition", description="1 - cosine of what is kept and all, or of the images"
+    )
+    width: float = Field(default=0.25, gt=0, description="of the kernel, in distance")
+    surrogate: Literal["ridge", "lasso"] = Field(
+        default="ridge", description="how coefficients are held small"
+    )
+    penalty: float | None = Field(
+        default=None, ge=0, description="absent: 1 for the ridge, 0.01 for the lasso"
+    )
+
+    def requests(self, scene: Scene) -> tuple[MaskRequest, ...]:
+        """Coalitions by fair coins.
+
+        Raises:
+            ConfigError: If images are compared under a fill that depends on the coalition.
+        """
+        if self.distance == "image" and self.fill.kind == "noise":
+            raise ConfigError(
+                "lime.distance: 'image' compares images whose removed parts are known beforehand, "
+                "and the fill 'noise' depends on what is left; take another fill, or "
+                "distance: 'coalition'"
+            )
+        penalty = _PENALTY[self.surrogate] if self.penalty is None else self.penalty
+        fit = LocalSurrogate(self.distance, self.width, self.surrogate, penalty)
+        return (MaskRequest(Bernoulli(self.regions, self.samples), self.fill, fit),)
+
+
+@register
+class PiecewiseLinearSurrogate(CoalitionMethod):
+    """What bringing back each region does in a model that may bend, and how well that model fits.
+
+    The score of images whose regions fade independently is fitted by a curve per region, linear
+    between levels, and by a small network for what regions do together. A quarter of the images is
+    held out; the fit on them is stated with and without the network.
+    """
+
+    formula = "S(x_z) ~ c + sum_i f_i(z_i) + perceptron(z); the map is f_i(1) - f_i(0)"
+    reference = "TorchEsegeta, Chatterjee et al., 2021 (linear approximation)"
+    name: Literal["piecewise_linear_surrogate"] = "piecewise_linear_surrogate"
+    regions: RegionSpec = Supervoxels()
+    samples: int | None = Field(
+        default=None, ge=8, description="images; absent: 12 per region, 512 at least"
+    )
+    levels: int = Field(default=4, ge=2, description="of fading, both ends included")
+    penalty: float = Field(default=1.0, ge=0, description="of the ridge on the pieces")
+
+    def requests(self, scene: Scene) -> tuple[MaskRequest, ...]:
+        """Regions at levels of low discrepancy."""
+        masks = QuasiLevels(self.regions, self.samples, self.levels)
+        fit = PiecewiseLinear(self.levels, self.penalty)
+        return (MaskRequest(masks, self.fill, fit),)

@@ -1,0 +1,77 @@
+"""RISE and MC-RISE: mean scores under smooth random grids."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from voxplain.attribution.methods.mask_method import MaskMethod
+from voxplain.engine.context import Scene
+from voxplain.engine.masks import AnyFill, Constant, Fill, Mean, RandomGrids, WeightedMean
+from voxplain.engine.method import Resampling, register
+from voxplain.engine.passes.result import INPUT
+from voxplain.engine.requests import MaskRequest, Results
+
+
+class _OverRandomGrids(MaskMethod):
+    """The mean score of random masks.
+
+    Attributes:
+        samples: Number of masks.
+        cells: Of the grid, along the shortest axis.
+        keep: Probability that a cell is kept.
+    """
+
+    resampling: ClassVar[Resampling] = "value"
+
+    samples: int | None = Field(default=None, ge=1, description="absent: 2000 in 3-D, 4000 in 2-D")
+    cells: int = Field(default=7, ge=1)
+    keep: float = Field(default=0.5, gt=0, lt=1)
+
+    def _filled(self, fill: Fill, scene: Scene, about: str = "") -> MaskRequest:
+        samples = self.samples or (2000 if len(scene.shape) > 2 else 4000)
+        grids = RandomGrids(samples, self.cells, self.keep)
+        return MaskRequest(grids, fill, WeightedMean(about))
+
+
+@register
+class Rise(_OverRandomGrids):
+    """How far the score lies above its mean over random masks where they show a place."""
+
+    formula = "sum_j (S(x_mj) - mean S) m_j / sum_j m_j over random smooth masks"
+    reference = "Petsiuk et al., 2018"
+    name: Literal["rise"] = "rise"
+    fill: AnyFill = Constant()
+
+    def requests(self, scene: Scene) -> tuple[MaskRequest, ...]:
+        """Random grids."""
+        return (self._filled(self.fill, scene),)
+
+
+@register
+class McRise(_OverRandomGrids):
+    """RISE once per fill: whether a place matters for being dark, average or bright."""
+
+    formula = "one RISE map per value that hides what is not shown, along the channel axis"
+    reference = "Hatakeyama et al., 2020"
+    name: Literal["mc_rise"] = "mc_rise"
+    fills: tuple[AnyFill, ...] = Field(
+        default=(Constant(value="minimum"), Mean(), Constant(value="maximum")), min_length=1
+    )
+
+    def requests(self, scene: Scene) -> tuple[MaskRequest, ...]:
+        """The same random grids with every fill."""
+        pairs = zip(self.fills, self.map_channels, strict=True)
+        return tuple(self._filled(fill, scene, about) for fill, about in pairs)
+
+    def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
+        """One channel per fill."""
+        return {None: torch.cat([found[INPUT] for found in results])}
+
+    @property
+    def map_channels(self) -> tuple[str, ...]:
+        """The fills."""
+        return tuple(f"hidden by {fill.in_words}" for fill in self.fills)

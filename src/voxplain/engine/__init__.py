@@ -1,0 +1,1 @@
+"""The engine: how a network is asked, by gradient passes and by masked passes."""

@@ -1,0 +1,1 @@
+"""Exact accelerations, each with an off switch."""

@@ -1,0 +1,1 @@
+"""Sessions: streams of one or several networks, run to maps."""

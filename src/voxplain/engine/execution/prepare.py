@@ -1,0 +1,95 @@
+"""Preparation of a session: one forward, bound targets, declared streams."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from voxplain.engine.binding import Bound, References, _bare, bind, look, references_of
+from voxplain.engine.context import Scene
+from voxplain.engine.execution.outcome import Batch
+from voxplain.engine.execution.session import Progress, Session
+from voxplain.engine.method import Method
+from voxplain.engine.randomness import image_key
+from voxplain.engine.requests import Request
+from voxplain.errors import ModelError, VoxplainWarning
+from voxplain.image import Image
+from voxplain.models.model import Model
+from voxplain.targets import Target
+from voxplain.targets.contrast import facing
+
+
+def prepare(
+    model: Model,
+    images: Image | Tensor,
+    methods: Sequence[Method],
+    target: Target,
+    references: References = None,
+    seed: int = 0,
+    memory: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Session, Bound, Image | None]:
+    """Looks at the images once, binds the targets and declares the streams; runs no pass yet."""
+    image = images if isinstance(images, Image) else None
+    batch = images if isinstance(images, Tensor) else images.data[None]
+    inputs = model.admit(_bare(batch))
+    spacing = image.grid.spacing if image and image.grid.unit == "mm" else None
+    scene = Scene(model, inputs[:1], spacing, image)
+    if scene.layout is not None and scene.layout.is_padded:
+        warnings.warn(
+            f"the window {scene.layout.size} is larger than the image {scene.shape}; the image is "
+            "padded with zeros at its end",
+            VoxplainWarning,
+            stacklevel=3,
+        )
+    _require_differentiable(model, methods, scene)
+    overrides = [
+        request.target
+        for method in methods
+        for request in method.requests(scene)
+        if request.target is not None
+    ]
+    layers = [layer for one in (target, *overrides) for layer in one.layers]
+    seen = look(model, inputs, layers, image, scene.arranged)
+    main = bind(target, seen)
+    keys = tuple(f"{seed}/{image_key(row)}" for row in inputs)
+    others = tuple(references_of(references, row) for row in inputs)
+
+    def bound(asked: Target) -> Bound:
+        return main if asked is target else bind(facing(asked, target), seen)
+
+    session = Session(
+        scene,
+        methods,
+        target,
+        bound,
+        Batch(inputs, keys, others),
+        memory,
+        progress,
+        home=batch.device,
+    )
+    return session, main, image
+
+
+def _require_differentiable(model: Model, methods: Sequence[Method], scene: Scene) -> None:
+    """Methods of gradients need a network that has them; masks are content with scores."""
+    needy = [
+        method.key
+        for method in methods
+        if any(isinstance(request, Request) for request in method.requests(scene))
+    ]
+    if not needy:
+        return
+    if not model.differentiable:
+        raise ModelError(
+            f"{model.name} is a forward-only black box (ONNX or TorchScript), and {needy[0]} needs "
+            "the network as a PyTorch module; methods that mask the image, such as occlusion, rise "
+            "and kernel_shap, do without"
+        )
+    if any(part.is_inference() for part in model.network.parameters()):
+        raise ModelError(
+            f"{model.name} was made or loaded under torch.inference_mode, whose tensors have no "
+            "gradients; make it outside"
+        )

@@ -1,0 +1,1 @@
+"""Gradient streams: samplers of points, quadrature and reducers."""

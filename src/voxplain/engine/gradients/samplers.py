@@ -1,0 +1,226 @@
+"""Samplers: the points a gradient stream sends through the network.
+
+A sampler is declared once per method and compared by value, so that methods with equal samplers
+share a stream. For one image it opens a :class:`Route`, which hands out the points in order.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from voxplain.engine.baselines import baseline_image
+from voxplain.engine.gradients.quadrature import Quadrature, nodes_and_weights
+from voxplain.engine.intensity import intensity_range
+from voxplain.engine.item import Item, require_references
+from voxplain.engine.randomness import generator, standard_normal
+from voxplain.engine.taps import Tap
+
+Ends = Literal["none", "shared", "each", "visited"]
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """Consecutive points of one image.
+
+    Attributes:
+        inputs: ``(k, C, *spatial)``.
+        weights: ``(k,)`` float64; over all points they sum to 1.
+        start: Where the straight lines through the points begin, ``(k or 1, C, *spatial)``.
+        end: Where they end.
+        along: ``(k,)`` positions on one line from start (0) to end (1), ascending.
+        masks: What was kept of the image at each point, ``(k, 1, *spatial)`` in [0, 1], for
+            samplers that look for a mask.
+    """
+
+    inputs: Tensor
+    weights: Tensor
+    start: Tensor | None = None
+    end: Tensor | None = None
+    along: Tensor | None = None
+    masks: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Route:
+    """The points of one image: how many, and how to get a consecutive part of them.
+
+    Attributes:
+        count: How many.
+        draw: Consecutive points by their numbers. The same numbers give the same points until
+            the route is told about them.
+        told: Makes the route adaptive: it hears of the scores ``(k,)`` and the gradients at the
+            input ``(k, C, *spatial)`` of all points of a turn before the next turn is drawn.
+        turns: Points per turn of an adaptive route, in order.
+    """
+
+    count: int
+    draw: Callable[[range], Draw]
+    told: Callable[[Tensor, Tensor], None] | None = None
+    turns: tuple[int, ...] = ()
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """How many points may be drawn before anything is told: all, or turn by turn."""
+        return self.turns if self.told is not None else (self.count,)
+
+
+class Sampler(ABC):
+    """What a method sends down the gradient stream; subclasses are frozen dataclasses.
+
+    Attributes:
+        ends: Whether points lie on lines with a start and an end, one line for all of them
+            (``shared``) or one for each; or on a curve whose first and last point are its ends
+            (``visited``).
+        moved: The layer whose activation moves along the line while the rest of the network sees
+            the image; None where the image itself moves.
+    """
+
+    ends: ClassVar[Ends] = "none"
+    moved: ClassVar[Tap | None] = None
+
+    @abstractmethod
+    def route(self, item: Item) -> Route:
+        """The points for one image."""
+
+    @property
+    @abstractmethod
+    def passes(self) -> int:
+        """Number of points for one image, where there are references enough."""
+
+    def passes_with(self, references: int) -> int:
+        """Number of points for an image that has so many references."""
+        return self.passes
+
+
+@dataclass(frozen=True)
+class Original(Sampler):
+    """The image itself."""
+
+    @property
+    def passes(self) -> int:
+        """One."""
+        return 1
+
+    def route(self, item: Item) -> Route:
+        """The image, with weight 1."""
+        return Route(1, lambda _: Draw(item.image[None], _equal(1)))
+
+
+@dataclass(frozen=True)
+class StraightPath(Sampler):
+    """Points b + a_i (x - b) of a quadrature rule on the line from a baseline."""
+
+    steps: int
+    quadrature: Quadrature = "gauss_legendre"
+    baseline: Any = "zero"
+
+    ends: ClassVar[Ends] = "shared"
+
+    @property
+    def passes(self) -> int:
+        """One per step."""
+        return self.steps
+
+    def route(self, item: Item) -> Route:
+        """The points in ascending order from the baseline to the image."""
+        start = baseline_image(self.baseline, item.image)
+        difference = item.image - start
+        nodes, weights = nodes_and_weights(self.quadrature, self.steps)
+
+        def draw(indices: range) -> Draw:
+            along = torch.as_tensor(nodes[list(indices)])
+            inputs = start + _columns(along.to(difference), difference) * difference
+            part = torch.as_tensor(weights[list(indices)])
+            return Draw(inputs, part, start[None], item.image[None], along)
+
+        return Route(self.steps, draw)
+
+
+@dataclass(frozen=True)
+class RandomPathPoint(Sampler):
+    """Points r + a (x' - r): a random reference r, a ~ U(0, 1), x' = x + noise."""
+
+    samples: int
+    sigma: float = 0.0
+
+    ends: ClassVar[Ends] = "each"
+
+    @property
+    def passes(self) -> int:
+        """One per sample."""
+        return self.samples
+
+    def route(self, item: Item) -> Route:
+        """Independent points, each from its own generator."""
+        references = require_references(item)
+        scale = self.sigma * intensity_range(item.image) if self.sigma else None
+
+        def draw(indices: range) -> Draw:
+            starts, ends, inputs = [], [], []
+            for index in indices:
+                source = generator(item.key, "path point", index)
+                pick = int(torch.randint(len(references), (), generator=source))
+                along = float(torch.rand((), generator=source, dtype=torch.float64))
+                end = item.image
+                if scale is not None:
+                    end = end + scale * standard_normal(end, source)
+                starts.append(references[pick])
+                ends.append(end)
+                inputs.append(references[pick] + along * (end - references[pick]))
+            points, start, end = (torch.stack(part) for part in (inputs, starts, ends))
+            return Draw(points, _equal(self.samples)[: len(indices)], start, end)
+
+        return Route(self.samples, draw)
+
+
+@dataclass(frozen=True)
+class PairedReference(Sampler):
+    """The image, paired with a baseline or with each reference, for rules of two forwards.
+
+    Attributes:
+        baseline: The one counterpart; None pairs with every reference.
+        references: Upper bound on the references that are used.
+    """
+
+    baseline: Any = None
+    references: int = 1
+
+    ends: ClassVar[Ends] = "each"
+
+    @property
+    def passes(self) -> int:
+        """One pair of forwards per counterpart."""
+        return self.references
+
+    def passes_with(self, references: int) -> int:
+        """No more pairs than there are references."""
+        return self.passes if self.baseline is not None else min(self.passes, references)
+
+    def route(self, item: Item) -> Route:
+        """The image once per counterpart."""
+        if self.baseline is not None:
+            counterparts = baseline_image(self.baseline, item.image)[None]
+        else:
+            counterparts = require_references(item)[: self.references]
+        count = len(counterparts)
+
+        def draw(indices: range) -> Draw:
+            start = counterparts[indices.start : indices.stop]
+            inputs = item.image.expand(len(indices), *item.image.shape)
+            return Draw(inputs, _equal(count)[: len(indices)], start, inputs)
+
+        return Route(count, draw)
+
+
+def _equal(count: int) -> Tensor:
+    return torch.full((count,), 1 / count, dtype=torch.float64)
+
+
+def _columns(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *(1,) * like.ndim)

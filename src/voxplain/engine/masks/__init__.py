@@ -1,0 +1,61 @@
+"""The masked stream: masks in, scores out, forwards only."""
+
+from __future__ import annotations
+
+from voxplain.engine.masks.channel_samplers import ChannelsAsMasks, ChannelsOff, Level
+from voxplain.engine.masks.coalitions import Coalitions
+from voxplain.engine.masks.fills import AnyFill, Blur, Case, Constant, Fill, Mean, Noise
+from voxplain.engine.masks.masks import Boxes, Masks, Painter
+from voxplain.engine.masks.reducers.base import (
+    Drop,
+    MaskReducer,
+    Reduction,
+    Scores,
+    WeightedMean,
+    by_region,
+)
+from voxplain.engine.masks.reducers.channels import (
+    AblationWeights,
+    DropOfChannels,
+    ScoreWeights,
+    Weighting,
+)
+from voxplain.engine.masks.samplers import (
+    MaskSampler,
+    OneRegionOff,
+    RandomGrids,
+    RegionDesign,
+    SlidingBox,
+)
+
+__all__ = [
+    "AblationWeights",
+    "AnyFill",
+    "Blur",
+    "Boxes",
+    "Case",
+    "ChannelsAsMasks",
+    "ChannelsOff",
+    "Coalitions",
+    "Constant",
+    "Drop",
+    "DropOfChannels",
+    "Fill",
+    "Level",
+    "MaskReducer",
+    "MaskSampler",
+    "Masks",
+    "Mean",
+    "Noise",
+    "OneRegionOff",
+    "Painter",
+    "RandomGrids",
+    "Reduction",
+    "RegionDesign",
+    "ScoreWeights",
+    "Scores",
+    "SlidingBox",
+    "WeightedMean",
+    "Weighting",
+    "by_region",
+]

@@ -1,0 +1,174 @@
+"""Fills: what the removed voxels of an image become."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from scipy import ndimage
+from torch import Tensor
+
+from voxplain.engine.baselines import Baseline, baseline_image
+from voxplain.engine.intensity import foreground, intensity_range
+from voxplain.engine.item import Item
+from voxplain.engine.masks.imputation import Imputing
+from voxplain.engine.masks.masks import Masks, Painter
+from voxplain.engine.randomness import generator, standard_normal
+from voxplain.errors import ConfigError
+
+
+class Fill(BaseModel, ABC):
+    """What removed voxels become."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    kind: str
+
+    @abstractmethod
+    def images(self, item: Item, size: tuple[float, ...]) -> list[Tensor]:
+        """Whole images ``(C, *spatial)`` that removed voxels are taken from; scores are averaged.
+
+        Args:
+            item: The image.
+            size: Voxels per axis of what one mask removes.
+        """
+
+    def painters(self, item: Item, masks: Masks) -> list[Painter]:
+        """Write the masked images; one painter per image that removed voxels are taken from."""
+        return [masks.painter(item.image, filled) for filled in self.images(item, masks.size)]
+
+    def runs(self, references: int | None) -> int:
+        """How many images: each mask costs as many forwards."""
+        return 1
+
+    @property
+    def in_words(self) -> str:
+        """What it is, for the name of a map."""
+        return self.kind
+
+
+class Constant(Fill):
+    """A number, a number per channel, a level of the image, or an image."""
+
+    kind: Literal["constant"] = "constant"
+    value: Baseline = "zero"
+
+    def images(self, item: Item, size: tuple[float, ...]) -> list[Tensor]:
+        """The constant everywhere."""
+        return [baseline_image(self.value, item.clean)]
+
+    @property
+    def in_words(self) -> str:
+        """The value."""
+        return "an image" if isinstance(self.value, Tensor) else str(self.value)
+
+
+class Mean(Fill):
+    """The mean of the foreground, per channel."""
+
+    kind: Literal["mean"] = "mean"
+
+    def images(self, item: Item, size: tuple[float, ...]) -> list[Tensor]:
+        """The mean everywhere."""
+        levels = [channel[foreground(channel)].double().mean() for channel in item.clean]
+        column = torch.stack(levels).to(item.clean).view(-1, *(1,) * (item.clean.ndim - 1))
+        return [column.expand_as(item.clean)]
+
+
+class Blur(Fill):
+    """The image behind a Gaussian blur, which keeps the brightness and loses the detail.
+
+    Attributes:
+        sigma: Standard deviation as a fraction of what one mask removes.
+    """
+
+    kind: Literal["blur"] = "blur"
+    sigma: float = Field(default=0.5, gt=0)
+
+    def images(self, item: Item, size: tuple[float, ...]) -> list[Tensor]:
+        """The blurred image."""
+        sides = zip(item.clean.shape[1:], size, strict=True)
+        sigma = [0.0, *(self.sigma * part if side > 1 else 0.0 for side, part in sides)]
+        values = item.clean.double().cpu().numpy()
+        blurred = ndimage.gaussian_filter(values, sigma, mode="nearest")
+        return [torch.from_numpy(blurred).to(item.clean)]
+
+
+class Noise(Fill):
+    """A guess from the voxels around, with a little noise: no mask leaves a visible edge.
+
+    Every removed voxel becomes the mean of its neighbors, weighted by their distance in mm (see
+    :func:`imputed`), which gives away less of the shape of a mask than a constant does.
+
+    Attributes:
+        sigma: Standard deviation of the noise, as a fraction of the intensity range.
+    """
+
+    kind: Literal["noise"] = "noise"
+    sigma: float = Field(default=0.01, ge=0)
+
+    def images(self, item: Item, size: tuple[float, ...]) -> list[Tensor]:
+        """Where nothing is left to guess from: the mean of the foreground, with noise."""
+        return [Mean().images(item, size)[0] + self._noise(item)]
+
+    def painters(self, item: Item, masks: Masks) -> list[Painter]:
+        """One guess per mask."""
+        (empty,) = self.images(item, masks.size)
+        return [Imputing(masks, item.image, empty, self._noise(item), item.spacing)]
+
+    def _noise(self, item: Item) -> Tensor:
+        """One draw for all masks of an image, so that equal masks give equal images."""
+        scale = self.sigma * intensity_range(item.clean)
+        return scale * standard_normal(item.clean, generator(item.key, "imputed"))
+
+
+class Case(Fill):
+    """The same place in other cases.
+
+    Attributes:
+        references: Upper bound on the cases that are used.
+    """
+
+    kind: Literal["case"] = "case"
+    references: int = Field(default=8, ge=1)
+
+    def images(self, item: Item, size: tuple[float, ...]) -> list[Tensor]:
+        """The other cases.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        if item.references is None or not len(item.references):
+            raise ConfigError(
+                "this method replaces parts of the image by those of other cases, and none is "
+                "given; pass at least one as references (the image itself does not count)"
+            )
+        return list(item.references[: self.references])
+
+    def runs(self, references: int | None) -> int:
+        """One per case."""
+        return self.references if references is None else min(self.references, references)
+
+
+_KINDS: dict[str, type[Fill]] = {
+    str(kind.model_fields["kind"].default): kind for kind in (Constant, Mean, Blur, Noise, Case)
+}
+
+
+def _parsed(value: Any) -> Any:
+    """A fill from a name, a number, a mapping or a tensor."""
+    if isinstance(value, str) and value in _KINDS:
+        return {"kind": value}
+    if isinstance(value, (Fill, Mapping)):
+        return value
+    return Constant(value=value)
+
+
+AnyFill = Annotated[
+    Annotated[Constant | Mean | Blur | Noise | Case, Field(discriminator="kind")],
+    BeforeValidator(_parsed),
+]
+"""``constant``, ``mean``, ``blur``, ``noise``, ``case``; numbers and baselines are constants."""

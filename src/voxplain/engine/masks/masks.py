@@ -1,0 +1,196 @@
+"""Masks of one image, kept compactly, and the painter that writes them into one buffer in place."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from types import EllipsisType
+
+import torch
+from torch import Tensor
+
+from voxplain.models.windows import Layout
+
+Region = tuple[slice, ...]
+"""A box of voxels, one slice per spatial axis."""
+Position = tuple[int, ...]
+"""A window: one index per axis."""
+
+
+def inside(box: Region) -> tuple[EllipsisType | slice, ...]:
+    """The index of a box in ``(..., *spatial)``."""
+    return (..., *box)
+
+
+class Masks(ABC):
+    """What is removed from one image, mask by mask: 1 keeps a voxel, 0 removes it.
+
+    Attributes:
+        shape: Spatial shape of the image.
+        size: Extent of what one mask removes, in voxels per axis; fills that blur depend on it.
+    """
+
+    shape: tuple[int, ...]
+    size: tuple[float, ...]
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def painter(self, image: Tensor, filled: Tensor) -> Painter:
+        """Writes these masks.
+
+        Args:
+            image: ``(C, *spatial)``.
+            filled: What removed voxels become, of the same shape.
+        """
+
+    @abstractmethod
+    def removed(self, index: int) -> Tensor:
+        """The voxels that a mask removes, ``(*spatial)`` bool."""
+
+    def weights(self, index: int, like: Tensor) -> Tensor:
+        """What is kept of each voxel, ``(*spatial)`` or ``(C, *spatial)`` in [0, 1].
+
+        Args:
+            index: Number of the mask.
+            like: Gives type and place.
+        """
+        return 1 - self.removed(index).to(like)
+
+    def box(self, index: int) -> Region:
+        """A box outside of which a mask changes nothing; the whole image if nothing is known."""
+        return tuple(slice(0, side) for side in self.shape)
+
+    def touched(self, index: int, layout: Layout) -> Iterator[Position]:
+        """The windows that see a voxel which this mask removes."""
+        return windows_over(self.box(index), layout)
+
+
+class Painter(ABC):
+    """Images under masks, written into the rows of one buffer, where they replace each other.
+
+    Args:
+        image: ``(C, *spatial)``.
+        filled: What removed voxels become, of the same shape.
+    """
+
+    def __init__(self, image: Tensor, filled: Tensor) -> None:
+        self.image, self.filled = image.contiguous(), filled.expand_as(image).contiguous()
+        self._rows = image.new_empty(0, *image.shape)
+        self._version = 0
+
+    @abstractmethod
+    def identities(self) -> Sequence[object]:
+        """Per mask a key: masks with equal keys give the same image, None is the image itself."""
+
+    @abstractmethod
+    def paint(self, row: int, canvas: Tensor, index: int) -> None:
+        """Makes ``canvas`` ``(C, *spatial)``, row number ``row``, the image under a mask."""
+
+    @abstractmethod
+    def forget(self, rows: int) -> None:
+        """So many rows hold the unmasked image again."""
+
+    def painted(self, indices: Sequence[int]) -> Tensor:
+        """The image under each mask, ``(len(indices), C, *spatial)``, until the next call."""
+        if len(indices) > len(self._rows) or self._rows._version != self._version:
+            # The buffer is too small, or the network wrote into what it was given.
+            self._rows = self.image.expand(len(indices), *self.image.shape).clone()
+            self.forget(len(indices))
+        for row, index in enumerate(indices):
+            self.paint(row, self._rows[row], index)
+        self._version = self._rows._version
+        return self._rows[: len(indices)]
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes(Masks):
+    """Axis-aligned boxes, each removed alone.
+
+    Attributes:
+        boxes: One slice per axis for every box.
+    """
+
+    boxes: tuple[Region, ...]
+    shape: tuple[int, ...]
+    size: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def painter(self, image: Tensor, filled: Tensor) -> Painter:
+        """Restores the last box and fills the next one."""
+        return _BoxPainter(self, image, filled)
+
+    def removed(self, index: int) -> Tensor:
+        """The box."""
+        inside = torch.zeros(self.shape, dtype=torch.bool)
+        inside[self.boxes[index]] = True
+        return inside
+
+    def box(self, index: int) -> Region:
+        """The box itself."""
+        return self.boxes[index]
+
+    def summed(self, values: Tensor) -> Tensor:
+        """Per voxel the sum of the values ``(n,)`` of the boxes that cover it, ``(*spatial)``.
+
+        Values are written at the corners of their box and summed along each axis once.
+        """
+        corners = torch.zeros(tuple(side + 1 for side in self.shape), dtype=torch.float64)
+        rank = len(self.shape)
+        places = torch.tensor(
+            [[(side.start, side.stop) for side in box] for box in self.boxes]
+        ).view(len(self.boxes), rank, 2)
+        for ends in itertools.product((0, 1), repeat=rank):
+            at = tuple(places[:, axis, end] for axis, end in enumerate(ends))
+            corners.index_put_(at, values.double() * (-1) ** sum(ends), accumulate=True)
+        for axis in range(rank):
+            corners = corners.cumsum(axis)
+        return corners[tuple(slice(0, side) for side in self.shape)]
+
+    @cached_property
+    def cover(self) -> Tensor:
+        """How many boxes cover each voxel, ``(*spatial)``."""
+        return self.summed(torch.ones(len(self), dtype=torch.float64)).round()
+
+
+class _BoxPainter(Painter):
+    def __init__(self, masks: Boxes, image: Tensor, filled: Tensor) -> None:
+        super().__init__(image, filled)
+        self._boxes = masks.boxes
+        self._last: list[Region | None] = []
+
+    def identities(self) -> Sequence[object]:
+        """Every box is its own, but for those where the fill is what was there before."""
+        return [None if self._is_idle(box) else n for n, box in enumerate(self._boxes)]
+
+    def _is_idle(self, box: Region) -> bool:
+        return torch.equal(self.image[inside(box)], self.filled[inside(box)])
+
+    def paint(self, row: int, canvas: Tensor, index: int) -> None:
+        last, box = self._last[row], self._boxes[index]
+        if last is not None:
+            canvas[inside(last)] = self.image[inside(last)]
+        canvas[inside(box)] = self.filled[inside(box)]
+        self._last[row] = box
+
+    def forget(self, rows: int) -> None:
+        self._last = [None] * rows
+
+
+def windows_over(box: Region, layout: Layout) -> Iterator[Position]:
+    """The windows that see a voxel of a box."""
+    seen = [
+        [
+            n
+            for n, start in enumerate(axis.starts)
+            if start < side.stop and start + size > side.start
+        ]
+        for axis, size, side in zip(layout.axes, layout.size, box, strict=True)
+    ]
+    return itertools.product(*seen)

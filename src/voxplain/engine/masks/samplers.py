@@ -1,0 +1,169 @@
+"""Mask samplers: which parts of an image are removed, declared once and compared by value."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from voxplain.engine.item import Item
+from voxplain.engine.masks.coalitions import Coalitions
+from voxplain.engine.masks.dense import Grids
+from voxplain.engine.masks.masks import Boxes, Masks, Region
+from voxplain.engine.randomness import generator
+from voxplain.engine.taps import Tap
+from voxplain.extents import Extent, resolve
+from voxplain.regions import RegionSpec
+
+if TYPE_CHECKING:
+    from voxplain.engine.context import Scene
+
+
+class MaskSampler(ABC):
+    """What a method removes from an image; subclasses are frozen dataclasses."""
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        """The layers it looks at."""
+        return ()
+
+    @abstractmethod
+    def masks(self, item: Item, scene: Scene) -> Masks:
+        """The masks of one image."""
+
+    @abstractmethod
+    def expected(self, scene: Scene) -> int:
+        """About how many masks there will be, known before anything is computed."""
+
+
+@dataclass(frozen=True)
+class SlidingBox(MaskSampler):
+    """Boxes that start at multiples of the stride; the last one is cropped at the border.
+
+    Attributes:
+        window: Extent of a box.
+        stride: From one box to the next; None for half a box.
+    """
+
+    window: Extent
+    stride: Extent | None = None
+
+    def masks(self, item: Item, scene: Scene) -> Masks:
+        """All boxes, in the order of the axes."""
+        window = self._window(scene)
+        sides = [list(axis) for axis in self._axes(scene)]
+        boxes = tuple(itertools.product(*sides))
+        return Boxes(boxes, scene.shape, tuple(float(side) for side in window))
+
+    def expected(self, scene: Scene) -> int:
+        """Exactly this many."""
+        return math.prod(len(list(axis)) for axis in self._axes(scene))
+
+    def _window(self, scene: Scene) -> tuple[int, ...]:
+        sizes = resolve(self.window, scene.shape, scene.spacing)
+        return tuple(min(max(1, size), side) for size, side in zip(sizes, scene.shape, strict=True))
+
+    def _axes(self, scene: Scene) -> Iterator[list[slice]]:
+        window = self._window(scene)
+        strides: tuple[int, ...] = tuple((size + 1) // 2 for size in window)
+        if self.stride is not None:
+            strides = resolve(self.stride, scene.shape, scene.spacing)
+        for side, size, stride in zip(scene.shape, window, strides, strict=True):
+            count = math.ceil((side - size) / max(1, stride)) + 1
+            starts = (index * max(1, stride) for index in range(count))
+            yield [slice(start, min(start + size, side)) for start in starts if start < side]
+
+
+@dataclass(frozen=True)
+class RandomGrids(MaskSampler):
+    """Grids of Bernoulli cells, interpolated linearly and shifted by less than a cell.
+
+    Attributes:
+        samples: Number of masks.
+        cells: Along the shortest axis; the others get as many of the same size in mm.
+        keep: Probability that a cell is kept.
+    """
+
+    samples: int
+    cells: int = 7
+    keep: float = 0.5
+
+    def masks(self, item: Item, scene: Scene) -> Masks:
+        """Each grid and its shift from their own generator."""
+        cells = self._cells(scene)
+        cell = tuple(math.ceil(side / n) for side, n in zip(scene.shape, cells, strict=True))
+        grids, shifts = [], []
+        for index in range(self.samples):
+            source = generator(item.key, "grid", self.cells, self.keep, index)
+            grids.append((torch.rand(cells, generator=source) < self.keep).float())
+            draws = torch.rand(sum(size > 1 for size in cell), generator=source).tolist()
+            shifts.append([int(draws.pop(0) * size) if size > 1 else 0 for size in cell])
+        return Grids(torch.stack(grids), torch.tensor(shifts), cell, scene.shape)
+
+    def expected(self, scene: Scene) -> int:
+        """Exactly this many."""
+        return self.samples
+
+    def _cells(self, scene: Scene) -> tuple[int, ...]:
+        spacing = scene.spacing or (1.0,) * len(scene.shape)
+        lengths = [side * step for side, step in zip(scene.shape, spacing, strict=True)]
+        long = [length for length, side in zip(lengths, scene.shape, strict=True) if side > 1]
+        cell = min(long, default=1.0) / self.cells
+        counts = (max(1, round(length / cell)) for length in lengths)
+        return tuple(min(n, side) for n, side in zip(counts, scene.shape, strict=True))
+
+
+@dataclass(frozen=True)
+class RegionDesign(MaskSampler):
+    """Coalitions over the regions of a partition of the image.
+
+    Attributes:
+        regions: How the image is partitioned.
+    """
+
+    regions: RegionSpec
+
+    def masks(self, item: Item, scene: Scene) -> Masks:
+        """The coalitions over the regions of the image without noise."""
+        regions = scene.regions(self.regions, item)
+        design = self.design(regions.count, item.key).to(torch.float32)
+        return Coalitions(regions, design, scene.shape)
+
+    def expected(self, scene: Scene) -> int:
+        """For the number of regions that is aimed at."""
+        return self.rows(scene.expected_regions(self.regions))
+
+    @abstractmethod
+    def design(self, count: int, key: str) -> Tensor:
+        """Coalitions ``(n, count)`` over so many regions: 1 keeps, 0 removes, between fades.
+
+        Args:
+            count: Number of regions.
+            key: What random draws depend on.
+        """
+
+    @abstractmethod
+    def rows(self, count: int) -> int:
+        """How many coalitions there are over so many regions."""
+
+
+@dataclass(frozen=True)
+class OneRegionOff(RegionDesign):
+    """Every region removed alone."""
+
+    def design(self, count: int, key: str) -> Tensor:
+        """All but one."""
+        return 1 - torch.eye(count)
+
+    def rows(self, count: int) -> int:
+        """One per region."""
+        return count
+
+
+__all__ = ["MaskSampler", "OneRegionOff", "RandomGrids", "Region", "RegionDesign", "SlidingBox"]

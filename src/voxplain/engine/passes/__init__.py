@@ -1,0 +1,1 @@
+"""One pass through the network, whole or by windows."""

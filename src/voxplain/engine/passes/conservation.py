@@ -1,0 +1,106 @@
+"""The books of a stream whose rule hands on a conserved quantity, as LRP does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from voxplain.engine.rules import Rule, RuleMode
+from voxplain.engine.rules.lrp.layer_rules import total
+
+_TELLING = 0.5
+"""Share of the score that has to be missing from a map before its reader is told."""
+
+
+class Conservation:
+    """Where the relevance of a stream went, summed over its points.
+
+    ``score = link + map + padding + bias + epsilon``: what a nonlinear link leaves out of the
+    first-order part of S at the output; what the map holds; what fell on voxels that windows pad;
+    what biases, shifts of norms and other constants took; what stabilizers took.
+    """
+
+    def __init__(self) -> None:
+        self._sums: Counter[str] = Counter()
+
+    def passed(
+        self, entered: Tensor, arrived: Tensor, shares: Mapping[str, float], copies: int = 1
+    ) -> None:
+        """Takes in one backward.
+
+        Args:
+            entered: Relevance at the output.
+            arrived: Relevance at the input of the network.
+            shares: What stayed on the way, by name.
+            copies: How often each point went along.
+        """
+        booked = {"entered": float(total(entered)), "arrived": float(total(arrived)), **shares}
+        self._sums.update({name: value / copies for name, value in booked.items()})
+
+    def settled(self, scores: Tensor, map: Tensor) -> None:
+        """Takes in the scores of some points and their maps."""
+        self._sums.update({"score": float(total(scores)), "map": float(total(map))})
+
+    def facts(self, points: int) -> dict[str, float]:
+        """The shares of one point, the mean of all; empty where nothing is conserved."""
+        if "entered" not in self._sums:
+            return {}
+        sums = {name: value / max(points, 1) for name, value in self._sums.items()}
+        shares = {name: sums[name] for name in sums if name not in ("entered", "arrived")}
+        if (kept := self._unraised) is not None:  # a mass of 1 entered, whatever the score is
+            padding = sums["arrived"] - sums["map"]
+            return {"map": sums["map"], kept: sums[kept], "padding": padding}
+        return {
+            **shares,
+            "link": sums["score"] - sums["entered"],
+            "padding": sums["arrived"] - sums["map"],
+        }
+
+    @property
+    def _unraised(self) -> str | None:
+        """The name under which a mass that was lost is booked, where there is one."""
+        return next((name for name in self._sums if name.startswith("unraised")), None)
+
+    def remark(self) -> str | None:
+        """A sentence where the map holds much more or less than the score."""
+        if (kept := self._unraised) is not None:
+            share = self._sums[kept] / max(self._sums[kept] + self._sums["arrived"], 1e-300)
+            what = "the evidence against it" if kept.endswith("against") else "the evidence"
+            where = "constants, or at units that nothing raises but their bias"
+            said = f"{share:.0%} of {what} ended at {where}"
+            return said if share > _TELLING else None
+        entered, bias = self._sums["entered"], self._sums["bias"] + self._sums["epsilon"]
+        if entered == 0 or abs(bias) <= _TELLING * abs(entered):
+            return None
+        return (
+            f"relevance at the image sums to {self._sums['map'] / entered:.0%} of the score: "
+            f"biases, shifts of norms and stabilizers hold {bias / entered:.0%}"
+        )
+
+
+def conservation_error(
+    rule: Rule,
+    mode: RuleMode,
+    image: Tensor,
+    output: Tensor,
+    score: Callable[[Tensor], Tensor],
+) -> float:
+    """What is neither on the map nor booked, relative to what entered; one backward.
+
+    Args:
+        rule: Hands on a conserved sum.
+        mode: Of the forward.
+        image: The leaf that went in.
+        output: What came out, in its graph.
+        score: Of an output, one number per image.
+    """
+    end = output.detach().requires_grad_()
+    with torch.enable_grad():
+        (cotangent,) = torch.autograd.grad(score(end).sum(), end)
+    entering = rule.entering(cotangent, end.detach())
+    (found,) = torch.autograd.grad(output, image, entering)
+    missing = total(entering) - total(found) - sum(mode.shares().values())
+    return abs(float(missing)) / max(abs(float(total(entering))), 1e-300)

@@ -1,0 +1,267 @@
+"""Passes for networks that see a volume in windows, exact for the whole-volume score.
+
+A pass without gradient assembles the blended output F where the link needs it; dS/dF is taken
+once; then each window adds the gradient of its own output against dS/dF times its blending
+weight. The sum is the gradient of the whole-volume S, with one batch of windows in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from voxplain.engine.passes.base import Arrange, Passes
+from voxplain.engine.passes.result import INPUT, Evaluated
+from voxplain.engine.rules import Rule, RuleMode
+from voxplain.engine.taps import Changes, Moved, Tap, tapping
+from voxplain.errors import TargetError
+from voxplain.models.model import Model
+from voxplain.targets import WeightField
+
+
+class WindowedPasses(Passes):
+    """Points are whole volumes, seen in windows; layers are stacks of their windows.
+
+    Activations and gradients of a tapped layer come back as ``(k, K, windows, *cells)``: the
+    windows are one more axis of positions.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        rule: Rule,
+        bound: WeightField,
+        places: tuple[Tap, ...],
+        arrange: Arrange | None = None,
+        rebind: Callable[[Tensor], WeightField] | None = None,
+        spacing: tuple[float, ...] | None = None,
+    ) -> None:
+        super().__init__(model, rule, bound, places, arrange, rebind)
+        if bound.layer is not None:
+            raise TargetError(
+                f"a unit of layer {bound.layer!r} appears once per window; explain it on one "
+                "window (a model without window=) instead"
+            )
+        self.spacing = spacing
+
+    def _run(
+        self, inputs: Tensor, rows: list[int], start: Tensor | None, moved: Moved | None
+    ) -> Evaluated:
+        if moved is not None and (self.rebind or not self.bound.is_linear):
+            raise TargetError(
+                "a path through a layer of a network with windows needs a target on raw scores: "
+                "probabilities of the blended output depend on all windows at once"
+            )
+        starts = start if start is not None and self.rule.paired else [None] * len(inputs)
+        parts = [
+            _OneVolume(self, image, row, reference, moved.point(index) if moved else None).run()
+            for index, (image, row, reference) in enumerate(zip(inputs, rows, starts, strict=True))
+        ]
+        return _stacked(parts)
+
+    def scores(self, inputs: Tensor, rows: list[int], changes: Changes | None = None) -> Tensor:
+        """The score of each volume, blended from its windows."""
+        taps = tuple(changes or ())
+        network = self.model.network
+        found = []
+        with torch.inference_mode(), self.precise(), tapping(network, taps, changes):
+            for image, row in zip(inputs, rows, strict=True):
+                output = self.volume_output(image)
+                bound = self.rebind(output) if self.rebind else self.bound.rows([row])
+                found.append(bound.score(output).cpu())
+        return torch.cat(found)
+
+    def _observe(self, inputs: Tensor, rows: list[int]) -> Evaluated:
+        parts = [
+            _OneVolume(self, image, row, None).observe()
+            for image, row in zip(inputs, rows, strict=True)
+        ]
+        return _stacked(parts)
+
+    def volume_output(self, image: Tensor) -> Tensor:
+        """The blended output ``(1, K, *spatial)`` of one volume."""
+        self.notes.forwards += 1
+        return self.model.output(image[None], self.spacing)
+
+
+class _OneVolume:
+    """One point of a windowed stream: the loop over its windows."""
+
+    def __init__(
+        self,
+        passes: WindowedPasses,
+        image: Tensor,
+        row: int,
+        reference: Tensor | None,
+        moved: Moved | None = None,
+    ) -> None:
+        layout = passes.model.layout(image.shape[1:], passes.spacing)
+        if layout is None:
+            raise ValueError("the model has no window")
+        self.passes, self.layout, self.image = passes, layout, image
+        self.bound = passes.bound.rows([row])
+        if passes.rebind is not None:
+            self.bound = passes.rebind(passes.volume_output(image))
+        self.padded = layout.pad(image)
+        self.reference = layout.pad(reference) if reference is not None else None
+        self.moved = moved
+        self.score = self.start_score = 0.0
+
+    def run(self) -> Evaluated:
+        passes = self.passes
+        cotangent = self._cotangent()
+        gradient = torch.zeros_like(self.padded)
+        layers = _Layers()
+        for positions in self.layout.batches(self._batch):
+            part = self.layout.cut(cotangent, positions)
+            part = part * self.layout.blend_weights(positions, part)
+            if not passes.taps and not bool(part.any()):
+                continue
+            places, gradients, starts = self._windows(positions, part)
+            if INPUT in gradients:
+                for position, values in zip(positions, gradients[INPUT], strict=True):
+                    gradient[self.layout.region(position)] += values
+            layers.add(passes.settled(places), passes.settled(gradients), starts)
+        return self._evaluated(gradient, layers)
+
+    def observe(self) -> Evaluated:
+        layers = _Layers()
+        for positions in self.layout.batches(self._batch) if self.passes.taps else ():
+            windows = self.layout.cut(self.padded, positions)
+            with tapping(self.passes.model.network, self.passes.taps) as tapped:
+                self.passes.model.dense(windows)
+                layers.add(self.passes.settled(self.passes.caught(windows, tapped)), {}, {})
+        score = self.bound.score(self.passes.volume_output(self.image))
+        return Evaluated(score, values={**layers.values(), INPUT: self.image[None]})
+
+    @property
+    def _batch(self) -> int:
+        return self.passes.model.window.batch if self.passes.model.window else 1
+
+    def _cotangent(self) -> Tensor:
+        """dS/dF on the padded volume, ``(K, *padded)``; also the scores of nonlinear links."""
+        field = self.passes.rule.field(self.bound)
+        terms = field.terms
+        if field.is_linear:
+            self.score = self.start_score = float(self.bound.offset[0])
+            return self.layout.pad(
+                sum((term.weights[0] for term in terms[1:]), terms[0].weights[0])
+            )
+        output = self.passes.volume_output(self.image)
+        if not self.passes.rule.paired or self.reference is None:
+            self.score = float(self.bound.score(output))
+            return self.layout.pad(field.cotangent(output)[0])
+        return self.layout.pad(self._paired_cotangent(output)[0])
+
+    def _paired_cotangent(self, output: Tensor) -> Tensor:
+        """Multipliers of the link alone, between the two blended outputs."""
+        if self.reference is None:
+            raise ValueError("a paired rule needs references")
+        rule = self.passes.rule
+        start = self.passes.volume_output(self.layout.unpad(self.reference))
+        recording = rule.record()  # of the link alone: the windows would fill the memory
+        with torch.no_grad(), recording:
+            self.start_score = float(self.bound.score(start))
+        leaf = output.detach().requires_grad_(True)
+        with rule.replay(recording):
+            score = self.bound.score(leaf)
+        self.score = float(score.detach())
+        return torch.autograd.grad(score.sum(), leaf)[0]
+
+    def _windows(
+        self, positions: tuple[tuple[int, ...], ...], cotangent: Tensor
+    ) -> tuple[dict[Tap, Tensor], dict[Tap, Tensor], dict[Tap, Tensor]]:
+        passes = self.passes
+        recording, starts = self._record(positions, cotangent)
+        windows = passes.leaf(self.layout.cut(self.padded, positions))
+        network, changes = passes.model.network, self._changes(positions)
+        image = self.image[None]
+        with tapping(network, passes.taps, changes) as tapped, passes.ruled(image, recording):
+            output = passes.model.dense(windows)
+        passes.check_seen(output, windows)
+        if self.bound.is_linear:
+            self.score += float((output.detach() * cotangent).sum(dtype=torch.float64))
+        places = passes.caught(windows, tapped)
+        entering = passes.rule.entering(cotangent, output.detach()).to(output.dtype)
+        gradients = passes.gradients(output, places, entering, passes.waypoint(tapped))
+        return places, gradients, starts
+
+    def _changes(self, positions: tuple[tuple[int, ...], ...]) -> Changes | None:
+        """The layer that moves, from the same windows of where it comes from."""
+        if self.moved is None:
+            return None
+        start = self.layout.cut(self.layout.pad(self.moved.start[0]), positions)
+        model = self.passes.model
+        return self.moved.changes(model.network, model.dense, start)
+
+    def _record(
+        self, positions: tuple[tuple[int, ...], ...], cotangent: Tensor
+    ) -> tuple[RuleMode | None, dict[Tap, Tensor]]:
+        if self.reference is None:
+            return None, {}
+        passes = self.passes
+        windows = self.layout.cut(self.reference, positions)
+        recording = passes.rule.record()
+        with torch.no_grad(), tapping(passes.model.network, passes.taps) as tapped, recording:
+            output = passes.model.dense(windows)
+        if self.bound.is_linear:
+            self.start_score += float((output * cotangent).sum(dtype=torch.float64))
+        return recording, passes.settled(passes.caught(windows, tapped))
+
+    def _evaluated(self, gradient: Tensor, layers: _Layers) -> Evaluated:
+        score = torch.tensor([self.score], dtype=torch.float64)
+        start = torch.tensor([self.start_score], dtype=torch.float64)
+        gradients = {**layers.gradients(), INPUT: self.layout.unpad(gradient)[None]}
+        values = {**layers.values(), INPUT: self.image[None].detach()}
+        starts = layers.starts()
+        if self.reference is not None:
+            starts[INPUT] = self.layout.unpad(self.reference)[None]
+        paired = self.reference is not None
+        return Evaluated(score, start if paired else None, gradients, values, starts)
+
+
+class _Layers:
+    """Collects the tapped layers of all windows of one volume."""
+
+    def __init__(self) -> None:
+        self._parts: tuple[dict[Tap, list[Tensor]], ...] = ({}, {}, {})
+
+    def add(self, *found: dict[Tap, Tensor]) -> None:
+        for parts, places in zip(self._parts, found, strict=True):
+            for place, value in places.items():
+                if place != INPUT:
+                    parts.setdefault(place, []).append(value.detach())
+
+    def values(self) -> dict[Tap, Tensor]:
+        return self._stacks(0)
+
+    def gradients(self) -> dict[Tap, Tensor]:
+        return self._stacks(1)
+
+    def starts(self) -> dict[Tap, Tensor]:
+        return self._stacks(2)
+
+    def _stacks(self, which: int) -> dict[Tap, Tensor]:
+        """``(1, K, windows, *cells)`` per tap."""
+        return {
+            tap: torch.cat(parts).transpose(0, 1)[None] for tap, parts in self._parts[which].items()
+        }
+
+
+def _stacked(parts: list[Evaluated]) -> Evaluated:
+    """Points evaluated one by one, as one batch."""
+
+    def joined(name: str) -> dict[Tap, Tensor]:
+        first: dict[Tap, Tensor] = getattr(parts[0], name)
+        return {tap: torch.cat([getattr(part, name)[tap] for part in parts]) for tap in first}
+
+    starts = [part.start_scores for part in parts if part.start_scores is not None]
+    return Evaluated(
+        scores=torch.cat([part.scores for part in parts]),
+        start_scores=torch.cat(starts) if starts else None,
+        gradients=joined("gradients"),
+        values=joined("values"),
+        start_values=joined("start_values"),
+    )

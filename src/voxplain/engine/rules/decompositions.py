@@ -1,0 +1,153 @@
+"""Functions that are several others in one call, written out so that a rule sees the parts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from voxplain.engine.rules.calls import Call, Family
+from voxplain.engine.rules.functions import unwrapped
+from voxplain.engine.rules.norms import variance_arguments
+
+
+def decomposition(call: Call) -> Callable[[], Any] | None:
+    """The same mathematics in simpler calls, to be run with the mode on, or None.
+
+    Args:
+        call: A call of an attention or composite function.
+    """
+    written = _WRITTEN_OUT.get(call.name)
+    if written is not None:
+        return lambda: written(call)
+    if call.family in (Family.ATTENTION, Family.COMPOSITE):
+        body = unwrapped(call.operation.pure)
+        return lambda: body(**call.arguments)
+    return None
+
+
+def _attention(call: Call) -> Tensor:
+    """softmax(q k^T * scale + mask) v."""
+    query, key, value = (call.arguments[name] for name in ("query", "key", "value"))
+    if call.get("enable_gqa", False):
+        repeats = query.shape[-3] // key.shape[-3]
+        key, value = (part.repeat_interleave(repeats, -3) for part in (key, value))
+    scale = call.get("scale")
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    logits = torch.matmul(query * scale, key.transpose(-2, -1))
+    logits = _masked(logits, call.get("attn_mask"), bool(call.get("is_causal", False)))
+    weights = torch.softmax(logits, -1)
+    dropped = call.get("dropout_p", 0.0)
+    if dropped:
+        weights = F.dropout(weights, dropped, training=True)
+    return torch.matmul(weights, value)
+
+
+def _masked(logits: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    if causal:
+        rows, columns = logits.shape[-2:]
+        mask = torch.ones(rows, columns, dtype=torch.bool, device=logits.device).tril()
+    if mask is None:
+        return logits
+    if mask.dtype == torch.bool:
+        additive = torch.zeros_like(mask, dtype=logits.dtype)
+        mask = additive.masked_fill_(mask.logical_not(), float("-inf"))
+    return logits + mask
+
+
+def _maximum(call: Call) -> Any:
+    left, right = call.arguments["input"], call.arguments["other"]
+    return left + F.relu(right - left)
+
+
+def _minimum(call: Call) -> Any:
+    left, right = call.arguments["input"], call.arguments["other"]
+    return left - F.relu(left - right)
+
+
+def _standard_deviation(call: Call) -> Tensor:
+    axes, correction, keepdim = variance_arguments(call)
+    return torch.var(call.input, axes, correction=correction, keepdim=keepdim).sqrt()
+
+
+def _variance_and_mean(call: Call) -> tuple[Tensor, Tensor]:
+    axes, correction, keepdim = variance_arguments(call)
+    spread = torch.var(call.input, axes, correction=correction, keepdim=keepdim)
+    return spread, call.input.mean(axes, keepdim=keepdim)
+
+
+def _deviation_and_mean(call: Call) -> tuple[Tensor, Tensor]:
+    spread, mean = _variance_and_mean(call)
+    return spread.sqrt(), mean
+
+
+def _vector_norm(call: Call) -> Any:
+    """(sum |x|^p)^(1/p); matrix norms are not elementwise and have no rule."""
+    order = call.get("p", call.get("ord"))
+    order = 2 if order is None or order == "fro" else order
+    axes, keepdim = call.get("dim"), bool(call.get("keepdim", False))
+    if isinstance(order, str):
+        return NotImplemented
+    every = tuple(range(call.input.dim()))
+    chosen = every if axes is None else (axes,) if isinstance(axes, int) else tuple(axes)
+    if order == 2:
+        return call.input.square().sum(chosen, keepdim=keepdim).sqrt()
+    magnitude = call.input.abs()
+    if order == math.inf:
+        return magnitude.amax(chosen, keepdim=keepdim)
+    if order == 1:
+        return magnitude.sum(chosen, keepdim=keepdim)
+    return magnitude.pow(order).sum(chosen, keepdim=keepdim).pow(1 / order)
+
+
+def _gated_linear_unit(call: Call) -> Tensor:
+    signal, gate = call.input.chunk(2, call.get("dim", -1))
+    return signal * gate.sigmoid()
+
+
+def _add_product(call: Call) -> Any:
+    product = call.arguments["tensor1"] * call.arguments["tensor2"]
+    return call.input + call.get("value", 1) * product
+
+
+def _add_quotient(call: Call) -> Any:
+    quotient = call.arguments["tensor1"] / call.arguments["tensor2"]
+    return call.input + call.get("value", 1) * quotient
+
+
+def _interpolation(call: Call) -> Any:
+    start, end, weight = (call.arguments[name] for name in ("input", "end", "weight"))
+    return start + weight * (end - start)
+
+
+def _add_matrix_product(call: Call) -> Any:
+    left, right = (call.arguments[name] for name in call.operation.parameters[1:3])
+    product = call.get("alpha", 1) * torch.matmul(left, right)
+    if call.name == "addbmm":
+        product = product.sum(0)
+    beta = call.get("beta", 1)
+    return product if beta == 0 else beta * call.input + product
+
+
+_WRITTEN_OUT: dict[str, Callable[[Call], Any]] = {
+    "scaled_dot_product_attention": _attention,
+    "maximum": _maximum,
+    "minimum": _minimum,
+    "std": _standard_deviation,
+    "var_mean": _variance_and_mean,
+    "std_mean": _deviation_and_mean,
+    "norm": _vector_norm,
+    "vector_norm": _vector_norm,
+    "glu": _gated_linear_unit,
+    "addcmul": _add_product,
+    "addcdiv": _add_quotient,
+    "lerp": _interpolation,
+    "addmm": _add_matrix_product,
+    "addmv": _add_matrix_product,
+    "baddbmm": _add_matrix_product,
+    "addbmm": _add_matrix_product,
+}

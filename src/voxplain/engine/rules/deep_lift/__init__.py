@@ -1,0 +1,1 @@
+"""DeepLIFT: multipliers by finite differences."""

@@ -1,0 +1,160 @@
+"""Complexity: how much of the image a map involves. No forward is needed."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from voxplain.metrics.context import Question
+from voxplain.metrics.map_field import MapField, Undefined
+from voxplain.metrics.metric import Direction, Metric, Value, register
+from voxplain.metrics.queries.voxel_sets import components
+
+
+class _Complexity(Metric):
+    family: ClassVar[str] = "complexity"
+    direction: ClassVar[Direction] = "down"
+
+    def _sizes(self, field: MapField) -> Tensor:
+        """Magnitudes, flat and ascending."""
+        sizes = field.checked.abs().flatten().sort().values
+        if float(sizes[-1]) == 0:
+            raise Undefined("the map is zero everywhere")
+        return sizes
+
+
+@register
+class Sparseness(_Complexity):
+    """How few voxels carry the map: 0 if all the same, near 1 if one alone (Gini index)."""
+
+    direction: ClassVar[Direction] = "up"
+    range: ClassVar[tuple[float | None, float | None]] = (0.0, 1.0)
+    reference: ClassVar[str] = "Chalasani et al., 2020"
+    name: Literal["sparseness"] = "sparseness"
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """Gini index of the magnitudes."""
+        sizes = self._sizes(field)
+        count = len(sizes)
+        places = torch.arange(1, count + 1, dtype=torch.float64, device=sizes.device)
+        weighted = float(((2 * places - count - 1) * sizes).sum())
+        return Value(weighted / (count * float(sizes.sum())))
+
+
+@register
+class Entropy(_Complexity):
+    """How evenly the map spreads over the image: 1 if everywhere the same.
+
+    -sum p ln p / ln N with p = |a| / sum |a| (Bhatt et al., 2020).
+    """
+
+    range: ClassVar[tuple[float | None, float | None]] = (0.0, 1.0)
+    reference: ClassVar[str] = "Bhatt et al., 2020"
+    name: Literal["entropy"] = "entropy"
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """Entropy over that of a uniform map."""
+        sizes = self._sizes(field)
+        shares = sizes / sizes.sum()
+        value = float(-torch.special.xlogy(shares, shares).sum()) / math.log(len(sizes))
+        return Value(value)
+
+
+def smallest_set(field: MapField, share: float) -> Tensor:
+    """The fewest voxels that hold this share of the magnitude, ``(*spatial)`` bool."""
+    sizes = field.checked.abs()
+    values, order = sizes.flatten().sort(descending=True)
+    held = values.cumsum(0)
+    count = int(torch.searchsorted(held, share * float(held[-1]) * (1 - 1e-12))) + 1
+    chosen = torch.zeros_like(values, dtype=torch.bool)
+    chosen[order[:count]] = True
+    return chosen.view(sizes.shape)
+
+
+@register
+class EffectiveVolume(_Complexity):
+    """The smallest volume that holds 90 % of the map's magnitude."""
+
+    range: ClassVar[tuple[float | None, float | None]] = (0.0, None)
+    unit: ClassVar[str] = "mL"
+    name: Literal["effective_volume"] = "effective_volume"
+    share: float = Field(default=0.9, gt=0, le=1)
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """In mL; cm² in 2-D; voxels where the physical size is unknown (see the facts)."""
+        count = int(smallest_set(field, self.share).sum())
+        size, unit = _voxel(question)
+        return Value(count * size, facts={"unit": unit, "voxels": count})
+
+
+@register
+class Components(_Complexity):
+    """How many separate places hold 90 % of the map's magnitude."""
+
+    range: ClassVar[tuple[float | None, float | None]] = (0.0, None)
+    unit: ClassVar[str] = "count"
+    name: Literal["components"] = "components"
+    share: float = Field(default=0.9, gt=0, le=1)
+    smallest: float = Field(
+        default=0.1, ge=0, description="mL (cm² in 2-D); smaller ones are noise"
+    )
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """Connected components above the smallest size."""
+        labels, count = components(smallest_set(field, self.share))
+        size, unit = _voxel(question)
+        sizes = torch.bincount(torch.from_numpy(labels).flatten().long(), minlength=count + 1)[1:]
+        limit = self.smallest if unit != "voxels" else 0.0
+        return Value(float((sizes.double() * size >= limit).sum()), facts={"all": count})
+
+
+@register
+class EffectiveComplexity(_Complexity):
+    """The share of voxels whose value is more than 1 % of the largest.
+
+    Nguyen and Martínez, 2020; relative to the maximum of this image alone.
+    """
+
+    range: ClassVar[tuple[float | None, float | None]] = (0.0, 1.0)
+    reference: ClassVar[str] = "Nguyen and Martínez, 2020"
+    name: Literal["effective_complexity"] = "effective_complexity"
+    eps: float = Field(default=0.01, gt=0, lt=1)
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """Share above the threshold."""
+        sizes = self._sizes(field)
+        return Value(float((sizes > self.eps * sizes[-1]).double().mean()))
+
+
+@register
+class ModalityShare(Metric):
+    """How much of the map's magnitude falls on each input channel."""
+
+    family: ClassVar[str] = "complexity"
+    direction: ClassVar[Direction] = "none"
+    range: ClassVar[tuple[float | None, float | None]] = (0.0, 1.0)
+    name: Literal["channel_share"] = "channel_share"
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """The largest share; all of them by channel in the facts."""
+        field.checked  # noqa: B018 - raises for maps that say nothing
+        if len(field.map) != len(question.item.image):
+            raise Undefined("the map has one value for all channels")
+        sums = field.map.double().abs().flatten(1).sum(dim=1)
+        shares = (sums / sums.sum()).tolist()
+        scan = question.scene.image
+        names = scan.channels if scan else tuple(f"channel {n}" for n in range(len(shares)))
+        return Value(max(shares), facts=dict(zip(names, shares, strict=True)))
+
+
+def _voxel(question: Question) -> tuple[float, str]:
+    """The size of a voxel, and its unit."""
+    spacing = question.scene.spacing
+    if spacing is None:
+        return 1.0, "voxels"
+    product = math.prod(spacing)
+    return (product / 1000, "mL") if len(spacing) > 2 else (product / 100, "cm²")

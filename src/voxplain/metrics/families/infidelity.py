@@ -1,0 +1,129 @@
+"""Infidelity: how well a map predicts the change of the score under perturbations."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from voxplain.engine.context import Scene
+from voxplain.engine.identity import identity
+from voxplain.engine.masks import AnyFill, Mean
+from voxplain.metrics.context import Probe, Question
+from voxplain.metrics.map_field import MapField, Undefined
+from voxplain.metrics.metric import Direction, Metric, Value, register
+from voxplain.metrics.queries.subsets import BoxDrops, NoiseDrops, Perturbed
+
+_SLOPES_BYTES = 256 * 2**20
+
+
+class _Infidelity(Metric):
+    """What both forms share: changes I of the image, and <I, map> for each."""
+
+    family: ClassVar[str] = "faithfulness"
+    direction: ClassVar[Direction] = "down"
+    reference: ClassVar[str] = "Yeh et al., 2019"
+
+    perturbation: Literal["noise", "boxes"] = "noise"
+    sigma: float = Field(default=0.1, gt=0, description="of the noise, of the intensity range")
+    window: float = Field(default=1 / 6, gt=0, le=1, description="side of a box, of each axis")
+    fill: AnyFill = Mean()
+    draws: int = Field(default=64, ge=2)
+
+    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+        """One set of changes for all maps."""
+        if self.perturbation == "noise":
+            return (NoiseDrops(self.sigma, self.draws),)
+        return (BoxDrops(self.fill, self.window, self.draws),)
+
+    def _pairs(self, field: MapField, question: Question) -> tuple[Tensor, Tensor]:
+        """What the map says the score loses, and what it loses, ``(draws,)`` each."""
+        field.checked  # noqa: B018 - raises for maps that say nothing
+        answer: Any = question.answer(self.probes(question.scene)[0], field)
+        if isinstance(answer, Perturbed):
+            return _said(field, question, answer), answer.drops
+        boxes, drops = answer
+        weights = _lost(field, question, self.fill, boxes.size)
+        said = [weights[(..., *box)].sum() for box in boxes.boxes]
+        return torch.stack(said).double().cpu(), drops
+
+
+def _said(field: MapField, question: Question, answer: Perturbed) -> Tensor:
+    """<I, map> for every draw, ``(draws,)``; noise is drawn once for as many maps as fit."""
+    known: dict[MapField, Tensor] = question.remembered(("said", identity(answer.noise)), dict)
+    if field not in known:
+        others = [other for other in question.judged if other not in known and other is not field]
+        at_once = max(1, _SLOPES_BYTES // (8 * question.item.image.numel()))
+        fields = [field, *others][:at_once]
+        slopes = torch.stack([_slopes(one, question) for one in fields])
+        known.update(zip(fields, answer.along(slopes), strict=True))
+    return known[field]
+
+
+def _slopes(field: MapField, question: Question) -> Tensor:
+    """The map per unit of intensity; a share of the score divided by the change it stands for.
+
+    That is the intensity, or its difference from the baseline of the method. A share where the
+    change is (nearly) 0 has no slope, and counts as none.
+    """
+    image = question.item.image.double()
+    if field.start is not None:
+        image = image - field.start.to(image)
+    slopes = field.map.double()
+    if not field.share:
+        return slopes.expand_as(image)
+    if len(slopes) != len(image):
+        slopes = slopes / len(image)
+    near = image.abs() < 1e-6 * image.abs().amax()
+    return torch.where(near, torch.zeros_like(image), slopes / torch.where(near, 1.0, image))
+
+
+def _lost(field: MapField, question: Question, fill: Any, size: tuple[float, ...]) -> Tensor:
+    """What each voxel is said to cost when it is filled, ``(*spatial)``."""
+    if field.share:
+        return field.values
+    filled = fill.images(question.item, size)
+    change = question.item.image - torch.stack(filled).mean(dim=0)
+    return (field.map.double() * change.double()).sum(dim=0)
+
+
+@register
+class Infidelity(_Infidelity):
+    """How far the map is from predicting what the score loses under random changes.
+
+    E[(<I, map> - (S(x) - S(x - I)))^2]. A map that shares out the score is divided by the
+    intensity it stands for, so that <I, map> is a loss of score in either case.
+    """
+
+    range: ClassVar[tuple[float | None, float | None]] = (0.0, None)
+    unit: ClassVar[str] = "score squared"
+    name: Literal["infidelity"] = "infidelity"
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """Mean squared error."""
+        said, lost = self._pairs(field, question)
+        return Value(float((said - lost).square().mean()))
+
+
+@register
+class InfidelityNormalized(_Infidelity):
+    """Infidelity of the map at its best scale, as a share of what there is to predict.
+
+    1 - E[ad]^2 / (E[a^2] E[d^2]) with a = <I, map> and d = S(x) - S(x - I).
+    """
+
+    range: ClassVar[tuple[float | None, float | None]] = (0.0, 1.0)
+    chance: ClassVar[str] = "1"
+    name: Literal["infidelity_normalized"] = "infidelity_normalized"
+
+    def score(self, field: MapField, question: Question) -> Value:
+        """The share that no scale can explain."""
+        said, lost = self._pairs(field, question)
+        size = float(said.square().mean() * lost.square().mean())
+        if size == 0:
+            raise Undefined("the score, or what the map says of it, does not change")
+        scale = float((said * lost).mean() / said.square().mean())
+        value = 1 - float((said * lost).mean()) ** 2 / size
+        return Value(min(1.0, max(0.0, value)), facts={"scale": scale})

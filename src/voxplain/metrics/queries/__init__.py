@@ -1,0 +1,1 @@
+"""Queries: what is asked of the network once for all maps."""

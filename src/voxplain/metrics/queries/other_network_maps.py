@@ -1,0 +1,114 @@
+"""Maps of the same image by other networks, and which networks can be asked the same at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from voxplain.engine.context import Scene
+from voxplain.errors import VoxplainError
+from voxplain.metrics.context import Probe, Question
+from voxplain.metrics.map_field import MapField, Undefined
+from voxplain.metrics.other_networks import Fellow, Role
+from voxplain.metrics.re_explain import maps_again
+from voxplain.models.model import Model
+
+
+@dataclass(frozen=True)
+class MapsOfFellows(Probe):
+    """Maps of the same image by other networks, by all methods together.
+
+    Attributes:
+        differs: How the networks differ from the one under study.
+    """
+
+    explains: ClassVar[bool] = True
+
+    differs: Role
+
+    def expected(self, scene: Scene) -> int:
+        """One explanation."""
+        return 1
+
+    def networks(self, fellows: Sequence[Fellow]) -> int:
+        """Those that differ in this way."""
+        return sum(fellow.is_one(self.differs) for fellow in fellows)
+
+    def run(self, question: Question, field: MapField) -> dict[str, dict[str, Tensor]]:
+        """Per network, by the key of the method, a map ``(*spatial)``."""
+        chosen = [fellow for fellow in question.networks if fellow.is_one(self.differs)]
+        if not chosen:
+            raise Undefined(_NONE_GIVEN[self.differs])
+        names = _distinct(fellow.model.name for fellow in chosen)
+        return {
+            name: question.remembered(fellow, partial(_maps_of, fellow, question))
+            for name, fellow in zip(names, chosen, strict=True)
+        }
+
+
+_NONE_GIVEN: dict[Role, str] = {
+    "seed": 'there is no other network that differs by its training seed; pass networks={"seed": '
+    "[...]}, or name another model of the same architecture in the study",
+    "architecture": "there is no other network of another architecture; pass "
+    'networks={"architecture": [...]}, or name one in the study',
+    "labels": "there is no other network that was trained on permuted labels; pass "
+    'networks={"labels": [...]}, or name one of the same architecture in the study, with labels: '
+    "permuted",
+}
+
+
+def _maps_of(fellow: Fellow, question: Question) -> dict[str, Tensor]:
+    _require_comparable(fellow.model, question)
+    maps = maps_again(question.with_model(fellow.model), question.item.image[None])
+    return {name: map[0].double().sum(dim=0) for name, map in maps.items()}
+
+
+def _require_comparable(model: Model, question: Question) -> None:
+    """Refuses networks for which the weight field of the target has no meaning.
+
+    Raises:
+        Undefined: With what does not fit.
+    """
+    if question.bound.field.layer is not None:
+        raise Undefined("the target is a unit of a layer, which is another one in other networks")
+    studied = question.scene.model
+    _require_same(model, "uses", (model.device, model.dtype), (studied.device, studied.dtype))
+    shapes = _output_shape(model, question), question.bound.seen.output.shape[1:]
+    _require_same(model, "gives an output of shape", *map(tuple, shapes))
+
+
+def _require_same(
+    model: Model, what: str, theirs: tuple[object, ...], ours: tuple[object, ...]
+) -> None:
+    if theirs != ours:
+        shown, expected = (f"({', '.join(map(str, part))})" for part in (theirs, ours))
+        raise Undefined(
+            f"the network {model.name} {what} {shown}, and the one under study {expected}"
+        )
+
+
+def _output_shape(model: Model, question: Question) -> torch.Size:
+    question.forwards += 1
+    try:
+        return model.output(question.item.image[None], question.scene.spacing).shape[1:]
+    except _FROM_A_CALL as error:
+        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise Undefined(f"the network {model.name} cannot take this image: {said}") from error
+
+
+_FROM_A_CALL = (VoxplainError, RuntimeError, ValueError, TypeError, IndexError, AssertionError)
+"""What networks raise for an image they cannot take."""
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    """The names, numbered where they repeat: bare modules are all called by their class."""
+    found: list[str] = []
+    for name in names:
+        twins = sum(other.partition(" #")[0] == name for other in found)
+        found.append(f"{name} #{twins + 1}" if twins else name)
+    return found

@@ -1,0 +1,249 @@
+"""Neighbors of an image: changes that should not change an explanation, and their inverses."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional
+
+from voxplain.engine.intensity import intensity_range
+from voxplain.engine.randomness import generator, standard_normal
+from voxplain.targets import WeightField
+
+
+class Neighborhood(ABC):
+    """A way to change an image a little; subclasses are frozen dataclasses."""
+
+    @abstractmethod
+    def changed(self, image: Tensor, key: str, draw: int) -> Tensor:
+        """A neighbor of ``(C, *spatial)``."""
+
+    def returned(self, map: Tensor, draw: int) -> Tensor:
+        """A map of the neighbor, brought back to the image; ``(C, *spatial)``."""
+        return map
+
+    def moved(
+        self, draw: int, shape: tuple[int, ...] = ()
+    ) -> Callable[[WeightField], WeightField] | None:
+        """How the weight field follows; None where the image stays in place.
+
+        Args:
+            draw: Of the neighbor.
+            shape: Spatial shape of the image, where the output may have another resolution.
+        """
+        return None
+
+    def on(self, spacing: tuple[float, ...]) -> Neighborhood:
+        """The same change of an image whose voxels have these sizes in mm."""
+        return self
+
+
+@dataclass(frozen=True)
+class UniformNoise(Neighborhood):
+    """Independent noise in [-radius, radius] of the intensity range."""
+
+    radius: float = 0.02
+
+    def changed(self, image: Tensor, key: str, draw: int) -> Tensor:
+        """Another draw of noise for every number."""
+        source = generator(key, "uniform", self.radius, draw)
+        noise = torch.rand(image.shape, generator=source) * 2 - 1
+        return image + self.radius * intensity_range(image) * noise.to(image)
+
+
+@dataclass(frozen=True)
+class GaussianNeighbor(Neighborhood):
+    """Gaussian noise, as the quantum noise of CT: sigma as a fraction of the range."""
+
+    sigma: float = 0.01
+
+    def changed(self, image: Tensor, key: str, draw: int) -> Tensor:
+        """Another draw of noise for every number."""
+        source = generator(key, "gaussian", self.sigma, draw)
+        return image + self.sigma * intensity_range(image) * standard_normal(image, source)
+
+
+@dataclass(frozen=True)
+class BiasField(Neighborhood):
+    """A smooth multiplicative field of low order, as MR coils leave it: 1 +- strength."""
+
+    strength: float = 0.1
+    order: int = 2
+
+    def changed(self, image: Tensor, key: str, draw: int) -> Tensor:
+        """A polynomial over the image, scaled to the strength; the darkest value stays."""
+        source = generator(key, "bias", self.order, draw)
+        field = torch.zeros(image.shape[1:], dtype=torch.float64)
+        axes = [torch.linspace(-1, 1, side, dtype=torch.float64) for side in image.shape[1:]]
+        long = [axis for axis, side in enumerate(image.shape[1:]) if side > 1]
+        for power in range(1, self.order + 1):
+            for axis in long:
+                view = [-1 if other == axis else 1 for other in range(field.ndim)]
+                weight = float(torch.rand((), generator=source, dtype=torch.float64)) * 2 - 1
+                field = field + weight * axes[axis].view(view) ** power
+        field = field - field.mean()
+        field = 1 + self.strength * field / field.abs().amax().clamp_min(1e-12)
+        low = image.flatten(1).amin(dim=1).view(-1, *(1,) * (image.ndim - 1))
+        shaded: Tensor = low + (image - low) * field.to(image)
+        return shaded
+
+
+@dataclass(frozen=True)
+class WindowShift(Neighborhood):
+    """Another intensity window: level and width by +- a fraction of the range."""
+
+    strength: float = 0.05
+
+    def changed(self, image: Tensor, key: str, draw: int) -> Tensor:
+        """The same level and width for the whole image, per channel."""
+        source = generator(key, "window", self.strength, draw)
+        level, width = (torch.rand(2, generator=source, dtype=torch.float64) * 2 - 1).tolist()
+        middle = image.flatten(1).mean(dim=1).view(-1, *(1,) * (image.ndim - 1))
+        shift = self.strength * level * intensity_range(image)
+        seen: Tensor = middle + (image - middle) * (1 + self.strength * width) + shift
+        return seen
+
+
+@dataclass(frozen=True)
+class Shift(Neighborhood):
+    """A step along one axis, one axis per draw; what enters repeats the border.
+
+    Attributes:
+        voxels: How far.
+    """
+
+    voxels: int = 1
+
+    def changed(self, image: Tensor, key: str, draw: int) -> Tensor:
+        """Moved toward higher indices."""
+        return _shifted(image, self._axis(image, draw), self.voxels)
+
+    def returned(self, map: Tensor, draw: int) -> Tensor:
+        """Moved back."""
+        return _shifted(map, self._axis(map, draw), -self.voxels)
+
+    def moved(self, draw: int, shape: tuple[int, ...] = ()) -> Callable[[WeightField], WeightField]:
+        """The weights move along."""
+        return _on_weights(lambda w: _shifted(w, self._axis(w, draw), self.voxels), shape)
+
+    def _axis(self, values: Tensor, draw: int) -> int:
+        long = [axis for axis in range(1, values.ndim) if values.shape[axis] > 1]
+        return long[draw % len(long)] if long else values.ndim - 1
+
+
+@dataclass(frozen=True)
+class Rotation(Neighborhood):
+    """A small rotation in the plane of the two longest axes, alternating in sign.
+
+    Attributes:
+        degrees: Angle in the body, not on the grid.
+        spacing: Millimeters per voxel and axis; cubic voxels if empty.
+    """
+
+    degrees: float = 2.0
+    spacing: tuple[float, ...] = ()
+
+    def on(self, spacing: tuple[float, ...]) -> Rotation:
+        """The same angle between voxels of these sizes."""
+        return replace(self, spacing=tuple(spacing))
+
+    def changed(self, image: Tensor, key: str, draw: int) -> Tensor:
+        """Turned about the middle, with linear interpolation."""
+        return self._turned(image, draw, 1)
+
+    def returned(self, map: Tensor, draw: int) -> Tensor:
+        """Turned back."""
+        return self._turned(map, draw, -1)
+
+    def moved(self, draw: int, shape: tuple[int, ...] = ()) -> Callable[[WeightField], WeightField]:
+        """The weights turn along."""
+        return _on_weights(lambda weights: self._turned(weights, draw, 1), shape)
+
+    def _turned(self, values: Tensor, draw: int, sign: int) -> Tensor:
+        shape = tuple(values.shape[1:])
+        spacing = self.spacing or (1.0,) * len(shape)
+        lengths = [(side - 1) * size for side, size in zip(shape, spacing, strict=True)]
+        longest = sorted(range(len(shape)), key=lambda axis: (-lengths[axis], axis))
+        first, second = sorted(longest[:2])
+        planes = values.detach().double().movedim((first + 1, second + 1), (-2, -1))
+        angle = sign * self.degrees * (-1) ** draw
+        turned = torch.empty_like(planes, device="cpu", memory_format=torch.contiguous_format)
+        for plane, into in zip(
+            planes.cpu().reshape(-1, *planes.shape[-2:]),
+            turned.view(-1, *planes.shape[-2:]),
+            strict=True,
+        ):
+            into.copy_(_plane_turned(plane, angle, (spacing[first], spacing[second])))
+        return turned.movedim((-2, -1), (first + 1, second + 1)).contiguous().to(values)
+
+
+def _plane_turned(plane: Tensor, degrees: float, spacing: tuple[float, float]) -> Tensor:
+    """A plane ``(H, W)`` of voxels of this size turned about its middle."""
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    stretch = spacing[1] / spacing[0]
+    back = np.array([[cosine, sine * stretch], [-sine / stretch, cosine]])
+    middle = (np.array(plane.shape) - 1) / 2
+    turned = ndimage.affine_transform(
+        plane.numpy(), back, middle - back @ middle, order=1, mode="nearest"
+    )
+    return torch.from_numpy(turned)
+
+
+def _shifted(values: Tensor, axis: int, voxels: int) -> Tensor:
+    side = values.shape[axis]
+    index = (torch.arange(side, device=values.device) - voxels).clamp(0, side - 1)
+    return values.index_select(axis, index)
+
+
+def _on_weights(
+    change: Callable[[Tensor], Tensor], shape: tuple[int, ...] = ()
+) -> Callable[[WeightField], WeightField]:
+    """The same change of place for the weights of a field on a dense output.
+
+    Weights of another resolution than the image are changed on its voxels, each of which has the
+    weight of the cell that it lies in; a cell then has the mean of its voxels.
+    """
+
+    def moved(field: WeightField) -> WeightField:
+        terms = tuple(
+            replace(term, weights=torch.stack([_changed(row, change, shape) for row in rows]))
+            if (rows := term.weights).ndim > 2
+            else term
+            for term in field.terms
+        )
+        return replace(field, terms=terms)
+
+    return moved
+
+
+def _changed(row: Tensor, change: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Tensor:
+    cells = tuple(row.shape[1:])
+    if not shape or cells == shape or len(cells) != len(shape) or math.prod(cells) == 1:
+        return change(row)
+    fine = change(functional.interpolate(row[None], shape, mode="nearest")[0])
+    pool: Any = (
+        functional.adaptive_avg_pool2d if len(shape) == 2 else functional.adaptive_avg_pool3d
+    )
+    coarse: Tensor = pool(fine[None], cells)[0]
+    return coarse
+
+
+Change = Literal["noise", "shift", "bias_field", "ct_noise", "window", "rotation"]
+
+MEDICAL: dict[str, Neighborhood] = {
+    "noise": UniformNoise(),
+    "shift": Shift(),
+    "bias_field": BiasField(),
+    "ct_noise": GaussianNeighbor(),
+    "window": WindowShift(),
+    "rotation": Rotation(),
+}
+"""The changes that a clinic makes every day, by name."""

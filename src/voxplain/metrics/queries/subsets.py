@@ -1,0 +1,188 @@
+"""Random subsets of regions and noise on the image: asked once, whatever the number of maps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from voxplain.engine.context import Scene
+from voxplain.engine.intensity import intensity_range
+from voxplain.engine.masks import Boxes, Coalitions, Fill, OneRegionOff, SlidingBox
+from voxplain.engine.randomness import generator, standard_normal
+from voxplain.metrics.context import Probe, Question
+from voxplain.metrics.map_field import MapField
+from voxplain.regions import RegionMap, RegionSpec
+
+_CHANGES_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class SubsetDrops:
+    """What the score lost when subsets of regions were removed.
+
+    Attributes:
+        regions: The partition.
+        removed: ``(n, regions)`` bool.
+        drops: S(x) - S(x without them), ``(n,)`` float64.
+    """
+
+    regions: RegionMap
+    removed: Tensor
+    drops: Tensor
+
+
+@dataclass(frozen=True)
+class RandomSubsets(Probe):
+    """Random subsets of a fixed share of the regions.
+
+    Attributes:
+        regions: How the image is divided.
+        fill: What removed voxels become.
+        share: Of the regions that a subset removes.
+        draws: Number of subsets.
+    """
+
+    regions: RegionSpec
+    fill: Fill
+    share: float = 0.2
+    draws: int = 100
+
+    def expected(self, scene: Scene) -> int:
+        """One per draw."""
+        return self.draws
+
+    def run(self, question: Question, field: MapField) -> SubsetDrops:
+        """The drop for each subset."""
+        regions = question.scene.regions(self.regions, question.item)
+        size = min(max(1, round(self.share * regions.count)), regions.count)
+        removed = torch.zeros(self.draws, regions.count, dtype=torch.bool)
+        for row in range(self.draws):
+            source = generator(question.item.key, "subset", self.share, row)
+            removed[row, torch.randperm(regions.count, generator=source)[:size]] = True
+        return _drops(question, regions, removed, self.fill)
+
+
+@dataclass(frozen=True)
+class SingleRegions(Probe):
+    """Every region removed alone.
+
+    Attributes:
+        regions: How the image is divided.
+        fill: What removed voxels become.
+    """
+
+    regions: RegionSpec
+    fill: Fill
+
+    def expected(self, scene: Scene) -> int:
+        """One per region."""
+        return OneRegionOff(self.regions).expected(scene)
+
+    def run(self, question: Question, field: MapField) -> SubsetDrops:
+        """The drop for each region."""
+        regions = question.scene.regions(self.regions, question.item)
+        removed = torch.eye(regions.count, dtype=torch.bool)
+        return _drops(question, regions, removed, self.fill)
+
+
+def _drops(question: Question, regions: RegionMap, removed: Tensor, fill: Fill) -> SubsetDrops:
+    masks = Coalitions(regions, (~removed).float(), question.scene.shape)
+    observed = question.under(masks, fill)
+    return SubsetDrops(regions, removed, question.whole - observed.scores)
+
+
+@dataclass(frozen=True)
+class NoiseDrops(Probe):
+    """Gaussian noise on every voxel.
+
+    Attributes:
+        sigma: Standard deviation as a fraction of the intensity range.
+        draws: Number of changes.
+    """
+
+    sigma: float = 0.1
+    draws: int = 64
+
+    def expected(self, scene: Scene) -> int:
+        """One per draw."""
+        return self.draws
+
+    def run(self, question: Question, field: MapField) -> Perturbed:
+        """The drop for each draw."""
+        image = question.item.image
+        observed = question.of_all(
+            self.draws,
+            lambda part: torch.stack([image - self.change(question, index) for index in part]),
+        )
+        return Perturbed(question.whole - observed.scores, self, question)
+
+    def change(self, question: Question, index: int) -> Tensor:
+        """The noise of one draw, ``(C, *spatial)``; x - I is what the network sees."""
+        image = question.item.image
+        span = question.remembered("intensity range", lambda: intensity_range(image))
+        scale = self.sigma * span
+        source = generator(question.item.key, "infidelity", self.sigma, index)
+        return scale * standard_normal(image, source)
+
+
+@dataclass(frozen=True, eq=False)
+class Perturbed:
+    """Changes of the image, made again when they are needed, and what the score lost by them.
+
+    Attributes:
+        drops: S(x) - S(x - I), ``(n,)`` float64.
+        noise: The probe that draws them.
+        question: The image they are drawn for.
+    """
+
+    drops: Tensor
+    noise: NoiseDrops
+    question: Question
+
+    def along(self, slopes: Tensor) -> Tensor:
+        """<I, slope> for every draw, the slopes of several maps at once.
+
+        Args:
+            slopes: ``(maps, C, *spatial)`` float64.
+
+        Returns:
+            ``(maps, draws)`` float64.
+        """
+        flat, found = slopes.flatten(1), []
+        together = max(1, _CHANGES_BYTES // (8 * flat[0].numel()))
+        for first in range(0, len(self.drops), together):
+            part = range(first, min(len(self.drops), first + together))
+            changes = [self.noise.change(self.question, n).double().flatten() for n in part]
+            found.append(flat @ torch.stack(changes, dim=1))
+        return torch.cat(found, dim=1).cpu()
+
+
+@dataclass(frozen=True)
+class BoxDrops(Probe):
+    """Random boxes that are filled.
+
+    Attributes:
+        fill: What removed voxels become.
+        window: Side of a box as a fraction of each axis.
+        draws: Number of boxes.
+    """
+
+    fill: Fill
+    window: float = 1 / 6
+    draws: int = 64
+
+    def expected(self, scene: Scene) -> int:
+        """One per draw."""
+        return self.draws
+
+    def run(self, question: Question, field: MapField) -> tuple[Boxes, Tensor]:
+        """The boxes, and the drop for each."""
+        shape = question.scene.shape
+        grid = SlidingBox(self.window, 1).masks(question.item, question.scene)
+        assert isinstance(grid, Boxes)
+        source = generator(question.item.key, "infidelity boxes", self.window)
+        picks = torch.randint(len(grid), (self.draws,), generator=source).tolist()
+        boxes = Boxes(tuple(grid.boxes[pick] for pick in picks), shape, grid.size)
+        return boxes, question.whole - question.under(boxes, self.fill).scores

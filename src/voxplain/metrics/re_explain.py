@@ -1,0 +1,108 @@
+"""Explaining again: the same methods on changed images, with the target fixed on the original."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from voxplain.engine.acceleration.shared_prefix import Alike
+from voxplain.engine.binding import Bound, bind
+from voxplain.engine.execution.networks import side_by_side
+from voxplain.engine.execution.outcome import Batch, Outcome
+from voxplain.engine.execution.session import Session
+from voxplain.engine.method import Method
+from voxplain.metrics.context import Question
+from voxplain.targets import Target, WeightField
+
+Moved = Callable[[WeightField], WeightField]
+"""What happens to the weight field when the image moves under it."""
+
+
+def maps_again(
+    question: Question,
+    images: Tensor,
+    methods: Sequence[Method] | None = None,
+    moved: Moved | None = None,
+    key: str | None = None,
+    scores: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Maps ``(n, C, *spatial)`` of changed images by the key of their method.
+
+    Random draws are those of the original, so that what differs is due to the change alone.
+    Methods that share a stream are explained together.
+
+    Args:
+        question: The original image, its target and its methods.
+        images: ``(n, C, *spatial)``.
+        methods: Some of the methods; all of them if None.
+        moved: How the weight field follows the image, where the change is one of place.
+        key: Other random draws than those of the original.
+        scores: S of the images, where it is known.
+    """
+    chosen = list(question.methods if methods is None else methods)
+    if not chosen:
+        return {}
+    return _maps(chosen, _session(question, images, chosen, moved, key, scores).run())
+
+
+def maps_abreast(
+    questions: Sequence[Question],
+    images: Tensor,
+    methods: Sequence[Method],
+    alike: Alike | None = None,
+) -> list[dict[str, Tensor]]:
+    """The maps of :func:`maps_again` for one question about several networks.
+
+    Args:
+        questions: The same one, about a network each.
+        images: ``(n, C, *spatial)``.
+        methods: The methods.
+        alike: What the networks compute alike, which is run once for all of them.
+    """
+    sessions = [_session(question, images, methods) for question in questions]
+    return [_maps(methods, outcomes) for outcomes in side_by_side(sessions, alike)]
+
+
+def _session(
+    question: Question,
+    images: Tensor,
+    methods: Sequence[Method],
+    moved: Moved | None = None,
+    key: str | None = None,
+    scores: Tensor | None = None,
+) -> Session:
+    count, item = len(images), question.item
+    return Session(
+        question.scene,
+        methods,
+        question.bound.target,
+        lambda asked: _bound(question, asked, images, moved, scores),
+        Batch(images, (key or item.key,) * count, (item.references,) * count),
+    )
+
+
+def _maps(methods: Sequence[Method], outcomes: Mapping[str, Outcome]) -> dict[str, Tensor]:
+    return {
+        method.key: torch.stack([method.finish(map) for map in outcomes[method.key].maps[None]])
+        for method in methods
+        if None in outcomes[method.key].maps
+    }
+
+
+def _bound(
+    question: Question, asked: Target, images: Tensor, moved: Moved | None, scores: Tensor | None
+) -> Bound:
+    """The target as it was bound on the original, for each of the changed images."""
+    original = question.bound
+    if asked is not original.target:
+        original, scores = bind(asked, original.seen), None
+    rows = [question.item.row] * len(images)
+    field = original.field.rows(rows)
+    field = moved(field) if moved else field
+    if scores is None or moved:
+        taken = question.with_bound(replace(original, field=field))
+        scores = taken.of_all(len(images), lambda part: images[part.start : part.stop]).scores
+    return replace(original, field=field, scores=tuple(scores.tolist()))

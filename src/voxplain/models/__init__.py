@@ -1,0 +1,1 @@
+"""Networks under study: calls, windows, precision, layers, geometry and loading."""

@@ -1,0 +1,80 @@
+"""Networks from MONAI bundles: a folder of configuration and weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from voxplain.errors import ModelError
+from voxplain.models.loading.factory import importing_from
+from voxplain.models.loading.weights import require_trust
+
+_NETWORK_KEYS = ("network_def", "network", "net")
+_CONFIGS = ("inference", "evaluate", "train")
+_WEIGHTS = ("model.safetensors", "model.pt", "model.pth", "best_metric_model.pt")
+
+
+def read_bundle(folder: Path, trust: bool) -> tuple[nn.Module, Path]:
+    """The network a bundle defines, and the file of its weights.
+
+    Args:
+        folder: With ``configs/`` and ``models/``.
+        trust: The expressions of a bundle's configuration run as code.
+
+    Raises:
+        ModelError: If the folder is no bundle, is not trusted, or defines no network.
+    """
+    configs = _configs(folder)
+    weights = [
+        folder / "models" / name for name in _WEIGHTS if (folder / "models" / name).is_file()
+    ]
+    if not configs or not weights:
+        lacking = "configs/inference.json" if not configs else f"models/{_WEIGHTS[1]}"
+        raise ModelError(f"{str(folder)!r} is no MONAI bundle: there is no {lacking} in it")
+    require_trust(trust, f"{folder.name} is a MONAI bundle, whose configuration runs code")
+    with importing_from(folder):
+        return _network(folder, configs), weights[0]
+
+
+def _configs(folder: Path) -> list[Path]:
+    """Configuration files, the one for inference first."""
+    files = [
+        folder / "configs" / f"{name}{end}"
+        for name in _CONFIGS
+        for end in (".json", ".yaml", ".yml")
+    ]
+    return [file for file in files if file.is_file()]
+
+
+def _network(folder: Path, configs: list[Path]) -> nn.Module:
+    for file in configs:
+        parser = _parser(folder, file)
+        for key in _NETWORK_KEYS:
+            if key in parser:
+                return _parsed(parser, key, file)
+    keys = ", ".join(_NETWORK_KEYS)
+    raise ModelError(f"bundle {folder.name} defines no network under any of {keys}")
+
+
+def _parser(folder: Path, file: Path) -> Any:
+    try:
+        from monai.bundle.config_parser import ConfigParser
+    except ImportError as error:
+        raise ModelError("MONAI bundles need MONAI: pip install voxplain[monai]") from error
+    parser = ConfigParser()
+    parser.read_config(str(file))
+    parser["bundle_root"] = str(folder)
+    return parser
+
+
+def _parsed(parser: Any, key: str, file: Path) -> nn.Module:
+    try:
+        network = parser.get_parsed_content(key)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ModelError(f"{file.name}: building {key!r} failed with {reason}") from error
+    if not isinstance(network, nn.Module):
+        raise ModelError(f"{file.name}: {key!r} gives a {type(network).__name__}, no network")
+    return network

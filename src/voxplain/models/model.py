@@ -1,0 +1,231 @@
+"""The network under study: called, tapped and windowed, never changed."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from voxplain.errors import ModelError, nearest
+from voxplain.models.precision import Precision, resolve_precision
+from voxplain.models.windows import Layout, Window
+from voxplain.records.sidecar import ModelFacts
+
+Head = int | str | Callable[[Any], Tensor]
+
+
+class Model:
+    """A network and how it is to be asked.
+
+    Args:
+        network: Any module that maps ``(B, C, *spatial)`` to scores ``(B, K)`` or to a dense
+            output ``(B, K, *spatial)``.
+        head: Which part of a tuple, list or dict output to explain: an index, a key, or a
+            function of the output. None takes the output as it is.
+        window: Sliding windows, for networks that see a volume piece by piece.
+        precision: ``auto`` uses half precision on a GPU where it agrees with float32.
+        name: As shown in files and reports; the class name if None.
+        classes: Names of the output classes, for reports.
+
+    Example:
+        >>> model = Model(nn.Conv3d(1, 2, 3, padding=1), window={"size": 16, "overlap": 0.5})
+        >>> model.output(torch.zeros(1, 1, 24, 24, 24)).shape
+        torch.Size([1, 2, 24, 24, 24])
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        head: Head | None = None,
+        window: Window | Mapping[str, Any] | None = None,
+        precision: Precision = "auto",
+        name: str | None = None,
+        classes: Sequence[str] = (),
+    ) -> None:
+        if isinstance(network, nn.DataParallel):
+            raise ModelError(
+                "the network is wrapped in nn.DataParallel, whose threads no backward rule sees; "
+                "pass network.module"
+            )
+        self.network = network
+        self.head = head
+        self.window = Window.model_validate(window) if isinstance(window, Mapping) else window
+        self.precision: Precision = precision
+        self.name = name or type(network).__name__
+        self.classes = tuple(classes)
+        self._double: nn.Module | None = None
+
+    @classmethod
+    def of(cls, model: Model | nn.Module) -> Model:
+        """A model as it is, or a bare network as a model."""
+        return model if isinstance(model, cls) else cls(model)  # type: ignore[arg-type]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are; the CPU for a network without any."""
+        first = next(_tensors(self.network), None)
+        return first.device if first is not None else torch.device("cpu")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of the parameters; float32 for a network without any."""
+        floating = (part.dtype for part in _tensors(self.network) if part.is_floating_point())
+        return next(floating, torch.float32)
+
+    def admit(self, images: Tensor) -> Tensor:
+        """Images where the network is, in its type; in their own for one without parameters."""
+        floating = any(part.is_floating_point() for part in _tensors(self.network))
+        return images.to(self.device, self.dtype if floating else images.dtype)
+
+    @property
+    def differentiable(self) -> bool:
+        """False for forward-only black boxes (ONNX, TorchScript)."""
+        return bool(getattr(self.network, "differentiable", True))
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What sidecars and manifests say of this model."""
+        from voxplain.models.loading import weights_sha256
+
+        return ModelFacts(
+            name=self.name,
+            weights_sha256=weights_sha256(self.network),
+            parameters=sum(parameter.numel() for parameter in self.network.parameters()),
+            precision=resolve_precision(self.precision, self.device, self.dtype),
+            head=None if self.head is None else getattr(self.head, "__name__", str(self.head)),
+            window=self.window.model_dump(mode="json") if self.window else None,
+        )
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """The explained output of one call of the network, whatever the size of the input.
+
+        Raises:
+            ModelError: If the output is no tensor ``(B, K, ...)``, or the call itself fails.
+        """
+        output = self.network(inputs)
+        if self.head is not None:
+            output = _select(output, self.head)
+        if not isinstance(output, torch.Tensor):
+            raise ModelError(
+                f"the network returns {_described(output)}; choose a part with head= (an index, "
+                "a key or a function)"
+            )
+        if output.ndim < 2 or len(output) != len(inputs):
+            raise ModelError(
+                f"the network maps {tuple(inputs.shape)} to {tuple(output.shape)}; voxplain needs "
+                "(B, K) scores or a dense (B, K, *spatial) output"
+            )
+        return output
+
+    def layout(self, shape: Sequence[int], spacing: Sequence[float] | None = None) -> Layout | None:
+        """The windows over a volume of this spatial shape; None where it is seen whole."""
+        return self.window.layout(shape, spacing) if self.window else None
+
+    @torch.no_grad()
+    def output(self, inputs: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
+        """The output for whole images ``(B, C, *spatial)``, blended if there are windows."""
+        with self.at_rest():
+            layout = self.layout(inputs.shape[2:], spacing)
+            if layout is None:
+                return self(inputs)
+            return torch.stack([self._assembled(image, layout) for image in inputs])
+
+    def _assembled(self, image: Tensor, layout: Layout) -> Tensor:
+        padded = layout.pad(image)
+        output: Tensor | None = None
+        for positions in layout.batches(self.window.batch if self.window else 1):
+            parts = self.dense(layout.cut(padded, positions))
+            parts = parts * layout.blend_weights(positions, parts)
+            if output is None:
+                output = parts.new_zeros(parts.shape[1], *layout.padded)
+            for position, part in zip(positions, parts, strict=True):
+                output[layout.region(position)] += part
+        if output is None:
+            raise ModelError(f"no window fits a volume of shape {layout.shape}")
+        return layout.unpad(output)
+
+    def dense(self, windows: Tensor) -> Tensor:
+        """The output for windows, which must have their size.
+
+        Raises:
+            ModelError: If the network gives scores, or another resolution, for a window.
+        """
+        output = self(windows)
+        if output.shape[2:] != windows.shape[2:]:
+            raise ModelError(
+                f"sliding windows need an output of the size of the window, and this network maps "
+                f"{tuple(windows.shape[2:])} to {tuple(output.shape[2:]) or 'one score per class'}"
+            )
+        return output
+
+    def in_double(self) -> Model:
+        """The same model in float64, on a copy of the network that is made once."""
+        if self.dtype is torch.float64:
+            return self
+        if self._double is None:
+            self._double = copy.deepcopy(self.network).double()
+        return self._twin(self._double, "float64")
+
+    def in_precision(self, precision: Precision) -> Model:
+        """The same network run in another precision."""
+        return self.in_double() if precision == "float64" else self._twin(self.network, precision)
+
+    def _twin(self, network: nn.Module, precision: Precision) -> Model:
+        return Model(
+            network,
+            head=self.head,
+            window=self.window,
+            precision=precision,
+            name=self.name,
+            classes=self.classes,
+        )
+
+    @contextlib.contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Evaluation mode without parameter gradients; every flag is put back on leaving.
+
+        Parameters that need no gradient spare the memory that their backward would save.
+        """
+        modes = [(module, module.training) for module in self.network.modules()]
+        flags = [(part, part.requires_grad) for part in self.network.parameters()]
+        try:
+            if any(training for _, training in modes):
+                self.network.eval()
+            for part, _ in flags:
+                part.requires_grad_(False)
+            yield
+        finally:
+            for module, training in modes:
+                if module.training is not training:  # setting an attribute of a module is slow
+                    module.training = training
+            for part, required in flags:
+                part.requires_grad_(required)
+
+
+def _tensors(network: nn.Module) -> Iterator[Tensor]:
+    yield from network.parameters()
+    yield from network.buffers()
+
+
+def _select(output: Any, head: Head) -> Any:
+    if callable(head):
+        return head(output)
+    try:
+        return output[head]
+    except (KeyError, IndexError, TypeError) as error:
+        keys = [str(key) for key in output] if isinstance(output, Mapping) else []
+        hint = f"; {nearest(str(head), keys)}" if keys else ""
+        raise ModelError(f"head={head!r} does not fit {_described(output)}{hint}") from error
+
+
+def _described(output: Any) -> str:
+    if isinstance(output, Mapping):
+        return f"a dict with keys {', '.join(map(repr, output))}"
+    if isinstance(output, (tuple, list)):
+        return f"a {type(output).__name__} of {len(output)} parts"
+    return f"a {type(output).__name__}"

@@ -1,0 +1,103 @@
+"""Reads the volumes of a case from a run directory and brings them onto the image's voxels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxplain.records.manifest import CaseRecord, MapRecord
+from voxplain.records.sidecar import Sidecar
+from voxplain.report.case_view import CaseView
+from voxplain.report.problems import UNREADABLE, Problem, reason
+from voxplain.viz.scale import bounding_box, foreground, gray_window, robust_limit
+from voxplain.viz.volume import Volume, read_volume
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Backdrop:
+    """What lies under the maps of a case, all on canonical axes.
+
+    Attributes:
+        image: The source channels.
+        windows: Black and white point per channel, in source units.
+        predictions: Label array ``(X, Y, Z)`` by model name.
+        reference: Label array, where the study names one.
+    """
+
+    image: Volume
+    windows: tuple[tuple[float, float], ...]
+    predictions: dict[str, Array]
+    reference: Array | None
+
+    def crop(self, box: tuple[slice, ...]) -> Backdrop:
+        """The part inside a box."""
+        masks = {name: labels[box] for name, labels in self.predictions.items()}
+        reference = None if self.reference is None else self.reference[box]
+        return Backdrop(self.image.crop(box), self.windows, masks, reference)
+
+
+def read_backdrop(run: Path, case: CaseRecord, view: CaseView) -> Backdrop:
+    """Image and masks of a case; a mask that cannot be read becomes a problem of the view."""
+    image = read_volume(run / case.image, len(case.shape), case.unit, case.channels).canonical()
+    windows = tuple(gray_window(channel) for channel in image.data)
+    backdrop = Backdrop(image, windows, {}, None)
+    files = {part.model: part.image for part in view.predictions if part.image}
+    for model, file in files.items():
+        labels = _labels(run / file, case, backdrop, view, f"the prediction of {model}")
+        backdrop.predictions.update({} if labels is None else {model: labels})
+    if case.reference:
+        labels = _labels(run / case.reference, case, backdrop, view, "the reference")
+        backdrop = replace(backdrop, reference=labels)
+    return backdrop
+
+
+def _labels(
+    path: Path, case: CaseRecord, backdrop: Backdrop, view: CaseView, what: str
+) -> Array | None:
+    try:
+        labels = read_volume(path, len(case.shape), case.unit)
+        array: Array = labels.canonical().onto(backdrop.image, labels=True).data[0]
+        return array
+    except UNREADABLE as error:
+        view.problems.append(Problem(what, reason(error)))
+        return None
+
+
+def read_map(run: Path, record: MapRecord, sidecar: Sidecar, backdrop: Backdrop) -> Volume:
+    """A map on the voxels of the image.
+
+    A layer map has a grid of its own; it is brought here through both affines and interpolated.
+    """
+    rank = min(len(sidecar.grid.shape), 3)
+    affine = sidecar.grid.affine
+    unit = sidecar.grid.unit
+    map = read_volume(run / record.file, rank, unit, sidecar.channels, affine)
+    map = replace(map, picture=backdrop.image.picture).canonical()
+    return map.onto(backdrop.image)
+
+
+def interesting(backdrop: Backdrop) -> tuple[slice, ...]:
+    """The box of foreground and masks."""
+    image = backdrop.image
+    if image.planar:
+        return tuple(slice(0, size) for size in image.shape)
+    masks = [foreground(channel) for channel in image.data]
+    masks += [labels > 0 for labels in backdrop.predictions.values()]
+    return bounding_box(*masks)
+
+
+def widen(box: tuple[slice, ...], map: Volume) -> tuple[slice, ...]:
+    """The box, grown to what a map shows strongly: evidence outside of the patient is shown."""
+    total = np.nan_to_num(map.channel_sum())
+    strong = np.abs(total) > 0.5 * robust_limit(total)
+    if map.planar or not strong.any():
+        return box
+    other = bounding_box(strong, margin=1)
+    pairs = zip(box, other, strict=True)
+    return tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in pairs)

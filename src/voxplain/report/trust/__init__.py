@@ -1,0 +1,1 @@
+"""The part of the report on trust: scores, verdicts, tables and plots."""

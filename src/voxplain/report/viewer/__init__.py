@@ -1,0 +1,1 @@
+"""Viewers of the report: 2-D pictures and 3-D volumes."""

@@ -1,0 +1,86 @@
+"""Encodes a 2-D case: the picture as PNG at native resolution, map values, vector outlines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxplain.report.run_files import Backdrop
+from voxplain.report.viewer.base import Viewer
+from voxplain.viz.embed import map_bytes, outline, picture_uri, shrink_factor
+from voxplain.viz.overlay import Scene, flat, is_color, rgb
+from voxplain.viz.planes import plane_of
+from voxplain.viz.volume import Volume
+from voxplain.viz.words import sizes
+
+Array = NDArray[Any]
+
+
+class PictureViewer(Viewer):
+    """The picture itself, overlays that the browser colors, outlines as paths."""
+
+    kind = "2d"
+
+    def _plan(self, shown: Backdrop, cap: int) -> None:
+        self._factor = shrink_factor(shown.image, cap)
+        if max(self._factor) > 1:
+            text = f"The maps in this page are averaged over {sizes(self._factor[:2])} pixels"
+            self._view.notes.append(f"{text}; the files of the run are complete.")
+
+    def _backdrop(self, shown: Backdrop) -> dict[str, Any]:
+        image = shown.image
+        rows, columns = flat(image, image.data[0]).shape
+        aspect = _pixel_aspect(image)
+        letters = [] if image.picture else list(_letters(image))
+        return {
+            "rows": rows,
+            "columns": columns,
+            "aspect": aspect,
+            "letters": letters,
+            "images": self._images(shown),
+        }
+
+    def _images(self, shown: Backdrop) -> list[dict[str, Any]]:
+        image = shown.image
+        if is_color(image):
+            uri = picture_uri(rgb(image)[:, :, 0])
+            blob = self.blob("image-0", uri)
+            return [{"name": "color", "blob": blob}, {"name": "gray", "blob": blob, "gray": True}]
+        found = []
+        names = image.channels or ("image",)
+        for index, (low, high) in enumerate(shown.windows):
+            gray = (np.nan_to_num(flat(image, image.data[index])) - low) / (high - low)
+            blob = self.blob(f"image-{index}", picture_uri(gray))
+            found.append({"name": names[index], "blob": blob})
+        return found
+
+    def _outline(self, mask: Array, map: Volume) -> str:
+        return outline(flat(map, mask))
+
+    def _reduced(self, map: Volume) -> Volume:
+        return map.shrink(self._factor)
+
+    def _encode(self, values: Array, map: Volume, limit: float) -> str:
+        rows, columns = flat(map, values).shape
+        self.data["map_rows"], self.data["map_columns"] = rows, columns
+        return map_bytes(flat(map, values), limit)
+
+    def _start(self, scene: Scene) -> list[float]:
+        if scene.map.picture:
+            return [float(scene.peak[0]), float(scene.peak[1])]
+        row, column = plane_of(scene.map.shape).pixel(scene.peak, scene.map.shape)
+        return [float(row), float(column)]
+
+
+def _pixel_aspect(image: Volume) -> float:
+    if image.picture:
+        return float(image.spacing[1] / image.spacing[0])
+    across, up = plane_of(image.shape).axes
+    return float(image.spacing[across] / image.spacing[up])
+
+
+def _letters(image: Volume) -> tuple[str, str, str, str]:
+    plane = plane_of(image.shape)
+    return plane.left, plane.right, plane.top, plane.bottom

@@ -1,0 +1,53 @@
+"""Methods and metrics in a study file: a name, or the parameters of any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, GetJsonSchemaHandler, GetPydanticSchema
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from voxplain.attribution.methods import methods
+from voxplain.engine.method import Method, parse_method
+from voxplain.errors import VoxplainError
+from voxplain.metrics import Metric, metrics, parse_metric
+from voxplain.registry import Registry
+
+
+def named(parse: Callable[[Any], Any]) -> BeforeValidator:
+    """A parser whose sentences pydantic puts behind the path of the entry."""
+
+    def parsed(value: Any) -> Any:
+        try:
+            return parse(value)
+        except VoxplainError as error:
+            raise PydanticCustomError("voxplain", "{reason}", {"reason": str(error)}) from error
+
+    return BeforeValidator(parsed)
+
+
+def registered(base: type[BaseModel], registry: Registry[Any], title: str) -> GetPydanticSchema:
+    """Checks that a parsed value is of a registry, and describes everything that is in it.
+
+    Args:
+        base: What every entry of the registry is.
+        registry: Read when a schema is asked for, so that plug-ins are in it.
+        title: Of the list of names.
+    """
+
+    def describe(_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        names: JsonSchemaValue = {"type": "string", "enum": list(registry), "title": title}
+        found = [handler(registry.get(name).__pydantic_core_schema__) for name in registry]
+        return {"anyOf": [names, *found]}
+
+    return GetPydanticSchema(
+        lambda _source, _handler: core_schema.is_instance_schema(
+            base, metadata={"pydantic_js_functions": [describe]}
+        )
+    )
+
+
+StudyMethod = Annotated[Method, registered(Method, methods, "Method name"), named(parse_method)]
+StudyMetric = Annotated[Metric, registered(Metric, metrics, "Metric name"), named(parse_metric)]

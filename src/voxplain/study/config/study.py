@@ -1,0 +1,254 @@
+"""What to do: the models that read a study file. A typo names its exact path."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
+
+from voxplain.errors import ConfigError, nearest
+from voxplain.metrics import metric_key
+from voxplain.models.loading import ModelSpec
+from voxplain.models.precision import Precision
+from voxplain.models.windows import Window
+from voxplain.preprocess import AnyStep
+from voxplain.study.config.cases import CaseConfig, expand_cases
+from voxplain.study.config.declarations import StudyMethod, StudyMetric, named
+from voxplain.study.config.errors import explain_validation
+from voxplain.study.config.randomization import RandomizationConfig
+from voxplain.study.config.yaml_files import read_mapping
+from voxplain.targets import AnyTarget, Target, parse_target
+
+if TYPE_CHECKING:
+    from voxplain.study.execution.progress import Listener
+    from voxplain.study.run import Run
+
+_UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h)\s*")
+
+
+def _short_target(value: Any) -> Any:
+    """``1`` and ``"pixelwise:1"`` as targets; a mapping is left to its own model."""
+    return value if isinstance(value, Mapping) else parse_target(value)
+
+
+def _true_in_words(value: Any) -> Any:
+    """``labels: true`` is a word here, and not what YAML makes of it."""
+    return "true" if value is True else value
+
+
+def _seconds(value: Any) -> Any:
+    found = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if isinstance(value, str) and not found:
+        raise ValueError(f"{value!r} is not a duration; write 90s, 10min or 2h")
+    return float(found[1]) * _UNITS[found[2]] if found else value
+
+
+StudyTarget = Annotated[AnyTarget, named(_short_target)]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelConfig(ModelSpec):
+    """A network of a study, with the preprocessing it was trained with.
+
+    Attributes:
+        window: Sliding windows.
+        precision: Numeric type of the passes; that of the run if None.
+        preprocess: Steps that every image goes through before the network sees it.
+        architecture: Networks that name the same one differ by their training seed alone; where
+            one of two names none, their parameters are compared.
+        labels: What it was trained on. A network that was trained on permuted labels is not
+            explained itself: the others of its architecture are compared with it.
+        explained: False where it is loaded for the others to be compared with it, no more.
+    """
+
+    window: Window | None = None
+    precision: Precision | None = None
+    preprocess: tuple[AnyStep, ...] = ()
+    architecture: str | None = Field(default=None, min_length=1)
+    labels: Annotated[Literal["true", "permuted"], BeforeValidator(_true_in_words)] = "true"
+    explained: bool = True
+
+    @property
+    def only_compared(self) -> bool:
+        """Whether others are compared with it, and it is not explained itself."""
+        return self.labels == "permuted" or not self.explained
+
+
+def _unique(field: str, names: list[str]) -> None:
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ValueError(f"{field}: two of them are called {repeated[0]!r}; give each its own name")
+
+
+MAX_PASSES = 20_000
+"""Above the default of every method, in 3-D too; at a tenth of a second each, half an hour."""
+
+
+class RunConfig(_Config):
+    """How the study is carried out.
+
+    Attributes:
+        executor: Where tasks run; ``local`` is this process.
+        workers: Processes; this version runs one.
+        device: Where networks run: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto`` takes the
+            first CUDA device, or the CPU where there is none.
+        timeout: The longest a task may take, such as ``10min``; None for no limit.
+        precision: The numeric type of networks that name none of their own.
+        seed: Where all random draws start from.
+        max_passes: What one method may take for one image, and one metric for one map; what would
+            take more is refused before anything starts.
+        controls: Judge maps that explain nothing (random, edges, intensity, center, and the
+            reference where there is one) beside the maps.
+    """
+
+    executor: Literal["local"] = "local"
+    workers: Literal["auto", 1] = "auto"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    timeout: Annotated[PositiveFloat | None, BeforeValidator(_seconds)] = None
+    precision: Precision = "auto"
+    seed: int = Field(default=0, ge=0)
+    max_passes: int = Field(default=MAX_PASSES, ge=1)
+    controls: bool = True
+
+
+class Study(_Config):
+    """One file that says what to explain, of which networks, on which images.
+
+    Relative paths start at the study file. Either ``target`` or ``targets`` is given;
+    ``references`` (case ids or image files) serve the methods that compare with other images.
+    ``metrics`` and ``randomization`` judge the maps.
+    """
+
+    cases: Annotated[tuple[CaseConfig, ...], Field(min_length=1)]
+    models: Annotated[tuple[ModelConfig, ...], Field(min_length=1)]
+    target: StudyTarget | None = None
+    targets: tuple[StudyTarget, ...] = ()
+    methods: Annotated[tuple[StudyMethod, ...], Field(min_length=1)]
+    metrics: tuple[StudyMetric, ...] = ()
+    randomization: RandomizationConfig | None = None
+    references: tuple[str, ...] = ()
+    execution: RunConfig = Field(default=RunConfig(), alias="run")
+    output: Path | None = None
+
+    _base: Path = PrivateAttr(default_factory=Path.cwd)
+    _name: str = PrivateAttr(default="study")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Study:
+        """Reads a YAML or JSON study file.
+
+        Raises:
+            ConfigError: With a sentence per mistake, each with its path in the file.
+        """
+        file = Path(path)
+        study = cls.parse(read_mapping(file), base=file.resolve().parent, origin=file.name)
+        study._name = file.stem
+        return study
+
+    @classmethod
+    def parse(
+        cls, mapping: Mapping[str, Any], *, base: Path | None = None, origin: str = ""
+    ) -> Study:
+        """A study from a mapping, with relative paths starting at ``base``.
+
+        Raises:
+            ConfigError: With a sentence per mistake, each with its path.
+        """
+        try:
+            study = cls.model_validate(dict(mapping))
+        except ValidationError as error:
+            raise ConfigError(explain_validation(error, cls, origin)) from error
+        study._base = base or Path.cwd()
+        return study
+
+    def run(
+        self,
+        *,
+        resume: bool = True,
+        trust: bool = False,
+        output: Path | None = None,
+        listener: Listener | None = None,
+    ) -> Run:
+        """Runs the study and writes its report; see :func:`voxplain.study.run.run_study`."""
+        from voxplain.study.run import run_study
+
+        run = run_study(self, resume=resume, trust=trust, output=output, listener=listener)
+        run.write_report()
+        return run
+
+    def allowing(self, max_passes: int | None) -> Study:
+        """The same study with another limit of passes per method and image; None leaves it."""
+        if max_passes is None:
+            return self
+        execution = self.execution.model_copy(update={"max_passes": max_passes})
+        return self.model_copy(update={"execution": execution})
+
+    @property
+    def base(self) -> Path:
+        """Folder that relative paths start from."""
+        return self._base
+
+    @property
+    def name(self) -> str:
+        """Name of the study file, without its ending."""
+        return self._name
+
+    @property
+    def folder(self) -> Path:
+        """The run directory: ``output``, or ``runs/<name of the study file>``."""
+        return self._base / (self.output or Path("runs") / self._name)
+
+    @property
+    def asked(self) -> tuple[Target, ...]:
+        """The targets, however many."""
+        return self.targets or ((self.target,) if self.target is not None else ())
+
+    def expanded_cases(self) -> tuple[CaseConfig, ...]:
+        """Every case with an id and absolute paths, patterns filled in.
+
+        Raises:
+            ConfigError: If a pattern fits no file, or two cases have one id.
+        """
+        return expand_cases(self.cases, self._base)
+
+    @model_validator(mode="after")
+    def _one_way_to_ask(self) -> Study:
+        if (self.target is None) == (not self.targets):
+            raise ValueError("give either target (one) or targets (a list of them)")
+        _unique("models", [model.name for model in self.models])
+        _unique("methods", [method.key for method in self.methods])
+        _unique("targets", [target.slug for target in self.asked])
+        _unique("metrics", [metric_key(metric) for metric in self.metrics])
+        self._know_the_randomized()
+        if all(model.only_compared for model in self.models):
+            raise ValueError(
+                "models: all of them were trained on permuted labels or have explained: false, "
+                "and are only compared with; name the one that is to be explained"
+            )
+        return self
+
+    def _know_the_randomized(self) -> None:
+        along = self.randomization.metrics if self.randomization else ()
+        _unique("randomization.metrics", [metric_key(metric) for metric in along])
+        known = [method.key for method in self.methods]
+        for name in self.randomization.methods if self.randomization else ():
+            if name not in known:
+                help = nearest(name, known)
+                raise ValueError(f"randomization.methods: no method is called {name!r}; {help}")

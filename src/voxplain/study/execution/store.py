@@ -1,0 +1,184 @@
+"""The run directory: every file of it, each written under a temporary name and renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from torch import Tensor
+
+from voxplain.attribution import Attribution
+from voxplain.errors import ConfigError
+from voxplain.image import Grid, Image
+from voxplain.io import write_image, write_labels
+from voxplain.records.atomic import atomic_write
+from voxplain.records.cascade_table import write_steps
+from voxplain.records.cascades import FOLDER as RANDOMIZATION
+from voxplain.records.manifest import Manifest, MapRecord
+from voxplain.records.names import dataset_description, safe
+from voxplain.records.scores import Scores
+from voxplain.study.planning.tasks import Subject
+from voxplain.version import __version__
+
+MANIFEST, STUDY, EVENTS = "manifest.json", "study.yaml", "events.jsonl"
+SCORES = "metrics.parquet"
+
+
+class Store:
+    """Reads and writes one run directory.
+
+    Args:
+        folder: Made when the first file is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def check(self) -> None:
+        """Refuses a folder that holds something else.
+
+        Raises:
+            ConfigError: If the output is a file, or a folder with other contents than a run.
+        """
+        if self.folder.is_file():
+            raise ConfigError(f"output {self.folder} is a file; a run needs a folder of its own")
+        if self._holds_something_else():
+            raise ConfigError(
+                f"output {self.folder} holds files that are not a run of voxplain; choose a folder "
+                "that is new, empty or an earlier run"
+            )
+
+    def manifest(self) -> Manifest:
+        """What the run in this folder says of itself.
+
+        Raises:
+            ConfigError: If there is no run here, or one of another version.
+        """
+        try:
+            return Manifest.read(self.folder)
+        except FileNotFoundError as error:
+            raise ConfigError(f"{self.folder} is not a run directory: no {MANIFEST}") from error
+        except ValidationError as error:
+            raise ConfigError(
+                f"{self.folder / MANIFEST} is damaged or of another version"
+            ) from error
+
+    def earlier(self) -> Manifest | None:
+        """The manifest of an earlier run in this folder; None if there is none to build on."""
+        with contextlib.suppress(ConfigError):
+            return self.manifest()
+        return None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps a second process out of this folder; the lock ends with the process.
+
+        Raises:
+            ConfigError: If another process is writing into it.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows has no such lock.
+            yield
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ConfigError(f"another process is writing into {self.folder}") from error
+            yield
+
+    def has(self, *files: str | None) -> bool:
+        """Whether all of these files of the run are there."""
+        return all((self.folder / file).is_file() for file in files if file is not None)
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Replaces the manifest."""
+        atomic_write(self.folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+
+    def write_study(self, resolved: dict[str, Any]) -> str:
+        """Writes the resolved study, and returns its hash."""
+        text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, width=100)
+        atomic_write(self.folder / STUDY, text)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def write_description(self) -> None:
+        """Says to other tools what kind of folder this is (BIDS derivative)."""
+        text = json.dumps(dataset_description(__version__), indent=2) + "\n"
+        atomic_write(self.folder / "dataset_description.json", text)
+
+    def write_source(self, case: str, image: Image) -> str:
+        """Writes the copy of a case that carries no identity."""
+        return self._relative(write_image(image, self._images(f"{case}_image.nii.gz")))
+
+    def write_reference(self, case: str, labels: Tensor, grid: Grid) -> str:
+        """Writes the reference labels of a case."""
+        return self._relative(write_labels(labels, grid, self._images(f"{case}_ref.nii.gz")))
+
+    def write_prediction(self, case: str, model: str, labels: Tensor, grid: Grid) -> str:
+        """Writes what a model predicts for a case, on the grid of the case."""
+        file = self._images(f"{case}_{safe(model)}_pred.nii.gz")
+        return self._relative(write_labels(labels, grid, file))
+
+    def write_scores(self, scores: Scores) -> None:
+        """Replaces the table of scores, and that of the cascades beside it."""
+        scores.write(self.folder / SCORES)
+        write_steps(self.folder)
+
+    def scores(self) -> Scores:
+        """The table of scores; empty if there is none."""
+        file = self.folder / SCORES
+        return Scores.read(file) if file.is_file() else Scores()
+
+    def forget_scores(self) -> None:
+        """Removes the table, and what cascades have left."""
+        randomized = (self.folder / RANDOMIZATION).glob("*.*")
+        for file in (self.folder / SCORES, *randomized):
+            file.unlink(missing_ok=True)
+
+    def write_map(self, subject: Subject, attribution: Attribution, key: str) -> MapRecord:
+        """Writes a map and its sidecar.
+
+        Args:
+            subject: What was explained.
+            attribution: The map.
+            key: Hash of everything that determines it.
+        """
+        folder = self.folder / "maps" / subject.case / safe(subject.model)
+        file = attribution.save(folder, subject.case, subject.slug)
+        sidecar = file.with_name(file.name.removesuffix(".nii.gz") + ".json")
+        return MapRecord(
+            case=subject.case,
+            model=subject.model,
+            target=subject.slug,
+            label=attribution.label,
+            method=attribution.method.name,
+            layer=attribution.layer.path if attribution.layer else None,
+            file=self._relative(file),
+            sidecar=self._relative(sidecar),
+            key=key,
+        )
+
+    def sweep(self) -> None:
+        """Removes temporary files that a killed run left behind."""
+        for file in self.folder.rglob(".tmp-*"):
+            file.unlink(missing_ok=True)
+
+    def _holds_something_else(self) -> bool:
+        if not self.folder.is_dir() or (self.folder / MANIFEST).is_file():
+            return False
+        return any(name != ".lock" for name in os.listdir(self.folder))
+
+    def _images(self, name: str) -> Path:
+        return self.folder / "images" / name
+
+    def _relative(self, file: Path) -> str:
+        return file.relative_to(self.folder).as_posix()

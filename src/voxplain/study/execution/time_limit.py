@@ -1,0 +1,73 @@
+"""What a task may cost, and why one failed."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from types import FrameType
+
+from voxplain.engine.memory import is_out_of_memory
+from voxplain.errors import VoxplainError, VoxplainWarning
+
+
+def can_limit_time() -> bool:
+    """Whether a running task of this process can be ended: on POSIX, in the main thread."""
+    return hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Ends what runs inside after so many seconds, at the end of the network call it is in.
+
+    Raises:
+        TimeoutError: Inside the block, when the time is over.
+    """
+    if seconds is None:
+        yield
+        return
+    if not can_limit_time():
+        text = "a time limit needs the main thread of a POSIX system; this run has none"
+        warnings.warn(text, VoxplainWarning, stacklevel=3)
+        yield
+        return
+    previous = signal.signal(signal.SIGALRM, _time_is_over)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def reason_of(error: BaseException, limit: float | None) -> str:
+    """Why a task failed, in words; foreign exceptions by their type, as their text may hold paths.
+
+    Args:
+        error: What the task raised.
+        limit: The time limit that was set, in seconds.
+    """
+    if isinstance(error, VoxplainError):
+        return str(error)
+    if is_out_of_memory(error):
+        return "out of memory, also with the smallest chunks; use a window, or a smaller one"
+    if isinstance(error, TimeoutError) and limit is not None:
+        return f"not done after its time limit of {in_words(limit)}"
+    return f"{type(error).__name__} (voxplain --debug shows where)"
+
+
+def in_words(seconds: float) -> str:
+    """A duration as a person says it: ``0.4 s``, ``12 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _time_is_over(_signal: int, _frame: FrameType | None) -> None:
+    raise TimeoutError("the time limit is over")

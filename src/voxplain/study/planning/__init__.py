@@ -1,0 +1,1 @@
+"""What a study will do: inputs, tasks, cost and everything that can be wrong beforehand."""

@@ -1,0 +1,30 @@
+"""From cases, networks, targets and methods to tasks: groups of methods that share a stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from voxplain.study.planning.tasks import Task
+
+if TYPE_CHECKING:
+    from voxplain.study.planning.evaluation_task import Judging
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study will do.
+
+    Attributes:
+        tasks: In the order in which they run.
+        judgings: Of the maps of each subject, once they are written.
+    """
+
+    tasks: tuple[Task, ...]
+    judgings: tuple[Judging, ...] = ()
+
+    @property
+    def passes(self) -> int:
+        """Passes of everything."""
+        judging = sum(judging.passes for judging in self.judgings)
+        return sum(task.passes for task in self.tasks) + judging

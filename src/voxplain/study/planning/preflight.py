@@ -1,0 +1,192 @@
+"""One walk over the cases of a study, before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from voxplain.attribution import Prediction, estimate, group
+from voxplain.engine.context import scene_of
+from voxplain.engine.method import Method
+from voxplain.errors import InputError, TargetError, VoxplainError
+from voxplain.image import Image
+from voxplain.io import read_mask
+from voxplain.models.model import Model
+from voxplain.records.atomic import sha256
+from voxplain.records.manifest import CaseRecord
+from voxplain.study.config.case_files import contents, for_case, label_maps, without_files
+from voxplain.study.config.cases import CaseConfig
+from voxplain.study.config.study import Study
+from voxplain.study.planning.evaluation_task import Judging, judging
+from voxplain.study.planning.inputs import (
+    LoadedModel,
+    ask,
+    content_sha256,
+    naming,
+    read_case,
+    remarks,
+)
+from voxplain.study.planning.pass_limit import require_affordable
+from voxplain.study.planning.tasks import Subject, Task
+from voxplain.targets import Target
+
+Asked = tuple[str, str, str]
+"""Id of a case, name of a model, slug of a target."""
+
+
+@dataclass(eq=False)
+class Survey:
+    """One walk over the cases; one image is in memory at a time."""
+
+    study: Study
+    cases: Mapping[str, CaseConfig]
+    models: Mapping[str, LoadedModel]
+    reference_hashes: Sequence[str]
+    records: dict[str, CaseRecord] = field(default_factory=dict)
+    subjects: list[Subject] = field(default_factory=list)
+    tasks: list[Task] = field(default_factory=list)
+    judgings: list[Judging] = field(default_factory=list)
+    predictions: dict[Asked, Prediction] = field(default_factory=dict)
+    _errors: dict[tuple[str, str], VoxplainError] = field(default_factory=dict)
+    _bound: set[tuple[str, str]] = field(default_factory=set)
+    _channels: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def visit(self, name: str, case: CaseConfig) -> None:
+        """Reads a case and asks every network about it."""
+        found: list[str] = []
+        with remarks(found):
+            image = read_case(case)
+            if case.reference is not None:
+                with naming(f"case {name}, reference"):
+                    read_mask(case.reference, image.source_grid)
+            for loaded in self.models.values():
+                if not loaded.config.only_compared:
+                    self._ask(name, image, loaded)
+        self.records[name] = _record(name, case, image, found)
+
+    def finish(self) -> None:
+        """Raises the first error of a target that fits no case."""
+        for asked, error in self._errors.items():
+            if asked not in self._bound:
+                raise error
+
+    def _ask(self, case: str, image: Image, loaded: LoadedModel) -> None:
+        with naming(f"case {case}"):
+            prepared = loaded.prepare(image)
+            self._check_channels(case, prepared, loaded)
+        targets = [self._target(case, target) for target in self.study.asked]
+        for target, named in targets:
+            self._bind(case, prepared, loaded, target, named)
+        self._plan(case, image, prepared, loaded, targets)
+
+    def _target(self, case: str, target: Target) -> tuple[Target, Target]:
+        with naming(f"case {case}"):
+            return for_case(target, self.cases[case], self.study.base), without_files(target)
+
+    def _bind(
+        self, case: str, image: Image, loaded: LoadedModel, target: Target, named: Target
+    ) -> None:
+        """Asks until the target has fitted once; later cases are asked when they run."""
+        asked = (loaded.config.name, named.slug)
+        if asked in self._bound:
+            return
+        try:
+            with naming(f"case {case}, model {loaded.config.name}, target {target}"):
+                self.predictions[(case, *asked)] = ask(loaded, image, target)
+        except TargetError as error:
+            self._errors.setdefault(asked, error)
+            return
+        self._bound.add(asked)
+
+    def _check_channels(self, case: str, image: Image, loaded: LoadedModel) -> None:
+        channels = len(image.data)
+        expected, first = self._channels.setdefault(loaded.config.name, (channels, case))
+        if channels != expected:
+            raise InputError(f"{channels} channels, but case {first} has {expected}")
+
+    def _plan(
+        self,
+        case: str,
+        image: Image,
+        prepared: Image,
+        loaded: LoadedModel,
+        targets: Sequence[tuple[Target, Target]],
+    ) -> None:
+        facts = {
+            "image": content_sha256(image),
+            "preprocess": [step.model_dump(mode="json") for step in loaded.config.preprocess],
+            "model": loaded.facts.model_dump(mode="json", exclude={"name"}),
+            "references": self.reference_hashes,
+        }
+        methods = self._methods(case, prepared)
+        for target, named in targets:
+            subject = Subject(
+                case=case,
+                model=loaded.config.name,
+                target=target,
+                named=named,
+                facts={**facts, "files": contents(target)},
+                seed=self.study.execution.seed,
+                patient=self.cases[case].patient or "",
+            )
+            self.subjects.append(subject)
+            with naming(f"model {loaded.config.name}"):
+                allowed = self.study.execution.max_passes
+                tasks = list(_tasks(subject, methods, prepared, loaded.model, allowed))
+                self.tasks += tasks
+                self.judgings += self._judging(subject, tasks, prepared, loaded)
+
+    def _judging(
+        self, subject: Subject, tasks: Sequence[Task], image: Image, loaded: LoadedModel
+    ) -> list[Judging]:
+        study, case = self.study, self.cases[subject.case]
+        if not study.metrics and study.randomization is None:
+            return []
+        others = [
+            {"differs": loaded.differs(other), **other.facts.model_dump(mode="json")}
+            for other in loaded.alike(self.models)
+        ]
+        mask = [sha256(case.reference), case.reference_label] if case.reference else None
+        truth = {} if case.truth is None else {"truth": case.truth}
+        facts = {"networks": others, "mask": mask, **truth}
+        run, scene = study.execution, scene_of(image, loaded.model)
+        limits = run.controls, facts, scene, run.max_passes, loaded.fellows(self.models)
+        return [judging(subject, tasks, study.metrics, study.randomization, *limits)]
+
+    def _methods(self, case: str, image: Image) -> list[Method]:
+        """The methods with the files of a case, once their label maps fit its image."""
+        with naming(f"case {case}"):
+            methods = [
+                for_case(method, self.cases[case], self.study.base) for method in self.study.methods
+            ]
+        for method in methods:
+            with naming(f"case {case}, {method.key}"):
+                for labels in label_maps(method):
+                    labels.divide(image.data, image.grid.spacing, image)
+        return methods
+
+
+def _tasks(
+    subject: Subject, methods: Sequence[Method], image: Image, model: Model, allowed: int
+) -> Iterator[Task]:
+    for together in group(methods, image, model):
+        streams = estimate(together, image, model)
+        require_affordable(together, streams, allowed, image, model)
+        yield Task.of(subject, together, streams)
+
+
+def _record(name: str, case: CaseConfig, image: Image, found: list[str]) -> CaseRecord:
+    grid = image.source_grid
+    return CaseRecord(
+        id=name,
+        patient=case.patient,
+        image_sha256=content_sha256(image),
+        image=f"images/{name}_image.nii.gz",
+        reference=f"images/{name}_ref.nii.gz" if case.reference else None,
+        shape=grid.shape,
+        spacing=grid.spacing,
+        unit=grid.unit,
+        orientation="".join(grid.axis_codes),
+        channels=image.channels,
+        warnings=found,
+    )

@@ -1,0 +1,3 @@
+"""The version of voxplain."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Drawing one map: figures, overlays, colors and the notebook panel."""

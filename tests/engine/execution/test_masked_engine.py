@@ -1,0 +1,167 @@
+"""The masked stream as a whole: batches, black boxes, noise, ranks, and what must not happen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from networks import assert_close, classifier, images, one_slice, segmenter, untouched
+from torch import Tensor, nn
+
+from voxplain.attribution import explain
+from voxplain.engine.memory import ForwardBudget
+from voxplain.engine.noise import GaussianNoise
+from voxplain.errors import ConfigError
+from voxplain.models.loading.blackbox import BlackBox
+
+METHODS: tuple[dict[str, Any], ...] = (
+    {"name": "occlusion", "window": 3},
+    {"name": "feature_ablation", "regions": {"kind": "blocks", "size": 2}},
+    {"name": "feature_permutation", "regions": {"kind": "blocks", "size": 2}},
+    {"name": "rise", "samples": 7},
+    {"name": "mc_rise", "samples": 4},
+    {"name": "score_cam", "weighting": "softmax"},
+    {"name": "ablation_cam"},
+    {"name": "layer_feature_ablation", "layers": "conv1"},
+)
+ON_THE_IMAGE = METHODS[:5]
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("size", [1, 3, 64])
+def test_masked_images_at_once(rank: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, shown = classifier(rank, 2).double(), images(rank, 2, 2).double()
+    references = images(rank, 2, 4).double()[2:]
+    usual = explain(network, shown, METHODS, 1, references=references)
+
+    class Fixed(ForwardBudget):
+        def __init__(self, *_: object) -> None:
+            self.size, self._known = size, True
+
+    monkeypatch.setattr("voxplain.engine.execution.session.ForwardBudget", Fixed)
+    with untouched(network):
+        found = explain(network, shown, METHODS, 1, references=references)
+    for key, attribution in usual.items():
+        assert_close(found[key].map, attribution.map, 1e-11, key)
+
+
+def test_batches_shrink_when_memory_runs_out() -> None:
+    network, shown = classifier(2), images(2)
+    expected = explain(network, shown, METHODS[0], 1)["occlusion"].map
+
+    class Small(nn.Module):
+        most = 0
+
+        def forward(self, image: Tensor) -> Tensor:
+            if len(image) > 3:
+                raise RuntimeError("out of memory: tried to allocate a lot")
+            Small.most = max(Small.most, len(image))
+            return network(image)
+
+    found = explain(Small(), shown, METHODS[0], 1)["occlusion"].map
+    assert Small.most in (2, 3)
+    assert_close(found, expected, 1e-6)
+
+
+def test_errors_of_the_network_are_not_taken_for_memory() -> None:
+    class Broken(nn.Module):
+        calls = 0
+
+        def forward(self, image: Tensor) -> Tensor:
+            Broken.calls += 1
+            if Broken.calls > 2:
+                raise RuntimeError("something else")
+            return image.flatten(1)[:, :2]
+
+    with pytest.raises(RuntimeError, match="something else"):
+        explain(Broken(), images(2), METHODS[0], 1)
+
+
+class Closed(BlackBox):
+    """A network that can be asked and not looked into."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self._ask = [inner]
+
+    def answer(self, inputs: Tensor) -> Tensor:
+        return torch.from_numpy(self._ask[0](inputs).numpy())
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_black_boxes(rank: int) -> None:
+    network, shown = segmenter(rank, 2), images(rank, 2)
+    references, target = images(rank, 2, 3)[1:], {"kind": "pixelwise", "label": 1}
+    opened = explain(network, shown, ON_THE_IMAGE, target, references=references)
+    closed = explain(Closed(network).eval(), shown, ON_THE_IMAGE, target, references=references)
+    for key, attribution in opened.items():
+        assert torch.equal(closed[key].map, attribution.map), key
+
+
+def test_one_slice_is_the_slice() -> None:
+    network, shown = classifier(2, 2).double(), images(2, 2).double()
+    asked = [
+        {**method, "fill": "noise"} if method["name"] == "rise" else method for method in METHODS
+    ]
+    references = images(2, 2, 3).double()[1:]
+    flat = explain(network, shown, asked, 1, references=references)
+    solid = explain(
+        one_slice(network), shown[:, :, None], asked, 1, references=references[:, :, None]
+    )
+    for key, attribution in flat.items():
+        assert_close(solid[key].map[:, :, 0], attribution.map, 1e-11, key)
+
+
+def test_smoothgrad_of_occlusion_is_the_mean_over_noisy_copies() -> None:
+    """Boxes and blur are those of the image; what is kept is noisy."""
+    network, shown = classifier(2, 2).double(), images(2, 2).double()
+    inner = {"name": "occlusion", "window": 3, "fill": "mean"}
+    asked = {"name": "smoothgrad", "of": inner, "samples": 3, "sigma": 0.2}
+    with untouched(network):
+        found = explain(network, shown, asked, 1)["smoothgrad_occlusion"]
+    noise = found.stats.streams[0]["noise"]
+    assert noise["samples"] == 3
+    levels = explain(network, shown, inner, 1)["occlusion"]
+    assert not torch.allclose(found.map, levels.map)
+    assert found.stats.passes == 3 * levels.stats.passes
+
+
+def test_smoothgrad_of_occlusion_without_noise_is_occlusion(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(GaussianNoise, "noise", lambda *_: torch.zeros(()))
+    network, shown = classifier(2, 2).double(), images(2, 2).double()
+    inner = {"name": "occlusion", "window": 3}
+    asked = {"name": "smoothgrad", "of": inner, "samples": 3}
+    found = explain(network, shown, [asked, inner], 1)
+    assert_close(found["smoothgrad_occlusion"].map, found["occlusion"].map, 1e-12)
+
+
+def test_permutation_without_another_case_is_refused_in_words() -> None:
+    asked = {"name": "feature_permutation"}
+    for references in (None, images(2)):  # the image itself does not count
+        with pytest.raises(ConfigError, match="those of other cases, and none is given"):
+            explain(classifier(2), images(2), asked, 1, references=references)
+
+
+def test_masks_that_change_nothing_are_not_run() -> None:
+    """A filled box that equals the image, a dead channel, an empty part of the image."""
+    network, shown = classifier(2), images(2)
+    shown[..., :3, :] = 0
+    calls: list[int] = []
+    network.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
+    asked = {"name": "feature_ablation", "regions": {"kind": "blocks", "size": 1}, "fill": 0}
+    found = explain(network, shown, asked, 1)["feature_ablation"]
+    assert found.stats.passes == 18
+    assert sum(calls) < 1 + 36
+    assert not found.map[..., :3, :].any()
+    assert found.map[..., 3:, :].all()
+
+
+def test_progress_is_told_of_every_masked_image() -> None:
+    told: list[tuple[int, int]] = []
+    asked = {"name": "occlusion", "window": 3, "fill": 0}
+    explain(classifier(2), images(2), asked, 1, progress=lambda *pair: told.append(pair))
+    assert told[-1] == (9, 9)
+    assert [done for done, _ in told] == sorted({done for done, _ in told})

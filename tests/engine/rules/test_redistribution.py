@@ -1,0 +1,224 @@
+"""Linear calls as maps: value, adjoint and bias against the Jacobian of the bare function."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from rule_passes import relative
+
+from voxplain.engine.rules import RuleMode
+from voxplain.engine.rules.calls import Family
+from voxplain.engine.rules.redistribution import LinearMap, linear_map, redistributed
+from voxplain.engine.rules.substitutes import written
+from voxplain.errors import RuleError
+
+F64 = torch.float64
+
+
+def _draw(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=F64)
+
+
+def _stored(x):
+    mean, spread = _draw(4, seed=3), _draw(4, seed=4).square() + 0.5
+    return F.batch_norm(x, mean, spread, _draw(4, seed=5), _draw(4, seed=6), eps=0.1)
+
+
+IMAGE = (2, 4, 6, 6)
+WEIGHTED = {
+    "linear": ((2, 6), lambda x: F.linear(x, _draw(5, 6, seed=1), _draw(5, seed=2))),
+    "conv1d": ((2, 4, 7), lambda x: F.conv1d(x, _draw(3, 4, 3, seed=1), _draw(3, seed=2), 2)),
+    "conv2d": (
+        IMAGE,
+        lambda x: F.conv2d(x, _draw(6, 2, 3, 3, seed=1), _draw(6, seed=2), 2, 1, groups=2),
+    ),
+    "conv3d, positional": (
+        (1, 2, 4, 4, 4),
+        lambda x: F.conv3d(x, _draw(3, 2, 2, 2, 2, seed=1), _draw(3, seed=2), 1, 1, 2),
+    ),
+    "unbatched conv": (
+        (2, 5, 5),
+        lambda x: F.conv2d(x, _draw(3, 2, 2, 2, seed=1), _draw(3, seed=2)),
+    ),
+    "conv_transpose2d, positional": (
+        IMAGE,
+        lambda x: F.conv_transpose2d(x, _draw(4, 3, 3, 3, seed=1), _draw(3, seed=2), 2, 1, 1),
+    ),
+    "matmul": ((3, 4), lambda x: x @ _draw(4, 2, seed=1)),
+    "matmul from the left": ((3, 4), lambda x: _draw(2, 3, seed=1) @ x),
+    "bmm": ((2, 3, 4), lambda x: torch.bmm(_draw(2, 5, 3, seed=1), x)),
+    "einsum": ((2, 3, 4), lambda x: torch.einsum("xy,bxd->byd", _draw(3, 5, seed=1), x)),
+    "factor": (IMAGE, lambda x: x * _draw(4, 1, 1, seed=1)),
+    "number": (IMAGE, lambda x: -0.5 * x),
+    "divisor": (IMAGE, lambda x: x / _draw(4, 1, 1, seed=1)),
+    "stored statistics": (IMAGE, _stored),
+}
+STRUCTURAL = {
+    "avg_pool": (IMAGE, lambda x: F.avg_pool2d(x, 3, 2, 1)),
+    "avg_pool with a tuple": (IMAGE, lambda x: F.avg_pool2d(x, (3, 2), stride=(1, 2))),
+    "adaptive_avg_pool": (IMAGE, lambda x: F.adaptive_avg_pool2d(x, (4, 1))),
+    "interpolate": (
+        IMAGE,
+        lambda x: F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True),
+    ),
+    "interpolate, positional": (IMAGE, lambda x: F.interpolate(x, (9, 4), None, "bilinear")),
+    "area": (IMAGE, lambda x: F.interpolate(x, (4, 4), mode="area")),
+    "mean": (IMAGE, lambda x: x.mean((2, 3), keepdim=True)),
+    "mean of all": (IMAGE, lambda x: torch.mean(x)),
+    "sum by NumPy's name": (IMAGE, lambda x: x.sum(axis=1)),
+    "sum by keyword": (IMAGE, lambda x: torch.sum(input=x, dim=(0, 1))),
+    "cumsum": ((3, 4), lambda x: x.cumsum(1)),
+    "fold": ((1, 8, 9), lambda x: F.fold(x, (4, 4), 2)),
+    "einsum of one": ((2, 3), lambda x: torch.einsum("ij->i", x)),
+}
+COPIES = {
+    "view": lambda x: x.reshape(2, -1),
+    "permute": lambda x: x.permute(0, 2, 3, 1),
+    "pad": lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"),
+    "cat": lambda x: torch.cat([x, x], 1),
+    "index": lambda x: x[:, 1:, ::2],
+    "nearest": lambda x: F.interpolate(x, scale_factor=2),
+    "repeat": lambda x: x.repeat(1, 2, 1, 1),
+}
+
+
+class _Caught(RuleMode):
+    """Keeps the last call that depends on the image."""
+
+    def treat(self, call, native):
+        if self.depends(*call.operands()):
+            self.call = call
+        return native()
+
+
+def _call(function, x):
+    leaf = x.clone().requires_grad_()
+    with _Caught() as mode:
+        function(leaf)
+    return mode.call
+
+
+def _map(function, x):
+    call = _call(function, x)
+    operand = "input"
+    if call.family is Family.BILINEAR:
+        names = call.operation.parameters[:2]
+        operand = next((key for key in names if _moves(call, key)), 0)
+        if call.name == "einsum":
+            operand = next(i for i, part in enumerate(call.get("operands")) if part.requires_grad)
+    return linear_map(call, operand)
+
+
+def _moves(call, key):
+    return getattr(call.get(key), "requires_grad", False)
+
+
+def _close(one, other):
+    assert torch.allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("shape", "function"), [*WEIGHTED.values(), *STRUCTURAL.values()])
+def test_a_linear_call_is_its_jacobian(shape, function):
+    x = _draw(*shape, seed=9)
+    found = _map(function, x)
+    nothing = torch.zeros_like(x)
+    jacobian = torch.autograd.functional.jacobian(function, nothing)
+    rows = jacobian.reshape(-1, x.numel())
+    value = function(x)
+    _close(found.apply(x).flatten(), rows @ x.flatten())
+    bias = found.apply(nothing) if found.bias is None else found.bias.expand_as(value)
+    _close(found.apply(x) + bias, value)
+    q = _draw(*value.shape, seed=8)
+    _close(found.transposed(q, x).flatten(), rows.T @ q.flatten())
+
+
+@pytest.mark.parametrize(("shape", "function"), WEIGHTED.values())
+def test_another_weight_is_the_jacobian_with_its_entries_changed(shape, function):
+    x = _draw(*shape, seed=9)
+    found = _map(function, x).with_weight(lambda weight: weight.clamp(min=0))
+    rows = torch.autograd.functional.jacobian(function, torch.zeros_like(x))
+    rows = rows.reshape(-1, x.numel()).clamp(min=0)
+    _close(found.apply(x).flatten(), rows @ x.flatten())
+
+
+@pytest.mark.parametrize(("shape", "function"), STRUCTURAL.values())
+def test_weights_of_the_function_itself_are_left_as_they_are(shape, function):
+    found = _map(function, _draw(*shape))
+    assert found.weight is None
+    assert found.with_weight(lambda weight: weight * 0) is found
+    rows = torch.autograd.functional.jacobian(function, torch.zeros(shape, dtype=F64))
+    assert float(rows.min()) >= 0
+
+
+@pytest.mark.parametrize("function", COPIES.values())
+def test_copies_need_no_map(function):
+    assert linear_map(_call(function, _draw(*IMAGE))) is None
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: F.interpolate(x, scale_factor=2, mode="bicubic"),
+        lambda x: x + x.flip(0),
+        torch.diff,
+        torch.sigmoid,
+        lambda x: 2 / x,
+        lambda x: F.batch_norm(x, None, None, training=True),
+    ],
+)
+def test_what_is_no_map_of_one_operand_is_an_error(function):
+    with pytest.raises(RuleError, match="no linear map"):
+        linear_map(_call(function, _draw(*IMAGE)))
+
+
+def test_any_backward_takes_the_place_of_the_gradient():
+    x = _draw(3, 4).requires_grad_()
+    u, v = x * 1, x * 2
+    value = (u * v).detach()
+    kept = (u.detach(), v.detach())
+    found = redistributed(value, (u, v), lambda q, a, b: (q * a, q + b), kept)
+    assert torch.equal(found, value)
+    (share,) = torch.autograd.grad((found * 3).sum(), x)
+    _close(share, 3 * kept[0] + 2 * (3 + kept[1]))
+
+
+def test_an_operand_may_get_nothing_and_nothing_arrives_from_nothing():
+    x = _draw(3).requires_grad_()
+    u, v = x * 1, x.sigmoid()
+    gated = redistributed((u * v).detach(), (u, v), lambda q: (q, None))
+    dead = redistributed(gated.detach(), (v,), lambda q: (q / 0,))
+    first = redistributed(gated.detach(), (gated, dead), lambda q: (q, None))
+    (share,) = torch.autograd.grad(first.sum(), x)
+    assert torch.equal(share, torch.ones(3, dtype=F64))
+
+
+def test_what_the_backward_reads_may_not_be_overwritten():
+    x = _draw(3).requires_grad_()
+    u = x * 1
+    found = redistributed(u.detach() * 2, (u,), lambda q, a: (q * a,), (u.detach(),))
+    u.detach().add_(1)
+    with pytest.raises(RuntimeError, match="inplace operation"):
+        found.sum().backward()
+
+
+def test_in_place_calls_are_written_to_the_caller():
+    class Doubling(RuleMode):
+        def treat(self, call, native):
+            if call.name != "relu":
+                return native()
+            value = call.detached().run()
+            return written(call, redistributed(value, (call.input,), lambda q: (2 * q,)))
+
+    x = _draw(5).requires_grad_()
+    with Doubling():
+        y = x * 1
+        y.relu_()
+    assert torch.equal(y, F.relu(x))
+    (share,) = torch.autograd.grad(y.sum(), x)
+    assert share.tolist() == [2] * 5
+
+
+def test_a_map_can_be_made_by_hand():
+    found = LinearMap(lambda x, weight: x @ weight, torch.eye(3, dtype=F64))
+    x = _draw(2, 3)
+    assert relative(found.apply(x), x) == 0

@@ -1,0 +1,80 @@
+"""Metrics whose random draws are replaced by given ones, to compare them with other libraries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from voxplain.engine.context import Scene
+from voxplain.metrics.context import Probe, Question
+from voxplain.metrics.families.drop_correlation import FaithfulnessCorrelation
+from voxplain.metrics.families.infidelity import Infidelity, InfidelityNormalized
+from voxplain.metrics.families.robustness import MaxSensitivity, Neighbors
+from voxplain.metrics.map_field import MapField
+from voxplain.metrics.queries.perturbations import Neighborhood
+from voxplain.metrics.queries.subsets import NoiseDrops, RandomSubsets, SubsetDrops, _drops
+
+
+@dataclass(frozen=True, eq=False)
+class GivenChanges(NoiseDrops):
+    """Changes ``(n, C, *spatial)`` that were drawn elsewhere."""
+
+    changes: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    @classmethod
+    def of(cls, changes: Tensor) -> GivenChanges:
+        return cls(draws=len(changes), changes=changes)
+
+    def change(self, question: Question, index: int) -> Tensor:
+        return self.changes[index].to(question.item.image)
+
+
+class GivenInfidelity(Infidelity):
+    given: GivenChanges
+
+    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+        return (self.given,)
+
+
+class GivenNormalized(InfidelityNormalized):
+    given: GivenChanges
+
+    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+        return (self.given,)
+
+
+@dataclass(frozen=True, eq=False)
+class GivenNeighbors(Neighborhood):
+    """What is added to the image, ``(n, C, *spatial)``."""
+
+    noise: Tensor
+
+    def changed(self, image: Tensor, key: str, draw: int) -> Tensor:
+        return image + self.noise[draw].to(image)
+
+
+class GivenSensitivity(MaxSensitivity):
+    given: Tensor
+
+    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+        return (Neighbors(GivenNeighbors(self.given), self.draws),)
+
+
+@dataclass(frozen=True, eq=False)
+class GivenSubsets(RandomSubsets):
+    """Subsets ``(n, regions)`` that were drawn elsewhere."""
+
+    subsets: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def run(self, question: Question, field: MapField) -> SubsetDrops:
+        regions = question.scene.regions(self.regions, question.item)
+        return _drops(question, regions, self.subsets, self.fill)
+
+
+class GivenCorrelation(FaithfulnessCorrelation):
+    subsets: Tensor
+
+    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+        return (GivenSubsets(self.regions, self.fill, subsets=self.subsets),)

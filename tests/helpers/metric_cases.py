@@ -1,0 +1,97 @@
+"""What the tests of metrics share: linear networks, questions, and metrics asked one by one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from voxplain.attribution import Attribution, explain
+from voxplain.errors import VoxplainError
+from voxplain.image import Image
+from voxplain.metrics import MapField, Metric, Question, Value, parse_metric
+from voxplain.metrics.context import question_about
+from voxplain.metrics.scoring import map_field
+from voxplain.models.model import Model
+
+CLASS_ONE: dict[str, Any] = {"kind": "class_score", "label": 1}
+BLOCKS: dict[str, Any] = {"kind": "blocks", "size": 2}
+
+
+class LinearClasses(nn.Module):
+    """Scores <w_k, x> + k of three classes, in float64."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int = 3) -> None:
+        super().__init__()
+        source = torch.Generator().manual_seed(3)
+        weights = torch.randn(classes, *shape, generator=source, dtype=torch.float64)
+        self.weight = nn.Parameter(weights)
+        self.bias = nn.Parameter(torch.arange(classes, dtype=torch.float64))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image.flatten(1) @ self.weight.flatten(1).T + self.bias
+
+
+def present(network: LinearClasses, mean: float = 0.4) -> LinearClasses:
+    """The same network, with evidence for class 1 on an image of positive values."""
+    with torch.no_grad():
+        network.weight[1] += mean - network.weight[1].mean()
+    return network
+
+
+def bright(rank: int = 2, channels: int = 1, size: int = 6, seed: int = 0) -> Tensor:
+    """An image ``(C, *spatial)`` in float64 without any value near 0."""
+    source = torch.Generator().manual_seed(seed + 1)
+    values = torch.rand(channels, *(size,) * rank, generator=source, dtype=torch.float64)
+    return 0.5 + values
+
+
+def ask(
+    network: nn.Module | Model,
+    image: Tensor | Image,
+    maps: Mapping[str, Attribution | Tensor] | None = None,
+    target: Any = CLASS_ONE,
+    **options: Any,
+) -> Question:
+    """A question with the fields of its maps."""
+    question = question_about(Model.of(network), image, target, maps=maps, **options)
+    fields = [map_field(name, map, question) for name, map in (maps or {}).items()]
+    question.fields = {field.name: field for field in fields}
+    return question
+
+
+def explained(
+    network: nn.Module | Model,
+    image: Tensor,
+    *methods: Any,
+    target: Any = CLASS_ONE,
+    **options: Any,
+) -> Question:
+    """A question about the maps that some methods give."""
+    found = explain(network, image[None], list(methods), target, **options)
+    return ask(network, image, {name: map[0] for name, map in found.items()}, target, **options)
+
+
+def value(metric: str | Metric, field: MapField, question: Question, **parameters: Any) -> Value:
+    """A metric asked about one map."""
+    spec = {"name": metric, **parameters} if isinstance(metric, str) else metric
+    return parse_metric(spec).score(field, question)
+
+
+def number(metric: str, map: Tensor, question: Question, **parameters: Any) -> float:
+    """The value of a metric for a map from elsewhere."""
+    found = value(metric, map_field("given", map, question), question, **parameters)
+    return found.value
+
+
+def reason(metric: str | Metric, field: MapField, question: Question, **parameters: Any) -> str:
+    """Why a metric is undefined; empty where it has a value."""
+    try:
+        found = value(metric, field, question, **parameters)
+    except VoxplainError as error:
+        return str(error)
+    assert math.isfinite(found.value), found
+    return ""

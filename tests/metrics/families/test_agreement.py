@@ -1,0 +1,81 @@
+"""Agreement of maps with each other and of networks that should give the same maps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from metric_cases import CLASS_ONE, ask, reason, value
+from networks import classifier, images
+from scipy import stats
+
+from voxplain.attribution import explain
+from voxplain.metrics import evaluate
+from voxplain.metrics.curves import rank_correlation, ranks
+from voxplain.models.model import Model
+
+
+@pytest.mark.parametrize("levels", [3, 10**6])
+def test_rank_correlation_equals_scipy(levels: int) -> None:
+    one, other = (torch.randint(levels, (50,)).double() for _ in range(2))
+    assert rank_correlation(one, other) == pytest.approx(stats.spearmanr(one, other).statistic)
+    assert ranks(one).tolist() == stats.rankdata(one).tolist()
+
+
+def test_methods_agree_as_their_ranks_do() -> None:
+    image = images()[0]
+    one, two, three = torch.randn(3, 1, 6, 6)
+    maps = {"one": one, "two": two, "three": three}
+    question = ask(classifier(), image, maps)
+    found = value("method_agreement", question.fields["one"], question)
+    pairs = [stats.spearmanr(one.flatten(), x.flatten()).statistic for x in (two, three)]
+    assert found.value == pytest.approx(sum(pairs) / 2)
+    assert [found.facts["two"], found.facts["three"]] == pytest.approx(pairs)
+    rated = torch.stack([ranks(map.flatten()) for map in maps.values()]).sum(0)
+    spread = float((rated - rated.mean()).square().sum())
+    assert found.facts["kendall_w"] == pytest.approx(12 * spread / (9 * (36**3 - 36)))
+
+
+def test_methods_that_rank_alike_agree_fully() -> None:
+    map = torch.randn(1, 6, 6)
+    question = ask(classifier(), images()[0], {"one": map, "cubed": map**3, "copy": 2 * map})
+    found = value("method_agreement", question.fields["one"], question)
+    assert found.value == pytest.approx(1)
+    assert found.facts["kendall_w"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("metric", ["seed_agreement", "architecture_agreement"])
+def test_networks_agree_with_their_twins(metric: str) -> None:
+    network, twin, other = classifier(), classifier(), classifier(act=torch.nn.Tanh)
+    with torch.no_grad():
+        other.conv1.weight.normal_()
+    image = images()[0]
+    maps = {"saliency": explain(network, image[None], "saliency", CLASS_ONE)["saliency"][0]}
+    same = ask(network, image, maps, networks=[Model(twin, name="twin")])
+    found = value(metric, same.fields["saliency"], same)
+    assert found.value == pytest.approx(1)
+    assert found.facts == {"twin": pytest.approx(1)}
+    both = ask(network, image, maps, networks=[Model(twin, name="t"), Model(other, name="o")])
+    found = value(metric, both.fields["saliency"], both)
+    by_hand = explain(other, image[None], "saliency", CLASS_ONE)["saliency"].map[0]
+    expected = stats.spearmanr(maps["saliency"].map.flatten(), by_hand.flatten()).statistic
+    assert found.facts["o"] == pytest.approx(expected, abs=1e-6)
+    assert found.value == pytest.approx((1 + expected) / 2, abs=1e-6)
+    assert "no other network" in reason(metric, same.fields["saliency"], ask(network, image, maps))
+
+
+def test_a_batch_asks_each_network_about_each_image() -> None:
+    network, batch = classifier(), images(2, 1, 3)
+    maps = explain(network, batch, "saliency", CLASS_ONE)
+    found = evaluate(
+        network, batch, maps, ["seed_agreement"], CLASS_ONE, networks=[classifier()], controls=False
+    )
+    assert found.values() == pytest.approx([1, 1, 1])
+
+
+def test_a_map_that_says_nothing_spoils_no_agreement() -> None:
+    maps = dict(zip(("one", "two"), torch.randn(2, 1, 6, 6), strict=True))
+    alone = ask(classifier(), images()[0], maps)
+    beside = ask(classifier(), images()[0], {**maps, "flat": torch.ones(1, 6, 6)})
+    expected = value("method_agreement", alone.fields["one"], alone)
+    assert value("method_agreement", beside.fields["one"], beside) == expected
+    assert reason("method_agreement", beside.fields["flat"], beside) == "the map is constant"

@@ -1,0 +1,184 @@
+"""Fidelity and ROAD: orders, protocols, ramps that are imputed exactly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from metric_cases import LinearClasses, ask, bright, value
+from networks import images, segmenter
+from torch import Tensor, nn
+
+from voxplain.engine.masks import Blur, Constant, Mean, Noise
+from voxplain.image import Image
+from voxplain.metrics import MapField, Question
+from voxplain.metrics.families.fidelity import Fidelity
+from voxplain.metrics.queries.removal import Ranked, Removal
+
+PROTOCOLS = {"inform": 40, "brocki2022": 40, "thesis2024": 100}
+every_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
+SEGMENT = {"kind": "pixelwise", "label": 1}
+
+
+class Threshold(nn.Module):
+    """Class 1 while more than half of the image's brightness is left."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        self.limit = nn.Parameter(torch.tensor(limit, dtype=torch.float64))
+
+    def forward(self, image: Tensor) -> Tensor:
+        left = image.flatten(1).sum(1)
+        return torch.stack([self.limit.expand_as(left), left], dim=1)
+
+
+def _halved(rank: int) -> tuple[Question, Tensor]:
+    image = bright(rank, 1, 8 if rank == 2 else 4)
+    image -= image.amin()
+    return ask(Threshold(float(image.sum()) / 2), image), image
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("protocol", ["inform", "brocki2022"])
+def test_fidelity_by_hand(protocol: str, rank: int) -> None:
+    """Accuracy curves are steps: 1 while the class stays, 0 after."""
+    question, image = _halved(rank)
+    found = value("fidelity", MapField("exact", image), question, protocol=protocol)
+    ordered, total = image.flatten().sort(descending=True).values, float(image.sum())
+    areas = []
+    for values in (ordered, ordered.flip(0)):
+        counts = [round(len(values) * step / 40) for step in range(41)]
+        kept = [float(total - float(values[:count].sum()) > total / 2) for count in counts]
+        areas.append(np.trapezoid(kept, dx=1 / 40))
+    assert found.value == pytest.approx(areas[1] - areas[0], abs=1e-12)
+    assert found.value > 0.1
+    assert found.facts["fill"] == "dark"
+
+
+@every_protocol
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+def test_the_reversed_order_negates_it(protocol: str, task: str) -> None:
+    if task == "classification":
+        question, image = _halved(2)
+    else:
+        image = images(2, 1, 1, 8)[0].double()
+        question = ask(segmenter().double(), image, target=SEGMENT)
+    map = image + torch.randn(1, 8, 8, dtype=torch.float64)
+    there = value("fidelity", MapField("m", map), question, protocol=protocol)
+    back = value("fidelity", MapField("m", -map), question, protocol=protocol)
+    assert there.value == pytest.approx(-back.value, abs=1e-9)
+    assert there.value != 0
+
+
+@every_protocol
+def test_random_maps_have_no_fidelity(protocol: str) -> None:
+    question, _ = _halved(2)
+    found = [
+        value(
+            "fidelity", MapField("m", torch.randn(1, 8, 8), key=str(n)), question, protocol=protocol
+        ).value
+        for n in range(60)
+    ]
+    assert abs(np.mean(found)) < 3 * np.std(found, ddof=1) / np.sqrt(60)
+
+
+@every_protocol
+def test_protocols_have_their_own_levels_and_fills(protocol: str) -> None:
+    question, image = _halved(2)
+    metric = Fidelity(protocol=protocol)
+    asked = [probe for probe in metric.probes(question.scene) if isinstance(probe, Removal)]
+    assert {probe.levels for probe in asked} == {PROTOCOLS[protocol]}
+    assert {probe.expected(question.scene) for probe in asked} == {PROTOCOLS[protocol] + 1}
+    fills = {type(probe.fill) for probe in asked}
+    expected: dict[str, Any] = {
+        "inform": {Constant, Blur, Mean},
+        "brocki2022": {Constant},
+        "thesis2024": {Constant, Mean},
+    }
+    assert fills == expected[protocol]
+    before = question.forwards
+    found = value(metric, MapField("m", image), question)
+    # Both orders share their ends, and 100 levels of 64 voxels are 64.
+    assert question.forwards - before == len(asked) * min(PROTOCOLS[protocol], image.numel())
+    if protocol == "inform":
+        assert {"score_blur", "score_mean"} <= set(found.facts)
+    if protocol == "thesis2024":
+        assert set(found.facts) == {"dark", "half", "bright", "mean"}
+
+
+def test_half_bright_lies_between_dark_and_bright() -> None:
+    """For each channel of the image, not at its mean."""
+    image = bright(2, 2, 4)
+    image[1] = image[1] ** 8 * 100
+    ends = image.flatten(1)
+    expected = ((ends.amin(1) + ends.amax(1)) / 2).tolist()
+    assert Fidelity(protocol="thesis2024")._between(image) == pytest.approx(expected)
+    assert Fidelity(dark=-1.0, bright=2.0)._between(image) == (0.5, 0.5)
+
+
+def test_class_zero_is_filled_bright() -> None:
+    """A dark fill speaks for class 0, which would then never be lost."""
+    image = bright(2, 1, 8)
+    asked = {"kind": "class_score", "label": 0}
+    question = ask(Threshold(float(image.sum()) * 1.05), image, target=asked)
+    found = value("fidelity", MapField("m", -image), question, protocol="brocki2022")
+    assert found.facts["fill"] == "bright"
+    assert found.value > 0
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("spacing", [None, (3.0, 1.0, 0.8)], ids=["unknown", "anisotropic"])
+def test_a_ramp_is_imputed_exactly(
+    rank: int, share: float, spacing: tuple[float, ...] | None
+) -> None:
+    """Offsets of two dimensions leave an error of 0.79, and NaN in 3-D."""
+    side = 12 if rank == 2 else 7
+    axes = [torch.arange(float(side), dtype=torch.float64)] * rank
+    grid = torch.meshgrid(*axes, indexing="ij")
+    ramp = sum((2.0 + axis) * values for axis, values in enumerate(grid))[None]
+    inside = torch.zeros((side,) * rank, dtype=torch.bool)
+    inside[(slice(1, -1),) * rank] = True
+    places = inside.flatten().nonzero()[:, 0]
+    order = places[torch.randperm(len(places))]
+    masks = Ranked(order, (round(share * len(order)),), (side,) * rank)
+    shown = Image.from_array(ramp, spacing[:rank]) if spacing else ramp
+    question = ask(LinearClasses(tuple(ramp.shape)), shown)
+    (painter,) = Noise(sigma=0).painters(question.item, masks)
+    imputed = painter.painted(range(1))[0]
+    assert float((imputed - ramp).abs().max()) < 1e-3 * float(ramp.abs().max())
+    assert question.under(masks, Noise(sigma=0)).scores == pytest.approx(
+        question.whole, rel=1e-3, abs=1e-2
+    )
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_road_tells_orders_apart(rank: int) -> None:
+    """Removing what the score needs costs it more, though neighbors give some of it back."""
+    source = torch.Generator().manual_seed(1)
+    image = torch.rand(1, *(8,) * rank, generator=source, dtype=torch.float64)
+    question = ask(Threshold(1.0), image)
+    map = image  # each voxel's brightness is its contribution
+    found = value("road", MapField("m", map), question)
+    assert [share for share, _ in found.curve] == [0.1, 0.2, 0.3, 0.5, 0.7, 0.9]
+    assert found.value < 1
+    assert found.facts["gap"] > 0.1
+    reversed_ = value("road", MapField("m", -map), question)
+    assert reversed_.facts["gap"] == pytest.approx(-found.facts["gap"], abs=1e-9)
+    assert found.value == pytest.approx(np.mean([y for _, y in found.curve]))
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_road_guesses_by_distances_in_mm(rank: int) -> None:
+    """Thick slices give another score; cubes of any size give one."""
+    image = bright(rank, 1, 8)
+
+    def road(*spacing: float) -> float:
+        question = ask(Threshold(1.0), Image.from_array(image, spacing))
+        return value("road", MapField("m", image), question).value
+
+    unit, coarse, thick = road(*(1,) * rank), road(*(4,) * rank), road(4, *(1,) * (rank - 1))
+    assert coarse == unit
+    assert abs(thick - unit) > 1e-4

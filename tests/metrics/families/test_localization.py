@@ -1,0 +1,221 @@
+"""Localization: ceilings, chance, ties, distances in millimeters."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from metric_cases import LinearClasses, ask, bright, reason, value
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import Tensor
+
+from voxplain.image import Image
+from voxplain.metrics import MapField, Question, metrics
+from voxplain.metrics.families.localization import Localization
+
+LOCALIZATION = tuple(name for name in metrics if issubclass(metrics.get(name), Localization))
+
+
+def _mask(rank: int, size: int = 8) -> Tensor:
+    """Two separate lesions, off the border."""
+    mask = torch.zeros((size,) * rank, dtype=torch.bool)
+    mask[(slice(1, 3),) * rank] = True
+    mask[(slice(5, 7),) * rank] = True
+    return mask
+
+
+def _question(mask: Tensor, spacing: Any = None) -> Question:
+    image = bright(mask.ndim, 1, mask.shape[0])
+    shown = Image.from_array(image, spacing) if spacing else image
+    return ask(LinearClasses(tuple(image.shape)), shown, mask=mask)
+
+
+FAR: dict[str, Any] = {"pointing_game": {"tolerance": 0}, "energy_in_dilated_mask": {"margin": 1}}
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("name", LOCALIZATION)
+def test_the_mask_itself_reaches_the_ceiling(rank: int, name: str) -> None:
+    mask = _mask(rank)
+    near = FAR.get(name, {})
+    found = value(name, MapField("mask", mask[None].float()), _question(mask), **near).value
+    ceilings = {"distance_to_lesion": 0, "attribution_localization": mask.numel() / mask.sum()}
+    assert found == pytest.approx(float(ceilings.get(name, 1)))
+    corner = torch.zeros(1, *mask.shape)
+    corner[(0, *(-1 if axis else 0 for axis in range(rank)))] = 1  # far from both lesions
+    elsewhere = value(name, MapField("corner", corner), _question(mask), **near).value
+    assert elsewhere != pytest.approx(found)
+
+
+def test_a_lesion_below_one_percent_can_still_be_found() -> None:
+    mask = torch.zeros(40, 40, dtype=torch.bool)
+    mask[7, 7:10] = True
+    found = value("max_dice", MapField("mask", mask[None].float()), _question(mask))
+    assert found.value == 1
+    assert found.facts["share"] == 3 / 1600
+
+
+SEEDS = range(200)
+CHANCES = ("auprc", "top_k_intersection", "relevance_rank_accuracy", "relevance_mass_accuracy")
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("name", ["roc_auc", *CHANCES])
+def test_random_maps_score_at_chance(rank: int, name: str) -> None:
+    mask = _mask(rank)
+    question = _question(mask)
+    share = float(mask.double().mean())
+    found = np.array(
+        [
+            value(name, MapField("r", torch.randn(1, *mask.shape), key=str(seed)), question).value
+            for seed in SEEDS
+        ]
+    )
+    chance = 0.5 if name == "roc_auc" else share
+    if name == "auprc":  # the mean precision of few hits among few voxels lies a little above
+        rng = np.random.default_rng(0)
+        flat = mask.flatten().numpy()
+        chance = np.mean([average_precision_score(flat, rng.random(len(flat))) for _ in SEEDS])
+    error = found.std(ddof=1) / math.sqrt(len(found))
+    assert abs(found.mean() - chance) < (3 if name != "auprc" else 3 * math.sqrt(2)) * error
+
+
+def test_precision_of_large_random_maps_is_the_share() -> None:
+    mask = torch.zeros(200, 200, dtype=torch.bool)
+    mask[50:90, 50:90] = True
+    found = value("auprc", MapField("r", torch.randn(1, 200, 200)), _question(mask))
+    assert found.value == pytest.approx(0.04, rel=0.1)
+    assert found.facts["chance"] == pytest.approx(0.04)
+    assert found.facts["lift"] == pytest.approx(found.value / 0.04)
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("levels", [2, 5, 10**6])
+def test_curves_equal_scikit_learn_with_and_without_ties(rank: int, levels: int) -> None:
+    mask = _mask(rank)
+    source = torch.Generator().manual_seed(levels)
+    map = (torch.rand(1, *mask.shape, generator=source, dtype=torch.float64) * levels).floor()
+    map[:, mask] += levels // 2
+    question, field = _question(mask), MapField("given", map)
+    truth, scores = mask.flatten().numpy(), map.flatten().numpy()
+    roc, precision = roc_auc_score(truth, scores), average_precision_score(truth, scores)
+    assert value("roc_auc", field, question).value == pytest.approx(roc, abs=1e-12)
+    assert value("auprc", field, question).value == pytest.approx(precision, abs=1e-12)
+
+
+def test_the_best_dice_is_the_best_of_all_cuts() -> None:
+    mask = _mask(2)
+    map = torch.rand(1, 8, 8, dtype=torch.float64)
+    found = value("max_dice", MapField("given", map), _question(mask), levels=64)
+    cuts = [map[0] >= cut for cut in map.flatten()]
+    dice = [2 * float((cut & mask).sum()) / float(cut.sum() + mask.sum()) for cut in cuts]
+    assert found.value == pytest.approx(max(dice))
+    assert round(found.facts["share"] * 64) == int(cuts[int(np.argmax(dice))].sum())
+
+
+def test_negative_evidence_does_not_count_as_mass() -> None:
+    """A signed denominator gave shares from -3.4 to 3.1."""
+    mask = _mask(2)
+    question = _question(mask)
+    for seed in range(20):
+        source = torch.Generator().manual_seed(seed)
+        map = torch.randn(1, 8, 8, generator=source)
+        map -= map.mean()
+        for name in ("relevance_mass_accuracy", "energy_in_dilated_mask"):
+            assert 0 <= value(name, MapField("zero mean", map), question).value <= 1
+
+
+def test_mass_is_a_ratio_of_sums() -> None:
+    mask = _mask(2)
+    map = torch.full((1, 8, 8), -5.0)
+    map[0, 1, 1], map[0, 0, 0] = 3.0, 1.0
+    assert value("relevance_mass_accuracy", MapField("m", map), _question(mask)).value == 0.75
+
+
+def test_the_tolerance_of_pointing_is_in_millimeters() -> None:
+    mask = torch.zeros(9, 9, 9, dtype=torch.bool)
+    mask[4, 4, 4] = True
+    question = _question(mask, spacing=(3.0, 1.0, 1.0))
+
+    def hit(*place: int, tolerance: float = 5.0) -> float:
+        map = torch.zeros(1, 9, 9, 9)
+        map[(0, *place)] = 1
+        return value("pointing_game", MapField("m", map), question, tolerance=tolerance).value
+
+    assert hit(4, 4, 8) == 1  # 4 mm
+    assert hit(6, 4, 4) == 0  # 6 mm
+    assert hit(5, 5, 5, tolerance=0) == 1  # a voxel diagonal is always near
+    assert hit(4, 4, 8, tolerance=0) == 0
+    assert hit(4, 8, 7) == 1  # exactly 5 mm
+    assert hit(4, 8, 8) == 0
+
+
+def test_distances_are_in_millimeters() -> None:
+    mask = torch.zeros(9, 9, 9, dtype=torch.bool)
+    mask[4, 4, 4] = True
+    map = torch.zeros(1, 9, 9, 9)
+    map[0, 5, 4, 4], map[0, 4, 4, 5], map[0, 0, 0, 0] = 1.0, 3.0, -9.0
+    field = MapField("m", map)
+    found = value("distance_to_lesion", field, _question(mask, spacing=(3.0, 1.0, 1.0)))
+    assert found.value == pytest.approx((3 + 3 * 1) / 4)
+    assert found.facts["unit"] == "mm"
+    assert value("distance_to_lesion", field, _question(mask)).facts["unit"] == "voxels"
+
+
+def test_lesions_are_hit_one_by_one() -> None:
+    mask = _mask(3)  # two lesions of eight voxels
+    map = torch.zeros(1, 8, 8, 8)
+    map[0, 1, 1, 1] = 2.0
+    map[0, 0, 6, 0] = 1.0
+    map += torch.linspace(0, -1, 8)[None, :, None, None]
+    found = value("lesion_hit_rate", MapField("m", map), _question(mask), factor=1 / 8)
+    assert found.value == 0.5
+    assert found.facts == {"lesions": 2, "hits": 1, "false_positives": 1}
+
+
+def test_a_lesion_is_not_hit_by_touching_its_edge() -> None:
+    mask = torch.zeros(10, 10, dtype=torch.bool)
+    mask[1:6, 1:6] = True  # 25 voxels
+    for hits, expected in ((2, 0), (3, 1)):
+        map = torch.zeros(1, 10, 10)
+        map[0, 9, : 3 - hits] = 3
+        map[0, 1, 1 : 1 + hits] = 2
+        map += torch.linspace(0, -1, 100).view(1, 10, 10)
+        found = value("lesion_hit_rate", MapField("m", map), _question(mask), factor=3 / 25)
+        assert found.value == expected
+
+
+@pytest.mark.parametrize("name", LOCALIZATION)
+def test_no_mask_and_no_lesion_are_reasons(name: str) -> None:
+    field = MapField("m", torch.randn(1, 8, 8))
+    image = bright(size=8)
+    network = LinearClasses(tuple(image.shape))
+    assert "no reference mask" in reason(name, field, ask(network, image))
+    for mask in (torch.zeros(8, 8), torch.ones(8, 8)):
+        assert "empty, or everything" in reason(name, field, ask(network, image, mask=mask))
+
+
+@pytest.mark.parametrize("name", LOCALIZATION)
+def test_a_slice_and_a_volume_of_one_slice_score_the_same(name: str) -> None:
+    mask, map = _mask(2), torch.randn(1, 8, 8)
+    image = bright(size=8)
+    flat = ask(LinearClasses((1, 8, 8)), image, mask=mask)
+    thin = ask(LinearClasses((1, 1, 8, 8)), image[:, None], mask=mask[None])
+    one = value(name, MapField("m", map, key="k"), flat)
+    other = value(name, MapField("m", map[:, None], key="k"), thin)
+    assert one.value == pytest.approx(other.value, abs=1e-12)
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("name", FAR)
+def test_a_distance_that_reaches_everything_tells_nothing(rank: int, name: str) -> None:
+    """Millimeters meant for bodies, on pixels of a fundus photograph."""
+    mask = _mask(rank)
+    field = MapField("m", torch.randn(1, *mask.shape))
+    fine = _question(mask, spacing=(0.02,) * rank)
+    assert "whole image lies within 5 mm" in reason(name, field, fine)
+    (distance,) = FAR[name]
+    assert reason(name, field, fine, **{distance: 0.02}) == ""

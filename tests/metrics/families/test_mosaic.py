@@ -1,0 +1,264 @@
+"""Mosaics of four images, and the evidence that lies on the tiles of a class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from metric_cases import explained, reason, value
+from networks import classifier, images, segmenter
+from torch import Tensor, nn
+from trained import disks, shapes, trained
+
+from voxplain.attribution import explain
+from voxplain.metrics import Question, Value, evaluate
+from voxplain.metrics.families.focus import Mosaics, mosaic, quadrants, share_on
+
+SCORE = {"kind": "class_score", "label": 1}
+OTHER = {"kind": "class_score", "label": 0}
+
+
+class Level(nn.Module):
+    """Class 1 where the weighted mean is above 2, class 0 elsewhere; or one logit."""
+
+    def __init__(self, shape: tuple[int, ...], weights: Tensor | None = None, logits: int = 2):
+        super().__init__()
+        even = torch.ones(shape, dtype=torch.float64)
+        self.weight = nn.Parameter(even if weights is None else weights / weights.mean())
+        self.logits = logits
+
+    def forward(self, image: Tensor) -> Tensor:
+        mean = (image * self.weight).flatten(1).mean(dim=1, keepdim=True)
+        if self.logits == 1:
+            return mean - 2
+        return torch.cat([2 + 0 * mean, mean], dim=1)
+
+
+def _flat(level: float, shape: tuple[int, ...]) -> Tensor:
+    return torch.full((1, *shape), level, dtype=torch.float64)
+
+
+def _checkered(level: float, shape: tuple[int, ...]) -> Tensor:
+    """No constant image, and one that is flat as a tile."""
+    signs = torch.stack(torch.meshgrid(*map(torch.arange, shape), indexing="ij")).sum(dim=0) % 2
+    return _flat(level, shape) + 0.1 * (2 * signs - 1)
+
+
+def _asked(
+    shape: tuple[int, ...],
+    *levels: float,
+    method: Any = "input_x_gradient",
+    network: nn.Module | None = None,
+    **options: Any,
+) -> Question:
+    """A checkered image of level 3, and references of these levels."""
+    others = torch.stack([_flat(level, shape) for level in levels]) if levels else None
+    return explained(
+        network or Level(shape), _checkered(3, shape), method, references=others, **options
+    )
+
+
+def _focus(question: Question, **parameters: Any) -> Value:
+    (field,) = question.fields.values()
+    return value("focus", field, question, **parameters)
+
+
+def _why_not(question: Question) -> str:
+    (field,) = question.fields.values()
+    return reason("focus", field, question)
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (7, 5), (4, 6, 8), (5, 1, 7), (3, 9, 8)])
+def test_tiles_halve_the_two_longest_axes(shape: tuple[int, ...]) -> None:
+    places = quadrants(shape)
+    covered = torch.zeros(shape)
+    for place in places:
+        covered[place] += 1
+    assert bool((covered == 1).all())
+    long = sorted(shape)[-2:]
+    sizes = sorted(covered[place].numel() for place in places)
+    thin = covered.numel() // (long[0] * long[1])
+    small, large = long[0] // 2 * (long[1] // 2), -(-long[0] // 2) * -(-long[1] // 2)
+    assert sizes[0] == thin * small
+    assert sizes[-1] == thin * large
+    shown = mosaic([_flat(level, shape) for level in (1, 2, 3, 4)], places)
+    for level, place in enumerate(places, start=1):
+        assert bool((shown[0][place] == level).all())
+
+
+def test_tiles_are_means_of_blocks() -> None:
+    """Antialiased: no voxel is left out."""
+    tiles = list(images(2, 3, 4, 8).double())
+    places = quadrants((8, 8))
+    shown = mosaic(tiles, places[::-1])
+    for tile, place in zip(tiles, places[::-1], strict=True):
+        blocks = tile.view(3, 4, 2, 4, 2).mean(dim=(2, 4))
+        assert torch.allclose(shown[(slice(None), *place)], blocks)
+    volume = torch.randn(1, 8, 3, 8, dtype=torch.float64)
+    shown = mosaic([volume] * 4, quadrants((8, 3, 8)))
+    assert torch.allclose(shown[:, :4, :, :4], volume.view(1, 4, 2, 3, 4, 2).mean(dim=(2, 5)))
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (8, 4), (4, 6, 6), (1, 6, 6)])
+def test_known_evidence_gives_its_exact_share(shape: tuple[int, ...]) -> None:
+    """Of a sum, the map is the image: two tiles of 3 beside two of 1."""
+    found = _focus(_asked(shape, 3, 1))
+    assert found.value == pytest.approx(6 / 8, abs=1e-12)
+    assert found.facts == {"mosaics": 4, "others_of_the_class": 1, "of_other_classes": 1}
+    two = _focus(_asked(shape, 3, 1, 0.5, 1.5), mosaics=200).value
+    assert abs(two - 6 / 8) < 0.02  # each pair of 0.5, 1 and 1.5 equally often
+    assert two != pytest.approx(6 / 8, abs=1e-12)
+    assert _focus(_asked(shape, 3, -1)).value == pytest.approx(1)  # negative evidence is none
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (4, 6, 6)])
+def test_a_map_that_ignores_what_it_sees_scores_a_half(shape: tuple[int, ...]) -> None:
+    """Exactly, though single mosaics do not: pairs change the places over."""
+    source = torch.Generator().manual_seed(2)
+    weights = torch.rand(shape, generator=source, dtype=torch.float64)
+    question = _asked(shape, 3, 1, method="saliency", network=Level(shape, weights))
+    assert _focus(question).value == pytest.approx(0.5, abs=1e-12)
+    (field,) = question.fields.values()
+    (shares,) = question.answer(Mosaics(4), field).of.values()
+    assert max(abs(share - 0.5) for share in shares) > 0.01
+    assert [a + b for a, b in zip(shares[::2], shares[1::2], strict=True)] == pytest.approx([1, 1])
+
+
+def test_the_image_stands_in_where_no_reference_is_of_its_class() -> None:
+    found = _focus(_asked((6, 6), 1))
+    assert found.facts["others_of_the_class"] == 0
+    assert found.value == pytest.approx(6 / 8, abs=1e-12)
+    found = _focus(_asked((6, 6), 5, 1))  # 3 and 5 beside 1 and 1
+    assert found.value == pytest.approx(8 / 10, abs=1e-12)
+
+
+def test_odd_axes_have_tiles_of_unequal_size() -> None:
+    """Which is no advantage, as every size is equally often on either side."""
+    found = _focus(_asked((5, 6), 3, 1), mosaics=400).value
+    assert abs(found - 0.75) < 0.01
+
+
+@pytest.mark.parametrize("signed_for", ["class", "predicted"])
+@pytest.mark.parametrize(("level", "other", "label"), [(3, 1, 1), (1, 3, 0)])
+def test_one_logit_has_two_classes(level: float, other: float, label: int, signed_for: str) -> None:
+    """Beside the other class, whose tiles count against it."""
+    shape = (6, 6)
+    target = {"kind": "class_score", "label": 1 if signed_for == "predicted" else label}
+    question = explained(
+        Level(shape, logits=1),
+        _checkered(level, shape),
+        {"name": "integrated_gradients", "baseline": 2.0, "steps": 4},
+        target={**target, "signed_for": signed_for},
+        references=torch.stack([_flat(level, shape), _flat(other, shape)]),
+    )
+    assert question.whole == pytest.approx(1)
+    found = _focus(question)
+    assert found.value == pytest.approx(1)
+    assert found.facts["others_of_the_class"] == found.facts["of_other_classes"] == 1
+
+
+def test_the_class_is_that_of_the_image_whatever_the_mosaic_is_taken_for() -> None:
+    """A mosaic of 3, 3, -9 and -9 is of class 0; what is explained is class 1 all the same."""
+    shape = (6, 6)
+    network = Level(shape, weights=torch.linspace(1, 2, 36, dtype=torch.float64).view(shape))
+    target = {"kind": "class_score", "label": "predicted"}
+    question = _asked(shape, 3, -9, network=network, target=target)
+    assert _focus(question).value == pytest.approx(1)
+    other = _asked(shape, 3, -9, network=network, target=SCORE)
+    assert _focus(other).value == pytest.approx(_focus(question).value)
+
+
+def test_maps_of_mosaics_are_those_of_explaining_them() -> None:
+    """By hand: the mosaics of one pair, explained as any other image."""
+    network, batch = classifier(2, 3).double(), images(2, 3, 3).double()
+    with torch.no_grad():
+        leads = network(batch)[:, 1] - network(batch)[:, ::2].amax(dim=1)
+        network.head.bias[1] -= leads.sort().values[1:].mean()
+    order = leads.argsort(descending=True)
+    image, references = batch[order[0]], batch[order[1:]]
+    question = explained(network, image, "input_x_gradient", target=SCORE, references=references)
+    (field,) = question.fields.values()
+    (shares,) = question.answer(Mosaics(2), field).of.values()
+    tiles, places = [image, image, *references], quadrants((6, 6))
+    by_hand = set()
+    for own in range(4):
+        for second in set(range(4)) - {own}:
+            rest = sorted(set(range(4)) - {own, second})
+            for others in (rest, rest[::-1]):
+                arranged = [places[number] for number in (own, second, *others)]
+                shown = mosaic(tiles, arranged)[None]
+                map = explain(network, shown, "input_x_gradient", SCORE)["input_x_gradient"].map[0]
+                by_hand.add(round(share_on(map, arranged[:2]), 9))
+    assert len(by_hand) > 6
+    assert {round(share, 9) for share in shares} <= by_hand
+
+
+def test_other_seeds_arrange_otherwise() -> None:
+    weights = torch.arange(1.0, 37.0, dtype=torch.float64).view(6, 6)
+    found = []
+    for seed in (0, 0, 1):
+        question = _asked((6, 6), 3, 1, 1.5, network=Level((6, 6), weights), seed=seed)
+        (field,) = question.fields.values()
+        found.append(question.answer(Mosaics(4), field).of)
+    assert found[0] == found[1] != found[2]
+
+
+@pytest.mark.parametrize(
+    ("levels", "options", "words"),
+    [
+        ((), {}, "a mosaic needs other images; pass some as references"),
+        ((3, 4), {}, "all references are predicted as class 1"),
+        ((1, 3), {"target": OTHER, "network": Level((6, 6), logits=1)}, "not predicted as class 0"),
+        ((1, 3), {}, ""),
+    ],
+)
+def test_what_a_mosaic_cannot_do_without(
+    levels: tuple[float, ...], options: dict[str, Any], words: str
+) -> None:
+    said = _why_not(_asked((6, 6), *levels, **options))
+    assert words in said
+    assert bool(said) == bool(words)
+
+
+def test_dense_outputs_have_no_class_of_the_image() -> None:
+    batch = images(2, 1, 3)
+    target = {"kind": "pixelwise", "label": 1}
+    question = explained(segmenter(), batch[0], "saliency", target=target, references=batch[1:])
+    assert "this output is dense" in _why_not(question)
+
+
+def test_a_line_has_no_mosaic() -> None:
+    assert "too thin" in _why_not(_asked((1, 6), 3, 1))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_quantus_says_the_same_of_given_mosaics(seed: int) -> None:
+    quantus = pytest.importorskip("quantus", exc_type=ImportError)
+    source = torch.Generator().manual_seed(seed)
+    map = torch.randn(2, 8, 6, generator=source)
+    places = quadrants((8, 6))
+    own = torch.randperm(4, generator=source).tolist()[:2]
+    metric = quantus.Focus(normalise=False, abs=False, disable_warnings=True)
+    (expected,) = metric(
+        model=classifier(2, 2),
+        x_batch=np.zeros((1, 2, 8, 6), np.float32),
+        y_batch=np.array([1]),
+        a_batch=map.sum(dim=0)[None, None].numpy(),
+        custom_batch=[tuple(int(number in own) for number in range(4))],
+        channel_first=True,
+        device="cpu",
+    )
+    assert share_on(map, [places[number] for number in own]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_trained_network_finds_its_class_in_a_mosaic() -> None:
+    """Disks beside rings, each at half its size; measured: 0.92."""
+    network, batch = trained(), disks(6)
+    maps = explain(network, batch, "saliency", SCORE)
+    found = evaluate(
+        network, batch, maps, ["focus"], SCORE, references=shapes(40, 77)[0], controls=False
+    ).values()
+    assert min(found) > 0.7
+    assert sum(found) / 6 > 0.85

@@ -1,0 +1,238 @@
+"""The network under study: heads, types, rest, and what is said when it does not fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from networks import classifier, images, segmenter, untouched
+from torch import Tensor, nn
+
+from voxplain.attribution import explain
+from voxplain.errors import ConfigError, ModelError, VoxplainWarning
+from voxplain.models.model import Model
+from voxplain.models.precision import agreement, resolve_precision
+
+
+class Several(nn.Module):
+    """Deep supervision in three shapes."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.network = segmenter()
+
+    def forward(self, image: Tensor) -> Any:
+        main = self.network(image)
+        coarse = nn.functional.avg_pool2d(main, 2)
+        if self.kind == "dict":
+            return {"logits": main, "deep": coarse}
+        return [coarse, main] if self.kind == "list" else (coarse, main)
+
+
+HEADS = [
+    ("dict", "logits"),
+    ("list", 1),
+    ("tuple", -1),
+    ("tuple", lambda output: output[1]),
+    ("dict", lambda output: output["logits"]),
+]
+
+
+@pytest.mark.parametrize(("kind", "head"), HEADS)
+def test_heads_choose_the_explained_output(kind: str, head: Any) -> None:
+    network = Several(kind)
+    model = Model(network, head=head)
+    shown = images()
+    plain = segmenter()
+    assert torch.equal(model.output(shown), plain(shown))
+    for window in (None, {"size": 4, "overlap": 0.5}):
+        asked = ["saliency", "deep_lift", {"name": "grad_cam", "layer": "network.act2"}]
+        found = explain(Model(network, head=head, window=window), shown, asked, 1)
+        asked[2] = {"name": "grad_cam", "layer": "act2"}
+        expected = explain(Model(plain, window=window), shown, asked, 1)
+        for key, attribution in expected.items():
+            torch.testing.assert_close(found[key].map, attribution.map)
+
+
+@pytest.mark.parametrize(
+    ("kind", "head", "words"),
+    [
+        (
+            "dict",
+            "logit",
+            r"head='logit' does not fit a dict with keys 'logits', 'deep'; did you mean",
+        ),
+        ("dict", 0, "head=0 does not fit a dict with keys"),
+        ("list", 5, "head=5 does not fit a list of 2 parts"),
+        ("tuple", "logits", "head='logits' does not fit a tuple of 2 parts"),
+        ("dict", None, r"returns a dict with keys 'logits', 'deep'; choose a part with head="),
+        ("tuple", None, "the network returns a tuple of 2 parts; choose a part with head="),
+    ],
+)
+def test_heads_that_do_not_fit(kind: str, head: Any, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        Model(Several(kind), head=head).output(images())
+
+
+class Wrong(nn.Module):
+    def __init__(self, give: Any) -> None:
+        super().__init__()
+        self.give = give
+
+    def forward(self, image: Tensor) -> Any:
+        return self.give(image)
+
+
+@pytest.mark.parametrize(
+    ("give", "words"),
+    [
+        (lambda image: image.flatten(), r"maps \(2, 1, 6, 6\) to \(72,\); voxplain needs"),
+        (lambda image: image.sum(), r"to \(\); voxplain needs"),
+        (lambda image: image[:1], r"maps \(2, 1, 6, 6\) to \(1, 1, 6, 6\)"),
+        (lambda _: "text", "the network returns a str; choose a part"),
+    ],
+)
+def test_outputs_that_cannot_be_explained(give: Any, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        Model(Wrong(give)).output(images(batch=2))
+
+
+def test_data_parallel_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"pass network\.module"):
+        Model(nn.DataParallel(classifier()))
+
+
+def test_facts() -> None:
+    model = Model(segmenter(), head=None, window={"size": 4}, name="unet", classes=["a", "b", "c"])
+    facts = model.facts
+    assert facts.name == "unet"
+    assert facts.parameters == sum(part.numel() for part in segmenter().parameters())
+    assert facts.weights_sha256 == Model(segmenter()).facts.weights_sha256
+    assert facts.window is not None
+    assert facts.window["size"] == 4
+    other = segmenter()
+    with torch.no_grad():
+        other.head.bias[0] += 1
+    assert Model(other).facts.weights_sha256 != facts.weights_sha256
+    assert Model(segmenter().double()).facts.precision == "float64"
+    assert Model(segmenter()).facts.precision == "float32"
+
+
+def test_networks_without_parameters() -> None:
+    model = Model(nn.Identity())
+    assert (model.device.type, model.dtype) == ("cpu", torch.float32)
+
+
+def test_at_rest_puts_every_flag_back() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout()).train()
+    network[1].eval()
+    network[0].bias.requires_grad_(False)
+    with untouched(network):
+        with Model(network).at_rest():
+            assert not any(module.training for module in network.modules())
+            assert not any(part.requires_grad for part in network.parameters())
+        with pytest.raises(ZeroDivisionError), Model(network).at_rest():
+            raise ZeroDivisionError
+
+
+def test_classes_are_named_in_words() -> None:
+    model = Model(segmenter(), classes=["background", "gray", "white"])
+    found = explain(model, images(), "saliency", {"kind": "pixelwise", "label": 1})["saliency"]
+    assert "class 1 (gray)" in found.target[0].in_words
+
+
+class TestPrecision:
+    def test_auto(self) -> None:
+        cpu = torch.device("cpu")
+        assert resolve_precision("auto", cpu) == "float32"
+        assert resolve_precision("auto", cpu, torch.float64) == "float64"
+        assert resolve_precision("bfloat16", cpu) == "bfloat16"
+
+    def test_agreement(self) -> None:
+        a, b = torch.tensor([3.0, 4.0]), torch.tensor([4.0, 3.0])
+        assert agreement(a, b) == pytest.approx(24 / 25)
+        assert agreement(a, 7 * a) == pytest.approx(1)
+        assert agreement(a, -a) == pytest.approx(-1)
+        assert agreement(a * 0, a) == 0
+        assert agreement(a, a * float("nan")) == 0
+        assert agreement(torch.tensor([float("inf"), 0.0]), a) == 0
+
+    @pytest.mark.parametrize("window", [None, {"size": 4, "overlap": 0.5}])
+    def test_half_precision_is_used_where_it_agrees(self, window: Any) -> None:
+        network, shown = segmenter(), images()
+        asked = ["saliency", {"name": "integrated_gradients", "steps": 4}, "grad_cam", "deep_lift"]
+        model = Model(network, precision="bfloat16", window=window)
+        with untouched(network):
+            half = explain(model, shown, asked, 1)
+        full = explain(Model(network, window=window), shown, asked, 1)
+        for key in ("saliency", "integrated_gradients", "grad_cam"):
+            assert half[key].stats.streams[0]["precision"] == "bfloat16"
+            assert half[key].map.dtype == torch.float32
+            assert not torch.equal(half[key].map, full[key].map)
+            assert agreement(half[key].map, full[key].map) > 0.97
+
+    @pytest.mark.parametrize("window", [None, {"size": "4mm", "overlap": 0.5}])
+    def test_a_network_that_half_precision_breaks_runs_in_float32(self, window: Any) -> None:
+        class Cancels(nn.Module):
+            """Differences of large numbers: bfloat16 has 8 bits."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.first = nn.Conv2d(1, 8, 3, padding=1)
+                self.second = nn.Conv2d(8, 2, 3, padding=1)
+
+            def forward(self, image: Tensor) -> Tensor:
+                large = self.first(image) + 3000
+                return self.second((large - 3000).relu() * torch.sin(large * 50))
+
+        torch.manual_seed(0)
+        network = Cancels()
+        from voxplain.image import Image
+
+        image = Image.from_array(images()[0], spacing=1.0)
+        asked = ["saliency", {"name": "smoothgrad", "of": "saliency", "samples": 2}]
+        target = {"kind": "class_score", "label": 1}
+        found = explain(Model(network, precision="bfloat16", window=window), image, asked, target)
+        full = explain(Model(network, window=window), image, asked, target)
+        for key, attribution in found.items():
+            assert attribution.sidecar.stream[0]["precision"] == "float32"
+            assert torch.equal(attribution.map, full[key].map)
+
+    def test_double_on_request(self) -> None:
+        network, shown = segmenter(), images()
+        for window in (None, {"size": 4, "overlap": 0.5}):
+            model = Model(network, precision="float64", window=window)
+            with untouched(network):
+                asked = ["saliency", "deep_lift", {"name": "grad_cam", "layer": "act2"}]
+                found = explain(model, shown, asked, 1)
+            exact = explain(Model(segmenter().double(), window=window), shown, asked, 1)
+            for key, attribution in found.items():
+                assert attribution.stats.streams[0]["precision"] == "float64"
+                torch.testing.assert_close(
+                    attribution.map.double(), exact[key].map, rtol=1e-6, atol=1e-9
+                )
+
+
+class TestWindowed:
+    def test_a_window_larger_than_the_image_pads_and_says_so(self) -> None:
+        network, shown = segmenter(), images(size=5)
+        model = Model(network, window={"size": 8})
+        with pytest.warns(
+            VoxplainWarning, match=r"window \(8, 8\) is larger than the image \(5, 5\)"
+        ):
+            found = explain(model, shown, "saliency", 1)["saliency"].map
+        padded = nn.functional.pad(shown, (0, 3, 0, 3)).requires_grad_(True)
+        output = network(padded)[..., :5, :5]
+        mask = output.argmax(1) == 1
+        (expected,) = torch.autograd.grad((output[:, 1] * mask).sum(), padded)
+        torch.testing.assert_close(found, expected[..., :5, :5])
+
+    def test_millimeters_need_a_spacing(self) -> None:
+        with pytest.raises(ConfigError, match="'4mm' needs the pixel size of the image"):
+            explain(Model(segmenter(), window={"size": "4mm"}), images(), "saliency", 1)
+
+    def test_wrong_options_are_named(self) -> None:
+        with pytest.raises(ValueError, match="overlaps"):
+            Model(segmenter(), window={"size": 4, "overlaps": 0.5})

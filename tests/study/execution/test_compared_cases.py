@@ -1,0 +1,128 @@
+"""Metrics over cases in a study: the table is concluded, cases are added, patients are known."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from test_evaluation import counted, go, table, with_reference
+from tiny import AFFINE, TinyStudy, blob, save
+
+from voxplain.errors import ConfigError
+from voxplain.metrics import Metric, parse_metric
+from voxplain.metrics.cross_case import ALONE
+from voxplain.study import Study
+from voxplain.study.reevaluate import judge_run, judging_with, study_of_run
+
+__all__ = ["counted"]
+
+SAME: dict[str, Any] = {"name": "consistency", "cells": 2}
+"""Two cells along each axis: the bright balls of the cases lie in the same one."""
+
+
+def cases(tiny: TinyStudy, count: int, **facts: Any) -> list[dict[str, Any]]:
+    """Cases with a ball at the same place, the third much larger."""
+    for number in range(count):
+        array = blob((3, 3, 2)) * (3 if number == 2 else 1 + 0.1 * number)
+        save(tiny.folder / f"ball{number}.nii.gz", array.astype(np.float32))
+    return [{"id": f"c{n}", "image": f"ball{n}.nii.gz", **facts} for n in range(count)]
+
+
+def consistency(tiny: TinyStudy, **changes: Any) -> list[Any]:
+    run, _ = go(tiny, metrics=[SAME], run={"controls": False}, methods=["saliency"], **changes)
+    assert run.exit_code == 0, [task.reason for task in run.failed]
+    return list(table(run).of(metric="consistency"))
+
+
+def test_a_study_concludes_its_table_and_goes_on_with_more_cases(
+    tiny: TinyStudy, counted: list[tuple[str, str, str]]
+) -> None:
+    (alone,) = consistency(tiny, cases=cases(tiny, 1))
+    assert (math.isnan(alone.value), alone.reason) == (True, ALONE)
+    counted.clear()
+    found = consistency(tiny, cases=cases(tiny, 3))
+    assert {case for case, _, _ in counted} == {"c1", "c2"}
+    assert [row.value for row in found] == [0.5, 0.5, 0]
+    assert [row.facts["alike"] for row in found] == [2, 2, 2]
+    counted.clear()
+    assert consistency(tiny) == found
+    assert counted == []
+
+
+def test_patients_are_known_without_judging_again(
+    tiny: TinyStudy, counted: list[tuple[str, str, str]]
+) -> None:
+    apart = consistency(tiny, cases=cases(tiny, 3))
+    counted.clear()
+    together = consistency(tiny, cases=cases(tiny, 3, patient="p1"))
+    assert counted == []
+    assert [row.patient for row in apart] == ["", "", ""]
+    assert [row.patient for row in together] == ["p1", "p1", "p1"]
+    assert [row.reason for row in together] == [ALONE] * 3
+    run = go(tiny)[0]
+    assert [record.patient for record in run.manifest.cases] == ["p1"] * 3
+    (words,) = {case["patient"] for case in _resolved(run.folder)["cases"]}
+    assert words == "p1"
+
+
+def test_a_pattern_fills_in_the_patient(tiny: TinyStudy) -> None:
+    cases(tiny, 2)
+    pattern = {"id": "x*", "image": "ball*.nii.gz", "patient": "p*"}
+    found = Study.load(tiny.write(cases=[pattern])).expanded_cases()
+    assert [(case.id, case.patient) for case in found] == [("x0", "p0"), ("x1", "p1")]
+    wrong = {"id": "x", "image": "ball0.nii.gz", "patient": "p*"}
+    with pytest.raises(ConfigError, match="the patient 'p\\*' has a \\*"):
+        Study.load(tiny.write(cases=[wrong])).expanded_cases()
+
+
+def test_a_run_that_is_judged_later_is_compared_as_a_whole(tiny: TinyStudy) -> None:
+    run, _ = go(tiny, cases=cases(tiny, 3, patient="p", truth=1), methods=["saliency"])
+    study = study_of_run(run.folder, {"factory": "tiny_net:build", "weights": _weights(tiny)})
+    assert [(case.patient, case.truth) for case in study.expanded_cases()] == [("p", 1)] * 3
+    own = Study.load(tiny.write(cases=[*cases(tiny, 2), {**cases(tiny, 3)[2], "patient": "q"}]))
+    metric: Metric = parse_metric(SAME)
+    judged = judge_run(run.folder, judging_with(own, [metric], None))
+    maps = judged.scores.of(method="saliency")
+    assert [row.value for row in maps] == [0.5, 0.5, 0]
+    assert str(judged.scores) == str(table(run))
+
+
+def test_calibration_is_one_row_of_the_network(
+    tiny: TinyStudy, counted: list[tuple[str, str, str]]
+) -> None:
+    metrics = ["calibration", "sparseness"]
+    run, _ = go(tiny, metrics=metrics, cases=with_reference(tiny))
+    found = table(run)
+    first, second = found.of(metric="calibration")
+    assert (first.case, first.method, first.control) == ("a", "", False)
+    assert 0 <= first.value <= 1
+    assert first.facts["error_scaled"] <= first.value
+    assert "no reference mask" in second.reason
+    assert {row.correct for row in found.of(case="a")} == {True}
+    assert {row.correct for row in found.of(case="b")} == {None}
+    counted.clear()
+    again, _ = go(tiny, methods=["saliency"])
+    assert counted == []
+    assert len(table(again).of(metric="calibration")) == 2
+
+
+def test_a_prediction_beside_the_reference_is_wrong(tiny: TinyStudy) -> None:
+    away = (blob((12, 10, 8)) > 1).astype(np.uint8)
+    nibabel.save(nibabel.Nifti1Image(away, AFFINE), tiny.folder / "mask.nii.gz")
+    case = {**tiny.config["cases"][0], "reference": "mask.nii.gz"}
+    run, _ = go(tiny, metrics=["roc_auc"], cases=[case])
+    assert {row.correct for row in table(run)} == {False}
+
+
+def _resolved(folder: Path) -> Any:
+    import yaml
+
+    return yaml.safe_load((folder / "study.yaml").read_text())
+
+
+def _weights(tiny: TinyStudy) -> str:
+    return str(tiny.folder / "net.safetensors")
