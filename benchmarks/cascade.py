@@ -9,10 +9,10 @@ from benchmarks.harness import difference, race
 from benchmarks.networks import PIXELWISE, classifier, segmenter
 from benchmarks.page import Table, seconds, times
 from voxplain.engine.acceleration import forward_trace as course
-from voxplain.metrics.context import Question, question_about
+from voxplain.metrics.context import MetricContext, metric_context
 from voxplain.metrics.randomization import grouped, stages
 from voxplain.metrics.randomization.networks import Kinship, randomized
-from voxplain.metrics.re_explain import maps_abreast, maps_again
+from voxplain.metrics.re_explain import explain_again, explain_networks
 
 HEADER = (
     "method",
@@ -59,15 +59,15 @@ def run(quick: bool = False) -> Table:
     return Table("cascade", HEADER, rows, (note,))
 
 
-def _question(network: Any, image: Any, method: dict[str, Any], target: Any) -> Question:
+def _question(network: Any, image: Any, method: dict[str, Any], target: Any) -> MetricContext:
     model = vx.Model(network)
     if target["kind"] == "class_score":
         target = {**target, "label": 1}
     maps = {"map": vx.explain(model, image, method, target).popitem()[1][0]}
-    return question_about(model, image[0], target, maps=maps)
+    return metric_context(model, image[0], target, maps=maps)
 
 
-def _compared(question: Question) -> list[str]:
+def _compared(question: MetricContext) -> list[str]:
     model, example = question.scene.model, question.scene.example
     ran = course(model, example)
     groups = grouped(stages(model, example, ran), 12)
@@ -76,10 +76,10 @@ def _compared(question: Question) -> list[str]:
     image, methods = question.item.image[None], question.methods
 
     def alone() -> list[Any]:
-        return [maps_again(one, image, methods) for one in asked]
+        return [explain_again(one, image, methods) for one in asked]
 
     def together() -> list[Any]:
-        return maps_abreast(asked, image, methods, Kinship(ran, networks, example))
+        return explain_networks(asked, image, methods, Kinship(ran, networks, example))
 
     apart = max(
         difference(found[name], expected[name])

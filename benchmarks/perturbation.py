@@ -16,8 +16,8 @@ from benchmarks.harness import Timing, Work, difference, race
 from benchmarks.networks import PIXELWISE, segmenter
 from benchmarks.page import Table, seconds, times
 from voxplain.attribution.methods.perturbation import Occlusion
-from voxplain.engine.context import Scene
-from voxplain.engine.item import Item
+from voxplain.engine.context import Context
+from voxplain.engine.item import StreamInput
 from voxplain.engine.masks import Boxes, Masks, SlidingBox
 from voxplain.engine.requests import MaskRequest
 from voxplain.regions import segment
@@ -216,7 +216,7 @@ class _SomeBoxes(SlidingBox):
 
     count: int = 3
 
-    def masks(self, item: Item, scene: Scene) -> Masks:
+    def masks(self, item: StreamInput, scene: Context) -> Masks:
         """Every so many."""
         every = super().masks(item, scene)
         assert isinstance(every, Boxes)
@@ -229,7 +229,7 @@ class _SomeOcclusion(Occlusion):
 
     count: int = 3
 
-    def requests(self, scene: Scene) -> tuple[MaskRequest, ...]:
+    def requests(self, scene: Context) -> tuple[MaskRequest, ...]:
         """The default boxes, thinned out."""
         (request,) = super().requests(scene)
         boxes = _SomeBoxes(self.window, self.stride, self.count)
@@ -277,8 +277,8 @@ def _large(size: int) -> tuple[nn.Module, Tensor]:
 
 def _all_windows(model: vx.Model, image: Tensor, method: _SomeOcclusion) -> Tensor:
     """The same map with the whole windowed inference for every box."""
-    (request,) = method.requests(Scene(model, image))
-    masks = request.masks.masks(Item(image[0], 0, ""), Scene(model, image))
+    (request,) = method.requests(Context(model, image))
+    masks = request.masks.masks(StreamInput(image[0], 0, ""), Context(model, image))
     assert isinstance(masks, Boxes)
     with torch.no_grad():
         output = model.output(image)

@@ -20,7 +20,7 @@ from PIL import Image
 from voxplain.attribution import explain
 from voxplain.demo import write_demo
 from voxplain.metrics import parse_metric
-from voxplain.metrics.context import question_about
+from voxplain.metrics.context import metric_context
 from voxplain.metrics.randomization import Cascade, recorded
 from voxplain.metrics.scoring import map_field
 from voxplain.records.cascade_table import write_steps
@@ -31,7 +31,7 @@ from voxplain.records.cascades import (
     scores_along,
     write_randomization,
 )
-from voxplain.report.trust.cascade_strip import strip
+from voxplain.report.trust.cascade_strip import cascade_strip
 from voxplain.study.config.study import Study
 from voxplain.study.planning.inputs import load_model, read_case
 from voxplain.viz.figures import png
@@ -69,7 +69,7 @@ def cascade_of_the_demo(folder: Path, run: Path, seeds: int, metrics: Sequence[s
     image = loaded.prepare(read_case(study.expanded_cases()[0]))
     target = study.asked[0]
     maps = explain(loaded.model, image, METHODS, target)
-    question = question_about(loaded.model, image, target, maps=maps)
+    question = metric_context(loaded.model, image, target, maps=maps)
     question.fields = {name: map_field(name, map, question) for name, map in maps.items()}
     judges = tuple(map(parse_metric, metrics))
     probe = Cascade(seeds=seeds, pictures=True, metrics=judges)
@@ -82,7 +82,7 @@ def cascade_of_the_demo(folder: Path, run: Path, seeds: int, metrics: Sequence[s
 
 def draw(run: Path, record: RandomizationRecord) -> None:
     """Writes the strip with a palette of its own, which is a third of the size."""
-    picture = Image.open(io.BytesIO(png(strip(record, read_pictures(run, record)))))
+    picture = Image.open(io.BytesIO(png(cascade_strip(record, read_pictures(run, record)))))
     picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(FILE, optimize=True)
     print(FILE, FILE.stat().st_size)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from markdown_page import anchor, grid, listed, prose, sized, table
 
-from voxplain.attribution.describe.card import CHANNELS, PICTURE, VOLUME, portrait
+from voxplain.attribution.describe.card import CHANNELS, PICTURE, VOLUME, method_card
 from voxplain.attribution.describe.families import Family, in_order
 from voxplain.attribution.describe.parameters import parameters
 from voxplain.attribution.methods import methods
@@ -81,7 +81,7 @@ Every method takes these:
 def overview(kinds: Sequence[type[Method]]) -> str:
     """One line per method."""
     rows = [
-        (f"[`{kind.title()}`](#{kind.title()})", kind.meaning(), portrait(kind).cost)
+        (f"[`{kind.title()}`](#{kind.title()})", kind.meaning(), method_card(kind).cost)
         for kind in kinds
     ]
     return grid(("method", "what it shows", "cost"), rows)
@@ -89,7 +89,7 @@ def overview(kinds: Sequence[type[Method]]) -> str:
 
 def entry(kind: type[Method]) -> str:
     """Everything about one method."""
-    shown = portrait(kind)
+    shown = method_card(kind)
     facts = [
         ("Formula", f"`{kind.formula}`" if kind.formula else ""),
         ("Reference", kind.reference),

@@ -16,8 +16,8 @@ from voxplain.metrics.card import (
     BETTER,
     FAMILIES,
     in_order,
+    metric_card,
     parameters_of,
-    portrait,
     range_in_words,
 )
 
@@ -90,7 +90,7 @@ def entry(kind: type[Metric]) -> str:
         ("Range", range_in_words(kind)),
         ("By chance", kind.chance),
         ("Reference", kind.reference),
-        ("Cost", portrait(kind).cost),
+        ("Cost", metric_card(kind).cost),
     ]
     parts = [f"### {kind.title()}", *prose(kind), listed(facts)]
     own = parameters_of(kind)

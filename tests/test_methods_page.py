@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 from script import load_script
 
-from voxplain.attribution.describe.card import Cost, portrait
+from voxplain.attribution.describe.card import PassCost, method_card
 from voxplain.attribution.describe.families import FAMILIES, family, in_order
 from voxplain.attribution.describe.parameters import parameters
 from voxplain.attribution.methods import methods
@@ -48,20 +48,20 @@ def test_every_method_says_what_it_is() -> None:
 @pytest.mark.parametrize(
     ("name", "picture", "volume"),
     [
-        ("saliency", Cost(1, 0), Cost(1, 0)),
-        ("integrated_gradients", Cost(32, 0), Cost(32, 0)),
-        ("smoothgrad", Cost(25, 0), Cost(25, 0)),
-        ("occlusion", Cost(0, 11**2), Cost(0, 11**3)),
-        ("rise", Cost(0, 4000), Cost(0, 2000)),
-        ("feature_ablation", Cost(0, 100), Cost(0, 100)),
+        ("saliency", PassCost(1, 0), PassCost(1, 0)),
+        ("integrated_gradients", PassCost(32, 0), PassCost(32, 0)),
+        ("smoothgrad", PassCost(25, 0), PassCost(25, 0)),
+        ("occlusion", PassCost(0, 11**2), PassCost(0, 11**3)),
+        ("rise", PassCost(0, 4000), PassCost(0, 2000)),
+        ("feature_ablation", PassCost(0, 100), PassCost(0, 100)),
     ],
 )
-def test_costs_are_those_of_the_definitions(name: str, picture: Cost, volume: Cost) -> None:
-    assert portrait(methods.get(name)).costs == (picture, volume)
+def test_costs_are_those_of_the_definitions(name: str, picture: PassCost, volume: PassCost) -> None:
+    assert method_card(methods.get(name)).costs == (picture, volume)
 
 
 def test_portraits_tell_methods_apart() -> None:
-    seen = {name: portrait(methods.get(name)) for name in methods}
+    seen = {name: method_card(methods.get(name)) for name in methods}
     assert {"integrated_gradients", "deep_lift"} <= {n for n, p in seen.items() if p.complete}
     assert not seen["saliency"].complete
     assert not seen["layer_conductance"].complete

@@ -9,7 +9,7 @@ import pytest
 from script import load_script
 
 from voxplain.metrics import metrics
-from voxplain.metrics.card import FAMILIES, parameters_of, portrait
+from voxplain.metrics.card import FAMILIES, metric_card, parameters_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,7 +40,7 @@ def test_every_metric_has_an_entry_and_says_what_it_is(script: ModuleType) -> No
 
 def test_costs_are_those_of_the_definitions() -> None:
     def cost(name: str) -> str:
-        return portrait(metrics.get(name)).cost
+        return metric_card(metrics.get(name)).cost
 
     assert cost("deletion") == "33 per map"
     assert cost("morf_lerf_gap") == "66 per map"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import voxplain as vx
-from voxplain.engine.memory import Budget, slow_alone
+from voxplain.engine.memory import BackwardBudget, lone_volume_is_slow
 
 CPU = torch.device("cpu")
 
@@ -31,15 +31,15 @@ class Counting(nn.Module):
 
 
 def test_small_points_start_together() -> None:
-    assert Budget(CPU, point=2**10).size == 8
-    assert Budget(CPU, point=2**20).size == 2
-    assert Budget(CPU, point=2**30).size == 1
-    assert Budget(CPU, limit=10**6, point=2**20).size == 1
+    assert BackwardBudget(CPU, point=2**10).size == 8
+    assert BackwardBudget(CPU, point=2**20).size == 2
+    assert BackwardBudget(CPU, point=2**30).size == 1
+    assert BackwardBudget(CPU, limit=10**6, point=2**20).size == 1
 
 
 def test_a_cpu_takes_32_mib_and_no_fewer_than_two_points() -> None:
     for side, expected in ((2**20, 8), (2**25, 2)):  # 4 MiB, 128 MiB per point
-        budget = Budget(CPU)
+        budget = BackwardBudget(CPU)
         with budget.measured(1):
             torch.zeros(side, requires_grad=True).exp()
         assert budget.size == expected
@@ -49,7 +49,7 @@ def test_a_cpu_takes_32_mib_and_no_fewer_than_two_points() -> None:
 def test_weights_do_not_count(transposed: bool) -> None:
     weight = nn.Parameter(torch.ones(100, 100), requires_grad=False)
     points = torch.ones(1, 100, requires_grad=True)
-    budget = Budget(CPU)
+    budget = BackwardBudget(CPU)
     with budget.measured(1):
         (points @ (weight.T if transposed else weight)).sum()
     assert budget.bytes_per_point == 1
@@ -66,7 +66,7 @@ def test_weights_do_not_count(transposed: bool) -> None:
     ],
 )
 def test_lone_small_volumes_are_slow(points: Tensor, slow: bool) -> None:
-    assert slow_alone(points) is slow
+    assert lone_volume_is_slow(points) is slow
 
 
 @pytest.mark.parametrize("method", ["saliency", "layer_conductance", "deep_lift"])

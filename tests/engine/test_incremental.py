@@ -15,8 +15,8 @@ from networks import assert_close, classifier, segmenter, untouched
 from torch import Tensor, nn
 
 from voxplain.engine.acceleration.incremental import Incremental, prepared, work, worthwhile
-from voxplain.engine.acceleration.incremental.boxes import Boxes, Reach, cut, grown
-from voxplain.engine.acceleration.incremental.followed import Followed
+from voxplain.engine.acceleration.incremental.boxes import BoxSet, Reach, cut, grown
+from voxplain.engine.acceleration.incremental.followed import IncrementalTensor
 from voxplain.engine.taps import Tap, tapping
 from voxplain.errors import InputError
 from voxplain.models.model import Model
@@ -35,7 +35,7 @@ class Given(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         result = self.function(image)
-        self.local = isinstance(result, Followed) and result.value is not None
+        self.local = isinstance(result, IncrementalTensor) and result.value is not None
         return result
 
 
@@ -522,12 +522,12 @@ def test_reaches_hold_every_cell_that_is_read(
 
 
 def test_boxes_grow_by_the_kernel_and_stay_on_the_grid() -> None:
-    boxes = Boxes(np.array([[4], [0], [9]]), (2,))
+    boxes = BoxSet(np.array([[4], [0], [9]]), (2,))
     same = grown(boxes, [Reach.strided(11, -1, 1, 3)], (11,))
     assert same.starts.ravel().tolist() == [3, 0, 7]
     assert same.size == (4,)
     halved = grown(boxes, [Reach.strided(6, -1, 2, 3)], (6,))
     assert halved.starts.ravel().tolist() == [2, 0, 4]
     assert halved.size == (2,)
-    content = cut(torch.arange(11.0)[None, None], Boxes(np.array([[-1], [9]]), (3,)), fill=-5)
+    content = cut(torch.arange(11.0)[None, None], BoxSet(np.array([[-1], [9]]), (3,)), fill=-5)
     assert content[:, 0].tolist() == [[-5, 0, 1], [9, 10, -5]]

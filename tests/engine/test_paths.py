@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from voxplain.attribution import explain
 from voxplain.engine.blur import blurred, isotropic_sigma
 from voxplain.engine.gradients.path_samplers import BlurPath, GuidedPath
-from voxplain.engine.item import Item
+from voxplain.engine.item import StreamInput
 from voxplain.errors import ConfigError
 from voxplain.models.model import Model
 
@@ -109,7 +109,7 @@ def test_an_equal_image_and_baseline_give_zero() -> None:
 
 def test_guided_points_stay_near_the_straight_path() -> None:
     image = images(2, 2, 1)[0].double()
-    walk = GuidedPath(10, 0.25, 0.07).route(Item(image, 0, "key"))
+    walk = GuidedPath(10, 0.25, 0.07).route(StreamInput(image, 0, "key"))
     source = torch.Generator().manual_seed(0)
     total, before = float(image.abs().sum()), torch.zeros_like(image)
     for index in range(walk.count):
@@ -147,7 +147,7 @@ def test_blurs_are_isotropic_in_millimeters() -> None:
         profile = spread.sum(1 - axis)
         assert float(profile.sum()) == pytest.approx(1, rel=1e-3)
         assert float((profile * along**2).sum()) == pytest.approx(sigma**2, rel=0.03)
-    first = BlurPath(4, 0.2, (1, 2)).route(Item(images(2, 1, 1)[0], 0, "key")).draw(range(1))
+    first = BlurPath(4, 0.2, (1, 2)).route(StreamInput(images(2, 1, 1)[0], 0, "key")).draw(range(1))
     assert_close(first.inputs[0], blurred(images(2, 1, 1)[0], (1.2, 0.6)))
 
 

@@ -14,15 +14,15 @@ from voxplain.engine.gradients.reducers import (
     AlongPath,
     MeanGradient,
     MeanValue,
-    Points,
+    TapBatch,
     TimesDifference,
     TimesValue,
 )
 from voxplain.engine.gradients.samplers import StraightPath
 from voxplain.engine.identity import identity
-from voxplain.engine.memory import Budget, ran_out_of_memory
+from voxplain.engine.memory import BackwardBudget, ran_out_of_memory
 from voxplain.engine.method import parse_method
-from voxplain.engine.noise import OverDraws
+from voxplain.engine.noise import CopyStatistic
 
 QUADRATURES: tuple[Quadrature, ...] = (
     "gauss_legendre",
@@ -34,11 +34,11 @@ QUADRATURES: tuple[Quadrature, ...] = (
 )
 
 
-def points(count: int, seed: int = 0) -> Points:
+def points(count: int, seed: int = 0) -> TapBatch:
     source = torch.Generator().manual_seed(seed)
     draw = lambda *shape: torch.randn(*shape, generator=source, dtype=torch.float64)  # noqa: E731
     weights = torch.rand(count, generator=source, dtype=torch.float64)
-    return Points(
+    return TapBatch(
         value=draw(count, 2, 3),
         gradient=draw(count, 2, 3),
         weights=weights / weights.sum(),
@@ -48,10 +48,10 @@ def points(count: int, seed: int = 0) -> Points:
     )
 
 
-def cut(all_points: Points, size: int) -> list[Points]:
+def cut(all_points: TapBatch, size: int) -> list[TapBatch]:
     count = len(all_points.value)
     return [
-        Points(
+        TapBatch(
             all_points.value[at : at + size],
             all_points.gradient[at : at + size],
             all_points.weights[at : at + size],
@@ -64,7 +64,7 @@ def cut(all_points: Points, size: int) -> list[Points]:
 
 
 class TestReducers:
-    SUMS: dict[type, Callable[[Points], Tensor]] = {  # noqa: RUF012
+    SUMS: dict[type, Callable[[TapBatch], Tensor]] = {  # noqa: RUF012
         MeanGradient: lambda p: _weighted(p, p.gradient),
         TimesValue: lambda p: _weighted(p, p.gradient * p.value),
         MeanValue: lambda p: _weighted(p, p.value),
@@ -84,7 +84,7 @@ class TestReducers:
         given = points(5)
         ends = torch.randn(2, 5, 2, 3, dtype=torch.float64)
         reducer = TimesDifference()
-        reducer.update(Points(given.value, given.gradient, given.weights, ends[0], ends[1]))
+        reducer.update(TapBatch(given.value, given.gradient, given.weights, ends[0], ends[1]))
         expected = _weighted(given, given.gradient * (ends[1] - ends[0]))
         torch.testing.assert_close(reducer.result(), expected)
 
@@ -94,7 +94,7 @@ class TestReducers:
         """With gradient 1 everywhere the pieces of conductance telescope to end - start."""
         nodes, weights = (torch.from_numpy(part) for part in nodes_and_weights(rule, 8))
         curve = lambda a: torch.stack([a**2, torch.sin(3 * a)], -1)  # noqa: E731
-        given = Points(
+        given = TapBatch(
             curve(nodes),
             torch.ones(8, 2, dtype=torch.float64),
             weights,
@@ -116,7 +116,7 @@ class TestReducers:
             column = nodes[:, None]
             zero, one = torch.zeros(1, 1).double(), torch.ones(1, 1).double()
             reducer = AlongPath()
-            reducer.update(Points(column**2, column**3, weights, zero, one, nodes))
+            reducer.update(TapBatch(column**2, column**3, weights, zero, one, nodes))
             errors.append(abs(float(reducer.result()) - 0.4))
         assert errors[2] < 1e-3
         assert errors[0] / errors[1] == pytest.approx(4, rel=0.3)  # second order
@@ -124,7 +124,7 @@ class TestReducers:
     @pytest.mark.parametrize("kind", ["mean", "mean_square", "variance"])
     def test_statistics_over_draws_are_stable(self, kind: str) -> None:
         draws = torch.randn(50, 3, 4) + 1e4  # a variance of 1 on top of a mean of 10^4
-        summed = OverDraws(kind)  # type: ignore[arg-type]
+        summed = CopyStatistic(kind)  # type: ignore[arg-type]
         for draw in draws:
             summed.update(draw)
         exact = draws.double()
@@ -137,20 +137,22 @@ class TestReducers:
         torch.testing.assert_close(summed.result().double(), expected, rtol=tolerance, atol=0)
 
     @pytest.mark.parametrize(
-        "made", [MeanGradient, AlongPath, lambda: OverDraws("mean")], ids=["sum", "path", "draws"]
+        "made",
+        [MeanGradient, AlongPath, lambda: CopyStatistic("mean")],
+        ids=["sum", "path", "draws"],
     )
     def test_nothing_seen_is_an_error(self, made: Callable[[], MeanGradient]) -> None:
         with pytest.raises(ValueError, match="was seen"):
             made().result()
 
 
-def _weighted(given: Points, values: Tensor) -> Tensor:
+def _weighted(given: TapBatch, values: Tensor) -> Tensor:
     return (given.weights.view(-1, 1, 1) * values).sum(0)
 
 
 class TestBudget:
     def test_measures_once_and_fills_the_limit(self) -> None:
-        budget = Budget(torch.device("cpu"), limit=10_000)
+        budget = BackwardBudget(torch.device("cpu"), limit=10_000)
         assert budget.size == 1
         leaf = torch.ones(1, 100, requires_grad=True)
         with budget.measured(1):
@@ -162,7 +164,7 @@ class TestBudget:
         assert budget.size == 25
 
     def test_halves_down_to_one(self) -> None:
-        budget = Budget(torch.device("cpu"), limit=1)
+        budget = BackwardBudget(torch.device("cpu"), limit=1)
         budget.size = 5
         sizes = []
         while budget.halve():

@@ -19,7 +19,7 @@ from voxplain.engine.gradients.samplers import (
     StraightPath,
 )
 from voxplain.engine.intensity import intensity_range
-from voxplain.engine.item import Item
+from voxplain.engine.item import StreamInput
 from voxplain.engine.method import parse_method
 from voxplain.engine.noise import GaussianNoise
 from voxplain.engine.randomness import generator, image_key, standard_normal
@@ -74,8 +74,8 @@ class TestQuadrature:
 IMAGE = torch.arange(24.0).view(2, 3, 4)
 
 
-def item(image: Tensor = IMAGE, references: Tensor | None = None, key: str = "k") -> Item:
-    return Item(image, 0, key, references)
+def item(image: Tensor = IMAGE, references: Tensor | None = None, key: str = "k") -> StreamInput:
+    return StreamInput(image, 0, key, references)
 
 
 class TestSamplers:

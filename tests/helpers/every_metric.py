@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from voxplain.attribution import Attribution, explain
 from voxplain.metrics import evaluate, metrics
-from voxplain.metrics.cross_case import OverCases
+from voxplain.metrics.cross_case import CrossCaseMetric
 from voxplain.metrics.other_networks import Role
 from voxplain.records.scores import Scores
 
 NAMES = tuple(metrics)
-OVER_CASES = tuple(name for name in NAMES if issubclass(metrics.get(name), OverCases))
+OVER_CASES = tuple(name for name in NAMES if issubclass(metrics.get(name), CrossCaseMetric))
 OF_NETWORK = tuple(name for name in NAMES if metrics.get(name).of_network)
 METHODS = ("saliency", "input_x_gradient")
 SEGMENT: dict[str, Any] = {"kind": "pixelwise", "label": 1}

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from voxplain.engine.context import Scene
-from voxplain.metrics.context import Probe, Question
+from voxplain.engine.context import Context
+from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.families.drop_correlation import FaithfulnessCorrelation
 from voxplain.metrics.families.infidelity import Infidelity, InfidelityNormalized
 from voxplain.metrics.families.robustness import MaxSensitivity, Neighbors
 from voxplain.metrics.map_field import MapField
-from voxplain.metrics.queries.perturbations import Neighborhood
+from voxplain.metrics.queries.perturbations import Perturbation
 from voxplain.metrics.queries.subsets import NoiseDrops, RandomSubsets, SubsetDrops, _drops
 
 
@@ -27,26 +27,26 @@ class GivenChanges(NoiseDrops):
     def of(cls, changes: Tensor) -> GivenChanges:
         return cls(draws=len(changes), changes=changes)
 
-    def change(self, question: Question, index: int) -> Tensor:
+    def change(self, question: MetricContext, index: int) -> Tensor:
         return self.changes[index].to(question.item.image)
 
 
 class GivenInfidelity(Infidelity):
     given: GivenChanges
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         return (self.given,)
 
 
 class GivenNormalized(InfidelityNormalized):
     given: GivenChanges
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         return (self.given,)
 
 
 @dataclass(frozen=True, eq=False)
-class GivenNeighbors(Neighborhood):
+class GivenNeighbors(Perturbation):
     """What is added to the image, ``(n, C, *spatial)``."""
 
     noise: Tensor
@@ -58,7 +58,7 @@ class GivenNeighbors(Neighborhood):
 class GivenSensitivity(MaxSensitivity):
     given: Tensor
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         return (Neighbors(GivenNeighbors(self.given), self.draws),)
 
 
@@ -68,7 +68,7 @@ class GivenSubsets(RandomSubsets):
 
     subsets: Tensor = field(default_factory=lambda: torch.empty(0))
 
-    def run(self, question: Question, field: MapField) -> SubsetDrops:
+    def run(self, question: MetricContext, field: MapField) -> SubsetDrops:
         regions = question.scene.regions(self.regions, question.item)
         return _drops(question, regions, self.subsets, self.fill)
 
@@ -76,5 +76,5 @@ class GivenSubsets(RandomSubsets):
 class GivenCorrelation(FaithfulnessCorrelation):
     subsets: Tensor
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         return (GivenSubsets(self.regions, self.fill, subsets=self.subsets),)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from voxplain.attribution import Attribution, explain
 from voxplain.errors import VoxplainError
 from voxplain.image import Image
-from voxplain.metrics import MapField, Metric, Question, Value, parse_metric
-from voxplain.metrics.context import question_about
+from voxplain.metrics import MapField, Metric, MetricContext, Value, parse_metric
+from voxplain.metrics.context import metric_context
 from voxplain.metrics.scoring import map_field
 from voxplain.models.model import Model
 
@@ -55,9 +55,9 @@ def ask(
     maps: Mapping[str, Attribution | Tensor] | None = None,
     target: Any = CLASS_ONE,
     **options: Any,
-) -> Question:
+) -> MetricContext:
     """A question with the fields of its maps."""
-    question = question_about(Model.of(network), image, target, maps=maps, **options)
+    question = metric_context(Model.of(network), image, target, maps=maps, **options)
     fields = [map_field(name, map, question) for name, map in (maps or {}).items()]
     question.fields = {field.name: field for field in fields}
     return question
@@ -69,25 +69,29 @@ def explained(
     *methods: Any,
     target: Any = CLASS_ONE,
     **options: Any,
-) -> Question:
+) -> MetricContext:
     """A question about the maps that some methods give."""
     found = explain(network, image[None], list(methods), target, **options)
     return ask(network, image, {name: map[0] for name, map in found.items()}, target, **options)
 
 
-def value(metric: str | Metric, field: MapField, question: Question, **parameters: Any) -> Value:
+def value(
+    metric: str | Metric, field: MapField, question: MetricContext, **parameters: Any
+) -> Value:
     """A metric asked about one map."""
     spec = {"name": metric, **parameters} if isinstance(metric, str) else metric
     return parse_metric(spec).score(field, question)
 
 
-def number(metric: str, map: Tensor, question: Question, **parameters: Any) -> float:
+def number(metric: str, map: Tensor, question: MetricContext, **parameters: Any) -> float:
     """The value of a metric for a map from elsewhere."""
     found = value(metric, map_field("given", map, question), question, **parameters)
     return found.value
 
 
-def reason(metric: str | Metric, field: MapField, question: Question, **parameters: Any) -> str:
+def reason(
+    metric: str | Metric, field: MapField, question: MetricContext, **parameters: Any
+) -> str:
     """Why a metric is undefined; empty where it has a value."""
     try:
         found = value(metric, field, question, **parameters)

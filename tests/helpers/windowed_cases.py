@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from voxplain.models.model import Model
 from voxplain.models.windows import Layout, Window
-from voxplain.targets import Unperturbed, WeightField, parse_target
+from voxplain.targets import UnperturbedOutput, WeightField, parse_target
 from voxplain.zoo import unet
 
 HALO = 12  # the receptive field of a two-level U-Net reaches 11 voxels
@@ -130,7 +130,7 @@ def bound(case: Case, target: dict[str, Any]) -> WeightField:
     with torch.no_grad():
         output = blended(case, case.image).output
     shape = tuple(case.image.shape[2:])
-    return parse_target(target).bind(Unperturbed(output, input_shape=shape))
+    return parse_target(target).bind(UnperturbedOutput(output, input_shape=shape))
 
 
 def gradient(case: Case, point: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:

@@ -14,7 +14,7 @@ from networks import classifier, images, segmenter
 from voxplain import evaluate, explain
 from voxplain.errors import ConfigError, InputError
 from voxplain.image import Image
-from voxplain.metrics import GivenMap, read_given
+from voxplain.metrics import ExternalMap, read_map
 from voxplain.metrics.quantus import as_explain_func
 from voxplain.preprocess import Reorient, apply
 
@@ -107,8 +107,8 @@ def test_a_map_is_the_same_however_it_is_given(tmp_path: Path) -> None:
         "nifti": file,
         "text": str(file),
         "numpy": tmp_path / "map.npy",
-        "declared": read_given(file, turned, sign="absolute"),
-        "scan": GivenMap(ours.map, place="scan"),
+        "declared": read_map(file, turned, sign="absolute"),
+        "scan": ExternalMap(ours.map, place="scan"),
     }
     values = judged(turned, given).values()
     assert values == pytest.approx([values[0]] * len(given), rel=1e-5)

@@ -16,7 +16,7 @@ from networks import segmenter
 from torch import Tensor, nn
 
 from voxplain.metrics import evaluate
-from voxplain.metrics.cross_case import ALONE, SKETCH, concluded
+from voxplain.metrics.cross_case import ALONE, SUMMARY, completed
 from voxplain.metrics.families.consistency import coarse
 from voxplain.records.scores import Scores
 
@@ -96,7 +96,7 @@ def test_cells_that_say_nothing_make_no_explanations_alike() -> None:
     classes = [0, 1] * 6
     found = judged(classes, maps, {"name": "consistency", "share": 0.125})
     assert sum(row.facts["alike"] for row in found) < 60  # of 132
-    assert all(0 in row.facts[SKETCH]["top"] for row in found)
+    assert all(0 in row.facts[SUMMARY]["top"] for row in found)
     one = judged(classes, maps)
     assert all(row.facts["alike"] == 11 for row in one)
 
@@ -140,11 +140,11 @@ def test_a_table_can_grow_and_be_concluded_again(metric: str, tmp_path: Path) ->
         Prefers(), images, {"m": maps[5:]}, [metric], PREDICTED, controls=False,
         cases=[f"c{n}" for n in range(5, 12)],
     )  # fmt: skip
-    again = concluded(Scores.read(tmp_path / "t.parquet") + rest)
+    again = completed(Scores.read(tmp_path / "t.parquet") + rest)
     assert str(again.values()) == str(whole.values())
-    assert str(concluded(again)) == str(again)
+    assert str(completed(again)) == str(again)
     assert str(again.values()[:5]) != str(first.values())
-    alone = concluded(Scores(again.rows[:1]))
+    alone = completed(Scores(again.rows[:1]))
     assert alone.rows[0].reason == ALONE
     assert math.isnan(alone.rows[0].value)
 
@@ -155,17 +155,17 @@ def test_rows_of_other_metrics_and_of_missing_ones_stay() -> None:
     altered = tuple(replace(row, parameters={"gone": 1}) for row in found)
     plain = tuple(replace(row, facts={}, value=0.3, reason="") for row in found)
     for rows in (strange, altered, plain):
-        assert concluded(Scores(rows)).rows == rows
+        assert completed(Scores(rows)).rows == rows
 
 
 def test_what_is_not_compared_with_each_other() -> None:
     """Other networks, targets, maps and parameters are tables of their own."""
     found = judged([0, 0], marks(5, 5)).rows
     for change in ({"model": "b"}, {"target": "2"}, {"method": "n"}, {"seed": 1}):
-        apart = concluded(Scores((found[0], replace(found[1], **change))))
+        apart = completed(Scores((found[0], replace(found[1], **change))))
         assert [row.reason for row in apart] == [ALONE, ALONE]
     other = {**found[1].parameters, "share": 0.06}
-    apart = concluded(Scores((found[0], replace(found[1], parameters=other))))
+    apart = completed(Scores((found[0], replace(found[1], parameters=other))))
     assert [row.reason for row in apart] == [ALONE, ALONE]
 
 
@@ -180,7 +180,7 @@ def test_volumes_up_to_a_factor_of_two_are_the_same_prediction() -> None:
         {"kind": "class_score", "label": 1}, controls=False,
     )  # fmt: skip
     assert found.values() == pytest.approx([0, 1 / 3, 2 / 3, 1 / 3])
-    assert [row.facts[SKETCH]["size"] for row in found] == [0, 8, 16, 17]
+    assert [row.facts[SUMMARY]["size"] for row in found] == [0, 8, 16, 17]
 
 
 def test_a_class_of_several_is_there_or_not() -> None:
@@ -229,8 +229,8 @@ def test_cells_of_another_grid_are_others() -> None:
     other = evaluate(
         Prefers(), low, {"m": map}, ["consistency"], PREDICTED, controls=False, cases=["c"]
     )
-    found = concluded(first + other)
-    assert [row.facts[SKETCH]["top"] for row in found] == [[0], [0], [0]]
+    found = completed(first + other)
+    assert [row.facts[SUMMARY]["top"] for row in found] == [[0], [0], [0]]
     assert [row.facts["alike"] for row in found] == [1, 1, 0]
 
 

@@ -17,7 +17,7 @@ from voxplain.attribution import explain
 from voxplain.errors import InputError
 from voxplain.image import Image
 from voxplain.metrics import MapField, evaluate, metrics
-from voxplain.metrics.context import Probe
+from voxplain.metrics.context import Query
 from voxplain.models.model import Model
 from voxplain.records.scores import Scores
 
@@ -161,7 +161,7 @@ def test_another_target_or_network_has_answers_of_its_own() -> None:
 def test_questions_are_compared_by_value() -> None:
     scene = ask(LinearClasses((1, 6, 6)), bright(2, 1, 6)).scene
 
-    def probes(name: str, **parameters: Any) -> tuple[Probe, ...]:
+    def probes(name: str, **parameters: Any) -> tuple[Query, ...]:
         return metrics.get(name)(name=name, **parameters).probes(scene)
 
     assert probes("infidelity") == probes("infidelity_normalized")

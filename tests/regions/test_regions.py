@@ -29,7 +29,7 @@ from voxplain.regions import (
     scales,
     segment,
 )
-from voxplain.regions.cache import Memo
+from voxplain.regions.cache import RegionCache
 from voxplain.regions.names import read_names
 
 AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
@@ -338,7 +338,7 @@ def test_segments_are_remembered_for_the_same_image_only() -> None:
 
 
 def test_only_so_many_voxels_are_remembered() -> None:
-    memo: Memo[int] = Memo(voxels=60)
+    memo: RegionCache[int] = RegionCache(voxels=60)
     asked: list[int] = []
 
     def ask(number: int) -> int:

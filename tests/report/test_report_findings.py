@@ -15,7 +15,7 @@ from voxplain.image import Grid
 from voxplain.records.sidecar import Sidecar
 from voxplain.report import render
 from voxplain.viz.facts import map_facts
-from voxplain.viz.findings import MOST, finding_facts, listed
+from voxplain.viz.findings import MOST, finding_facts, top_regions
 from voxplain.viz.notebook import panel_html
 
 MASKED = [{"masks": {"name": "ShapleyKernel"}, "fill": {"kind": "mean"}}]
@@ -41,7 +41,7 @@ def test_the_strongest_regions_are_listed_with_bars_to_the_side_of_their_sign(
     sidecar: Sidecar,
 ) -> None:
     pairs = [("left <caudate>", 2.0), ("right caudate", -1.0), ("rest", 0.0)]
-    (part,) = listed(found(sidecar, regions=regions(*pairs, standard_error=0.25)))
+    (part,) = top_regions(found(sidecar, regions=regions(*pairs, standard_error=0.25)))
     assert part.heads == ("±", "Voxels")
     assert [row.name for row in part.rows] == ["left <caudate>", "right caudate", "rest"]
     assert [row.value for row in part.rows] == ["2.00", "−1.00", "0"]
@@ -54,13 +54,13 @@ def test_the_strongest_regions_are_listed_with_bars_to_the_side_of_their_sign(
 
 
 def test_values_of_one_sign_have_bars_of_the_whole_width(sidecar: Sidecar) -> None:
-    (part,) = listed(found(sidecar, regions=regions(("a", 4.0), ("b", 1.0))))
+    (part,) = top_regions(found(sidecar, regions=regions(("a", 4.0), ("b", 1.0))))
     assert [row.bar for row in part.rows] == ["left:0;width:100.0%", "left:0;width:25.0%"]
 
 
 def test_a_long_list_is_cut_and_says_so(sidecar: Sidecar) -> None:
     many = regions(*((f"region {n}", float(100 - n)) for n in range(60)))
-    (part,) = listed(found(sidecar, regions=many))
+    (part,) = top_regions(found(sidecar, regions=many))
     assert len(part.rows) == MOST
     assert part.caption == "The strongest 8 of 60 regions; the others stand in the sidecar"
 
@@ -68,7 +68,7 @@ def test_a_long_list_is_cut_and_says_so(sidecar: Sidecar) -> None:
 def test_channels_of_a_layer_and_ranks_have_names_too(sidecar: Sidecar) -> None:
     channels = [{"channels": [3, 5], "value": 0.5}, {"channels": [1], "value": 0.1}]
     ranks = [{"rank": 1, "value": 0.5, "voxels": 9}]
-    parts = listed(found(sidecar, channels=channels, regions=ranks))
+    parts = top_regions(found(sidecar, channels=channels, regions=ranks))
     assert [row.name for part in parts for row in part.rows] == ["number 1", "3, 5", "1"]
     assert [part.kind for part in parts] == ["Region", "Channel"]
 
@@ -100,7 +100,7 @@ def test_numbers_are_told_in_words(
 
 def test_nothing_found_is_nothing_said(sidecar: Sidecar) -> None:
     assert finding_facts(found(sidecar, r2=None, regions=[])) == []
-    assert listed(found(sidecar, r2=None, regions=[])) == []
+    assert top_regions(found(sidecar, r2=None, regions=[])) == []
 
 
 def test_totals_count_every_region_once_and_not_every_voxel(sidecar: Sidecar) -> None:

@@ -17,7 +17,7 @@ from voxplain.records.scores import Score, Scores
 from voxplain.report import render
 from voxplain.report.trust.plot_frame import Frame
 from voxplain.report.trust.reliability import reliability
-from voxplain.report.trust.score_index import ledgers
+from voxplain.report.trust.score_index import score_indexes
 from voxplain.report.trust.strip_plots import strip_plot
 from voxplain.report.trust.tables import tables
 from voxplain.report.trust.verdict import verdicts
@@ -30,7 +30,7 @@ def of_network(count: int = 12) -> list[Score]:
 
 
 def test_the_network_is_no_map_among_maps() -> None:
-    (ledger,) = ledgers([*table(12), *of_network()])
+    (ledger,) = score_indexes([*table(12), *of_network()])
     assert "" not in ledger.methods
     assert "" not in [verdict.method for verdict in verdicts(ledger)]
     asked = ledger.find("calibration")
@@ -55,7 +55,7 @@ def test_the_page_has_a_chapter_about_the_network(tmp_path: Path) -> None:
 def test_the_curve_lies_beside_what_would_be_right() -> None:
     """Of a classifier one curve for all cases; of dense outputs one per image, and their means."""
     found = of_network(3)
-    (ledger,) = ledgers(found)
+    (ledger,) = score_indexes(found)
     drawn = reliability(ledger.asked[0])
     assert drawn is not None
     (panel,) = drawn.panels
@@ -65,18 +65,18 @@ def test_the_curve_lies_beside_what_would_be_right() -> None:
     assert network.points == frame.line((np.array([0.2, 0.8]), np.array([0.1, 0.6])))
     assert "what it says with 80 % is there in 60 %" in panel.alt
     other = replace(found[0], curve=((0.22, 0.3), (0.5, 0.5)))
-    (ledger,) = ledgers([other, *found[1:]])
+    (ledger,) = score_indexes([other, *found[1:]])
     apart = reliability(ledger.asked[0])
     assert apart is not None
     assert [curve.kind for curve in apart.panels[0].curves] == ["even", "case", "case", "map"]
     means = np.array([0.2, 0.22, 0.5, 0.8]), np.array([0.1, 0.3, 0.5, 0.6])
     assert apart.panels[0].curves[-1].points == frame.line(means)
-    (ledger,) = ledgers([replace(row, parameters={"bins": 4}) for row in [other, *found[1:]]])
+    (ledger,) = score_indexes([replace(row, parameters={"bins": 4}) for row in [other, *found[1:]]])
     coarse = reliability(ledger.asked[0])
     assert coarse is not None
     means = np.array([0.21, 0.5, 0.8]), np.array([0.2, 0.5, 0.6])
     assert coarse.panels[0].curves[-1].points == frame.line(means)
-    (ledger,) = ledgers([replace(row, curve=()) for row in found])
+    (ledger,) = score_indexes([replace(row, curve=()) for row in found])
     assert reliability(ledger.asked[0]) is None
 
 

@@ -15,7 +15,7 @@ from test_report_page import Page
 
 from voxplain.records.scores import Score, Scores
 from voxplain.report import render
-from voxplain.report.trust.score_index import ledgers
+from voxplain.report.trust.score_index import score_indexes
 from voxplain.report.trust.tables import tables, wins
 from voxplain.report.trust.verdict import PLACE, verdicts
 
@@ -29,7 +29,7 @@ def of_patients(found: Sequence[Score], images: int) -> list[Score]:
 
 def placed(cases: int, images: int) -> tuple[str, str]:
     found = rows("roc_auc", columns(LEVELS, cases, 0.01), family="localization")
-    (ledger,) = ledgers(of_patients(found, images))
+    (ledger,) = score_indexes(of_patients(found, images))
     (verdict,) = verdicts(ledger)
     (statement,) = [part for part in verdict.statements if part.topic == PLACE]
     return statement.status, statement.text
@@ -39,9 +39,9 @@ def test_the_interval_is_that_of_patients() -> None:
     """Eight copies of an image say what one says."""
     levels = np.random.default_rng(0).normal(size=10).tolist()
     copies = [level for level in levels for _ in range(8)]
-    (one,) = ledgers(rows("roc_auc", {"a": levels}))
-    (many,) = ledgers(of_patients(rows("roc_auc", {"a": copies}), 8))
-    (apart,) = ledgers(rows("roc_auc", {"a": copies}))
+    (one,) = score_indexes(rows("roc_auc", {"a": levels}))
+    (many,) = score_indexes(of_patients(rows("roc_auc", {"a": copies}), 8))
+    (apart,) = score_indexes(rows("roc_auc", {"a": copies}))
     summaries = [ledger.asked[0].maps[0].summary for ledger in (one, many, apart)]
     assert summaries[1].interval == pytest.approx(summaries[0].interval)
     widths = [high - low for low, high in (each.interval or (0, 0) for each in summaries)]
@@ -64,7 +64,7 @@ def test_a_claim_needs_eight_patients() -> None:
     [(1, ", 16 cases"), (2, ", 16 cases of 8 patients"), (4, ", on 16 cases of 4 patients only")],
 )
 def test_cascades_count_patients(images: int, words: str) -> None:
-    (ledger,) = ledgers(of_patients(survived({"a": 0.9}, 16), images))
+    (ledger,) = score_indexes(of_patients(survived({"a": 0.9}, 16), images))
     (verdict,) = verdicts(ledger)
     (statement,) = verdict.statements
     assert statement.text.endswith(words)
@@ -73,7 +73,7 @@ def test_cascades_count_patients(images: int, words: str) -> None:
 def test_differences_between_methods_are_those_of_patients() -> None:
     """Clear on twelve images, not on six patients of two images each."""
     same = rows("roc_auc", columns({"a": 0.5, "b": 0.9}, 12, 0.02))
-    (apart,), (together,) = ledgers(same), ledgers(of_patients(same, 2))
+    (apart,), (together,) = score_indexes(same), score_indexes(of_patients(same, 2))
     assert wins(apart.asked[0]) == {"a": set(), "b": {"a"}}
     assert wins(together.asked[0]) == {"a": set(), "b": set()}
     (shown,) = tables(together.asked)
@@ -91,7 +91,7 @@ def test_old_tables_have_no_patients_and_are_read(tmp_path: Path) -> None:
     assert isinstance(held, pyarrow.Table)
     old = Scores.read(tmp_path / "old.parquet")
     assert str(old) == str(table(9))
-    (ledger,) = ledgers(old)
+    (ledger,) = score_indexes(old)
     assert (ledger.cases, ledger.patients) == (9, 9)
 
 

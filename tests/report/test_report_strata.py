@@ -13,8 +13,8 @@ from test_report_page import Page
 
 from voxplain.records.scores import Score, Scores
 from voxplain.report import render
-from voxplain.report.trust.score_index import ledgers
-from voxplain.report.trust.strata import Strata, strata
+from voxplain.report.trust.score_index import score_indexes
+from voxplain.report.trust.strata import ByCorrectness, by_correctness
 
 NAN = float("nan")
 VALUES = {"saliency": [0.9, 0.8, 0.4, NAN], "grad_cam": [0.7, 0.7, 0.2, 0.4], "random": [0.5] * 4}
@@ -25,9 +25,9 @@ def told(correct: Sequence[bool | None], family: str = "localization") -> list[S
     return [replace(row, correct=correct[int(row.case[1:])]) for row in found]
 
 
-def apart(correct: Sequence[bool | None]) -> Strata | None:
-    (ledger,) = ledgers(told(correct))
-    return strata(ledger.asked)
+def apart(correct: Sequence[bool | None]) -> ByCorrectness | None:
+    (ledger,) = score_indexes(told(correct))
+    return by_correctness(ledger.asked)
 
 
 def test_means_of_right_and_of_wrong_predictions() -> None:

@@ -24,9 +24,9 @@ from voxplain.records.cascades import (
 from voxplain.records.scores import Scores
 from voxplain.report import render
 from voxplain.report.trust.cascade_plots import score_panels, similarity_panels
-from voxplain.report.trust.cascade_strip import alternative, stage_name, strip
+from voxplain.report.trust.cascade_strip import alternative, cascade_strip, stage_name
 from voxplain.report.trust.curve_plots import curve_panels
-from voxplain.report.trust.score_index import Asked, ledgers
+from voxplain.report.trust.score_index import MetricScores, score_indexes
 from voxplain.report.trust.strip_plots import strip_plot
 from voxplain.report.trust.tables import tables, wins
 from voxplain.viz.figures import png
@@ -48,8 +48,8 @@ def page(judged_folder: Path) -> Page:
     return Page(judged_folder / "report.html")
 
 
-def asked(name: str, count: int = 12) -> Asked:
-    (ledger,) = ledgers(table(count))
+def asked(name: str, count: int = 12) -> MetricScores:
+    (ledger,) = score_indexes(table(count))
     found = ledger.find(name)
     assert found is not None
     return found
@@ -153,7 +153,7 @@ def test_means_intervals_and_arrows_of_a_table() -> None:
 
 
 def test_the_best_is_marked_only_where_it_is_clear() -> None:
-    clear = Asked("m", "M", tuple(asked("roc_auc").maps))
+    clear = MetricScores("m", "M", tuple(asked("roc_auc").maps))
     (found,) = tables([clear])
     assert [row.cells[0].clear for row in found.rows[:4]] == [False, True, False, False]
     (even,) = tables([asked("morf_lerf_gap")])
@@ -162,11 +162,11 @@ def test_the_best_is_marked_only_where_it_is_clear() -> None:
 
 def test_differences_between_methods_need_the_interval_and_the_test() -> None:
     same = columns({"a": 0.5, "b": 0.5, "c": 0.9}, 12, 0.02)
-    (ledger,) = ledgers(rows("roc_auc", same))
+    (ledger,) = score_indexes(rows("roc_auc", same))
     assert wins(ledger.asked[0]) == {"a": set(), "b": set(), "c": {"a", "b"}}
-    (ledger,) = ledgers(rows("deletion", same, direction="down"))
+    (ledger,) = score_indexes(rows("deletion", same, direction="down"))
     assert wins(ledger.asked[0]) == {"a": {"c"}, "b": {"c"}, "c": set()}
-    (ledger,) = ledgers(rows("components", same, direction="none"))
+    (ledger,) = score_indexes(rows("components", same, direction="none"))
     assert wins(ledger.asked[0]) == {"a": set(), "b": set(), "c": set()}
 
 
@@ -175,7 +175,7 @@ def test_many_pairs_need_more_cases() -> None:
     steps = [0.01 * step for step in range(8)]
     for count, expected in ((2, {"m1"}), (6, set())):
         values = {f"m{n}": [-n - n * step for step in steps] for n in range(count)}
-        (ledger,) = ledgers(rows("roc_auc", values))
+        (ledger,) = score_indexes(rows("roc_auc", values))
         assert wins(ledger.asked[0])["m0"] == expected
     (found,) = tables(ledger.asked)
     assert "8 patients are too few to tell 6 methods apart" in found.clear[0]
@@ -184,7 +184,7 @@ def test_many_pairs_need_more_cases() -> None:
 def test_one_case_that_outweighs_all_others_leaves_nothing_clear() -> None:
     """Nineteen of twenty cases are for it, which Wilcoxon sees; the mean is not."""
     values = {"a": [0.1 + 0.001 * n for n in range(19)] + [-9.0], "b": [0.0] * 20}
-    (ledger,) = ledgers(rows("roc_auc", values))
+    (ledger,) = score_indexes(rows("roc_auc", values))
     (asked,) = ledger.asked
     assert asked.gain(*asked.maps).p < 0.05
     assert wins(asked) == {"a": set(), "b": set()}
@@ -192,7 +192,7 @@ def test_one_case_that_outweighs_all_others_leaves_nothing_clear() -> None:
 
 def test_the_line_of_the_best_control_leaves_the_reference_out() -> None:
     values = {"a": [0.5], "edges": [0.7], "random": [0.4], "reference": [1.0]}
-    (ledger,) = ledgers(rows("roc_auc", values))
+    (ledger,) = score_indexes(rows("roc_auc", values))
     plot = strip_plot(ledger.asked[0])
     assert plot is not None
     (edges,) = [line for line in plot.lines if line.name == "Edge detector"]
@@ -201,7 +201,7 @@ def test_the_line_of_the_best_control_leaves_the_reference_out() -> None:
 
 def test_controls_that_a_metric_cannot_judge_are_left_out() -> None:
     values = {"saliency": [0.5] * 3, "random": [math.nan] * 3}
-    (ledger,) = ledgers(rows("parameter_randomization", values))
+    (ledger,) = score_indexes(rows("parameter_randomization", values))
     (found,) = tables(ledger.asked)
     assert [row.name for row in found.rows] == ["Saliency"]
     assert found.notes == ()
@@ -216,12 +216,14 @@ def test_namesakes_are_told_apart_by_what_differs() -> None:
         for fill in ("blur", "mean")
         for part in rows("deletion", {"a": [0.1]}, parameters={"fill": fill, "levels": 32})
     ]
-    (ledger,) = ledgers(parts)
+    (ledger,) = score_indexes(parts)
     assert [part.heading for part in ledger.asked] == ["Deletion, fill blur", "Deletion, fill mean"]
 
 
 def test_points_lie_where_their_values_are() -> None:
-    (ledger,) = ledgers(rows("roc_auc", {"a": [0.0, 1.0], "b": [0.25, 0.75], "edges": [0.5, 0.5]}))
+    (ledger,) = score_indexes(
+        rows("roc_auc", {"a": [0.0, 1.0], "b": [0.25, 0.75], "edges": [0.5, 0.5]})
+    )
     plot = strip_plot(ledger.asked[0])
     assert plot is not None
     by_name = {line.name: line for line in plot.lines}
@@ -237,14 +239,14 @@ def test_points_lie_where_their_values_are() -> None:
 
 @pytest.mark.parametrize(("direction", "first"), [("up", "B"), ("down", "A")])
 def test_the_best_mean_is_on_top(direction: str, first: str) -> None:
-    (ledger,) = ledgers(rows("m", {"a": [0.1], "b": [0.2]}, direction=direction))
+    (ledger,) = score_indexes(rows("m", {"a": [0.1], "b": [0.2]}, direction=direction))
     plot = strip_plot(ledger.asked[0])
     assert plot is not None
     assert plot.lines[0].name == first
 
 
 def test_a_crowd_of_cases_is_drawn_as_quartiles() -> None:
-    (ledger,) = ledgers(rows("m", {"a": list(np.linspace(0, 1, 101))}))
+    (ledger,) = score_indexes(rows("m", {"a": list(np.linspace(0, 1, 101))}))
     plot = strip_plot(ledger.asked[0])
     assert plot is not None
     assert plot.lines[0].points == ()
@@ -401,7 +403,7 @@ def test_the_page_shows_scores_below_the_similarities(tmp_path: Path) -> None:
 def test_the_strip_shows_the_first_and_the_last_step(tmp_path: Path) -> None:
     cascade(tmp_path, steps=14)
     (record,) = read_randomizations(tmp_path)
-    figure = strip(record, read_pictures(tmp_path, record))
+    figure = cascade_strip(record, read_pictures(tmp_path, record))
     headings = [text.get_text() for text in figure.texts]
     assert "trained" in headings
     assert "Guided\nbackpropagation" in headings
@@ -417,7 +419,7 @@ def test_pixels_of_the_strip_have_their_true_shape(tmp_path: Path) -> None:
     (record,) = read_randomizations(tmp_path)
     pictures = read_pictures(tmp_path, record)
     for aspect in (1.0, 2.0):
-        figure = strip(record.model_copy(update={"aspect": aspect}), pictures)
+        figure = cascade_strip(record.model_copy(update={"aspect": aspect}), pictures)
         box = next(axes for axes in figure.axes if axes.images).get_window_extent()
         assert box.height / box.width == pytest.approx(40 / 32 * aspect)
 
@@ -431,7 +433,7 @@ def test_one_stage_at_a_time_does_not_end_in_a_random_network(tmp_path: Path) ->
     alone = record.model_copy(update={"order": "independent"})
     (panel, *_) = similarity_panels(alone).panels
     assert [text for _, text, _ in panel.x_ticks] == ["trained", "last stage"]
-    drawn = " ".join(text.get_text() for text in strip(alone, pictures).texts)
+    drawn = " ".join(text.get_text() for text in cascade_strip(alone, pictures).texts)
     assert "8 of 20 steps are shown" in drawn
     assert "random network" not in drawn
     write_randomization(tmp_path, alone, pictures)
@@ -453,7 +455,7 @@ def test_nothing_of_a_strip_lies_upon_other_words(tmp_path: Path) -> None:
         "case": "case_with_a_long_name_0001" * 2,
         "model": "ensemble_member" * 2,
     }
-    figure = strip(record.model_copy(update=facts), read_pictures(tmp_path, record))
+    figure = cascade_strip(record.model_copy(update=facts), read_pictures(tmp_path, record))
     texts = [text for text in figure.texts if text.get_text()]
     boxes = {True: [], False: []}
     for text in texts:

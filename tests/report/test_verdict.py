@@ -11,7 +11,7 @@ import pytest
 from synthetic_scores import CONTROLS, METHODS, cascade, columns, rows, scored, survived, table
 
 from voxplain.records.scores import Score
-from voxplain.report.trust.score_index import Ledger, ledgers
+from voxplain.report.trust.score_index import ScoreIndex, score_indexes
 from voxplain.report.trust.verdict import (
     FORGOTTEN,
     PLACE,
@@ -27,8 +27,8 @@ from voxplain.report.trust.verdict import (
 LEVELS = {"random": 0.5, "edges": 0.74, "intensity": 0.6, "center": 0.7, "reference": 1.0}
 
 
-def ledger(found: Sequence[Score]) -> Ledger:
-    (only,) = ledgers(found)
+def ledger(found: Sequence[Score]) -> ScoreIndex:
+    (only,) = score_indexes(found)
     return only
 
 
@@ -119,7 +119,7 @@ def test_one_stage_at_a_time_says_nothing_of_a_random_network() -> None:
 
 def test_one_stage_at_a_time_settles_nothing(tmp_path: Path) -> None:
     record = cascade(tmp_path).model_copy(update={"order": "independent"})
-    (only,) = ledgers([], [record])
+    (only,) = score_indexes([], [record])
     (statement,) = verdicts(only)[1].statements
     assert (statement.topic, statement.status) == (WEIGHTS, "open")
     assert "correlation 0.85 on average" in statement.text
@@ -147,7 +147,7 @@ def test_a_score_that_falls_is_said_if_and_only_if_it_falls(
     tmp_path: Path, trained: float, random: float, words: str
 ) -> None:
     record = scored(cascade(tmp_path), {"saliency": (trained, random), "edges": (0.1, 0.0)})
-    statements = {v.method: v.statements[0] for v in verdicts(*ledgers([], [record]))}
+    statements = {v.method: v.statements[0] for v in verdicts(*score_indexes([], [record]))}
     text = statements["saliency"].text
     assert words in text
     assert ("falls" in text) is bool(words)
@@ -158,24 +158,24 @@ def test_a_score_has_to_fall_on_every_case(tmp_path: Path) -> None:
     one = scored(cascade(tmp_path), {"saliency": (0.3, 0.0)})
     kept = scored(cascade(tmp_path), {"saliency": (0.3, 0.3)}).model_copy(update={"case": "p02"})
     other = scored(cascade(tmp_path), {"saliency": (0.5, 0.1)}).model_copy(update={"case": "p02"})
-    (together,) = ledgers([], [one, other])
+    (together,) = score_indexes([], [one, other])
     assert "0.40 trained, 0.06 random" in verdicts(together)[0].statements[0].text
-    (together,) = ledgers([], [one, kept])
+    (together,) = score_indexes([], [one, kept])
     assert "falls" not in verdicts(together)[0].statements[0].text
 
 
 def test_only_scores_whose_chance_is_nothing_are_said_to_fall(tmp_path: Path) -> None:
     for name, said in (("roc_auc", False), ("faithfulness_correlation", True)):
         record = scored(cascade(tmp_path), {"saliency": (0.9, 0.0)}, name)
-        (only,) = ledgers([], [record])
+        (only,) = score_indexes([], [record])
         assert ("falls" in verdicts(only)[0].statements[0].text) is said
-        (alone,) = ledgers([], [record.model_copy(update={"order": "independent"})])
+        (alone,) = score_indexes([], [record.model_copy(update={"order": "independent"})])
         assert "falls" not in verdicts(alone)[0].statements[0].text
 
 
 def test_a_cascade_speaks_where_there_is_no_score(tmp_path: object) -> None:
     record = cascade(tmp_path)  # type: ignore[arg-type]
-    (only,) = ledgers([], [record])
+    (only,) = score_indexes([], [record])
     found = {verdict.method: verdict.statements[0] for verdict in verdicts(only)}
     assert list(found) == ["saliency", "guided_backprop"]
     assert found["saliency"].status == "good"
@@ -281,7 +281,7 @@ def test_every_statement_has_a_number_and_its_cases() -> None:
 def test_targets_and_networks_are_judged_apart() -> None:
     one = rows("roc_auc", {"saliency": [0.9]})
     other = [replace(row, model="second") for row in one]
-    assert [(part.model, part.cases) for part in ledgers([*one, *other])] == [
+    assert [(part.model, part.cases) for part in score_indexes([*one, *other])] == [
         ("unet", 1),
         ("second", 1),
     ]

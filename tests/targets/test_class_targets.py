@@ -9,7 +9,15 @@ from torch import Tensor
 
 from voxplain.attribution import explain
 from voxplain.errors import TargetError
-from voxplain.targets import ClassScore, Contrast, Label, Target, Unit, Unperturbed, parse_target
+from voxplain.targets import (
+    ClassScore,
+    Contrast,
+    Label,
+    Target,
+    Unit,
+    UnperturbedOutput,
+    parse_target,
+)
 
 SCORES = torch.tensor([[1.0, 3.0, -2.0], [0.5, -1.0, 2.0]], dtype=torch.float64)
 LOGIT = torch.tensor([[0.7], [-1.2]], dtype=torch.float64)
@@ -201,6 +209,6 @@ class TestContrast:
 
     def test_sides_must_lie_on_one_output(self) -> None:
         unit = Unit(layer="conv1", channel=0)
-        seen = Unperturbed(SCORES, activations={"conv1": torch.rand(2, 4, 3, 3)})
+        seen = UnperturbedOutput(SCORES, activations={"conv1": torch.rand(2, 4, 3, 3)})
         with pytest.raises(TargetError, match="both targets on the output or on the same layer"):
             Contrast(a=ClassScore(label=1), b=unit).bind(seen)

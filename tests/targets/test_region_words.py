@@ -16,7 +16,7 @@ from voxplain.attribution import explain
 from voxplain.errors import ConfigError, TargetError
 from voxplain.image import Grid, Image
 from voxplain.preprocess import apply
-from voxplain.targets import ErrorRegion, Label, Pixelwise, Region, Unperturbed, WeightField
+from voxplain.targets import ErrorRegion, Label, Pixelwise, Region, UnperturbedOutput, WeightField
 
 SHAPE = (6, 7, 5)
 every_rank = pytest.mark.parametrize("rank", [2, 3])
@@ -120,7 +120,7 @@ class TestSentences:
 def test_masks_on_the_input_grid_are_brought_to_a_coarser_output() -> None:
     mask = torch.zeros(12, 14, dtype=torch.bool)
     mask[4:8, 2:6] = True
-    seen = Unperturbed(dense(2), input_shape=(12, 14))
+    seen = UnperturbedOutput(dense(2), input_shape=(12, 14))
     found = weights(Region(label=1, mask=mask).bind(seen))[:, 1]
     expected = torch.zeros(6, 7)
     expected[2:4, 1:3] = 1

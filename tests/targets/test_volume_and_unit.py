@@ -14,7 +14,7 @@ from voxplain.attribution import explain, predict
 from voxplain.engine.method import parse_method
 from voxplain.errors import TargetError
 from voxplain.image import Grid, Image
-from voxplain.targets import ClassScore, Unit, Unperturbed, Volume
+from voxplain.targets import ClassScore, Unit, UnperturbedOutput, Volume
 
 SCORES = torch.tensor([[1.0, 3.0, -2.0], [0.5, -1.0, 2.0]], dtype=torch.float64)
 every_rank = pytest.mark.parametrize("rank", [2, 3])
@@ -68,7 +68,7 @@ class TestVolume:
         torch.testing.assert_close(found[0], chances.sum() * 8 / 1000)
 
     def test_a_coarser_output_has_larger_voxels(self) -> None:
-        seen = Unperturbed(dense(3), input_shape=(8, 10, 3), voxel_volume=1.0)
+        seen = UnperturbedOutput(dense(3), input_shape=(8, 10, 3), voxel_volume=1.0)
         found = Volume(label=1).bind(seen).score(seen.output)
         expected = torch.softmax(seen.output, 1)[:, 1].flatten(1).sum(1) * 4 / 1000
         torch.testing.assert_close(found, expected)
@@ -107,7 +107,7 @@ class TestUnit:
 
     def test_fields(self) -> None:
         activation = torch.tensor([[[[1.0, 2.0]], [[9.0, -9.0]], [[3.0, 3.0]]]])
-        seen = Unperturbed(SCORES[:1], activations={"a": activation})
+        seen = UnperturbedOutput(SCORES[:1], activations={"a": activation})
         for unit, expected, words in (
             (Unit(layer="a", channel=1), 0.0, "channel 1 of layer a, summed over positions"),
             (Unit(layer="a", channel="strongest"), 6.0, "channel 2 of layer a, summed"),

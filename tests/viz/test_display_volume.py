@@ -9,22 +9,22 @@ import torch
 from synthetic_runs import UPRIGHT
 
 from voxplain.image import Grid
-from voxplain.viz.volume import Volume, read_volume
+from voxplain.viz.volume import DisplayVolume, read_volume
 
 OBLIQUE = np.array(
     [[-1.9, 0.3, 0.2, 40.0], [0.25, 0.2, 2.8, -30.0], [0.3, -1.1, 0.4, 12.0], [0, 0, 0, 1]]
 )
 
 
-def ramp(shape: tuple[int, ...], affine: np.ndarray) -> Volume:
+def ramp(shape: tuple[int, ...], affine: np.ndarray) -> DisplayVolume:
     """Values that are linear in world coordinates, so that any correct move keeps them."""
     index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
     world = index @ affine[:3, :3].T + affine[:3, 3]
     values = world @ np.array([0.5, -1.0, 2.0]) + 3
-    return Volume(values[None].astype(np.float32), affine)
+    return DisplayVolume(values[None].astype(np.float32), affine)
 
 
-def expected(volume: Volume) -> np.ndarray:
+def expected(volume: DisplayVolume) -> np.ndarray:
     return ramp(volume.shape, volume.affine).data
 
 
@@ -53,17 +53,19 @@ def test_a_grid_of_its_own_lands_through_both_affines() -> None:
 
 
 def test_beyond_half_a_cell_a_map_is_zero_and_within_it_is_held() -> None:
-    line = Volume(np.full((1, 2, 1, 1), 5, np.float32), np.diag([4.0, 4, 4, 1]))
-    fine = Volume(np.zeros((1, 13, 1, 1), np.float32), np.eye(4))
+    line = DisplayVolume(np.full((1, 2, 1, 1), 5, np.float32), np.diag([4.0, 4, 4, 1]))
+    fine = DisplayVolume(np.zeros((1, 13, 1, 1), np.float32), np.eye(4))
     shifted = fine.affine.copy()
     shifted[0, 3] = -4
-    landed = line.onto(Volume(fine.data, shifted)).data[0, :, 0, 0]
+    landed = line.onto(DisplayVolume(fine.data, shifted)).data[0, :, 0, 0]
     np.testing.assert_array_equal(landed, [0, 0, 5, 5, 5, 5, 5, 5, 5, 5, 5, 0, 0])
 
 
 def test_labels_take_the_nearest_cell() -> None:
-    labels = Volume(np.array([1, 7, 3], np.uint8).reshape(1, 3, 1, 1), np.diag([3.0, 1, 1, 1]))
-    fine = Volume(np.zeros((1, 7, 1, 1)), np.eye(4))
+    labels = DisplayVolume(
+        np.array([1, 7, 3], np.uint8).reshape(1, 3, 1, 1), np.diag([3.0, 1, 1, 1])
+    )
+    fine = DisplayVolume(np.zeros((1, 7, 1, 1)), np.eye(4))
     landed = labels.onto(fine, labels=True).data[0, :, 0, 0]
     np.testing.assert_array_equal(landed, [1, 1, 7, 7, 7, 3, 3])
 
@@ -98,9 +100,9 @@ def test_a_slice_of_a_patient_is_no_picture(
 
 
 def test_tensors_of_two_and_three_axes_become_volumes() -> None:
-    flat = Volume.of(torch.ones(3, 4, 5), Grid.default((4, 5)))
+    flat = DisplayVolume.of(torch.ones(3, 4, 5), Grid.default((4, 5)))
     assert flat.shape == (4, 5, 1)
     assert flat.picture
-    deep = Volume.of(torch.ones(1, 4, 5, 6), Grid((4, 5, 6), OBLIQUE))
+    deep = DisplayVolume.of(torch.ones(1, 4, 5, 6), Grid((4, 5, 6), OBLIQUE))
     assert deep.shape == (4, 5, 6)
     assert not deep.planar

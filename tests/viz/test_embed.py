@@ -21,7 +21,7 @@ from voxplain.viz.embed import (
     picture_uri,
     shrink_factor,
 )
-from voxplain.viz.volume import Volume
+from voxplain.viz.volume import DisplayVolume
 
 AFFINE = np.array([[2.0, 0.1, 0, -20], [-0.1, 2, 0, 5], [0, 0, 3, 7], [0, 0, 0, 1]])
 
@@ -80,13 +80,13 @@ def test_outline_of_a_box_runs_around_its_pixels() -> None:
 
 
 def test_shrinking_starts_with_the_finest_axis() -> None:
-    volume = Volume(np.zeros((1, 512, 512, 300), np.uint8), np.diag([0.7, 0.7, 1.5, 1]))
+    volume = DisplayVolume(np.zeros((1, 512, 512, 300), np.uint8), np.diag([0.7, 0.7, 1.5, 1]))
     factor = shrink_factor(volume, 4_000_000)
     assert np.prod(np.array(volume.shape) // factor) <= 4_000_000
     assert factor[0] >= factor[1] > factor[2]
     assert factor[0] - factor[1] <= 1
     assert shrink_factor(volume, 10**9) == (1, 1, 1)
-    thin = Volume(np.zeros((1, 3000, 2500, 1), np.uint8), np.eye(4))
+    thin = DisplayVolume(np.zeros((1, 3000, 2500, 1), np.uint8), np.eye(4))
     assert shrink_factor(thin, 2_000_000)[2] == 1
 
 

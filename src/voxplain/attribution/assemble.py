@@ -9,8 +9,8 @@ from torch import Tensor
 
 from voxplain.attribution.result import Attribution, Stats
 from voxplain.engine.baselines import baseline_image
-from voxplain.engine.binding import Bound
-from voxplain.engine.context import Assembly, Scene
+from voxplain.engine.binding import BoundTarget
+from voxplain.engine.context import Assembly, Context
 from voxplain.engine.execution.outcome import Outcome
 from voxplain.engine.execution.session import Session
 from voxplain.engine.method import Method
@@ -19,7 +19,9 @@ from voxplain.records.sidecar import LayerFacts, ModelFacts, TargetFacts
 from voxplain.targets.base import probability_of
 
 
-def attributions_of(session: Session, main: Bound, image: Image | None) -> dict[str, Attribution]:
+def attributions_of(
+    session: Session, main: BoundTarget, image: Image | None
+) -> dict[str, Attribution]:
     """Runs a session and wraps what it brings.
 
     Args:
@@ -32,7 +34,7 @@ def attributions_of(session: Session, main: Bound, image: Image | None) -> dict[
     facts = session.scene.model.facts  # hashes all weights
     for method in session.methods:
         outcome = outcomes[method.key]
-        wrapping = _Wrapping(session, main, image, method, outcome, facts)
+        wrapping = _MapAssembler(session, main, image, method, outcome, facts)
         for layer, maps in outcome.maps.items():
             several = len(outcome.maps) > 1
             key = f"{method.key}@{layer}" if several else method.key
@@ -40,13 +42,13 @@ def attributions_of(session: Session, main: Bound, image: Image | None) -> dict[
     return found
 
 
-class _Wrapping:
+class _MapAssembler:
     """One method of one session, ready to be wrapped."""
 
     def __init__(
         self,
         session: Session,
-        main: Bound,
+        main: BoundTarget,
         image: Image | None,
         method: Method,
         outcome: Outcome,
@@ -113,7 +115,7 @@ class _Wrapping:
         )
         return facts, maps, grid
 
-    def _input_grid(self, scene: Scene) -> Grid | None:
+    def _input_grid(self, scene: Context) -> Grid | None:
         if self.image is not None:
             return self.image.grid
         return Grid.default(scene.shape) if len(scene.shape) in (2, 3) else None
@@ -201,7 +203,7 @@ def _at(values: list[float] | None, row: int) -> float | None:
     return None if values is None else values[row]
 
 
-def _probability(bound: Bound, row: int) -> float | None:
+def _probability(bound: BoundTarget, row: int) -> float | None:
     """Of the class, for classifiers."""
     label, seen = bound.field.label_of(row), bound.seen
     if seen.is_dense or label is None or bound.field.layer is not None:

@@ -24,7 +24,7 @@ from voxplain.engine.rules import (
     RuleMode,
     guard,
 )
-from voxplain.engine.rules.call_recorder import listed
+from voxplain.engine.rules.call_recorder import recorded_calls
 from voxplain.engine.rules.graph import unseen_calls
 from voxplain.engine.rules.guard import invisible_parts
 from voxplain.errors import ConfigError, ModelError, RuleError, nearest
@@ -91,7 +91,7 @@ class _Auditor:
         with self.model.at_rest():
             network = self.model.network
             with nullcontext() if self.invisible else guard(network):
-                listing, leaf, output = listed(self.model, network, self.image)
+                listing, leaf, output = recorded_calls(self.model, network, self.image)
             self.invisible |= dict.fromkeys(unseen_calls(output, leaf, ()))
             if not output.requires_grad:
                 raise ModelError("no gradient flows from the output to the image of this network")

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from voxplain.engine.binding import bind, look
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.image import Image
 from voxplain.models.model import Model
-from voxplain.targets import Target, Unperturbed, parse_target
+from voxplain.targets import Target, UnperturbedOutput, parse_target
 from voxplain.targets.base import probability_of
 from voxplain.targets.links import predicted_mask
 from voxplain.targets.scores import volume_per_voxel
@@ -56,7 +56,7 @@ def predict(model: Model | nn.Module, image: Image, target: int | str | Target) 
     """
     studied, asked = Model.of(model), parse_target(target)
     inputs = studied.admit(image.data[None])
-    scene = Scene(studied, inputs, image.grid.spacing if image.grid.unit == "mm" else None)
+    scene = Context(studied, inputs, image.grid.spacing if image.grid.unit == "mm" else None)
     seen = look(studied, inputs, asked.layers, image, scene.arranged)
     bound = bind(asked, seen)
     words, score = bound.field.in_words[0], bound.scores[0]
@@ -85,24 +85,24 @@ def predict(model: Model | nn.Module, image: Image, target: int | str | Target) 
     )
 
 
-def _labels(seen: Unperturbed, target: Target) -> Tensor:
+def _labels(seen: UnperturbedOutput, target: Target) -> Tensor:
     output = seen.output
     if output.shape[1] > 1:
         return output.argmax(dim=1)[0]
     return predicted_mask(output, 1, target.activation, target.threshold)[0].long()
 
 
-def _scores(seen: Unperturbed) -> dict[str, float]:
+def _scores(seen: UnperturbedOutput) -> dict[str, float]:
     if seen.output.shape[1] == 1:
         return {_short_name(seen, 1): float(seen.output[0, 0])}
     return {_short_name(seen, label): float(value) for label, value in enumerate(seen.output[0])}
 
 
-def _probability(seen: Unperturbed, label: int | None, target: Target) -> float | None:
+def _probability(seen: UnperturbedOutput, label: int | None, target: Target) -> float | None:
     if label is None or target.layers:
         return None
     return float(probability_of(seen.output, label, target.activation)[0])
 
 
-def _short_name(seen: Unperturbed, label: int) -> str:
+def _short_name(seen: UnperturbedOutput, label: int) -> str:
     return seen.classes[label] if label < len(seen.classes) else f"class {label}"

@@ -13,7 +13,7 @@ from voxplain.cli.flags import Request, asked, named, parameters, with_request
 from voxplain.errors import ConfigError
 
 if TYPE_CHECKING:
-    from voxplain.metrics import GivenMap, Metric
+    from voxplain.metrics import ExternalMap, Metric
     from voxplain.records.scores import Scores
     from voxplain.study import Study
 
@@ -120,17 +120,17 @@ def _of_run(
 ) -> tuple[Scores, bool]:
     from voxplain.cli.progress import Bar
     from voxplain.study import Run, Study
-    from voxplain.study.reevaluate import judge_run, judging_with, study_of_run
+    from voxplain.study.reevaluate import evaluate_run, reevaluation_of, study_of_run
 
     folder = request.images[0].absolute()
     study = Study.load(file) if file else study_of_run(folder, request.network())
     if not metrics and not study.metrics and study.randomization is None:
         metrics = _usual(truth[0] is not None or any(case.reference for case in study.cases))
-    study = judging_with(study, metrics, *truth)
+    study = reevaluation_of(study, metrics, *truth)
     execution = study.execution.model_copy(update={"controls": controls, "device": request.device})
     study = study.model_copy(update={"execution": execution})
     with Bar(debug) as bar:
-        judged = judge_run(folder, study, trust=request.trust, listener=bar)
+        judged = evaluate_run(folder, study, trust=request.trust, listener=bar)
     for failure in judged.failures:
         complain(failure)
     with err.status("writing the report"):
@@ -184,9 +184,9 @@ def _of_image(
     )
 
 
-def _given(text: str, image: Any) -> tuple[str, GivenMap]:
+def _given(text: str, image: Any) -> tuple[str, ExternalMap]:
     """``NAME=FILE:sign=positive,kind=slope`` as a map with its name."""
-    from voxplain.metrics import read_given
+    from voxplain.metrics import read_map
 
     head, colon, details = text.rpartition(":")
     if not colon or "=" not in details:
@@ -203,7 +203,7 @@ def _given(text: str, image: Any) -> tuple[str, GivenMap]:
         if value not in known.get(key, ()):
             choices = ", ".join(known.get(key, tuple(known)))
             raise ConfigError(f"--map {path.name}: {key}={value}; one of: {choices}")
-    given = read_given(
+    given = read_map(
         path,
         image,
         sign=facts["sign"],

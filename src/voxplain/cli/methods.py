@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from voxplain.attribution.describe.card import PICTURE, VOLUME, portrait
+from voxplain.attribution.describe.card import PICTURE, VOLUME, method_card
 from voxplain.attribution.describe.families import family, in_order
 from voxplain.attribution.describe.parameters import parameters
 from voxplain.attribution.methods import methods as registry
@@ -44,11 +44,11 @@ def describe(name: str) -> None:
 
 
 def _row(kind: type[Method]) -> tuple[str, str, str]:
-    return f"  {kind.title()}", kind.meaning(), portrait(kind).cost
+    return f"  {kind.title()}", kind.meaning(), method_card(kind).cost
 
 
 def _facts(kind: type[Method]) -> list[tuple[str, str]]:
-    shown = portrait(kind)
+    shown = method_card(kind)
     facts = [("formula", kind.formula), ("paper", kind.reference), ("units", kind.units)]
     facts += [("stream", stream) for stream in shown.streams]
     facts.append(("cost", f"{shown.cost}{f' ({shown.reason})' if shown.reason else ''}"))

@@ -16,8 +16,8 @@ from voxplain.metrics.card import (
     BETTER,
     FAMILIES,
     in_order,
+    metric_card,
     parameters_of,
-    portrait,
     range_in_words,
 )
 from voxplain.records.scores import Score, Scores
@@ -57,7 +57,7 @@ def describe(name: str) -> None:
         ("range", range_in_words(kind)),
         ("chance", kind.chance),
         ("paper", kind.reference),
-        ("cost", portrait(kind).cost),
+        ("cost", metric_card(kind).cost),
     )
     show(kind, kind.family, facts, parameters_of(kind))
 
@@ -117,7 +117,7 @@ def _show_means(scores: Scores) -> None:
 
 def _row(kind: type[Metric]) -> tuple[str | Text, ...]:
     arrow = _ARROWS[kind.direction]
-    return f"  {kind.title()}", arrow, kind.meaning(), portrait(kind).cost
+    return f"  {kind.title()}", arrow, kind.meaning(), metric_card(kind).cost
 
 
 def _mean(scores: Scores) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from voxplain.cli.console import fact, out, shown, table
 from voxplain.study import Study, Task, check_study
 from voxplain.study.execution.time_limit import in_words
-from voxplain.study.planning.evaluation_task import Judging
-from voxplain.study.planning.timing import Probe, probe_models
+from voxplain.study.planning.evaluation_task import EvaluationTask
+from voxplain.study.planning.timing import TimingTrial, time_models
 
 _COLUMNS = ("network", "target", "methods", "stream", "cases", "passes", "forwards", "time")
 
@@ -21,9 +21,9 @@ def show_plan(study: Study, trust: bool) -> None:
         trust: Whether files that run code may be opened.
     """
     checked = check_study(study, trust=trust)
-    probes = probe_models(checked)
-    alike: dict[tuple[str, ...], list[Task | Judging]] = {}
-    everything: list[Task | Judging] = [*checked.plan.tasks, *checked.plan.judgings]
+    probes = time_models(checked)
+    alike: dict[tuple[str, ...], list[Task | EvaluationTask]] = {}
+    everything: list[Task | EvaluationTask] = [*checked.plan.tasks, *checked.plan.judgings]
     for task in everything:
         alike.setdefault(_kind(task), []).append(task)
     rows = [(*kind, *_sums(tasks, probes)) for kind, tasks in alike.items()]
@@ -43,16 +43,18 @@ def show_plan(study: Study, trust: bool) -> None:
     fact("output", shown(study.folder))
 
 
-def _kind(task: Task | Judging) -> tuple[str, ...]:
+def _kind(task: Task | EvaluationTask) -> tuple[str, ...]:
     subject = task.subject
     streams = "\n".join(task.streams)
     asked = "\n".join(task.labels)
-    if isinstance(task, Judging):
+    if isinstance(task, EvaluationTask):
         asked = "\n  ".join(("judged by:", *task.labels))
     return subject.model, str(subject.named), asked, streams
 
 
-def _sums(tasks: Sequence[Task | Judging], probes: dict[str, Probe]) -> tuple[str, str, str, str]:
+def _sums(
+    tasks: Sequence[Task | EvaluationTask], probes: dict[str, TimingTrial]
+) -> tuple[str, str, str, str]:
     """Tasks, passes forward and backward, passes forward only, time; empty where there are none."""
     forwards = sum(task.forwards for task in tasks)
     passes = sum(task.passes for task in tasks) - forwards
@@ -64,5 +66,5 @@ def _counted(count: int) -> str:
     return f"{count:,}" if count else ""
 
 
-def _seconds(task: Task | Judging, probe: Probe) -> float:
+def _seconds(task: Task | EvaluationTask, probe: TimingTrial) -> float:
     return task.forwards * probe.forward + (task.passes - task.forwards) * probe.seconds

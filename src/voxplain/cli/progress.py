@@ -22,7 +22,7 @@ from voxplain.cli.console import complain, err
 if TYPE_CHECKING:
     from voxplain.records.manifest import TaskRecord
     from voxplain.study import Plan, Task
-    from voxplain.study.planning.evaluation_task import Judging
+    from voxplain.study.planning.evaluation_task import EvaluationTask
 
 
 class Bar:
@@ -66,7 +66,7 @@ class Bar:
         """Sets the length of the bar."""
         self._progress.update(self._bar, total=plan.passes, description="explaining")
 
-    def started(self, task: Task | Judging) -> None:
+    def started(self, task: Task | EvaluationTask) -> None:
         """Names the task at the bar."""
         self._passes = task.passes
         subject = task.subject

@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from voxplain.engine.memory import slow_alone
+from voxplain.engine.memory import lone_volume_is_slow
 from voxplain.engine.taps import Tap, tapping
 from voxplain.errors import ConfigError, InputError, TargetError
 from voxplain.image import Image
 from voxplain.models.model import Model
-from voxplain.targets import Target, Unperturbed, WeightField
+from voxplain.targets import Target, UnperturbedOutput, WeightField
 
 _BYTES_AT_ONCE = 64 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
-class Bound:
+class BoundTarget:
     """A target on a batch of images.
 
     Attributes:
@@ -32,7 +32,7 @@ class Bound:
     target: Target
     field: WeightField
     scores: tuple[float, ...]
-    seen: Unperturbed
+    seen: UnperturbedOutput
 
     @property
     def rebind(self) -> Callable[[Tensor], WeightField] | None:
@@ -50,7 +50,7 @@ def look(
     layers: Sequence[str] = (),
     image: Image | None = None,
     arrange: Callable[[Tap, Tensor], Tensor] | None = None,
-) -> Unperturbed:
+) -> UnperturbedOutput:
     """The output, and the activations of some layers, for unperturbed images.
 
     Raises:
@@ -66,14 +66,14 @@ def look(
     outputs: list[Tensor] = []
     caught: dict[str, list[Tensor]] = {tap.path: [] for tap in taps}
     for part in torch.split(inputs, at_once):
-        shown = part.repeat(2, *[1] * (part.ndim - 1)) if slow_alone(part) else part
+        shown = part.repeat(2, *[1] * (part.ndim - 1)) if lone_volume_is_slow(part) else part
         with tapping(model.network, taps) as tapped:
             outputs.append(model.output(shown, spacing)[: len(part)])
             for tap in taps:
                 value = tapped[tap].detach().clone()
                 caught[tap.path].append((arrange(tap, value) if arrange else value)[: len(part)])
     volume = image.grid.voxel_volume if image and image.grid.unit == "mm" else None
-    return Unperturbed(
+    return UnperturbedOutput(
         output=torch.cat(outputs),
         image=image,
         input_shape=tuple(inputs.shape[2:]),
@@ -83,7 +83,7 @@ def look(
     )
 
 
-def bind(target: Target, seen: Unperturbed) -> Bound:
+def bind(target: Target, seen: UnperturbedOutput) -> BoundTarget:
     """Fixes a target on images that were looked at.
 
     Raises:
@@ -91,7 +91,7 @@ def bind(target: Target, seen: Unperturbed) -> Bound:
     """
     bound = target.bind(seen)
     explained = seen.output if bound.layer is None else seen.activations[bound.layer]
-    return Bound(target, bound, tuple(bound.score(explained).tolist()), seen)
+    return BoundTarget(target, bound, tuple(bound.score(explained).tolist()), seen)
 
 
 References = Tensor | Sequence[Image] | None

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from voxplain.engine.item import Item
+from voxplain.engine.item import StreamInput
 from voxplain.engine.taps import Tap, tapping
 from voxplain.errors import ModelError
 from voxplain.image import Image
@@ -23,7 +23,7 @@ Assembly = Literal["blend", "sum"]
 Interpolation = Literal["linear", "nearest"]
 
 
-class Scene:
+class Context:
     """What methods may ask of a network before and after their streams run.
 
     Args:
@@ -88,7 +88,7 @@ class Scene:
         with self.model.at_rest():
             return last_feature_layer(self.model.network, self.example)
 
-    def regions(self, spec: Regions, item: Item) -> RegionMap:
+    def regions(self, spec: Regions, item: StreamInput) -> RegionMap:
         """The regions of an image, whatever noise it is under."""
         return segment(spec, item.clean, self.spacing, self.image)
 
@@ -189,10 +189,10 @@ class Scene:
         return any(isinstance(module, kinds) for module in self.model.network.modules())
 
 
-def scene_of(image: Image | Tensor, model: Model | nn.Module) -> Scene:
+def context_of(image: Image | Tensor, model: Model | nn.Module) -> Context:
     """What methods are declared on: the network and an image."""
     studied = Model.of(model)
     batch = image.data[None] if isinstance(image, Image) else image
     placed = image if isinstance(image, Image) else None
     spacing = placed.grid.spacing if placed and placed.grid.unit == "mm" else None
-    return Scene(studied, studied.admit(batch[:1]), spacing, placed)
+    return Context(studied, studied.admit(batch[:1]), spacing, placed)

@@ -10,7 +10,7 @@ from voxplain.errors import ConfigError
 
 
 @dataclass(frozen=True, eq=False)
-class Item:
+class StreamInput:
     """One image under one draw of noise, as the streams see it.
 
     Attributes:
@@ -35,7 +35,7 @@ class Item:
         return self.image if self.source is None else self.source
 
 
-def require_references(item: Item) -> Tensor:
+def require_references(item: StreamInput) -> Tensor:
     """The references of an image.
 
     Raises:

@@ -20,12 +20,12 @@ _CPU_COMFORT = 32 * 2**20
 _LARGEST_BLOCK = 31 * 2**20
 
 
-class Budget:
+class BackwardBudget:
     """The batch size of one stream.
 
     The first batch has one point, two to eight where they are small, and what autograd saves for
     it is counted; later batches take as many points as fit. On a CPU large batches are slower, so
-    only 32 MiB are filled there, or more with two points: see :func:`slow_alone`.
+    only 32 MiB are filled there, or more with two points: see :func:`lone_volume_is_slow`.
 
     Args:
         device: Where the network runs.
@@ -39,7 +39,7 @@ class Budget:
     ) -> None:
         self._limit = limit if limit is not None else _available(device)
         on_cpu = device.type == "cpu"
-        keep_pages()
+        keep_allocator_pages()
         self._comfort = _CPU_COMFORT if on_cpu else self._limit
         small = limit is None and point is not None and 0 < point <= _SMALL_POINT
         self.size = min(_FIRST_POINTS, max(2, _FIRST_BATCH // (point or 1))) if small else 1
@@ -74,7 +74,7 @@ class Budget:
 
 
 @functools.cache
-def keep_pages() -> None:
+def keep_allocator_pages() -> None:
     """Lets the C allocator keep the memory of one pass for the next.
 
     glibc gives back what is free beyond twice the largest block that was ever freed, and gets it
@@ -84,7 +84,7 @@ def keep_pages() -> None:
     torch.empty(_LARGEST_BLOCK, dtype=torch.uint8, device="cpu")
 
 
-def slow_alone(points: Tensor) -> bool:
+def lone_volume_is_slow(points: Tensor) -> bool:
     """Whether a point takes longer alone than twice at once: small float32 volumes on a CPU.
 
     torch convolves ``B * C * D * H <= 20480`` cells of a lone volume without oneDNN, which takes
@@ -142,7 +142,7 @@ class ForwardBudget:
     """
 
     def __init__(self, device: torch.device, limit: int | None = None) -> None:
-        keep_pages()
+        keep_allocator_pages()
         self._limit = limit if limit is not None else _forward_bytes(device)
         self._comfort = _COMFORT if device.type == "cpu" else self._limit
         self._known = False

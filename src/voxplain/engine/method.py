@@ -11,9 +11,9 @@ from pydantic import Field
 from torch import Tensor
 
 from voxplain.declaration import Declaration, parsed
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.passes.result import INPUT
-from voxplain.engine.requests import AnyRequest, Conclusion, Noise, Results
+from voxplain.engine.requests import AnyRequest, MethodOutput, NoisyCopies, StreamResults
 from voxplain.registry import Registry
 
 Resampling = Literal["value", "mass"]
@@ -42,20 +42,22 @@ class Method(Declaration):
     absolute: bool = Field(default=False, alias="abs")
 
     @abstractmethod
-    def requests(self, scene: Scene) -> tuple[AnyRequest, ...]:
+    def requests(self, scene: Context) -> tuple[AnyRequest, ...]:
         """The streams this method reads, for a network and an image."""
 
-    def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
         """Maps by layer path; None is the key of a map on the image grid."""
         return {None: results[0][INPUT]}
 
-    def noise(self) -> Noise | None:
+    def noise(self) -> NoisyCopies | None:
         """Noisy copies to sum up over, for SmoothGrad and its kin."""
         return None
 
-    def conclude(self, maps: dict[str | None, Tensor], image: Tensor, scene: Scene) -> Conclusion:
+    def conclude(
+        self, maps: dict[str | None, Tensor], image: Tensor, scene: Context
+    ) -> MethodOutput:
         """What becomes of the maps of one image ``(C, *spatial)`` once all its copies are in."""
-        return Conclusion(maps)
+        return MethodOutput(maps)
 
     @property
     def key(self) -> str:

@@ -13,7 +13,7 @@ from voxplain.engine.intensity import intensity_range
 from voxplain.engine.randomness import generator, standard_normal
 
 
-class OverDraws:
+class CopyStatistic:
     """Mean, mean of squares or variance of the maps of noisy copies, one map in memory.
 
     The variance is the population variance in Welford's running form.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from voxplain.engine.gradients.reducers import Reducer
 from voxplain.engine.gradients.samplers import Sampler
-from voxplain.engine.item import Item
+from voxplain.engine.item import StreamInput
 from voxplain.engine.masks.fills import Fill
 from voxplain.engine.masks.reducers.base import MaskReducer
 from voxplain.engine.masks.samplers import MaskSampler
@@ -45,7 +45,7 @@ class MaskRequest:
 
 
 @dataclass(frozen=True, eq=False)
-class Results:
+class StreamResults:
     """What the streams brought back to one method for one image.
 
     Attributes:
@@ -54,7 +54,7 @@ class Results:
     """
 
     streams: tuple[Mapping[Tap, Tensor], ...]
-    item: Item
+    item: StreamInput
 
     def __getitem__(self, request: int) -> Mapping[Tap, Tensor]:
         return self.streams[request]
@@ -62,13 +62,13 @@ class Results:
     def __iter__(self) -> Iterator[Mapping[Tap, Tensor]]:
         return iter(self.streams)
 
-    def part(self, requests: slice) -> Results:
+    def part(self, requests: slice) -> StreamResults:
         """What some of the requests brought, for a method made of others."""
         return replace(self, streams=self.streams[requests])
 
 
 @dataclass(frozen=True, eq=False)
-class Conclusion:
+class MethodOutput:
     """What a method makes of its maps of one image, once all noisy copies are summed up.
 
     Attributes:
@@ -81,7 +81,7 @@ class Conclusion:
 
 
 @dataclass(frozen=True, eq=False)
-class Request:
+class GradientRequest:
     """One stream of a method, and what to keep of it.
 
     Attributes:
@@ -102,12 +102,12 @@ class Request:
     double: bool = False
 
 
-AnyRequest = Request | MaskRequest
+AnyRequest = GradientRequest | MaskRequest
 """What a method may ask for: a stream of gradients, or one of scores under masks."""
 
 
 @dataclass(frozen=True)
-class Noise:
+class NoisyCopies:
     """Noisy copies over which the maps of a method are summed up."""
 
     sampler: GaussianNoise

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import Reducer
 from voxplain.engine.identity import identity
 from voxplain.engine.masks import MaskReducer
 from voxplain.engine.method import Method
 from voxplain.engine.passes.result import INPUT
-from voxplain.engine.requests import AnyRequest, MaskRequest, Noise, Request
+from voxplain.engine.requests import AnyRequest, GradientRequest, MaskRequest, NoisyCopies
 from voxplain.engine.taps import Tap
 from voxplain.targets import Target
 
@@ -50,7 +50,7 @@ class _Declared:
     """
 
     target: Target
-    noise: Noise | None
+    noise: NoisyCopies | None
     slots: Any = field(default_factory=list, init=False)
 
     @property
@@ -73,7 +73,7 @@ class Stream(_Declared):
         slots: All that is kept.
     """
 
-    request: Request
+    request: GradientRequest
     slots: list[Slot] = field(default_factory=list, init=False)
 
     @property
@@ -141,7 +141,7 @@ class MaskedStream(_Declared):
 AnyStream = Stream | MaskedStream
 
 
-def declared(methods: Sequence[Method], scene: Scene, target: Target) -> list[AnyStream]:
+def declared(methods: Sequence[Method], scene: Context, target: Target) -> list[AnyStream]:
     """The distinct streams of some methods, in the order in which they first appear."""
     streams: dict[object, AnyStream] = {}
     for method in methods:
@@ -162,7 +162,9 @@ def _what(request: AnyRequest) -> tuple[object, ...]:
     return (request.sampler, request.rule, request.double)
 
 
-def _stream(request: AnyRequest, target: Target, noise: Noise | None, scene: Scene) -> AnyStream:
+def _stream(
+    request: AnyRequest, target: Target, noise: NoisyCopies | None, scene: Context
+) -> AnyStream:
     if isinstance(request, MaskRequest):
         return MaskedStream(target, noise, request, request.masks.expected(scene))
     return Stream(target, noise, request)
@@ -171,5 +173,5 @@ def _stream(request: AnyRequest, target: Target, noise: Noise | None, scene: Sce
 def _add(stream: AnyStream, request: AnyRequest, method: str, index: int) -> None:
     if isinstance(stream, MaskedStream) and isinstance(request, MaskRequest):
         stream.slots.append(MaskSlot(method, index, request.reducer))
-    elif isinstance(stream, Stream) and isinstance(request, Request):
+    elif isinstance(stream, Stream) and isinstance(request, GradientRequest):
         stream.slots += [Slot(method, index, place, request.reducer) for place in request.places]

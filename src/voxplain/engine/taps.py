@@ -129,7 +129,7 @@ def _hook(layer: nn.Module, tap: Tap, tapped: Tapped) -> torch.utils.hooks.Remov
 
 
 @dataclass(frozen=True, eq=False)
-class Moved:
+class InterpolatedActivation:
     """A(b) + a (A(x) - A(b)) in place of the activation A(x) of a layer.
 
     Attributes:
@@ -142,12 +142,12 @@ class Moved:
     start: Tensor
     along: Tensor
 
-    def point(self, index: int) -> Moved:
+    def point(self, index: int) -> InterpolatedActivation:
         """The same for one of the points."""
         start = self.start[index : index + 1] if len(self.start) > 1 else self.start
         return replace(self, start=start, along=self.along[index : index + 1])
 
-    def twice(self) -> Moved:
+    def twice(self) -> InterpolatedActivation:
         """The same for points that are given twice."""
         start = torch.cat([self.start] * 2) if len(self.start) > 1 else self.start
         return replace(self, start=start, along=torch.cat([self.along] * 2))

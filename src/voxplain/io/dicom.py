@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxplain.errors import InputError, VoxplainWarning
-from voxplain.io.dicom_planes import Plane, read_pixels, read_planes
+from voxplain.io.dicom_planes import DicomPlane, read_pixels, read_planes
 from voxplain.io.dicom_stack import slice_grid, sort_planes, volume_grid
 from voxplain.io.raw import Raw
 
@@ -49,7 +49,7 @@ def read_dicom(path: Path, rank: int | None) -> Raw:
     return Raw(values.T[None], grid, _facts(header, len(stack)))
 
 
-def _image(plane: Plane) -> Raw:
+def _image(plane: DicomPlane) -> Raw:
     values, header = _values([plane])
     colored = values.ndim == 4
     data = np.moveaxis(values[0], -1, 0) if colored else values
@@ -57,7 +57,7 @@ def _image(plane: Plane) -> Raw:
     return Raw(data, slice_grid(plane), _facts(header, 1), names)
 
 
-def _planes(path: Path) -> list[Plane]:
+def _planes(path: Path) -> list[DicomPlane]:
     inside = sorted(path.iterdir()) if path.is_dir() else [path]
     files = [file for file in inside if file.is_file() and _looks_like_dicom(file)]
     found = [plane for file in files for plane in read_planes(file)]
@@ -72,7 +72,7 @@ def _looks_like_dicom(file: Path) -> bool:
     return file.suffix.lower() in _SUFFIXES or is_dicom(file)
 
 
-def _values(stack: Sequence[Plane]) -> tuple[NDArray[np.float32], Any]:
+def _values(stack: Sequence[DicomPlane]) -> tuple[NDArray[np.float32], Any]:
     """Rescaled values ``(slices, rows, columns)``, with a last axis for color, and one header."""
     slices: list[NDArray[np.float32]] = []
     opened: Path | None = None

@@ -31,7 +31,7 @@ _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
 @dataclass(frozen=True, eq=False)
-class Plane:
+class DicomPlane:
     """One frame of a series, without its pixels.
 
     Attributes:
@@ -59,7 +59,7 @@ class Plane:
     intercept: float
 
 
-def read_planes(path: Path) -> list[Plane]:
+def read_planes(path: Path) -> list[DicomPlane]:
     """The frames of one file; none if it holds no image (a report, a directory).
 
     Raises:
@@ -103,7 +103,7 @@ def read_pixels(path: Path) -> tuple[NDArray[Any], Any]:
         ) from None
 
 
-def _planes(path: Path, header: Any) -> list[Plane]:
+def _planes(path: Path, header: Any) -> list[DicomPlane]:
     count = int(header.get("NumberOfFrames") or 1)
     groups = header.get("PerFrameFunctionalGroupsSequence")
     if groups is None and count > 1:
@@ -123,9 +123,9 @@ def _levels(*groups: Any) -> list[Any]:
     return [*nested, groups[-1]]
 
 
-def _plane(path: Path, frame: int, header: Any, levels: list[Any]) -> Plane:
+def _plane(path: Path, frame: int, header: Any, levels: list[Any]) -> DicomPlane:
     orientation = _vector(levels, "ImageOrientationPatient", 6)
-    return Plane(
+    return DicomPlane(
         file=path,
         frame=frame,
         series=str(header.get("SeriesInstanceUID", "")),

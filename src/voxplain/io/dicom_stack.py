@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from voxplain.errors import InputError, VoxplainWarning
 from voxplain.image import Grid
-from voxplain.io.dicom_planes import Plane
+from voxplain.io.dicom_planes import DicomPlane
 
 _SAME_PLACE = 1e-3
 _TILT_DEGREES = 0.1
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-def sort_planes(planes: Sequence[Plane]) -> list[Plane]:
+def sort_planes(planes: Sequence[DicomPlane]) -> list[DicomPlane]:
     """The planes of one series, ascending along their normal.
 
     Raises:
@@ -32,7 +32,7 @@ def sort_planes(planes: Sequence[Plane]) -> list[Plane]:
     return sorted(planes, key=_height)
 
 
-def volume_grid(planes: Sequence[Plane]) -> Grid:
+def volume_grid(planes: Sequence[DicomPlane]) -> Grid:
     """The grid ``(columns, rows, slices)`` of sorted planes, from positions, not slice thickness.
 
     A tilted gantry gives a sheared affine, which is true, and a warning.
@@ -50,7 +50,7 @@ def volume_grid(planes: Sequence[Plane]) -> Grid:
     return _grid((columns, rows, len(planes)), affine, first)
 
 
-def slice_grid(plane: Plane) -> Grid:
+def slice_grid(plane: DicomPlane) -> Grid:
     """The grid ``(rows, columns)`` of a single image."""
     row, column, normal = _axes(plane)
     down, along = plane.spacing or (1.0, 1.0)
@@ -60,13 +60,13 @@ def slice_grid(plane: Plane) -> Grid:
     return _grid(plane.size, affine, plane)
 
 
-def _grid(shape: tuple[int, ...], affine: NDArray[np.float64], plane: Plane) -> Grid:
+def _grid(shape: tuple[int, ...], affine: NDArray[np.float64], plane: DicomPlane) -> Grid:
     code = 0 if plane.position is None or plane.orientation is None else 1
     unit = "pixel" if plane.spacing is None else "mm"
     return Grid(shape, _LPS_TO_RAS @ affine, unit=unit, code=code)  # type: ignore[arg-type]
 
 
-def _require_one(planes: Sequence[Plane]) -> None:
+def _require_one(planes: Sequence[DicomPlane]) -> None:
     counts = Counter(plane.series for plane in planes)
     if len(counts) > 1:
         raise InputError(
@@ -98,21 +98,23 @@ def _close(
     return bool(np.allclose(one, other, rtol=0, atol=tolerance))
 
 
-def _axes(plane: Plane) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _axes(
+    plane: DicomPlane,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Unit vectors along a row, down a column, and their normal, LPS."""
     axes = plane.orientation if plane.orientation is not None else np.eye(3)[:2]
     return axes[0], axes[1], np.cross(axes[0], axes[1])
 
 
-def _position(plane: Plane) -> NDArray[np.float64]:
+def _position(plane: DicomPlane) -> NDArray[np.float64]:
     return plane.position if plane.position is not None else np.zeros(3)
 
 
-def _height(plane: Plane) -> float:
+def _height(plane: DicomPlane) -> float:
     return float(_axes(plane)[2] @ _position(plane))
 
 
-def _step(planes: Sequence[Plane], normal: NDArray[np.float64]) -> NDArray[np.float64]:
+def _step(planes: Sequence[DicomPlane], normal: NDArray[np.float64]) -> NDArray[np.float64]:
     """From one slice to the next, LPS mm."""
     positions = np.stack([_position(plane) for plane in planes])
     _require_even(positions @ normal)

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from voxplain.metrics import families
-from voxplain.metrics.context import Probe, Question
+from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.evaluation import evaluate
 from voxplain.metrics.map_field import MapField, Undefined
-from voxplain.metrics.maps import GivenMap, read_given
+from voxplain.metrics.maps import ExternalMap, read_map
 from voxplain.metrics.metric import Metric, Value, metric_key, metrics, parse_metric, register
-from voxplain.metrics.other_networks import Fellow
-from voxplain.metrics.perturbed import Observed
-from voxplain.metrics.scoring import Panel
+from voxplain.metrics.other_networks import OtherNetwork
+from voxplain.metrics.perturbed import PerturbedPrediction
+from voxplain.metrics.scoring import MapScorer
 from voxplain.records.scores import Score, Scores
 
 __all__ = [
-    "Fellow",
-    "GivenMap",
+    "ExternalMap",
     "MapField",
+    "MapScorer",
     "Metric",
-    "Observed",
-    "Panel",
-    "Probe",
-    "Question",
+    "MetricContext",
+    "OtherNetwork",
+    "PerturbedPrediction",
+    "Query",
     "Score",
     "Scores",
     "Undefined",
@@ -31,6 +31,6 @@ __all__ = [
     "metric_key",
     "metrics",
     "parse_metric",
-    "read_given",
+    "read_map",
     "register",
 ]

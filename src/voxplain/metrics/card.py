@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from voxplain.attribution.describe.card import PICTURE, VOLUME, reference_scene
+from voxplain.attribution.describe.card import PICTURE, VOLUME, reference_context
 from voxplain.attribution.describe.parameters import Parameter, parameters
-from voxplain.metrics.context import Probe
+from voxplain.metrics.context import Query
 from voxplain.metrics.metric import Metric
 
 FAMILIES = {
@@ -42,7 +42,7 @@ BETTER = {"up": "higher", "down": "lower", "none": "neither"}
 
 
 @dataclass(frozen=True)
-class MetricPortrait:
+class MetricCard:
     """A metric with its defaults.
 
     Attributes:
@@ -66,18 +66,18 @@ class MetricPortrait:
         return ", ".join(filter(None, parts)) or "none"
 
 
-def portrait(kind: type[Metric]) -> MetricPortrait:
+def metric_card(kind: type[Metric]) -> MetricCard:
     """The portrait of a metric."""
     metric = kind.model_validate({"name": kind.title()})
     per_map, shared, again = [], [], []
     for shape in (PICTURE, VOLUME):
-        scene = reference_scene(shape)
+        scene = reference_context(shape)
         probes = metric.probes(scene)
         counts = {probe: probe.expected(scene) for probe in probes}
         per_map.append(_sum(counts, [p for p in probes if p.per_map and not p.explains]))
         shared.append(_sum(counts, [p for p in probes if not (p.per_map or p.explains)]))
         again.append(_sum(counts, [p for p in probes if p.explains]))
-    return MetricPortrait(*((counts[0], counts[1]) for counts in (per_map, shared, again)))
+    return MetricCard(*((counts[0], counts[1]) for counts in (per_map, shared, again)))
 
 
 def parameters_of(kind: type[Metric]) -> list[Parameter]:
@@ -107,7 +107,7 @@ def in_order(kinds: Sequence[type[Metric]]) -> dict[str, list[type[Metric]]]:
     return {name: members for name, members in chapters.items() if members}
 
 
-def _sum(counts: dict[Probe, int], probes: Sequence[Probe]) -> int:
+def _sum(counts: dict[Query, int], probes: Sequence[Query]) -> int:
     return sum(counts[probe] for probe in probes)
 
 

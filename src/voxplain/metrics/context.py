@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from voxplain.attribution.explanation import AnyTarget
-from voxplain.engine.binding import Bound, References, bind, look, references_of
-from voxplain.engine.context import Scene
+from voxplain.engine.binding import BoundTarget, References, bind, look, references_of
+from voxplain.engine.context import Context
 from voxplain.engine.identity import identity
-from voxplain.engine.item import Item
+from voxplain.engine.item import StreamInput
 from voxplain.engine.masks import Fill, Masks, Painter
-from voxplain.engine.memory import ForwardBudget, ran_out_of_memory, slow_alone
+from voxplain.engine.memory import ForwardBudget, lone_volume_is_slow, ran_out_of_memory
 from voxplain.engine.method import Method
 from voxplain.engine.passes.base import Passes
 from voxplain.engine.passes.choose import passes_over
@@ -28,8 +28,8 @@ from voxplain.errors import InputError
 from voxplain.image import Image
 from voxplain.metrics.map_field import MapField, Undefined
 from voxplain.metrics.maps import Maps, method_of
-from voxplain.metrics.other_networks import Fellow, Networks, fellows_of
-from voxplain.metrics.perturbed import Observed
+from voxplain.metrics.other_networks import Networks, OtherNetwork, other_networks
+from voxplain.metrics.perturbed import PerturbedPrediction
 from voxplain.models.model import Model
 from voxplain.models.precision import running_in
 from voxplain.targets import parse_target
@@ -39,7 +39,7 @@ from voxplain.targets.scores import volume_per_voxel
 T = TypeVar("T")
 
 
-class Probe(ABC):
+class Query(ABC):
     """Something to ask of the network; subclasses are frozen dataclasses, compared by value.
 
     Attributes:
@@ -51,19 +51,19 @@ class Probe(ABC):
     explains: ClassVar[bool] = False
 
     @abstractmethod
-    def expected(self, scene: Scene) -> int:
+    def expected(self, scene: Context) -> int:
         """About how many forwards it takes, of each network that it asks."""
 
-    def networks(self, fellows: Sequence[Fellow]) -> int:
+    def networks(self, fellows: Sequence[OtherNetwork]) -> int:
         """How many networks it asks; fellows are those that could be."""
         return 1
 
     @abstractmethod
-    def run(self, question: Question, field: MapField) -> Any:
+    def run(self, question: MetricContext, field: MapField) -> Any:
         """Asks; a probe that is not per map must not look at the field."""
 
 
-class Question:
+class MetricContext:
     """Everything that is fixed while the maps of one image are judged.
 
     Args:
@@ -83,13 +83,13 @@ class Question:
 
     def __init__(
         self,
-        scene: Scene,
-        item: Item,
-        bound: Bound,
+        scene: Context,
+        item: StreamInput,
+        bound: BoundTarget,
         passes: Passes,
         reference: Tensor | None = None,
         methods: Sequence[Method] = (),
-        networks: Sequence[Fellow] = (),
+        networks: Sequence[OtherNetwork] = (),
         truth: int | None = None,
     ) -> None:
         self.scene, self.item, self.bound, self.passes = scene, item, bound, passes
@@ -153,20 +153,20 @@ class Question:
         true, found = self.reference.to(self.predicted.device), self.predicted
         return bool(4 * (true & found).sum() >= true.sum() + found.sum())
 
-    def with_model(self, model: Model) -> Question:
+    def with_model(self, model: Model) -> MetricContext:
         """The same question, weight field included, about another network."""
         other = self.with_bound(self.bound)
-        other.scene = Scene(model, self.item.image[None], self.scene.spacing, self.scene.image)
+        other.scene = Context(model, self.item.image[None], self.scene.spacing, self.scene.image)
         other.passes = self.passes.with_model(model)
         return other
 
-    def about(self, fields: Mapping[str, MapField]) -> Question:
+    def about(self, fields: Mapping[str, MapField]) -> MetricContext:
         """The same question about other maps."""
         other = self.with_bound(self.bound)
         other.fields, other.judged = dict(fields), tuple(fields.values())
         return other
 
-    def seeing(self) -> Question:
+    def seeing(self) -> MetricContext:
         """The same question with what its network predicts itself, after :meth:`with_model`.
 
         The weight field stays: S is the score of the same voxels, given by the other network.
@@ -186,7 +186,7 @@ class Question:
         found: T = self._answers[key]
         return found
 
-    def with_bound(self, bound: Bound) -> Question:
+    def with_bound(self, bound: BoundTarget) -> MetricContext:
         """The same question about another weight field."""
         other = copy.copy(self)
         other.bound, other._answers = bound, {}
@@ -194,7 +194,7 @@ class Question:
             other.__dict__.pop(known, None)
         return other
 
-    def answer(self, probe: Probe, field: MapField) -> Any:
+    def answer(self, probe: Query, field: MapField) -> Any:
         """The answer to a probe, asked once."""
         key = (identity(probe), field if probe.per_map else None)
         return self.remembered(key, lambda: probe.run(self, field))
@@ -205,16 +205,18 @@ class Question:
         key = ("empty", identity(fill), size)
         return self.remembered(key, lambda: float(self.observe(images).scores.mean()))
 
-    def under(self, masks: Masks, fill: Fill) -> Observed:
+    def under(self, masks: Masks, fill: Fill) -> PerturbedPrediction:
         """The prediction under each mask; what several fill images give is averaged."""
         painters = fill.painters(self.item, masks)
-        return Observed.averaged([self.painted(painter, len(masks)) for painter in painters])
+        return PerturbedPrediction.averaged(
+            [self.painted(painter, len(masks)) for painter in painters]
+        )
 
-    def painted(self, painter: Painter, count: int) -> Observed:
+    def painted(self, painter: Painter, count: int) -> PerturbedPrediction:
         """The prediction for each of the images that a painter makes."""
         return self.of_all(count, painter.painted)
 
-    def of_all(self, count: int, images: Callable[[range], Tensor]) -> Observed:
+    def of_all(self, count: int, images: Callable[[range], Tensor]) -> PerturbedPrediction:
         """The prediction for many changed images, of which a few exist at a time.
 
         Args:
@@ -234,14 +236,14 @@ class Question:
                     raise
                 continue
             done += len(part)
-        return Observed.joined(found)
+        return PerturbedPrediction.joined(found)
 
-    def observe(self, inputs: Tensor) -> Observed:
+    def observe(self, inputs: Tensor) -> PerturbedPrediction:
         """The prediction for changed images ``(k, C, *spatial)``, small enough for one call."""
         self.forwards += len(inputs)
         rows = [self.item.row] * len(inputs)
         if self.bound.field.layer is not None:
-            return Observed(self.passes.scores(inputs, rows))
+            return PerturbedPrediction(self.passes.scores(inputs, rows))
         model = self.scene.model
         with torch.inference_mode(), running_in(model.precision, model.device):
             output = model.output(self._paired(inputs), self.scene.spacing)[: len(inputs)]
@@ -251,22 +253,22 @@ class Question:
 
     def _paired(self, inputs: Tensor) -> Tensor:
         """Twice the same where one alone takes longer than two."""
-        alone = self.scene.layout is None and slow_alone(inputs)
+        alone = self.scene.layout is None and lone_volume_is_slow(inputs)
         return torch.cat([inputs, inputs]) if alone else inputs
 
-    def _observed(self, output: Tensor, scores: Tensor) -> Observed:
+    def _observed(self, output: Tensor, scores: Tensor) -> PerturbedPrediction:
         seen = self.bound.seen
         if not seen.is_dense:
             before = seen.output[self.item.row]
             agreed = _preferred(output) == _preferred(before[None])
-            return Observed(scores, agreed=agreed.cpu())
+            return PerturbedPrediction(scores, agreed=agreed.cpu())
         if not self._about_an_object:
-            return Observed(scores)
+            return PerturbedPrediction(scores)
         now, before = self._object(output), self.predicted
         sizes = now.flatten(1).sum(dim=1).double()
         both = (now & before).flatten(1).sum(dim=1).double()
         overlap = 2 * both / (sizes + before.sum()).clamp_min(1)
-        return Observed(scores, overlap.cpu(), (sizes * volume_per_voxel(seen)[0]).cpu())
+        return PerturbedPrediction(scores, overlap.cpu(), (sizes * volume_per_voxel(seen)[0]).cpu())
 
     @property
     def _about_an_object(self) -> bool:
@@ -284,7 +286,7 @@ def _preferred(output: Tensor) -> Tensor:
     return output.argmax(dim=1) if output.shape[1] > 1 else (output[:, 0] > 0).long()
 
 
-def question_about(
+def metric_context(
     model: Model,
     image: Image | Tensor,
     target: AnyTarget,
@@ -294,7 +296,7 @@ def question_about(
     maps: Maps | None = None,
     networks: Networks = (),
     truth: int | None = None,
-) -> Question:
+) -> MetricContext:
     """Looks at an image once and fixes the target on it.
 
     Args:
@@ -313,10 +315,10 @@ def question_about(
     plain = data[None].detach().as_subclass(Tensor)
     inputs = model.admit(plain.clone() if plain.is_inference() else plain)
     spacing = scan.grid.spacing if scan and scan.grid.unit == "mm" else None
-    scene = Scene(model, inputs, spacing, scan)
+    scene = Context(model, inputs, spacing, scan)
     asked = parse_target(target)
     bound = bind(asked, look(model, inputs, asked.layers, scan, scene.arranged))
-    item = Item(
+    item = StreamInput(
         inputs[0],
         0,
         f"{seed}/{image_key(inputs[0])}",
@@ -324,14 +326,14 @@ def question_about(
         spacing=spacing,
     )
     methods = [method_of(found) for found in (maps or {}).values()]
-    return Question(
+    return MetricContext(
         scene,
         item,
         bound,
         passes_over(scene, model, Plain(), bound.field, rebind=bound.rebind),
         None if mask is None else _on_input(mask, scan, scene.shape),
         [method for method in methods if method is not None],
-        fellows_of(networks, model),
+        other_networks(networks, model),
         truth,
     )
 

@@ -10,11 +10,11 @@ from scipy import ndimage
 from torch import Tensor
 
 from voxplain.engine.randomness import generator
-from voxplain.metrics.context import Question
+from voxplain.metrics.context import MetricContext
 from voxplain.metrics.map_field import MapField
 
 
-def control_maps(question: Question) -> list[MapField]:
+def control_maps(question: MetricContext) -> list[MapField]:
     """Every control on one image, each ``(1, *spatial)`` and positive or signed as it is.
 
     A random map has the spectrum of the image, so that it is as smooth.

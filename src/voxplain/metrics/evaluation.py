@@ -13,12 +13,12 @@ from voxplain.attribution.explanation import AnyTarget
 from voxplain.engine.binding import References
 from voxplain.errors import ConfigError
 from voxplain.image import Image
-from voxplain.metrics.context import Question, question_about
-from voxplain.metrics.cross_case import concluded
-from voxplain.metrics.maps import AnyMap, GivenMap, Maps
+from voxplain.metrics.context import MetricContext, metric_context
+from voxplain.metrics.cross_case import completed
+from voxplain.metrics.maps import AnyMap, ExternalMap, Maps
 from voxplain.metrics.metric import Metric, parse_metric
-from voxplain.metrics.other_networks import Networks, fellows_of
-from voxplain.metrics.scoring import Panel
+from voxplain.metrics.other_networks import Networks, other_networks
+from voxplain.metrics.scoring import MapScorer
 from voxplain.models.model import Model
 from voxplain.records.scores import Scores
 
@@ -76,19 +76,19 @@ def evaluate(
     subjects = list(_each(images, attributions, masks))
     whose = _one_each("patients", patients, "", len(subjects))
     known = _one_each("true classes", truths, None, len(subjects))
-    others = fellows_of(networks, studied)
+    others = other_networks(networks, studied)
     with torch.inference_mode(False):  # a caller may be in it, and explaining again needs it off
         for index, (subject, maps, mask) in enumerate(subjects):
-            question = question_about(
+            question = metric_context(
                 studied, subject, target, mask, references, seed, maps, others, known[index]
             )
             case = cases[index] if index < len(cases) else str(index)
             found.append(judged(question, maps, chosen, controls, case, seed, whose[index]))
-    return concluded(Scores.joined(found))
+    return completed(Scores.joined(found))
 
 
 def judged(
-    question: Question,
+    question: MetricContext,
     maps: Maps,
     metrics: Sequence[Metric],
     controls: bool = True,
@@ -101,7 +101,7 @@ def judged(
     Metrics over cases leave a sketch, and no number yet: see
     :func:`voxplain.metrics.over_cases.concluded`.
     """
-    panel = Panel.of(question, maps, controls, case, seed, patient)
+    panel = MapScorer.of(question, maps, controls, case, seed, patient)
     return Scores(
         tuple(panel.score(metric, field) for metric in metrics for field in panel.judged_by(metric))
     )
@@ -140,7 +140,7 @@ def _each(
 
 def _row(name: str, found: AnyMap, index: int) -> AnyMap:
     """The map of one image of a batch."""
-    if isinstance(found, (GivenMap, str, Path)):
+    if isinstance(found, (ExternalMap, str, Path)):
         raise ConfigError(f"the map {name!r} is one map, and the images are a batch of several")
     row: AnyMap = found[index]
     return row

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from voxplain.attribution.result import Attribution
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.method import Method, Resampling
 from voxplain.errors import InputError
 from voxplain.image import Image
@@ -22,7 +22,7 @@ from voxplain.metrics.map_field import Sign
 
 
 @dataclass(frozen=True, eq=False)
-class GivenMap:
+class ExternalMap:
     """A map that no call of :func:`voxplain.explain` has just made, with what is known of it.
 
     Attributes:
@@ -44,16 +44,16 @@ class GivenMap:
     completeness: float | None = None
 
 
-AnyMap = Attribution | GivenMap | Tensor | NDArray[Any] | str | Path
+AnyMap = Attribution | ExternalMap | Tensor | NDArray[Any] | str | Path
 """Everything that can be judged as a map of one image."""
 
 
-def given_map(name: str, found: AnyMap, scene: Scene) -> GivenMap:
+def to_network_grid(name: str, found: AnyMap, scene: Context) -> ExternalMap:
     """A map on the grid that the network sees, ``(C, *spatial)``.
 
     Args:
         name: Of the map, for errors.
-        found: An attribution, a :class:`GivenMap`, a tensor or array, or the path of a file
+        found: An attribution, a :class:`ExternalMap`, a tensor or array, or the path of a file
             (NIfTI, or NumPy) on the grid of the scan.
         scene: The network and the image.
 
@@ -64,18 +64,18 @@ def given_map(name: str, found: AnyMap, scene: Scene) -> GivenMap:
     if isinstance(found, Attribution):
         found = _of_attribution(found)
     elif isinstance(found, (str, Path)):
-        found = read_given(found, scan)
-    elif not isinstance(found, GivenMap):
-        found = GivenMap(torch.as_tensor(found))
+        found = read_map(found, scan)
+    elif not isinstance(found, ExternalMap):
+        found = ExternalMap(torch.as_tensor(found))
     return replace(found, map=_placed(name, found, scan, scene.shape), place="network")
 
 
 def method_of(found: AnyMap) -> Method | None:
     """The method behind a map, where it is known."""
-    return found.method if isinstance(found, (Attribution, GivenMap)) else None
+    return found.method if isinstance(found, (Attribution, ExternalMap)) else None
 
 
-def read_given(
+def read_map(
     path: str | Path,
     scan: Image | None,
     *,
@@ -84,7 +84,7 @@ def read_given(
     resampling: Resampling = "value",
     method: Method | None = None,
     completeness: float | None = None,
-) -> GivenMap:
+) -> ExternalMap:
     """A map from a file on the grid of a scan; channels are the last axis of NIfTI files.
 
     Args:
@@ -111,7 +111,7 @@ def read_given(
             )
     else:
         map = torch.from_numpy(_array(path))
-    return GivenMap(map, sign, share, "scan", resampling, method, completeness)
+    return ExternalMap(map, sign, share, "scan", resampling, method, completeness)
 
 
 def _array(path: Path) -> NDArray[np.float32]:
@@ -130,10 +130,10 @@ def _array(path: Path) -> NDArray[np.float32]:
     return np.asarray(loaded, dtype=np.float32)
 
 
-def _of_attribution(found: Attribution) -> GivenMap:
+def _of_attribution(found: Attribution) -> ExternalMap:
     residuals = found.stats.completeness
     on_input = found.on_input is not None
-    return GivenMap(
+    return ExternalMap(
         map=found.on_input if found.on_input is not None else found.map,
         sign=found.method.sign,
         share="per unit" not in found.method.units,
@@ -144,7 +144,7 @@ def _of_attribution(found: Attribution) -> GivenMap:
     )
 
 
-def _placed(name: str, given: GivenMap, scan: Image | None, shape: tuple[int, ...]) -> Tensor:
+def _placed(name: str, given: ExternalMap, scan: Image | None, shape: tuple[int, ...]) -> Tensor:
     map = given.map[None] if given.map.ndim == len(shape) else given.map
     spatial = tuple(map.shape[1:])
     from_scan = scan is not None and spatial == scan.source_grid.shape

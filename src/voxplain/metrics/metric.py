@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from voxplain.declaration import Declaration, parsed
-from voxplain.engine.context import Scene
-from voxplain.metrics.context import Probe, Question
+from voxplain.engine.context import Context
+from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.map_field import MapField
 from voxplain.registry import Registry
 
@@ -51,12 +51,12 @@ class Metric(Declaration):
     chance: ClassVar[str] = ""
     of_network: ClassVar[bool] = False
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """What has to be asked of the network; equal probes are run once."""
         return ()
 
     @abstractmethod
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """The score of a map.
 
         Raises:

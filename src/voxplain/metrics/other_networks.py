@@ -17,7 +17,7 @@ trained on permuted labels, so that there was nothing to learn."""
 
 
 @dataclass(frozen=True, eq=False)
-class Fellow:
+class OtherNetwork:
     """Another network that is asked the same.
 
     Attributes:
@@ -34,11 +34,11 @@ class Fellow:
 
 
 AnyNetwork = Model | nn.Module
-Networks = Sequence[AnyNetwork | Fellow] | Mapping[str, AnyNetwork | Sequence[AnyNetwork]]
+Networks = Sequence[AnyNetwork | OtherNetwork] | Mapping[str, AnyNetwork | Sequence[AnyNetwork]]
 """Other networks, or by how they differ: ``{"seed": [...], "labels": permuted}``."""
 
 
-def fellows_of(networks: Networks | AnyNetwork, studied: Model) -> tuple[Fellow, ...]:
+def other_networks(networks: Networks | AnyNetwork, studied: Model) -> tuple[OtherNetwork, ...]:
     """The fellows that some networks are.
 
     Args:
@@ -49,14 +49,14 @@ def fellows_of(networks: Networks | AnyNetwork, studied: Model) -> tuple[Fellow,
         ConfigError: If a role has no meaning, or an entry is no network.
     """
     if not isinstance(networks, Mapping):
-        return tuple(_fellow(*entry, studied) for entry in _entries(networks, "networks"))
+        return tuple(_other_network(*entry, studied) for entry in _entries(networks, "networks"))
     roles: tuple[Role, ...] = get_args(Role)
     for name in networks:
         if name not in roles:
             known = nearest(str(name), roles)
             raise ConfigError(f"networks: networks do not differ by {name!r}; {known}")
     return tuple(
-        Fellow(_fellow(*entry, studied).model, role)
+        OtherNetwork(_other_network(*entry, studied).model, role)
         for role in roles
         for entry in _entries(networks.get(role, ()), f"networks[{role!r}]")
     )
@@ -72,14 +72,14 @@ def _entries(networks: Any, place: str) -> list[tuple[Any, str]]:
     return [(network, f"{place}[{number}]") for number, network in enumerate(networks)]
 
 
-def _fellow(network: Any, place: str, studied: Model) -> Fellow:
-    if isinstance(network, Fellow):
+def _other_network(network: Any, place: str, studied: Model) -> OtherNetwork:
+    if isinstance(network, OtherNetwork):
         return network
     if isinstance(network, Model):
-        return Fellow(network)
+        return OtherNetwork(network)
     if not isinstance(network, nn.Module):
         raise ConfigError(
             f"{place} is a {type(network).__name__}; give networks: models of voxplain, or modules"
         )
     model = Model(network, head=studied.head, window=studied.window, precision=studied.precision)
-    return Fellow(model)
+    return OtherNetwork(model)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Observed:
+class PerturbedPrediction:
     """What became of the prediction under some changes of the image.
 
     Attributes:
@@ -26,18 +26,19 @@ class Observed:
     volume: Tensor | None = None
     agreed: Tensor | None = None
 
-    def __getitem__(self, rows: Sequence[int]) -> Observed:
+    def __getitem__(self, rows: Sequence[int]) -> PerturbedPrediction:
         """Some of them, in this order."""
         columns = (getattr(self, name) for name in _FIELDS)
-        return Observed(*(column if column is None else column[list(rows)] for column in columns))  # type: ignore[arg-type]
+        chosen = (column if column is None else column[list(rows)] for column in columns)
+        return PerturbedPrediction(*chosen)  # type: ignore[arg-type]
 
     @classmethod
-    def joined(cls, parts: Sequence[Observed]) -> Observed:
+    def joined(cls, parts: Sequence[PerturbedPrediction]) -> PerturbedPrediction:
         """One after the other."""
         return cls(*(_cat([getattr(part, name) for part in parts]) for name in _FIELDS))  # type: ignore[arg-type]
 
     @classmethod
-    def averaged(cls, parts: Sequence[Observed]) -> Observed:
+    def averaged(cls, parts: Sequence[PerturbedPrediction]) -> PerturbedPrediction:
         """The mean of several looks at the same changes."""
         if len(parts) == 1:
             return parts[0]

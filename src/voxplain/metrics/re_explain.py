@@ -8,24 +8,24 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from voxplain.engine.acceleration.shared_prefix import Alike
-from voxplain.engine.binding import Bound, bind
-from voxplain.engine.execution.networks import side_by_side
+from voxplain.engine.acceleration.shared_prefix import SharedModules
+from voxplain.engine.binding import BoundTarget, bind
+from voxplain.engine.execution.networks import run_networks
 from voxplain.engine.execution.outcome import Batch, Outcome
 from voxplain.engine.execution.session import Session
 from voxplain.engine.method import Method
-from voxplain.metrics.context import Question
+from voxplain.metrics.context import MetricContext
 from voxplain.targets import Target, WeightField
 
-Moved = Callable[[WeightField], WeightField]
+FieldMove = Callable[[WeightField], WeightField]
 """What happens to the weight field when the image moves under it."""
 
 
-def maps_again(
-    question: Question,
+def explain_again(
+    question: MetricContext,
     images: Tensor,
     methods: Sequence[Method] | None = None,
-    moved: Moved | None = None,
+    moved: FieldMove | None = None,
     key: str | None = None,
     scores: Tensor | None = None,
 ) -> dict[str, Tensor]:
@@ -48,13 +48,13 @@ def maps_again(
     return _maps(chosen, _session(question, images, chosen, moved, key, scores).run())
 
 
-def maps_abreast(
-    questions: Sequence[Question],
+def explain_networks(
+    questions: Sequence[MetricContext],
     images: Tensor,
     methods: Sequence[Method],
-    alike: Alike | None = None,
+    alike: SharedModules | None = None,
 ) -> list[dict[str, Tensor]]:
-    """The maps of :func:`maps_again` for one question about several networks.
+    """The maps of :func:`explain_again` for one question about several networks.
 
     Args:
         questions: The same one, about a network each.
@@ -63,14 +63,14 @@ def maps_abreast(
         alike: What the networks compute alike, which is run once for all of them.
     """
     sessions = [_session(question, images, methods) for question in questions]
-    return [_maps(methods, outcomes) for outcomes in side_by_side(sessions, alike)]
+    return [_maps(methods, outcomes) for outcomes in run_networks(sessions, alike)]
 
 
 def _session(
-    question: Question,
+    question: MetricContext,
     images: Tensor,
     methods: Sequence[Method],
-    moved: Moved | None = None,
+    moved: FieldMove | None = None,
     key: str | None = None,
     scores: Tensor | None = None,
 ) -> Session:
@@ -93,8 +93,12 @@ def _maps(methods: Sequence[Method], outcomes: Mapping[str, Outcome]) -> dict[st
 
 
 def _bound(
-    question: Question, asked: Target, images: Tensor, moved: Moved | None, scores: Tensor | None
-) -> Bound:
+    question: MetricContext,
+    asked: Target,
+    images: Tensor,
+    moved: FieldMove | None,
+    scores: Tensor | None,
+) -> BoundTarget:
     """The target as it was bound on the original, for each of the changed images."""
     original = question.bound
     if asked is not original.target:

@@ -12,10 +12,10 @@ from torch import Tensor
 from voxplain.engine.baselines import baseline_image
 from voxplain.engine.method import Method
 from voxplain.errors import ConfigError, VoxplainError
-from voxplain.metrics.context import Question
+from voxplain.metrics.context import MetricContext
 from voxplain.metrics.controls import control_maps
 from voxplain.metrics.map_field import MapField
-from voxplain.metrics.maps import AnyMap, Maps, given_map
+from voxplain.metrics.maps import AnyMap, Maps, to_network_grid
 from voxplain.metrics.metric import Metric, Value
 from voxplain.records.scores import Score
 
@@ -24,7 +24,7 @@ NETWORK = MapField("", torch.zeros(1))
 
 
 @dataclass(frozen=True, eq=False)
-class Panel:
+class MapScorer:
     """What is judged together.
 
     Attributes:
@@ -36,7 +36,7 @@ class Panel:
         patient: Whose image it is; empty where the case stands for itself.
     """
 
-    question: Question
+    question: MetricContext
     fields: tuple[MapField, ...]
     controls: tuple[MapField, ...] = ()
     case: str = ""
@@ -46,13 +46,13 @@ class Panel:
     @classmethod
     def of(
         cls,
-        question: Question,
+        question: MetricContext,
         maps: Maps,
         controls: bool = True,
         case: str = "",
         seed: int = 0,
         patient: str = "",
-    ) -> Panel:
+    ) -> MapScorer:
         """The panel of some maps; from then on the question knows them.
 
         Raises:
@@ -80,7 +80,7 @@ class Panel:
     def score(self, metric: Metric, field: MapField) -> Score:
         """What a metric says of one of the maps."""
         before = self.question.forwards
-        value, reason = scored(metric, field, self.question)
+        value, reason = score_maps(metric, field, self.question)
         return self._row(metric, field, value, reason, self.question.forwards - before)
 
     def undefined(self, metric: Metric, field: MapField, reason: str) -> Score:
@@ -115,7 +115,7 @@ class Panel:
         )
 
 
-def scored(metric: Metric, field: MapField, question: Question) -> tuple[Value, str]:
+def score_maps(metric: Metric, field: MapField, question: MetricContext) -> tuple[Value, str]:
     """A value, and why it is NaN if it is."""
     try:
         value = metric.score(field, question)
@@ -126,13 +126,13 @@ def scored(metric: Metric, field: MapField, question: Question) -> tuple[Value, 
     return replace(value, value=math.nan), value.reason or "the score is not a finite number"
 
 
-def map_field(name: str, found: AnyMap, question: Question) -> MapField:
+def map_field(name: str, found: AnyMap, question: MetricContext) -> MapField:
     """A map on the grid of the network.
 
     Raises:
         InputError: If it lies elsewhere.
     """
-    given = given_map(name, found, question.scene)
+    given = to_network_grid(name, found, question.scene)
     return MapField(
         name=name,
         map=given.map.to(question.item.image.device),

@@ -67,14 +67,14 @@ class Window(BaseModel):
 
 
 @dataclass(frozen=True)
-class _Axis:
+class _WindowAxis:
     """Start positions along one axis, and the normalized weight vector of each."""
 
     starts: tuple[int, ...]
     weights: Tensor  # (positions, side), float64; for every voxel they sum to 1 over positions
 
 
-def _axis(length: int, side: int, halo: int, overlap: float, blend: str) -> _Axis:
+def _axis(length: int, side: int, halo: int, overlap: float, blend: str) -> _WindowAxis:
     stride = max(1, int((side - 2 * halo) * (1 - overlap)))
     starts = (*range(0, length - side, stride), length - side)
     bell = torch.ones(side, dtype=torch.float64)
@@ -90,7 +90,7 @@ def _axis(length: int, side: int, halo: int, overlap: float, blend: str) -> _Axi
         total[start : start + side] += row
     for row, start in zip(weights, starts, strict=True):
         row /= total[start : start + side]
-    return _Axis(starts, weights)
+    return _WindowAxis(starts, weights)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Layout:
     shape: tuple[int, ...]
     padded: tuple[int, ...]
     size: tuple[int, ...]
-    axes: tuple[_Axis, ...]
+    axes: tuple[_WindowAxis, ...]
 
     @cached_property
     def positions(self) -> tuple[tuple[int, ...], ...]:

@@ -9,21 +9,17 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from voxplain.records.atomic import atomic_write
 from voxplain.records.names import safe
+from voxplain.records.record import Record
 
 Array = NDArray[Any]
 FOLDER = "randomization"
 MEASURES = ("spearman", "spearman_absolute", "ssim", "hog")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class MetricFollowed(_Part):
+class MetricFollowed(Record):
     """A metric that judged the maps at every step.
 
     Attributes:
@@ -45,7 +41,7 @@ class MetricFollowed(_Part):
     meaning: str = ""
 
 
-class MapRandomized(_Part):
+class MapRandomized(Record):
     """What became of one map.
 
     Attributes:
@@ -66,7 +62,7 @@ class MapRandomized(_Part):
     scores: dict[str, list[list[float | None]]] = {}
 
 
-class RandomizationRecord(_Part):
+class RandomizationRecord(Record):
     """One cascade of one image.
 
     Attributes:

@@ -5,16 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from voxplain.records.record import Record
 
 Status = Literal["pending", "done", "failed"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class CaseRecord(_Part):
+class CaseRecord(Record):
     """One case; paths are relative to the run directory, the source file is known by hash only.
 
     ``image`` is a de-identified copy of the source channels (NIfTI, source grid); ``reference``
@@ -35,7 +31,7 @@ class CaseRecord(_Part):
     warnings: list[str] = []
 
 
-class ModelRecord(_Part):
+class ModelRecord(Record):
     """One network.
 
     Attributes:
@@ -53,7 +49,7 @@ class ModelRecord(_Part):
     explained: bool = True
 
 
-class PredictionRecord(_Part):
+class PredictionRecord(Record):
     """What a model says of a case, and what is asked of it.
 
     ``image`` is the label map of a dense output on the source grid (``<case>_<model>_pred``),
@@ -75,7 +71,7 @@ class PredictionRecord(_Part):
     key: str = ""
 
 
-class MapRecord(_Part):
+class MapRecord(Record):
     """One map: NIfTI and sidecar relative to the run directory.
 
     ``key`` is the hash of everything that determines the maps of this method.
@@ -92,7 +88,7 @@ class MapRecord(_Part):
     key: str = ""
 
 
-class TaskRecord(_Part):
+class TaskRecord(Record):
     """One group of methods that shared a stream; or the metrics on the maps of one subject.
 
     ``methods`` are the keys of the maps, or the names of the metrics.
@@ -111,7 +107,7 @@ class TaskRecord(_Part):
     warnings: list[str] = []
 
 
-class Manifest(_Part):
+class Manifest(Record):
     """``manifest.json`` of a run directory."""
 
     schema_version: int = 1

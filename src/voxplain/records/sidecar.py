@@ -8,13 +8,13 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_pascal
 
 
-class _Part(BaseModel):
+class _SidecarPart(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", alias_generator=to_pascal, populate_by_name=True
     )
 
 
-class TargetFacts(_Part):
+class TargetFacts(_SidecarPart):
     """What was explained.
 
     ``score`` is S(x), ``baseline_score`` S(b) where the method has a baseline; ``field_size`` is
@@ -31,7 +31,7 @@ class TargetFacts(_Part):
     volume_ml: float | None = None
 
 
-class ValueRange(_Part):
+class ValueRange(_SidecarPart):
     """Quantiles of the written map; ``zeros`` is the share of voxels that are exactly 0."""
 
     q005: float
@@ -42,7 +42,7 @@ class ValueRange(_Part):
     zeros: float
 
 
-class GridFacts(_Part):
+class GridFacts(_SidecarPart):
     """Where the map lies and which preprocessing steps were inverted to get there."""
 
     shape: tuple[int, ...]
@@ -53,7 +53,7 @@ class GridFacts(_Part):
     inverted: list[str] = []
 
 
-class LayerFacts(_Part):
+class LayerFacts(_SidecarPart):
     """A tapped layer: cell ``i`` lies at voxel ``start + stride * i`` of the network's input."""
 
     path: str
@@ -64,7 +64,7 @@ class LayerFacts(_Part):
     call: int | None = None
 
 
-class ModelFacts(_Part):
+class ModelFacts(_SidecarPart):
     """The network under study."""
 
     name: str
@@ -75,7 +75,7 @@ class ModelFacts(_Part):
     window: dict[str, Any] | None = None
 
 
-class Cost(_Part):
+class Cost(_SidecarPart):
     """What the stream of this map cost; shared streams are counted once and marked."""
 
     passes: int
@@ -84,7 +84,7 @@ class Cost(_Part):
     peak_memory_mb: float | None = None
 
 
-class Sidecar(_Part):
+class Sidecar(_SidecarPart):
     """Everything a reader needs to know about one map.
 
     ``completeness`` is the residual |sum - (S(x) - S(b))| / |S(x) - S(b)| of a map of the image;

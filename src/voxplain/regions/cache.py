@@ -15,12 +15,12 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
-class _Entry(Generic[T]):
+class _CachedRegions(Generic[T]):
     found: T
     voxels: int
 
 
-class Memo(Generic[T]):
+class RegionCache(Generic[T]):
     """The last results; segments cost seconds, and every map of an image wants the same.
 
     Args:
@@ -29,7 +29,7 @@ class Memo(Generic[T]):
 
     def __init__(self, voxels: int = 2**26) -> None:
         self._voxels = voxels
-        self._kept: OrderedDict[Hashable, _Entry[T]] = OrderedDict()
+        self._kept: OrderedDict[Hashable, _CachedRegions[T]] = OrderedDict()
         self._lock = Lock()
 
     def of(self, asked: Hashable, image: Tensor, compute: Callable[[], T]) -> T:
@@ -39,7 +39,7 @@ class Memo(Generic[T]):
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key].found
-        entry = _Entry(compute(), image[0].numel())
+        entry = _CachedRegions(compute(), image[0].numel())
         with self._lock:
             self._kept[key] = entry
             while len(self._kept) > 1 and self._total > self._voxels:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from voxplain.errors import ConfigError, nearest
 from voxplain.image import Image
-from voxplain.regions.cache import Memo
+from voxplain.regions.cache import RegionCache
 from voxplain.regions.labels import LabelMap
 from voxplain.regions.map import RegionMap
 from voxplain.regions.spec import Blocks, Channels, Regions, Spacing
@@ -22,7 +22,7 @@ AnyRegions = Annotated[Supervoxels | Blocks | LabelMap | Channels, Field(discrim
 """A division into regions by its ``kind``."""
 
 _BARE = {"supervoxels": Supervoxels, "blocks": Blocks, "channels": Channels}
-_MEMO: Memo[RegionMap] = Memo()
+_MEMO: RegionCache[RegionMap] = RegionCache()
 
 
 def _spelled_out(value: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from voxplain.regions.cache import Memo
+from voxplain.regions.cache import RegionCache
 from voxplain.regions.segments import Segments, crops_of
 from voxplain.regions.spec import Spacing
 from voxplain.regions.supervoxels import clustered, scaled
@@ -27,7 +27,7 @@ _SMALLEST = 0.003
 _DILATION = 5 / 224
 _COMPACTNESS = 0.1
 _ROUNDS = 5
-_MEMO: Memo[Segments] = Memo()
+_MEMO: RegionCache[Segments] = RegionCache()
 
 
 def scales(image: Tensor, spacing: Spacing = None) -> Segments:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from voxplain.report.render import render
-from voxplain.viz.figures import mosaic
+from voxplain.viz.figures import map_figure
 from voxplain.viz.notebook import panel_html
-from voxplain.viz.overlay import Scene
-from voxplain.viz.volume import Volume
+from voxplain.viz.overlay import Overlay
+from voxplain.viz.volume import DisplayVolume
 
-__all__ = ["Scene", "Volume", "mosaic", "panel_html", "render"]
+__all__ = ["DisplayVolume", "Overlay", "map_figure", "panel_html", "render"]

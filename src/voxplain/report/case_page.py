@@ -20,9 +20,9 @@ from voxplain.report.viewer.picture import PictureViewer
 from voxplain.report.viewer.volume import VolumeViewer
 from voxplain.viz.embed import figure_uri
 from voxplain.viz.facts import alternative, heading, map_facts
-from voxplain.viz.figures import mosaic, png
-from voxplain.viz.overlay import Scene
-from voxplain.viz.volume import Volume
+from voxplain.viz.figures import map_figure, png
+from voxplain.viz.overlay import Overlay
+from voxplain.viz.volume import DisplayVolume
 from voxplain.viz.words import sentence
 
 Array = NDArray[Any]
@@ -90,7 +90,7 @@ def _backdrop(run: Path, case: CaseRecord, view: CaseView) -> Backdrop | None:
 
 def _try_map(
     run: Path, record: MapRecord, sidecar: Sidecar, backdrop: Backdrop, view: CaseView
-) -> Volume | None:
+) -> DisplayVolume | None:
     try:
         return read_map(run, record, sidecar, backdrop)
     except UNREADABLE as error:
@@ -112,11 +112,11 @@ def _wordy(index: int, record: MapRecord, sidecar: Sidecar) -> MapView:
     return MapView(f"map{index}", record, sidecar, name, map_facts(sidecar, None))
 
 
-def _scene(record: MapRecord, sidecar: Sidecar, shown: Backdrop, map: Volume) -> Scene:
+def _scene(record: MapRecord, sidecar: Sidecar, shown: Backdrop, map: DisplayVolume) -> Overlay:
     labels = shown.predictions.get(record.model)
     explained = sidecar.target.parameters.get("label")
     parts = [heading(record, sidecar), f"case {record.case}", f"model {record.model}"]
-    return Scene(
+    return Overlay(
         map=map,
         image=shown.image,
         prediction=None if labels is None else explained_mask(labels, explained),
@@ -136,9 +136,11 @@ def explained_mask(labels: Array, explained: Any) -> NDArray[np.bool_]:
     return np.asarray(labels > 0)
 
 
-def _pictured(run: Path, record: MapRecord, sidecar: Sidecar, index: int, scene: Scene) -> MapView:
+def _pictured(
+    run: Path, record: MapRecord, sidecar: Sidecar, index: int, scene: Overlay
+) -> MapView:
     name = heading(record, sidecar)
-    picture = png(mosaic(scene))
+    picture = png(map_figure(scene))
     stem = Path(record.file).name.removesuffix(".gz").removesuffix(".nii")
     file = f"figures/{safe(record.model)}_{stem}.png"
     (run / "figures").mkdir(exist_ok=True)

@@ -11,9 +11,9 @@ from voxplain.records.manifest import CaseRecord, Manifest, MapRecord, Predictio
 from voxplain.records.names import safe
 from voxplain.records.sidecar import Sidecar
 from voxplain.report.problems import Problem
-from voxplain.report.trust.calibrated import Chances
+from voxplain.report.trust.calibrated import CalibratedProbabilities
 from voxplain.viz.facts import Rows
-from voxplain.viz.findings import Listed, listed
+from voxplain.viz.findings import TopRegions, top_regions
 from voxplain.viz.words import sizes
 
 Array = NDArray[Any]
@@ -37,9 +37,9 @@ class MapView:
     figure_file: str = ""
 
     @property
-    def lists(self) -> list[Listed]:
+    def lists(self) -> list[TopRegions]:
         """The strongest regions or channels by name, where the method values them."""
-        return listed(self.sidecar)
+        return top_regions(self.sidecar)
 
     def without_figure(self) -> MapView:
         """The same without its picture."""
@@ -61,7 +61,7 @@ class CaseView:
     maps: list[MapView] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    calibrated: Chances = field(default_factory=dict)
+    calibrated: CalibratedProbabilities = field(default_factory=dict)
     viewer: dict[str, Any] | None = None
     blobs: dict[str, str] = field(default_factory=dict)
 

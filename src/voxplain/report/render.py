@@ -14,7 +14,7 @@ from voxplain.report.case_page import build_case
 from voxplain.report.case_view import CaseView
 from voxplain.report.problems import UNREADABLE
 from voxplain.report.templates_env import index, page
-from voxplain.report.trust.calibrated import Chances, calibrated
+from voxplain.report.trust.calibrated import CalibratedProbabilities, calibrated
 from voxplain.report.trust.view import TABLE, build_trust
 
 BUDGET = 25_000_000
@@ -69,7 +69,7 @@ def _manifest(run: Path) -> Manifest:
         raise InputError(f"the manifest.json of {run} is damaged or of another version") from None
 
 
-def _chances(run: Path) -> dict[str, Chances]:
+def _chances(run: Path) -> dict[str, CalibratedProbabilities]:
     """Calibrated probabilities by case; the part on trust says why a table cannot be read."""
     try:
         return calibrated(Scores.read(run / TABLE)) if (run / TABLE).exists() else {}

@@ -14,7 +14,7 @@ from voxplain.records.sidecar import Sidecar
 from voxplain.report.case_view import CaseView
 from voxplain.report.problems import UNREADABLE, Problem, reason
 from voxplain.viz.scale import bounding_box, foreground, gray_window, robust_limit
-from voxplain.viz.volume import Volume, read_volume
+from voxplain.viz.volume import DisplayVolume, read_volume
 
 Array = NDArray[Any]
 
@@ -30,7 +30,7 @@ class Backdrop:
         reference: Label array, where the study names one.
     """
 
-    image: Volume
+    image: DisplayVolume
     windows: tuple[tuple[float, float], ...]
     predictions: dict[str, Array]
     reference: Array | None
@@ -69,7 +69,7 @@ def _labels(
         return None
 
 
-def read_map(run: Path, record: MapRecord, sidecar: Sidecar, backdrop: Backdrop) -> Volume:
+def read_map(run: Path, record: MapRecord, sidecar: Sidecar, backdrop: Backdrop) -> DisplayVolume:
     """A map on the voxels of the image.
 
     A layer map has a grid of its own; it is brought here through both affines and interpolated.
@@ -92,7 +92,7 @@ def interesting(backdrop: Backdrop) -> tuple[slice, ...]:
     return bounding_box(*masks)
 
 
-def widen(box: tuple[slice, ...], map: Volume) -> tuple[slice, ...]:
+def widen(box: tuple[slice, ...], map: DisplayVolume) -> tuple[slice, ...]:
     """The box, grown to what a map shows strongly: evidence outside of the patient is shown."""
     total = np.nan_to_num(map.channel_sum())
     strong = np.abs(total) > 0.5 * robust_limit(total)

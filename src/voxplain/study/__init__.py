@@ -6,14 +6,14 @@ from voxplain.records.manifest import Manifest
 from voxplain.study.config.cases import CaseConfig
 from voxplain.study.config.study import ModelConfig, RunConfig, Study
 from voxplain.study.execution.progress import Listener
-from voxplain.study.planning.checked_study import Checked, check_study
+from voxplain.study.planning.checked_study import CheckedStudy, check_study
 from voxplain.study.planning.plan import Plan
 from voxplain.study.planning.tasks import Task
 from voxplain.study.run import Run, run_study
 
 __all__ = [
     "CaseConfig",
-    "Checked",
+    "CheckedStudy",
     "Listener",
     "Manifest",
     "ModelConfig",

@@ -11,21 +11,21 @@ from typing import Any
 from voxplain.engine.method import parse_method
 from voxplain.errors import ConfigError, ModelError, VoxplainError, VoxplainWarning
 from voxplain.metrics import Metric
-from voxplain.metrics.cross_case import concluded
+from voxplain.metrics.cross_case import completed
 from voxplain.records.manifest import CaseRecord, Manifest
 from voxplain.records.scores import Score, Scores
 from voxplain.study.config.cases import CaseConfig
 from voxplain.study.config.study import Study
 from voxplain.study.config.yaml_files import read_mapping
-from voxplain.study.execution.evaluation_inputs import materials_of
-from voxplain.study.execution.evaluator import Judge, judged_maps, left_out, maps_of
-from voxplain.study.execution.privacy import Filter
+from voxplain.study.execution.evaluation_inputs import evaluation_inputs
+from voxplain.study.execution.evaluator import Evaluator, left_out, maps_of, maps_on_image_grid
+from voxplain.study.execution.privacy import Redactor
 from voxplain.study.execution.progress import Listener, Silent
 from voxplain.study.execution.resolved import KNOWN
 from voxplain.study.execution.store import STUDY, Store
 from voxplain.study.execution.time_limit import reason_of
-from voxplain.study.planning.checked_study import Checked, check_study
-from voxplain.study.planning.evaluation_task import Judging
+from voxplain.study.planning.checked_study import CheckedStudy, check_study
+from voxplain.study.planning.evaluation_task import EvaluationTask
 from voxplain.study.planning.inputs import load_model, read_case, sources
 from voxplain.study.planning.plan import Plan
 
@@ -34,7 +34,7 @@ _GIVE_STUDY = "give the study file that made the run: --study study.yaml"
 
 
 @dataclass(frozen=True)
-class Judged:
+class Reevaluation:
     """What came of it.
 
     Attributes:
@@ -83,7 +83,7 @@ def study_of_run(folder: Path, found: Mapping[str, Any]) -> Study:
     return Study.parse(mapping, base=folder, origin=str(folder / STUDY))
 
 
-def judging_with(
+def reevaluation_of(
     study: Study, metrics: Sequence[Metric], reference: Path | None, label: int | None = None
 ) -> Study:
     """The same study with other metrics (if any) and another reference (if any).
@@ -106,9 +106,9 @@ def judging_with(
     return study.model_copy(update=update)
 
 
-def judge_run(
+def evaluate_run(
     folder: Path, study: Study, *, trust: bool = False, listener: Listener | None = None
-) -> Judged:
+) -> Reevaluation:
     """Judges the maps of a run with the metrics of a study, and puts the scores into its table.
 
     Args:
@@ -126,8 +126,8 @@ def judge_run(
     checked = check_study(study, trust=trust)
     _require_same_images(checked, manifest, copies=study.base == folder)
     told.planned(Plan((), checked.plan.judgings))
-    private = Filter(sources(study, tuple(checked.cases.values())), study.base)
-    judge = Judge(store, private, study.execution.timeout, told)
+    private = Redactor(sources(study, tuple(checked.cases.values())), study.base)
+    judge = Evaluator(store, private, study.execution.timeout, told)
     parts, failures = [], []
     with store.locked():
         for case, config in checked.cases.items():
@@ -146,9 +146,9 @@ def judge_run(
                 parts.append(found)
                 failures += [f"{case} · {judging.subject.model}: {reason}"] if reason else []
         new = Scores.joined(parts)
-        table = concluded(merged(store.scores(), new))
+        table = completed(merged(store.scores(), new))
         store.write_scores(table)
-    return Judged(Scores(table.rows[len(table) - len(new) :]), tuple(failures))
+    return Reevaluation(Scores(table.rows[len(table) - len(new) :]), tuple(failures))
 
 
 def merged(before: Scores, new: Scores) -> Scores:
@@ -158,7 +158,7 @@ def merged(before: Scores, new: Scores) -> Scores:
 
 
 def _judged(
-    judge: Judge, judging: Judging, manifest: Manifest, checked: Checked, image: Any
+    judge: Evaluator, judging: EvaluationTask, manifest: Manifest, checked: CheckedStudy, image: Any
 ) -> tuple[Scores, str]:
     subject = judging.subject
     records = maps_of(manifest, subject)
@@ -167,8 +167,8 @@ def _judged(
         return known, ""
     for text in left_out(records):
         _say(text)
-    materials = materials_of(checked, subject, image, checked.models[subject.model])
-    maps = judged_maps(records)
+    materials = evaluation_inputs(checked, subject, image, checked.models[subject.model])
+    maps = maps_on_image_grid(records)
     own = {record.label for record in records if record.label in maps}
     return judge.judge(judging, [each for each in records if each.label in own], materials)
 
@@ -254,7 +254,7 @@ def _require_same_networks(study: Study, manifest: Manifest, trust: bool) -> Non
             )
 
 
-def _require_same_images(checked: Checked, manifest: Manifest, copies: bool) -> None:
+def _require_same_images(checked: CheckedStudy, manifest: Manifest, copies: bool) -> None:
     if copies:
         _say("the images are the copies in the run directory; --study takes the originals")
         return

@@ -9,7 +9,7 @@ from voxplain.records.manifest import Manifest, TaskRecord
 from voxplain.report import render
 from voxplain.study.config.study import Study
 from voxplain.study.execution.progress import Listener, Silent
-from voxplain.study.execution.scheduler import Work
+from voxplain.study.execution.scheduler import Scheduler
 from voxplain.study.execution.store import Store
 from voxplain.study.planning.checked_study import check_study
 
@@ -86,5 +86,5 @@ def run_study(
     store.check()
     checked = check_study(study, trust=trust)
     with store.locked():
-        manifest = Work(checked, store, listener or Silent(), resume).carry_out()
+        manifest = Scheduler(checked, store, listener or Silent(), resume).carry_out()
     return Run(store.folder, manifest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from voxplain.targets.base import Target, Unperturbed
+from voxplain.targets.base import Target, UnperturbedOutput
 from voxplain.targets.contrast import Contrast
 from voxplain.targets.field import Term, WeightField
 from voxplain.targets.label import Label
@@ -22,7 +22,7 @@ __all__ = [
     "Term",
     "Threshold",
     "Unit",
-    "Unperturbed",
+    "UnperturbedOutput",
     "Volume",
     "WeightField",
     "parse_target",

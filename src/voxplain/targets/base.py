@@ -21,7 +21,7 @@ from voxplain.targets.links import Activation, predicted_mask, probabilities, se
 
 
 @dataclass(frozen=True, eq=False)
-class Unperturbed:
+class UnperturbedOutput:
     """The one look a target gets at the unperturbed images.
 
     Attributes:
@@ -76,7 +76,7 @@ class Target(BaseModel, ABC):
     activation: Activation = "auto"
     threshold: float = Field(default=0.5, gt=0, lt=1)
 
-    def bind(self, output: Tensor | Unperturbed, image: Image | None = None) -> WeightField:
+    def bind(self, output: Tensor | UnperturbedOutput, image: Image | None = None) -> WeightField:
         """Looks once at the unperturbed output and fixes the weight field.
 
         Args:
@@ -88,7 +88,7 @@ class Target(BaseModel, ABC):
             TargetError: If the output holds NaN, the class is absent, a region is empty, or the
                 score cannot depend on the image.
         """
-        seen = output if isinstance(output, Unperturbed) else _seen(output, image)
+        seen = output if isinstance(output, UnperturbedOutput) else _seen(output, image)
         _check_finite(seen.output)
         self._check_activation(seen)
         bound = self.rebind(seen)
@@ -98,27 +98,27 @@ class Target(BaseModel, ABC):
             raise TargetError(f"the score of {self} is {scores.tolist()}; it must be finite")
         return bound
 
-    def rebind(self, seen: Unperturbed) -> WeightField:
+    def rebind(self, seen: UnperturbedOutput) -> WeightField:
         """The field without checks, which may be empty: what ``follow`` uses at each point."""
         bound = self._field(seen)
         return _towards_prediction(bound, seen, self) if self.signed_for == "predicted" else bound
 
     @abstractmethod
-    def _field(self, seen: Unperturbed) -> WeightField:
+    def _field(self, seen: UnperturbedOutput) -> WeightField:
         """The weight field for these images, before signs and checks."""
 
-    def why_empty(self, seen: Unperturbed, row: int) -> str:
+    def why_empty(self, seen: UnperturbedOutput, row: int) -> str:
         """Why nothing is selected in one image, and what would be."""
         del seen, row
         return f"{self} selects nothing, so its score is 0 whatever the image"
 
-    def _check_not_empty(self, bound: WeightField, seen: Unperturbed) -> None:
+    def _check_not_empty(self, bound: WeightField, seen: UnperturbedOutput) -> None:
         for row in range(len(bound)):
             if bound.size(row) == 0:
                 where = f"image {row}: " if len(bound) > 1 else ""
                 raise TargetError(where + self.why_empty(seen, row))
 
-    def _check_activation(self, seen: Unperturbed) -> None:
+    def _check_activation(self, seen: UnperturbedOutput) -> None:
         if self.activation == "softmax" and seen.output.shape[1] == 1:
             raise TargetError(
                 "softmax over one channel is 1 everywhere, so nothing can be explained; a network "
@@ -174,9 +174,9 @@ def _short(value: Any) -> str:
     return text if plain else hashlib.sha256(content).hexdigest()[:8]
 
 
-def _seen(output: Tensor, image: Image | None) -> Unperturbed:
+def _seen(output: Tensor, image: Image | None) -> UnperturbedOutput:
     in_mm = image is not None and image.grid.unit == "mm"
-    return Unperturbed(
+    return UnperturbedOutput(
         output=output,
         image=image,
         input_shape=image.grid.shape if image else tuple(output.shape[2:]),
@@ -184,7 +184,7 @@ def _seen(output: Tensor, image: Image | None) -> Unperturbed:
     )
 
 
-def check_label(seen: Unperturbed, label: int) -> None:
+def check_label(seen: UnperturbedOutput, label: int) -> None:
     """Refuses a class the output does not have.
 
     Raises:
@@ -236,7 +236,7 @@ def _check_finite(output: Tensor) -> None:
         )
 
 
-def _towards_prediction(bound: WeightField, seen: Unperturbed, target: Target) -> WeightField:
+def _towards_prediction(bound: WeightField, seen: UnperturbedOutput, target: Target) -> WeightField:
     if seen.is_dense or seen.output.shape[1] != 1:
         raise TargetError("signed_for='predicted' is for classifiers with one logit")
     activation = settled(target.activation, 1)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SerializeAsAny, ValidationError
 
 from voxplain.errors import ConfigError, TargetError
-from voxplain.targets.base import Target, Unperturbed
+from voxplain.targets.base import Target, UnperturbedOutput
 from voxplain.targets.field import WeightField
 from voxplain.targets.label import Label
 from voxplain.targets.regions import ErrorRegion, Pixelwise, Region, Threshold
@@ -29,7 +29,7 @@ class Against(Target):
         """The layers of the other side."""
         return self.other.layers
 
-    def _field(self, seen: Unperturbed) -> WeightField:
+    def _field(self, seen: UnperturbedOutput) -> WeightField:
         raise TargetError("a target against another needs the target of the call")
 
 
@@ -73,12 +73,12 @@ class Contrast(Target):
         """The layers of both sides."""
         return self.a.layers + self.b.layers
 
-    def _field(self, seen: Unperturbed) -> WeightField:
+    def _field(self, seen: UnperturbedOutput) -> WeightField:
         first, second = self.a.rebind(seen), self.b.rebind(seen)
         pairs = zip(first.in_words, second.in_words, strict=True)
         return first.minus(second, tuple(f"{one}, against {other}" for one, other in pairs))
 
-    def _check_not_empty(self, bound: WeightField, seen: Unperturbed) -> None:
+    def _check_not_empty(self, bound: WeightField, seen: UnperturbedOutput) -> None:
         """Both sides must be there, and must not be the same."""
         for side in (self.a, self.b):
             side._check_not_empty(side.rebind(seen), seen)

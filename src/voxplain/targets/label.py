@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from voxplain.targets.base import Target, Unperturbed
+from voxplain.targets.base import Target, UnperturbedOutput
 from voxplain.targets.field import WeightField
 from voxplain.targets.regions import Pixelwise
 from voxplain.targets.scores import ClassScore
@@ -16,14 +16,14 @@ class Label(Target):
     kind: Literal["label"] = "label"
     label: int
 
-    def _field(self, seen: Unperturbed) -> WeightField:
+    def _field(self, seen: UnperturbedOutput) -> WeightField:
         return self._meant(seen).rebind(seen)
 
-    def why_empty(self, seen: Unperturbed, row: int) -> str:
+    def why_empty(self, seen: UnperturbedOutput, row: int) -> str:
         """As the target it stands for says."""
         return self._meant(seen).why_empty(seen, row)
 
-    def _meant(self, seen: Unperturbed) -> Target:
+    def _meant(self, seen: UnperturbedOutput) -> Target:
         chosen: type[Pixelwise] | type[ClassScore] = Pixelwise if seen.is_dense else ClassScore
         return chosen(label=self.label, activation=self.activation, threshold=self.threshold)
 

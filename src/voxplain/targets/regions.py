@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from voxplain.errors import TargetError
-from voxplain.targets.base import Target, Unperturbed, check_label, class_weights, classes_in
+from voxplain.targets.base import Target, UnperturbedOutput, check_label, class_weights, classes_in
 from voxplain.targets.field import Term, WeightField
 from voxplain.targets.links import Link, predicted_mask
 
@@ -24,7 +24,7 @@ class _Dense(Target):
 
     link: Literal["score", "probability", "log_odds"] = "score"
 
-    def _over(self, seen: Unperturbed, label: int, mask: Tensor, words: str) -> WeightField:
+    def _over(self, seen: UnperturbedOutput, label: int, mask: Tensor, words: str) -> WeightField:
         link: Link = "identity" if self.link == "score" else self.link
         sizes = mask.flatten(1).sum(dim=1)
         flipped = link == "probability" and seen.output.shape[1] == 1 and label == 0
@@ -40,7 +40,7 @@ class _Dense(Target):
             labels=(label,) * len(seen.output),
         )
 
-    def _check(self, seen: Unperturbed, label: int) -> None:
+    def _check(self, seen: UnperturbedOutput, label: int) -> None:
         if not seen.is_dense:
             raise TargetError(
                 f"{self.kind} needs a dense output, and this network gives {seen.output.shape[1]} "
@@ -58,12 +58,12 @@ class Pixelwise(_Dense):
     kind: Literal["pixelwise"] = "pixelwise"
     label: int
 
-    def _field(self, seen: Unperturbed) -> WeightField:
+    def _field(self, seen: UnperturbedOutput) -> WeightField:
         self._check(seen, self.label)
         mask = predicted_mask(seen.output, self.label, self.activation, self.threshold)
         return self._over(seen, self.label, mask, "where it is predicted")
 
-    def why_empty(self, seen: Unperturbed, row: int) -> str:
+    def why_empty(self, seen: UnperturbedOutput, row: int) -> str:
         """The classes that are predicted instead."""
         present = classes_in(seen.output[row : row + 1], self)
         listed = ", ".join(f"{label} ({count} {seen.elements})" for label, count in present.items())
@@ -91,7 +91,7 @@ class Threshold(_Dense):
     label: int = 1
     foreground: bool = True
 
-    def _field(self, seen: Unperturbed) -> WeightField:
+    def _field(self, seen: UnperturbedOutput) -> WeightField:
         self._check(seen, self.label)
         channel = 0 if seen.output.shape[1] == 1 else self.label
         masks = [self._mask(values) for values in seen.output[:, channel]]
@@ -143,7 +143,7 @@ class Region(_Dense):
     def _shapes(self) -> tuple[object, ...]:
         return (self.box, self.component, self.voxel)
 
-    def _field(self, seen: Unperturbed) -> WeightField:
+    def _field(self, seen: UnperturbedOutput) -> WeightField:
         self._check(seen, self.label)
         if self.mask is not None:
             mask, words = _mask_on_output(self.mask, self.value, seen), "of the given mask"
@@ -157,7 +157,7 @@ class Region(_Dense):
             mask, words = _box(box, seen.output), f"at {self.voxel}"
         return self._over(seen, self.label, mask, words)
 
-    def _components(self, seen: Unperturbed) -> Tensor:
+    def _components(self, seen: UnperturbedOutput) -> Tensor:
         predicted = predicted_mask(seen.output, self.label, self.activation, self.threshold)
         return torch.stack([_component(mask, self.component or 1, self) for mask in predicted])
 
@@ -179,14 +179,14 @@ class ErrorRegion(_Dense):
     value: int | None = None
     error: Literal["fp", "fn"] = "fp"
 
-    def _field(self, seen: Unperturbed) -> WeightField:
+    def _field(self, seen: UnperturbedOutput) -> WeightField:
         self._check(seen, self.label)
         predicted = predicted_mask(seen.output, self.label, self.activation, self.threshold)
         truth = _mask_on_output(self.reference, self.value, seen)
         mask = predicted & ~truth if self.error == "fp" else truth & ~predicted
         return self._over(seen, self.label, mask, self._in_words)
 
-    def why_empty(self, seen: Unperturbed, row: int) -> str:
+    def why_empty(self, seen: UnperturbedOutput, row: int) -> str:
         """That there is no such error."""
         del row
         return f"class {self.label} has no {self._in_words} {seen.elements[:-1]} to explain"
@@ -196,7 +196,7 @@ class ErrorRegion(_Dense):
         return "falsely predicted" if self.error == "fp" else "missed"
 
 
-def _mask_on_output(mask: Any, value: int | None, seen: Unperturbed) -> Tensor:
+def _mask_on_output(mask: Any, value: int | None, seen: UnperturbedOutput) -> Tensor:
     labels = _labels(mask, seen)
     inside = labels != 0 if value is None else labels == value
     shape = seen.output.shape[2:]
@@ -215,7 +215,7 @@ def _mask_on_output(mask: Any, value: int | None, seen: Unperturbed) -> Tensor:
     return (resized[:, 0] > 0.5).to(seen.output.device)
 
 
-def _labels(mask: Any, seen: Unperturbed) -> Tensor:
+def _labels(mask: Any, seen: UnperturbedOutput) -> Tensor:
     if not isinstance(mask, (str, Path)):
         is_tensor = isinstance(mask, Tensor)
         return mask.as_subclass(Tensor) if is_tensor else torch.as_tensor(np.asarray(mask))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from voxplain.errors import TargetError
-from voxplain.targets.base import Target, Unperturbed, check_label, class_weights
+from voxplain.targets.base import Target, UnperturbedOutput, check_label, class_weights
 from voxplain.targets.field import Term, WeightField
 from voxplain.targets.links import Link, predicted_mask, probabilities
 
@@ -30,7 +30,7 @@ class ClassScore(Target):
     label: int | Literal["predicted"] = "predicted"
     link: Literal["score", "probability", "log_odds"] = "score"
 
-    def _field(self, seen: Unperturbed) -> WeightField:
+    def _field(self, seen: UnperturbedOutput) -> WeightField:
         output = seen.output
         labels = self._labels(seen)
         everywhere = torch.ones_like(output[:, 0], dtype=torch.bool)
@@ -52,7 +52,7 @@ class ClassScore(Target):
             labels=tuple(labels),
         )
 
-    def _labels(self, seen: Unperturbed) -> list[int]:
+    def _labels(self, seen: UnperturbedOutput) -> list[int]:
         if self.label != "predicted":
             check_label(seen, self.label)
             return [self.label] * len(seen.output)
@@ -62,7 +62,7 @@ class ClassScore(Target):
         summed = seen.output.flatten(2).sum(2) if seen.is_dense else seen.output
         return [int(label) for label in summed.argmax(dim=1)]
 
-    def _remarks(self, seen: Unperturbed) -> tuple[str, ...]:
+    def _remarks(self, seen: UnperturbedOutput) -> tuple[str, ...]:
         if self.link != "probability" or seen.is_dense:
             return ()
         chances = probabilities(seen.output, self.activation)
@@ -91,7 +91,7 @@ class Volume(Target):
     kind: Literal["volume"] = "volume"
     label: int
 
-    def _field(self, seen: Unperturbed) -> WeightField:
+    def _field(self, seen: UnperturbedOutput) -> WeightField:
         output = seen.output
         if not seen.is_dense:
             raise TargetError("a volume needs a dense output, and this network gives class scores")
@@ -110,7 +110,7 @@ class Volume(Target):
         )
 
 
-def volume_per_voxel(seen: Unperturbed) -> tuple[float, str]:
+def volume_per_voxel(seen: UnperturbedOutput) -> tuple[float, str]:
     """Volume of one output voxel and its unit: mL, cm² in 2-D, or voxels."""
     if seen.voxel_volume is None:
         return 1.0, seen.elements
@@ -140,7 +140,7 @@ class Unit(Target):
         """The layer of the unit."""
         return (self.layer,)
 
-    def _field(self, seen: Unperturbed) -> WeightField:
+    def _field(self, seen: UnperturbedOutput) -> WeightField:
         activation = seen.activations[self.layer]
         weights = torch.zeros_like(activation)
         words = []

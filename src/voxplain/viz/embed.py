@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxplain.viz.colors import ramp
-from voxplain.viz.volume import Volume
+from voxplain.viz.volume import DisplayVolume
 
 Array = NDArray[Any]
 
@@ -116,7 +116,7 @@ def outline(mask: Array) -> str:
     return "".join(parts)
 
 
-def shrink_factor(volume: Volume, cap: int) -> tuple[int, int, int]:
+def shrink_factor(volume: DisplayVolume, cap: int) -> tuple[int, int, int]:
     """How many voxels per axis to average so that at most ``cap`` remain, finest axes first."""
     factor = [1, 1, 1]
     size = np.array(volume.shape)

@@ -8,7 +8,7 @@ from voxplain.records.manifest import MapRecord
 from voxplain.records.sidecar import Sidecar
 from voxplain.viz.findings import evidence_for, finding_facts, summed
 from voxplain.viz.scale import strongest
-from voxplain.viz.volume import Volume
+from voxplain.viz.volume import DisplayVolume
 from voxplain.viz.words import duration, number, percent, place, sizes, title
 
 Rows = list[tuple[str, str]]
@@ -21,7 +21,7 @@ def heading(record: MapRecord, sidecar: Sidecar) -> str:
     return name if not layer or layer in name else f"{name}, {layer}"
 
 
-def map_facts(sidecar: Sidecar, map: Volume | None) -> Rows:
+def map_facts(sidecar: Sidecar, map: DisplayVolume | None) -> Rows:
     """The table beside a map: what a reader may want to quote.
 
     Args:
@@ -48,7 +48,7 @@ def map_facts(sidecar: Sidecar, map: Volume | None) -> Rows:
     return facts
 
 
-def _extremes(map: Volume, sidecar: Sidecar) -> Rows:
+def _extremes(map: DisplayVolume, sidecar: Sidecar) -> Rows:
     total = np.nan_to_num(map.channel_sum())
     peak = strongest(total)
     facts = [("Strongest", f"{number(float(total[peak]))} at {_where(map, peak)}")]
@@ -60,7 +60,7 @@ def _extremes(map: Volume, sidecar: Sidecar) -> Rows:
     return facts
 
 
-def _where(map: Volume, index: tuple[int, ...]) -> str:
+def _where(map: DisplayVolume, index: tuple[int, ...]) -> str:
     if map.picture:
         return f"row {index[0]}, column {index[1]}"
     x, y, z = map.world(index)
@@ -108,7 +108,7 @@ def _cost(sidecar: Sidecar) -> str:
     return text
 
 
-def alternative(name: str, map: Volume, sidecar: Sidecar) -> str:
+def alternative(name: str, map: DisplayVolume, sidecar: Sidecar) -> str:
     """What a figure shows, for a reader who does not see it."""
     total = np.nan_to_num(map.channel_sum())
     peak = strongest(total)

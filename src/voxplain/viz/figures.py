@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxplain.viz import colors
-from voxplain.viz.overlay import VOID, Scene, flat
+from voxplain.viz.overlay import VOID, Overlay, flat
 from voxplain.viz.planes import PLANES, Plane, plane_of
 from voxplain.viz.words import number, place
 
@@ -31,7 +31,7 @@ _DPI = 110
 _WIDTH, _SIDE, _GAP, _HEAD, _FOOT, _CAPTION = 11.0, 0.25, 0.1, 0.86, 0.94, 0.33
 
 
-def mosaic(scene: Scene) -> Figure:
+def map_figure(scene: Overlay) -> Figure:
     """The static figure of one map, without global drawing state.
 
     A volume shows three planes through the strongest voxel and, below, the projections of the
@@ -40,8 +40,8 @@ def mosaic(scene: Scene) -> Figure:
     """
     if scene.map.planar:
         return _assemble(scene, [_picture_row(scene), *_channel_rows(scene)])
-    planes = [_Panel(plane, "cut") for plane in PLANES]
-    projections = [_Panel(plane, "projection") for plane in PLANES]
+    planes = [_MapPanel(plane, "cut") for plane in PLANES]
+    projections = [_MapPanel(plane, "projection") for plane in PLANES]
     return _assemble(scene, [planes, projections, *_channel_rows(scene)])
 
 
@@ -53,28 +53,28 @@ def png(figure: Figure) -> bytes:
 
 
 @dataclass(frozen=True)
-class _Panel:
+class _MapPanel:
     plane: Plane | None
     kind: str
     channel: int | None = None
 
 
-def _picture_row(scene: Scene) -> list[_Panel]:
+def _picture_row(scene: Overlay) -> list[_MapPanel]:
     plane = None if scene.map.picture else plane_of(scene.map.shape)
-    return [_Panel(plane, "image"), _Panel(plane, "cut"), _Panel(plane, "map")]
+    return [_MapPanel(plane, "image"), _MapPanel(plane, "cut"), _MapPanel(plane, "map")]
 
 
-def _channel_rows(scene: Scene) -> list[list[_Panel]]:
+def _channel_rows(scene: Overlay) -> list[list[_MapPanel]]:
     count = len(scene.map.data)
     if count == 1:
         return []
     share = np.abs(np.nan_to_num(scene.map.data)).sum(axis=(1, 2, 3))
     chosen = sorted(np.argsort(share)[::-1][:4]) if count > 4 else range(count)
     plane = _picture_row(scene)[1].plane if scene.map.planar else PLANES[0]
-    return [[_Panel(plane, "channel", int(index)) for index in chosen]]
+    return [[_MapPanel(plane, "channel", int(index)) for index in chosen]]
 
 
-def _assemble(scene: Scene, rows: list[list[_Panel]]) -> Figure:
+def _assemble(scene: Overlay, rows: list[list[_MapPanel]]) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -95,18 +95,18 @@ def _assemble(scene: Scene, rows: list[list[_Panel]]) -> Figure:
     return figure
 
 
-def _row_height(scene: Scene, row: list[_Panel]) -> float:
+def _row_height(scene: Overlay, row: list[_MapPanel]) -> float:
     """As high as the row can be in the width of the figure, up to a bound."""
     free = _WIDTH - 2 * _SIDE - _GAP * (len(row) - 1)
     return float(min(free / sum(_aspect(scene, panel) for panel in row), 6.4))
 
 
-def _aspect(scene: Scene, panel: _Panel) -> float:
+def _aspect(scene: Overlay, panel: _MapPanel) -> float:
     width, height = _extent(scene, panel)
     return width / height
 
 
-def _extent(scene: Scene, panel: _Panel) -> tuple[float, float]:
+def _extent(scene: Overlay, panel: _MapPanel) -> tuple[float, float]:
     size = np.array(scene.map.shape) * scene.map.spacing
     if panel.plane is None:
         return float(size[1]), float(size[0])
@@ -114,7 +114,7 @@ def _extent(scene: Scene, panel: _Panel) -> tuple[float, float]:
     return float(size[across]), float(size[up])
 
 
-def _draw(axes: Axes, scene: Scene, panel: _Panel) -> None:
+def _draw(axes: Axes, scene: Overlay, panel: _MapPanel) -> None:
     background, overlay = _layers(scene, panel)
     picture = background if overlay is None else colors.blend(background, overlay)
     if picture.ndim == 2:
@@ -138,7 +138,7 @@ def _draw(axes: Axes, scene: Scene, panel: _Panel) -> None:
         _letters(axes, panel.plane)
 
 
-def _layers(scene: Scene, panel: _Panel) -> tuple[Array, Array | None]:
+def _layers(scene: Overlay, panel: _MapPanel) -> tuple[Array, Array | None]:
     limit = scene.limit or 1.0
     if panel.kind == "image":
         return _flat(scene, panel, scene.picture()), None
@@ -153,7 +153,7 @@ def _layers(scene: Scene, panel: _Panel) -> tuple[Array, Array | None]:
     return gray, colors.colorize(flat, limit, scene.sign)
 
 
-def _projected(scene: Scene, panel: _Panel) -> tuple[Array, Array]:
+def _projected(scene: Overlay, panel: _MapPanel) -> tuple[Array, Array]:
     assert panel.plane is not None
     axis = panel.plane.axis
     flat = panel.plane.show(scene.projections[axis])
@@ -161,14 +161,14 @@ def _projected(scene: Scene, panel: _Panel) -> tuple[Array, Array]:
     return shade, colors.colorize(flat, scene.projection_limit, scene.sign, threshold=0.2)
 
 
-def _flat(scene: Scene, panel: _Panel, volume: Array) -> Array:
+def _flat(scene: Overlay, panel: _MapPanel, volume: Array) -> Array:
     if scene.map.planar:
         return flat(scene.map, volume)
     assert panel.plane is not None
     return panel.plane.cut(volume, scene.peak[panel.plane.axis])
 
 
-def _caption(scene: Scene, panel: _Panel) -> str:
+def _caption(scene: Overlay, panel: _MapPanel) -> str:
     if panel.kind == "channel":
         names = scene.map.channels
         index = panel.channel or 0
@@ -183,7 +183,7 @@ def _caption(scene: Scene, panel: _Panel) -> str:
     return f"{panel.plane.name}, {panel.plane.coordinate} = {place(millimeters)} {scene.map.unit}"
 
 
-def _outline(axes: Axes, scene: Scene, panel: _Panel, extent: tuple[float, float]) -> None:
+def _outline(axes: Axes, scene: Overlay, panel: _MapPanel, extent: tuple[float, float]) -> None:
     styles = ((scene.prediction, PREDICTION, "solid"), (scene.reference, REFERENCE, "dashed"))
     for mask, color, style in styles:
         if mask is None:
@@ -197,7 +197,7 @@ def _outline(axes: Axes, scene: Scene, panel: _Panel, extent: tuple[float, float
         axes.contour(x, y, flat, [0.5], colors=color, linestyles=style, linewidths=0.7, alpha=0.8)
 
 
-def _crosshair(axes: Axes, scene: Scene, panel: _Panel, extent: tuple[float, float]) -> None:
+def _crosshair(axes: Axes, scene: Overlay, panel: _MapPanel, extent: tuple[float, float]) -> None:
     assert panel.plane is not None
     row, column = panel.plane.pixel(scene.peak, scene.map.shape)
     across, up = panel.plane.axes
@@ -220,7 +220,7 @@ def _letters(axes: Axes, plane: Plane) -> None:
         )  # fmt: skip
 
 
-def _write(figure: Figure, scene: Scene, tall: float) -> None:
+def _write(figure: Figure, scene: Overlay, tall: float) -> None:
     left = 0.25 / _WIDTH
     figure.text(left, 1 - 0.3 / tall, scene.title, color=PAPER, fontsize=14.5, va="center")
     figure.text(left, 1 - 0.58 / tall, scene.subtitle, color=QUIET, fontsize=11, va="center")
@@ -231,7 +231,7 @@ def _write(figure: Figure, scene: Scene, tall: float) -> None:
         figure.text(left, y, line, color=QUIET, fontsize=10, va="center")
 
 
-def _bar(figure: Figure, scene: Scene, tall: float) -> None:
+def _bar(figure: Figure, scene: Overlay, tall: float) -> None:
     limit = scene.limit or 1.0
     axes = figure.add_axes((0.64, 0.5 / tall, 0.335, 0.15 / tall))
     strip = colors.blend(np.full((1, 512), 0.1), colors.bar(scene.sign, limit)[None])
@@ -254,7 +254,7 @@ def _beside(axes: Axes, x: float, y: float, text: str, side: str, color: str) ->
     )  # fmt: skip
 
 
-def _legend(scene: Scene) -> list[str]:
+def _legend(scene: Overlay) -> list[str]:
     scale = f"Colors saturate at ±{number(scene.limit or 1.0)}, the 99.5th percentile of the map"
     if not scene.map.planar:
         scale += f" (projections: ±{number(scene.projection_limit)})"

@@ -45,7 +45,7 @@ class ListedRow:
 
 
 @dataclass(frozen=True)
-class Listed:
+class TopRegions:
     """The strongest regions or channels of a map.
 
     Attributes:
@@ -61,7 +61,7 @@ class Listed:
     rows: tuple[ListedRow, ...]
 
 
-def listed(sidecar: Sidecar) -> list[Listed]:
+def top_regions(sidecar: Sidecar) -> list[TopRegions]:
     """The lists among the findings of a map, cut to their strongest entries."""
     found = {name: _entries(sidecar, name) for name in _LISTS}
     return [_listed(name, entries) for name, entries in found.items() if entries]
@@ -105,7 +105,7 @@ def _entries(sidecar: Sidecar, name: str) -> list[Entry]:
     return entries if all("value" in entry for entry in entries) else []
 
 
-def _listed(name: str, entries: Sequence[Entry]) -> Listed:
+def _listed(name: str, entries: Sequence[Entry]) -> TopRegions:
     heads = tuple(key for key in entries[0] if key not in _IDENTITY)
     values = [float(entry["value"]) for entry in entries]
     signed, largest = min(values) < 0, max(map(abs, values)) or 1.0
@@ -119,7 +119,7 @@ def _listed(name: str, entries: Sequence[Entry]) -> Listed:
         )
         for entry, value in zip(entries[:MOST], values[:MOST], strict=True)
     )
-    return Listed(
+    return TopRegions(
         caption=_caption(_LISTS[name], len(rows), len(entries)),
         kind="Channel" if name == "channels" else "Region",
         heads=tuple(_HEADS.get(head, _words(head)) for head in heads),

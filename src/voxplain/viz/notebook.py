@@ -10,11 +10,11 @@ from voxplain.image import Grid, Image
 from voxplain.records.sidecar import Sidecar
 from voxplain.viz.embed import figure_uri
 from voxplain.viz.facts import alternative, map_facts
-from voxplain.viz.figures import mosaic, png
-from voxplain.viz.findings import listed
-from voxplain.viz.overlay import Scene
+from voxplain.viz.figures import map_figure, png
+from voxplain.viz.findings import top_regions
+from voxplain.viz.overlay import Overlay
 from voxplain.viz.templates import environment
-from voxplain.viz.volume import Volume
+from voxplain.viz.volume import DisplayVolume
 from voxplain.viz.words import sentence, title
 
 
@@ -56,30 +56,30 @@ def panel_html(attribution: MapLike, image: Image | None = None) -> str:
         return template.render(
             sidecar=sidecar,
             facts=map_facts(sidecar, None),
-            lists=listed(sidecar),
+            lists=top_regions(sidecar),
             figure="",
             alt="",
         )
-    map = Volume.of(attribution.map, attribution.grid, sidecar.channels).canonical()
+    map = DisplayVolume.of(attribution.map, attribution.grid, sidecar.channels).canonical()
     scene = _scene(map, image, sidecar)
     name = title(sidecar.label)
     return template.render(
         sidecar=sidecar,
         facts=map_facts(sidecar, map),
-        lists=listed(sidecar),
-        figure=figure_uri(png(mosaic(scene))),
+        lists=top_regions(sidecar),
+        figure=figure_uri(png(map_figure(scene))),
         alt=alternative(name, map, sidecar),
     )
 
 
-def _scene(map: Volume, image: Image | None, sidecar: Sidecar) -> Scene:
+def _scene(map: DisplayVolume, image: Image | None, sidecar: Sidecar) -> Overlay:
     back = None
     if image is not None:
-        source = Volume.of(image.data, image.grid, image.channels).canonical()
+        source = DisplayVolume.of(image.data, image.grid, image.channels).canonical()
         back, map = source, map.onto(source)
     name = title(sidecar.label)
     layer = f", {sidecar.layer.path}" if sidecar.layer else ""
-    return Scene(
+    return Overlay(
         map,
         back,
         title=f"{name}{layer}  ·  model {sidecar.model.name}",

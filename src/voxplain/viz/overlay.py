@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from voxplain.viz.colors import Sign
 from voxplain.viz.planes import plane_of, signed_projection
 from voxplain.viz.scale import gray_window, robust_limit, strongest
-from voxplain.viz.volume import Volume
+from voxplain.viz.volume import DisplayVolume
 
 Array = NDArray[Any]
 
@@ -23,7 +23,7 @@ _DIM = 0.8
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class Overlay:
     """What a figure shows.
 
     Attributes:
@@ -39,8 +39,8 @@ class Scene:
         windows: Black and white point per image channel; None takes them from the image.
     """
 
-    map: Volume
-    image: Volume | None = None
+    map: DisplayVolume
+    image: DisplayVolume | None = None
     prediction: Array | None = None
     reference: Array | None = None
     title: str = ""
@@ -100,7 +100,7 @@ class Scene:
         return np.asarray(np.clip(scaled, 0, 1) * _DIM)
 
 
-def is_color(image: Volume) -> bool:
+def is_color(image: DisplayVolume) -> bool:
     """Whether three channels of a 2-D picture are red, green and blue."""
     if not (image.picture and len(image.data) == 3):
         return False
@@ -109,7 +109,7 @@ def is_color(image: Volume) -> bool:
     return plain or names in {("red", "green", "blue"), ("r", "g", "b")}
 
 
-def rgb(image: Volume) -> Array:
+def rgb(image: DisplayVolume) -> Array:
     """``(X, Y, Z, 3)`` colors in 0 to 1 of a color picture with values to 1, 255 or 65535."""
     data = np.nan_to_num(np.moveaxis(image.data, 0, -1)).astype(np.float64)
     top = data.max(initial=0.0)
@@ -117,7 +117,7 @@ def rgb(image: Volume) -> Array:
     return np.clip(data / white, 0, 1)
 
 
-def flat(like: Volume, values: Array) -> Array:
+def flat(like: DisplayVolume, values: Array) -> Array:
     """``(rows, columns)`` or ``(rows, columns, 3)`` of a 2-D volume's values, as displayed."""
     if like.picture:
         return values[:, :, 0]

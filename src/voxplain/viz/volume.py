@@ -18,7 +18,7 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Volume:
+class DisplayVolume:
     """Channels on three spatial axes; a 2-D image has an axis of length one.
 
     Attributes:
@@ -37,7 +37,7 @@ class Volume:
     picture: bool = False
 
     @classmethod
-    def of(cls, data: Tensor, grid: Grid, channels: tuple[str, ...] = ()) -> Volume:
+    def of(cls, data: Tensor, grid: Grid, channels: tuple[str, ...] = ()) -> DisplayVolume:
         """A volume from a tensor ``(C, *spatial)`` with two or three spatial axes on its grid."""
         array = np.asarray(data.detach().cpu().numpy(), dtype=np.float32)
         array = array.reshape(*array.shape, *(1,) * (4 - array.ndim))
@@ -65,7 +65,7 @@ class Volume:
         place = self.affine[:3, :3] @ np.asarray(index, dtype=np.float64) + self.affine[:3, 3]
         return np.asarray(place)
 
-    def canonical(self) -> Volume:
+    def canonical(self) -> DisplayVolume:
         """The same voxels with axes that grow to the right, front and top; pictures stay."""
         from nibabel.orientations import (
             apply_orientation,
@@ -83,14 +83,14 @@ class Volume:
         """``(X, Y, Z)``, the sum over channels."""
         return np.asarray(self.data.sum(axis=0) if len(self.data) > 1 else self.data[0])
 
-    def crop(self, box: tuple[slice, ...]) -> Volume:
+    def crop(self, box: tuple[slice, ...]) -> DisplayVolume:
         """The part inside a box of three slices."""
         start = [part.start for part in box]
         affine = self.affine.copy()
         affine[:3, 3] = self.world(start)
         return replace(self, data=self.data[(slice(None), *box)], affine=affine)
 
-    def shrink(self, factor: tuple[int, ...], labels: bool = False) -> Volume:
+    def shrink(self, factor: tuple[int, ...], labels: bool = False) -> DisplayVolume:
         """Averages blocks of voxels (or takes the label in their middle); drops ragged ends."""
         step = np.minimum(factor, self.shape)
         shape = np.array(self.shape) // step
@@ -105,7 +105,7 @@ class Volume:
         affine[:3, :3] = self.affine[:3, :3] * step
         return replace(self, data=data, affine=affine)
 
-    def onto(self, other: Volume, labels: bool = False) -> Volume:
+    def onto(self, other: DisplayVolume, labels: bool = False) -> DisplayVolume:
         """These values on the voxels of another volume, found through both affines.
 
         Values are interpolated linearly between cell centers and held for half a cell beyond the
@@ -137,7 +137,7 @@ def read_volume(
     unit: Literal["mm", "pixel"],
     channels: tuple[str, ...] = (),
     affine: ArrayLike | None = None,
-) -> Volume:
+) -> DisplayVolume:
     """A volume from a NIfTI file of a run.
 
     Args:
@@ -172,4 +172,4 @@ def read_volume(
         stated = file.affine
     upright = "".join(aff2axcodes(stated))[:2] == "PL" and int(file.header["sform_code"]) in (0, 2)
     picture = rank == 2 and (unit == "pixel" or upright)
-    return Volume(np.moveaxis(data, -1, 0), stated, unit, channels, picture)
+    return DisplayVolume(np.moveaxis(data, -1, 0), stated, unit, channels, picture)

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from voxplain.attribution import explain
 from voxplain.attribution.methods.full_grad import BiasTimesGradient
-from voxplain.engine.gradients.reducers import Points
+from voxplain.engine.gradients.reducers import TapBatch
 from voxplain.errors import ModelError
 
 Array = NDArray[np.float64]
@@ -281,5 +281,5 @@ def test_implicit_bias_is_what_does_not_scale_with_the_input(rank: int, kind: st
     output, moved = torch.autograd.functional.jvp(module, image, image)
     reducer = BiasTimesGradient(module, windowed=False)
     gradient = torch.rand_like(output)
-    reducer.update(Points(output, gradient, torch.ones(1, dtype=torch.float64)))
+    reducer.update(TapBatch(output, gradient, torch.ones(1, dtype=torch.float64)))
     assert_close(reducer.result(), ((output - moved) * gradient)[0], 1e-9)

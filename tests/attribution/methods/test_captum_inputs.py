@@ -11,8 +11,8 @@ import torch
 from captum_cases import Case, build, every_case
 from torch import Tensor, nn
 
-from voxplain.engine.gradients.samplers import Draw, RandomPathPoint
-from voxplain.engine.item import Item
+from voxplain.engine.gradients.samplers import PointBatch, RandomPathPoint
+from voxplain.engine.item import StreamInput
 from voxplain.engine.noise import GaussianNoise
 from voxplain.engine.randomness import image_key
 
@@ -165,13 +165,13 @@ def test_guided_grad_cam(task: str, rank: int) -> None:
     case.compare(method, attribute)
 
 
-def our_draws(case: Case, image: Tensor, sigma: float) -> Draw:
+def our_draws(case: Case, image: Tensor, sigma: float) -> PointBatch:
     """The references, positions and noise that voxplain draws for one image at seed 0."""
-    item = Item(image[0], 0, f"0/{image_key(image[0])}", case.references)
+    item = StreamInput(image[0], 0, f"0/{image_key(image[0])}", case.references)
     return RandomPathPoint(SAMPLES, sigma).route(item).draw(range(SAMPLES))
 
 
-def inject(monkeypatch: pytest.MonkeyPatch, case: Case, draw: Draw, image: Tensor) -> None:
+def inject(monkeypatch: pytest.MonkeyPatch, case: Case, draw: PointBatch, image: Tensor) -> None:
     """Makes captum's three generators give these draws."""
     assert draw.start is not None
     assert draw.end is not None

@@ -11,7 +11,7 @@ from networks import Summed, assert_close, classifier, images, segmenter, untouc
 from torch import Tensor, nn
 
 from voxplain.attribution import explain
-from voxplain.targets import Pixelwise, Unperturbed
+from voxplain.targets import Pixelwise, UnperturbedOutput
 
 SIZE = 6
 
@@ -31,7 +31,7 @@ class Case:
             self.target = {"kind": "pixelwise", "label": 1}
             with torch.no_grad():
                 output = self.network(self.images)
-            fields = Pixelwise(label=1).bind(Unperturbed(output)).terms[0].weights
+            fields = Pixelwise(label=1).bind(UnperturbedOutput(output)).terms[0].weights
             self.scored = [(Summed(self.network, field[None]), 0) for field in fields]
 
     def ours(self, method: dict[str, Any], references: Tensor | None = None) -> Tensor:

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from voxplain.attribution import explain
-from voxplain.engine.item import Item
+from voxplain.engine.item import StreamInput
 from voxplain.engine.masks import AnyFill, Boxes, Coalitions, Noise, imputation
 from voxplain.engine.masks.imputation import imputed
 from voxplain.errors import ConfigError
@@ -28,8 +28,8 @@ def _fill(value: Any) -> Any:
     return TypeAdapter(AnyFill).validate_python(value)
 
 
-def _item(image: Tensor, references: Tensor | None = None) -> Item:
-    return Item(image, 0, "key", references)
+def _item(image: Tensor, references: Tensor | None = None) -> StreamInput:
+    return StreamInput(image, 0, "key", references)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import torch
 from networks import assert_close, images
 from torch import Tensor
 
-from voxplain.engine.context import Scene
-from voxplain.engine.item import Item
+from voxplain.engine.context import Context
+from voxplain.engine.item import StreamInput
 from voxplain.engine.masks import Boxes, Coalitions, Masks, RandomGrids, SlidingBox
 from voxplain.engine.masks.dense import DenseMasks, Grids
 from voxplain.regions import RegionMap
@@ -20,12 +20,12 @@ from voxplain.regions import RegionMap
 every_rank = pytest.mark.parametrize("rank", [1, 2, 3])
 
 
-def _scene(shape: tuple[int, ...], spacing: tuple[float, ...] | None = None) -> Scene:
-    return cast(Scene, SimpleNamespace(shape=shape, spacing=spacing))
+def _scene(shape: tuple[int, ...], spacing: tuple[float, ...] | None = None) -> Context:
+    return cast(Context, SimpleNamespace(shape=shape, spacing=spacing))
 
 
-def _item(rank: int, size: int = 7) -> Item:
-    return Item(images(rank, 2, 1, size)[0], 0, "key")
+def _item(rank: int, size: int = 7) -> StreamInput:
+    return StreamInput(images(rank, 2, 1, size)[0], 0, "key")
 
 
 def _coalitions(rank: int, fades: bool, per_channel: bool = False) -> Coalitions:
@@ -202,7 +202,9 @@ def test_cells_are_isotropic_in_millimeters() -> None:
 
 def test_draws_depend_on_the_key_only() -> None:
     def drawn(key: str, samples: int) -> Any:
-        masks = RandomGrids(samples).masks(Item(torch.zeros(1, 20, 20), 0, key), _scene((20, 20)))
+        masks = RandomGrids(samples).masks(
+            StreamInput(torch.zeros(1, 20, 20), 0, key), _scene((20, 20))
+        )
         assert isinstance(masks, Grids)
         return masks.grids
 

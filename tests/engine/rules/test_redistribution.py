@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from rule_passes import relative
 
 from voxplain.engine.rules import RuleMode
-from voxplain.engine.rules.calls import Family
+from voxplain.engine.rules.calls import OperationKind
 from voxplain.engine.rules.redistribution import LinearMap, linear_map, redistributed
 from voxplain.engine.rules.substitutes import written
 from voxplain.errors import RuleError
@@ -101,7 +101,7 @@ def _call(function, x):
 def _map(function, x):
     call = _call(function, x)
     operand = "input"
-    if call.family is Family.BILINEAR:
+    if call.family is OperationKind.BILINEAR:
         names = call.operation.parameters[:2]
         operand = next((key for key in names if _moves(call, key)), 0)
         if call.name == "einsum":

@@ -11,10 +11,10 @@ from metric_cases import CLASS_ONE, LinearClasses, ask, bright, number, reason, 
 from torch import Tensor
 
 from voxplain.image import Image
-from voxplain.metrics import MapField, Question, evaluate
+from voxplain.metrics import MapField, MetricContext, evaluate
 
 
-def _question(rank: int = 2, spacing: object = None, channels: int = 1) -> Question:
+def _question(rank: int = 2, spacing: object = None, channels: int = 1) -> MetricContext:
     image = bright(rank, channels, 4)
     shown = Image.from_array(image, spacing) if spacing else image  # type: ignore[arg-type]
     return ask(LinearClasses(tuple(image.shape)), shown)

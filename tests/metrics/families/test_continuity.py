@@ -8,7 +8,7 @@ from metric_cases import BLOCKS, LinearClasses, ask, bright, explained, reason, 
 from networks import convolution
 from torch import Tensor, nn
 
-from voxplain.attribution.describe.card import PICTURE, VOLUME, reference_scene
+from voxplain.attribution.describe.card import PICTURE, VOLUME, reference_context
 from voxplain.metrics.curves import correlation
 from voxplain.metrics.families.continuity import Translations
 from voxplain.metrics.queries.perturbations import Shift
@@ -93,7 +93,7 @@ def test_every_axis_moves_by_at_least_a_voxel() -> None:
         assert torch.equal(
             changed.narrow(axis + 1, voxels, stays), image.narrow(axis + 1, 0, stays)
         )
-    assert [moves.expected(reference_scene(shape)) for shape in (PICTURE, VOLUME)] == [6, 9]
+    assert [moves.expected(reference_context(shape)) for shape in (PICTURE, VOLUME)] == [6, 9]
 
 
 def test_what_cannot_be_asked_is_said() -> None:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from voxplain.engine.masks import Blur, Constant, Mean, Noise
 from voxplain.image import Image
-from voxplain.metrics import MapField, Question
+from voxplain.metrics import MapField, MetricContext
 from voxplain.metrics.families.fidelity import Fidelity
-from voxplain.metrics.queries.removal import Ranked, Removal
+from voxplain.metrics.queries.removal import RankedMasks, Removal
 
 PROTOCOLS = {"inform": 40, "brocki2022": 40, "thesis2024": 100}
 every_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -34,7 +34,7 @@ class Threshold(nn.Module):
         return torch.stack([self.limit.expand_as(left), left], dim=1)
 
 
-def _halved(rank: int) -> tuple[Question, Tensor]:
+def _halved(rank: int) -> tuple[MetricContext, Tensor]:
     image = bright(rank, 1, 8 if rank == 2 else 4)
     image -= image.amin()
     return ask(Threshold(float(image.sum()) / 2), image), image
@@ -143,7 +143,7 @@ def test_a_ramp_is_imputed_exactly(
     inside[(slice(1, -1),) * rank] = True
     places = inside.flatten().nonzero()[:, 0]
     order = places[torch.randperm(len(places))]
-    masks = Ranked(order, (round(share * len(order)),), (side,) * rank)
+    masks = RankedMasks(order, (round(share * len(order)),), (side,) * rank)
     shown = Image.from_array(ramp, spacing[:rank]) if spacing else ramp
     question = ask(LinearClasses(tuple(ramp.shape)), shown)
     (painter,) = Noise(sigma=0).painters(question.item, masks)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from voxplain.attribution import explain
 from voxplain.engine.intensity import intensity_range
 from voxplain.metrics.curves import correlation
-from voxplain.metrics.queries.input_shift import absorbing
+from voxplain.metrics.queries.input_shift import shifted_input_network
 from voxplain.models.model import Model
 
 METRIC = "input_invariance"
@@ -107,7 +107,7 @@ def test_the_first_biases_absorb_the_constant(name: str, rank: int) -> None:
     image = images(rank, 4, 2, 6).double()
     constant = torch.tensor([0.3, -2.0, 0.0, 1.0]).view(4, *(1,) * rank).double()
     with untouched(model.network):
-        other = absorbing(model, image[:1], constant)
+        other = shifted_input_network(model, image[:1], constant)
     assert torch.allclose(other(image + constant), model(image), atol=1e-12)
     assert not other.network._forward_pre_hooks  # nothing is subtracted
 
@@ -122,7 +122,7 @@ def test_a_norm_absorbs_the_constant(kind: str, rank: int) -> None:
     model, image = Model(network.double().eval()), images(rank, 2, 2).double()
     constant = torch.tensor([0.3, -2.0]).view(2, *(1,) * rank).double()
     with untouched(model.network):
-        other = absorbing(model, image[:1], constant)
+        other = shifted_input_network(model, image[:1], constant)
     assert torch.allclose(other(image + constant), model(image), atol=1e-12)
     assert not other.network._forward_pre_hooks
 
@@ -142,7 +142,7 @@ def test_where_biases_cannot_the_constant_is_subtracted() -> None:
     torch.manual_seed(0)
     model, image = Model(_Skipping().double()), images(2, 1, 2).double()
     constant = torch.full((1, 1, 1), 0.7, dtype=torch.float64)
-    other = absorbing(model, image[:1], constant)
+    other = shifted_input_network(model, image[:1], constant)
     assert torch.allclose(other(image + constant), model(image), atol=1e-12)
     assert len(other.network._forward_pre_hooks) == 1
     assert torch.equal(other.network.conv.bias, model.network.conv.bias)  # type: ignore[union-attr]

@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
 from voxplain.image import Image
-from voxplain.metrics import MapField, Question, metrics
+from voxplain.metrics import MapField, MetricContext, metrics
 from voxplain.metrics.families.localization import Localization
 
 LOCALIZATION = tuple(name for name in metrics if issubclass(metrics.get(name), Localization))
@@ -27,7 +27,7 @@ def _mask(rank: int, size: int = 8) -> Tensor:
     return mask
 
 
-def _question(mask: Tensor, spacing: Any = None) -> Question:
+def _question(mask: Tensor, spacing: Any = None) -> MetricContext:
     image = bright(mask.ndim, 1, mask.shape[0])
     shown = Image.from_array(image, spacing) if spacing else image
     return ask(LinearClasses(tuple(image.shape)), shown, mask=mask)

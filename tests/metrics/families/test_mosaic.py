@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from trained import disks, shapes, trained
 
 from voxplain.attribution import explain
-from voxplain.metrics import Question, Value, evaluate
+from voxplain.metrics import MetricContext, Value, evaluate
 from voxplain.metrics.families.focus import Mosaics, mosaic, quadrants, share_on
 
 SCORE = {"kind": "class_score", "label": 1}
@@ -52,7 +52,7 @@ def _asked(
     method: Any = "input_x_gradient",
     network: nn.Module | None = None,
     **options: Any,
-) -> Question:
+) -> MetricContext:
     """A checkered image of level 3, and references of these levels."""
     others = torch.stack([_flat(level, shape) for level in levels]) if levels else None
     return explained(
@@ -60,12 +60,12 @@ def _asked(
     )
 
 
-def _focus(question: Question, **parameters: Any) -> Value:
+def _focus(question: MetricContext, **parameters: Any) -> Value:
     (field,) = question.fields.values()
     return value("focus", field, question, **parameters)
 
 
-def _why_not(question: Question) -> str:
+def _why_not(question: MetricContext) -> str:
     (field,) = question.fields.values()
     return reason("focus", field, question)
 

@@ -16,7 +16,7 @@ from networks import classifier, images
 from numpy.typing import NDArray
 from torch import Tensor
 
-from voxplain.metrics import MapField, Question
+from voxplain.metrics import MapField, MetricContext
 
 quantus = pytest.importorskip("quantus", exc_type=ImportError)
 
@@ -27,7 +27,7 @@ IMAGE = images(2, 1, 1)
 MAP = torch.randn(1, 6, 6, generator=torch.Generator().manual_seed(1))
 
 
-def _question(mask: Tensor | None = None) -> Question:
+def _question(mask: Tensor | None = None) -> MetricContext:
     return ask(classifier(), IMAGE[0], target=LABEL, mask=mask)
 
 

@@ -179,7 +179,7 @@ def test_windows_larger_than_the_volume_do_not_count_their_padding() -> None:
 
 def test_neighbors_are_explained_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    again = robustness.maps_again
+    again = robustness.explain_again
 
     def counted(question: Any, images: Tensor, **options: Any) -> dict[str, Tensor]:
         calls.append(len(images))

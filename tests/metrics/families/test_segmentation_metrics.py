@@ -11,7 +11,7 @@ from metric_cases import LinearClasses, ask, bright, reason, value
 from torch import Tensor, nn
 
 from voxplain.image import Image
-from voxplain.metrics import MapField, Question
+from voxplain.metrics import MapField, MetricContext
 from voxplain.models.model import Model
 
 SEGMENT = {"kind": "pixelwise", "label": 1}
@@ -35,7 +35,7 @@ def _object(rank: int) -> Tensor:
     return image
 
 
-def _question(rank: int, spacing: Any = None) -> Question:
+def _question(rank: int, spacing: Any = None) -> MetricContext:
     image = _object(rank)
     return ask(Bright(), Image.from_array(image, spacing) if spacing else image, target=SEGMENT)
 
@@ -108,7 +108,7 @@ def _truth(rank: int) -> Tensor:
     return truth
 
 
-def _mistaken(rank: int, error: str, network: Any = None) -> Question:
+def _mistaken(rank: int, error: str, network: Any = None) -> MetricContext:
     target = {"kind": "error_region", "label": 1, "reference": _truth(rank), "error": error}
     return ask(network or Bright(), _object(rank), target=target)
 

@@ -17,7 +17,7 @@ from voxplain.metrics import MapField
 from voxplain.metrics.curves import rank_correlation
 from voxplain.metrics.families import uncertainty
 from voxplain.metrics.families.uncertainty import Spread
-from voxplain.metrics.queries.dropout import dropouts, thinned
+from voxplain.metrics.queries.dropout import dropout_draw, dropout_layers
 from voxplain.metrics.queries.perturbations import MEDICAL
 from voxplain.models.model import Model
 
@@ -136,7 +136,7 @@ def test_a_thinned_network_is_one_network(rank: int) -> None:
     """The same units for every call, batch, and copy; half of them, at twice the size."""
     model, image = Model(Dropping(rank).double().eval()), images(rank, 1, 3).double()
     with untouched(model.network), torch.no_grad():
-        other = thinned(model, "key", 0)
+        other = dropout_draw(model, "key", 0)
         together = other(image)
         for row in range(3):
             assert torch.allclose(other(image[row : row + 1])[0], together[row], atol=1e-12)
@@ -144,9 +144,9 @@ def test_a_thinned_network_is_one_network(rank: int) -> None:
         again = copy.deepcopy(other.network)
         assert torch.allclose(again(image), together)
         assert torch.allclose(again(image), together)  # its calls start anew as well
-        assert torch.allclose(thinned(model, "key", 0)(image), together)
-        assert not torch.allclose(thinned(model, "key", 1)(image), together)
-        assert not torch.allclose(thinned(model, "other", 0)(image), together)
+        assert torch.allclose(dropout_draw(model, "key", 0)(image), together)
+        assert not torch.allclose(dropout_draw(model, "key", 1)(image), together)
+        assert not torch.allclose(dropout_draw(model, "other", 0)(image), together)
         assert not torch.allclose(model(image), together)
 
 
@@ -155,22 +155,22 @@ def test_what_is_dropped(rank: int) -> None:
     """Single numbers by one layer, whole channels by the other; on average nothing changes."""
     shape = (64, *(8,) * rank)
     dense = torch.ones(1, *shape, dtype=torch.float64)
-    units = thinned(Model(nn.Sequential(nn.Dropout(0.25)).eval()), "key", 0)(dense)[0]
+    units = dropout_draw(Model(nn.Sequential(nn.Dropout(0.25)).eval()), "key", 0)(dense)[0]
     assert set(units.unique().tolist()) == {0.0, 1 / 0.75}
     assert float(units.mean()) == pytest.approx(1, abs=0.05)
     assert float(units.flatten(1).std(dim=1).min()) > 0
     layer = getattr(nn, f"Dropout{rank}d")(0.25)
-    channels = thinned(Model(nn.Sequential(layer).eval()), "key", 0)(dense)[0]
+    channels = dropout_draw(Model(nn.Sequential(layer).eval()), "key", 0)(dense)[0]
     assert float(channels.flatten(1).std(dim=1).max()) == 0
     assert set(channels.unique().tolist()) == {0.0, 1 / 0.75}
-    assert not thinned(Model(nn.Sequential(nn.Dropout(1.0)).eval()), "key", 0)(dense).any()
+    assert not dropout_draw(Model(nn.Sequential(nn.Dropout(1.0)).eval()), "key", 0)(dense).any()
 
 
 def test_two_calls_of_a_layer_drop_other_units() -> None:
     network = nn.Sequential()
     network.add_module("first", shared := nn.Dropout(0.5))
     network.add_module("second", shared)
-    output = thinned(Model(network.eval()), "key", 0)(torch.ones(1, 4000))
+    output = dropout_draw(Model(network.eval()), "key", 0)(torch.ones(1, 4000))
     assert float((output > 0).float().mean()) == pytest.approx(0.25, abs=0.03)
 
 
@@ -185,7 +185,7 @@ def test_dropout_by_hand(rank: int) -> None:
         uncertain = value("uncertainty_correlation", field, question, source="dropout", draws=3)
     maps, chances = [], []
     for draw in range(3):
-        one = thinned(Model(network), question.item.key, draw)
+        one = dropout_draw(Model(network), question.item.key, draw)
         maps.append(explain(one, image[None], "saliency", target)["saliency"].map[0, 0])
         with torch.no_grad():
             chances.append(one(image[None]).softmax(dim=1)[0, 1])
@@ -226,7 +226,7 @@ def test_what_cannot_be_asked_is_said() -> None:
     field = question.fields["saliency"]
     for metric in ("map_uncertainty", "uncertainty_correlation"):
         assert "no dropout layer" in reason(metric, field, question, source="dropout")
-    assert not dropouts(nn.Sequential(nn.Dropout(0.0), nn.ReLU()))
+    assert not dropout_layers(nn.Sequential(nn.Dropout(0.0), nn.ReLU()))
     image = bright(2, 1, 4)
     question = explained(LinearClasses(tuple(image.shape)), image, "saliency")
     field = question.fields["saliency"]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from voxplain.attribution import explain
 from voxplain.metrics import context as question
 from voxplain.metrics import evaluate
-from voxplain.metrics.context import Question
+from voxplain.metrics.context import MetricContext
 from voxplain.metrics.families import infidelity, robustness
 from voxplain.metrics.queries import subsets
 from voxplain.metrics.queries.subsets import NoiseDrops
@@ -61,7 +61,7 @@ def test_noise_is_drawn_once_for_the_network_and_once_for_all_maps(
     drawn: list[int] = []
     original = NoiseDrops.change
 
-    def counted(self: NoiseDrops, question: Question, index: int) -> Tensor:
+    def counted(self: NoiseDrops, question: MetricContext, index: int) -> Tensor:
         drawn.append(index)
         return original(self, question, index)
 
@@ -76,9 +76,9 @@ def test_neighbors_together_are_neighbors_one_by_one(
     case: tuple[nn.Module, Tensor, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    again = robustness.maps_again
+    again = robustness.explain_again
 
-    def counted(question: Question, images: Tensor, **options: Any) -> dict[str, Tensor]:
+    def counted(question: MetricContext, images: Tensor, **options: Any) -> dict[str, Tensor]:
         sizes.append(len(images))
         return again(question, images, **options)
 
@@ -96,14 +96,14 @@ def test_neighbors_are_scored_once(
     case: tuple[nn.Module, Tensor, dict[str, Any]], metric: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For the metric, and for the methods that explain them."""
-    original = question.Question.observe
+    original = question.MetricContext.observe
     shown: list[int] = []
 
-    def counted(self: Question, inputs: Tensor) -> Any:
+    def counted(self: MetricContext, inputs: Tensor) -> Any:
         shown.append(len(inputs))
         return original(self, inputs)
 
-    monkeypatch.setattr(question.Question, "observe", counted)
+    monkeypatch.setattr(question.MetricContext, "observe", counted)
     values(case, metric)
     assert sum(shown) == 6
 
@@ -112,15 +112,15 @@ def test_batches_are_halved_when_memory_runs_out(
     case: tuple[nn.Module, Tensor, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = values(case, "infidelity")
-    original = question.Question.observe
+    original = question.MetricContext.observe
     tried: list[int] = []
 
-    def scarce(self: Question, inputs: Tensor) -> Any:
+    def scarce(self: MetricContext, inputs: Tensor) -> Any:
         tried.append(len(inputs))
         if len(inputs) > 1:
             raise RuntimeError("out of memory")
         return original(self, inputs)
 
-    monkeypatch.setattr(question.Question, "observe", scarce)
+    monkeypatch.setattr(question.MetricContext, "observe", scarce)
     assert values(case, "infidelity") == pytest.approx(expected, rel=1e-9)
     assert max(tried) > 1

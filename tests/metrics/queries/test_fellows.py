@@ -14,9 +14,9 @@ from trained import disks, trained
 
 from voxplain.attribution import explain
 from voxplain.errors import ConfigError
-from voxplain.metrics import Fellow, Question, evaluate
+from voxplain.metrics import MetricContext, OtherNetwork, evaluate
 from voxplain.metrics.curves import rank_correlation
-from voxplain.metrics.other_networks import fellows_of
+from voxplain.metrics.other_networks import other_networks
 from voxplain.metrics.queries import other_network_maps as fellow_maps
 from voxplain.models.model import Model
 
@@ -27,7 +27,7 @@ ROLES = {
 }
 
 
-def _with(networks: Any, network: nn.Module, **options: Any) -> Question:
+def _with(networks: Any, network: nn.Module, **options: Any) -> MetricContext:
     target = options.pop("target", SCORE)
     found = explain(network, images(), "saliency", target)["saliency"][0]
     return ask(network, images()[0], {"saliency": found}, target, networks=networks, **options)
@@ -69,7 +69,7 @@ def test_networks_of_which_nothing_is_said_differ_by_seed_or_architecture() -> N
 def test_a_network_is_asked_once_however_many_metrics_read_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked, original = [], fellow_maps.maps_again
+    asked, original = [], fellow_maps.explain_again
     monkeypatch.setattr(fellow_maps, "maps_again", lambda *a: asked.append(a) or original(*a))
     networks = [classifier(), classifier(act=nn.Tanh)]
     asked_for = ["seed_agreement", "architecture_agreement"]
@@ -179,8 +179,8 @@ def test_a_map_of_another_network_that_says_nothing() -> None:
 def test_networks_in_every_form() -> None:
     one, other, studied = Model(classifier()), classifier(), Model(classifier(), head=0)
 
-    def found(networks: Any) -> tuple[Fellow, ...]:
-        return fellows_of(networks, studied)
+    def found(networks: Any) -> tuple[OtherNetwork, ...]:
+        return other_networks(networks, studied)
 
     assert found([]) == found({}) == found({"seed": []}) == ()
     assert [fellow.differs for fellow in found([one, other])] == [None, None]
@@ -189,7 +189,7 @@ def test_networks_in_every_form() -> None:
     (alone,) = found({"labels": other})  # a Sequential is one network, and no list of layers
     assert (alone.model.network, alone.differs) == (other, "labels")
     assert found(other)[0].model.network is other
-    fellow = Fellow(one, "architecture")
+    fellow = OtherNetwork(one, "architecture")
     assert found([fellow]) == (fellow,)
 
 

@@ -16,7 +16,7 @@ from voxplain.metrics.queries.perturbations import (
     MEDICAL,
     BiasField,
     GaussianNeighbor,
-    Neighborhood,
+    Perturbation,
     Rotation,
     Shift,
     UniformNoise,
@@ -43,7 +43,7 @@ def _smooth(rank: int, size: int = 24) -> Tensor:
 @every_rank
 @pytest.mark.parametrize("name", ALL)
 def test_draws_follow_key_and_number(name: str, rank: int) -> None:
-    around: Neighborhood = ALL[name]
+    around: Perturbation = ALL[name]
     image = bright(rank, 2, 8)
     once = around.changed(image, "key", 0)
     assert once.shape == image.shape

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from voxplain.engine.masks import Constant
 from voxplain.errors import ConfigError
-from voxplain.metrics import MapField, Question, parse_metric
-from voxplain.metrics.queries.removal import Ranked, Removal
+from voxplain.metrics import MapField, MetricContext, parse_metric
+from voxplain.metrics.queries.removal import RankedMasks, Removal
 
 
 @pytest.mark.parametrize("rank", [2, 3])
@@ -21,7 +21,7 @@ def test_rows_are_painted_forth_and_back(rank: int) -> None:
     image, filled = bright(rank, 2, 4), torch.full((2, *(4,) * rank), -1.0, dtype=torch.float64)
     order = torch.randperm(4**rank)
     counts = (0, 3, 7, 4**rank)
-    painter = Ranked(order, counts, (4,) * rank).painter(image, filled)
+    painter = RankedMasks(order, counts, (4,) * rank).painter(image, filled)
     picks = [random.Random(seed).sample(range(4), 3) for seed in range(6)]
     for pick in picks:
         for index, painted in zip(pick, painter.painted(pick), strict=True):
@@ -33,7 +33,7 @@ def test_rows_are_painted_forth_and_back(rank: int) -> None:
 @pytest.mark.parametrize("rank", [2, 3])
 def test_masks_say_what_they_remove(rank: int) -> None:
     order = torch.randperm(4**rank)
-    masks = Ranked(order, (0, 3), (4,) * rank)
+    masks = RankedMasks(order, (0, 3), (4,) * rank)
     assert int(masks.removed(0).sum()) == 0
     assert set(masks.removed(1).flatten().nonzero()[:, 0].tolist()) == set(order[:3].tolist())
 
@@ -86,7 +86,7 @@ def test_removed_shares_may_be_named() -> None:
     assert float(found.scores[0]) == pytest.approx(float((weight * left).sum()) + 1)
 
 
-def _by_hand(question: Question, order: Tensor, counts: Sequence[int], level: float) -> Tensor:
+def _by_hand(question: MetricContext, order: Tensor, counts: Sequence[int], level: float) -> Tensor:
     """One forward per step, each of an image that is filled anew."""
     scores = []
     for count in counts:

@@ -12,13 +12,13 @@ from networks import assert_close, classifier, images, segmenter, untouched
 from torch import Tensor, nn
 from torch.nn import functional
 
-from voxplain.engine.acceleration.forward_trace import course
+from voxplain.engine.acceleration.forward_trace import trace
 from voxplain.engine.taps import Tap
-from voxplain.metrics import Question
+from voxplain.metrics import MetricContext
 from voxplain.metrics.randomization import stages
 from voxplain.metrics.randomization.networks import Kinship, randomized
 from voxplain.metrics.randomization.stages import Order
-from voxplain.metrics.re_explain import maps_abreast, maps_again
+from voxplain.metrics.re_explain import explain_again, explain_networks
 from voxplain.models.model import Model
 
 PATH = {"name": "integrated_gradients", "steps": 4}
@@ -90,22 +90,22 @@ class Awkward(nn.Module):
         return self.head(self.late(torch.tanh(self.tied(pooled))))
 
 
-def _networks(question: Question, order: Order, seed: int = 0) -> tuple[list[Any], Kinship]:
+def _networks(question: MetricContext, order: Order, seed: int = 0) -> tuple[list[Any], Kinship]:
     model, example = question.scene.model, question.scene.example
-    ran = course(model, example)
+    ran = trace(model, example)
     groups = [(path,) for path in stages(model, example, ran)]
     found = list(randomized(model, groups, order, seed, example))
     return found, Kinship(ran, found, example)
 
 
-def _both_ways(question: Question, order: Order) -> None:
+def _both_ways(question: MetricContext, order: Order) -> None:
     """Side by side equals one after the other."""
     networks, kinship = _networks(question, order)
     asked = [question.with_model(each.model) for each in networks]
     image, methods = question.item.image[None], question.methods
-    together = maps_abreast(asked, image, methods, kinship)
+    together = explain_networks(asked, image, methods, kinship)
     for one, found in zip(asked, together, strict=True):
-        alone = maps_again(one, image, methods)
+        alone = explain_again(one, image, methods)
         assert found.keys() == alone.keys()
         for name in alone:
             if float(alone[name].abs().max()) == 0:
@@ -178,7 +178,7 @@ def test_what_lies_below_runs_once(method: dict[str, Any], points: int) -> None:
 
     def cost(alike: Kinship | None) -> int:
         before = Counting.calls
-        maps_abreast(asked, question.item.image[None], question.methods, alike)
+        explain_networks(asked, question.item.image[None], question.methods, alike)
         return Counting.calls - before
 
     spared = 3 + 1  # conv1, act1 and what enters conv2 of the second; what enters conv1 of the last
@@ -187,7 +187,7 @@ def test_what_lies_below_runs_once(method: dict[str, Any], points: int) -> None:
 
 def test_a_course_says_what_is_untouched() -> None:
     network, example = classifier(2), images()
-    ran = course(Model(network), example)
+    ran = trace(Model(network), example)
     assert ran.untouched(("head",)) == {"conv1", "act1", "conv2", "act2"}
     assert ran.untouched(("conv2",)) == {"conv1", "act1"}
     assert ran.untouched(("conv1",)) == frozenset()
@@ -198,7 +198,7 @@ def test_a_course_says_what_is_untouched() -> None:
 
 def test_a_course_leaves_out_what_cannot_be_taken_over() -> None:
     network = Awkward().eval()
-    ran = course(Model(network), images(2))
+    ran = trace(Model(network), images(2))
     held = ran.untouched(("head",))
     assert {"tied", "late", "block.first"} <= held
     for path in ("stem.1", "stem", "block", "block.act", "encoder", "twice", "act", "head", ""):
@@ -219,4 +219,4 @@ def test_networks_that_do_not_agree_when_they_share_share_nothing() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 3), Moody(), nn.Flatten(), nn.Linear(32, 2)).eval()
     model, example = Model(network), images(2)
     networks = list(randomized(model, [("0",), ("3",)], "top_down", 0, example))
-    assert not Kinship(course(model, example), networks, example)(0, ())
+    assert not Kinship(trace(model, example), networks, example)(0, ())

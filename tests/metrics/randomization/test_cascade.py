@@ -17,9 +17,9 @@ from trained import disks, shapes, trained
 
 from voxplain.attribution import explain
 from voxplain.attribution.methods.saliency import Saliency
-from voxplain.engine.context import Scene
-from voxplain.engine.requests import Results
-from voxplain.metrics import Question, evaluate
+from voxplain.engine.context import Context
+from voxplain.engine.requests import StreamResults
+from voxplain.metrics import MetricContext, evaluate
 from voxplain.metrics.controls import edges
 from voxplain.metrics.randomization import (
     Cascade,
@@ -42,15 +42,15 @@ class EdgeDetector(Saliency):
     name: Literal["edge_detector"] = "edge_detector"  # type: ignore[assignment]
     units: ClassVar[str] = "none"
 
-    def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
         return {None: edges(results.item.image, (1.0,) * len(scene.shape))[None]}
 
 
-def _cascade(question: Question, **options: Any) -> dict[str, Steps]:
+def _cascade(question: MetricContext, **options: Any) -> dict[str, Steps]:
     return Cascade(**options).run(question, next(iter(question.fields.values())))
 
 
-def _asked(network: nn.Module, image: Tensor, *methods: Any, **options: Any) -> Question:
+def _asked(network: nn.Module, image: Tensor, *methods: Any, **options: Any) -> MetricContext:
     found = explain(network, image[None], list(methods), CLASS_ONE, **options)
     return ask(network, image, {name: map[0] for name, map in found.items()}, CLASS_ONE)
 

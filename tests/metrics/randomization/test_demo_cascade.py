@@ -8,10 +8,10 @@ import pytest
 
 from voxplain.attribution import explain
 from voxplain.demo import write_demo
-from voxplain.metrics.context import question_about
+from voxplain.metrics.context import metric_context
 from voxplain.metrics.randomization import Cascade, recorded
 from voxplain.metrics.scoring import map_field
-from voxplain.report.trust.score_index import ledgers
+from voxplain.report.trust.score_index import score_indexes
 from voxplain.report.trust.verdict import verdicts
 from voxplain.study.config.study import Study
 from voxplain.study.planning.inputs import load_model, read_case
@@ -26,7 +26,7 @@ def test_saliency_forgets_and_guided_backpropagation_does_not(tmp_path: Path) ->
     image = loaded.prepare(read_case(study.expanded_cases()[0]))
     methods = ["saliency", "guided_backprop"]
     maps = explain(loaded.model, image, methods, study.asked[0])
-    question = question_about(loaded.model, image, study.asked[0], maps=maps)
+    question = metric_context(loaded.model, image, study.asked[0], maps=maps)
     question.fields = {name: map_field(name, map, question) for name, map in maps.items()}
     found = question.answer(Cascade(seeds=1, steps=4), question.fields["saliency"])
     saliency, guided = (found[name].curves[0] for name in methods)
@@ -38,5 +38,5 @@ def test_saliency_forgets_and_guided_backpropagation_does_not(tmp_path: Path) ->
     assert saliency[-1].spearman_absolute > 0.8  # decided by where the target looks
     record, _ = recorded(question, found, "top_down", "mni152")
     assert all(step == 1 for step in record.maps[-1].similarity["spearman"][0])
-    (ledger,) = ledgers([], [record])
+    (ledger,) = score_indexes([], [record])
     assert [verdict.statements[0].status for verdict in verdicts(ledger)] == ["good", "bad"]

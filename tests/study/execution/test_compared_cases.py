@@ -16,7 +16,7 @@ from voxplain.errors import ConfigError
 from voxplain.metrics import Metric, parse_metric
 from voxplain.metrics.cross_case import ALONE
 from voxplain.study import Study
-from voxplain.study.reevaluate import judge_run, judging_with, study_of_run
+from voxplain.study.reevaluate import evaluate_run, reevaluation_of, study_of_run
 
 __all__ = ["counted"]
 
@@ -85,7 +85,7 @@ def test_a_run_that_is_judged_later_is_compared_as_a_whole(tiny: TinyStudy) -> N
     assert [(case.patient, case.truth) for case in study.expanded_cases()] == [("p", 1)] * 3
     own = Study.load(tiny.write(cases=[*cases(tiny, 2), {**cases(tiny, 3)[2], "patient": "q"}]))
     metric: Metric = parse_metric(SAME)
-    judged = judge_run(run.folder, judging_with(own, [metric], None))
+    judged = evaluate_run(run.folder, reevaluation_of(own, [metric], None))
     maps = judged.scores.of(method="saliency")
     assert [row.value for row in maps] == [0.5, 0.5, 0]
     assert str(judged.scores) == str(table(run))

@@ -19,13 +19,13 @@ from tiny import AFFINE, SHAPE, TinyStudy, blob
 from voxplain.attribution import explain
 from voxplain.errors import ConfigError, VoxplainWarning
 from voxplain.io import read_image
-from voxplain.metrics import MapField, Metric, Panel, evaluate
+from voxplain.metrics import MapField, MapScorer, Metric, evaluate
 from voxplain.records.cascades import read_pictures, read_randomizations
 from voxplain.records.manifest import TaskRecord
 from voxplain.records.scores import Scores
 from voxplain.study import Run, Study, check_study, run_study
 from voxplain.study.execution.progress import Silent
-from voxplain.study.reevaluate import judge_run, judging_with, study_of_run
+from voxplain.study.reevaluate import evaluate_run, reevaluation_of, study_of_run
 
 METRICS: list[Any] = ["sparseness", {"name": "deletion", "levels": 4}, "roc_auc"]
 CONTROLS = {"random", "edges", "intensity", "center"}
@@ -60,13 +60,13 @@ def table(run: Run) -> Scores:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str]]:
     """Every score that was computed: case, metric, map."""
     found = []
-    original = Panel.score
+    original = MapScorer.score
 
-    def score(self: Panel, metric: Metric, field: Any) -> Any:
+    def score(self: MapScorer, metric: Metric, field: Any) -> Any:
         found.append((self.case, metric.name, field.name))
         return original(self, metric, field)
 
-    monkeypatch.setattr(Panel, "score", score)
+    monkeypatch.setattr(MapScorer, "score", score)
     return found
 
 
@@ -148,11 +148,11 @@ def test_maps_come_back_from_their_files_with_what_they_mean(
     """Through a resampling, which keeps the sum of a map that shares out a score."""
     fields: dict[str, MapField] = {}
 
-    def score(self: Panel, metric: Metric, field: MapField) -> Any:
+    def score(self: MapScorer, metric: Metric, field: MapField) -> Any:
         fields[field.name] = field
         return self.undefined(metric, field, "seen")
 
-    monkeypatch.setattr(Panel, "score", score)
+    monkeypatch.setattr(MapScorer, "score", score)
     steps = [{"kind": "spacing", "size": 1.5}]
     cam = {"name": "grad_cam", "layer": "act"}
     methods = ["saliency", "input_x_gradient", {"name": "deconvolution", "abs": True}, cam]
@@ -470,7 +470,7 @@ def test_pictures_without_physical_size_are_judged(tiny: TinyStudy) -> None:
         assert all(math.isfinite(value) for value in rows.of(metric=name, control=False).values())
     study = study_of_run(run.folder, {})
     with pytest.warns(VoxplainWarning, match="copies in the run directory"):
-        assert judge_run(run.folder, judging_with(study, [], None)).failures == ()
+        assert evaluate_run(run.folder, reevaluation_of(study, [], None)).failures == ()
     again = table(run)
     assert len(again) == len(rows)
     for row in rows.of(control=False, metric="roc_auc"):

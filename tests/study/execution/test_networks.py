@@ -14,7 +14,7 @@ from tiny import NETWORK, TinyStudy
 from voxplain.errors import ConfigError
 from voxplain.records.scores import Scores
 from voxplain.study import Run, Study, check_study, run_study
-from voxplain.study.reevaluate import judge_run
+from voxplain.study.reevaluate import evaluate_run
 
 METRICS = ["seed_agreement", "architecture_agreement", "data_randomization"]
 BARE = """
@@ -176,7 +176,7 @@ def test_a_network_of_permuted_labels_may_join_a_finished_run(
     run = _run(tiny, [networks["net"]], ["data_randomization"])
     assert _compared(run)["net", "data_randomization"] == set()
     study = Study.load(tiny.write(models=[networks["net"], networks["permuted"]]))
-    judged = judge_run(run.folder, study)
+    judged = evaluate_run(run.folder, study)
     assert not judged.failures
     assert judged.scores.values() == pytest.approx([-1])
 

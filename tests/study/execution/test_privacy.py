@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from voxplain.study.execution.events import EventLog
-from voxplain.study.execution.privacy import Filter
+from voxplain.study.execution.privacy import Redactor
 
 
 @pytest.mark.parametrize(
@@ -22,26 +22,26 @@ def test_no_source_name_and_no_path_passes(tmp_path: Path, text: str) -> None:
     series = tmp_path / "series"
     series.mkdir()
     (series / "SMITH^IM0001").touch()
-    private = Filter([Path("/data/ward/SMITH_JOHN.nii.gz"), series])
+    private = Redactor([Path("/data/ward/SMITH_JOHN.nii.gz"), series])
     assert "SMITH" not in private(text)
 
 
 def test_words_that_are_also_files_beside_the_study_stay(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    private = Filter([tmp_path / "scan.nii"], base=tmp_path)
+    private = Redactor([tmp_path / "scan.nii"], base=tmp_path)
     assert private("run again with --debug") == "run again with --debug"
     assert str(tmp_path) not in private(f"in {tmp_path}: scan.nii")
 
 
 def test_uids_go_and_plain_sentences_stay() -> None:
-    private = Filter([Path("/data/ct.nii.gz")])
+    private = Redactor([Path("/data/ct.nii.gz")])
     assert private("series 1.2.840.113619.2.5.1762583153") == "series <uid>"
     sentence = "class 3 is predicted nowhere; predicted are: 0 (12 voxels), 1.5 mm, 1/2"
     assert private(sentence) == sentence
 
 
 def test_events_are_json_lines_without_names_and_dates(tmp_path: Path) -> None:
-    log = EventLog(tmp_path / "events.jsonl", Filter([Path("/d/SMITH.nii")]))
+    log = EventLog(tmp_path / "events.jsonl", Redactor([Path("/d/SMITH.nii")]))
     log.add("task failed", reason='"/d/SMITH.nii" is\nbroken', passes=3)
     log.add("finished", failed=1)
     lines = (tmp_path / "events.jsonl").read_text().splitlines()

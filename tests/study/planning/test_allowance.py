@@ -10,8 +10,8 @@ from tiny import TinyStudy
 from torch import nn
 
 from voxplain.attribution import estimate
-from voxplain.attribution.describe.card import portrait
-from voxplain.attribution.describe.cost import settings_within
+from voxplain.attribution.describe.card import method_card
+from voxplain.attribution.describe.cost import cheaper_settings
 from voxplain.attribution.methods import methods
 from voxplain.engine.method import parse_method
 from voxplain.errors import ConfigError
@@ -44,7 +44,7 @@ def test_each_setting_alone_is_enough(written: dict[str, Any], limit: int, first
     method = parse_method(written)
     before = sum(stream.passes for stream in estimate([method], IMAGE, NETWORK))
     assert before > limit
-    found = settings_within(method, IMAGE, NETWORK, limit)
+    found = cheaper_settings(method, IMAGE, NETWORK, limit)
     assert first in found
     for setting in found:
         changed = parse_method(_with(method.model_dump(by_alias=True), setting))
@@ -53,12 +53,12 @@ def test_each_setting_alone_is_enough(written: dict[str, Any], limit: int, first
 
 def test_what_cannot_be_brought_down_has_no_advice() -> None:
     method = parse_method({"name": "guided_grad_cam"})
-    assert settings_within(method, IMAGE, NETWORK, 1) == []
+    assert cheaper_settings(method, IMAGE, NETWORK, 1) == []
 
 
 def test_the_default_lets_every_method_run_with_its_defaults() -> None:
     for name in methods:
-        for cost in portrait(methods.get(name)).costs:
+        for cost in method_card(methods.get(name)).costs:
             assert cost.passes + cost.forwards <= MAX_PASSES, name
 
 

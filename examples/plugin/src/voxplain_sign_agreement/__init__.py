@@ -9,11 +9,11 @@ from pydantic import Field
 from torch import Tensor
 
 from voxplain.engine.baselines import Baseline
-from voxplain.engine.context import Scene
-from voxplain.engine.gradients.reducers import Points, Reducer
+from voxplain.engine.context import Context
+from voxplain.engine.gradients.reducers import Reducer, TapBatch
 from voxplain.engine.gradients.samplers import StraightPath
 from voxplain.engine.method import Method, Resampling, register
-from voxplain.engine.requests import Request
+from voxplain.engine.requests import GradientRequest
 
 
 class MeanSign(Reducer):
@@ -22,7 +22,7 @@ class MeanSign(Reducer):
     def __init__(self) -> None:
         self._total: Tensor | None = None
 
-    def update(self, points: Points) -> None:
+    def update(self, points: TapBatch) -> None:
         """Takes in the next points ``(k, C, *spatial)``."""
         part = points.weighted_sum(torch.sign(points.gradient))
         self._total = part.clone() if self._total is None else self._total + part
@@ -53,6 +53,6 @@ class GradientSignAgreement(Method):
     steps: int = Field(default=32, ge=1, description="points on the path")
     baseline: Baseline = Field(default="zero", description="where the path starts")
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """The path of integrated gradients, of which the signs are kept."""
-        return (Request(StraightPath(self.steps, baseline=self.baseline), MeanSign),)
+        return (GradientRequest(StraightPath(self.steps, baseline=self.baseline), MeanSign),)

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from voxplain.attribution.describe.cost import described
-from voxplain.engine.context import Scene, scene_of
+from voxplain.engine.context import Context, context_of
 from voxplain.engine.identity import identity
-from voxplain.engine.item import Item
+from voxplain.engine.item import StreamInput
 from voxplain.engine.method import Method, Resampling, parse_method
-from voxplain.engine.requests import AnyRequest, MaskRequest, Request
+from voxplain.engine.requests import AnyRequest, GradientRequest, MaskRequest
 from voxplain.engine.streams import AnyStream, MaskedStream, declared
 from voxplain.errors import VoxplainError
 from voxplain.targets import Label
@@ -33,7 +33,7 @@ _NEEDED: Mapping[str, Any] = {"of": "saliency", "layer_channels": (0,), "against
 
 
 @dataclass(frozen=True)
-class Cost:
+class PassCost:
     """Passes for one image.
 
     Attributes:
@@ -46,7 +46,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Portrait:
+class MethodCard:
     """What a method with its defaults asks of a network, and what holds for its maps.
 
     Attributes:
@@ -64,7 +64,7 @@ class Portrait:
     """
 
     streams: tuple[str, ...] = ()
-    costs: tuple[Cost, ...] = ()
+    costs: tuple[PassCost, ...] = ()
     complete: bool = False
     flows: bool = False
     forwards_only: bool = False
@@ -104,19 +104,19 @@ class Portrait:
         return tuple(words for words, is_so in said.items() if is_so)
 
 
-def portrait(kind: type[Method]) -> Portrait:
+def method_card(kind: type[Method]) -> MethodCard:
     """The portrait of a method with its defaults; of one that wraps another, around saliency."""
     needed = {name: part for name, part in _NEEDED.items() if _is_required(kind, name)}
     try:
         method = parse_method({"name": kind.title(), **needed})
-        picture, volume = reference_scene(PICTURE), reference_scene(VOLUME)
+        picture, volume = reference_context(PICTURE), reference_context(VOLUME)
         requests = method.requests(picture)
         streams = [declared([method], scene, Label(label=0)) for scene in (picture, volume)]
     except VoxplainError as error:
-        return Portrait(reason=str(error))
+        return MethodCard(reason=str(error))
     sums = method.complete and any(map(_is_complete, requests))
     layered = getattr(method, "layers", None) is not None
-    return Portrait(
+    return MethodCard(
         streams=tuple(described(stream) for stream in streams[0]),
         costs=tuple(_cost(part) for part in streams),
         complete=sums and not layered,
@@ -139,7 +139,7 @@ def _either(counts: Sequence[int], one: str, several: str) -> str:
 
 
 @lru_cache(maxsize=2)
-def reference_scene(shape: tuple[int, ...]) -> Scene:
+def reference_context(shape: tuple[int, ...]) -> Context:
     """A small network of large strides, so that a declaration that looks into it is quick."""
     rank = len(shape)
     convolution = {2: nn.Conv2d, 3: nn.Conv3d}[rank]
@@ -154,12 +154,12 @@ def reference_scene(shape: tuple[int, ...]) -> Scene:
         nn.Linear(CHANNELS, 2),
     )
     grid = torch.meshgrid(*(torch.linspace(0, 3, side) for side in shape), indexing="ij")
-    return scene_of(torch.stack(grid).sin().sum(dim=0)[None, None], network.eval())
+    return context_of(torch.stack(grid).sin().sum(dim=0)[None, None], network.eval())
 
 
-def _cost(streams: Sequence[AnyStream]) -> Cost:
+def _cost(streams: Sequence[AnyStream]) -> PassCost:
     forwards = sum(each.passes for each in streams if isinstance(each, MaskedStream))
-    return Cost(sum(each.passes for each in streams) - forwards, forwards)
+    return PassCost(sum(each.passes for each in streams) - forwards, forwards)
 
 
 def _is_required(kind: type[Method], name: str) -> bool:
@@ -173,7 +173,7 @@ def _is_complete(request: AnyRequest) -> bool:
 
 def _is_exact_in_windows(method: Method, requests: Sequence[AnyRequest]) -> bool:
     """Not so where rules or reducers see the gradient of one window at a time nonlinearly."""
-    gradients = [each for each in requests if isinstance(each, Request)]
+    gradients = [each for each in requests if isinstance(each, GradientRequest)]
     linear = all(each.rule.name in _LINEAR for each in gradients)
     weights = getattr(method, "weights", None)
     return method.exact_in_windows and linear and getattr(weights, "exact_in_windows", True)
@@ -185,7 +185,7 @@ def _needs_references(stream: AnyStream) -> bool:
         return True
     if isinstance(stream, MaskedStream):
         return False
-    item = Item(torch.zeros(1, 4, 4), 0, "none")
+    item = StreamInput(torch.zeros(1, 4, 4), 0, "none")
     try:
         _first(stream.request, item)
     except VoxplainError:
@@ -193,11 +193,11 @@ def _needs_references(stream: AnyStream) -> bool:
     return False
 
 
-def _draws(request: AnyRequest, scene: Scene) -> bool:
+def _draws(request: AnyRequest, scene: Context) -> bool:
     """Whether another key gives other points or masks."""
     image = scene.example[0]
     references = torch.stack([image * 0, image / 2, image * 2])
-    items = [Item(image, 0, key, references) for key in ("a", "b")]
+    items = [StreamInput(image, 0, key, references) for key in ("a", "b")]
     if isinstance(request, MaskRequest):
         found = [identity(request.masks.masks(item, scene)) for item in items]
     else:
@@ -205,5 +205,5 @@ def _draws(request: AnyRequest, scene: Scene) -> bool:
     return found[0] != found[1]
 
 
-def _first(request: Request, item: Item) -> object:
+def _first(request: GradientRequest, item: StreamInput) -> object:
     return request.sampler.route(item).draw(range(1))

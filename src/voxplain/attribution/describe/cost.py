@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from voxplain.engine.context import Scene, scene_of
+from voxplain.engine.context import Context, context_of
 from voxplain.engine.method import Method
 from voxplain.engine.streams import AnyStream, MaskedStream, declared
 from voxplain.errors import VoxplainError
@@ -64,7 +64,7 @@ def _streams(
     methods: Sequence[Method], image: Image | Tensor, model: Model | nn.Module
 ) -> list[AnyStream]:
     # Only equality matters here, so that any target stands for the one of the call.
-    return declared(methods, scene_of(image, model), Label(label=0))
+    return declared(methods, context_of(image, model), Label(label=0))
 
 
 def described(stream: AnyStream) -> str:
@@ -90,7 +90,7 @@ _WHERE_ABSENT = 4096
 """Where a count that is absent depends on the image, search starts here."""
 
 
-def settings_within(
+def cheaper_settings(
     method: Method, image: Image | Tensor, model: Model | nn.Module, limit: int
 ) -> list[str]:
     """Single settings, each of which alone brings a method down to the limit.
@@ -107,7 +107,7 @@ def settings_within(
     Returns:
         As studies write them: ``["samples=500", "regions.count=20"]``.
     """
-    scene = scene_of(image, model)
+    scene = context_of(image, model)
     passes = _passes(method, scene) or 1
     found = []
     for path, values in _knobs(method, limit / passes):
@@ -149,7 +149,7 @@ def _larger(extent: float) -> Iterator[float]:
         yield extent
 
 
-def _fits(method: Method, path: Sequence[str], value: Any, scene: Scene, limit: int) -> bool:
+def _fits(method: Method, path: Sequence[str], value: Any, scene: Context, limit: int) -> bool:
     try:
         return 0 < _passes(_changed(method, path, value), scene) <= limit
     except (VoxplainError, ValueError):
@@ -162,7 +162,7 @@ def _changed(part: Part, path: Sequence[str], value: Any) -> Part:
     return part.model_copy(update={name: new})
 
 
-def _passes(method: Method, scene: Scene) -> int:
+def _passes(method: Method, scene: Context) -> int:
     return sum(stream.passes for stream in declared([method], scene, Label(label=0)))
 
 

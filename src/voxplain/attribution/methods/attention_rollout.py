@@ -11,11 +11,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import MeanGradient
 from voxplain.engine.gradients.samplers import Original
 from voxplain.engine.method import Method, Resampling, register
-from voxplain.engine.requests import Request, Results
+from voxplain.engine.requests import GradientRequest, StreamResults
 from voxplain.engine.rules.attention_maps import AttentionMap, attention_maps
 from voxplain.engine.taps import Side, Tap
 from voxplain.errors import ModelError
@@ -47,11 +47,11 @@ class AttentionRollout(Method):
         default="auto", description="whose view is shown"
     )
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """The plain pass at the image, shared with other methods; its gradient is not used."""
-        return (Request(Original(), MeanGradient),)
+        return (GradientRequest(Original(), MeanGradient),)
 
-    def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
         """One channel on the image grid; windows of a windowed network are blended."""
         image = results.item.image
         if scene.layout is None:
@@ -64,7 +64,7 @@ class AttentionRollout(Method):
             parts.append(cells)
         return {None: scene.on_image(grid.tap, torch.stack(parts, dim=1), "blend")}
 
-    def _cells(self, scene: Scene, image: Tensor) -> tuple[TokenGrid, Tensor]:
+    def _cells(self, scene: Context, image: Tensor) -> tuple[TokenGrid, Tensor]:
         """The rollout of one call of the network, ``(1, *cells)``."""
         model = scene.model
         with model.at_rest():
@@ -142,7 +142,7 @@ class TokenGrid:
         return values[self.index.to(values.device)][None]
 
 
-def token_grid(scene: Scene, path: str, count: int) -> TokenGrid:
+def token_grid(scene: Context, path: str, count: int) -> TokenGrid:
     """The grid of the tokens that an attention works on.
 
     Args:

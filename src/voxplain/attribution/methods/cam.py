@@ -20,12 +20,12 @@ from voxplain.attribution.methods.cam_reducers import (
 )
 from voxplain.attribution.methods.guided_backprop import Functions
 from voxplain.attribution.methods.layer_method import LayerMethod
-from voxplain.engine.context import Assembly, Interpolation, Scene
+from voxplain.engine.context import Assembly, Context, Interpolation
 from voxplain.engine.gradients.reducers import MeanGradient
 from voxplain.engine.gradients.samplers import Original
 from voxplain.engine.method import Method, Resampling, register
 from voxplain.engine.passes.result import INPUT
-from voxplain.engine.requests import Request, Results
+from voxplain.engine.requests import GradientRequest, StreamResults
 from voxplain.engine.rules import Guided, Plain
 from voxplain.engine.taps import Tap
 
@@ -47,12 +47,12 @@ class Cam(Method):
     side: Literal["output", "input"] = "output"
     relu: bool = True
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """The single pass that all CAMs share."""
         taps = scene.taps((self.layer,) if self.layer else (), self.side)
-        return (Request(Original(), self.weights, Plain(), taps),)
+        return (GradientRequest(Original(), self.weights, Plain(), taps),)
 
-    def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
         """The weighted sum, rectified, on the image grid."""
         ((tap, cam),) = results[0].items()
         if not self.relu:
@@ -168,12 +168,12 @@ class LayerGradCam(LayerMethod):
     relu: bool = False
     sum_channels: bool = True
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """The single pass that all CAMs share."""
         reducer = ChannelMean if self.sum_channels else ChannelMean.unsummed
-        return (Request(Original(), reducer, Plain(), self._taps(scene)),)
+        return (GradientRequest(Original(), reducer, Plain(), self._taps(scene)),)
 
-    def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
         """One map per layer."""
         found = super().maps(results, scene)
         return {layer: functional.relu(map) if self.relu else map for layer, map in found.items()}
@@ -192,16 +192,16 @@ class GuidedGradCam(Method):
     interpolation: Literal["linear", "nearest"] = "linear"
     functions: Functions = "rectifiers"
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """Two rules on one image; both passes are shared with the parents."""
         taps = scene.taps((self.layer,) if self.layer else ())
         guided = Guided(functions=self.functions)
         return (
-            Request(Original(), MeanGradient, guided),
-            Request(Original(), ChannelMean, Plain(), taps),
+            GradientRequest(Original(), MeanGradient, guided),
+            GradientRequest(Original(), ChannelMean, Plain(), taps),
         )
 
-    def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
         """Their product on the image grid."""
         ((tap, cam),) = results[1].items()
         weight = _rectified_on_image(scene, tap, cam, "blend", self.interpolation)
@@ -209,7 +209,7 @@ class GuidedGradCam(Method):
 
 
 def _rectified_on_image(
-    scene: Scene,
+    scene: Context,
     tap: Tap,
     cam: Tensor,
     windows: Assembly,

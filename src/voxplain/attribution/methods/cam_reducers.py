@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from voxplain.engine.context import Assembly
-from voxplain.engine.gradients.reducers import Points, Reducer
+from voxplain.engine.gradients.reducers import Reducer, TapBatch
 
 _SMALL = 1e-12
 
@@ -38,7 +38,7 @@ class CamReducer(Reducer):
     def __init__(self) -> None:
         self._cam: Tensor | None = None
 
-    def update(self, points: Points) -> None:
+    def update(self, points: TapBatch) -> None:
         """Takes the single point of the stream."""
         activation, gradient = points.value[0], points.gradient[0]
         self.redundancy = points.redundancy

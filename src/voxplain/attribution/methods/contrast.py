@@ -9,9 +9,9 @@ from pydantic import Field, SerializeAsAny, field_validator
 from torch import Tensor
 
 from voxplain.attribution.methods.wrapper import Around
-from voxplain.engine.context import Assembly, Scene
+from voxplain.engine.context import Assembly, Context
 from voxplain.engine.method import Resampling, register
-from voxplain.engine.requests import AnyRequest, Conclusion
+from voxplain.engine.requests import AnyRequest, MethodOutput
 from voxplain.errors import ConfigError, VoxplainError
 from voxplain.targets import Target, parse_target
 from voxplain.targets.contrast import Against
@@ -39,7 +39,7 @@ class ContrastMap(Around):
         except VoxplainError as error:
             raise ValueError(str(error)) from None
 
-    def requests(self, scene: Scene) -> tuple[AnyRequest, ...]:
+    def requests(self, scene: Context) -> tuple[AnyRequest, ...]:
         """Those of the method, about the contrast.
 
         Raises:
@@ -51,7 +51,9 @@ class ContrastMap(Around):
         target = Against(other=self.against)
         return tuple(replace(request, target=target) for request in asked)
 
-    def conclude(self, maps: dict[str | None, Tensor], image: Tensor, scene: Scene) -> Conclusion:
+    def conclude(
+        self, maps: dict[str | None, Tensor], image: Tensor, scene: Context
+    ) -> MethodOutput:
         """As the method does."""
         return self.of.conclude(maps, image, scene)
 

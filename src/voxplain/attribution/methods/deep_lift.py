@@ -8,12 +8,12 @@ from pydantic import Field
 
 from voxplain.attribution.methods.layer_method import LayerMethod
 from voxplain.engine.baselines import Baseline
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import TimesDifference
 from voxplain.engine.gradients.samplers import PairedReference, Sampler
 from voxplain.engine.method import Method, register
 from voxplain.engine.passes.result import INPUT
-from voxplain.engine.requests import Request
+from voxplain.engine.requests import GradientRequest
 from voxplain.engine.rules import DeepLift
 
 
@@ -30,7 +30,7 @@ class DeepLiftMethod(Method):
     eps: float | None = Field(default=None, gt=0)
     precision: Literal["auto", "float32", "float64"] = "auto"
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """One pair of forwards."""
         sampler = PairedReference(self.baseline)
         return (deep_lift_request(self, scene, sampler),)
@@ -49,18 +49,18 @@ class DeepLiftShap(Method):
     eps: float | None = Field(default=None, gt=0)
     precision: Literal["auto", "float32", "float64"] = "auto"
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """One pair of forwards per reference."""
         return (deep_lift_request(self, scene, PairedReference(None, self.references)),)
 
 
 def deep_lift_request(
-    method: Any, scene: Scene, sampler: Sampler, places: Any = (INPUT,)
-) -> Request:
+    method: Any, scene: Context, sampler: Sampler, places: Any = (INPUT,)
+) -> GradientRequest:
     """A DeepLIFT stream; in float64 where norms would cancel."""
     double = method.precision == "float64" or (method.precision == "auto" and scene.has_data_norms)
     rule = DeepLift(eps=method.eps)
-    return Request(sampler, TimesDifference, rule, tuple(places), double=double)
+    return GradientRequest(sampler, TimesDifference, rule, tuple(places), double=double)
 
 
 @register
@@ -75,7 +75,7 @@ class LayerDeepLift(LayerMethod):
     eps: float | None = Field(default=None, gt=0)
     precision: Literal["auto", "float32", "float64"] = "auto"
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """One pair of forwards."""
         sampler = PairedReference(self.baseline)
         return (deep_lift_request(self, scene, sampler, self._taps(scene)),)
@@ -93,7 +93,7 @@ class LayerDeepLiftShap(LayerMethod):
     eps: float | None = Field(default=None, gt=0)
     precision: Literal["auto", "float32", "float64"] = "auto"
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """One pair of forwards per reference."""
         sampler = PairedReference(None, self.references)
         return (deep_lift_request(self, scene, sampler, self._taps(scene)),)

@@ -7,13 +7,13 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import MeanGradient
 from voxplain.engine.gradients.samplers import Original
 from voxplain.engine.method import Method, register
 from voxplain.engine.passes.result import INPUT
-from voxplain.engine.requests import Request, Results
-from voxplain.engine.rules import Excitation, Through
+from voxplain.engine.requests import GradientRequest, StreamResults
+from voxplain.engine.rules import Excitation, ThroughLayer
 from voxplain.engine.taps import Tap
 
 
@@ -34,11 +34,11 @@ class _Evidence(Method):
     side: Literal["output", "input"] = "output"
     on_unknown: Literal["error", "warn"] = "error"
 
-    def _place(self, scene: Scene) -> Tap:
+    def _place(self, scene: Context) -> Tap:
         return scene.taps((self.layer,), self.side)[0] if self.layer else INPUT
 
-    def _request(self, scene: Scene, rule: Excitation) -> Request:
-        return Request(Original(), MeanGradient, rule, (self._place(scene),))
+    def _request(self, scene: Context, rule: Excitation) -> GradientRequest:
+        return GradientRequest(Original(), MeanGradient, rule, (self._place(scene),))
 
 
 @register
@@ -54,11 +54,11 @@ class ExcitationBackprop(_Evidence):
     reference = "Zhang et al., 2016"
     name: Literal["excitation_backprop"] = "excitation_backprop"
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """One pass."""
         return (self._request(scene, Excitation(on_unknown=self.on_unknown)),)
 
-    def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
         """The shares of the voxels, or those of cells spread over their voxels."""
         ((tap, shares),) = results[0].items()
         return {None: shares if tap == INPUT else _spread(scene, tap, _summed(shares))}
@@ -84,19 +84,19 @@ class ContrastiveExcitationBackprop(_Evidence):
         default=None, description="path; absent: the input of the last linear map"
     )
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """Two passes, the first of them that of ``excitation_backprop``."""
         through = None
         if self.contrast_layer is not None:
             (tap,) = scene.taps((self.contrast_layer,))
-            through = Through(tap.path)
+            through = ThroughLayer(tap.path)
         rules = (
             Excitation(against=against, through=through, on_unknown=self.on_unknown)
             for against in (False, True)
         )
         return tuple(self._request(scene, rule) for rule in rules)
 
-    def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
         """One channel; rectified at the cells, or where windows have been added up."""
         tap = self._place(scene)
         pro, contra = (_summed(part[tap]) for part in results)
@@ -112,7 +112,7 @@ def _summed(shares: Tensor) -> Tensor:
     return shares.sum(dim=0, keepdim=True)
 
 
-def _spread(scene: Scene, tap: Tap, shares: Tensor) -> Tensor:
+def _spread(scene: Context, tap: Tap, shares: Tensor) -> Tensor:
     """Shares of cells on the image grid; interpolated, with the sum they had."""
     placed = scene.on_image(tap, shares, "sum")
     total = placed.sum()

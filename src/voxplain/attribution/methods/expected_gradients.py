@@ -7,11 +7,11 @@ from typing import Literal
 from pydantic import Field
 
 from voxplain.attribution.methods.layer_method import LayerMethod
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import TimesDifference
 from voxplain.engine.gradients.samplers import RandomPathPoint
 from voxplain.engine.method import Method, register
-from voxplain.engine.requests import Request
+from voxplain.engine.requests import GradientRequest
 from voxplain.engine.rules import Plain
 
 
@@ -26,9 +26,9 @@ class GradientShap(Method):
     samples: int = Field(default=32, ge=1)
     sigma: float = Field(default=0.05, ge=0)
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """Random points on random paths."""
-        return (Request(RandomPathPoint(self.samples, self.sigma), TimesDifference),)
+        return (GradientRequest(RandomPathPoint(self.samples, self.sigma), TimesDifference),)
 
 
 @register
@@ -41,9 +41,9 @@ class ExpectedGradients(Method):
     name: Literal["expected_gradients"] = "expected_gradients"
     samples: int = Field(default=64, ge=1)
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """Random points on straight paths from the references."""
-        return (Request(RandomPathPoint(self.samples), TimesDifference),)
+        return (GradientRequest(RandomPathPoint(self.samples), TimesDifference),)
 
 
 @register
@@ -57,7 +57,7 @@ class LayerGradientShap(LayerMethod):
     samples: int = Field(default=32, ge=1)
     sigma: float = Field(default=0.05, ge=0)
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """Random points on random paths."""
         sampler = RandomPathPoint(self.samples, self.sigma)
-        return (Request(sampler, TimesDifference, Plain(), self._taps(scene)),)
+        return (GradientRequest(sampler, TimesDifference, Plain(), self._taps(scene)),)

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from voxplain.attribution.methods.extremal_mask import SmoothMask
 from voxplain.engine.blur import blurred, isotropic_sigma
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import LastMasks
-from voxplain.engine.gradients.samplers import Draw, Route, Sampler
-from voxplain.engine.item import Item
+from voxplain.engine.gradients.samplers import PointBatch, PointSequence, Sampler
+from voxplain.engine.item import StreamInput
 from voxplain.engine.method import Method, Resampling, register
-from voxplain.engine.requests import Conclusion, Request
+from voxplain.engine.requests import GradientRequest, MethodOutput
 
 Mode = Literal["preserve", "delete", "dual"]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -72,11 +72,11 @@ class MaskSearch(Sampler):
         """One per point; before them the image itself and all of it removed."""
         return 2 + self.steps * self.width
 
-    def route(self, item: Item) -> Route:
+    def route(self, item: StreamInput) -> PointSequence:
         """A first turn that finds the scale of the score, then one turn per step."""
         search = _Search(self, item.image)
         turns = (2, *(self.width,) * self.steps)
-        return Route(self.passes, search.draw, search.told, turns)
+        return PointSequence(self.passes, search.draw, search.told, turns)
 
 
 class _Search:
@@ -98,7 +98,7 @@ class _Search:
         self._padded = self._masks
         self._leaf = self._grid
 
-    def draw(self, indices: range) -> Draw:
+    def draw(self, indices: range) -> PointBatch:
         """Perturbed images of this turn."""
         local = slice(indices.start - self._first, indices.stop - self._first)
         with torch.no_grad():
@@ -106,7 +106,7 @@ class _Search:
         times = len(self._kept) // len(self._masks)
         masks = torch.cat([self._masks.detach()] * times)[local, None]
         weights = torch.full((len(indices),), 1 / self._sampler.passes, dtype=torch.float64)
-        return Draw(inputs, weights, masks=masks)
+        return PointBatch(inputs, weights, masks=masks)
 
     def told(self, scores: Tensor, gradients: Tensor) -> None:
         """One step of the ascent."""
@@ -229,7 +229,7 @@ class ExtremalPerturbation(Method):
     def _always_several(cls, value: Any) -> Any:
         return (value,) if isinstance(value, float) else value
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """One search for all areas."""
         search = MaskSearch(
             areas=self.areas,
@@ -243,12 +243,14 @@ class ExtremalPerturbation(Method):
             mirror=self.mirror,
             spacing=scene.spacing,
         )
-        return (Request(search, partial(LastMasks, len(self.areas))),)
+        return (GradientRequest(search, partial(LastMasks, len(self.areas))),)
 
-    def conclude(self, maps: dict[str | None, Tensor], image: Tensor, scene: Scene) -> Conclusion:
+    def conclude(
+        self, maps: dict[str | None, Tensor], image: Tensor, scene: Context
+    ) -> MethodOutput:
         """Beside the masks, how much of the image each of them covers."""
         covered = [float(mask.mean()) for mask in maps[None]]
         pairs = zip(self.areas, covered, strict=True)
-        return Conclusion(
+        return MethodOutput(
             maps, {"areas": [{"asked": asked, "covered": found} for asked, found in pairs]}
         )

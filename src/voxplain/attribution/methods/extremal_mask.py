@@ -56,7 +56,7 @@ class SmoothMask:
         self.shape = tuple(shape)
         self._active = tuple(size for size in shape if size > 1) or (1,)
         coarse = _COARSE if math.prod(self._active) > _MANY else 0.0
-        self._axes = [_Axis(size, cells, smoothness, coarse, like) for size in self._active]
+        self._axes = [_MaskAxis(size, cells, smoothness, coarse, like) for size in self._active]
         self._directions = like.new_tensor(_directions(len(self._active)))
 
     @property
@@ -107,7 +107,7 @@ class SmoothMask:
         return values.amax(dim=0)
 
 
-class _Axis:
+class _MaskAxis:
     """One axis: which grid cells a node sees, and how far away they are."""
 
     def __init__(

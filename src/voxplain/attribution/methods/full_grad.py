@@ -9,12 +9,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from voxplain.engine.context import Scene
-from voxplain.engine.gradients.reducers import Points, Reducer, TimesValue
+from voxplain.engine.context import Context
+from voxplain.engine.gradients.reducers import Reducer, TapBatch, TimesValue
 from voxplain.engine.gradients.samplers import Original
 from voxplain.engine.method import Method, Resampling, register
 from voxplain.engine.passes.result import INPUT
-from voxplain.engine.requests import Request, Results
+from voxplain.engine.requests import GradientRequest, StreamResults
 from voxplain.engine.rules import Plain
 from voxplain.engine.taps import Tap
 from voxplain.errors import ModelError
@@ -37,7 +37,7 @@ class BiasTimesGradient(Reducer):
         self._module, self._windowed = module, windowed
         self._product: Tensor | None = None
 
-    def update(self, points: Points) -> None:
+    def update(self, points: TapBatch) -> None:
         """Takes the single point of the stream."""
         self._product = self._bias(points.value[0]) * points.gradient[0]
 
@@ -74,7 +74,7 @@ class BiasTimesGradient(Reducer):
         return torch.var(normalized, dim=inner, correction=0, keepdim=True)
 
 
-def layers_with_bias(scene: Scene) -> dict[Tap, Callable[[], Reducer]]:
+def layers_with_bias(scene: Context) -> dict[Tap, Callable[[], Reducer]]:
     """A tap and a reducer for every call of every layer of the network that adds a bias.
 
     Raises:
@@ -138,15 +138,16 @@ class FullGrad(Method):
     name: Literal["full_grad"] = "full_grad"
     channels: Literal["keep", "sum", "sum_abs", "max_abs"] = "sum"
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """One pass, with a tap at every layer that adds a bias."""
         with_bias = layers_with_bias(scene)
         biases = tuple(
-            Request(Original(), reducer, Plain(), (tap,)) for tap, reducer in with_bias.items()
+            GradientRequest(Original(), reducer, Plain(), (tap,))
+            for tap, reducer in with_bias.items()
         )
-        return (Request(Original(), TimesValue), *biases)
+        return (GradientRequest(Original(), TimesValue), *biases)
 
-    def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
         """The sum of all parts on the image grid, one channel."""
         total = results[0][INPUT].abs().sum(dim=0, keepdim=True)
         for part in results.streams[1:]:

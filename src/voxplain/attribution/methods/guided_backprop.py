@@ -7,12 +7,12 @@ from typing import Literal
 from pydantic import Field
 
 from voxplain.attribution.methods.saliency import _OneGradient
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import MeanGradient
 from voxplain.engine.gradients.samplers import Original
 from voxplain.engine.method import Method, register
 from voxplain.engine.passes.result import INPUT
-from voxplain.engine.requests import Request
+from voxplain.engine.requests import GradientRequest
 from voxplain.engine.rules import Deconvnet, Guided, Rule
 from voxplain.targets import Unit
 
@@ -65,9 +65,9 @@ class LayerActivationGuidedBackprop(Method):
     position: Literal["all", "max"] | tuple[int, ...] = "all"
     functions: Functions = "rectifiers"
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """One guided pass from the unit."""
         (tap,) = scene.taps((self.layer,) if self.layer else ())
         unit = Unit(layer=tap.path, channel=self.channel, position=self.position)
         rule = Guided(functions=self.functions)
-        return (Request(Original(), MeanGradient, rule, (INPUT,), target=unit),)
+        return (GradientRequest(Original(), MeanGradient, rule, (INPUT,), target=unit),)

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from voxplain.attribution.methods.layer_method import LayerMethod
 from voxplain.engine.baselines import Baseline
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.gradients.path_samplers import BlurPath, GuidedPath, LayerPath
 from voxplain.engine.gradients.quadrature import Quadrature
 from voxplain.engine.gradients.reducers import AlongCurve, AlongPath, MeanGradient, TimesDifference
 from voxplain.engine.gradients.samplers import Sampler, StraightPath
 from voxplain.engine.method import Method, register
 from voxplain.engine.passes.result import INPUT
-from voxplain.engine.requests import Request, Results
+from voxplain.engine.requests import GradientRequest, StreamResults
 from voxplain.engine.rules import Plain
 
 
@@ -38,9 +38,9 @@ class BlurIntegratedGradients(Method):
         default=0.2, gt=0, le=1, description="strongest blur, as a fraction of the shortest axis"
     )
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """One path through scale; isotropic in mm where the spacing is known."""
-        return (Request(BlurPath(self.steps, self.sigma_max, scene.spacing), AlongCurve),)
+        return (GradientRequest(BlurPath(self.steps, self.sigma_max, scene.spacing), AlongCurve),)
 
 
 @register
@@ -67,11 +67,11 @@ class GuidedIntegratedGradients(Method):
     )
     baseline: Baseline = "zero"
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """One adaptive path."""
         path = GuidedPath(self.steps, self.fraction, self.max_distance, self.baseline)
         ahead = 0.5 if self.quadrature == "trapezoid" else 0.0
-        return (Request(path, partial(AlongCurve, ahead)),)
+        return (GradientRequest(path, partial(AlongCurve, ahead)),)
 
 
 @register
@@ -89,10 +89,10 @@ class LayerIntegratedGradients(LayerMethod):
     quadrature: Quadrature = "gauss_legendre"
     baseline: Baseline = "zero"
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """One path per layer."""
         return tuple(
-            Request(
+            GradientRequest(
                 LayerPath(self.steps, self.quadrature, self.baseline, tap),
                 TimesDifference,
                 Plain(),
@@ -101,7 +101,7 @@ class LayerIntegratedGradients(LayerMethod):
             for tap in self._taps(scene)
         )
 
-    def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
         """One map per layer."""
         return {tap.path: map for stream in results for tap, map in stream.items()}
 
@@ -126,9 +126,9 @@ class IntegratedGradients(_Path):
     name: Literal["integrated_gradients"] = "integrated_gradients"
     baseline: Baseline = "zero"
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """One path."""
-        return (Request(self._path(self.baseline), TimesDifference),)
+        return (GradientRequest(self._path(self.baseline), TimesDifference),)
 
 
 @register
@@ -140,13 +140,14 @@ class IntegratedGradientsBlackWhite(_Path):
     units = "score"
     name: Literal["integrated_gradients_black_white"] = "integrated_gradients_black_white"
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """Two paths."""
         return tuple(
-            Request(self._path(baseline), TimesDifference) for baseline in ("minimum", "maximum")
+            GradientRequest(self._path(baseline), TimesDifference)
+            for baseline in ("minimum", "maximum")
         )
 
-    def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
         """Their mean."""
         black, white = results
         return {None: (black[INPUT] + white[INPUT]) / 2}
@@ -158,10 +159,10 @@ class _OnPath(LayerMethod):
     baseline: Baseline = "zero"
     reducer: ClassVar[Any]
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """One path."""
         path = StraightPath(self.steps, self.quadrature, self.baseline)
-        return (Request(path, self.reducer, Plain(), self._taps(scene)),)
+        return (GradientRequest(path, self.reducer, Plain(), self._taps(scene)),)
 
 
 @register

@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from voxplain.engine.context import Assembly, Scene
+from voxplain.engine.context import Assembly, Context
 from voxplain.engine.method import Method
-from voxplain.engine.requests import Results
+from voxplain.engine.requests import StreamResults
 from voxplain.engine.taps import Tap
 
 
@@ -37,9 +37,9 @@ class LayerMethod(Method):
     def _always_several(cls, value: tuple[str, ...] | str) -> tuple[str, ...]:
         return (value,) if isinstance(value, str) else value
 
-    def _taps(self, scene: Scene) -> tuple[Tap, ...]:
+    def _taps(self, scene: Context) -> tuple[Tap, ...]:
         return scene.taps(tuple(self.layers), self.side)
 
-    def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
         """One map per layer."""
         return {tap.path: map for tap, map in results[0].items()}

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from voxplain.attribution.methods.mask_method import CoalitionMethod
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.masks.coalition_designs import Bernoulli
 from voxplain.engine.masks.quasi_random_designs import QuasiLevels
 from voxplain.engine.masks.reducers.piecewise import PiecewiseLinear
@@ -46,7 +46,7 @@ class Lime(CoalitionMethod):
         default=None, ge=0, description="absent: 1 for the ridge, 0.01 for the lasso"
     )
 
-    def requests(self, scene: Scene) -> tuple[MaskRequest, ...]:
+    def requests(self, scene: Context) -> tuple[MaskRequest, ...]:
         """Coalitions by fair coins.
 
         Raises:
@@ -82,7 +82,7 @@ class PiecewiseLinearSurrogate(CoalitionMethod):
     levels: int = Field(default=4, ge=2, description="of fading, both ends included")
     penalty: float = Field(default=1.0, ge=0, description="of the ridge on the pieces")
 
-    def requests(self, scene: Scene) -> tuple[MaskRequest, ...]:
+    def requests(self, scene: Context) -> tuple[MaskRequest, ...]:
         """Regions at levels of low discrepancy."""
         masks = QuasiLevels(self.regions, self.samples, self.levels)
         fit = PiecewiseLinear(self.levels, self.penalty)

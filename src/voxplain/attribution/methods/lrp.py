@@ -8,13 +8,13 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model
 from torch import Tensor
 
 from voxplain.attribution.methods.layer_method import LayerMethod
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import MeanGradient
 from voxplain.engine.gradients.samplers import Original
 from voxplain.engine.method import Method, register
 from voxplain.engine.passes.result import INPUT
-from voxplain.engine.requests import Request, Results
-from voxplain.engine.rules import Lrp, Through
+from voxplain.engine.requests import GradientRequest, StreamResults
+from voxplain.engine.rules import Lrp, ThroughLayer
 from voxplain.engine.rules.lrp.composites import Choice, CompositeName, composite_of
 from voxplain.engine.rules.lrp.intensity_range import Range
 from voxplain.engine.rules.lrp.layer_rules import EPSILON
@@ -78,7 +78,7 @@ class _Relevance(Method):
             raise ValueError(str(error)) from None
         return self
 
-    def _rule(self, through: Through | None = None) -> Lrp:
+    def _rule(self, through: ThroughLayer | None = None) -> Lrp:
         return Lrp(
             composite=self.composite,
             epsilon=self.epsilon,
@@ -104,9 +104,9 @@ class LayerwiseRelevance(_Relevance):
     reference = "Bach et al., 2015; Montavon et al., 2019"
     name: Literal["lrp"] = "lrp"
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """One pass; what arrives at the image is the map."""
-        return (Request(Original(), MeanGradient, self._rule()),)
+        return (GradientRequest(Original(), MeanGradient, self._rule()),)
 
 
 @register
@@ -119,9 +119,9 @@ class LayerLrp(_Relevance, LayerMethod):
     units: ClassVar[str] = "score"
     name: Literal["layer_lrp"] = "layer_lrp"
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """One pass."""
-        return (Request(Original(), MeanGradient, self._rule(), self._taps(scene)),)
+        return (GradientRequest(Original(), MeanGradient, self._rule(), self._taps(scene)),)
 
 
 @register
@@ -138,12 +138,12 @@ class ConditionalRelevance(_Relevance):
     layer: str | None = Field(default=None, description="path; absent: the last feature layer")
     layer_channels: Channels = Field(description="channels of the layer that relevance passes")
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """One pass, in two stretches."""
         (tap,) = scene.taps((self.layer,) if self.layer else ())
-        through = Through(tap.path, self.layer_channels)
-        return (Request(Original(), MeanGradient, self._rule(through)),)
+        through = ThroughLayer(tap.path, self.layer_channels)
+        return (GradientRequest(Original(), MeanGradient, self._rule(through)),)
 
-    def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
         """The map at the image."""
         return {None: results[0][INPUT]}

@@ -9,11 +9,11 @@ from pydantic import Field
 from torch import Tensor
 
 from voxplain.attribution.methods.mask_method import MaskMethod
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.masks import AnyFill, Constant, Fill, Mean, RandomGrids, WeightedMean
 from voxplain.engine.method import Resampling, register
 from voxplain.engine.passes.result import INPUT
-from voxplain.engine.requests import MaskRequest, Results
+from voxplain.engine.requests import MaskRequest, StreamResults
 
 
 class _OverRandomGrids(MaskMethod):
@@ -31,7 +31,7 @@ class _OverRandomGrids(MaskMethod):
     cells: int = Field(default=7, ge=1)
     keep: float = Field(default=0.5, gt=0, lt=1)
 
-    def _filled(self, fill: Fill, scene: Scene, about: str = "") -> MaskRequest:
+    def _filled(self, fill: Fill, scene: Context, about: str = "") -> MaskRequest:
         samples = self.samples or (2000 if len(scene.shape) > 2 else 4000)
         grids = RandomGrids(samples, self.cells, self.keep)
         return MaskRequest(grids, fill, WeightedMean(about))
@@ -46,7 +46,7 @@ class Rise(_OverRandomGrids):
     name: Literal["rise"] = "rise"
     fill: AnyFill = Constant()
 
-    def requests(self, scene: Scene) -> tuple[MaskRequest, ...]:
+    def requests(self, scene: Context) -> tuple[MaskRequest, ...]:
         """Random grids."""
         return (self._filled(self.fill, scene),)
 
@@ -62,12 +62,12 @@ class McRise(_OverRandomGrids):
         default=(Constant(value="minimum"), Mean(), Constant(value="maximum")), min_length=1
     )
 
-    def requests(self, scene: Scene) -> tuple[MaskRequest, ...]:
+    def requests(self, scene: Context) -> tuple[MaskRequest, ...]:
         """The same random grids with every fill."""
         pairs = zip(self.fills, self.map_channels, strict=True)
         return tuple(self._filled(fill, scene, about) for fill, about in pairs)
 
-    def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
         """One channel per fill."""
         return {None: torch.cat([found[INPUT] for found in results])}
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from voxplain.attribution.methods.layer_method import LayerMethod
-from voxplain.engine.context import Assembly, Scene
+from voxplain.engine.context import Assembly, Context
 from voxplain.engine.gradients.reducers import MeanGradient, MeanValue, TimesValue
 from voxplain.engine.gradients.samplers import Original
 from voxplain.engine.method import Method, Resampling, register
-from voxplain.engine.requests import Request
+from voxplain.engine.requests import GradientRequest
 from voxplain.engine.rules import Plain, Rule
 
 
@@ -18,9 +18,9 @@ class _OneGradient(Method):
 
     reducer: ClassVar[Any] = MeanGradient
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """One pass at the image."""
-        return (Request(Original(), self.reducer, self._rule()),)
+        return (GradientRequest(Original(), self.reducer, self._rule()),)
 
     def _rule(self) -> Rule:
         return Plain()
@@ -70,9 +70,9 @@ class GradientTimesImage(_OneGradient):
 class _AtTheImage(LayerMethod):
     reducer: ClassVar[Any]
 
-    def requests(self, scene: Scene) -> tuple[Request, ...]:
+    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
         """One pass at the image."""
-        return (Request(Original(), self.reducer, Plain(), self._taps(scene)),)
+        return (GradientRequest(Original(), self.reducer, Plain(), self._taps(scene)),)
 
 
 @register

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from voxplain.attribution.methods.mask_method import MaskMethod
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.masks import (
     AblationWeights,
     AnyFill,
@@ -22,7 +22,7 @@ from voxplain.engine.masks import (
 )
 from voxplain.engine.method import Resampling, register
 from voxplain.engine.passes.result import INPUT
-from voxplain.engine.requests import MaskRequest, Results
+from voxplain.engine.requests import MaskRequest, StreamResults
 from voxplain.engine.taps import Tap
 
 
@@ -46,13 +46,13 @@ class _MaskCam(MaskMethod):
         default=None, ge=1, description="gather alike channels into so many; absent: one by one"
     )
 
-    def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
         """The weighted sum, rectified at the cells of the layer, on the image grid."""
         cam = results[0][INPUT]
         shown = functional.relu(cam) if self.relu else cam
         return {None: scene.on_image(self._tap(scene), shown.to(results.item.image))}
 
-    def _tap(self, scene: Scene) -> Tap:
+    def _tap(self, scene: Context) -> Tap:
         (tap,) = scene.taps((self.layer,) if self.layer else (), self.side)
         return tap
 
@@ -75,7 +75,7 @@ class ScoreCam(_MaskCam):
     )
     fill: AnyFill = Constant()
 
-    def requests(self, scene: Scene) -> tuple[MaskRequest, ...]:
+    def requests(self, scene: Context) -> tuple[MaskRequest, ...]:
         """One forward per channel, and one of nothing."""
         masks = ChannelsAsMasks(self._tap(scene), self.max_channels)
         return (MaskRequest(masks, self.fill, ScoreWeights(self.weighting)),)
@@ -90,7 +90,7 @@ class AblationCam(_MaskCam):
     name: Literal["ablation_cam"] = "ablation_cam"
     level: Level = Field(default=0.0, description="what a channel becomes: a number, or its mean")
 
-    def requests(self, scene: Scene) -> tuple[MaskRequest, ...]:
+    def requests(self, scene: Context) -> tuple[MaskRequest, ...]:
         """One forward per channel."""
         masks = ChannelsOff(self._tap(scene), self.max_channels, self.level)
         return (MaskRequest(masks, Constant(), AblationWeights()),)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from voxplain.attribution.methods.mask_method import CoalitionMethod
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.masks.quasi_random_designs import PickFreeze, QuasiSwitches
 from voxplain.engine.masks.reducers.sensitivity import Dependence, VarianceShare
 from voxplain.engine.method import register
@@ -23,7 +23,7 @@ class _OverFades(CoalitionMethod):
         default=None, description="absent: blocks of 1/8 in 2-D, 100 supervoxels in 3-D"
     )
 
-    def _regions(self, scene: Scene) -> Any:
+    def _regions(self, scene: Context) -> Any:
         if self.regions is not None:
             return self.regions
         flat = sum(side > 1 for side in scene.shape) <= 2
@@ -45,7 +45,7 @@ class SobolAttribution(_OverFades):
     name: Literal["sobol_attribution"] = "sobol_attribution"
     samples: int = Field(default=32, ge=2, description="rows of A; times regions + 2 passes")
 
-    def requests(self, scene: Scene) -> tuple[MaskRequest, ...]:
+    def requests(self, scene: Context) -> tuple[MaskRequest, ...]:
         """Fades of low discrepancy."""
         masks = PickFreeze(self._regions(scene), self.samples)
         return (MaskRequest(masks, self.fill, VarianceShare()),)
@@ -61,7 +61,7 @@ class HsicAttribution(_OverFades):
     name: Literal["hsic_attribution"] = "hsic_attribution"
     samples: int = Field(default=512, ge=2, description="coalitions; powers of two are balanced")
 
-    def requests(self, scene: Scene) -> tuple[MaskRequest, ...]:
+    def requests(self, scene: Context) -> tuple[MaskRequest, ...]:
         """Regions switched with low discrepancy."""
         masks = QuasiSwitches(self._regions(scene), self.samples)
         return (MaskRequest(masks, self.fill, Dependence()),)

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from voxplain.attribution.methods.mask_method import MaskMethod
 from voxplain.attribution.methods.wrapper import Around, inner_method
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.method import Method, register
 from voxplain.engine.noise import GaussianNoise
-from voxplain.engine.requests import Noise, Results
+from voxplain.engine.requests import NoisyCopies, StreamResults
 
 ON_PATHS = (8, 16)
 """Copies and points where the inner method itself takes several and neither is stated."""
@@ -61,7 +61,7 @@ class _OverNoise(Around):
             raise ValueError(f"{value.name} cannot be summed up over noise twice")
         return value
 
-    def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
         """Those of the method itself, after its own post-steps."""
         found = self.of.maps(results, scene)
         found = self.of.conclude(found, results.item.clean, scene).maps
@@ -77,10 +77,10 @@ class SmoothGrad(_OverNoise):
     name: Literal["smoothgrad"] = "smoothgrad"
     power: Literal[1, 2] = 1
 
-    def noise(self) -> Noise:
+    def noise(self) -> NoisyCopies:
         """Mean, or mean of squares."""
         sampler = GaussianNoise(self.samples, self.sigma, self.range)
-        return Noise(sampler, "mean" if self.power == 1 else "mean_square")
+        return NoisyCopies(sampler, "mean" if self.power == 1 else "mean_square")
 
     @property
     def key(self) -> str:
@@ -103,6 +103,6 @@ class VarGrad(_OverNoise):
     positive = True
     name: Literal["vargrad"] = "vargrad"
 
-    def noise(self) -> Noise:
+    def noise(self) -> NoisyCopies:
         """Variance."""
-        return Noise(GaussianNoise(self.samples, self.sigma, self.range), "variance")
+        return NoisyCopies(GaussianNoise(self.samples, self.sigma, self.range), "variance")

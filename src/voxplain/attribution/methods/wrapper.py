@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import Field, SerializeAsAny, field_validator
 from torch import Tensor
 
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.method import Method, parse_method
-from voxplain.engine.requests import AnyRequest, Noise, Results
+from voxplain.engine.requests import AnyRequest, NoisyCopies, StreamResults
 from voxplain.errors import VoxplainError
 
 
@@ -27,15 +27,15 @@ class Around(Method):
     def _method(cls, value: Any) -> Method:
         return inner_method(value)
 
-    def requests(self, scene: Scene) -> tuple[AnyRequest, ...]:
+    def requests(self, scene: Context) -> tuple[AnyRequest, ...]:
         """Those of the inner method."""
         return self.of.requests(scene)
 
-    def maps(self, results: Results, scene: Scene) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
         """Those of the inner method."""
         return self.of.maps(results, scene)
 
-    def noise(self) -> Noise | None:
+    def noise(self) -> NoisyCopies | None:
         """That of the inner method."""
         return self.of.noise()
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from voxplain.attribution.methods.integrated_gradients import IntegratedGradientsBlackWhite
 from voxplain.attribution.methods.layer_method import LayerMethod
 from voxplain.attribution.methods.wrapper import Around
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.method import Method, Resampling, register
-from voxplain.engine.requests import Conclusion
+from voxplain.engine.requests import MethodOutput
 from voxplain.errors import ConfigError
 from voxplain.regions import Segments, scales
 
@@ -66,16 +66,20 @@ class Xrai(Around):
             raise ValueError(f"{value.key} is a map of a layer; take one of the image, as CAMs are")
         return value
 
-    def conclude(self, maps: dict[str | None, Tensor], image: Tensor, scene: Scene) -> Conclusion:
+    def conclude(
+        self, maps: dict[str | None, Tensor], image: Tensor, scene: Context
+    ) -> MethodOutput:
         """The regions of the inner map, once it is complete."""
         inner = self.of.conclude(maps, image, scene)
         if set(inner.maps) != {None}:
             raise ConfigError(f"xrai needs one map of the image, and {self.of.key} gives others")
         ranked = self.ranked(self.of.finish(inner.maps[None]), image, scene.spacing)
         found = {**inner.findings, "regions": ranked.listed(_LISTED)}
-        return Conclusion({None: ranked.map[None].to(image)}, found)
+        return MethodOutput({None: ranked.map[None].to(image)}, found)
 
-    def ranked(self, map: Tensor, image: Tensor, spacing: tuple[float, ...] | None) -> Ranked:
+    def ranked(
+        self, map: Tensor, image: Tensor, spacing: tuple[float, ...] | None
+    ) -> RankedRegions:
         """The regions of a map ``(C, *spatial)`` of an image, in their order.
 
         Raises:
@@ -112,7 +116,7 @@ _Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Ranked:
+class RankedRegions:
     """A map in regions, and their order.
 
     Attributes:
@@ -136,7 +140,9 @@ class Ranked:
         ]
 
 
-def rank_segments(map: Tensor, segments: Segments, minimum: int, mode: Mode = "full") -> Ranked:
+def rank_segments(
+    map: Tensor, segments: Segments, minimum: int, mode: Mode = "full"
+) -> RankedRegions:
     """Puts segments together, the best first, until nothing is left to add.
 
     ``full`` takes again and again the segment with the largest mean over the voxels that it newly
@@ -165,7 +171,9 @@ def rank_segments(map: Tensor, segments: Segments, minimum: int, mode: Mode = "f
     ranks[-1] = len(means) + 1
     values = np.array([*means, rest])
     cells = segments.cells
-    return Ranked(torch.from_numpy(values[region])[cells], torch.from_numpy(ranks[region])[cells])
+    return RankedRegions(
+        torch.from_numpy(values[region])[cells], torch.from_numpy(ranks[region])[cells]
+    )
 
 
 def _greedily(

@@ -97,7 +97,7 @@ def input_gradient(
         padding: Zeros on both sides, per axis.
     """
     axes = [
-        _Axis(*sides)
+        _KernelAxis(*sides)
         for sides in zip(
             shape[2:],
             arriving.shape[2:],
@@ -130,7 +130,7 @@ def input_gradient(
 
 
 @dataclass(frozen=True)
-class _Axis:
+class _KernelAxis:
     """One axis of a convolution, read backwards.
 
     Voxel ``block * q + phase`` is read with element ``phase + padding - stride * t`` of the kernel
@@ -191,7 +191,7 @@ def _blocks(channels: int, stride: Sequence[int]) -> list[int]:
     return blocks
 
 
-def _arranged(weight: Tensor, axes: Sequence[_Axis]) -> Tensor:
+def _arranged(weight: Tensor, axes: Sequence[_KernelAxis]) -> Tensor:
     """The kernel of the gradient, ``(C * phases, K, *cells)``."""
     weight = functional.pad(weight, [0, 1] * len(axes))
     for number, axis in enumerate(axes):
@@ -204,7 +204,7 @@ def _arranged(weight: Tensor, axes: Sequence[_Axis]) -> Tensor:
     return kernel.flatten(0, len(axes)).contiguous()
 
 
-def _spread(found: Tensor, shape: Sequence[int], axes: Sequence[_Axis]) -> Tensor:
+def _spread(found: Tensor, shape: Sequence[int], axes: Sequence[_KernelAxis]) -> Tensor:
     """Phases as neighbors, ``(B, C, *spatial)``."""
     rank, phases = len(axes), (axis.block for axis in axes)
     parts = found.reshape(len(found), shape[1], *phases, *found.shape[2:])

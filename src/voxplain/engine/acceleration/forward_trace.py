@@ -18,7 +18,7 @@ from voxplain.models.model import Model
 
 
 @dataclass(frozen=True)
-class Run:
+class ModuleSpan:
     """One module, as it ran.
 
     Attributes:
@@ -38,7 +38,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Course:
+class ForwardTrace:
     """One forward of a network.
 
     Attributes:
@@ -47,7 +47,7 @@ class Course:
         last: Paths of the modules with parameters of their own, by when one was last used.
     """
 
-    runs: Mapping[str, Run]
+    runs: Mapping[str, ModuleSpan]
     first: Mapping[str, int]
     last: tuple[str, ...]
 
@@ -78,26 +78,26 @@ class Course:
         return run.end if tap.side == "output" and run.calls == 1 else run.begin
 
 
-def course(model: Model, example: Tensor) -> Course:
+def trace(model: Model, example: Tensor) -> ForwardTrace:
     """Watches one forward.
 
     Args:
         model: The network; left as it was.
         example: ``(1, C, *spatial)`` of the size that one call sees.
     """
-    watch = _Watch(model.network)
+    watch = _CallWatcher(model.network)
     with contextlib.ExitStack() as stack, torch.no_grad(), model.at_rest():
         for path, module in model.network.named_modules():
             watch.follow(path, module, stack)
         with watch:
             model(example)
-    return Course(watch.runs(), watch.first(), watch.last())
+    return ForwardTrace(watch.runs(), watch.first(), watch.last())
 
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
-class _Watch(TorchFunctionMode):
+class _CallWatcher(TorchFunctionMode):
     """Notes when modules run, and which modules' parameters functions are given."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -129,7 +129,7 @@ class _Watch(TorchFunctionMode):
         stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
         stack.callback(module.register_forward_hook(leave, with_kwargs=True).remove)
 
-    def runs(self) -> dict[str, Run]:
+    def runs(self) -> dict[str, ModuleSpan]:
         """By path, the modules that ran."""
         calls: dict[str, list[_Visit]] = {}
         for visit in self._visits:
@@ -227,9 +227,9 @@ class _Visit:
         self._given = []
 
 
-def _run(path: str, visits: Sequence[_Visit], marked: Collection[str]) -> Run:
+def _run(path: str, visits: Sequence[_Visit], marked: Collection[str]) -> ModuleSpan:
     silent = not any(_inside(other, path) for other in marked)
-    return Run(
+    return ModuleSpan(
         path=path,
         begin=visits[0].begin,
         end=visits[-1].end,

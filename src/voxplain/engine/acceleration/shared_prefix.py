@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from voxplain.engine.taps import Tap
 from voxplain.engine.tensors import tensors_in
 
-Alike = Callable[[int, tuple[Tap, ...]], Collection[str]]
+SharedModules = Callable[[int, tuple[Tap, ...]], Collection[str]]
 """Paths of the modules that give the same in every network of which it is said, by the number of
 the network, if values at some taps have to be its own. Nobody may write into what they give."""
 
@@ -25,7 +25,7 @@ _MOST_KEPT = 512 * 2**20
 """Bytes of outputs that are kept for one batch; what comes later runs in every network."""
 
 
-class Trunk:
+class SharedPrefix:
     """Networks side by side, and what they share while a batch of points goes through them.
 
     Args:
@@ -40,7 +40,7 @@ class Trunk:
         counts = Counter(path for paths in wanted for path in paths)
         shared = [{path for path in paths if counts[path] > 1} for paths in wanted]
         self.branches = tuple(
-            Branch(self, network, tuple(sorted(paths)))
+            PrefixUser(self, network, tuple(sorted(paths)))
             for network, paths in zip(networks, shared, strict=True)
         )
         self._kept: dict[tuple[int, str], Any] = {}
@@ -86,7 +86,7 @@ class Trunk:
         return self._kept[key]
 
 
-class Branch:
+class PrefixUser:
     """One network of a trunk.
 
     Args:
@@ -98,7 +98,7 @@ class Branch:
         calls: Of the network, in the batch that is running.
     """
 
-    def __init__(self, trunk: Trunk, network: nn.Module, paths: tuple[str, ...]) -> None:
+    def __init__(self, trunk: SharedPrefix, network: nn.Module, paths: tuple[str, ...]) -> None:
         self.trunk, self.network, self.paths = trunk, network, paths
         self.calls = 0
 

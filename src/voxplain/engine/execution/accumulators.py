@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from voxplain.engine.gradients.reducers import Points
-from voxplain.engine.gradients.samplers import Draw, Route
-from voxplain.engine.item import Item
+from voxplain.engine.gradients.reducers import TapBatch
+from voxplain.engine.gradients.samplers import PointBatch, PointSequence
+from voxplain.engine.item import StreamInput
 from voxplain.engine.passes.base import Passes
-from voxplain.engine.passes.result import INPUT, Evaluated
+from voxplain.engine.passes.result import INPUT, PassResult
 from voxplain.engine.streams import AnySlot, Slot, Stream
 
 
 @dataclass(frozen=True, eq=False)
-class Reduced:
+class StreamOutput:
     """The results of one stream for one item.
 
     Attributes:
@@ -36,7 +36,7 @@ class Reduced:
     findings: Mapping[AnySlot, dict[str, Any]] = field(default_factory=dict)
 
 
-class ItemSums:
+class Accumulators:
     """The accumulators of one item in one stream.
 
     Args:
@@ -51,15 +51,15 @@ class ItemSums:
         self,
         stream: Stream,
         passes: Passes,
-        item: Item,
+        item: StreamInput,
         scores: Sequence[float] | None,
         redundancy: float,
     ) -> None:
         self.stream, self.passes, self.item = stream, passes, item
         self.scores, self.redundancy = scores, redundancy
-        self.route: Route = stream.request.sampler.route(item)
+        self.route: PointSequence = stream.request.sampler.route(item)
         self.reducers = {slot: slot.reducer() for slot in stream.slots}
-        self._ends: tuple[Evaluated, Evaluated] | None = None
+        self._ends: tuple[PassResult, PassResult] | None = None
         self._difference = 0.0
         self._start = 0.0
         self._turns = iter(self.route.batches)
@@ -80,14 +80,14 @@ class ItemSums:
         self._heard = []
         self.route.told(torch.cat(scores), torch.cat(gradients))
 
-    def update(self, draw: Draw, evaluated: Evaluated, part: slice) -> None:
+    def update(self, draw: PointBatch, evaluated: PassResult, part: slice) -> None:
         """Feeds every reducer with the points of this item in a batch."""
         ends = self._at_ends(draw)
         self._add_scores(draw, evaluated, part, ends)
         for slot, reducer in self.reducers.items():
             start, end = self._line(slot, draw, evaluated, part, ends)
             reducer.update(
-                Points(
+                TapBatch(
                     value=_settled(evaluated.values[slot.place][part]),
                     gradient=_settled(evaluated.gradients[slot.place][part]),
                     weights=draw.weights,
@@ -103,14 +103,14 @@ class ItemSums:
             gradient = _settled(evaluated.gradients[INPUT][part])
             self._heard.append((evaluated.scores[part], gradient))
 
-    def result(self) -> Reduced:
+    def result(self) -> StreamOutput:
         """The sums; with the scores where the stream has ends."""
         tensors: dict[AnySlot, Tensor] = {
             slot: reducer.result() for slot, reducer in self.reducers.items()
         }
         if not self._has_scores:
-            return Reduced(tensors)
-        return Reduced(tensors, self._difference, self._start)
+            return StreamOutput(tensors)
+        return StreamOutput(tensors, self._difference, self._start)
 
     @property
     def _has_scores(self) -> bool:
@@ -118,7 +118,7 @@ class ItemSums:
         known = stream.request.sampler.ends in ("shared", "visited")
         return stream.is_complete and (stream.request.rule.paired or known)
 
-    def _at_ends(self, draw: Draw) -> tuple[Evaluated, Evaluated] | None:
+    def _at_ends(self, draw: PointBatch) -> tuple[PassResult, PassResult] | None:
         """Activations and scores where the lines begin and end: once, or for each point."""
         stream = self.stream
         if stream.request.rule.paired or draw.start is None or draw.end is None:
@@ -132,11 +132,11 @@ class ItemSums:
         self._ends = found if shared else None
         return found
 
-    def _observed_ends(self, start: Tensor, end: Tensor) -> tuple[Evaluated, Evaluated]:
+    def _observed_ends(self, start: Tensor, end: Tensor) -> tuple[PassResult, PassResult]:
         """Both ends in one call; the score of the image itself is known from binding."""
         scores, row = self.scores, self.item.row
         if scores is not None and not self.stream.needs_taps_at_ends:
-            known = Evaluated(torch.tensor([scores[row]], dtype=torch.float64))
+            known = PassResult(torch.tensor([scores[row]], dtype=torch.float64))
             return self.passes.observe(start, [row] * len(start)), known
         points = torch.cat([start, end])
         both = self.passes.observe(points, [row] * len(points))
@@ -144,10 +144,10 @@ class ItemSums:
 
     def _add_scores(
         self,
-        draw: Draw,
-        evaluated: Evaluated,
+        draw: PointBatch,
+        evaluated: PassResult,
         part: slice,
-        ends: tuple[Evaluated, Evaluated] | None,
+        ends: tuple[PassResult, PassResult] | None,
     ) -> None:
         if not self._has_scores:
             return
@@ -167,10 +167,10 @@ class ItemSums:
     def _line(
         self,
         slot: Slot,
-        draw: Draw,
-        evaluated: Evaluated,
+        draw: PointBatch,
+        evaluated: PassResult,
         part: slice,
-        ends: tuple[Evaluated, Evaluated] | None,
+        ends: tuple[PassResult, PassResult] | None,
     ) -> tuple[Tensor | None, Tensor | None]:
         """Values at both ends of the lines at this place, where the reducer reads them."""
         if not self.reducers[slot].needs_ends:

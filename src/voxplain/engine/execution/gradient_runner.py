@@ -8,22 +8,22 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from voxplain.engine.acceleration.shared_prefix import Trunk
-from voxplain.engine.execution.accumulators import ItemSums, Reduced
-from voxplain.engine.gradients.samplers import Draw
-from voxplain.engine.item import Item
-from voxplain.engine.memory import Budget, ran_out_of_memory
+from voxplain.engine.acceleration.shared_prefix import SharedPrefix
+from voxplain.engine.execution.accumulators import Accumulators, StreamOutput
+from voxplain.engine.gradients.samplers import PointBatch
+from voxplain.engine.item import StreamInput
+from voxplain.engine.memory import BackwardBudget, ran_out_of_memory
 from voxplain.engine.passes.base import Passes
-from voxplain.engine.passes.result import Evaluated
+from voxplain.engine.passes.result import PassResult
 from voxplain.engine.streams import Stream
-from voxplain.engine.taps import Moved
+from voxplain.engine.taps import InterpolatedActivation
 from voxplain.errors import VoxplainError
 
 Segment = tuple[int, range]
 """The number of an item, and numbers of consecutive points of it."""
 
 
-class Runner:
+class GradientRunner:
     """One stream of one network, for batches of items.
 
     Args:
@@ -39,7 +39,7 @@ class Runner:
         self,
         stream: Stream,
         passes: Passes,
-        budget: Budget,
+        budget: BackwardBudget,
         tick: Callable[[int], None],
         scores: Sequence[float] | None = None,
         redundancy: float = 1.0,
@@ -47,14 +47,16 @@ class Runner:
         self.stream, self.passes, self.budget, self.tick = stream, passes, budget, tick
         self.scores, self.redundancy = scores, redundancy
 
-    def sums(self, item: Item) -> ItemSums:
+    def sums(self, item: StreamInput) -> Accumulators:
         """Empty accumulators for an item."""
-        return ItemSums(self.stream, self.passes, item, self.scores, self.redundancy)
+        return Accumulators(self.stream, self.passes, item, self.scores, self.redundancy)
 
 
 def reduced(
-    runners: Sequence[Runner], items: Sequence[Item], trunk: Trunk | None = None
-) -> list[list[Reduced]]:
+    runners: Sequence[GradientRunner],
+    items: Sequence[StreamInput],
+    trunk: SharedPrefix | None = None,
+) -> list[list[StreamOutput]]:
     """The reduced tensors of each item, for one network or several side by side.
 
     Points are drawn once and go through all networks. An adaptive route draws what its network
@@ -87,9 +89,9 @@ class _Batches:
 
     def __init__(
         self,
-        runners: Sequence[Runner],
-        networks: Sequence[Sequence[ItemSums]],
-        trunk: Trunk | None,
+        runners: Sequence[GradientRunner],
+        networks: Sequence[Sequence[Accumulators]],
+        trunk: SharedPrefix | None,
     ) -> None:
         self._runners, self._networks, self._trunk = runners, networks, trunk
         self._budget = runners[0].budget
@@ -121,7 +123,7 @@ class _Batches:
                 entries[number].update(draw, evaluated, slice(done, done + len(indices)))
                 done += len(indices)
 
-    def _evaluated(self, draws: list[Draw], rows: list[int]) -> list[Evaluated]:
+    def _evaluated(self, draws: list[PointBatch], rows: list[int]) -> list[PassResult]:
         """The points of a batch in every network; nothing is summed up before all of them ran."""
         inputs = _joined([draw.inputs for draw in draws])
         start = None
@@ -134,7 +136,7 @@ class _Batches:
                     found.append(runner.passes.run(inputs, rows, start, moved))
         return found
 
-    def _moved(self, draws: list[Draw]) -> Moved | None:
+    def _moved(self, draws: list[PointBatch]) -> InterpolatedActivation | None:
         """Where the points stand on their lines, for samplers that move an activation."""
         tap = self._runners[0].stream.request.sampler.moved
         if tap is None:
@@ -142,7 +144,7 @@ class _Batches:
         starts = [draw.start for draw in draws]
         if len(draws) > 1:
             starts = [_per_point(draw.start, len(draw.inputs)) for draw in draws]
-        return Moved(tap, _joined(starts), _joined([draw.along for draw in draws]))
+        return InterpolatedActivation(tap, _joined(starts), _joined([draw.along for draw in draws]))
 
 
 def _segments(part: list[tuple[int, int]]) -> list[Segment]:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from voxplain.engine.acceleration.shared_prefix import Trunk
-from voxplain.engine.context import Scene
-from voxplain.engine.execution.accumulators import Reduced
+from voxplain.engine.acceleration.shared_prefix import SharedPrefix
+from voxplain.engine.context import Context
+from voxplain.engine.execution.accumulators import StreamOutput
 from voxplain.engine.execution.masked_cones import ConeScores
 from voxplain.engine.execution.masked_windows import WindowedScores
-from voxplain.engine.item import Item
+from voxplain.engine.item import StreamInput
 from voxplain.engine.masks.layer_channels import LayerChannels
 from voxplain.engine.masks.masks import Masks, Painter
 from voxplain.engine.memory import ForwardBudget, ran_out_of_memory
@@ -42,7 +42,7 @@ class MaskedRunner:
         self,
         stream: MaskedStream,
         passes: Passes,
-        scene: Scene,
+        scene: Context,
         budget: ForwardBudget,
         tick: Callable[[int], None],
         scores: Sequence[float] | None = None,
@@ -52,7 +52,7 @@ class MaskedRunner:
         self.forwards = self._planned = 0
         self._told = tick
 
-    def begin(self, item: Item) -> None:
+    def begin(self, item: StreamInput) -> None:
         """An image counts for what was planned for it, however many masks turn out to be equal."""
         references = 0 if item.references is None else len(item.references)
         self._planned = self.stream.passes_with(references) // self.stream.copies
@@ -66,7 +66,7 @@ class MaskedRunner:
         """The image is done."""
         self._tell(self._planned)
 
-    def whole(self, item: Item) -> float:
+    def whole(self, item: StreamInput) -> float:
         """S of an item without mask."""
         if self.scores is not None:
             return self.scores[item.row]
@@ -74,14 +74,14 @@ class MaskedRunner:
 
     def reduced(
         self, masks: Masks, painters: Sequence[Painter], scores: Tensor, whole: float
-    ) -> Reduced:
+    ) -> StreamOutput:
         """What the reducers make of the scores under all masks, ``(n,)``."""
         found = {
             slot: slot.reducer.facing(masks, painters).reduce(masks, scores, whole)
             for slot in self.stream.slots
         }
         empty = next((part.empty for part in found.values() if part.empty is not None), None)
-        return Reduced(
+        return StreamOutput(
             tensors={slot: part.map for slot, part in found.items()},
             difference=None if empty is None else whole - empty,
             start_score=empty,
@@ -96,8 +96,8 @@ class MaskedRunner:
 
 
 def masked(
-    runners: Sequence[MaskedRunner], items: Sequence[Item], trunk: Trunk | None = None
-) -> list[list[Reduced]]:
+    runners: Sequence[MaskedRunner], items: Sequence[StreamInput], trunk: SharedPrefix | None = None
+) -> list[list[StreamOutput]]:
     """What the reducers make of each item, for one network or several side by side.
 
     Args:
@@ -109,7 +109,9 @@ def masked(
     return [list(of_network) for of_network in zip(*found, strict=True)]
 
 
-def _one(runners: Sequence[MaskedRunner], item: Item, trunk: Trunk | None) -> list[Reduced]:
+def _one(
+    runners: Sequence[MaskedRunner], item: StreamInput, trunk: SharedPrefix | None
+) -> list[StreamOutput]:
     request = runners[0].stream.request
     masks = request.masks.masks(item, runners[0].scene)
     if len(runners) > 1 and isinstance(masks, LayerChannels):  # what they put in is the network's
@@ -117,7 +119,7 @@ def _one(runners: Sequence[MaskedRunner], item: Item, trunk: Trunk | None) -> li
     painters = request.fill.painters(item, masks)
     for runner in runners:
         runner.begin(item)
-    subjects = [_Subject(runner, masks, item) for runner in runners]
+    subjects = [_MaskedInput(runner, masks, item) for runner in runners]
     scores = torch.zeros(len(runners), len(masks), dtype=torch.float64)
     for painter in painters:
         scores += _under_each(subjects, painter, trunk)
@@ -130,7 +132,7 @@ def _one(runners: Sequence[MaskedRunner], item: Item, trunk: Trunk | None) -> li
     ]
 
 
-class _Subject:
+class _MaskedInput:
     """One network and one image under masks.
 
     Args:
@@ -139,7 +141,7 @@ class _Subject:
         item: The image.
     """
 
-    def __init__(self, runner: MaskedRunner, masks: Masks, item: Item) -> None:
+    def __init__(self, runner: MaskedRunner, masks: Masks, item: StreamInput) -> None:
         self.runner, self.masks, self.row = runner, masks, item.row
         self.whole = runner.whole(item)
         self._cones: ConeScores | None = None
@@ -169,7 +171,9 @@ class _Subject:
         return self.runner.passes.scores(shown, [self.row] * len(part), changes).tolist()
 
 
-def _under_each(subjects: Sequence[_Subject], painter: Painter, trunk: Trunk | None) -> Tensor:
+def _under_each(
+    subjects: Sequence[_MaskedInput], painter: Painter, trunk: SharedPrefix | None
+) -> Tensor:
     """S under every mask ``(networks, masks)``; equal masks run once, the image not again."""
     keys = painter.identities()
     first: dict[object, int] = {}
@@ -185,7 +189,7 @@ def _under_each(subjects: Sequence[_Subject], painter: Painter, trunk: Trunk | N
 
 
 def _evaluated(
-    subjects: Sequence[_Subject], painter: Painter, todo: list[int], trunk: Trunk | None
+    subjects: Sequence[_MaskedInput], painter: Painter, todo: list[int], trunk: SharedPrefix | None
 ) -> list[list[float]]:
     """S under the masks of ``todo`` per network; whoever can spare work of its own goes alone."""
     windowed = [subject.in_windows(painter, todo) for subject in subjects]
@@ -199,7 +203,7 @@ def _evaluated(
 
 
 def _in_batches(
-    subjects: Sequence[_Subject], painter: Painter, todo: list[int], trunk: Trunk | None
+    subjects: Sequence[_MaskedInput], painter: Painter, todo: list[int], trunk: SharedPrefix | None
 ) -> list[list[float]]:
     scores: list[list[float]] = [[] for _ in subjects]
     budget, alone = subjects[0].runner.budget, subjects[0].runner.scene.layout is not None
@@ -222,7 +226,7 @@ def _in_batches(
 
 
 def _batch(
-    subjects: Sequence[_Subject], shown: Tensor, part: list[int], trunk: Trunk | None
+    subjects: Sequence[_MaskedInput], shown: Tensor, part: list[int], trunk: SharedPrefix | None
 ) -> list[list[float]]:
     found = []
     with trunk.batch() if trunk else contextlib.nullcontext():

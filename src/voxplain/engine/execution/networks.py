@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from voxplain.engine.acceleration.shared_prefix import Alike, Trunk
-from voxplain.engine.context import Scene
-from voxplain.engine.execution.accumulators import Reduced
-from voxplain.engine.execution.gradient_runner import Runner, reduced
+from voxplain.engine.acceleration.shared_prefix import SharedModules, SharedPrefix
+from voxplain.engine.context import Context
+from voxplain.engine.execution.accumulators import StreamOutput
+from voxplain.engine.execution.gradient_runner import GradientRunner, reduced
 from voxplain.engine.execution.masked_runner import MaskedRunner, masked
 from voxplain.engine.execution.outcome import Outcome
-from voxplain.engine.item import Item
+from voxplain.engine.item import StreamInput
 from voxplain.engine.method import Method
-from voxplain.engine.noise import OverDraws
+from voxplain.engine.noise import CopyStatistic
 from voxplain.engine.passes.choose import gated
-from voxplain.engine.requests import Conclusion, Results
+from voxplain.engine.requests import MethodOutput, StreamResults
 from voxplain.engine.rules import Plain
 from voxplain.engine.streams import AnyStream
 from voxplain.models.precision import Precision
@@ -35,14 +35,14 @@ from voxplain.models.precision import Precision
 if TYPE_CHECKING:
     from voxplain.engine.execution.session import Session
 
-AnyRunner = Runner | MaskedRunner
+AnyRunner = GradientRunner | MaskedRunner
 
 _WORTH_SHARING = 4
 """Passes of a stream from which on networks share: finding out that they can costs forwards."""
 
 
-def side_by_side(
-    sessions: Sequence[Session], alike: Alike | None = None
+def run_networks(
+    sessions: Sequence[Session], alike: SharedModules | None = None
 ) -> list[dict[str, Outcome]]:
     """The maps of each session, by the key of the method.
 
@@ -55,7 +55,7 @@ def side_by_side(
     for streams in zip(*(session.noise_groups() for session in sessions), strict=True):
         with contextlib.ExitStack() as stack:
             asked = zip(sessions, streams, outcomes, precisions, strict=True)
-            groups = [_Group(*each, stack) for each in asked]
+            groups = [_NoiseGroup(*each, stack) for each in asked]
             _run(groups, alike, stack)
         for group in groups:
             group.conclude()
@@ -70,7 +70,9 @@ def _precision(session: Session) -> Precision:
     return gated(session.scene, next(iter(session.bounds.values())), session.batch.images)
 
 
-def _run(groups: Sequence[_Group], alike: Alike | None, stack: contextlib.ExitStack) -> None:
+def _run(
+    groups: Sequence[_NoiseGroup], alike: SharedModules | None, stack: contextlib.ExitStack
+) -> None:
     """All items through all streams; in each, through all networks."""
     first = groups[0]
     lanes = [[group.runners[at] for group in groups] for at in range(len(first.streams))]
@@ -91,8 +93,8 @@ def _run(groups: Sequence[_Group], alike: Alike | None, stack: contextlib.ExitSt
 
 
 def _trunk(
-    runners: Sequence[AnyRunner], alike: Alike | None, stack: contextlib.ExitStack
-) -> Trunk | None:
+    runners: Sequence[AnyRunner], alike: SharedModules | None, stack: contextlib.ExitStack
+) -> SharedPrefix | None:
     """What the networks of a stream share; None where rule or precision keeps them apart.
 
     Functions between the modules that are taken over run in each network, so that the gradient of
@@ -103,7 +105,7 @@ def _trunk(
     if alike is None or len(runners) < 2 or apart or not isinstance(passes[0].rule, Plain):
         return None
     networks = [each.model.network for each in passes]
-    trunk = Trunk(networks, [alike(number, each.taps) for number, each in enumerate(passes)])
+    trunk = SharedPrefix(networks, [alike(number, each.taps) for number, each in enumerate(passes)])
     for each, branch in zip(passes, trunk.branches, strict=True):
         each.branch = branch
     stack.enter_context(trunk.joined())
@@ -111,11 +113,11 @@ def _trunk(
 
 
 def _timed(
-    groups: Sequence[_Group],
+    groups: Sequence[_NoiseGroup],
     runners: Sequence[AnyRunner],
-    items: Sequence[Item],
-    trunk: Trunk | None,
-) -> list[list[Reduced]]:
+    items: Sequence[StreamInput],
+    trunk: SharedPrefix | None,
+) -> list[list[StreamOutput]]:
     """What a stream leaves of each item, per network; networks side by side share the time."""
     started = time.perf_counter()
     records = [
@@ -125,7 +127,7 @@ def _timed(
     double = records[0].precision == "float64"
     dtype = torch.float64 if double else groups[0].session.batch.images.dtype
     shown = [_cast(item, dtype) for item in items]
-    gradient = [runner for runner in runners if isinstance(runner, Runner)]
+    gradient = [runner for runner in runners if isinstance(runner, GradientRunner)]
     forward = [runner for runner in runners if isinstance(runner, MaskedRunner)]
     found = reduced(gradient, shown, trunk) if gradient else masked(forward, shown, trunk)
     for record in records:
@@ -133,7 +135,7 @@ def _timed(
     return found
 
 
-class _Group:
+class _NoiseGroup:
     """The streams of one noise group in one session, and the maps that come of them.
 
     Args:
@@ -159,7 +161,7 @@ class _Group:
         self._sums = {method.key: PerImage(method, count) for method in self._methods}
         self.runners = [session.runner(stream, precision, stack) for stream in streams]
 
-    def add(self, items: Sequence[Item], found: Sequence[Sequence[Reduced]]) -> None:
+    def add(self, items: Sequence[StreamInput], found: Sequence[Sequence[StreamOutput]]) -> None:
         """Takes in what the streams left of some items."""
         for position, item in enumerate(items):
             left = {
@@ -173,7 +175,7 @@ class _Group:
         """Writes down how the streams ran."""
         for runner in self.runners:
             notes, record = runner.passes.notes, self.session.records[id(runner.stream)]
-            record.passes = notes.passes if isinstance(runner, Runner) else runner.forwards
+            record.passes = notes.passes if isinstance(runner, GradientRunner) else runner.forwards
             record.treated = notes.treated
             conserved = notes.conservation.remark()
             record.remarks = (*notes.remarks, conserved) if conserved else tuple(notes.remarks)
@@ -187,14 +189,16 @@ class _Group:
             self._outcomes[key].note([one.findings for one in concluded])
 
     def _maps(
-        self, method: Method, left: Mapping[int, Reduced], item: Item
+        self, method: Method, left: Mapping[int, StreamOutput], item: StreamInput
     ) -> dict[str | None, Tensor]:
         results = by_request(method, self.streams, left, item)
         dtype = self.session.batch.images.dtype
         maps = method.maps(results, self.session.scene)
         return {layer: map.to(dtype) for layer, map in maps.items()}
 
-    def _note_scores(self, method: Method, left: Mapping[int, Reduced], item: Item) -> None:
+    def _note_scores(
+        self, method: Method, left: Mapping[int, StreamOutput], item: StreamInput
+    ) -> None:
         """S(x) - S(b) of the image itself; noisy copies have no completeness of their own.
 
         Of several such streams (two baselines, or one path per layer) the mean counts.
@@ -223,7 +227,7 @@ class _Group:
                 outcome.totals[item.row] += sum(totals)
 
 
-def _cast(item: Item, dtype: torch.dtype) -> Item:
+def _cast(item: StreamInput, dtype: torch.dtype) -> StreamInput:
     if item.image.dtype == dtype:
         return item
     references = item.references.to(dtype) if item.references is not None else None
@@ -238,14 +242,14 @@ class PerImage:
         noise = method.noise()
         self._method = method
         self._statistic = noise.statistic if noise else "mean"
-        self._rows: list[dict[str | None, OverDraws]] = [{} for _ in range(count)]
+        self._rows: list[dict[str | None, CopyStatistic]] = [{} for _ in range(count)]
 
     def add(self, row: int, maps: Mapping[str | None, Tensor]) -> None:
         """Takes in the maps of one item."""
         for layer, map in maps.items():
-            self._rows[row].setdefault(layer, OverDraws(self._statistic)).update(map)
+            self._rows[row].setdefault(layer, CopyStatistic(self._statistic)).update(map)
 
-    def concluded(self, images: Tensor, scene: Scene) -> list[Conclusion]:
+    def concluded(self, images: Tensor, scene: Context) -> list[MethodOutput]:
         """What the method makes of its maps, per image."""
         return [
             self._method.conclude(
@@ -255,19 +259,19 @@ class PerImage:
         ]
 
 
-def stacked(concluded: Sequence[Conclusion]) -> dict[str | None, Tensor]:
+def stacked(concluded: Sequence[MethodOutput]) -> dict[str | None, Tensor]:
     """The maps of all images, ``(B, ...)`` by layer path."""
     layers = concluded[0].maps
     return {layer: torch.stack([one.maps[layer] for one in concluded]) for layer in layers}
 
 
 def by_request(
-    method: Method, streams: list[AnyStream], reduced: Mapping[int, Reduced], item: Item
-) -> Results:
+    method: Method, streams: list[AnyStream], reduced: Mapping[int, StreamOutput], item: StreamInput
+) -> StreamResults:
     """What the streams of a group brought to one method for one item."""
     found: dict[int, dict[Any, Tensor]] = {}
     for stream in streams:
         for slot, tensor in reduced[id(stream)].tensors.items():
             if slot.method == method.key:
                 found.setdefault(slot.request, {})[slot.place] = tensor
-    return Results(tuple(found[index] for index in sorted(found)), item)
+    return StreamResults(tuple(found[index] for index in sorted(found)), item)

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from voxplain.engine.binding import Bound, References, _bare, bind, look, references_of
-from voxplain.engine.context import Scene
+from voxplain.engine.binding import BoundTarget, References, _bare, bind, look, references_of
+from voxplain.engine.context import Context
 from voxplain.engine.execution.outcome import Batch
 from voxplain.engine.execution.session import Progress, Session
 from voxplain.engine.method import Method
 from voxplain.engine.randomness import image_key
-from voxplain.engine.requests import Request
+from voxplain.engine.requests import GradientRequest
 from voxplain.errors import ModelError, VoxplainWarning
 from voxplain.image import Image
 from voxplain.models.model import Model
@@ -30,13 +30,13 @@ def prepare(
     seed: int = 0,
     memory: int | None = None,
     progress: Progress | None = None,
-) -> tuple[Session, Bound, Image | None]:
+) -> tuple[Session, BoundTarget, Image | None]:
     """Looks at the images once, binds the targets and declares the streams; runs no pass yet."""
     image = images if isinstance(images, Image) else None
     batch = images if isinstance(images, Tensor) else images.data[None]
     inputs = model.admit(_bare(batch))
     spacing = image.grid.spacing if image and image.grid.unit == "mm" else None
-    scene = Scene(model, inputs[:1], spacing, image)
+    scene = Context(model, inputs[:1], spacing, image)
     if scene.layout is not None and scene.layout.is_padded:
         warnings.warn(
             f"the window {scene.layout.size} is larger than the image {scene.shape}; the image is "
@@ -57,7 +57,7 @@ def prepare(
     keys = tuple(f"{seed}/{image_key(row)}" for row in inputs)
     others = tuple(references_of(references, row) for row in inputs)
 
-    def bound(asked: Target) -> Bound:
+    def bound(asked: Target) -> BoundTarget:
         return main if asked is target else bind(facing(asked, target), seen)
 
     session = Session(
@@ -73,12 +73,12 @@ def prepare(
     return session, main, image
 
 
-def _require_differentiable(model: Model, methods: Sequence[Method], scene: Scene) -> None:
+def _require_differentiable(model: Model, methods: Sequence[Method], scene: Context) -> None:
     """Methods of gradients need a network that has them; masks are content with scores."""
     needy = [
         method.key
         for method in methods
-        if any(isinstance(request, Request) for request in method.requests(scene))
+        if any(isinstance(request, GradientRequest) for request in method.requests(scene))
     ]
     if not needy:
         return

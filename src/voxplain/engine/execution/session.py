@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from voxplain.engine.binding import Bound
-from voxplain.engine.context import Scene
-from voxplain.engine.execution.gradient_runner import Runner
+from voxplain.engine.binding import BoundTarget
+from voxplain.engine.context import Context
+from voxplain.engine.execution.gradient_runner import GradientRunner
 from voxplain.engine.execution.masked_runner import MaskedRunner
-from voxplain.engine.execution.networks import AnyRunner, side_by_side
+from voxplain.engine.execution.networks import AnyRunner, run_networks
 from voxplain.engine.execution.outcome import Batch, Outcome, StreamRecord
 from voxplain.engine.identity import identity
-from voxplain.engine.item import Item
-from voxplain.engine.memory import Budget, ForwardBudget
+from voxplain.engine.item import StreamInput
+from voxplain.engine.memory import BackwardBudget, ForwardBudget
 from voxplain.engine.method import Method
 from voxplain.engine.passes.base import Passes
 from voxplain.engine.passes.choose import passes_over
@@ -50,10 +50,10 @@ class Session:
 
     def __init__(
         self,
-        scene: Scene,
+        scene: Context,
         methods: Sequence[Method],
         target: Target,
-        bind: Callable[[Target], Bound],
+        bind: Callable[[Target], BoundTarget],
         batch: Batch,
         memory: int | None = None,
         progress: Progress | None = None,
@@ -72,9 +72,9 @@ class Session:
 
     def run(self) -> dict[str, Outcome]:
         """All maps, by the key of the method."""
-        return side_by_side([self])[0]
+        return run_networks([self])[0]
 
-    def bound_of(self, target: Target) -> Bound:
+    def bound_of(self, target: Target) -> BoundTarget:
         """A target of one of the streams, bound on this batch."""
         return self.bounds[identity(target)]
 
@@ -103,7 +103,7 @@ class Session:
             groups.setdefault(key, []).append(stream)
         return list(groups.values())
 
-    def items(self, streams: list[AnyStream]) -> Iterator[list[Item]]:
+    def items(self, streams: list[AnyStream]) -> Iterator[list[StreamInput]]:
         """Images, or noisy copies of them, as many at a time as stay small in memory."""
         noise = streams[0].noise
         batch = self.batch
@@ -113,13 +113,13 @@ class Session:
             isinstance(stream, Stream) and stream.request.sampler.passes == 1 for stream in streams
         )
         at_once = max(1, min(64, _ITEM_BYTES // (8 * size))) if many else 1
-        waiting: list[Item] = []
+        waiting: list[StreamInput] = []
         for row, image in enumerate(batch.images):
             key, among = batch.keys[row], batch.references[row]
             copies = noise.sampler.copies(image, key) if noise else (image,)
             for index, shown in enumerate(copies):
                 drawn, source = (f"{key}/{index}", image) if noise else (key, None)
-                waiting.append(Item(shown, row, drawn, among, source, self.scene.spacing))
+                waiting.append(StreamInput(shown, row, drawn, among, source, self.scene.spacing))
                 if len(waiting) == at_once:
                     yield waiting
                     waiting = []
@@ -140,7 +140,7 @@ class Session:
         kind: Precision = "float64" if request.double else precision
         passes = self._passes(stream, request.rule, stream.places, kind, stack)
         redundancy = self.scene.layout.redundancy if self.scene.layout else 1.0
-        return Runner(
+        return GradientRunner(
             stream,
             passes,
             self._budget(passes.model),
@@ -171,11 +171,11 @@ class Session:
         """S of the images, for streams on the images themselves."""
         return None if stream.noise else self.bounds[identity(stream.target)].scores
 
-    def _budget(self, model: Model) -> Budget:
+    def _budget(self, model: Model) -> BackwardBudget:
         """Windowed volumes go one by one: several at once save nothing and hold several."""
         if self.scene.layout is not None:
-            return Budget(model.device, limit=0)
-        return Budget(model.device, self.memory, self.batch.images[0].nbytes)
+            return BackwardBudget(model.device, limit=0)
+        return BackwardBudget(model.device, self.memory, self.batch.images[0].nbytes)
 
     def tick(self, points: int) -> None:
         """Counts passes."""

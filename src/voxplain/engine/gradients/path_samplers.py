@@ -10,8 +10,14 @@ from torch import Tensor
 
 from voxplain.engine.baselines import baseline_image
 from voxplain.engine.blur import blurred, isotropic_sigma
-from voxplain.engine.gradients.samplers import Draw, Ends, Route, Sampler, StraightPath
-from voxplain.engine.item import Item
+from voxplain.engine.gradients.samplers import (
+    Ends,
+    PointBatch,
+    PointSequence,
+    Sampler,
+    StraightPath,
+)
+from voxplain.engine.item import StreamInput
 from voxplain.engine.taps import Tap
 
 
@@ -39,7 +45,7 @@ class BlurPath(Sampler):
         """One per point, both ends included."""
         return self.steps + 1
 
-    def route(self, item: Item) -> Route:
+    def route(self, item: StreamInput) -> PointSequence:
         """The points from blurred to sharp."""
         image = item.image
         widest = isotropic_sigma(self.sigma_max, image.shape[1:], self.spacing)
@@ -48,10 +54,12 @@ class BlurPath(Sampler):
             share = (1 - index / self.steps) ** 2
             return blurred(image, [share * width for width in widest])
 
-        def draw(indices: range) -> Draw:
-            return Draw(torch.stack([at(index) for index in indices]), _equal(indices, self.passes))
+        def draw(indices: range) -> PointBatch:
+            return PointBatch(
+                torch.stack([at(index) for index in indices]), _equal(indices, self.passes)
+            )
 
-        return Route(self.passes, draw)
+        return PointSequence(self.passes, draw)
 
 
 @dataclass(frozen=True)
@@ -78,14 +86,14 @@ class GuidedPath(Sampler):
         """One per point, both ends included."""
         return self.steps + 1
 
-    def route(self, item: Item) -> Route:
+    def route(self, item: StreamInput) -> PointSequence:
         """One point per turn."""
         walk = _Walk(self, item.image)
 
-        def draw(indices: range) -> Draw:
-            return Draw(walk.point()[None], _equal(indices, self.passes))
+        def draw(indices: range) -> PointBatch:
+            return PointBatch(walk.point()[None], _equal(indices, self.passes))
 
-        return Route(self.passes, draw, walk.on, (1,) * self.passes)
+        return PointSequence(self.passes, draw, walk.on, (1,) * self.passes)
 
 
 class _Walk:
@@ -151,16 +159,16 @@ class LayerPath(StraightPath):
         """The layer."""
         return self.layer
 
-    def route(self, item: Item) -> Route:
+    def route(self, item: StreamInput) -> PointSequence:
         """The image at every point; the positions say how far the layer has come."""
         straight = super().route(item)
 
-        def draw(indices: range) -> Draw:
+        def draw(indices: range) -> PointBatch:
             found = straight.draw(indices)
             inputs = item.image.expand(len(indices), *item.image.shape)
-            return Draw(inputs, found.weights, found.start, found.end, found.along)
+            return PointBatch(inputs, found.weights, found.start, found.end, found.along)
 
-        return Route(straight.count, draw)
+        return PointSequence(straight.count, draw)
 
 
 def _equal(indices: range, count: int) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Points:
+class TapBatch:
     """Consecutive points of one image at one place.
 
     Attributes:
@@ -67,7 +67,7 @@ class Reducer(ABC):
     complete: ClassVar[bool] = False
 
     @abstractmethod
-    def update(self, points: Points) -> None:
+    def update(self, points: TapBatch) -> None:
         """Takes in the next points, in order."""
 
     @abstractmethod
@@ -79,7 +79,7 @@ class _Sum(Reducer):
     def __init__(self) -> None:
         self._total: Tensor | None = None
 
-    def update(self, points: Points) -> None:
+    def update(self, points: TapBatch) -> None:
         part = self._of(points)
         self._total = part.clone() if self._total is None else self._total.add_(part)
 
@@ -89,20 +89,20 @@ class _Sum(Reducer):
         return self._total
 
     @abstractmethod
-    def _of(self, points: Points) -> Tensor: ...
+    def _of(self, points: TapBatch) -> Tensor: ...
 
 
 class MeanGradient(_Sum):
     """Sum of w_i g_i: the gradient of one point, its mean over many."""
 
-    def _of(self, points: Points) -> Tensor:
+    def _of(self, points: TapBatch) -> Tensor:
         return points.weighted_sum(points.gradient)
 
 
 class TimesValue(_Sum):
     """Sum of w_i u_i g_i: input times gradient, activation times gradient."""
 
-    def _of(self, points: Points) -> Tensor:
+    def _of(self, points: TapBatch) -> Tensor:
         return points.weighted_sum(points.value * points.gradient)
 
 
@@ -112,7 +112,7 @@ class TimesDifference(_Sum):
     needs_ends = True
     complete = True
 
-    def _of(self, points: Points) -> Tensor:
+    def _of(self, points: TapBatch) -> Tensor:
         difference = points.difference
         if len(difference) == 1:
             return difference[0] * points.weighted_sum(points.gradient)
@@ -122,7 +122,7 @@ class TimesDifference(_Sum):
 class MeanValue(_Sum):
     """Sum of w_i u_i: the activation itself."""
 
-    def _of(self, points: Points) -> Tensor:
+    def _of(self, points: TapBatch) -> Tensor:
         return points.weighted_sum(points.value)
 
 
@@ -146,7 +146,7 @@ class AlongPath(Reducer):
         self._end: Tensor | None = None
         self._covered = 0.0
 
-    def update(self, points: Points) -> None:
+    def update(self, points: TapBatch) -> None:
         """Closes the piece of each node as the next one arrives."""
         if points.start is None or points.end is None or points.along is None:
             raise ValueError("conductance needs a sampler with a path")
@@ -205,7 +205,7 @@ class AlongCurve(Reducer):
         self._total: Tensor | None = None
         self._last: tuple[Tensor, Tensor] | None = None
 
-    def update(self, points: Points) -> None:
+    def update(self, points: TapBatch) -> None:
         """Closes the piece that ends at each point."""
         for value, gradient in zip(points.value, points.gradient, strict=True):
             if self._last is not None:
@@ -231,7 +231,7 @@ class LastMasks(Reducer):
     def __init__(self, count: int) -> None:
         self._masks: deque[Tensor] = deque(maxlen=count)
 
-    def update(self, points: Points) -> None:
+    def update(self, points: TapBatch) -> None:
         """Keeps the masks of these points and lets go of older ones."""
         if points.masks is None:
             raise ValueError("this reducer needs a sampler that looks for masks")

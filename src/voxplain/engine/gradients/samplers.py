@@ -1,7 +1,7 @@
 """Samplers: the points a gradient stream sends through the network.
 
 A sampler is declared once per method and compared by value, so that methods with equal samplers
-share a stream. For one image it opens a :class:`Route`, which hands out the points in order.
+share a stream. For one image it gives a :class:`PointSequence`: the points in order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from voxplain.engine.baselines import baseline_image
 from voxplain.engine.gradients.quadrature import Quadrature, nodes_and_weights
 from voxplain.engine.intensity import intensity_range
-from voxplain.engine.item import Item, require_references
+from voxplain.engine.item import StreamInput, require_references
 from voxplain.engine.randomness import generator, standard_normal
 from voxplain.engine.taps import Tap
 
@@ -25,7 +25,7 @@ Ends = Literal["none", "shared", "each", "visited"]
 
 
 @dataclass(frozen=True, eq=False)
-class Draw:
+class PointBatch:
     """Consecutive points of one image.
 
     Attributes:
@@ -47,7 +47,7 @@ class Draw:
 
 
 @dataclass(frozen=True, eq=False)
-class Route:
+class PointSequence:
     """The points of one image: how many, and how to get a consecutive part of them.
 
     Attributes:
@@ -60,7 +60,7 @@ class Route:
     """
 
     count: int
-    draw: Callable[[range], Draw]
+    draw: Callable[[range], PointBatch]
     told: Callable[[Tensor, Tensor], None] | None = None
     turns: tuple[int, ...] = ()
 
@@ -85,7 +85,7 @@ class Sampler(ABC):
     moved: ClassVar[Tap | None] = None
 
     @abstractmethod
-    def route(self, item: Item) -> Route:
+    def route(self, item: StreamInput) -> PointSequence:
         """The points for one image."""
 
     @property
@@ -107,9 +107,9 @@ class Original(Sampler):
         """One."""
         return 1
 
-    def route(self, item: Item) -> Route:
+    def route(self, item: StreamInput) -> PointSequence:
         """The image, with weight 1."""
-        return Route(1, lambda _: Draw(item.image[None], _equal(1)))
+        return PointSequence(1, lambda _: PointBatch(item.image[None], _equal(1)))
 
 
 @dataclass(frozen=True)
@@ -127,19 +127,19 @@ class StraightPath(Sampler):
         """One per step."""
         return self.steps
 
-    def route(self, item: Item) -> Route:
+    def route(self, item: StreamInput) -> PointSequence:
         """The points in ascending order from the baseline to the image."""
         start = baseline_image(self.baseline, item.image)
         difference = item.image - start
         nodes, weights = nodes_and_weights(self.quadrature, self.steps)
 
-        def draw(indices: range) -> Draw:
+        def draw(indices: range) -> PointBatch:
             along = torch.as_tensor(nodes[list(indices)])
             inputs = start + _columns(along.to(difference), difference) * difference
             part = torch.as_tensor(weights[list(indices)])
-            return Draw(inputs, part, start[None], item.image[None], along)
+            return PointBatch(inputs, part, start[None], item.image[None], along)
 
-        return Route(self.steps, draw)
+        return PointSequence(self.steps, draw)
 
 
 @dataclass(frozen=True)
@@ -156,12 +156,12 @@ class RandomPathPoint(Sampler):
         """One per sample."""
         return self.samples
 
-    def route(self, item: Item) -> Route:
+    def route(self, item: StreamInput) -> PointSequence:
         """Independent points, each from its own generator."""
         references = require_references(item)
         scale = self.sigma * intensity_range(item.image) if self.sigma else None
 
-        def draw(indices: range) -> Draw:
+        def draw(indices: range) -> PointBatch:
             starts, ends, inputs = [], [], []
             for index in indices:
                 source = generator(item.key, "path point", index)
@@ -174,9 +174,9 @@ class RandomPathPoint(Sampler):
                 ends.append(end)
                 inputs.append(references[pick] + along * (end - references[pick]))
             points, start, end = (torch.stack(part) for part in (inputs, starts, ends))
-            return Draw(points, _equal(self.samples)[: len(indices)], start, end)
+            return PointBatch(points, _equal(self.samples)[: len(indices)], start, end)
 
-        return Route(self.samples, draw)
+        return PointSequence(self.samples, draw)
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ class PairedReference(Sampler):
         """No more pairs than there are references."""
         return self.passes if self.baseline is not None else min(self.passes, references)
 
-    def route(self, item: Item) -> Route:
+    def route(self, item: StreamInput) -> PointSequence:
         """The image once per counterpart."""
         if self.baseline is not None:
             counterparts = baseline_image(self.baseline, item.image)[None]
@@ -210,12 +210,12 @@ class PairedReference(Sampler):
             counterparts = require_references(item)[: self.references]
         count = len(counterparts)
 
-        def draw(indices: range) -> Draw:
+        def draw(indices: range) -> PointBatch:
             start = counterparts[indices.start : indices.stop]
             inputs = item.image.expand(len(indices), *item.image.shape)
-            return Draw(inputs, _equal(count)[: len(indices)], start, inputs)
+            return PointBatch(inputs, _equal(count)[: len(indices)], start, inputs)
 
-        return Route(count, draw)
+        return PointSequence(count, draw)
 
 
 def _equal(count: int) -> Tensor:

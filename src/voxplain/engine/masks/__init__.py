@@ -9,8 +9,8 @@ from voxplain.engine.masks.masks import Boxes, Masks, Painter
 from voxplain.engine.masks.reducers.base import (
     Drop,
     MaskReducer,
+    MaskScores,
     Reduction,
-    Scores,
     WeightedMean,
     by_region,
 )
@@ -44,6 +44,7 @@ __all__ = [
     "Level",
     "MaskReducer",
     "MaskSampler",
+    "MaskScores",
     "Masks",
     "Mean",
     "Noise",
@@ -53,7 +54,6 @@ __all__ = [
     "Reduction",
     "RegionDesign",
     "ScoreWeights",
-    "Scores",
     "SlidingBox",
     "WeightedMean",
     "Weighting",

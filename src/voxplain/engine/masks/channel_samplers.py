@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from voxplain.engine.item import Item
+from voxplain.engine.item import StreamInput
 from voxplain.engine.masks.channel_groups import Groups, group_sums, grouped
 from voxplain.engine.masks.dense import ActivationMasks
 from voxplain.engine.masks.layer_channels import LayerChannels
@@ -18,7 +18,7 @@ from voxplain.engine.taps import Tap, tapping
 from voxplain.errors import ModelError
 
 if TYPE_CHECKING:
-    from voxplain.engine.context import Scene
+    from voxplain.engine.context import Context
 
 Level = float | Literal["mean"]
 """What a channel becomes: a number, or its mean over positions."""
@@ -41,7 +41,7 @@ class _ChannelSampler(MaskSampler):
         """The layer."""
         return (self.tap,)
 
-    def _groups(self, scene: Scene) -> int:
+    def _groups(self, scene: Context) -> int:
         channels = scene.channels(self.tap)
         return channels if self.most is None else min(channels, self.most)
 
@@ -50,14 +50,14 @@ class _ChannelSampler(MaskSampler):
 class ChannelsAsMasks(_ChannelSampler):
     """Every channel as a mask on the image, and one mask that keeps nothing."""
 
-    def masks(self, item: Item, scene: Scene) -> Masks:
+    def masks(self, item: StreamInput, scene: Context) -> Masks:
         """Channels, or the sums of those that light up together."""
         activation = activation_of(item, self.tap, scene).activation
         groups: Groups = grouped(activation, self.most)
         sums = group_sums(activation, groups)
         return ActivationMasks(sums, groups, self.tap, scene, scene.shape)
 
-    def expected(self, scene: Scene) -> int:
+    def expected(self, scene: Context) -> int:
         """One per channel, and one."""
         return self._groups(scene) + 1
 
@@ -72,7 +72,7 @@ class ChannelsOff(_ChannelSampler):
 
     level: Level = 0.0
 
-    def masks(self, item: Item, scene: Scene) -> Masks:
+    def masks(self, item: StreamInput, scene: Context) -> Masks:
         """One per channel or group."""
         caught = activation_of(item, self.tap, scene)
         activation, last = caught.activation, self._last(caught.calls, scene)
@@ -84,7 +84,7 @@ class ChannelsOff(_ChannelSampler):
             self.tap, last, groups, levels, activation, caught.placed, scene, scene.shape
         )
 
-    def _last(self, calls: int, scene: Scene) -> Tap:
+    def _last(self, calls: int, scene: Context) -> Tap:
         """The call whose activation was caught, where a layer is used more than once."""
         if calls == 1:
             return self.tap
@@ -99,7 +99,7 @@ class ChannelsOff(_ChannelSampler):
             else replace(self.tap, path=f"{self.tap.path}#{calls - 1}")
         )
 
-    def expected(self, scene: Scene) -> int:
+    def expected(self, scene: Context) -> int:
         """One per channel or group."""
         return self._groups(scene)
 
@@ -119,7 +119,7 @@ class Caught:
     placed: bool
 
 
-def activation_of(item: Item, tap: Tap, scene: Scene) -> Caught:
+def activation_of(item: StreamInput, tap: Tap, scene: Context) -> Caught:
     """Catches what a layer computes for an image, in one forward."""
     model, layout = scene.model, scene.layout
     parts, values = [], 0

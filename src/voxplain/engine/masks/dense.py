@@ -17,7 +17,7 @@ from voxplain.engine.masks.masks import Masks, Painter
 from voxplain.engine.taps import Tap
 
 if TYPE_CHECKING:
-    from voxplain.engine.context import Scene
+    from voxplain.engine.context import Context
 
 
 class DenseMasks(Masks):
@@ -149,7 +149,7 @@ class ActivationMasks(DenseMasks):
     activation: Tensor
     groups: Groups
     tap: Tap
-    scene: Scene
+    scene: Context
     shape: tuple[int, ...]
 
     def __len__(self) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from voxplain.engine.baselines import Baseline, baseline_image
 from voxplain.engine.intensity import foreground, intensity_range
-from voxplain.engine.item import Item
+from voxplain.engine.item import StreamInput
 from voxplain.engine.masks.imputation import Imputing
 from voxplain.engine.masks.masks import Masks, Painter
 from voxplain.engine.randomness import generator, standard_normal
@@ -28,7 +28,7 @@ class Fill(BaseModel, ABC):
     kind: str
 
     @abstractmethod
-    def images(self, item: Item, size: tuple[float, ...]) -> list[Tensor]:
+    def images(self, item: StreamInput, size: tuple[float, ...]) -> list[Tensor]:
         """Whole images ``(C, *spatial)`` that removed voxels are taken from; scores are averaged.
 
         Args:
@@ -36,7 +36,7 @@ class Fill(BaseModel, ABC):
             size: Voxels per axis of what one mask removes.
         """
 
-    def painters(self, item: Item, masks: Masks) -> list[Painter]:
+    def painters(self, item: StreamInput, masks: Masks) -> list[Painter]:
         """Write the masked images; one painter per image that removed voxels are taken from."""
         return [masks.painter(item.image, filled) for filled in self.images(item, masks.size)]
 
@@ -56,7 +56,7 @@ class Constant(Fill):
     kind: Literal["constant"] = "constant"
     value: Baseline = "zero"
 
-    def images(self, item: Item, size: tuple[float, ...]) -> list[Tensor]:
+    def images(self, item: StreamInput, size: tuple[float, ...]) -> list[Tensor]:
         """The constant everywhere."""
         return [baseline_image(self.value, item.clean)]
 
@@ -71,7 +71,7 @@ class Mean(Fill):
 
     kind: Literal["mean"] = "mean"
 
-    def images(self, item: Item, size: tuple[float, ...]) -> list[Tensor]:
+    def images(self, item: StreamInput, size: tuple[float, ...]) -> list[Tensor]:
         """The mean everywhere."""
         levels = [channel[foreground(channel)].double().mean() for channel in item.clean]
         column = torch.stack(levels).to(item.clean).view(-1, *(1,) * (item.clean.ndim - 1))
@@ -88,7 +88,7 @@ class Blur(Fill):
     kind: Literal["blur"] = "blur"
     sigma: float = Field(default=0.5, gt=0)
 
-    def images(self, item: Item, size: tuple[float, ...]) -> list[Tensor]:
+    def images(self, item: StreamInput, size: tuple[float, ...]) -> list[Tensor]:
         """The blurred image."""
         sides = zip(item.clean.shape[1:], size, strict=True)
         sigma = [0.0, *(self.sigma * part if side > 1 else 0.0 for side, part in sides)]
@@ -110,16 +110,16 @@ class Noise(Fill):
     kind: Literal["noise"] = "noise"
     sigma: float = Field(default=0.01, ge=0)
 
-    def images(self, item: Item, size: tuple[float, ...]) -> list[Tensor]:
+    def images(self, item: StreamInput, size: tuple[float, ...]) -> list[Tensor]:
         """Where nothing is left to guess from: the mean of the foreground, with noise."""
         return [Mean().images(item, size)[0] + self._noise(item)]
 
-    def painters(self, item: Item, masks: Masks) -> list[Painter]:
+    def painters(self, item: StreamInput, masks: Masks) -> list[Painter]:
         """One guess per mask."""
         (empty,) = self.images(item, masks.size)
         return [Imputing(masks, item.image, empty, self._noise(item), item.spacing)]
 
-    def _noise(self, item: Item) -> Tensor:
+    def _noise(self, item: StreamInput) -> Tensor:
         """One draw for all masks of an image, so that equal masks give equal images."""
         scale = self.sigma * intensity_range(item.clean)
         return scale * standard_normal(item.clean, generator(item.key, "imputed"))
@@ -135,7 +135,7 @@ class Case(Fill):
     kind: Literal["case"] = "case"
     references: int = Field(default=8, ge=1)
 
-    def images(self, item: Item, size: tuple[float, ...]) -> list[Tensor]:
+    def images(self, item: StreamInput, size: tuple[float, ...]) -> list[Tensor]:
         """The other cases.
 
         Raises:

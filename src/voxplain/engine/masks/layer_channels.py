@@ -15,7 +15,7 @@ from voxplain.engine.masks.masks import Masks, Painter
 from voxplain.engine.taps import Changes, Tap
 
 if TYPE_CHECKING:
-    from voxplain.engine.context import Scene
+    from voxplain.engine.context import Context
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class LayerChannels(Masks):
     levels: Tensor
     activation: Tensor
     placed: bool
-    scene: Scene
+    scene: Context
     shape: tuple[int, ...]
 
     def __len__(self) -> int:

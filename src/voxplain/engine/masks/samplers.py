@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from voxplain.engine.item import Item
+from voxplain.engine.item import StreamInput
 from voxplain.engine.masks.coalitions import Coalitions
 from voxplain.engine.masks.dense import Grids
 from voxplain.engine.masks.masks import Boxes, Masks, Region
@@ -22,7 +22,7 @@ from voxplain.extents import Extent, resolve
 from voxplain.regions import RegionSpec
 
 if TYPE_CHECKING:
-    from voxplain.engine.context import Scene
+    from voxplain.engine.context import Context
 
 
 class MaskSampler(ABC):
@@ -34,11 +34,11 @@ class MaskSampler(ABC):
         return ()
 
     @abstractmethod
-    def masks(self, item: Item, scene: Scene) -> Masks:
+    def masks(self, item: StreamInput, scene: Context) -> Masks:
         """The masks of one image."""
 
     @abstractmethod
-    def expected(self, scene: Scene) -> int:
+    def expected(self, scene: Context) -> int:
         """About how many masks there will be, known before anything is computed."""
 
 
@@ -54,22 +54,22 @@ class SlidingBox(MaskSampler):
     window: Extent
     stride: Extent | None = None
 
-    def masks(self, item: Item, scene: Scene) -> Masks:
+    def masks(self, item: StreamInput, scene: Context) -> Masks:
         """All boxes, in the order of the axes."""
         window = self._window(scene)
         sides = [list(axis) for axis in self._axes(scene)]
         boxes = tuple(itertools.product(*sides))
         return Boxes(boxes, scene.shape, tuple(float(side) for side in window))
 
-    def expected(self, scene: Scene) -> int:
+    def expected(self, scene: Context) -> int:
         """Exactly this many."""
         return math.prod(len(list(axis)) for axis in self._axes(scene))
 
-    def _window(self, scene: Scene) -> tuple[int, ...]:
+    def _window(self, scene: Context) -> tuple[int, ...]:
         sizes = resolve(self.window, scene.shape, scene.spacing)
         return tuple(min(max(1, size), side) for size, side in zip(sizes, scene.shape, strict=True))
 
-    def _axes(self, scene: Scene) -> Iterator[list[slice]]:
+    def _axes(self, scene: Context) -> Iterator[list[slice]]:
         window = self._window(scene)
         strides: tuple[int, ...] = tuple((size + 1) // 2 for size in window)
         if self.stride is not None:
@@ -94,7 +94,7 @@ class RandomGrids(MaskSampler):
     cells: int = 7
     keep: float = 0.5
 
-    def masks(self, item: Item, scene: Scene) -> Masks:
+    def masks(self, item: StreamInput, scene: Context) -> Masks:
         """Each grid and its shift from their own generator."""
         cells = self._cells(scene)
         cell = tuple(math.ceil(side / n) for side, n in zip(scene.shape, cells, strict=True))
@@ -106,11 +106,11 @@ class RandomGrids(MaskSampler):
             shifts.append([int(draws.pop(0) * size) if size > 1 else 0 for size in cell])
         return Grids(torch.stack(grids), torch.tensor(shifts), cell, scene.shape)
 
-    def expected(self, scene: Scene) -> int:
+    def expected(self, scene: Context) -> int:
         """Exactly this many."""
         return self.samples
 
-    def _cells(self, scene: Scene) -> tuple[int, ...]:
+    def _cells(self, scene: Context) -> tuple[int, ...]:
         spacing = scene.spacing or (1.0,) * len(scene.shape)
         lengths = [side * step for side, step in zip(scene.shape, spacing, strict=True)]
         long = [length for length, side in zip(lengths, scene.shape, strict=True) if side > 1]
@@ -129,13 +129,13 @@ class RegionDesign(MaskSampler):
 
     regions: RegionSpec
 
-    def masks(self, item: Item, scene: Scene) -> Masks:
+    def masks(self, item: StreamInput, scene: Context) -> Masks:
         """The coalitions over the regions of the image without noise."""
         regions = scene.regions(self.regions, item)
         design = self.design(regions.count, item.key).to(torch.float32)
         return Coalitions(regions, design, scene.shape)
 
-    def expected(self, scene: Scene) -> int:
+    def expected(self, scene: Context) -> int:
         """For the number of regions that is aimed at."""
         return self.rows(scene.expected_regions(self.regions))
 

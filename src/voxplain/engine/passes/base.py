@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from voxplain.engine.acceleration.few_channels import quick_gradients
-from voxplain.engine.acceleration.shared_prefix import Branch
-from voxplain.engine.passes.result import INPUT, Evaluated, Notes
+from voxplain.engine.acceleration.shared_prefix import PrefixUser
+from voxplain.engine.passes.result import INPUT, PassLog, PassResult
 from voxplain.engine.passes.through_layer import arriving
 from voxplain.engine.rules import Plain, Rule, RuleMode
-from voxplain.engine.taps import Changes, Moved, Tap, Tapped
+from voxplain.engine.taps import Changes, InterpolatedActivation, Tap, Tapped
 from voxplain.errors import ConfigError, ModelError, RuleError, TargetError
 from voxplain.models.model import Model
 from voxplain.models.precision import running_in
@@ -65,8 +65,8 @@ class Passes(ABC):
             self.taps = (*self.taps, Tap(bound.layer))
         if rule.through is not None and Tap(rule.through.path) not in self.taps:
             self.taps = (*self.taps, Tap(rule.through.path))
-        self.notes = Notes()
-        self.branch: Branch | None = None
+        self.notes = PassLog()
+        self.branch: PrefixUser | None = None
         self._checked = False
         self._mode: RuleMode | None = None
         self._copies = 1
@@ -74,7 +74,7 @@ class Passes(ABC):
     def with_model(self: AnyPasses, model: Model) -> AnyPasses:
         """The same points for another network."""
         other = copy.copy(self)
-        other.model, other.notes = model, Notes()
+        other.model, other.notes = model, PassLog()
         return other
 
     def run(
@@ -82,8 +82,8 @@ class Passes(ABC):
         inputs: Tensor,
         rows: list[int],
         start: Tensor | None = None,
-        moved: Moved | None = None,
-    ) -> Evaluated:
+        moved: InterpolatedActivation | None = None,
+    ) -> PassResult:
         """Forward and backward for a batch of points.
 
         Args:
@@ -103,7 +103,7 @@ class Passes(ABC):
             self.notes.conservation.settled(found.scores, found.gradients[INPUT])
         return found
 
-    def observe(self, inputs: Tensor, rows: list[int]) -> Evaluated:
+    def observe(self, inputs: Tensor, rows: list[int]) -> PassResult:
         """Scores and tapped activations of points, without gradients."""
         self.notes.forwards += len(inputs)
         with torch.inference_mode(False), torch.no_grad(), self.precise():
@@ -121,11 +121,15 @@ class Passes(ABC):
 
     @abstractmethod
     def _run(
-        self, inputs: Tensor, rows: list[int], start: Tensor | None, moved: Moved | None
-    ) -> Evaluated: ...
+        self,
+        inputs: Tensor,
+        rows: list[int],
+        start: Tensor | None,
+        moved: InterpolatedActivation | None,
+    ) -> PassResult: ...
 
     @abstractmethod
-    def _observe(self, inputs: Tensor, rows: list[int]) -> Evaluated: ...
+    def _observe(self, inputs: Tensor, rows: list[int]) -> PassResult: ...
 
     def precise(self) -> contextlib.AbstractContextManager[None]:
         """Forwards inside run in the precision of the model."""
@@ -276,4 +280,4 @@ def _in_words() -> Iterator[None]:
         ) from error
 
 
-__all__ = ["INPUT", "Arrange", "Evaluated", "Notes", "Passes", "no_gradient"]
+__all__ = ["INPUT", "Arrange", "PassLog", "PassResult", "Passes", "no_gradient"]

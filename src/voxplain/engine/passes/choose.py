@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from voxplain.engine.binding import Bound
-from voxplain.engine.context import Scene
+from voxplain.engine.binding import BoundTarget
+from voxplain.engine.context import Context
 from voxplain.engine.passes.base import Passes
 from voxplain.engine.passes.result import INPUT
 from voxplain.engine.passes.whole import WholePasses
@@ -20,7 +20,7 @@ from voxplain.targets import WeightField
 
 
 def passes_over(
-    scene: Scene,
+    scene: Context,
     model: Model,
     rule: Rule,
     field: WeightField,
@@ -43,7 +43,7 @@ def passes_over(
     return WindowedPasses(*asked, scene.spacing)
 
 
-def gated(scene: Scene, bound: Bound, images: Tensor) -> Precision:
+def gated(scene: Context, bound: BoundTarget, images: Tensor) -> Precision:
     """The precision to run in: a half one only where its first gradient agrees with float32.
 
     Args:
@@ -59,7 +59,7 @@ def gated(scene: Scene, bound: Bound, images: Tensor) -> Precision:
     return precision if agreement(half, full) >= GATE else "float32"
 
 
-def _gradient(scene: Scene, bound: Bound, image: Tensor, precision: Precision) -> Tensor:
+def _gradient(scene: Context, bound: BoundTarget, image: Tensor, precision: Precision) -> Tensor:
     model = scene.model.in_precision(precision)
     with model.at_rest():
         passes = passes_over(scene, model, Plain(), bound.field, (INPUT,))

@@ -14,7 +14,7 @@ INPUT = Tap("", "input")
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluated:
+class PassResult:
     """What one batch of points brought back.
 
     Attributes:
@@ -31,7 +31,7 @@ class Evaluated:
     values: dict[Tap, Tensor] = field(default_factory=dict)
     start_values: dict[Tap, Tensor] = field(default_factory=dict)
 
-    def part(self, rows: slice) -> Evaluated:
+    def part(self, rows: slice) -> PassResult:
         """Some of the points."""
 
         def cut(tensors: dict[Tap, Tensor]) -> dict[Tap, Tensor]:
@@ -39,11 +39,11 @@ class Evaluated:
 
         start = None if self.start_scores is None else self.start_scores[rows]
         tensors = (cut(part) for part in (self.gradients, self.values, self.start_values))
-        return Evaluated(self.scores[rows], start, *tensors)
+        return PassResult(self.scores[rows], start, *tensors)
 
 
 @dataclass
-class Notes:
+class PassLog:
     """What a stream has to say afterwards: treated functions, remarks, passes spent."""
 
     treated: dict[str, int] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from voxplain.engine.rules import Through
+from voxplain.engine.rules import ThroughLayer
 from voxplain.engine.taps import Tap
 from voxplain.errors import ModelError, TargetError
 
@@ -16,7 +16,7 @@ def arriving(
     score: Tensor,
     cotangent: Tensor | None,
     waypoint: Tensor,
-    through: Through,
+    through: ThroughLayer,
     arrange: Callable[[Tap, Tensor], Tensor],
 ) -> Tensor:
     """What arrives at a layer, in the channels that may pass; 0 in the others.

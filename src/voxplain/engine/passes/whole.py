@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from voxplain.engine.memory import slow_alone
+from voxplain.engine.memory import lone_volume_is_slow
 from voxplain.engine.passes.base import Passes
-from voxplain.engine.passes.result import Evaluated
+from voxplain.engine.passes.result import PassResult
 from voxplain.engine.rules import RuleMode
-from voxplain.engine.taps import Changes, Moved, Tap, tapping
+from voxplain.engine.taps import Changes, InterpolatedActivation, Tap, tapping
 from voxplain.targets import WeightField
 
 
@@ -19,9 +19,13 @@ class WholePasses(Passes):
     """Points go through the network as whole images."""
 
     def _run(
-        self, inputs: Tensor, rows: list[int], start: Tensor | None, moved: Moved | None
-    ) -> Evaluated:
-        if slow_alone(inputs):
+        self,
+        inputs: Tensor,
+        rows: list[int],
+        start: Tensor | None,
+        moved: InterpolatedActivation | None,
+    ) -> PassResult:
+        if lone_volume_is_slow(inputs):
             self._copies = 2
             pair = None if start is None else _twice(start)
             both = moved.twice() if moved else None
@@ -46,7 +50,7 @@ class WholePasses(Passes):
         else:
             self.check_seen(scores, inputs)
             gradients = self.gradients(scores.sum(), places)
-        return Evaluated(
+        return PassResult(
             scores=scores.detach(),
             start_scores=reference.scores if reference else None,
             gradients=self.settled(gradients),
@@ -73,7 +77,7 @@ class WholePasses(Passes):
 
     def scores(self, inputs: Tensor, rows: list[int], changes: Changes | None = None) -> Tensor:
         """The score of each whole image."""
-        if slow_alone(inputs):
+        if lone_volume_is_slow(inputs):
             return self.scores(_twice(inputs), rows * 2, changes)[:1]
         self.notes.forwards += len(inputs)
         taps = tuple(dict.fromkeys((*self.taps, *(changes or ()))))
@@ -83,14 +87,14 @@ class WholePasses(Passes):
             bound = self.rebind(output) if self.rebind else self.bound.rows(rows)
             return bound.score(self._explained(output, tapped)).cpu()
 
-    def _observe(self, inputs: Tensor, rows: list[int]) -> Evaluated:
-        if slow_alone(inputs):
+    def _observe(self, inputs: Tensor, rows: list[int]) -> PassResult:
+        if lone_volume_is_slow(inputs):
             return self._observe(_twice(inputs), rows * 2).part(slice(1))
         with tapping(self.model.network, self.taps) as tapped:
             output = self.model(inputs)
             bound = self.rebind(output) if self.rebind else self.bound.rows(rows)
             scores = bound.score(self._explained(output, tapped))
-            return Evaluated(scores, values=self.settled(self.caught(inputs, tapped)))
+            return PassResult(scores, values=self.settled(self.caught(inputs, tapped)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from voxplain.engine.passes.base import Arrange, Passes
-from voxplain.engine.passes.result import INPUT, Evaluated
+from voxplain.engine.passes.result import INPUT, PassResult
 from voxplain.engine.rules import Rule, RuleMode
-from voxplain.engine.taps import Changes, Moved, Tap, tapping
+from voxplain.engine.taps import Changes, InterpolatedActivation, Tap, tapping
 from voxplain.errors import TargetError
 from voxplain.models.model import Model
 from voxplain.targets import WeightField
@@ -47,8 +47,12 @@ class WindowedPasses(Passes):
         self.spacing = spacing
 
     def _run(
-        self, inputs: Tensor, rows: list[int], start: Tensor | None, moved: Moved | None
-    ) -> Evaluated:
+        self,
+        inputs: Tensor,
+        rows: list[int],
+        start: Tensor | None,
+        moved: InterpolatedActivation | None,
+    ) -> PassResult:
         if moved is not None and (self.rebind or not self.bound.is_linear):
             raise TargetError(
                 "a path through a layer of a network with windows needs a target on raw scores: "
@@ -73,7 +77,7 @@ class WindowedPasses(Passes):
                 found.append(bound.score(output).cpu())
         return torch.cat(found)
 
-    def _observe(self, inputs: Tensor, rows: list[int]) -> Evaluated:
+    def _observe(self, inputs: Tensor, rows: list[int]) -> PassResult:
         parts = [
             _OneVolume(self, image, row, None).observe()
             for image, row in zip(inputs, rows, strict=True)
@@ -95,7 +99,7 @@ class _OneVolume:
         image: Tensor,
         row: int,
         reference: Tensor | None,
-        moved: Moved | None = None,
+        moved: InterpolatedActivation | None = None,
     ) -> None:
         layout = passes.model.layout(image.shape[1:], passes.spacing)
         if layout is None:
@@ -109,7 +113,7 @@ class _OneVolume:
         self.moved = moved
         self.score = self.start_score = 0.0
 
-    def run(self) -> Evaluated:
+    def run(self) -> PassResult:
         passes = self.passes
         cotangent = self._cotangent()
         gradient = torch.zeros_like(self.padded)
@@ -126,7 +130,7 @@ class _OneVolume:
             layers.add(passes.settled(places), passes.settled(gradients), starts)
         return self._evaluated(gradient, layers)
 
-    def observe(self) -> Evaluated:
+    def observe(self) -> PassResult:
         layers = _Layers()
         for positions in self.layout.batches(self._batch) if self.passes.taps else ():
             windows = self.layout.cut(self.padded, positions)
@@ -134,7 +138,7 @@ class _OneVolume:
                 self.passes.model.dense(windows)
                 layers.add(self.passes.settled(self.passes.caught(windows, tapped)), {}, {})
         score = self.bound.score(self.passes.volume_output(self.image))
-        return Evaluated(score, values={**layers.values(), INPUT: self.image[None]})
+        return PassResult(score, values={**layers.values(), INPUT: self.image[None]})
 
     @property
     def _batch(self) -> int:
@@ -210,7 +214,7 @@ class _OneVolume:
             self.start_score += float((output * cotangent).sum(dtype=torch.float64))
         return recording, passes.settled(passes.caught(windows, tapped))
 
-    def _evaluated(self, gradient: Tensor, layers: _Layers) -> Evaluated:
+    def _evaluated(self, gradient: Tensor, layers: _Layers) -> PassResult:
         score = torch.tensor([self.score], dtype=torch.float64)
         start = torch.tensor([self.start_score], dtype=torch.float64)
         gradients = {**layers.gradients(), INPUT: self.layout.unpad(gradient)[None]}
@@ -219,7 +223,7 @@ class _OneVolume:
         if self.reference is not None:
             starts[INPUT] = self.layout.unpad(self.reference)[None]
         paired = self.reference is not None
-        return Evaluated(score, start if paired else None, gradients, values, starts)
+        return PassResult(score, start if paired else None, gradients, values, starts)
 
 
 class _Layers:
@@ -250,7 +254,7 @@ class _Layers:
         }
 
 
-def _stacked(parts: list[Evaluated]) -> Evaluated:
+def _stacked(parts: list[PassResult]) -> PassResult:
     """Points evaluated one by one, as one batch."""
 
     def joined(name: str) -> dict[Tap, Tensor]:
@@ -258,7 +262,7 @@ def _stacked(parts: list[Evaluated]) -> Evaluated:
         return {tap: torch.cat([getattr(part, name)[tap] for part in parts]) for tap in first}
 
     starts = [part.start_scores for part in parts if part.start_scores is not None]
-    return Evaluated(
+    return PassResult(
         scores=torch.cat([part.scores for part in parts]),
         start_scores=torch.cat(starts) if starts else None,
         gradients=joined("gradients"),

@@ -6,13 +6,13 @@ calls it, lets the ordinary value through and puts its own autograd function in 
 
 from __future__ import annotations
 
-from voxplain.engine.rules.calls import Call, Family
+from voxplain.engine.rules.calls import Call, OperationKind
 from voxplain.engine.rules.deep_lift.alignment import Recording
 from voxplain.engine.rules.deep_lift.rule import DeepLift
 from voxplain.engine.rules.excitation.rule import Excitation
-from voxplain.engine.rules.guard import Watch, guard
+from voxplain.engine.rules.guard import GuardRecord, guard
 from voxplain.engine.rules.lrp.rule import Lrp, LrpMode
-from voxplain.engine.rules.mode import Plain, Rule, RuleMode, Through
+from voxplain.engine.rules.mode import Plain, Rule, RuleMode, ThroughLayer
 from voxplain.engine.rules.rectifiers import Deconvnet, Guided
 
 __all__ = [
@@ -20,15 +20,15 @@ __all__ = [
     "Deconvnet",
     "DeepLift",
     "Excitation",
-    "Family",
+    "GuardRecord",
     "Guided",
     "Lrp",
     "LrpMode",
+    "OperationKind",
     "Plain",
     "Recording",
     "Rule",
     "RuleMode",
-    "Through",
-    "Watch",
+    "ThroughLayer",
     "guard",
 ]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from voxplain.engine.rules.call_recorder import layer_paths
-from voxplain.engine.rules.calls import Call, Family
+from voxplain.engine.rules.calls import Call, OperationKind
 from voxplain.engine.rules.decompositions import decomposition
 from voxplain.engine.rules.guard import guard
 from voxplain.engine.rules.mode import RuleMode
@@ -50,7 +50,7 @@ class AttentionListing(RuleMode):
 
     def treat(self, call: Call, native: Callable[[], Any]) -> Any:
         """Looks at softmaxes and at products that follow them."""
-        fused = call.family is Family.ATTENTION and decomposition(call)
+        fused = call.family is OperationKind.ATTENTION and decomposition(call)
         if fused:
             with self:
                 fused()
@@ -58,9 +58,11 @@ class AttentionListing(RuleMode):
         result = native()
         if call.name == "softmax" and isinstance(result, Tensor):
             self._consider(call, result)
-        elif call.family is Family.BILINEAR:
+        elif call.family is OperationKind.BILINEAR:
             self._confirm(call)
-        elif call.family in (Family.DROPOUT, Family.LINEAR) and isinstance(result, Tensor):
+        elif call.family in (OperationKind.DROPOUT, OperationKind.LINEAR) and isinstance(
+            result, Tensor
+        ):
             self._carry(call, result)
         return result
 

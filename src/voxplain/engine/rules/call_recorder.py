@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from voxplain.engine.rules.calls import Call, Family, is_affine
+from voxplain.engine.rules.calls import Call, OperationKind, is_affine
 from voxplain.engine.rules.mode import RuleMode
 from voxplain.engine.rules.rectifiers import rectifier_in_disguise
 
 
 @dataclass
-class Seen:
+class RecordedCalls:
     """All calls of one function.
 
     Attributes:
@@ -37,7 +37,7 @@ class Seen:
     shapes: tuple[tuple[int, ...], ...] = ()
 
 
-class Listing(RuleMode):
+class CallRecorder(RuleMode):
     """Counts calls by function, with the path of the layer that made them.
 
     Args:
@@ -46,7 +46,7 @@ class Listing(RuleMode):
 
     def __init__(self, path: Callable[[], str]) -> None:
         super().__init__()
-        self.seen: dict[tuple[str, bool], Seen] = {}
+        self.seen: dict[tuple[str, bool], RecordedCalls] = {}
         self.unknowns: dict[str, None] = {}
         self.disguised: dict[str, None] = {}
         self._path = path
@@ -65,7 +65,7 @@ class Listing(RuleMode):
         nonlinear = needs_rule(call, self)
         row = self.seen.get((call.name, nonlinear))
         if row is None:
-            row = Seen(call.name, call.family.value, nonlinear, shapes=call.shapes())
+            row = RecordedCalls(call.name, call.family.value, nonlinear, shapes=call.shapes())
             self.seen[call.name, nonlinear] = row
         row.count += 1
         if self._path() not in row.layers:
@@ -110,16 +110,16 @@ def _active(call: Call, mode: RuleMode) -> bool:  # noqa: ARG001
     return bool(call.get("training", True) and call.get("p", 0.5) > 0)
 
 
-_DECISIONS: dict[Family, Callable[[Call, RuleMode], bool]] = {
-    Family.LINEAR: _never,
-    Family.LINEAR_IN_FIRST: _never,
-    Family.PRODUCT: _several,
-    Family.BILINEAR: _several,
-    Family.QUOTIENT: _divisor,
-    Family.WEIGHTED: _weight,
-    Family.SELECT: _mask,
-    Family.NORM: _statistics,
-    Family.DROPOUT: _active,
+_DECISIONS: dict[OperationKind, Callable[[Call, RuleMode], bool]] = {
+    OperationKind.LINEAR: _never,
+    OperationKind.LINEAR_IN_FIRST: _never,
+    OperationKind.PRODUCT: _several,
+    OperationKind.BILINEAR: _several,
+    OperationKind.QUOTIENT: _divisor,
+    OperationKind.WEIGHTED: _weight,
+    OperationKind.SELECT: _mask,
+    OperationKind.NORM: _statistics,
+    OperationKind.DROPOUT: _active,
 }
 
 
@@ -151,15 +151,15 @@ def layer_paths(network: nn.Module) -> Iterator[Callable[[], str]]:
             handle.remove()
 
 
-def listed(
+def recorded_calls(
     forward: Callable[[Tensor], Tensor], network: nn.Module, image: Tensor
-) -> tuple[Listing, Tensor, Tensor]:
+) -> tuple[CallRecorder, Tensor, Tensor]:
     """One forward under the listing mode.
 
     Returns:
         The mode, the leaf that went in, and the output in its graph.
     """
     leaf = image.detach().clone().requires_grad_()
-    with torch.enable_grad(), layer_paths(network) as path, Listing(path) as mode:
+    with torch.enable_grad(), layer_paths(network) as path, CallRecorder(path) as mode:
         output = forward(leaf)
     return mode, leaf, output

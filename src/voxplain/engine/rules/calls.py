@@ -13,7 +13,7 @@ from torch import Tensor
 from voxplain.engine.tensors import map_tensors, storage_key, tensors_in
 
 
-class Family(str, Enum):
+class OperationKind(str, Enum):
     """What kind of mathematics a function is; rules are chosen by it."""
 
     RECTIFIER = "rectifier"
@@ -47,7 +47,7 @@ class Operation:
     """
 
     name: str
-    family: Family
+    family: OperationKind
     parameters: tuple[str, ...]
     pure: Callable[..., Any]
     inplace: bool = False
@@ -75,7 +75,7 @@ class Call:
         return self.operation.name
 
     @property
-    def family(self) -> Family:
+    def family(self) -> OperationKind:
         """Family of the operation."""
         return self.operation.family
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from voxplain.engine.rules.calls import Call, Family
+from voxplain.engine.rules.calls import Call, OperationKind
 from voxplain.engine.rules.functions import unwrapped
 from voxplain.engine.rules.norms import variance_arguments
 
@@ -24,7 +24,7 @@ def decomposition(call: Call) -> Callable[[], Any] | None:
     written = _WRITTEN_OUT.get(call.name)
     if written is not None:
         return lambda: written(call)
-    if call.family in (Family.ATTENTION, Family.COMPOSITE):
+    if call.family in (OperationKind.ATTENTION, OperationKind.COMPOSITE):
         body = unwrapped(call.operation.pure)
         return lambda: body(**call.arguments)
     return None

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from voxplain.engine.rules import function_names as names
-from voxplain.engine.rules.calls import Call, Family, Operation, bind
+from voxplain.engine.rules.calls import Call, Operation, OperationKind, bind
 
 _SPACES: tuple[Any, ...] = (
     F,
@@ -72,17 +72,17 @@ def _build() -> dict[Callable[..., Any], Operation]:
     for family, name, others, functional, elsewhere in names.ROWS:
         _enter(table, family, name, others, functional, elsewhere or functional)
     for name in names.ELEMENTWISE.split():
-        _enter(table, Family.ELEMENTWISE, name, "", "input", "input")
+        _enter(table, OperationKind.ELEMENTWISE, name, "", "input", "input")
     for listed, parameters in names.CONVOLUTIONS:
         for name in listed.split():
-            _enter(table, Family.WEIGHTED, name, "", parameters, parameters)
+            _enter(table, OperationKind.WEIGHTED, name, "", parameters, parameters)
     for name in names.MAX_POOLS.split():
         _enter_pool(table, name)
     for listed, family, parameters in (
-        (names.DROPOUT, Family.DROPOUT, "input p training inplace"),
-        (names.LINEAR, Family.LINEAR, "*operands"),
-        (names.LINEAR_IN_FIRST, Family.LINEAR_IN_FIRST, "input *others"),
-        (names.RECURRENT, Family.RECURRENT, "*operands"),
+        (names.DROPOUT, OperationKind.DROPOUT, "input p training inplace"),
+        (names.LINEAR, OperationKind.LINEAR, "*operands"),
+        (names.LINEAR_IN_FIRST, OperationKind.LINEAR_IN_FIRST, "input *others"),
+        (names.RECURRENT, OperationKind.RECURRENT, "*operands"),
     ):
         for name in listed.split():
             _enter(table, family, name, "", parameters, parameters)
@@ -93,7 +93,7 @@ def _build() -> dict[Callable[..., Any], Operation]:
 
 def _enter(
     table: dict[Callable[..., Any], Operation],
-    family: Family,
+    family: OperationKind,
     name: str,
     others: str,
     functional: str,
@@ -128,7 +128,7 @@ def _enter_pool(table: dict[Callable[..., Any], Operation], name: str) -> None:
     for spelled, indices in ((name, False), (f"{name}_with_indices", True)):
         for function, _, _ in _found([spelled]):
             pure = partial(_pool, getattr(F, name), indices)
-            row = Operation(name, Family.MAXIMUM, tuple(parameters.split()), pure)
+            row = Operation(name, OperationKind.MAXIMUM, tuple(parameters.split()), pure)
             table.setdefault(function, row)
 
 
@@ -142,7 +142,7 @@ def _enter_python_bodies(table: dict[Callable[..., Any], Operation]) -> None:
         if function is None:
             continue
         parameters = tuple(inspect.signature(function).parameters)
-        family = Family.ATTENTION if "attention" in name else Family.COMPOSITE
+        family = OperationKind.ATTENTION if "attention" in name else OperationKind.COMPOSITE
         table[function] = Operation(name, family, parameters, function)
 
 
@@ -151,14 +151,16 @@ def _enter_reversed(table: dict[Callable[..., Any], Operation]) -> None:
     swapped = ("input", "other")
     for name in ("__rdiv__", "__rtruediv__"):
         if function := getattr(Tensor, name, None):
-            table[function] = Operation("rdiv", Family.QUOTIENT, swapped, _reversed_division)
-    table[Tensor.__rpow__] = Operation("rpow", Family.ELEMENTWISE, swapped, _reversed_power)
-    table[Tensor.__rmatmul__] = Operation("rmatmul", Family.BILINEAR, swapped, _reversed_matmul)
-    where = Operation("where", Family.SELECT, ("input", "condition", "other"), torch.where)
+            table[function] = Operation("rdiv", OperationKind.QUOTIENT, swapped, _reversed_division)
+    table[Tensor.__rpow__] = Operation("rpow", OperationKind.ELEMENTWISE, swapped, _reversed_power)
+    table[Tensor.__rmatmul__] = Operation(
+        "rmatmul", OperationKind.BILINEAR, swapped, _reversed_matmul
+    )
+    where = Operation("where", OperationKind.SELECT, ("input", "condition", "other"), torch.where)
     table[Tensor.where] = where
     for name in names.GETTERS.split():
         getter = getattr(Tensor, name).__get__
-        table[getter] = Operation(name, Family.LINEAR, ("*operands",), getter)
+        table[getter] = Operation(name, OperationKind.LINEAR, ("*operands",), getter)
 
 
 def _reversed_division(input: Tensor, other: Any) -> Any:

@@ -17,7 +17,7 @@ from voxplain.errors import RuleError
 
 
 @dataclass
-class Watch:
+class GuardRecord:
     """What the guard did during its block.
 
     Attributes:
@@ -28,7 +28,7 @@ class Watch:
 
 
 @contextmanager
-def guard(network: nn.Module) -> Iterator[Watch]:
+def guard(network: nn.Module) -> Iterator[GuardRecord]:
     """Makes every torch call of a network visible to a rule, or says why it cannot be.
 
     Activation checkpoints are skipped (their segment runs in the open, which costs memory and
@@ -45,7 +45,7 @@ def guard(network: nn.Module) -> Iterator[Watch]:
     """
     for path, reason in invisible_parts(network):
         raise RuleError(f"backward rules cannot see into {path}: {reason}")
-    watch = Watch()
+    watch = GuardRecord()
     with ExitStack() as stack:
         stack.enter_context(_without_checkpoints(watch))
         stack.enter_context(_without_compilation())
@@ -91,7 +91,7 @@ def _without_compilation() -> Iterator[None]:
 class _OpenSegment:
     """Takes the place of the reentrant checkpoint function and simply calls the segment."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: GuardRecord) -> None:
         self._watch = watch
 
     def apply(self, function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
@@ -103,7 +103,7 @@ _LOCK = threading.RLock()
 
 
 @contextmanager
-def _without_checkpoints(watch: Watch) -> Iterator[None]:
+def _without_checkpoints(watch: GuardRecord) -> Iterator[None]:
     """Both kinds of ``torch.utils.checkpoint`` let their segment run in the open.
 
     The names are looked up by ``checkpoint()`` at each call, however it was imported. Another

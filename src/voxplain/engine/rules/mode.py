@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from voxplain.engine.rules.calls import Call, Family
+from voxplain.engine.rules.calls import Call, OperationKind
 from voxplain.engine.rules.functions import describe
 from voxplain.engine.rules.substitutes import foreign_function
 from voxplain.engine.tensors import TensorMarks, is_floating, tensors_in
@@ -22,7 +22,7 @@ from voxplain.targets import WeightField
 
 
 @dataclass(frozen=True)
-class Through:
+class ThroughLayer:
     """A layer whose output everything has to pass on its way to the image.
 
     Attributes:
@@ -50,7 +50,7 @@ class Rule:
     seeded: ClassVar[bool] = False
 
     @property
-    def through(self) -> Through | None:
+    def through(self) -> ThroughLayer | None:
         """Where the rule follows only what passes through a layer."""
         return None
 
@@ -260,7 +260,7 @@ def _is_shape_only(func: Callable[..., Any]) -> bool:
 
 def is_rectifier(call: Call) -> bool:
     """Whether a call is a rectifier: one by name, or a clamp whose lower bound is 0."""
-    if call.family is Family.RECTIFIER:
+    if call.family is OperationKind.RECTIFIER:
         return True
     if call.name == "hardtanh":
         return bool(call.get("min_val", -1.0) == 0)

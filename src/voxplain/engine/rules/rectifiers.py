@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from voxplain.engine.rules.calls import Call, Family, slope_at
+from voxplain.engine.rules.calls import Call, OperationKind, slope_at
 from voxplain.engine.rules.graph import RECTIFIER_NODES, unseen_calls
 from voxplain.engine.rules.mode import OnUnknown, Rule, RuleMode, caller, is_rectifier
 from voxplain.engine.rules.substitutes import clamped, written
@@ -84,7 +84,7 @@ class _RectifierMode(RuleMode):
         if not self.depends(*call.operands()):
             return native()
         self._seen = True
-        if call.family is Family.RECURRENT:
+        if call.family is OperationKind.RECURRENT:
             raise RuleError(
                 f"{call.name} in {caller()} hides its rectifiers, so the rule {self._name!r} "
                 "cannot treat it; use the rule 'plain'"
@@ -135,7 +135,9 @@ def rectifier_in_disguise(call: Call, mode: RuleMode) -> str | None:
 
     ``where(x > 0, x, 0)``, ``x * (x > 0)``, ``x[x < 0] = 0`` and ``maximum(x, 0)``.
     """
-    if call.family in (Family.SELECT, Family.PRODUCT) and mode.decided_by_data(*call.operands()):
+    if call.family in (OperationKind.SELECT, OperationKind.PRODUCT) and mode.decided_by_data(
+        *call.operands()
+    ):
         return f"{call.name} with a mask taken from the image (a hand-written rectifier?)"
     if call.name in ("maximum", "minimum"):
         operands = list(call.operands())

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from voxplain.engine.rules.calls import Call, Family, is_affine
+from voxplain.engine.rules.calls import Call, OperationKind, is_affine
 from voxplain.engine.rules.substitutes import Substitute
 from voxplain.errors import RuleError
 
@@ -151,9 +151,13 @@ def linear_map(call: Call, operand: str | int = "input") -> LinearMap | None:
     Raises:
         RuleError: For a call that is not linear in one operand alone.
     """
-    if call.family is Family.LINEAR and call.name not in _UNSUITED and call.name not in SUMMING:
+    if (
+        call.family is OperationKind.LINEAR
+        and call.name not in _UNSUITED
+        and call.name not in SUMMING
+    ):
         return None
-    if call.family is Family.LINEAR_IN_FIRST and _mode(call).startswith("nearest"):
+    if call.family is OperationKind.LINEAR_IN_FIRST and _mode(call).startswith("nearest"):
         return None
     build = _MAPS.get(call.family)
     found = build(call.detached(), operand) if build and call.name not in _UNSUITED else None
@@ -187,7 +191,7 @@ def _factor(call: Call, operand: str | int) -> LinearMap | None:
     """X times a constant, or over one."""
     other = call.arguments["other" if operand == "input" else "input"]
     factor = torch.as_tensor(other)
-    if call.family is Family.QUOTIENT:
+    if call.family is OperationKind.QUOTIENT:
         if operand != "input" or call.name == "rdiv" or call.get("rounding_mode") is not None:
             return None
         factor = 1 / factor
@@ -288,12 +292,12 @@ _UNSUITED = (
     *("masked_scatter", "affine_grid", "fft", "ifft", "fft2", "ifft2", "fftn", "ifftn", "rfft"),
     *("irfft", "rfft2", "irfft2", "rfftn", "irfftn", "real", "imag", "conj", "conj_physical"),
 )
-_MAPS: dict[Family, Callable[[Call, str | int], LinearMap | None]] = {
-    Family.WEIGHTED: _weighted,
-    Family.PRODUCT: _factor,
-    Family.QUOTIENT: _factor,
-    Family.BILINEAR: _bilinear,
-    Family.NORM: _norm,
-    Family.LINEAR: _structural,
-    Family.LINEAR_IN_FIRST: _structural,
+_MAPS: dict[OperationKind, Callable[[Call, str | int], LinearMap | None]] = {
+    OperationKind.WEIGHTED: _weighted,
+    OperationKind.PRODUCT: _factor,
+    OperationKind.QUOTIENT: _factor,
+    OperationKind.BILINEAR: _bilinear,
+    OperationKind.NORM: _norm,
+    OperationKind.LINEAR: _structural,
+    OperationKind.LINEAR_IN_FIRST: _structural,
 }

@@ -7,13 +7,13 @@ from typing import ClassVar, Literal
 
 import torch
 
-from voxplain.engine.context import Scene
-from voxplain.metrics.context import Probe, Question
+from voxplain.engine.context import Context
+from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.curves import rank_correlation, ranks
 from voxplain.metrics.map_field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.other_networks import Role
-from voxplain.metrics.queries.other_network_maps import MapsOfFellows
+from voxplain.metrics.queries.other_network_maps import OtherNetworkMaps
 from voxplain.metrics.randomization.measures import Measure
 from voxplain.metrics.randomization.other_trained import _alike_with, _mean, _of_measure
 
@@ -33,7 +33,7 @@ class MethodAgreement(_Agreement):
 
     name: Literal["method_agreement"] = "method_agreement"
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """The mean over the other maps that say anything."""
         field.checked  # noqa: B018 - raises for maps that say nothing
         others = {each.name: each for each in _telling(question) if each.name != field.name}
@@ -48,7 +48,7 @@ class MethodAgreement(_Agreement):
         return Value(mean, facts={**found, "kendall_w": together})
 
 
-def _telling(question: Question) -> list[MapField]:
+def _telling(question: MetricContext) -> list[MapField]:
     """The maps that have an order to compare with: neither constant nor NaN somewhere."""
 
     def tells(field: MapField) -> bool:
@@ -64,7 +64,7 @@ def _alike(field: MapField, other: MapField) -> float:
     return rank_correlation(field.checked, other.checked)
 
 
-def _kendall(question: Question) -> float:
+def _kendall(question: MetricContext) -> float:
     """Kendall's coefficient of concordance of all maps, 1 if all rank the voxels alike."""
     rows = [ranks(each.values.flatten()) for each in _telling(question)]
     raters, items = len(rows), len(rows[0])
@@ -79,11 +79,11 @@ class _OfNetworks(_Agreement):
     differs: ClassVar[Role]
     measure: Measure = "spearman"
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """The maps of the networks that differ in this way, once for all methods."""
-        return (MapsOfFellows(self.differs),)
+        return (OtherNetworkMaps(self.differs),)
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Mean similarity with the maps of the other networks."""
         alike = _alike_with(field, question, self.probes(question.scene)[0])
         values = _of_measure(alike, self.measure)

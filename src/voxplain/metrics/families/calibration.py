@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from voxplain.engine.randomness import generator
-from voxplain.metrics.context import Question
-from voxplain.metrics.cross_case import OverCases, Sketched
+from voxplain.metrics.context import MetricContext
+from voxplain.metrics.cross_case import CaseSummary, CrossCaseMetric
 from voxplain.metrics.map_field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Value, register
 from voxplain.metrics.queries.voxel_sets import dilated
@@ -65,7 +65,7 @@ class Logits:
 
 
 @register
-class Calibration(OverCases):
+class Calibration(CrossCaseMetric):
     """How far the probability of the target's class is from how often it is there.
 
     Expected calibration error: in bins of the probability, its mean is compared with the share of
@@ -104,13 +104,13 @@ class Calibration(OverCases):
         "count; absent: all count",
     )
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Over the voxels of a dense output; of a classifier a sketch."""
         if question.bound.seen.is_dense:
             return self._of_voxels(question)
         return super().score(field, question)
 
-    def sketch(self, field: MapField, question: Question) -> dict[str, Any]:
+    def sketch(self, field: MapField, question: MetricContext) -> dict[str, Any]:
         """What the network says of the image, and what is true."""
         logits = _logits(question)
         classes = max(2, logits.values.shape[1])
@@ -126,7 +126,7 @@ class Calibration(OverCases):
             "truth": question.truth,
         }
 
-    def conclude(self, cases: Sequence[Sketched]) -> list[Value]:
+    def conclude(self, cases: Sequence[CaseSummary]) -> list[Value]:
         """Per case the gap of its bin; probabilities before and after scaling in the facts."""
         logits, labels, truths = _gathered(cases)
         there = labels == truths
@@ -142,7 +142,7 @@ class Calibration(OverCases):
         of_each = zip(*(part.tolist() for part in (gaps, plain, warmth, scaled)), strict=True)
         return [Value(gap, curve, of_all | _said(*own)) for gap, *own in of_each]
 
-    def _of_voxels(self, question: Question) -> Value:
+    def _of_voxels(self, question: MetricContext) -> Value:
         label = question.bound.field.label_of(question.item.row)
         if label is None or question.bound.field.layer is not None:
             raise Undefined("the target is not about a class of the output")
@@ -186,7 +186,7 @@ class Calibration(OverCases):
         return torch.searchsorted(inner, chances)
 
 
-def _logits(question: Question) -> Logits:
+def _logits(question: MetricContext) -> Logits:
     """Of the voxels, or of the image, ``(n, K)``.
 
     Raises:
@@ -204,7 +204,7 @@ def _logits(question: Question) -> Logits:
     return Logits(values.double().clamp_min(1e-12).log(), True)
 
 
-def _reference(question: Question) -> Tensor:
+def _reference(question: MetricContext) -> Tensor:
     """Where the class is, ``(*spatial)`` bool on the voxels of the output."""
     if question.reference is None:
         raise Undefined("there is no reference mask that probabilities could be compared with")
@@ -214,7 +214,7 @@ def _reference(question: Question) -> Tensor:
     return question.reference.to(output.device)
 
 
-def _near(question: Question, margin: float) -> Tensor:
+def _near(question: MetricContext, margin: float) -> Tensor:
     """Up to so many mm around the object, true or predicted, ``(*spatial)`` bool."""
     objects = _reference(question) | question.predicted
     if not bool(objects.any()):
@@ -240,7 +240,7 @@ def _said(plain: float, warmth: float, scaled: float) -> dict[str, float]:
     return said | ({"probability_scaled": scaled} if found else {})
 
 
-def _gathered(cases: Sequence[Sketched]) -> tuple[Logits, Tensor, Tensor]:
+def _gathered(cases: Sequence[CaseSummary]) -> tuple[Logits, Tensor, Tensor]:
     """Logits, classes of the target and true classes of all cases."""
     logits, labels, truths = (
         [case.sketch[name] for case in cases] for name in ("logits", "label", "truth")
@@ -251,7 +251,7 @@ def _gathered(cases: Sequence[Sketched]) -> tuple[Logits, Tensor, Tensor]:
 
 
 def _without_own(
-    cases: Sequence[Sketched], logits: Logits, labels: Tensor, truths: Tensor
+    cases: Sequence[CaseSummary], logits: Logits, labels: Tensor, truths: Tensor
 ) -> Tensor:
     """For each case the temperature that the cases of the other patients give, ``(n,)``."""
     exclusive = logits.softmax or logits.values.shape[1] == 1

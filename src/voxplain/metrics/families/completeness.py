@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from voxplain.metrics.context import Question
+from voxplain.metrics.context import MetricContext
 from voxplain.metrics.map_field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
 
@@ -22,7 +22,7 @@ class CompletenessResidual(Metric):
     reference: ClassVar[str] = "Sundararajan et al., 2017"
     name: Literal["completeness_residual"] = "completeness_residual"
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """As it was measured when the map was made."""
         if field.completeness is None:
             raise Undefined("the method does not promise completeness")

@@ -14,8 +14,8 @@ from pydantic import Field
 from torch import Tensor
 
 from voxplain.engine.randomness import generator
-from voxplain.metrics.context import Question
-from voxplain.metrics.cross_case import OverCases, Sketched
+from voxplain.metrics.context import MetricContext
+from voxplain.metrics.cross_case import CaseSummary, CrossCaseMetric
 from voxplain.metrics.map_field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Value, register
 from voxplain.targets.links import predicted_mask, settled
@@ -31,7 +31,7 @@ _ALL_THE_SAME = "all cases have the same prediction, so that any explanation wou
 _SHARE = "of the cells, at least one: the strongest, which are the explanation"
 
 
-class _SameExplanation(OverCases):
+class _SameExplanation(CrossCaseMetric):
     """The share of alike cases with the same prediction; subclasses say which cases are alike.
 
     An explanation is which cells of a coarse grid over the image are the strongest. Of cells of
@@ -47,7 +47,7 @@ class _SameExplanation(OverCases):
     cells: int
     share: float
 
-    def sketch(self, field: MapField, question: Question) -> dict[str, Any]:
+    def sketch(self, field: MapField, question: MetricContext) -> dict[str, Any]:
         """The strongest cells, and what is predicted."""
         means = coarse(field.checked, self.cells)
         if means.numel() < 2:
@@ -57,7 +57,7 @@ class _SameExplanation(OverCases):
         order = draws[means.flatten()[draws].argsort(descending=True, stable=True)]
         return {"grid": list(means.shape), "top": sorted(order[:count].tolist())} | _said(question)
 
-    def conclude(self, cases: Sequence[Sketched]) -> list[Value]:
+    def conclude(self, cases: Sequence[CaseSummary]) -> list[Value]:
         """Of the other patients' cases that are alike, the share with the same prediction."""
         whose = np.array([case.patient for case in cases])
         others = whose[:, None] != whose
@@ -68,7 +68,7 @@ class _SameExplanation(OverCases):
         return [_value(*row) for row in zip(alike, same, others, strict=True)]
 
     @abstractmethod
-    def _alike(self, cases: Sequence[Sketched], others: Pairs) -> Pairs:
+    def _alike(self, cases: Sequence[CaseSummary], others: Pairs) -> Pairs:
         """Which pairs of cases have the same explanation, ``(n, n)``."""
 
 
@@ -109,7 +109,7 @@ class Consistency(_SameExplanation):
     cells: int = Field(default=16, ge=2, description=_CELLS)
     share: float = Field(default=0.05, gt=0, lt=1, description=_SHARE)
 
-    def _alike(self, cases: Sequence[Sketched], others: Pairs) -> Pairs:
+    def _alike(self, cases: Sequence[CaseSummary], others: Pairs) -> Pairs:
         same: Pairs = _distances(cases) == 0
         return same
 
@@ -131,14 +131,14 @@ class Sufficiency(_SameExplanation):
         default=0.1, gt=0, lt=1, description="of the distances of all pairs, up to which it applies"
     )
 
-    def _alike(self, cases: Sequence[Sketched], others: Pairs) -> Pairs:
+    def _alike(self, cases: Sequence[CaseSummary], others: Pairs) -> Pairs:
         distances = _distances(cases)
         far = np.quantile(distances[others], self.quantile, method="inverted_cdf")
         applies: Pairs = (distances <= far) & (distances < 1)
         return applies
 
 
-def _said(question: Question) -> dict[str, Any]:
+def _said(question: MetricContext) -> dict[str, Any]:
     """What the network predicts: of what, and how much of it (0 is none)."""
     bound = question.bound
     label, seen = bound.field.label_of(question.item.row), bound.seen
@@ -154,7 +154,7 @@ def _said(question: Question) -> dict[str, Any]:
     return {"says": f"class {question.predicted_class}", "size": 1.0}
 
 
-def _same_prediction(cases: Sequence[Sketched]) -> Pairs:
+def _same_prediction(cases: Sequence[CaseSummary]) -> Pairs:
     """Whether two cases have the same prediction, ``(n, n)``."""
     says = np.array([case.sketch["says"] for case in cases])
     size = np.array([float(case.sketch["size"]) for case in cases])
@@ -163,7 +163,7 @@ def _same_prediction(cases: Sequence[Sketched]) -> Pairs:
     return same
 
 
-def _distances(cases: Sequence[Sketched]) -> Distances:
+def _distances(cases: Sequence[CaseSummary]) -> Distances:
     """Jaccard distances of the strongest cells, ``(n, n)``; 1 between different grids."""
     grids = [tuple(case.sketch["grid"]) for case in cases]
     held = np.zeros((len(cases), max(map(math.prod, grids))))

@@ -11,14 +11,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxplain.engine.context import Scene
-from voxplain.metrics.context import Probe, Question
+from voxplain.engine.context import Context
+from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.curves import correlation
 from voxplain.metrics.map_field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.queries.perturbations import Shift
 from voxplain.metrics.queries.removal import sums
-from voxplain.metrics.re_explain import maps_again
+from voxplain.metrics.re_explain import explain_again
 from voxplain.regions import RegionMap, RegionSpec, Supervoxels
 
 Fraction = Annotated[float, Field(gt=0, le=0.5)]
@@ -43,11 +43,11 @@ class Continuity(Metric):
     )
     regions: RegionSpec = Supervoxels()
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """Every shift along every axis, explained by all methods together."""
         return (Translations(self.shifts, self.regions),)
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """The mean; each of the shifts in the facts."""
         field.checked  # noqa: B018 - raises for maps that say nothing
         found: dict[str, dict[str, float]]
@@ -62,7 +62,7 @@ class Continuity(Metric):
 
 
 @dataclass(frozen=True)
-class Translations(Probe):
+class Translations(Query):
     """Region sums of maps of a moved image, by all methods together.
 
     Attributes:
@@ -75,11 +75,11 @@ class Translations(Probe):
     shifts: tuple[float, ...]
     regions: Any
 
-    def expected(self, scene: Scene) -> int:
+    def expected(self, scene: Context) -> int:
         """An explanation per shift and axis; short axes have fewer different shifts."""
         return len(list(self._moves(scene.shape)))
 
-    def run(self, question: Question, field: MapField) -> dict[str, dict[str, float]]:
+    def run(self, question: MetricContext, field: MapField) -> dict[str, dict[str, float]]:
         """By the key of the method, per move 1 - correlation; NaN where sums are constant."""
         item, found = question.item, dict[str, dict[str, float]]()
         regions = question.scene.regions(self.regions, item)
@@ -87,7 +87,7 @@ class Translations(Probe):
             around = Shift(voxels)
             changed = around.changed(item.image, item.key, draw)
             moved = around.moved(draw, question.scene.shape)
-            maps = maps_again(question, changed[None], moved=moved)
+            maps = explain_again(question, changed[None], moved=moved)
             for name in question.fields.keys() & maps.keys():
                 back = around.returned(maps[name][0], draw).double().sum(dim=0)
                 change = _change(regions, question.fields[name].values, back, axis, voxels)

@@ -8,9 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.masks import AnyFill, Case, Mean, OneRegionOff
-from voxplain.metrics.context import Probe, Question
+from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.curves import correlation, rank_correlation
 from voxplain.metrics.families.infidelity import _lost
 from voxplain.metrics.map_field import MapField, Undefined
@@ -29,7 +29,7 @@ class _OverRegions(Metric):
     regions: RegionSpec = Supervoxels()
     fill: AnyFill = Mean()
 
-    def _said(self, field: MapField, question: Question, answer: SubsetDrops) -> Tensor:
+    def _said(self, field: MapField, question: MetricContext, answer: SubsetDrops) -> Tensor:
         """What the map assigns to each region, ``(count,)``."""
         field.checked  # noqa: B018 - raises for maps that say nothing
         size = (float(answer.regions.sizes.double().mean()) ** (1 / len(question.scene.shape)),)
@@ -49,11 +49,11 @@ class FaithfulnessCorrelation(_OverRegions):
     share: float = Field(default=0.2, gt=0, lt=1)
     draws: int = Field(default=100, ge=3)
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """One set of subsets for all maps."""
         return (RandomSubsets(self.regions, self.fill, self.share, self.draws),)
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Correlation of sums and drops."""
         answer: SubsetDrops = question.answer(self.probes(question.scene)[0], field)
         said = answer.removed.double() @ self._said(field, question, answer)
@@ -72,13 +72,13 @@ class SensitivityN(_OverRegions):
     shares: Shares = (0.05, 0.1, 0.2, 0.4, 0.8)
     draws: int = Field(default=50, ge=3)
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """One set of subsets per size."""
         return tuple(
             RandomSubsets(self.regions, self.fill, share, self.draws) for share in self.shares
         )
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Mean correlation over the sizes."""
         points = []
         for share, probe in zip(self.shares, self.probes(question.scene), strict=True):
@@ -98,11 +98,11 @@ class FaithfulnessEstimate(_OverRegions):
     reference: ClassVar[str] = "Alvarez-Melis and Jaakkola, 2018"
     name: Literal["faithfulness_estimate"] = "faithfulness_estimate"
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """Every region alone, once for all maps."""
         return (SingleRegions(self.regions, self.fill),)
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Correlation over the regions."""
         answer: SubsetDrops = question.answer(self.probes(question.scene)[0], field)
         return Value(correlation(self._said(field, question, answer), answer.drops))
@@ -122,11 +122,11 @@ class NonSensitivity(_OverRegions):
     name: Literal["non_sensitivity"] = "non_sensitivity"
     eps: float = Field(default=1e-3, gt=0, description="of the largest value")
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """Every region alone, shared with the faithfulness estimate."""
         return (SingleRegions(self.regions, self.fill),)
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Share of disagreements."""
         answer: SubsetDrops = question.answer(self.probes(question.scene)[0], field)
         said, lost = self._said(field, question, answer).abs(), answer.drops.abs()
@@ -149,11 +149,11 @@ class MonotonicityCorrelation(_OverRegions):
     name: Literal["monotonicity_correlation"] = "monotonicity_correlation"
     fill: AnyFill = Case(references=10)
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """Every region alone, once per other case."""
         return (SquaredDrops(self.regions, self.fill),)
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Rank correlation over the regions."""
         answer: SubsetDrops = question.answer(self.probes(question.scene)[0], field)
         said = self._said(field, question, answer).abs()
@@ -163,11 +163,11 @@ class MonotonicityCorrelation(_OverRegions):
 class SquaredDrops(SingleRegions):
     """Mean square of the drops over the images of a fill."""
 
-    def expected(self, scene: Scene) -> int:
+    def expected(self, scene: Context) -> int:
         """One per region and fill image."""
         return OneRegionOff(self.regions).expected(scene) * self.fill.runs(None)
 
-    def run(self, question: Question, field: MapField) -> SubsetDrops:
+    def run(self, question: MetricContext, field: MapField) -> SubsetDrops:
         """The squares, averaged over the fill images."""
         regions = question.scene.regions(self.regions, question.item)
         masks = OneRegionOff(self.regions).masks(question.item, question.scene)

@@ -9,13 +9,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.masks import AnyFill, Blur, Mean
-from voxplain.metrics.context import Probe, Question
+from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.curves import area, normalized, require_fall
 from voxplain.metrics.map_field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
-from voxplain.metrics.perturbed import Observed
+from voxplain.metrics.perturbed import PerturbedPrediction
 from voxplain.metrics.queries.removal import Order, RegionRemoval, Removal, shares
 from voxplain.regions import RegionSpec, Supervoxels
 
@@ -33,14 +33,14 @@ class _Removing(_Faithfulness):
     def _probe(self, order: Order) -> Removal:
         return Removal(self.fill, order, self.levels)
 
-    def _curve(self, order: Order, field: MapField, question: Question) -> Tensor:
+    def _curve(self, order: Order, field: MapField, question: MetricContext) -> Tensor:
         """The score relative to that of the image (1) and of the filled image (0)."""
-        observed: Observed = question.answer(self._probe(order), field)
+        observed: PerturbedPrediction = question.answer(self._probe(order), field)
         return normalized(observed.scores, question.whole, float(observed.scores[-1]))
 
-    def _falling(self, order: Order, field: MapField, question: Question) -> Tensor:
+    def _falling(self, order: Order, field: MapField, question: MetricContext) -> Tensor:
         """The same, where the filled image scores lower."""
-        observed: Observed = question.answer(self._probe(order), field)
+        observed: PerturbedPrediction = question.answer(self._probe(order), field)
         require_fall(question.whole, float(observed.scores[-1]))
         return self._curve(order, field, question)
 
@@ -59,11 +59,11 @@ class Deletion(_Removing):
     reference: ClassVar[str] = "Petsiuk et al., 2018"
     name: Literal["deletion"] = "deletion"
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """Removal, most relevant first."""
         return (self._probe("most"),)
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Area under the curve."""
         curve = self._falling("most", field, question)
         return Value(area(curve), self._points(curve))
@@ -81,11 +81,11 @@ class Insertion(_Removing):
     reference: ClassVar[str] = "Petsiuk et al., 2018"
     name: Literal["insertion"] = "insertion"
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """Removal, least relevant first."""
         return (self._probe("least"),)
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Area under the curve over the kept share."""
         curve = self._falling("least", field, question).flip(0)
         return Value(area(curve), self._points(curve))
@@ -105,19 +105,19 @@ class MorfLerfGap(_Removing):
     reference: ClassVar[str] = "Rong et al., 2022"
     name: Literal["morf_lerf_gap"] = "morf_lerf_gap"
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """Both orders, shared with deletion and insertion."""
         return (self._probe("most"), self._probe("least"))
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Difference of the areas."""
         most, least = (self._curve(order, field, question) for order in ("most", "least"))
         gap = self._fall(field, question) * (least - most)
         return Value(area(gap), self._points(gap))
 
-    def _fall(self, field: MapField, question: Question) -> float:
+    def _fall(self, field: MapField, question: MetricContext) -> float:
         """1 where filling lowers the score, -1 where it raises it."""
-        observed: Observed = question.answer(self._probe("most"), field)
+        observed: PerturbedPrediction = question.answer(self._probe("most"), field)
         return math.copysign(1.0, question.whole - float(observed.scores[-1]))
 
 
@@ -130,13 +130,13 @@ class PixelFlipping(_Removing):
     reference: ClassVar[str] = "Samek et al., 2016"
     name: Literal["pixel_flipping"] = "pixel_flipping"
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """Removal, most relevant first, shared with deletion."""
         return (self._probe("most"),)
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Mean of S(x) - s(t) over the levels."""
-        observed: Observed = question.answer(self._probe("most"), field)
+        observed: PerturbedPrediction = question.answer(self._probe("most"), field)
         drops = question.whole - observed.scores
         return Value(float(drops.mean()), self._points(drops))
 
@@ -150,13 +150,13 @@ class Monotonicity(_Removing):
     reference: ClassVar[str] = "Arya et al., 2019"
     name: Literal["monotonicity"] = "monotonicity"
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """Removal, least relevant first, shared with insertion."""
         return (self._probe("least"),)
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Share of rises or equal scores, within rounding."""
-        observed: Observed = question.answer(self._probe("least"), field)
+        observed: PerturbedPrediction = question.answer(self._probe("least"), field)
         steps = observed.scores.flip(0).diff()
         slack = 1e-6 * float(observed.scores.abs().amax())
         return Value(float((steps >= -slack).double().mean()))
@@ -179,11 +179,11 @@ class Irof(_Regional):
     name: Literal["irof"] = "irof"
     levels: int | None = Field(default=None, ge=1, description="absent: one region at a time")
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """Regions in the order of the map."""
         return (RegionRemoval(self.regions, self.fill, "most", self.levels),)
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """1 - area under the curve."""
         removed, observed = question.answer(self.probes(question.scene)[0], field)
         scores = observed.scores
@@ -202,7 +202,7 @@ class Selectivity(Irof):
     reference: ClassVar[str] = "Montavon et al., 2018"
     name: Literal["selectivity"] = "selectivity"  # type: ignore[assignment]
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Area under the curve."""
         irof = super().score(field, question)
         return Value(1 - irof.value, irof.curve)
@@ -218,11 +218,11 @@ class RegionPerturbation(_Regional):
     name: Literal["region_perturbation"] = "region_perturbation"
     levels: int | None = Field(default=32, ge=1)
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """Regions in the order of the map."""
         return (RegionRemoval(self.regions, self.fill, "most", self.levels),)
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Mean of S(x) - s over the steps."""
         removed, observed = question.answer(self.probes(question.scene)[0], field)
         drops = question.whole - observed.scores

@@ -10,13 +10,13 @@ from pydantic import Field
 from torch import Tensor
 
 from voxplain.engine.baselines import baseline_image
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.masks import Blur, Constant, Fill, Mean, Noise
-from voxplain.metrics.context import Probe, Question
+from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.curves import area, normalized
 from voxplain.metrics.map_field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
-from voxplain.metrics.perturbed import Observed
+from voxplain.metrics.perturbed import PerturbedPrediction
 from voxplain.metrics.queries.removal import Order, Removal, Shares
 
 Protocol = Literal["inform", "brocki2022", "thesis2024"]
@@ -50,13 +50,13 @@ class Fidelity(Metric):
     dark: float | Literal["minimum"] = "minimum"
     bright: float | Literal["maximum"] = "maximum"
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """Both orders per fill; the fill of the accuracy curve depends on the predicted class."""
         fills = self._neutral if self.protocol != "thesis2024" else self._all("mean")
         several = (*fills, self._filled(dark=True)) if self.protocol != "thesis2024" else fills
         return tuple(self._removal(fill, order) for fill in several for order in ("most", "least"))
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """The accuracy form; the others in the facts."""
         if self.protocol == "thesis2024":
             names = ("dark", "half", "bright", "mean")
@@ -99,7 +99,7 @@ class Fidelity(Metric):
     def _removal(self, fill: Fill, order: Order) -> Removal:
         return Removal(fill, order, _LEVELS[self.protocol])
 
-    def _gap(self, fill: Fill, field: MapField, question: Question) -> float:
+    def _gap(self, fill: Fill, field: MapField, question: MetricContext) -> float:
         """AUC of what is left of the prediction, least first minus most first."""
         most, least = (
             area(_kept(question.answer(self._removal(fill, order), field)))
@@ -107,7 +107,7 @@ class Fidelity(Metric):
         )
         return least - most
 
-    def _graded(self, fill: Fill, field: MapField, question: Question) -> float:
+    def _graded(self, fill: Fill, field: MapField, question: MetricContext) -> float:
         """The gap of the normalized score; NaN where there is no scale for it."""
         asked = (self._removal(fill, order) for order in ("most", "least"))
         seen: list[Tensor] = [question.answer(probe, field).scores for probe in asked]
@@ -120,14 +120,14 @@ class Fidelity(Metric):
         return least - most
 
 
-def _kept(observed: Observed) -> Tensor:
+def _kept(observed: PerturbedPrediction) -> Tensor:
     kept = observed.agreed if observed.agreed is not None else observed.overlap
     if kept is None:
         raise Undefined("the target is neither a class nor an object whose prediction could last")
     return kept.double()
 
 
-def _says_yes(question: Question) -> bool:
+def _says_yes(question: MetricContext) -> bool:
     """Whether the image is predicted as class 1, which a dark fill speaks against."""
     seen = question.bound.seen
     if seen.is_dense:
@@ -152,11 +152,11 @@ class Road(Metric):
     shares: Shares = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
     noise: float = Field(default=0.01, ge=0, description="of the intensity range")
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """Both orders."""
         return tuple(self._probe(order) for order in ("most", "least"))
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Mean score relative to that of the image, most relevant first."""
         seen = {
             order: question.answer(self._probe(order), field).scores for order in ("most", "least")
@@ -169,7 +169,7 @@ class Road(Metric):
         points = tuple(zip(self.shares, most.tolist(), strict=True))
         return Value(float(most.mean()), points, {"gap": float((least - most).mean())})
 
-    def _probe(self, order: Order) -> Probe:
+    def _probe(self, order: Order) -> Query:
         return Removal(Noise(sigma=self.noise), order, at=self.shares)
 
 

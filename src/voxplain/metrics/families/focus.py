@@ -13,12 +13,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.randomness import generator
-from voxplain.metrics.context import Probe, Question
+from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.map_field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
-from voxplain.metrics.re_explain import maps_again
+from voxplain.metrics.re_explain import explain_again
 from voxplain.models.precision import running_in
 from voxplain.targets.links import predicted_mask
 
@@ -42,11 +42,11 @@ class Focus(Metric):
     name: Literal["focus"] = "focus"
     mosaics: int = Field(default=4, ge=2, multiple_of=2, description="how many are explained")
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """The mosaics, explained by all methods together."""
         return (Mosaics(self.mosaics),)
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Mean over the mosaics in which there is positive evidence."""
         field.checked  # noqa: B018 - raises for maps that say nothing
         found: Shares = question.answer(self.probes(question.scene)[0], field)
@@ -80,7 +80,7 @@ class Shares:
 
 
 @dataclass(frozen=True)
-class Mosaics(Probe):
+class Mosaics(Query):
     """Explanations of mosaics of the image and its references, for the class of the target.
 
     Attributes:
@@ -91,11 +91,11 @@ class Mosaics(Probe):
 
     count: int
 
-    def expected(self, scene: Scene) -> int:
+    def expected(self, scene: Context) -> int:
         """One explanation each; the class of every reference takes a forward."""
         return self.count
 
-    def run(self, question: Question, field: MapField) -> Shares:
+    def run(self, question: MetricContext, field: MapField) -> Shares:
         """Two mosaics at a time."""
         image, key = question.item.image, question.item.key
         alike, unlike = _references(question)
@@ -108,7 +108,7 @@ class Mosaics(Probe):
             for order_now in (order, [*order[2:], *order[:2]]):
                 arranged = [places[number] for number in order_now]
                 shown = mosaic(tiles, arranged)
-                for name, map in maps_again(question, shown[None]).items():
+                for name, map in explain_again(question, shown[None]).items():
                     found.setdefault(name, []).append(share_on(map[0], arranged[:2]))
         return Shares(
             {name: tuple(parts) for name, parts in found.items()}, len(alike), len(unlike)
@@ -162,7 +162,7 @@ def _drawn(images: Tensor, count: int, source: torch.Generator) -> list[Tensor]:
     return [images[number] for number in (order * count)[:count]]
 
 
-def _references(question: Question) -> tuple[Tensor, Tensor]:
+def _references(question: MetricContext) -> tuple[Tensor, Tensor]:
     """Those that the network takes for the class of the target, and the others.
 
     Raises:
@@ -184,7 +184,7 @@ def _references(question: Question) -> tuple[Tensor, Tensor]:
     return references[alike], references[~alike]
 
 
-def _label(question: Question) -> int:
+def _label(question: MetricContext) -> int:
     """The class whose evidence is explained."""
     if question.bound.seen.is_dense:
         raise Undefined("a mosaic needs images of one class each, and this output is dense")
@@ -196,7 +196,7 @@ def _label(question: Question) -> int:
     return label
 
 
-def _taken_for(label: int, question: Question) -> list[bool]:
+def _taken_for(label: int, question: MetricContext) -> list[bool]:
     """Whether the image, and each of its references, is predicted as a class."""
     model, target, item = question.scene.model, question.bound.target, question.item
     found = []

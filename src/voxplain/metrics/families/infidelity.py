@@ -8,10 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.identity import identity
 from voxplain.engine.masks import AnyFill, Mean
-from voxplain.metrics.context import Probe, Question
+from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.map_field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.queries.subsets import BoxDrops, NoiseDrops, Perturbed
@@ -19,7 +19,7 @@ from voxplain.metrics.queries.subsets import BoxDrops, NoiseDrops, Perturbed
 _SLOPES_BYTES = 256 * 2**20
 
 
-class _Infidelity(Metric):
+class _InfidelityMetric(Metric):
     """What both forms share: changes I of the image, and <I, map> for each."""
 
     family: ClassVar[str] = "faithfulness"
@@ -32,13 +32,13 @@ class _Infidelity(Metric):
     fill: AnyFill = Mean()
     draws: int = Field(default=64, ge=2)
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """One set of changes for all maps."""
         if self.perturbation == "noise":
             return (NoiseDrops(self.sigma, self.draws),)
         return (BoxDrops(self.fill, self.window, self.draws),)
 
-    def _pairs(self, field: MapField, question: Question) -> tuple[Tensor, Tensor]:
+    def _pairs(self, field: MapField, question: MetricContext) -> tuple[Tensor, Tensor]:
         """What the map says the score loses, and what it loses, ``(draws,)`` each."""
         field.checked  # noqa: B018 - raises for maps that say nothing
         answer: Any = question.answer(self.probes(question.scene)[0], field)
@@ -50,7 +50,7 @@ class _Infidelity(Metric):
         return torch.stack(said).double().cpu(), drops
 
 
-def _said(field: MapField, question: Question, answer: Perturbed) -> Tensor:
+def _said(field: MapField, question: MetricContext, answer: Perturbed) -> Tensor:
     """<I, map> for every draw, ``(draws,)``; noise is drawn once for as many maps as fit."""
     known: dict[MapField, Tensor] = question.remembered(("said", identity(answer.noise)), dict)
     if field not in known:
@@ -62,7 +62,7 @@ def _said(field: MapField, question: Question, answer: Perturbed) -> Tensor:
     return known[field]
 
 
-def _slopes(field: MapField, question: Question) -> Tensor:
+def _slopes(field: MapField, question: MetricContext) -> Tensor:
     """The map per unit of intensity; a share of the score divided by the change it stands for.
 
     That is the intensity, or its difference from the baseline of the method. A share where the
@@ -80,7 +80,7 @@ def _slopes(field: MapField, question: Question) -> Tensor:
     return torch.where(near, torch.zeros_like(image), slopes / torch.where(near, 1.0, image))
 
 
-def _lost(field: MapField, question: Question, fill: Any, size: tuple[float, ...]) -> Tensor:
+def _lost(field: MapField, question: MetricContext, fill: Any, size: tuple[float, ...]) -> Tensor:
     """What each voxel is said to cost when it is filled, ``(*spatial)``."""
     if field.share:
         return field.values
@@ -90,7 +90,7 @@ def _lost(field: MapField, question: Question, fill: Any, size: tuple[float, ...
 
 
 @register
-class Infidelity(_Infidelity):
+class Infidelity(_InfidelityMetric):
     """How far the map is from predicting what the score loses under random changes.
 
     E[(<I, map> - (S(x) - S(x - I)))^2]. A map that shares out the score is divided by the
@@ -101,14 +101,14 @@ class Infidelity(_Infidelity):
     unit: ClassVar[str] = "score squared"
     name: Literal["infidelity"] = "infidelity"
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Mean squared error."""
         said, lost = self._pairs(field, question)
         return Value(float((said - lost).square().mean()))
 
 
 @register
-class InfidelityNormalized(_Infidelity):
+class InfidelityNormalized(_InfidelityMetric):
     """Infidelity of the map at its best scale, as a share of what there is to predict.
 
     1 - E[ad]^2 / (E[a^2] E[d^2]) with a = <I, map> and d = S(x) - S(x - I).
@@ -118,7 +118,7 @@ class InfidelityNormalized(_Infidelity):
     chance: ClassVar[str] = "1"
     name: Literal["infidelity_normalized"] = "infidelity_normalized"
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """The share that no scale can explain."""
         said, lost = self._pairs(field, question)
         size = float(said.square().mean() * lost.square().mean())

@@ -8,14 +8,14 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.intensity import intensity_range
-from voxplain.metrics.context import Probe, Question
+from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.curves import correlation
 from voxplain.metrics.map_field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
-from voxplain.metrics.queries.input_shift import absorbing
-from voxplain.metrics.re_explain import maps_again
+from voxplain.metrics.queries.input_shift import shifted_input_network
+from voxplain.metrics.re_explain import explain_again
 
 
 @register
@@ -34,11 +34,11 @@ class InputInvariance(Metric):
     name: Literal["input_invariance"] = "input_invariance"
     shift: float = Field(default=0.1, gt=0, description="of the intensity range of each channel")
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """One explanation of the shifted image, by all methods together."""
         return (ShiftedIntensity(self.shift),)
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Of the channel sums."""
         before = field.checked
         found: dict[str, Tensor] = question.answer(self.probes(question.scene)[0], field)
@@ -49,7 +49,7 @@ class InputInvariance(Metric):
 
 
 @dataclass(frozen=True)
-class ShiftedIntensity(Probe):
+class ShiftedIntensity(Query):
     """Maps of the image plus a constant, by a network that takes it away again.
 
     Attributes:
@@ -60,11 +60,11 @@ class ShiftedIntensity(Probe):
 
     shift: float
 
-    def expected(self, scene: Scene) -> int:
+    def expected(self, scene: Context) -> int:
         """One explanation."""
         return 1
 
-    def run(self, question: Question, field: MapField) -> dict[str, Tensor]:
+    def run(self, question: MetricContext, field: MapField) -> dict[str, Tensor]:
         """By the key of the method, ``(C, *spatial)``."""
         item, layout = question.item, question.scene.layout
         constant = self.shift * intensity_range(item.image)
@@ -76,10 +76,10 @@ class ShiftedIntensity(Probe):
                 "shifted with it"
             )
         scene = question.scene
-        shifted = question.with_model(absorbing(scene.model, scene.example, constant))
+        shifted = question.with_model(shifted_input_network(scene.model, scene.example, constant))
         references = None if item.references is None else item.references + constant
         shifted.item = replace(item, image=item.image + constant, references=references)
-        maps = maps_again(shifted, shifted.item.image[None])
+        maps = explain_again(shifted, shifted.item.image[None])
         return {name: map[0] for name, map in maps.items()}
 
 

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from scipy import ndimage
 
-from voxplain.metrics.context import Question
+from voxplain.metrics.context import MetricContext
 from voxplain.metrics.families.localization import Localization, top
 from voxplain.metrics.map_field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Value, register
@@ -24,7 +24,7 @@ class LesionHitRate(Localization):
     touch: float = Field(default=0.1, gt=0, le=1, description="of a lesion's voxels")
     factor: float = Field(default=2.0, gt=0, description="size of the top set, of the mask's")
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Hits over lesions; false positive components in the facts."""
         inside = self._reference(field, question)
         count = min(inside.numel(), max(1, round(self.factor * int(inside.sum()))))
@@ -48,7 +48,7 @@ class DistanceToLesion(Localization):
     unit: ClassVar[str] = "mm"
     name: Literal["distance_to_lesion"] = "distance_to_lesion"
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Sum of evidence times distance over the sum of evidence."""
         inside = self._reference(field, question)
         total = float(field.positive.sum())

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxplain.metrics.context import Question
+from voxplain.metrics.context import MetricContext
 from voxplain.metrics.map_field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.queries.voxel_sets import dilated
@@ -22,7 +22,7 @@ class Localization(Metric):
     direction: ClassVar[Direction] = "up"
     range: ClassVar[tuple[float | None, float | None]] = (0.0, 1.0)
 
-    def _reference(self, field: MapField, question: Question) -> Tensor:
+    def _reference(self, field: MapField, question: MetricContext) -> Tensor:
         """The mask, ``(*spatial)`` bool, where map and mask say anything.
 
         Raises:
@@ -60,7 +60,7 @@ class RocAuc(Localization):
     chance: ClassVar[str] = "0.5"
     name: Literal["roc_auc"] = "roc_auc"
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Area under the ROC curve; equal values count half."""
         inside = self._reference(field, question)
         taken, hits = _sorted_hits(field, inside)
@@ -78,7 +78,7 @@ class Auprc(Localization):
     chance: ClassVar[str] = "share of the mask"
     name: Literal["auprc"] = "auprc"
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Average precision."""
         return average_precision(field, self._reference(field, question))
 
@@ -105,7 +105,7 @@ class MaxDice(Localization):
     name: Literal["max_dice"] = "max_dice"
     levels: int = Field(default=100, ge=1)
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Maximum over top sets of 1 %, 2 %, ... of the voxels, and that of the mask's size.
 
         Without the latter no map could find a lesion that is much smaller than one level.
@@ -134,7 +134,7 @@ class PointingGame(Localization):
     name: Literal["pointing_game"] = "pointing_game"
     tolerance: float = Field(default=5.0, ge=0, description="mm")
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """1 or 0."""
         inside = self._reference(field, question)
         radius = max(self.tolerance, math.hypot(*sides(question)))
@@ -143,7 +143,7 @@ class PointingGame(Localization):
         return Value(float(hit), facts={"chance": float(near.double().mean())})
 
 
-def around(inside: Tensor, radius: float, question: Question) -> Tensor:
+def around(inside: Tensor, radius: float, question: MetricContext) -> Tensor:
     """A set and what is at most ``radius`` millimeters from it, ``(*spatial)`` bool.
 
     Raises:
@@ -155,7 +155,7 @@ def around(inside: Tensor, radius: float, question: Question) -> Tensor:
     return near
 
 
-def sides(question: Question) -> list[float]:
+def sides(question: MetricContext) -> list[float]:
     """Millimeters from voxel to voxel, along the axes that have more than one."""
     pairs = zip(question.scene.shape, question.spacing, strict=True)
     return [step for side, step in pairs if side > 1] or [0.0]
@@ -169,7 +169,7 @@ class TopKIntersection(Localization):
     name: Literal["top_k_intersection"] = "top_k_intersection"
     share: float | None = Field(default=None, gt=0, lt=1, description="absent: that of the mask")
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Precision of the top set."""
         inside = self._reference(field, question)
         asked = self.share or float(inside.double().mean())
@@ -189,7 +189,7 @@ class RelevanceRankAccuracy(Localization):
     reference: ClassVar[str] = "Arras et al., 2022"
     name: Literal["relevance_rank_accuracy"] = "relevance_rank_accuracy"
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Hits of the top |R| voxels over |R|."""
         inside = self._reference(field, question)
         count = int(inside.sum())
@@ -202,7 +202,7 @@ class IouAt(Localization):
 
     name: Literal["iou_at"] = "iou_at"
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """IoU."""
         inside = self._reference(field, question)
         chosen = top(field, int(inside.sum()))
@@ -227,7 +227,7 @@ class RelevanceMassAccuracy(Localization):
     reference: ClassVar[str] = "Arras et al., 2022"
     name: Literal["relevance_mass_accuracy"] = "relevance_mass_accuracy"
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Positive sum inside over positive sum."""
         inside = self._reference(field, question)
         return Value(_mass(field, inside), facts={"chance": float(inside.double().mean())})
@@ -245,7 +245,7 @@ class AttributionLocalization(Localization):
     reference: ClassVar[str] = "Kohlbrenner et al., 2020"
     name: Literal["attribution_localization"] = "attribution_localization"
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Mass accuracy over the share of the mask."""
         inside = self._reference(field, question)
         return Value(_mass(field, inside) / float(inside.double().mean()))
@@ -259,7 +259,7 @@ class EnergyInDilatedMask(Localization):
     name: Literal["energy_in_dilated_mask"] = "energy_in_dilated_mask"
     margin: float = Field(default=5.0, ge=0, description="mm")
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Mass accuracy of the dilated mask."""
         inside = self._reference(field, question)
         near = around(inside, self.margin, question)

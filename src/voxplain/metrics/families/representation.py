@@ -10,14 +10,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.taps import Tap, tapping
 from voxplain.errors import ModelError
-from voxplain.metrics.context import Probe, Question
+from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.families.robustness import UnderNoise
 from voxplain.metrics.map_field import MapField, Undefined
 from voxplain.metrics.metric import Value, register
-from voxplain.metrics.queries.perturbations import Neighborhood, UniformNoise
+from voxplain.metrics.queries.perturbations import Perturbation, UniformNoise
 from voxplain.metrics.randomization.stages import stages
 from voxplain.models.geometry import LayerGeometry
 from voxplain.models.precision import running_in
@@ -42,12 +42,12 @@ class RelativeRepresentationStability(UnderNoise):
         default=None, description="absent: what enters the last layer with weights"
     )
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """The neighbors that sensitivity shares, and what the layer makes of them."""
         seen = Representations(UniformNoise(self.radius), self.draws, self.layer)
         return (*super().probes(scene), seen)
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """The maximum."""
         steps = self.steps(field, question)
         found: Represented = question.answer(self.probes(question.scene)[1], field)
@@ -70,7 +70,7 @@ class Represented:
 
 
 @dataclass(frozen=True)
-class Representations(Probe):
+class Representations(Query):
     """Activations of a layer for the neighbors of an image.
 
     Attributes:
@@ -79,15 +79,15 @@ class Representations(Probe):
         layer: Its path; None for what enters the last layer with weights.
     """
 
-    around: Neighborhood
+    around: Perturbation
     draws: int
     layer: str | None = None
 
-    def expected(self, scene: Scene) -> int:
+    def expected(self, scene: Context) -> int:
         """The image and its neighbors."""
         return self.draws + 1
 
-    def run(self, question: Question, field: MapField) -> Represented:
+    def run(self, question: MetricContext, field: MapField) -> Represented:
         """Sums of squares, window by window where the network sees windows."""
         image, key = question.item.image, question.item.key
         around = self.around.on(question.spacing)
@@ -102,13 +102,13 @@ class Representations(Probe):
         changes = (squares[1:] / squares[0]).sqrt().tolist()
         return Represented(_in_words(tap), tuple(changes))
 
-    def _tap(self, scene: Scene) -> Tap:
+    def _tap(self, scene: Context) -> Tap:
         if self.layer is not None:
             return scene.taps((self.layer,))[0]
         return _last_input(scene)
 
 
-def _last_input(scene: Scene) -> Tap:
+def _last_input(scene: Context) -> Tap:
     """What enters the last layer with weights from which the explained output comes."""
     for path in reversed(stages(scene.model, scene.example)):
         if _feeds(scene, path):
@@ -116,7 +116,7 @@ def _last_input(scene: Scene) -> Tap:
     raise Undefined("no tensor enters a layer with weights; name a layer to compare with")
 
 
-def _feeds(scene: Scene, path: str) -> bool:
+def _feeds(scene: Context, path: str) -> bool:
     """Whether the explained output comes from this layer; that of auxiliary heads may not."""
     model, taps = scene.model, (Tap(path, "input"), Tap(path))
     image = scene.example.detach().clone().requires_grad_(model.differentiable)
@@ -139,7 +139,7 @@ def _in_words(tap: Tap) -> str:
 
 
 def _views(
-    scene: Scene, tap: Tap, images: list[Tensor]
+    scene: Context, tap: Tap, images: list[Tensor]
 ) -> Iterator[tuple[Iterator[Tensor], Tensor | None]]:
     """What one call of the network sees of each image, and how much its cells count there."""
     layout, batch = scene.layout, scene.model.window.batch if scene.model.window else 1
@@ -170,7 +170,7 @@ def _cell_weights(
     return weights[:, None]
 
 
-def _squares(scene: Scene, tap: Tap, shown: Iterator[Tensor], weights: Tensor | None) -> Tensor:
+def _squares(scene: Context, tap: Tap, shown: Iterator[Tensor], weights: Tensor | None) -> Tensor:
     """Sums of the squares of the first activation, and of its difference to each other one."""
     first: Tensor | None = None
     sums: list[float] = []
@@ -183,7 +183,7 @@ def _squares(scene: Scene, tap: Tap, shown: Iterator[Tensor], weights: Tensor | 
     return torch.tensor(sums, dtype=torch.float64)
 
 
-def _activation(scene: Scene, tap: Tap, images: Tensor, arranged: bool) -> Tensor:
+def _activation(scene: Context, tap: Tap, images: Tensor, arranged: bool) -> Tensor:
     model = scene.model
     with torch.inference_mode(), running_in(model.precision, model.device), model.at_rest():
         with tapping(model.network, (tap,)) as tapped:

@@ -10,19 +10,19 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxplain.engine.context import Scene
-from voxplain.metrics.context import Probe, Question
+from voxplain.engine.context import Context
+from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.curves import rank_correlation
 from voxplain.metrics.map_field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
-from voxplain.metrics.queries.perturbations import MEDICAL, Change, Neighborhood, UniformNoise
-from voxplain.metrics.re_explain import maps_again
+from voxplain.metrics.queries.perturbations import MEDICAL, Change, Perturbation, UniformNoise
+from voxplain.metrics.re_explain import explain_again
 
 _NEIGHBORS_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
-class Step:
+class PerturbationStep:
     """How far image, map and score went from the original to one neighbor.
 
     Attributes:
@@ -43,7 +43,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Neighbors(Probe):
+class Neighbors(Query):
     """Explanations of neighbors, by all methods together.
 
     Attributes:
@@ -54,29 +54,31 @@ class Neighbors(Probe):
 
     explains: ClassVar[bool] = True
 
-    around: Neighborhood
+    around: Perturbation
     draws: int
     ranked: bool = True
 
-    def expected(self, scene: Scene) -> int:
+    def expected(self, scene: Context) -> int:
         """Explanations are counted in passes of their streams, not as forwards."""
         return self.draws
 
-    def run(self, question: Question, field: MapField) -> dict[str, list[Step]]:
+    def run(self, question: MetricContext, field: MapField) -> dict[str, list[PerturbationStep]]:
         """By the key of the method, a step per neighbor; as many neighbors at once as fit."""
-        found: dict[str, list[Step]] = {}
+        found: dict[str, list[PerturbationStep]] = {}
         together = self._together(question)
         for first in range(0, self.draws, together):
             self._add(question, range(first, min(self.draws, first + together)), found)
         return found
 
-    def _add(self, question: Question, draws: range, found: dict[str, list[Step]]) -> None:
+    def _add(
+        self, question: MetricContext, draws: range, found: dict[str, list[PerturbationStep]]
+    ) -> None:
         image, key = question.item.image, question.item.key
         around = self.around.on(question.spacing)
         changed = torch.stack([around.changed(image, key, draw) for draw in draws])
         moved = around.moved(draws[0], question.scene.shape)
         observed = question.of_all(len(changed), lambda part: changed[part.start : part.stop])
-        maps = maps_again(question, changed, moved=moved, scores=observed.scores)
+        maps = explain_again(question, changed, moved=moved, scores=observed.scores)
         for name in question.fields.keys() & maps.keys():
             original = question.fields[name].map
             for row, draw in enumerate(draws):
@@ -87,7 +89,7 @@ class Neighbors(Probe):
                     step = replace(step, rank=_rank(original, back))
                 found.setdefault(name, []).append(step)
 
-    def _together(self, question: Question) -> int:
+    def _together(self, question: MetricContext) -> int:
         """Alone where the target moves, in its own way per draw; else by what their maps take."""
         if self.around.moved(0) is not None:
             return 1
@@ -98,11 +100,11 @@ class Neighbors(Probe):
 
 def _step(
     original: Tensor, back: Tensor, image: Tensor, changed: Tensor, whole: float, score: float
-) -> Step:
+) -> PerturbationStep:
     size = float(original.double().norm())
     apart = float((back.double() - original.double()).norm())
     moved = float((changed - image).double().norm())
-    return Step(
+    return PerturbationStep(
         map=apart / size if size else float("nan"),
         absolute=apart,
         image=moved,
@@ -128,11 +130,11 @@ class UnderNoise(Metric):
     radius: float = Field(default=0.02, gt=0, description="of the noise, of the intensity range")
     draws: int = Field(default=8, ge=1)
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """Neighbors under uniform noise, one set for all methods."""
         return (Neighbors(UniformNoise(self.radius), self.draws, ranked=False),)
 
-    def steps(self, field: MapField, question: Question) -> list[Step]:
+    def steps(self, field: MapField, question: MetricContext) -> list[PerturbationStep]:
         """A step per neighbor.
 
         Raises:
@@ -145,13 +147,13 @@ class UnderNoise(Metric):
         return steps
 
 
-def steps_of(field: MapField, question: Question, probe: Probe) -> list[Step]:
+def steps_of(field: MapField, question: MetricContext, probe: Query) -> list[PerturbationStep]:
     """What became of a map under the neighbors of a probe.
 
     Raises:
         Undefined: If there is no method behind it.
     """
-    found: dict[str, list[Step]] = question.answer(probe, field)
+    found: dict[str, list[PerturbationStep]] = question.answer(probe, field)
     if field.name not in found:
         raise Undefined("there is no method behind this map that could explain a neighbor")
     return found[field.name]
@@ -167,7 +169,7 @@ class MaxSensitivity(UnderNoise):
     reference: ClassVar[str] = "Yeh et al., 2019"
     name: Literal["max_sensitivity"] = "max_sensitivity"
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """The maximum."""
         return Value(max(step.map for step in self.steps(field, question)))
 
@@ -179,7 +181,7 @@ class AverageSensitivity(UnderNoise):
     reference: ClassVar[str] = "Yeh et al., 2019"
     name: Literal["average_sensitivity"] = "average_sensitivity"
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """The mean."""
         steps = self.steps(field, question)
         return Value(sum(step.map for step in steps) / len(steps))
@@ -196,7 +198,7 @@ class LocalLipschitz(UnderNoise):
     reference: ClassVar[str] = "Alvarez-Melis and Jaakkola, 2018"
     name: Literal["local_lipschitz"] = "local_lipschitz"
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """The maximum."""
         return Value(max(step.absolute / step.image for step in self.steps(field, question)))
 
@@ -211,7 +213,7 @@ class RelativeInputStability(UnderNoise):
     reference: ClassVar[str] = "Agarwal et al., 2022"
     name: Literal["relative_input_stability"] = "relative_input_stability"
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """The maximum."""
         steps = self.steps(field, question)
         return Value(max(step.map / max(step.relative_image, 1e-6) for step in steps))
@@ -227,7 +229,7 @@ class RelativeOutputStability(UnderNoise):
     reference: ClassVar[str] = "Agarwal et al., 2022"
     name: Literal["relative_output_stability"] = "relative_output_stability"
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """The maximum."""
         steps = self.steps(field, question)
         return Value(max(step.map / max(step.score, 1e-6) for step in steps))
@@ -248,11 +250,11 @@ class MedicalStability(Metric):
     changes: tuple[Change, ...] = Field(default=get_args(Change), min_length=1)
     draws: int = Field(default=2, ge=1)
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """One set of neighbors per change, for all methods."""
         return tuple(Neighbors(MEDICAL[change], self.draws) for change in self.changes)
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """The mean over the changes; each of them in the facts."""
         field.checked  # noqa: B018 - raises for maps that say nothing
         means: dict[str, float] = {}
@@ -264,4 +266,4 @@ class MedicalStability(Metric):
         return Value(sum(means.values()) / len(means), facts=means)
 
 
-__all__ = ["Neighbors", "Step", "UnderNoise", "steps_of"]
+__all__ = ["Neighbors", "PerturbationStep", "UnderNoise", "steps_of"]

@@ -9,14 +9,14 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.masks import AnyFill, Blur
-from voxplain.metrics.context import Probe, Question
+from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.curves import area
 from voxplain.metrics.families.localization import average_precision, sides
 from voxplain.metrics.map_field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
-from voxplain.metrics.perturbed import Observed
+from voxplain.metrics.perturbed import PerturbedPrediction
 from voxplain.metrics.queries.removal import Removal, shares
 from voxplain.metrics.queries.voxel_sets import dilated, distance
 from voxplain.targets import ErrorRegion
@@ -36,12 +36,12 @@ class _OnRemoval(_Segmentation):
     def _removal(self) -> Removal:
         """What is removed, most relevant first."""
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """Removal, most relevant first."""
         return (self._removal,)
 
-    def _observed(self, field: MapField, question: Question) -> Observed:
-        found: Observed = question.answer(self._removal, field)
+    def _observed(self, field: MapField, question: MetricContext) -> PerturbedPrediction:
+        found: PerturbedPrediction = question.answer(self._removal, field)
         if found.overlap is None or not bool(question.predicted.any()):
             raise Undefined("there is no predicted object that could change")
         return found
@@ -63,7 +63,7 @@ class DiceDrop(_OnRemoval):
         """Shared with deletion."""
         return Removal(self.fill, "most", self.levels)
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """1 - area under the Dice curve."""
         overlap = self._observed(field, question).overlap
         assert overlap is not None
@@ -86,7 +86,7 @@ class VolumeChange(_OnRemoval):
         """One forward: an object may be gone long before the next level of a curve."""
         return Removal(self.fill, "most", at=(self.share,))
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Volume after minus before."""
         volume = self._observed(field, question).volume
         assert volume is not None
@@ -109,7 +109,7 @@ class ContextShare(_Segmentation):
     name: Literal["context_share"] = "context_share"
     margin: float = Field(default=10.0, ge=0, description="mm around the object")
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Outside the object; beyond the margin in the facts."""
         inside = _object(question)
         far = dilated(inside, self.margin, question.spacing)
@@ -129,7 +129,7 @@ class BoundaryShare(_Segmentation):
     name: Literal["boundary_share"] = "boundary_share"
     margin: float = Field(default=3.0, gt=0, description="mm on either side")
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Within the margin on either side."""
         field.checked  # noqa: B018 - raises for maps that say nothing
         inside = _object(question)
@@ -140,7 +140,7 @@ class BoundaryShare(_Segmentation):
         return Value(1 - _share_outside(field, away <= margin))
 
 
-def _object(question: Question) -> Tensor:
+def _object(question: MetricContext) -> Tensor:
     inside = question.predicted
     if tuple(inside.shape) != question.scene.shape:
         raise Undefined("the output has another resolution than the image")
@@ -161,7 +161,7 @@ class ErrorLocalization(_Segmentation):
     chance: ClassVar[str] = "share of the error"
     name: Literal["error_localization"] = "error_localization"
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Average precision."""
         field.checked  # noqa: B018 - raises for maps that say nothing
         wrong = _error(question).to(field.values.device)
@@ -169,7 +169,7 @@ class ErrorLocalization(_Segmentation):
         return replace(found, facts={**found.facts, "voxels": int(wrong.sum())})
 
 
-def _error(question: Question) -> Tensor:
+def _error(question: MetricContext) -> Tensor:
     """Where the prediction is wrong in the way that is explained, ``(*spatial)`` bool.
 
     An error target weighs its class where that is so, and nowhere else.

@@ -10,15 +10,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.intensity import intensity_range
-from voxplain.metrics.context import Probe, Question
+from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.curves import rank_correlation
 from voxplain.metrics.map_field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
-from voxplain.metrics.queries.dropout import dropouts, thinned
+from voxplain.metrics.queries.dropout import dropout_draw, dropout_layers
 from voxplain.metrics.queries.perturbations import MEDICAL
-from voxplain.metrics.re_explain import Moved, maps_again
+from voxplain.metrics.re_explain import FieldMove, explain_again
 from voxplain.models.precision import running_in
 from voxplain.targets.base import probability_of
 
@@ -54,11 +54,11 @@ class MapUncertainty(_Scattered):
     range: ClassVar[tuple[float | None, float | None]] = (0.0, None)
     name: Literal["map_uncertainty"] = "map_uncertainty"
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """One set of variants, explained by all methods together."""
         return (VariedMaps(self.source, self.draws),)
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Of the channel sums."""
         size = float(field.checked.abs().mean())
         found: dict[str, Spread] = question.answer(self.probes(question.scene)[0], field)
@@ -84,11 +84,11 @@ class UncertaintyCorrelation(_Scattered):
         default="deviation", description="of the probability, or entropy of its mean"
     )
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """The predictions for the same variants, once for all maps."""
         return (VariedPredictions(self.source, self.draws),)
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Voxel by voxel."""
         sizes = field.checked.abs()
         found: Spread = question.answer(self.probes(question.scene)[0], field)
@@ -131,7 +131,7 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class _Varied(Probe):
+class _Varied(Query):
     """The image under small changes, or the network without some units.
 
     Attributes:
@@ -142,7 +142,7 @@ class _Varied(Probe):
     source: Source
     draws: int
 
-    def expected(self, scene: Scene) -> int:
+    def expected(self, scene: Context) -> int:
         """One per variant."""
         return self.draws
 
@@ -153,11 +153,11 @@ class VariedMaps(_Varied):
 
     explains: ClassVar[bool] = True
 
-    def run(self, question: Question, field: MapField) -> dict[str, Spread]:
+    def run(self, question: MetricContext, field: MapField) -> dict[str, Spread]:
         """By the key of the method."""
         found: dict[str, Spread] = {}
         for one in _variants(question, self.source, self.draws):
-            for name, maps in maps_again(one.question, one.image[None], moved=one.moved).items():
+            for name, maps in explain_again(one.question, one.image[None], moved=one.moved).items():
                 back = one.returned(maps[0]).double().sum(dim=0)
                 found.setdefault(name, Spread()).add(back)
         return found
@@ -167,7 +167,7 @@ class VariedMaps(_Varied):
 class VariedPredictions(_Varied):
     """The probability of the class of the target for the variants, brought back to the image."""
 
-    def run(self, question: Question, field: MapField) -> Spread:
+    def run(self, question: MetricContext, field: MapField) -> Spread:
         """Of every voxel.
 
         Raises:
@@ -199,18 +199,18 @@ class _Variant:
         moved: How the weights of the target follow.
     """
 
-    question: Question
+    question: MetricContext
     image: Tensor
     returned: Callable[[Tensor], Tensor] = lambda map: map
-    moved: Moved | None = None
+    moved: FieldMove | None = None
 
 
-def _variants(question: Question, source: Source, draws: int) -> Iterator[_Variant]:
+def _variants(question: MetricContext, source: Source, draws: int) -> Iterator[_Variant]:
     make = _augmented if source == "augmentation" else _without_units
     return (make(question, draw) for draw in range(draws))
 
 
-def _augmented(question: Question, draw: int) -> _Variant:
+def _augmented(question: MetricContext, draw: int) -> _Variant:
     image, key = question.item.image, question.item.key
     if not bool(intensity_range(image).any()):
         raise Undefined("the image is constant, so that no change of it shows")
@@ -224,14 +224,14 @@ def _augmented(question: Question, draw: int) -> _Variant:
     )
 
 
-def _without_units(question: Question, draw: int) -> _Variant:
+def _without_units(question: MetricContext, draw: int) -> _Variant:
     model, item = question.scene.model, question.item
-    if not dropouts(model.network):
+    if not dropout_layers(model.network):
         raise Undefined(
             "the network has no dropout layer (nn.Dropout, nn.Dropout1d, 2d or 3d with p > 0) that "
             "could leave out units; source: augmentation works for every network"
         )
-    return _Variant(question.with_model(thinned(model, item.key, draw)), item.image)
+    return _Variant(question.with_model(dropout_draw(model, item.key, draw)), item.image)
 
 
 __all__ = ["MapUncertainty", "Spread", "UncertaintyCorrelation", "VariedMaps", "VariedPredictions"]

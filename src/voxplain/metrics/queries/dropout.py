@@ -15,7 +15,7 @@ from voxplain.models.model import Model
 _BY_CHANNEL = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
-def dropouts(network: nn.Module) -> dict[str, float]:
+def dropout_layers(network: nn.Module) -> dict[str, float]:
     """The layers that drop units, and with what probability, by path."""
     return {
         path: float(layer.p)
@@ -24,7 +24,7 @@ def dropouts(network: nn.Module) -> dict[str, float]:
     }
 
 
-def thinned(model: Model, key: str, draw: int) -> Model:
+def dropout_draw(model: Model, key: str, draw: int) -> Model:
     """A copy whose dropout layers drop units while everything else is at rest.
 
     The units are those of the draw, whatever the image, the window or the number of images: all
@@ -38,7 +38,7 @@ def thinned(model: Model, key: str, draw: int) -> Model:
     other = copied(model)
     calls = _Calls()
     other.network.register_forward_pre_hook(calls)
-    for path in dropouts(other.network):
+    for path in dropout_layers(other.network):
         layer = other.network.get_submodule(path)
         layer.register_forward_hook(_Dropping(path, (key, draw), calls))
     return other
@@ -78,4 +78,4 @@ def _kept(key: tuple[object, ...], shape: tuple[int, ...], p: float) -> Tensor:
     return stays.view(shape).double() / (1 - p) if p < 1 else torch.zeros(shape)
 
 
-__all__ = ["dropouts", "thinned"]
+__all__ = ["dropout_draw", "dropout_layers"]

@@ -16,7 +16,7 @@ from voxplain.models.model import Model
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def absorbing(model: Model, example: Tensor, constant: Tensor) -> Model:
+def shifted_input_network(model: Model, example: Tensor, constant: Tensor) -> Model:
     """A copy that gives for x + c what the network gives for x.
 
     The layers that read the image take the constant into their bias or running mean, so that
@@ -133,4 +133,4 @@ class _Subtraction:
         return (image - self.constant.to(image), *rest)
 
 
-__all__ = ["absorbing"]
+__all__ = ["shifted_input_network"]

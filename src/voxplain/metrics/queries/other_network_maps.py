@@ -10,17 +10,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.errors import VoxplainError
-from voxplain.metrics.context import Probe, Question
+from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.map_field import MapField, Undefined
-from voxplain.metrics.other_networks import Fellow, Role
-from voxplain.metrics.re_explain import maps_again
+from voxplain.metrics.other_networks import OtherNetwork, Role
+from voxplain.metrics.re_explain import explain_again
 from voxplain.models.model import Model
 
 
 @dataclass(frozen=True)
-class MapsOfFellows(Probe):
+class OtherNetworkMaps(Query):
     """Maps of the same image by other networks, by all methods together.
 
     Attributes:
@@ -31,15 +31,15 @@ class MapsOfFellows(Probe):
 
     differs: Role
 
-    def expected(self, scene: Scene) -> int:
+    def expected(self, scene: Context) -> int:
         """One explanation."""
         return 1
 
-    def networks(self, fellows: Sequence[Fellow]) -> int:
+    def networks(self, fellows: Sequence[OtherNetwork]) -> int:
         """Those that differ in this way."""
         return sum(fellow.is_one(self.differs) for fellow in fellows)
 
-    def run(self, question: Question, field: MapField) -> dict[str, dict[str, Tensor]]:
+    def run(self, question: MetricContext, field: MapField) -> dict[str, dict[str, Tensor]]:
         """Per network, by the key of the method, a map ``(*spatial)``."""
         chosen = [fellow for fellow in question.networks if fellow.is_one(self.differs)]
         if not chosen:
@@ -62,13 +62,13 @@ _NONE_GIVEN: dict[Role, str] = {
 }
 
 
-def _maps_of(fellow: Fellow, question: Question) -> dict[str, Tensor]:
+def _maps_of(fellow: OtherNetwork, question: MetricContext) -> dict[str, Tensor]:
     _require_comparable(fellow.model, question)
-    maps = maps_again(question.with_model(fellow.model), question.item.image[None])
+    maps = explain_again(question.with_model(fellow.model), question.item.image[None])
     return {name: map[0].double().sum(dim=0) for name, map in maps.items()}
 
 
-def _require_comparable(model: Model, question: Question) -> None:
+def _require_comparable(model: Model, question: MetricContext) -> None:
     """Refuses networks for which the weight field of the target has no meaning.
 
     Raises:
@@ -92,7 +92,7 @@ def _require_same(
         )
 
 
-def _output_shape(model: Model, question: Question) -> torch.Size:
+def _output_shape(model: Model, question: MetricContext) -> torch.Size:
     question.forwards += 1
     try:
         return model.output(question.item.image[None], question.scene.spacing).shape[1:]

@@ -19,7 +19,7 @@ from voxplain.engine.randomness import generator, standard_normal
 from voxplain.targets import WeightField
 
 
-class Neighborhood(ABC):
+class Perturbation(ABC):
     """A way to change an image a little; subclasses are frozen dataclasses."""
 
     @abstractmethod
@@ -41,13 +41,13 @@ class Neighborhood(ABC):
         """
         return None
 
-    def on(self, spacing: tuple[float, ...]) -> Neighborhood:
+    def on(self, spacing: tuple[float, ...]) -> Perturbation:
         """The same change of an image whose voxels have these sizes in mm."""
         return self
 
 
 @dataclass(frozen=True)
-class UniformNoise(Neighborhood):
+class UniformNoise(Perturbation):
     """Independent noise in [-radius, radius] of the intensity range."""
 
     radius: float = 0.02
@@ -60,7 +60,7 @@ class UniformNoise(Neighborhood):
 
 
 @dataclass(frozen=True)
-class GaussianNeighbor(Neighborhood):
+class GaussianNeighbor(Perturbation):
     """Gaussian noise, as the quantum noise of CT: sigma as a fraction of the range."""
 
     sigma: float = 0.01
@@ -72,7 +72,7 @@ class GaussianNeighbor(Neighborhood):
 
 
 @dataclass(frozen=True)
-class BiasField(Neighborhood):
+class BiasField(Perturbation):
     """A smooth multiplicative field of low order, as MR coils leave it: 1 +- strength."""
 
     strength: float = 0.1
@@ -97,7 +97,7 @@ class BiasField(Neighborhood):
 
 
 @dataclass(frozen=True)
-class WindowShift(Neighborhood):
+class WindowShift(Perturbation):
     """Another intensity window: level and width by +- a fraction of the range."""
 
     strength: float = 0.05
@@ -113,7 +113,7 @@ class WindowShift(Neighborhood):
 
 
 @dataclass(frozen=True)
-class Shift(Neighborhood):
+class Shift(Perturbation):
     """A step along one axis, one axis per draw; what enters repeats the border.
 
     Attributes:
@@ -140,7 +140,7 @@ class Shift(Neighborhood):
 
 
 @dataclass(frozen=True)
-class Rotation(Neighborhood):
+class Rotation(Perturbation):
     """A small rotation in the plane of the two longest axes, alternating in sign.
 
     Attributes:
@@ -238,7 +238,7 @@ def _changed(row: Tensor, change: Callable[[Tensor], Tensor], shape: tuple[int, 
 
 Change = Literal["noise", "shift", "bias_field", "ct_noise", "window", "rotation"]
 
-MEDICAL: dict[str, Neighborhood] = {
+MEDICAL: dict[str, Perturbation] = {
     "noise": UniformNoise(),
     "shift": Shift(),
     "bias_field": BiasField(),

@@ -11,12 +11,12 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.identity import identity
 from voxplain.engine.masks import Coalitions, Fill, Masks, Painter
-from voxplain.metrics.context import Probe, Question
+from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.map_field import MapField
-from voxplain.metrics.perturbed import Observed
+from voxplain.metrics.perturbed import PerturbedPrediction
 from voxplain.regions import RegionMap, RegionSpec
 
 Order = Literal["most", "least"]
@@ -36,7 +36,7 @@ Shares = Annotated[
 
 
 @dataclass(frozen=True, eq=False)
-class Ranked(Masks):
+class RankedMasks(Masks):
     """Growing sets of voxels in the order of a ranking.
 
     Attributes:
@@ -69,7 +69,7 @@ class Ranked(Masks):
 
 
 class _RankedPainter(Painter):
-    def __init__(self, masks: Ranked, image: Tensor, filled: Tensor) -> None:
+    def __init__(self, masks: RankedMasks, image: Tensor, filled: Tensor) -> None:
         super().__init__(image, filled)
         self._order = masks.order.to(image.device)
         self._counts = masks.counts
@@ -93,7 +93,7 @@ class _RankedPainter(Painter):
 
 
 @dataclass(frozen=True)
-class Removal(Probe):
+class Removal(Query):
     """Voxels removed in the order of a map, in equal steps from none to all.
 
     Attributes:
@@ -110,23 +110,23 @@ class Removal(Probe):
 
     per_map: ClassVar[bool] = True
 
-    def expected(self, scene: Scene) -> int:
+    def expected(self, scene: Context) -> int:
         """One per step."""
         return len(self.at) or self.levels + 1
 
-    def run(self, question: Question, field: MapField) -> Observed:
+    def run(self, question: MetricContext, field: MapField) -> PerturbedPrediction:
         """The prediction after each step, the unchanged image first; or at the given shares."""
         order = field.order if self.order == "most" else field.order.flip(0)
         counts = [round(len(order) * share) for share in self.at or shares(self.levels)]
         ends = [count for count in (0, len(order)) if count in counts]
         between = sorted(set(counts) - set(ends))
 
-        def after(some: Sequence[int]) -> Observed:
-            return question.under(Ranked(order, tuple(some), question.scene.shape), self.fill)
+        def after(some: Sequence[int]) -> PerturbedPrediction:
+            return question.under(RankedMasks(order, tuple(some), question.scene.shape), self.fill)
 
         # The ends are the same for all maps and orders.
         known = question.remembered(("ends", identity(self.fill), *ends), lambda: after(ends))
-        found = Observed.joined([known, after(between)])
+        found = PerturbedPrediction.joined([known, after(between)])
         return found[[[*ends, *between].index(count) for count in counts]]
 
 
@@ -136,7 +136,7 @@ def shares(levels: int) -> list[float]:
 
 
 @dataclass(frozen=True)
-class RegionRemoval(Probe):
+class RegionRemoval(Query):
     """Regions removed in the order of their mean relevance.
 
     Attributes:
@@ -153,12 +153,14 @@ class RegionRemoval(Probe):
 
     per_map: ClassVar[bool] = True
 
-    def expected(self, scene: Scene) -> int:
+    def expected(self, scene: Context) -> int:
         """One per step."""
         count = scene.expected_regions(self.regions)
         return min(count, self.levels or count) + 1
 
-    def run(self, question: Question, field: MapField) -> tuple[list[float], Observed]:
+    def run(
+        self, question: MetricContext, field: MapField
+    ) -> tuple[list[float], PerturbedPrediction]:
         """The removed share of the regions and the prediction after each step."""
         regions = question.scene.regions(self.regions, question.item)
         ranked = means(regions, field.checked).argsort(descending=True, stable=True)

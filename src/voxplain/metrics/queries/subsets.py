@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.intensity import intensity_range
 from voxplain.engine.masks import Boxes, Coalitions, Fill, OneRegionOff, SlidingBox
 from voxplain.engine.randomness import generator, standard_normal
-from voxplain.metrics.context import Probe, Question
+from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.map_field import MapField
 from voxplain.regions import RegionMap, RegionSpec
 
@@ -34,7 +34,7 @@ class SubsetDrops:
 
 
 @dataclass(frozen=True)
-class RandomSubsets(Probe):
+class RandomSubsets(Query):
     """Random subsets of a fixed share of the regions.
 
     Attributes:
@@ -49,11 +49,11 @@ class RandomSubsets(Probe):
     share: float = 0.2
     draws: int = 100
 
-    def expected(self, scene: Scene) -> int:
+    def expected(self, scene: Context) -> int:
         """One per draw."""
         return self.draws
 
-    def run(self, question: Question, field: MapField) -> SubsetDrops:
+    def run(self, question: MetricContext, field: MapField) -> SubsetDrops:
         """The drop for each subset."""
         regions = question.scene.regions(self.regions, question.item)
         size = min(max(1, round(self.share * regions.count)), regions.count)
@@ -65,7 +65,7 @@ class RandomSubsets(Probe):
 
 
 @dataclass(frozen=True)
-class SingleRegions(Probe):
+class SingleRegions(Query):
     """Every region removed alone.
 
     Attributes:
@@ -76,25 +76,25 @@ class SingleRegions(Probe):
     regions: RegionSpec
     fill: Fill
 
-    def expected(self, scene: Scene) -> int:
+    def expected(self, scene: Context) -> int:
         """One per region."""
         return OneRegionOff(self.regions).expected(scene)
 
-    def run(self, question: Question, field: MapField) -> SubsetDrops:
+    def run(self, question: MetricContext, field: MapField) -> SubsetDrops:
         """The drop for each region."""
         regions = question.scene.regions(self.regions, question.item)
         removed = torch.eye(regions.count, dtype=torch.bool)
         return _drops(question, regions, removed, self.fill)
 
 
-def _drops(question: Question, regions: RegionMap, removed: Tensor, fill: Fill) -> SubsetDrops:
+def _drops(question: MetricContext, regions: RegionMap, removed: Tensor, fill: Fill) -> SubsetDrops:
     masks = Coalitions(regions, (~removed).float(), question.scene.shape)
     observed = question.under(masks, fill)
     return SubsetDrops(regions, removed, question.whole - observed.scores)
 
 
 @dataclass(frozen=True)
-class NoiseDrops(Probe):
+class NoiseDrops(Query):
     """Gaussian noise on every voxel.
 
     Attributes:
@@ -105,11 +105,11 @@ class NoiseDrops(Probe):
     sigma: float = 0.1
     draws: int = 64
 
-    def expected(self, scene: Scene) -> int:
+    def expected(self, scene: Context) -> int:
         """One per draw."""
         return self.draws
 
-    def run(self, question: Question, field: MapField) -> Perturbed:
+    def run(self, question: MetricContext, field: MapField) -> Perturbed:
         """The drop for each draw."""
         image = question.item.image
         observed = question.of_all(
@@ -118,7 +118,7 @@ class NoiseDrops(Probe):
         )
         return Perturbed(question.whole - observed.scores, self, question)
 
-    def change(self, question: Question, index: int) -> Tensor:
+    def change(self, question: MetricContext, index: int) -> Tensor:
         """The noise of one draw, ``(C, *spatial)``; x - I is what the network sees."""
         image = question.item.image
         span = question.remembered("intensity range", lambda: intensity_range(image))
@@ -139,7 +139,7 @@ class Perturbed:
 
     drops: Tensor
     noise: NoiseDrops
-    question: Question
+    question: MetricContext
 
     def along(self, slopes: Tensor) -> Tensor:
         """<I, slope> for every draw, the slopes of several maps at once.
@@ -160,7 +160,7 @@ class Perturbed:
 
 
 @dataclass(frozen=True)
-class BoxDrops(Probe):
+class BoxDrops(Query):
     """Random boxes that are filled.
 
     Attributes:
@@ -173,11 +173,11 @@ class BoxDrops(Probe):
     window: float = 1 / 6
     draws: int = 64
 
-    def expected(self, scene: Scene) -> int:
+    def expected(self, scene: Context) -> int:
         """One per draw."""
         return self.draws
 
-    def run(self, question: Question, field: MapField) -> tuple[Boxes, Tensor]:
+    def run(self, question: MetricContext, field: MapField) -> tuple[Boxes, Tensor]:
         """The boxes, and the drop for each."""
         shape = question.scene.shape
         grid = SlidingBox(self.window, 1).masks(question.item, question.scene)

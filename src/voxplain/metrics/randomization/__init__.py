@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from voxplain.engine.acceleration.forward_trace import Course, course
+from voxplain.engine.acceleration.forward_trace import ForwardTrace, trace
 from voxplain.metrics.randomization.cascade import Cascade
 from voxplain.metrics.randomization.measures import (
     EfficientParameterRandomization,
@@ -19,8 +19,8 @@ from voxplain.models.copies import copied
 
 __all__ = [
     "Cascade",
-    "Course",
     "EfficientParameterRandomization",
+    "ForwardTrace",
     "Order",
     "ParameterRandomization",
     "RandomLogit",
@@ -28,11 +28,11 @@ __all__ = [
     "SmoothParameterRandomization",
     "Steps",
     "copied",
-    "course",
     "grouped",
     "recalibrate",
     "recorded",
     "reinitialize",
     "similarity",
     "stages",
+    "trace",
 ]

@@ -9,10 +9,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from voxplain.attribution.methods.smoothgrad import SmoothGrad
-from voxplain.engine.acceleration.forward_trace import course
-from voxplain.engine.context import Scene
+from voxplain.engine.acceleration.forward_trace import trace
+from voxplain.engine.context import Context
 from voxplain.engine.method import Method
-from voxplain.metrics.context import Probe, Question
+from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.controls import edges
 from voxplain.metrics.map_field import MapField
 from voxplain.metrics.metric import Metric, metric_key
@@ -25,15 +25,15 @@ from voxplain.metrics.randomization.networks import (
 )
 from voxplain.metrics.randomization.stages import Order, grouped, stages
 from voxplain.metrics.randomization.steps import Gathered, Steps
-from voxplain.metrics.re_explain import maps_abreast, maps_again
-from voxplain.metrics.scoring import scored
+from voxplain.metrics.re_explain import explain_again, explain_networks
+from voxplain.metrics.scoring import score_maps
 
 _BYTES_ABREAST = 1024 * 2**20
 """What the maps and weights of networks side by side may take."""
 
 
 @dataclass(frozen=True)
-class Cascade(Probe):
+class Cascade(Query):
     """Maps of all methods while stage after stage loses its training.
 
     The networks of a seed are explained side by side: what runs before the first layer in which
@@ -58,17 +58,17 @@ class Cascade(Probe):
     pictures: bool = False
     metrics: tuple[Metric, ...] = ()
 
-    def expected(self, scene: Scene) -> int:
+    def expected(self, scene: Context) -> int:
         """Explanations are counted in passes of their streams, not as forwards."""
         return self.steps * self.seeds * max(1, self.smooth)
 
-    def run(self, question: Question, field: MapField) -> dict[str, Steps]:
+    def run(self, question: MetricContext, field: MapField) -> dict[str, Steps]:
         """By the key of the method; with metrics, the ``edges`` beside them."""
         model, example = question.scene.model, question.scene.example
         methods = {method.key: self._method(method) for method in question.methods}
-        ran = course(model, example)
+        ran = trace(model, example)
         groups = grouped(stages(model, example, ran), self.steps)
-        found = maps_again(question, question.item.image[None], list(methods.values()))
+        found = explain_again(question, question.item.image[None], list(methods.values()))
         trained = self._reduced(methods, found, question)
         scores = self._scores(question, trained)
         gathered = {
@@ -92,7 +92,7 @@ class Cascade(Probe):
 
     def _maps(
         self,
-        question: Question,
+        question: MetricContext,
         networks: Sequence[Randomized],
         methods: Mapping[str, Method],
         kinship: Kinship,
@@ -100,7 +100,7 @@ class Cascade(Probe):
         """Name, map and scores of every map of some networks."""
         questions = [question.with_model(each.model) for each in networks]
         image = question.item.image[None]
-        found = maps_abreast(questions, image, list(methods.values()), kinship)
+        found = explain_networks(questions, image, list(methods.values()), kinship)
         for asked, maps in zip(questions, found, strict=True):
             reduced = self._reduced(methods, maps, asked)
             scores = self._scores(asked.seeing(), reduced) if self.metrics else {}
@@ -108,7 +108,7 @@ class Cascade(Probe):
                 yield name, map, scores.get(name, {})
 
     def _reduced(
-        self, methods: Mapping[str, Method], found: Mapping[str, Tensor], question: Question
+        self, methods: Mapping[str, Method], found: Mapping[str, Tensor], question: MetricContext
     ) -> dict[str, Tensor]:
         """The maps of one network by the key of the unsmoothed method, ``(*spatial)`` float64."""
         maps = {
@@ -121,7 +121,7 @@ class Cascade(Probe):
         return maps
 
     def _scores(
-        self, question: Question, maps: Mapping[str, Tensor]
+        self, question: MetricContext, maps: Mapping[str, Tensor]
     ) -> dict[str, dict[str, float]]:
         """What the metrics say of the maps of one network, by map and metric."""
         plain = MapField("edges", question.item.image, "positive", key=question.item.key)
@@ -132,7 +132,7 @@ class Cascade(Probe):
         question = question.about(fields)
         return {
             name: {
-                metric_key(metric): scored(metric, field, question)[0].value
+                metric_key(metric): score_maps(metric, field, question)[0].value
                 for metric in self.metrics
             }
             for name, field in fields.items()
@@ -140,7 +140,7 @@ class Cascade(Probe):
 
 
 def _parts(
-    networks: Iterable[Randomized], question: Question, methods: int
+    networks: Iterable[Randomized], question: MetricContext, methods: int
 ) -> Iterator[list[Randomized]]:
     """As many networks as fit beside each other."""
     weights = sum(part.nbytes for part in question.scene.model.network.parameters())

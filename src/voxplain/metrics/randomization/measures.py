@@ -11,8 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxplain.engine.context import Scene
-from voxplain.metrics.context import Probe, Question
+from voxplain.engine.context import Context
+from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.curves import area
 from voxplain.metrics.map_field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
@@ -20,7 +20,7 @@ from voxplain.metrics.randomization.cascade import Cascade
 from voxplain.metrics.randomization.networks import calibration_images, randomized
 from voxplain.metrics.randomization.stages import Order, stages
 from voxplain.metrics.randomization.steps import Steps
-from voxplain.metrics.re_explain import maps_again
+from voxplain.metrics.re_explain import explain_again
 
 Measure = Literal["spearman", "spearman_absolute", "ssim", "hog"]
 
@@ -48,7 +48,7 @@ class ParameterRandomization(Randomization):
     seeds: int = Field(default=3, ge=1)
     similarity: Measure = "spearman"
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """One cascade for all methods."""
         return (Cascade(self.order, self.steps, self.seeds, self._copies),)
 
@@ -56,7 +56,7 @@ class ParameterRandomization(Randomization):
     def _copies(self) -> int:
         return 0
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Area under the mean curve over the seeds, of the steps where there is a similarity."""
         field.checked  # noqa: B018 - raises for maps that say nothing
         found: dict[str, Steps] = question.answer(self.probes(question.scene)[0], field)
@@ -111,11 +111,11 @@ class EfficientParameterRandomization(Randomization):
     seeds: int = Field(default=3, ge=1)
     bins: int = Field(default=100, ge=2)
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """All stages at once."""
         return (FullyRandom(self.seeds),)
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """The mean over the seeds."""
         before = _entropy(field.checked, self.bins)
         found: dict[str, list[Tensor]] = question.answer(self.probes(question.scene)[0], field)
@@ -131,7 +131,7 @@ class EfficientParameterRandomization(Randomization):
 
 
 @dataclass(frozen=True)
-class FullyRandom(Probe):
+class FullyRandom(Query):
     """Maps of networks that have forgotten everything.
 
     Attributes:
@@ -142,18 +142,18 @@ class FullyRandom(Probe):
 
     seeds: int
 
-    def expected(self, scene: Scene) -> int:
+    def expected(self, scene: Context) -> int:
         """Explanations are counted in passes of their streams, not as forwards."""
         return self.seeds
 
-    def run(self, question: Question, field: MapField) -> dict[str, list[Tensor]]:
+    def run(self, question: MetricContext, field: MapField) -> dict[str, list[Tensor]]:
         """By the key of the method, a map ``(*spatial)`` per seed."""
         found: dict[str, list[Tensor]] = {}
         model, images = question.scene.model, calibration_images(question)
         paths = stages(model, question.scene.example)
         for seed in range(self.seeds):
             (random,) = randomized(model, [paths], "top_down", seed, images)
-            maps = maps_again(question.with_model(random.model), question.item.image[None])
+            maps = explain_again(question.with_model(random.model), question.item.image[None])
             for name, map in maps.items():
                 found.setdefault(name, []).append(map[0].double().sum(dim=0))
         return found

@@ -10,10 +10,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from voxplain.engine.acceleration.forward_trace import Course
-from voxplain.engine.acceleration.shared_prefix import Trunk
+from voxplain.engine.acceleration.forward_trace import ForwardTrace
+from voxplain.engine.acceleration.shared_prefix import SharedPrefix
 from voxplain.engine.taps import Tap
-from voxplain.metrics.context import Question
+from voxplain.metrics.context import MetricContext
 from voxplain.metrics.randomization.reinitialize import recalibrate, reinitialize
 from voxplain.metrics.randomization.stages import Order
 from voxplain.models.copies import copied
@@ -65,7 +65,7 @@ def randomized(
         yield Randomized(last, drawn)
 
 
-def calibration_images(question: Question) -> Tensor:
+def calibration_images(question: MetricContext) -> Tensor:
     """The image and some references, ``(n, C, *spatial)``, for :func:`randomized`."""
     shown, references = question.scene.example, question.item.references
     if references is None or question.scene.layout is not None:
@@ -85,7 +85,7 @@ class Kinship:
         example: ``(1, C, *spatial)`` of the size that one call sees.
     """
 
-    def __init__(self, ran: Course, networks: Sequence[Randomized], example: Tensor) -> None:
+    def __init__(self, ran: ForwardTrace, networks: Sequence[Randomized], example: Tensor) -> None:
         self._ran, self._networks, self._example = ran, networks, example
 
     def __call__(self, number: int, taps: tuple[Tap, ...]) -> Collection[str]:
@@ -101,7 +101,9 @@ class Kinship:
         numbers = [number for number, paths in alike.items() if paths]
         tried = sorted({*numbers[:1], *numbers[len(numbers) // 2 :][:1], *numbers[-1:]})
         models = [self._networks[number].model for number in tried]
-        trunk = Trunk([model.network for model in models], [alike[number] for number in tried])
+        trunk = SharedPrefix(
+            [model.network for model in models], [alike[number] for number in tried]
+        )
         shown = self._example.repeat(2, *[1] * (self._example.ndim - 1))  # alone it takes longer
         with torch.no_grad(), contextlib.ExitStack() as stack:
             for model in models:

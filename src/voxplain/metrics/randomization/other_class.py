@@ -8,27 +8,27 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from voxplain.engine.binding import bind
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.errors import TargetError
-from voxplain.metrics.context import Probe, Question
+from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.map_field import MapField, Undefined
 from voxplain.metrics.metric import Value, register
 from voxplain.metrics.randomization.measures import Measure, Randomization
 from voxplain.metrics.randomization.similarity import similarity
-from voxplain.metrics.re_explain import maps_again
+from voxplain.metrics.re_explain import explain_again
 
 
 @dataclass(frozen=True)
-class RunnerUp(Probe):
+class RunnerUp(Query):
     """Maps of the class with the next higher score that there is something to explain of."""
 
     explains: ClassVar[bool] = True
 
-    def expected(self, scene: Scene) -> int:
+    def expected(self, scene: Context) -> int:
         """One explanation by every method."""
         return 1
 
-    def run(self, question: Question, field: MapField) -> dict[str, Tensor]:
+    def run(self, question: MetricContext, field: MapField) -> dict[str, Tensor]:
         """By the key of the method, ``(*spatial)`` float64.
 
         Raises:
@@ -46,7 +46,7 @@ class RunnerUp(Probe):
                 bound = bind(target.model_copy(update={"label": other}), seen)
             except TargetError:
                 continue
-            again = maps_again(question.with_bound(bound), question.item.image[None])
+            again = explain_again(question.with_bound(bound), question.item.image[None])
             return {name: map[0].double().sum(dim=0) for name, map in again.items()}
         raise Undefined("no other class has anything to explain on this image")
 
@@ -62,11 +62,11 @@ class RandomLogit(Randomization):
     name: Literal["random_logit"] = "random_logit"
     similarity: Measure = "spearman"
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """One explanation of another class by all methods."""
         return (RunnerUp(),)
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """Similarity with the map of the other class."""
         field.checked  # noqa: B018 - raises for maps that say nothing
         found: dict[str, Tensor] = question.answer(RunnerUp(), field)

@@ -8,11 +8,11 @@ from typing import ClassVar, Literal, get_args
 
 from torch import Tensor
 
-from voxplain.engine.context import Scene
-from voxplain.metrics.context import Probe, Question
+from voxplain.engine.context import Context
+from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.map_field import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
-from voxplain.metrics.queries.other_network_maps import MapsOfFellows
+from voxplain.metrics.queries.other_network_maps import OtherNetworkMaps
 from voxplain.metrics.randomization.measures import Measure
 from voxplain.metrics.randomization.similarity import Similarity, similarity
 
@@ -32,11 +32,11 @@ class DataRandomization(Metric):
     name: Literal["data_randomization"] = "data_randomization"
     similarity: Measure = "spearman"
 
-    def probes(self, scene: Scene) -> tuple[Probe, ...]:
+    def probes(self, scene: Context) -> tuple[Query, ...]:
         """The maps of the networks that learned nothing, once for all methods."""
-        return (MapsOfFellows("labels"),)
+        return (OtherNetworkMaps("labels"),)
 
-    def score(self, field: MapField, question: Question) -> Value:
+    def score(self, field: MapField, question: MetricContext) -> Value:
         """The mean over those networks; each of them, and all measures, in the facts."""
         alike = _alike_with(field, question, self.probes(question.scene)[0])
         values = _of_measure(alike, self.similarity)
@@ -47,7 +47,7 @@ class DataRandomization(Metric):
         return Value(_mean(values), facts={"networks": values, "measures": measures})
 
 
-def _alike_with(field: MapField, question: Question, probe: Probe) -> dict[str, Similarity]:
+def _alike_with(field: MapField, question: MetricContext, probe: Query) -> dict[str, Similarity]:
     """How alike a map and that of each other network are.
 
     Raises:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from voxplain.image import Grid
-from voxplain.metrics.context import Question
+from voxplain.metrics.context import MetricContext
 from voxplain.metrics.controls import edges
 from voxplain.metrics.metric import Metric, metric_key
 from voxplain.metrics.randomization.similarity import Similarity
@@ -20,13 +20,13 @@ from voxplain.metrics.randomization.stages import Order
 from voxplain.metrics.randomization.steps import Steps
 from voxplain.records.cascades import MEASURES, MapRandomized, MetricFollowed, RandomizationRecord
 from voxplain.viz.planes import AXIAL, Plane, plane_of
-from voxplain.viz.volume import Volume
+from voxplain.viz.volume import DisplayVolume
 
 Array = NDArray[Any]
 
 
 def recorded(
-    question: Question,
+    question: MetricContext,
     found: Mapping[str, Steps],
     order: Order,
     case: str = "",
@@ -80,7 +80,7 @@ def _unmoved(first: Steps, map: Tensor, judged: Steps | None) -> Steps:
     )
 
 
-def _followed(metric: Metric, question: Question) -> MetricFollowed:
+def _followed(metric: Metric, question: MetricContext) -> MetricFollowed:
     return MetricFollowed(
         key=metric_key(metric),
         name=metric.name,
@@ -92,7 +92,7 @@ def _followed(metric: Metric, question: Question) -> MetricFollowed:
     )
 
 
-def _unit(declared: str, question: Question) -> str:
+def _unit(declared: str, question: MetricContext) -> str:
     """As it is on this grid."""
     spacing = question.scene.spacing
     if declared not in ("mL", "mm"):
@@ -102,7 +102,7 @@ def _unit(declared: str, question: Question) -> str:
     return "cm²" if declared == "mL" and len(spacing) == 2 else declared
 
 
-def _map(name: str, steps: Steps, question: Question) -> MapRandomized:
+def _map(name: str, steps: Steps, question: MetricContext) -> MapRandomized:
     field = question.fields.get(name)
     control = name == "edges"
     return MapRandomized(
@@ -128,7 +128,7 @@ def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _plane(map: Tensor, question: Question) -> Array:
+def _plane(map: Tensor, question: MetricContext) -> Array:
     """``(rows, columns)`` of the middle plane as it hangs on the page."""
     volume, plane = _hung(map, question)
     if plane is None:
@@ -136,24 +136,24 @@ def _plane(map: Tensor, question: Question) -> Array:
     return plane.cut(volume.data[0], volume.shape[plane.axis] // 2)
 
 
-def _aspect(question: Question) -> float:
+def _aspect(question: MetricContext) -> float:
     """Height of the pixels of a plane relative to their width."""
     volume, plane = _hung(question.item.image[0], question)
     across, up = (1, 0) if plane is None else plane.axes
     return float(volume.spacing[up] / volume.spacing[across])
 
 
-def _hung(map: Tensor, question: Question) -> tuple[Volume, Plane | None]:
+def _hung(map: Tensor, question: MetricContext) -> tuple[DisplayVolume, Plane | None]:
     """A map on patient axes and its plane; a picture as it is, without."""
     scan = question.scene.image
-    volume = Volume.of(map[None], scan.grid if scan else Grid.default(tuple(map.shape)))
+    volume = DisplayVolume.of(map[None], scan.grid if scan else Grid.default(tuple(map.shape)))
     if volume.picture:
         return volume, None
     volume = volume.canonical()
     return volume, plane_of(volume.shape) if volume.planar else AXIAL
 
 
-def _gray(question: Question) -> Array:
+def _gray(question: MetricContext) -> Array:
     plane = _plane(question.item.image.double().mean(dim=0), question)
     low, high = np.quantile(plane, [0.01, 0.99])
     if not high > low:

@@ -95,7 +95,7 @@ def recalibrate(model: Model, images: Tensor, paths: Iterable[str]) -> None:
     norms = [norm for norm in norms if norm.track_running_stats]
     if not norms:
         return
-    watch = _Watch(1 if len(images) == 1 else 2)
+    watch = _ActivationWatcher(1 if len(images) == 1 else 2)
     with contextlib.ExitStack() as stack:
         stack.enter_context(model.at_rest())
         for path in paths:
@@ -123,7 +123,7 @@ def _bounded(norm: _BatchNorm, values: int) -> None:
         spread.fill_(1)
 
 
-class _Watch:
+class _ActivationWatcher:
     """Tells the norms behind a randomized module, as they run, to look at what they see.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from voxplain.engine.acceleration.forward_trace import Course, course, own
+from voxplain.engine.acceleration.forward_trace import ForwardTrace, own, trace
 from voxplain.errors import ModelError
 from voxplain.models.model import Model
 
@@ -15,7 +15,7 @@ Order = Literal["top_down", "bottom_up", "independent"]
 """From the output down, from the input up, or one stage at a time with the others trained."""
 
 
-def stages(model: Model, example: Tensor, ran: Course | None = None) -> tuple[str, ...]:
+def stages(model: Model, example: Tensor, ran: ForwardTrace | None = None) -> tuple[str, ...]:
     """Paths of the modules that hold parameters of their own, in execution order.
 
     A module counts where one of its parameters is used last: class tokens where they join, an
@@ -32,7 +32,7 @@ def stages(model: Model, example: Tensor, ran: Course | None = None) -> tuple[st
         ModelError: If no module with parameters runs.
     """
     found, seen = [], set[int]()
-    for path in reversed((ran or course(model, example)).last):
+    for path in reversed((ran or trace(model, example)).last):
         fresh = {id(part) for part in own(model.network.get_submodule(path))} - seen
         if fresh:  # shared weights count at the last of their modules
             found.append(path)

@@ -11,10 +11,10 @@ from itertools import pairwise
 from torch import Tensor
 
 from voxplain.errors import ModelError
-from voxplain.models.geometry.layout import BATCH, Atom, Dim, Layout, Tokens, merged
+from voxplain.models.geometry.layout import BATCH, Atom, AxisLayout, Dim, Tokens, merged
 
 
-def arrange(activation: Tensor, layout: Layout) -> Tensor:
+def arrange(activation: Tensor, layout: AxisLayout) -> Tensor:
     """Channels first, one dimension per image axis, cells without a place left out.
 
     Args:
@@ -34,17 +34,17 @@ def arrange(activation: Tensor, layout: Layout) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _Arrangement:
     """Split into factors, put them in order, merge them."""
 
-    layout: Layout
+    layout: AxisLayout
     sizes: tuple[int, ...]
     order: tuple[int, ...]
     shape: tuple[int, ...]
 
 
 @lru_cache(maxsize=1024)  # asked for every tap in every pass
-def _plan(layout: Layout, given: tuple[int, ...]) -> _Plan:
+def _plan(layout: AxisLayout, given: tuple[int, ...]) -> _Arrangement:
     layout = _for_images(layout, given)
     atoms, runs = flat_atoms(layout), cell_runs(layout)
     images = [index for index, atom in enumerate(atoms) if atom.axis == BATCH]
@@ -52,15 +52,15 @@ def _plan(layout: Layout, given: tuple[int, ...]) -> _Plan:
     features = [index for index in range(len(atoms)) if index not in {*images, *cells}]
     sizes = tuple(atom.size for atom in atoms)
     shape = tuple(math.prod(sizes[one] for one in part) for part in (images, features, *runs))
-    return _Plan(layout, sizes, (*images, *features, *cells), shape)
+    return _Arrangement(layout, sizes, (*images, *features, *cells), shape)
 
 
-def flat_atoms(layout: Layout) -> list[Atom]:
+def flat_atoms(layout: AxisLayout) -> list[Atom]:
     """All factors of all dimensions in order."""
     return [atom for dim in layout.dims for atom in dim.atoms]
 
 
-def cell_runs(layout: Layout) -> list[list[int]]:
+def cell_runs(layout: AxisLayout) -> list[list[int]]:
     """Per image axis the factors that make it up without gap or overlap, coarsest first.
 
     Overlapping finer factors (the content of an unfolded window) are not among them.
@@ -78,7 +78,7 @@ def _run(atoms: Sequence[Atom], axis: int) -> list[int]:
     return indices
 
 
-def _for_images(layout: Layout, given: tuple[int, ...]) -> Layout:
+def _for_images(layout: AxisLayout, given: tuple[int, ...]) -> AxisLayout:
     """The layout for the number of images in an activation of this shape."""
     if len(given) == len(layout.dims):
         for index, size in enumerate(given):

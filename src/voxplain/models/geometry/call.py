@@ -9,13 +9,13 @@ from typing import Any
 from torch import Tensor
 from torch._ops import OpOverload
 
-from voxplain.models.geometry.layout import Layout
+from voxplain.models.geometry.layout import AxisLayout
 
-LayoutOf = Callable[[Tensor], "Layout | None"]
+LayoutOf = Callable[[Tensor], "AxisLayout | None"]
 
 
 @dataclass(frozen=True)
-class Call:
+class TracedCall:
     """An operator, its arguments by name, and what came out.
 
     Attributes:
@@ -36,7 +36,7 @@ class Call:
         kwargs: Mapping[str, Any],
         result: Any,
         layout_of: LayoutOf,
-    ) -> Call:
+    ) -> TracedCall:
         """The call with positional and keyword arguments under their names."""
         schema = operator._schema.arguments
         arguments = {one.name: one.default_value for one in schema if one.has_default_value()}
@@ -52,13 +52,13 @@ class Call:
         """Shape of the first output."""
         return tuple(self.outputs[0].shape)
 
-    def layout(self, name: str = "self") -> Layout | None:
+    def layout(self, name: str = "self") -> AxisLayout | None:
         """The layout of a tensor argument, None if it is unknown or not given."""
         value = self.arguments.get(name)
         return self.layout_of(value) if isinstance(value, Tensor) else None
 
     @property
-    def known(self) -> list[tuple[Tensor, Layout]]:
+    def known(self) -> list[tuple[Tensor, AxisLayout]]:
         """Every tensor argument whose layout is known, with it."""
         pairs = ((value, self.layout_of(value)) for value in tensors_in(self.arguments))
         return [(value, layout) for value, layout in pairs if layout is not None]

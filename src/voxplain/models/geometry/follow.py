@@ -13,8 +13,8 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from voxplain.models.geometry.call import Call, tensors_in
-from voxplain.models.geometry.layout import Layout
+from voxplain.models.geometry.call import TracedCall, tensors_in
+from voxplain.models.geometry.layout import AxisLayout
 from voxplain.models.geometry.operators import assume, follow
 from voxplain.models.observing import observing
 
@@ -24,7 +24,7 @@ class Place:
     """A tensor of one forward: its shape, and where it lies if that is known."""
 
     shape: tuple[int, ...]
-    layout: Layout | None
+    layout: AxisLayout | None
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def follow_network(network: nn.Module, example: Tensor) -> list[LayerCall]:
     """
     example = example.detach().as_subclass(Tensor)
     tracker, log = Tracker(), _Log()
-    tracker.layouts[example] = Layout.of_image(example.shape)
+    tracker.layouts[example] = AxisLayout.of_image(example.shape)
     with observing(network), _recording(network, tracker, log), tracker:
         network(example)
     return [call for call in log.slots if call is not None]
@@ -70,7 +70,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.layouts: MutableMapping[Tensor, Layout] = WeakTensorKeyDictionary()
+        self.layouts: MutableMapping[Tensor, AxisLayout] = WeakTensorKeyDictionary()
 
     def __torch_dispatch__(
         self,
@@ -81,7 +81,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Runs the operator, then notes where its outputs lie."""
         result = func(*args, **(kwargs or {}))
-        call = Call.of(func, args, kwargs or {}, result, self.layouts.get)
+        call = TracedCall.of(func, args, kwargs or {}, result, self.layouts.get)
         if call.outputs and call.known:
             self._note(call.outputs, follow(func, call))
         return result
@@ -97,7 +97,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The tensors in a value with what is known of them."""
         return tuple(Place(tuple(t.shape), self.layouts.get(t)) for t in tensors_in(value))
 
-    def _note(self, tensors: Sequence[Tensor], layouts: Sequence[Layout | None]) -> None:
+    def _note(self, tensors: Sequence[Tensor], layouts: Sequence[AxisLayout | None]) -> None:
         for tensor, layout in zip(tensors, layouts, strict=True):
             if layout is not None:
                 self.layouts[tensor] = layout

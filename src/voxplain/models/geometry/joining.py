@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from voxplain.models.geometry.call import Call
-from voxplain.models.geometry.layout import Dim, Layout, channels
+from voxplain.models.geometry.call import TracedCall
+from voxplain.models.geometry.layout import AxisLayout, Dim, channels
 
 
-def elementwise(call: Call) -> Layout | None:
+def elementwise(call: TracedCall) -> AxisLayout | None:
     """Broadcast operators: the operand that has seen least says where the result lies.
 
     In a residual or skip connection both branches share the grid, and the shorter one shows it
@@ -25,7 +25,7 @@ def elementwise(call: Call) -> Layout | None:
     return lead(candidates)
 
 
-def lead(candidates: Sequence[Layout]) -> Layout | None:
+def lead(candidates: Sequence[AxisLayout]) -> AxisLayout | None:
     """The layout of a result with several sources: most axes, then shortest reach, then mean."""
     if not candidates:
         return None
@@ -40,13 +40,13 @@ def lead(candidates: Sequence[Layout]) -> Layout | None:
     return replace(best, start=start, exact=exact)
 
 
-def spatial_axes(layout: Layout) -> int:
+def spatial_axes(layout: AxisLayout) -> int:
     """Along how many image axes the tensor still has more than one cell."""
     atoms = (atom for dim in layout.dims for atom in dim.atoms)
     return len({atom.axis for atom in atoms if atom.spatial and atom.size > 1})
 
 
-def broadcast(layout: Layout, shape: Sequence[int]) -> Layout:
+def broadcast(layout: AxisLayout, shape: Sequence[int]) -> AxisLayout:
     """The layout under a larger shape: what is repeated there has no place of its own."""
     missing = len(shape) - len(layout.dims)
     for index in range(missing):
@@ -57,7 +57,7 @@ def broadcast(layout: Layout, shape: Sequence[int]) -> Layout:
     return layout
 
 
-def cat(call: Call) -> Layout | None:
+def cat(call: TracedCall) -> AxisLayout | None:
     """Concatenation: of features, of neighboring pieces, of padding or a class token."""
     tensors: list[Tensor] = [tensor for tensor in call["tensors"] if tensor.numel()]
     layouts = [call.layout_of(tensor) for tensor in tensors]
@@ -72,8 +72,8 @@ def cat(call: Call) -> Layout | None:
 
 
 def _margins(
-    layout: Layout, index: int, layouts: list[Layout | None], sizes: list[int]
-) -> Layout | None:
+    layout: AxisLayout, index: int, layouts: list[AxisLayout | None], sizes: list[int]
+) -> AxisLayout | None:
     """A class token, or constant padding, joined to a dimension with a place."""
     at, tokens = layouts.index(layout), layout.dims[index].tokens
     if tokens is None:
@@ -82,7 +82,7 @@ def _margins(
     return layout.put(index, Dim.of(tokens.atoms, before, after))
 
 
-def _continued(layouts: list[Layout | None], index: int, size: int) -> Layout | None:
+def _continued(layouts: list[AxisLayout | None], index: int, size: int) -> AxisLayout | None:
     """Pieces of one axis put together again, where each begins where the last one ended."""
     first = layouts[0] and layouts[0].solid(index)
     if first is None:
@@ -103,7 +103,7 @@ def _close(one: Sequence[float], two: Sequence[float]) -> bool:
     return all(math.isclose(a, b, abs_tol=1e-6) for a, b in zip(one, two, strict=True))
 
 
-def stack(call: Call) -> Layout | None:
+def stack(call: TracedCall) -> AxisLayout | None:
     """Tensors under a new dimension."""
     layouts = [call.layout_of(tensor) for tensor in call["tensors"]]
     index = int(call["dim"]) % len(call.shape)

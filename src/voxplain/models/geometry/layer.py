@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from voxplain.errors import ModelError, nearest
 from voxplain.models.geometry.arrange import arrange, cell_runs, flat_atoms
 from voxplain.models.geometry.follow import LayerCall, Place, follow_network
-from voxplain.models.geometry.layout import Layout
+from voxplain.models.geometry.layout import AxisLayout
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class LayerGeometry:
     stride: tuple[float, ...]
     shape: tuple[int, ...]
     exact: bool
-    layout: Layout | None = field(default=None, repr=False, compare=False)
+    layout: AxisLayout | None = field(default=None, repr=False, compare=False)
 
     @property
     def spatial(self) -> bool:
@@ -125,7 +125,7 @@ def _place(path: str, calls: list[LayerCall], number: int, side: str) -> Place:
     return places[0]
 
 
-def _axis(layout: Layout, axis: int, run: list[int]) -> tuple[float, float, int]:
+def _axis(layout: AxisLayout, axis: int, run: list[int]) -> tuple[float, float, int]:
     """Start, stride (0 where the layer has no cells along the axis) and number of cells."""
     atoms, start = flat_atoms(layout), layout.start[axis]
     for index, atom in enumerate(atoms):
@@ -142,7 +142,7 @@ def _assumed(shape: tuple[int, ...], image: tuple[int, ...]) -> LayerGeometry:
     return LayerGeometry(tuple((step - 1) / 2 for step in stride), stride, cells, exact=False)
 
 
-def _split_cells(layout: Layout) -> Layout:
+def _split_cells(layout: AxisLayout) -> AxisLayout:
     """Where each axis has a dimension of its own, inner factors subdivide the cells."""
     if len(layout.dims) < 2 + len(layout.start):
         return layout

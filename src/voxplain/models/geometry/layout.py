@@ -99,7 +99,7 @@ class Dim:
 
 
 @dataclass(frozen=True)
-class Layout:
+class AxisLayout:
     """The place in the image of every cell of a tensor.
 
     Attributes:
@@ -115,7 +115,7 @@ class Layout:
     exact: bool = True
 
     @classmethod
-    def of_image(cls, shape: Sequence[int]) -> Layout:
+    def of_image(cls, shape: Sequence[int]) -> AxisLayout:
         """The layout of the network's input ``(B, C, *spatial)``."""
         axes = tuple(Dim((Atom(size, axis, 1.0),)) for axis, size in enumerate(shape[2:]))
         zero = (0.0,) * len(axes)
@@ -126,24 +126,24 @@ class Layout:
         """Shape of the tensor."""
         return tuple(dim.size for dim in self.dims)
 
-    def permute(self, order: Sequence[int]) -> Layout:
+    def permute(self, order: Sequence[int]) -> AxisLayout:
         """The dimensions in another order."""
         return replace(self, dims=tuple(self.dims[index] for index in order))
 
-    def insert(self, index: int, size: int = 1) -> Layout:
+    def insert(self, index: int, size: int = 1) -> AxisLayout:
         """A new dimension without a place."""
         return replace(self, dims=(*self.dims[:index], channels(size), *self.dims[index:]))
 
-    def put(self, index: int, dim: Dim) -> Layout:
+    def put(self, index: int, dim: Dim) -> AxisLayout:
         """One dimension replaced."""
         return replace(self, dims=(*self.dims[:index], dim, *self.dims[index + 1 :]))
 
-    def reshape(self, shape: Sequence[int]) -> Layout | None:
+    def reshape(self, shape: Sequence[int]) -> AxisLayout | None:
         """The same cells under another shape; None where the atoms do not split that way."""
         dims = _regroup(self.dims, list(shape))
         return None if dims is None else replace(self, dims=dims)
 
-    def select(self, index: int, at: int) -> Layout:
+    def select(self, index: int, at: int) -> AxisLayout:
         """One index of a dimension, which is dropped."""
         tokens = self.dims[index].tokens
         if tokens is None or not tokens.before <= at < tokens.before + tokens.cells:
@@ -155,11 +155,11 @@ class Layout:
                 start[atom.axis] += atom.stride * step
         return replace(self, start=tuple(start)).drop(index)
 
-    def drop(self, index: int) -> Layout:
+    def drop(self, index: int) -> AxisLayout:
         """One dimension removed, at its index 0."""
         return replace(self, dims=(*self.dims[:index], *self.dims[index + 1 :]))
 
-    def collapse(self, indices: Sequence[int], keep: bool = False) -> Layout:
+    def collapse(self, indices: Sequence[int], keep: bool = False) -> AxisLayout:
         """Dimensions summed over: their cells are replaced by the mean position.
 
         Args:
@@ -173,7 +173,7 @@ class Layout:
 
     def resample(
         self, index: int, offset: float, step: float, size: int, extent: float = 0.0
-    ) -> Layout | None:
+    ) -> AxisLayout | None:
         """A dimension whose new index ``o`` looks at the old index ``offset + step * o``.
 
         Args:
@@ -199,7 +199,7 @@ class Layout:
         moved = replace(solid, start=tuple(start), reach=tuple(reach))
         return moved.put(index, Dim((Atom(size, axis, atom.stride * step),)))
 
-    def solid(self, index: int) -> Layout | None:
+    def solid(self, index: int) -> AxisLayout | None:
         """The layout with one single atom in a dimension, its margins counted as cells."""
         dim = self.dims[index]
         if not dim.spatial:
@@ -219,7 +219,7 @@ class Layout:
         moved = replace(self, start=tuple(start))
         return moved.put(index, Dim((Atom(dim.size, first.axis, stride),)))
 
-    def _collapse_one(self, index: int, keep: bool) -> Layout:
+    def _collapse_one(self, index: int, keep: bool) -> AxisLayout:
         start, reach = list(self.start), list(self.reach)
         kept = Atom(1)
         for atom in self.dims[index].atoms:

@@ -10,12 +10,12 @@ import torch
 from torch._ops import OpOverload
 
 from voxplain.models.geometry import joining, sampling, views
-from voxplain.models.geometry.call import Call
-from voxplain.models.geometry.layout import Layout, channels
+from voxplain.models.geometry.call import TracedCall
+from voxplain.models.geometry.layout import AxisLayout, channels
 from voxplain.models.geometry.views import Layouts
 
 
-def follow(operator: OpOverload, call: Call) -> list[Layout | None]:
+def follow(operator: OpOverload, call: TracedCall) -> list[AxisLayout | None]:
     """The layout of each output of a call, at least one of whose arguments has a known one.
 
     An operator that no rule covers keeps the layout where the shape stays, and is otherwise
@@ -32,14 +32,14 @@ def follow(operator: OpOverload, call: Call) -> list[Layout | None]:
         found = joining.elementwise(call)
     if found is None:
         return [assume(call.known[0][1], tuple(output.shape)) for output in call.outputs]
-    layouts = [found] * len(call.outputs) if isinstance(found, Layout) else list(found)
+    layouts = [found] * len(call.outputs) if isinstance(found, AxisLayout) else list(found)
     return [
         layout if layout and layout.shape == tuple(output.shape) else None
         for layout, output in zip(layouts, call.outputs, strict=True)
     ]
 
 
-def assume(layout: Layout, shape: tuple[int, ...]) -> Layout | None:
+def assume(layout: AxisLayout, shape: tuple[int, ...]) -> AxisLayout | None:
     """The layout under the assumption that every axis was divided evenly, marked as assumed."""
     guess = replace(layout, exact=False)
     if len(shape) != len(layout.dims):
@@ -53,13 +53,13 @@ def assume(layout: Layout, shape: tuple[int, ...]) -> Layout | None:
     return guess
 
 
-def _keep(call: Call) -> Layouts:
+def _keep(call: TracedCall) -> Layouts:
     """Normalizations, softmax and attention keep the place of the first tensor they take."""
     layout = call.known[0][1]
     return [layout if tuple(out.shape) == layout.shape else None for out in call.outputs]
 
 
-def _query(call: Call) -> Layouts:
+def _query(call: TracedCall) -> Layouts:
     layout = call.layout("query")
     if layout is None:
         return None
@@ -67,13 +67,13 @@ def _query(call: Call) -> Layouts:
     return [values, *[None] * (len(call.outputs) - 1)]
 
 
-def _reduce(call: Call) -> Layouts:
+def _reduce(call: TracedCall) -> Layouts:
     layout = call.layout()
     keep = bool(call.arguments.get("keepdim", False))
     return layout and layout.collapse(call.dims(), keep)
 
 
-def _product(call: Call, left: str, right: str) -> Layouts:
+def _product(call: TracedCall, left: str, right: str) -> Layouts:
     """Matrix products: the side whose rows or columns have a place gives it to the result."""
     one, two = call.layout(left), call.layout(right)
     size = call.shape[-1]
@@ -82,12 +82,12 @@ def _product(call: Call, left: str, right: str) -> Layouts:
     return rows if rows and (joining.spatial_axes(rows) or columns is None) else columns or rows
 
 
-def _columns(layout: Layout, shape: Sequence[int]) -> Layout:
+def _columns(layout: AxisLayout, shape: Sequence[int]) -> AxisLayout:
     at = len(layout.dims) - 2
     return layout.collapse([at], keep=True).put(at, channels(shape[-2]))
 
 
-Rule = Callable[[Call], Layouts]
+Rule = Callable[[TracedCall], Layouts]
 
 _KEEPERS = (
     "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training "

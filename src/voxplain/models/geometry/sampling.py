@@ -6,11 +6,11 @@ import math
 import re
 from fractions import Fraction
 
-from voxplain.models.geometry.call import Call
-from voxplain.models.geometry.layout import Layout, channels
+from voxplain.models.geometry.call import TracedCall
+from voxplain.models.geometry.layout import AxisLayout, channels
 
 
-def convolution(call: Call) -> Layout | None:
+def convolution(call: TracedCall) -> AxisLayout | None:
     """``conv1d`` to ``conv3d`` and their transposes, any stride, dilation and padding."""
     layout, rank = call.layout("input"), call["input"].ndim - 2
     stride, padding = call.per_axis("stride", rank), call.per_axis("padding", rank)
@@ -28,12 +28,12 @@ def convolution(call: Call) -> Layout | None:
     return layout and mix_channels(layout, call.shape[1])
 
 
-def mix_channels(layout: Layout, size: int, index: int = 1) -> Layout:
+def mix_channels(layout: AxisLayout, size: int, index: int = 1) -> AxisLayout:
     """The layout after a linear map over one dimension."""
     return layout.collapse([index], keep=True).put(index, channels(size))
 
 
-def pooling(call: Call) -> Layout | None:
+def pooling(call: TracedCall) -> AxisLayout | None:
     """``max_pool`` and ``avg_pool`` in any rank."""
     layout, rank = call.layout(), len(call["kernel_size"])
     kernel = call.per_axis("kernel_size", rank)
@@ -50,7 +50,7 @@ def pooling(call: Call) -> Layout | None:
     return layout
 
 
-def adaptive_pooling(call: Call) -> Layout | None:
+def adaptive_pooling(call: TracedCall) -> AxisLayout | None:
     """Adaptive pooling; exact where the sizes divide."""
     layout, rank = call.layout(), len(call["output_size"])
     for index in range(call["self"].ndim - rank, call["self"].ndim):
@@ -64,7 +64,7 @@ def adaptive_pooling(call: Call) -> Layout | None:
     return layout
 
 
-def interpolation(call: Call, name: str) -> Layout | None:
+def interpolation(call: TracedCall, name: str) -> AxisLayout | None:
     """``F.interpolate`` in its linear, cubic and nearest modes, both conventions of corners."""
     layout, rank = call.layout(), call["self"].ndim - 2
     for axis in range(rank):
@@ -81,7 +81,7 @@ def interpolation(call: Call, name: str) -> Layout | None:
     return layout
 
 
-def padding(call: Call) -> Layout | None:
+def padding(call: TracedCall) -> AxisLayout | None:
     """``F.pad`` in every mode; negative padding crops."""
     layout = call.layout()
     pad = call["pad"] if "pad" in call.arguments else call["padding"]
@@ -94,7 +94,7 @@ def padding(call: Call) -> Layout | None:
     return layout
 
 
-def unfold(call: Call) -> Layout | None:
+def unfold(call: TracedCall) -> AxisLayout | None:
     """``Tensor.unfold``: windows of one dimension, their content in a new last dimension."""
     index, size, step = call.dim("dimension"), int(call["size"]), int(call["step"])
     layout = call.layout()
@@ -108,7 +108,7 @@ def unfold(call: Call) -> Layout | None:
     return outer.insert(len(outer.dims)).put(len(outer.dims), inner.dims[index])
 
 
-def pixel_shuffle(call: Call) -> Layout | None:
+def pixel_shuffle(call: TracedCall) -> AxisLayout | None:
     """``F.pixel_shuffle``: channels become positions inside the cell."""
     factor = call["upscale_factor"]
     batch, channel, height, width = call["self"].shape
@@ -116,7 +116,7 @@ def pixel_shuffle(call: Call) -> Layout | None:
     return _rearrange(call, split, (0, 1, 4, 2, 5, 3))
 
 
-def pixel_unshuffle(call: Call) -> Layout | None:
+def pixel_unshuffle(call: TracedCall) -> AxisLayout | None:
     """``F.pixel_unshuffle``: positions inside the cell become channels."""
     factor = call["downscale_factor"]
     batch, channel, height, width = call["self"].shape
@@ -124,17 +124,19 @@ def pixel_unshuffle(call: Call) -> Layout | None:
     return _rearrange(call, split, (0, 1, 3, 5, 2, 4))
 
 
-def _rearrange(call: Call, split: tuple[int, ...], order: tuple[int, ...]) -> Layout | None:
+def _rearrange(
+    call: TracedCall, split: tuple[int, ...], order: tuple[int, ...]
+) -> AxisLayout | None:
     layout = call.layout()
     parts = layout and layout.reshape(split)
     return parts.permute(order).reshape(call.shape) if parts else None
 
 
-def _assumed(layout: Layout) -> Layout:
-    return Layout(layout.dims, layout.start, layout.reach, exact=False)
+def _assumed(layout: AxisLayout) -> AxisLayout:
+    return AxisLayout(layout.dims, layout.start, layout.reach, exact=False)
 
 
-def _scale(call: Call, axis: int, rank: int) -> float | None:
+def _scale(call: TracedCall, axis: int, rank: int) -> float | None:
     """The scale factor given to an interpolation, None where it follows from the sizes."""
     name = "scales" if rank == 1 else "scales_" + "dhw"[3 - rank + axis]
     value = call.arguments.get(name)

@@ -8,26 +8,26 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from voxplain.models.geometry.call import Call
+from voxplain.models.geometry.call import TracedCall
 from voxplain.models.geometry.joining import broadcast
-from voxplain.models.geometry.layout import Atom, Dim, Layout, channels
+from voxplain.models.geometry.layout import Atom, AxisLayout, Dim, channels
 
-Layouts = Layout | None | Sequence[Layout | None]
+Layouts = AxisLayout | None | Sequence[AxisLayout | None]
 
 
-def reshape(call: Call) -> Layouts:
+def reshape(call: TracedCall) -> Layouts:
     """Views and reshapes."""
     layout = call.layout()
     return layout and layout.reshape(call.shape)
 
 
-def permute(call: Call) -> Layouts:
+def permute(call: TracedCall) -> Layouts:
     """Dimensions in another order."""
     layout = call.layout()
     return layout and layout.permute(call.dims("dims"))
 
 
-def transpose(call: Call, first: str | int, second: str | int) -> Layouts:
+def transpose(call: TracedCall, first: str | int, second: str | int) -> Layouts:
     """Two dimensions exchanged, by arguments or by fixed indices."""
     layout, order = call.layout(), list(range(call["self"].ndim))
     if layout is None or len(order) < 2:
@@ -38,13 +38,13 @@ def transpose(call: Call, first: str | int, second: str | int) -> Layouts:
     return layout.permute(order)
 
 
-def unsqueeze(call: Call) -> Layouts:
+def unsqueeze(call: TracedCall) -> Layouts:
     """A new dimension of size 1."""
     layout = call.layout()
     return layout and layout.insert(call.dim(ndim=len(call.shape)))
 
 
-def squeeze(call: Call) -> Layouts:
+def squeeze(call: TracedCall) -> Layouts:
     """Dimensions of size 1 dropped."""
     layout, shape = call.layout(), call["self"].shape
     for index in sorted(call.dims(), reverse=True):
@@ -52,13 +52,13 @@ def squeeze(call: Call) -> Layouts:
     return layout
 
 
-def expand(call: Call) -> Layouts:
+def expand(call: TracedCall) -> Layouts:
     """Repetition by broadcasting."""
     layout = call.layout()
     return layout and broadcast(layout, call.shape)
 
 
-def repeat(call: Call) -> Layouts:
+def repeat(call: TracedCall) -> Layouts:
     """Whole copies one after the other, which share their places."""
     layout = call.layout()
     if layout is None:
@@ -72,7 +72,7 @@ def repeat(call: Call) -> Layouts:
     return layout
 
 
-def slicing(call: Call) -> Layouts:
+def slicing(call: TracedCall) -> Layouts:
     """A range of cells with a step."""
     layout, index = call.layout(), call.dim()
     begin, end, step = slice(call["start"], call["end"], call["step"]).indices(
@@ -81,7 +81,7 @@ def slicing(call: Call) -> Layouts:
     return layout and _sliced(layout, index, begin, end, step)
 
 
-def _sliced(layout: Layout, index: int, begin: int, end: int, step: int) -> Layout | None:
+def _sliced(layout: AxisLayout, index: int, begin: int, end: int, step: int) -> AxisLayout | None:
     size, tokens = max(0, math.ceil((end - begin) / step)), layout.dims[index].tokens
     if (begin, end, step) == (0, layout.dims[index].size, 1):
         return layout
@@ -95,10 +95,10 @@ def _sliced(layout: Layout, index: int, begin: int, end: int, step: int) -> Layo
     return layout.resample(index, begin, step, size)
 
 
-def pieces(call: Call) -> Layouts:
+def pieces(call: TracedCall) -> Layouts:
     """A dimension cut into neighboring ranges."""
     layout, index, begin = call.layout(), call.dim(), 0
-    found: list[Layout | None] = []
+    found: list[AxisLayout | None] = []
     for output in call.outputs:
         end = begin + output.shape[index]
         found.append(layout and _sliced(layout, index, begin, end, 1))
@@ -106,25 +106,25 @@ def pieces(call: Call) -> Layouts:
     return found
 
 
-def select(call: Call) -> Layouts:
+def select(call: TracedCall) -> Layouts:
     """One index of a dimension."""
     layout, index = call.layout(), call.dim()
     return layout and layout.select(index, int(call["index"]) % call["self"].shape[index])
 
 
-def unbind(call: Call) -> Layouts:
+def unbind(call: TracedCall) -> Layouts:
     """Every index of a dimension as a tensor of its own."""
     layout, index = call.layout(), call.dim()
     return layout and [layout.select(index, at) for at in range(len(call.outputs))]
 
 
-def index_select(call: Call) -> Layouts:
+def index_select(call: TracedCall) -> Layouts:
     """Cells by a list of indices."""
     layout = call.layout()
     return layout and _picked(layout, call.dim(), call["index"])
 
 
-def advanced_index(call: Call) -> Layouts:
+def advanced_index(call: TracedCall) -> Layouts:
     """Indexing with one list of indices; with more there is no rule."""
     layout = call.layout()
     given = [(at, index) for at, index in enumerate(call["indices"]) if index is not None]
@@ -133,7 +133,7 @@ def advanced_index(call: Call) -> Layouts:
     return _picked(layout, *given[0])
 
 
-def _picked(layout: Layout, dim: int, index: Tensor) -> Layout | None:
+def _picked(layout: AxisLayout, dim: int, index: Tensor) -> AxisLayout | None:
     """Cells by a list of indices: an even step is followed, any other order has no place."""
     if index.dtype == torch.bool:
         index = index.nonzero().flatten()
@@ -144,7 +144,7 @@ def _picked(layout: Layout, dim: int, index: Tensor) -> Layout | None:
     return layout.collapse([dim], keep=True).put(dim, channels(len(places)))
 
 
-def roll(call: Call) -> Layouts:
+def roll(call: TracedCall) -> Layouts:
     """Cells moved along a dimension; those that wrap around keep the moved place."""
     layout = call.layout()
     for index, shift in zip(call.dims("dims"), call["shifts"], strict=True):
@@ -152,7 +152,7 @@ def roll(call: Call) -> Layouts:
     return layout
 
 
-def flip(call: Call) -> Layouts:
+def flip(call: TracedCall) -> Layouts:
     """Dimensions in reverse."""
     layout = call.layout()
     for index in call.dims("dims"):

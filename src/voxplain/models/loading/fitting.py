@@ -18,7 +18,7 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True)
-class _Fit:
+class _WeightFit:
     """Weights under the names of the network, and what was in the file beside them."""
 
     tensors: dict[str, Tensor]
@@ -79,7 +79,7 @@ def _containers(checkpoint: Any, depth: int = 3) -> Iterator[Tensors]:
         yield from _containers(value, depth - 1)
 
 
-def _readings(tensors: Tensors, expected: list[str], prefix: str | None) -> Iterator[_Fit]:
+def _readings(tensors: Tensors, expected: list[str], prefix: str | None) -> Iterator[_WeightFit]:
     """The tensors under every prefix that makes some names fit."""
     if prefix is not None:
         yield _without(tensors, prefix)
@@ -89,7 +89,7 @@ def _readings(tensors: Tensors, expected: list[str], prefix: str | None) -> Iter
     for start in _starts(plain, known):
         yield _without(plain, start)
     for start in _starts(known, plain) - {""}:
-        yield _Fit({start + name: tensor for name, tensor in plain.items()}, "", ())
+        yield _WeightFit({start + name: tensor for name, tensor in plain.items()}, "", ())
 
 
 def _starts(longer: Collection[str], shorter: Collection[str]) -> set[str]:
@@ -104,13 +104,13 @@ def _unwrapped(name: str) -> str:
     return name
 
 
-def _without(tensors: Tensors, prefix: str) -> _Fit:
+def _without(tensors: Tensors, prefix: str) -> _WeightFit:
     begin = {
         name.removeprefix(prefix): tensor
         for name, tensor in tensors.items()
         if name.startswith(prefix)
     }
-    return _Fit(begin, prefix, tuple(name for name in tensors if not name.startswith(prefix)))
+    return _WeightFit(begin, prefix, tuple(name for name in tensors if not name.startswith(prefix)))
 
 
 def _problems(tensors: Tensors, expected: Mapping[str, Any]) -> list[str]:
@@ -134,7 +134,7 @@ def _first(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
 
 
-def _remark(fit: _Fit, origin: str) -> None:
+def _remark(fit: _WeightFit, origin: str) -> None:
     if fit.aside:
         shown = _first(list(fit.aside))
         text = f"{len(fit.aside)} tensors outside {fit.prefix!r} left aside ({shown})"

@@ -21,13 +21,13 @@ class Calibrated:
     temperature: float
 
 
-Chances = dict[tuple[str, str], "Calibrated"]
+CalibratedProbabilities = dict[tuple[str, str], "Calibrated"]
 """By model and target."""
 
 
-def calibrated(scores: Iterable[Score]) -> dict[str, Chances]:
+def calibrated(scores: Iterable[Score]) -> dict[str, CalibratedProbabilities]:
     """The calibrated probabilities by case."""
-    found: dict[str, Chances] = {}
+    found: dict[str, CalibratedProbabilities] = {}
     for row in scores:
         if row.metric == "calibration" and "probability_scaled" in row.facts:
             told = Calibrated(row.facts["probability_scaled"], row.facts["temperature"])

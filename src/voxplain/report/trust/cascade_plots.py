@@ -19,7 +19,7 @@ from voxplain.report.trust.plot_frame import (
     Curve,
     Frame,
     Multiples,
-    Panel,
+    PlotPanel,
     bounds,
     mean,
     middles,
@@ -66,7 +66,7 @@ def metric_heading(metric: MetricFollowed, record: RandomizationRecord) -> str:
     return title(metric.name) + settings * (namesakes > 1)
 
 
-def _similarity_panel(map: MapRandomized, frame: Frame, record: RandomizationRecord) -> Panel:
+def _similarity_panel(map: MapRandomized, frame: Frame, record: RandomizationRecord) -> PlotPanel:
     tables = {name: similarities(map, name) for name in MEASURES if map.similarity.get(name)}
     curves, bands, last = list[Curve](), list[tuple[str, str]](), list[str]()
     for name, table in tables.items():
@@ -78,12 +78,12 @@ def _similarity_panel(map: MapRandomized, frame: Frame, record: RandomizationRec
         last.append(f"{MEASURES[name]} {fixed(mean(table[:, -1]))}")
     alt = f"{label(map.method)} after the last step: {', '.join(last)}."
     heading, ticks = label(map.method), _ticks(frame, record)
-    return Panel(heading, tuple(curves), tuple(bands), ticks, frame.levels(), alt)
+    return PlotPanel(heading, tuple(curves), tuple(bands), ticks, frame.levels(), alt)
 
 
 def _score_panel(
     metric: MetricFollowed, record: RandomizationRecord, kinds: dict[str, str]
-) -> Panel | None:
+) -> PlotPanel | None:
     tables = {map.method: scores_along(map, metric.key) for map in record.maps}
     known = {name: table for name, table in tables.items() if np.isfinite(table).any()}
     if not known:
@@ -100,7 +100,7 @@ def _score_panel(
     heading, ticks = metric_heading(metric, record), _ticks(frame, record)
     remark = ", ".join(part for part in (better, metric.unit, cut) if part)
     alt = f"{heading}, {remark}: {_in_words(tables)}."
-    return Panel(heading, tuple(curves), tuple(bands), ticks, frame.levels(), alt, remark)
+    return PlotPanel(heading, tuple(curves), tuple(bands), ticks, frame.levels(), alt, remark)
 
 
 def _line(table: Array, kind: str, frame: Frame) -> tuple[Curve, list[tuple[str, str]]]:

@@ -60,7 +60,7 @@ _WIDEST = 155
 _WIDTH, _LABEL, _CURVE, _GAP, _HEAD, _FOOT, _UNDER = 14.0, 1.55, 2.3, 0.06, 1.75, 1.0, 0.26
 
 
-def strip(record: RandomizationRecord, pictures: Mapping[str, Array]) -> Figure:
+def cascade_strip(record: RandomizationRecord, pictures: Mapping[str, Array]) -> Figure:
     """Rows of maps from the trained network to a random one, each with its curves at the end.
 
     Args:
@@ -73,7 +73,7 @@ def strip(record: RandomizationRecord, pictures: Mapping[str, Array]) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    layout = _Layout.of(record, pictures)
+    layout = _StripLayout.of(record, pictures)
     figure = Figure(figsize=(_WIDTH, layout.tall), facecolor=INK)
     FigureCanvasAgg(figure)
     for row, part in enumerate(layout.maps):
@@ -118,7 +118,7 @@ def ends_of(record: RandomizationRecord) -> tuple[str, str]:
 
 
 @dataclass(frozen=True)
-class _Layout:
+class _StripLayout:
     """Where everything lies, in inches from the left and the top.
 
     Attributes:
@@ -136,7 +136,7 @@ class _Layout:
     ends: tuple[str, str]
 
     @classmethod
-    def of(cls, record: RandomizationRecord, pictures: Mapping[str, Array]) -> _Layout:
+    def of(cls, record: RandomizationRecord, pictures: Mapping[str, Array]) -> _StripLayout:
         maps = tuple(part for part in record.maps if part.method in pictures)
         count = len(record.stages)
         chosen = np.unique(np.linspace(0, count - 1, min(count, MOST)).round().astype(int))
@@ -167,7 +167,9 @@ class _Layout:
         return left / _WIDTH, bottom, min(_WIDTH - 0.35 - left, 2 * _CURVE) / _WIDTH, height
 
 
-def _row(figure: Figure, layout: _Layout, row: int, part: MapRandomized, pictures: Array) -> None:
+def _row(
+    figure: Figure, layout: _StripLayout, row: int, part: MapRandomized, pictures: Array
+) -> None:
     signed = similarities(part, "spearman")
     for column, step in enumerate(layout.steps):
         box = layout.box(row, column)
@@ -219,7 +221,7 @@ def _curves(axes: Axes, part: MapRandomized, ends: Sequence[str]) -> None:
         spine.set_color(QUIET)
 
 
-def _headings(figure: Figure, layout: _Layout, record: RandomizationRecord) -> None:
+def _headings(figure: Figure, layout: _StripLayout, record: RandomizationRecord) -> None:
     parts = [f"case {record.case}", f"model {record.model}"]
     left = 0.25 / _WIDTH
     head = "What is left of a map when the network forgets what it learned"
@@ -237,7 +239,7 @@ def _headings(figure: Figure, layout: _Layout, record: RandomizationRecord) -> N
         figure.text(*place, name, color=PAPER, fontsize=9.5, ha="left", **turn)
 
 
-def _notes(figure: Figure, layout: _Layout, pictures: Mapping[str, Array]) -> None:
+def _notes(figure: Figure, layout: _StripLayout, pictures: Mapping[str, Array]) -> None:
     left = 0.25 / _WIDTH
     bars = "; bar at the end, two random networks" * layout.random
     lines = [
@@ -252,7 +254,7 @@ def _notes(figure: Figure, layout: _Layout, pictures: Mapping[str, Array]) -> No
     _legend(figure, layout)
 
 
-def _legend(figure: Figure, layout: _Layout) -> None:
+def _legend(figure: Figure, layout: _StripLayout) -> None:
     """In one row at the lower right, where no name of a stage can reach it."""
     y, height = 0.22 / layout.tall, 0.1 / layout.tall
     x = 1 - (0.35 + sum(map(_wide, LINES))) / _WIDTH
@@ -269,7 +271,7 @@ def _wide(measure: str) -> float:
     return 0.62 + 0.073 * len(MEASURES[measure])
 
 
-def _weaker(layout: _Layout, pictures: Mapping[str, Array]) -> str:
+def _weaker(layout: _StripLayout, pictures: Mapping[str, Array]) -> str:
     """How much weaker the maps of a random network are, in words."""
     if not layout.random:
         return ""

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from voxplain.report.trust.cascade_strip import label
-from voxplain.report.trust.plot_frame import Curve, Frame, Multiples, Panel, Points
-from voxplain.report.trust.score_index import CEILING, Asked, Judged
+from voxplain.report.trust.plot_frame import Curve, Frame, Multiples, PlotPanel, Points
+from voxplain.report.trust.score_index import CEILING, MapScores, MetricScores
 from voxplain.viz.words import decimals, fixed
 
 _MOST_LINES = 12
 
 
-def curve_panels(asked: Asked) -> Multiples | None:
+def curve_panels(asked: MetricScores) -> Multiples | None:
     """The curves behind one metric; None where it has none."""
     drawn = {map.method: found for map in asked.maps if len(found := _curves(map))}
     methods = [map for map in asked.methods if map.method in drawn]
@@ -32,7 +32,7 @@ def curve_panels(asked: Asked) -> Multiples | None:
     return Multiples(asked.heading, _along(asked), tuple(panels), tuple(legend))
 
 
-def _panel(map: Judged, found: list[Points], behind: Sequence[Curve], frame: Frame) -> Panel:
+def _panel(map: MapScores, found: list[Points], behind: Sequence[Curve], frame: Frame) -> PlotPanel:
     curves, bands = list(behind), []
     if 1 < len(found) <= _MOST_LINES:
         curves += [Curve("case", frame.line(curve)) for curve in found]
@@ -45,10 +45,10 @@ def _panel(map: Judged, found: list[Points], behind: Sequence[Curve], frame: Fra
     name = label(map.method)
     first, last = (fixed(float(mean[1][end]), decimals(mean[1])) for end in (0, -1))
     alt = f"{name}: from {first} to {last}."
-    return Panel(name, tuple(curves), tuple(bands), frame.ends(), frame.levels(), alt)
+    return PlotPanel(name, tuple(curves), tuple(bands), frame.ends(), frame.levels(), alt)
 
 
-def _curves(map: Judged) -> list[Points]:
+def _curves(map: MapScores) -> list[Points]:
     found = []
     for row in map.rows:
         points = np.array([p for p in row.curve if math.isfinite(p[0]) and math.isfinite(p[1])])
@@ -69,7 +69,7 @@ def _table(curves: Sequence[Points]) -> Points:
     return x, np.stack([np.interp(x, *curve) for curve in curves])
 
 
-def _along(asked: Asked) -> str:
+def _along(asked: MetricScores) -> str:
     if asked.first.family == "randomization":
         return "share of the stages that is random"
     return "share of the image" if asked.first.family in ("faithfulness", "segmentation") else ""

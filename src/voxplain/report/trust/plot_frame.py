@@ -33,7 +33,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Panel:
+class PlotPanel:
     """One drawing.
 
     Attributes:
@@ -68,7 +68,7 @@ class Multiples:
 
     heading: str
     x_label: str
-    panels: tuple[Panel, ...]
+    panels: tuple[PlotPanel, ...]
     legend: tuple[tuple[str, str], ...]
 
 

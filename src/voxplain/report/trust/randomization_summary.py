@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from voxplain.records.cascades import MapRandomized, scores_along, similarities
-from voxplain.report.trust.score_index import Judged, Ledger
+from voxplain.report.trust.score_index import MapScores, ScoreIndex
 
 STRENGTHS = "spearman_absolute"
 MEASURES = {
@@ -33,7 +33,7 @@ _METRICS = ("parameter_randomization", "smooth_parameter_randomization")
 
 
 @dataclass(frozen=True)
-class Survival:
+class RandomizationSummary:
     """Similarity with the map of the trained network, averaged over cases and seeds.
 
     Attributes:
@@ -70,7 +70,7 @@ class Fall:
     random: float
 
 
-def survival(ledger: Ledger, method: str) -> Survival | None:
+def randomization_summary(ledger: ScoreIndex, method: str) -> RandomizationSummary | None:
     """What a cascade through the whole network left of a map; None where there was none.
 
     Signed correlation is read where it is known: where a map is strong, in either direction, may
@@ -84,7 +84,7 @@ def survival(ledger: Ledger, method: str) -> Survival | None:
     return _followed(maps) if maps else None
 
 
-def piecewise(ledger: Ledger, method: str) -> float:
+def piecewise(ledger: ScoreIndex, method: str) -> float:
     """Mean similarity where one stage at a time was randomized; NaN where that was not done."""
     maps = [
         map
@@ -95,7 +95,7 @@ def piecewise(ledger: Ledger, method: str) -> float:
     return _followed(maps).mean if maps else math.nan
 
 
-def fall(ledger: Ledger, method: str) -> Fall | None:
+def fall(ledger: ScoreIndex, method: str) -> Fall | None:
     """The first score that falls to less than half its size in every random network, on all cases.
 
     A score far below zero has not fallen: where a random network hardly tells the image from an
@@ -123,7 +123,7 @@ def _falls(table: np.ndarray[Any, Any]) -> bool:
     return trained > 0 and random <= trained / 2  # never true of NaN
 
 
-def _cascades(ledger: Ledger, method: str) -> Iterator[Judged]:
+def _cascades(ledger: ScoreIndex, method: str) -> Iterator[MapScores]:
     """What metrics of cascades through the whole network say of a map."""
     for asked in ledger.asked:
         map = asked.of(method)
@@ -132,12 +132,12 @@ def _cascades(ledger: Ledger, method: str) -> Iterator[Judged]:
             yield map
 
 
-def _steps(map: Judged) -> int:
+def _steps(map: MapScores) -> int:
     """How finely it was followed; none where nothing is defined."""
     return max(len(row.facts.get("stages", ())) for row in map.rows) if map.known else -1
 
 
-def _scored(map: Judged) -> Survival:
+def _scored(map: MapScores) -> RandomizationSummary:
     own = str(map.rows[0].parameters.get("similarity", STRENGTHS))
     facts: list[Facts] = [row.facts["measures"] for row in map.rows if "measures" in row.facts]
     measure = "spearman" if all("spearman" in each for each in facts) else own
@@ -145,7 +145,7 @@ def _scored(map: Judged) -> Survival:
     def over_cases(measure: str, name: str) -> float:
         return _average(each.get(measure, {}).get(name) for each in facts)
 
-    return Survival(
+    return RandomizationSummary(
         MEASURES.get(measure, "similarity"),
         last=over_cases(measure, "last"),
         mean=over_cases(measure, "mean"),
@@ -156,12 +156,12 @@ def _scored(map: Judged) -> Survival:
     )
 
 
-def _followed(maps: list[MapRandomized]) -> Survival:
+def _followed(maps: list[MapRandomized]) -> RandomizationSummary:
     signed = all(map.similarity.get("spearman") for map in maps)
     measure = "spearman" if signed else STRENGTHS
     curves = [similarities(map, measure) for map in maps]
     strengths = [similarities(map, STRENGTHS) for map in maps]
-    return Survival(
+    return RandomizationSummary(
         MEASURES[measure],
         last=_average(value for curve in curves for value in curve[:, -1].tolist()),
         mean=_average(value for curve in curves for value in curve[:, 1:].ravel().tolist()),

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from voxplain.report.trust.cascade_strip import label
-from voxplain.report.trust.plot_frame import Curve, Frame, Multiples, Panel, Points
-from voxplain.report.trust.score_index import Asked
+from voxplain.report.trust.plot_frame import Curve, Frame, Multiples, PlotPanel, Points
+from voxplain.report.trust.score_index import MetricScores
 from voxplain.viz.words import percent
 
 MOST = 12
@@ -17,7 +17,7 @@ MOST = 12
 _EVEN = "even"
 
 
-def reliability(asked: Asked) -> Multiples | None:
+def reliability(asked: MetricScores) -> Multiples | None:
     """The share of what is there over the probability that was said; None without any curve.
 
     The curve of a classifier is that of all cases; dense outputs have one per image.
@@ -37,7 +37,7 @@ def reliability(asked: Asked) -> Multiples | None:
     ]
     name = label("")
     alt = f"{name}: what it says with {percent(x[-1])} is there in {percent(y[-1])}."
-    panel = Panel(name, tuple(curves), (), frame.ends(), frame.levels(), alt)
+    panel = PlotPanel(name, tuple(curves), (), frame.ends(), frame.levels(), alt)
     legend = [("map", "network"), *([("case", "single images")] if alone else [])]
     return Multiples(
         f"{asked.heading}: how often the class is there",

@@ -18,7 +18,7 @@ CEILING = "reference"
 
 
 @dataclass(frozen=True)
-class Judged:
+class MapScores:
     """One map under one metric, over the cases.
 
     Attributes:
@@ -63,7 +63,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Asked:
+class MetricScores:
     """One metric with its parameters, and everything it has judged.
 
     Attributes:
@@ -74,7 +74,7 @@ class Asked:
 
     name: str
     heading: str
-    maps: tuple[Judged, ...]
+    maps: tuple[MapScores, ...]
 
     @property
     def first(self) -> Score:
@@ -87,20 +87,20 @@ class Asked:
         return {"up": 1, "down": -1}.get(self.first.direction, 0)
 
     @property
-    def methods(self) -> list[Judged]:
+    def methods(self) -> list[MapScores]:
         """The maps that explain."""
         return [part for part in self.maps if not part.control]
 
     @property
-    def controls(self) -> list[Judged]:
+    def controls(self) -> list[MapScores]:
         """The maps that explain nothing."""
         return [part for part in self.maps if part.control]
 
-    def of(self, method: str) -> Judged | None:
+    def of(self, method: str) -> MapScores | None:
         """What it says of one map."""
         return next((part for part in self.maps if part.method == method), None)
 
-    def gain(self, one: Judged, other: Judged) -> Comparison:
+    def gain(self, one: MapScores, other: MapScores) -> Comparison:
         """How much better the first is, on the cases that both have; positive is better."""
         cases = [case for case in one.by_case if case in other.by_case]
         sign = self.better or 1
@@ -112,7 +112,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Ledger:
+class ScoreIndex:
     """All scores about one target of one network.
 
     Attributes:
@@ -126,7 +126,7 @@ class Ledger:
 
     model: str
     target: str
-    asked: tuple[Asked, ...]
+    asked: tuple[MetricScores, ...]
     cases: int
     patients: int
     cascades: tuple[RandomizationRecord, ...] = ()
@@ -140,13 +140,15 @@ class Ledger:
         ]
         return list(dict.fromkeys(scored + followed))
 
-    def find(self, *names: str) -> Asked | None:
+    def find(self, *names: str) -> MetricScores | None:
         """The first of the metrics that was asked for."""
         found = (asked for name in names for asked in self.asked if asked.name == name)
         return next(found, None)
 
 
-def ledgers(scores: Iterable[Score], cascades: Iterable[RandomizationRecord] = ()) -> list[Ledger]:
+def score_indexes(
+    scores: Iterable[Score], cascades: Iterable[RandomizationRecord] = ()
+) -> list[ScoreIndex]:
     """The table and the cascades by network and target."""
     rows: dict[tuple[str, str], list[Score]] = {}
     followed: dict[tuple[str, str], list[RandomizationRecord]] = {}
@@ -159,22 +161,22 @@ def ledgers(scores: Iterable[Score], cascades: Iterable[RandomizationRecord] = (
 
 def _ledger(
     key: tuple[str, str], rows: Sequence[Score], cascades: Sequence[RandomizationRecord]
-) -> Ledger:
+) -> ScoreIndex:
     whose = {record.case: record.case for record in cascades} | {
         row.case: row.whose for row in rows
     }
     counts = len(whose), len(set(whose.values()))
-    return Ledger(*key, tuple(_asked(rows)), *counts, tuple(cascades))
+    return ScoreIndex(*key, tuple(_asked(rows)), *counts, tuple(cascades))
 
 
-def _asked(rows: Sequence[Score]) -> Iterator[Asked]:
+def _asked(rows: Sequence[Score]) -> Iterator[MetricScores]:
     found: dict[tuple[str, str], list[Score]] = {}
     for row in rows:
         settings = json.dumps(row.parameters, sort_keys=True)
         found.setdefault((row.metric, settings), []).append(row)
     for (name, _), own in found.items():
         namesakes = [other[0] for (metric, _), other in found.items() if metric == name]
-        yield Asked(name, _heading(own[0], namesakes), tuple(_maps(own)))
+        yield MetricScores(name, _heading(own[0], namesakes), tuple(_maps(own)))
 
 
 def _heading(row: Score, namesakes: Sequence[Score]) -> str:
@@ -186,9 +188,9 @@ def _heading(row: Score, namesakes: Sequence[Score]) -> str:
     return ", ".join([title(row.metric), *differ])
 
 
-def _maps(rows: Sequence[Score]) -> list[Judged]:
+def _maps(rows: Sequence[Score]) -> list[MapScores]:
     found: dict[tuple[bool, str], list[Score]] = {}
     for row in rows:
         found.setdefault((row.control, row.method), []).append(row)
-    maps = [Judged(method, control, tuple(own)) for (control, method), own in found.items()]
+    maps = [MapScores(method, control, tuple(own)) for (control, method), own in found.items()]
     return sorted(maps, key=lambda part: part.control)

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from voxplain.report.trust.cascade_strip import label
-from voxplain.report.trust.score_index import Asked, Judged
+from voxplain.report.trust.score_index import MapScores, MetricScores
 from voxplain.viz.words import decimals, fixed
 
 
 @dataclass(frozen=True)
-class Strata:
+class ByCorrectness:
     """Means of some metrics over right and over wrong predictions.
 
     Attributes:
@@ -26,7 +26,7 @@ class Strata:
     lines: tuple[tuple[str, str], ...]
 
 
-def strata(asked: Sequence[Asked]) -> Strata | None:
+def by_correctness(asked: Sequence[MetricScores]) -> ByCorrectness | None:
     """The means apart; None unless there are both kinds of predictions."""
     known = {
         row.case: row.correct
@@ -40,10 +40,10 @@ def strata(asked: Sequence[Asked]) -> Strata | None:
     if not right or not wrong:
         return None
     lines = ((part.heading, _line(part, right, wrong)) for part in asked)
-    return Strata(len(right), len(wrong), tuple(lines))
+    return ByCorrectness(len(right), len(wrong), tuple(lines))
 
 
-def _line(asked: Asked, right: Iterable[str], wrong: Iterable[str]) -> str:
+def _line(asked: MetricScores, right: Iterable[str], wrong: Iterable[str]) -> str:
     means = {map.method: (_mean(map, right), _mean(map, wrong)) for map in asked.methods}
     places = decimals(value for pair in means.values() for value in pair)
     return "; ".join(
@@ -56,7 +56,7 @@ def _shown(value: float, places: int) -> str:
     return fixed(value, places) if math.isfinite(value) else "–"
 
 
-def _mean(map: Judged, cases: Iterable[str]) -> float:
+def _mean(map: MapScores, cases: Iterable[str]) -> float:
     """Over those of the cases where there is a value; NaN where there is none."""
     values = [map.by_case[case] for case in cases if case in map.by_case]
     known = [value for value in values if math.isfinite(value)]

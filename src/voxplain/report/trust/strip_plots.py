@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from voxplain.report.trust.cascade_strip import label
-from voxplain.report.trust.score_index import CEILING, Asked, Judged
+from voxplain.report.trust.score_index import CEILING, MapScores, MetricScores
 from voxplain.report.trust.tables import ARROWS, ranked
 from voxplain.viz.words import decimals, fixed
 
@@ -65,7 +65,7 @@ class Strip:
     alt: str
 
 
-def strip_plot(asked: Asked) -> Strip | None:
+def strip_plot(asked: MetricScores) -> Strip | None:
     """The plot of one metric; None where no value is defined."""
     controls = [part for part in asked.controls if part.known]
     maps = [*ranked(asked.methods, asked.better), *controls]
@@ -116,7 +116,7 @@ class _Scale:
         return tuple(found)
 
 
-def _line(map: Judged, row: int, scale: _Scale, lower: bool) -> Line:
+def _line(map: MapScores, row: int, scale: _Scale, lower: bool) -> Line:
     y = TOP + (row + 0.5) * LINE + (8 if map.control and lower else 0)
     known = map.known
     crowd = len(known) > CROWD
@@ -132,14 +132,14 @@ def _line(map: Judged, row: int, scale: _Scale, lower: bool) -> Line:
     )
 
 
-def _best(asked: Asked, scale: _Scale) -> float | None:
+def _best(asked: MetricScores, scale: _Scale) -> float | None:
     rivals = [part for part in asked.controls if part.known and part.method != CEILING]
     if not rivals or not asked.better:
         return None
     return scale(ranked(rivals, asked.better)[0].summary.mean)
 
 
-def _alternative(asked: Asked, maps: Sequence[Judged], better: str) -> str:
+def _alternative(asked: MetricScores, maps: Sequence[MapScores], better: str) -> str:
     places = decimals(map.summary.mean for map in maps if map.known)
     parts = [
         f"{label(map.method)} {fixed(map.summary.mean, places) if map.known else 'undefined'}"

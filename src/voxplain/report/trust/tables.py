@@ -9,7 +9,7 @@ from itertools import combinations, pairwise
 
 from voxplain.report.trust.cascade_strip import label
 from voxplain.report.trust.randomization_summary import MEASURES
-from voxplain.report.trust.score_index import Asked, Judged, Ledger
+from voxplain.report.trust.score_index import MapScores, MetricScores, ScoreIndex
 from voxplain.statistics import FEWEST, holm
 from voxplain.viz.words import decimals, fixed, sentence
 
@@ -98,23 +98,23 @@ class Table:
     clear: tuple[tuple[str, str], ...]
 
 
-def families(ledger: Ledger) -> list[tuple[str, list[Asked]]]:
+def families(ledger: ScoreIndex) -> list[tuple[str, list[MetricScores]]]:
     """The metrics by chapter, chapters in the order in which they are read."""
-    found: dict[str, list[Asked]] = {}
+    found: dict[str, list[MetricScores]] = {}
     for asked in ledger.asked:
         found.setdefault(asked.first.family or "other", []).append(asked)
     order = [*FAMILIES, *(name for name in found if name not in FAMILIES)]
     return [(name, found[name]) for name in order if name in found]
 
 
-def tables(asked: Sequence[Asked]) -> list[Table]:
+def tables(asked: Sequence[MetricScores]) -> list[Table]:
     """The metrics of one chapter, so many side by side as fit."""
     parts = -(-len(asked) // WIDEST)
     cuts = [round(len(asked) * part / parts) for part in range(parts + 1)]
     return [_table(asked[a:b]) for a, b in pairwise(cuts)]
 
 
-def _table(asked: Sequence[Asked]) -> Table:
+def _table(asked: Sequence[MetricScores]) -> Table:
     notes: list[str] = []
     beaten = {id(part): wins(part) for part in asked}
     shown = (map for part in asked for map in part.maps if map.known or not map.control)
@@ -133,13 +133,13 @@ def _table(asked: Sequence[Asked]) -> Table:
     )
 
 
-def _head(asked: Asked) -> Head:
+def _head(asked: MetricScores) -> Head:
     first = asked.first
     arrow, better = ARROWS.get(first.direction, ("", ""))
     return Head(asked.heading, first.meaning, arrow, better, _unit(asked))
 
 
-def _unit(asked: Asked) -> str:
+def _unit(asked: MetricScores) -> str:
     first = asked.first
     unit = MEASURES.get(str(first.parameters.get("similarity")), first.unit)
     if first.minimum is not None and first.maximum is not None:
@@ -147,7 +147,9 @@ def _unit(asked: Asked) -> str:
     return unit
 
 
-def _cell(asked: Asked, map: Judged | None, notes: list[str], beaten: dict[str, set[str]]) -> Cell:
+def _cell(
+    asked: MetricScores, map: MapScores | None, notes: list[str], beaten: dict[str, set[str]]
+) -> Cell:
     if map is None:
         return Cell("")
     mark, why = _note(map, notes)
@@ -159,14 +161,14 @@ def _cell(asked: Asked, map: Judged | None, notes: list[str], beaten: dict[str, 
     return Cell(fixed(map.summary.mean, places), _spread(map, places), mark, why, clear)
 
 
-def _spread(map: Judged, places: int) -> str:
+def _spread(map: MapScores, places: int) -> str:
     interval = map.summary.interval
     if interval is not None:
         return f"{fixed(interval[0], places)} to {fixed(interval[1], places)}"
     return f"n = {len(map.known)}" if map.summary.undefined > 0 else ""
 
 
-def _note(map: Judged, notes: list[str]) -> tuple[int, str]:
+def _note(map: MapScores, notes: list[str]) -> tuple[int, str]:
     missing = map.summary.undefined
     if not missing:
         return 0, ""
@@ -177,7 +179,7 @@ def _note(map: Judged, notes: list[str]) -> tuple[int, str]:
     return notes.index(why) + 1, why
 
 
-def wins(asked: Asked) -> dict[str, set[str]]:
+def wins(asked: MetricScores) -> dict[str, set[str]]:
     """By method, which others it is clearly better than.
 
     Clear: the bootstrap interval of the paired differences leaves out 0, and the Wilcoxon p
@@ -196,7 +198,7 @@ def wins(asked: Asked) -> dict[str, set[str]]:
     return found
 
 
-def _differences(asked: Asked, beaten: dict[str, set[str]]) -> str:
+def _differences(asked: MetricScores, beaten: dict[str, set[str]]) -> str:
     """Who is clearly better than whom, in words; empty where nothing can be compared."""
     known = [part for part in asked.methods if part.known]
     if len(known) < 2 or not asked.better:
@@ -212,7 +214,7 @@ def _differences(asked: Asked, beaten: dict[str, set[str]]) -> str:
     )
 
 
-def _nothing_clear(known: Sequence[Judged]) -> str:
+def _nothing_clear(known: Sequence[MapScores]) -> str:
     """With few patients and many methods the test could not have come out otherwise."""
     patients, pairs = max(part.summary.patients for part in known), math.comb(len(known), 2)
     smallest = 2.0 ** (1 - patients) * pairs  # all differences in the same direction, Holm
@@ -221,7 +223,7 @@ def _nothing_clear(known: Sequence[Judged]) -> str:
     return f"{patients} patients are too few to tell {len(known)} methods apart"
 
 
-def ranked(maps: Sequence[Judged], better: int) -> list[Judged]:
+def ranked(maps: Sequence[MapScores], better: int) -> list[MapScores]:
     """The best mean first; those without any value last."""
     sign = better or 1
     return sorted(

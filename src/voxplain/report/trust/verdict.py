@@ -10,12 +10,12 @@ from typing import Literal
 from voxplain.report.trust.randomization_summary import (
     MEASURES,
     STRENGTHS,
-    Survival,
+    RandomizationSummary,
     fall,
     piecewise,
-    survival,
+    randomization_summary,
 )
-from voxplain.report.trust.score_index import CEILING, Asked, Judged, Ledger
+from voxplain.report.trust.score_index import CEILING, MapScores, MetricScores, ScoreIndex
 from voxplain.statistics import FEWEST, Comparison
 from voxplain.viz.words import decimals, fixed
 
@@ -91,12 +91,12 @@ STEADINESS = "Is it steady under small changes of the image?"
 TOPICS = (WEIGHTS, REMOVAL, PLACE, STEADINESS)
 
 
-def verdicts(ledger: Ledger) -> list[Verdict]:
+def verdicts(ledger: ScoreIndex) -> list[Verdict]:
     """The verdict on every map that explains, in the order of the run."""
     return [Verdict(name, tuple(_statements(ledger, name))) for name in ledger.methods]
 
 
-def _statements(ledger: Ledger, method: str) -> Iterator[Statement]:
+def _statements(ledger: ScoreIndex, method: str) -> Iterator[Statement]:
     rules = (_weights, _removal, _place, _steadiness, _scanner)
     for rule in rules:
         found = rule(ledger, method)
@@ -104,9 +104,9 @@ def _statements(ledger: Ledger, method: str) -> Iterator[Statement]:
             yield found
 
 
-def _weights(ledger: Ledger, method: str) -> Statement | None:
+def _weights(ledger: ScoreIndex, method: str) -> Statement | None:
     """Whether the map is another one once the network has forgotten what it learned."""
-    found = survival(ledger, method)
+    found = randomization_summary(ledger, method)
     if found is None:
         return _piecewise(ledger, method)
     if not math.isfinite(found.mean) or not math.isfinite(found.last):
@@ -122,7 +122,7 @@ def _weights(ledger: Ledger, method: str) -> Statement | None:
     return Statement(WEIGHTS, "mixed", text)
 
 
-def _piecewise(ledger: Ledger, method: str) -> Statement | None:
+def _piecewise(ledger: ScoreIndex, method: str) -> Statement | None:
     """One stage at a time leaves the rest as it was learned, which settles nothing."""
     kept = piecewise(ledger, method)
     if not math.isfinite(kept):
@@ -132,7 +132,7 @@ def _piecewise(ledger: Ledger, method: str) -> Statement | None:
     return Statement(WEIGHTS, "open", f"{text}; {help}")
 
 
-def _similarities(found: Survival) -> str:
+def _similarities(found: RandomizationSummary) -> str:
     """Both numbers, the one that weighs more first."""
     random = _of_random(found.chance)
     if found.mean > max(found.last, FORGOTTEN):
@@ -146,7 +146,7 @@ def _of_random(chance: float) -> str:
     return f" (two random networks: {fixed(chance)})" if math.isfinite(chance) else ""
 
 
-def _strengths(found: Survival) -> str:
+def _strengths(found: RandomizationSummary) -> str:
     """Where a map is strong may follow from where the target looks, in any network."""
     if found.measure != MEASURES["spearman"] or not found.strengths >= SURVIVES:
         return ""
@@ -154,7 +154,7 @@ def _strengths(found: Survival) -> str:
     return f"; where it is strong, for or against, stays ({kept})"
 
 
-def _falling(ledger: Ledger, method: str) -> str:
+def _falling(ledger: ScoreIndex, method: str) -> str:
     """What else goes with the training; nothing where it does not."""
     found = fall(ledger, method)
     if found is None:
@@ -164,7 +164,7 @@ def _falling(ledger: Ledger, method: str) -> str:
     return f"; its {found.score} falls with the network's training: {values}"
 
 
-def _removal(ledger: Ledger, method: str) -> Statement | None:
+def _removal(ledger: ScoreIndex, method: str) -> Statement | None:
     """Whether its order of voxels explains the score better than that of the controls."""
     found = _judged(ledger, method, *_REMOVAL)
     if found is None:
@@ -174,7 +174,7 @@ def _removal(ledger: Ledger, method: str) -> Statement | None:
     return _against_controls(REMOVAL, asked, map, *words)
 
 
-def _place(ledger: Ledger, method: str) -> Statement | None:
+def _place(ledger: ScoreIndex, method: str) -> Statement | None:
     """Whether it finds the reference better than the controls."""
     found = _judged(ledger, method, *_PLACES)
     if found is None:
@@ -184,7 +184,7 @@ def _place(ledger: Ledger, method: str) -> Statement | None:
 
 
 def _against_controls(
-    topic: str, asked: Asked, map: Judged, claim: str, measure: str
+    topic: str, asked: MetricScores, map: MapScores, claim: str, measure: str
 ) -> Statement | None:
     rivals = [part for part in asked.controls if part.method != CEILING and part.known]
     if not map.known:
@@ -211,7 +211,9 @@ def _against_controls(
     return Statement(topic, "bad", f"{claim} no better than {_named(worst)} ({facts})")
 
 
-def _few(topic: str, asked: Asked, map: Judged, best: Judged, measure: str) -> Statement:
+def _few(
+    topic: str, asked: MetricScores, map: MapScores, best: MapScores, measure: str
+) -> Statement:
     """Points and no claim: an interval needs more cases."""
     ahead = asked.better * (map.summary.mean - best.summary.mean) > 0
     how = "ahead of every control" if ahead else f"not ahead of {_named(best.method)}"
@@ -220,13 +222,13 @@ def _few(topic: str, asked: Asked, map: Judged, best: Judged, measure: str) -> S
     return Statement(topic, "open", f"{how} ({facts}); {_too_few(map)}")
 
 
-def _too_few(map: Judged) -> str:
+def _too_few(map: MapScores) -> str:
     who = _counted(len(map.known), map.summary.patients)
     are = "is" if len(map.known) == 1 else "are"
     return f"{who} {are} too few for an interval, which needs {FEWEST}"
 
 
-def _steadiness(ledger: Ledger, method: str) -> Statement | None:
+def _steadiness(ledger: ScoreIndex, method: str) -> Statement | None:
     """How much the map changes with a little noise."""
     found = _judged(ledger, method, *_NEIGHBORS)
     if found is None or not found[1].known:
@@ -238,7 +240,7 @@ def _steadiness(ledger: Ledger, method: str) -> Statement | None:
     return Statement(STEADINESS, _graded(value <= STEADY, value >= UNSTEADY), text)
 
 
-def _scanner(ledger: Ledger, method: str) -> Statement | None:
+def _scanner(ledger: ScoreIndex, method: str) -> Statement | None:
     """How alike the maps of the same patient are under changes that a scanner makes."""
     found = _judged(ledger, method, "medical_stability")
     if found is None or not found[1].known:
@@ -253,7 +255,7 @@ def _graded(good: bool, bad: bool) -> Status:
     return "good" if good else "bad" if bad else "mixed"
 
 
-def _judged(ledger: Ledger, method: str, *names: str) -> tuple[Asked, Judged] | None:
+def _judged(ledger: ScoreIndex, method: str, *names: str) -> tuple[MetricScores, MapScores] | None:
     asked = ledger.find(*names)
     map = asked.of(method) if asked else None
     return (asked, map) if asked and map else None
@@ -263,7 +265,7 @@ def _wins(gain: Comparison) -> bool:
     return gain.is_clear and gain.difference > 0
 
 
-def _mean(map: Judged) -> str:
+def _mean(map: MapScores) -> str:
     """The mean with its interval, where there is one."""
     interval = map.summary.interval
     if interval is None:
@@ -272,13 +274,13 @@ def _mean(map: Judged) -> str:
     return f"{fixed(map.summary.mean, decimals(interval))}, interval {low} to {high}"
 
 
-def _mean_of(map: Judged, beside: Judged) -> str:
+def _mean_of(map: MapScores, beside: MapScores) -> str:
     """The mean with as many decimals as tell it from the other."""
     means = (map.summary.mean, beside.summary.mean)
     return fixed(means[0], decimals(means))
 
 
-def _cases(map: Judged) -> str:
+def _cases(map: MapScores) -> str:
     """How many cases stand behind a number."""
     return _on(len(map.known), map.summary.patients)
 
@@ -296,7 +298,7 @@ def _counted(cases: int, patients: int) -> str:
     return f"{counted} of {patients} {'patient' if patients == 1 else 'patients'}"
 
 
-def _why(map: Judged) -> str:
+def _why(map: MapScores) -> str:
     return f": {'; '.join(map.reasons)}" if map.reasons else ""
 
 

@@ -12,12 +12,12 @@ from voxplain.records.names import safe
 from voxplain.records.scores import Score, Scores
 from voxplain.report.problems import UNREADABLE, Problem, reason
 from voxplain.report.trust.cascade_plots import score_panels, similarity_panels
-from voxplain.report.trust.cascade_strip import alternative, label, strip
+from voxplain.report.trust.cascade_strip import alternative, cascade_strip, label
 from voxplain.report.trust.curve_plots import curve_panels
 from voxplain.report.trust.plot_frame import Multiples
 from voxplain.report.trust.reliability import reliability
-from voxplain.report.trust.score_index import Asked, Ledger, ledgers
-from voxplain.report.trust.strata import Strata, strata
+from voxplain.report.trust.score_index import MetricScores, ScoreIndex, score_indexes
+from voxplain.report.trust.strata import ByCorrectness, by_correctness
 from voxplain.report.trust.strip_plots import Strip, strip_plot
 from voxplain.report.trust.tables import FAMILIES, Table, families, tables
 from voxplain.report.trust.verdict import TOPICS, Status, Verdict, verdicts
@@ -84,7 +84,7 @@ class Chapter:
     tables: list[Table]
     strips: list[Strip]
     curves: list[Multiples]
-    strata: Strata | None
+    by_correctness: ByCorrectness | None
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def build_trust(run: Path, *, share: bool) -> tuple[list[TrustView], list[Proble
             [_view(run, record, share, problems) for record in ledger.cascades[:MOST]],
             max(0, len(ledger.cascades) - MOST),
         )
-        for ledger in ledgers(scores, cascades)
+        for ledger in score_indexes(scores, cascades)
     ]
     return views, problems
 
@@ -190,7 +190,7 @@ def _cascades(run: Path, problems: list[Problem]) -> list[RandomizationRecord]:
         return []
 
 
-def _panel(ledger: Ledger) -> list[tuple[str, list[Answer]]]:
+def _panel(ledger: ScoreIndex) -> list[tuple[str, list[Answer]]]:
     return [
         (label(verdict.method), [part for topic in TOPICS for part in _answers(topic, verdict)])
         for verdict in verdicts(ledger)
@@ -206,7 +206,7 @@ def _answers(topic: str, verdict: Verdict) -> Iterator[Answer]:
         yield Answer(topic, "none", "–", "not measured", "")
 
 
-def _chapter(name: str, asked: list[Asked]) -> Chapter:
+def _chapter(name: str, asked: list[MetricScores]) -> Chapter:
     strips = (strip_plot(part) for part in asked)
     draw = reliability if name == "calibration" else curve_panels
     curves = (draw(part) for part in asked)
@@ -215,7 +215,7 @@ def _chapter(name: str, asked: list[Asked]) -> Chapter:
         tables(asked),
         [part for part in strips if part is not None],
         [part for part in curves if part is not None],
-        strata(asked) if name == "localization" else None,
+        by_correctness(asked) if name == "localization" else None,
     )
 
 
@@ -247,7 +247,7 @@ def _strip(run: Path, record: RandomizationRecord, problems: list[Problem]) -> s
         return ""
     if not any(map.method in pictures for map in record.maps):
         return ""
-    drawn = png(strip(record, pictures))
+    drawn = png(cascade_strip(record, pictures))
     (run / "figures").mkdir(exist_ok=True)
     (run / _strip_file(record)).write_bytes(drawn)
     return figure_uri(drawn)

@@ -13,8 +13,8 @@ from voxplain.records.sidecar import Sidecar
 from voxplain.report.case_view import CaseView, MapView
 from voxplain.report.run_files import Backdrop
 from voxplain.viz.embed import ramps
-from voxplain.viz.overlay import Scene
-from voxplain.viz.volume import Volume
+from voxplain.viz.overlay import Overlay
+from voxplain.viz.volume import DisplayVolume
 
 Array = NDArray[Any]
 
@@ -38,7 +38,7 @@ class Viewer(ABC):
         self.data |= {"maps": [], "outlines": []}
         self.data |= self._backdrop(shown)
 
-    def add(self, view: MapView, scene: Scene) -> None:
+    def add(self, view: MapView, scene: Overlay) -> None:
         """Adds one map with its channels."""
         limit = scene.limit or 1.0
         map = self._reduced(scene.map)
@@ -57,7 +57,7 @@ class Viewer(ABC):
         self._view.blobs[key] = text
         return key
 
-    def _lines(self, scene: Scene) -> list[int]:
+    def _lines(self, scene: Overlay) -> list[int]:
         """Which outlines belong to a map; each is encoded once."""
         found = []
         for kind, mask in (("prediction", scene.prediction), ("reference", scene.reference)):
@@ -73,7 +73,7 @@ class Viewer(ABC):
         return found
 
     @abstractmethod
-    def _outline(self, mask: Array, map: Volume) -> str:
+    def _outline(self, mask: Array, map: DisplayVolume) -> str:
         """A mask ``(X, Y, Z)`` as text."""
 
     @abstractmethod
@@ -85,15 +85,15 @@ class Viewer(ABC):
         """Encodes the image."""
 
     @abstractmethod
-    def _reduced(self, map: Volume) -> Volume:
+    def _reduced(self, map: DisplayVolume) -> DisplayVolume:
         """The map at the resolution of the page."""
 
     @abstractmethod
-    def _encode(self, values: Array, map: Volume, limit: float) -> str:
+    def _encode(self, values: Array, map: DisplayVolume, limit: float) -> str:
         """One channel of a map as text."""
 
     @abstractmethod
-    def _start(self, scene: Scene) -> list[float]:
+    def _start(self, scene: Overlay) -> list[float]:
         """Where the viewer starts."""
 
 
@@ -103,7 +103,7 @@ def channels_of(sidecar: Sidecar) -> tuple[str, ...]:
     return ("all channels", *sidecar.channels) if several else ("all channels",)
 
 
-def channels(map: Volume, sidecar: Sidecar) -> list[tuple[str, Array]]:
+def channels(map: DisplayVolume, sidecar: Sidecar) -> list[tuple[str, Array]]:
     """The arrays ``(X, Y, Z)`` that belong to :func:`channels_of`."""
     names = channels_of(sidecar)
     arrays = [map.channel_sum(), *(map.data if len(names) > 1 else ())]

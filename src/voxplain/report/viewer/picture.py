@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from voxplain.report.run_files import Backdrop
 from voxplain.report.viewer.base import Viewer
 from voxplain.viz.embed import map_bytes, outline, picture_uri, shrink_factor
-from voxplain.viz.overlay import Scene, flat, is_color, rgb
+from voxplain.viz.overlay import Overlay, flat, is_color, rgb
 from voxplain.viz.planes import plane_of
-from voxplain.viz.volume import Volume
+from voxplain.viz.volume import DisplayVolume
 from voxplain.viz.words import sizes
 
 Array = NDArray[Any]
@@ -56,31 +56,31 @@ class PictureViewer(Viewer):
             found.append({"name": names[index], "blob": blob})
         return found
 
-    def _outline(self, mask: Array, map: Volume) -> str:
+    def _outline(self, mask: Array, map: DisplayVolume) -> str:
         return outline(flat(map, mask))
 
-    def _reduced(self, map: Volume) -> Volume:
+    def _reduced(self, map: DisplayVolume) -> DisplayVolume:
         return map.shrink(self._factor)
 
-    def _encode(self, values: Array, map: Volume, limit: float) -> str:
+    def _encode(self, values: Array, map: DisplayVolume, limit: float) -> str:
         rows, columns = flat(map, values).shape
         self.data["map_rows"], self.data["map_columns"] = rows, columns
         return map_bytes(flat(map, values), limit)
 
-    def _start(self, scene: Scene) -> list[float]:
+    def _start(self, scene: Overlay) -> list[float]:
         if scene.map.picture:
             return [float(scene.peak[0]), float(scene.peak[1])]
         row, column = plane_of(scene.map.shape).pixel(scene.peak, scene.map.shape)
         return [float(row), float(column)]
 
 
-def _pixel_aspect(image: Volume) -> float:
+def _pixel_aspect(image: DisplayVolume) -> float:
     if image.picture:
         return float(image.spacing[1] / image.spacing[0])
     across, up = plane_of(image.shape).axes
     return float(image.spacing[across] / image.spacing[up])
 
 
-def _letters(image: Volume) -> tuple[str, str, str, str]:
+def _letters(image: DisplayVolume) -> tuple[str, str, str, str]:
     plane = plane_of(image.shape)
     return plane.left, plane.right, plane.top, plane.bottom

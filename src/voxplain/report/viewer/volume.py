@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from voxplain.report.run_files import Backdrop
 from voxplain.report.viewer.base import Viewer
 from voxplain.viz.embed import image_nifti, labels_nifti, map_nifti, shrink_factor
-from voxplain.viz.overlay import Scene
-from voxplain.viz.volume import Volume
+from voxplain.viz.overlay import Overlay
+from voxplain.viz.volume import DisplayVolume
 from voxplain.viz.words import sizes
 
 Array = NDArray[Any]
@@ -40,15 +40,17 @@ class VolumeViewer(Viewer):
             images.append({"name": names[index], "blob": blob, "window": window})
         return {"images": images}
 
-    def _outline(self, mask: Array, map: Volume) -> str:
-        volume = Volume(mask[None].astype(np.uint8), map.affine).shrink(self._factor, labels=True)
+    def _outline(self, mask: Array, map: DisplayVolume) -> str:
+        volume = DisplayVolume(mask[None].astype(np.uint8), map.affine).shrink(
+            self._factor, labels=True
+        )
         return labels_nifti(volume.data[0], volume.affine)
 
-    def _reduced(self, map: Volume) -> Volume:
+    def _reduced(self, map: DisplayVolume) -> DisplayVolume:
         return map.shrink(self._factor)
 
-    def _encode(self, values: Array, map: Volume, limit: float) -> str:
+    def _encode(self, values: Array, map: DisplayVolume, limit: float) -> str:
         return map_nifti(values, map.affine, limit)
 
-    def _start(self, scene: Scene) -> list[float]:
+    def _start(self, scene: Overlay) -> list[float]:
         return [float(value) for value in scene.map.world(scene.peak)]

@@ -10,8 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from voxplain.engine.identity import identity
 from voxplain.engine.method import Method
-from voxplain.metrics import Metric, Question
-from voxplain.metrics.cross_case import OverCases
+from voxplain.metrics import Metric, MetricContext
+from voxplain.metrics.cross_case import CrossCaseMetric
 from voxplain.metrics.randomization import Cascade, Order, ParameterRandomization, Steps, recorded
 from voxplain.metrics.randomization.record import Array
 from voxplain.records.cascades import RandomizationRecord
@@ -36,7 +36,7 @@ def _why_not(metric: Metric) -> str:
         return "is a check of its own on what maps owe to the network"
     if metric.family == "agreement":
         return "compares the map with those of other methods or networks"
-    if isinstance(metric, OverCases):
+    if isinstance(metric, CrossCaseMetric):
         return "compares cases"
     if metric.name == "completeness_residual":
         return "is read from what an explanation notes on its way"
@@ -77,7 +77,7 @@ class RandomizationConfig(BaseModel):
 
 
 def cascade(
-    asked: RandomizationConfig, question: Question, case: str
+    asked: RandomizationConfig, question: MetricContext, case: str
 ) -> tuple[RandomizationRecord, dict[str, Array]]:
     """Runs the cascade; the metric that reads its curves finds them answered.
 

@@ -13,17 +13,17 @@ from voxplain.engine.method import Method
 from voxplain.errors import VoxplainWarning
 from voxplain.image import Image
 from voxplain.io import read_mask
-from voxplain.metrics import Fellow
+from voxplain.metrics import OtherNetwork
 from voxplain.models.model import Model
 from voxplain.study.config.cases import CaseConfig
-from voxplain.study.planning.checked_study import Checked
+from voxplain.study.planning.checked_study import CheckedStudy
 from voxplain.study.planning.inputs import LoadedModel
-from voxplain.study.planning.tasks import Subject
+from voxplain.study.planning.tasks import Combination
 from voxplain.targets import Target
 
 
 @dataclass(frozen=True, eq=False)
-class Materials:
+class EvaluationInputs:
     """What judging needs beside the maps.
 
     Attributes:
@@ -41,13 +41,13 @@ class Materials:
     methods: Mapping[str, Method]
     mask: Tensor | None = None
     references: Sequence[Image] = ()
-    networks: Sequence[Fellow] = ()
+    networks: Sequence[OtherNetwork] = ()
     truth: int | None = None
 
 
-def materials_of(
-    checked: Checked, subject: Subject, image: Image, loaded: LoadedModel
-) -> Materials:
+def evaluation_inputs(
+    checked: CheckedStudy, subject: Combination, image: Image, loaded: LoadedModel
+) -> EvaluationInputs:
     """The materials of a subject of a study.
 
     Args:
@@ -58,7 +58,7 @@ def materials_of(
     """
     case = checked.cases[subject.case]
     tasks = [task for task in checked.plan.tasks if task.subject is subject]
-    return Materials(
+    return EvaluationInputs(
         image=image,
         model=loaded.model,
         methods={each.key: each for task in tasks for each in task.methods.values()},

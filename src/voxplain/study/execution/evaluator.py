@@ -6,27 +6,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from voxplain.errors import ConfigError
-from voxplain.metrics import GivenMap, Metric, read_given
-from voxplain.metrics.context import question_about
+from voxplain.metrics import ExternalMap, Metric, read_map
+from voxplain.metrics.context import metric_context
 from voxplain.metrics.controls import CONTROLS
 from voxplain.metrics.map_field import MapField
-from voxplain.metrics.scoring import NETWORK, Panel
+from voxplain.metrics.scoring import NETWORK, MapScorer
 from voxplain.records.cascades import write_randomization
 from voxplain.records.manifest import Manifest, MapRecord
 from voxplain.records.scores import Score, Scores
 from voxplain.records.sidecar import Sidecar
 from voxplain.study.config.randomization import cascade
-from voxplain.study.execution.evaluation_inputs import Materials
-from voxplain.study.execution.privacy import Filter
+from voxplain.study.execution.evaluation_inputs import EvaluationInputs
+from voxplain.study.execution.privacy import Redactor
 from voxplain.study.execution.progress import Listener
-from voxplain.study.execution.score_cache import Memo
+from voxplain.study.execution.score_cache import ScoreCache
 from voxplain.study.execution.store import Store
 from voxplain.study.execution.time_limit import reason_of, time_limit
-from voxplain.study.planning.evaluation_task import Judging
-from voxplain.study.planning.tasks import Subject, digest
+from voxplain.study.planning.evaluation_task import EvaluationTask
+from voxplain.study.planning.tasks import Combination, digest
 
 
-class Judge:
+class Evaluator:
     """Scores the maps of a run directory, and keeps what is finished.
 
     What fails is a row with its reason, and is tried again by the next run.
@@ -42,18 +42,18 @@ class Judge:
     def __init__(
         self,
         store: Store,
-        private: Filter,
+        private: Redactor,
         limit: float | None,
         listener: Listener,
         fresh: bool = False,
     ) -> None:
         self._store, self._private, self._limit = store, private, limit
         self._listener, self._fresh = listener, fresh
-        self._memos: dict[str, Memo] = {}
+        self._memos: dict[str, ScoreCache] = {}
 
-    def finished(self, judging: Judging, records: Sequence[MapRecord]) -> Scores | None:
+    def finished(self, judging: EvaluationTask, records: Sequence[MapRecord]) -> Scores | None:
         """The scores of a subject, if an earlier run has finished them as they stand now."""
-        maps, memo = judged_maps(records), self._memo(judging.subject)
+        maps, memo = maps_on_image_grid(records), self._memo(judging.subject)
         if not memo.is_marked("all", digest([judging.key, sorted(maps.items())])):
             return None
         names = (*maps, *(CONTROLS if judging.controls else ()))
@@ -66,7 +66,7 @@ class Judge:
         return Scores(tuple(_named(row, judging.subject) for row in rows if row is not None))
 
     def judge(
-        self, judging: Judging, records: Sequence[MapRecord], materials: Materials
+        self, judging: EvaluationTask, records: Sequence[MapRecord], materials: EvaluationInputs
     ) -> tuple[Scores, str]:
         """The scores of a subject, not yet concluded over cases, and what failed in words.
 
@@ -78,7 +78,11 @@ class Judge:
         Raises:
             ConfigError: If there is no map to judge.
         """
-        subject, maps, memo = judging.subject, judged_maps(records), self._memo(judging.subject)
+        subject, maps, memo = (
+            judging.subject,
+            maps_on_image_grid(records),
+            self._memo(judging.subject),
+        )
         if not maps:
             raise ConfigError("there is no map on the grid of the image that could be judged")
         given = {
@@ -86,7 +90,7 @@ class Judge:
             for record in records
             if record.label in maps and record.layer is None
         }
-        question = question_about(
+        question = metric_context(
             materials.model,
             materials.image,
             subject.target,
@@ -97,7 +101,7 @@ class Judge:
             materials.networks,
             materials.truth,
         )
-        panel = Panel.of(
+        panel = MapScorer.of(
             question, given, judging.controls, subject.case, subject.seed, subject.patient
         )
         failures = [self._cascade(judging, panel, memo, maps)]
@@ -113,7 +117,12 @@ class Judge:
         return Scores(tuple(rows)), "; ".join(said)
 
     def _metric(
-        self, judging: Judging, metric: Metric, panel: Panel, memo: Memo, maps: Mapping[str, str]
+        self,
+        judging: EvaluationTask,
+        metric: Metric,
+        panel: MapScorer,
+        memo: ScoreCache,
+        maps: Mapping[str, str],
     ) -> tuple[list[Score], str]:
         """A row per map; those that could not be scored say why, and are not kept."""
         fields, rows, reason = _judged_by(metric, judging, panel), [], ""
@@ -135,7 +144,7 @@ class Judge:
         return rows, reason
 
     def _cascade(
-        self, judging: Judging, panel: Panel, memo: Memo, maps: Mapping[str, str]
+        self, judging: EvaluationTask, panel: MapScorer, memo: ScoreCache, maps: Mapping[str, str]
     ) -> str | None:
         """Runs and writes the cascade; returns why it failed."""
         key = judging.cascade_key(maps)
@@ -154,11 +163,11 @@ class Judge:
         memo.mark("cascade", key)
         return None
 
-    def _read(self, record: MapRecord, materials: Materials) -> GivenMap:
+    def _read(self, record: MapRecord, materials: EvaluationInputs) -> ExternalMap:
         """A map from its file, with what its sidecar says of it."""
         text = (self._store.folder / record.sidecar).read_text(encoding="utf-8")
         sidecar = Sidecar.model_validate_json(text)
-        return read_given(
+        return read_map(
             self._store.folder / record.file,
             materials.image,
             sign=sidecar.sign,
@@ -168,21 +177,21 @@ class Judge:
             completeness=sidecar.completeness,
         )
 
-    def _row(self, row: Score, subject: Subject) -> Score:
+    def _row(self, row: Score, subject: Combination) -> Score:
         return _named(replace(row, reason=self._private(row.reason)), subject)
 
-    def _memo(self, subject: Subject) -> Memo:
+    def _memo(self, subject: Combination) -> ScoreCache:
         if subject.key not in self._memos:
-            self._memos[subject.key] = Memo(self._store.folder, subject.key, self._fresh)
+            self._memos[subject.key] = ScoreCache(self._store.folder, subject.key, self._fresh)
         return self._memos[subject.key]
 
 
-def judged_maps(records: Sequence[MapRecord]) -> dict[str, str]:
+def maps_on_image_grid(records: Sequence[MapRecord]) -> dict[str, str]:
     """The hashes of the maps that lie on the grid of the image, by their names."""
     return {record.label: record.key for record in records if record.layer is None}
 
 
-def maps_of(manifest: Manifest, subject: Subject) -> list[MapRecord]:
+def maps_of(manifest: Manifest, subject: Combination) -> list[MapRecord]:
     """The maps of a subject, in the order of the run."""
     asked = (subject.case, subject.model, subject.slug)
     return [each for each in manifest.maps if (each.case, each.model, each.target) == asked]
@@ -195,14 +204,14 @@ def left_out(records: Sequence[MapRecord]) -> list[str]:
     return [f"{text}: {', '.join(layers)}"] if layers else []
 
 
-def _metrics(judging: Judging) -> list[Metric]:
+def _metrics(judging: EvaluationTask) -> list[Metric]:
     """Those of the study; the curves of the cascade go into the table too."""
     extra = judging.cascade.metric if judging.cascade else None
     listed: list[Metric] = [metric for metric in judging.metrics if metric != extra]
     return [*listed, *([extra] if extra else [])]
 
 
-def _judged_by(metric: Metric, judging: Judging, panel: Panel) -> list[MapField]:
+def _judged_by(metric: Metric, judging: EvaluationTask, panel: MapScorer) -> list[MapField]:
     """All maps and controls; of a cascade the maps that were asked for."""
     asked = judging.cascade
     if asked is None or metric != asked.metric:
@@ -211,7 +220,7 @@ def _judged_by(metric: Metric, judging: Judging, panel: Panel) -> list[MapField]
     return [field for field in panel.fields if field.name in chosen]
 
 
-def _named(row: Score, subject: Subject) -> Score:
+def _named(row: Score, subject: Combination) -> Score:
     return replace(
         row,
         case=subject.case,

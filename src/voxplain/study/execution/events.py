@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from voxplain.study.execution.privacy import Filter
+from voxplain.study.execution.privacy import Redactor
 
 
 class EventLog:
@@ -18,7 +18,7 @@ class EventLog:
         private: Filters every text.
     """
 
-    def __init__(self, file: Path, private: Filter) -> None:
+    def __init__(self, file: Path, private: Redactor) -> None:
         self._file = file
         self._private = private
         self._start = time.monotonic()

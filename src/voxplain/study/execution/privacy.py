@@ -11,7 +11,7 @@ _UID = re.compile(r"\b\d+(?:\.\d+){4,}\b")
 _PATH = re.compile(r"(?:[A-Za-z]:)?(?:[\\/][^\s'\"\\/:,;()]+){2,}[\\/]?")
 
 
-class Filter:
+class Redactor:
     """Replaces the source files of a study, other paths and UIDs in a text.
 
     Args:

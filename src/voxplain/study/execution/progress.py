@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from voxplain.records.manifest import TaskRecord
-from voxplain.study.planning.evaluation_task import Judging
+from voxplain.study.planning.evaluation_task import EvaluationTask
 from voxplain.study.planning.plan import Plan
 from voxplain.study.planning.tasks import Task
 
@@ -16,7 +16,7 @@ class Listener(Protocol):
     def planned(self, plan: Plan) -> None:
         """The request is right; these tasks follow."""
 
-    def started(self, task: Task | Judging) -> None:
+    def started(self, task: Task | EvaluationTask) -> None:
         """A task begins, or the judging of the maps of a subject."""
 
     def passed(self, done: int, planned: int) -> None:
@@ -35,7 +35,7 @@ class Silent:
     def planned(self, plan: Plan) -> None:
         """Nothing."""
 
-    def started(self, task: Task | Judging) -> None:
+    def started(self, task: Task | EvaluationTask) -> None:
         """Nothing."""
 
     def passed(self, done: int, planned: int) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from voxplain.study.config.case_files import without_files
 
 if TYPE_CHECKING:
-    from voxplain.study.planning.checked_study import Checked
+    from voxplain.study.planning.checked_study import CheckedStudy
 
 KNOWN = ("patient", "reference_label", "truth")
 """Fields of a case that a resolved study keeps as they are written."""
@@ -15,7 +15,7 @@ KNOWN = ("patient", "reference_label", "truth")
 _FILES = {"weights", "bundle", "file"}
 
 
-def resolved_study(checked: Checked) -> dict[str, Any]:
+def resolved_study(checked: CheckedStudy) -> dict[str, Any]:
     """What was asked for, with hashes in place of files.
 
     Args:
@@ -41,14 +41,14 @@ def resolved_study(checked: Checked) -> dict[str, Any]:
     }
 
 
-def _known(checked: Checked, case: str) -> dict[str, Any]:
+def _known(checked: CheckedStudy, case: str) -> dict[str, Any]:
     """What the study says of a case beyond its files."""
     config = checked.cases[case]
     stated = {name: getattr(config, name) for name in KNOWN}
     return {name: value for name, value in stated.items() if value is not None}
 
 
-def _model(checked: Checked, name: str) -> dict[str, Any]:
+def _model(checked: CheckedStudy, name: str) -> dict[str, Any]:
     loaded = checked.models[name]
     dumped = loaded.config.model_dump(mode="json", exclude_none=True, exclude=_FILES)
     if ".py" in str(dumped.get("factory", "")):

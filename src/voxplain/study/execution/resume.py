@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from voxplain.records.manifest import CaseRecord, Manifest, MapRecord, PredictionRecord, TaskRecord
 from voxplain.study.execution.store import Store
-from voxplain.study.planning.evaluation_task import Judging
-from voxplain.study.planning.tasks import Subject, Task
+from voxplain.study.planning.evaluation_task import EvaluationTask
+from voxplain.study.planning.tasks import Combination, Task
 
 
-class Earlier:
+class EarlierResults:
     """Looks results up by the hash of everything that determines them.
 
     Args:
@@ -37,7 +37,7 @@ class Earlier:
             and self._store.has(record.image, record.reference)
         )
 
-    def prediction(self, subject: Subject) -> PredictionRecord | None:
+    def prediction(self, subject: Combination) -> PredictionRecord | None:
         """The prediction of this subject, if its files are there."""
         record = self._predictions.get(subject.key)
         return record if record is not None and self._store.has(record.image) else None
@@ -47,7 +47,7 @@ class Earlier:
         complete = [self._maps[key] for key in keys if self._complete(key)]
         return [record for records in complete for record in records]
 
-    def task(self, task: Task | Judging) -> TaskRecord | None:
+    def task(self, task: Task | EvaluationTask) -> TaskRecord | None:
         """What was recorded of a task, if it was done as it stands now."""
         record = self._tasks.get(task.key)
         return record if record is not None and record.status == "done" else None

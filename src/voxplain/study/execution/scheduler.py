@@ -13,7 +13,7 @@ from voxplain.attribution.result import software
 from voxplain.errors import VoxplainError, VoxplainWarning
 from voxplain.image import Image
 from voxplain.io import read_mask
-from voxplain.metrics.cross_case import concluded
+from voxplain.metrics.cross_case import completed
 from voxplain.records.manifest import (
     Manifest,
     MapRecord,
@@ -23,29 +23,29 @@ from voxplain.records.manifest import (
     TaskRecord,
 )
 from voxplain.records.scores import Scores
-from voxplain.study.execution.evaluation_inputs import materials_of
-from voxplain.study.execution.evaluator import Judge, left_out, maps_of
+from voxplain.study.execution.evaluation_inputs import evaluation_inputs
+from voxplain.study.execution.evaluator import Evaluator, left_out, maps_of
 from voxplain.study.execution.events import EventLog
-from voxplain.study.execution.privacy import Filter
+from voxplain.study.execution.privacy import Redactor
 from voxplain.study.execution.progress import Listener
 from voxplain.study.execution.resolved import resolved_study
-from voxplain.study.execution.resume import Earlier
+from voxplain.study.execution.resume import EarlierResults
 from voxplain.study.execution.store import EVENTS, Store
 from voxplain.study.execution.time_limit import reason_of, time_limit
-from voxplain.study.planning.checked_study import Checked
-from voxplain.study.planning.evaluation_task import Judging
+from voxplain.study.planning.checked_study import CheckedStudy
+from voxplain.study.planning.evaluation_task import EvaluationTask
 from voxplain.study.planning.inputs import (
     LoadedModel,
-    ask,
     device_name,
+    predict_case,
     read_case,
     remarks,
     sources,
 )
-from voxplain.study.planning.tasks import Subject, Task
+from voxplain.study.planning.tasks import Combination, Task
 
 
-class Work:
+class Scheduler:
     """Carries out a checked study.
 
     The manifest lists every task from the start; each one changes from pending to done or failed,
@@ -58,18 +58,20 @@ class Work:
         resume: Keep the results of an earlier run that are still right.
     """
 
-    def __init__(self, checked: Checked, store: Store, listener: Listener, resume: bool) -> None:
+    def __init__(
+        self, checked: CheckedStudy, store: Store, listener: Listener, resume: bool
+    ) -> None:
         self.checked, self.store, self.listener = checked, store, listener
-        self.private = Filter(
+        self.private = Redactor(
             sources(checked.study, tuple(checked.cases.values())), checked.study.base
         )
-        self.earlier = Earlier(store.earlier() if resume else None, store)
+        self.earlier = EarlierResults(store.earlier() if resume else None, store)
         self.start = time.monotonic()
         self.limit = checked.study.execution.timeout
-        self.judge = Judge(store, self.private, self.limit, listener, fresh=not resume)
+        self.judge = Evaluator(store, self.private, self.limit, listener, fresh=not resume)
         self.scores: dict[str, Scores] = {}
         self.explained = False
-        parts: list[Task | Judging] = [*checked.plan.tasks, *checked.plan.judgings]
+        parts: list[Task | EvaluationTask] = [*checked.plan.tasks, *checked.plan.judgings]
         self.tasks = {part.key: _record(part) for part in parts}
         self.manifest = _begun(checked, list(self.tasks.values()), self.private)
         store.folder.mkdir(parents=True, exist_ok=True)
@@ -118,7 +120,7 @@ class Work:
             for subject in waiting:
                 self._subject(subject, prepared, loaded)
 
-    def _subject(self, subject: Subject, image: Image, loaded: LoadedModel) -> None:
+    def _subject(self, subject: Combination, image: Image, loaded: LoadedModel) -> None:
         if not self._is_predicted(subject):
             self._predict(subject, image, loaded)
         for task in self._tasks(subject):
@@ -133,11 +135,13 @@ class Work:
                 judge = partial(self._evaluate, judging, image, loaded)
                 self._settle(self._attempt(judging, judge), reused=False)
 
-    def _predict(self, subject: Subject, image: Image, loaded: LoadedModel) -> None:
+    def _predict(self, subject: Combination, image: Image, loaded: LoadedModel) -> None:
         """Records what the network says; why it cannot is told by the tasks that follow."""
         asked = (subject.case, subject.model, subject.slug)
         try:
-            made = self.checked.predictions.get(asked) or ask(loaded, image, subject.target)
+            made = self.checked.predictions.get(asked) or predict_case(
+                loaded, image, subject.target
+            )
         except VoxplainError as error:
             self.listener.failed(error)
             return
@@ -148,7 +152,10 @@ class Work:
         self.manifest.predictions.append(_prediction(subject, made, file))
 
     def _attempt(
-        self, task: Task | Judging, work: Callable[[], str | None], limit: float | None = None
+        self,
+        task: Task | EvaluationTask,
+        work: Callable[[], str | None],
+        limit: float | None = None,
     ) -> TaskRecord:
         """Explains or judges; a failure ends in the record, so that the other tasks go on.
 
@@ -189,10 +196,10 @@ class Work:
             for attribution in found.values()
         ]
 
-    def _evaluate(self, judging: Judging, image: Image, loaded: LoadedModel) -> str:
+    def _evaluate(self, judging: EvaluationTask, image: Image, loaded: LoadedModel) -> str:
         """Judges what was written; the limit of time holds for each metric. Returns what failed."""
         records = self._maps(judging.subject)
-        materials = materials_of(self.checked, judging.subject, image, loaded)
+        materials = evaluation_inputs(self.checked, judging.subject, image, loaded)
         scores, failures = self.judge.judge(judging, records, materials)
         self.scores[judging.key] = scores
         for text in left_out(records):
@@ -204,7 +211,7 @@ class Work:
         keys = [judging.key for judging in self.checked.plan.judgings]
         table = Scores.joined(self.scores[key] for key in keys if key in self.scores)
         if keys:
-            self.store.write_scores(concluded(table))
+            self.store.write_scores(completed(table))
         elif self.explained:
             self.store.forget_scores()  # they are of maps that were
 
@@ -225,24 +232,24 @@ class Work:
             labels = read_mask(reference, image.source_grid)
             self.store.write_reference(case, labels, image.source_grid)
 
-    def _is_done(self, subject: Subject) -> bool:
+    def _is_done(self, subject: Combination) -> bool:
         missing = any(self._missing(task).methods for task in self._tasks(subject))
         judged = all(judging.key in self.scores for judging in self._judgings(subject))
         return self._is_predicted(subject) and not missing and judged
 
-    def _is_predicted(self, subject: Subject) -> bool:
+    def _is_predicted(self, subject: Combination) -> bool:
         return any(record.key == subject.key for record in self.manifest.predictions)
 
     def _missing(self, task: Task) -> Task:
         return task.without({record.key for record in self.manifest.maps})
 
-    def _tasks(self, subject: Subject) -> list[Task]:
+    def _tasks(self, subject: Combination) -> list[Task]:
         return [task for task in self.checked.plan.tasks if task.subject is subject]
 
-    def _judgings(self, subject: Subject) -> list[Judging]:
+    def _judgings(self, subject: Combination) -> list[EvaluationTask]:
         return [part for part in self.checked.plan.judgings if part.subject is subject]
 
-    def _maps(self, subject: Subject) -> list[MapRecord]:
+    def _maps(self, subject: Combination) -> list[MapRecord]:
         return maps_of(self.manifest, subject)
 
     def _save(self) -> None:
@@ -252,7 +259,7 @@ class Work:
         self.store.write_manifest(self.manifest)
 
 
-def _begun(checked: Checked, tasks: list[TaskRecord], private: Filter) -> Manifest:
+def _begun(checked: CheckedStudy, tasks: list[TaskRecord], private: Redactor) -> Manifest:
     for record in checked.records.values():
         record.warnings = [private(text) for text in record.warnings]
     models = checked.models.values()
@@ -274,7 +281,7 @@ def _begun(checked: Checked, tasks: list[TaskRecord], private: Filter) -> Manife
     )
 
 
-def _record(task: Task | Judging, status: Status = "pending") -> TaskRecord:
+def _record(task: Task | EvaluationTask, status: Status = "pending") -> TaskRecord:
     subject = task.subject
     return TaskRecord(
         key=task.key,
@@ -288,7 +295,7 @@ def _record(task: Task | Judging, status: Status = "pending") -> TaskRecord:
     )
 
 
-def _prediction(subject: Subject, made: Prediction, file: str | None) -> PredictionRecord:
+def _prediction(subject: Combination, made: Prediction, file: str | None) -> PredictionRecord:
     return PredictionRecord(
         case=subject.case,
         model=subject.model,

@@ -14,7 +14,7 @@ from voxplain.records.scores import Score, Scores
 FOLDER = ".scores"
 
 
-class Memo:
+class ScoreCache:
     """The finished scores of one subject.
 
     Args:

@@ -24,7 +24,7 @@ from voxplain.records.cascades import FOLDER as RANDOMIZATION
 from voxplain.records.manifest import Manifest, MapRecord
 from voxplain.records.names import dataset_description, safe
 from voxplain.records.scores import Scores
-from voxplain.study.planning.tasks import Subject
+from voxplain.study.planning.tasks import Combination
 from voxplain.version import __version__
 
 MANIFEST, STUDY, EVENTS = "manifest.json", "study.yaml", "events.jsonl"
@@ -144,7 +144,7 @@ class Store:
         for file in (self.folder / SCORES, *randomized):
             file.unlink(missing_ok=True)
 
-    def write_map(self, subject: Subject, attribution: Attribution, key: str) -> MapRecord:
+    def write_map(self, subject: Combination, attribution: Attribution, key: str) -> MapRecord:
         """Writes a map and its sidecar.
 
         Args:

@@ -12,12 +12,12 @@ from voxplain.study.config.cases import CaseConfig
 from voxplain.study.config.study import Study
 from voxplain.study.planning.inputs import LoadedModel, content_sha256, load_model, read_references
 from voxplain.study.planning.plan import Plan
-from voxplain.study.planning.preflight import Asked, Survey
-from voxplain.study.planning.tasks import Subject
+from voxplain.study.planning.preflight import CombinationId, Preflight
+from voxplain.study.planning.tasks import Combination
 
 
 @dataclass(frozen=True, eq=False)
-class Checked:
+class CheckedStudy:
     """A study that can run.
 
     Attributes:
@@ -38,12 +38,12 @@ class Checked:
     models: Mapping[str, LoadedModel]
     references: Sequence[Image]
     reference_sha256: Sequence[str]
-    subjects: Sequence[Subject]
+    subjects: Sequence[Combination]
     plan: Plan
-    predictions: Mapping[Asked, Prediction]
+    predictions: Mapping[CombinationId, Prediction]
 
 
-def check_study(study: Study, *, trust: bool = False) -> Checked:
+def check_study(study: Study, *, trust: bool = False) -> CheckedStudy:
     """Reads every image, loads every network, asks each once, and plans the tasks.
 
     A target that fits no case is an error; one that fits some leaves the others to the run, where
@@ -60,11 +60,11 @@ def check_study(study: Study, *, trust: bool = False) -> Checked:
     models = {config.name: load_model(config, study, trust) for config in study.models}
     references = read_references(study, cases)
     hashes = [content_sha256(image) for image in references]
-    survey = Survey(study, cases, models, hashes)
+    survey = Preflight(study, cases, models, hashes)
     for name, case in cases.items():
         survey.visit(name, case)
     survey.finish()
-    return Checked(
+    return CheckedStudy(
         study=study,
         cases=cases,
         records=survey.records,

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from voxplain.engine.context import Scene
+from voxplain.engine.context import Context
 from voxplain.engine.identity import identity
 from voxplain.engine.method import Method
 from voxplain.errors import ConfigError
-from voxplain.metrics import Fellow, Metric, Probe
+from voxplain.metrics import Metric, OtherNetwork, Query
 from voxplain.metrics.controls import CONTROLS
 from voxplain.study.config.randomization import RandomizationConfig
-from voxplain.study.planning.tasks import Subject, Task, digest
+from voxplain.study.planning.tasks import Combination, Task, digest
 
 
 @dataclass(frozen=True)
-class Judging:
+class EvaluationTask:
     """Metrics on all maps of one subject.
 
     Attributes:
@@ -33,7 +33,7 @@ class Judging:
     """
 
     key: str
-    subject: Subject
+    subject: Combination
     metrics: tuple[Metric, ...]
     cascade: RandomizationConfig | None
     controls: bool
@@ -68,17 +68,17 @@ class Judging:
         return digest([self.subject.key, self.subject.seed, asked, facts, sorted(maps.items())])
 
 
-def judging(
-    subject: Subject,
+def plan_evaluation(
+    subject: Combination,
     tasks: Sequence[Task],
     metrics: Sequence[Metric],
     cascade: RandomizationConfig | None,
     controls: bool,
     facts: Mapping[str, object],
-    scene: Scene,
+    scene: Context,
     allowed: int,
-    fellows: Sequence[Fellow] = (),
-) -> Judging:
+    fellows: Sequence[OtherNetwork] = (),
+) -> EvaluationTask:
     """The judging of a subject with what it will cost.
 
     Args:
@@ -87,7 +87,7 @@ def judging(
         metrics: Of the study.
         cascade: Of the study.
         controls: Whether controls are judged too.
-        facts: See :class:`Judging`.
+        facts: See :class:`EvaluationTask`.
         scene: The network and the image.
         allowed: Forwards that one metric may take for one map.
         fellows: Other networks that metrics may ask.
@@ -101,7 +101,7 @@ def judging(
     maps = sum(_is_judged(each) for task in judged for each in task.methods.values())
     maps += controls * (len(CONTROLS) - (facts.get("mask") is None))  # without one, no ceiling
     extra = cascade.metric.probes(scene)[0] if cascade else None
-    price = _Price.of(metrics, scene, maps, fellows, known=extra)
+    price = _EvaluationCost.of(metrics, scene, maps, fellows, known=extra)
     chosen_tasks = [task for task in judged if cascade and cascade.of([*task.methods.values()])]
     steps = extra.expected(scene) if extra else 0
     along = _along(cascade, chosen_tasks, scene, allowed, fellows)
@@ -111,7 +111,7 @@ def judging(
     keys = [key for task in tasks for key in task.methods]
     chosen = [metric.model_dump(mode="json") for metric in metrics]
     shown = cascade.model_dump(mode="json") if cascade else None
-    return Judging(
+    return EvaluationTask(
         key=digest([subject.key, sorted(keys), chosen, shown, controls, facts, "judging"]),
         subject=subject,
         metrics=tuple(metrics),
@@ -125,7 +125,7 @@ def judging(
 
 
 @dataclass(frozen=True)
-class _Price:
+class _EvaluationCost:
     """What metrics ask of one network.
 
     Attributes:
@@ -144,11 +144,11 @@ class _Price:
     def of(
         cls,
         metrics: Sequence[Metric],
-        scene: Scene,
+        scene: Context,
         maps: int,
-        fellows: Sequence[Fellow],
-        known: Probe | None = None,
-    ) -> _Price:
+        fellows: Sequence[OtherNetwork],
+        known: Query | None = None,
+    ) -> _EvaluationCost:
         """Equal probes count once, and one whose answer is known does not."""
         probes = {identity(probe): probe for metric in metrics for probe in metric.probes(scene)}
         probes.pop(identity(known), None)
@@ -171,18 +171,18 @@ class _Price:
 def _along(
     cascade: RandomizationConfig | None,
     tasks: Sequence[Task],
-    scene: Scene,
+    scene: Context,
     allowed: int,
-    fellows: Sequence[Fellow],
-) -> _Price:
+    fellows: Sequence[OtherNetwork],
+) -> _EvaluationCost:
     """What the metrics of a cascade ask of each of its networks; an edge detector is judged too."""
     if cascade is None or not cascade.metrics:
-        return _Price()
+        return _EvaluationCost()
     networks = cascade.metric.probes(scene)[0].expected(scene) + 1
     for metric in cascade.metrics:
         _require_affordable(metric, scene, allowed, networks)
     methods = [method for task in tasks for method in cascade.of([*task.methods.values()])]
-    return _Price.of(cascade.metrics, scene, sum(map(_is_judged, methods)) + 1, fellows)
+    return _EvaluationCost.of(cascade.metrics, scene, sum(map(_is_judged, methods)) + 1, fellows)
 
 
 def _is_judged(method: Method) -> bool:
@@ -190,7 +190,7 @@ def _is_judged(method: Method) -> bool:
     return getattr(method, "layers", None) is None
 
 
-def _require_affordable(metric: Metric, scene: Scene, allowed: int, networks: int = 1) -> None:
+def _require_affordable(metric: Metric, scene: Context, allowed: int, networks: int = 1) -> None:
     once = sum(each.expected(scene) for each in metric.probes(scene) if not each.explains)
     if once * networks <= allowed:
         return
@@ -205,7 +205,7 @@ def _require_affordable(metric: Metric, scene: Scene, allowed: int, networks: in
     )
 
 
-def _in_words(price: _Price, steps: int, along: _Price) -> list[str]:
+def _in_words(price: _EvaluationCost, steps: int, along: _EvaluationCost) -> list[str]:
     return [
         *([f"{price.shared:,} forwards for all maps"] * bool(price.shared)),
         *([f"{price.each:,} forwards for each of {price.maps} maps"] * bool(price.each)),

@@ -23,7 +23,7 @@ from voxplain.errors import (
 )
 from voxplain.image import Image
 from voxplain.io import read_image
-from voxplain.metrics.other_networks import Fellow, Role
+from voxplain.metrics.other_networks import OtherNetwork, Role
 from voxplain.models.loading import load_network
 from voxplain.models.model import Model
 from voxplain.preprocess import apply
@@ -70,9 +70,9 @@ class LoadedModel:
             and not (other.is_control and self._shares_architecture(other) is False)
         ]
 
-    def fellows(self, models: Mapping[str, LoadedModel]) -> list[Fellow]:
+    def fellows(self, models: Mapping[str, LoadedModel]) -> list[OtherNetwork]:
         """The same networks, with how they differ."""
-        return [Fellow(other.model, self.differs(other)) for other in self.alike(models)]
+        return [OtherNetwork(other.model, self.differs(other)) for other in self.alike(models)]
 
     def differs(self, other: LoadedModel) -> Role | None:
         """How another network differs from this one; None where that cannot be told."""
@@ -239,7 +239,7 @@ _FROM_A_CALL = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def ask(loaded: LoadedModel, image: Image, target: Target) -> Prediction:
+def predict_case(loaded: LoadedModel, image: Image, target: Target) -> Prediction:
     """What a network says of an image, with its failures in words.
 
     Args:

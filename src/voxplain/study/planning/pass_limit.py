@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from voxplain.attribution.describe.cost import StreamEstimate, settings_within
+from voxplain.attribution.describe.cost import StreamEstimate, cheaper_settings
 from voxplain.engine.method import Method
 from voxplain.errors import ConfigError
 from voxplain.image import Image
@@ -37,7 +37,7 @@ def require_affordable(
 
 
 def _sentence(method: Method, passes: int, limit: int, image: Image, model: Model) -> str:
-    enough = settings_within(method, image, model, limit)
+    enough = cheaper_settings(method, image, model, limit)
     help = f"{_either(enough)} would do, or a higher run.max_passes (--max-passes)"
     if not enough:
         help = "a higher run.max_passes (--max-passes) lets it run"

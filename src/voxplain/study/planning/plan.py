@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from voxplain.study.planning.tasks import Task
 
 if TYPE_CHECKING:
-    from voxplain.study.planning.evaluation_task import Judging
+    from voxplain.study.planning.evaluation_task import EvaluationTask
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Plan:
     """
 
     tasks: tuple[Task, ...]
-    judgings: tuple[Judging, ...] = ()
+    judgings: tuple[EvaluationTask, ...] = ()
 
     @property
     def passes(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from voxplain.attribution import Prediction, estimate, group
-from voxplain.engine.context import scene_of
+from voxplain.engine.context import context_of
 from voxplain.engine.method import Method
 from voxplain.errors import InputError, TargetError, VoxplainError
 from voxplain.image import Image
@@ -17,25 +17,25 @@ from voxplain.records.manifest import CaseRecord
 from voxplain.study.config.case_files import contents, for_case, label_maps, without_files
 from voxplain.study.config.cases import CaseConfig
 from voxplain.study.config.study import Study
-from voxplain.study.planning.evaluation_task import Judging, judging
+from voxplain.study.planning.evaluation_task import EvaluationTask, plan_evaluation
 from voxplain.study.planning.inputs import (
     LoadedModel,
-    ask,
     content_sha256,
     naming,
+    predict_case,
     read_case,
     remarks,
 )
 from voxplain.study.planning.pass_limit import require_affordable
-from voxplain.study.planning.tasks import Subject, Task
+from voxplain.study.planning.tasks import Combination, Task
 from voxplain.targets import Target
 
-Asked = tuple[str, str, str]
+CombinationId = tuple[str, str, str]
 """Id of a case, name of a model, slug of a target."""
 
 
 @dataclass(eq=False)
-class Survey:
+class Preflight:
     """One walk over the cases; one image is in memory at a time."""
 
     study: Study
@@ -43,10 +43,10 @@ class Survey:
     models: Mapping[str, LoadedModel]
     reference_hashes: Sequence[str]
     records: dict[str, CaseRecord] = field(default_factory=dict)
-    subjects: list[Subject] = field(default_factory=list)
+    subjects: list[Combination] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
-    judgings: list[Judging] = field(default_factory=list)
-    predictions: dict[Asked, Prediction] = field(default_factory=dict)
+    judgings: list[EvaluationTask] = field(default_factory=list)
+    predictions: dict[CombinationId, Prediction] = field(default_factory=dict)
     _errors: dict[tuple[str, str], VoxplainError] = field(default_factory=dict)
     _bound: set[tuple[str, str]] = field(default_factory=set)
     _channels: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class Survey:
             return
         try:
             with naming(f"case {case}, model {loaded.config.name}, target {target}"):
-                self.predictions[(case, *asked)] = ask(loaded, image, target)
+                self.predictions[(case, *asked)] = predict_case(loaded, image, target)
         except TargetError as error:
             self._errors.setdefault(asked, error)
             return
@@ -120,7 +120,7 @@ class Survey:
         }
         methods = self._methods(case, prepared)
         for target, named in targets:
-            subject = Subject(
+            subject = Combination(
                 case=case,
                 model=loaded.config.name,
                 target=target,
@@ -137,8 +137,8 @@ class Survey:
                 self.judgings += self._judging(subject, tasks, prepared, loaded)
 
     def _judging(
-        self, subject: Subject, tasks: Sequence[Task], image: Image, loaded: LoadedModel
-    ) -> list[Judging]:
+        self, subject: Combination, tasks: Sequence[Task], image: Image, loaded: LoadedModel
+    ) -> list[EvaluationTask]:
         study, case = self.study, self.cases[subject.case]
         if not study.metrics and study.randomization is None:
             return []
@@ -149,9 +149,9 @@ class Survey:
         mask = [sha256(case.reference), case.reference_label] if case.reference else None
         truth = {} if case.truth is None else {"truth": case.truth}
         facts = {"networks": others, "mask": mask, **truth}
-        run, scene = study.execution, scene_of(image, loaded.model)
+        run, scene = study.execution, context_of(image, loaded.model)
         limits = run.controls, facts, scene, run.max_passes, loaded.fellows(self.models)
-        return [judging(subject, tasks, study.metrics, study.randomization, *limits)]
+        return [plan_evaluation(subject, tasks, study.metrics, study.randomization, *limits)]
 
     def _methods(self, case: str, image: Image) -> list[Method]:
         """The methods with the files of a case, once their label maps fit its image."""
@@ -167,7 +167,7 @@ class Survey:
 
 
 def _tasks(
-    subject: Subject, methods: Sequence[Method], image: Image, model: Model, allowed: int
+    subject: Combination, methods: Sequence[Method], image: Image, model: Model, allowed: int
 ) -> Iterator[Task]:
     for together in group(methods, image, model):
         streams = estimate(together, image, model)

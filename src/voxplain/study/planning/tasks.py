@@ -17,7 +17,7 @@ RESULT_VERSION = 2
 
 
 @dataclass(frozen=True)
-class Subject:
+class Combination:
     """One image, one network, one question: what a task explains.
 
     Attributes:
@@ -75,7 +75,7 @@ class Task:
     """
 
     key: str
-    subject: Subject
+    subject: Combination
     methods: Mapping[str, Method]
     passes: int
     forwards: int
@@ -83,7 +83,7 @@ class Task:
 
     @classmethod
     def of(
-        cls, subject: Subject, methods: Sequence[Method], streams: Sequence[StreamEstimate]
+        cls, subject: Combination, methods: Sequence[Method], streams: Sequence[StreamEstimate]
     ) -> Task:
         """The task of these methods, which share streams, on a subject."""
         keyed = {subject.method_key(method): method for method in methods}

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from voxplain.models.model import Model
-from voxplain.study.planning.checked_study import Checked
+from voxplain.study.planning.checked_study import CheckedStudy
 from voxplain.study.planning.inputs import read_case
 
 
 @dataclass(frozen=True)
-class Probe:
+class TimingTrial:
     """What one forward and backward pass of a whole image costs.
 
     Attributes:
@@ -28,7 +28,7 @@ class Probe:
     megabytes: float
 
 
-def probe_models(checked: Checked) -> dict[str, Probe]:
+def time_models(checked: CheckedStudy) -> dict[str, TimingTrial]:
     """Times every network on the first case; forward-only networks without the backward pass."""
     first = next(iter(checked.cases.values()))
     image = read_case(first)
@@ -38,7 +38,7 @@ def probe_models(checked: Checked) -> dict[str, Probe]:
     }
 
 
-def _probe(model: Model, data: Tensor) -> Probe:
+def _probe(model: Model, data: Tensor) -> TimingTrial:
     layout = model.layout(data.shape[1:])
     calls = len(layout) if layout else 1
     piece = layout.cut(layout.pad(data), layout.positions[:1]) if layout else data[None]
@@ -57,4 +57,4 @@ def _probe(model: Model, data: Tensor) -> Probe:
             torch.autograd.grad(output.sum(), piece)
     whole = time.perf_counter() - start
     megabytes = sum(saved.values()) / 2**20
-    return Probe(whole * calls, (between - start) * calls, megabytes)
+    return TimingTrial(whole * calls, (between - start) * calls, megabytes)

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from voxplain.engine.acceleration.incremental.network import Incremental
-from voxplain.engine.acceleration.incremental.trial import GAIN, Work, prepared, work, worthwhile
+from voxplain.engine.acceleration.incremental.trial import (
+    GAIN,
+    WorkEstimate,
+    prepared,
+    work,
+    worthwhile,
+)
 
-__all__ = ["GAIN", "Incremental", "Work", "prepared", "work", "worthwhile"]
+__all__ = ["GAIN", "Incremental", "WorkEstimate", "prepared", "work", "worthwhile"]

@@ -16,7 +16,7 @@ Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Boxes:
+class BoxSet:
     """A box per image; all have one size, so that their contents are one batch.
 
     Attributes:
@@ -28,14 +28,14 @@ class Boxes:
     size: tuple[int, ...]
 
     @classmethod
-    def around(cls, lows: Integers, highs: Integers, shape: Sequence[int]) -> Boxes:
+    def around(cls, lows: Integers, highs: Integers, shape: Sequence[int]) -> BoxSet:
         """The smallest boxes of one size inside a grid that cover ``[low, high)`` of each image."""
         grid = np.asarray(shape, dtype=np.int64)
         size = np.clip((highs - lows).max(axis=0), 1, grid)
         return cls(np.clip(lows, 0, grid - size), tuple(int(cells) for cells in size))
 
     @classmethod
-    def covering(cls, several: Sequence[Boxes], shape: Sequence[int]) -> Boxes:
+    def covering(cls, several: Sequence[BoxSet], shape: Sequence[int]) -> BoxSet:
         """Boxes that cover those of several tensors on one grid."""
         if all(one.same(several[0]) for one in several):
             return several[0]
@@ -49,7 +49,7 @@ class Boxes:
         ends: Integers = self.starts + np.asarray(self.size, dtype=np.int64)
         return ends
 
-    def same(self, other: Boxes) -> bool:
+    def same(self, other: BoxSet) -> bool:
         """Whether these are the same cells."""
         return self.size == other.size and bool((self.starts == other.starts).all())
 
@@ -69,7 +69,7 @@ class Boxes:
             yield (image, slice(None), *box)
 
 
-def cut(source: Tensor, boxes: Boxes, fill: float = 0.0) -> Tensor:
+def cut(source: Tensor, boxes: BoxSet, fill: float = 0.0) -> Tensor:
     """The content of each box of one tensor.
 
     Args:
@@ -81,31 +81,31 @@ def cut(source: Tensor, boxes: Boxes, fill: float = 0.0) -> Tensor:
         ``(k, C, *size)``.
     """
     content = blank(source, boxes, source.shape[2:], fill)
-    whole = Boxes(np.zeros_like(boxes.starts), tuple(source.shape[2:]))
+    whole = BoxSet(np.zeros_like(boxes.starts), tuple(source.shape[2:]))
     _write(content, boxes, source.expand(len(content), *source.shape[1:]), whole)
     return content
 
 
-def overlay(content: Tensor, boxes: Boxes, patch: Tensor, inner: Boxes) -> Tensor:
+def overlay(content: Tensor, boxes: BoxSet, patch: Tensor, inner: BoxSet) -> Tensor:
     """Writes what is known of other boxes over the content of boxes, in place."""
     _write(content, boxes, patch, inner)
     return content
 
 
-def covers(inner: Boxes, outer: Boxes, shape: Sequence[int]) -> bool:
+def covers(inner: BoxSet, outer: BoxSet, shape: Sequence[int]) -> bool:
     """Whether nothing of the grid is in the outer boxes that is not in the inner ones."""
     grid = np.asarray(shape, dtype=np.int64)
     lows, highs = np.maximum(outer.starts, 0), np.minimum(outer.ends, grid)
     return bool(((inner.starts <= lows) & (inner.ends >= highs)).all())
 
 
-def blank(like: Tensor, boxes: Boxes, shape: Sequence[int], fill: float) -> Tensor:
+def blank(like: Tensor, boxes: BoxSet, shape: Sequence[int], fill: float) -> Tensor:
     """Room for the content of boxes; what lies outside the grid is filled already."""
     size = (len(boxes.starts), like.shape[1], *boxes.size)
     return like.new_empty(size) if boxes.inside(shape) else like.new_full(size, fill)
 
 
-def _write(content: Tensor, outer: Boxes, patch: Tensor, inner: Boxes) -> None:
+def _write(content: Tensor, outer: BoxSet, patch: Tensor, inner: BoxSet) -> None:
     lows = np.maximum(outer.starts, inner.starts)
     highs = np.minimum(outer.ends, inner.ends)
     targets = zip((lows - outer.starts).tolist(), (highs - outer.starts).tolist(), strict=True)
@@ -165,17 +165,17 @@ class Reach:
         return self.first[cells].min(axis=1), self.last[cells].max(axis=1) + 1
 
 
-def grown(boxes: Boxes, reaches: Sequence[Reach], shape: Sequence[int]) -> Boxes:
+def grown(boxes: BoxSet, reaches: Sequence[Reach], shape: Sequence[int]) -> BoxSet:
     """The boxes of an operation's output outside of which nothing changes."""
     spans = [
         reach.affected(boxes.starts[:, axis], boxes.ends[:, axis])
         for axis, reach in enumerate(reaches)
     ]
     lows, highs = (np.stack(sides, axis=1) for sides in zip(*spans, strict=True))
-    return Boxes.around(lows, highs, shape)
+    return BoxSet.around(lows, highs, shape)
 
 
-def read(boxes: Boxes, reaches: Sequence[Reach], shape: Sequence[int] | None = None) -> Boxes:
+def read(boxes: BoxSet, reaches: Sequence[Reach], shape: Sequence[int] | None = None) -> BoxSet:
     """The boxes of an operation's input that boxes of its output read.
 
     Args:
@@ -188,8 +188,8 @@ def read(boxes: Boxes, reaches: Sequence[Reach], shape: Sequence[int] | None = N
     ]
     lows, highs = (np.stack(sides, axis=1) for sides in zip(*spans, strict=True))
     if shape is not None:
-        return Boxes.around(lows, highs, shape)
-    return Boxes(lows, tuple(int(cells) for cells in (highs - lows).max(axis=0)))
+        return BoxSet.around(lows, highs, shape)
+    return BoxSet(lows, tuple(int(cells) for cells in (highs - lows).max(axis=0)))
 
 
 def one_by_one(content: Tensor, take: Sequence[Sequence[Tensor]]) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from voxplain.engine.tensors import tensors_in
 
 
-class Cached:
+class CachedActivation:
     """One tensor ``(1, ...)`` of the unperturbed forward, computed when it is first read.
 
     Most tensors are never read: where a pointwise function follows, the changed box alone goes
@@ -62,8 +62,8 @@ class Cached:
 
 
 @dataclass(frozen=True, eq=False)
-class _Entry:
-    cached: Cached
+class _CacheEntry:
+    cached: CachedActivation
     others: tuple[Tensor, ...]
 
     @property
@@ -71,7 +71,7 @@ class _Entry:
         return self.cached.nbytes + sum(tensor.nbytes for tensor in self.others)
 
 
-class Memo:
+class ActivationCache:
     """Finds the unperturbed result of a call by its function and arguments.
 
     Nothing depends on the order of calls, so a network may decide by its data where it goes.
@@ -82,7 +82,7 @@ class Memo:
 
     def __init__(self, network: nn.Module) -> None:
         self._own = {id(part): part for part in (*network.parameters(), *network.buffers())}
-        self._entries: dict[Any, _Entry] = {}
+        self._entries: dict[Any, _CacheEntry] = {}
 
     @property
     def nbytes(self) -> int:
@@ -91,12 +91,12 @@ class Memo:
 
     def find(
         self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any], count: int
-    ) -> Cached | None:
+    ) -> CachedActivation | None:
         """The first tensor that the call gives for the unperturbed image.
 
         Args:
             function: Deterministic and without side effects.
-            args: :class:`Cached` in the places of tensors that depend on the image.
+            args: :class:`CachedActivation` in the places of tensors that depend on the image.
             kwargs: Likewise.
             count: Number of images in the call.
 
@@ -125,29 +125,30 @@ class Memo:
         args: Any,
         kwargs: dict[str, Any],
         others: list[Tensor],
-    ) -> _Entry | None:
+    ) -> _CacheEntry | None:
         frozen = {id(tensor): tensor.detach().clone() for tensor in others}
         fixed = _map((args, kwargs), lambda one: frozen.get(id(one), one), lambda one: one)
         like = _shape_of(function, fixed)
-        sources = [one for one in _leaves((args, kwargs)) if isinstance(one, Cached)]
+        sources = [one for one in _leaves((args, kwargs)) if isinstance(one, CachedActivation)]
         if like is None or not like.ndim or like.shape[0] != 1:
             return None
         for source in sources:
             source.sources += 1
 
         def recipe() -> Tensor:
-            found = _first(_called(function, fixed, lambda one: one, Cached.value))
+            found = _first(_called(function, fixed, lambda one: one, CachedActivation.value))
             assert found is not None
             return found
 
-        entry = _Entry(
-            Cached(like, sources[0].device, recipe), tuple(frozen[id(one)] for one in others)
+        entry = _CacheEntry(
+            CachedActivation(like, sources[0].device, recipe),
+            tuple(frozen[id(one)] for one in others),
         )
         self._entries[key] = entry
         return entry
 
     def _key(self, argument: Any, others: list[Tensor]) -> Any:
-        if isinstance(argument, Cached):
+        if isinstance(argument, CachedActivation):
             return ("image", id(argument))
         if isinstance(argument, Tensor):
             if id(argument) in self._own:
@@ -166,7 +167,7 @@ def _called(
     function: Callable[..., Any],
     given: Any,
     tensor: Callable[[Tensor], Any],
-    cached: Callable[[Cached], Any],
+    cached: Callable[[CachedActivation], Any],
 ) -> Any:
     args, kwargs = _map(given, tensor, cached)
     return function(*args, **kwargs)
@@ -184,12 +185,14 @@ def _hollow(tensor: Tensor) -> Tensor:
     return tensor if tensor.ndim == 0 else torch.empty_like(tensor, device="meta")
 
 
-def _hollow_like(cached: Cached) -> Tensor:
+def _hollow_like(cached: CachedActivation) -> Tensor:
     return torch.empty(cached.shape, dtype=cached.dtype, device="meta")
 
 
-def _map(tree: Any, tensor: Callable[[Tensor], Any], cached: Callable[[Cached], Any]) -> Any:
-    if isinstance(tree, Cached):
+def _map(
+    tree: Any, tensor: Callable[[Tensor], Any], cached: Callable[[CachedActivation], Any]
+) -> Any:
+    if isinstance(tree, CachedActivation):
         return cached(tree)
     if isinstance(tree, Tensor):
         return tensor(tree)

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from voxplain.engine.acceleration.incremental import neighborhoods, pointwise
-from voxplain.engine.acceleration.incremental.cache import Cached, Memo
-from voxplain.engine.acceleration.incremental.step import Rule, Step, bound
-from voxplain.engine.acceleration.incremental.value import Value
+from voxplain.engine.acceleration.incremental.cache import ActivationCache, CachedActivation
+from voxplain.engine.acceleration.incremental.step import IncrementalStep, Rule, bound
+from voxplain.engine.acceleration.incremental.value import PartialValue
 from voxplain.engine.tensors import map_tensors, tensors_in
 
 
@@ -21,8 +21,8 @@ class UnfollowableError(Exception):
     """The network does something with its activations that only a plain forward does right."""
 
 
-class Followed(Tensor):
-    """Carries a :class:`Value` through a network; every operator on it comes here.
+class IncrementalTensor(Tensor):
+    """Carries a :class:`PartialValue` through a network; every operator on it comes here.
 
     Operators with a rule are computed on boxes. All others get full tensors and give plain ones,
     with which the network goes on as ever.
@@ -32,16 +32,20 @@ class Followed(Tensor):
         memo: The unperturbed results.
     """
 
-    value: Value | None
-    memo: Memo
+    value: PartialValue | None
+    memo: ActivationCache
 
     @staticmethod
-    def __new__(cls, value: Value | None, memo: Memo, like: Cached) -> Followed:
+    def __new__(
+        cls, value: PartialValue | None, memo: ActivationCache, like: CachedActivation
+    ) -> IncrementalTensor:
         """A tensor without storage of the shape of ``like`` for as many images as there are."""
         shape = value.shape if value else like.shape
         return torch.Tensor._make_wrapper_subclass(cls, shape, dtype=like.dtype, device=like.device)
 
-    def __init__(self, value: Value | None, memo: Memo, like: Cached) -> None:
+    def __init__(
+        self, value: PartialValue | None, memo: ActivationCache, like: CachedActivation
+    ) -> None:
         self.value, self.memo = value, memo
         self._full: Tensor | None = None
         self._aliased = False
@@ -98,7 +102,7 @@ class Followed(Tensor):
 
     def become(self, other: Tensor) -> None:
         """Takes over what an operator that writes in place has computed."""
-        if isinstance(other, Followed) and other.value is not None:
+        if isinstance(other, IncrementalTensor) and other.value is not None:
             self.value, self._full = other.value, None
         else:
             self.value, self._full = None, other.clone()
@@ -115,19 +119,21 @@ def _compute(func: OpOverload, args: tuple[Any, ...], named: dict[str, Any]) -> 
         return pieces
     result = _on_boxes(func, args, named)
     if result is None:
-        take = Followed.settle if func.is_view else Followed.plain
+        take = IncrementalTensor.settle if func.is_view else IncrementalTensor.plain
         return func(*_plain(args, take), **_plain(named, take))
     if func.is_view:
         for tensor in (*tensors_in(args), result):
-            if isinstance(tensor, Followed):
+            if isinstance(tensor, IncrementalTensor):
                 tensor._aliased = True
     return _with_companions(func, result)
 
 
-def _on_boxes(func: OpOverload, args: tuple[Any, ...], named: dict[str, Any]) -> Followed | None:
+def _on_boxes(
+    func: OpOverload, args: tuple[Any, ...], named: dict[str, Any]
+) -> IncrementalTensor | None:
     """The result where there is a rule for it and what differs is worth being cut out."""
     rule = _rule(func)
-    followed = [one for one in tensors_in((args, named)) if isinstance(one, Followed)]
+    followed = [one for one in tensors_in((args, named)) if isinstance(one, IncrementalTensor)]
     if rule is None or func._schema.is_mutable or any(one.value is None for one in followed):
         return None
     memo, count = followed[0].memo, len(followed[0])
@@ -137,14 +143,14 @@ def _on_boxes(func: OpOverload, args: tuple[Any, ...], named: dict[str, Any]) ->
         return None
     if all(one.value is not None and one.value.clean for one in followed):
         alike = _clean(func, args, named, followed[0].ndim)
-        return Followed(Value(output, count), memo, output) if alike else None
+        return IncrementalTensor(PartialValue(output, count), memo, output) if alike else None
     if output.spatial == () or len(output.shape) != followed[0].ndim:
         return None
     arguments = bound(func, *_map((args, named), lambda value: value))
-    changed = rule(Step(func, arguments, output))
+    changed = rule(IncrementalStep(func, arguments, output))
     if changed is None:
         return None
-    return Followed(Value(output, count, *changed), memo, output)
+    return IncrementalTensor(PartialValue(output, count, *changed), memo, output)
 
 
 def _rule(func: OpOverload) -> Rule | None:
@@ -189,18 +195,25 @@ def _pieces(func: OpOverload, args: tuple[Any, ...], named: dict[str, Any]) -> l
     ]
 
 
-def _written(func: OpOverload, args: tuple[Any, ...], named: dict[str, Any]) -> list[Followed]:
+def _written(
+    func: OpOverload, args: tuple[Any, ...], named: dict[str, Any]
+) -> list[IncrementalTensor]:
     """The followed tensors that an operator writes to."""
     found = []
     for position, one in enumerate(func._schema.arguments):
         if one.alias_info is not None and one.alias_info.is_write:
             given = named.get(one.name) if one.kwarg_only else args[position : position + 1]
-            found += [tensor for tensor in tensors_in(given) if isinstance(tensor, Followed)]
+            found += [
+                tensor for tensor in tensors_in(given) if isinstance(tensor, IncrementalTensor)
+            ]
     return found
 
 
 def _write(
-    func: OpOverload, args: tuple[Any, ...], named: dict[str, Any], written: Sequence[Followed]
+    func: OpOverload,
+    args: tuple[Any, ...],
+    named: dict[str, Any],
+    written: Sequence[IncrementalTensor],
 ) -> Any:
     """An operator that writes to its arguments: out of place, then taken over."""
     target, twin = written[0], _out_of_place(func)
@@ -215,7 +228,7 @@ def _write(
         target.become(result)
         return target
     owners = {id(one.settle()): one for one in written}
-    result = func(*_plain(args, Followed.plain), **_plain(named, Followed.plain))
+    result = func(*_plain(args, IncrementalTensor.plain), **_plain(named, IncrementalTensor.plain))
     return map_tensors(result, lambda tensor: owners.get(id(tensor), tensor))
 
 
@@ -225,37 +238,37 @@ def _out_of_place(func: OpOverload) -> OpOverload | None:
     return getattr(packet, overload, None) if packet is not None else None
 
 
-def _with_companions(func: OpOverload, result: Followed) -> Any:
+def _with_companions(func: OpOverload, result: IncrementalTensor) -> Any:
     """What else an operator returns (indices, statistics), not to be read."""
     count = len(func._schema.returns)
     if count == 1 or result.value is None:
         return result
-    nobody = [Followed(None, result.memo, result.value.base) for _ in range(count - 1)]
+    nobody = [IncrementalTensor(None, result.memo, result.value.base) for _ in range(count - 1)]
     return (result, *nobody)
 
 
 def _whole(func: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
     """A function of torch as one step: known for clean tensors, else on everything."""
-    followed = [one for one in tensors_in((args, named)) if isinstance(one, Followed)]
+    followed = [one for one in tensors_in((args, named)) if isinstance(one, IncrementalTensor)]
     values = [one.value for one in followed]
     if all(value is not None and value.clean for value in values):
         memo, count = followed[0].memo, len(followed[0])
         bases, options = _map((args, named), lambda value: value.base)
         output = memo.find(func, bases, options, count)
         if output is not None:
-            return Followed(Value(output, count), memo, output)
-    return func(*_plain(args, Followed.plain), **_plain(named, Followed.plain))
+            return IncrementalTensor(PartialValue(output, count), memo, output)
+    return func(*_plain(args, IncrementalTensor.plain), **_plain(named, IncrementalTensor.plain))
 
 
-def _plain(tree: Any, take: Callable[[Followed], Tensor]) -> Any:
-    return map_tensors(tree, lambda one: take(one) if isinstance(one, Followed) else one)
+def _plain(tree: Any, take: Callable[[IncrementalTensor], Tensor]) -> Any:
+    return map_tensors(tree, lambda one: take(one) if isinstance(one, IncrementalTensor) else one)
 
 
-def _map(tree: Any, function: Callable[[Value], Any]) -> Any:
+def _map(tree: Any, function: Callable[[PartialValue], Any]) -> Any:
     """The same arguments with what is known in the places of followed tensors."""
 
     def known(tensor: Tensor) -> Any:
-        if not isinstance(tensor, Followed):
+        if not isinstance(tensor, IncrementalTensor):
             return tensor
         return function(tensor.value) if tensor.value is not None else tensor.plain()
 

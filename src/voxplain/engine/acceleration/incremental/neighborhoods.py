@@ -13,19 +13,19 @@ import torch.nn.functional as functional
 from torch import Tensor
 from torch._ops import OpOverload
 
-from voxplain.engine.acceleration.incremental.boxes import Boxes, Integers, Reach, one_by_one, read
-from voxplain.engine.acceleration.incremental.step import Changed, Rule, Step
-from voxplain.engine.memory import slow_alone
+from voxplain.engine.acceleration.incremental.boxes import BoxSet, Integers, Reach, one_by_one, read
+from voxplain.engine.acceleration.incremental.step import Changed, IncrementalStep, Rule
+from voxplain.engine.memory import lone_volume_is_slow
 
 
-def convolution(step: Step) -> Changed | None:
+def convolution(step: IncrementalStep) -> Changed | None:
     """``conv1d`` to ``conv3d`` and their transposes, any stride, dilation, padding and groups."""
     if not isinstance(step["weight"], Tensor) or isinstance(step["input"], Tensor):
         return None
     return _transposed(step) if step["transposed"] else _convolution(step)
 
 
-def _convolution(step: Step) -> Changed | None:
+def _convolution(step: IncrementalStep) -> Changed | None:
     value = step.value("input")
     reaches = _strided(step, _extents(step))
     boxes = step.grow(value, reaches)
@@ -35,7 +35,7 @@ def _convolution(step: Step) -> Changed | None:
     return boxes, _convolved(step, content, padding=[0] * step.rank)
 
 
-def _transposed(step: Step) -> Changed | None:
+def _transposed(step: IncrementalStep) -> Changed | None:
     value, extents = step.value("input"), _extents(step)
     stride, padding = step.per_axis("stride"), step.per_axis("padding")
     reaches = [
@@ -48,27 +48,29 @@ def _transposed(step: Step) -> Changed | None:
     sources = read(boxes, reaches)
     if any(extent < pace for extent, pace in zip(extents, stride, strict=True)):
         # Such kernels leave gaps, which one more source cell per axis reaches over.
-        sources = Boxes(sources.starts, tuple(cells + 1 for cells in sources.size))
+        sources = BoxSet(sources.starts, tuple(cells + 1 for cells in sources.size))
     changes = {"padding": [0] * step.rank, "output_padding": [0] * step.rank}
     spread = _convolved(step, value.content(sources), **changes)
     offsets = boxes.starts - (sources.starts * np.asarray(stride) - np.asarray(padding))
-    inner = Boxes(offsets, boxes.size)
+    inner = BoxSet(offsets, boxes.size)
     return boxes, torch.stack([spread[place] for place in inner.places()])
 
 
-def _convolved(step: Step, content: Tensor, **changes: Any) -> Tensor:
+def _convolved(step: IncrementalStep, content: Tensor, **changes: Any) -> Tensor:
     """A lone small volume is shown twice, which torch convolves faster than once."""
-    shown = content.repeat(2, *[1] * (content.ndim - 1)) if slow_alone(content) else content
+    shown = (
+        content.repeat(2, *[1] * (content.ndim - 1)) if lone_volume_is_slow(content) else content
+    )
     result: Tensor = step.run(input=shown, **changes)
     return result[: len(content)]
 
 
-def _extents(step: Step) -> list[int]:
+def _extents(step: IncrementalStep) -> list[int]:
     kernel, dilation = step["weight"].shape[2:], step.per_axis("dilation")
     return [per * (cells - 1) + 1 for cells, per in zip(kernel, dilation, strict=True)]
 
 
-def _strided(step: Step, extents: Sequence[int]) -> list[Reach]:
+def _strided(step: IncrementalStep, extents: Sequence[int]) -> list[Reach]:
     stride, padding = step.per_axis("stride"), step.per_axis("padding")
     return [
         Reach.strided(cells, -padding[axis], stride[axis], extents[axis])
@@ -76,7 +78,7 @@ def _strided(step: Step, extents: Sequence[int]) -> list[Reach]:
     ]
 
 
-def max_pool(step: Step) -> Changed | None:
+def max_pool(step: IncrementalStep) -> Changed | None:
     """Max-pooling in any rank, with padding, dilation and rounding up."""
     value = step.value()
     step = _with_stride(step)
@@ -91,7 +93,7 @@ def max_pool(step: Step) -> Changed | None:
     return boxes, pooled[0] if isinstance(pooled, tuple) else pooled
 
 
-def average_pool(step: Step) -> Changed | None:
+def average_pool(step: IncrementalStep) -> Changed | None:
     """Average pooling in any rank; at the border the divisor is what torch counts there."""
     value = step.value()
     step = _with_stride(step)
@@ -108,7 +110,7 @@ def average_pool(step: Step) -> Changed | None:
     return boxes, pooled / step.run(self=counted, **changes)
 
 
-def _counted(step: Step, sources: Boxes, shape: Sequence[int]) -> Tensor:
+def _counted(step: IncrementalStep, sources: BoxSet, shape: Sequence[int]) -> Tensor:
     """1 where a cell counts for the divisor, else 0, ``(k, 1, *size)``."""
     padding = step.per_axis("padding") if step["count_include_pad"] else [0] * step.rank
     counted = torch.ones(len(sources.starts), 1, *sources.size)
@@ -121,15 +123,15 @@ def _counted(step: Step, sources: Boxes, shape: Sequence[int]) -> Tensor:
     return counted
 
 
-def _with_stride(step: Step) -> Step:
+def _with_stride(step: IncrementalStep) -> IncrementalStep:
     """Pools take their kernel as their stride where none is given."""
     if step["stride"]:
         return step
     arguments = {**step.arguments, "stride": step["kernel_size"]}
-    return Step(step.operator, arguments, step.output)
+    return IncrementalStep(step.operator, arguments, step.output)
 
 
-def interpolation(step: Step) -> Changed | None:
+def interpolation(step: IncrementalStep) -> Changed | None:
     """``F.interpolate`` in every mode: a matrix per axis, taken from the operator itself."""
     value = step.value()
     matrices = _matrices(step)
@@ -144,7 +146,7 @@ def interpolation(step: Step) -> Changed | None:
     return boxes, content
 
 
-def _matrices(step: Step) -> list[Tensor]:
+def _matrices(step: IncrementalStep) -> list[Tensor]:
     value, scales = step.value().base, [name for name in step.arguments if "scale" in name]
     names = scales if len(scales) == step.rank else [None] * step.rank
     return [
@@ -193,7 +195,7 @@ def _reach(matrix: Tensor) -> Reach:
     return Reach.weighted(matrix)
 
 
-def _blocks(matrix: Tensor, axis: int, boxes: Boxes, sources: Boxes) -> Tensor:
+def _blocks(matrix: Tensor, axis: int, boxes: BoxSet, sources: BoxSet) -> Tensor:
     rows, columns = boxes.starts[:, axis].tolist(), sources.starts[:, axis].tolist()
     high, wide = boxes.size[axis], sources.size[axis]
     pairs = zip(rows, columns, strict=True)
@@ -206,7 +208,7 @@ def _mapped(content: Tensor, axis: int, blocks: Tensor) -> Tensor:
     return mapped.view(*lines.shape[:-1], -1).movedim(-1, 2 + axis).contiguous()
 
 
-def constant_padding(step: Step) -> Changed | None:
+def constant_padding(step: IncrementalStep) -> Changed | None:
     """``F.pad`` with a constant, also of channels; negative padding crops."""
     value, pad = step.value(), list(step["pad"])
     spatial = pad[: 2 * step.rank] + [0] * (2 * step.rank - len(pad))
@@ -224,7 +226,7 @@ def constant_padding(step: Step) -> Changed | None:
     return boxes, content
 
 
-def rearrangement(step: Step) -> Changed | None:
+def rearrangement(step: IncrementalStep) -> Changed | None:
     """Operators that copy cells along axes: reflection, replication, slices and flips."""
     value = step.value()
     if any(index % (2 + step.rank) < 2 for index in step.arguments.get("dims") or ()):
@@ -246,7 +248,7 @@ def rearrangement(step: Step) -> Changed | None:
     return boxes, one_by_one(value.content(sources), take)
 
 
-def _cells_taken(step: Step, axis: int) -> Integers:
+def _cells_taken(step: IncrementalStep, axis: int) -> Integers:
     """Which input cell each output cell is."""
     cells = torch.arange(step.value().base.spatial[axis])
     if "padding" in step.arguments:

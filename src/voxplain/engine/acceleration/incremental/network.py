@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from voxplain.engine.acceleration.incremental.boxes import Boxes
-from voxplain.engine.acceleration.incremental.cache import Cached, Memo
-from voxplain.engine.acceleration.incremental.followed import Followed
+from voxplain.engine.acceleration.incremental.boxes import BoxSet
+from voxplain.engine.acceleration.incremental.cache import ActivationCache, CachedActivation
+from voxplain.engine.acceleration.incremental.followed import IncrementalTensor
 from voxplain.engine.acceleration.incremental.step import MOST
-from voxplain.engine.acceleration.incremental.value import Value
+from voxplain.engine.acceleration.incremental.value import PartialValue
 from voxplain.engine.memory import ran_out_of_memory
 from voxplain.engine.taps import Changes, tapping
 from voxplain.errors import InputError
@@ -39,8 +39,8 @@ class Incremental:
     def __init__(self, model: Model, image: Tensor) -> None:
         self.model = model
         self.image = model.admit(image.detach())
-        self._memo = Memo(model.network)
-        self._base = Cached(self.image[None].clone(), self.image.device)
+        self._memo = ActivationCache(model.network)
+        self._base = CachedActivation(self.image[None].clone(), self.image.device)
         self._followable = True
 
     @property
@@ -73,7 +73,7 @@ class Incremental:
                 f"for each input, of shape {tuple(self.image.shape)}"
             )
         spans = np.array([_ends(box, shape) for box in boxes], dtype=np.int64)
-        common = Boxes.around(spans[..., 0], spans[..., 1], shape)
+        common = BoxSet.around(spans[..., 0], spans[..., 1], shape)
         cuts = torch.stack([inputs[place] for place in common.places()])
         return self._outputs(cuts, common, lambda: self.model.admit(inputs))
 
@@ -88,13 +88,13 @@ class Incremental:
             ``(k, K, ...)``.
         """
         at = np.asarray(starts, dtype=np.int64).reshape(len(patches), -1)
-        boxes = Boxes(at, tuple(patches.shape[2:]))
+        boxes = BoxSet(at, tuple(patches.shape[2:]))
         if patches.ndim != self.image.ndim + 1 or not boxes.inside(self.image.shape[1:]):
             raise InputError(
                 f"boxes of shape {tuple(patches.shape[2:])} that do not all lie inside an image "
                 f"of shape {tuple(self.image.shape[1:])}"
             )
-        value = Value(self._base, len(patches), boxes, self.model.admit(patches))
+        value = PartialValue(self._base, len(patches), boxes, self.model.admit(patches))
         return self._outputs(patches, boxes, value.whole)
 
     def outputs_with_changes(self, changes: Changes, count: int) -> Tensor:
@@ -112,24 +112,26 @@ class Incremental:
             with tapping(self.model.network, tuple(changes), changes):
                 return self.model(images)
 
-        value = Value(self._base, count)
+        value = PartialValue(self._base, count)
         return self._run(forward, value, lambda: self.image.expand(value.shape).clone())
 
-    def _outputs(self, patches: Tensor, boxes: Boxes, whole: Callable[[], Tensor]) -> Tensor:
+    def _outputs(self, patches: Tensor, boxes: BoxSet, whole: Callable[[], Tensor]) -> Tensor:
         if boxes.share(self.image.shape[1:]) > MOST:
             with self._at_rest():
                 return self.model(whole())
         patches = self.model.admit(patches)
-        return self._run(self.model, Value(self._base, len(patches), boxes, patches), whole)
+        return self._run(self.model, PartialValue(self._base, len(patches), boxes, patches), whole)
 
     def _run(
-        self, forward: Callable[[Tensor], Tensor], value: Value, whole: Callable[[], Tensor]
+        self, forward: Callable[[Tensor], Tensor], value: PartialValue, whole: Callable[[], Tensor]
     ) -> Tensor:
         with self._at_rest():
             if self._followable:
                 try:
-                    output = forward(Followed(value, self._memo, self._base))
-                    return output.plain().clone() if isinstance(output, Followed) else output
+                    output = forward(IncrementalTensor(value, self._memo, self._base))
+                    return (
+                        output.plain().clone() if isinstance(output, IncrementalTensor) else output
+                    )
                 except Exception as error:
                     # A network may ask of a tensor what only plain ones give; a fault of its own
                     # comes again below.

@@ -7,25 +7,25 @@ from typing import Any
 
 from torch import Tensor
 
-from voxplain.engine.acceleration.incremental.boxes import Boxes, cut
-from voxplain.engine.acceleration.incremental.step import Changed, Rule, Step
-from voxplain.engine.acceleration.incremental.value import Value
+from voxplain.engine.acceleration.incremental.boxes import BoxSet, cut
+from voxplain.engine.acceleration.incremental.step import Changed, IncrementalStep, Rule
+from voxplain.engine.acceleration.incremental.value import PartialValue
 
 
-def pointwise(step: Step) -> Changed | None:
+def pointwise(step: IncrementalStep) -> Changed | None:
     """Sums, products, rectifiers, comparisons, concatenated channels."""
     values = list(_values(step.arguments))
     if any(value.base.spatial != step.output.spatial for value in values):
         return None
     changed = [value.boxes for value in values if value.boxes is not None]
-    boxes = Boxes.covering(changed, step.output.spatial)
+    boxes = BoxSet.covering(changed, step.output.spatial)
     arguments = {name: _cut(one, boxes, step) for name, one in step.arguments.items()}
     result = step.run(**arguments)
     return boxes, result[0] if isinstance(result, tuple) else result
 
 
-def _values(tree: Any) -> Iterator[Value]:
-    if isinstance(tree, Value):
+def _values(tree: Any) -> Iterator[PartialValue]:
+    if isinstance(tree, PartialValue):
         yield tree
     elif isinstance(tree, (tuple, list)):
         for part in tree:
@@ -34,8 +34,8 @@ def _values(tree: Any) -> Iterator[Value]:
         yield from _values(tuple(tree.values()))
 
 
-def _cut(argument: Any, boxes: Boxes, step: Step) -> Any:
-    if isinstance(argument, Value):
+def _cut(argument: Any, boxes: BoxSet, step: IncrementalStep) -> Any:
+    if isinstance(argument, PartialValue):
         return argument.content(boxes)
     if isinstance(argument, Tensor):
         return _cut_constant(argument, boxes, step)
@@ -44,7 +44,7 @@ def _cut(argument: Any, boxes: Boxes, step: Step) -> Any:
     return argument
 
 
-def _cut_constant(tensor: Tensor, boxes: Boxes, step: Step) -> Tensor:
+def _cut_constant(tensor: Tensor, boxes: BoxSet, step: IncrementalStep) -> Tensor:
     """The part of a constant that lies in the boxes; one without positions as it is."""
     full = 2 + step.rank
     if tensor.ndim <= 1 and not _broadcasts(step):
@@ -55,18 +55,18 @@ def _cut_constant(tensor: Tensor, boxes: Boxes, step: Step) -> Tensor:
     return cut(lifted.expand(1, lifted.shape[1], *step.output.spatial), boxes)
 
 
-def _broadcasts(step: Step) -> bool:
+def _broadcasts(step: IncrementalStep) -> bool:
     """Whether tensors among the arguments are broadcast; weights of a normalization are not."""
     return "running_mean" not in step.arguments
 
 
-def fixed_norm(step: Step) -> Changed | None:
+def fixed_norm(step: IncrementalStep) -> Changed | None:
     """Batch normalization by the running statistics."""
     by_data = step.arguments.get("training") or step.arguments.get("use_input_stats")
     return None if by_data else pointwise(step)
 
 
-def over_channels(step: Step) -> Changed | None:
+def over_channels(step: IncrementalStep) -> Changed | None:
     """Softmax over channels; sums, means and maxima of channels that keep their axis."""
     named = step.arguments.get("dim")
     axes = [named] if isinstance(named, int) else list(named or [])
@@ -74,7 +74,7 @@ def over_channels(step: Step) -> Changed | None:
     return pointwise(step) if keeps and [axis % (2 + step.rank) for axis in axes] == [1] else None
 
 
-def repetition(step: Step) -> Changed | None:
+def repetition(step: IncrementalStep) -> Changed | None:
     """``repeat`` of channels."""
     repeats = list(step["repeats"])
     alone = len(repeats) == 2 + step.rank and repeats[0] == 1 and set(repeats[2:]) == {1}
@@ -84,7 +84,7 @@ def repetition(step: Step) -> Changed | None:
 def slicing(elsewhere: Rule) -> Rule:
     """A slice of channels here, of positions by another rule."""
 
-    def rule(step: Step) -> Changed | None:
+    def rule(step: IncrementalStep) -> Changed | None:
         axis = step["dim"] % (2 + step.rank)
         if axis == 0:
             return None
@@ -93,7 +93,7 @@ def slicing(elsewhere: Rule) -> Rule:
     return rule
 
 
-def _named(names: str, rule: Callable[[Step], Changed | None]) -> dict[str, Rule]:
+def _named(names: str, rule: Callable[[IncrementalStep], Changed | None]) -> dict[str, Rule]:
     return dict.fromkeys(names.split(), rule)
 
 

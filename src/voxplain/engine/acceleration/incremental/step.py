@@ -9,11 +9,11 @@ from typing import Any
 from torch import Tensor
 from torch._ops import OpOverload
 
-from voxplain.engine.acceleration.incremental.boxes import Boxes, Reach, grown
-from voxplain.engine.acceleration.incremental.cache import Cached
-from voxplain.engine.acceleration.incremental.value import Value
+from voxplain.engine.acceleration.incremental.boxes import BoxSet, Reach, grown
+from voxplain.engine.acceleration.incremental.cache import CachedActivation
+from voxplain.engine.acceleration.incremental.value import PartialValue
 
-Changed = tuple[Boxes, Tensor]
+Changed = tuple[BoxSet, Tensor]
 """The boxes in which the result differs, and what is there."""
 
 MOST = 0.7
@@ -21,27 +21,27 @@ MOST = 0.7
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class IncrementalStep:
     """A call whose tensors are values, constants of the network, or both.
 
     Attributes:
         operator: As torch dispatches it.
-        arguments: By the names of its schema, defaults filled in; :class:`Value` for tensors
+        arguments: By the names of its schema, defaults filled in; :class:`PartialValue` for tensors
             that depend on the image.
         output: The unperturbed result.
     """
 
     operator: OpOverload
     arguments: Mapping[str, Any]
-    output: Cached
+    output: CachedActivation
 
     def __getitem__(self, name: str) -> Any:
         return self.arguments[name]
 
-    def value(self, name: str = "self") -> Value:
+    def value(self, name: str = "self") -> PartialValue:
         """A tensor argument that depends on the image."""
         value = self.arguments[name]
-        assert isinstance(value, Value)
+        assert isinstance(value, PartialValue)
         return value
 
     @property
@@ -55,21 +55,21 @@ class Step:
         return numbers * self.rank if len(numbers) == 1 else numbers
 
     def run(self, /, **replaced: Any) -> Any:
-        """The operator with some arguments replaced; no :class:`Value` may be left."""
+        """The operator with some arguments replaced; no :class:`PartialValue` may be left."""
         arguments = {**self.arguments, **replaced}
         schema = self.operator._schema.arguments
         positional = [arguments[one.name] for one in schema if not one.kwarg_only]
         named = {one.name: arguments[one.name] for one in schema if one.kwarg_only}
         return self.operator(*positional, **named)
 
-    def grow(self, value: Value, reaches: Sequence[Reach]) -> Boxes | None:
+    def grow(self, value: PartialValue, reaches: Sequence[Reach]) -> BoxSet | None:
         """Where the output changes with a value; None if that is nearly everywhere."""
         assert value.boxes is not None
         boxes = grown(value.boxes, reaches, self.output.spatial)
         return boxes if boxes.share(self.output.spatial) <= MOST else None
 
 
-Rule = Callable[["Step"], Changed | None]
+Rule = Callable[["IncrementalStep"], Changed | None]
 """Computes an operator on boxes; None where it has to be computed on everything."""
 
 

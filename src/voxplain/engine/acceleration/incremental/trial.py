@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from voxplain.engine.acceleration.incremental.followed import Followed
+from voxplain.engine.acceleration.incremental.followed import IncrementalTensor
 from voxplain.engine.acceleration.incremental.network import Box, Incremental
 from voxplain.engine.tensors import tensors_in
 from voxplain.models.model import Model
@@ -26,7 +26,7 @@ _PER_CELL, _PER_CALL = 8, 3e5
 
 
 @dataclass(frozen=True)
-class Work:
+class WorkEstimate:
     """Multiplications, or what takes as long, for one changed image.
 
     Attributes:
@@ -75,7 +75,7 @@ def prepared(model: Model, image: Tensor, box: Box) -> Incremental | None:
     return incremental if work(incremental, box).pays else None
 
 
-def work(incremental: Incremental, box: Box) -> Work:
+def work(incremental: Incremental, box: Box) -> WorkEstimate:
     """Counts the work for an image with the content of a box turned around.
 
     Args:
@@ -92,7 +92,7 @@ def work(incremental: Incremental, box: Box) -> Work:
     with Counting() as everything, model.at_rest(), torch.inference_mode(False), torch.no_grad():
         plain = model(inputs)
     agrees = incremental.followable and _agree(followed, plain)
-    return Work(everything.done, cone.done, agrees)
+    return WorkEstimate(everything.done, cone.done, agrees)
 
 
 def _agree(one: Tensor, two: Tensor) -> bool:
@@ -119,9 +119,9 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Lets followed tensors do their parts under the same count."""
-        if any(isinstance(one, Followed) for one in tensors_in((args, kwargs or {}))):
+        if any(isinstance(one, IncrementalTensor) for one in tensors_in((args, kwargs or {}))):
             with self:
-                return Followed.__torch_dispatch__(func, types, args, kwargs)
+                return IncrementalTensor.__torch_dispatch__(func, types, args, kwargs)
         result = func(*args, **(kwargs or {}))
         if not func.is_view:
             self.done += _cost(func, args, result)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from voxplain.engine.acceleration.incremental.boxes import Boxes, blank, covers, cut, overlay
-from voxplain.engine.acceleration.incremental.cache import Cached
+from voxplain.engine.acceleration.incremental.boxes import BoxSet, blank, covers, cut, overlay
+from voxplain.engine.acceleration.incremental.cache import CachedActivation
 
 
 @dataclass(frozen=True, eq=False)
-class Value:
+class PartialValue:
     """A batch of activations, of which only what has changed is held.
 
     Attributes:
@@ -22,9 +22,9 @@ class Value:
         patch: The content of the boxes, ``(k, C, *size)``.
     """
 
-    base: Cached
+    base: CachedActivation
     count: int
-    boxes: Boxes | None = None
+    boxes: BoxSet | None = None
     patch: Tensor | None = None
 
     @property
@@ -37,7 +37,7 @@ class Value:
         """As the network sees it, ``(k, C, *spatial)``."""
         return (self.count, *self.base.shape[1:])
 
-    def content(self, boxes: Boxes, fill: float = 0.0) -> Tensor:
+    def content(self, boxes: BoxSet, fill: float = 0.0) -> Tensor:
         """What lies in other boxes, ``(k, C, *size)``.
 
         Args:

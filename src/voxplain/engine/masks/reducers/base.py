@@ -102,7 +102,7 @@ class WeightedMean(MaskReducer):
 
 
 @dataclass(frozen=True)
-class Scores(MaskReducer):
+class MaskScores(MaskReducer):
     """The scores themselves, for methods that sum them up with something else."""
 
     def reduce(self, masks: Masks, scores: Tensor, whole: float) -> Reduction:

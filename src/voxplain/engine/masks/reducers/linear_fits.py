@@ -16,7 +16,7 @@ _SETTLED = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
-class Fit:
+class LinearFit:
     """intercept + <coefficients, z>.
 
     Attributes:
@@ -30,7 +30,7 @@ class Fit:
     r2: float | None
 
 
-def ridge(rows: Tensor, values: Tensor, weights: Tensor, penalty: float) -> Fit:
+def ridge(rows: Tensor, values: Tensor, weights: Tensor, penalty: float) -> LinearFit:
     """The minimum of sum w (y - a - <b, z>)^2 + penalty sum b^2, of least norm if not unique.
 
     Args:
@@ -50,7 +50,7 @@ def ridge(rows: Tensor, values: Tensor, weights: Tensor, penalty: float) -> Fit:
     return _fit(coefficients, rows, values, weights)
 
 
-def lasso(rows: Tensor, values: Tensor, weights: Tensor, penalty: float) -> Fit:
+def lasso(rows: Tensor, values: Tensor, weights: Tensor, penalty: float) -> LinearFit:
     """The minimum of 1/(2n) sum w (y - a - <b, z>)^2 + penalty sum abs(b), weights scaled to sum n.
 
     Coordinate descent on the moments, so that a sweep costs M^2 however many rows there are.
@@ -96,11 +96,11 @@ def _centered(rows: Tensor, values: Tensor, weights: Tensor) -> tuple[Tensor, Te
     return rows - mean_row, values - mean, weights
 
 
-def _fit(coefficients: Tensor, rows: Tensor, values: Tensor, weights: Tensor) -> Fit:
+def _fit(coefficients: Tensor, rows: Tensor, values: Tensor, weights: Tensor) -> LinearFit:
     weights = weights.double()
     linear = rows.double() @ coefficients
     intercept = float((weights * (values - linear)).sum() / weights.sum())
-    return Fit(coefficients, intercept, explained(values, linear + intercept, weights))
+    return LinearFit(coefficients, intercept, explained(values, linear + intercept, weights))
 
 
 def _descended(
@@ -125,4 +125,4 @@ def _descended(
     return coefficients
 
 
-__all__ = ["Fit", "explained", "lasso", "least_squares", "ridge"]
+__all__ = ["LinearFit", "explained", "lasso", "least_squares", "ridge"]

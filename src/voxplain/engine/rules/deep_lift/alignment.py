@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from voxplain.engine.rules.calls import Call, Family, is_affine
+from voxplain.engine.rules.calls import Call, OperationKind, is_affine
 from voxplain.engine.rules.decompositions import decomposition
 from voxplain.engine.rules.mode import RuleMode, caller
 from voxplain.engine.tensors import is_floating, map_tensors, storage_key, version
@@ -55,20 +55,20 @@ def _uses_statistics(call: Call, mode: RuleMode) -> bool:  # noqa: ARG001
     return not is_affine(call)
 
 
-_DECISIONS: dict[Family, Callable[[Call, RuleMode], bool]] = {
-    Family.RECTIFIER: _always,
-    Family.SQUASHING: _always,
-    Family.ELEMENTWISE: _always,
-    Family.PRODUCT: _two_operands,
-    Family.QUOTIENT: _divides,
-    Family.BILINEAR: _two_operands,
-    Family.WEIGHTED: _has_moving_weight,
-    Family.SELECT: _has_mask,
-    Family.ATTENTION: _always,
-    Family.COMPOSITE: _always,
-    Family.SOFTMAX: _always,
-    Family.NORM: _uses_statistics,
-    Family.MAXIMUM: _always,
+_DECISIONS: dict[OperationKind, Callable[[Call, RuleMode], bool]] = {
+    OperationKind.RECTIFIER: _always,
+    OperationKind.SQUASHING: _always,
+    OperationKind.ELEMENTWISE: _always,
+    OperationKind.PRODUCT: _two_operands,
+    OperationKind.QUOTIENT: _divides,
+    OperationKind.BILINEAR: _two_operands,
+    OperationKind.WEIGHTED: _has_moving_weight,
+    OperationKind.SELECT: _has_mask,
+    OperationKind.ATTENTION: _always,
+    OperationKind.COMPOSITE: _always,
+    OperationKind.SOFTMAX: _always,
+    OperationKind.NORM: _uses_statistics,
+    OperationKind.MAXIMUM: _always,
 }
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from voxplain.engine.rules import norms
-from voxplain.engine.rules.calls import Call, Family
+from voxplain.engine.rules.calls import Call, OperationKind
 from voxplain.engine.rules.deep_lift import maxima, multipliers, softmaxes
 from voxplain.engine.rules.deep_lift.alignment import mask_of
 from voxplain.engine.rules.mode import RuleMode
@@ -213,16 +213,16 @@ def _same(here: Tensor, there: Tensor) -> bool:
     return torch.equal(here, there)
 
 
-_RULES: dict[Family, Callable[[Replaying, Call, Call], Any]] = {
-    Family.RECTIFIER: _elementwise,
-    Family.SQUASHING: _elementwise,
-    Family.ELEMENTWISE: _elementwise,
-    Family.PRODUCT: _product,
-    Family.QUOTIENT: _quotient,
-    Family.BILINEAR: _bilinear,
-    Family.WEIGHTED: _weighted,
-    Family.SELECT: _select,
-    Family.SOFTMAX: _softmax,
-    Family.NORM: _norm,
-    Family.MAXIMUM: _maximum,
+_RULES: dict[OperationKind, Callable[[Replaying, Call, Call], Any]] = {
+    OperationKind.RECTIFIER: _elementwise,
+    OperationKind.SQUASHING: _elementwise,
+    OperationKind.ELEMENTWISE: _elementwise,
+    OperationKind.PRODUCT: _product,
+    OperationKind.QUOTIENT: _quotient,
+    OperationKind.BILINEAR: _bilinear,
+    OperationKind.WEIGHTED: _weighted,
+    OperationKind.SELECT: _select,
+    OperationKind.SOFTMAX: _softmax,
+    OperationKind.NORM: _norm,
+    OperationKind.MAXIMUM: _maximum,
 }

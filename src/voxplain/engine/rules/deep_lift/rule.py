@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from voxplain.engine.rules.calls import Call, Family
+from voxplain.engine.rules.calls import Call, OperationKind
 from voxplain.engine.rules.decompositions import decomposition
 from voxplain.engine.rules.deep_lift.alignment import Alignment, Recording, is_recorded
 from voxplain.engine.rules.deep_lift.dispatch import Replaying, treated
@@ -113,15 +113,21 @@ class _Replay(Replaying):
     def _check_untreated(self, call: Call) -> None:
         if not self.depends(*call.operands()):
             return
-        if call.family is Family.RECURRENT:
+        if call.family is OperationKind.RECURRENT:
             raise RuleError(
                 f"{call.name} in {caller()} hides its gates, so DeepLIFT cannot treat it; "
                 "use the rule 'plain'"
             )
-        if call.family is Family.DROPOUT and call.get("training", True) and call.get("p", 0.5) > 0:
+        if (
+            call.family is OperationKind.DROPOUT
+            and call.get("training", True)
+            and call.get("p", 0.5) > 0
+        ):
             self.unknown(f"{call.name} in training mode")
-        if call.family is Family.LINEAR_IN_FIRST and self.depends(call.get("others", ())):
+        if call.family is OperationKind.LINEAR_IN_FIRST and self.depends(call.get("others", ())):
             self.unknown(f"{call.name} with a second operand that depends on the image")
         picks = (t for t in call.operands() if not is_floating(t))
-        if call.family is Family.LINEAR and any(self.decided_by_data(index) for index in picks):
+        if call.family is OperationKind.LINEAR and any(
+            self.decided_by_data(index) for index in picks
+        ):
             self.unknown(f"{call.name} with an index taken from the image")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from voxplain.engine.rules.calls import Call, Family
+from voxplain.engine.rules.calls import Call, OperationKind
 from voxplain.engine.rules.excitation import shares as winners
 from voxplain.engine.rules.excitation.gates import Gates
 from voxplain.engine.rules.mode import RuleMode
@@ -52,7 +52,7 @@ def _passed(mode: EvidenceMode, call: Call, native: Native) -> Found:
     others = [part for key, part in call.arguments.items() if key != "input"]
     if call.name in ("logsumexp", "var") or not mode.depends(operand):
         return call.name
-    if call.family is not Family.NORM and mode.depends(*tensors_in(others)):
+    if call.family is not OperationKind.NORM and mode.depends(*tensors_in(others)):
         return f"{call.name} with a second operand that depends on the image"
     value = _value(call, native)
     return grafted(operand, value) if value.shape == operand.shape else call.name
@@ -238,7 +238,7 @@ def _value(call: Call, native: Native) -> Tensor:
             first, second = _two(kept)
             pure = torch.add if sum(_TERMS[call.name]) == 2 else torch.sub
             return pure(first, second, alpha=call.get("alpha", 1))
-        listed = kept.arguments["operands"] if call.family is Family.LINEAR else None
+        listed = kept.arguments["operands"] if call.family is OperationKind.LINEAR else None
         found: Tensor = kept.operation.pure(*listed) if listed else kept.run()
         return found
 
@@ -258,20 +258,20 @@ _UNTREATED = (
     *("diff", "index_add", "scatter_add", "block_diag", "fft", "ifft", "fft2", "ifft2", "fftn"),
     *("ifftn", "rfft", "irfft", "rfft2", "irfft2", "rfftn", "irfftn"),
 )
-_RULES: dict[Family, Callable[[EvidenceMode, Call, Native], Found]] = {
-    Family.RECTIFIER: _passed,
-    Family.SQUASHING: _passed,
-    Family.SOFTMAX: _passed,
-    Family.NORM: _passed,
-    Family.ELEMENTWISE: _unknown,
-    Family.PRODUCT: _product,
-    Family.QUOTIENT: _quotient,
-    Family.BILINEAR: _bilinear,
-    Family.WEIGHTED: _weighted,
-    Family.SELECT: _selected,
-    Family.MAXIMUM: _as_it_is,
-    Family.COMPOSITE: _as_it_is,
-    Family.DROPOUT: _dropout,
-    Family.LINEAR: _linear,
-    Family.LINEAR_IN_FIRST: _resampled,
+_RULES: dict[OperationKind, Callable[[EvidenceMode, Call, Native], Found]] = {
+    OperationKind.RECTIFIER: _passed,
+    OperationKind.SQUASHING: _passed,
+    OperationKind.SOFTMAX: _passed,
+    OperationKind.NORM: _passed,
+    OperationKind.ELEMENTWISE: _unknown,
+    OperationKind.PRODUCT: _product,
+    OperationKind.QUOTIENT: _quotient,
+    OperationKind.BILINEAR: _bilinear,
+    OperationKind.WEIGHTED: _weighted,
+    OperationKind.SELECT: _selected,
+    OperationKind.MAXIMUM: _as_it_is,
+    OperationKind.COMPOSITE: _as_it_is,
+    OperationKind.DROPOUT: _dropout,
+    OperationKind.LINEAR: _linear,
+    OperationKind.LINEAR_IN_FIRST: _resampled,
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from voxplain.engine.rules.calls import Call, Family
+from voxplain.engine.rules.calls import Call, OperationKind
 from voxplain.engine.rules.mode import RuleMode
 from voxplain.engine.tensors import TensorMarks, tensors_in
 
@@ -14,13 +14,13 @@ _STRONG = ("sigmoid", "hardsigmoid", "softmax")
 _WEAK = ("tanh", "hardtanh", "softsign", "relu6", "erf")
 _SHAPED_LIKE = ("expand_as", "view_as", "reshape_as", "type_as", "to")
 _CARRYING = (
-    Family.LINEAR,
-    Family.LINEAR_IN_FIRST,
-    Family.DROPOUT,
-    Family.SELECT,
-    Family.PRODUCT,
-    Family.QUOTIENT,
-    Family.MAXIMUM,
+    OperationKind.LINEAR,
+    OperationKind.LINEAR_IN_FIRST,
+    OperationKind.DROPOUT,
+    OperationKind.SELECT,
+    OperationKind.PRODUCT,
+    OperationKind.QUOTIENT,
+    OperationKind.MAXIMUM,
 )
 
 

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from voxplain.engine.rules.calls import Call, Family
+from voxplain.engine.rules.calls import Call, OperationKind
 from voxplain.engine.rules.decompositions import decomposition
 from voxplain.engine.rules.excitation.dispatch import EvidenceMode, shared_out
 from voxplain.engine.rules.graph import RECTIFIER_NODES, unseen_calls
 from voxplain.engine.rules.lrp.layer_rules import accumulator
-from voxplain.engine.rules.mode import OnUnknown, Rule, RuleMode, Through, caller
+from voxplain.engine.rules.mode import OnUnknown, Rule, RuleMode, ThroughLayer, caller
 from voxplain.engine.rules.redistribution import redistributed
 from voxplain.engine.rules.substitutes import grafted_all, written
 from voxplain.engine.tensors import map_tensors
@@ -50,7 +50,7 @@ class Excitation(Rule):
     name: ClassVar[str] = "excitation"
     seeded: ClassVar[bool] = True
     against: bool = False
-    through: Through | None = None
+    through: ThroughLayer | None = None
     on_unknown: OnUnknown = "error"
 
     def field(self, bound: WeightField) -> WeightField:
@@ -93,7 +93,7 @@ class _ExcitationMode(EvidenceMode):
         """The value of the call with its shares as the backward."""
         if not self.depends(*call.operands()):
             return native()
-        if call.family is Family.RECURRENT:
+        if call.family is OperationKind.RECURRENT:
             raise RuleError(
                 f"{call.name} in {caller()} hides its gates, so excitation backprop cannot treat "
                 "it; use the rule 'plain'"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from voxplain.engine.rules.calls import Call
 from voxplain.engine.rules.lrp import linear as lrp_linear
-from voxplain.engine.rules.lrp.mode import Propagating
+from voxplain.engine.rules.lrp.mode import LrpPropagation
 
 Native = Callable[[], Any]
 JOINING = ("cat", "concat", "concatenate", "stack")
@@ -41,7 +41,7 @@ def addition(call: Call) -> list[tuple[Any, float]] | None:
     return list(zip(given[:2], factors, strict=True))
 
 
-def added(mode: Propagating, call: Call, native: Native, parts: list[tuple[Any, float]]) -> Any:
+def added(mode: LrpPropagation, call: Call, native: Native, parts: list[tuple[Any, float]]) -> Any:
     """A sum or difference; in-place sums keep a copy of what they overwrite.
 
     Args:
@@ -75,7 +75,7 @@ def _sum(parts: list[tuple[Tensor, float]]) -> Tensor:
     return scaled[0] + scaled[1] if len(scaled) > 1 else scaled[0]
 
 
-def joined(mode: Propagating, call: Call, native: Native) -> Any:
+def joined(mode: LrpPropagation, call: Call, native: Native) -> Any:
     """A concatenation; its constant parts (class tokens) take relevance as biases do."""
     parts, again = _sequence(call)
     if parts is None or all(mode.depends(part) for part in parts):

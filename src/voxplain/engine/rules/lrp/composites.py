@@ -12,7 +12,7 @@ from typing import ClassVar, Literal, get_args
 
 from pydantic import ConfigDict
 
-from voxplain.engine.rules.calls import Call, Family
+from voxplain.engine.rules.calls import Call, OperationKind
 from voxplain.engine.rules.lrp.layer_rules import (
     EPSILON,
     AlphaBeta,
@@ -144,7 +144,7 @@ class LayerPlace:
 
 def place_of(call: Call, order: int, first: bool) -> LayerPlace:
     """What composites may know of a call."""
-    if call.family is Family.NORM:
+    if call.family is OperationKind.NORM:
         return LayerPlace(call.name, "norm", order)
     if "conv" not in call.name:
         return LayerPlace(call.name, "dense", order, first)

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from voxplain.engine.rules.calls import Call, Family, is_affine
+from voxplain.engine.rules.calls import Call, OperationKind, is_affine
 from voxplain.engine.rules.decompositions import decomposition
 from voxplain.engine.rules.lrp import linear as lrp_linear
 from voxplain.engine.rules.lrp.additions import JOINING, added, addition, joined
 from voxplain.engine.rules.lrp.composites import chosen, place_of
 from voxplain.engine.rules.lrp.layer_rules import LayerRule
-from voxplain.engine.rules.lrp.mode import Propagating
+from voxplain.engine.rules.lrp.mode import LrpPropagation
 from voxplain.engine.rules.mode import caller
 from voxplain.engine.rules.redistribution import LinearMap, linear_map, redistributed, signal_of
 from voxplain.engine.rules.substitutes import grafted, grafted_all, written
@@ -23,7 +23,7 @@ from voxplain.errors import RuleError
 Native = Callable[[], Any]
 
 
-def propagated(mode: Propagating, call: Call, native: Native) -> Any:
+def propagate(mode: LrpPropagation, call: Call, native: Native) -> Any:
     """The value of a call with the redistribution of relevance as its backward.
 
     Args:
@@ -37,11 +37,11 @@ def propagated(mode: Propagating, call: Call, native: Native) -> Any:
     return _RULES[call.family](mode, call, native)
 
 
-def _native(mode: Propagating, call: Call, native: Native) -> Any:  # noqa: ARG001
+def _native(mode: LrpPropagation, call: Call, native: Native) -> Any:  # noqa: ARG001
     return NotImplemented
 
 
-def _passed(mode: Propagating, call: Call, native: Native) -> Any:  # noqa: ARG001
+def _passed(mode: LrpPropagation, call: Call, native: Native) -> Any:  # noqa: ARG001
     """Relevance goes on unchanged to the one operand that counts."""
     others = [part for key, part in call.arguments.items() if key != "input"]
     if mode.depends(*others):
@@ -55,20 +55,20 @@ def _handed(call: Call, operand: Tensor) -> Any:
     return written(call, grafted(operand.expand_as(value), value))
 
 
-def _dropout(mode: Propagating, call: Call, native: Native) -> Any:  # noqa: ARG001
+def _dropout(mode: LrpPropagation, call: Call, native: Native) -> Any:  # noqa: ARG001
     if not (call.get("training", True) and call.get("p", 0.5) > 0):
         return NotImplemented
     return _handed(call, call.input)
 
 
-def _elementwise(mode: Propagating, call: Call, native: Native) -> Any:  # noqa: ARG001
+def _elementwise(mode: LrpPropagation, call: Call, native: Native) -> Any:  # noqa: ARG001
     others = [part for key, part in call.arguments.items() if key != "input"]
     if mode.depends(*others):
         return _refused(mode, f"{call.name} with a second operand that depends on the image")
     return _without_rule(mode, call)
 
 
-def _without_rule(mode: Propagating, call: Call) -> Any:
+def _without_rule(mode: LrpPropagation, call: Call) -> Any:
     """An error as soon as relevance arrives: what makes weights and gates may be anything."""
     if not mode.strict:
         mode.unknown(call.name)
@@ -83,11 +83,11 @@ def _without_rule(mode: Propagating, call: Call) -> Any:
     return written(call, redistributed(value, [call.input], backward))
 
 
-def _softmax(mode: Propagating, call: Call, native: Native) -> Any:  # noqa: ARG001
+def _softmax(mode: LrpPropagation, call: Call, native: Native) -> Any:  # noqa: ARG001
     return _first_order(mode, call)
 
 
-def _first_order(mode: Propagating, call: Call) -> Any:
+def _first_order(mode: LrpPropagation, call: Call) -> Any:
     rest = call.detached()
     with torch.no_grad():
         value = rest.run()
@@ -100,7 +100,7 @@ def _first_order(mode: Propagating, call: Call) -> Any:
     return written(call, made)
 
 
-def _product(mode: Propagating, call: Call, native: Native) -> Any:  # noqa: ARG001
+def _product(mode: LrpPropagation, call: Call, native: Native) -> Any:  # noqa: ARG001
     left, right = call.arguments["input"], call.arguments["other"]
     if not mode.depends(left) or not mode.depends(right):
         return _handed(call, left if mode.depends(left) else right)
@@ -118,7 +118,7 @@ def _product(mode: Propagating, call: Call, native: Native) -> Any:  # noqa: ARG
     return written(call, redistributed(value, [left, right], backward))
 
 
-def _quotient(mode: Propagating, call: Call, native: Native) -> Any:  # noqa: ARG001
+def _quotient(mode: LrpPropagation, call: Call, native: Native) -> Any:  # noqa: ARG001
     above = call.get("other") if call.name == "rdiv" else call.input
     if call.get("rounding_mode") is not None:
         return _refused(mode, f"{call.name} with rounding")
@@ -127,7 +127,7 @@ def _quotient(mode: Propagating, call: Call, native: Native) -> Any:  # noqa: AR
     return _handed(call, above)
 
 
-def _bilinear(mode: Propagating, call: Call, native: Native) -> Any:
+def _bilinear(mode: LrpPropagation, call: Call, native: Native) -> Any:
     operands: dict[str | int, Any] = dict(enumerate(call.get("operands", ())))
     if call.name != "einsum":
         operands = {name: call.arguments[name] for name in call.operation.parameters[:2]}
@@ -149,7 +149,7 @@ def _bilinear(mode: Propagating, call: Call, native: Native) -> Any:
     return lrp_linear.linear(maps[0], acting[0], value, mode.epsilon, mode.balance)
 
 
-def _weighted(mode: Propagating, call: Call, native: Native) -> Any:
+def _weighted(mode: LrpPropagation, call: Call, native: Native) -> Any:
     if mode.depends(call.get("bias")):
         return _refused(mode, f"{call.name} with a bias that depends on the image")
     if mode.depends(call.arguments["weight"]):
@@ -162,7 +162,7 @@ def _weighted(mode: Propagating, call: Call, native: Native) -> Any:
 
 
 def _under_composite(
-    mode: Propagating, call: Call, map: LinearMap, operand: Tensor, value: Tensor
+    mode: LrpPropagation, call: Call, map: LinearMap, operand: Tensor, value: Tensor
 ) -> Tensor:
     ends = mode.range.of(operand)
     rule = _later(mode, call, ends is not None)
@@ -172,17 +172,17 @@ def _under_composite(
     return lrp_linear.ruled(map, operand, value, rule, mode.balance, kept)
 
 
-def _later(mode: Propagating, call: Call, first: bool) -> Callable[[], LayerRule | None]:
+def _later(mode: LrpPropagation, call: Call, first: bool) -> Callable[[], LayerRule | None]:
     """The rule of a call, to be asked for when the number of weighted calls is known."""
     place = place_of(call, mode.weighted, first)
     return lambda: chosen(mode.composite, place, mode.weighted, mode.epsilon)
 
 
-def _needs_range(mode: Propagating) -> bool:
+def _needs_range(mode: LrpPropagation) -> bool:
     return any(choice.rule == "box" for choice in mode.composite)
 
 
-def _norm(mode: Propagating, call: Call, native: Native) -> Any:
+def _norm(mode: LrpPropagation, call: Call, native: Native) -> Any:
     if call.name == "var" or mode.depends(call.get("weight"), call.get("bias")):
         return _refused(mode, f"{call.name} of values that depend on the image")
     rule = _later(mode, call, False)
@@ -193,7 +193,7 @@ def _norm(mode: Propagating, call: Call, native: Native) -> Any:
     return lrp_linear.normalized(call, value, rule, mode.balance)
 
 
-def _linear(mode: Propagating, call: Call, native: Native) -> Any:
+def _linear(mode: LrpPropagation, call: Call, native: Native) -> Any:
     if (parts := addition(call)) is not None:
         return added(mode, call, native, parts)
     if call.name in JOINING:
@@ -201,7 +201,7 @@ def _linear(mode: Propagating, call: Call, native: Native) -> Any:
     return _structural(mode, call, native)
 
 
-def _structural(mode: Propagating, call: Call, native: Native) -> Any:
+def _structural(mode: LrpPropagation, call: Call, native: Native) -> Any:
     """Sums, means and resampling by epsilon; what only moves values by torch's own derivative."""
     if mode.depends(call.get("others", ())):
         return _refused(mode, f"{call.name} with a second operand that depends on the image")
@@ -216,7 +216,7 @@ def _structural(mode: Propagating, call: Call, native: Native) -> Any:
     return lrp_linear.linear(map, signal_of(call), value, mode.epsilon, mode.balance)
 
 
-def _composite(mode: Propagating, call: Call, native: Native) -> Any:
+def _composite(mode: LrpPropagation, call: Call, native: Native) -> Any:
     """Functions of several steps: their parts under the mode, the value as torch computes it."""
     if call.name in ("maximum", "minimum"):
         return _larger(call)
@@ -244,34 +244,34 @@ def _larger(call: Call) -> Any:
     return written(call, grafted(torch.where(wins, left, right), value))
 
 
-def _recurrent(mode: Propagating, call: Call, native: Native) -> Any:  # noqa: ARG001
+def _recurrent(mode: LrpPropagation, call: Call, native: Native) -> Any:  # noqa: ARG001
     raise RuleError(
         f"{call.name} in {caller()} hides its gates, so LRP cannot treat it; use another method"
     )
 
 
-def _refused(mode: Propagating, what: str) -> Any:
+def _refused(mode: LrpPropagation, what: str) -> Any:
     mode.unknown(what)
     return NotImplemented
 
 
 _FROZEN_DIVISORS = ("normalize", "local_response_norm")
-_RULES: dict[Family, Callable[[Propagating, Call, Native], Any]] = {
-    Family.RECTIFIER: _passed,
-    Family.SQUASHING: _passed,
-    Family.ELEMENTWISE: _elementwise,
-    Family.PRODUCT: _product,
-    Family.QUOTIENT: _quotient,
-    Family.BILINEAR: _bilinear,
-    Family.WEIGHTED: _weighted,
-    Family.SELECT: _native,
-    Family.ATTENTION: _composite,
-    Family.SOFTMAX: _softmax,
-    Family.NORM: _norm,
-    Family.MAXIMUM: _native,
-    Family.COMPOSITE: _composite,
-    Family.DROPOUT: _dropout,
-    Family.LINEAR: _linear,
-    Family.LINEAR_IN_FIRST: _structural,
-    Family.RECURRENT: _recurrent,
+_RULES: dict[OperationKind, Callable[[LrpPropagation, Call, Native], Any]] = {
+    OperationKind.RECTIFIER: _passed,
+    OperationKind.SQUASHING: _passed,
+    OperationKind.ELEMENTWISE: _elementwise,
+    OperationKind.PRODUCT: _product,
+    OperationKind.QUOTIENT: _quotient,
+    OperationKind.BILINEAR: _bilinear,
+    OperationKind.WEIGHTED: _weighted,
+    OperationKind.SELECT: _native,
+    OperationKind.ATTENTION: _composite,
+    OperationKind.SOFTMAX: _softmax,
+    OperationKind.NORM: _norm,
+    OperationKind.MAXIMUM: _native,
+    OperationKind.COMPOSITE: _composite,
+    OperationKind.DROPOUT: _dropout,
+    OperationKind.LINEAR: _linear,
+    OperationKind.LINEAR_IN_FIRST: _structural,
+    OperationKind.RECURRENT: _recurrent,
 }

@@ -17,7 +17,7 @@ Levels = tuple[float, ...] | None
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class OriginalCall:
     """A function as the network called it."""
 
     function: Callable[..., Any]
@@ -78,7 +78,7 @@ class Range:
             return None
         return found[2], found[3]
 
-    def follow(self, asked: Asked, result: Any) -> None:
+    def follow(self, asked: OriginalCall, result: Any) -> None:
         """Moves the range of an operand as the function moved the operand."""
         with torch.no_grad():
             lows = asked.on(lambda tensor: (self.of(tensor) or (tensor,))[0])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from voxplain.engine.rules.calls import Call
 from voxplain.engine.rules.lrp.layer_rules import Epsilon, Layer, LayerRule, divided, total
-from voxplain.engine.rules.lrp.mode import Balance
+from voxplain.engine.rules.lrp.mode import ConservationLedger
 from voxplain.engine.rules.norms import frozen_slope
 from voxplain.engine.rules.redistribution import LinearMap, redistributed
 from voxplain.engine.tensors import wide
@@ -20,7 +20,7 @@ def ruled(
     operand: Tensor,
     value: Tensor,
     rule: Callable[[], LayerRule | None],
-    balance: Balance,
+    balance: ConservationLedger,
     ends: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """A linear call of one operand under a layer rule.
@@ -48,7 +48,7 @@ def ruled(
 
 
 def linear(
-    map: LinearMap, operand: Tensor, value: Tensor, epsilon: float, balance: Balance
+    map: LinearMap, operand: Tensor, value: Tensor, epsilon: float, balance: ConservationLedger
 ) -> Tensor:
     """A linear call of one operand that composites have no say in: the epsilon rule."""
     return ruled(map, operand, value, lambda: Epsilon(epsilon), balance)
@@ -59,7 +59,7 @@ def halved(
     operands: Sequence[Tensor],
     value: Tensor,
     epsilon: float,
-    balance: Balance,
+    balance: ConservationLedger,
 ) -> Tensor:
     """A call that is linear in each of two operands: half to each, both by the epsilon rule.
 
@@ -87,7 +87,7 @@ def added(
     moving: Sequence[bool],
     value: Tensor,
     epsilon: float,
-    balance: Balance,
+    balance: ConservationLedger,
     *,
     overwritten: bool = False,
 ) -> Tensor:
@@ -122,7 +122,7 @@ def added(
 
 
 def normalized(
-    call: Call, value: Tensor, rule: Callable[[], LayerRule | None], balance: Balance
+    call: Call, value: Tensor, rule: Callable[[], LayerRule | None], balance: ConservationLedger
 ) -> Tensor:
     """A norm with the statistics of its input: they are frozen, and epsilon acts on what is left.
 
@@ -155,7 +155,7 @@ def linearized(
     operand: Tensor,
     value: Tensor,
     epsilon: float,
-    balance: Balance,
+    balance: ConservationLedger,
 ) -> Tensor:
     """A nonlinear function by its first-order part at the operand; the rest counts as a bias.
 
@@ -172,7 +172,7 @@ def linearized(
     return redistributed(value, [operand], backward, [operand.detach()])
 
 
-def joined(value: Tensor, constant: Tensor, balance: Balance) -> Tensor:
+def joined(value: Tensor, constant: Tensor, balance: ConservationLedger) -> Tensor:
     """A concatenation in the graph; what arrives at its constant parts is booked as bias.
 
     Args:

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from voxplain.engine.rules.calls import Call, Family
+from voxplain.engine.rules.calls import Call, OperationKind
 from voxplain.engine.rules.lrp.composites import Composite
-from voxplain.engine.rules.lrp.intensity_range import Asked, Range
+from voxplain.engine.rules.lrp.intensity_range import OriginalCall, Range
 from voxplain.engine.rules.mode import RuleMode
 from voxplain.engine.rules.redistribution import linear_map
 from voxplain.engine.tensors import TensorMarks, tensors_in
@@ -18,7 +18,7 @@ from voxplain.errors import RuleError
 
 def _only_moves(call: Call) -> bool:
     """Whether every value of the result is one of the operand's."""
-    if call.family is not Family.LINEAR or call.inplace or call.out is not None:
+    if call.family is not OperationKind.LINEAR or call.inplace or call.out is not None:
         return False
     try:
         return linear_map(call) is None
@@ -28,10 +28,15 @@ def _only_moves(call: Call) -> bool:
 
 _GATES = ("sigmoid", "hardsigmoid", "softmax")
 _SHAPED_LIKE = ("expand_as", "view_as", "reshape_as", "type_as")
-_CARRYING = (Family.LINEAR, Family.LINEAR_IN_FIRST, Family.DROPOUT, Family.SELECT)
+_CARRYING = (
+    OperationKind.LINEAR,
+    OperationKind.LINEAR_IN_FIRST,
+    OperationKind.DROPOUT,
+    OperationKind.SELECT,
+)
 
 
-class Balance:
+class ConservationLedger:
     """Sums of relevance over one backward, all images of the batch together.
 
     Conservation: sum of what entered = sum of the map + bias + epsilon.
@@ -62,7 +67,7 @@ class Balance:
         return float(self._sums[name]) if name in self._sums else 0.0
 
 
-class Propagating(RuleMode):
+class LrpPropagation(RuleMode):
     """What every function reads while relevance is put in the graph.
 
     Attributes:
@@ -81,7 +86,7 @@ class Propagating(RuleMode):
     epsilon: float
     gate: Literal["signal", "half"]
     range: Range
-    balance: Balance
+    balance: ConservationLedger
     strict: bool
 
     def __init__(self) -> None:
@@ -93,7 +98,7 @@ class Propagating(RuleMode):
     def refusal(self, what: str) -> str:
         """The sentence for a function without a rule, with the line that calls it."""
 
-    def carry(self, call: Call, asked: Asked, result: Any) -> None:
+    def carry(self, call: Call, asked: OriginalCall, result: Any) -> None:
         """Remembers which results still hold the image itself, and which are gates.
 
         Args:

@@ -11,11 +11,11 @@ from torch import Tensor
 from voxplain.engine.rules.calls import Call
 from voxplain.engine.rules.graph import unseen_calls
 from voxplain.engine.rules.lrp.composites import Composite, CompositeName, composite_of
-from voxplain.engine.rules.lrp.dispatch import propagated
-from voxplain.engine.rules.lrp.intensity_range import Asked, Range
+from voxplain.engine.rules.lrp.dispatch import propagate
+from voxplain.engine.rules.lrp.intensity_range import OriginalCall, Range
 from voxplain.engine.rules.lrp.layer_rules import EPSILON
-from voxplain.engine.rules.lrp.mode import Balance, Propagating
-from voxplain.engine.rules.mode import OnUnknown, Rule, Through, caller
+from voxplain.engine.rules.lrp.mode import ConservationLedger, LrpPropagation
+from voxplain.engine.rules.mode import OnUnknown, Rule, ThroughLayer, caller
 from voxplain.errors import RuleError
 
 
@@ -48,7 +48,7 @@ class Lrp(Rule):
     low: tuple[float, ...] | None = None
     high: tuple[float, ...] | None = None
     gate: Literal["signal", "half"] = "signal"
-    through: Through | None = None
+    through: ThroughLayer | None = None
     on_unknown: OnUnknown = "error"
 
     def unseen(self, output: Tensor, image: Tensor) -> list[str]:
@@ -64,7 +64,7 @@ class Lrp(Rule):
         return LrpMode(self)
 
 
-class LrpMode(Propagating):
+class LrpMode(LrpPropagation):
     """Puts relevance in the graph in place of every derivative."""
 
     def __init__(self, rule: Lrp) -> None:
@@ -72,7 +72,7 @@ class LrpMode(Propagating):
         self.composite = composite_of(rule.composite, rule.epsilon, rule.gamma)
         self.epsilon, self.gate = rule.epsilon, rule.gate
         self.range = Range(rule.low, rule.high)
-        self.balance = Balance()
+        self.balance = ConservationLedger()
         self.strict = rule.on_unknown == "error"
 
     def look(self, images: Tensor) -> None:
@@ -91,7 +91,7 @@ class LrpMode(Propagating):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Keeps the call as it was made, for those that move the image about."""
-        self._asked = Asked(func, args, kwargs or {})
+        self._asked = OriginalCall(func, args, kwargs or {})
         return super().__torch_function__(func, types, args, kwargs)
 
     def treat(self, call: Call, native: Callable[[], Any]) -> Any:
@@ -102,7 +102,7 @@ class LrpMode(Propagating):
         for operand in call.operands():
             if operand.is_leaf and self.depends(operand):
                 self.range.start(operand)
-        result = propagated(self, call, native)
+        result = propagate(self, call, native)
         if result is NotImplemented:
             result = native()
         else:
