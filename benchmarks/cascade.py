@@ -68,7 +68,7 @@ def _question(network: Any, image: Any, method: dict[str, Any], target: Any) -> 
 
 
 def _compared(question: MetricContext) -> list[str]:
-    model, example = question.scene.model, question.scene.example
+    model, example = question.context.model, question.context.example
     ran = course(model, example)
     groups = grouped(stages(model, example, ran), 12)
     networks = list(randomized(model, groups, "top_down", 0, example))

@@ -73,8 +73,10 @@ def run(quick: bool = False) -> Table:
 
 def _race(judges: Mapping[str, _Voxplain | _Captum], metric: str, floor: Work) -> dict[str, Timing]:
     """One turn each, since those of captum take a minute."""
-    works: dict[str, Work] = {name: getattr(judge, metric) for name, judge in judges.items()}
-    warm_up = {name: judge.warm_up for name, judge in judges.items()}
+    works: dict[str, Work] = {
+        name: getattr(evaluator, metric) for name, evaluator in judges.items()
+    }
+    warm_up = {name: evaluator.warm_up for name, evaluator in judges.items()}
     return race({**works, "floor": floor}, 1, warm_up)
 
 

@@ -216,9 +216,9 @@ class _SomeBoxes(SlidingBox):
 
     count: int = 3
 
-    def masks(self, item: StreamInput, scene: Context) -> Masks:
+    def masks(self, item: StreamInput, context: Context) -> Masks:
         """Every so many."""
-        every = super().masks(item, scene)
+        every = super().masks(item, context)
         assert isinstance(every, Boxes)
         picks = torch.linspace(0, len(every) - 1, self.count + 2)[1:-1].long().tolist()
         return Boxes(tuple(every.boxes[pick] for pick in picks), every.shape, every.size)
@@ -229,9 +229,9 @@ class _SomeOcclusion(Occlusion):
 
     count: int = 3
 
-    def requests(self, scene: Context) -> tuple[MaskRequest, ...]:
+    def requests(self, context: Context) -> tuple[MaskRequest, ...]:
         """The default boxes, thinned out."""
-        (request,) = super().requests(scene)
+        (request,) = super().requests(context)
         boxes = _SomeBoxes(self.window, self.stride, self.count)
         return (MaskRequest(boxes, request.fill, request.reducer),)
 

@@ -80,7 +80,7 @@ def test_a_lone_volume_goes_twice_and_gets_the_same_map(
     twice = vx.explain(network, image, asked, 1)[method]
     assert min(network.batches[:1] + network.batches[-1:]) == 2
     for module in ("passes.whole", "binding"):
-        monkeypatch.setattr(f"voxplain.engine.{module}.slow_alone", lambda _: False)
+        monkeypatch.setattr(f"voxplain.engine.{module}.lone_volume_is_slow", lambda _: False)
     network = Counting().eval()
     once = vx.explain(network, image, asked, 1)[method]
     assert network.batches[0] == 1
@@ -92,7 +92,7 @@ def test_a_lone_volume_goes_twice_and_gets_the_same_map(
 
 _FAULTS = """
 import resource, torch
-from voxplain.engine.memory import keep_pages
+from voxplain.engine.memory import keep_allocator_pages
 torch.set_num_threads(1)
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -101,7 +101,7 @@ def faults():
         del parts
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 faults()
-keep_pages()
+keep_allocator_pages()
 faults()
 print(faults())
 """

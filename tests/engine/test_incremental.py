@@ -174,7 +174,7 @@ def _pointwise(rank: int) -> dict[str, Callable[[Tensor], Tensor]]:
     conv, kernel = getattr(F, f"conv{rank}d"), weight(2, 2, *(3,) * rank)
     positions = weight(*SHAPES[rank])
 
-    def branches(x: Tensor) -> Tensor:
+    def prefix_users(x: Tensor) -> Tensor:
         wide = conv(x, kernel, padding=1)
         return torch.cat([x, wide * torch.sigmoid(x[:, :1]), wide + positions], 1)
 
@@ -189,7 +189,7 @@ def _pointwise(rank: int) -> dict[str, Callable[[Tensor], Tensor]]:
         return torch.cat([second, first.tanh()], 1)
 
     return {
-        "branches": branches,
+        "branches": prefix_users,
         "in place": inplace,
         "halves": halves,
         "chunks": lambda x: torch.mul(*x.chunk(2, 1)),

@@ -55,8 +55,8 @@ def test_what_goes_around_the_layer_sees_the_image() -> None:
     method = {"name": NAME, "layers": "twice", "steps": 40, "baseline": 0.25}
     with untouched(network):
         found = explain(network, shown, method, 1)[NAME]
-    moved = nn.functional.softplus(2 * shown) - nn.functional.softplus(torch.tensor(0.5))
-    assert_close(found.map, shown * moved, 1e-9)
+    interpolated = nn.functional.softplus(2 * shown) - nn.functional.softplus(torch.tensor(0.5))
+    assert_close(found.map, shown * interpolated, 1e-9)
 
 
 class Twice(nn.Module):

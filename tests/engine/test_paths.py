@@ -119,8 +119,10 @@ def test_guided_points_stay_near_the_straight_path() -> None:
         assert float((image - point).abs().sum()) == pytest.approx(total * (1 - index / 10))
         assert bool((share >= before - 1e-12).all())
         before = share
-        assert walk.told is not None
-        walk.told(torch.zeros(1), torch.randn(1, *image.shape, generator=source, dtype=image.dtype))
+        assert walk.feedback is not None
+        walk.feedback(
+            torch.zeros(1), torch.randn(1, *image.shape, generator=source, dtype=image.dtype)
+        )
     assert torch.equal(point, image)
 
 

@@ -100,11 +100,11 @@ class TestAnyNetwork:
         field = bound(case, target)
         leaf = case.image.clone().requires_grad_(True)
         found = blended(case, leaf, ("conv1", "act2"))
-        flat = found.caught["conv1"] + found.caught["act2"]
+        flat = found.tapped_values["conv1"] + found.tapped_values["act2"]
         gradients = torch.autograd.grad(field.score(found.output).sum(), flat)
         count = len(case.layout)
         for at, layer in ((0, "conv1"), (count, "act2")):
-            values = found.caught[layer]
+            values = found.tapped_values[layer]
             parts = gradients[at : at + count]
             expected = {
                 "vanilla_layer_visualization": _added(case, list(parts)),

@@ -27,21 +27,21 @@ class GivenChanges(NoiseDrops):
     def of(cls, changes: Tensor) -> GivenChanges:
         return cls(draws=len(changes), changes=changes)
 
-    def change(self, question: MetricContext, index: int) -> Tensor:
-        return self.changes[index].to(question.item.image)
+    def change(self, context: MetricContext, index: int) -> Tensor:
+        return self.changes[index].to(context.item.image)
 
 
 class GivenInfidelity(Infidelity):
     given: GivenChanges
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         return (self.given,)
 
 
 class GivenNormalized(InfidelityNormalized):
     given: GivenChanges
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         return (self.given,)
 
 
@@ -58,7 +58,7 @@ class GivenNeighbors(Perturbation):
 class GivenSensitivity(MaxSensitivity):
     given: Tensor
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         return (Neighbors(GivenNeighbors(self.given), self.draws),)
 
 
@@ -68,13 +68,13 @@ class GivenSubsets(RandomSubsets):
 
     subsets: Tensor = field(default_factory=lambda: torch.empty(0))
 
-    def run(self, question: MetricContext, field: MapField) -> SubsetDrops:
-        regions = question.scene.regions(self.regions, question.item)
-        return _drops(question, regions, self.subsets, self.fill)
+    def run(self, context: MetricContext, field: MapField) -> SubsetDrops:
+        regions = context.base.regions(self.regions, context.item)
+        return _drops(context, regions, self.subsets, self.fill)
 
 
 class GivenCorrelation(FaithfulnessCorrelation):
     subsets: Tensor
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         return (GivenSubsets(self.regions, self.fill, subsets=self.subsets),)

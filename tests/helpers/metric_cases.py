@@ -57,10 +57,10 @@ def ask(
     **options: Any,
 ) -> MetricContext:
     """A question with the fields of its maps."""
-    question = metric_context(Model.of(network), image, target, maps=maps, **options)
-    fields = [map_field(name, map, question) for name, map in (maps or {}).items()]
-    question.fields = {field.name: field for field in fields}
-    return question
+    context = metric_context(Model.of(network), image, target, maps=maps, **options)
+    fields = [map_field(name, map, context) for name, map in (maps or {}).items()]
+    context.fields = {field.name: field for field in fields}
+    return context
 
 
 def explained(
@@ -76,25 +76,23 @@ def explained(
 
 
 def value(
-    metric: str | Metric, field: MapField, question: MetricContext, **parameters: Any
+    metric: str | Metric, field: MapField, context: MetricContext, **parameters: Any
 ) -> Value:
     """A metric asked about one map."""
     spec = {"name": metric, **parameters} if isinstance(metric, str) else metric
-    return parse_metric(spec).score(field, question)
+    return parse_metric(spec).score(field, context)
 
 
-def number(metric: str, map: Tensor, question: MetricContext, **parameters: Any) -> float:
+def number(metric: str, map: Tensor, context: MetricContext, **parameters: Any) -> float:
     """The value of a metric for a map from elsewhere."""
-    found = value(metric, map_field("given", map, question), question, **parameters)
+    found = value(metric, map_field("given", map, context), context, **parameters)
     return found.value
 
 
-def reason(
-    metric: str | Metric, field: MapField, question: MetricContext, **parameters: Any
-) -> str:
+def reason(metric: str | Metric, field: MapField, context: MetricContext, **parameters: Any) -> str:
     """Why a metric is undefined; empty where it has a value."""
     try:
-        found = value(metric, field, question, **parameters)
+        found = value(metric, field, context, **parameters)
     except VoxplainError as error:
         return str(error)
     assert math.isfinite(found.value), found

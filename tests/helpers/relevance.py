@@ -36,12 +36,12 @@ def propagated(network: nn.Module, image: Tensor, rule: Lrp, score=None) -> Prop
         output = network(leaf)
     end = output.detach().requires_grad_()
     (cotangent,) = torch.autograd.grad(score(end).sum(), end)
-    entering = rule.entering(cotangent, end.detach())
-    (found,) = torch.autograd.grad(output, leaf, entering)
+    output_seed = rule.output_seed(cotangent, end.detach())
+    (found,) = torch.autograd.grad(output, leaf, output_seed)
     return Propagated(
         found,
         output.detach(),
-        float(entering.double().sum()),
+        float(output_seed.double().sum()),
         mode.balance.bias,
         mode.balance.epsilon,
         dict(mode.treated),

@@ -19,7 +19,7 @@ RULES: dict[str, Rule] = {
     "excitation": Excitation(),
 }
 
-GRADIENTS = {name: rule for name, rule in RULES.items() if not rule.seeded}
+GRADIENTS = {name: rule for name, rule in RULES.items() if not rule.starts_from_output}
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ def passed(network: nn.Module, image: Tensor, rule: Rule, baseline=None, score=N
             mode = rule.mode()
         with mode:
             output = network(leaf)
-            scores = score(output.detach() if rule.seeded else output)
-        if rule.seeded:
-            entering = seed(rule, output.detach(), score)
-            (gradient,) = torch.autograd.grad(output, leaf, entering)
+            scores = score(output.detach() if rule.starts_from_output else output)
+        if rule.starts_from_output:
+            output_seed = seed(rule, output.detach(), score)
+            (gradient,) = torch.autograd.grad(output, leaf, output_seed)
         else:
             (gradient,) = torch.autograd.grad(scores.sum(), leaf)
     return Passed(
@@ -69,7 +69,7 @@ def seed(rule: Rule, output: Tensor, score) -> Tensor:
     leaf = output.clone().requires_grad_()
     (weights,) = torch.autograd.grad(score(leaf).sum(), leaf)
     bound = WeightField((Term(weights),), torch.zeros(len(output)), ("",) * len(output))
-    return rule.entering(rule.field(bound).cotangent(output), output)
+    return rule.output_seed(rule.field(bound).cotangent(output), output)
 
 
 def blurred(image: Tensor) -> Tensor:

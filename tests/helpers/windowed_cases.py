@@ -89,11 +89,11 @@ class Blended:
 
     Attributes:
         output: ``(1, K, *spatial)``.
-        caught: Per layer its activations in each window, ``(1, K, *cells)``.
+        tapped_values: Per layer its activations in each window, ``(1, K, *cells)``.
     """
 
     output: Tensor
-    caught: dict[str, list[Tensor]] = field(default_factory=dict)
+    tapped_values: dict[str, list[Tensor]] = field(default_factory=dict)
 
 
 def blended(case: Case, image: Tensor, layers: tuple[str, ...] = ()) -> Blended:
@@ -102,8 +102,8 @@ def blended(case: Case, image: Tensor, layers: tuple[str, ...] = ()) -> Blended:
     padded = layout.pad(image)
     handles = []
     for layer in layers:
-        found.caught[layer] = []
-        handles.append(_catch(case.network.get_submodule(layer), found.caught[layer]))
+        found.tapped_values[layer] = []
+        handles.append(_catch(case.network.get_submodule(layer), found.tapped_values[layer]))
     total: Tensor | None = None
     for position in layout.positions:
         part = case.network(padded[layout.region(position)]) * layout.weight(position)

@@ -29,12 +29,12 @@ def test_random_maps_have_no_gap(task: str, rank: int, fill: str) -> None:
     else:
         network, target = segmenter(rank), {"kind": "pixelwise", "label": 1}
     image = images(rank)[0]
-    question = ask(network, image, target=target)
+    context = ask(network, image, target=target)
     gaps = [
         value(
             "morf_lerf_gap",
             MapField("m", torch.randn(1, *image.shape[1:]), key=str(n)),
-            question,
+            context,
             levels=6,
             fill=fill,
         ).value
@@ -107,8 +107,8 @@ def test_the_center_is_in_the_middle(rank: int) -> None:
 @every_rank
 def test_the_table_of_controls(rank: int) -> None:
     image = bright(rank, 2, 6)
-    question = ask(LinearClasses(tuple(image.shape)), image, mask=lesion(rank))
-    made = {field.name: field for field in control_maps(question)}
+    context = ask(LinearClasses(tuple(image.shape)), image, mask=lesion(rank))
+    made = {field.name: field for field in control_maps(context)}
     assert tuple(made) == CONTROLS
     assert torch.equal(made["intensity"].values, image.abs().sum(0))
     assert torch.equal(made["reference"].values, lesion(rank).double())

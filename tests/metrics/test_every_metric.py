@@ -198,10 +198,10 @@ def test_a_map_that_says_nothing_has_no_score(name: str, kind: str) -> None:
     attribution = explain(network, image, "saliency", target)["saliency"][0]
     others = images(2, 1, 4).double()[1:]
     maps = {"saliency": attribution}
-    question = ask(network, image[0], maps, target, mask=lesion(2), references=others)
+    context = ask(network, image[0], maps, target, mask=lesion(2), references=others)
     parameters = short(name)
     said = reason(
-        parameters.pop("name"), MapField("saliency", NOTHING_TO_SAY[kind]), question, **parameters
+        parameters.pop("name"), MapField("saliency", NOTHING_TO_SAY[kind]), context, **parameters
     )
     assert any(word in said for word in ("constant", "NaN", *ELSEWHERE.get(name, ())))
 

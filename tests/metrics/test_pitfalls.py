@@ -50,8 +50,8 @@ def test_steps_need_not_divide_the_voxels(shape: tuple[int, ...], levels: int) -
 def test_more_levels_converge() -> None:
     image = bright(2, 1, 24)
     network = present(LinearClasses((1, 24, 24)))
-    map, question = network.weight.detach()[1] * image, ask(network, image)
-    areas = [number("deletion", map, question, fill="zero", levels=n) for n in (16, 32, 64, 576)]
+    map, context = network.weight.detach()[1] * image, ask(network, image)
+    areas = [number("deletion", map, context, fill="zero", levels=n) for n in (16, 32, 64, 576)]
     errors = [abs(area - areas[-1]) for area in areas[:-1]]
     assert errors[2] < errors[1] < errors[0]
     assert errors[1] < 0.01 * abs(areas[-1])
@@ -61,11 +61,11 @@ def test_black_is_the_number_that_was_asked_for() -> None:
     """On z-scored images the minimum is far from zero; the row says what was filled."""
     image = torch.randn(1, 6, 6, dtype=torch.float64) - 3
     network = LinearClasses((1, 6, 6))
-    question, weight = ask(network, image), network.weight.detach()[1]
+    context, weight = ask(network, image), network.weight.detach()[1]
     levels = {"zero": 0.0, "minimum": float(image.min()), 2.5: 2.5}
     for fill, level in levels.items():
         whole_drop = float((weight * (image - level)).sum())
-        found = value("pixel_flipping", MapField("m", torch.randn(1, 6, 6)), question, fill=fill)
+        found = value("pixel_flipping", MapField("m", torch.randn(1, 6, 6)), context, fill=fill)
         assert found.curve[-1][1] == pytest.approx(whole_drop)
     asked = [{"name": "pixel_flipping", "fill": "minimum"}]
     (row,) = evaluate(
@@ -78,20 +78,20 @@ def test_signs_are_kept() -> None:
     """A map and its negative are opposite statements: nothing is made absolute on the way."""
     image = bright(2, 1, 6)
     network = LinearClasses((1, 6, 6))
-    map, question = network.weight.detach()[1] * image, ask(network, image)
+    map, context = network.weight.detach()[1] * image, ask(network, image)
     asked: dict[str, Any] = {"regions": BLOCKS, "fill": "zero"}
-    there = number("faithfulness_correlation", map, question, **asked)
-    assert there == pytest.approx(-number("faithfulness_correlation", -map, question, **asked))
-    assert number("deletion", map, question, fill="zero") < number(
-        "deletion", -map, question, fill="zero"
+    there = number("faithfulness_correlation", map, context, **asked)
+    assert there == pytest.approx(-number("faithfulness_correlation", -map, context, **asked))
+    assert number("deletion", map, context, fill="zero") < number(
+        "deletion", -map, context, fill="zero"
     )
 
 
 def test_logits_are_scored_unless_something_else_is_asked() -> None:
     """Softmax saturates: a sure network would seem to lose nothing."""
     network, image = LinearClasses((1, 6, 6)), bright(2, 1, 6)
-    question = ask(network, image)
-    assert question.whole == pytest.approx(float(network(image[None])[0, 1].detach()))
+    context = ask(network, image)
+    assert context.whole == pytest.approx(float(network(image[None])[0, 1].detach()))
     asked = {"kind": "class_score", "label": 1, "link": "probability"}
     chance = ask(network, image, target=asked).whole
     assert chance == pytest.approx(float(network(image[None]).softmax(1)[0, 1].detach()))
@@ -109,8 +109,8 @@ def test_every_score_that_is_asked_for_comes_back() -> None:
 
 def test_rounding_is_no_violation_of_completeness() -> None:
     """Equality of floats called an exact linear attribution wrong every time."""
-    question = explained(LinearClasses((1, 6, 6)), bright(2, 1, 6), "integrated_gradients")
-    found = value("completeness_residual", question.fields["integrated_gradients"], question)
+    context = explained(LinearClasses((1, 6, 6)), bright(2, 1, 6), "integrated_gradients")
+    found = value("completeness_residual", context.fields["integrated_gradients"], context)
     assert 0 <= found.value < 1e-5
 
 
@@ -141,43 +141,43 @@ def test_passes_are_shared_by_maps_and_metrics() -> None:
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.8])
 def test_subsets_are_fractions_of_the_regions(share: float) -> None:
-    question = ask(LinearClasses((1, 6, 6)), bright(2, 1, 6))
+    context = ask(LinearClasses((1, 6, 6)), bright(2, 1, 6))
     metric = metrics.get("faithfulness_correlation")
     asked = metric.model_validate({"name": metric.title(), "regions": BLOCKS, "share": share})
-    found = question.answer(asked.probes(question.scene)[0], MapField("m", torch.randn(1, 6, 6)))
+    found = context.run_query(asked.queries(context.base)[0], MapField("m", torch.randn(1, 6, 6)))
     assert found.removed.shape == (100, 9)
     assert found.removed.sum(dim=1).tolist() == [max(1, round(9 * share))] * 100
     assert len({tuple(row) for row in found.removed.tolist()}) > 5
 
 
 def test_another_target_or_network_has_answers_of_its_own() -> None:
-    question = ask(LinearClasses((1, 6, 6)), bright(2, 1, 6))
-    question.remembered("key", lambda: 1)
-    other = question.with_model(Model(LinearClasses((1, 6, 6))))
-    assert other.remembered("key", lambda: 2) == 2
-    assert question.remembered("key", lambda: 3) == 1
+    context = ask(LinearClasses((1, 6, 6)), bright(2, 1, 6))
+    context.cached("key", lambda: 1)
+    other = context.with_model(Model(LinearClasses((1, 6, 6))))
+    assert other.cached("key", lambda: 2) == 2
+    assert context.cached("key", lambda: 3) == 1
 
 
 def test_questions_are_compared_by_value() -> None:
-    scene = ask(LinearClasses((1, 6, 6)), bright(2, 1, 6)).scene
+    context = ask(LinearClasses((1, 6, 6)), bright(2, 1, 6)).base
 
-    def probes(name: str, **parameters: Any) -> tuple[Query, ...]:
-        return metrics.get(name)(name=name, **parameters).probes(scene)
+    def queries(name: str, **parameters: Any) -> tuple[Query, ...]:
+        return metrics.get(name)(name=name, **parameters).queries(context)
 
-    assert probes("infidelity") == probes("infidelity_normalized")
-    assert probes("deletion") == probes("pixel_flipping") == probes("dice_drop")
-    assert probes("deletion") != probes("deletion", levels=8)
+    assert queries("infidelity") == queries("infidelity_normalized")
+    assert queries("deletion") == queries("pixel_flipping") == queries("dice_drop")
+    assert queries("deletion") != queries("deletion", levels=8)
 
 
 def test_forgotten_maps_leave_no_answers_to_others() -> None:
     """Answers belong to the map, not to the place in memory where another one may come to lie."""
     image = bright(2, 1, 6)
     network = LinearClasses((1, 6, 6))
-    question, exact = ask(network, image), network.weight.detach()[1] * image
-    expected = number("deletion", exact, question, fill="zero")
+    context, exact = ask(network, image), network.weight.detach()[1] * image
+    expected = number("deletion", exact, context, fill="zero")
     for _ in range(50):
-        number("deletion", torch.randn(1, 6, 6), question, fill="zero")
-        assert number("deletion", exact.clone(), question, fill="zero") == expected
+        number("deletion", torch.randn(1, 6, 6), context, fill="zero")
+        assert number("deletion", exact.clone(), context, fill="zero") == expected
 
 
 def test_maps_elsewhere_are_refused_by_name() -> None:

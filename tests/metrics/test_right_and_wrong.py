@@ -64,8 +64,8 @@ def test_one_logit_prefers_a_side_of_the_threshold(
         network[1].bias.fill_(logit)
     target = CLASS_ONE | {"threshold": threshold}
     for truth in (0, 1):
-        question = ask(network, squares(0), target=target, truth=truth)
-        assert question.correct is (truth == expected)
+        context = ask(network, squares(0), target=target, truth=truth)
+        assert context.correct is (truth == expected)
 
 
 def test_there_are_as_many_truths_and_patients_as_images() -> None:

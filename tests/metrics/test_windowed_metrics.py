@@ -67,17 +67,17 @@ def test_deletion_removes_from_the_whole_image(rank: int, build: object) -> None
     """By brute force: each masked image through the blended output, even where windows matter."""
     case = build(rank)  # type: ignore[operator]
     model, image = case.model, case.image
-    question = ask(model, image[0], target=SEGMENT)
+    context = ask(model, image[0], target=SEGMENT)
     map = torch.randn(image.shape[2:], generator=torch.Generator().manual_seed(1))
     levels = 3
     asked = {"fill": 0.2, "levels": levels}
-    curve = value("deletion", MapField("m", map[None]), question, **asked).curve
+    curve = value("deletion", MapField("m", map[None]), context, **asked).curve
     order = map.flatten().argsort(descending=True)
     scores = []
     for level in range(levels + 1):
         masked = image.clone()
         masked.view(2, -1)[:, order[: round(len(order) * level / levels)]] = 0.2
-        scores.append(float(question.bound.field.score(model.output(masked))[0]))
+        scores.append(float(context.bound.field.score(model.output(masked))[0]))
     relative = (np.array(scores) - scores[-1]) / (scores[0] - scores[-1])
     assert [y for _, y in curve] == pytest.approx(relative, abs=1e-9)
 

@@ -31,7 +31,7 @@ def attributions_of(
     """
     outcomes = session.run()
     found = {}
-    facts = session.scene.model.facts  # hashes all weights
+    facts = session.context.model.facts  # hashes all weights
     for method in session.methods:
         outcome = outcomes[method.key]
         wrapping = _MapAssembler(session, main, image, method, outcome, facts)
@@ -64,7 +64,7 @@ class _MapAssembler:
         """The attribution of one map, on the source grid or on the grid of its layer."""
         stats = self._stats(layer, maps)
         finished = torch.stack([self.method.finish(map) for map in maps])
-        scene, image = self.session.scene, self.image
+        context, image = self.session.context, self.image
         facts, seen = None, None if layer else finished
         if layer is not None:
             facts, finished, grid = self._on_layer(layer, finished)
@@ -72,7 +72,7 @@ class _MapAssembler:
             finished = image.restore(finished[0], self.method.resampling)[None]
             grid = image.source_grid
         else:
-            grid = Grid.default(scene.shape) if len(scene.shape) in (2, 3) else None
+            grid = Grid.default(context.shape) if len(context.shape) in (2, 3) else None
         channels = self._channels(finished.shape[1], layer)
         return Attribution(
             map=(finished[0] if image is not None else finished).to(self.session.home),
@@ -91,18 +91,18 @@ class _MapAssembler:
         )
 
     def _on_layer(self, layer: str, maps: Tensor) -> tuple[LayerFacts, Tensor, Grid | None]:
-        scene = self.session.scene
+        context = self.session.context
         tap = next(
             place
             for record in self.outcome.streams
             for place in record.stream.places
             if place.path == layer
         )
-        geometry = scene.geometry(tap)
-        grid = self._input_grid(scene)
-        if scene.layout is not None:
+        geometry = context.geometry(tap)
+        grid = self._input_grid(context)
+        if context.layout is not None:
             windows: Assembly = getattr(self.method, "windows", "sum")
-            maps = torch.stack([scene.on_image(tap, map, windows) for map in maps])
+            maps = torch.stack([context.on_image(tap, map, windows) for map in maps])
         elif grid is not None and maps.ndim == 2 + grid.rank:
             grid = grid.sub(geometry.start, geometry.stride, tuple(maps.shape[2:]))
         facts = LayerFacts(
@@ -115,10 +115,10 @@ class _MapAssembler:
         )
         return facts, maps, grid
 
-    def _input_grid(self, scene: Context) -> Grid | None:
+    def _input_grid(self, context: Context) -> Grid | None:
         if self.image is not None:
             return self.image.grid
-        return Grid.default(scene.shape) if len(scene.shape) in (2, 3) else None
+        return Grid.default(context.shape) if len(context.shape) in (2, 3) else None
 
     def _shares(self, maps: Tensor) -> tuple[float, ...] | None:
         """What each map shares out, before any post-step, as a share of S(x) - S(b)."""
@@ -144,7 +144,7 @@ class _MapAssembler:
         remarks = [remark for record in records for remark in record.remarks]
         remarks += list(self.bound.field.remarks)
         weights = getattr(self.method, "weights", None)
-        if self.session.scene.layout and weights and not weights.exact_in_windows:
+        if self.session.context.layout and weights and not weights.exact_in_windows:
             remarks.append(
                 "over overlapping windows this map is near that of the whole, not equal to it"
             )

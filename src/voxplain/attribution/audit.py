@@ -141,7 +141,7 @@ class _Auditor:
                 output = self.model(leaf)
             self.checkpointed = watch.checkpointed
             self._look_for_unseen(name, output, leaf)
-        if RULES[name].seeded:
+        if RULES[name].starts_from_output:
             self.conservation[name] = conservation_error(RULES[name], mode, leaf, output, _score)
         remarks = [*mode.warnings, *_arrival(mode, len(leaf))]
         self._note(name, output, self.plain, mode.treated.keys(), remarks)
@@ -200,7 +200,7 @@ class _Auditor:
         )
 
     def _treatment(self, rule: str, row: Any) -> str:
-        if not row.nonlinear and not RULES[rule].seeded:
+        if not row.nonlinear and not RULES[rule].starts_from_output:
             return "plain"
         whole = row.family in ("attention", "composite") and rule in (
             "deep_lift",

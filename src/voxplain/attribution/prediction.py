@@ -56,8 +56,8 @@ def predict(model: Model | nn.Module, image: Image, target: int | str | Target) 
     """
     studied, asked = Model.of(model), parse_target(target)
     inputs = studied.admit(image.data[None])
-    scene = Context(studied, inputs, image.grid.spacing if image.grid.unit == "mm" else None)
-    seen = look(studied, inputs, asked.layers, image, scene.arranged)
+    context = Context(studied, inputs, image.grid.spacing if image.grid.unit == "mm" else None)
+    seen = look(studied, inputs, asked.layers, image, context.arranged)
     bound = bind(asked, seen)
     words, score = bound.field.in_words[0], bound.scores[0]
     if not seen.is_dense:

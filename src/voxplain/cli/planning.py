@@ -23,7 +23,7 @@ def show_plan(study: Study, trust: bool) -> None:
     checked = check_study(study, trust=trust)
     probes = time_models(checked)
     alike: dict[tuple[str, ...], list[Task | EvaluationTask]] = {}
-    everything: list[Task | EvaluationTask] = [*checked.plan.tasks, *checked.plan.judgings]
+    everything: list[Task | EvaluationTask] = [*checked.plan.tasks, *checked.plan.evaluations]
     for task in everything:
         alike.setdefault(_kind(task), []).append(task)
     rows = [(*kind, *_sums(tasks, probes)) for kind, tasks in alike.items()]
@@ -44,12 +44,12 @@ def show_plan(study: Study, trust: bool) -> None:
 
 
 def _kind(task: Task | EvaluationTask) -> tuple[str, ...]:
-    subject = task.subject
+    combination = task.combination
     streams = "\n".join(task.streams)
     asked = "\n".join(task.labels)
     if isinstance(task, EvaluationTask):
         asked = "\n  ".join(("judged by:", *task.labels))
-    return subject.model, str(subject.named), asked, streams
+    return combination.model, str(combination.named), asked, streams
 
 
 def _sums(
@@ -58,7 +58,7 @@ def _sums(
     """Tasks, passes forward and backward, passes forward only, time; empty where there are none."""
     forwards = sum(task.forwards for task in tasks)
     passes = sum(task.passes for task in tasks) - forwards
-    seconds = sum(_seconds(task, probes[task.subject.model]) for task in tasks)
+    seconds = sum(_seconds(task, probes[task.combination.model]) for task in tasks)
     return str(len(tasks)), _counted(passes), _counted(forwards), in_words(seconds)
 
 

@@ -69,8 +69,8 @@ class Bar:
     def started(self, task: Task | EvaluationTask) -> None:
         """Names the task at the bar."""
         self._passes = task.passes
-        subject = task.subject
-        words = f"{subject.case} · {subject.model} · {_some(task.labels)}"
+        combination = task.combination
+        words = f"{combination.case} · {combination.model} · {_some(task.labels)}"
         shown = words if len(words) <= 60 else words[:59] + "…"
         self._progress.update(self._bar, description=shown.replace("[", "\\["))
 

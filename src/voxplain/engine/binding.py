@@ -64,21 +64,23 @@ def look(
     taps = tuple(Tap(layer) for layer in dict.fromkeys(layers))
     at_once = max(1, _BYTES_AT_ONCE // max(1, inputs[0].numel() * inputs.element_size()))
     outputs: list[Tensor] = []
-    caught: dict[str, list[Tensor]] = {tap.path: [] for tap in taps}
+    tapped_values: dict[str, list[Tensor]] = {tap.path: [] for tap in taps}
     for part in torch.split(inputs, at_once):
         shown = part.repeat(2, *[1] * (part.ndim - 1)) if lone_volume_is_slow(part) else part
         with tapping(model.network, taps) as tapped:
             outputs.append(model.output(shown, spacing)[: len(part)])
             for tap in taps:
                 value = tapped[tap].detach().clone()
-                caught[tap.path].append((arrange(tap, value) if arrange else value)[: len(part)])
+                tapped_values[tap.path].append(
+                    (arrange(tap, value) if arrange else value)[: len(part)]
+                )
     volume = image.grid.voxel_volume if image and image.grid.unit == "mm" else None
     return UnperturbedOutput(
         output=torch.cat(outputs),
         image=image,
         input_shape=tuple(inputs.shape[2:]),
         voxel_volume=volume,
-        activations={path: torch.cat(parts) for path, parts in caught.items()},
+        activations={path: torch.cat(parts) for path, parts in tapped_values.items()},
         classes=model.classes,
     )
 

@@ -108,10 +108,10 @@ class Context:
     def geometry(self, tap: Tap) -> LayerGeometry:
         """Where the cells of a layer lie in what the network sees."""
         if tap not in self._geometry:
-            self.survey((tap,))
+            self.locate_layers((tap,))
         return self._geometry[tap]
 
-    def survey(self, taps: Sequence[Tap]) -> None:
+    def locate_layers(self, taps: Sequence[Tap]) -> None:
         """Follows one forward and keeps the geometry of these layers."""
         for side in ("output", "input"):
             paths = [tap.path for tap in taps if tap.side == side and tap not in self._geometry]

@@ -42,10 +42,10 @@ class Method(Declaration):
     absolute: bool = Field(default=False, alias="abs")
 
     @abstractmethod
-    def requests(self, scene: Context) -> tuple[AnyRequest, ...]:
+    def requests(self, context: Context) -> tuple[AnyRequest, ...]:
         """The streams this method reads, for a network and an image."""
 
-    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
         """Maps by layer path; None is the key of a map on the image grid."""
         return {None: results[0][INPUT]}
 
@@ -54,7 +54,7 @@ class Method(Declaration):
         return None
 
     def conclude(
-        self, maps: dict[str | None, Tensor], image: Tensor, scene: Context
+        self, maps: dict[str | None, Tensor], image: Tensor, context: Context
     ) -> MethodOutput:
         """What becomes of the maps of one image ``(C, *spatial)`` once all its copies are in."""
         return MethodOutput(maps)

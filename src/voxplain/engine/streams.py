@@ -141,16 +141,16 @@ class MaskedStream(_Declared):
 AnyStream = Stream | MaskedStream
 
 
-def declared(methods: Sequence[Method], scene: Context, target: Target) -> list[AnyStream]:
+def declared(methods: Sequence[Method], context: Context, target: Target) -> list[AnyStream]:
     """The distinct streams of some methods, in the order in which they first appear."""
     streams: dict[object, AnyStream] = {}
     for method in methods:
         noise = method.noise()
-        for index, request in enumerate(method.requests(scene)):
+        for index, request in enumerate(method.requests(context)):
             asked = request.target or target
             key = identity((*_what(request), asked, noise.sampler if noise else None))
             if key not in streams:
-                streams[key] = _stream(request, asked, noise, scene)
+                streams[key] = _stream(request, asked, noise, context)
             _add(streams[key], request, method.key, index)
     return list(streams.values())
 
@@ -163,10 +163,10 @@ def _what(request: AnyRequest) -> tuple[object, ...]:
 
 
 def _stream(
-    request: AnyRequest, target: Target, noise: NoisyCopies | None, scene: Context
+    request: AnyRequest, target: Target, noise: NoisyCopies | None, context: Context
 ) -> AnyStream:
     if isinstance(request, MaskRequest):
-        return MaskedStream(target, noise, request, request.masks.expected(scene))
+        return MaskedStream(target, noise, request, request.masks.expected(context))
     return Stream(target, noise, request)
 
 

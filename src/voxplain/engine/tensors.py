@@ -15,11 +15,11 @@ def tensors_in(tree: Any) -> Iterator[Tensor]:
     if isinstance(tree, Tensor):
         yield tree
     elif isinstance(tree, (tuple, list)):
-        for branch in tree:
-            yield from tensors_in(branch)
+        for prefix_user in tree:
+            yield from tensors_in(prefix_user)
     elif isinstance(tree, dict):
-        for branch in tree.values():
-            yield from tensors_in(branch)
+        for prefix_user in tree.values():
+            yield from tensors_in(prefix_user)
 
 
 def map_tensors(tree: Any, function: Callable[[Tensor], Any]) -> Any:
@@ -27,20 +27,20 @@ def map_tensors(tree: Any, function: Callable[[Tensor], Any]) -> Any:
     if isinstance(tree, Tensor):
         return function(tree)
     if isinstance(tree, dict):
-        return {key: map_tensors(branch, function) for key, branch in tree.items()}
+        return {key: map_tensors(prefix_user, function) for key, prefix_user in tree.items()}
     if isinstance(tree, list):
-        return [map_tensors(branch, function) for branch in tree]
+        return [map_tensors(prefix_user, function) for prefix_user in tree]
     if isinstance(tree, tuple):
-        branches = [map_tensors(branch, function) for branch in tree]
+        prefix_users = [map_tensors(prefix_user, function) for prefix_user in tree]
         plain = type(tree) is tuple
-        return tuple(branches) if plain else _same_kind(tree, branches)
+        return tuple(prefix_users) if plain else _same_kind(tree, prefix_users)
     return tree
 
 
-def _same_kind(named: tuple[Any, ...], branches: list[Any]) -> tuple[Any, ...]:
+def _same_kind(named: tuple[Any, ...], prefix_users: list[Any]) -> tuple[Any, ...]:
     """A named tuple again: torch's own take one sequence, Python's take the fields."""
     kind: Any = type(named)
-    return kind(*branches) if hasattr(named, "_fields") else kind(branches)  # type: ignore[no-any-return]
+    return kind(*prefix_users) if hasattr(named, "_fields") else kind(prefix_users)  # type: ignore[no-any-return]
 
 
 class TensorMarks:

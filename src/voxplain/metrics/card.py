@@ -71,12 +71,12 @@ def metric_card(kind: type[Metric]) -> MetricCard:
     metric = kind.model_validate({"name": kind.title()})
     per_map, shared, again = [], [], []
     for shape in (PICTURE, VOLUME):
-        scene = reference_context(shape)
-        probes = metric.probes(scene)
-        counts = {probe: probe.expected(scene) for probe in probes}
-        per_map.append(_sum(counts, [p for p in probes if p.per_map and not p.explains]))
-        shared.append(_sum(counts, [p for p in probes if not (p.per_map or p.explains)]))
-        again.append(_sum(counts, [p for p in probes if p.explains]))
+        context = reference_context(shape)
+        queries = metric.queries(context)
+        counts = {query: query.expected(context) for query in queries}
+        per_map.append(_sum(counts, [p for p in queries if p.per_map and not p.explains]))
+        shared.append(_sum(counts, [p for p in queries if not (p.per_map or p.explains)]))
+        again.append(_sum(counts, [p for p in queries if p.explains]))
     return MetricCard(*((counts[0], counts[1]) for counts in (per_map, shared, again)))
 
 
@@ -107,8 +107,8 @@ def in_order(kinds: Sequence[type[Metric]]) -> dict[str, list[type[Metric]]]:
     return {name: members for name, members in chapters.items() if members}
 
 
-def _sum(counts: dict[Query, int], probes: Sequence[Query]) -> int:
-    return sum(counts[probe] for probe in probes)
+def _sum(counts: dict[Query, int], queries: Sequence[Query]) -> int:
+    return sum(counts[query] for query in queries)
 
 
 def _either(counts: tuple[int, int]) -> str:

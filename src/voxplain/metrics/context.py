@@ -51,15 +51,15 @@ class Query(ABC):
     explains: ClassVar[bool] = False
 
     @abstractmethod
-    def expected(self, scene: Context) -> int:
+    def expected(self, context: Context) -> int:
         """About how many forwards it takes, of each network that it asks."""
 
-    def networks(self, fellows: Sequence[OtherNetwork]) -> int:
+    def networks(self, networks: Sequence[OtherNetwork]) -> int:
         """How many networks it asks; fellows are those that could be."""
         return 1
 
     @abstractmethod
-    def run(self, question: MetricContext, field: MapField) -> Any:
+    def run(self, context: MetricContext, field: MapField) -> Any:
         """Asks; a probe that is not per map must not look at the field."""
 
 
@@ -67,7 +67,7 @@ class MetricContext:
     """Everything that is fixed while the maps of one image are judged.
 
     Args:
-        scene: The network and what is known of it.
+        base: The network and what is known of it.
         item: The image, its index in the batch, its key and its references.
         bound: The target, bound on the unchanged image.
         passes: How scores of layer targets are taken.
@@ -83,7 +83,7 @@ class MetricContext:
 
     def __init__(
         self,
-        scene: Context,
+        base: Context,
         item: StreamInput,
         bound: BoundTarget,
         passes: Passes,
@@ -92,15 +92,15 @@ class MetricContext:
         networks: Sequence[OtherNetwork] = (),
         truth: int | None = None,
     ) -> None:
-        self.scene, self.item, self.bound, self.passes = scene, item, bound, passes
+        self.base, self.item, self.bound, self.passes = base, item, bound, passes
         self.reference, self.methods = reference, tuple(methods)
         self.networks = tuple(networks)
         self.truth = truth
         self.fields: dict[str, MapField] = {}
         self.judged: tuple[MapField, ...] = ()
         self.forwards = 0
-        self._answers: dict[object, Any] = {}
-        self._budget = ForwardBudget(scene.model.device)
+        self._results: dict[object, Any] = {}
+        self._budget = ForwardBudget(base.model.device)
 
     @property
     def whole(self) -> float:
@@ -110,7 +110,7 @@ class MetricContext:
     @property
     def spacing(self) -> tuple[float, ...]:
         """Millimeters per voxel; 1 per axis where unknown."""
-        return self.scene.spacing or (1.0,) * len(self.scene.shape)
+        return self.base.spacing or (1.0,) * len(self.base.shape)
 
     @cached_property
     def predicted(self) -> Tensor:
@@ -156,54 +156,54 @@ class MetricContext:
     def with_model(self, model: Model) -> MetricContext:
         """The same question, weight field included, about another network."""
         other = self.with_bound(self.bound)
-        other.scene = Context(model, self.item.image[None], self.scene.spacing, self.scene.image)
+        other.base = Context(model, self.item.image[None], self.base.spacing, self.base.image)
         other.passes = self.passes.with_model(model)
         return other
 
-    def about(self, fields: Mapping[str, MapField]) -> MetricContext:
+    def with_maps(self, fields: Mapping[str, MapField]) -> MetricContext:
         """The same question about other maps."""
         other = self.with_bound(self.bound)
         other.fields, other.judged = dict(fields), tuple(fields.values())
         return other
 
-    def seeing(self) -> MetricContext:
+    def with_own_prediction(self) -> MetricContext:
         """The same question with what its network predicts itself, after :meth:`with_model`.
 
         The weight field stays: S is the score of the same voxels, given by the other network.
         """
         asked, image = self.bound.target, self.item.image[None]
-        seen = look(self.scene.model, image, asked.layers, self.scene.image, self.scene.arranged)
+        seen = look(self.base.model, image, asked.layers, self.base.image, self.base.arranged)
         field = self.bound.field
         explained = seen.output if field.layer is None else seen.activations[field.layer]
         weights = self.bound.rebind(explained) if self.bound.rebind else field
         scores = tuple(weights.score(explained).tolist())
         return self.with_bound(replace(self.bound, seen=seen, scores=scores))
 
-    def remembered(self, key: object, make: Callable[[], T]) -> T:
+    def cached(self, key: object, make: Callable[[], T]) -> T:
         """What was made under this key before, or now."""
-        if key not in self._answers:
-            self._answers[key] = make()
-        found: T = self._answers[key]
+        if key not in self._results:
+            self._results[key] = make()
+        found: T = self._results[key]
         return found
 
     def with_bound(self, bound: BoundTarget) -> MetricContext:
         """The same question about another weight field."""
         other = copy.copy(self)
-        other.bound, other._answers = bound, {}
+        other.bound, other._results = bound, {}
         for known in ("predicted", "correct"):
             other.__dict__.pop(known, None)
         return other
 
-    def answer(self, probe: Query, field: MapField) -> Any:
+    def run_query(self, query: Query, field: MapField) -> Any:
         """The answer to a probe, asked once."""
-        key = (identity(probe), field if probe.per_map else None)
-        return self.remembered(key, lambda: probe.run(self, field))
+        key = (identity(query), field if query.per_map else None)
+        return self.cached(key, lambda: query.run(self, field))
 
     def empty(self, fill: Fill, size: tuple[float, ...]) -> float:
         """S where everything is filled."""
         images = torch.stack(fill.images(self.item, size))
         key = ("empty", identity(fill), size)
-        return self.remembered(key, lambda: float(self.observe(images).scores.mean()))
+        return self.cached(key, lambda: float(self.observe(images).scores.mean()))
 
     def under(self, masks: Masks, fill: Fill) -> PerturbedPrediction:
         """The prediction under each mask; what several fill images give is averaged."""
@@ -244,16 +244,16 @@ class MetricContext:
         rows = [self.item.row] * len(inputs)
         if self.bound.field.layer is not None:
             return PerturbedPrediction(self.passes.scores(inputs, rows))
-        model = self.scene.model
+        model = self.base.model
         with torch.inference_mode(), running_in(model.precision, model.device):
-            output = model.output(self._paired(inputs), self.scene.spacing)[: len(inputs)]
+            output = model.output(self._paired(inputs), self.base.spacing)[: len(inputs)]
             rebind = self.bound.rebind
             weights = rebind(output) if rebind else self.bound.field.rows(rows)
             return self._observed(output, weights.score(output).cpu())
 
     def _paired(self, inputs: Tensor) -> Tensor:
         """Twice the same where one alone takes longer than two."""
-        alone = self.scene.layout is None and lone_volume_is_slow(inputs)
+        alone = self.base.layout is None and lone_volume_is_slow(inputs)
         return torch.cat([inputs, inputs]) if alone else inputs
 
     def _observed(self, output: Tensor, scores: Tensor) -> PerturbedPrediction:
@@ -315,9 +315,9 @@ def metric_context(
     plain = data[None].detach().as_subclass(Tensor)
     inputs = model.admit(plain.clone() if plain.is_inference() else plain)
     spacing = scan.grid.spacing if scan and scan.grid.unit == "mm" else None
-    scene = Context(model, inputs, spacing, scan)
+    context = Context(model, inputs, spacing, scan)
     asked = parse_target(target)
-    bound = bind(asked, look(model, inputs, asked.layers, scan, scene.arranged))
+    bound = bind(asked, look(model, inputs, asked.layers, scan, context.arranged))
     item = StreamInput(
         inputs[0],
         0,
@@ -327,11 +327,11 @@ def metric_context(
     )
     methods = [method_of(found) for found in (maps or {}).values()]
     return MetricContext(
-        scene,
+        context,
         item,
         bound,
-        passes_over(scene, model, Plain(), bound.field, rebind=bound.rebind),
-        None if mask is None else _on_input(mask, scan, scene.shape),
+        passes_over(context, model, Plain(), bound.field, rebind=bound.rebind),
+        None if mask is None else _on_input(mask, scan, context.shape),
         [method for method in methods if method is not None],
         other_networks(networks, model),
         truth,

@@ -14,23 +14,23 @@ from voxplain.metrics.context import MetricContext
 from voxplain.metrics.map_field import MapField
 
 
-def control_maps(question: MetricContext) -> list[MapField]:
+def control_maps(context: MetricContext) -> list[MapField]:
     """Every control on one image, each ``(1, *spatial)`` and positive or signed as it is.
 
     A random map has the spectrum of the image, so that it is as smooth.
     """
-    image = question.item.image
+    image = context.item.image
     made = {
-        "random": random_map(image, question.item.key),
-        "edges": edges(image, question.spacing),
+        "random": random_map(image, context.item.key),
+        "edges": edges(image, context.spacing),
         "intensity": image.abs().sum(dim=0),
-        "center": center(question.scene.shape).to(image),
+        "center": center(context.base.shape).to(image),
     }
-    if question.reference is not None and bool(question.reference.any()):
-        made["reference"] = question.reference.to(image)
+    if context.reference is not None and bool(context.reference.any()):
+        made["reference"] = context.reference.to(image)
     return [
         MapField(
-            name, map[None], "signed" if name == "random" else "positive", key=question.item.key
+            name, map[None], "signed" if name == "random" else "positive", key=context.item.key
         )
         for name, map in made.items()
     ]

@@ -41,12 +41,12 @@ class CrossCaseMetric(Metric):
     a value that is not there yet, and :func:`completed` fills it in once the table is together.
     """
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """No number yet, and the sketch in the facts."""
-        return Value(math.nan, facts={SUMMARY: self.sketch(field, question)}, reason=ALONE)
+        return Value(math.nan, facts={SUMMARY: self.sketch(field, context)}, reason=ALONE)
 
     @abstractmethod
-    def sketch(self, field: MapField, question: MetricContext) -> dict[str, Any]:
+    def sketch(self, field: MapField, context: MetricContext) -> dict[str, Any]:
         """What other cases need to know of this one, as JSON, whatever the size of the image.
 
         Raises:

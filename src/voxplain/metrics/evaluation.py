@@ -79,16 +79,16 @@ def evaluate(
     others = other_networks(networks, studied)
     with torch.inference_mode(False):  # a caller may be in it, and explaining again needs it off
         for index, (subject, maps, mask) in enumerate(subjects):
-            question = metric_context(
+            context = metric_context(
                 studied, subject, target, mask, references, seed, maps, others, known[index]
             )
             case = cases[index] if index < len(cases) else str(index)
-            found.append(judged(question, maps, chosen, controls, case, seed, whose[index]))
+            found.append(judged(context, maps, chosen, controls, case, seed, whose[index]))
     return completed(Scores.joined(found))
 
 
 def judged(
-    question: MetricContext,
+    context: MetricContext,
     maps: Maps,
     metrics: Sequence[Metric],
     controls: bool = True,
@@ -101,9 +101,11 @@ def judged(
     Metrics over cases leave a sketch, and no number yet: see
     :func:`voxplain.metrics.over_cases.concluded`.
     """
-    panel = MapScorer.of(question, maps, controls, case, seed, patient)
+    scorer = MapScorer.of(context, maps, controls, case, seed, patient)
     return Scores(
-        tuple(panel.score(metric, field) for metric in metrics for field in panel.judged_by(metric))
+        tuple(
+            scorer.score(metric, field) for metric in metrics for field in scorer.judged_by(metric)
+        )
     )
 
 

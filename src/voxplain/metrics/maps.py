@@ -48,26 +48,26 @@ AnyMap = Attribution | ExternalMap | Tensor | NDArray[Any] | str | Path
 """Everything that can be judged as a map of one image."""
 
 
-def to_network_grid(name: str, found: AnyMap, scene: Context) -> ExternalMap:
+def to_network_grid(name: str, found: AnyMap, context: Context) -> ExternalMap:
     """A map on the grid that the network sees, ``(C, *spatial)``.
 
     Args:
         name: Of the map, for errors.
         found: An attribution, a :class:`ExternalMap`, a tensor or array, or the path of a file
             (NIfTI, or NumPy) on the grid of the scan.
-        scene: The network and the image.
+        context: The network and the image.
 
     Raises:
         InputError: If it lies elsewhere.
     """
-    scan = scene.image
+    scan = context.image
     if isinstance(found, Attribution):
         found = _of_attribution(found)
     elif isinstance(found, (str, Path)):
         found = read_map(found, scan)
     elif not isinstance(found, ExternalMap):
         found = ExternalMap(torch.as_tensor(found))
-    return replace(found, map=_placed(name, found, scan, scene.shape), place="network")
+    return replace(found, map=_placed(name, found, scan, context.shape), place="network")
 
 
 def method_of(found: AnyMap) -> Method | None:

@@ -51,12 +51,12 @@ class Metric(Declaration):
     chance: ClassVar[str] = ""
     of_network: ClassVar[bool] = False
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """What has to be asked of the network; equal probes are run once."""
         return ()
 
     @abstractmethod
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """The score of a map.
 
         Raises:

@@ -22,7 +22,7 @@ FieldMove = Callable[[WeightField], WeightField]
 
 
 def explain_again(
-    question: MetricContext,
+    context: MetricContext,
     images: Tensor,
     methods: Sequence[Method] | None = None,
     moved: FieldMove | None = None,
@@ -35,21 +35,21 @@ def explain_again(
     Methods that share a stream are explained together.
 
     Args:
-        question: The original image, its target and its methods.
+        context: The original image, its target and its methods.
         images: ``(n, C, *spatial)``.
         methods: Some of the methods; all of them if None.
         moved: How the weight field follows the image, where the change is one of place.
         key: Other random draws than those of the original.
         scores: S of the images, where it is known.
     """
-    chosen = list(question.methods if methods is None else methods)
+    chosen = list(context.methods if methods is None else methods)
     if not chosen:
         return {}
-    return _maps(chosen, _session(question, images, chosen, moved, key, scores).run())
+    return _maps(chosen, _session(context, images, chosen, moved, key, scores).run())
 
 
 def explain_networks(
-    questions: Sequence[MetricContext],
+    contexts: Sequence[MetricContext],
     images: Tensor,
     methods: Sequence[Method],
     alike: SharedModules | None = None,
@@ -57,29 +57,29 @@ def explain_networks(
     """The maps of :func:`explain_again` for one question about several networks.
 
     Args:
-        questions: The same one, about a network each.
+        contexts: The same one, about a network each.
         images: ``(n, C, *spatial)``.
         methods: The methods.
         alike: What the networks compute alike, which is run once for all of them.
     """
-    sessions = [_session(question, images, methods) for question in questions]
+    sessions = [_session(context, images, methods) for context in contexts]
     return [_maps(methods, outcomes) for outcomes in run_networks(sessions, alike)]
 
 
 def _session(
-    question: MetricContext,
+    context: MetricContext,
     images: Tensor,
     methods: Sequence[Method],
     moved: FieldMove | None = None,
     key: str | None = None,
     scores: Tensor | None = None,
 ) -> Session:
-    count, item = len(images), question.item
+    count, item = len(images), context.item
     return Session(
-        question.scene,
+        context.base,
         methods,
-        question.bound.target,
-        lambda asked: _bound(question, asked, images, moved, scores),
+        context.bound.target,
+        lambda asked: _bound(context, asked, images, moved, scores),
         Batch(images, (key or item.key,) * count, (item.references,) * count),
     )
 
@@ -93,20 +93,20 @@ def _maps(methods: Sequence[Method], outcomes: Mapping[str, Outcome]) -> dict[st
 
 
 def _bound(
-    question: MetricContext,
+    context: MetricContext,
     asked: Target,
     images: Tensor,
     moved: FieldMove | None,
     scores: Tensor | None,
 ) -> BoundTarget:
     """The target as it was bound on the original, for each of the changed images."""
-    original = question.bound
+    original = context.bound
     if asked is not original.target:
         original, scores = bind(asked, original.seen), None
-    rows = [question.item.row] * len(images)
+    rows = [context.item.row] * len(images)
     field = original.field.rows(rows)
     field = moved(field) if moved else field
     if scores is None or moved:
-        taken = question.with_bound(replace(original, field=field))
+        taken = context.with_bound(replace(original, field=field))
         scores = taken.of_all(len(images), lambda part: images[part.start : part.stop]).scores
     return replace(original, field=field, scores=tuple(scores.tolist()))

@@ -28,7 +28,7 @@ class MapScorer:
     """What is judged together.
 
     Attributes:
-        question: The image, its network and its target.
+        context: The image, its network and its target.
         fields: The maps.
         controls: Maps that explain nothing.
         case: Id of the image.
@@ -36,7 +36,7 @@ class MapScorer:
         patient: Whose image it is; empty where the case stands for itself.
     """
 
-    question: MetricContext
+    context: MetricContext
     fields: tuple[MapField, ...]
     controls: tuple[MapField, ...] = ()
     case: str = ""
@@ -46,7 +46,7 @@ class MapScorer:
     @classmethod
     def of(
         cls,
-        question: MetricContext,
+        context: MetricContext,
         maps: Maps,
         controls: bool = True,
         case: str = "",
@@ -59,16 +59,16 @@ class MapScorer:
             ConfigError: If a map has the name of a control.
             InputError: If a map lies on another grid.
         """
-        fields = [map_field(name, found, question) for name, found in maps.items()]
-        question.fields = {field.name: field for field in fields}
-        others = control_maps(question) if controls else []
-        if taken := {field.name for field in others} & set(question.fields):
+        fields = [map_field(name, found, context) for name, found in maps.items()]
+        context.fields = {field.name: field for field in fields}
+        others = control_maps(context) if controls else []
+        if taken := {field.name for field in others} & set(context.fields):
             raise ConfigError(
                 f"a map is called {min(taken)!r}, which is the name of a control; call it "
                 "something else, or leave the controls out"
             )
-        question.judged = (*fields, *others)
-        return cls(question, tuple(fields), tuple(others), case, seed, patient)
+        context.judged = (*fields, *others)
+        return cls(context, tuple(fields), tuple(others), case, seed, patient)
 
     def __iter__(self) -> Iterator[MapField]:
         return iter((*self.fields, *self.controls))
@@ -79,9 +79,9 @@ class MapScorer:
 
     def score(self, metric: Metric, field: MapField) -> Score:
         """What a metric says of one of the maps."""
-        before = self.question.forwards
-        value, reason = score_maps(metric, field, self.question)
-        return self._row(metric, field, value, reason, self.question.forwards - before)
+        before = self.context.forwards
+        value, reason = score_maps(metric, field, self.context)
+        return self._row(metric, field, value, reason, self.context.forwards - before)
 
     def undefined(self, metric: Metric, field: MapField, reason: str) -> Score:
         """The row of a score that there is none of."""
@@ -102,8 +102,8 @@ class MapScorer:
             reason=reason,
             passes=passes,
             case=self.case,
-            model=self.question.scene.model.name,
-            target=self.question.bound.target.slug,
+            model=self.context.base.model.name,
+            target=self.context.bound.target.slug,
             seed=self.seed,
             parameters=metric.model_dump(mode="json", exclude={"name"}),
             facts=dict(value.facts),
@@ -111,14 +111,14 @@ class MapScorer:
             family=metric.family,
             meaning=metric.meaning(),
             patient=self.patient,
-            correct=self.question.correct,
+            correct=self.context.correct,
         )
 
 
-def score_maps(metric: Metric, field: MapField, question: MetricContext) -> tuple[Value, str]:
+def score_maps(metric: Metric, field: MapField, context: MetricContext) -> tuple[Value, str]:
     """A value, and why it is NaN if it is."""
     try:
-        value = metric.score(field, question)
+        value = metric.score(field, context)
     except VoxplainError as error:
         return Value(math.nan), str(error)
     if math.isfinite(value.value):
@@ -126,21 +126,21 @@ def score_maps(metric: Metric, field: MapField, question: MetricContext) -> tupl
     return replace(value, value=math.nan), value.reason or "the score is not a finite number"
 
 
-def map_field(name: str, found: AnyMap, question: MetricContext) -> MapField:
+def map_field(name: str, found: AnyMap, context: MetricContext) -> MapField:
     """A map on the grid of the network.
 
     Raises:
         InputError: If it lies elsewhere.
     """
-    given = to_network_grid(name, found, question.scene)
+    given = to_network_grid(name, found, context.base)
     return MapField(
         name=name,
-        map=given.map.to(question.item.image.device),
+        map=given.map.to(context.item.image.device),
         sign=given.sign,
         share=given.share,
-        key=question.item.key,
+        key=context.item.key,
         completeness=given.completeness,
-        start=_start(given.method, question.item.image),
+        start=_start(given.method, context.item.image),
     )
 
 

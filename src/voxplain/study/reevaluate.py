@@ -125,26 +125,28 @@ def evaluate_run(
     _require_same_networks(study, manifest, trust)
     checked = check_study(study, trust=trust)
     _require_same_images(checked, manifest, copies=study.base == folder)
-    told.planned(Plan((), checked.plan.judgings))
+    told.planned(Plan((), checked.plan.evaluations))
     private = Redactor(sources(study, tuple(checked.cases.values())), study.base)
-    judge = Evaluator(store, private, study.execution.timeout, told)
+    evaluator = Evaluator(store, private, study.execution.timeout, told)
     parts, failures = [], []
     with store.locked():
         for case, config in checked.cases.items():
-            judgings = [each for each in checked.plan.judgings if each.subject.case == case]
+            evaluations = [
+                each for each in checked.plan.evaluations if each.combination.case == case
+            ]
             image = read_case(config)
-            for judging in judgings:
-                told.started(judging)
-                loaded = checked.models[judging.subject.model]
+            for evaluation in evaluations:
+                told.started(evaluation)
+                loaded = checked.models[evaluation.combination.model]
                 try:
                     found, reason = _judged(
-                        judge, judging, manifest, checked, loaded.prepare(image)
+                        evaluator, evaluation, manifest, checked, loaded.prepare(image)
                     )
                 except VoxplainError as error:
                     found, reason = Scores(), private(reason_of(error, None))
                     told.failed(error)
                 parts.append(found)
-                failures += [f"{case} · {judging.subject.model}: {reason}"] if reason else []
+                failures += [f"{case} · {evaluation.combination.model}: {reason}"] if reason else []
         new = Scores.joined(parts)
         table = completed(merged(store.scores(), new))
         store.write_scores(table)
@@ -158,19 +160,23 @@ def merged(before: Scores, new: Scores) -> Scores:
 
 
 def _judged(
-    judge: Evaluator, judging: EvaluationTask, manifest: Manifest, checked: CheckedStudy, image: Any
+    evaluator: Evaluator,
+    evaluation: EvaluationTask,
+    manifest: Manifest,
+    checked: CheckedStudy,
+    image: Any,
 ) -> tuple[Scores, str]:
-    subject = judging.subject
-    records = maps_of(manifest, subject)
-    known = judge.finished(judging, records)
+    combination = evaluation.combination
+    records = maps_of(manifest, combination)
+    known = evaluator.finished(evaluation, records)
     if known is not None:
         return known, ""
     for text in left_out(records):
         _say(text)
-    materials = evaluation_inputs(checked, subject, image, checked.models[subject.model])
+    inputs = evaluation_inputs(checked, combination, image, checked.models[combination.model])
     maps = maps_on_image_grid(records)
     own = {record.label for record in records if record.label in maps}
-    return judge.judge(judging, [each for each in records if each.label in own], materials)
+    return evaluator.evaluator(evaluation, [each for each in records if each.label in own], inputs)
 
 
 def _identity(row: Score) -> tuple[str, ...]:

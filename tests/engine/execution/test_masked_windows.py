@@ -139,8 +139,8 @@ def test_only_touched_windows_are_computed(target: dict[str, Any]) -> None:
     layout = model.layout(tuple(image.shape[2:]))
     assert layout is not None
     sampler = SlidingBox(2, 2)
-    scene: Any = type("Scene", (), {"shape": tuple(image.shape[2:]), "spacing": None})()
-    masks = sampler.masks(None, scene)  # type: ignore[arg-type]
+    context: Any = type("Scene", (), {"shape": tuple(image.shape[2:]), "spacing": None})()
+    masks = sampler.masks(None, context)  # type: ignore[arg-type]
     assert isinstance(masks, Boxes)
     touched = sum(len(list(masks.touched(index, layout))) for index in range(len(masks)))
     network.seen = 0

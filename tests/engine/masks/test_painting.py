@@ -20,7 +20,7 @@ from voxplain.regions import RegionMap
 every_rank = pytest.mark.parametrize("rank", [1, 2, 3])
 
 
-def _scene(shape: tuple[int, ...], spacing: tuple[float, ...] | None = None) -> Context:
+def _context(shape: tuple[int, ...], spacing: tuple[float, ...] | None = None) -> Context:
     return cast(Context, SimpleNamespace(shape=shape, spacing=spacing))
 
 
@@ -40,11 +40,11 @@ def _coalitions(rank: int, fades: bool, per_channel: bool = False) -> Coalitions
 
 
 def _boxes(rank: int) -> Masks:
-    return SlidingBox(0.4, 2).masks(_item(rank), _scene((7,) * rank))
+    return SlidingBox(0.4, 2).masks(_item(rank), _context((7,) * rank))
 
 
 def _grids(rank: int) -> Masks:
-    return RandomGrids(25, 3, 0.5).masks(_item(rank), _scene((7,) * rank))
+    return RandomGrids(25, 3, 0.5).masks(_item(rank), _context((7,) * rank))
 
 
 MASKS = {
@@ -149,20 +149,20 @@ def test_where_boxes_start(
 ) -> None:
     """ceil((L - w) / stride) + 1 boxes; those beyond the end are not there."""
     sampler = SlidingBox(window, stride)
-    masks = sampler.masks(_item(1), _scene((side,)))
+    masks = sampler.masks(_item(1), _context((side,)))
     assert isinstance(masks, Boxes)
     assert [box[0].start for box in masks.boxes] == [at for at in starts if at < side]
     assert all(box[0].stop == min(box[0].start + min(window, side), side) for box in masks.boxes)
-    assert sampler.expected(_scene((side,))) == len(masks)
+    assert sampler.expected(_context((side,))) == len(masks)
 
 
 def test_default_boxes_of_a_cube() -> None:
-    scene = _scene((96, 96, 96))
-    assert SlidingBox(1 / 6).expected(scene) == 11**3
+    context = _context((96, 96, 96))
+    assert SlidingBox(1 / 6).expected(context) == 11**3
 
 
 def test_boxes_in_millimeters() -> None:
-    masks = SlidingBox("6mm", "3mm").masks(_item(2), _scene((12, 12), (1.0, 3.0)))
+    masks = SlidingBox("6mm", "3mm").masks(_item(2), _context((12, 12), (1.0, 3.0)))
     assert isinstance(masks, Boxes)
     assert masks.boxes[0] == (slice(0, 6), slice(0, 2))
     assert len({box[1].start for box in masks.boxes}) == 11
@@ -194,7 +194,7 @@ def test_random_grids_are_those_of_rise(rank: int) -> None:
 
 
 def test_cells_are_isotropic_in_millimeters() -> None:
-    masks = RandomGrids(2, 4).masks(_item(2), _scene((40, 20), (1.0, 4.0)))
+    masks = RandomGrids(2, 4).masks(_item(2), _context((40, 20), (1.0, 4.0)))
     assert isinstance(masks, Grids)
     assert masks.grids.shape[1:] == (4, 8)  # 40 mm and 80 mm
     assert masks.cell == (10, 3)
@@ -203,7 +203,7 @@ def test_cells_are_isotropic_in_millimeters() -> None:
 def test_draws_depend_on_the_key_only() -> None:
     def drawn(key: str, samples: int) -> Any:
         masks = RandomGrids(samples).masks(
-            StreamInput(torch.zeros(1, 20, 20), 0, key), _scene((20, 20))
+            StreamInput(torch.zeros(1, 20, 20), 0, key), _context((20, 20))
         )
         assert isinstance(masks, Grids)
         return masks.grids

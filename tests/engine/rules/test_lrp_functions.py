@@ -25,9 +25,9 @@ def sent(function, x, arriving=None, rule=EPSILON):
     leaf = x.clone().requires_grad_()
     with rule.mode() as mode:
         output = function(leaf)
-    entering = draw(*output.shape, seed=9) if arriving is None else arriving
-    (found,) = torch.autograd.grad(output, leaf, entering)
-    return found, entering, mode
+    output_seed = draw(*output.shape, seed=9) if arriving is None else arriving
+    (found,) = torch.autograd.grad(output, leaf, output_seed)
+    return found, output_seed, mode
 
 
 def close(found, expected, tolerance=1e-9):
@@ -46,8 +46,8 @@ RECTIFIERS = [
 @pytest.mark.parametrize("function", RECTIFIERS)
 def test_elementwise_functions_hand_relevance_on(function):
     x = draw(2, 3, 4)
-    found, entering, mode = sent(function, x)
-    close(found, entering, 2e-5 if "neg" in mode.treated else 1e-12)
+    found, output_seed, mode = sent(function, x)
+    close(found, output_seed, 2e-5 if "neg" in mode.treated else 1e-12)
 
 
 @pytest.mark.parametrize(
@@ -65,10 +65,10 @@ def test_elementwise_functions_hand_relevance_on(function):
 )
 def test_what_moves_or_selects_values_moves_their_relevance(function):
     x = draw(2, 3, 4)
-    found, entering, _ = sent(function, x)
+    found, output_seed, _ = sent(function, x)
     leaf = x.clone().requires_grad_()
-    (moved,) = torch.autograd.grad(function(leaf), leaf, entering)
-    close(found, moved)
+    (interpolated,) = torch.autograd.grad(function(leaf), leaf, output_seed)
+    close(found, interpolated)
 
 
 @pytest.mark.parametrize(
@@ -84,10 +84,10 @@ def test_what_moves_or_selects_values_moves_their_relevance(function):
 )
 def test_means_and_interpolation_share_by_contribution(function):
     x = draw(1, 2, 4, 4)
-    found, entering, mode = sent(function, x)
-    expected = dense.epsilon(dense.dense(function, x), entering.flatten())
+    found, output_seed, mode = sent(function, x)
+    expected = dense.epsilon(dense.dense(function, x), output_seed.flatten())
     close(found.flatten(), expected)
-    assert abs(float(found.sum() - entering.sum()) + mode.balance.epsilon) < 1e-9
+    assert abs(float(found.sum() - output_seed.sum()) + mode.balance.epsilon) < 1e-9
 
 
 def _iadd(x, other):
@@ -111,16 +111,16 @@ def _iadd(x, other):
 )
 def test_sums_share_in_proportion_to_what_each_operand_adds(function, factors):
     pair = draw(2, 5)
-    found, entering, _ = sent(lambda both: function(both[:1], both[1:]), pair)
+    found, output_seed, _ = sent(lambda both: function(both[:1], both[1:]), pair)
     first, second = (factor * part for factor, part in zip(factors, pair, strict=True))
-    quotient = entering[0] / margin(first + second)
+    quotient = output_seed[0] / margin(first + second)
     close(found, torch.stack([first * quotient, second * quotient]))
 
 
 def test_a_broadcast_operand_collects_from_everywhere():
     x = draw(3, 4)
-    found, entering, _ = sent(lambda x: x + x.mean(0, keepdim=True).detach() * 0 + x[:1], x)
-    quotient = entering / (x + x[:1])
+    found, output_seed, _ = sent(lambda x: x + x.mean(0, keepdim=True).detach() * 0 + x[:1], x)
+    quotient = output_seed / (x + x[:1])
     expected = x * quotient
     expected[0] += (x[0] * quotient).sum(0)
     close(found, expected, 1e-4)
@@ -129,23 +129,23 @@ def test_a_broadcast_operand_collects_from_everywhere():
 def test_constants_of_a_sum_take_what_a_bias_takes():
     x, constant = draw(1, 6), draw(1, 6, seed=2)
     for function in (lambda x: x + constant, lambda x: constant + x, lambda x: x - (-constant)):
-        found, entering, mode = sent(function, x)
-        quotient = entering / margin(x + constant)
+        found, output_seed, mode = sent(function, x)
+        quotient = output_seed / margin(x + constant)
         close(found, x * quotient)
         assert mode.balance.bias == pytest.approx(float((constant * quotient).sum()))
-    found, entering, mode = sent(lambda x: 1 - x, x)
-    close(found, -x * entering / margin(1 - x))
+    found, output_seed, mode = sent(lambda x: 1 - x, x)
+    close(found, -x * output_seed / margin(1 - x))
 
 
 def test_gates_give_everything_to_their_signal_or_half():
     x = draw(2, 5)
     gated = lambda both: both[:1] * torch.sigmoid(both[1:])  # noqa: E731
-    found, entering, _ = sent(gated, x)
-    close(found, torch.cat([entering, 0 * entering]))
+    found, output_seed, _ = sent(gated, x)
+    close(found, torch.cat([output_seed, 0 * output_seed]))
     half, _, _ = sent(gated, x, rule=Lrp(composite="epsilon", gate="half"))
-    close(half, torch.cat([entering, entering]) / 2)
+    close(half, torch.cat([output_seed, output_seed]) / 2)
     plain, _, _ = sent(lambda both: both[:1] * both[1:], x)
-    close(plain, torch.cat([entering, entering]) / 2)
+    close(plain, torch.cat([output_seed, output_seed]) / 2)
 
 
 def test_squeeze_and_excitation_is_a_gate_whatever_happens_to_the_sigmoid():
@@ -155,33 +155,33 @@ def test_squeeze_and_excitation_is_a_gate_whatever_happens_to_the_sigmoid():
         weights = F.hardsigmoid(x.mean((2, 3)) * 0.3)[..., None, None].expand_as(x)
         return weights * x
 
-    found, entering, _ = sent(network, x)
-    close(found, entering)
+    found, output_seed, _ = sent(network, x)
+    close(found, output_seed)
 
 
 def test_a_sum_with_a_sigmoid_is_no_gate():
     x = draw(2, 5)
     u, v = x[:1], x[1:]
-    found, entering, _ = sent(lambda both: both[:1] * (both[1:] + torch.sigmoid(both[:1])), x)
-    half = entering / 2
+    found, output_seed, _ = sent(lambda both: both[:1] * (both[1:] + torch.sigmoid(both[:1])), x)
+    half = output_seed / 2
     quotient = half / margin(v + u.sigmoid())
     close(found, torch.cat([half + u.sigmoid() * quotient, v * quotient]))
 
 
 def test_a_quotient_gives_everything_to_the_numerator():
     x = draw(2, 5)
-    found, entering, _ = sent(lambda both: both[:1] / both[1:].exp(), x)
-    close(found, torch.cat([entering, 0 * entering]))
+    found, output_seed, _ = sent(lambda both: both[:1] / both[1:].exp(), x)
+    close(found, torch.cat([output_seed, 0 * output_seed]))
 
 
 def test_a_product_of_matrices_gives_half_to_each():
     x = draw(2, 1, 3, 3)
-    found, entering, mode = sent(lambda both: both[0] @ both[1], x)
+    found, output_seed, mode = sent(lambda both: both[0] @ both[1], x)
     left, right = x[0, 0], x[1, 0]
-    quotient = entering[0] / margin(left @ right)
+    quotient = output_seed[0] / margin(left @ right)
     half = [left * (quotient @ right.T) / 2, right * (left.T @ quotient) / 2]
     close(found[:, 0], torch.stack(half))
-    assert abs(float(found.sum() - entering.sum()) + mode.balance.epsilon) < 1e-9
+    assert abs(float(found.sum() - output_seed.sum()) + mode.balance.epsilon) < 1e-9
 
 
 def test_attention_weights_are_frozen():
@@ -193,9 +193,9 @@ def test_attention_weights_are_frozen():
         return torch.einsum("bhxy,bhyd->bhxd", F.dropout(weights, 0.1, False), x)
 
     rule = Lrp(composite="epsilon", epsilon=0.0)
-    found, entering, _ = sent(steps, x, rule=rule)
+    found, output_seed, _ = sent(steps, x, rule=rule)
     weights = (x @ x.mT * 0.5).softmax(-1)
-    close(found, x * (weights.mT @ (entering / (weights @ x))), 1e-9)
+    close(found, x * (weights.mT @ (output_seed / (weights @ x))), 1e-9)
     for other in (
         lambda x: F.scaled_dot_product_attention(x, x, x),
         lambda x: torch.matmul((x @ x.transpose(-2, -1) / 2).softmax(-1), x),
@@ -209,9 +209,9 @@ def test_multi_head_attention_conserves():
     attention = nn.MultiheadAttention(8, 2, batch_first=True).double().eval()
     x = draw(2, 5, 8)
     for weights in (False, True):
-        found, entering, mode = sent(lambda x: attention(x, x, x, need_weights=weights)[0], x)  # noqa: B023
+        found, output_seed, mode = sent(lambda x: attention(x, x, x, need_weights=weights)[0], x)  # noqa: B023
         kept = float(found.sum()) + mode.balance.bias + mode.balance.epsilon
-        assert kept == pytest.approx(float(entering.sum()), rel=1e-9)
+        assert kept == pytest.approx(float(output_seed.sum()), rel=1e-9)
         assert found.abs().max() > 0.1
 
 
@@ -240,15 +240,15 @@ def norm_of(name):
 def test_norms_are_affine_with_frozen_statistics(name):
     """The slope of each value by itself, from the norm of slightly scaled deviations."""
     norm, x = norm_of(name), draw(1, 4, 3, 3) * 2 + 0.5
-    found, entering, mode = sent(norm, x)
+    found, output_seed, mode = sent(norm, x)
     value = norm(x).detach()
     slope = _slope(name, norm, x)
-    share = x * slope / margin(value) * entering
+    share = x * slope / margin(value) * output_seed
     close(found, share)
     kept = float(found.sum()) + mode.balance.bias + mode.balance.epsilon
-    assert kept == pytest.approx(float(entering.sum()))
-    passing, _, _ = sent(norm, x, entering, Lrp(composite=(Choice("pass", "norm"),)))
-    close(passing, entering)
+    assert kept == pytest.approx(float(output_seed.sum()))
+    passing, _, _ = sent(norm, x, output_seed, Lrp(composite=(Choice("pass", "norm"),)))
+    close(passing, output_seed)
 
 
 def _slope(name, norm, x):
@@ -273,26 +273,26 @@ def test_a_batch_norm_is_its_neighbor_merged():
     conv, norm = nn.Conv2d(2, 4, 3).double().eval(), norm_of("batch")
     merged = nn.utils.fuse_conv_bn_eval(conv, norm)
     x, rule = draw(1, 2, 5, 5), Lrp(composite="epsilon", epsilon=0.0)
-    found, entering, _ = sent(lambda x: norm(conv(x)), x, rule=rule)
-    close(found, sent(merged, x, entering, rule)[0], 1e-9)
+    found, output_seed, _ = sent(lambda x: norm(conv(x)), x, rule=rule)
+    close(found, sent(merged, x, output_seed, rule)[0], 1e-9)
 
 
 def test_softmax_keeps_its_first_order_part():
     x = draw(2, 5)
-    found, entering, mode = sent(lambda x: x.softmax(-1), x)
+    found, output_seed, mode = sent(lambda x: x.softmax(-1), x)
     y = x.softmax(-1)
-    close(found, x * (entering - y * entering.sum(-1, keepdim=True)), 2e-5)
+    close(found, x * (output_seed - y * output_seed.sum(-1, keepdim=True)), 2e-5)
     kept = float(found.sum()) + mode.balance.bias + mode.balance.epsilon
-    assert kept == pytest.approx(float(entering.sum()))
+    assert kept == pytest.approx(float(output_seed.sum()))
 
 
 def test_the_larger_of_two_takes_all():
     x = draw(2, 6)
-    found, entering, _ = sent(lambda both: torch.maximum(both[:1], both[1:]), x)
+    found, output_seed, _ = sent(lambda both: torch.maximum(both[:1], both[1:]), x)
     wins = x[:1] >= x[1:]
-    close(found, torch.cat([entering * wins, entering * ~wins]))
-    found, entering, _ = sent(lambda both: torch.min(both[:1], both[1:]), x)
-    close(found, torch.cat([entering * ~wins, entering * wins]))
+    close(found, torch.cat([output_seed * wins, output_seed * ~wins]))
+    found, output_seed, _ = sent(lambda both: torch.min(both[:1], both[1:]), x)
+    close(found, torch.cat([output_seed * ~wins, output_seed * wins]))
 
 
 def test_a_class_token_takes_relevance_as_a_bias_does():
@@ -302,18 +302,18 @@ def test_a_class_token_takes_relevance_as_a_bias_does():
         lambda x: torch.cat([x, token], 1),
         lambda x: torch.stack([token[0, 0], x[0, 0], x[0, 1], x[0, 2]])[None],
     ):
-        found, entering, mode = sent(join, x)
+        found, output_seed, mode = sent(join, x)
         kept = float(found.sum()) + mode.balance.bias
-        assert kept == pytest.approx(float(entering.sum()))
+        assert kept == pytest.approx(float(output_seed.sum()))
         assert abs(mode.balance.bias) > 0.01
 
 
 def test_normalization_by_a_length_is_frozen():
     x = draw(1, 4, 3)
-    found, entering, _ = sent(lambda x: F.normalize(x, dim=1), x)
-    close(found, entering)
-    found, entering, _ = sent(lambda x: F.glu(torch.cat([x, x], 1), 1), x)
-    close(found, entering)
+    found, output_seed, _ = sent(lambda x: F.normalize(x, dim=1), x)
+    close(found, output_seed)
+    found, output_seed, _ = sent(lambda x: F.glu(torch.cat([x, x], 1), 1), x)
+    close(found, output_seed)
 
 
 @pytest.mark.parametrize(
@@ -341,15 +341,15 @@ def test_recurrent_networks_are_refused():
 def test_what_relevance_never_reaches_may_be_anything():
     x = draw(1, 4, 4)
     gate = lambda x: x * torch.sigmoid(x.exp().log1p())  # noqa: E731
-    found, entering, _ = sent(gate, x)
-    close(found, entering)
+    found, output_seed, _ = sent(gate, x)
+    close(found, output_seed)
 
 
 def test_warnings_instead_of_errors_say_what_happened():
     x = draw(1, 5)
     rule = Lrp(composite="epsilon", on_unknown="warn")
-    found, entering, mode = sent(lambda x: x.exp(), x, rule=rule)
-    close(found, x * entering, 1e-4)  # first order: x f'(x) / f(x) R
+    found, output_seed, mode = sent(lambda x: x.exp(), x, rule=rule)
+    close(found, x * output_seed, 1e-4)  # first order: x f'(x) / f(x) R
     assert "exp" in mode.warnings[0]
     _, _, mode = sent(lambda x: x.cumprod(-1), x, rule=rule)
     assert "cumprod" in mode.warnings[0]

@@ -147,7 +147,11 @@ def _with_tap(network, x, b, rule, taps):
         mode = rule.mode()
     with mode:
         output = network(leaf)
-    start = seed(rule, output.detach(), torch.sum) if rule.seeded else torch.ones_like(output)
+    start = (
+        seed(rule, output.detach(), torch.sum)
+        if rule.starts_from_output
+        else torch.ones_like(output)
+    )
     return torch.autograd.grad(output, [leaf, taps[-1]], start)
 
 

@@ -25,8 +25,8 @@ def test_methods_agree_as_their_ranks_do() -> None:
     image = images()[0]
     one, two, three = torch.randn(3, 1, 6, 6)
     maps = {"one": one, "two": two, "three": three}
-    question = ask(classifier(), image, maps)
-    found = value("method_agreement", question.fields["one"], question)
+    context = ask(classifier(), image, maps)
+    found = value("method_agreement", context.fields["one"], context)
     pairs = [stats.spearmanr(one.flatten(), x.flatten()).statistic for x in (two, three)]
     assert found.value == pytest.approx(sum(pairs) / 2)
     assert [found.facts["two"], found.facts["three"]] == pytest.approx(pairs)
@@ -37,8 +37,8 @@ def test_methods_agree_as_their_ranks_do() -> None:
 
 def test_methods_that_rank_alike_agree_fully() -> None:
     map = torch.randn(1, 6, 6)
-    question = ask(classifier(), images()[0], {"one": map, "cubed": map**3, "copy": 2 * map})
-    found = value("method_agreement", question.fields["one"], question)
+    context = ask(classifier(), images()[0], {"one": map, "cubed": map**3, "copy": 2 * map})
+    found = value("method_agreement", context.fields["one"], context)
     assert found.value == pytest.approx(1)
     assert found.facts["kendall_w"] == pytest.approx(1)
 

@@ -55,16 +55,16 @@ def test_infidelity(task: str, rank: int, normalize: bool) -> None:
         n_perturb_samples=DRAWS,
         normalize=normalize,
     )
-    question, given = ask(network, image[0], target=target), GivenChanges.of(changes)
+    context, given = ask(network, image[0], target=target), GivenChanges.of(changes)
     field = MapField("noise", map[0], share=False)
-    found = value(GivenInfidelity(given=given, draws=DRAWS), field, question)
+    found = value(GivenInfidelity(given=given, draws=DRAWS), field, context)
     if not normalize:
         assert found.value == pytest.approx(float(expected), rel=1e-5)
         return
     # Captum scales the map at its best and divides by nothing; ours is a share of E[d^2].
     scores = torch.cat([_score(network, image - change, target, image) for change in changes])
-    drops = question.whole - scores
-    best = value(GivenNormalized(given=given, draws=DRAWS), field, question)
+    drops = context.whole - scores
+    best = value(GivenNormalized(given=given, draws=DRAWS), field, context)
     assert best.value * float(drops.square().mean()) == pytest.approx(float(expected), rel=1e-5)
 
 
@@ -91,7 +91,7 @@ def test_sensitivity(task: str, rank: int, name: str) -> None:
         n_perturb_samples=DRAWS,
         target=label,
     )
-    question = explained(network, image[0], name, target=target)
+    context = explained(network, image[0], name, target=target)
     asked = GivenSensitivity(given=noise, draws=DRAWS)
-    found = value(asked, question.fields[name], question)
+    found = value(asked, context.fields[name], context)
     assert found.value == pytest.approx(float(expected), rel=1e-5)

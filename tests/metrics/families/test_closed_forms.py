@@ -47,21 +47,21 @@ def _shared(network: LinearClasses, image: Tensor) -> Tensor:
 def test_an_exact_map_has_no_infidelity(
     rank: int, channels: int, perturbation: str, name: str
 ) -> None:
-    question = explained(*_linear(rank, channels), name)
-    field = question.fields[name]
+    context = explained(*_linear(rank, channels), name)
+    field = context.fields[name]
     asked: dict[str, Any] = {"perturbation": perturbation, "window": 0.5, "fill": "zero"}
-    assert 0 <= value("infidelity", field, question, **asked).value < NOTHING
-    assert value("infidelity_normalized", field, question, **asked).value < NOTHING
+    assert 0 <= value("infidelity", field, context, **asked).value < NOTHING
+    assert value("infidelity_normalized", field, context, **asked).value < NOTHING
 
 
 @pytest.mark.parametrize("perturbation", ["noise", "boxes"])
 def test_only_the_normalized_form_forgives_a_wrong_scale(perturbation: str) -> None:
     network, image = _linear(2, 1)
-    question = ask(network, image)
+    context = ask(network, image)
     asked: dict[str, Any] = {"perturbation": perturbation, "fill": "zero"}
     tripled = 3 * _shared(network, image)
-    assert number("infidelity", tripled, question, **asked) > 0.01
-    found = value("infidelity_normalized", MapField("tripled", tripled), question, **asked)
+    assert number("infidelity", tripled, context, **asked) > 0.01
+    found = value("infidelity_normalized", MapField("tripled", tripled), context, **asked)
     assert found.value < NOTHING
     assert found.facts["scale"] == pytest.approx(1 / 3)
 
@@ -71,11 +71,11 @@ def test_shares_are_counted_from_the_baseline_of_their_method(rank: int, channel
     """w (x - b) stands for a change of x - b, not of x."""
     method = {"name": "integrated_gradients", "baseline": 0.3, "steps": 2, "label": "shares"}
     network, image = _linear(rank, channels)
-    question = explained(network, image, method)
-    found = value("infidelity_normalized", question.fields["shares"], question)
+    context = explained(network, image, method)
+    found = value("infidelity_normalized", context.fields["shares"], context)
     assert found.value < NOTHING
     assert found.facts["scale"] == pytest.approx(1)
-    bare = number("infidelity_normalized", question.fields["shares"].map, question)
+    bare = number("infidelity_normalized", context.fields["shares"].map, context)
     assert bare > 0.001
 
 
@@ -95,21 +95,21 @@ def test_one_value_for_all_channels_is_divided_among_them(rank: int) -> None:
 )
 def test_an_exact_map_correlates_with_every_drop(rank: int, channels: int, metric: str) -> None:
     network, image = _linear(rank, channels)
-    question = ask(network, image)
-    exact = number(metric, _shared(network, image), question, regions=BLOCKS, fill="zero")
+    context = ask(network, image)
+    exact = number(metric, _shared(network, image), context, regions=BLOCKS, fill="zero")
     assert exact == pytest.approx(1, abs=NOTHING)
-    reversed_ = number(metric, -_shared(network, image), question, regions=BLOCKS, fill="zero")
+    reversed_ = number(metric, -_shared(network, image), context, regions=BLOCKS, fill="zero")
     assert reversed_ == pytest.approx(-1, abs=NOTHING)
 
 
 def test_a_gradient_counts_for_what_the_fill_changes() -> None:
     """Whatever the fill, <w, x - filled> is the drop of a linear score."""
-    question = explained(*_linear(2, 2), "saliency")
+    context = explained(*_linear(2, 2), "saliency")
     for fill in ("mean", "blur", 0.2):
         found = value(
             "faithfulness_correlation",
-            question.fields["saliency"],
-            question,
+            context.fields["saliency"],
+            context,
             regions=BLOCKS,
             fill=fill,
         )
@@ -118,18 +118,18 @@ def test_a_gradient_counts_for_what_the_fill_changes() -> None:
 
 def test_sensitivity_n_has_a_point_for_every_size() -> None:
     network, image = _linear(2, 1)
-    question = ask(network, image)
+    context = ask(network, image)
     field = MapField("exact", _shared(network, image))
-    found = value("sensitivity_n", field, question, regions=BLOCKS, fill="zero")
+    found = value("sensitivity_n", field, context, regions=BLOCKS, fill="zero")
     assert [share for share, _ in found.curve] == [0.05, 0.1, 0.2, 0.4, 0.8]
 
 
 @every_shape
 def test_paths_on_a_linear_score_are_complete(rank: int, channels: int) -> None:
-    question = explained(
+    context = explained(
         *_linear(rank, channels), {"name": "integrated_gradients", "steps": 3}, "saliency"
     )
-    residual = value("completeness_residual", question.fields["integrated_gradients"], question)
+    residual = value("completeness_residual", context.fields["integrated_gradients"], context)
     assert residual.value == pytest.approx(0, abs=1e-6)  # maps are kept in float32
 
 
@@ -152,24 +152,24 @@ def _mean_of_trapezoids(curve: np.ndarray) -> float:
 def test_removal_by_hand(rank: int, channels: int) -> None:
     network, image = _linear(rank, channels)
     present(network)
-    map, question = _shared(network, image), ask(network, image)
+    map, context = _shared(network, image), ask(network, image)
     relevance = map.sum(dim=0).flatten().numpy()
     order = np.argsort(-relevance)
     asked: dict[str, Any] = {"fill": "zero", "levels": len(order)}
-    whole, empty = question.whole, float(network.bias.detach()[1])
+    whole, empty = context.whole, float(network.bias.detach()[1])
 
     most = (_removed_one_by_one(network, image, order) - empty) / (whole - empty)
     least = (_removed_one_by_one(network, image, order[::-1]) - empty) / (whole - empty)
     deletion, insertion = _mean_of_trapezoids(most), _mean_of_trapezoids(least[::-1])
 
-    assert number("deletion", map, question, **asked) == pytest.approx(deletion, abs=NOTHING)
-    assert number("insertion", map, question, **asked) == pytest.approx(insertion, abs=NOTHING)
+    assert number("deletion", map, context, **asked) == pytest.approx(deletion, abs=NOTHING)
+    assert number("insertion", map, context, **asked) == pytest.approx(insertion, abs=NOTHING)
     gap = _mean_of_trapezoids(least) - deletion
-    assert number("morf_lerf_gap", map, question, **asked) == pytest.approx(gap, abs=NOTHING)
+    assert number("morf_lerf_gap", map, context, **asked) == pytest.approx(gap, abs=NOTHING)
     drops = (1 - most) * (whole - empty)
-    flipping = number("pixel_flipping", map, question, **asked)
+    flipping = number("pixel_flipping", map, context, **asked)
     assert flipping == pytest.approx(drops.mean(), abs=1e-10)
-    rising = number("monotonicity", map, question, **asked)
+    rising = number("monotonicity", map, context, **asked)
     assert rising == pytest.approx((relevance >= 0).mean())
     assert deletion + insertion == pytest.approx(1)  # a linear score loses what it never gets
 
@@ -182,14 +182,14 @@ def test_a_gap_is_positive_for_exact_maps_whether_the_class_is_there_or_not(
     """An image may score less than the filled one, and still has evidence for the class."""
     network, image = _linear(rank, channels)
     present(network, 0.5 if there else -0.5)
-    question, map = ask(network, image), _shared(network, image)
+    context, map = ask(network, image), _shared(network, image)
     assert (float(map.sum()) > 0) == there
-    undefined = reason("deletion", MapField("m", map), question, fill="zero", levels=8)
+    undefined = reason("deletion", MapField("m", map), context, fill="zero", levels=8)
     assert ("nothing to lose" in undefined) != there
     asked: dict[str, Any] = {"fill": "zero", "levels": 8}
-    gap = number("morf_lerf_gap", map, question, **asked)
+    gap = number("morf_lerf_gap", map, context, **asked)
     assert gap > 0.1
-    assert number("morf_lerf_gap", -map, question, **asked) == pytest.approx(-gap)
+    assert number("morf_lerf_gap", -map, context, **asked) == pytest.approx(-gap)
 
 
 def test_ends_that_nearly_meet_are_no_scale() -> None:
@@ -197,10 +197,10 @@ def test_ends_that_nearly_meet_are_no_scale() -> None:
     network, image = _linear(2, 1)
     with torch.no_grad():
         network.weight[1] -= (network.weight[1] * image).sum() / image.sum() - 1e-4
-    field, question = MapField("m", _shared(network, image)), ask(network, image)
+    field, context = MapField("m", _shared(network, image)), ask(network, image)
     for metric in ("deletion", "insertion", "morf_lerf_gap", "irof"):
-        assert "no scale" in reason(metric, field, question, fill="zero", **_blocks(metric))
-    assert number("pixel_flipping", field.map, question, fill="zero") > 0
+        assert "no scale" in reason(metric, field, context, fill="zero", **_blocks(metric))
+    assert number("pixel_flipping", field.map, context, fill="zero") > 0
 
 
 def _blocks(metric: str) -> dict[str, Any]:
@@ -231,17 +231,17 @@ def test_insertion_begins_with_nothing_and_ends_with_the_image() -> None:
 def test_regions_by_hand(rank: int, channels: int) -> None:
     network, image = _linear(rank, channels)
     present(network)
-    map, question = _shared(network, image), ask(network, image)
+    map, context = _shared(network, image), ask(network, image)
     pool = functional.avg_pool2d if rank == 2 else functional.avg_pool3d
     sums = pool(map.sum(dim=0)[None], 2).flatten() * 2**rank
     ordered = sums.sort(descending=True).values.numpy()
     left = 1 - np.concatenate([[0], np.cumsum(ordered)]) / float(map.sum())
     area = _mean_of_trapezoids(left)
     asked: dict[str, Any] = {"regions": BLOCKS, "fill": "zero"}
-    assert number("irof", map, question, **asked) == pytest.approx(1 - area, abs=NOTHING)
-    assert number("selectivity", map, question, **asked) == pytest.approx(area, abs=NOTHING)
+    assert number("irof", map, context, **asked) == pytest.approx(1 - area, abs=NOTHING)
+    assert number("selectivity", map, context, **asked) == pytest.approx(area, abs=NOTHING)
     lost = ((1 - left) * float(map.sum())).mean()
-    found = number("region_perturbation", map, question, **asked, levels=None)
+    found = number("region_perturbation", map, context, **asked, levels=None)
     assert found == pytest.approx(lost, abs=1e-10)
 
 
@@ -249,24 +249,24 @@ def test_idle_regions_are_told_from_those_that_matter() -> None:
     network, image = _linear(2, 1)
     with torch.no_grad():
         network.weight[:, :, :2] = 0  # three blocks of nine change nothing
-    map, question = _shared(network, image), ask(network, image)
+    map, context = _shared(network, image), ask(network, image)
     asked: dict[str, Any] = {"regions": BLOCKS, "fill": "zero"}
-    assert number("non_sensitivity", map, question, **asked) == 0
+    assert number("non_sensitivity", map, context, **asked) == 0
     everywhere = map.clone()
     everywhere[:, :2] = 1
-    assert number("non_sensitivity", everywhere, question, **asked) == pytest.approx(3 / 9)
+    assert number("non_sensitivity", everywhere, context, **asked) == pytest.approx(3 / 9)
 
 
 def test_monotonicity_correlation_ranks_what_other_cases_change() -> None:
     network, image = _linear(2, 1)
     others = torch.stack([bright(seed=seed) for seed in range(1, 6)])
-    question = ask(network, image, references=others)
+    context = ask(network, image, references=others)
     weights = network.weight.detach()[1]
     changes = (weights * (image - others)).view(5, 3, 2, 3, 2).sum((2, 4)).square().mean(0)
     perfect = changes.repeat_interleave(2, 0).repeat_interleave(2, 1)[None]
     metric = "monotonicity_correlation"
-    assert number(metric, perfect, question, regions=BLOCKS) == pytest.approx(1)
-    assert number(metric, 1 / perfect, question, regions=BLOCKS) == pytest.approx(-1)
+    assert number(metric, perfect, context, regions=BLOCKS) == pytest.approx(1)
+    assert number(metric, 1 / perfect, context, regions=BLOCKS) == pytest.approx(-1)
 
 
 def test_the_exact_gradient_beats_no_map_and_a_random_one() -> None:

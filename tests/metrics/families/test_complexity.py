@@ -14,7 +14,7 @@ from voxplain.image import Image
 from voxplain.metrics import MapField, MetricContext, evaluate
 
 
-def _question(rank: int = 2, spacing: object = None, channels: int = 1) -> MetricContext:
+def _context(rank: int = 2, spacing: object = None, channels: int = 1) -> MetricContext:
     image = bright(rank, channels, 4)
     shown = Image.from_array(image, spacing) if spacing else image  # type: ignore[arg-type]
     return ask(LinearClasses(tuple(image.shape)), shown)
@@ -44,26 +44,26 @@ def _even(rank: int = 2) -> Tensor:
     ],
 )
 def test_extremes(metric: str, alone: object, even: object, rank: int) -> None:
-    question, count = _question(rank), 4**rank
-    assert number(metric, _one(rank), question) == pytest.approx(alone(count))  # type: ignore[operator]
-    assert number(metric, _even(rank), question) == pytest.approx(even(count))  # type: ignore[operator]
+    context, count = _context(rank), 4**rank
+    assert number(metric, _one(rank), context) == pytest.approx(alone(count))  # type: ignore[operator]
+    assert number(metric, _even(rank), context) == pytest.approx(even(count))  # type: ignore[operator]
 
 
 def test_gini_and_entropy_by_their_definitions() -> None:
     map = torch.randn(1, 4, 4, dtype=torch.float64)
     sizes = map.abs().flatten().numpy()
     apart = np.abs(sizes[:, None] - sizes[None]).mean()
-    assert number("sparseness", map, _question()) == pytest.approx(apart / (2 * sizes.mean()))
+    assert number("sparseness", map, _context()) == pytest.approx(apart / (2 * sizes.mean()))
     share = sizes / sizes.sum()
     entropy = -(share * np.log(share)).sum() / np.log(16)
-    assert number("entropy", map, _question()) == pytest.approx(entropy)
+    assert number("entropy", map, _context()) == pytest.approx(entropy)
 
 
 @pytest.mark.parametrize("metric", ["sparseness", "entropy", "effective_complexity"])
 @pytest.mark.parametrize("scale", [1e-6, 1000, -1])
 def test_units_do_not_matter(metric: str, scale: float) -> None:
     map = torch.randn(1, 4, 4, dtype=torch.float64)
-    once, again = (number(metric, factor * map, _question()) for factor in (1, scale))
+    once, again = (number(metric, factor * map, _context()) for factor in (1, scale))
     assert once == pytest.approx(again, abs=1e-12)
 
 
@@ -74,8 +74,8 @@ def test_units_do_not_matter(metric: str, scale: float) -> None:
 def test_volumes_are_physical(rank: int, spacing: object, size: float, unit: str) -> None:
     map = torch.zeros(1, *(4,) * rank)
     map.view(-1)[:9], map.view(-1)[-1] = 1, 1e-3
-    question = _question(rank, spacing)
-    found = value("effective_volume", MapField("m", map), question)
+    context = _context(rank, spacing)
+    found = value("effective_volume", MapField("m", map), context)
     assert found.value == pytest.approx(9 * size)
     assert found.facts["unit"] == unit
 
@@ -94,8 +94,8 @@ def test_places_are_counted_above_their_smallest_size() -> None:
     map = torch.zeros(1, 4, 4)
     map[0, 0, 0], map[0, 1, 1] = 1, 1  # touch at a corner
     map[0, 3, 3] = 1
-    assert number("components", map, _question()) == 2
-    spaced = _question(2, (4, 4))  # 0.16 cm² each
+    assert number("components", map, _context()) == 2
+    spaced = _context(2, (4, 4))  # 0.16 cm² each
     assert number("components", map, spaced, smallest=0.2) == 1
     assert value("components", MapField("m", map), spaced, smallest=0.2).facts == {"all": 2}
 
@@ -103,9 +103,9 @@ def test_places_are_counted_above_their_smallest_size() -> None:
 def test_shares_of_channels_add_up() -> None:
     map = torch.zeros(2, 4, 4)
     map[0, 0, 0], map[1, 1, 1] = -3, 1
-    found = value("channel_share", MapField("m", map), _question(channels=2))
+    found = value("channel_share", MapField("m", map), _context(channels=2))
     assert found.value == 0.75
     assert found.facts == {"channel 0": 0.75, "channel 1": 0.25}
     assert "one value for all channels" in reason(
-        "channel_share", MapField("m", map[:1]), _question(channels=2)
+        "channel_share", MapField("m", map[:1]), _context(channels=2)
     )

@@ -47,9 +47,9 @@ def test_gradients_of_a_network_without_places_move_along(rank: int, dense: bool
     network, image = Wandering(rank, dense).double(), _blob(rank)
     target = {"kind": "region", "label": 1, "voxel": (7,) * rank}
     target = target if dense else {"kind": "class_score", "label": 1}
-    question = explained(network, image, "saliency", "input_x_gradient", target=target)
-    for field in question.fields.values():
-        found = value(METRIC, field, question, regions=BLOCKS, shifts=(0.05, 0.2))
+    context = explained(network, image, "saliency", "input_x_gradient", target=target)
+    for field in context.fields.values():
+        found = value(METRIC, field, context, regions=BLOCKS, shifts=(0.05, 0.2))
         assert found.value == pytest.approx(0, abs=1e-9)
         assert len(found.facts) == 2 * rank  # one and three voxels
 
@@ -59,8 +59,8 @@ def test_a_map_that_does_not_move_by_hand(rank: int) -> None:
     """The gradient of a linear score is the same wherever the image is."""
     image = bright(rank, 2, 6)
     network = LinearClasses(tuple(image.shape))
-    question = explained(network, image, "saliency")
-    found = value(METRIC, question.fields["saliency"], question, regions=BLOCKS, shifts=(0.3,))
+    context = explained(network, image, "saliency")
+    found = value(METRIC, context.fields["saliency"], context, regions=BLOCKS, shifts=(0.3,))
     weight = network.weight.detach()[1].sum(dim=0)
     by_hand = []
     for axis in range(rank):
@@ -98,8 +98,8 @@ def test_every_axis_moves_by_at_least_a_voxel() -> None:
 
 def test_what_cannot_be_asked_is_said() -> None:
     network, image = LinearClasses((1, 6, 6)), bright()
-    question = ask(network, image, {"given": torch.randn(1, 6, 6)})
-    assert "no method behind this map" in reason(METRIC, question.fields["given"], question)
-    question = explained(network, image, "saliency")
+    context = ask(network, image, {"given": torch.randn(1, 6, 6)})
+    assert "no method behind this map" in reason(METRIC, context.fields["given"], context)
+    context = explained(network, image, "saliency")
     one = {"kind": "blocks", "size": 6}
-    assert "same sum" in reason(METRIC, question.fields["saliency"], question, regions=one)
+    assert "same sum" in reason(METRIC, context.fields["saliency"], context, regions=one)

@@ -44,8 +44,8 @@ def _halved(rank: int) -> tuple[MetricContext, Tensor]:
 @pytest.mark.parametrize("protocol", ["inform", "brocki2022"])
 def test_fidelity_by_hand(protocol: str, rank: int) -> None:
     """Accuracy curves are steps: 1 while the class stays, 0 after."""
-    question, image = _halved(rank)
-    found = value("fidelity", MapField("exact", image), question, protocol=protocol)
+    context, image = _halved(rank)
+    found = value("fidelity", MapField("exact", image), context, protocol=protocol)
     ordered, total = image.flatten().sort(descending=True).values, float(image.sum())
     areas = []
     for values in (ordered, ordered.flip(0)):
@@ -61,23 +61,23 @@ def test_fidelity_by_hand(protocol: str, rank: int) -> None:
 @pytest.mark.parametrize("task", ["classification", "segmentation"])
 def test_the_reversed_order_negates_it(protocol: str, task: str) -> None:
     if task == "classification":
-        question, image = _halved(2)
+        context, image = _halved(2)
     else:
         image = images(2, 1, 1, 8)[0].double()
-        question = ask(segmenter().double(), image, target=SEGMENT)
+        context = ask(segmenter().double(), image, target=SEGMENT)
     map = image + torch.randn(1, 8, 8, dtype=torch.float64)
-    there = value("fidelity", MapField("m", map), question, protocol=protocol)
-    back = value("fidelity", MapField("m", -map), question, protocol=protocol)
+    there = value("fidelity", MapField("m", map), context, protocol=protocol)
+    back = value("fidelity", MapField("m", -map), context, protocol=protocol)
     assert there.value == pytest.approx(-back.value, abs=1e-9)
     assert there.value != 0
 
 
 @every_protocol
 def test_random_maps_have_no_fidelity(protocol: str) -> None:
-    question, _ = _halved(2)
+    context, _ = _halved(2)
     found = [
         value(
-            "fidelity", MapField("m", torch.randn(1, 8, 8), key=str(n)), question, protocol=protocol
+            "fidelity", MapField("m", torch.randn(1, 8, 8), key=str(n)), context, protocol=protocol
         ).value
         for n in range(60)
     ]
@@ -86,22 +86,22 @@ def test_random_maps_have_no_fidelity(protocol: str) -> None:
 
 @every_protocol
 def test_protocols_have_their_own_levels_and_fills(protocol: str) -> None:
-    question, image = _halved(2)
+    context, image = _halved(2)
     metric = Fidelity(protocol=protocol)
-    asked = [probe for probe in metric.probes(question.scene) if isinstance(probe, Removal)]
-    assert {probe.levels for probe in asked} == {PROTOCOLS[protocol]}
-    assert {probe.expected(question.scene) for probe in asked} == {PROTOCOLS[protocol] + 1}
-    fills = {type(probe.fill) for probe in asked}
+    asked = [query for query in metric.queries(context.base) if isinstance(query, Removal)]
+    assert {query.levels for query in asked} == {PROTOCOLS[protocol]}
+    assert {query.expected(context.base) for query in asked} == {PROTOCOLS[protocol] + 1}
+    fills = {type(query.fill) for query in asked}
     expected: dict[str, Any] = {
         "inform": {Constant, Blur, Mean},
         "brocki2022": {Constant},
         "thesis2024": {Constant, Mean},
     }
     assert fills == expected[protocol]
-    before = question.forwards
-    found = value(metric, MapField("m", image), question)
+    before = context.forwards
+    found = value(metric, MapField("m", image), context)
     # Both orders share their ends, and 100 levels of 64 voxels are 64.
-    assert question.forwards - before == len(asked) * min(PROTOCOLS[protocol], image.numel())
+    assert context.forwards - before == len(asked) * min(PROTOCOLS[protocol], image.numel())
     if protocol == "inform":
         assert {"score_blur", "score_mean"} <= set(found.facts)
     if protocol == "thesis2024":
@@ -122,8 +122,8 @@ def test_class_zero_is_filled_bright() -> None:
     """A dark fill speaks for class 0, which would then never be lost."""
     image = bright(2, 1, 8)
     asked = {"kind": "class_score", "label": 0}
-    question = ask(Threshold(float(image.sum()) * 1.05), image, target=asked)
-    found = value("fidelity", MapField("m", -image), question, protocol="brocki2022")
+    context = ask(Threshold(float(image.sum()) * 1.05), image, target=asked)
+    found = value("fidelity", MapField("m", -image), context, protocol="brocki2022")
     assert found.facts["fill"] == "bright"
     assert found.value > 0
 
@@ -145,12 +145,12 @@ def test_a_ramp_is_imputed_exactly(
     order = places[torch.randperm(len(places))]
     masks = RankedMasks(order, (round(share * len(order)),), (side,) * rank)
     shown = Image.from_array(ramp, spacing[:rank]) if spacing else ramp
-    question = ask(LinearClasses(tuple(ramp.shape)), shown)
-    (painter,) = Noise(sigma=0).painters(question.item, masks)
+    context = ask(LinearClasses(tuple(ramp.shape)), shown)
+    (painter,) = Noise(sigma=0).painters(context.item, masks)
     imputed = painter.painted(range(1))[0]
     assert float((imputed - ramp).abs().max()) < 1e-3 * float(ramp.abs().max())
-    assert question.under(masks, Noise(sigma=0)).scores == pytest.approx(
-        question.whole, rel=1e-3, abs=1e-2
+    assert context.under(masks, Noise(sigma=0)).scores == pytest.approx(
+        context.whole, rel=1e-3, abs=1e-2
     )
 
 
@@ -159,13 +159,13 @@ def test_road_tells_orders_apart(rank: int) -> None:
     """Removing what the score needs costs it more, though neighbors give some of it back."""
     source = torch.Generator().manual_seed(1)
     image = torch.rand(1, *(8,) * rank, generator=source, dtype=torch.float64)
-    question = ask(Threshold(1.0), image)
+    context = ask(Threshold(1.0), image)
     map = image  # each voxel's brightness is its contribution
-    found = value("road", MapField("m", map), question)
+    found = value("road", MapField("m", map), context)
     assert [share for share, _ in found.curve] == [0.1, 0.2, 0.3, 0.5, 0.7, 0.9]
     assert found.value < 1
     assert found.facts["gap"] > 0.1
-    reversed_ = value("road", MapField("m", -map), question)
+    reversed_ = value("road", MapField("m", -map), context)
     assert reversed_.facts["gap"] == pytest.approx(-found.facts["gap"], abs=1e-9)
     assert found.value == pytest.approx(np.mean([y for _, y in found.curve]))
 
@@ -176,8 +176,8 @@ def test_road_guesses_by_distances_in_mm(rank: int) -> None:
     image = bright(rank, 1, 8)
 
     def road(*spacing: float) -> float:
-        question = ask(Threshold(1.0), Image.from_array(image, spacing))
-        return value("road", MapField("m", image), question).value
+        context = ask(Threshold(1.0), Image.from_array(image, spacing))
+        return value("road", MapField("m", image), context).value
 
     unit, coarse, thick = road(*(1,) * rank), road(*(4,) * rank), road(4, *(1,) * (rank - 1))
     assert coarse == unit

@@ -51,16 +51,16 @@ def test_infidelity_by_hand(case: int, rank: int, share: bool) -> None:
     draws = torch.tensor([2.0 * case + 1, 2.0 * case + 2])[:, None].double() / 4
     changes = draws * torch.tensor([0.5, -1.0])
     given = GivenChanges.of(torch.stack([_as(change, rank) for change in changes]))
-    question = ask(Squares(), image, target=SCORE)
+    context = ask(Squares(), image, target=SCORE)
     map = 2 * image * (image if share else 1)  # what it shares out, or its slopes
     field = MapField("gradient", map, share=share)
-    plain = value(GivenInfidelity(given=given, draws=2), field, question)
+    plain = value(GivenInfidelity(given=given, draws=2), field, context)
     assert plain.value == pytest.approx(row.plain, abs=1e-9)
-    best = value(GivenNormalized(given=given, draws=2), field, question)
+    best = value(GivenNormalized(given=given, draws=2), field, context)
     assert best.value == pytest.approx(row.normalized, abs=1e-9)
     assert best.facts["scale"] == pytest.approx(row.factor)
     scaled = MapField("scaled", row.factor * map, share=share)
-    found = value(GivenInfidelity(given=given, draws=2), scaled, question)
+    found = value(GivenInfidelity(given=given, draws=2), scaled, context)
     assert found.value == pytest.approx(row.scaled, abs=1e-9)
 
 
@@ -74,12 +74,12 @@ RATIOS = (
 @pytest.mark.parametrize("case", [0, 1])
 def test_sensitivity_by_hand(case: int, rank: int) -> None:
     noise = torch.linspace(-0.02, 0.02, 16, dtype=torch.float64).view(2, 4, 2)[case]
-    question = explained(Cubes(), _as(IMAGES[case], rank), "saliency", target=SCORE)
-    field = question.fields["saliency"]
+    context = explained(Cubes(), _as(IMAGES[case], rank), "saliency", target=SCORE)
+    field = context.fields["saliency"]
     assert field.values.flatten().tolist() == (3 * IMAGES[case] ** 2).tolist()
     asked = GivenSensitivity(given=torch.stack([_as(row, rank) for row in noise]), draws=4)
     ratios = [
-        step.map for step in question.answer(asked.probes(question.scene)[0], field)["saliency"]
+        step.map for step in context.run_query(asked.queries(context.base)[0], field)["saliency"]
     ]
     assert ratios == pytest.approx(RATIOS[case], abs=1e-6)
-    assert value(asked, field, question).value == pytest.approx(max(RATIOS[case]), abs=1e-6)
+    assert value(asked, field, context).value == pytest.approx(max(RATIOS[case]), abs=1e-6)

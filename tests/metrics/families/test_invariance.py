@@ -29,11 +29,11 @@ def test_a_linear_score_by_hand(rank: int) -> None:
     network = LinearClasses(tuple(image.shape))
     fixed = {"name": "integrated_gradients", "baseline": 0.0, "label": "from zero"}
     moving = {"name": "integrated_gradients", "baseline": "minimum", "label": "from minimum"}
-    question = explained(network, image, "saliency", "input_x_gradient", fixed, moving)
+    context = explained(network, image, "saliency", "input_x_gradient", fixed, moving)
     weight, constant = network.weight.detach()[1], 0.1 * intensity_range(image)
     by_hand = 1 - correlation((weight * image).sum(0), (weight * (image + constant)).sum(0))
     assert by_hand > 1e-3
-    found = {name: value(METRIC, f, question).value for name, f in question.fields.items()}
+    found = {name: value(METRIC, f, context).value for name, f in context.fields.items()}
     assert found["saliency"] == pytest.approx(0, abs=1e-12)
     assert found["from minimum"] == pytest.approx(0, abs=1e-12)  # which moves with the image
     assert found["input_x_gradient"] == pytest.approx(by_hand, rel=1e-9)
@@ -45,8 +45,8 @@ def test_a_linear_score_by_hand(rank: int) -> None:
 def test_gradients_of_a_network_stay(rank: int, build: Any, target: Any) -> None:
     network, image = build(rank, 2).double(), images(rank, 2)[0].double()
     with untouched(network):
-        question = explained(network, image, "saliency", "input_x_gradient", target=target)
-        found = {name: value(METRIC, f, question).value for name, f in question.fields.items()}
+        context = explained(network, image, "saliency", "input_x_gradient", target=target)
+        found = {name: value(METRIC, f, context).value for name, f in context.fields.items()}
     assert found["saliency"] == pytest.approx(0, abs=1e-10)
     assert found["input_x_gradient"] > 1e-4
 
@@ -59,8 +59,8 @@ def test_windows_shift_as_the_whole(rank: int) -> None:
     image, found = images(rank, 1, 1, 8)[0].double(), []
     for window in (None, {"size": 5, "overlap": 0.4}):
         model = Model(network, window=window)
-        question = explained(model, image, "input_x_gradient", target=SEGMENT)
-        found.append(value(METRIC, question.fields["input_x_gradient"], question).value)
+        context = explained(model, image, "input_x_gradient", target=SEGMENT)
+        found.append(value(METRIC, context.fields["input_x_gradient"], context).value)
     assert found[0] == pytest.approx(found[1], rel=1e-9)
     assert found[0] > 0
 
@@ -70,8 +70,8 @@ def test_other_images_of_the_data_are_shifted_too() -> None:
     others = bright(2, 5, 6, seed=1)[:, None]
     asked = {"name": "expected_gradients", "label": "expected"}
     network = classifier().double()
-    question = explained(network, image, asked, target=SCORE, references=others)
-    assert value(METRIC, question.fields["expected"], question).value < 1e-10
+    context = explained(network, image, asked, target=SCORE, references=others)
+    assert value(METRIC, context.fields["expected"], context).value < 1e-10
 
 
 class _Branches(nn.Module):
@@ -148,8 +148,8 @@ def test_where_biases_cannot_the_constant_is_subtracted() -> None:
     assert torch.equal(other.network.conv.bias, model.network.conv.bias)  # type: ignore[union-attr]
     double = copy.deepcopy(other.network)  # as methods in float64 do
     assert torch.allclose(double(image + constant), model(image), atol=1e-12)
-    question = explained(model, image[0], "saliency", "input_x_gradient", target=SEGMENT)
-    found = {name: value(METRIC, f, question).value for name, f in question.fields.items()}
+    context = explained(model, image[0], "saliency", "input_x_gradient", target=SEGMENT)
+    found = {name: value(METRIC, f, context).value for name, f in context.fields.items()}
     assert found["saliency"] < 1e-12 < found["input_x_gradient"]
 
 
@@ -162,37 +162,37 @@ def test_rules_and_layers_meet_the_network_that_a_person_would_write(method: str
     )
     network.append(nn.Linear(48, 3))
     network, image = network.double().eval(), images(2, 1, 1, 8)[0].double()
-    question = explained(network, image, method, target=SCORE)
-    field = question.fields[method]
+    context = explained(network, image, method, target=SCORE)
+    field = context.fields[method]
     constant = 0.1 * intensity_range(image)
     by_hand = copy.deepcopy(network)
     with torch.no_grad():
         by_hand[0].bias -= by_hand[0].weight.sum(dim=(1, 2, 3)) * float(constant)
     map = explain(by_hand, (image + constant)[None], method, SCORE)[method].map[0]
     expected = 1 - correlation(field.values, map.double().sum(dim=0))
-    assert value(METRIC, field, question).value == pytest.approx(expected, abs=1e-9)
+    assert value(METRIC, field, context).value == pytest.approx(expected, abs=1e-9)
 
 
 def test_cells_stay_where_they_are_when_the_padding_changes() -> None:
     network, image = classifier().double(), images()[0].double()
     asked = {"name": "grad_cam", "layer": "conv1", "label": "cam"}
-    question = explained(network, image, asked, target=SCORE)
-    assert value(METRIC, question.fields["cam"], question).value < 1e-10
+    context = explained(network, image, asked, target=SCORE)
+    assert value(METRIC, context.fields["cam"], context).value < 1e-10
 
 
 def test_what_cannot_be_asked_is_said() -> None:
     constant = torch.full((1, 4, 4), 0.7, dtype=torch.float64)
-    question = explained(LinearClasses((1, 4, 4)), constant, "saliency")
-    assert "constant" in reason(METRIC, question.fields["saliency"], question)
-    question = ask(LinearClasses((1, 4, 4)), bright(2, 1, 4), {"given": torch.randn(1, 4, 4)})
-    assert "no method behind this map" in reason(METRIC, question.fields["given"], question)
+    context = explained(LinearClasses((1, 4, 4)), constant, "saliency")
+    assert "constant" in reason(METRIC, context.fields["saliency"], context)
+    context = ask(LinearClasses((1, 4, 4)), bright(2, 1, 4), {"given": torch.randn(1, 4, 4)})
+    assert "no method behind this map" in reason(METRIC, context.fields["given"], context)
 
 
 @pytest.mark.filterwarnings("ignore:the window")
 def test_padding_to_a_window_is_no_part_of_the_image() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 1)).double()
-    question = explained(
+    context = explained(
         Model(network, window={"size": 8}), bright(2, 1, 6), "input_x_gradient", target=SEGMENT
     )
-    said = reason(METRIC, question.fields["input_x_gradient"], question)
+    said = reason(METRIC, context.fields["input_x_gradient"], context)
     assert "smaller than a window" in said

@@ -27,7 +27,7 @@ def _mask(rank: int, size: int = 8) -> Tensor:
     return mask
 
 
-def _question(mask: Tensor, spacing: Any = None) -> MetricContext:
+def _context(mask: Tensor, spacing: Any = None) -> MetricContext:
     image = bright(mask.ndim, 1, mask.shape[0])
     shown = Image.from_array(image, spacing) if spacing else image
     return ask(LinearClasses(tuple(image.shape)), shown, mask=mask)
@@ -41,19 +41,19 @@ FAR: dict[str, Any] = {"pointing_game": {"tolerance": 0}, "energy_in_dilated_mas
 def test_the_mask_itself_reaches_the_ceiling(rank: int, name: str) -> None:
     mask = _mask(rank)
     near = FAR.get(name, {})
-    found = value(name, MapField("mask", mask[None].float()), _question(mask), **near).value
+    found = value(name, MapField("mask", mask[None].float()), _context(mask), **near).value
     ceilings = {"distance_to_lesion": 0, "attribution_localization": mask.numel() / mask.sum()}
     assert found == pytest.approx(float(ceilings.get(name, 1)))
     corner = torch.zeros(1, *mask.shape)
     corner[(0, *(-1 if axis else 0 for axis in range(rank)))] = 1  # far from both lesions
-    elsewhere = value(name, MapField("corner", corner), _question(mask), **near).value
+    elsewhere = value(name, MapField("corner", corner), _context(mask), **near).value
     assert elsewhere != pytest.approx(found)
 
 
 def test_a_lesion_below_one_percent_can_still_be_found() -> None:
     mask = torch.zeros(40, 40, dtype=torch.bool)
     mask[7, 7:10] = True
-    found = value("max_dice", MapField("mask", mask[None].float()), _question(mask))
+    found = value("max_dice", MapField("mask", mask[None].float()), _context(mask))
     assert found.value == 1
     assert found.facts["share"] == 3 / 1600
 
@@ -66,11 +66,11 @@ CHANCES = ("auprc", "top_k_intersection", "relevance_rank_accuracy", "relevance_
 @pytest.mark.parametrize("name", ["roc_auc", *CHANCES])
 def test_random_maps_score_at_chance(rank: int, name: str) -> None:
     mask = _mask(rank)
-    question = _question(mask)
+    context = _context(mask)
     share = float(mask.double().mean())
     found = np.array(
         [
-            value(name, MapField("r", torch.randn(1, *mask.shape), key=str(seed)), question).value
+            value(name, MapField("r", torch.randn(1, *mask.shape), key=str(seed)), context).value
             for seed in SEEDS
         ]
     )
@@ -86,7 +86,7 @@ def test_random_maps_score_at_chance(rank: int, name: str) -> None:
 def test_precision_of_large_random_maps_is_the_share() -> None:
     mask = torch.zeros(200, 200, dtype=torch.bool)
     mask[50:90, 50:90] = True
-    found = value("auprc", MapField("r", torch.randn(1, 200, 200)), _question(mask))
+    found = value("auprc", MapField("r", torch.randn(1, 200, 200)), _context(mask))
     assert found.value == pytest.approx(0.04, rel=0.1)
     assert found.facts["chance"] == pytest.approx(0.04)
     assert found.facts["lift"] == pytest.approx(found.value / 0.04)
@@ -99,17 +99,17 @@ def test_curves_equal_scikit_learn_with_and_without_ties(rank: int, levels: int)
     source = torch.Generator().manual_seed(levels)
     map = (torch.rand(1, *mask.shape, generator=source, dtype=torch.float64) * levels).floor()
     map[:, mask] += levels // 2
-    question, field = _question(mask), MapField("given", map)
+    context, field = _context(mask), MapField("given", map)
     truth, scores = mask.flatten().numpy(), map.flatten().numpy()
     roc, precision = roc_auc_score(truth, scores), average_precision_score(truth, scores)
-    assert value("roc_auc", field, question).value == pytest.approx(roc, abs=1e-12)
-    assert value("auprc", field, question).value == pytest.approx(precision, abs=1e-12)
+    assert value("roc_auc", field, context).value == pytest.approx(roc, abs=1e-12)
+    assert value("auprc", field, context).value == pytest.approx(precision, abs=1e-12)
 
 
 def test_the_best_dice_is_the_best_of_all_cuts() -> None:
     mask = _mask(2)
     map = torch.rand(1, 8, 8, dtype=torch.float64)
-    found = value("max_dice", MapField("given", map), _question(mask), levels=64)
+    found = value("max_dice", MapField("given", map), _context(mask), levels=64)
     cuts = [map[0] >= cut for cut in map.flatten()]
     dice = [2 * float((cut & mask).sum()) / float(cut.sum() + mask.sum()) for cut in cuts]
     assert found.value == pytest.approx(max(dice))
@@ -119,31 +119,31 @@ def test_the_best_dice_is_the_best_of_all_cuts() -> None:
 def test_negative_evidence_does_not_count_as_mass() -> None:
     """A signed denominator gave shares from -3.4 to 3.1."""
     mask = _mask(2)
-    question = _question(mask)
+    context = _context(mask)
     for seed in range(20):
         source = torch.Generator().manual_seed(seed)
         map = torch.randn(1, 8, 8, generator=source)
         map -= map.mean()
         for name in ("relevance_mass_accuracy", "energy_in_dilated_mask"):
-            assert 0 <= value(name, MapField("zero mean", map), question).value <= 1
+            assert 0 <= value(name, MapField("zero mean", map), context).value <= 1
 
 
 def test_mass_is_a_ratio_of_sums() -> None:
     mask = _mask(2)
     map = torch.full((1, 8, 8), -5.0)
     map[0, 1, 1], map[0, 0, 0] = 3.0, 1.0
-    assert value("relevance_mass_accuracy", MapField("m", map), _question(mask)).value == 0.75
+    assert value("relevance_mass_accuracy", MapField("m", map), _context(mask)).value == 0.75
 
 
 def test_the_tolerance_of_pointing_is_in_millimeters() -> None:
     mask = torch.zeros(9, 9, 9, dtype=torch.bool)
     mask[4, 4, 4] = True
-    question = _question(mask, spacing=(3.0, 1.0, 1.0))
+    context = _context(mask, spacing=(3.0, 1.0, 1.0))
 
     def hit(*place: int, tolerance: float = 5.0) -> float:
         map = torch.zeros(1, 9, 9, 9)
         map[(0, *place)] = 1
-        return value("pointing_game", MapField("m", map), question, tolerance=tolerance).value
+        return value("pointing_game", MapField("m", map), context, tolerance=tolerance).value
 
     assert hit(4, 4, 8) == 1  # 4 mm
     assert hit(6, 4, 4) == 0  # 6 mm
@@ -159,10 +159,10 @@ def test_distances_are_in_millimeters() -> None:
     map = torch.zeros(1, 9, 9, 9)
     map[0, 5, 4, 4], map[0, 4, 4, 5], map[0, 0, 0, 0] = 1.0, 3.0, -9.0
     field = MapField("m", map)
-    found = value("distance_to_lesion", field, _question(mask, spacing=(3.0, 1.0, 1.0)))
+    found = value("distance_to_lesion", field, _context(mask, spacing=(3.0, 1.0, 1.0)))
     assert found.value == pytest.approx((3 + 3 * 1) / 4)
     assert found.facts["unit"] == "mm"
-    assert value("distance_to_lesion", field, _question(mask)).facts["unit"] == "voxels"
+    assert value("distance_to_lesion", field, _context(mask)).facts["unit"] == "voxels"
 
 
 def test_lesions_are_hit_one_by_one() -> None:
@@ -171,7 +171,7 @@ def test_lesions_are_hit_one_by_one() -> None:
     map[0, 1, 1, 1] = 2.0
     map[0, 0, 6, 0] = 1.0
     map += torch.linspace(0, -1, 8)[None, :, None, None]
-    found = value("lesion_hit_rate", MapField("m", map), _question(mask), factor=1 / 8)
+    found = value("lesion_hit_rate", MapField("m", map), _context(mask), factor=1 / 8)
     assert found.value == 0.5
     assert found.facts == {"lesions": 2, "hits": 1, "false_positives": 1}
 
@@ -184,7 +184,7 @@ def test_a_lesion_is_not_hit_by_touching_its_edge() -> None:
         map[0, 9, : 3 - hits] = 3
         map[0, 1, 1 : 1 + hits] = 2
         map += torch.linspace(0, -1, 100).view(1, 10, 10)
-        found = value("lesion_hit_rate", MapField("m", map), _question(mask), factor=3 / 25)
+        found = value("lesion_hit_rate", MapField("m", map), _context(mask), factor=3 / 25)
         assert found.value == expected
 
 
@@ -215,7 +215,7 @@ def test_a_distance_that_reaches_everything_tells_nothing(rank: int, name: str) 
     """Millimeters meant for bodies, on pixels of a fundus photograph."""
     mask = _mask(rank)
     field = MapField("m", torch.randn(1, *mask.shape))
-    fine = _question(mask, spacing=(0.02,) * rank)
+    fine = _context(mask, spacing=(0.02,) * rank)
     assert "whole image lies within 5 mm" in reason(name, field, fine)
     (distance,) = FAR[name]
     assert reason(name, field, fine, **{distance: 0.02}) == ""

@@ -60,14 +60,14 @@ def _asked(
     )
 
 
-def _focus(question: MetricContext, **parameters: Any) -> Value:
-    (field,) = question.fields.values()
-    return value("focus", field, question, **parameters)
+def _focus(context: MetricContext, **parameters: Any) -> Value:
+    (field,) = context.fields.values()
+    return value("focus", field, context, **parameters)
 
 
-def _why_not(question: MetricContext) -> str:
-    (field,) = question.fields.values()
-    return reason("focus", field, question)
+def _why_not(context: MetricContext) -> str:
+    (field,) = context.fields.values()
+    return reason("focus", field, context)
 
 
 @pytest.mark.parametrize("shape", [(6, 8), (7, 5), (4, 6, 8), (5, 1, 7), (3, 9, 8)])
@@ -118,10 +118,10 @@ def test_a_map_that_ignores_what_it_sees_scores_a_half(shape: tuple[int, ...]) -
     """Exactly, though single mosaics do not: pairs change the places over."""
     source = torch.Generator().manual_seed(2)
     weights = torch.rand(shape, generator=source, dtype=torch.float64)
-    question = _asked(shape, 3, 1, method="saliency", network=Level(shape, weights))
-    assert _focus(question).value == pytest.approx(0.5, abs=1e-12)
-    (field,) = question.fields.values()
-    (shares,) = question.answer(Mosaics(4), field).of.values()
+    context = _asked(shape, 3, 1, method="saliency", network=Level(shape, weights))
+    assert _focus(context).value == pytest.approx(0.5, abs=1e-12)
+    (field,) = context.fields.values()
+    (shares,) = context.run_query(Mosaics(4), field).of.values()
     assert max(abs(share - 0.5) for share in shares) > 0.01
     assert [a + b for a, b in zip(shares[::2], shares[1::2], strict=True)] == pytest.approx([1, 1])
 
@@ -146,15 +146,15 @@ def test_one_logit_has_two_classes(level: float, other: float, label: int, signe
     """Beside the other class, whose tiles count against it."""
     shape = (6, 6)
     target = {"kind": "class_score", "label": 1 if signed_for == "predicted" else label}
-    question = explained(
+    context = explained(
         Level(shape, logits=1),
         _checkered(level, shape),
         {"name": "integrated_gradients", "baseline": 2.0, "steps": 4},
         target={**target, "signed_for": signed_for},
         references=torch.stack([_flat(level, shape), _flat(other, shape)]),
     )
-    assert question.whole == pytest.approx(1)
-    found = _focus(question)
+    assert context.whole == pytest.approx(1)
+    found = _focus(context)
     assert found.value == pytest.approx(1)
     assert found.facts["others_of_the_class"] == found.facts["of_other_classes"] == 1
 
@@ -164,10 +164,10 @@ def test_the_class_is_that_of_the_image_whatever_the_mosaic_is_taken_for() -> No
     shape = (6, 6)
     network = Level(shape, weights=torch.linspace(1, 2, 36, dtype=torch.float64).view(shape))
     target = {"kind": "class_score", "label": "predicted"}
-    question = _asked(shape, 3, -9, network=network, target=target)
-    assert _focus(question).value == pytest.approx(1)
+    context = _asked(shape, 3, -9, network=network, target=target)
+    assert _focus(context).value == pytest.approx(1)
     other = _asked(shape, 3, -9, network=network, target=SCORE)
-    assert _focus(other).value == pytest.approx(_focus(question).value)
+    assert _focus(other).value == pytest.approx(_focus(context).value)
 
 
 def test_maps_of_mosaics_are_those_of_explaining_them() -> None:
@@ -178,9 +178,9 @@ def test_maps_of_mosaics_are_those_of_explaining_them() -> None:
         network.head.bias[1] -= leads.sort().values[1:].mean()
     order = leads.argsort(descending=True)
     image, references = batch[order[0]], batch[order[1:]]
-    question = explained(network, image, "input_x_gradient", target=SCORE, references=references)
-    (field,) = question.fields.values()
-    (shares,) = question.answer(Mosaics(2), field).of.values()
+    context = explained(network, image, "input_x_gradient", target=SCORE, references=references)
+    (field,) = context.fields.values()
+    (shares,) = context.run_query(Mosaics(2), field).of.values()
     tiles, places = [image, image, *references], quadrants((6, 6))
     by_hand = set()
     for own in range(4):
@@ -199,9 +199,9 @@ def test_other_seeds_arrange_otherwise() -> None:
     weights = torch.arange(1.0, 37.0, dtype=torch.float64).view(6, 6)
     found = []
     for seed in (0, 0, 1):
-        question = _asked((6, 6), 3, 1, 1.5, network=Level((6, 6), weights), seed=seed)
-        (field,) = question.fields.values()
-        found.append(question.answer(Mosaics(4), field).of)
+        context = _asked((6, 6), 3, 1, 1.5, network=Level((6, 6), weights), seed=seed)
+        (field,) = context.fields.values()
+        found.append(context.run_query(Mosaics(4), field).of)
     assert found[0] == found[1] != found[2]
 
 
@@ -225,8 +225,8 @@ def test_what_a_mosaic_cannot_do_without(
 def test_dense_outputs_have_no_class_of_the_image() -> None:
     batch = images(2, 1, 3)
     target = {"kind": "pixelwise", "label": 1}
-    question = explained(segmenter(), batch[0], "saliency", target=target, references=batch[1:])
-    assert "this output is dense" in _why_not(question)
+    context = explained(segmenter(), batch[0], "saliency", target=target, references=batch[1:])
+    assert "this output is dense" in _why_not(context)
 
 
 def test_a_line_has_no_mosaic() -> None:

@@ -27,7 +27,7 @@ IMAGE = images(2, 1, 1)
 MAP = torch.randn(1, 6, 6, generator=torch.Generator().manual_seed(1))
 
 
-def _question(mask: Tensor | None = None) -> MetricContext:
+def _context(mask: Tensor | None = None) -> MetricContext:
     return ask(classifier(), IMAGE[0], target=LABEL, mask=mask)
 
 
@@ -59,9 +59,9 @@ def test_the_curve_of_pixel_flipping(step: int) -> None:
     metric = quantus.PixelFlipping(
         features_in_step=step, perturb_func=_filled(0.3), perturb_func_kwargs={}, **CALL
     )
-    question, field = _question(), MapField("m", MAP)
-    mine = value("pixel_flipping", field, question, fill=0.3, levels=36 // step)
-    scores = question.whole - np.array([drop for _, drop in mine.curve])
+    context, field = _context(), MapField("m", MAP)
+    mine = value("pixel_flipping", field, context, fill=0.3, levels=36 // step)
+    scores = context.whole - np.array([drop for _, drop in mine.curve])
     assert scores[1:] == pytest.approx(np.array(_theirs(metric)), rel=1e-5, abs=1e-6)
 
 
@@ -82,19 +82,19 @@ def test_faithfulness_correlation() -> None:
     np.random.seed(3)
     expected = _theirs(metric)
     asked = GivenCorrelation(subsets=subsets, regions={"kind": "blocks", "size": 1}, fill="zero")
-    assert value(asked, MapField("m", MAP), _question()).value == pytest.approx(expected, abs=1e-5)
+    assert value(asked, MapField("m", MAP), _context()).value == pytest.approx(expected, abs=1e-5)
 
 
 def test_sparseness() -> None:
     """Theirs adds 1e-7 to every value."""
-    found = value("sparseness", MapField("m", MAP), _question()).value
+    found = value("sparseness", MapField("m", MAP), _context()).value
     assert found == pytest.approx(_theirs(quantus.Sparseness(**{**CALL, "abs": True})), abs=1e-5)
 
 
 def test_entropy() -> None:
     """Theirs is in nats; ours is relative to a map that is the same everywhere."""
     expected = _theirs(quantus.Complexity(**{**CALL, "abs": True}))
-    found = value("entropy", MapField("m", MAP), _question()).value
+    found = value("entropy", MapField("m", MAP), _context()).value
     assert found * math.log(36) == pytest.approx(expected, abs=1e-5)
 
 
@@ -102,7 +102,7 @@ def test_effective_complexity() -> None:
     metric = quantus.EffectiveComplexity(eps=0.5, **{**CALL, "abs": True})
     field = MapField("m", MAP)
     eps = 0.5 / float(MAP.abs().max())  # theirs is no share of the maximum of the image
-    found = value("effective_complexity", field, _question(), eps=eps).value
+    found = value("effective_complexity", field, _context(), eps=eps).value
     assert found * 36 == _theirs(metric)
 
 
@@ -111,17 +111,17 @@ def test_localization(seed: int) -> None:
     mask = lesion(2).bool()
     map = torch.rand(1, 6, 6, generator=torch.Generator().manual_seed(seed)) + 0.1
     map[0, 1:3, 1:3] += 0.5
-    question, field = _question(mask), MapField("m", map)
+    context, field = _context(mask), MapField("m", map)
     pairs = {
         "relevance_rank_accuracy": quantus.RelevanceRankAccuracy,
         "relevance_mass_accuracy": quantus.RelevanceMassAccuracy,
         "roc_auc": quantus.AUC,
     }
     for name, metric in pairs.items():
-        found = value(name, field, question).value
+        found = value(name, field, context).value
         assert found == pytest.approx(float(_theirs(metric(**CALL), map, mask)), abs=1e-5), name
     top = quantus.TopKIntersection(k=9, **CALL)
-    found = value("top_k_intersection", field, question, share=0.25).value
+    found = value("top_k_intersection", field, context, share=0.25).value
     assert found == pytest.approx(float(_theirs(top, map, mask)), abs=1e-5)
 
 
@@ -131,5 +131,5 @@ def test_the_pointing_game(place: tuple[int, int]) -> None:
     mask, map = lesion(2).bool(), MAP.clone()
     map[(0, *place)] = 9
     expected = _theirs(quantus.PointingGame(**CALL), map, mask)
-    found = value("pointing_game", MapField("m", map), _question(mask), tolerance=0).value
+    found = value("pointing_game", MapField("m", map), _context(mask), tolerance=0).value
     assert found == float(np.asarray(expected))

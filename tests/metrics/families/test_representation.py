@@ -36,16 +36,16 @@ every_rank = pytest.mark.parametrize("rank", [2, 3])
 )
 def test_by_hand(rank: int, build: Any, target: Any, layer: str | None, layers: int) -> None:
     network, image = build(rank, 2).double(), images(rank, 2)[0].double()
-    question = explained(network, image, "saliency", target=target)
-    field = question.fields["saliency"]
-    found = value(RRS, field, question, draws=3, layer=layer)
-    probe = Neighbors(UniformNoise(0.02), 3, ranked=False)
-    steps = question.answer(probe, field)["saliency"]
+    context = explained(network, image, "saliency", target=target)
+    field = context.fields["saliency"]
+    found = value(RRS, field, context, draws=3, layer=layer)
+    query = Neighbors(UniformNoise(0.02), 3, ranked=False)
+    steps = context.run_query(query, field)["saliency"]
     body = network[:layers]
     before = body(image[None]).detach()
     by_hand = []
     for draw, step in enumerate(steps):
-        changed = UniformNoise(0.02).changed(image, question.item.key, draw)
+        changed = UniformNoise(0.02).changed(image, context.item.key, draw)
         moved = float((body(changed[None]).detach() - before).norm() / before.norm())
         by_hand.append(step.map / moved)
     assert found.value == pytest.approx(max(by_hand), rel=1e-9)
@@ -55,10 +55,10 @@ def test_by_hand(rank: int, build: Any, target: Any, layer: str | None, layers: 
 def test_the_representation_of_a_linear_score_is_the_image() -> None:
     image = bright(2, 1, 4)
     network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).double()
-    question = explained(network, image, "input_x_gradient", target=SCORE)
-    field = question.fields["input_x_gradient"]
-    inputs = value("relative_input_stability", field, question).value
-    assert value(RRS, field, question).value == pytest.approx(inputs, rel=1e-9)
+    context = explained(network, image, "input_x_gradient", target=SCORE)
+    field = context.fields["input_x_gradient"]
+    inputs = value("relative_input_stability", field, context).value
+    assert value(RRS, field, context).value == pytest.approx(inputs, rel=1e-9)
 
 
 class _Still(nn.Module):
@@ -73,22 +73,22 @@ class _Still(nn.Module):
 
 
 def test_a_layer_that_sees_no_change() -> None:
-    question = explained(_Still().double(), bright(2, 1, 4), "saliency", target=SCORE)
-    field = question.fields["saliency"]
-    largest = value("max_sensitivity", field, question).value
-    assert value(RRS, field, question).value == pytest.approx(largest / 1e-6, rel=1e-9)
+    context = explained(_Still().double(), bright(2, 1, 4), "saliency", target=SCORE)
+    field = context.fields["saliency"]
+    largest = value("max_sensitivity", field, context).value
+    assert value(RRS, field, context).value == pytest.approx(largest / 1e-6, rel=1e-9)
 
 
 def test_layers_are_named() -> None:
-    question = explained(classifier(), images()[0], "saliency", target=SCORE)
-    field = question.fields["saliency"]
-    assert "conv1" in reason(RRS, field, question, layer="conv9")
+    context = explained(classifier(), images()[0], "saliency", target=SCORE)
+    field = context.fields["saliency"]
+    assert "conv1" in reason(RRS, field, context, layer="conv9")
     silent = copy.deepcopy(classifier())
     with torch.no_grad():
         silent.conv1.weight.zero_()
         silent.conv1.bias.zero_()
-    other = question.with_model(Model(silent))
-    other.fields = question.fields
+    other = context.with_model(Model(silent))
+    other.fields = context.fields
     assert "is 0 for this image" in reason(RRS, field, other, layer="conv1")
 
 
@@ -114,8 +114,8 @@ class _Supervised(nn.Module):
 def test_the_head_that_is_explained_counts(head: int, expected: str) -> None:
     torch.manual_seed(0)
     model = Model(_Supervised().eval(), head=head)
-    question = explained(model, images()[0], "saliency", target=SEGMENT)
-    found = value(RRS, question.fields["saliency"], question, draws=2)
+    context = explained(model, images()[0], "saliency", target=SEGMENT)
+    found = value(RRS, context.fields["saliency"], context, draws=2)
     assert found.facts["layer"] == f"what enters layer '{expected}'"
 
 
@@ -123,8 +123,8 @@ def test_a_layer_that_is_called_by_keywords_is_passed_over() -> None:
     torch.manual_seed(0)
     model = Model(_Supervised().eval(), head=lambda output: output[0])
     model.network.main = nn.Identity()  # so that attention is the last of its branch
-    question = explained(model, images()[0], "saliency", target=SEGMENT)
-    found = value(RRS, question.fields["saliency"], question, draws=2)
+    context = explained(model, images()[0], "saliency", target=SEGMENT)
+    found = value(RRS, context.fields["saliency"], context, draws=2)
     assert found.facts["layer"] == "what enters layer 'second'"
 
 
@@ -142,8 +142,8 @@ class _Gated(nn.Module):
 
 def test_a_layer_that_does_not_see_the_image_is_no_representation() -> None:
     torch.manual_seed(0)
-    question = explained(_Gated(), images()[0], "saliency", target=SEGMENT)
-    found = value(RRS, question.fields["saliency"], question, draws=2)
+    context = explained(_Gated(), images()[0], "saliency", target=SEGMENT)
+    found = value(RRS, context.fields["saliency"], context, draws=2)
     assert found.facts["layer"] == "what enters layer 'conv'"
 
 
@@ -159,9 +159,9 @@ def test_windows_count_a_cell_once(rank: int) -> None:
     for layer, same in (("1", 1e-12), ("2", 1e-12), (None, 1e-12)):
         found = []
         for model in (Model(network), Model(network, window=window)):
-            question = explained(model, image, "saliency", target=SEGMENT)
-            probe = Representations(UniformNoise(0.02), 3, layer)
-            found.append(question.answer(probe, question.fields["saliency"]).changes)
+            context = explained(model, image, "saliency", target=SEGMENT)
+            query = Representations(UniformNoise(0.02), 3, layer)
+            found.append(context.run_query(query, context.fields["saliency"]).changes)
         assert found[1] == pytest.approx(found[0], rel=same), layer
 
 
@@ -171,9 +171,9 @@ def test_windows_larger_than_the_volume_do_not_count_their_padding() -> None:
     image = bright(2, 1, 6)
     found = []
     for model in (Model(network), Model(network, window={"size": 8})):
-        question = explained(model, image, "saliency", target=SEGMENT)
-        field = question.fields["saliency"]
-        found.append(value(RRS, field, question, draws=2).value)
+        context = explained(model, image, "saliency", target=SEGMENT)
+        field = context.fields["saliency"]
+        found.append(value(RRS, field, context, draws=2).value)
     assert found[1] == pytest.approx(found[0], rel=1e-9)
 
 
@@ -181,15 +181,15 @@ def test_neighbors_are_explained_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     again = robustness.explain_again
 
-    def counted(question: Any, images: Tensor, **options: Any) -> dict[str, Tensor]:
+    def counted(context: Any, images: Tensor, **options: Any) -> dict[str, Tensor]:
         calls.append(len(images))
-        return again(question, images, **options)
+        return again(context, images, **options)
 
-    monkeypatch.setattr(robustness, "maps_again", counted)
-    question = explained(classifier(), images()[0], "saliency", "input_x_gradient", target=SCORE)
+    monkeypatch.setattr(robustness, "explain_again", counted)
+    context = explained(classifier(), images()[0], "saliency", "input_x_gradient", target=SCORE)
     for metric in ("max_sensitivity", RRS, "relative_input_stability"):
-        for field in question.fields.values():
-            value(metric, field, question, draws=3)
+        for field in context.fields.values():
+            value(metric, field, context, draws=3)
     assert calls == [3]
 
 
@@ -215,11 +215,11 @@ def test_where_every_number_has_the_same_size_the_other_library_agrees() -> None
     """Quantus divides number by number, as the paper writes it; norms are then the same."""
     quantus = pytest.importorskip("quantus", exc_type=ImportError)
     signs = torch.randn(1, 6, 6, generator=torch.Generator().manual_seed(0)).sign()
-    question = explained(_Signs(), signs, "saliency", target=SCORE)
-    field, drawn = question.fields["saliency"], iter(range(4))
+    context = explained(_Signs(), signs, "saliency", target=SCORE)
+    field, drawn = context.fields["saliency"], iter(range(4))
 
     def noise(arr: Any, **_: Any) -> Any:
-        changed = UniformNoise(0.02).changed(signs, question.item.key, next(drawn))
+        changed = UniformNoise(0.02).changed(signs, context.item.key, next(drawn))
         return changed.numpy().reshape(arr.shape)
 
     theirs = quantus.RelativeRepresentationStability(
@@ -241,5 +241,5 @@ def test_where_every_number_has_the_same_size_the_other_library_agrees() -> None
         explain_func=gradient,
         device="cpu",
     )
-    found = value(RRS, field, question, draws=4, layer="hidden").value
+    found = value(RRS, field, context, draws=4, layer="hidden").value
     assert found == pytest.approx(float(expected), rel=1e-4)

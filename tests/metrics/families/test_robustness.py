@@ -32,32 +32,30 @@ SCORE = {"kind": "class_score", "label": 1}
 @pytest.mark.parametrize("metric", SENSITIVE)
 def test_the_gradient_of_a_linear_score_never_moves(metric: str, rank: int) -> None:
     image = bright(rank, 2, 4)
-    question = explained(LinearClasses(tuple(image.shape)), image, "saliency", "input_x_gradient")
-    assert value(metric, question.fields["saliency"], question).value == 0
-    assert value(metric, question.fields["input_x_gradient"], question).value > 0
+    context = explained(LinearClasses(tuple(image.shape)), image, "saliency", "input_x_gradient")
+    assert value(metric, context.fields["saliency"], context).value == 0
+    assert value(metric, context.fields["input_x_gradient"], context).value > 0
 
 
 def test_sensitivities_by_hand() -> None:
     """Input x gradient of a linear score moves as w e does."""
     image = bright(2, 1, 4)
     network = LinearClasses(tuple(image.shape))
-    question = explained(network, image, "input_x_gradient")
-    field, weight = question.fields["input_x_gradient"], network.weight.detach()[1]
-    noise = [
-        UniformNoise(0.02).changed(image, question.item.key, draw) - image for draw in range(8)
-    ]
+    context = explained(network, image, "input_x_gradient")
+    field, weight = context.fields["input_x_gradient"], network.weight.detach()[1]
+    noise = [UniformNoise(0.02).changed(image, context.item.key, draw) - image for draw in range(8)]
     moved = [float((weight * e).norm()) for e in noise]
     ratios = [size / float((weight * image).norm()) for size in moved]
     asked = dict.fromkeys(SENSITIVE, 0.0)
     for metric in asked:
-        asked[metric] = value(metric, field, question).value
+        asked[metric] = value(metric, field, context).value
     assert asked["max_sensitivity"] == pytest.approx(max(ratios), rel=1e-4)
     assert asked["average_sensitivity"] == pytest.approx(sum(ratios) / 8, rel=1e-4)
     slopes = [size / float(e.norm()) for size, e in zip(moved, noise, strict=True)]
     assert asked["local_lipschitz"] == pytest.approx(max(slopes), rel=1e-4)
     inputs = [r / float(e.norm() / image.norm()) for r, e in zip(ratios, noise, strict=True)]
     assert asked["relative_input_stability"] == pytest.approx(max(inputs), rel=1e-4)
-    scores = [abs(float((weight * e).sum()) / question.whole) for e in noise]
+    scores = [abs(float((weight * e).sum()) / context.whole) for e in noise]
     outputs = [r / max(s, 1e-6) for r, s in zip(ratios, scores, strict=True)]
     assert asked["relative_output_stability"] == pytest.approx(max(outputs), rel=1e-4)
 
@@ -66,18 +64,18 @@ def test_the_method_that_is_judged_is_the_one_that_explains_again() -> None:
     """Other libraries explain neighbors with defaults: another method."""
     image = bright(2, 1, 4)
     asked = {"name": "integrated_gradients", "baseline": 0.4, "steps": 3, "label": "mine"}
-    question = explained(Cubes(), image, asked, "integrated_gradients", target=SCORE)
-    found = value("max_sensitivity", question.fields["mine"], question).value
+    context = explained(Cubes(), image, asked, "integrated_gradients", target=SCORE)
+    found = value("max_sensitivity", context.fields["mine"], context).value
 
     def map(shown: Tensor) -> Tensor:
         return explain(Cubes(), shown[None], asked, SCORE)["mine"].map[0].double()
 
     by_hand = []
     for draw in range(8):
-        moved = map(UniformNoise(0.02).changed(image, question.item.key, draw))
+        moved = map(UniformNoise(0.02).changed(image, context.item.key, draw))
         by_hand.append(float((moved - map(image)).norm() / map(image).norm()))
     assert found == pytest.approx(max(by_hand), rel=1e-5)
-    plain = value("max_sensitivity", question.fields["integrated_gradients"], question).value
+    plain = value("max_sensitivity", context.fields["integrated_gradients"], context).value
     assert plain != pytest.approx(found, rel=1e-2)
 
 
@@ -86,9 +84,9 @@ def test_stochastic_methods_keep_their_draws() -> None:
     image = bright(2, 1, 4)
     smooth = {"name": "smoothgrad", "of": "input_x_gradient", "samples": 3, "label": "smooth"}
     network = LinearClasses(tuple(image.shape))
-    question = explained(network, image, smooth, "input_x_gradient")
-    found = value("max_sensitivity", question.fields["smooth"], question).value
-    plain = value("max_sensitivity", question.fields["input_x_gradient"], question).value
+    context = explained(network, image, smooth, "input_x_gradient")
+    found = value("max_sensitivity", context.fields["smooth"], context).value
+    plain = value("max_sensitivity", context.fields["input_x_gradient"], context).value
     assert found < 2 * plain  # other draws of sigma 0.15 would move it several times as much
 
 
@@ -111,19 +109,19 @@ def test_maps_of_a_moved_image_move_back(rank: int) -> None:
     network, image = Blurry(rank).double(), torch.zeros(1, *(16,) * rank).double()
     image[(0, *(slice(6, 10),) * rank)] = bright(rank, 1, 4)[0]
     target = {"kind": "region", "label": 1, "voxel": (7,) * rank}
-    question = explained(network, image, "input_x_gradient", target=target)
-    field = question.fields["input_x_gradient"]
-    steps = question.answer(Neighbors(Shift(1), rank), field)["input_x_gradient"]
+    context = explained(network, image, "input_x_gradient", target=target)
+    field = context.fields["input_x_gradient"]
+    steps = context.run_query(Neighbors(Shift(1), rank), field)["input_x_gradient"]
     assert all(step.map < 1e-5 for step in steps)
     assert all(step.rank > 0.999 for step in steps)
-    steps = question.answer(Neighbors(Rotation(2.0), 2), field)["input_x_gradient"]
+    steps = context.run_query(Neighbors(Rotation(2.0), 2), field)["input_x_gradient"]
     assert all(0 < step.map < 0.5 for step in steps)
 
 
 def test_medical_stability_names_every_change() -> None:
     network, image = segmenter(), images()[0]
-    question = explained(network, image, "saliency", target={"kind": "pixelwise", "label": 1})
-    found = value("medical_stability", question.fields["saliency"], question)
+    context = explained(network, image, "saliency", target={"kind": "pixelwise", "label": 1})
+    found = value("medical_stability", context.fields["saliency"], context)
     assert set(found.facts) == set(MEDICAL)
     assert found.value == pytest.approx(sum(found.facts.values()) / len(MEDICAL))
     assert found.facts["ct_noise"] > 0.9
@@ -131,26 +129,26 @@ def test_medical_stability_names_every_change() -> None:
 
 def test_what_cannot_explain_again_has_no_robustness() -> None:
     image = bright(2, 1, 4)
-    question = ask(LinearClasses(tuple(image.shape)), image, {"given": torch.randn(1, 4, 4)})
+    context = ask(LinearClasses(tuple(image.shape)), image, {"given": torch.randn(1, 4, 4)})
     for metric in (*SENSITIVE, "medical_stability"):
-        assert "no method behind this map" in reason(metric, question.fields["given"], question)
+        assert "no method behind this map" in reason(metric, context.fields["given"], context)
 
 
 def test_a_constant_image_has_no_neighbors() -> None:
     image = torch.full((1, 4, 4), 0.7, dtype=torch.float64)
-    question = explained(LinearClasses(tuple(image.shape)), image, "saliency")
+    context = explained(LinearClasses(tuple(image.shape)), image, "saliency")
     for metric in SENSITIVE:
-        assert "constant" in reason(metric, question.fields["saliency"], question)
+        assert "constant" in reason(metric, context.fields["saliency"], context)
 
 
 def test_one_set_of_neighbors_serves_all_maps_and_metrics() -> None:
-    question = explained(classifier(), images()[0], "saliency", "input_x_gradient")
+    context = explained(classifier(), images()[0], "saliency", "input_x_gradient")
     for metric in SENSITIVE:
-        for field in question.fields.values():
-            assert math.isfinite(value(metric, field, question, draws=3).value)
-    keys = [key for key in question._answers if isinstance(key, tuple)]
+        for field in context.fields.values():
+            assert math.isfinite(value(metric, field, context, draws=3).value)
+    keys = [key for key in context._results if isinstance(key, tuple)]
     assert len(keys) == 1
-    assert isinstance(next(iter(question.fields.values())), MapField)
+    assert isinstance(next(iter(context.fields.values())), MapField)
 
 
 @pytest.mark.parametrize("rank", [2, 3])
@@ -162,8 +160,8 @@ def test_neighbors_turn_in_the_body(rank: int) -> None:
     field = explained(network, image.data, "saliency", target=SCORE).fields["saliency"]
     asked = ask(network, image, {"saliency": field.map}, target=SCORE)
     asked.methods = (parse_method("saliency"),)
-    probe = Neighbors(Rotation(10.0), 1)
-    (step,) = asked.answer(probe, asked.fields["saliency"])["saliency"]
+    query = Neighbors(Rotation(10.0), 1)
+    (step,) = asked.run_query(query, asked.fields["saliency"])["saliency"]
     turned = Rotation(10.0, spacing).changed(image.data, "", 0)
     assert step.image == pytest.approx(float((turned - image.data).norm()), rel=1e-5)
 

@@ -35,7 +35,7 @@ def _object(rank: int) -> Tensor:
     return image
 
 
-def _question(rank: int, spacing: Any = None) -> MetricContext:
+def _context(rank: int, spacing: Any = None) -> MetricContext:
     image = _object(rank)
     return ask(Bright(), Image.from_array(image, spacing) if spacing else image, target=SEGMENT)
 
@@ -43,15 +43,15 @@ def _question(rank: int, spacing: Any = None) -> MetricContext:
 @pytest.mark.parametrize("rank", [2, 3])
 def test_the_object_dissolves_as_its_voxels_go(rank: int) -> None:
     """The map that holds the object first takes away the most."""
-    question, size = _question(rank), 4**rank
+    context, size = _context(rank), 4**rank
     total = 8**rank
     first = _object(rank) + 1e-3 * torch.rand(1, *(8,) * rank)
-    found = value("dice_drop", MapField("m", first), question, fill="zero", levels=total)
+    found = value("dice_drop", MapField("m", first), context, fill="zero", levels=total)
     left = np.clip(size - np.arange(total + 1), 0, None)
     dice = 2 * left / (left + size)
     assert found.value == pytest.approx(1 - np.trapezoid(dice, dx=1 / total), abs=1e-12)
     assert [y for _, y in found.curve] == pytest.approx(dice)
-    last = value("dice_drop", MapField("m", -first), question, fill="zero", levels=total)
+    last = value("dice_drop", MapField("m", -first), context, fill="zero", levels=total)
     assert last.value < found.value
 
 
@@ -65,29 +65,29 @@ def test_the_object_dissolves_as_its_voxels_go(rank: int) -> None:
     ],
 )
 def test_volumes_change_in_physical_units(rank: int, spacing: Any, unit: str, voxel: float) -> None:
-    question, total = _question(rank, spacing), 8**rank
+    context, total = _context(rank, spacing), 8**rank
     first = _object(rank) + 1e-3 * torch.rand(1, *(8,) * rank)
     share = 1 / 16
-    found = value("volume_change", MapField("m", first), question, fill="zero", share=share)
+    found = value("volume_change", MapField("m", first), context, fill="zero", share=share)
     assert found.value == pytest.approx(-total * share * voxel)
     assert found.facts["relative"] == pytest.approx(-total * share / 4**rank)
     assert found.facts["unit"] == unit
-    half = value("volume_change", MapField("m", first), question, fill="zero", share=share / 2)
+    half = value("volume_change", MapField("m", first), context, fill="zero", share=share / 2)
     assert half.value == pytest.approx(found.value / 2)
 
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_context_and_boundary_are_shares_of_magnitude(rank: int) -> None:
-    question = _question(rank, spacing=(1.0,) * rank)
+    context = _context(rank, spacing=(1.0,) * rank)
     map = torch.zeros(1, *(8,) * rank)
     middle = (0, *(3,) * rank)
     edge, near, far = (0, 2, *(3,) * (rank - 1)), (0, 1, *(3,) * (rank - 1)), (0, *(0,) * rank)
     map[middle], map[edge], map[near], map[far] = -1, 2, 3, 4
     field = MapField("m", map)
-    found = value("context_share", field, question, margin=1.0)
+    found = value("context_share", field, context, margin=1.0)
     assert found.value == pytest.approx(0.7)
     assert found.facts["beyond_margin"] == pytest.approx(0.4)
-    band = value("boundary_share", field, question, margin=1.0)
+    band = value("boundary_share", field, context, margin=1.0)
     assert band.value == pytest.approx(0.5)
 
 
@@ -120,38 +120,38 @@ def test_the_map_of_an_error_is_compared_with_that_error(
     rank: int, error: str, windowed: bool
 ) -> None:
     network = Model(Bright(), window={"size": 4, "overlap": 0.5}) if windowed else None
-    question = _mistaken(rank, error, network)
+    context = _mistaken(rank, error, network)
     predicted = _object(rank)[0] > 0.5
     wrong = predicted & ~_truth(rank) if error == "fp" else _truth(rank) & ~predicted
     assert int(wrong.sum()) == 4 ** (rank - 1)
-    ceiling = value("error_localization", MapField("m", wrong[None].double()), question)
+    ceiling = value("error_localization", MapField("m", wrong[None].double()), context)
     assert ceiling.value == pytest.approx(1)
     share = 4 ** (rank - 1) / 8**rank
     assert ceiling.facts["chance"] == pytest.approx(share)
     assert ceiling.facts["lift"] == pytest.approx(1 / share)
     other = MapField("m", (predicted ^ _truth(rank) ^ wrong)[None].double())  # the other error
-    found = value("error_localization", other, question).value
+    found = value("error_localization", other, context).value
     assert found == pytest.approx(share)  # nothing is found before everything is taken
     noise = MapField("m", torch.randn(1, *(8,) * rank))
     beside = ask(Bright(), _object(rank), target=SEGMENT, mask=wrong)
     expected = value("auprc", noise, beside).value
-    assert value("error_localization", noise, question).value == pytest.approx(expected)
+    assert value("error_localization", noise, context).value == pytest.approx(expected)
 
 
 def test_only_errors_are_localized() -> None:
     field = MapField("m", torch.randn(1, 8, 8))
-    said = reason("error_localization", field, _question(2))
+    said = reason("error_localization", field, _context(2))
     assert said == "the target is not an error; explain one with a target error_region"
     target = {"kind": "error_region", "label": 1, "reference": torch.zeros(8, 8)}
-    question = ask(Bright(), torch.ones(1, 8, 8).double(), target=target)
-    assert "every voxel is wrong" in reason("error_localization", field, question)
+    context = ask(Bright(), torch.ones(1, 8, 8).double(), target=target)
+    assert "every voxel is wrong" in reason("error_localization", field, context)
 
 
 def test_an_error_on_a_coarser_output_has_no_place_on_the_image() -> None:
     network = nn.Sequential(nn.AvgPool2d(2), Bright())
     target = {"kind": "error_region", "label": 1, "reference": torch.zeros(4, 4)}
-    question = ask(network, _object(2), target=target)
-    said = reason("error_localization", MapField("m", torch.randn(1, 8, 8)), question)
+    context = ask(network, _object(2), target=target)
+    said = reason("error_localization", MapField("m", torch.randn(1, 8, 8)), context)
     assert "another resolution" in said
 
 
@@ -162,7 +162,7 @@ def test_a_boundary_is_as_wide_as_its_voxels(rank: int) -> None:
     edge, inner, outer = (0, 2, *(3,) * (rank - 1)), (0, *(3,) * rank), (0, *(0,) * rank)
     map[edge], map[inner], map[outer] = 1, 1, 2
     field = MapField("m", map)
-    coarse = _question(rank, spacing=(3.2,) * rank)
+    coarse = _context(rank, spacing=(3.2,) * rank)
     assert value("boundary_share", field, coarse).value == pytest.approx(0.25)
-    fine = _question(rank, spacing=(0.02,) * rank)
+    fine = _context(rank, spacing=(0.02,) * rank)
     assert "whole image lies within 3 mm" in reason("boundary_share", field, fine)

@@ -50,15 +50,15 @@ def test_augmentation_of_a_linear_score_by_hand(rank: int) -> None:
     """Input x gradient is w x: its changes are known, and brought back where the image moved."""
     image = bright(rank, 1, 6)
     network = LinearClasses(tuple(image.shape))
-    question = explained(network, image, "saliency", "input_x_gradient")
-    field, weight = question.fields["input_x_gradient"], network.weight.detach()[1]
+    context = explained(network, image, "saliency", "input_x_gradient")
+    field, weight = context.fields["input_x_gradient"], network.weight.detach()[1]
     back = []
     for draw in range(6):
         around = MEDICAL[IN_TURN[draw % 4]]
-        changed = around.changed(image, question.item.key, draw // 4)
+        changed = around.changed(image, context.item.key, draw // 4)
         back.append(around.returned(weight * changed, draw // 4)[0])
     stacked = torch.stack(back)
-    found = value("map_uncertainty", field, question, draws=6)
+    found = value("map_uncertainty", field, context, draws=6)
     expected = float(stacked.std(dim=0).mean()) / float((weight * image).abs().mean())
     assert found.value == pytest.approx(expected, rel=1e-6)
     unsettled = (stacked.std(dim=0) > stacked.mean(dim=0).abs()).double().mean()
@@ -73,8 +73,8 @@ def test_target_and_map_follow_a_moved_image(rank: int, monkeypatch: pytest.Monk
     image = torch.zeros(1, *(8,) * rank, dtype=torch.float64)
     image[(0, *(slice(2, 5),) * rank)] = bright(rank, 1, 3)[0]
     target = {"kind": "region", "label": 1, "voxel": (3,) * rank}
-    question = explained(network, image, "input_x_gradient", target=target)
-    found = value("map_uncertainty", question.fields["input_x_gradient"], question, draws=4)
+    context = explained(network, image, "input_x_gradient", target=target)
+    found = value("map_uncertainty", context.fields["input_x_gradient"], context, draws=4)
     assert found.value == pytest.approx(0, abs=1e-9)
 
 
@@ -91,34 +91,34 @@ def test_a_spread_is_mean_and_deviation() -> None:
 @pytest.mark.parametrize("measure", ["deviation", "entropy"])
 def test_predictions_by_hand(rank: int, measure: str) -> None:
     network, image = segmenter(rank).double(), images(rank)[0].double()
-    question = explained(network, image, "saliency", target=SEGMENT)
+    context = explained(network, image, "saliency", target=SEGMENT)
     chances = []
     for draw in range(4):
         around = MEDICAL[IN_TURN[draw]]
-        changed = around.changed(image, question.item.key, 0)
+        changed = around.changed(image, context.item.key, 0)
         with torch.no_grad():
             chance = network(changed[None]).softmax(dim=1)[:, 1]
         chances.append(around.returned(chance, 0)[0])
     mean, deviation = torch.stack(chances).mean(dim=0), torch.stack(chances).std(dim=0)
     entropy = -(mean * mean.log() + (1 - mean) * (1 - mean).log())
-    field = question.fields["saliency"]
+    field = context.fields["saliency"]
     expected = rank_correlation(
         field.values.abs(), deviation if measure == "deviation" else entropy
     )
-    found = value("uncertainty_correlation", field, question, draws=4, uncertainty=measure)
+    found = value("uncertainty_correlation", field, context, draws=4, uncertainty=measure)
     assert found.value == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_map_of_the_uncertainty_itself_correlates() -> None:
     """Magnitudes count, so that minus the uncertainty is as good; controls need no method."""
-    question = explained(segmenter().double(), images()[0].double(), "saliency", target=SEGMENT)
-    probe = ("uncertainty_correlation", question.fields["saliency"])
-    value(*probe, question)
-    (spread,) = (found for found in question._answers.values() if isinstance(found, Spread))
+    context = explained(segmenter().double(), images()[0].double(), "saliency", target=SEGMENT)
+    query = ("uncertainty_correlation", context.fields["saliency"])
+    value(*query, context)
+    (spread,) = (found for found in context._results.values() if isinstance(found, Spread))
     for sign in (1, -1):
         field = MapField("control", sign * spread.deviation[None])
-        assert value("uncertainty_correlation", field, question).value == pytest.approx(1)
-    assert question.forwards == 8
+        assert value("uncertainty_correlation", field, context).value == pytest.approx(1)
+    assert context.forwards == 8
 
 
 def test_one_logit_has_two_classes() -> None:
@@ -126,8 +126,8 @@ def test_one_logit_has_two_classes() -> None:
     network, image = nn.Conv2d(1, 1, 3, padding=1).double(), images()[0].double()
     map, found = torch.randn(1, 6, 6), []
     for label in (0, 1):
-        question = ask(network, image, {"m": map}, target={"kind": "pixelwise", "label": label})
-        found.append(value("uncertainty_correlation", question.fields["m"], question).value)
+        context = ask(network, image, {"m": map}, target={"kind": "pixelwise", "label": label})
+        found.append(value("uncertainty_correlation", context.fields["m"], context).value)
     assert found[0] == pytest.approx(found[1])
 
 
@@ -179,13 +179,13 @@ def test_dropout_by_hand(rank: int) -> None:
     network, image = Dropping(rank).double().eval(), images(rank)[0].double()
     target = {"kind": "volume", "label": 1}
     with untouched(network):
-        question = explained(network, image, "saliency", target=target)
-        field = question.fields["saliency"]
-        found = value("map_uncertainty", field, question, source="dropout", draws=3)
-        uncertain = value("uncertainty_correlation", field, question, source="dropout", draws=3)
+        context = explained(network, image, "saliency", target=target)
+        field = context.fields["saliency"]
+        found = value("map_uncertainty", field, context, source="dropout", draws=3)
+        uncertain = value("uncertainty_correlation", field, context, source="dropout", draws=3)
     maps, chances = [], []
     for draw in range(3):
-        one = dropout_draw(Model(network), question.item.key, draw)
+        one = dropout_draw(Model(network), context.item.key, draw)
         maps.append(explain(one, image[None], "saliency", target)["saliency"].map[0, 0])
         with torch.no_grad():
             chances.append(one(image[None]).softmax(dim=1)[0, 1])
@@ -199,9 +199,9 @@ def test_dropout_by_hand(rank: int) -> None:
 @pytest.mark.parametrize("method", ["integrated_gradients", "lrp", "grad_cam", "occlusion"])
 def test_every_kind_of_method_sees_the_thinned_network(method: str) -> None:
     network, image = Dropping(2).eval(), images(2, 1, 1, 8)[0]
-    question = explained(network, image, method, target={"kind": "volume", "label": 1})
+    context = explained(network, image, method, target={"kind": "volume", "label": 1})
     asked = {"source": "dropout", "draws": 2}
-    assert value("map_uncertainty", question.fields[method], question, **asked).value > 0
+    assert value("map_uncertainty", context.fields[method], context, **asked).value > 0
 
 
 def test_windows_ask_one_thinned_network() -> None:
@@ -210,32 +210,30 @@ def test_windows_ask_one_thinned_network() -> None:
     network = nn.Sequential(nn.Conv2d(1, 8, 1), nn.Tanh(), nn.Dropout2d(0.5), nn.Conv2d(8, 2, 1))
     image, found = images(2, 1, 1, 8)[0], []
     for window in (None, {"size": 5, "overlap": 0.4, "batch": 3}):
-        question = explained(
-            Model(network.eval(), window=window), image, "saliency", target=SEGMENT
-        )
-        field = question.fields["saliency"]
+        context = explained(Model(network.eval(), window=window), image, "saliency", target=SEGMENT)
+        field = context.fields["saliency"]
         asked: dict[str, Any] = {"source": "dropout", "draws": 4}
         both = ("map_uncertainty", "uncertainty_correlation")
-        found.append([value(metric, field, question, **asked).value for metric in both])
+        found.append([value(metric, field, context, **asked).value for metric in both])
     assert found[0] == pytest.approx(found[1], rel=1e-4)
     assert all(math.isfinite(one) and one for one in found[0])
 
 
 def test_what_cannot_be_asked_is_said() -> None:
-    question = explained(segmenter(), images()[0], "saliency", target=SEGMENT)
-    field = question.fields["saliency"]
+    context = explained(segmenter(), images()[0], "saliency", target=SEGMENT)
+    field = context.fields["saliency"]
     for metric in ("map_uncertainty", "uncertainty_correlation"):
-        assert "no dropout layer" in reason(metric, field, question, source="dropout")
+        assert "no dropout layer" in reason(metric, field, context, source="dropout")
     assert not dropout_layers(nn.Sequential(nn.Dropout(0.0), nn.ReLU()))
     image = bright(2, 1, 4)
-    question = explained(LinearClasses(tuple(image.shape)), image, "saliency")
-    field = question.fields["saliency"]
-    assert "dense output" in reason("uncertainty_correlation", field, question)
-    assert "no method behind" in reason("map_uncertainty", MapField("x", field.map), question)
-    question = explained(LinearClasses((1, 4, 4)), torch.ones(1, 4, 4).double(), "saliency")
-    field = question.fields["saliency"]
-    assert "image is constant" in reason("map_uncertainty", field, question)
+    context = explained(LinearClasses(tuple(image.shape)), image, "saliency")
+    field = context.fields["saliency"]
+    assert "dense output" in reason("uncertainty_correlation", field, context)
+    assert "no method behind" in reason("map_uncertainty", MapField("x", field.map), context)
+    context = explained(LinearClasses((1, 4, 4)), torch.ones(1, 4, 4).double(), "saliency")
+    field = context.fields["saliency"]
+    assert "image is constant" in reason("map_uncertainty", field, context)
     coarse = nn.Sequential(nn.Conv2d(1, 2, 2, 2))
-    question = explained(coarse, images()[0], "saliency", target=SEGMENT)
-    field = question.fields["saliency"]
-    assert "resolution" in reason("uncertainty_correlation", field, question)
+    context = explained(coarse, images()[0], "saliency", target=SEGMENT)
+    field = context.fields["saliency"]
+    assert "resolution" in reason("uncertainty_correlation", field, context)

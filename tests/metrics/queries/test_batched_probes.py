@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from voxplain.attribution import explain
-from voxplain.metrics import context as question
 from voxplain.metrics import evaluate
 from voxplain.metrics.context import MetricContext
 from voxplain.metrics.families import infidelity, robustness
@@ -61,9 +60,9 @@ def test_noise_is_drawn_once_for_the_network_and_once_for_all_maps(
     drawn: list[int] = []
     original = NoiseDrops.change
 
-    def counted(self: NoiseDrops, question: MetricContext, index: int) -> Tensor:
+    def counted(self: NoiseDrops, context: MetricContext, index: int) -> Tensor:
         drawn.append(index)
-        return original(self, question, index)
+        return original(self, context, index)
 
     monkeypatch.setattr(NoiseDrops, "change", counted)
     network, image, found = case
@@ -78,11 +77,11 @@ def test_neighbors_together_are_neighbors_one_by_one(
     sizes: list[int] = []
     again = robustness.explain_again
 
-    def counted(question: MetricContext, images: Tensor, **options: Any) -> dict[str, Tensor]:
+    def counted(context: MetricContext, images: Tensor, **options: Any) -> dict[str, Tensor]:
         sizes.append(len(images))
-        return again(question, images, **options)
+        return again(context, images, **options)
 
-    monkeypatch.setattr(robustness, "maps_again", counted)
+    monkeypatch.setattr(robustness, "explain_again", counted)
     together = values(case, "max_sensitivity")
     monkeypatch.setattr(robustness, "_NEIGHBORS_BYTES", 0)
     one_by_one = values(case, "max_sensitivity")
@@ -96,14 +95,14 @@ def test_neighbors_are_scored_once(
     case: tuple[nn.Module, Tensor, dict[str, Any]], metric: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For the metric, and for the methods that explain them."""
-    original = question.MetricContext.observe
+    original = MetricContext.observe
     shown: list[int] = []
 
     def counted(self: MetricContext, inputs: Tensor) -> Any:
         shown.append(len(inputs))
         return original(self, inputs)
 
-    monkeypatch.setattr(question.MetricContext, "observe", counted)
+    monkeypatch.setattr(MetricContext, "observe", counted)
     values(case, metric)
     assert sum(shown) == 6
 
@@ -112,7 +111,7 @@ def test_batches_are_halved_when_memory_runs_out(
     case: tuple[nn.Module, Tensor, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = values(case, "infidelity")
-    original = question.MetricContext.observe
+    original = MetricContext.observe
     tried: list[int] = []
 
     def scarce(self: MetricContext, inputs: Tensor) -> Any:
@@ -121,6 +120,6 @@ def test_batches_are_halved_when_memory_runs_out(
             raise RuntimeError("out of memory")
         return original(self, inputs)
 
-    monkeypatch.setattr(question.MetricContext, "observe", scarce)
+    monkeypatch.setattr(MetricContext, "observe", scarce)
     assert values(case, "infidelity") == pytest.approx(expected, rel=1e-9)
     assert max(tried) > 1

@@ -44,33 +44,33 @@ def _negated(network: nn.Sequential) -> nn.Sequential:
 def test_each_metric_asks_the_networks_of_its_role(role: str) -> None:
     twin, negated = Model(classifier(), name="twin"), Model(_negated(classifier()), name="negated")
     others = {other: [negated] for other in ROLES if other != role}
-    question = _with({**others, role: [twin]}, classifier())
-    found = value(ROLES[role], question.fields["saliency"], question)
+    context = _with({**others, role: [twin]}, classifier())
+    found = value(ROLES[role], context.fields["saliency"], context)
     assert found.value == pytest.approx(1)
-    question = _with({role: [twin, negated]}, classifier())
-    found = value(ROLES[role], question.fields["saliency"], question)
+    context = _with({role: [twin, negated]}, classifier())
+    found = value(ROLES[role], context.fields["saliency"], context)
     assert found.value == pytest.approx(0, abs=1e-9)  # 1 and -1
     for name in ROLES.values():
-        said = reason(name, question.fields["saliency"], question)
+        said = reason(name, context.fields["saliency"], context)
         assert ("there is no other network" in said) == (name != ROLES[role])
     assert f'networks={{"{role}": [...]}}' in reason(
-        ROLES[role], question.fields["saliency"], _with({}, classifier())
+        ROLES[role], context.fields["saliency"], _with({}, classifier())
     )
 
 
 def test_networks_of_which_nothing_is_said_differ_by_seed_or_architecture() -> None:
-    question = _with([classifier()], classifier())
-    field = question.fields["saliency"]
-    assert value("seed_agreement", field, question).value == pytest.approx(1)
-    assert value("architecture_agreement", field, question).value == pytest.approx(1)
-    assert "permuted labels" in reason("data_randomization", field, question)
+    context = _with([classifier()], classifier())
+    field = context.fields["saliency"]
+    assert value("seed_agreement", field, context).value == pytest.approx(1)
+    assert value("architecture_agreement", field, context).value == pytest.approx(1)
+    assert "permuted labels" in reason("data_randomization", field, context)
 
 
 def test_a_network_is_asked_once_however_many_metrics_read_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked, original = [], fellow_maps.explain_again
-    monkeypatch.setattr(fellow_maps, "maps_again", lambda *a: asked.append(a) or original(*a))
+    monkeypatch.setattr(fellow_maps, "explain_again", lambda *a: asked.append(a) or original(*a))
     networks = [classifier(), classifier(act=nn.Tanh)]
     asked_for = ["seed_agreement", "architecture_agreement"]
     maps = explain(classifier(), images(), ["saliency", "input_x_gradient"], SCORE)
@@ -81,9 +81,9 @@ def test_a_network_is_asked_once_however_many_metrics_read_it(
 @pytest.mark.parametrize("measure", ["spearman", "spearman_absolute", "ssim", "hog"])
 def test_a_flipped_sign_is_the_opposite_or_the_same(measure: str) -> None:
     """The facts hold all measures, since each can be fooled alone."""
-    question = _with({"labels": _negated(classifier())}, classifier())
-    field = question.fields["saliency"]
-    found = value("data_randomization", field, question, similarity=measure)
+    context = _with({"labels": _negated(classifier())}, classifier())
+    field = context.fields["saliency"]
+    found = value("data_randomization", field, context, similarity=measure)
     assert found.facts["measures"][measure] == pytest.approx(found.value)
     assert found.facts["networks"] == {"Sequential": pytest.approx(found.value)}
     expected = {"spearman": -1, "spearman_absolute": 1}
@@ -122,13 +122,13 @@ def test_dense_networks_keep_the_region_of_the_one_under_study(rank: int, window
         other.conv1.weight.normal_(generator=torch.Generator().manual_seed(1))
     image = images(rank)
     maps = explain(network, image, "saliency", SEGMENT)
-    question = ask(
+    context = ask(
         network, image[0], {"saliency": maps["saliency"][0]}, SEGMENT, networks={"labels": other}
     )
-    found = value("data_randomization", question.fields["saliency"], question).value
-    region = {"kind": "region", "label": 1, "mask": question.predicted}
+    found = value("data_randomization", context.fields["saliency"], context).value
+    region = {"kind": "region", "label": 1, "mask": context.predicted}
     by_hand = explain(Model(other, window=window), image, "saliency", region)["saliency"].map[0]
-    expected = rank_correlation(question.fields["saliency"].values, by_hand.sum(dim=0))
+    expected = rank_correlation(context.fields["saliency"].values, by_hand.sum(dim=0))
     assert found == pytest.approx(expected, abs=1e-6)
     whole = explain(other, image, "saliency", region)["saliency"].map[0]
     assert torch.equal(whole, by_hand) == (window is None)
@@ -136,8 +136,8 @@ def test_dense_networks_keep_the_region_of_the_one_under_study(rank: int, window
 
 def test_networks_of_one_name_stay_apart() -> None:
     networks = [classifier(), _negated(classifier()), classifier()]
-    question = _with(networks, classifier())
-    found = value("seed_agreement", question.fields["saliency"], question)
+    context = _with(networks, classifier())
+    found = value("seed_agreement", context.fields["saliency"], context)
     assert found.facts == {
         "Sequential": pytest.approx(1),
         "Sequential #2": pytest.approx(-1),
@@ -155,24 +155,24 @@ def test_networks_of_one_name_stay_apart() -> None:
     ],
 )
 def test_networks_that_cannot_be_asked_the_same(other: nn.Module, words: str) -> None:
-    question = _with({"seed": [Model(other, name="odd")]}, classifier())
-    said = reason("seed_agreement", question.fields["saliency"], question)
+    context = _with({"seed": [Model(other, name="odd")]}, classifier())
+    said = reason("seed_agreement", context.fields["saliency"], context)
     assert said.startswith("the network odd")
     assert words in said
 
 
 def test_units_of_layers_are_others_in_other_networks() -> None:
     target = {"kind": "unit", "layer": "conv1", "channel": 0}
-    question = _with([classifier()], classifier(), target=target)
-    assert "unit of a layer" in reason("seed_agreement", question.fields["saliency"], question)
+    context = _with([classifier()], classifier(), target=target)
+    assert "unit of a layer" in reason("seed_agreement", context.fields["saliency"], context)
 
 
 def test_a_map_of_another_network_that_says_nothing() -> None:
     silent = classifier()
     with torch.no_grad():
         silent.head.weight.zero_()
-    question = _with({"labels": [Model(silent, name="silent")]}, classifier())
-    said = reason("data_randomization", question.fields["saliency"], question)
+    context = _with({"labels": [Model(silent, name="silent")]}, classifier())
+    said = reason("data_randomization", context.fields["saliency"], context)
     assert "the map of the network silent is constant" in said
 
 
@@ -183,14 +183,14 @@ def test_networks_in_every_form() -> None:
         return other_networks(networks, studied)
 
     assert found([]) == found({}) == found({"seed": []}) == ()
-    assert [fellow.differs for fellow in found([one, other])] == [None, None]
-    assert [fellow.model.head for fellow in found([one, other])] == [None, 0]
-    assert [fellow.differs for fellow in found(nn.ModuleList([other]))] == [None]
+    assert [other.differs for other in found([one, other])] == [None, None]
+    assert [other.model.head for other in found([one, other])] == [None, 0]
+    assert [other.differs for other in found(nn.ModuleList([other]))] == [None]
     (alone,) = found({"labels": other})  # a Sequential is one network, and no list of layers
     assert (alone.model.network, alone.differs) == (other, "labels")
     assert found(other)[0].model.network is other
-    fellow = OtherNetwork(one, "architecture")
-    assert found([fellow]) == (fellow,)
+    other = OtherNetwork(one, "architecture")
+    assert found([other]) == (other,)
 
 
 @pytest.mark.parametrize(

@@ -75,24 +75,24 @@ def test_equal_values_go_in_an_order_of_their_own() -> None:
 
 def test_removed_shares_may_be_named() -> None:
     image = bright(2, 1, 4)
-    question = ask(LinearClasses((1, 4, 4)), image)
+    context = ask(LinearClasses((1, 4, 4)), image)
     field = MapField("m", torch.randn(1, 4, 4))
     asked = Removal(Constant(value="zero"), at=(0.25, 1.0))
-    found = question.answer(asked, field)
-    assert len(found.scores) == asked.expected(question.scene) == 2
+    found = context.run_query(asked, field)
+    assert len(found.scores) == asked.expected(context.base) == 2
     left = image.clone()
     left.view(-1)[field.order[:4]] = 0
-    weight = question.scene.model.network.weight.detach()[1]
+    weight = context.base.model.network.weight.detach()[1]
     assert float(found.scores[0]) == pytest.approx(float((weight * left).sum()) + 1)
 
 
-def _by_hand(question: MetricContext, order: Tensor, counts: Sequence[int], level: float) -> Tensor:
+def _by_hand(context: MetricContext, order: Tensor, counts: Sequence[int], level: float) -> Tensor:
     """One forward per step, each of an image that is filled anew."""
     scores = []
     for count in counts:
-        shown = question.item.image.clone()
+        shown = context.item.image.clone()
         shown.flatten(1)[:, order[:count]] = level
-        scores.append(question.observe(shown[None]).scores)
+        scores.append(context.observe(shown[None]).scores)
     return torch.cat(scores)
 
 
@@ -100,21 +100,21 @@ def _by_hand(question: MetricContext, order: Tensor, counts: Sequence[int], leve
 def test_maps_and_orders_share_their_ends(levels: int) -> None:
     """A step that removes as much as another, nothing or everything is no forward of its own."""
     image = bright(2, 1, 4)
-    question = ask(Cubes(), image, target={"kind": "class_score", "label": 0})
+    context = ask(Cubes(), image, target={"kind": "class_score", "label": 0})
     fields = [MapField(str(seed), bright(2, 1, 4, seed)) for seed in (3, 4)]
-    probes = [Removal(Constant(value=2.0), order, levels) for order in ("most", "least")]
-    found = [question.answer(probe, field).scores for field in fields for probe in probes]
-    assert question.forwards == 2 + 4 * (min(levels, 16) - 1)
+    queries = [Removal(Constant(value=2.0), order, levels) for order in ("most", "least")]
+    found = [context.run_query(query, field).scores for field in fields for query in queries]
+    assert context.forwards == 2 + 4 * (min(levels, 16) - 1)
     counts = [round(16 * step / levels) for step in range(levels + 1)]
     orders = [order for field in fields for order in (field.order, field.order.flip(0))]
     for scores, order in zip(found, orders, strict=True):
-        assert torch.allclose(scores, _by_hand(question, order, counts, 2.0), rtol=1e-12, atol=0)
+        assert torch.allclose(scores, _by_hand(context, order, counts, 2.0), rtol=1e-12, atol=0)
 
 
 def test_ends_belong_to_their_fill() -> None:
-    question = ask(Cubes(), bright(2, 1, 4), target={"kind": "class_score", "label": 0})
+    context = ask(Cubes(), bright(2, 1, 4), target={"kind": "class_score", "label": 0})
     field = MapField("m", bright(2, 1, 4, 3))
-    dark, light = (question.answer(Removal(Constant(value=v)), field).scores for v in (0.0, 3.0))
+    dark, light = (context.run_query(Removal(Constant(value=v)), field).scores for v in (0.0, 3.0))
     assert dark[0] == light[0]
     assert (float(dark[-1]), float(light[-1])) == pytest.approx((0.0, 16 * 27.0))
 
@@ -136,12 +136,12 @@ def test_no_small_volume_is_shown_alone(sides: tuple[int, ...], shown: int) -> N
     """Twice where torch is slow with one; the answer is about one."""
     network = Cubes()
     image = torch.rand(1, *sides)
-    question = ask(network, image, target={"kind": "class_score", "label": 0})
+    context = ask(network, image, target={"kind": "class_score", "label": 0})
     network.seen.clear()
-    observed = question.observe(image[None] * 2)
+    observed = context.observe(image[None] * 2)
     assert network.seen == [shown]
     assert observed.scores.shape == observed.agreed.shape == (1,)
-    assert float(observed.scores) == pytest.approx(8 * question.whole, rel=1e-5)
+    assert float(observed.scores) == pytest.approx(8 * context.whole, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -151,12 +151,12 @@ def test_no_small_volume_is_shown_alone(sides: tuple[int, ...], shown: int) -> N
 def test_no_last_image_is_left_alone(count: int, size: int, expected: list[int]) -> None:
     network = Cubes()
     image = torch.rand(1, 8, 8)
-    question = ask(network, image, target={"kind": "class_score", "label": 0})
-    question.observe(image[None])
-    question._budget.size, question._budget._known = size, True
+    context = ask(network, image, target={"kind": "class_score", "label": 0})
+    context.observe(image[None])
+    context._budget.size, context._budget._known = size, True
     network.seen.clear()
     many = torch.rand(count, 1, 8, 8)
-    found = question.of_all(count, lambda part: many[part.start : part.stop])
+    found = context.of_all(count, lambda part: many[part.start : part.stop])
     assert network.seen == expected
     assert torch.equal(found.scores.float(), many.flatten(1).pow(3).sum(dim=1))
 

@@ -90,19 +90,19 @@ class Awkward(nn.Module):
         return self.head(self.late(torch.tanh(self.tied(pooled))))
 
 
-def _networks(question: MetricContext, order: Order, seed: int = 0) -> tuple[list[Any], Kinship]:
-    model, example = question.scene.model, question.scene.example
+def _networks(context: MetricContext, order: Order, seed: int = 0) -> tuple[list[Any], Kinship]:
+    model, example = context.base.model, context.base.example
     ran = trace(model, example)
     groups = [(path,) for path in stages(model, example, ran)]
     found = list(randomized(model, groups, order, seed, example))
     return found, Kinship(ran, found, example)
 
 
-def _both_ways(question: MetricContext, order: Order) -> None:
+def _both_ways(context: MetricContext, order: Order) -> None:
     """Side by side equals one after the other."""
-    networks, kinship = _networks(question, order)
-    asked = [question.with_model(each.model) for each in networks]
-    image, methods = question.item.image[None], question.methods
+    networks, kinship = _networks(context, order)
+    asked = [context.with_model(each.model) for each in networks]
+    image, methods = context.item.image[None], context.methods
     together = explain_networks(asked, image, methods, kinship)
     for one, found in zip(asked, together, strict=True):
         alone = explain_again(one, image, methods)
@@ -136,8 +136,8 @@ def test_side_by_side_equals_one_after_the_other(
     network = make(rank, 2)
     target = CLASS_ONE if make is classifier else OBJECT
     with untouched(network):
-        question = explained(network, images(rank, 2)[0], *METHODS, target=target)
-        _both_ways(question, order)
+        context = explained(network, images(rank, 2)[0], *METHODS, target=target)
+        _both_ways(context, order)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -156,8 +156,8 @@ def test_windows_share_too(order: Order) -> None:
 
 
 def test_maps_at_layers_are_those_of_each_network() -> None:
-    question = explained(classifier(2), images()[0], "grad_cam", PATH, "layer_cam")
-    _both_ways(question, "top_down")
+    context = explained(classifier(2), images()[0], "grad_cam", PATH, "layer_cam")
+    _both_ways(context, "top_down")
 
 
 def _counted(network: nn.Sequential) -> nn.Sequential:
@@ -171,14 +171,14 @@ def _counted(network: nn.Sequential) -> nn.Sequential:
 )
 def test_what_lies_below_runs_once(method: dict[str, Any], points: int) -> None:
     """Three networks: without head; and conv2; and conv1. Each layer counts what reaches it."""
-    question = explained(_counted(classifier(2)), images()[0], method)
-    networks, kinship = _networks(question, "top_down")
-    asked = [question.with_model(each.model) for each in networks]
+    context = explained(_counted(classifier(2)), images()[0], method)
+    networks, kinship = _networks(context, "top_down")
+    asked = [context.with_model(each.model) for each in networks]
     assert kinship(0, ())  # tries it out
 
     def cost(alike: Kinship | None) -> int:
         before = Counting.calls
-        explain_networks(asked, question.item.image[None], question.methods, alike)
+        explain_networks(asked, context.item.image[None], context.methods, alike)
         return Counting.calls - before
 
     spared = 3 + 1  # conv1, act1 and what enters conv2 of the second; what enters conv1 of the last

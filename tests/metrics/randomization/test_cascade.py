@@ -42,12 +42,12 @@ class EdgeDetector(Saliency):
     name: Literal["edge_detector"] = "edge_detector"  # type: ignore[assignment]
     units: ClassVar[str] = "none"
 
-    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
-        return {None: edges(results.item.image, (1.0,) * len(scene.shape))[None]}
+    def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
+        return {None: edges(results.item.image, (1.0,) * len(context.shape))[None]}
 
 
-def _cascade(question: MetricContext, **options: Any) -> dict[str, Steps]:
-    return Cascade(**options).run(question, next(iter(question.fields.values())))
+def _cascade(context: MetricContext, **options: Any) -> dict[str, Steps]:
+    return Cascade(**options).run(context, next(iter(context.fields.values())))
 
 
 def _asked(network: nn.Module, image: Tensor, *methods: Any, **options: Any) -> MetricContext:
@@ -60,8 +60,8 @@ def _asked(network: nn.Module, image: Tensor, *methods: Any, **options: Any) -> 
 def test_saliency_changes_and_edges_stay(rank: int, order: str) -> None:
     network, image = classifier(rank), images(rank, 1, 1, 6)[0]
     with untouched(network):
-        question = _asked(network, image, "saliency", EdgeDetector())
-        found = _cascade(question, order=order, seeds=2)
+        context = _asked(network, image, "saliency", EdgeDetector())
+        found = _cascade(context, order=order, seeds=2)
     for curve in found["edge_detector"].curves:
         for step in curve:
             for measure in ("spearman", "spearman_absolute", "ssim"):
@@ -73,28 +73,28 @@ def test_saliency_changes_and_edges_stay(rank: int, order: str) -> None:
 
 @every_order
 def test_steps_are_named_in_their_order(order: str) -> None:
-    question = _asked(classifier(), images()[0], "saliency")
-    steps = _cascade(question, order=order, seeds=1)["saliency"]
+    context = _asked(classifier(), images()[0], "saliency")
+    steps = _cascade(context, order=order, seeds=1)["saliency"]
     named = [("conv1",), ("conv2",), ("head",)]
     assert list(steps.stages) == [(), *(named[::-1] if order == "top_down" else named)]
     assert [len(curve) for curve in steps.curves] == [4]
-    joined = _cascade(question, order=order, seeds=1, steps=2)["saliency"].stages
+    joined = _cascade(context, order=order, seeds=1, steps=2)["saliency"].stages
     assert sorted(path for step in joined for path in step) == ["conv1", "conv2", "head"]
     assert len(joined) == 3
 
 
 def test_orders_end_in_the_same_random_network() -> None:
     """All that was learned is gone, whichever end it went from; alone, the rest stays."""
-    question = _asked(classifier(), images()[0], "saliency")
+    context = _asked(classifier(), images()[0], "saliency")
     down, up, alone = (
-        _cascade(question, order=order, seeds=2, pictures=True)["saliency"]
+        _cascade(context, order=order, seeds=2, pictures=True)["saliency"]
         for order in ("top_down", "bottom_up", "independent")
     )
     assert torch.equal(down.pictures[-1], up.pictures[-1])
     assert torch.equal(alone.pictures[1], up.pictures[1])
     assert torch.equal(alone.pictures[3], down.pictures[1])
     assert not torch.equal(alone.pictures[-1], up.pictures[-1])
-    trained_map = question.fields["saliency"].values
+    trained_map = context.fields["saliency"].values
     for steps in (down, up, alone):
         assert torch.equal(steps.pictures[0], trained_map)
         assert len(steps.pictures) == 4
@@ -113,25 +113,25 @@ def test_the_last_map_is_that_of_a_network_randomized_by_hand() -> None:
 
 def test_cascades_are_reproducible_and_seeds_differ() -> None:
     noisy = {"name": "smoothgrad", "of": "saliency", "samples": 2, "label": "noisy"}
-    question = _asked(classifier(), images()[0], "saliency", noisy)
-    once, again = (_cascade(question, seeds=2) for _ in range(2))
+    context = _asked(classifier(), images()[0], "saliency", noisy)
+    once, again = (_cascade(context, seeds=2) for _ in range(2))
     for name in once:
         assert once[name].curves == again[name].curves
         assert once[name].curves[0] != once[name].curves[1]
-    smooth = _cascade(question, seeds=1, smooth=2)
+    smooth = _cascade(context, seeds=1, smooth=2)
     assert smooth["saliency"].curves != once["saliency"].curves
     assert smooth["noisy"].curves[0] == once["noisy"].curves[0]  # averaged over copies already
 
 
 def test_the_area_is_that_of_the_mean_curve() -> None:
-    question = _asked(classifier(), images()[0], "saliency", EdgeDetector())
-    field = question.fields["saliency"]
-    found = value("parameter_randomization", field, question, seeds=2, similarity="spearman")
+    context = _asked(classifier(), images()[0], "saliency", EdgeDetector())
+    field = context.fields["saliency"]
+    found = value("parameter_randomization", field, context, seeds=2, similarity="spearman")
     curve = np.mean(found.facts["seeds"], axis=0)
     assert [y for _, y in found.curve] == pytest.approx(curve)
     assert found.value == pytest.approx(np.trapezoid(curve, dx=1 / 3))
     assert found.facts["last"] == pytest.approx(curve[-1])
-    edge = value("parameter_randomization", question.fields["edge_detector"], question)
+    edge = value("parameter_randomization", context.fields["edge_detector"], context)
     assert edge.value == pytest.approx(1)
     assert edge.facts["random_networks"] == pytest.approx(1)
 
@@ -139,11 +139,11 @@ def test_the_area_is_that_of_the_mean_curve() -> None:
 def test_similarities_that_do_not_exist_are_left_out() -> None:
     """A map of two voxels a side has no structural similarity: no score, rather than near 0."""
     network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Tanh(), nn.Flatten(), nn.Linear(8, 3)).eval()
-    question = _asked(network, images(2, 1, 1, 2)[0], "saliency")
-    field = question.fields["saliency"]
-    said = reason("parameter_randomization", field, question, similarity="ssim")
+    context = _asked(network, images(2, 1, 1, 2)[0], "saliency")
+    field = context.fields["saliency"]
+    said = reason("parameter_randomization", field, context, similarity="ssim")
     assert "too small" in said
-    assert -1 <= value("parameter_randomization", field, question).value <= 1
+    assert -1 <= value("parameter_randomization", field, context).value <= 1
 
 
 def test_guided_backprop_outlives_the_weights_and_saliency_does_not() -> None:
@@ -164,13 +164,13 @@ def test_guided_backprop_outlives_the_weights_and_saliency_does_not() -> None:
 
 
 def test_efficient_randomization_compares_the_disorder_of_histograms() -> None:
-    question = _asked(classifier(), images()[0], "saliency", EdgeDetector())
-    found = value("efficient_parameter_randomization", question.fields["edge_detector"], question)
+    context = _asked(classifier(), images()[0], "saliency", EdgeDetector())
+    found = value("efficient_parameter_randomization", context.fields["edge_detector"], context)
     assert found.value == pytest.approx(0, abs=1e-12)
     asked = {"seeds": 1, "bins": 20}
-    field = question.fields["saliency"]
-    found = value("efficient_parameter_randomization", field, question, **asked)
-    random = copied(question.scene.model)
+    field = context.fields["saliency"]
+    found = value("efficient_parameter_randomization", field, context, **asked)
+    random = copied(context.base.model)
     reinitialize(random.network, stages(random, images()), 0)
     again = explain(random, images(), "saliency", CLASS_ONE)["saliency"].map[0, 0]
     disorder = []
@@ -194,10 +194,10 @@ class Opposed(nn.Module):
 
 
 def test_the_map_of_the_next_class_may_be_the_opposite() -> None:
-    question = _asked(Opposed(), images()[0], "saliency", EdgeDetector())
-    found = value("random_logit", question.fields["saliency"], question)
+    context = _asked(Opposed(), images()[0], "saliency", EdgeDetector())
+    found = value("random_logit", context.fields["saliency"], context)
     assert found.value == pytest.approx(-1)
-    edge = value("random_logit", question.fields["edge_detector"], question)
+    edge = value("random_logit", context.fields["edge_detector"], context)
     assert edge.value == pytest.approx(1)
 
 
@@ -205,8 +205,8 @@ def test_a_class_without_a_map_says_so() -> None:
     network = Opposed()
     with torch.no_grad():
         network.weight[0] = 0
-    question = _asked(network, images()[0], "saliency")
-    said = reason("random_logit", question.fields["saliency"], question)
+    context = _asked(network, images()[0], "saliency")
+    said = reason("random_logit", context.fields["saliency"], context)
     assert said == "the map of the other class is constant, or holds NaN"
 
 
@@ -256,6 +256,6 @@ def test_maps_that_are_not_finite_are_like_none(bad: float) -> None:
 @pytest.mark.parametrize("rank", [2, 3])
 def test_segmentations_keep_the_weights_of_the_trained_prediction(rank: int) -> None:
     network, image = segmenter(rank), images(rank)[0]
-    question = explained(network, image, "saliency", target={"kind": "pixelwise", "label": 1})
-    steps = _cascade(question, seeds=1)["saliency"]
+    context = explained(network, image, "saliency", target={"kind": "pixelwise", "label": 1})
+    steps = _cascade(context, seeds=1)["saliency"]
     assert all(math.isfinite(step.spearman) for curve in steps.curves for step in curve)

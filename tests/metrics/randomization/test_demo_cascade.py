@@ -26,9 +26,9 @@ def test_saliency_forgets_and_guided_backpropagation_does_not(tmp_path: Path) ->
     image = loaded.prepare(read_case(study.expanded_cases()[0]))
     methods = ["saliency", "guided_backprop"]
     maps = explain(loaded.model, image, methods, study.asked[0])
-    question = metric_context(loaded.model, image, study.asked[0], maps=maps)
-    question.fields = {name: map_field(name, map, question) for name, map in maps.items()}
-    found = question.answer(Cascade(seeds=1, steps=4), question.fields["saliency"])
+    context = metric_context(loaded.model, image, study.asked[0], maps=maps)
+    context.fields = {name: map_field(name, map, context) for name, map in maps.items()}
+    found = context.run_query(Cascade(seeds=1, steps=4), context.fields["saliency"])
     saliency, guided = (found[name].curves[0] for name in methods)
     assert all(abs(step.spearman) < 0.5 for step in saliency[2:])
     assert all(step.spearman > 0.6 for step in guided[:-1])
@@ -36,7 +36,7 @@ def test_saliency_forgets_and_guided_backpropagation_does_not(tmp_path: Path) ->
         assert other.spearman > one.spearman + 0.3
         assert other.ssim > one.ssim + 0.2
     assert saliency[-1].spearman_absolute > 0.8  # decided by where the target looks
-    record, _ = recorded(question, found, "top_down", "mni152")
+    record, _ = recorded(context, found, "top_down", "mni152")
     assert all(step == 1 for step in record.maps[-1].similarity["spearman"][0])
     (ledger,) = score_indexes([], [record])
     assert [verdict.statements[0].status for verdict in verdicts(ledger)] == ["good", "bad"]

@@ -63,9 +63,9 @@ def test_each_network_is_asked_about_its_own_map(rank: int) -> None:
     others = images(rank, 1, 12).double()[8:]
     maps = {name: found[0] for name, found in explain(network, shown, list(METHODS), SCORE).items()}
     given = {"mask": lesion(rank), "references": torch.cat([others, DIM * others])}
-    question = ask(network, shown[0], maps, SCORE, **given)
-    probe = Cascade(steps=1, seeds=1, metrics=FOLLOWED)
-    found = probe.run(question, question.fields["saliency"])
+    context = ask(network, shown[0], maps, SCORE, **given)
+    query = Cascade(steps=1, seeds=1, metrics=FOLLOWED)
+    found = query.run(context, context.fields["saliency"])
     random = copied(Model(network))
     reinitialize(random.network, stages(random, shown), 0)
     assert list(found) == [*METHODS, "edges"]
@@ -89,10 +89,10 @@ def test_objects_are_those_that_each_network_sees_and_the_target_stays() -> None
     maps = {
         name: found[0] for name, found in explain(network, shown, list(METHODS), SEGMENT).items()
     }
-    question = ask(network, shown[0], maps, SEGMENT, mask=lesion(2))
+    context = ask(network, shown[0], maps, SEGMENT, mask=lesion(2))
     names = ("context_share", "boundary_share", "dice_drop", "volume_change", "morf_lerf_gap")
     chosen = tuple(parse_metric(short(name)) for name in names)
-    found = Cascade(seeds=2, metrics=chosen).run(question, question.fields["saliency"])
+    found = Cascade(seeds=2, metrics=chosen).run(context, context.fields["saliency"])
     trained = evaluate(
         network, shown, explain(network, shown, list(METHODS), SEGMENT), chosen, SEGMENT
     )

@@ -20,10 +20,10 @@ def test_curves_and_pictures_of_a_flat_image() -> None:
     network, image = classifier(), images()
     attributions = explain(network, image, ["saliency"], CLASS_ONE)
     maps = {name: found[0] for name, found in attributions.items()}
-    question = ask(network, image[0], maps, CLASS_ONE)
-    probe = Cascade(seeds=2, pictures=True)
-    steps = question.answer(probe, question.fields["saliency"])
-    record, pictures = recorded(question, steps, "top_down", "p01")
+    context = ask(network, image[0], maps, CLASS_ONE)
+    query = Cascade(seeds=2, pictures=True)
+    steps = context.run_query(query, context.fields["saliency"])
+    record, pictures = recorded(context, steps, "top_down", "p01")
     assert record.stages == [[], ["head"], ["conv2"], ["conv1"]]
     assert [part.method for part in record.maps] == ["saliency", "edges"]
     saliency, control = record.maps
@@ -46,9 +46,9 @@ def test_curves_and_pictures_of_a_flat_image() -> None:
 def test_without_pictures_only_curves_are_kept() -> None:
     network, image = classifier(), images()
     found = explain(network, image, ["saliency"], CLASS_ONE)
-    question = ask(network, image[0], {"saliency": found["saliency"][0]})
-    steps = question.answer(Cascade(seeds=1), question.fields["saliency"])
-    record, pictures = recorded(question, steps, "top_down")
+    context = ask(network, image[0], {"saliency": found["saliency"][0]})
+    steps = context.run_query(Cascade(seeds=1), context.fields["saliency"])
+    record, pictures = recorded(context, steps, "top_down")
     assert pictures == {}
     assert len(record.maps) == 2
 
@@ -61,9 +61,9 @@ def test_the_plane_of_a_volume_hangs_as_in_a_reading_room() -> None:
     affine = np.zeros((4, 4))
     affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = 1, 3, -2, 1
     image = Image(data + 0.01 * torch.rand_like(data), Grid(data.shape[1:], affine))
-    question = ask(network, image, explain(network, image, ["saliency"], CLASS_ONE))
-    steps = question.answer(Cascade(seeds=1, pictures=True), question.fields["saliency"])
-    record, pictures = recorded(question, steps, "top_down")
+    context = ask(network, image, explain(network, image, ["saliency"], CLASS_ONE))
+    steps = context.run_query(Cascade(seeds=1, pictures=True), context.fields["saliency"])
+    record, pictures = recorded(context, steps, "top_down")
     assert record.aspect == 1.5
     plane = pictures["image"]
     assert plane.shape == (6, 6)
@@ -75,10 +75,10 @@ def test_the_plane_of_a_volume_hangs_as_in_a_reading_room() -> None:
 def test_scores_of_every_map_and_of_the_edge_detector_are_kept() -> None:
     network, image = classifier(), images()
     found = explain(network, image, ["saliency", "input_x_gradient"], CLASS_ONE)
-    question = ask(network, image[0], {name: maps[0] for name, maps in found.items()})
+    context = ask(network, image[0], {name: maps[0] for name, maps in found.items()})
     metrics = tuple(map(parse_metric, ["sparseness", {"name": "deletion", "levels": 3}]))
-    steps = Cascade(seeds=2, metrics=metrics).run(question, question.fields["saliency"])
-    record, _ = recorded(question, steps, "top_down", metrics=metrics)
+    steps = Cascade(seeds=2, metrics=metrics).run(context, context.fields["saliency"])
+    record, _ = recorded(context, steps, "top_down", metrics=metrics)
     assert [part.method for part in record.maps] == ["saliency", "input_x_gradient", "edges"]
     assert [followed.key for followed in record.metrics] == ["sparseness", "deletion, levels 3"]
     assert [followed.direction for followed in record.metrics] == ["up", "down"]
@@ -104,7 +104,7 @@ def test_units_are_those_of_the_table(rank: int, known: bool) -> None:
     asked = [parse_metric(name) for name in ("effective_volume", "distance_to_lesion", "entropy")]
     rows = evaluate(network, given, maps, asked, CLASS_ONE, masks=[mask], controls=False)
     single = maps if known else {name: found[0] for name, found in maps.items()}
-    question = ask(network, image, single)
-    steps = Cascade(seeds=1).run(question, question.fields["saliency"])
-    record, _ = recorded(question, steps, "top_down", metrics=asked)
+    context = ask(network, image, single)
+    steps = Cascade(seeds=1).run(context, context.fields["saliency"])
+    record, _ = recorded(context, steps, "top_down", metrics=asked)
     assert [followed.unit for followed in record.metrics] == [row.unit for row in rows]

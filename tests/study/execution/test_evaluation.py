@@ -81,7 +81,7 @@ def with_reference(tiny: TinyStudy) -> list[dict[str, Any]]:
 def test_the_plan_counts_the_reference_as_a_map_where_there_is_one(tiny: TinyStudy) -> None:
     asked = [{"name": "deletion", "levels": 4}]
     study = Study.load(tiny.write(metrics=asked, cases=with_reference(tiny)))
-    streams = {part.subject.case: part.streams for part in check_study(study).plan.judgings}
+    streams = {part.combination.case: part.streams for part in check_study(study).plan.evaluations}
     maps = 2 + len(CONTROLS)
     assert f"5 forwards for each of {maps + 1} maps" in streams["a"]
     assert f"5 forwards for each of {maps} maps" in streams["b"]
@@ -131,8 +131,8 @@ def test_what_is_judged_is_what_was_written(tiny: TinyStudy) -> None:
     broken = run.folder / next(r.file for r in run.manifest.maps if r.label == "saliency")
     nibabel.save(nibabel.Nifti1Image(np.eye(14, 12)[..., None] + np.zeros(SHAPE), AFFINE), broken)
     (run.folder / "metrics.parquet").unlink()
-    for memo in (run.folder / ".scores").iterdir():
-        memo.unlink()
+    for cache in (run.folder / ".scores").iterdir():
+        cache.unlink()
     again, _ = go(tiny)
     other = table(again).of(case="a")
     assert other.value("sparseness", "saliency") != pytest.approx(
@@ -349,19 +349,19 @@ def test_the_plan_counts_shared_probes_once(tiny: TinyStudy) -> None:
     ]
     cases = tiny.config["cases"][:1]
     study = Study.load(tiny.write(metrics=metrics, cases=cases))
-    (judging,) = check_study(study).plan.judgings
+    (evaluation,) = check_study(study).plan.evaluations
     maps = 2 + len(CONTROLS)
-    assert judging.forwards == judging.passes == 5 * maps + 10
+    assert evaluation.forwards == evaluation.passes == 5 * maps + 10
     study = Study.load(tiny.write(metrics=[{"name": "max_sensitivity", "draws": 3}]))
-    (judging,) = check_study(study).plan.judgings
+    (evaluation,) = check_study(study).plan.evaluations
     tasks = check_study(study).plan.tasks
-    assert judging.passes == 3 * sum(task.passes for task in tasks)
+    assert evaluation.passes == 3 * sum(task.passes for task in tasks)
     asked = {"steps": 2, "seeds": 5, "methods": ["saliency"]}
     layered = [*tiny.config["methods"], {"name": "layer_activation", "layers": ["features"]}]
     study = Study.load(tiny.write(metrics=metrics, methods=layered, randomization=asked))
-    (judging,) = check_study(study).plan.judgings
-    assert judging.forwards == 5 * maps + 10
-    assert judging.passes == judging.forwards + 2 * 5 * 1
+    (evaluation,) = check_study(study).plan.evaluations
+    assert evaluation.forwards == 5 * maps + 10
+    assert evaluation.passes == evaluation.forwards + 2 * 5 * 1
 
 
 def test_metrics_are_in_the_schema_and_in_the_resolved_study(tiny: TinyStudy) -> None:

@@ -172,18 +172,20 @@ def test_metrics_with_two_fills_are_two(tiny: TinyStudy) -> None:
 def test_the_plan_counts_what_is_asked_of_every_network(tiny: TinyStudy) -> None:
     cases = tiny.config["cases"][:1]
     few = [{"name": "deletion", "levels": 4}, {"name": "infidelity", "draws": 10}]
-    (plain,) = check_study(Study.load(tiny.write(randomization=ASKED, cases=cases))).plan.judgings
+    (plain,) = check_study(
+        Study.load(tiny.write(randomization=ASKED, cases=cases))
+    ).plan.evaluations
     asked = {**ASKED, "metrics": few}
-    (judging,) = check_study(Study.load(tiny.write(randomization=asked))).plan.judgings
+    (evaluation,) = check_study(Study.load(tiny.write(randomization=asked))).plan.evaluations
     networks, maps = 2 * 2 + 1, 1 + 1  # the trained network, and an edge detector
-    assert judging.forwards - plain.forwards == networks * (5 * maps + 10)
-    assert judging.passes - plain.passes == networks * (5 * maps + 10)
-    assert "20 forwards for each of these" in judging.streams
+    assert evaluation.forwards - plain.forwards == networks * (5 * maps + 10)
+    assert evaluation.passes - plain.passes == networks * (5 * maps + 10)
+    assert "20 forwards for each of these" in evaluation.streams
     again = {**ASKED, "metrics": [{"name": "max_sensitivity", "draws": 3}]}
-    (judging,) = check_study(Study.load(tiny.write(randomization=again))).plan.judgings
+    (evaluation,) = check_study(Study.load(tiny.write(randomization=again))).plan.evaluations
     (saliency,) = (task for task in check_study(Study.load(tiny.file)).plan.tasks
                    if task.labels == ["saliency"])  # fmt: skip
-    assert judging.passes - plain.passes == networks * 3 * saliency.passes
+    assert evaluation.passes - plain.passes == networks * 3 * saliency.passes
 
 
 def test_what_would_take_too_long_is_refused_before_anything(tiny: TinyStudy) -> None:

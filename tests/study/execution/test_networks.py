@@ -151,8 +151,8 @@ def test_the_plan_counts_an_explanation_per_network(
     third = {**networks["twin"], "name": "third"}
     file = tiny.write(models=[*networks.values(), third], metrics=METRICS, methods=["saliency"])
     checked = check_study(Study.load(file))
-    asked = {part.subject.model: part.streams for part in checked.plan.judgings}
-    passes = {part.subject.model: part.passes for part in checked.plan.judgings}
+    asked = {part.combination.model: part.streams for part in checked.plan.evaluations}
+    passes = {part.combination.model: part.passes for part in checked.plan.evaluations}
     assert asked["net"] == ("all maps 4 times again",)  # two seeds, wide and permuted
     assert asked["wide"] == ("all maps 3 times again",)
     assert (passes["net"], passes["wide"]) == (4, 3)

@@ -329,7 +329,7 @@ def test_tasks_share_streams_and_count_passes(tiny: TinyStudy) -> None:
     changes = tiny.write(methods=["saliency", "input_x_gradient", "guided_backprop",
                                   {"name": "integrated_gradients", "steps": 6}])  # fmt: skip
     plan = check_study(Study.load(changes)).plan
-    per_case: list[Task] = [task for task in plan.tasks if task.subject.case == "a"]
+    per_case: list[Task] = [task for task in plan.tasks if task.combination.case == "a"]
     assert [task.labels for task in per_case] == [
         ["saliency", "input_x_gradient"],
         ["guided_backprop"],

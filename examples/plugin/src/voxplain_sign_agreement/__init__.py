@@ -53,6 +53,6 @@ class GradientSignAgreement(Method):
     steps: int = Field(default=32, ge=1, description="points on the path")
     baseline: Baseline = Field(default="zero", description="where the path starts")
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """The path of integrated gradients, of which the signs are kept."""
         return (GradientRequest(StraightPath(self.steps, baseline=self.baseline), MeanSign),)

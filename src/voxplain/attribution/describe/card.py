@@ -111,7 +111,7 @@ def method_card(kind: type[Method]) -> MethodCard:
         method = parse_method({"name": kind.title(), **needed})
         picture, volume = reference_context(PICTURE), reference_context(VOLUME)
         requests = method.requests(picture)
-        streams = [declared([method], scene, Label(label=0)) for scene in (picture, volume)]
+        streams = [declared([method], context, Label(label=0)) for context in (picture, volume)]
     except VoxplainError as error:
         return MethodCard(reason=str(error))
     sums = method.complete and any(map(_is_complete, requests))
@@ -193,13 +193,13 @@ def _needs_references(stream: AnyStream) -> bool:
     return False
 
 
-def _draws(request: AnyRequest, scene: Context) -> bool:
+def _draws(request: AnyRequest, context: Context) -> bool:
     """Whether another key gives other points or masks."""
-    image = scene.example[0]
+    image = context.example[0]
     references = torch.stack([image * 0, image / 2, image * 2])
     items = [StreamInput(image, 0, key, references) for key in ("a", "b")]
     if isinstance(request, MaskRequest):
-        found = [identity(request.masks.masks(item, scene)) for item in items]
+        found = [identity(request.masks.masks(item, context)) for item in items]
     else:
         found = [identity(_first(request, item)) for item in items]
     return found[0] != found[1]

@@ -107,11 +107,11 @@ def cheaper_settings(
     Returns:
         As studies write them: ``["samples=500", "regions.count=20"]``.
     """
-    scene = context_of(image, model)
-    passes = _passes(method, scene) or 1
+    context = context_of(image, model)
+    passes = _passes(method, context) or 1
     found = []
     for path, values in _knobs(method, limit / passes):
-        value = next((each for each in values if _fits(method, path, each, scene, limit)), None)
+        value = next((each for each in values if _fits(method, path, each, context, limit)), None)
         if value is not None:
             found.append(f"{'.'.join(path)}={_shown(value)}")
     return found
@@ -149,9 +149,9 @@ def _larger(extent: float) -> Iterator[float]:
         yield extent
 
 
-def _fits(method: Method, path: Sequence[str], value: Any, scene: Context, limit: int) -> bool:
+def _fits(method: Method, path: Sequence[str], value: Any, context: Context, limit: int) -> bool:
     try:
-        return 0 < _passes(_changed(method, path, value), scene) <= limit
+        return 0 < _passes(_changed(method, path, value), context) <= limit
     except (VoxplainError, ValueError):
         return False
 
@@ -162,8 +162,8 @@ def _changed(part: Part, path: Sequence[str], value: Any) -> Part:
     return part.model_copy(update={name: new})
 
 
-def _passes(method: Method, scene: Context) -> int:
-    return sum(stream.passes for stream in declared([method], scene, Label(label=0)))
+def _passes(method: Method, context: Context) -> int:
+    return sum(stream.passes for stream in declared([method], context, Label(label=0)))
 
 
 def _shown(value: float) -> str:

@@ -47,26 +47,26 @@ class AttentionRollout(Method):
         default="auto", description="whose view is shown"
     )
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """The plain pass at the image, shared with other methods; its gradient is not used."""
         return (GradientRequest(Original(), MeanGradient),)
 
-    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
         """One channel on the image grid; windows of a windowed network are blended."""
         image = results.item.image
-        if scene.layout is None:
-            grid, cells = self._cells(scene, image[None])
-            return {None: scene.on_image(grid.tap, cells)}
-        padded = scene.layout.pad(image)
+        if context.layout is None:
+            grid, cells = self._cells(context, image[None])
+            return {None: context.on_image(grid.tap, cells)}
+        padded = context.layout.pad(image)
         parts = []
-        for position in scene.layout.positions:
-            grid, cells = self._cells(scene, scene.layout.cut(padded, [position]))
+        for position in context.layout.positions:
+            grid, cells = self._cells(context, context.layout.cut(padded, [position]))
             parts.append(cells)
-        return {None: scene.on_image(grid.tap, torch.stack(parts, dim=1), "blend")}
+        return {None: context.on_image(grid.tap, torch.stack(parts, dim=1), "blend")}
 
-    def _cells(self, scene: Context, image: Tensor) -> tuple[TokenGrid, Tensor]:
+    def _cells(self, context: Context, image: Tensor) -> tuple[TokenGrid, Tensor]:
         """The rollout of one call of the network, ``(1, *cells)``."""
-        model = scene.model
+        model = context.model
         with model.at_rest():
             found = attention_maps(model, model.network, image.to(model.dtype))
         if not found:
@@ -74,7 +74,7 @@ class AttentionRollout(Method):
                 f"{type(model.network).__name__} has no attention between tokens (a softmax whose "
                 "result weights values); attention_rollout is for transformers"
             )
-        grid = token_grid(scene, found[0].path, found[0].weights.shape[-1])
+        grid = token_grid(context, found[0].path, found[0].weights.shape[-1])
         _require_one_grid(found)
         return grid, grid.cells(self._view(grid, rollout([one.weights for one in found])))
 
@@ -142,11 +142,11 @@ class TokenGrid:
         return values[self.index.to(values.device)][None]
 
 
-def token_grid(scene: Context, path: str, count: int) -> TokenGrid:
+def token_grid(context: Context, path: str, count: int) -> TokenGrid:
     """The grid of the tokens that an attention works on.
 
     Args:
-        scene: Follows the layers.
+        context: Follows the layers.
         path: Of the innermost module around the attention.
         count: Tokens, with those that have no place.
 
@@ -155,7 +155,7 @@ def token_grid(scene: Context, path: str, count: int) -> TokenGrid:
     """
     for tap in _around(path):
         try:
-            geometry = scene.geometry(tap)
+            geometry = context.geometry(tap)
         except ModelError:  # not called with a tensor of its own
             continue
         shape = geometry.layout.shape if geometry.layout else ()
@@ -167,7 +167,7 @@ def token_grid(scene: Context, path: str, count: int) -> TokenGrid:
             )
         if (found := _grid(tap, geometry, shape, count)) is not None:
             return found
-    for info in scene.layers:  # the attention is written in the network itself
+    for info in context.layers:  # the attention is written in the network itself
         shape = info.geometry.layout.shape if info.geometry.layout else ()
         if (found := _grid(Tap(info.path), info.geometry, shape, count)) is not None:
             return found

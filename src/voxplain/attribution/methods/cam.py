@@ -47,17 +47,17 @@ class Cam(Method):
     side: Literal["output", "input"] = "output"
     relu: bool = True
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """The single pass that all CAMs share."""
-        taps = scene.taps((self.layer,) if self.layer else (), self.side)
+        taps = context.taps((self.layer,) if self.layer else (), self.side)
         return (GradientRequest(Original(), self.weights, Plain(), taps),)
 
-    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
         """The weighted sum, rectified, on the image grid."""
         ((tap, cam),) = results[0].items()
         if not self.relu:
-            return {None: scene.on_image(tap, cam, self.weights.windows)}
-        return {None: _rectified_on_image(scene, tap, cam, self.weights.windows)}
+            return {None: context.on_image(tap, cam, self.weights.windows)}
+        return {None: _rectified_on_image(context, tap, cam, self.weights.windows)}
 
     @property
     def sign(self) -> Literal["signed", "absolute", "positive"]:
@@ -168,14 +168,14 @@ class LayerGradCam(LayerMethod):
     relu: bool = False
     sum_channels: bool = True
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """The single pass that all CAMs share."""
         reducer = ChannelMean if self.sum_channels else ChannelMean.unsummed
-        return (GradientRequest(Original(), reducer, Plain(), self._taps(scene)),)
+        return (GradientRequest(Original(), reducer, Plain(), self._taps(context)),)
 
-    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
         """One map per layer."""
-        found = super().maps(results, scene)
+        found = super().maps(results, context)
         return {layer: functional.relu(map) if self.relu else map for layer, map in found.items()}
 
 
@@ -192,30 +192,30 @@ class GuidedGradCam(Method):
     interpolation: Literal["linear", "nearest"] = "linear"
     functions: Functions = "rectifiers"
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """Two rules on one image; both passes are shared with the parents."""
-        taps = scene.taps((self.layer,) if self.layer else ())
+        taps = context.taps((self.layer,) if self.layer else ())
         guided = Guided(functions=self.functions)
         return (
             GradientRequest(Original(), MeanGradient, guided),
             GradientRequest(Original(), ChannelMean, Plain(), taps),
         )
 
-    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
         """Their product on the image grid."""
         ((tap, cam),) = results[1].items()
-        weight = _rectified_on_image(scene, tap, cam, "blend", self.interpolation)
+        weight = _rectified_on_image(context, tap, cam, "blend", self.interpolation)
         return {None: results[0][INPUT] * weight}
 
 
 def _rectified_on_image(
-    scene: Context,
+    context: Context,
     tap: Tap,
     cam: Tensor,
     windows: Assembly,
     interpolation: Interpolation = "linear",
 ) -> Tensor:
     """Rectified at the layer's cells; shares of windows that add up, once they have."""
-    if scene.layout is None or windows == "blend":
-        return scene.on_image(tap, functional.relu(cam), windows, interpolation)
-    return functional.relu(scene.on_image(tap, cam, windows, interpolation))
+    if context.layout is None or windows == "blend":
+        return context.on_image(tap, functional.relu(cam), windows, interpolation)
+    return functional.relu(context.on_image(tap, cam, windows, interpolation))

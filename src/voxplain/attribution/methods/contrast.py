@@ -39,23 +39,23 @@ class ContrastMap(Around):
         except VoxplainError as error:
             raise ValueError(str(error)) from None
 
-    def requests(self, scene: Context) -> tuple[AnyRequest, ...]:
+    def requests(self, context: Context) -> tuple[AnyRequest, ...]:
         """Those of the method, about the contrast.
 
         Raises:
             ConfigError: If the method explains a target of its own.
         """
-        asked = self.of.requests(scene)
+        asked = self.of.requests(context)
         if any(request.target is not None for request in asked):
             raise ConfigError(f"{self.of.key} has a target of its own, so nothing can contrast it")
         target = Against(other=self.against)
         return tuple(replace(request, target=target) for request in asked)
 
     def conclude(
-        self, maps: dict[str | None, Tensor], image: Tensor, scene: Context
+        self, maps: dict[str | None, Tensor], image: Tensor, context: Context
     ) -> MethodOutput:
         """As the method does."""
-        return self.of.conclude(maps, image, scene)
+        return self.of.conclude(maps, image, context)
 
     def finish(self, map: Tensor) -> Tensor:
         """The post-steps of the method, then those declared here."""

@@ -30,10 +30,10 @@ class DeepLiftMethod(Method):
     eps: float | None = Field(default=None, gt=0)
     precision: Literal["auto", "float32", "float64"] = "auto"
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """One pair of forwards."""
         sampler = PairedReference(self.baseline)
-        return (deep_lift_request(self, scene, sampler),)
+        return (deep_lift_request(self, context, sampler),)
 
 
 @register
@@ -49,16 +49,18 @@ class DeepLiftShap(Method):
     eps: float | None = Field(default=None, gt=0)
     precision: Literal["auto", "float32", "float64"] = "auto"
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """One pair of forwards per reference."""
-        return (deep_lift_request(self, scene, PairedReference(None, self.references)),)
+        return (deep_lift_request(self, context, PairedReference(None, self.references)),)
 
 
 def deep_lift_request(
-    method: Any, scene: Context, sampler: Sampler, places: Any = (INPUT,)
+    method: Any, context: Context, sampler: Sampler, places: Any = (INPUT,)
 ) -> GradientRequest:
     """A DeepLIFT stream; in float64 where norms would cancel."""
-    double = method.precision == "float64" or (method.precision == "auto" and scene.has_data_norms)
+    double = method.precision == "float64" or (
+        method.precision == "auto" and context.has_data_norms
+    )
     rule = DeepLift(eps=method.eps)
     return GradientRequest(sampler, TimesDifference, rule, tuple(places), double=double)
 
@@ -75,10 +77,10 @@ class LayerDeepLift(LayerMethod):
     eps: float | None = Field(default=None, gt=0)
     precision: Literal["auto", "float32", "float64"] = "auto"
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """One pair of forwards."""
         sampler = PairedReference(self.baseline)
-        return (deep_lift_request(self, scene, sampler, self._taps(scene)),)
+        return (deep_lift_request(self, context, sampler, self._taps(context)),)
 
 
 @register
@@ -93,7 +95,7 @@ class LayerDeepLiftShap(LayerMethod):
     eps: float | None = Field(default=None, gt=0)
     precision: Literal["auto", "float32", "float64"] = "auto"
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """One pair of forwards per reference."""
         sampler = PairedReference(None, self.references)
-        return (deep_lift_request(self, scene, sampler, self._taps(scene)),)
+        return (deep_lift_request(self, context, sampler, self._taps(context)),)

@@ -34,11 +34,11 @@ class _Evidence(Method):
     side: Literal["output", "input"] = "output"
     on_unknown: Literal["error", "warn"] = "error"
 
-    def _place(self, scene: Context) -> Tap:
-        return scene.taps((self.layer,), self.side)[0] if self.layer else INPUT
+    def _place(self, context: Context) -> Tap:
+        return context.taps((self.layer,), self.side)[0] if self.layer else INPUT
 
-    def _request(self, scene: Context, rule: Excitation) -> GradientRequest:
-        return GradientRequest(Original(), MeanGradient, rule, (self._place(scene),))
+    def _request(self, context: Context, rule: Excitation) -> GradientRequest:
+        return GradientRequest(Original(), MeanGradient, rule, (self._place(context),))
 
 
 @register
@@ -54,14 +54,14 @@ class ExcitationBackprop(_Evidence):
     reference = "Zhang et al., 2016"
     name: Literal["excitation_backprop"] = "excitation_backprop"
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """One pass."""
-        return (self._request(scene, Excitation(on_unknown=self.on_unknown)),)
+        return (self._request(context, Excitation(on_unknown=self.on_unknown)),)
 
-    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
         """The shares of the voxels, or those of cells spread over their voxels."""
         ((tap, shares),) = results[0].items()
-        return {None: shares if tap == INPUT else _spread(scene, tap, _summed(shares))}
+        return {None: shares if tap == INPUT else _spread(context, tap, _summed(shares))}
 
 
 @register
@@ -84,27 +84,27 @@ class ContrastiveExcitationBackprop(_Evidence):
         default=None, description="path; absent: the input of the last linear map"
     )
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """Two passes, the first of them that of ``excitation_backprop``."""
         through = None
         if self.contrast_layer is not None:
-            (tap,) = scene.taps((self.contrast_layer,))
+            (tap,) = context.taps((self.contrast_layer,))
             through = ThroughLayer(tap.path)
         rules = (
             Excitation(against=against, through=through, on_unknown=self.on_unknown)
             for against in (False, True)
         )
-        return tuple(self._request(scene, rule) for rule in rules)
+        return tuple(self._request(context, rule) for rule in rules)
 
-    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
         """One channel; rectified at the cells, or where windows have been added up."""
-        tap = self._place(scene)
+        tap = self._place(context)
         pro, contra = (_summed(part[tap]) for part in results)
         if tap == INPUT:
             return {None: (pro - contra).clamp(min=0)}
-        if scene.layout is None:
-            return {None: _spread(scene, tap, (pro - contra).clamp(min=0))}
-        difference = _spread(scene, tap, pro) - _spread(scene, tap, contra)
+        if context.layout is None:
+            return {None: _spread(context, tap, (pro - contra).clamp(min=0))}
+        difference = _spread(context, tap, pro) - _spread(context, tap, contra)
         return {None: difference.clamp(min=0)}
 
 
@@ -112,8 +112,8 @@ def _summed(shares: Tensor) -> Tensor:
     return shares.sum(dim=0, keepdim=True)
 
 
-def _spread(scene: Context, tap: Tap, shares: Tensor) -> Tensor:
+def _spread(context: Context, tap: Tap, shares: Tensor) -> Tensor:
     """Shares of cells on the image grid; interpolated, with the sum they had."""
-    placed = scene.on_image(tap, shares, "sum")
+    placed = context.on_image(tap, shares, "sum")
     total = placed.sum()
     return placed * (shares.sum() / total) if bool(total > 0) else placed

@@ -26,7 +26,7 @@ class GradientShap(Method):
     samples: int = Field(default=32, ge=1)
     sigma: float = Field(default=0.05, ge=0)
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """Random points on random paths."""
         return (GradientRequest(RandomPathPoint(self.samples, self.sigma), TimesDifference),)
 
@@ -41,7 +41,7 @@ class ExpectedGradients(Method):
     name: Literal["expected_gradients"] = "expected_gradients"
     samples: int = Field(default=64, ge=1)
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """Random points on straight paths from the references."""
         return (GradientRequest(RandomPathPoint(self.samples), TimesDifference),)
 
@@ -57,7 +57,7 @@ class LayerGradientShap(LayerMethod):
     samples: int = Field(default=32, ge=1)
     sigma: float = Field(default=0.05, ge=0)
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """Random points on random paths."""
         sampler = RandomPathPoint(self.samples, self.sigma)
-        return (GradientRequest(sampler, TimesDifference, Plain(), self._taps(scene)),)
+        return (GradientRequest(sampler, TimesDifference, Plain(), self._taps(context)),)

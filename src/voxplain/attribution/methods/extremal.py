@@ -76,7 +76,7 @@ class MaskSearch(Sampler):
         """A first turn that finds the scale of the score, then one turn per step."""
         search = _Search(self, item.image)
         turns = (2, *(self.width,) * self.steps)
-        return PointSequence(self.passes, search.draw, search.told, turns)
+        return PointSequence(self.passes, search.draw, search.feedback, turns)
 
 
 class _Search:
@@ -229,7 +229,7 @@ class ExtremalPerturbation(Method):
     def _always_several(cls, value: Any) -> Any:
         return (value,) if isinstance(value, float) else value
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """One search for all areas."""
         search = MaskSearch(
             areas=self.areas,
@@ -241,12 +241,12 @@ class ExtremalPerturbation(Method):
             levels=self.levels,
             blur=self.blur,
             mirror=self.mirror,
-            spacing=scene.spacing,
+            spacing=context.spacing,
         )
         return (GradientRequest(search, partial(LastMasks, len(self.areas))),)
 
     def conclude(
-        self, maps: dict[str | None, Tensor], image: Tensor, scene: Context
+        self, maps: dict[str | None, Tensor], image: Tensor, context: Context
     ) -> MethodOutput:
         """Beside the masks, how much of the image each of them covers."""
         covered = [float(mask.mean()) for mask in maps[None]]

@@ -74,20 +74,20 @@ class BiasTimesGradient(Reducer):
         return torch.var(normalized, dim=inner, correction=0, keepdim=True)
 
 
-def layers_with_bias(scene: Context) -> dict[Tap, Callable[[], Reducer]]:
+def layers_with_bias(context: Context) -> dict[Tap, Callable[[], Reducer]]:
     """A tap and a reducer for every call of every layer of the network that adds a bias.
 
     Raises:
         ModelError: If there is none.
     """
     found: dict[Tap, Callable[[], Reducer]] = {}
-    for info in scene.layers:
-        module = scene.model.network.get_submodule(info.path)
+    for info in context.layers:
+        module = context.model.network.get_submodule(info.path)
         if not _adds_bias(module):
             continue
         for call in range(info.calls):
             path = info.path if info.calls == 1 else f"{info.path}#{call}"
-            made = partial(BiasTimesGradient, module, scene.layout is not None)
+            made = partial(BiasTimesGradient, module, context.layout is not None)
             found[Tap(path)] = made
     if not found:
         raise ModelError("full_grad needs layers with biases or norms, and the network has none")
@@ -138,21 +138,21 @@ class FullGrad(Method):
     name: Literal["full_grad"] = "full_grad"
     channels: Literal["keep", "sum", "sum_abs", "max_abs"] = "sum"
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """One pass, with a tap at every layer that adds a bias."""
-        with_bias = layers_with_bias(scene)
+        with_bias = layers_with_bias(context)
         biases = tuple(
             GradientRequest(Original(), reducer, Plain(), (tap,))
             for tap, reducer in with_bias.items()
         )
         return (GradientRequest(Original(), TimesValue), *biases)
 
-    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
         """The sum of all parts on the image grid, one channel."""
         total = results[0][INPUT].abs().sum(dim=0, keepdim=True)
         for part in results.streams[1:]:
             ((tap, contribution),) = part.items()
-            if scene.geometry(tap).spatial:
+            if context.geometry(tap).spatial:
                 strength = contribution.abs().sum(dim=0, keepdim=True)
-                total = total + scene.on_image(tap, strength, "sum")
+                total = total + context.on_image(tap, strength, "sum")
         return {None: total}

@@ -65,9 +65,9 @@ class LayerActivationGuidedBackprop(Method):
     position: Literal["all", "max"] | tuple[int, ...] = "all"
     functions: Functions = "rectifiers"
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """One guided pass from the unit."""
-        (tap,) = scene.taps((self.layer,) if self.layer else ())
+        (tap,) = context.taps((self.layer,) if self.layer else ())
         unit = Unit(layer=tap.path, channel=self.channel, position=self.position)
         rule = Guided(functions=self.functions)
         return (GradientRequest(Original(), MeanGradient, rule, (INPUT,), target=unit),)

@@ -38,9 +38,9 @@ class BlurIntegratedGradients(Method):
         default=0.2, gt=0, le=1, description="strongest blur, as a fraction of the shortest axis"
     )
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """One path through scale; isotropic in mm where the spacing is known."""
-        return (GradientRequest(BlurPath(self.steps, self.sigma_max, scene.spacing), AlongCurve),)
+        return (GradientRequest(BlurPath(self.steps, self.sigma_max, context.spacing), AlongCurve),)
 
 
 @register
@@ -67,7 +67,7 @@ class GuidedIntegratedGradients(Method):
     )
     baseline: Baseline = "zero"
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """One adaptive path."""
         path = GuidedPath(self.steps, self.fraction, self.max_distance, self.baseline)
         ahead = 0.5 if self.quadrature == "trapezoid" else 0.0
@@ -89,7 +89,7 @@ class LayerIntegratedGradients(LayerMethod):
     quadrature: Quadrature = "gauss_legendre"
     baseline: Baseline = "zero"
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """One path per layer."""
         return tuple(
             GradientRequest(
@@ -98,10 +98,10 @@ class LayerIntegratedGradients(LayerMethod):
                 Plain(),
                 (tap,),
             )
-            for tap in self._taps(scene)
+            for tap in self._taps(context)
         )
 
-    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
         """One map per layer."""
         return {tap.path: map for stream in results for tap, map in stream.items()}
 
@@ -126,7 +126,7 @@ class IntegratedGradients(_Path):
     name: Literal["integrated_gradients"] = "integrated_gradients"
     baseline: Baseline = "zero"
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """One path."""
         return (GradientRequest(self._path(self.baseline), TimesDifference),)
 
@@ -140,14 +140,14 @@ class IntegratedGradientsBlackWhite(_Path):
     units = "score"
     name: Literal["integrated_gradients_black_white"] = "integrated_gradients_black_white"
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """Two paths."""
         return tuple(
             GradientRequest(self._path(baseline), TimesDifference)
             for baseline in ("minimum", "maximum")
         )
 
-    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
         """Their mean."""
         black, white = results
         return {None: (black[INPUT] + white[INPUT]) / 2}
@@ -159,10 +159,10 @@ class _OnPath(LayerMethod):
     baseline: Baseline = "zero"
     reducer: ClassVar[Any]
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """One path."""
         path = StraightPath(self.steps, self.quadrature, self.baseline)
-        return (GradientRequest(path, self.reducer, Plain(), self._taps(scene)),)
+        return (GradientRequest(path, self.reducer, Plain(), self._taps(context)),)
 
 
 @register

@@ -37,9 +37,9 @@ class LayerMethod(Method):
     def _always_several(cls, value: tuple[str, ...] | str) -> tuple[str, ...]:
         return (value,) if isinstance(value, str) else value
 
-    def _taps(self, scene: Context) -> tuple[Tap, ...]:
-        return scene.taps(tuple(self.layers), self.side)
+    def _taps(self, context: Context) -> tuple[Tap, ...]:
+        return context.taps(tuple(self.layers), self.side)
 
-    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
         """One map per layer."""
         return {tap.path: map for tap, map in results[0].items()}

@@ -46,7 +46,7 @@ class Lime(CoalitionMethod):
         default=None, ge=0, description="absent: 1 for the ridge, 0.01 for the lasso"
     )
 
-    def requests(self, scene: Context) -> tuple[MaskRequest, ...]:
+    def requests(self, context: Context) -> tuple[MaskRequest, ...]:
         """Coalitions by fair coins.
 
         Raises:
@@ -82,7 +82,7 @@ class PiecewiseLinearSurrogate(CoalitionMethod):
     levels: int = Field(default=4, ge=2, description="of fading, both ends included")
     penalty: float = Field(default=1.0, ge=0, description="of the ridge on the pieces")
 
-    def requests(self, scene: Context) -> tuple[MaskRequest, ...]:
+    def requests(self, context: Context) -> tuple[MaskRequest, ...]:
         """Regions at levels of low discrepancy."""
         masks = QuasiLevels(self.regions, self.samples, self.levels)
         fit = PiecewiseLinear(self.levels, self.penalty)

@@ -104,7 +104,7 @@ class LayerwiseRelevance(_Relevance):
     reference = "Bach et al., 2015; Montavon et al., 2019"
     name: Literal["lrp"] = "lrp"
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """One pass; what arrives at the image is the map."""
         return (GradientRequest(Original(), MeanGradient, self._rule()),)
 
@@ -119,9 +119,9 @@ class LayerLrp(_Relevance, LayerMethod):
     units: ClassVar[str] = "score"
     name: Literal["layer_lrp"] = "layer_lrp"
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """One pass."""
-        return (GradientRequest(Original(), MeanGradient, self._rule(), self._taps(scene)),)
+        return (GradientRequest(Original(), MeanGradient, self._rule(), self._taps(context)),)
 
 
 @register
@@ -138,12 +138,12 @@ class ConditionalRelevance(_Relevance):
     layer: str | None = Field(default=None, description="path; absent: the last feature layer")
     layer_channels: Channels = Field(description="channels of the layer that relevance passes")
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """One pass, in two stretches."""
-        (tap,) = scene.taps((self.layer,) if self.layer else ())
+        (tap,) = context.taps((self.layer,) if self.layer else ())
         through = ThroughLayer(tap.path, self.layer_channels)
         return (GradientRequest(Original(), MeanGradient, self._rule(through)),)
 
-    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
         """The map at the image."""
         return {None: results[0][INPUT]}

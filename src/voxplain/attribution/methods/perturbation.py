@@ -44,7 +44,7 @@ class Occlusion(MaskMethod):
         default="auto", description="compute only what a box changes, where that is less work"
     )
 
-    def requests(self, scene: Context) -> tuple[MaskRequest, ...]:
+    def requests(self, context: Context) -> tuple[MaskRequest, ...]:
         """Every box alone."""
         boxes = SlidingBox(self.window, self.stride)
         return (MaskRequest(boxes, self.fill, Drop(), incremental=self.incremental),)
@@ -60,7 +60,7 @@ class FeatureAblation(MaskMethod):
     regions: RegionSpec = Supervoxels()
     fill: AnyFill = Mean()
 
-    def requests(self, scene: Context) -> tuple[MaskRequest, ...]:
+    def requests(self, context: Context) -> tuple[MaskRequest, ...]:
         """Every region alone."""
         return (MaskRequest(OneRegionOff(self.regions), self.fill, Drop()),)
 
@@ -75,7 +75,7 @@ class FeaturePermutation(MaskMethod):
     regions: RegionSpec = Supervoxels()
     references: int = Field(default=8, ge=1, description="upper bound on the cases that are used")
 
-    def requests(self, scene: Context) -> tuple[MaskRequest, ...]:
+    def requests(self, context: Context) -> tuple[MaskRequest, ...]:
         """Every region alone, once per case."""
         fill = Case(references=self.references)
         return (MaskRequest(OneRegionOff(self.regions), fill, Drop()),)
@@ -97,12 +97,12 @@ class LayerFeatureAblation(MaskMethod, LayerMethod):
         default=None, ge=1, description="gather alike channels into so many; absent: one by one"
     )
 
-    def requests(self, scene: Context) -> tuple[MaskRequest, ...]:
+    def requests(self, context: Context) -> tuple[MaskRequest, ...]:
         """One forward per channel of each layer."""
-        samplers = [ChannelsOff(tap, self.max_channels, self.level) for tap in self._taps(scene)]
+        samplers = [ChannelsOff(tap, self.max_channels, self.level) for tap in self._taps(context)]
         return tuple(MaskRequest(masks, Constant(), DropOfChannels()) for masks in samplers)
 
-    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
         """One map per layer."""
-        pairs = zip(self._taps(scene), results, strict=True)
+        pairs = zip(self._taps(context), results, strict=True)
         return {tap.path: found[INPUT] for tap, found in pairs}

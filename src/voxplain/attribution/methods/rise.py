@@ -31,8 +31,8 @@ class _OverRandomGrids(MaskMethod):
     cells: int = Field(default=7, ge=1)
     keep: float = Field(default=0.5, gt=0, lt=1)
 
-    def _filled(self, fill: Fill, scene: Context, about: str = "") -> MaskRequest:
-        samples = self.samples or (2000 if len(scene.shape) > 2 else 4000)
+    def _filled(self, fill: Fill, context: Context, about: str = "") -> MaskRequest:
+        samples = self.samples or (2000 if len(context.shape) > 2 else 4000)
         grids = RandomGrids(samples, self.cells, self.keep)
         return MaskRequest(grids, fill, WeightedMean(about))
 
@@ -46,9 +46,9 @@ class Rise(_OverRandomGrids):
     name: Literal["rise"] = "rise"
     fill: AnyFill = Constant()
 
-    def requests(self, scene: Context) -> tuple[MaskRequest, ...]:
+    def requests(self, context: Context) -> tuple[MaskRequest, ...]:
         """Random grids."""
-        return (self._filled(self.fill, scene),)
+        return (self._filled(self.fill, context),)
 
 
 @register
@@ -62,12 +62,12 @@ class McRise(_OverRandomGrids):
         default=(Constant(value="minimum"), Mean(), Constant(value="maximum")), min_length=1
     )
 
-    def requests(self, scene: Context) -> tuple[MaskRequest, ...]:
+    def requests(self, context: Context) -> tuple[MaskRequest, ...]:
         """The same random grids with every fill."""
         pairs = zip(self.fills, self.map_channels, strict=True)
-        return tuple(self._filled(fill, scene, about) for fill, about in pairs)
+        return tuple(self._filled(fill, context, about) for fill, about in pairs)
 
-    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
         """One channel per fill."""
         return {None: torch.cat([found[INPUT] for found in results])}
 

@@ -18,7 +18,7 @@ class _OneGradient(Method):
 
     reducer: ClassVar[Any] = MeanGradient
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """One pass at the image."""
         return (GradientRequest(Original(), self.reducer, self._rule()),)
 
@@ -70,9 +70,9 @@ class GradientTimesImage(_OneGradient):
 class _AtTheImage(LayerMethod):
     reducer: ClassVar[Any]
 
-    def requests(self, scene: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """One pass at the image."""
-        return (GradientRequest(Original(), self.reducer, Plain(), self._taps(scene)),)
+        return (GradientRequest(Original(), self.reducer, Plain(), self._taps(context)),)
 
 
 @register

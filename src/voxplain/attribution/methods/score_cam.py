@@ -46,14 +46,14 @@ class _MaskCam(MaskMethod):
         default=None, ge=1, description="gather alike channels into so many; absent: one by one"
     )
 
-    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
         """The weighted sum, rectified at the cells of the layer, on the image grid."""
         cam = results[0][INPUT]
         shown = functional.relu(cam) if self.relu else cam
-        return {None: scene.on_image(self._tap(scene), shown.to(results.item.image))}
+        return {None: context.on_image(self._tap(context), shown.to(results.item.image))}
 
-    def _tap(self, scene: Context) -> Tap:
-        (tap,) = scene.taps((self.layer,) if self.layer else (), self.side)
+    def _tap(self, context: Context) -> Tap:
+        (tap,) = context.taps((self.layer,) if self.layer else (), self.side)
         return tap
 
     @property
@@ -75,9 +75,9 @@ class ScoreCam(_MaskCam):
     )
     fill: AnyFill = Constant()
 
-    def requests(self, scene: Context) -> tuple[MaskRequest, ...]:
+    def requests(self, context: Context) -> tuple[MaskRequest, ...]:
         """One forward per channel, and one of nothing."""
-        masks = ChannelsAsMasks(self._tap(scene), self.max_channels)
+        masks = ChannelsAsMasks(self._tap(context), self.max_channels)
         return (MaskRequest(masks, self.fill, ScoreWeights(self.weighting)),)
 
 
@@ -90,7 +90,7 @@ class AblationCam(_MaskCam):
     name: Literal["ablation_cam"] = "ablation_cam"
     level: Level = Field(default=0.0, description="what a channel becomes: a number, or its mean")
 
-    def requests(self, scene: Context) -> tuple[MaskRequest, ...]:
+    def requests(self, context: Context) -> tuple[MaskRequest, ...]:
         """One forward per channel."""
-        masks = ChannelsOff(self._tap(scene), self.max_channels, self.level)
+        masks = ChannelsOff(self._tap(context), self.max_channels, self.level)
         return (MaskRequest(masks, Constant(), AblationWeights()),)

@@ -23,10 +23,10 @@ class _OverFades(CoalitionMethod):
         default=None, description="absent: blocks of 1/8 in 2-D, 100 supervoxels in 3-D"
     )
 
-    def _regions(self, scene: Context) -> Any:
+    def _regions(self, context: Context) -> Any:
         if self.regions is not None:
             return self.regions
-        flat = sum(side > 1 for side in scene.shape) <= 2
+        flat = sum(side > 1 for side in context.shape) <= 2
         chosen: Regions = Blocks(size=0.125) if flat else Supervoxels()
         return chosen
 
@@ -45,9 +45,9 @@ class SobolAttribution(_OverFades):
     name: Literal["sobol_attribution"] = "sobol_attribution"
     samples: int = Field(default=32, ge=2, description="rows of A; times regions + 2 passes")
 
-    def requests(self, scene: Context) -> tuple[MaskRequest, ...]:
+    def requests(self, context: Context) -> tuple[MaskRequest, ...]:
         """Fades of low discrepancy."""
-        masks = PickFreeze(self._regions(scene), self.samples)
+        masks = PickFreeze(self._regions(context), self.samples)
         return (MaskRequest(masks, self.fill, VarianceShare()),)
 
 
@@ -61,7 +61,7 @@ class HsicAttribution(_OverFades):
     name: Literal["hsic_attribution"] = "hsic_attribution"
     samples: int = Field(default=512, ge=2, description="coalitions; powers of two are balanced")
 
-    def requests(self, scene: Context) -> tuple[MaskRequest, ...]:
+    def requests(self, context: Context) -> tuple[MaskRequest, ...]:
         """Regions switched with low discrepancy."""
-        masks = QuasiSwitches(self._regions(scene), self.samples)
+        masks = QuasiSwitches(self._regions(context), self.samples)
         return (MaskRequest(masks, self.fill, Dependence()),)

@@ -27,7 +27,7 @@ class ShapleyValueSampling(CoalitionMethod):
     regions: RegionSpec = Supervoxels(count=64)
     samples: int = Field(default=25, ge=1, description="walks; every second one is a reversal")
 
-    def requests(self, scene: Context) -> tuple[MaskRequest, ...]:
+    def requests(self, context: Context) -> tuple[MaskRequest, ...]:
         """Walks from nothing to the image."""
         return (MaskRequest(Walks(self.regions, self.samples), self.fill, WalkMarginals()),)
 
@@ -41,7 +41,7 @@ class ShapleyExact(CoalitionMethod):
     name: Literal["shapley_exact"] = "shapley_exact"
     regions: RegionSpec = Supervoxels(count=8)
 
-    def requests(self, scene: Context) -> tuple[MaskRequest, ...]:
+    def requests(self, context: Context) -> tuple[MaskRequest, ...]:
         """All coalitions."""
         return (MaskRequest(AllCoalitions(self.regions), self.fill, ExactShapley()),)
 
@@ -57,25 +57,25 @@ class ChannelShare(CoalitionMethod):
     reference = "Jin et al., 2022"
     name: Literal["channel_share"] = "channel_share"
 
-    def requests(self, scene: Context) -> tuple[MaskRequest, ...]:
+    def requests(self, context: Context) -> tuple[MaskRequest, ...]:
         """All coalitions of channels, or walks over them."""
         regions = Channels()
-        if scene.expected_regions(regions) <= MOST_EXACT:
+        if context.expected_regions(regions) <= MOST_EXACT:
             return (MaskRequest(AllCoalitions(regions), self.fill, ExactShapley()),)
         return (MaskRequest(Walks(regions), self.fill, WalkMarginals()),)
 
     def conclude(
-        self, maps: dict[str | None, Tensor], image: Tensor, scene: Context
+        self, maps: dict[str | None, Tensor], image: Tensor, context: Context
     ) -> MethodOutput:
         """The share of every channel in percent; magnitudes add up to 100."""
         values = maps[None].flatten(1)[:, 0].double()
         whole = float(values.abs().sum())
         shares = [100 * value / whole if whole else 0.0 for value in values.tolist()]
-        return MethodOutput(maps, {"share_percent": dict(zip(_names(scene, shares), shares))})  # noqa: B905
+        return MethodOutput(maps, {"share_percent": dict(zip(_names(context, shares), shares))})  # noqa: B905
 
 
-def _names(scene: Context, shares: list[float]) -> list[str]:
-    known = scene.image.channels if scene.image is not None else ()
+def _names(context: Context, shares: list[float]) -> list[str]:
+    known = context.image.channels if context.image is not None else ()
     if len(known) == len(shares):
         return list(known)
     return [f"channel {number}" for number in range(len(shares))]
@@ -96,7 +96,7 @@ class KernelShap(CoalitionMethod):
         default=None, ge=2, description="coalitions; absent: 512 and 2 per region"
     )
 
-    def requests(self, scene: Context) -> tuple[MaskRequest, ...]:
+    def requests(self, context: Context) -> tuple[MaskRequest, ...]:
         """Coalitions under the Shapley kernel, with their complements."""
         masks = ShapleyKernel(self.regions, self.samples)
         return (MaskRequest(masks, self.fill, ShapleyRegression()),)

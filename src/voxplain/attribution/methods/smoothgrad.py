@@ -61,10 +61,10 @@ class _OverNoise(Around):
             raise ValueError(f"{value.name} cannot be summed up over noise twice")
         return value
 
-    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
         """Those of the method itself, after its own post-steps."""
-        found = self.of.maps(results, scene)
-        found = self.of.conclude(found, results.item.clean, scene).maps
+        found = self.of.maps(results, context)
+        found = self.of.conclude(found, results.item.clean, context).maps
         return {layer: self.of.finish(map) for layer, map in found.items()}
 
 

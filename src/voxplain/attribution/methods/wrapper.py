@@ -27,13 +27,13 @@ class Around(Method):
     def _method(cls, value: Any) -> Method:
         return inner_method(value)
 
-    def requests(self, scene: Context) -> tuple[AnyRequest, ...]:
+    def requests(self, context: Context) -> tuple[AnyRequest, ...]:
         """Those of the inner method."""
-        return self.of.requests(scene)
+        return self.of.requests(context)
 
-    def maps(self, results: StreamResults, scene: Context) -> dict[str | None, Tensor]:
+    def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
         """Those of the inner method."""
-        return self.of.maps(results, scene)
+        return self.of.maps(results, context)
 
     def noise(self) -> NoisyCopies | None:
         """That of the inner method."""

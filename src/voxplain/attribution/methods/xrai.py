@@ -67,13 +67,13 @@ class Xrai(Around):
         return value
 
     def conclude(
-        self, maps: dict[str | None, Tensor], image: Tensor, scene: Context
+        self, maps: dict[str | None, Tensor], image: Tensor, context: Context
     ) -> MethodOutput:
         """The regions of the inner map, once it is complete."""
-        inner = self.of.conclude(maps, image, scene)
+        inner = self.of.conclude(maps, image, context)
         if set(inner.maps) != {None}:
             raise ConfigError(f"xrai needs one map of the image, and {self.of.key} gives others")
-        ranked = self.ranked(self.of.finish(inner.maps[None]), image, scene.spacing)
+        ranked = self.ranked(self.of.finish(inner.maps[None]), image, context.spacing)
         found = {**inner.findings, "regions": ranked.listed(_LISTED)}
         return MethodOutput({None: ranked.map[None].to(image)}, found)
 

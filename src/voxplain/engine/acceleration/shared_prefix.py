@@ -39,7 +39,7 @@ class SharedPrefix:
         wanted = [outermost & set(paths) for paths in alike]
         counts = Counter(path for paths in wanted for path in paths)
         shared = [{path for path in paths if counts[path] > 1} for paths in wanted]
-        self.branches = tuple(
+        self.prefix_users = tuple(
             PrefixUser(self, network, tuple(sorted(paths)))
             for network, paths in zip(networks, shared, strict=True)
         )
@@ -51,15 +51,15 @@ class SharedPrefix:
     def joined(self) -> Iterator[None]:
         """Inside, the networks can share; outside they are as they were."""
         with contextlib.ExitStack() as stack:
-            for branch in self.branches:
-                stack.enter_context(branch.joined())
+            for prefix_user in self.prefix_users:
+                stack.enter_context(prefix_user.joined())
             yield
 
     @contextlib.contextmanager
     def batch(self) -> Iterator[None]:
         """Every network is given the same points inside, each in as many calls as the others."""
-        for branch in self.branches:
-            branch.calls = 0
+        for prefix_user in self.prefix_users:
+            prefix_user.calls = 0
         self.running = True
         try:
             yield
@@ -90,7 +90,7 @@ class PrefixUser:
     """One network of a trunk.
 
     Args:
-        trunk: Of which it is a part.
+        prefix: Of which it is a part.
         network: Modules inside are made to ask the trunk first.
         paths: Of these modules.
 
@@ -98,15 +98,15 @@ class PrefixUser:
         calls: Of the network, in the batch that is running.
     """
 
-    def __init__(self, trunk: SharedPrefix, network: nn.Module, paths: tuple[str, ...]) -> None:
-        self.trunk, self.network, self.paths = trunk, network, paths
+    def __init__(self, prefix: SharedPrefix, network: nn.Module, paths: tuple[str, ...]) -> None:
+        self.prefix, self.network, self.paths = prefix, network, paths
         self.calls = 0
 
     def leaf(self, inputs: Tensor) -> Tensor:
         """The points of the call that follows, as the leaf that gradients are taken at."""
-        if not self.trunk.running:
+        if not self.prefix.running:
             return inputs.requires_grad_(True)
-        return self.trunk.leaf(self.calls + 1, inputs)
+        return self.prefix.leaf(self.calls + 1, inputs)
 
     @contextlib.contextmanager
     def joined(self) -> Iterator[None]:
@@ -130,9 +130,9 @@ class PrefixUser:
 
     def _asking(self, path: str, forward: Callable[..., Any]) -> Callable[..., Any]:
         def asking(*args: Any, **kwargs: Any) -> Any:
-            if not self.trunk.running:
+            if not self.prefix.running:
                 return forward(*args, **kwargs)
-            return self.trunk.output(self.calls, path, lambda: forward(*args, **kwargs))
+            return self.prefix.output(self.calls, path, lambda: forward(*args, **kwargs))
 
         return asking
 

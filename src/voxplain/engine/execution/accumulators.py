@@ -74,11 +74,11 @@ class Accumulators:
 
     def tell(self) -> None:
         """Lets an adaptive route know of the points of its turn."""
-        if self.route.told is None or not self._heard:
+        if self.route.feedback is None or not self._heard:
             return
         scores, gradients = zip(*self._heard, strict=True)
         self._heard = []
-        self.route.told(torch.cat(scores), torch.cat(gradients))
+        self.route.feedback(torch.cat(scores), torch.cat(gradients))
 
     def update(self, draw: PointBatch, evaluated: PassResult, part: slice) -> None:
         """Feeds every reducer with the points of this item in a batch."""
@@ -99,7 +99,7 @@ class Accumulators:
                 )
             )
         self._seen += len(draw.inputs)
-        if self.route.told is not None:
+        if self.route.feedback is not None:
             gradient = _settled(evaluated.gradients[INPUT][part])
             self._heard.append((evaluated.scores[part], gradient))
 

@@ -55,7 +55,7 @@ class GradientRunner:
 def reduced(
     runners: Sequence[GradientRunner],
     items: Sequence[StreamInput],
-    trunk: SharedPrefix | None = None,
+    prefix: SharedPrefix | None = None,
 ) -> list[list[StreamOutput]]:
     """The reduced tensors of each item, for one network or several side by side.
 
@@ -65,12 +65,12 @@ def reduced(
     Args:
         runners: The same stream, one runner per network.
         items: The images.
-        trunk: What the networks share.
+        prefix: What the networks share.
     """
     networks = [[runner.sums(item) for item in items] for runner in runners]
-    if len(runners) > 1 and any(entry.route.told is not None for entry in networks[0]):
+    if len(runners) > 1 and any(entry.route.feedback is not None for entry in networks[0]):
         return [reduced([runner], items)[0] for runner in runners]
-    batches = _Batches(runners, networks, trunk)
+    batches = _Batches(runners, networks, prefix)
     while work := [(n, index) for n, entry in enumerate(networks[0]) for index in entry.turn()]:
         batches.work(work)
         for entry in networks[0]:
@@ -84,16 +84,16 @@ class _Batches:
     Args:
         runners: One per network; the first one decides how many points go at once.
         networks: Per network, the accumulators of the items.
-        trunk: What the networks share.
+        prefix: What the networks share.
     """
 
     def __init__(
         self,
         runners: Sequence[GradientRunner],
         networks: Sequence[Sequence[Accumulators]],
-        trunk: SharedPrefix | None,
+        prefix: SharedPrefix | None,
     ) -> None:
-        self._runners, self._networks, self._trunk = runners, networks, trunk
+        self._runners, self._networks, self._prefix = runners, networks, prefix
         self._budget = runners[0].budget
 
     def work(self, work: list[tuple[int, int]]) -> None:
@@ -129,16 +129,16 @@ class _Batches:
         start = None
         if self._runners[0].passes.rule.paired:
             start = _joined([_per_point(draw.start, len(draw.inputs)) for draw in draws])
-        moved, found = self._moved(draws), []
-        with self._trunk.batch() if self._trunk else contextlib.nullcontext():
+        interpolated, found = self._interpolated(draws), []
+        with self._prefix.batch() if self._prefix else contextlib.nullcontext():
             for runner in self._runners:
                 with runner.budget.measured(len(inputs)):
-                    found.append(runner.passes.run(inputs, rows, start, moved))
+                    found.append(runner.passes.run(inputs, rows, start, interpolated))
         return found
 
-    def _moved(self, draws: list[PointBatch]) -> InterpolatedActivation | None:
+    def _interpolated(self, draws: list[PointBatch]) -> InterpolatedActivation | None:
         """Where the points stand on their lines, for samplers that move an activation."""
-        tap = self._runners[0].stream.request.sampler.moved
+        tap = self._runners[0].stream.request.sampler.interpolated
         if tap is None:
             return None
         starts = [draw.start for draw in draws]

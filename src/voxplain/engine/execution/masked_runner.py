@@ -32,7 +32,7 @@ class MaskedRunner:
     Args:
         stream: What to run.
         passes: How masked images are scored.
-        scene: The network and what is known of it.
+        context: The network and what is known of it.
         budget: How many images at once.
         tick: Called with the number of forwards after each batch.
         scores: S of the images of the batch, where the stream runs on the images themselves.
@@ -42,12 +42,12 @@ class MaskedRunner:
         self,
         stream: MaskedStream,
         passes: Passes,
-        scene: Context,
+        context: Context,
         budget: ForwardBudget,
         tick: Callable[[int], None],
         scores: Sequence[float] | None = None,
     ) -> None:
-        self.stream, self.passes, self.scene = stream, passes, scene
+        self.stream, self.passes, self.context = stream, passes, context
         self.budget, self.scores = budget, scores
         self.forwards = self._planned = 0
         self._told = tick
@@ -96,24 +96,26 @@ class MaskedRunner:
 
 
 def masked(
-    runners: Sequence[MaskedRunner], items: Sequence[StreamInput], trunk: SharedPrefix | None = None
+    runners: Sequence[MaskedRunner],
+    items: Sequence[StreamInput],
+    prefix: SharedPrefix | None = None,
 ) -> list[list[StreamOutput]]:
     """What the reducers make of each item, for one network or several side by side.
 
     Args:
         runners: The same stream, one runner per network.
         items: The images.
-        trunk: What the networks share.
+        prefix: What the networks share.
     """
-    found = [_one(runners, item, trunk) for item in items]
+    found = [_one(runners, item, prefix) for item in items]
     return [list(of_network) for of_network in zip(*found, strict=True)]
 
 
 def _one(
-    runners: Sequence[MaskedRunner], item: StreamInput, trunk: SharedPrefix | None
+    runners: Sequence[MaskedRunner], item: StreamInput, prefix: SharedPrefix | None
 ) -> list[StreamOutput]:
     request = runners[0].stream.request
-    masks = request.masks.masks(item, runners[0].scene)
+    masks = request.masks.masks(item, runners[0].context)
     if len(runners) > 1 and isinstance(masks, LayerChannels):  # what they put in is the network's
         return [_one([runner], item, None)[0] for runner in runners]
     painters = request.fill.painters(item, masks)
@@ -122,7 +124,7 @@ def _one(
     subjects = [_MaskedInput(runner, masks, item) for runner in runners]
     scores = torch.zeros(len(runners), len(masks), dtype=torch.float64)
     for painter in painters:
-        scores += _under_each(subjects, painter, trunk)
+        scores += _under_each(subjects, painter, prefix)
     scores /= len(painters)
     for runner in runners:
         runner.end()
@@ -155,7 +157,7 @@ class _MaskedInput:
 
     def in_windows(self, painter: Painter, todo: Sequence[int]) -> list[float] | None:
         """S under some masks where only windows that a mask touches run again; None elsewhere."""
-        passes, layout = self.runner.passes, self.runner.scene.layout
+        passes, layout = self.runner.passes, self.runner.context.layout
         if layout is None or not isinstance(passes, WindowedPasses):
             return None
         if isinstance(self.masks, LayerChannels):
@@ -172,7 +174,7 @@ class _MaskedInput:
 
 
 def _under_each(
-    subjects: Sequence[_MaskedInput], painter: Painter, trunk: SharedPrefix | None
+    subjects: Sequence[_MaskedInput], painter: Painter, prefix: SharedPrefix | None
 ) -> Tensor:
     """S under every mask ``(networks, masks)``; equal masks run once, the image not again."""
     keys = painter.identities()
@@ -181,7 +183,7 @@ def _under_each(
         if key is not None:
             first.setdefault(key, index)
     rows = []
-    found = _evaluated(subjects, painter, list(first.values()), trunk)
+    found = _evaluated(subjects, painter, list(first.values()), prefix)
     for subject, scores in zip(subjects, found, strict=True):
         known: dict[object, float] = {None: subject.whole, **dict(zip(first, scores, strict=True))}
         rows.append([known[key] for key in keys])
@@ -189,7 +191,7 @@ def _under_each(
 
 
 def _evaluated(
-    subjects: Sequence[_MaskedInput], painter: Painter, todo: list[int], trunk: SharedPrefix | None
+    subjects: Sequence[_MaskedInput], painter: Painter, todo: list[int], prefix: SharedPrefix | None
 ) -> list[list[float]]:
     """S under the masks of ``todo`` per network; whoever can spare work of its own goes alone."""
     windowed = [subject.in_windows(painter, todo) for subject in subjects]
@@ -199,19 +201,19 @@ def _evaluated(
     cones = subjects[0].follows_cones(painter.image, len(todo))
     if cones and len(subjects) > 1:
         return [_evaluated([subject], painter, todo, None)[0] for subject in subjects]
-    return _in_batches(subjects, painter, todo, trunk)
+    return _in_batches(subjects, painter, todo, prefix)
 
 
 def _in_batches(
-    subjects: Sequence[_MaskedInput], painter: Painter, todo: list[int], trunk: SharedPrefix | None
+    subjects: Sequence[_MaskedInput], painter: Painter, todo: list[int], prefix: SharedPrefix | None
 ) -> list[list[float]]:
     scores: list[list[float]] = [[] for _ in subjects]
-    budget, alone = subjects[0].runner.budget, subjects[0].runner.scene.layout is not None
+    budget, alone = subjects[0].runner.budget, subjects[0].runner.context.layout is not None
     done = 0
     while done < len(todo):
         part = todo[done : done + (1 if alone else budget.size)]
         try:
-            found = _batch(subjects, painter.painted(part), part, trunk)
+            found = _batch(subjects, painter.painted(part), part, prefix)
         except RuntimeError as error:
             if isinstance(error, VoxplainError) or not ran_out_of_memory(error):
                 raise
@@ -226,10 +228,10 @@ def _in_batches(
 
 
 def _batch(
-    subjects: Sequence[_MaskedInput], shown: Tensor, part: list[int], trunk: SharedPrefix | None
+    subjects: Sequence[_MaskedInput], shown: Tensor, part: list[int], prefix: SharedPrefix | None
 ) -> list[list[float]]:
     found = []
-    with trunk.batch() if trunk else contextlib.nullcontext():
+    with prefix.batch() if prefix else contextlib.nullcontext():
         for subject in subjects:
             with subject.runner.budget.measured(len(part)):
                 found.append(subject.scores(shown, part))

@@ -67,7 +67,7 @@ def run_networks(
 
 
 def _precision(session: Session) -> Precision:
-    return gated(session.scene, next(iter(session.bounds.values())), session.batch.images)
+    return gated(session.context, next(iter(session.bounds.values())), session.batch.images)
 
 
 def _run(
@@ -77,14 +77,14 @@ def _run(
     first = groups[0]
     lanes = [[group.runners[at] for group in groups] for at in range(len(first.streams))]
     many = [first.session.passes_of(stream, 0) >= _WORTH_SHARING for stream in first.streams]
-    trunks = [
-        _trunk(runners, alike if worth else None, stack)
+    prefixes = [
+        _prefix(runners, alike if worth else None, stack)
         for runners, worth in zip(lanes, many, strict=True)
     ]
     for items in first.session.items(first.streams):
         found = [
-            _timed(groups, runners, items, trunk)
-            for runners, trunk in zip(lanes, trunks, strict=True)
+            _timed(groups, runners, items, prefix)
+            for runners, prefix in zip(lanes, prefixes, strict=True)
         ]
         for number, group in enumerate(groups):
             group.add(items, [of_stream[number] for of_stream in found])
@@ -92,7 +92,7 @@ def _run(
         group.note()
 
 
-def _trunk(
+def _prefix(
     runners: Sequence[AnyRunner], alike: SharedModules | None, stack: contextlib.ExitStack
 ) -> SharedPrefix | None:
     """What the networks of a stream share; None where rule or precision keeps them apart.
@@ -105,18 +105,20 @@ def _trunk(
     if alike is None or len(runners) < 2 or apart or not isinstance(passes[0].rule, Plain):
         return None
     networks = [each.model.network for each in passes]
-    trunk = SharedPrefix(networks, [alike(number, each.taps) for number, each in enumerate(passes)])
-    for each, branch in zip(passes, trunk.branches, strict=True):
-        each.branch = branch
-    stack.enter_context(trunk.joined())
-    return trunk
+    prefix = SharedPrefix(
+        networks, [alike(number, each.taps) for number, each in enumerate(passes)]
+    )
+    for each, prefix_user in zip(passes, prefix.prefix_users, strict=True):
+        each.prefix_user = prefix_user
+    stack.enter_context(prefix.joined())
+    return prefix
 
 
 def _timed(
     groups: Sequence[_NoiseGroup],
     runners: Sequence[AnyRunner],
     items: Sequence[StreamInput],
-    trunk: SharedPrefix | None,
+    prefix: SharedPrefix | None,
 ) -> list[list[StreamOutput]]:
     """What a stream leaves of each item, per network; networks side by side share the time."""
     started = time.perf_counter()
@@ -129,7 +131,7 @@ def _timed(
     shown = [_cast(item, dtype) for item in items]
     gradient = [runner for runner in runners if isinstance(runner, GradientRunner)]
     forward = [runner for runner in runners if isinstance(runner, MaskedRunner)]
-    found = reduced(gradient, shown, trunk) if gradient else masked(forward, shown, trunk)
+    found = reduced(gradient, shown, prefix) if gradient else masked(forward, shown, prefix)
     for record in records:
         record.seconds += (time.perf_counter() - started) / len(records)
     return found
@@ -184,7 +186,7 @@ class _NoiseGroup:
     def conclude(self) -> None:
         """Hands every method its sums."""
         for key, collected in self._sums.items():
-            concluded = collected.concluded(self.session.batch.images, self.session.scene)
+            concluded = collected.concluded(self.session.batch.images, self.session.context)
             self._outcomes[key].maps = stacked(concluded)
             self._outcomes[key].note([one.findings for one in concluded])
 
@@ -193,7 +195,7 @@ class _NoiseGroup:
     ) -> dict[str | None, Tensor]:
         results = by_request(method, self.streams, left, item)
         dtype = self.session.batch.images.dtype
-        maps = method.maps(results, self.session.scene)
+        maps = method.maps(results, self.session.context)
         return {layer: map.to(dtype) for layer, map in maps.items()}
 
     def _note_scores(
@@ -249,11 +251,11 @@ class PerImage:
         for layer, map in maps.items():
             self._rows[row].setdefault(layer, CopyStatistic(self._statistic)).update(map)
 
-    def concluded(self, images: Tensor, scene: Context) -> list[MethodOutput]:
+    def concluded(self, images: Tensor, context: Context) -> list[MethodOutput]:
         """What the method makes of its maps, per image."""
         return [
             self._method.conclude(
-                {layer: sums.result() for layer, sums in row.items()}, image, scene
+                {layer: sums.result() for layer, sums in row.items()}, image, context
             )
             for row, image in zip(self._rows, images, strict=True)
         ]

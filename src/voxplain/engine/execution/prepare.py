@@ -36,23 +36,23 @@ def prepare(
     batch = images if isinstance(images, Tensor) else images.data[None]
     inputs = model.admit(_bare(batch))
     spacing = image.grid.spacing if image and image.grid.unit == "mm" else None
-    scene = Context(model, inputs[:1], spacing, image)
-    if scene.layout is not None and scene.layout.is_padded:
+    context = Context(model, inputs[:1], spacing, image)
+    if context.layout is not None and context.layout.is_padded:
         warnings.warn(
-            f"the window {scene.layout.size} is larger than the image {scene.shape}; the image is "
+            f"the window {context.layout.size} is larger than the image {context.shape}; the image is "
             "padded with zeros at its end",
             VoxplainWarning,
             stacklevel=3,
         )
-    _require_differentiable(model, methods, scene)
+    _require_differentiable(model, methods, context)
     overrides = [
         request.target
         for method in methods
-        for request in method.requests(scene)
+        for request in method.requests(context)
         if request.target is not None
     ]
     layers = [layer for one in (target, *overrides) for layer in one.layers]
-    seen = look(model, inputs, layers, image, scene.arranged)
+    seen = look(model, inputs, layers, image, context.arranged)
     main = bind(target, seen)
     keys = tuple(f"{seed}/{image_key(row)}" for row in inputs)
     others = tuple(references_of(references, row) for row in inputs)
@@ -61,7 +61,7 @@ def prepare(
         return main if asked is target else bind(facing(asked, target), seen)
 
     session = Session(
-        scene,
+        context,
         methods,
         target,
         bound,
@@ -73,12 +73,12 @@ def prepare(
     return session, main, image
 
 
-def _require_differentiable(model: Model, methods: Sequence[Method], scene: Context) -> None:
+def _require_differentiable(model: Model, methods: Sequence[Method], context: Context) -> None:
     """Methods of gradients need a network that has them; masks are content with scores."""
     needy = [
         method.key
         for method in methods
-        if any(isinstance(request, GradientRequest) for request in method.requests(scene))
+        if any(isinstance(request, GradientRequest) for request in method.requests(context))
     ]
     if not needy:
         return

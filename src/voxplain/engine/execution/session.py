@@ -38,7 +38,7 @@ class Session:
     """One network, one batch, some methods: from declarations to tensors.
 
     Args:
-        scene: The network and what is known of it.
+        context: The network and what is known of it.
         methods: With distinct keys.
         target: What is explained, where a method does not name its own.
         bind: Binds a target on this batch.
@@ -50,7 +50,7 @@ class Session:
 
     def __init__(
         self,
-        scene: Context,
+        context: Context,
         methods: Sequence[Method],
         target: Target,
         bind: Callable[[Target], BoundTarget],
@@ -59,13 +59,13 @@ class Session:
         progress: Progress | None = None,
         home: torch.device | None = None,
     ) -> None:
-        self.scene, self.methods, self.batch = scene, methods, batch
+        self.context, self.methods, self.batch = context, methods, batch
         self.memory, self.home = memory, home or batch.images.device
-        self.streams = declared(methods, scene, target)
+        self.streams = declared(methods, context, target)
         asked = {identity(stream.target): stream.target for stream in self.streams}
         self.bounds = {key: bind(one) for key, one in asked.items()}
         self.records = {id(stream): StreamRecord(stream) for stream in self.streams}
-        scene.survey(
+        context.locate_layers(
             [place for stream in self.streams for place in stream.places if place != INPUT]
         )
         self._progress, self._done = progress, 0
@@ -108,7 +108,7 @@ class Session:
         noise = streams[0].noise
         batch = self.batch
         size = batch.images[0].numel() * batch.images.element_size()
-        many = self.scene.layout is None
+        many = self.context.layout is None
         many = many and all(
             isinstance(stream, Stream) and stream.request.sampler.passes == 1 for stream in streams
         )
@@ -119,7 +119,7 @@ class Session:
             copies = noise.sampler.copies(image, key) if noise else (image,)
             for index, shown in enumerate(copies):
                 drawn, source = (f"{key}/{index}", image) if noise else (key, None)
-                waiting.append(StreamInput(shown, row, drawn, among, source, self.scene.spacing))
+                waiting.append(StreamInput(shown, row, drawn, among, source, self.context.spacing))
                 if len(waiting) == at_once:
                     yield waiting
                     waiting = []
@@ -134,12 +134,12 @@ class Session:
             passes = self._passes(stream, Plain(), (), precision, stack)
             budget = ForwardBudget(passes.model.device, self.memory)
             return MaskedRunner(
-                stream, passes, self.scene, budget, self.tick, self._known_scores(stream)
+                stream, passes, self.context, budget, self.tick, self._known_scores(stream)
             )
         request = stream.request
         kind: Precision = "float64" if request.double else precision
         passes = self._passes(stream, request.rule, stream.places, kind, stack)
-        redundancy = self.scene.layout.redundancy if self.scene.layout else 1.0
+        redundancy = self.context.layout.redundancy if self.context.layout else 1.0
         return GradientRunner(
             stream,
             passes,
@@ -158,14 +158,14 @@ class Session:
         stack: contextlib.ExitStack,
     ) -> Passes:
         """How points of a stream are evaluated; the network is at rest until the stack closes."""
-        model = self.scene.model.in_precision(precision)
+        model = self.context.model.in_precision(precision)
         stack.enter_context(model.at_rest())
         if not isinstance(rule, Plain):
             stack.enter_context(guard(model.network))
         bound = self.bounds[identity(stream.target)]
         weights = bound.field.to(torch.float64) if precision == "float64" else bound.field
         self.records[id(stream)].precision = precision
-        return passes_over(self.scene, model, rule, weights, places, bound.rebind)
+        return passes_over(self.context, model, rule, weights, places, bound.rebind)
 
     def _known_scores(self, stream: AnyStream) -> tuple[float, ...] | None:
         """S of the images, for streams on the images themselves."""
@@ -173,7 +173,7 @@ class Session:
 
     def _budget(self, model: Model) -> BackwardBudget:
         """Windowed volumes go one by one: several at once save nothing and hold several."""
-        if self.scene.layout is not None:
+        if self.context.layout is not None:
             return BackwardBudget(model.device, limit=0)
         return BackwardBudget(model.device, self.memory, self.batch.images[0].nbytes)
 

@@ -155,7 +155,7 @@ class LayerPath(StraightPath):
     layer: Tap = Tap("", "input")  # noqa: RUF009
 
     @property
-    def moved(self) -> Tap:  # type: ignore[override]
+    def interpolated(self) -> Tap:  # type: ignore[override]
         """The layer."""
         return self.layer
 

@@ -54,20 +54,20 @@ class PointSequence:
         count: How many.
         draw: Consecutive points by their numbers. The same numbers give the same points until
             the route is told about them.
-        told: Makes the route adaptive: it hears of the scores ``(k,)`` and the gradients at the
+        feedback: Makes the route adaptive: it hears of the scores ``(k,)`` and the gradients at the
             input ``(k, C, *spatial)`` of all points of a turn before the next turn is drawn.
-        turns: Points per turn of an adaptive route, in order.
+        rounds: Points per turn of an adaptive route, in order.
     """
 
     count: int
     draw: Callable[[range], PointBatch]
-    told: Callable[[Tensor, Tensor], None] | None = None
-    turns: tuple[int, ...] = ()
+    feedback: Callable[[Tensor, Tensor], None] | None = None
+    rounds: tuple[int, ...] = ()
 
     @property
     def batches(self) -> tuple[int, ...]:
         """How many points may be drawn before anything is told: all, or turn by turn."""
-        return self.turns if self.told is not None else (self.count,)
+        return self.rounds if self.feedback is not None else (self.count,)
 
 
 class Sampler(ABC):
@@ -77,12 +77,12 @@ class Sampler(ABC):
         ends: Whether points lie on lines with a start and an end, one line for all of them
             (``shared``) or one for each; or on a curve whose first and last point are its ends
             (``visited``).
-        moved: The layer whose activation moves along the line while the rest of the network sees
+        interpolated: The layer whose activation moves along the line while the rest of the network sees
             the image; None where the image itself moves.
     """
 
     ends: ClassVar[Ends] = "none"
-    moved: ClassVar[Tap | None] = None
+    interpolated: ClassVar[Tap | None] = None
 
     @abstractmethod
     def route(self, item: StreamInput) -> PointSequence:

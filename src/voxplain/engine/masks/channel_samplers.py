@@ -41,8 +41,8 @@ class _ChannelSampler(MaskSampler):
         """The layer."""
         return (self.tap,)
 
-    def _groups(self, scene: Context) -> int:
-        channels = scene.channels(self.tap)
+    def _groups(self, context: Context) -> int:
+        channels = context.channels(self.tap)
         return channels if self.most is None else min(channels, self.most)
 
 
@@ -50,16 +50,16 @@ class _ChannelSampler(MaskSampler):
 class ChannelsAsMasks(_ChannelSampler):
     """Every channel as a mask on the image, and one mask that keeps nothing."""
 
-    def masks(self, item: StreamInput, scene: Context) -> Masks:
+    def masks(self, item: StreamInput, context: Context) -> Masks:
         """Channels, or the sums of those that light up together."""
-        activation = activation_of(item, self.tap, scene).activation
+        activation = activation_of(item, self.tap, context).activation
         groups: Groups = grouped(activation, self.most)
         sums = group_sums(activation, groups)
-        return ActivationMasks(sums, groups, self.tap, scene, scene.shape)
+        return ActivationMasks(sums, groups, self.tap, context, context.shape)
 
-    def expected(self, scene: Context) -> int:
+    def expected(self, context: Context) -> int:
         """One per channel, and one."""
-        return self._groups(scene) + 1
+        return self._groups(context) + 1
 
 
 @dataclass(frozen=True)
@@ -72,23 +72,23 @@ class ChannelsOff(_ChannelSampler):
 
     level: Level = 0.0
 
-    def masks(self, item: StreamInput, scene: Context) -> Masks:
+    def masks(self, item: StreamInput, context: Context) -> Masks:
         """One per channel or group."""
-        caught = activation_of(item, self.tap, scene)
-        activation, last = caught.activation, self._last(caught.calls, scene)
+        tapped_values = activation_of(item, self.tap, context)
+        activation, last = tapped_values.activation, self._last(tapped_values.calls, context)
         groups, flat = grouped(activation, self.most), activation.flatten(1)
         levels = (
             flat.mean(dim=1) if self.level == "mean" else torch.full_like(flat[:, 0], self.level)
         )
         return LayerChannels(
-            self.tap, last, groups, levels, activation, caught.placed, scene, scene.shape
+            self.tap, last, groups, levels, activation, tapped_values.placed, context, context.shape
         )
 
-    def _last(self, calls: int, scene: Context) -> Tap:
+    def _last(self, calls: int, context: Context) -> Tap:
         """The call whose activation was caught, where a layer is used more than once."""
         if calls == 1:
             return self.tap
-        if scene.layout is not None:
+        if context.layout is not None:
             raise ModelError(
                 f"layer {self.tap.module!r} is called {calls} times in every window; its channels "
                 "can be replaced in networks without windows only"
@@ -99,9 +99,9 @@ class ChannelsOff(_ChannelSampler):
             else replace(self.tap, path=f"{self.tap.path}#{calls - 1}")
         )
 
-    def expected(self, scene: Context) -> int:
+    def expected(self, context: Context) -> int:
         """One per channel or group."""
-        return self._groups(scene)
+        return self._groups(context)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,22 +119,22 @@ class Caught:
     placed: bool
 
 
-def activation_of(item: StreamInput, tap: Tap, scene: Context) -> Caught:
+def activation_of(item: StreamInput, tap: Tap, context: Context) -> Caught:
     """Catches what a layer computes for an image, in one forward."""
-    model, layout = scene.model, scene.layout
+    model, layout = context.model, context.layout
     parts, values = [], 0
     with torch.no_grad(), model.at_rest():
         if layout is None:
             with tapping(model.network, (tap,)) as tapped:
                 model(item.image[None])
-            parts, values = [scene.arranged(tap, tapped[tap]).detach()], tapped[tap].numel()
+            parts, values = [context.arranged(tap, tapped[tap]).detach()], tapped[tap].numel()
             activation = parts[0][0]
         else:
             padded = layout.pad(item.image)
             for positions in layout.batches(model.window.batch if model.window else 1):
                 with tapping(model.network, (tap,)) as tapped:
                     model.dense(layout.cut(padded, positions))
-                parts.append(scene.arranged(tap, tapped[tap]).detach())
+                parts.append(context.arranged(tap, tapped[tap]).detach())
                 values += tapped[tap].numel()
             activation = torch.cat(parts).transpose(0, 1)
     return Caught(activation, tapped.calls(tap), activation.numel() == values)

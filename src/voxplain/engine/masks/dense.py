@@ -142,14 +142,14 @@ class ActivationMasks(DenseMasks):
         activation: ``(n, *cells)``; of windowed networks ``(n, windows, *cells)``.
         groups: The channels of the layer that each of them is the sum of.
         tap: The layer.
-        scene: Knows where its cells lie.
+        context: Knows where its cells lie.
         shape: Spatial shape of the image.
     """
 
     activation: Tensor
     groups: Groups
     tap: Tap
-    scene: Context
+    context: Context
     shape: tuple[int, ...]
 
     def __len__(self) -> int:
@@ -158,7 +158,7 @@ class ActivationMasks(DenseMasks):
     @property
     def size(self) -> tuple[float, ...]:  # type: ignore[override]
         """One cell of the layer."""
-        return tuple(abs(float(stride)) for stride in self.scene.geometry(self.tap).stride)
+        return tuple(abs(float(stride)) for stride in self.context.geometry(self.tap).stride)
 
     def identities(self) -> Sequence[object]:
         """Channels that are constant keep nothing, as the last mask does."""
@@ -168,7 +168,7 @@ class ActivationMasks(DenseMasks):
         """One channel between its minimum (0) and its maximum (1); 0 where it is constant."""
         if not self._varies[index]:
             return like.new_zeros(self.shape)
-        channel = self.scene.on_image(self.tap, self.activation[index : index + 1])[0].to(like)
+        channel = self.context.on_image(self.tap, self.activation[index : index + 1])[0].to(like)
         low, high = channel.amin(), channel.amax()
         return (channel - low) / (high - low) if high > low else torch.zeros_like(channel)
 

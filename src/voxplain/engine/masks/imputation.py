@@ -112,12 +112,14 @@ class _Lattice:
         step along the last axis, one along the first, and two along the one between.
         """
         _add_both_sides(self._along.zero_(), values, self._last)
-        for moved, part in enumerate(self._sums):
-            torch.mul(self._along, self._weights[moved | 1 << self._last], out=part)
-            part.add_(values, alpha=self._weights[moved])
+        for interpolated, part in enumerate(self._sums):
+            torch.mul(self._along, self._weights[interpolated | 1 << self._last], out=part)
+            part.add_(values, alpha=self._weights[interpolated])
         for axis in reversed(range(self._last)):
-            for moved in range(1 << axis):
-                _add_both_sides(self._sums[moved], self._sums[moved | 1 << axis], axis)
+            for interpolated in range(1 << axis):
+                _add_both_sides(
+                    self._sums[interpolated], self._sums[interpolated | 1 << axis], axis
+                )
         return self._sums[0]
 
     def system(self, values: Tensor) -> Tensor:

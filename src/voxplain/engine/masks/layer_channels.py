@@ -29,7 +29,7 @@ class LayerChannels(Masks):
         levels: What each channel of the layer becomes, ``(K,)``.
         activation: Of the unmasked image, ``(K, *cells)``; ``(K, windows, *cells)`` in windows.
         placed: Whether all of the layer has a place in the image; class tokens have none.
-        scene: Knows how the layer arranges its channels.
+        context: Knows how the layer arranges its channels.
         shape: Spatial shape of the image.
     """
 
@@ -39,7 +39,7 @@ class LayerChannels(Masks):
     levels: Tensor
     activation: Tensor
     placed: bool
-    scene: Context
+    context: Context
     shape: tuple[int, ...]
 
     def __len__(self) -> int:
@@ -65,7 +65,7 @@ class LayerChannels(Masks):
     def _replaced(self, value: Tensor, indices: Sequence[int]) -> Tensor:
         """The rows of a batch may come several times, where a lone image is doubled."""
         changed = value.clone(memory_format=torch.contiguous_format)
-        cells = self.scene.arranged(self.tap, _numbers(changed.shape)).to(changed.device)
+        cells = self.context.arranged(self.tap, _numbers(changed.shape)).to(changed.device)
         axis = _channel_axis(cells, changed)
         flat, levels = changed.view(-1), self.levels.to(changed)
         for row in range(len(cells)):

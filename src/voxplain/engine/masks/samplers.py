@@ -34,11 +34,11 @@ class MaskSampler(ABC):
         return ()
 
     @abstractmethod
-    def masks(self, item: StreamInput, scene: Context) -> Masks:
+    def masks(self, item: StreamInput, context: Context) -> Masks:
         """The masks of one image."""
 
     @abstractmethod
-    def expected(self, scene: Context) -> int:
+    def expected(self, context: Context) -> int:
         """About how many masks there will be, known before anything is computed."""
 
 
@@ -54,27 +54,29 @@ class SlidingBox(MaskSampler):
     window: Extent
     stride: Extent | None = None
 
-    def masks(self, item: StreamInput, scene: Context) -> Masks:
+    def masks(self, item: StreamInput, context: Context) -> Masks:
         """All boxes, in the order of the axes."""
-        window = self._window(scene)
-        sides = [list(axis) for axis in self._axes(scene)]
+        window = self._window(context)
+        sides = [list(axis) for axis in self._axes(context)]
         boxes = tuple(itertools.product(*sides))
-        return Boxes(boxes, scene.shape, tuple(float(side) for side in window))
+        return Boxes(boxes, context.shape, tuple(float(side) for side in window))
 
-    def expected(self, scene: Context) -> int:
+    def expected(self, context: Context) -> int:
         """Exactly this many."""
-        return math.prod(len(list(axis)) for axis in self._axes(scene))
+        return math.prod(len(list(axis)) for axis in self._axes(context))
 
-    def _window(self, scene: Context) -> tuple[int, ...]:
-        sizes = resolve(self.window, scene.shape, scene.spacing)
-        return tuple(min(max(1, size), side) for size, side in zip(sizes, scene.shape, strict=True))
+    def _window(self, context: Context) -> tuple[int, ...]:
+        sizes = resolve(self.window, context.shape, context.spacing)
+        return tuple(
+            min(max(1, size), side) for size, side in zip(sizes, context.shape, strict=True)
+        )
 
-    def _axes(self, scene: Context) -> Iterator[list[slice]]:
-        window = self._window(scene)
+    def _axes(self, context: Context) -> Iterator[list[slice]]:
+        window = self._window(context)
         strides: tuple[int, ...] = tuple((size + 1) // 2 for size in window)
         if self.stride is not None:
-            strides = resolve(self.stride, scene.shape, scene.spacing)
-        for side, size, stride in zip(scene.shape, window, strides, strict=True):
+            strides = resolve(self.stride, context.shape, context.spacing)
+        for side, size, stride in zip(context.shape, window, strides, strict=True):
             count = math.ceil((side - size) / max(1, stride)) + 1
             starts = (index * max(1, stride) for index in range(count))
             yield [slice(start, min(start + size, side)) for start in starts if start < side]
@@ -94,29 +96,29 @@ class RandomGrids(MaskSampler):
     cells: int = 7
     keep: float = 0.5
 
-    def masks(self, item: StreamInput, scene: Context) -> Masks:
+    def masks(self, item: StreamInput, context: Context) -> Masks:
         """Each grid and its shift from their own generator."""
-        cells = self._cells(scene)
-        cell = tuple(math.ceil(side / n) for side, n in zip(scene.shape, cells, strict=True))
+        cells = self._cells(context)
+        cell = tuple(math.ceil(side / n) for side, n in zip(context.shape, cells, strict=True))
         grids, shifts = [], []
         for index in range(self.samples):
             source = generator(item.key, "grid", self.cells, self.keep, index)
             grids.append((torch.rand(cells, generator=source) < self.keep).float())
             draws = torch.rand(sum(size > 1 for size in cell), generator=source).tolist()
             shifts.append([int(draws.pop(0) * size) if size > 1 else 0 for size in cell])
-        return Grids(torch.stack(grids), torch.tensor(shifts), cell, scene.shape)
+        return Grids(torch.stack(grids), torch.tensor(shifts), cell, context.shape)
 
-    def expected(self, scene: Context) -> int:
+    def expected(self, context: Context) -> int:
         """Exactly this many."""
         return self.samples
 
-    def _cells(self, scene: Context) -> tuple[int, ...]:
-        spacing = scene.spacing or (1.0,) * len(scene.shape)
-        lengths = [side * step for side, step in zip(scene.shape, spacing, strict=True)]
-        long = [length for length, side in zip(lengths, scene.shape, strict=True) if side > 1]
+    def _cells(self, context: Context) -> tuple[int, ...]:
+        spacing = context.spacing or (1.0,) * len(context.shape)
+        lengths = [side * step for side, step in zip(context.shape, spacing, strict=True)]
+        long = [length for length, side in zip(lengths, context.shape, strict=True) if side > 1]
         cell = min(long, default=1.0) / self.cells
         counts = (max(1, round(length / cell)) for length in lengths)
-        return tuple(min(n, side) for n, side in zip(counts, scene.shape, strict=True))
+        return tuple(min(n, side) for n, side in zip(counts, context.shape, strict=True))
 
 
 @dataclass(frozen=True)
@@ -129,15 +131,15 @@ class RegionDesign(MaskSampler):
 
     regions: RegionSpec
 
-    def masks(self, item: StreamInput, scene: Context) -> Masks:
+    def masks(self, item: StreamInput, context: Context) -> Masks:
         """The coalitions over the regions of the image without noise."""
-        regions = scene.regions(self.regions, item)
+        regions = context.regions(self.regions, item)
         design = self.design(regions.count, item.key).to(torch.float32)
-        return Coalitions(regions, design, scene.shape)
+        return Coalitions(regions, design, context.shape)
 
-    def expected(self, scene: Context) -> int:
+    def expected(self, context: Context) -> int:
         """For the number of regions that is aimed at."""
-        return self.rows(scene.expected_regions(self.regions))
+        return self.rows(context.expected_regions(self.regions))
 
     @abstractmethod
     def design(self, count: int, key: str) -> Tensor:

@@ -37,7 +37,7 @@ class Passes(ABC):
         rebind: Binds the target again at each batch of outputs, for targets that follow.
 
     Attributes:
-        branch: The place of the network among others that run beside it; None for one alone.
+        prefix_user: The place of the network among others that run beside it; None for one alone.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Passes(ABC):
         if rule.through is not None and Tap(rule.through.path) not in self.taps:
             self.taps = (*self.taps, Tap(rule.through.path))
         self.notes = PassLog()
-        self.branch: PrefixUser | None = None
+        self.prefix_user: PrefixUser | None = None
         self._checked = False
         self._mode: RuleMode | None = None
         self._copies = 1
@@ -82,7 +82,7 @@ class Passes(ABC):
         inputs: Tensor,
         rows: list[int],
         start: Tensor | None = None,
-        moved: InterpolatedActivation | None = None,
+        interpolated: InterpolatedActivation | None = None,
     ) -> PassResult:
         """Forward and backward for a batch of points.
 
@@ -90,13 +90,13 @@ class Passes(ABC):
             inputs: ``(k, C, *spatial)``.
             rows: Index of the image of each point in the batch.
             start: Aligned references ``(k, C, *spatial)``, read by paired rules only.
-            moved: A layer whose activation stands elsewhere than the image.
+            interpolated: A layer whose activation stands elsewhere than the image.
         """
         self.notes.passes += len(inputs)
         self._copies = 1
         try:
             with torch.inference_mode(False), torch.enable_grad(), self.precise():
-                found = self._run(inputs.detach().clone(), rows, start, moved)
+                found = self._run(inputs.detach().clone(), rows, start, interpolated)
         except NotImplementedError as error:
             raise ModelError(no_gradient(error)) from error
         if INPUT in found.gradients:
@@ -125,7 +125,7 @@ class Passes(ABC):
         inputs: Tensor,
         rows: list[int],
         start: Tensor | None,
-        moved: InterpolatedActivation | None,
+        interpolated: InterpolatedActivation | None,
     ) -> PassResult: ...
 
     @abstractmethod
@@ -141,9 +141,13 @@ class Passes(ABC):
 
     def leaf(self, inputs: Tensor) -> Tensor:
         """Points as the leaf that gradients are taken at; networks with a trunk have one."""
-        return inputs.requires_grad_(True) if self.branch is None else self.branch.leaf(inputs)
+        return (
+            inputs.requires_grad_(True)
+            if self.prefix_user is None
+            else self.prefix_user.leaf(inputs)
+        )
 
-    def caught(self, inputs: Tensor, tapped: Tapped) -> dict[Tap, Tensor]:
+    def tapped_values(self, inputs: Tensor, tapped: Tapped) -> dict[Tap, Tensor]:
         """The value at each place after a forward."""
         for tap in self.taps:
             if tap.call == -1 and tapped.calls(tap) > 1:
@@ -158,7 +162,7 @@ class Passes(ABC):
         score: Tensor,
         places: dict[Tap, Tensor],
         cotangent: Tensor | None = None,
-        waypoint: Tensor | None = None,
+        through_value: Tensor | None = None,
     ) -> dict[Tap, Tensor]:
         """Gradient of a score, or of an output against a cotangent, at each place.
 
@@ -166,7 +170,7 @@ class Passes(ABC):
             score: Or the output.
             places: The values.
             cotangent: For an output.
-            waypoint: The value of the layer that everything has to pass.
+            through_value: The value of the layer that everything has to pass.
 
         Raises:
             ModelError: If a layer does not depend on the image.
@@ -182,15 +186,15 @@ class Passes(ABC):
                 "the score does not depend on the image through differentiable operations"
             )
         with _in_words():
-            if waypoint is not None and self.rule.through is not None:
-                arrived = arriving(score, cotangent, waypoint, self.rule.through, self.arrange)
-                score, cotangent = waypoint, arrived
+            if through_value is not None and self.rule.through is not None:
+                arrived = arriving(score, cotangent, through_value, self.rule.through, self.arrange)
+                score, cotangent = through_value, arrived
             with quick_gradients(places.values()):
                 found = torch.autograd.grad(
                     score,
                     list(places.values()),
                     grad_outputs=cotangent,
-                    retain_graph=self.branch is not None,
+                    retain_graph=self.prefix_user is not None,
                     allow_unused=True,
                 )
         gradients = {}
@@ -200,12 +204,12 @@ class Passes(ABC):
                 self.notes.remarks[f"the score does not depend on {where}: gradient 0"] = None
                 gradient = torch.zeros_like(value)
             gradients[place] = gradient
-        shares = self._mode.shares() if self._mode and waypoint is None else {}
+        shares = self._mode.shares() if self._mode and through_value is None else {}
         if shares and cotangent is not None and INPUT in gradients:
             self.notes.conservation.passed(cotangent, gradients[INPUT], shares, self._copies)
         return gradients
 
-    def waypoint(self, tapped: Tapped) -> Tensor | None:
+    def through_value(self, tapped: Tapped) -> Tensor | None:
         """The value of the layer that a rule wants everything to pass."""
         through = self.rule.through
         return None if through is None else tapped[Tap(through.path)]
@@ -235,7 +239,7 @@ class Passes(ABC):
         }
 
     @contextlib.contextmanager
-    def ruled(self, images: Tensor, recording: RuleMode | None = None) -> Iterator[None]:
+    def under_rule(self, images: Tensor, recording: RuleMode | None = None) -> Iterator[None]:
         """Forwards inside are differentiated by the rule; its counts are noted.
 
         Args:

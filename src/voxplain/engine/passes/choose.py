@@ -20,7 +20,7 @@ from voxplain.targets import WeightField
 
 
 def passes_over(
-    scene: Context,
+    context: Context,
     model: Model,
     rule: Rule,
     field: WeightField,
@@ -30,37 +30,37 @@ def passes_over(
     """Passes of the kind that the windows of a network ask for.
 
     Args:
-        scene: Knows the windows, and how layers are arranged.
+        context: Knows the windows, and how layers are arranged.
         model: The network, in the precision it will run in.
         rule: The backward rule.
         field: The weight field of the batch of unperturbed images.
         places: Where gradients are wanted.
         rebind: Binds the target again at each batch of outputs, for targets that follow.
     """
-    asked = (model, rule, field, places, scene.arranged, rebind)
-    if scene.layout is None:
+    asked = (model, rule, field, places, context.arranged, rebind)
+    if context.layout is None:
         return WholePasses(*asked)
-    return WindowedPasses(*asked, scene.spacing)
+    return WindowedPasses(*asked, context.spacing)
 
 
-def gated(scene: Context, bound: BoundTarget, images: Tensor) -> Precision:
+def gated(context: Context, bound: BoundTarget, images: Tensor) -> Precision:
     """The precision to run in: a half one only where its first gradient agrees with float32.
 
     Args:
-        scene: The network, with the precision that was asked for.
+        context: The network, with the precision that was asked for.
         bound: What is explained.
         images: ``(B, C, *spatial)``; the first one is tried.
     """
-    model = scene.model
+    model = context.model
     precision = resolve_precision(model.precision, model.device, model.dtype)
     if not is_half(precision):
         return precision
-    full, half = (_gradient(scene, bound, images[:1], kind) for kind in ("float32", precision))
+    full, half = (_gradient(context, bound, images[:1], kind) for kind in ("float32", precision))
     return precision if agreement(half, full) >= GATE else "float32"
 
 
-def _gradient(scene: Context, bound: BoundTarget, image: Tensor, precision: Precision) -> Tensor:
-    model = scene.model.in_precision(precision)
+def _gradient(context: Context, bound: BoundTarget, image: Tensor, precision: Precision) -> Tensor:
+    model = context.model.in_precision(precision)
     with model.at_rest():
-        passes = passes_over(scene, model, Plain(), bound.field, (INPUT,))
+        passes = passes_over(context, model, Plain(), bound.field, (INPUT,))
         return passes.run(image, [0]).gradients[INPUT]

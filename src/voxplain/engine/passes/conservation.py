@@ -100,7 +100,7 @@ def conservation_error(
     end = output.detach().requires_grad_()
     with torch.enable_grad():
         (cotangent,) = torch.autograd.grad(score(end).sum(), end)
-    entering = rule.entering(cotangent, end.detach())
-    (found,) = torch.autograd.grad(output, image, entering)
-    missing = total(entering) - total(found) - sum(mode.shares().values())
-    return abs(float(missing)) / max(abs(float(total(entering))), 1e-300)
+    output_seed = rule.output_seed(cotangent, end.detach())
+    (found,) = torch.autograd.grad(output, image, output_seed)
+    missing = total(output_seed) - total(found) - sum(mode.shares().values())
+    return abs(float(missing)) / max(abs(float(total(output_seed))), 1e-300)

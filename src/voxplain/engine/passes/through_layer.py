@@ -15,7 +15,7 @@ from voxplain.errors import ModelError, TargetError
 def arriving(
     score: Tensor,
     cotangent: Tensor | None,
-    waypoint: Tensor,
+    through_value: Tensor,
     through: ThroughLayer,
     arrange: Callable[[Tap, Tensor], Tensor],
 ) -> Tensor:
@@ -24,7 +24,7 @@ def arriving(
     Args:
         score: Of an output, or the output itself.
         cotangent: What enters at an output.
-        waypoint: The value of the layer, in the graph.
+        through_value: The value of the layer, in the graph.
         through: The layer and its channels.
         arrange: Brings the layer to ``(k, K, *cells)``.
 
@@ -32,7 +32,9 @@ def arriving(
         TargetError: If the score does not depend on the layer.
         ModelError: If the layer does not have the channels.
     """
-    (found,) = torch.autograd.grad(score, waypoint, cotangent, retain_graph=True, allow_unused=True)
+    (found,) = torch.autograd.grad(
+        score, through_value, cotangent, retain_graph=True, allow_unused=True
+    )
     if found is None:
         raise TargetError(f"nothing of the score passes through layer {through.path!r}")
     if through.channels is None:

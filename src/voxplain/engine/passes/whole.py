@@ -23,30 +23,32 @@ class WholePasses(Passes):
         inputs: Tensor,
         rows: list[int],
         start: Tensor | None,
-        moved: InterpolatedActivation | None,
+        interpolated: InterpolatedActivation | None,
     ) -> PassResult:
         if lone_volume_is_slow(inputs):
             self._copies = 2
             pair = None if start is None else _twice(start)
-            both = moved.twice() if moved else None
+            both = interpolated.twice() if interpolated else None
             return self._run(_twice(inputs), rows * 2, pair, both).part(slice(1))
         bound = self.bound.rows(rows)
         reference = self._record(start, bound) if self.rule.paired else None
         inputs = self.leaf(inputs)
-        ruled = self.ruled(inputs, reference.recording if reference else None)
+        under_rule = self.under_rule(inputs, reference.recording if reference else None)
         network = self.model.network
-        changes = moved.changes(network, self.model, moved.start) if moved else None
-        with tapping(network, self.taps, changes) as tapped, ruled:
+        changes = (
+            interpolated.changes(network, self.model, interpolated.start) if interpolated else None
+        )
+        with tapping(network, self.taps, changes) as tapped, under_rule:
             output = self.model(inputs)
             if self.rebind is not None:
                 bound = self.rebind(output.detach())
             explained = self._explained(output, tapped)
-            scores = bound.score(explained.detach() if self.rule.seeded else explained)
-        places = self.caught(inputs, tapped)
-        if self.rule.seeded:
+            scores = bound.score(explained.detach() if self.rule.starts_from_output else explained)
+        places = self.tapped_values(inputs, tapped)
+        if self.rule.starts_from_output:
             self.check_seen(explained, inputs)
-            entering = self._entering(bound, explained)
-            gradients = self.gradients(explained, places, entering, self.waypoint(tapped))
+            output_seed = self._output_seed(bound, explained)
+            gradients = self.gradients(explained, places, output_seed, self.through_value(tapped))
         else:
             self.check_seen(scores, inputs)
             gradients = self.gradients(scores.sum(), places)
@@ -58,11 +60,11 @@ class WholePasses(Passes):
             start_values=reference.values if reference else {},
         )
 
-    def _entering(self, bound: WeightField, explained: Tensor) -> Tensor:
+    def _output_seed(self, bound: WeightField, explained: Tensor) -> Tensor:
         """What a seeded rule starts with, in place of the derivative of the score."""
         value = explained.detach()
         cotangent = self.rule.field(bound).cotangent(value)
-        return self.rule.entering(cotangent, value).to(value.dtype)
+        return self.rule.output_seed(cotangent, value).to(value.dtype)
 
     def _record(self, start: Tensor | None, bound: WeightField) -> _Reference:
         if start is None:
@@ -73,7 +75,7 @@ class WholePasses(Passes):
             with recording:
                 output = self.model(start)
                 scores = bound.score(self._explained(output, tapped))
-            return _Reference(recording, scores, self.settled(self.caught(start, tapped)))
+            return _Reference(recording, scores, self.settled(self.tapped_values(start, tapped)))
 
     def scores(self, inputs: Tensor, rows: list[int], changes: Changes | None = None) -> Tensor:
         """The score of each whole image."""
@@ -94,7 +96,7 @@ class WholePasses(Passes):
             output = self.model(inputs)
             bound = self.rebind(output) if self.rebind else self.bound.rows(rows)
             scores = bound.score(self._explained(output, tapped))
-            return PassResult(scores, values=self.settled(self.caught(inputs, tapped)))
+            return PassResult(scores, values=self.settled(self.tapped_values(inputs, tapped)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,16 +51,18 @@ class WindowedPasses(Passes):
         inputs: Tensor,
         rows: list[int],
         start: Tensor | None,
-        moved: InterpolatedActivation | None,
+        interpolated: InterpolatedActivation | None,
     ) -> PassResult:
-        if moved is not None and (self.rebind or not self.bound.is_linear):
+        if interpolated is not None and (self.rebind or not self.bound.is_linear):
             raise TargetError(
                 "a path through a layer of a network with windows needs a target on raw scores: "
                 "probabilities of the blended output depend on all windows at once"
             )
         starts = start if start is not None and self.rule.paired else [None] * len(inputs)
         parts = [
-            _OneVolume(self, image, row, reference, moved.point(index) if moved else None).run()
+            _OneVolume(
+                self, image, row, reference, interpolated.point(index) if interpolated else None
+            ).run()
             for index, (image, row, reference) in enumerate(zip(inputs, rows, starts, strict=True))
         ]
         return _stacked(parts)
@@ -99,7 +101,7 @@ class _OneVolume:
         image: Tensor,
         row: int,
         reference: Tensor | None,
-        moved: InterpolatedActivation | None = None,
+        interpolated: InterpolatedActivation | None = None,
     ) -> None:
         layout = passes.model.layout(image.shape[1:], passes.spacing)
         if layout is None:
@@ -110,7 +112,7 @@ class _OneVolume:
             self.bound = passes.rebind(passes.volume_output(image))
         self.padded = layout.pad(image)
         self.reference = layout.pad(reference) if reference is not None else None
-        self.moved = moved
+        self.interpolated = interpolated
         self.score = self.start_score = 0.0
 
     def run(self) -> PassResult:
@@ -136,7 +138,7 @@ class _OneVolume:
             windows = self.layout.cut(self.padded, positions)
             with tapping(self.passes.model.network, self.passes.taps) as tapped:
                 self.passes.model.dense(windows)
-                layers.add(self.passes.settled(self.passes.caught(windows, tapped)), {}, {})
+                layers.add(self.passes.settled(self.passes.tapped_values(windows, tapped)), {}, {})
         score = self.bound.score(self.passes.volume_output(self.image))
         return PassResult(score, values={**layers.values(), INPUT: self.image[None]})
 
@@ -182,23 +184,23 @@ class _OneVolume:
         windows = passes.leaf(self.layout.cut(self.padded, positions))
         network, changes = passes.model.network, self._changes(positions)
         image = self.image[None]
-        with tapping(network, passes.taps, changes) as tapped, passes.ruled(image, recording):
+        with tapping(network, passes.taps, changes) as tapped, passes.under_rule(image, recording):
             output = passes.model.dense(windows)
         passes.check_seen(output, windows)
         if self.bound.is_linear:
             self.score += float((output.detach() * cotangent).sum(dtype=torch.float64))
-        places = passes.caught(windows, tapped)
-        entering = passes.rule.entering(cotangent, output.detach()).to(output.dtype)
-        gradients = passes.gradients(output, places, entering, passes.waypoint(tapped))
+        places = passes.tapped_values(windows, tapped)
+        output_seed = passes.rule.output_seed(cotangent, output.detach()).to(output.dtype)
+        gradients = passes.gradients(output, places, output_seed, passes.through_value(tapped))
         return places, gradients, starts
 
     def _changes(self, positions: tuple[tuple[int, ...], ...]) -> Changes | None:
         """The layer that moves, from the same windows of where it comes from."""
-        if self.moved is None:
+        if self.interpolated is None:
             return None
-        start = self.layout.cut(self.layout.pad(self.moved.start[0]), positions)
+        start = self.layout.cut(self.layout.pad(self.interpolated.start[0]), positions)
         model = self.passes.model
-        return self.moved.changes(model.network, model.dense, start)
+        return self.interpolated.changes(model.network, model.dense, start)
 
     def _record(
         self, positions: tuple[tuple[int, ...], ...], cotangent: Tensor
@@ -212,7 +214,7 @@ class _OneVolume:
             output = passes.model.dense(windows)
         if self.bound.is_linear:
             self.start_score += float((output * cotangent).sum(dtype=torch.float64))
-        return recording, passes.settled(passes.caught(windows, tapped))
+        return recording, passes.settled(passes.tapped_values(windows, tapped))
 
     def _evaluated(self, gradient: Tensor, layers: _Layers) -> PassResult:
         score = torch.tensor([self.score], dtype=torch.float64)

@@ -41,13 +41,13 @@ class Rule:
     Attributes:
         name: As configurations and sidecars name it.
         paired: Whether the rule compares the image with a reference run.
-        seeded: Whether something else than dS/dF enters at the output F: what the link does is
-            then outside of the rule, and ``field`` and ``entering`` say what enters.
+        starts_from_output: Whether something else than dS/dF enters at the output F: what the link does is
+            then outside of the rule, and ``field`` and ``output_seed`` say what enters.
     """
 
     name: ClassVar[str]
     paired: ClassVar[bool] = False
-    seeded: ClassVar[bool] = False
+    starts_from_output: ClassVar[bool] = False
 
     @property
     def through(self) -> ThroughLayer | None:
@@ -58,7 +58,7 @@ class Rule:
         """The weight field whose derivative enters at the output of a seeded rule."""
         return bound
 
-    def entering(self, cotangent: Tensor, output: Tensor) -> Tensor:
+    def output_seed(self, cotangent: Tensor, output: Tensor) -> Tensor:
         """What enters at an output; for windows at the output of each.
 
         Args:

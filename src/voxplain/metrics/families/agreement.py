@@ -33,22 +33,22 @@ class MethodAgreement(_Agreement):
 
     name: Literal["method_agreement"] = "method_agreement"
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """The mean over the other maps that say anything."""
         field.checked  # noqa: B018 - raises for maps that say nothing
-        others = {each.name: each for each in _telling(question) if each.name != field.name}
+        others = {each.name: each for each in _telling(context) if each.name != field.name}
         if not others:
             raise Undefined("there is no other map to agree with")
         found: dict[str, float] = {}
         for name, other in others.items():
             pair = tuple(sorted((field.name, name)))
-            found[name] = question.remembered(("agreement", pair), partial(_alike, field, other))
-        together = question.remembered("kendall", lambda: _kendall(question))
+            found[name] = context.cached(("agreement", pair), partial(_alike, field, other))
+        together = context.cached("kendall", lambda: _kendall(context))
         mean = sum(found.values()) / len(found)
         return Value(mean, facts={**found, "kendall_w": together})
 
 
-def _telling(question: MetricContext) -> list[MapField]:
+def _telling(context: MetricContext) -> list[MapField]:
     """The maps that have an order to compare with: neither constant nor NaN somewhere."""
 
     def tells(field: MapField) -> bool:
@@ -57,16 +57,16 @@ def _telling(question: MetricContext) -> list[MapField]:
         except Undefined:
             return False
 
-    return [each for each in question.fields.values() if tells(each)]
+    return [each for each in context.fields.values() if tells(each)]
 
 
 def _alike(field: MapField, other: MapField) -> float:
     return rank_correlation(field.checked, other.checked)
 
 
-def _kendall(question: MetricContext) -> float:
+def _kendall(context: MetricContext) -> float:
     """Kendall's coefficient of concordance of all maps, 1 if all rank the voxels alike."""
-    rows = [ranks(each.values.flatten()) for each in _telling(question)]
+    rows = [ranks(each.values.flatten()) for each in _telling(context)]
     raters, items = len(rows), len(rows[0])
     spread = torch.stack(rows).sum(dim=0)
     return float(12 * (spread - spread.mean()).square().sum() / (raters**2 * (items**3 - items)))
@@ -79,13 +79,13 @@ class _OfNetworks(_Agreement):
     differs: ClassVar[Role]
     measure: Measure = "spearman"
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """The maps of the networks that differ in this way, once for all methods."""
         return (OtherNetworkMaps(self.differs),)
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Mean similarity with the maps of the other networks."""
-        alike = _alike_with(field, question, self.probes(question.scene)[0])
+        alike = _alike_with(field, context, self.queries(context.base)[0])
         values = _of_measure(alike, self.measure)
         return Value(_mean(values), facts=values)
 

@@ -104,26 +104,26 @@ class Calibration(CrossCaseMetric):
         "count; absent: all count",
     )
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Over the voxels of a dense output; of a classifier a sketch."""
-        if question.bound.seen.is_dense:
-            return self._of_voxels(question)
-        return super().score(field, question)
+        if context.bound.seen.is_dense:
+            return self._of_voxels(context)
+        return super().score(field, context)
 
-    def sketch(self, field: MapField, question: MetricContext) -> dict[str, Any]:
+    def sketch(self, field: MapField, context: MetricContext) -> dict[str, Any]:
         """What the network says of the image, and what is true."""
-        logits = _logits(question)
+        logits = _logits(context)
         classes = max(2, logits.values.shape[1])
-        if question.truth is None:
+        if context.truth is None:
             raise Undefined("the true class of the image is not known (truth)")
-        if question.truth >= classes:
-            raise Undefined(f"the truth is class {question.truth}, of {classes} from 0 on")
-        label = question.bound.field.label_of(question.item.row)
+        if context.truth >= classes:
+            raise Undefined(f"the truth is class {context.truth}, of {classes} from 0 on")
+        label = context.bound.field.label_of(context.item.row)
         return {
             "logits": [float(f"{value:.7g}") for value in logits.values[0].tolist()],
             "softmax": logits.softmax,
-            "label": question.predicted_class if label is None else label,
-            "truth": question.truth,
+            "label": context.predicted_class if label is None else label,
+            "truth": context.truth,
         }
 
     def conclude(self, cases: Sequence[CaseSummary]) -> list[Value]:
@@ -142,16 +142,16 @@ class Calibration(CrossCaseMetric):
         of_each = zip(*(part.tolist() for part in (gaps, plain, warmth, scaled)), strict=True)
         return [Value(gap, curve, of_all | _said(*own)) for gap, *own in of_each]
 
-    def _of_voxels(self, question: MetricContext) -> Value:
-        label = question.bound.field.label_of(question.item.row)
-        if label is None or question.bound.field.layer is not None:
+    def _of_voxels(self, context: MetricContext) -> Value:
+        label = context.bound.field.label_of(context.item.row)
+        if label is None or context.bound.field.layer is not None:
             raise Undefined("the target is not about a class of the output")
-        there, logits = _reference(question).flatten(), _logits(question)
+        there, logits = _reference(context).flatten(), _logits(context)
         if self.margin is not None:
-            near = _near(question, self.margin).flatten()
+            near = _near(context, self.margin).flatten()
             there, logits = there[near], logits.rows(near)
         labels = torch.full_like(there, label, dtype=torch.long)
-        drawn = _drawn(there, question.item.key)
+        drawn = _drawn(there, context.item.key)
         some, true = logits.rows(drawn), there[drawn]
         warmth = _temperature(lambda t: _loss(some.odds(labels[drawn], t), true))
         plain, scaled = (logits.odds(labels, t).sigmoid() for t in (1.0, warmth))
@@ -186,15 +186,15 @@ class Calibration(CrossCaseMetric):
         return torch.searchsorted(inner, chances)
 
 
-def _logits(question: MetricContext) -> Logits:
+def _logits(context: MetricContext) -> Logits:
     """Of the voxels, or of the image, ``(n, K)``.
 
     Raises:
         Undefined: If the output is said to be probabilities, and is not.
     """
-    output = question.bound.seen.output[question.item.row]
+    output = context.bound.seen.output[context.item.row]
     values = output.reshape(len(output), -1).T
-    activation = question.bound.target.activation
+    activation = context.bound.target.activation
     if activation != "none":
         return Logits(values, settled(activation, len(output)) == "softmax")
     if bool(((values < 0) | (values > 1)).any()):
@@ -204,22 +204,22 @@ def _logits(question: MetricContext) -> Logits:
     return Logits(values.double().clamp_min(1e-12).log(), True)
 
 
-def _reference(question: MetricContext) -> Tensor:
+def _reference(context: MetricContext) -> Tensor:
     """Where the class is, ``(*spatial)`` bool on the voxels of the output."""
-    if question.reference is None:
+    if context.reference is None:
         raise Undefined("there is no reference mask that probabilities could be compared with")
-    output = question.bound.seen.output
-    if question.reference.shape != output.shape[2:]:
+    output = context.bound.seen.output
+    if context.reference.shape != output.shape[2:]:
         raise Undefined("the output has another resolution than the image")
-    return question.reference.to(output.device)
+    return context.reference.to(output.device)
 
 
-def _near(question: MetricContext, margin: float) -> Tensor:
+def _near(context: MetricContext, margin: float) -> Tensor:
     """Up to so many mm around the object, true or predicted, ``(*spatial)`` bool."""
-    objects = _reference(question) | question.predicted
+    objects = _reference(context) | context.predicted
     if not bool(objects.any()):
         raise Undefined("there is neither a true nor a predicted object to stay near")
-    return dilated(objects, margin, question.spacing)
+    return dilated(objects, margin, context.spacing)
 
 
 def _drawn(there: Tensor, key: str) -> Tensor:

@@ -22,7 +22,7 @@ class CompletenessResidual(Metric):
     reference: ClassVar[str] = "Sundararajan et al., 2017"
     name: Literal["completeness_residual"] = "completeness_residual"
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """As it was measured when the map was made."""
         if field.completeness is None:
             raise Undefined("the method does not promise completeness")

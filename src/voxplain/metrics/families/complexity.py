@@ -36,7 +36,7 @@ class Sparseness(_Complexity):
     reference: ClassVar[str] = "Chalasani et al., 2020"
     name: Literal["sparseness"] = "sparseness"
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Gini index of the magnitudes."""
         sizes = self._sizes(field)
         count = len(sizes)
@@ -56,7 +56,7 @@ class Entropy(_Complexity):
     reference: ClassVar[str] = "Bhatt et al., 2020"
     name: Literal["entropy"] = "entropy"
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Entropy over that of a uniform map."""
         sizes = self._sizes(field)
         shares = sizes / sizes.sum()
@@ -84,10 +84,10 @@ class EffectiveVolume(_Complexity):
     name: Literal["effective_volume"] = "effective_volume"
     share: float = Field(default=0.9, gt=0, le=1)
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """In mL; cm² in 2-D; voxels where the physical size is unknown (see the facts)."""
         count = int(smallest_set(field, self.share).sum())
-        size, unit = _voxel(question)
+        size, unit = _voxel(context)
         return Value(count * size, facts={"unit": unit, "voxels": count})
 
 
@@ -103,10 +103,10 @@ class Components(_Complexity):
         default=0.1, ge=0, description="mL (cm² in 2-D); smaller ones are noise"
     )
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Connected components above the smallest size."""
         labels, count = components(smallest_set(field, self.share))
-        size, unit = _voxel(question)
+        size, unit = _voxel(context)
         sizes = torch.bincount(torch.from_numpy(labels).flatten().long(), minlength=count + 1)[1:]
         limit = self.smallest if unit != "voxels" else 0.0
         return Value(float((sizes.double() * size >= limit).sum()), facts={"all": count})
@@ -124,7 +124,7 @@ class EffectiveComplexity(_Complexity):
     name: Literal["effective_complexity"] = "effective_complexity"
     eps: float = Field(default=0.01, gt=0, lt=1)
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Share above the threshold."""
         sizes = self._sizes(field)
         return Value(float((sizes > self.eps * sizes[-1]).double().mean()))
@@ -139,21 +139,21 @@ class ModalityShare(Metric):
     range: ClassVar[tuple[float | None, float | None]] = (0.0, 1.0)
     name: Literal["channel_share"] = "channel_share"
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """The largest share; all of them by channel in the facts."""
         field.checked  # noqa: B018 - raises for maps that say nothing
-        if len(field.map) != len(question.item.image):
+        if len(field.map) != len(context.item.image):
             raise Undefined("the map has one value for all channels")
         sums = field.map.double().abs().flatten(1).sum(dim=1)
         shares = (sums / sums.sum()).tolist()
-        scan = question.scene.image
+        scan = context.base.image
         names = scan.channels if scan else tuple(f"channel {n}" for n in range(len(shares)))
         return Value(max(shares), facts=dict(zip(names, shares, strict=True)))
 
 
-def _voxel(question: MetricContext) -> tuple[float, str]:
+def _voxel(context: MetricContext) -> tuple[float, str]:
     """The size of a voxel, and its unit."""
-    spacing = question.scene.spacing
+    spacing = context.base.spacing
     if spacing is None:
         return 1.0, "voxels"
     product = math.prod(spacing)

@@ -47,7 +47,7 @@ class _SameExplanation(CrossCaseMetric):
     cells: int
     share: float
 
-    def sketch(self, field: MapField, question: MetricContext) -> dict[str, Any]:
+    def sketch(self, field: MapField, context: MetricContext) -> dict[str, Any]:
         """The strongest cells, and what is predicted."""
         means = coarse(field.checked, self.cells)
         if means.numel() < 2:
@@ -55,7 +55,7 @@ class _SameExplanation(CrossCaseMetric):
         count = min(max(1, round(self.share * means.numel())), means.numel() - 1)
         draws = torch.randperm(means.numel(), generator=generator(field.key, field.name, "cells"))
         order = draws[means.flatten()[draws].argsort(descending=True, stable=True)]
-        return {"grid": list(means.shape), "top": sorted(order[:count].tolist())} | _said(question)
+        return {"grid": list(means.shape), "top": sorted(order[:count].tolist())} | _said(context)
 
     def conclude(self, cases: Sequence[CaseSummary]) -> list[Value]:
         """Of the other patients' cases that are alike, the share with the same prediction."""
@@ -138,20 +138,20 @@ class Sufficiency(_SameExplanation):
         return applies
 
 
-def _said(question: MetricContext) -> dict[str, Any]:
+def _said(context: MetricContext) -> dict[str, Any]:
     """What the network predicts: of what, and how much of it (0 is none)."""
-    bound = question.bound
-    label, seen = bound.field.label_of(question.item.row), bound.seen
+    bound = context.bound
+    label, seen = bound.field.label_of(context.item.row), bound.seen
     if seen.is_dense:
         per_voxel, unit = volume_per_voxel(seen)
-        size = float(question.predicted.sum()) * per_voxel
+        size = float(context.predicted.sum()) * per_voxel
         return {"says": f"class {label}, {unit}", "size": size}
-    row, target = seen.output[question.item.row][None], bound.target
+    row, target = seen.output[context.item.row][None], bound.target
     several = row.shape[1] > 1 and settled(target.activation, row.shape[1]) == "sigmoid"
     if several and label is not None:
         present = predicted_mask(row, label, target.activation, target.threshold)
         return {"says": f"class {label}", "size": float(present)}
-    return {"says": f"class {question.predicted_class}", "size": 1.0}
+    return {"says": f"class {context.predicted_class}", "size": 1.0}
 
 
 def _same_prediction(cases: Sequence[CaseSummary]) -> Pairs:

@@ -43,15 +43,15 @@ class Continuity(Metric):
     )
     regions: RegionSpec = Supervoxels()
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """Every shift along every axis, explained by all methods together."""
         return (Translations(self.shifts, self.regions),)
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """The mean; each of the shifts in the facts."""
         field.checked  # noqa: B018 - raises for maps that say nothing
         found: dict[str, dict[str, float]]
-        found = question.answer(self.probes(question.scene)[0], field)
+        found = context.run_query(self.queries(context.base)[0], field)
         if field.name not in found:
             raise Undefined("there is no method behind this map that could explain a moved image")
         changes = found[field.name]
@@ -75,22 +75,22 @@ class Translations(Query):
     shifts: tuple[float, ...]
     regions: Any
 
-    def expected(self, scene: Context) -> int:
+    def expected(self, context: Context) -> int:
         """An explanation per shift and axis; short axes have fewer different shifts."""
-        return len(list(self._moves(scene.shape)))
+        return len(list(self._moves(context.shape)))
 
-    def run(self, question: MetricContext, field: MapField) -> dict[str, dict[str, float]]:
+    def run(self, context: MetricContext, field: MapField) -> dict[str, dict[str, float]]:
         """By the key of the method, per move 1 - correlation; NaN where sums are constant."""
-        item, found = question.item, dict[str, dict[str, float]]()
-        regions = question.scene.regions(self.regions, item)
-        for draw, axis, voxels in self._moves(question.scene.shape):
+        item, found = context.item, dict[str, dict[str, float]]()
+        regions = context.base.regions(self.regions, item)
+        for draw, axis, voxels in self._moves(context.base.shape):
             around = Shift(voxels)
             changed = around.changed(item.image, item.key, draw)
-            moved = around.moved(draw, question.scene.shape)
-            maps = explain_again(question, changed[None], moved=moved)
-            for name in question.fields.keys() & maps.keys():
+            moved = around.moved(draw, context.base.shape)
+            maps = explain_again(context, changed[None], moved=moved)
+            for name in context.fields.keys() & maps.keys():
                 back = around.returned(maps[name][0], draw).double().sum(dim=0)
-                change = _change(regions, question.fields[name].values, back, axis, voxels)
+                change = _change(regions, context.fields[name].values, back, axis, voxels)
                 found.setdefault(name, {})[f"axis {axis}, {voxels} voxels"] = change
         return found
 

@@ -29,12 +29,12 @@ class _OverRegions(Metric):
     regions: RegionSpec = Supervoxels()
     fill: AnyFill = Mean()
 
-    def _said(self, field: MapField, question: MetricContext, answer: SubsetDrops) -> Tensor:
+    def _said(self, field: MapField, context: MetricContext, run_query: SubsetDrops) -> Tensor:
         """What the map assigns to each region, ``(count,)``."""
         field.checked  # noqa: B018 - raises for maps that say nothing
-        size = (float(answer.regions.sizes.double().mean()) ** (1 / len(question.scene.shape)),)
-        lost = _lost(field, question, self.fill, size * len(question.scene.shape))
-        return sums(answer.regions, lost)
+        size = (float(run_query.regions.sizes.double().mean()) ** (1 / len(context.base.shape)),)
+        lost = _lost(field, context, self.fill, size * len(context.base.shape))
+        return sums(run_query.regions, lost)
 
 
 @register
@@ -49,15 +49,15 @@ class FaithfulnessCorrelation(_OverRegions):
     share: float = Field(default=0.2, gt=0, lt=1)
     draws: int = Field(default=100, ge=3)
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """One set of subsets for all maps."""
         return (RandomSubsets(self.regions, self.fill, self.share, self.draws),)
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Correlation of sums and drops."""
-        answer: SubsetDrops = question.answer(self.probes(question.scene)[0], field)
-        said = answer.removed.double() @ self._said(field, question, answer)
-        return Value(correlation(said, answer.drops))
+        run_query: SubsetDrops = context.run_query(self.queries(context.base)[0], field)
+        said = run_query.removed.double() @ self._said(field, context, run_query)
+        return Value(correlation(said, run_query.drops))
 
 
 @register
@@ -72,19 +72,19 @@ class SensitivityN(_OverRegions):
     shares: Shares = (0.05, 0.1, 0.2, 0.4, 0.8)
     draws: int = Field(default=50, ge=3)
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """One set of subsets per size."""
         return tuple(
             RandomSubsets(self.regions, self.fill, share, self.draws) for share in self.shares
         )
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Mean correlation over the sizes."""
         points = []
-        for share, probe in zip(self.shares, self.probes(question.scene), strict=True):
-            answer: SubsetDrops = question.answer(probe, field)
-            said = answer.removed.double() @ self._said(field, question, answer)
-            points.append((share, correlation(said, answer.drops)))
+        for share, query in zip(self.shares, self.queries(context.base), strict=True):
+            run_query: SubsetDrops = context.run_query(query, field)
+            said = run_query.removed.double() @ self._said(field, context, run_query)
+            points.append((share, correlation(said, run_query.drops)))
         return Value(sum(y for _, y in points) / len(points), tuple(points))
 
 
@@ -98,14 +98,14 @@ class FaithfulnessEstimate(_OverRegions):
     reference: ClassVar[str] = "Alvarez-Melis and Jaakkola, 2018"
     name: Literal["faithfulness_estimate"] = "faithfulness_estimate"
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """Every region alone, once for all maps."""
         return (SingleRegions(self.regions, self.fill),)
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Correlation over the regions."""
-        answer: SubsetDrops = question.answer(self.probes(question.scene)[0], field)
-        return Value(correlation(self._said(field, question, answer), answer.drops))
+        run_query: SubsetDrops = context.run_query(self.queries(context.base)[0], field)
+        return Value(correlation(self._said(field, context, run_query), run_query.drops))
 
 
 @register
@@ -122,14 +122,14 @@ class NonSensitivity(_OverRegions):
     name: Literal["non_sensitivity"] = "non_sensitivity"
     eps: float = Field(default=1e-3, gt=0, description="of the largest value")
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """Every region alone, shared with the faithfulness estimate."""
         return (SingleRegions(self.regions, self.fill),)
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Share of disagreements."""
-        answer: SubsetDrops = question.answer(self.probes(question.scene)[0], field)
-        said, lost = self._said(field, question, answer).abs(), answer.drops.abs()
+        run_query: SubsetDrops = context.run_query(self.queries(context.base)[0], field)
+        said, lost = self._said(field, context, run_query).abs(), run_query.drops.abs()
         if float(lost.amax()) == 0:
             raise Undefined("no region changes the score")
         silent = said <= self.eps * said.amax()
@@ -149,32 +149,32 @@ class MonotonicityCorrelation(_OverRegions):
     name: Literal["monotonicity_correlation"] = "monotonicity_correlation"
     fill: AnyFill = Case(references=10)
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """Every region alone, once per other case."""
         return (SquaredDrops(self.regions, self.fill),)
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Rank correlation over the regions."""
-        answer: SubsetDrops = question.answer(self.probes(question.scene)[0], field)
-        said = self._said(field, question, answer).abs()
-        return Value(rank_correlation(said, answer.drops))
+        run_query: SubsetDrops = context.run_query(self.queries(context.base)[0], field)
+        said = self._said(field, context, run_query).abs()
+        return Value(rank_correlation(said, run_query.drops))
 
 
 class SquaredDrops(SingleRegions):
     """Mean square of the drops over the images of a fill."""
 
-    def expected(self, scene: Context) -> int:
+    def expected(self, context: Context) -> int:
         """One per region and fill image."""
-        return OneRegionOff(self.regions).expected(scene) * self.fill.runs(None)
+        return OneRegionOff(self.regions).expected(context) * self.fill.runs(None)
 
-    def run(self, question: MetricContext, field: MapField) -> SubsetDrops:
+    def run(self, context: MetricContext, field: MapField) -> SubsetDrops:
         """The squares, averaged over the fill images."""
-        regions = question.scene.regions(self.regions, question.item)
-        masks = OneRegionOff(self.regions).masks(question.item, question.scene)
+        regions = context.base.regions(self.regions, context.item)
+        masks = OneRegionOff(self.regions).masks(context.item, context.base)
         total = torch.zeros(regions.count, dtype=torch.float64)
-        painters = self.fill.painters(question.item, masks)
+        painters = self.fill.painters(context.item, masks)
         for painter in painters:
-            observed = question.painted(painter, len(masks))
-            total += (question.whole - observed.scores).square()
+            observed = context.painted(painter, len(masks))
+            total += (context.whole - observed.scores).square()
         removed = torch.eye(regions.count, dtype=torch.bool)
         return SubsetDrops(regions, removed, total / len(painters))

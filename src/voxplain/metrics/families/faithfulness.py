@@ -33,16 +33,16 @@ class _Removing(_Faithfulness):
     def _probe(self, order: Order) -> Removal:
         return Removal(self.fill, order, self.levels)
 
-    def _curve(self, order: Order, field: MapField, question: MetricContext) -> Tensor:
+    def _curve(self, order: Order, field: MapField, context: MetricContext) -> Tensor:
         """The score relative to that of the image (1) and of the filled image (0)."""
-        observed: PerturbedPrediction = question.answer(self._probe(order), field)
-        return normalized(observed.scores, question.whole, float(observed.scores[-1]))
+        observed: PerturbedPrediction = context.run_query(self._probe(order), field)
+        return normalized(observed.scores, context.whole, float(observed.scores[-1]))
 
-    def _falling(self, order: Order, field: MapField, question: MetricContext) -> Tensor:
+    def _falling(self, order: Order, field: MapField, context: MetricContext) -> Tensor:
         """The same, where the filled image scores lower."""
-        observed: PerturbedPrediction = question.answer(self._probe(order), field)
-        require_fall(question.whole, float(observed.scores[-1]))
-        return self._curve(order, field, question)
+        observed: PerturbedPrediction = context.run_query(self._probe(order), field)
+        require_fall(context.whole, float(observed.scores[-1]))
+        return self._curve(order, field, context)
 
     def _points(self, curve: Tensor) -> tuple[tuple[float, float], ...]:
         return tuple(zip(shares(self.levels), curve.tolist(), strict=True))
@@ -59,13 +59,13 @@ class Deletion(_Removing):
     reference: ClassVar[str] = "Petsiuk et al., 2018"
     name: Literal["deletion"] = "deletion"
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """Removal, most relevant first."""
         return (self._probe("most"),)
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Area under the curve."""
-        curve = self._falling("most", field, question)
+        curve = self._falling("most", field, context)
         return Value(area(curve), self._points(curve))
 
 
@@ -81,13 +81,13 @@ class Insertion(_Removing):
     reference: ClassVar[str] = "Petsiuk et al., 2018"
     name: Literal["insertion"] = "insertion"
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """Removal, least relevant first."""
         return (self._probe("least"),)
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Area under the curve over the kept share."""
-        curve = self._falling("least", field, question).flip(0)
+        curve = self._falling("least", field, context).flip(0)
         return Value(area(curve), self._points(curve))
 
 
@@ -105,20 +105,20 @@ class MorfLerfGap(_Removing):
     reference: ClassVar[str] = "Rong et al., 2022"
     name: Literal["morf_lerf_gap"] = "morf_lerf_gap"
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """Both orders, shared with deletion and insertion."""
         return (self._probe("most"), self._probe("least"))
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Difference of the areas."""
-        most, least = (self._curve(order, field, question) for order in ("most", "least"))
-        gap = self._fall(field, question) * (least - most)
+        most, least = (self._curve(order, field, context) for order in ("most", "least"))
+        gap = self._fall(field, context) * (least - most)
         return Value(area(gap), self._points(gap))
 
-    def _fall(self, field: MapField, question: MetricContext) -> float:
+    def _fall(self, field: MapField, context: MetricContext) -> float:
         """1 where filling lowers the score, -1 where it raises it."""
-        observed: PerturbedPrediction = question.answer(self._probe("most"), field)
-        return math.copysign(1.0, question.whole - float(observed.scores[-1]))
+        observed: PerturbedPrediction = context.run_query(self._probe("most"), field)
+        return math.copysign(1.0, context.whole - float(observed.scores[-1]))
 
 
 @register
@@ -130,14 +130,14 @@ class PixelFlipping(_Removing):
     reference: ClassVar[str] = "Samek et al., 2016"
     name: Literal["pixel_flipping"] = "pixel_flipping"
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """Removal, most relevant first, shared with deletion."""
         return (self._probe("most"),)
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Mean of S(x) - s(t) over the levels."""
-        observed: PerturbedPrediction = question.answer(self._probe("most"), field)
-        drops = question.whole - observed.scores
+        observed: PerturbedPrediction = context.run_query(self._probe("most"), field)
+        drops = context.whole - observed.scores
         return Value(float(drops.mean()), self._points(drops))
 
 
@@ -150,13 +150,13 @@ class Monotonicity(_Removing):
     reference: ClassVar[str] = "Arya et al., 2019"
     name: Literal["monotonicity"] = "monotonicity"
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """Removal, least relevant first, shared with insertion."""
         return (self._probe("least"),)
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Share of rises or equal scores, within rounding."""
-        observed: PerturbedPrediction = question.answer(self._probe("least"), field)
+        observed: PerturbedPrediction = context.run_query(self._probe("least"), field)
         steps = observed.scores.flip(0).diff()
         slack = 1e-6 * float(observed.scores.abs().amax())
         return Value(float((steps >= -slack).double().mean()))
@@ -179,16 +179,16 @@ class Irof(_Regional):
     name: Literal["irof"] = "irof"
     levels: int | None = Field(default=None, ge=1, description="absent: one region at a time")
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """Regions in the order of the map."""
         return (RegionRemoval(self.regions, self.fill, "most", self.levels),)
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """1 - area under the curve."""
-        removed, observed = question.answer(self.probes(question.scene)[0], field)
+        removed, observed = context.run_query(self.queries(context.base)[0], field)
         scores = observed.scores
-        require_fall(question.whole, float(scores[-1]))
-        curve = normalized(scores, question.whole, float(scores[-1]))
+        require_fall(context.whole, float(scores[-1]))
+        curve = normalized(scores, context.whole, float(scores[-1]))
         along = torch.tensor(removed, dtype=torch.float64)
         points = tuple(zip(removed, curve.tolist(), strict=True))
         return Value(1 - area(curve, along), points)
@@ -202,9 +202,9 @@ class Selectivity(Irof):
     reference: ClassVar[str] = "Montavon et al., 2018"
     name: Literal["selectivity"] = "selectivity"  # type: ignore[assignment]
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Area under the curve."""
-        irof = super().score(field, question)
+        irof = super().score(field, context)
         return Value(1 - irof.value, irof.curve)
 
 
@@ -218,14 +218,14 @@ class RegionPerturbation(_Regional):
     name: Literal["region_perturbation"] = "region_perturbation"
     levels: int | None = Field(default=32, ge=1)
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """Regions in the order of the map."""
         return (RegionRemoval(self.regions, self.fill, "most", self.levels),)
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Mean of S(x) - s over the steps."""
-        removed, observed = question.answer(self.probes(question.scene)[0], field)
-        drops = question.whole - observed.scores
+        removed, observed = context.run_query(self.queries(context.base)[0], field)
+        drops = context.whole - observed.scores
         return Value(float(drops.mean()), tuple(zip(removed, drops.tolist(), strict=True)))
 
 

@@ -50,29 +50,29 @@ class Fidelity(Metric):
     dark: float | Literal["minimum"] = "minimum"
     bright: float | Literal["maximum"] = "maximum"
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """Both orders per fill; the fill of the accuracy curve depends on the predicted class."""
         fills = self._neutral if self.protocol != "thesis2024" else self._all("mean")
         several = (*fills, self._filled(dark=True)) if self.protocol != "thesis2024" else fills
         return tuple(self._removal(fill, order) for fill in several for order in ("most", "least"))
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """The accuracy form; the others in the facts."""
         if self.protocol == "thesis2024":
             names = ("dark", "half", "bright", "mean")
-            fills = self._all(self._between(question.item.image))
+            fills = self._all(self._between(context.item.image))
             parts = {
-                name: self._gap(fill, field, question)
+                name: self._gap(fill, field, context)
                 for name, fill in zip(names, fills, strict=True)
             }
             return Value(sum(parts.values()) / len(parts), facts=parts)
-        fill = self._filled(dark=_says_yes(question))
-        facts = {"fill": "dark" if _says_yes(question) else "bright"}
-        value = self._gap(fill, field, question)
+        fill = self._filled(dark=_says_yes(context))
+        facts = {"fill": "dark" if _says_yes(context) else "bright"}
+        value = self._gap(fill, field, context)
         if self.protocol == "brocki2022":
             return Value(value, facts=facts)
         graded = {
-            f"score_{fill.kind}": self._graded(fill, field, question) for fill in self._neutral
+            f"score_{fill.kind}": self._graded(fill, field, context) for fill in self._neutral
         }
         return Value(value, facts={**facts, **graded})
 
@@ -99,21 +99,21 @@ class Fidelity(Metric):
     def _removal(self, fill: Fill, order: Order) -> Removal:
         return Removal(fill, order, _LEVELS[self.protocol])
 
-    def _gap(self, fill: Fill, field: MapField, question: MetricContext) -> float:
+    def _gap(self, fill: Fill, field: MapField, context: MetricContext) -> float:
         """AUC of what is left of the prediction, least first minus most first."""
         most, least = (
-            area(_kept(question.answer(self._removal(fill, order), field)))
+            area(_kept(context.run_query(self._removal(fill, order), field)))
             for order in ("most", "least")
         )
         return least - most
 
-    def _graded(self, fill: Fill, field: MapField, question: MetricContext) -> float:
+    def _graded(self, fill: Fill, field: MapField, context: MetricContext) -> float:
         """The gap of the normalized score; NaN where there is no scale for it."""
         asked = (self._removal(fill, order) for order in ("most", "least"))
-        seen: list[Tensor] = [question.answer(probe, field).scores for probe in asked]
+        seen: list[Tensor] = [context.run_query(query, field).scores for query in asked]
         try:
             most, least = (
-                area(normalized(scores, question.whole, float(scores[-1]))) for scores in seen
+                area(normalized(scores, context.whole, float(scores[-1]))) for scores in seen
             )
         except Undefined:
             return math.nan
@@ -127,12 +127,12 @@ def _kept(observed: PerturbedPrediction) -> Tensor:
     return kept.double()
 
 
-def _says_yes(question: MetricContext) -> bool:
+def _says_yes(context: MetricContext) -> bool:
     """Whether the image is predicted as class 1, which a dark fill speaks against."""
-    seen = question.bound.seen
+    seen = context.bound.seen
     if seen.is_dense:
         return True
-    output = seen.output[question.item.row]
+    output = seen.output[context.item.row]
     return bool(output[0] > 0) if len(output) == 1 else int(output.argmax()) > 0
 
 
@@ -152,17 +152,18 @@ class Road(Metric):
     shares: Shares = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
     noise: float = Field(default=0.01, ge=0, description="of the intensity range")
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """Both orders."""
         return tuple(self._probe(order) for order in ("most", "least"))
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Mean score relative to that of the image, most relevant first."""
         seen = {
-            order: question.answer(self._probe(order), field).scores for order in ("most", "least")
+            order: context.run_query(self._probe(order), field).scores
+            for order in ("most", "least")
         }
-        changes = [scores - question.whole for scores in seen.values()]
-        scale, largest = abs(question.whole), float(torch.stack(changes).abs().amax())
+        changes = [scores - context.whole for scores in seen.values()]
+        scale, largest = abs(context.whole), float(torch.stack(changes).abs().amax())
         if scale <= 0.1 * largest or scale == 0:
             raise Undefined("the score of the image is near 0, which is no scale for its changes")
         most, least = (change / scale + 1 for change in changes)

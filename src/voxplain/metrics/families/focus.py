@@ -42,14 +42,14 @@ class Focus(Metric):
     name: Literal["focus"] = "focus"
     mosaics: int = Field(default=4, ge=2, multiple_of=2, description="how many are explained")
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """The mosaics, explained by all methods together."""
         return (Mosaics(self.mosaics),)
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Mean over the mosaics in which there is positive evidence."""
         field.checked  # noqa: B018 - raises for maps that say nothing
-        found: Shares = question.answer(self.probes(question.scene)[0], field)
+        found: Shares = context.run_query(self.queries(context.base)[0], field)
         if field.name not in found.of:
             raise Undefined("there is no method behind this map that could explain a mosaic")
         known = [share for share in found.of[field.name] if math.isfinite(share)]
@@ -91,14 +91,14 @@ class Mosaics(Query):
 
     count: int
 
-    def expected(self, scene: Context) -> int:
+    def expected(self, context: Context) -> int:
         """One explanation each; the class of every reference takes a forward."""
         return self.count
 
-    def run(self, question: MetricContext, field: MapField) -> Shares:
+    def run(self, context: MetricContext, field: MapField) -> Shares:
         """Two mosaics at a time."""
-        image, key = question.item.image, question.item.key
-        alike, unlike = _references(question)
+        image, key = context.item.image, context.item.key
+        alike, unlike = _references(context)
         places = quadrants(tuple(image.shape[1:]))
         found: dict[str, list[float]] = {}
         for pair in range(self.count // 2):
@@ -108,7 +108,7 @@ class Mosaics(Query):
             for order_now in (order, [*order[2:], *order[:2]]):
                 arranged = [places[number] for number in order_now]
                 shown = mosaic(tiles, arranged)
-                for name, map in explain_again(question, shown[None]).items():
+                for name, map in explain_again(context, shown[None]).items():
                     found.setdefault(name, []).append(share_on(map[0], arranged[:2]))
         return Shares(
             {name: tuple(parts) for name, parts in found.items()}, len(alike), len(unlike)
@@ -162,16 +162,16 @@ def _drawn(images: Tensor, count: int, source: torch.Generator) -> list[Tensor]:
     return [images[number] for number in (order * count)[:count]]
 
 
-def _references(question: MetricContext) -> tuple[Tensor, Tensor]:
+def _references(context: MetricContext) -> tuple[Tensor, Tensor]:
     """Those that the network takes for the class of the target, and the others.
 
     Raises:
         Undefined: If there is no class to speak of, or too few images for a mosaic.
     """
-    label, references = _label(question), question.item.references
+    label, references = _label(context), context.item.references
     if references is None or not len(references):
         raise Undefined("a mosaic needs other images; pass some as references")
-    taken = question.remembered(("taken for", label), partial(_taken_for, label, question))
+    taken = context.cached(("taken for", label), partial(_taken_for, label, context))
     if not taken[0]:
         raise Undefined(
             f"the image is not predicted as class {label}, and cannot stand for it in a mosaic"
@@ -184,25 +184,25 @@ def _references(question: MetricContext) -> tuple[Tensor, Tensor]:
     return references[alike], references[~alike]
 
 
-def _label(question: MetricContext) -> int:
+def _label(context: MetricContext) -> int:
     """The class whose evidence is explained."""
-    if question.bound.seen.is_dense:
+    if context.bound.seen.is_dense:
         raise Undefined("a mosaic needs images of one class each, and this output is dense")
-    if question.bound.target.signed_for == "predicted":
-        return question.predicted_class
-    label = question.bound.field.label_of(question.item.row)
+    if context.bound.target.signed_for == "predicted":
+        return context.predicted_class
+    label = context.bound.field.label_of(context.item.row)
     if label is None:
         raise Undefined("the target is not about a class, which the images of a mosaic have")
     return label
 
 
-def _taken_for(label: int, question: MetricContext) -> list[bool]:
+def _taken_for(label: int, context: MetricContext) -> list[bool]:
     """Whether the image, and each of its references, is predicted as a class."""
-    model, target, item = question.scene.model, question.bound.target, question.item
+    model, target, item = context.base.model, context.bound.target, context.item
     found = []
     for image in (item.image, *(item.references if item.references is not None else ())):
         with torch.inference_mode(), running_in(model.precision, model.device):
-            output = model.output(image[None], question.scene.spacing)
+            output = model.output(image[None], context.base.spacing)
         found.append(bool(predicted_mask(output, label, target.activation, target.threshold)))
-    question.forwards += len(found)
+    context.forwards += len(found)
     return found

@@ -32,43 +32,43 @@ class _InfidelityMetric(Metric):
     fill: AnyFill = Mean()
     draws: int = Field(default=64, ge=2)
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """One set of changes for all maps."""
         if self.perturbation == "noise":
             return (NoiseDrops(self.sigma, self.draws),)
         return (BoxDrops(self.fill, self.window, self.draws),)
 
-    def _pairs(self, field: MapField, question: MetricContext) -> tuple[Tensor, Tensor]:
+    def _pairs(self, field: MapField, context: MetricContext) -> tuple[Tensor, Tensor]:
         """What the map says the score loses, and what it loses, ``(draws,)`` each."""
         field.checked  # noqa: B018 - raises for maps that say nothing
-        answer: Any = question.answer(self.probes(question.scene)[0], field)
-        if isinstance(answer, Perturbed):
-            return _said(field, question, answer), answer.drops
-        boxes, drops = answer
-        weights = _lost(field, question, self.fill, boxes.size)
+        run_query: Any = context.run_query(self.queries(context.base)[0], field)
+        if isinstance(run_query, Perturbed):
+            return _said(field, context, run_query), run_query.drops
+        boxes, drops = run_query
+        weights = _lost(field, context, self.fill, boxes.size)
         said = [weights[(..., *box)].sum() for box in boxes.boxes]
         return torch.stack(said).double().cpu(), drops
 
 
-def _said(field: MapField, question: MetricContext, answer: Perturbed) -> Tensor:
+def _said(field: MapField, context: MetricContext, run_query: Perturbed) -> Tensor:
     """<I, map> for every draw, ``(draws,)``; noise is drawn once for as many maps as fit."""
-    known: dict[MapField, Tensor] = question.remembered(("said", identity(answer.noise)), dict)
+    known: dict[MapField, Tensor] = context.cached(("said", identity(run_query.noise)), dict)
     if field not in known:
-        others = [other for other in question.judged if other not in known and other is not field]
-        at_once = max(1, _SLOPES_BYTES // (8 * question.item.image.numel()))
+        others = [other for other in context.judged if other not in known and other is not field]
+        at_once = max(1, _SLOPES_BYTES // (8 * context.item.image.numel()))
         fields = [field, *others][:at_once]
-        slopes = torch.stack([_slopes(one, question) for one in fields])
-        known.update(zip(fields, answer.along(slopes), strict=True))
+        slopes = torch.stack([_slopes(one, context) for one in fields])
+        known.update(zip(fields, run_query.along(slopes), strict=True))
     return known[field]
 
 
-def _slopes(field: MapField, question: MetricContext) -> Tensor:
+def _slopes(field: MapField, context: MetricContext) -> Tensor:
     """The map per unit of intensity; a share of the score divided by the change it stands for.
 
     That is the intensity, or its difference from the baseline of the method. A share where the
     change is (nearly) 0 has no slope, and counts as none.
     """
-    image = question.item.image.double()
+    image = context.item.image.double()
     if field.start is not None:
         image = image - field.start.to(image)
     slopes = field.map.double()
@@ -80,12 +80,12 @@ def _slopes(field: MapField, question: MetricContext) -> Tensor:
     return torch.where(near, torch.zeros_like(image), slopes / torch.where(near, 1.0, image))
 
 
-def _lost(field: MapField, question: MetricContext, fill: Any, size: tuple[float, ...]) -> Tensor:
+def _lost(field: MapField, context: MetricContext, fill: Any, size: tuple[float, ...]) -> Tensor:
     """What each voxel is said to cost when it is filled, ``(*spatial)``."""
     if field.share:
         return field.values
-    filled = fill.images(question.item, size)
-    change = question.item.image - torch.stack(filled).mean(dim=0)
+    filled = fill.images(context.item, size)
+    change = context.item.image - torch.stack(filled).mean(dim=0)
     return (field.map.double() * change.double()).sum(dim=0)
 
 
@@ -101,9 +101,9 @@ class Infidelity(_InfidelityMetric):
     unit: ClassVar[str] = "score squared"
     name: Literal["infidelity"] = "infidelity"
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Mean squared error."""
-        said, lost = self._pairs(field, question)
+        said, lost = self._pairs(field, context)
         return Value(float((said - lost).square().mean()))
 
 
@@ -118,9 +118,9 @@ class InfidelityNormalized(_InfidelityMetric):
     chance: ClassVar[str] = "1"
     name: Literal["infidelity_normalized"] = "infidelity_normalized"
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """The share that no scale can explain."""
-        said, lost = self._pairs(field, question)
+        said, lost = self._pairs(field, context)
         size = float(said.square().mean() * lost.square().mean())
         if size == 0:
             raise Undefined("the score, or what the map says of it, does not change")

@@ -34,14 +34,14 @@ class InputInvariance(Metric):
     name: Literal["input_invariance"] = "input_invariance"
     shift: float = Field(default=0.1, gt=0, description="of the intensity range of each channel")
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """One explanation of the shifted image, by all methods together."""
         return (ShiftedIntensity(self.shift),)
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Of the channel sums."""
         before = field.checked
-        found: dict[str, Tensor] = question.answer(self.probes(question.scene)[0], field)
+        found: dict[str, Tensor] = context.run_query(self.queries(context.base)[0], field)
         if field.name not in found:
             raise Undefined("there is no method behind this map that could explain again")
         after = replace(field, map=found[field.name].to(before.device))
@@ -60,13 +60,13 @@ class ShiftedIntensity(Query):
 
     shift: float
 
-    def expected(self, scene: Context) -> int:
+    def expected(self, context: Context) -> int:
         """One explanation."""
         return 1
 
-    def run(self, question: MetricContext, field: MapField) -> dict[str, Tensor]:
+    def run(self, context: MetricContext, field: MapField) -> dict[str, Tensor]:
         """By the key of the method, ``(C, *spatial)``."""
-        item, layout = question.item, question.scene.layout
+        item, layout = context.item, context.base.layout
         constant = self.shift * intensity_range(item.image)
         if not bool(constant.any()):
             raise Undefined("the image is constant, so that a share of its range is no shift")
@@ -75,8 +75,8 @@ class ShiftedIntensity(Query):
                 "the image is smaller than a window of the network, whose padding would not be "
                 "shifted with it"
             )
-        scene = question.scene
-        shifted = question.with_model(shifted_input_network(scene.model, scene.example, constant))
+        base = context.base
+        shifted = context.with_model(shifted_input_network(base.model, base.example, constant))
         references = None if item.references is None else item.references + constant
         shifted.item = replace(item, image=item.image + constant, references=references)
         maps = explain_again(shifted, shifted.item.image[None])

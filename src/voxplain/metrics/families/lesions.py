@@ -24,9 +24,9 @@ class LesionHitRate(Localization):
     touch: float = Field(default=0.1, gt=0, le=1, description="of a lesion's voxels")
     factor: float = Field(default=2.0, gt=0, description="size of the top set, of the mask's")
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Hits over lesions; false positive components in the facts."""
-        inside = self._reference(field, question)
+        inside = self._reference(field, context)
         count = min(inside.numel(), max(1, round(self.factor * int(inside.sum()))))
         chosen = top(field, count).cpu().numpy()
         labels, found = components(inside)
@@ -48,12 +48,12 @@ class DistanceToLesion(Localization):
     unit: ClassVar[str] = "mm"
     name: Literal["distance_to_lesion"] = "distance_to_lesion"
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Sum of evidence times distance over the sum of evidence."""
-        inside = self._reference(field, question)
+        inside = self._reference(field, context)
         total = float(field.positive.sum())
         if total <= 0:
             raise Undefined("the map has no positive value")
-        far = distance(inside, question.spacing).to(field.positive)
-        unit = "mm" if question.scene.spacing else "voxels"
+        far = distance(inside, context.spacing).to(field.positive)
+        unit = "mm" if context.base.spacing else "voxels"
         return Value(float((field.positive * far).sum()) / total, facts={"unit": unit})

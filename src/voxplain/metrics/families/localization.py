@@ -22,16 +22,16 @@ class Localization(Metric):
     direction: ClassVar[Direction] = "up"
     range: ClassVar[tuple[float | None, float | None]] = (0.0, 1.0)
 
-    def _reference(self, field: MapField, question: MetricContext) -> Tensor:
+    def _reference(self, field: MapField, context: MetricContext) -> Tensor:
         """The mask, ``(*spatial)`` bool, where map and mask say anything.
 
         Raises:
             Undefined: If there is no mask, or it is empty or everything.
         """
         field.checked  # noqa: B018 - raises for maps that say nothing
-        if question.reference is None:
+        if context.reference is None:
             raise Undefined("there is no reference mask")
-        inside = question.reference.to(field.values.device)
+        inside = context.reference.to(field.values.device)
         if not bool(inside.any()) or bool(inside.all()):
             raise Undefined("the reference mask is empty, or everything")
         return inside
@@ -60,9 +60,9 @@ class RocAuc(Localization):
     chance: ClassVar[str] = "0.5"
     name: Literal["roc_auc"] = "roc_auc"
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Area under the ROC curve; equal values count half."""
-        inside = self._reference(field, question)
+        inside = self._reference(field, context)
         taken, hits = _sorted_hits(field, inside)
         zero = taken.new_zeros(1)
         rate = torch.cat([zero, hits]) / hits[-1]
@@ -78,9 +78,9 @@ class Auprc(Localization):
     chance: ClassVar[str] = "share of the mask"
     name: Literal["auprc"] = "auprc"
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Average precision."""
-        return average_precision(field, self._reference(field, question))
+        return average_precision(field, self._reference(field, context))
 
 
 def average_precision(field: MapField, inside: Tensor) -> Value:
@@ -105,12 +105,12 @@ class MaxDice(Localization):
     name: Literal["max_dice"] = "max_dice"
     levels: int = Field(default=100, ge=1)
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Maximum over top sets of 1 %, 2 %, ... of the voxels, and that of the mask's size.
 
         Without the latter no map could find a lesion that is much smaller than one level.
         """
-        inside = self._reference(field, question)
+        inside = self._reference(field, context)
         hits = inside.flatten()[field.order].double().cumsum(0)
         total, size = len(hits), int(hits[-1])
         counts = {max(1, round(total * level / self.levels)) for level in range(1, self.levels + 1)}
@@ -134,30 +134,30 @@ class PointingGame(Localization):
     name: Literal["pointing_game"] = "pointing_game"
     tolerance: float = Field(default=5.0, ge=0, description="mm")
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """1 or 0."""
-        inside = self._reference(field, question)
-        radius = max(self.tolerance, math.hypot(*sides(question)))
-        near = around(inside, radius, question)
+        inside = self._reference(field, context)
+        radius = max(self.tolerance, math.hypot(*sides(context)))
+        near = around(inside, radius, context)
         hit = bool(near.flatten()[field.order[0]])
         return Value(float(hit), facts={"chance": float(near.double().mean())})
 
 
-def around(inside: Tensor, radius: float, question: MetricContext) -> Tensor:
+def around(inside: Tensor, radius: float, context: MetricContext) -> Tensor:
     """A set and what is at most ``radius`` millimeters from it, ``(*spatial)`` bool.
 
     Raises:
         Undefined: If that is everything, so that any map would lie in it.
     """
-    near = dilated(inside, radius, question.spacing)
+    near = dilated(inside, radius, context.spacing)
     if bool(near.all()):
         raise Undefined(f"the whole image lies within {radius:g} mm; ask with a smaller distance")
     return near
 
 
-def sides(question: MetricContext) -> list[float]:
+def sides(context: MetricContext) -> list[float]:
     """Millimeters from voxel to voxel, along the axes that have more than one."""
-    pairs = zip(question.scene.shape, question.spacing, strict=True)
+    pairs = zip(context.base.shape, context.spacing, strict=True)
     return [step for side, step in pairs if side > 1] or [0.0]
 
 
@@ -169,9 +169,9 @@ class TopKIntersection(Localization):
     name: Literal["top_k_intersection"] = "top_k_intersection"
     share: float | None = Field(default=None, gt=0, lt=1, description="absent: that of the mask")
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Precision of the top set."""
-        inside = self._reference(field, question)
+        inside = self._reference(field, context)
         asked = self.share or float(inside.double().mean())
         count = max(1, round(asked * inside.numel()))
         hits = (top(field, count) & inside).sum()
@@ -189,9 +189,9 @@ class RelevanceRankAccuracy(Localization):
     reference: ClassVar[str] = "Arras et al., 2022"
     name: Literal["relevance_rank_accuracy"] = "relevance_rank_accuracy"
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Hits of the top |R| voxels over |R|."""
-        inside = self._reference(field, question)
+        inside = self._reference(field, context)
         count = int(inside.sum())
         return Value(float((top(field, count) & inside).sum()) / count)
 
@@ -202,9 +202,9 @@ class IouAt(Localization):
 
     name: Literal["iou_at"] = "iou_at"
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """IoU."""
-        inside = self._reference(field, question)
+        inside = self._reference(field, context)
         chosen = top(field, int(inside.sum()))
         return Value(float((chosen & inside).sum()) / float((chosen | inside).sum()))
 
@@ -227,9 +227,9 @@ class RelevanceMassAccuracy(Localization):
     reference: ClassVar[str] = "Arras et al., 2022"
     name: Literal["relevance_mass_accuracy"] = "relevance_mass_accuracy"
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Positive sum inside over positive sum."""
-        inside = self._reference(field, question)
+        inside = self._reference(field, context)
         return Value(_mass(field, inside), facts={"chance": float(inside.double().mean())})
 
 
@@ -245,9 +245,9 @@ class AttributionLocalization(Localization):
     reference: ClassVar[str] = "Kohlbrenner et al., 2020"
     name: Literal["attribution_localization"] = "attribution_localization"
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Mass accuracy over the share of the mask."""
-        inside = self._reference(field, question)
+        inside = self._reference(field, context)
         return Value(_mass(field, inside) / float(inside.double().mean()))
 
 
@@ -259,8 +259,8 @@ class EnergyInDilatedMask(Localization):
     name: Literal["energy_in_dilated_mask"] = "energy_in_dilated_mask"
     margin: float = Field(default=5.0, ge=0, description="mm")
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Mass accuracy of the dilated mask."""
-        inside = self._reference(field, question)
-        near = around(inside, self.margin, question)
+        inside = self._reference(field, context)
+        near = around(inside, self.margin, context)
         return Value(_mass(field, near), facts={"chance": float(near.double().mean())})

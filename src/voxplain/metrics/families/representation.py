@@ -42,15 +42,15 @@ class RelativeRepresentationStability(UnderNoise):
         default=None, description="absent: what enters the last layer with weights"
     )
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """The neighbors that sensitivity shares, and what the layer makes of them."""
         seen = Representations(UniformNoise(self.radius), self.draws, self.layer)
-        return (*super().probes(scene), seen)
+        return (*super().queries(context), seen)
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """The maximum."""
-        steps = self.steps(field, question)
-        found: Represented = question.answer(self.probes(question.scene)[1], field)
+        steps = self.steps(field, context)
+        found: Represented = context.run_query(self.queries(context.base)[1], field)
         pairs = zip(steps, found.changes, strict=True)
         value = max(step.map / max(change, _LEAST) for step, change in pairs)
         return Value(value, facts={"layer": found.layer})
@@ -83,43 +83,43 @@ class Representations(Query):
     draws: int
     layer: str | None = None
 
-    def expected(self, scene: Context) -> int:
+    def expected(self, context: Context) -> int:
         """The image and its neighbors."""
         return self.draws + 1
 
-    def run(self, question: MetricContext, field: MapField) -> Represented:
+    def run(self, context: MetricContext, field: MapField) -> Represented:
         """Sums of squares, window by window where the network sees windows."""
-        image, key = question.item.image, question.item.key
-        around = self.around.on(question.spacing)
+        image, key = context.item.image, context.item.key
+        around = self.around.on(context.spacing)
         neighbors = [around.changed(image, key, draw) for draw in range(self.draws)]
-        tap = self._tap(question.scene)
-        question.forwards += self.expected(question.scene)
+        tap = self._tap(context.base)
+        context.forwards += self.expected(context.base)
         squares = torch.zeros(self.draws + 1, dtype=torch.float64)
-        for shown, weights in _views(question.scene, tap, [image, *neighbors]):
-            squares += _squares(question.scene, tap, shown, weights)
+        for shown, weights in _views(context.base, tap, [image, *neighbors]):
+            squares += _squares(context.base, tap, shown, weights)
         if not float(squares[0]):
             raise Undefined(f"{_in_words(tap)} is 0 for this image")
         changes = (squares[1:] / squares[0]).sqrt().tolist()
         return Represented(_in_words(tap), tuple(changes))
 
-    def _tap(self, scene: Context) -> Tap:
+    def _tap(self, context: Context) -> Tap:
         if self.layer is not None:
-            return scene.taps((self.layer,))[0]
-        return _last_input(scene)
+            return context.taps((self.layer,))[0]
+        return _last_input(context)
 
 
-def _last_input(scene: Context) -> Tap:
+def _last_input(context: Context) -> Tap:
     """What enters the last layer with weights from which the explained output comes."""
-    for path in reversed(stages(scene.model, scene.example)):
-        if _feeds(scene, path):
+    for path in reversed(stages(context.model, context.example)):
+        if _feeds(context, path):
             return Tap(path, "input")
     raise Undefined("no tensor enters a layer with weights; name a layer to compare with")
 
 
-def _feeds(scene: Context, path: str) -> bool:
+def _feeds(context: Context, path: str) -> bool:
     """Whether the explained output comes from this layer; that of auxiliary heads may not."""
-    model, taps = scene.model, (Tap(path, "input"), Tap(path))
-    image = scene.example.detach().clone().requires_grad_(model.differentiable)
+    model, taps = context.model, (Tap(path, "input"), Tap(path))
+    image = context.example.detach().clone().requires_grad_(model.differentiable)
     try:
         with torch.enable_grad(), model.at_rest(), tapping(model.network, taps) as tapped:
             output = model(image)
@@ -139,17 +139,17 @@ def _in_words(tap: Tap) -> str:
 
 
 def _views(
-    scene: Context, tap: Tap, images: list[Tensor]
+    base: Context, tap: Tap, images: list[Tensor]
 ) -> Iterator[tuple[Iterator[Tensor], Tensor | None]]:
     """What one call of the network sees of each image, and how much its cells count there."""
-    layout, batch = scene.layout, scene.model.window.batch if scene.model.window else 1
+    layout, batch = base.layout, base.model.window.batch if base.model.window else 1
     if layout is None:
         yield (image[None] for image in images), None
         return
     padded = [layout.pad(image) for image in images]
     for positions in layout.batches(batch):
         cut = (layout.cut(volume, positions) for volume in padded)
-        yield cut, _cell_weights(layout, positions, scene.geometry(tap))
+        yield cut, _cell_weights(layout, positions, base.geometry(tap))
 
 
 def _cell_weights(
@@ -170,12 +170,12 @@ def _cell_weights(
     return weights[:, None]
 
 
-def _squares(scene: Context, tap: Tap, shown: Iterator[Tensor], weights: Tensor | None) -> Tensor:
+def _squares(context: Context, tap: Tap, shown: Iterator[Tensor], weights: Tensor | None) -> Tensor:
     """Sums of the squares of the first activation, and of its difference to each other one."""
     first: Tensor | None = None
     sums: list[float] = []
     for images in shown:
-        activation = _activation(scene, tap, images, weights is not None)
+        activation = _activation(context, tap, images, weights is not None)
         first = activation if first is None else first
         square = (activation - first if sums else activation).square()
         square = square if weights is None else square * weights.to(square)
@@ -183,13 +183,13 @@ def _squares(scene: Context, tap: Tap, shown: Iterator[Tensor], weights: Tensor 
     return torch.tensor(sums, dtype=torch.float64)
 
 
-def _activation(scene: Context, tap: Tap, images: Tensor, arranged: bool) -> Tensor:
-    model = scene.model
+def _activation(context: Context, tap: Tap, images: Tensor, arranged: bool) -> Tensor:
+    model = context.model
     with torch.inference_mode(), running_in(model.precision, model.device), model.at_rest():
         with tapping(model.network, (tap,)) as tapped:
             model(images)
         found = tapped[tap]
-        found = scene.arranged(tap, found) if arranged else found
+        found = context.arranged(tap, found) if arranged else found
     if not found.is_floating_point():
         raise Undefined(f"{_in_words(tap)} holds no real numbers")
     return found if found.dtype is torch.float64 else found.float()

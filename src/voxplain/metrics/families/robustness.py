@@ -58,43 +58,43 @@ class Neighbors(Query):
     draws: int
     ranked: bool = True
 
-    def expected(self, scene: Context) -> int:
+    def expected(self, context: Context) -> int:
         """Explanations are counted in passes of their streams, not as forwards."""
         return self.draws
 
-    def run(self, question: MetricContext, field: MapField) -> dict[str, list[PerturbationStep]]:
+    def run(self, context: MetricContext, field: MapField) -> dict[str, list[PerturbationStep]]:
         """By the key of the method, a step per neighbor; as many neighbors at once as fit."""
         found: dict[str, list[PerturbationStep]] = {}
-        together = self._together(question)
+        together = self._together(context)
         for first in range(0, self.draws, together):
-            self._add(question, range(first, min(self.draws, first + together)), found)
+            self._add(context, range(first, min(self.draws, first + together)), found)
         return found
 
     def _add(
-        self, question: MetricContext, draws: range, found: dict[str, list[PerturbationStep]]
+        self, context: MetricContext, draws: range, found: dict[str, list[PerturbationStep]]
     ) -> None:
-        image, key = question.item.image, question.item.key
-        around = self.around.on(question.spacing)
+        image, key = context.item.image, context.item.key
+        around = self.around.on(context.spacing)
         changed = torch.stack([around.changed(image, key, draw) for draw in draws])
-        moved = around.moved(draws[0], question.scene.shape)
-        observed = question.of_all(len(changed), lambda part: changed[part.start : part.stop])
-        maps = explain_again(question, changed, moved=moved, scores=observed.scores)
-        for name in question.fields.keys() & maps.keys():
-            original = question.fields[name].map
+        moved = around.moved(draws[0], context.base.shape)
+        observed = context.of_all(len(changed), lambda part: changed[part.start : part.stop])
+        maps = explain_again(context, changed, moved=moved, scores=observed.scores)
+        for name in context.fields.keys() & maps.keys():
+            original = context.fields[name].map
             for row, draw in enumerate(draws):
                 back = around.returned(maps[name][row], draw)
                 score = float(observed.scores[row])
-                step = _step(original, back, image, changed[row], question.whole, score)
+                step = _step(original, back, image, changed[row], context.whole, score)
                 if self.ranked:
                     step = replace(step, rank=_rank(original, back))
                 found.setdefault(name, []).append(step)
 
-    def _together(self, question: MetricContext) -> int:
+    def _together(self, context: MetricContext) -> int:
         """Alone where the target moves, in its own way per draw; else by what their maps take."""
         if self.around.moved(0) is not None:
             return 1
-        image = question.item.image
-        each = image.numel() * image.element_size() * (2 * len(question.methods) + 2)
+        image = context.item.image
+        each = image.numel() * image.element_size() * (2 * len(context.methods) + 2)
         return max(1, min(self.draws, _NEIGHBORS_BYTES // each))
 
 
@@ -130,30 +130,30 @@ class UnderNoise(Metric):
     radius: float = Field(default=0.02, gt=0, description="of the noise, of the intensity range")
     draws: int = Field(default=8, ge=1)
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """Neighbors under uniform noise, one set for all methods."""
         return (Neighbors(UniformNoise(self.radius), self.draws, ranked=False),)
 
-    def steps(self, field: MapField, question: MetricContext) -> list[PerturbationStep]:
+    def steps(self, field: MapField, context: MetricContext) -> list[PerturbationStep]:
         """A step per neighbor.
 
         Raises:
             Undefined: If the map says nothing, has no method, or the image is constant.
         """
         field.checked  # noqa: B018 - raises for maps that say nothing
-        steps = steps_of(field, question, self.probes(question.scene)[0])
+        steps = steps_of(field, context, self.queries(context.base)[0])
         if not all(step.image for step in steps):
             raise Undefined("the image is constant, so that noise relative to its range is none")
         return steps
 
 
-def steps_of(field: MapField, question: MetricContext, probe: Query) -> list[PerturbationStep]:
+def steps_of(field: MapField, context: MetricContext, query: Query) -> list[PerturbationStep]:
     """What became of a map under the neighbors of a probe.
 
     Raises:
         Undefined: If there is no method behind it.
     """
-    found: dict[str, list[PerturbationStep]] = question.answer(probe, field)
+    found: dict[str, list[PerturbationStep]] = context.run_query(query, field)
     if field.name not in found:
         raise Undefined("there is no method behind this map that could explain a neighbor")
     return found[field.name]
@@ -169,9 +169,9 @@ class MaxSensitivity(UnderNoise):
     reference: ClassVar[str] = "Yeh et al., 2019"
     name: Literal["max_sensitivity"] = "max_sensitivity"
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """The maximum."""
-        return Value(max(step.map for step in self.steps(field, question)))
+        return Value(max(step.map for step in self.steps(field, context)))
 
 
 @register
@@ -181,9 +181,9 @@ class AverageSensitivity(UnderNoise):
     reference: ClassVar[str] = "Yeh et al., 2019"
     name: Literal["average_sensitivity"] = "average_sensitivity"
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """The mean."""
-        steps = self.steps(field, question)
+        steps = self.steps(field, context)
         return Value(sum(step.map for step in steps) / len(steps))
 
 
@@ -198,9 +198,9 @@ class LocalLipschitz(UnderNoise):
     reference: ClassVar[str] = "Alvarez-Melis and Jaakkola, 2018"
     name: Literal["local_lipschitz"] = "local_lipschitz"
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """The maximum."""
-        return Value(max(step.absolute / step.image for step in self.steps(field, question)))
+        return Value(max(step.absolute / step.image for step in self.steps(field, context)))
 
 
 @register
@@ -213,9 +213,9 @@ class RelativeInputStability(UnderNoise):
     reference: ClassVar[str] = "Agarwal et al., 2022"
     name: Literal["relative_input_stability"] = "relative_input_stability"
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """The maximum."""
-        steps = self.steps(field, question)
+        steps = self.steps(field, context)
         return Value(max(step.map / max(step.relative_image, 1e-6) for step in steps))
 
 
@@ -229,9 +229,9 @@ class RelativeOutputStability(UnderNoise):
     reference: ClassVar[str] = "Agarwal et al., 2022"
     name: Literal["relative_output_stability"] = "relative_output_stability"
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """The maximum."""
-        steps = self.steps(field, question)
+        steps = self.steps(field, context)
         return Value(max(step.map / max(step.score, 1e-6) for step in steps))
 
 
@@ -250,16 +250,16 @@ class MedicalStability(Metric):
     changes: tuple[Change, ...] = Field(default=get_args(Change), min_length=1)
     draws: int = Field(default=2, ge=1)
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """One set of neighbors per change, for all methods."""
         return tuple(Neighbors(MEDICAL[change], self.draws) for change in self.changes)
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """The mean over the changes; each of them in the facts."""
         field.checked  # noqa: B018 - raises for maps that say nothing
         means: dict[str, float] = {}
-        for change, probe in zip(self.changes, self.probes(question.scene), strict=True):
-            steps = steps_of(field, question, probe)
+        for change, query in zip(self.changes, self.queries(context.base), strict=True):
+            steps = steps_of(field, context, query)
             means[change] = sum(step.rank for step in steps) / len(steps)
             if math.isnan(means[change]):
                 raise Undefined(f"the map of a neighbor ({change}) is constant")

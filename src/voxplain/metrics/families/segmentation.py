@@ -36,13 +36,13 @@ class _OnRemoval(_Segmentation):
     def _removal(self) -> Removal:
         """What is removed, most relevant first."""
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """Removal, most relevant first."""
         return (self._removal,)
 
-    def _observed(self, field: MapField, question: MetricContext) -> PerturbedPrediction:
-        found: PerturbedPrediction = question.answer(self._removal, field)
-        if found.overlap is None or not bool(question.predicted.any()):
+    def _observed(self, field: MapField, context: MetricContext) -> PerturbedPrediction:
+        found: PerturbedPrediction = context.run_query(self._removal, field)
+        if found.overlap is None or not bool(context.predicted.any()):
             raise Undefined("there is no predicted object that could change")
         return found
 
@@ -63,9 +63,9 @@ class DiceDrop(_OnRemoval):
         """Shared with deletion."""
         return Removal(self.fill, "most", self.levels)
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """1 - area under the Dice curve."""
-        overlap = self._observed(field, question).overlap
+        overlap = self._observed(field, context).overlap
         assert overlap is not None
         points = tuple(zip(shares(self.levels), overlap.tolist(), strict=True))
         return Value(1 - area(overlap), points)
@@ -86,12 +86,12 @@ class VolumeChange(_OnRemoval):
         """One forward: an object may be gone long before the next level of a curve."""
         return Removal(self.fill, "most", at=(self.share,))
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Volume after minus before."""
-        volume = self._observed(field, question).volume
+        volume = self._observed(field, context).volume
         assert volume is not None
-        each, unit = volume_per_voxel(question.bound.seen)
-        before = each * float(question.predicted.sum())
+        each, unit = volume_per_voxel(context.bound.seen)
+        before = each * float(context.predicted.sum())
         change = float(volume[0]) - before
         return Value(change, facts={"relative": change / before, "unit": unit})
 
@@ -109,10 +109,10 @@ class ContextShare(_Segmentation):
     name: Literal["context_share"] = "context_share"
     margin: float = Field(default=10.0, ge=0, description="mm around the object")
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Outside the object; beyond the margin in the facts."""
-        inside = _object(question)
-        far = dilated(inside, self.margin, question.spacing)
+        inside = _object(context)
+        far = dilated(inside, self.margin, context.spacing)
         return Value(
             _share_outside(field, inside), facts={"beyond_margin": _share_outside(field, far)}
         )
@@ -129,20 +129,20 @@ class BoundaryShare(_Segmentation):
     name: Literal["boundary_share"] = "boundary_share"
     margin: float = Field(default=3.0, gt=0, description="mm on either side")
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Within the margin on either side."""
         field.checked  # noqa: B018 - raises for maps that say nothing
-        inside = _object(question)
-        margin = max(self.margin, *sides(question))
-        away = distance(inside, question.spacing) + distance(~inside, question.spacing)
+        inside = _object(context)
+        margin = max(self.margin, *sides(context))
+        away = distance(inside, context.spacing) + distance(~inside, context.spacing)
         if float(away.amax()) <= margin:
             raise Undefined(f"the whole image lies within {margin:g} mm of the boundary")
         return Value(1 - _share_outside(field, away <= margin))
 
 
-def _object(question: MetricContext) -> Tensor:
-    inside = question.predicted
-    if tuple(inside.shape) != question.scene.shape:
+def _object(context: MetricContext) -> Tensor:
+    inside = context.predicted
+    if tuple(inside.shape) != context.base.shape:
         raise Undefined("the output has another resolution than the image")
     if not bool(inside.any()) or bool(inside.all()):
         raise Undefined("the predicted object is empty, or everything")
@@ -161,24 +161,24 @@ class ErrorLocalization(_Segmentation):
     chance: ClassVar[str] = "share of the error"
     name: Literal["error_localization"] = "error_localization"
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Average precision."""
         field.checked  # noqa: B018 - raises for maps that say nothing
-        wrong = _error(question).to(field.values.device)
+        wrong = _error(context).to(field.values.device)
         found = average_precision(field, wrong)
         return replace(found, facts={**found.facts, "voxels": int(wrong.sum())})
 
 
-def _error(question: MetricContext) -> Tensor:
+def _error(context: MetricContext) -> Tensor:
     """Where the prediction is wrong in the way that is explained, ``(*spatial)`` bool.
 
     An error target weighs its class where that is so, and nowhere else.
     """
-    if not isinstance(question.bound.target, ErrorRegion):
+    if not isinstance(context.bound.target, ErrorRegion):
         raise Undefined("the target is not an error; explain one with a target error_region")
-    (term,) = question.bound.field.rows([question.item.row]).terms
+    (term,) = context.bound.field.rows([context.item.row]).terms
     wrong = (term.weights[0] != 0).any(dim=0)
-    if tuple(wrong.shape) != question.scene.shape:
+    if tuple(wrong.shape) != context.base.shape:
         raise Undefined("the output has another resolution than the image")
     if bool(wrong.all()):
         raise Undefined("every voxel is wrong in this way")

@@ -54,14 +54,14 @@ class MapUncertainty(_Scattered):
     range: ClassVar[tuple[float | None, float | None]] = (0.0, None)
     name: Literal["map_uncertainty"] = "map_uncertainty"
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """One set of variants, explained by all methods together."""
         return (VariedMaps(self.source, self.draws),)
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Of the channel sums."""
         size = float(field.checked.abs().mean())
-        found: dict[str, Spread] = question.answer(self.probes(question.scene)[0], field)
+        found: dict[str, Spread] = context.run_query(self.queries(context.base)[0], field)
         if field.name not in found:
             raise Undefined("there is no method behind this map that could explain again")
         mean, deviation = found[field.name].mean, found[field.name].deviation
@@ -84,14 +84,14 @@ class UncertaintyCorrelation(_Scattered):
         default="deviation", description="of the probability, or entropy of its mean"
     )
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """The predictions for the same variants, once for all maps."""
         return (VariedPredictions(self.source, self.draws),)
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Voxel by voxel."""
         sizes = field.checked.abs()
-        found: Spread = question.answer(self.probes(question.scene)[0], field)
+        found: Spread = context.run_query(self.queries(context.base)[0], field)
         uncertain = found.deviation if self.uncertainty == "deviation" else _entropy(found.mean)
         if not bool((uncertain != uncertain.flatten()[0]).any()):
             raise Undefined("the prediction is as uncertain at every voxel as at any other")
@@ -142,7 +142,7 @@ class _Varied(Query):
     source: Source
     draws: int
 
-    def expected(self, scene: Context) -> int:
+    def expected(self, context: Context) -> int:
         """One per variant."""
         return self.draws
 
@@ -153,11 +153,11 @@ class VariedMaps(_Varied):
 
     explains: ClassVar[bool] = True
 
-    def run(self, question: MetricContext, field: MapField) -> dict[str, Spread]:
+    def run(self, context: MetricContext, field: MapField) -> dict[str, Spread]:
         """By the key of the method."""
         found: dict[str, Spread] = {}
-        for one in _variants(question, self.source, self.draws):
-            for name, maps in explain_again(one.question, one.image[None], moved=one.moved).items():
+        for one in _variants(context, self.source, self.draws):
+            for name, maps in explain_again(one.context, one.image[None], moved=one.moved).items():
                 back = one.returned(maps[0]).double().sum(dim=0)
                 found.setdefault(name, Spread()).add(back)
         return found
@@ -167,23 +167,23 @@ class VariedMaps(_Varied):
 class VariedPredictions(_Varied):
     """The probability of the class of the target for the variants, brought back to the image."""
 
-    def run(self, question: MetricContext, field: MapField) -> Spread:
+    def run(self, context: MetricContext, field: MapField) -> Spread:
         """Of every voxel.
 
         Raises:
             Undefined: If the output has no such probability at every voxel of the image.
         """
-        row, bound = question.item.row, question.bound
+        row, bound = context.item.row, context.bound
         label = bound.field.label_of(row)
         if not bound.seen.is_dense or label is None or bound.field.layer is not None:
             raise Undefined("the target is not about a class of a dense output")
-        if tuple(bound.seen.output.shape[2:]) != question.scene.shape:
+        if tuple(bound.seen.output.shape[2:]) != context.base.shape:
             raise Undefined("the output has another resolution than the image")
         found = Spread()
-        for one in _variants(question, self.source, self.draws):
-            model, question.forwards = one.question.scene.model, question.forwards + 1
+        for one in _variants(context, self.source, self.draws):
+            model, context.forwards = one.context.base.model, context.forwards + 1
             with torch.inference_mode(), running_in(model.precision, model.device):
-                output = model.output(one.image[None], question.scene.spacing).double()
+                output = model.output(one.image[None], context.base.spacing).double()
             found.add(one.returned(probability_of(output, label, bound.target.activation))[0])
         return found
 
@@ -193,45 +193,45 @@ class _Variant:
     """What is asked instead of the image.
 
     Attributes:
-        question: About the network that is asked.
+        context: About the network that is asked.
         image: ``(C, *spatial)``.
         returned: Brings a map of it, ``(C, *spatial)``, back to the image.
         moved: How the weights of the target follow.
     """
 
-    question: MetricContext
+    context: MetricContext
     image: Tensor
     returned: Callable[[Tensor], Tensor] = lambda map: map
     moved: FieldMove | None = None
 
 
-def _variants(question: MetricContext, source: Source, draws: int) -> Iterator[_Variant]:
+def _variants(context: MetricContext, source: Source, draws: int) -> Iterator[_Variant]:
     make = _augmented if source == "augmentation" else _without_units
-    return (make(question, draw) for draw in range(draws))
+    return (make(context, draw) for draw in range(draws))
 
 
-def _augmented(question: MetricContext, draw: int) -> _Variant:
-    image, key = question.item.image, question.item.key
+def _augmented(context: MetricContext, draw: int) -> _Variant:
+    image, key = context.item.image, context.item.key
     if not bool(intensity_range(image).any()):
         raise Undefined("the image is constant, so that no change of it shows")
     turn, change = divmod(draw, len(_CHANGES))
-    around = MEDICAL[_CHANGES[change]].on(question.spacing)
+    around = MEDICAL[_CHANGES[change]].on(context.spacing)
     return _Variant(
-        question,
+        context,
         around.changed(image, key, turn),
         lambda map: around.returned(map, turn),
-        around.moved(turn, question.scene.shape),
+        around.moved(turn, context.base.shape),
     )
 
 
-def _without_units(question: MetricContext, draw: int) -> _Variant:
-    model, item = question.scene.model, question.item
+def _without_units(context: MetricContext, draw: int) -> _Variant:
+    model, item = context.base.model, context.item
     if not dropout_layers(model.network):
         raise Undefined(
             "the network has no dropout layer (nn.Dropout, nn.Dropout1d, 2d or 3d with p > 0) that "
             "could leave out units; source: augmentation works for every network"
         )
-    return _Variant(question.with_model(dropout_draw(model, item.key, draw)), item.image)
+    return _Variant(context.with_model(dropout_draw(model, item.key, draw)), item.image)
 
 
 __all__ = ["MapUncertainty", "Spread", "UncertaintyCorrelation", "VariedMaps", "VariedPredictions"]

@@ -31,23 +31,23 @@ class OtherNetworkMaps(Query):
 
     differs: Role
 
-    def expected(self, scene: Context) -> int:
+    def expected(self, context: Context) -> int:
         """One explanation."""
         return 1
 
-    def networks(self, fellows: Sequence[OtherNetwork]) -> int:
+    def networks(self, networks: Sequence[OtherNetwork]) -> int:
         """Those that differ in this way."""
-        return sum(fellow.is_one(self.differs) for fellow in fellows)
+        return sum(other.is_one(self.differs) for other in networks)
 
-    def run(self, question: MetricContext, field: MapField) -> dict[str, dict[str, Tensor]]:
+    def run(self, context: MetricContext, field: MapField) -> dict[str, dict[str, Tensor]]:
         """Per network, by the key of the method, a map ``(*spatial)``."""
-        chosen = [fellow for fellow in question.networks if fellow.is_one(self.differs)]
+        chosen = [other for other in context.networks if other.is_one(self.differs)]
         if not chosen:
             raise Undefined(_NONE_GIVEN[self.differs])
-        names = _distinct(fellow.model.name for fellow in chosen)
+        names = _distinct(other.model.name for other in chosen)
         return {
-            name: question.remembered(fellow, partial(_maps_of, fellow, question))
-            for name, fellow in zip(names, chosen, strict=True)
+            name: context.cached(other, partial(_maps_of, other, context))
+            for name, other in zip(names, chosen, strict=True)
         }
 
 
@@ -62,23 +62,23 @@ _NONE_GIVEN: dict[Role, str] = {
 }
 
 
-def _maps_of(fellow: OtherNetwork, question: MetricContext) -> dict[str, Tensor]:
-    _require_comparable(fellow.model, question)
-    maps = explain_again(question.with_model(fellow.model), question.item.image[None])
+def _maps_of(other: OtherNetwork, context: MetricContext) -> dict[str, Tensor]:
+    _require_comparable(other.model, context)
+    maps = explain_again(context.with_model(other.model), context.item.image[None])
     return {name: map[0].double().sum(dim=0) for name, map in maps.items()}
 
 
-def _require_comparable(model: Model, question: MetricContext) -> None:
+def _require_comparable(model: Model, context: MetricContext) -> None:
     """Refuses networks for which the weight field of the target has no meaning.
 
     Raises:
         Undefined: With what does not fit.
     """
-    if question.bound.field.layer is not None:
+    if context.bound.field.layer is not None:
         raise Undefined("the target is a unit of a layer, which is another one in other networks")
-    studied = question.scene.model
+    studied = context.base.model
     _require_same(model, "uses", (model.device, model.dtype), (studied.device, studied.dtype))
-    shapes = _output_shape(model, question), question.bound.seen.output.shape[1:]
+    shapes = _output_shape(model, context), context.bound.seen.output.shape[1:]
     _require_same(model, "gives an output of shape", *map(tuple, shapes))
 
 
@@ -92,10 +92,10 @@ def _require_same(
         )
 
 
-def _output_shape(model: Model, question: MetricContext) -> torch.Size:
-    question.forwards += 1
+def _output_shape(model: Model, context: MetricContext) -> torch.Size:
+    context.forwards += 1
     try:
-        return model.output(question.item.image[None], question.scene.spacing).shape[1:]
+        return model.output(context.item.image[None], context.base.spacing).shape[1:]
     except _FROM_A_CALL as error:
         said = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise Undefined(f"the network {model.name} cannot take this image: {said}") from error

@@ -110,11 +110,11 @@ class Removal(Query):
 
     per_map: ClassVar[bool] = True
 
-    def expected(self, scene: Context) -> int:
+    def expected(self, context: Context) -> int:
         """One per step."""
         return len(self.at) or self.levels + 1
 
-    def run(self, question: MetricContext, field: MapField) -> PerturbedPrediction:
+    def run(self, context: MetricContext, field: MapField) -> PerturbedPrediction:
         """The prediction after each step, the unchanged image first; or at the given shares."""
         order = field.order if self.order == "most" else field.order.flip(0)
         counts = [round(len(order) * share) for share in self.at or shares(self.levels)]
@@ -122,10 +122,10 @@ class Removal(Query):
         between = sorted(set(counts) - set(ends))
 
         def after(some: Sequence[int]) -> PerturbedPrediction:
-            return question.under(RankedMasks(order, tuple(some), question.scene.shape), self.fill)
+            return context.under(RankedMasks(order, tuple(some), context.base.shape), self.fill)
 
         # The ends are the same for all maps and orders.
-        known = question.remembered(("ends", identity(self.fill), *ends), lambda: after(ends))
+        known = context.cached(("ends", identity(self.fill), *ends), lambda: after(ends))
         found = PerturbedPrediction.joined([known, after(between)])
         return found[[[*ends, *between].index(count) for count in counts]]
 
@@ -153,16 +153,16 @@ class RegionRemoval(Query):
 
     per_map: ClassVar[bool] = True
 
-    def expected(self, scene: Context) -> int:
+    def expected(self, context: Context) -> int:
         """One per step."""
-        count = scene.expected_regions(self.regions)
+        count = context.expected_regions(self.regions)
         return min(count, self.levels or count) + 1
 
     def run(
-        self, question: MetricContext, field: MapField
+        self, context: MetricContext, field: MapField
     ) -> tuple[list[float], PerturbedPrediction]:
         """The removed share of the regions and the prediction after each step."""
-        regions = question.scene.regions(self.regions, question.item)
+        regions = context.base.regions(self.regions, context.item)
         ranked = means(regions, field.checked).argsort(descending=True, stable=True)
         if self.order == "least":
             ranked = ranked.flip(0)
@@ -171,8 +171,8 @@ class RegionRemoval(Query):
         design = torch.ones(len(counts), regions.count)
         for row, count in enumerate(counts):
             design[row, ranked[:count]] = 0
-        masks = Coalitions(regions, design, question.scene.shape)
-        return [count / regions.count for count in counts], question.under(masks, self.fill)
+        masks = Coalitions(regions, design, context.base.shape)
+        return [count / regions.count for count in counts], context.under(masks, self.fill)
 
 
 def sums(regions: RegionMap, values: Tensor) -> Tensor:

@@ -49,19 +49,19 @@ class RandomSubsets(Query):
     share: float = 0.2
     draws: int = 100
 
-    def expected(self, scene: Context) -> int:
+    def expected(self, context: Context) -> int:
         """One per draw."""
         return self.draws
 
-    def run(self, question: MetricContext, field: MapField) -> SubsetDrops:
+    def run(self, context: MetricContext, field: MapField) -> SubsetDrops:
         """The drop for each subset."""
-        regions = question.scene.regions(self.regions, question.item)
+        regions = context.base.regions(self.regions, context.item)
         size = min(max(1, round(self.share * regions.count)), regions.count)
         removed = torch.zeros(self.draws, regions.count, dtype=torch.bool)
         for row in range(self.draws):
-            source = generator(question.item.key, "subset", self.share, row)
+            source = generator(context.item.key, "subset", self.share, row)
             removed[row, torch.randperm(regions.count, generator=source)[:size]] = True
-        return _drops(question, regions, removed, self.fill)
+        return _drops(context, regions, removed, self.fill)
 
 
 @dataclass(frozen=True)
@@ -76,21 +76,21 @@ class SingleRegions(Query):
     regions: RegionSpec
     fill: Fill
 
-    def expected(self, scene: Context) -> int:
+    def expected(self, context: Context) -> int:
         """One per region."""
-        return OneRegionOff(self.regions).expected(scene)
+        return OneRegionOff(self.regions).expected(context)
 
-    def run(self, question: MetricContext, field: MapField) -> SubsetDrops:
+    def run(self, context: MetricContext, field: MapField) -> SubsetDrops:
         """The drop for each region."""
-        regions = question.scene.regions(self.regions, question.item)
+        regions = context.base.regions(self.regions, context.item)
         removed = torch.eye(regions.count, dtype=torch.bool)
-        return _drops(question, regions, removed, self.fill)
+        return _drops(context, regions, removed, self.fill)
 
 
-def _drops(question: MetricContext, regions: RegionMap, removed: Tensor, fill: Fill) -> SubsetDrops:
-    masks = Coalitions(regions, (~removed).float(), question.scene.shape)
-    observed = question.under(masks, fill)
-    return SubsetDrops(regions, removed, question.whole - observed.scores)
+def _drops(context: MetricContext, regions: RegionMap, removed: Tensor, fill: Fill) -> SubsetDrops:
+    masks = Coalitions(regions, (~removed).float(), context.base.shape)
+    observed = context.under(masks, fill)
+    return SubsetDrops(regions, removed, context.whole - observed.scores)
 
 
 @dataclass(frozen=True)
@@ -105,25 +105,25 @@ class NoiseDrops(Query):
     sigma: float = 0.1
     draws: int = 64
 
-    def expected(self, scene: Context) -> int:
+    def expected(self, context: Context) -> int:
         """One per draw."""
         return self.draws
 
-    def run(self, question: MetricContext, field: MapField) -> Perturbed:
+    def run(self, context: MetricContext, field: MapField) -> Perturbed:
         """The drop for each draw."""
-        image = question.item.image
-        observed = question.of_all(
+        image = context.item.image
+        observed = context.of_all(
             self.draws,
-            lambda part: torch.stack([image - self.change(question, index) for index in part]),
+            lambda part: torch.stack([image - self.change(context, index) for index in part]),
         )
-        return Perturbed(question.whole - observed.scores, self, question)
+        return Perturbed(context.whole - observed.scores, self, context)
 
-    def change(self, question: MetricContext, index: int) -> Tensor:
+    def change(self, context: MetricContext, index: int) -> Tensor:
         """The noise of one draw, ``(C, *spatial)``; x - I is what the network sees."""
-        image = question.item.image
-        span = question.remembered("intensity range", lambda: intensity_range(image))
+        image = context.item.image
+        span = context.cached("intensity range", lambda: intensity_range(image))
         scale = self.sigma * span
-        source = generator(question.item.key, "infidelity", self.sigma, index)
+        source = generator(context.item.key, "infidelity", self.sigma, index)
         return scale * standard_normal(image, source)
 
 
@@ -134,12 +134,12 @@ class Perturbed:
     Attributes:
         drops: S(x) - S(x - I), ``(n,)`` float64.
         noise: The probe that draws them.
-        question: The image they are drawn for.
+        context: The image they are drawn for.
     """
 
     drops: Tensor
     noise: NoiseDrops
-    question: MetricContext
+    context: MetricContext
 
     def along(self, slopes: Tensor) -> Tensor:
         """<I, slope> for every draw, the slopes of several maps at once.
@@ -154,7 +154,7 @@ class Perturbed:
         together = max(1, _CHANGES_BYTES // (8 * flat[0].numel()))
         for first in range(0, len(self.drops), together):
             part = range(first, min(len(self.drops), first + together))
-            changes = [self.noise.change(self.question, n).double().flatten() for n in part]
+            changes = [self.noise.change(self.context, n).double().flatten() for n in part]
             found.append(flat @ torch.stack(changes, dim=1))
         return torch.cat(found, dim=1).cpu()
 
@@ -173,16 +173,16 @@ class BoxDrops(Query):
     window: float = 1 / 6
     draws: int = 64
 
-    def expected(self, scene: Context) -> int:
+    def expected(self, context: Context) -> int:
         """One per draw."""
         return self.draws
 
-    def run(self, question: MetricContext, field: MapField) -> tuple[Boxes, Tensor]:
+    def run(self, context: MetricContext, field: MapField) -> tuple[Boxes, Tensor]:
         """The boxes, and the drop for each."""
-        shape = question.scene.shape
-        grid = SlidingBox(self.window, 1).masks(question.item, question.scene)
+        shape = context.base.shape
+        grid = SlidingBox(self.window, 1).masks(context.item, context.base)
         assert isinstance(grid, Boxes)
-        source = generator(question.item.key, "infidelity boxes", self.window)
+        source = generator(context.item.key, "infidelity boxes", self.window)
         picks = torch.randint(len(grid), (self.draws,), generator=source).tolist()
         boxes = Boxes(tuple(grid.boxes[pick] for pick in picks), shape, grid.size)
-        return boxes, question.whole - question.under(boxes, self.fill).scores
+        return boxes, context.whole - context.under(boxes, self.fill).scores

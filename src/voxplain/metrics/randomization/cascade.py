@@ -58,27 +58,27 @@ class Cascade(Query):
     pictures: bool = False
     metrics: tuple[Metric, ...] = ()
 
-    def expected(self, scene: Context) -> int:
+    def expected(self, context: Context) -> int:
         """Explanations are counted in passes of their streams, not as forwards."""
         return self.steps * self.seeds * max(1, self.smooth)
 
-    def run(self, question: MetricContext, field: MapField) -> dict[str, Steps]:
+    def run(self, context: MetricContext, field: MapField) -> dict[str, Steps]:
         """By the key of the method; with metrics, the ``edges`` beside them."""
-        model, example = question.scene.model, question.scene.example
-        methods = {method.key: self._method(method) for method in question.methods}
+        model, example = context.base.model, context.base.example
+        methods = {method.key: self._method(method) for method in context.methods}
         ran = trace(model, example)
         groups = grouped(stages(model, example, ran), self.steps)
-        found = explain_again(question, question.item.image[None], list(methods.values()))
-        trained = self._reduced(methods, found, question)
-        scores = self._scores(question, trained)
+        found = explain_again(context, context.item.image[None], list(methods.values()))
+        trained = self._reduced(methods, found, context)
+        scores = self._scores(context, trained)
         gathered = {
             name: Gathered(map, scores[name], self.pictures) for name, map in trained.items()
         }
         for seed in range(self.seeds):
-            networks = randomized(model, groups, self.order, seed, calibration_images(question))
-            for part in _parts(networks, question, len(methods)):
+            networks = randomized(model, groups, self.order, seed, calibration_images(context))
+            for part in _parts(networks, context, len(methods)):
                 kinship = Kinship(ran, part, example)
-                for name, map, judged in self._maps(question, part, methods, kinship):
+                for name, map, judged in self._maps(context, part, methods, kinship):
                     gathered[name].add(seed, map, judged)
         random = self.order != "independent"  # whose last network is trained but for one stage
         ordered = in_order(groups, self.order)
@@ -92,23 +92,23 @@ class Cascade(Query):
 
     def _maps(
         self,
-        question: MetricContext,
+        context: MetricContext,
         networks: Sequence[Randomized],
         methods: Mapping[str, Method],
         kinship: Kinship,
     ) -> Iterator[tuple[str, Tensor, Mapping[str, float]]]:
         """Name, map and scores of every map of some networks."""
-        questions = [question.with_model(each.model) for each in networks]
-        image = question.item.image[None]
-        found = explain_networks(questions, image, list(methods.values()), kinship)
-        for asked, maps in zip(questions, found, strict=True):
+        contexts = [context.with_model(each.model) for each in networks]
+        image = context.item.image[None]
+        found = explain_networks(contexts, image, list(methods.values()), kinship)
+        for asked, maps in zip(contexts, found, strict=True):
             reduced = self._reduced(methods, maps, asked)
-            scores = self._scores(asked.seeing(), reduced) if self.metrics else {}
+            scores = self._scores(asked.with_own_prediction(), reduced) if self.metrics else {}
             for name, map in reduced.items():
                 yield name, map, scores.get(name, {})
 
     def _reduced(
-        self, methods: Mapping[str, Method], found: Mapping[str, Tensor], question: MetricContext
+        self, methods: Mapping[str, Method], found: Mapping[str, Tensor], context: MetricContext
     ) -> dict[str, Tensor]:
         """The maps of one network by the key of the unsmoothed method, ``(*spatial)`` float64."""
         maps = {
@@ -117,22 +117,22 @@ class Cascade(Query):
             if method.key in found
         }
         if self.metrics:
-            maps["edges"] = edges(question.item.image, question.spacing).double()
+            maps["edges"] = edges(context.item.image, context.spacing).double()
         return maps
 
     def _scores(
-        self, question: MetricContext, maps: Mapping[str, Tensor]
+        self, context: MetricContext, maps: Mapping[str, Tensor]
     ) -> dict[str, dict[str, float]]:
         """What the metrics say of the maps of one network, by map and metric."""
-        plain = MapField("edges", question.item.image, "positive", key=question.item.key)
+        plain = MapField("edges", context.item.image, "positive", key=context.item.key)
         fields = {
-            name: replace(question.fields.get(name, plain), map=map[None], completeness=None)
+            name: replace(context.fields.get(name, plain), map=map[None], completeness=None)
             for name, map in maps.items()
         }
-        question = question.about(fields)
+        context = context.with_maps(fields)
         return {
             name: {
-                metric_key(metric): score_maps(metric, field, question)[0].value
+                metric_key(metric): score_maps(metric, field, context)[0].value
                 for metric in self.metrics
             }
             for name, field in fields.items()
@@ -140,11 +140,11 @@ class Cascade(Query):
 
 
 def _parts(
-    networks: Iterable[Randomized], question: MetricContext, methods: int
+    networks: Iterable[Randomized], context: MetricContext, methods: int
 ) -> Iterator[list[Randomized]]:
     """As many networks as fit beside each other."""
-    weights = sum(part.nbytes for part in question.scene.model.network.parameters())
-    each = weights + 4 * (methods + 1) * question.item.image.nbytes
+    weights = sum(part.nbytes for part in context.base.model.network.parameters())
+    each = weights + 4 * (methods + 1) * context.item.image.nbytes
     most = max(1, _BYTES_ABREAST // each)
     part: list[Randomized] = []
     for network in networks:

@@ -48,7 +48,7 @@ class ParameterRandomization(Randomization):
     seeds: int = Field(default=3, ge=1)
     similarity: Measure = "spearman"
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """One cascade for all methods."""
         return (Cascade(self.order, self.steps, self.seeds, self._copies),)
 
@@ -56,10 +56,10 @@ class ParameterRandomization(Randomization):
     def _copies(self) -> int:
         return 0
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Area under the mean curve over the seeds, of the steps where there is a similarity."""
         field.checked  # noqa: B018 - raises for maps that say nothing
-        found: dict[str, Steps] = question.answer(self.probes(question.scene)[0], field)
+        found: dict[str, Steps] = context.run_query(self.queries(context.base)[0], field)
         if field.name not in found:
             raise Undefined("there is no method behind this map that could explain again")
         steps = found[field.name]
@@ -111,14 +111,14 @@ class EfficientParameterRandomization(Randomization):
     seeds: int = Field(default=3, ge=1)
     bins: int = Field(default=100, ge=2)
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """All stages at once."""
         return (FullyRandom(self.seeds),)
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """The mean over the seeds."""
         before = _entropy(field.checked, self.bins)
-        found: dict[str, list[Tensor]] = question.answer(self.probes(question.scene)[0], field)
+        found: dict[str, list[Tensor]] = context.run_query(self.queries(context.base)[0], field)
         if field.name not in found:
             raise Undefined("there is no method behind this map that could explain again")
         if before == 0:
@@ -142,18 +142,18 @@ class FullyRandom(Query):
 
     seeds: int
 
-    def expected(self, scene: Context) -> int:
+    def expected(self, context: Context) -> int:
         """Explanations are counted in passes of their streams, not as forwards."""
         return self.seeds
 
-    def run(self, question: MetricContext, field: MapField) -> dict[str, list[Tensor]]:
+    def run(self, context: MetricContext, field: MapField) -> dict[str, list[Tensor]]:
         """By the key of the method, a map ``(*spatial)`` per seed."""
         found: dict[str, list[Tensor]] = {}
-        model, images = question.scene.model, calibration_images(question)
-        paths = stages(model, question.scene.example)
+        model, images = context.base.model, calibration_images(context)
+        paths = stages(model, context.base.example)
         for seed in range(self.seeds):
             (random,) = randomized(model, [paths], "top_down", seed, images)
-            maps = explain_again(question.with_model(random.model), question.item.image[None])
+            maps = explain_again(context.with_model(random.model), context.item.image[None])
             for name, map in maps.items():
                 found.setdefault(name, []).append(map[0].double().sum(dim=0))
         return found

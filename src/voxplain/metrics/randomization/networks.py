@@ -65,10 +65,11 @@ def randomized(
         yield Randomized(last, drawn)
 
 
-def calibration_images(question: MetricContext) -> Tensor:
+def calibration_images(context: MetricContext) -> Tensor:
     """The image and some references, ``(n, C, *spatial)``, for :func:`randomized`."""
-    shown, references = question.scene.example, question.item.references
-    if references is None or question.scene.layout is not None:
+    shown: Tensor = context.base.example
+    references = context.item.references
+    if references is None or context.base.layout is not None:
         return shown
     return torch.cat([shown, references[:7]])
 
@@ -101,7 +102,7 @@ class Kinship:
         numbers = [number for number, paths in alike.items() if paths]
         tried = sorted({*numbers[:1], *numbers[len(numbers) // 2 :][:1], *numbers[-1:]})
         models = [self._networks[number].model for number in tried]
-        trunk = SharedPrefix(
+        prefix = SharedPrefix(
             [model.network for model in models], [alike[number] for number in tried]
         )
         shown = self._example.repeat(2, *[1] * (self._example.ndim - 1))  # alone it takes longer
@@ -109,7 +110,7 @@ class Kinship:
             for model in models:
                 stack.enter_context(model.at_rest())
             alone = [model(shown) for model in models]
-            with trunk.joined(), trunk.batch():
+            with prefix.joined(), prefix.batch():
                 return all(map(_agree, alone, (model(shown) for model in models)))
 
 

@@ -24,18 +24,18 @@ class RunnerUp(Query):
 
     explains: ClassVar[bool] = True
 
-    def expected(self, scene: Context) -> int:
+    def expected(self, context: Context) -> int:
         """One explanation by every method."""
         return 1
 
-    def run(self, question: MetricContext, field: MapField) -> dict[str, Tensor]:
+    def run(self, context: MetricContext, field: MapField) -> dict[str, Tensor]:
         """By the key of the method, ``(*spatial)`` float64.
 
         Raises:
             Undefined: If the target is not about one of several classes.
         """
-        target, seen, row = question.bound.target, question.bound.seen, question.item.row
-        label = question.bound.field.label_of(row)
+        target, seen, row = context.bound.target, context.bound.seen, context.item.row
+        label = context.bound.field.label_of(row)
         if label is None or not hasattr(target, "label") or seen.output.shape[1] < 2:
             raise Undefined("the target is not about one of several classes")
         scores = seen.output[row].flatten(1).mean(dim=1) if seen.is_dense else seen.output[row]
@@ -46,7 +46,7 @@ class RunnerUp(Query):
                 bound = bind(target.model_copy(update={"label": other}), seen)
             except TargetError:
                 continue
-            again = explain_again(question.with_bound(bound), question.item.image[None])
+            again = explain_again(context.with_bound(bound), context.item.image[None])
             return {name: map[0].double().sum(dim=0) for name, map in again.items()}
         raise Undefined("no other class has anything to explain on this image")
 
@@ -62,14 +62,14 @@ class RandomLogit(Randomization):
     name: Literal["random_logit"] = "random_logit"
     similarity: Measure = "spearman"
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """One explanation of another class by all methods."""
         return (RunnerUp(),)
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """Similarity with the map of the other class."""
         field.checked  # noqa: B018 - raises for maps that say nothing
-        found: dict[str, Tensor] = question.answer(RunnerUp(), field)
+        found: dict[str, Tensor] = context.run_query(RunnerUp(), field)
         if field.name not in found:
             raise Undefined("there is no method behind this map that could explain again")
         other = found[field.name]

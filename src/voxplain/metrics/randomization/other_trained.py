@@ -32,13 +32,13 @@ class DataRandomization(Metric):
     name: Literal["data_randomization"] = "data_randomization"
     similarity: Measure = "spearman"
 
-    def probes(self, scene: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[Query, ...]:
         """The maps of the networks that learned nothing, once for all methods."""
         return (OtherNetworkMaps("labels"),)
 
-    def score(self, field: MapField, question: MetricContext) -> Value:
+    def score(self, field: MapField, context: MetricContext) -> Value:
         """The mean over those networks; each of them, and all measures, in the facts."""
-        alike = _alike_with(field, question, self.probes(question.scene)[0])
+        alike = _alike_with(field, context, self.queries(context.base)[0])
         values = _of_measure(alike, self.similarity)
         measures = {
             measure: sum(getattr(one, measure) for one in alike.values()) / len(alike)
@@ -47,14 +47,14 @@ class DataRandomization(Metric):
         return Value(_mean(values), facts={"networks": values, "measures": measures})
 
 
-def _alike_with(field: MapField, question: MetricContext, probe: Query) -> dict[str, Similarity]:
+def _alike_with(field: MapField, context: MetricContext, query: Query) -> dict[str, Similarity]:
     """How alike a map and that of each other network are.
 
     Raises:
         Undefined: If the map says nothing, has no method behind it, or there is no such network.
     """
     field.checked  # noqa: B018 - raises for maps that say nothing
-    found: dict[str, dict[str, Tensor]] = question.answer(probe, field)
+    found: dict[str, dict[str, Tensor]] = context.run_query(query, field)
     if not all(field.name in maps for maps in found.values()):
         raise Undefined("there is no method behind this map that could explain again")
     return {name: similarity(field.values, maps[field.name]) for name, maps in found.items()}

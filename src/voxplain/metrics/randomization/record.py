@@ -26,7 +26,7 @@ Array = NDArray[Any]
 
 
 def recorded(
-    question: MetricContext,
+    context: MetricContext,
     found: Mapping[str, Steps],
     order: Order,
     case: str = "",
@@ -35,7 +35,7 @@ def recorded(
     """What a cascade found, with an edge detector beside it, which asks no network.
 
     Args:
-        question: Whose maps they are.
+        context: Whose maps they are.
         found: By the key of the method, what :class:`Cascade` answered.
         order: In which the stages lost their training.
         case: Id of the image.
@@ -46,25 +46,25 @@ def recorded(
         every step, as it hangs on the page; empty where the cascade kept none.
     """
     first = next(iter(found.values()))
-    control = edges(question.item.image, question.spacing)
+    control = edges(context.item.image, context.spacing)
     everything = {**found, "edges": _unmoved(first, control, found.get("edges"))}
     record = RandomizationRecord(
         case=case,
-        model=question.scene.model.name,
-        target=question.bound.target.slug,
+        model=context.base.model.name,
+        target=context.bound.target.slug,
         order=order,
         stages=[list(stage) for stage in first.stages],
-        maps=[_map(name, steps, question) for name, steps in everything.items()],
-        metrics=[_followed(metric, question) for metric in metrics],
-        aspect=_aspect(question),
+        maps=[_map(name, steps, context) for name, steps in everything.items()],
+        metrics=[_followed(metric, context) for metric in metrics],
+        aspect=_aspect(context),
     )
     if not first.pictures:
         return record, {}
     pictures = {
-        name: np.stack([_plane(picture, question) for picture in steps.pictures])
+        name: np.stack([_plane(picture, context) for picture in steps.pictures])
         for name, steps in everything.items()
     }
-    return record, {**pictures, "image": _gray(question)}
+    return record, {**pictures, "image": _gray(context)}
 
 
 def _unmoved(first: Steps, map: Tensor, judged: Steps | None) -> Steps:
@@ -80,21 +80,21 @@ def _unmoved(first: Steps, map: Tensor, judged: Steps | None) -> Steps:
     )
 
 
-def _followed(metric: Metric, question: MetricContext) -> MetricFollowed:
+def _followed(metric: Metric, context: MetricContext) -> MetricFollowed:
     return MetricFollowed(
         key=metric_key(metric),
         name=metric.name,
         direction=metric.direction,
         minimum=metric.range[0],
         maximum=metric.range[1],
-        unit=_unit(metric.unit, question),
+        unit=_unit(metric.unit, context),
         meaning=metric.meaning(),
     )
 
 
-def _unit(declared: str, question: MetricContext) -> str:
+def _unit(declared: str, context: MetricContext) -> str:
     """As it is on this grid."""
-    spacing = question.scene.spacing
+    spacing = context.base.spacing
     if declared not in ("mL", "mm"):
         return declared
     if spacing is None:
@@ -102,8 +102,8 @@ def _unit(declared: str, question: MetricContext) -> str:
     return "cm²" if declared == "mL" and len(spacing) == 2 else declared
 
 
-def _map(name: str, steps: Steps, question: MetricContext) -> MapRandomized:
-    field = question.fields.get(name)
+def _map(name: str, steps: Steps, context: MetricContext) -> MapRandomized:
+    field = context.fields.get(name)
     control = name == "edges"
     return MapRandomized(
         method=name,
@@ -128,24 +128,24 @@ def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _plane(map: Tensor, question: MetricContext) -> Array:
+def _plane(map: Tensor, context: MetricContext) -> Array:
     """``(rows, columns)`` of the middle plane as it hangs on the page."""
-    volume, plane = _hung(map, question)
+    volume, plane = _hung(map, context)
     if plane is None:
         return np.asarray(volume.data[0, :, :, 0])
     return plane.cut(volume.data[0], volume.shape[plane.axis] // 2)
 
 
-def _aspect(question: MetricContext) -> float:
+def _aspect(context: MetricContext) -> float:
     """Height of the pixels of a plane relative to their width."""
-    volume, plane = _hung(question.item.image[0], question)
+    volume, plane = _hung(context.item.image[0], context)
     across, up = (1, 0) if plane is None else plane.axes
     return float(volume.spacing[up] / volume.spacing[across])
 
 
-def _hung(map: Tensor, question: MetricContext) -> tuple[DisplayVolume, Plane | None]:
+def _hung(map: Tensor, context: MetricContext) -> tuple[DisplayVolume, Plane | None]:
     """A map on patient axes and its plane; a picture as it is, without."""
-    scan = question.scene.image
+    scan = context.base.image
     volume = DisplayVolume.of(map[None], scan.grid if scan else Grid.default(tuple(map.shape)))
     if volume.picture:
         return volume, None
@@ -153,8 +153,8 @@ def _hung(map: Tensor, question: MetricContext) -> tuple[DisplayVolume, Plane | 
     return volume, plane_of(volume.shape) if volume.planar else AXIAL
 
 
-def _gray(question: MetricContext) -> Array:
-    plane = _plane(question.item.image.double().mean(dim=0), question)
+def _gray(context: MetricContext) -> Array:
+    plane = _plane(context.item.image.double().mean(dim=0), context)
     low, high = np.quantile(plane, [0.01, 0.99])
     if not high > low:
         return np.zeros_like(plane)

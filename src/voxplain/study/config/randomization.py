@@ -77,21 +77,21 @@ class RandomizationConfig(BaseModel):
 
 
 def cascade(
-    asked: RandomizationConfig, question: MetricContext, case: str
+    asked: RandomizationConfig, context: MetricContext, case: str
 ) -> tuple[RandomizationRecord, dict[str, Array]]:
     """Runs the cascade; the metric that reads its curves finds them answered.
 
     Args:
         asked: What the study says.
-        question: The maps of one image; only some of them may be asked for.
+        context: The maps of one image; only some of them may be asked for.
         case: Id of the image.
     """
-    chosen = copy.copy(question)
-    chosen.methods = tuple(asked.of(question.methods))
-    probe = Cascade(
+    chosen = copy.copy(context)
+    chosen.methods = tuple(asked.of(context.methods))
+    query = Cascade(
         asked.order, asked.steps, asked.seeds, pictures=asked.pictures, metrics=asked.metrics
     )
-    found: dict[str, Steps] = probe.run(chosen, next(iter(question.fields.values())))
-    (answered,) = asked.metric.probes(question.scene)
-    question.remembered((identity(answered), None), lambda: found)
-    return recorded(question, found, asked.order, case, asked.metrics)
+    found: dict[str, Steps] = query.run(chosen, next(iter(context.fields.values())))
+    (answered,) = asked.metric.queries(context.base)
+    context.cached((identity(answered), None), lambda: found)
+    return recorded(context, found, asked.order, case, asked.metrics)

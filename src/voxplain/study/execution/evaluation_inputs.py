@@ -46,25 +46,25 @@ class EvaluationInputs:
 
 
 def evaluation_inputs(
-    checked: CheckedStudy, subject: Combination, image: Image, loaded: LoadedModel
+    checked: CheckedStudy, combination: Combination, image: Image, loaded: LoadedModel
 ) -> EvaluationInputs:
     """The materials of a subject of a study.
 
     Args:
         checked: The study.
-        subject: What was explained.
+        combination: What was explained.
         image: As the network sees it.
         loaded: The network.
     """
-    case = checked.cases[subject.case]
-    tasks = [task for task in checked.plan.tasks if task.subject is subject]
+    case = checked.cases[combination.case]
+    tasks = [task for task in checked.plan.tasks if task.combination is combination]
     return EvaluationInputs(
         image=image,
         model=loaded.model,
         methods={each.key: each for task in tasks for each in task.methods.values()},
-        mask=compared_with(case, subject.target, image) if case.reference else None,
+        mask=compared_with(case, combination.target, image) if case.reference else None,
         references=[loaded.prepare(other) for other in checked.references],
-        networks=loaded.fellows(checked.models),
+        networks=loaded.networks(checked.models),
         truth=case.truth,
     )
 

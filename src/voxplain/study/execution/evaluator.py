@@ -49,141 +49,156 @@ class Evaluator:
     ) -> None:
         self._store, self._private, self._limit = store, private, limit
         self._listener, self._fresh = listener, fresh
-        self._memos: dict[str, ScoreCache] = {}
+        self._caches: dict[str, ScoreCache] = {}
 
-    def finished(self, judging: EvaluationTask, records: Sequence[MapRecord]) -> Scores | None:
+    def finished(self, evaluation: EvaluationTask, records: Sequence[MapRecord]) -> Scores | None:
         """The scores of a subject, if an earlier run has finished them as they stand now."""
-        maps, memo = maps_on_image_grid(records), self._memo(judging.subject)
-        if not memo.is_marked("all", digest([judging.key, sorted(maps.items())])):
+        maps, cache = maps_on_image_grid(records), self._cache(evaluation.combination)
+        if not cache.is_marked("all", digest([evaluation.key, sorted(maps.items())])):
             return None
-        names = (*maps, *(CONTROLS if judging.controls else ()))
+        names = (*maps, *(CONTROLS if evaluation.controls else ()))
         keys = [
-            judging.row_key(metric, name, maps)
-            for metric in _metrics(judging)
+            evaluation.row_key(metric, name, maps)
+            for metric in _metrics(evaluation)
             for name in ((NETWORK.name,) if metric.of_network else names)
         ]
-        rows = (memo.get(key) for key in keys)
-        return Scores(tuple(_named(row, judging.subject) for row in rows if row is not None))
+        rows = (cache.get(key) for key in keys)
+        return Scores(tuple(_named(row, evaluation.combination) for row in rows if row is not None))
 
-    def judge(
-        self, judging: EvaluationTask, records: Sequence[MapRecord], materials: EvaluationInputs
+    def evaluator(
+        self, evaluation: EvaluationTask, records: Sequence[MapRecord], inputs: EvaluationInputs
     ) -> tuple[Scores, str]:
         """The scores of a subject, not yet concluded over cases, and what failed in words.
 
         Args:
-            judging: What to do.
+            evaluation: What to do.
             records: The maps of this subject.
-            materials: The image, the network and what else there is.
+            inputs: The image, the network and what else there is.
 
         Raises:
             ConfigError: If there is no map to judge.
         """
-        subject, maps, memo = (
-            judging.subject,
+        combination, maps, cache = (
+            evaluation.combination,
             maps_on_image_grid(records),
-            self._memo(judging.subject),
+            self._cache(evaluation.combination),
         )
         if not maps:
             raise ConfigError("there is no map on the grid of the image that could be judged")
         given = {
-            record.label: self._read(record, materials)
+            record.label: self._read(record, inputs)
             for record in records
             if record.label in maps and record.layer is None
         }
         question = metric_context(
-            materials.model,
-            materials.image,
-            subject.target,
-            materials.mask,
-            materials.references or None,
-            subject.draw_seed,
+            inputs.model,
+            inputs.image,
+            combination.target,
+            inputs.mask,
+            inputs.references or None,
+            combination.draw_seed,
             given,
-            materials.networks,
-            materials.truth,
+            inputs.networks,
+            inputs.truth,
         )
-        panel = MapScorer.of(
-            question, given, judging.controls, subject.case, subject.seed, subject.patient
+        scorer = MapScorer.of(
+            question,
+            given,
+            evaluation.controls,
+            combination.case,
+            combination.seed,
+            combination.patient,
         )
-        failures = [self._cascade(judging, panel, memo, maps)]
+        failures = [self._cascade(evaluation, scorer, cache, maps)]
         rows: list[Score] = []
-        for done, metric in enumerate(_metrics(judging), start=1):
-            found, reason = self._metric(judging, metric, panel, memo, maps)
+        for done, metric in enumerate(_metrics(evaluation), start=1):
+            found, reason = self._metric(evaluation, metric, scorer, cache, maps)
             rows += found
             failures.append(reason and f"{metric.name}: {reason}")
-            self._listener.passed(done, len(_metrics(judging)))
+            self._listener.passed(done, len(_metrics(evaluation)))
         said = list(dict.fromkeys(filter(None, failures)))
         if not said:
-            memo.mark("all", digest([judging.key, sorted(maps.items())]))
+            cache.mark("all", digest([evaluation.key, sorted(maps.items())]))
         return Scores(tuple(rows)), "; ".join(said)
 
     def _metric(
         self,
-        judging: EvaluationTask,
+        evaluation: EvaluationTask,
         metric: Metric,
-        panel: MapScorer,
-        memo: ScoreCache,
+        scorer: MapScorer,
+        cache: ScoreCache,
         maps: Mapping[str, str],
     ) -> tuple[list[Score], str]:
         """A row per map; those that could not be scored say why, and are not kept."""
-        fields, rows, reason = _judged_by(metric, judging, panel), [], ""
+        fields, rows, reason = _judged_by(metric, evaluation, scorer), [], ""
         new: dict[str, Score] = {}
         try:
             with time_limit(self._limit):
                 for field in fields:
-                    key = judging.row_key(metric, field.name, maps)
-                    known = memo.get(key)
+                    key = evaluation.row_key(metric, field.name, maps)
+                    known = cache.get(key)
                     if known is None:
-                        known = new[key] = self._row(panel.score(metric, field), judging.subject)
-                    rows.append(_named(known, judging.subject))
+                        known = new[key] = self._row(
+                            scorer.score(metric, field), evaluation.combination
+                        )
+                    rows.append(_named(known, evaluation.combination))
         except Exception as error:
             self._listener.failed(error)
             reason = self._private(reason_of(error, self._limit))
-            missing = (panel.undefined(metric, field, reason) for field in fields[len(rows) :])
-            rows += [self._row(row, judging.subject) for row in missing]
-        memo.add(new)
+            missing = (scorer.undefined(metric, field, reason) for field in fields[len(rows) :])
+            rows += [self._row(row, evaluation.combination) for row in missing]
+        cache.add(new)
         return rows, reason
 
     def _cascade(
-        self, judging: EvaluationTask, panel: MapScorer, memo: ScoreCache, maps: Mapping[str, str]
+        self,
+        evaluation: EvaluationTask,
+        scorer: MapScorer,
+        cache: ScoreCache,
+        maps: Mapping[str, str],
     ) -> str | None:
         """Runs and writes the cascade; returns why it failed."""
-        key = judging.cascade_key(maps)
-        if judging.cascade is None or memo.is_marked("cascade", key):
+        key = evaluation.cascade_key(maps)
+        if evaluation.cascade is None or cache.is_marked("cascade", key):
             return None
         try:
             with time_limit(self._limit):
-                record, pictures = cascade(judging.cascade, panel.question, judging.subject.case)
-            named = {"model": judging.subject.model, "target": judging.subject.slug}
+                record, pictures = cascade(
+                    evaluation.cascade, scorer.context, evaluation.combination.case
+                )
+            named = {"model": evaluation.combination.model, "target": evaluation.combination.slug}
             write_randomization(
                 self._store.folder, record.model_copy(update=named), pictures or None
             )
         except Exception as error:
             self._listener.failed(error)
             return f"randomization: {self._private(reason_of(error, self._limit))}"
-        memo.mark("cascade", key)
+        cache.mark("cascade", key)
         return None
 
-    def _read(self, record: MapRecord, materials: EvaluationInputs) -> ExternalMap:
+    def _read(self, record: MapRecord, inputs: EvaluationInputs) -> ExternalMap:
         """A map from its file, with what its sidecar says of it."""
         text = (self._store.folder / record.sidecar).read_text(encoding="utf-8")
         sidecar = Sidecar.model_validate_json(text)
         return read_map(
             self._store.folder / record.file,
-            materials.image,
+            inputs.image,
             sign=sidecar.sign,
             share="per unit" not in sidecar.units,
             resampling=sidecar.resampling,
-            method=materials.methods.get(record.label),
+            method=inputs.methods.get(record.label),
             completeness=sidecar.completeness,
         )
 
-    def _row(self, row: Score, subject: Combination) -> Score:
-        return _named(replace(row, reason=self._private(row.reason)), subject)
+    def _row(self, row: Score, combination: Combination) -> Score:
+        return _named(replace(row, reason=self._private(row.reason)), combination)
 
-    def _memo(self, subject: Combination) -> ScoreCache:
-        if subject.key not in self._memos:
-            self._memos[subject.key] = ScoreCache(self._store.folder, subject.key, self._fresh)
-        return self._memos[subject.key]
+    def _cache(self, combination: Combination) -> ScoreCache:
+        if combination.key not in self._caches:
+            self._caches[combination.key] = ScoreCache(
+                self._store.folder, combination.key, self._fresh
+            )
+        return self._caches[combination.key]
 
 
 def maps_on_image_grid(records: Sequence[MapRecord]) -> dict[str, str]:
@@ -191,9 +206,9 @@ def maps_on_image_grid(records: Sequence[MapRecord]) -> dict[str, str]:
     return {record.label: record.key for record in records if record.layer is None}
 
 
-def maps_of(manifest: Manifest, subject: Combination) -> list[MapRecord]:
+def maps_of(manifest: Manifest, combination: Combination) -> list[MapRecord]:
     """The maps of a subject, in the order of the run."""
-    asked = (subject.case, subject.model, subject.slug)
+    asked = (combination.case, combination.model, combination.slug)
     return [each for each in manifest.maps if (each.case, each.model, each.target) == asked]
 
 
@@ -204,27 +219,27 @@ def left_out(records: Sequence[MapRecord]) -> list[str]:
     return [f"{text}: {', '.join(layers)}"] if layers else []
 
 
-def _metrics(judging: EvaluationTask) -> list[Metric]:
+def _metrics(evaluation: EvaluationTask) -> list[Metric]:
     """Those of the study; the curves of the cascade go into the table too."""
-    extra = judging.cascade.metric if judging.cascade else None
-    listed: list[Metric] = [metric for metric in judging.metrics if metric != extra]
+    extra = evaluation.cascade.metric if evaluation.cascade else None
+    listed: list[Metric] = [metric for metric in evaluation.metrics if metric != extra]
     return [*listed, *([extra] if extra else [])]
 
 
-def _judged_by(metric: Metric, judging: EvaluationTask, panel: MapScorer) -> list[MapField]:
+def _judged_by(metric: Metric, evaluation: EvaluationTask, scorer: MapScorer) -> list[MapField]:
     """All maps and controls; of a cascade the maps that were asked for."""
-    asked = judging.cascade
+    asked = evaluation.cascade
     if asked is None or metric != asked.metric:
-        return list(panel.judged_by(metric))
-    chosen = {method.key for method in asked.of(panel.question.methods)}
-    return [field for field in panel.fields if field.name in chosen]
+        return list(scorer.judged_by(metric))
+    chosen = {method.key for method in asked.of(scorer.context.methods)}
+    return [field for field in scorer.fields if field.name in chosen]
 
 
-def _named(row: Score, subject: Combination) -> Score:
+def _named(row: Score, combination: Combination) -> Score:
     return replace(
         row,
-        case=subject.case,
-        model=subject.model,
-        target=subject.slug,
-        patient=subject.patient,
+        case=combination.case,
+        model=combination.model,
+        target=combination.slug,
+        patient=combination.patient,
     )

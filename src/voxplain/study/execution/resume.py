@@ -37,9 +37,9 @@ class EarlierResults:
             and self._store.has(record.image, record.reference)
         )
 
-    def prediction(self, subject: Combination) -> PredictionRecord | None:
+    def prediction(self, combination: Combination) -> PredictionRecord | None:
         """The prediction of this subject, if its files are there."""
-        record = self._predictions.get(subject.key)
+        record = self._predictions.get(combination.key)
         return record if record is not None and self._store.has(record.image) else None
 
     def maps(self, keys: Iterable[str]) -> list[MapRecord]:

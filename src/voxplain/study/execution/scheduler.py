@@ -68,10 +68,10 @@ class Scheduler:
         self.earlier = EarlierResults(store.earlier() if resume else None, store)
         self.start = time.monotonic()
         self.limit = checked.study.execution.timeout
-        self.judge = Evaluator(store, self.private, self.limit, listener, fresh=not resume)
+        self.evaluator = Evaluator(store, self.private, self.limit, listener, fresh=not resume)
         self.scores: dict[str, Scores] = {}
         self.explained = False
-        parts: list[Task | EvaluationTask] = [*checked.plan.tasks, *checked.plan.judgings]
+        parts: list[Task | EvaluationTask] = [*checked.plan.tasks, *checked.plan.evaluations]
         self.tasks = {part.key: _record(part) for part in parts}
         self.manifest = _begun(checked, list(self.tasks.values()), self.private)
         store.folder.mkdir(parents=True, exist_ok=True)
@@ -94,53 +94,61 @@ class Scheduler:
 
     def _adopt(self) -> None:
         """Takes over what an earlier run has left."""
-        for subject in self.checked.subjects:
-            kept = self.earlier.prediction(subject)
+        for combination in self.checked.combinations:
+            kept = self.earlier.prediction(combination)
             self.manifest.predictions += [kept] if kept else []
         for task in self.checked.plan.tasks:
             self.manifest.maps += self.earlier.maps(task.methods)
             if not self._missing(task).methods:
                 self._settle(self.earlier.task(task) or _record(task, "done"), reused=True)
-        for judging in self.checked.plan.judgings:
-            known = self.judge.finished(judging, self._maps(judging.subject))
+        for evaluation in self.checked.plan.evaluations:
+            known = self.evaluator.finished(evaluation, self._maps(evaluation.combination))
             if known is not None:
-                self.scores[judging.key] = known
-                self._settle(self.earlier.task(judging) or _record(judging, "done"), reused=True)
+                self.scores[evaluation.key] = known
+                self._settle(
+                    self.earlier.task(evaluation) or _record(evaluation, "done"), reused=True
+                )
         self._save()
 
     def _case(self, case: str) -> None:
-        subjects = [subject for subject in self.checked.subjects if subject.case == case]
-        if self.earlier.has_case(self.checked.records[case]) and all(map(self._is_done, subjects)):
+        combinations = [
+            combination for combination in self.checked.combinations if combination.case == case
+        ]
+        if self.earlier.has_case(self.checked.records[case]) and all(
+            map(self._is_done, combinations)
+        ):
             return
         image = read_case(self.checked.cases[case])
         self._write_source(case, image)
         for name, loaded in self.checked.models.items():
-            waiting = [each for each in subjects if each.model == name and not self._is_done(each)]
+            waiting = [
+                each for each in combinations if each.model == name and not self._is_done(each)
+            ]
             prepared = loaded.prepare(image) if waiting else image
-            for subject in waiting:
-                self._subject(subject, prepared, loaded)
+            for combination in waiting:
+                self._combination(combination, prepared, loaded)
 
-    def _subject(self, subject: Combination, image: Image, loaded: LoadedModel) -> None:
-        if not self._is_predicted(subject):
-            self._predict(subject, image, loaded)
-        for task in self._tasks(subject):
+    def _combination(self, combination: Combination, image: Image, loaded: LoadedModel) -> None:
+        if not self._is_predicted(combination):
+            self._predict(combination, image, loaded)
+        for task in self._tasks(combination):
             missing = self._missing(task)
             if missing.methods:
                 self.listener.started(missing)
                 work = partial(self._explain, missing, image, loaded)
                 self._settle(self._attempt(task, work, self.limit), reused=False)
-        for judging in self._judgings(subject):
-            if judging.key not in self.scores:
-                self.listener.started(judging)
-                judge = partial(self._evaluate, judging, image, loaded)
-                self._settle(self._attempt(judging, judge), reused=False)
+        for evaluation in self._evaluations(combination):
+            if evaluation.key not in self.scores:
+                self.listener.started(evaluation)
+                evaluator = partial(self._evaluate, evaluation, image, loaded)
+                self._settle(self._attempt(evaluation, evaluator), reused=False)
 
-    def _predict(self, subject: Combination, image: Image, loaded: LoadedModel) -> None:
+    def _predict(self, combination: Combination, image: Image, loaded: LoadedModel) -> None:
         """Records what the network says; why it cannot is told by the tasks that follow."""
-        asked = (subject.case, subject.model, subject.slug)
+        asked = (combination.case, combination.model, combination.slug)
         try:
             made = self.checked.predictions.get(asked) or predict_case(
-                loaded, image, subject.target
+                loaded, image, combination.target
             )
         except VoxplainError as error:
             self.listener.failed(error)
@@ -148,8 +156,8 @@ class Scheduler:
         file = None
         if made.labels is not None:
             labels = (made.labels, image.source_grid)
-            file = self.store.write_prediction(subject.case, subject.model, *labels)
-        self.manifest.predictions.append(_prediction(subject, made, file))
+            file = self.store.write_prediction(combination.case, combination.model, *labels)
+        self.manifest.predictions.append(_prediction(combination, made, file))
 
     def _attempt(
         self,
@@ -179,36 +187,36 @@ class Scheduler:
         return record
 
     def _explain(self, task: Task, image: Image, loaded: LoadedModel) -> None:
-        subject = task.subject
+        combination = task.combination
         self.explained = True
         found = explain(
             loaded.model,
             image,
             list(task.methods.values()),
-            subject.target,
+            combination.target,
             references=[loaded.prepare(other) for other in self.checked.references] or None,
-            seed=subject.draw_seed,
+            seed=combination.draw_seed,
             progress=self.listener.passed,
         )
         keys = {method.key: key for key, method in task.methods.items()}
         self.manifest.maps += [
-            self.store.write_map(subject, attribution, keys[attribution.method.key])
+            self.store.write_map(combination, attribution, keys[attribution.method.key])
             for attribution in found.values()
         ]
 
-    def _evaluate(self, judging: EvaluationTask, image: Image, loaded: LoadedModel) -> str:
+    def _evaluate(self, evaluation: EvaluationTask, image: Image, loaded: LoadedModel) -> str:
         """Judges what was written; the limit of time holds for each metric. Returns what failed."""
-        records = self._maps(judging.subject)
-        materials = evaluation_inputs(self.checked, judging.subject, image, loaded)
-        scores, failures = self.judge.judge(judging, records, materials)
-        self.scores[judging.key] = scores
+        records = self._maps(evaluation.combination)
+        inputs = evaluation_inputs(self.checked, evaluation.combination, image, loaded)
+        scores, failures = self.evaluator.evaluator(evaluation, records, inputs)
+        self.scores[evaluation.key] = scores
         for text in left_out(records):
             warnings.warn(text, VoxplainWarning, stacklevel=2)
         return failures
 
     def _write_scores(self) -> None:
         """The table of all scores, in the order of the plan."""
-        keys = [judging.key for judging in self.checked.plan.judgings]
+        keys = [evaluation.key for evaluation in self.checked.plan.evaluations]
         table = Scores.joined(self.scores[key] for key in keys if key in self.scores)
         if keys:
             self.store.write_scores(completed(table))
@@ -232,25 +240,25 @@ class Scheduler:
             labels = read_mask(reference, image.source_grid)
             self.store.write_reference(case, labels, image.source_grid)
 
-    def _is_done(self, subject: Combination) -> bool:
-        missing = any(self._missing(task).methods for task in self._tasks(subject))
-        judged = all(judging.key in self.scores for judging in self._judgings(subject))
-        return self._is_predicted(subject) and not missing and judged
+    def _is_done(self, combination: Combination) -> bool:
+        missing = any(self._missing(task).methods for task in self._tasks(combination))
+        judged = all(evaluation.key in self.scores for evaluation in self._evaluations(combination))
+        return self._is_predicted(combination) and not missing and judged
 
-    def _is_predicted(self, subject: Combination) -> bool:
-        return any(record.key == subject.key for record in self.manifest.predictions)
+    def _is_predicted(self, combination: Combination) -> bool:
+        return any(record.key == combination.key for record in self.manifest.predictions)
 
     def _missing(self, task: Task) -> Task:
         return task.without({record.key for record in self.manifest.maps})
 
-    def _tasks(self, subject: Combination) -> list[Task]:
-        return [task for task in self.checked.plan.tasks if task.subject is subject]
+    def _tasks(self, combination: Combination) -> list[Task]:
+        return [task for task in self.checked.plan.tasks if task.combination is combination]
 
-    def _judgings(self, subject: Combination) -> list[EvaluationTask]:
-        return [part for part in self.checked.plan.judgings if part.subject is subject]
+    def _evaluations(self, combination: Combination) -> list[EvaluationTask]:
+        return [part for part in self.checked.plan.evaluations if part.combination is combination]
 
-    def _maps(self, subject: Combination) -> list[MapRecord]:
-        return maps_of(self.manifest, subject)
+    def _maps(self, combination: Combination) -> list[MapRecord]:
+        return maps_of(self.manifest, combination)
 
     def _save(self) -> None:
         order = {key: n for n, task in enumerate(self.checked.plan.tasks) for key in task.methods}
@@ -282,12 +290,12 @@ def _begun(checked: CheckedStudy, tasks: list[TaskRecord], private: Redactor) ->
 
 
 def _record(task: Task | EvaluationTask, status: Status = "pending") -> TaskRecord:
-    subject = task.subject
+    combination = task.combination
     return TaskRecord(
         key=task.key,
-        case=subject.case,
-        model=subject.model,
-        target=subject.slug,
+        case=combination.case,
+        model=combination.model,
+        target=combination.slug,
         methods=task.labels,
         kind="maps" if isinstance(task, Task) else "metrics",
         status=status,
@@ -295,11 +303,11 @@ def _record(task: Task | EvaluationTask, status: Status = "pending") -> TaskReco
     )
 
 
-def _prediction(subject: Combination, made: Prediction, file: str | None) -> PredictionRecord:
+def _prediction(combination: Combination, made: Prediction, file: str | None) -> PredictionRecord:
     return PredictionRecord(
-        case=subject.case,
-        model=subject.model,
-        target=subject.slug,
+        case=combination.case,
+        model=combination.model,
+        target=combination.slug,
         in_words=made.in_words,
         score=made.score,
         probability=made.probability,
@@ -307,5 +315,5 @@ def _prediction(subject: Combination, made: Prediction, file: str | None) -> Pre
         scores=made.scores,
         volumes=made.volumes,
         volume_unit=made.volume_unit,
-        key=subject.key,
+        key=combination.key,
     )

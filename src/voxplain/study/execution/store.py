@@ -144,21 +144,21 @@ class Store:
         for file in (self.folder / SCORES, *randomized):
             file.unlink(missing_ok=True)
 
-    def write_map(self, subject: Combination, attribution: Attribution, key: str) -> MapRecord:
+    def write_map(self, combination: Combination, attribution: Attribution, key: str) -> MapRecord:
         """Writes a map and its sidecar.
 
         Args:
-            subject: What was explained.
+            combination: What was explained.
             attribution: The map.
             key: Hash of everything that determines it.
         """
-        folder = self.folder / "maps" / subject.case / safe(subject.model)
-        file = attribution.save(folder, subject.case, subject.slug)
+        folder = self.folder / "maps" / combination.case / safe(combination.model)
+        file = attribution.save(folder, combination.case, combination.slug)
         sidecar = file.with_name(file.name.removesuffix(".nii.gz") + ".json")
         return MapRecord(
-            case=subject.case,
-            model=subject.model,
-            target=subject.slug,
+            case=combination.case,
+            model=combination.model,
+            target=combination.slug,
             label=attribution.label,
             method=attribution.method.name,
             layer=attribution.layer.path if attribution.layer else None,

@@ -27,7 +27,7 @@ class CheckedStudy:
         models: With weights, by name.
         references: Other images that methods compare with.
         reference_sha256: Their hashes.
-        subjects: What is explained, in the order of the run.
+        combinations: What is explained, in the order of the run.
         plan: The tasks.
         predictions: Those that were made on the way.
     """
@@ -38,7 +38,7 @@ class CheckedStudy:
     models: Mapping[str, LoadedModel]
     references: Sequence[Image]
     reference_sha256: Sequence[str]
-    subjects: Sequence[Combination]
+    combinations: Sequence[Combination]
     plan: Plan
     predictions: Mapping[CombinationId, Prediction]
 
@@ -60,18 +60,18 @@ def check_study(study: Study, *, trust: bool = False) -> CheckedStudy:
     models = {config.name: load_model(config, study, trust) for config in study.models}
     references = read_references(study, cases)
     hashes = [content_sha256(image) for image in references]
-    survey = Preflight(study, cases, models, hashes)
+    preflight = Preflight(study, cases, models, hashes)
     for name, case in cases.items():
-        survey.visit(name, case)
-    survey.finish()
+        preflight.visit(name, case)
+    preflight.finish()
     return CheckedStudy(
         study=study,
         cases=cases,
-        records=survey.records,
+        records=preflight.records,
         models=models,
         references=references,
         reference_sha256=hashes,
-        subjects=survey.subjects,
-        plan=Plan(tuple(survey.tasks), tuple(survey.judgings)),
-        predictions=survey.predictions,
+        combinations=preflight.combinations,
+        plan=Plan(tuple(preflight.tasks), tuple(preflight.evaluations)),
+        predictions=preflight.predictions,
     )

@@ -21,7 +21,7 @@ class EvaluationTask:
 
     Attributes:
         key: Hash of everything that determines the scores, the maps included.
-        subject: What was explained.
+        combination: What was explained.
         metrics: In the order of the study.
         cascade: The cascade beside them.
         controls: Whether maps that explain nothing are judged too.
@@ -33,7 +33,7 @@ class EvaluationTask:
     """
 
     key: str
-    subject: Combination
+    combination: Combination
     metrics: tuple[Metric, ...]
     cascade: RandomizationConfig | None
     controls: bool
@@ -59,61 +59,65 @@ class EvaluationTask:
         judged = {"map": maps.get(name, f"control {name}"), "name": name}
         asked = metric.model_dump(mode="json")
         together = sorted(maps.values()) if metric.family == "agreement" else []
-        return digest([self.subject.key, self.subject.seed, self.facts, asked, judged, together])
+        return digest(
+            [self.combination.key, self.combination.seed, self.facts, asked, judged, together]
+        )
 
     def cascade_key(self, maps: Mapping[str, str]) -> str:
         """Hash of everything that determines the files of the cascade."""
         asked = self.cascade.model_dump(mode="json") if self.cascade else None
         facts = self.facts if self.cascade and self.cascade.metrics else None
-        return digest([self.subject.key, self.subject.seed, asked, facts, sorted(maps.items())])
+        return digest(
+            [self.combination.key, self.combination.seed, asked, facts, sorted(maps.items())]
+        )
 
 
 def plan_evaluation(
-    subject: Combination,
+    combination: Combination,
     tasks: Sequence[Task],
     metrics: Sequence[Metric],
     cascade: RandomizationConfig | None,
     controls: bool,
     facts: Mapping[str, object],
-    scene: Context,
+    context: Context,
     allowed: int,
-    fellows: Sequence[OtherNetwork] = (),
+    networks: Sequence[OtherNetwork] = (),
 ) -> EvaluationTask:
     """The judging of a subject with what it will cost.
 
     Args:
-        subject: What is explained.
+        combination: What is explained.
         tasks: That make its maps.
         metrics: Of the study.
         cascade: Of the study.
         controls: Whether controls are judged too.
         facts: See :class:`EvaluationTask`.
-        scene: The network and the image.
+        context: The network and the image.
         allowed: Forwards that one metric may take for one map.
-        fellows: Other networks that metrics may ask.
+        networks: Other networks that metrics may ask.
 
     Raises:
         ConfigError: If a metric would take more.
     """
     for metric in metrics:
-        _require_affordable(metric, scene, allowed)
+        _require_affordable(metric, context, allowed)
     judged = [task for task in tasks if any(map(_is_judged, task.methods.values()))]
     maps = sum(_is_judged(each) for task in judged for each in task.methods.values())
     maps += controls * (len(CONTROLS) - (facts.get("mask") is None))  # without one, no ceiling
-    extra = cascade.metric.probes(scene)[0] if cascade else None
-    price = _EvaluationCost.of(metrics, scene, maps, fellows, known=extra)
+    extra = cascade.metric.queries(context)[0] if cascade else None
+    price = _EvaluationCost.of(metrics, context, maps, networks, known=extra)
     chosen_tasks = [task for task in judged if cascade and cascade.of([*task.methods.values()])]
-    steps = extra.expected(scene) if extra else 0
-    along = _along(cascade, chosen_tasks, scene, allowed, fellows)
-    networks = steps + 1  # the trained one beside them
-    again = [(price.again, judged), (steps + along.again * networks, chosen_tasks)]
-    forwards = price.forwards + along.forwards * networks
+    steps = extra.expected(context) if extra else 0
+    along = _along(cascade, chosen_tasks, context, allowed, networks)
+    asked = steps + 1  # the trained network beside the randomized ones
+    again = [(price.again, judged), (steps + along.again * asked, chosen_tasks)]
+    forwards = price.forwards + along.forwards * asked
     keys = [key for task in tasks for key in task.methods]
     chosen = [metric.model_dump(mode="json") for metric in metrics]
     shown = cascade.model_dump(mode="json") if cascade else None
     return EvaluationTask(
-        key=digest([subject.key, sorted(keys), chosen, shown, controls, facts, "judging"]),
-        subject=subject,
+        key=digest([combination.key, sorted(keys), chosen, shown, controls, facts, "judging"]),
+        combination=combination,
         metrics=tuple(metrics),
         cascade=cascade,
         controls=controls,
@@ -144,22 +148,25 @@ class _EvaluationCost:
     def of(
         cls,
         metrics: Sequence[Metric],
-        scene: Context,
+        context: Context,
         maps: int,
-        fellows: Sequence[OtherNetwork],
+        networks: Sequence[OtherNetwork],
         known: Query | None = None,
     ) -> _EvaluationCost:
         """Equal probes count once, and one whose answer is known does not."""
-        probes = {identity(probe): probe for metric in metrics for probe in metric.probes(scene)}
-        probes.pop(identity(known), None)
+        queries = {
+            identity(query): query for metric in metrics for query in metric.queries(context)
+        }
+        queries.pop(identity(known), None)
         asked = [
-            (probe, probe.expected(scene) * probe.networks(fellows)) for probe in probes.values()
+            (query, query.expected(context) * query.networks(networks))
+            for query in queries.values()
         ]
         return cls(
             maps,
-            sum(count for probe, count in asked if not (probe.explains or probe.per_map)),
-            sum(count for probe, count in asked if probe.per_map and not probe.explains),
-            sum(count * (maps if probe.per_map else 1) for probe, count in asked if probe.explains),
+            sum(count for query, count in asked if not (query.explains or query.per_map)),
+            sum(count for query, count in asked if query.per_map and not query.explains),
+            sum(count * (maps if query.per_map else 1) for query, count in asked if query.explains),
         )
 
     @property
@@ -171,18 +178,18 @@ class _EvaluationCost:
 def _along(
     cascade: RandomizationConfig | None,
     tasks: Sequence[Task],
-    scene: Context,
+    context: Context,
     allowed: int,
-    fellows: Sequence[OtherNetwork],
+    networks: Sequence[OtherNetwork],
 ) -> _EvaluationCost:
     """What the metrics of a cascade ask of each of its networks; an edge detector is judged too."""
     if cascade is None or not cascade.metrics:
         return _EvaluationCost()
-    networks = cascade.metric.probes(scene)[0].expected(scene) + 1
+    count = cascade.metric.queries(context)[0].expected(context) + 1
     for metric in cascade.metrics:
-        _require_affordable(metric, scene, allowed, networks)
+        _require_affordable(metric, context, allowed, count)
     methods = [method for task in tasks for method in cascade.of([*task.methods.values()])]
-    return _EvaluationCost.of(cascade.metrics, scene, sum(map(_is_judged, methods)) + 1, fellows)
+    return _EvaluationCost.of(cascade.metrics, context, sum(map(_is_judged, methods)) + 1, networks)
 
 
 def _is_judged(method: Method) -> bool:
@@ -190,8 +197,8 @@ def _is_judged(method: Method) -> bool:
     return getattr(method, "layers", None) is None
 
 
-def _require_affordable(metric: Metric, scene: Context, allowed: int, networks: int = 1) -> None:
-    once = sum(each.expected(scene) for each in metric.probes(scene) if not each.explains)
+def _require_affordable(metric: Metric, context: Context, allowed: int, networks: int = 1) -> None:
+    once = sum(each.expected(context) for each in metric.queries(context) if not each.explains)
     if once * networks <= allowed:
         return
     where, what = metric.name, "levels, draws or regions"
@@ -200,7 +207,7 @@ def _require_affordable(metric: Metric, scene: Context, allowed: int, networks: 
         what += ", steps or seeds"
     raise ConfigError(
         f"{where} takes about {once * networks:,} forwards for one map of an image of shape "
-        f"{scene.shape}, and no more than {allowed:,} are allowed; fewer {what} would do, or a "
+        f"{context.shape}, and no more than {allowed:,} are allowed; fewer {what} would do, or a "
         "higher run.max_passes (--max-passes)"
     )
 

@@ -70,7 +70,7 @@ class LoadedModel:
             and not (other.is_control and self._shares_architecture(other) is False)
         ]
 
-    def fellows(self, models: Mapping[str, LoadedModel]) -> list[OtherNetwork]:
+    def networks(self, models: Mapping[str, LoadedModel]) -> list[OtherNetwork]:
         """The same networks, with how they differ."""
         return [OtherNetwork(other.model, self.differs(other)) for other in self.alike(models)]
 

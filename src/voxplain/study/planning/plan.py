@@ -17,14 +17,14 @@ class Plan:
 
     Attributes:
         tasks: In the order in which they run.
-        judgings: Of the maps of each subject, once they are written.
+        evaluations: Of the maps of each subject, once they are written.
     """
 
     tasks: tuple[Task, ...]
-    judgings: tuple[EvaluationTask, ...] = ()
+    evaluations: tuple[EvaluationTask, ...] = ()
 
     @property
     def passes(self) -> int:
         """Passes of everything."""
-        judging = sum(judging.passes for judging in self.judgings)
-        return sum(task.passes for task in self.tasks) + judging
+        evaluation = sum(evaluation.passes for evaluation in self.evaluations)
+        return sum(task.passes for task in self.tasks) + evaluation

@@ -43,9 +43,9 @@ class Preflight:
     models: Mapping[str, LoadedModel]
     reference_hashes: Sequence[str]
     records: dict[str, CaseRecord] = field(default_factory=dict)
-    subjects: list[Combination] = field(default_factory=list)
+    combinations: list[Combination] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
-    judgings: list[EvaluationTask] = field(default_factory=list)
+    evaluations: list[EvaluationTask] = field(default_factory=list)
     predictions: dict[CombinationId, Prediction] = field(default_factory=dict)
     _errors: dict[tuple[str, str], VoxplainError] = field(default_factory=dict)
     _bound: set[tuple[str, str]] = field(default_factory=set)
@@ -120,7 +120,7 @@ class Preflight:
         }
         methods = self._methods(case, prepared)
         for target, named in targets:
-            subject = Combination(
+            combination = Combination(
                 case=case,
                 model=loaded.config.name,
                 target=target,
@@ -129,17 +129,17 @@ class Preflight:
                 seed=self.study.execution.seed,
                 patient=self.cases[case].patient or "",
             )
-            self.subjects.append(subject)
+            self.combinations.append(combination)
             with naming(f"model {loaded.config.name}"):
                 allowed = self.study.execution.max_passes
-                tasks = list(_tasks(subject, methods, prepared, loaded.model, allowed))
+                tasks = list(_tasks(combination, methods, prepared, loaded.model, allowed))
                 self.tasks += tasks
-                self.judgings += self._judging(subject, tasks, prepared, loaded)
+                self.evaluations += self._evaluation(combination, tasks, prepared, loaded)
 
-    def _judging(
-        self, subject: Combination, tasks: Sequence[Task], image: Image, loaded: LoadedModel
+    def _evaluation(
+        self, combination: Combination, tasks: Sequence[Task], image: Image, loaded: LoadedModel
     ) -> list[EvaluationTask]:
-        study, case = self.study, self.cases[subject.case]
+        study, case = self.study, self.cases[combination.case]
         if not study.metrics and study.randomization is None:
             return []
         others = [
@@ -149,9 +149,9 @@ class Preflight:
         mask = [sha256(case.reference), case.reference_label] if case.reference else None
         truth = {} if case.truth is None else {"truth": case.truth}
         facts = {"networks": others, "mask": mask, **truth}
-        run, scene = study.execution, context_of(image, loaded.model)
-        limits = run.controls, facts, scene, run.max_passes, loaded.fellows(self.models)
-        return [plan_evaluation(subject, tasks, study.metrics, study.randomization, *limits)]
+        run, context = study.execution, context_of(image, loaded.model)
+        limits = run.controls, facts, context, run.max_passes, loaded.networks(self.models)
+        return [plan_evaluation(combination, tasks, study.metrics, study.randomization, *limits)]
 
     def _methods(self, case: str, image: Image) -> list[Method]:
         """The methods with the files of a case, once their label maps fit its image."""
@@ -167,12 +167,12 @@ class Preflight:
 
 
 def _tasks(
-    subject: Combination, methods: Sequence[Method], image: Image, model: Model, allowed: int
+    combination: Combination, methods: Sequence[Method], image: Image, model: Model, allowed: int
 ) -> Iterator[Task]:
     for together in group(methods, image, model):
         streams = estimate(together, image, model)
         require_affordable(together, streams, allowed, image, model)
-        yield Task.of(subject, together, streams)
+        yield Task.of(combination, together, streams)
 
 
 def _record(name: str, case: CaseConfig, image: Image, found: list[str]) -> CaseRecord:

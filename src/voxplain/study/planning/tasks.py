@@ -67,7 +67,7 @@ class Task:
 
     Attributes:
         key: Hash of everything that determines the result.
-        subject: What is explained.
+        combination: What is explained.
         methods: The methods, by the hash of what determines their maps.
         passes: Passes through the network, as estimated.
         forwards: How many of them are forwards without a backward pass.
@@ -75,7 +75,7 @@ class Task:
     """
 
     key: str
-    subject: Combination
+    combination: Combination
     methods: Mapping[str, Method]
     passes: int
     forwards: int
@@ -83,13 +83,13 @@ class Task:
 
     @classmethod
     def of(
-        cls, subject: Combination, methods: Sequence[Method], streams: Sequence[StreamEstimate]
+        cls, combination: Combination, methods: Sequence[Method], streams: Sequence[StreamEstimate]
     ) -> Task:
         """The task of these methods, which share streams, on a subject."""
-        keyed = {subject.method_key(method): method for method in methods}
+        keyed = {combination.method_key(method): method for method in methods}
         return cls(
             key=digest(sorted(keyed)),
-            subject=subject,
+            combination=combination,
             methods=keyed,
             passes=sum(stream.passes for stream in streams),
             forwards=sum(stream.passes for stream in streams if stream.forwards_only),

@@ -143,10 +143,14 @@ def selection(
     there = chosen[1] - other[1]
     m, m_b = mask[0].detach().to(here.dtype), mask[1].to(here.dtype)
     with torch.no_grad():
-        moved = m * here - m_b * there
-        change = (here - there).expand_as(moved)
-        limit = threshold(here, eps).expand_as(moved)
-        slope = difference_quotient(moved, change, limit, lambda: ((m + m_b) / 2).expand_as(moved))
-        left_over = float((moved - slope * change).abs().max()) if moved.numel() else 0.0
+        interpolated = m * here - m_b * there
+        change = (here - there).expand_as(interpolated)
+        limit = threshold(here, eps).expand_as(interpolated)
+        slope = difference_quotient(
+            interpolated, change, limit, lambda: ((m + m_b) / 2).expand_as(interpolated)
+        )
+        left_over = (
+            float((interpolated - slope * change).abs().max()) if interpolated.numel() else 0.0
+        )
     stand_in = slope * gap + other[0]
     return grafted(stand_in.expand_as(value), value), left_over

@@ -48,7 +48,7 @@ class Excitation(Rule):
     """
 
     name: ClassVar[str] = "excitation"
-    seeded: ClassVar[bool] = True
+    starts_from_output: ClassVar[bool] = True
     against: bool = False
     through: ThroughLayer | None = None
     on_unknown: OnUnknown = "error"

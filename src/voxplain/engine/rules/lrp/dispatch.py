@@ -169,7 +169,7 @@ def _under_composite(
     mode.weighted += 1
     mode.reading += ends is not None
     kept = ends if _needs_range(mode) else None
-    return lrp_linear.ruled(map, operand, value, rule, mode.balance, kept)
+    return lrp_linear.under_rule(map, operand, value, rule, mode.balance, kept)
 
 
 def _later(mode: LrpPropagation, call: Call, first: bool) -> Callable[[], LayerRule | None]:
@@ -189,7 +189,7 @@ def _norm(mode: LrpPropagation, call: Call, native: Native) -> Any:
     with torch.no_grad():
         value = native()
     if is_affine(call) and (map := linear_map(call)) is not None:
-        return lrp_linear.ruled(map, call.input, value, rule, mode.balance)
+        return lrp_linear.under_rule(map, call.input, value, rule, mode.balance)
     return lrp_linear.normalized(call, value, rule, mode.balance)
 
 

@@ -15,7 +15,7 @@ from voxplain.engine.rules.redistribution import LinearMap, redistributed
 from voxplain.engine.tensors import wide
 
 
-def ruled(
+def under_rule(
     map: LinearMap,
     operand: Tensor,
     value: Tensor,
@@ -51,7 +51,7 @@ def linear(
     map: LinearMap, operand: Tensor, value: Tensor, epsilon: float, balance: ConservationLedger
 ) -> Tensor:
     """A linear call of one operand that composites have no say in: the epsilon rule."""
-    return ruled(map, operand, value, lambda: Epsilon(epsilon), balance)
+    return under_rule(map, operand, value, lambda: Epsilon(epsilon), balance)
 
 
 def halved(

@@ -41,7 +41,7 @@ class Lrp(Rule):
     """
 
     name: ClassVar[str] = "lrp"
-    seeded: ClassVar[bool] = True
+    starts_from_output: ClassVar[bool] = True
     composite: CompositeName | Composite = "epsilon_gamma_box"
     epsilon: float = EPSILON
     gamma: float = 0.25
@@ -55,7 +55,7 @@ class Lrp(Rule):
         """Functions that change values and were called out of sight of the mode, in words."""
         return unseen_calls(output, image, _CHANGING)
 
-    def entering(self, cotangent: Tensor, output: Tensor) -> Tensor:
+    def output_seed(self, cotangent: Tensor, output: Tensor) -> Tensor:
         """R = dS/dF * F at the output."""
         return cotangent * output
 
