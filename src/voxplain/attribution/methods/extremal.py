@@ -108,7 +108,7 @@ class _Search:
         weights = torch.full((len(indices),), 1 / self._sampler.passes, dtype=torch.float64)
         return PointBatch(inputs, weights, masks=masks)
 
-    def told(self, scores: Tensor, gradients: Tensor) -> None:
+    def feedback(self, scores: Tensor, gradients: Tensor) -> None:
         """One step of the ascent."""
         self._first += len(scores)
         if self._step == 0:
