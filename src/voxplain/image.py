@@ -63,6 +63,11 @@ class Grid:
         return len(self.shape)
 
     @property
+    def spacing_mm(self) -> tuple[float, ...] | None:
+        """Millimeters per voxel and axis; None where the physical size is unknown."""
+        return self.spacing if self.unit == "mm" else None
+
+    @property
     def spacing(self) -> tuple[float, ...]:
         """Voxel size along each spatial axis, in the grid's unit."""
         return tuple(float(size) for size in voxel_sizes(self.affine)[: self.rank])

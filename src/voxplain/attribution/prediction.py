@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from voxplain.engine.binding import bind, look
 from voxplain.engine.context import Context
 from voxplain.image import Image
 from voxplain.models.model import Model
@@ -54,11 +53,9 @@ def predict(model: Model | nn.Module, image: Image, target: int | str | Target) 
     Raises:
         TargetError: If the target does not fit the answer.
     """
-    studied, asked = Model.of(model), parse_target(target)
-    inputs = studied.admit(image.data[None])
-    context = Context(studied, inputs, image.grid.spacing if image.grid.unit == "mm" else None)
-    seen = look(studied, inputs, asked.layers, image, context.arranged)
-    bound = bind(asked, seen)
+    asked = parse_target(target)
+    bound = Context.open(model, image).bind(asked)
+    seen = bound.seen
     words, score = bound.field.in_words[0], bound.scores[0]
     if not seen.is_dense:
         return Prediction(

@@ -60,7 +60,7 @@ def look(
     if not torch.isfinite(inputs).all():
         bad = int((~torch.isfinite(inputs)).sum())
         raise InputError(f"the image holds {bad} NaN or infinite values; replace them first")
-    spacing = image.grid.spacing if image and image.grid.unit == "mm" else None
+    spacing = image.grid.spacing_mm if image else None
     taps = tuple(Tap(layer) for layer in dict.fromkeys(layers))
     at_once = max(1, _BYTES_AT_ONCE // max(1, inputs[0].numel() * inputs.element_size()))
     outputs: list[Tensor] = []
@@ -99,8 +99,8 @@ def bind(target: Target, seen: UnperturbedOutput) -> BoundTarget:
 References = Tensor | Sequence[Image] | None
 
 
-def _bare(tensor: Tensor) -> Tensor:
-    """Without subclass and graph, and not one of those that inference mode makes."""
+def plain_tensor(tensor: Tensor) -> Tensor:
+    """A tensor without subclass, graph or inference mode."""
     bare = tensor.detach().as_subclass(Tensor)
     return bare.clone() if bare.is_inference() else bare
 
@@ -110,7 +110,7 @@ def references_of(references: References, image: Tensor) -> Tensor | None:
     if references is None:
         return None
     if isinstance(references, Tensor):
-        stacked = _bare(references).to(image)
+        stacked = plain_tensor(references).to(image)
     else:
         stacked = torch.stack([other.data.to(image) for other in references])
     if stacked.shape[1:] != image.shape:

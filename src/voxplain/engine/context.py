@@ -1,15 +1,20 @@
-"""The scene of an explanation: the network, one input, and what is known of its layers."""
+"""The one door to a network, its images and its targets, for all that explain or evaluate."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from voxplain.engine.binding import BoundTarget, bind, look, plain_tensor
 from voxplain.engine.item import StreamInput
+from voxplain.engine.passes.base import Passes
+from voxplain.engine.passes.whole import WholePasses
+from voxplain.engine.passes.windowed import WindowedPasses
+from voxplain.engine.rules import Rule
 from voxplain.engine.taps import Tap, tapping
 from voxplain.errors import ModelError
 from voxplain.image import Image
@@ -18,17 +23,18 @@ from voxplain.models.layers import LayerInfo, find_layer, last_feature_layer, li
 from voxplain.models.model import Model
 from voxplain.models.windows import Layout
 from voxplain.regions import RegionMap, Regions, segment
+from voxplain.targets import Target, UnperturbedOutput, WeightField
 
 Assembly = Literal["blend", "sum"]
 Interpolation = Literal["linear", "nearest"]
 
 
 class Context:
-    """What methods may ask of a network before and after their streams run.
+    """A network and the images it is asked about; layers, regions and bound targets of both.
 
     Args:
         model: The network under study.
-        example: One input ``(1, C, *spatial)`` in model space.
+        inputs: Images ``(B, C, *spatial)`` in model space.
         spacing: Millimeters per voxel, or None.
         image: The image on its grid, where the call is about one.
     """
@@ -36,17 +42,77 @@ class Context:
     def __init__(
         self,
         model: Model,
-        example: Tensor,
+        inputs: Tensor,
         spacing: tuple[float, ...] | None = None,
         image: Image | None = None,
     ) -> None:
         self.model = model
+        self.inputs = inputs
         self.spacing = spacing
         self.image = image
-        self.shape = tuple(example.shape[2:])
-        self._image = example
+        self.shape = tuple(inputs.shape[2:])
+        self._unperturbed: UnperturbedOutput | None = None
         self._geometry: dict[Tap, LayerGeometry] = {}
         self._channels: dict[Tap, int] = {}
+
+    @classmethod
+    def open(cls, model: Model | nn.Module, images: Image | Tensor) -> Context:
+        """Brings images to the device and type of a network; nothing is run yet.
+
+        Args:
+            model: A network, or a model.
+            images: One image on its grid, or a batch ``(B, C, *spatial)``.
+        """
+        studied = Model.of(model)
+        if isinstance(images, Tensor):
+            return cls(studied, studied.admit(plain_tensor(images)))
+        inputs = studied.admit(plain_tensor(images.data[None]))
+        return cls(studied, inputs, images.grid.spacing_mm, images)
+
+    def look(self, targets: Sequence[Target] = ()) -> UnperturbedOutput:
+        """The output for the unperturbed images, and activations that targets are about.
+
+        It is kept for :meth:`bind`.
+
+        Args:
+            targets: Their layers are tapped.
+
+        Raises:
+            InputError: If the images hold NaN.
+            ModelError: If the network cannot take them.
+        """
+        layers = dict.fromkeys(layer for target in targets for layer in target.layers)
+        self._unperturbed = look(self.model, self.inputs, tuple(layers), self.image, self.arranged)
+        return self._unperturbed
+
+    def bind(self, target: Target) -> BoundTarget:
+        """Fixes a target on the unperturbed images.
+
+        Raises:
+            TargetError: In words, if there is nothing to explain.
+        """
+        return bind(target, self._unperturbed or self.look([target]))
+
+    def passes(
+        self,
+        model: Model,
+        rule: Rule,
+        field: WeightField,
+        places: tuple[Tap, ...] = (),
+        rebind: Callable[[Tensor], WeightField] | None = None,
+    ) -> Passes:
+        """Passes through the network as it sees images: whole, or window by window.
+
+        Args:
+            model: The network, in the precision it will run in.
+            rule: The backward rule.
+            field: The weight field of the batch of unperturbed images.
+            places: Where gradients are wanted.
+            rebind: Binds the target again at each batch of outputs, for targets that follow.
+        """
+        if self.layout is None:
+            return WholePasses(model, rule, field, places, self.arranged, rebind)
+        return WindowedPasses(model, rule, field, places, self.arranged, rebind, self.spacing)
 
     @cached_property
     def layout(self) -> Layout | None:
@@ -57,9 +123,9 @@ class Context:
     def example(self) -> Tensor:
         """What one call of the network sees: the image, or its middle window."""
         if self.layout is None:
-            return self._image
+            return self.inputs[:1]
         middle = self.layout.positions[len(self.layout) // 2]
-        return self.layout.cut(self.layout.pad(self._image[0]), [middle])
+        return self.layout.cut(self.layout.pad(self.inputs[0]), [middle])
 
     @cached_property
     def layers(self) -> tuple[LayerInfo, ...]:
@@ -94,7 +160,7 @@ class Context:
 
     def expected_regions(self, spec: Regions) -> int:
         """About how many regions an image has."""
-        return spec.expected(self.shape, self._image.shape[1], self.spacing)
+        return spec.expected(self.shape, self.inputs.shape[1], self.spacing)
 
     def channels(self, tap: Tap) -> int:
         """How many channels a layer has."""
@@ -187,12 +253,3 @@ class Context:
             nn.LocalResponseNorm,
         )
         return any(isinstance(module, kinds) for module in self.model.network.modules())
-
-
-def context_of(image: Image | Tensor, model: Model | nn.Module) -> Context:
-    """What methods are declared on: the network and an image."""
-    studied = Model.of(model)
-    batch = image.data[None] if isinstance(image, Image) else image
-    placed = image if isinstance(image, Image) else None
-    spacing = placed.grid.spacing if placed and placed.grid.unit == "mm" else None
-    return Context(studied, studied.admit(batch[:1]), spacing, placed)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from voxplain.attribution.explanation import AnyTarget
-from voxplain.engine.binding import BoundTarget, References, bind, look, references_of
+from voxplain.engine.binding import BoundTarget, References, references_of
 from voxplain.engine.context import Context
 from voxplain.engine.identity import identity
 from voxplain.engine.item import StreamInput
@@ -21,7 +21,6 @@ from voxplain.engine.masks import Fill, Masks, Painter
 from voxplain.engine.memory import ForwardBudget, lone_volume_is_slow, ran_out_of_memory
 from voxplain.engine.method import Method
 from voxplain.engine.passes.base import Passes
-from voxplain.engine.passes.choose import passes_over
 from voxplain.engine.randomness import image_key
 from voxplain.engine.rules import Plain
 from voxplain.errors import InputError
@@ -171,8 +170,7 @@ class MetricContext:
 
         The weight field stays: S is the score of the same voxels, given by the other network.
         """
-        asked, image = self.bound.target, self.item.image[None]
-        seen = look(self.base.model, image, asked.layers, self.base.image, self.base.arranged)
+        seen = self.base.look([self.bound.target])
         field = self.bound.field
         explained = seen.output if field.layer is None else seen.activations[field.layer]
         weights = self.bound.rebind(explained) if self.bound.rebind else field
@@ -311,26 +309,21 @@ def metric_context(
         truth: The class that is right for the whole image.
     """
     scan = image if isinstance(image, Image) else None
-    data = image.data if isinstance(image, Image) else image
-    plain = data[None].detach().as_subclass(Tensor)
-    inputs = model.admit(plain.clone() if plain.is_inference() else plain)
-    spacing = scan.grid.spacing if scan and scan.grid.unit == "mm" else None
-    context = Context(model, inputs, spacing, scan)
-    asked = parse_target(target)
-    bound = bind(asked, look(model, inputs, asked.layers, scan, context.arranged))
+    context = Context.open(model, image if isinstance(image, Image) else image[None])
+    inputs, bound = context.inputs, context.bind(parse_target(target))
     item = StreamInput(
         inputs[0],
         0,
         f"{seed}/{image_key(inputs[0])}",
         references_of(references, inputs[0]),
-        spacing=spacing,
+        spacing=context.spacing,
     )
     methods = [method_of(found) for found in (maps or {}).values()]
     return MetricContext(
         context,
         item,
         bound,
-        passes_over(context, model, Plain(), bound.field, rebind=bound.rebind),
+        context.passes(model, Plain(), bound.field, rebind=bound.rebind),
         None if mask is None else _on_input(mask, scan, context.shape),
         [method for method in methods if method is not None],
         other_networks(networks, model),

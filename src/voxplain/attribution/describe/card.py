@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from voxplain.attribution.describe.cost import described
-from voxplain.engine.context import Context, context_of
+from voxplain.engine.context import Context
 from voxplain.engine.identity import identity
 from voxplain.engine.item import StreamInput
 from voxplain.engine.method import Method, Resampling, parse_method
@@ -154,7 +154,7 @@ def reference_context(shape: tuple[int, ...]) -> Context:
         nn.Linear(CHANNELS, 2),
     )
     grid = torch.meshgrid(*(torch.linspace(0, 3, side) for side in shape), indexing="ij")
-    return context_of(torch.stack(grid).sin().sum(dim=0)[None, None], network.eval())
+    return Context.open(network.eval(), torch.stack(grid).sin().sum(dim=0)[None, None])
 
 
 def _cost(streams: Sequence[AnyStream]) -> PassCost:

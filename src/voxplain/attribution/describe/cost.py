@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from voxplain.engine.context import Context, context_of
+from voxplain.engine.context import Context
 from voxplain.engine.method import Method
 from voxplain.engine.streams import AnyStream, MaskedStream, declared
 from voxplain.errors import VoxplainError
@@ -64,7 +64,7 @@ def _streams(
     methods: Sequence[Method], image: Image | Tensor, model: Model | nn.Module
 ) -> list[AnyStream]:
     # Only equality matters here, so that any target stands for the one of the call.
-    return declared(methods, context_of(image, model), Label(label=0))
+    return declared(methods, Context.open(model, image), Label(label=0))
 
 
 def described(stream: AnyStream) -> str:
@@ -107,7 +107,7 @@ def cheaper_settings(
     Returns:
         As studies write them: ``["samples=500", "regions.count=20"]``.
     """
-    context = context_of(image, model)
+    context = Context.open(model, image)
     passes = _passes(method, context) or 1
     found = []
     for path, values in _knobs(method, limit / passes):

@@ -26,11 +26,11 @@ from voxplain.engine.execution.outcome import Outcome
 from voxplain.engine.item import StreamInput
 from voxplain.engine.method import Method
 from voxplain.engine.noise import CopyStatistic
-from voxplain.engine.passes.choose import gated
+from voxplain.engine.passes.result import INPUT
 from voxplain.engine.requests import MethodOutput, StreamResults
 from voxplain.engine.rules import Plain
 from voxplain.engine.streams import AnyStream
-from voxplain.models.precision import Precision
+from voxplain.models.precision import GATE, Precision, agreement, is_half, resolve_precision
 
 if TYPE_CHECKING:
     from voxplain.engine.execution.session import Session
@@ -67,7 +67,21 @@ def run_networks(
 
 
 def _precision(session: Session) -> Precision:
-    return gated(session.context, next(iter(session.bounds.values())), session.batch.images)
+    """The precision to run in: a half one only where its first gradient agrees with float32."""
+    model = session.context.model
+    precision = resolve_precision(model.precision, model.device, model.dtype)
+    if not is_half(precision):
+        return precision
+    full, half = (_first_gradient(session, kind) for kind in ("float32", precision))
+    return precision if agreement(half, full) >= GATE else "float32"
+
+
+def _first_gradient(session: Session, precision: Precision) -> Tensor:
+    model = session.context.model.in_precision(precision)
+    bound = next(iter(session.bounds.values()))
+    with model.at_rest():
+        passes = session.context.passes(model, Plain(), bound.field, (INPUT,))
+        return passes.run(session.batch.images[:1], [0]).gradients[INPUT]
 
 
 def _run(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from voxplain.engine.binding import BoundTarget, References, _bare, bind, look, references_of
+from voxplain.engine.binding import BoundTarget, References, references_of
 from voxplain.engine.context import Context
 from voxplain.engine.execution.outcome import Batch
 from voxplain.engine.execution.session import Progress, Session
@@ -32,15 +32,11 @@ def prepare(
     progress: Progress | None = None,
 ) -> tuple[Session, BoundTarget, Image | None]:
     """Looks at the images once, binds the targets and declares the streams; runs no pass yet."""
-    image = images if isinstance(images, Image) else None
-    batch = images if isinstance(images, Tensor) else images.data[None]
-    inputs = model.admit(_bare(batch))
-    spacing = image.grid.spacing if image and image.grid.unit == "mm" else None
-    context = Context(model, inputs[:1], spacing, image)
+    context = Context.open(model, images)
     if context.layout is not None and context.layout.is_padded:
         warnings.warn(
-            f"the window {context.layout.size} is larger than the image {context.shape}; the image is "
-            "padded with zeros at its end",
+            f"the window {context.layout.size} is larger than the image {context.shape}; "
+            "the image is padded with zeros at its end",
             VoxplainWarning,
             stacklevel=3,
         )
@@ -51,26 +47,25 @@ def prepare(
         for request in method.requests(context)
         if request.target is not None
     ]
-    layers = [layer for one in (target, *overrides) for layer in one.layers]
-    seen = look(model, inputs, layers, image, context.arranged)
-    main = bind(target, seen)
-    keys = tuple(f"{seed}/{image_key(row)}" for row in inputs)
-    others = tuple(references_of(references, row) for row in inputs)
+    context.look([target, *overrides])
+    main = context.bind(target)
+    keys = tuple(f"{seed}/{image_key(row)}" for row in context.inputs)
+    others = tuple(references_of(references, row) for row in context.inputs)
 
     def bound(asked: Target) -> BoundTarget:
-        return main if asked is target else bind(facing(asked, target), seen)
+        return main if asked is target else context.bind(facing(asked, target))
 
     session = Session(
         context,
         methods,
         target,
         bound,
-        Batch(inputs, keys, others),
+        Batch(context.inputs, keys, others),
         memory,
         progress,
-        home=batch.device,
+        home=images.device if isinstance(images, Tensor) else images.data.device,
     )
-    return session, main, image
+    return session, main, context.image
 
 
 def _require_differentiable(model: Model, methods: Sequence[Method], context: Context) -> None:

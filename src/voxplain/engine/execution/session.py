@@ -19,7 +19,6 @@ from voxplain.engine.item import StreamInput
 from voxplain.engine.memory import BackwardBudget, ForwardBudget
 from voxplain.engine.method import Method
 from voxplain.engine.passes.base import Passes
-from voxplain.engine.passes.choose import passes_over
 from voxplain.engine.passes.result import INPUT
 from voxplain.engine.rules import Plain, Rule, guard
 from voxplain.engine.streams import AnyStream, MaskedStream, Stream, declared
@@ -165,7 +164,7 @@ class Session:
         bound = self.bounds[identity(stream.target)]
         weights = bound.field.to(torch.float64) if precision == "float64" else bound.field
         self.records[id(stream)].precision = precision
-        return passes_over(self.context, model, rule, weights, places, bound.rebind)
+        return self.context.passes(model, rule, weights, places, bound.rebind)
 
     def _known_scores(self, stream: AnyStream) -> tuple[float, ...] | None:
         """S of the images, for streams on the images themselves."""

@@ -77,8 +77,8 @@ class Sampler(ABC):
         ends: Whether points lie on lines with a start and an end, one line for all of them
             (``shared``) or one for each; or on a curve whose first and last point are its ends
             (``visited``).
-        interpolated: The layer whose activation moves along the line while the rest of the network sees
-            the image; None where the image itself moves.
+        interpolated: The layer whose activation moves along the line while the rest of the network
+            sees the image; None where the image itself moves.
     """
 
     ends: ClassVar[Ends] = "none"

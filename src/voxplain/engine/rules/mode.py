@@ -41,8 +41,9 @@ class Rule:
     Attributes:
         name: As configurations and sidecars name it.
         paired: Whether the rule compares the image with a reference run.
-        starts_from_output: Whether something else than dS/dF enters at the output F: what the link does is
-            then outside of the rule, and ``field`` and ``output_seed`` say what enters.
+        starts_from_output: Whether something else than dS/dF enters at the output F. What the
+            link does is then outside of the rule, and ``field`` and ``output_seed`` say what
+            enters.
     """
 
     name: ClassVar[str]

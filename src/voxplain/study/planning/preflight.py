@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from voxplain.attribution import Prediction, estimate, group
-from voxplain.engine.context import context_of
+from voxplain.engine.context import Context
 from voxplain.engine.method import Method
 from voxplain.errors import InputError, TargetError, VoxplainError
 from voxplain.image import Image
@@ -149,7 +149,7 @@ class Preflight:
         mask = [sha256(case.reference), case.reference_label] if case.reference else None
         truth = {} if case.truth is None else {"truth": case.truth}
         facts = {"networks": others, "mask": mask, **truth}
-        run, context = study.execution, context_of(image, loaded.model)
+        run, context = study.execution, Context.open(loaded.model, image)
         limits = run.controls, facts, context, run.max_passes, loaded.networks(self.models)
         return [plan_evaluation(combination, tasks, study.metrics, study.randomization, *limits)]
 
