@@ -11,7 +11,7 @@ from networks import SPELLINGS, Cubes, ModelK, ModelM, Spelling, TwoInputs, unto
 from torch import Tensor, nn
 
 from voxplain.attribution import explain
-from voxplain.engine.noise import GaussianNoise
+from voxplain.engine.randomness import GaussianNoise
 
 IMAGE_K = torch.arange(16.0).view(1, 1, 4, 4)
 

@@ -22,7 +22,7 @@ from voxplain.engine.gradients.samplers import StraightPath
 from voxplain.engine.identity import identity
 from voxplain.engine.memory import BackwardBudget, ran_out_of_memory
 from voxplain.engine.method import parse_method
-from voxplain.engine.noise import CopyStatistic
+from voxplain.engine.randomness import CopyStatistic
 
 QUADRATURES: tuple[Quadrature, ...] = (
     "gauss_legendre",

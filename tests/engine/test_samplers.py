@@ -21,8 +21,7 @@ from voxplain.engine.gradients.samplers import (
 from voxplain.engine.intensity import intensity_range
 from voxplain.engine.item import StreamInput
 from voxplain.engine.method import parse_method
-from voxplain.engine.noise import GaussianNoise
-from voxplain.engine.randomness import generator, image_key, standard_normal
+from voxplain.engine.randomness import GaussianNoise, generator, image_key, standard_normal
 from voxplain.errors import ConfigError
 
 QUADRATURES: tuple[Quadrature, ...] = (

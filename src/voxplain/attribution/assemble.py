@@ -11,35 +11,29 @@ from voxplain.attribution.result import Attribution, Stats
 from voxplain.engine.baselines import baseline_image
 from voxplain.engine.binding import BoundTarget
 from voxplain.engine.context import Assembly, Context
-from voxplain.engine.execution.outcome import Outcome
+from voxplain.engine.execution.networks import run_networks
 from voxplain.engine.execution.session import Session
 from voxplain.engine.method import Method
-from voxplain.image import Grid, Image
+from voxplain.engine.requests import MethodOutput
+from voxplain.image import Grid
 from voxplain.records.sidecar import LayerFacts, ModelFacts, TargetFacts
 from voxplain.targets.base import probability_of
 
 
-def attributions_of(
-    session: Session, main: BoundTarget, image: Image | None
-) -> dict[str, Attribution]:
-    """Runs a session and wraps what it brings.
-
-    Args:
-        session: Declared and bound.
-        main: The target of the call on the batch.
-        image: The image, where the batch is one image on its grid.
-    """
-    outcomes = session.run()
-    found = {}
+def attributions_of(session: Session) -> dict[str, Attribution]:
+    """Runs a session and assembles its maps."""
+    (outputs,) = run_networks([session])
+    attributions = {}
     facts = session.context.model.facts  # hashes all weights
     for method in session.methods:
-        outcome = outcomes[method.key]
-        wrapping = _MapAssembler(session, main, image, method, outcome, facts)
-        for layer, maps in outcome.maps.items():
-            several = len(outcome.maps) > 1
-            key = f"{method.key}@{layer}" if several else method.key
-            found[key] = wrapping.wrap(layer, maps)
-    return found
+        of_method = outputs.get(method.key)
+        if not of_method:
+            continue
+        assembler = _MapAssembler(session, method, of_method, facts)
+        for layer in assembler.layers:
+            key = f"{method.key}@{layer}" if len(assembler.layers) > 1 else method.key
+            attributions[key] = assembler.wrap(layer)
+    return attributions
 
 
 class _MapAssembler:
@@ -48,20 +42,20 @@ class _MapAssembler:
     def __init__(
         self,
         session: Session,
-        main: BoundTarget,
-        image: Image | None,
         method: Method,
-        outcome: Outcome,
+        outputs: list[MethodOutput],
         model: ModelFacts,
     ) -> None:
-        self.session, self.image, self.method, self.outcome = session, image, method, outcome
-        self.model = model
-        streams = [record.stream for record in outcome.streams]
-        own = [stream.request.target for stream in streams if stream.request.target is not None]
-        self.bound = session.bound_of(own[0]) if own else main
+        self.session, self.method, self.outputs = session, method, outputs
+        self.model, self.image = model, session.context.image
+        self.layers = tuple(outputs[0].maps)
+        self.streams = [stream for stream in session.streams if method.key in stream.methods]
+        own = [stream for stream in self.streams if stream.request.target is not None]
+        self.bound = session.bound[(own or self.streams)[0]]
 
-    def wrap(self, layer: str | None, maps: Tensor) -> Attribution:
+    def wrap(self, layer: str | None) -> Attribution:
         """The attribution of one map, on the source grid or on the grid of its layer."""
+        maps = torch.stack([output.maps[layer] for output in self.outputs])
         stats = self._stats(layer, maps)
         finished = torch.stack([self.method.finish(map) for map in maps])
         context, image = self.session.context, self.image
@@ -75,7 +69,7 @@ class _MapAssembler:
             grid = Grid.default(context.shape) if len(context.shape) in (2, 3) else None
         channels = self._channels(finished.shape[1], layer)
         return Attribution(
-            map=(finished[0] if image is not None else finished).to(self.session.home),
+            map=(finished[0] if image is not None else finished).to(context.home),
             grid=grid,
             method=self.method,
             target=self._target_facts(),
@@ -92,12 +86,7 @@ class _MapAssembler:
 
     def _on_layer(self, layer: str, maps: Tensor) -> tuple[LayerFacts, Tensor, Grid | None]:
         context = self.session.context
-        tap = next(
-            place
-            for record in self.outcome.streams
-            for place in record.stream.places
-            if place.path == layer
-        )
+        tap = next(place for stream in self.streams for place in stream.taps if place.path == layer)
         geometry = context.geometry(tap)
         grid = self._input_grid(context)
         if context.layout is not None:
@@ -122,11 +111,19 @@ class _MapAssembler:
 
     def _shares(self, maps: Tensor) -> tuple[float, ...] | None:
         """What each map shares out, before any post-step, as a share of S(x) - S(b)."""
-        if self.outcome.differences is None:
+        differences = self._known([output.difference for output in self.outputs])
+        if differences is None:
             return None
-        sums = self.outcome.totals or maps.flatten(1).double().sum(dim=1).tolist()
-        pairs = zip(sums, self.outcome.differences, strict=True)
+        totals = self._known([output.total for output in self.outputs])
+        sums = totals or maps.flatten(1).double().sum(dim=1).tolist()
+        pairs = zip(sums, differences, strict=True)
         return tuple(total / (wanted or 1e-12) for total, wanted in pairs)
+
+    @staticmethod
+    def _known(values: list[float | None]) -> tuple[float, ...] | None:
+        """A value per image, or None where there is none."""
+        known = tuple(value for value in values if value is not None)
+        return known or None
 
     def _channels(self, count: int, layer: str | None) -> tuple[str, ...]:
         if count == len(self.method.map_channels):
@@ -139,9 +136,9 @@ class _MapAssembler:
 
     def _stats(self, layer: str | None, maps: Tensor) -> Stats:
         shares = self._shares(maps)
-        records = self.outcome.streams
-        shared = {key for record in records for key in record.stream.methods}
-        remarks = [remark for record in records for remark in record.remarks]
+        logs = [self.session.logs[stream] for stream in self.streams]
+        shared = {key for stream in self.streams for key in stream.methods}
+        remarks = [remark for log in logs for remark in log.remarks]
         remarks += list(self.bound.field.remarks)
         weights = getattr(self.method, "weights", None)
         if self.session.context.layout and weights and not weights.exact_in_windows:
@@ -152,19 +149,21 @@ class _MapAssembler:
             remarks.append("the map holds NaN or infinite values: it is not to be used")
         elif not maps.any():
             remarks.append("the map is zero everywhere: the score does not react to the image here")
-        starts = self.outcome.start_scores
+        findings = tuple(output.findings for output in self.outputs)
         return Stats(
             scores=self.bound.scores,
-            baseline_scores=tuple(starts) if starts else None,
+            baseline_scores=self._known([each.start_score for each in self.outputs]),
             completeness=tuple(abs(share - 1) for share in shares)
             if shares and not layer
             else None,
             flow=shares if layer else None,
-            passes=sum(self.session.spent(record) for record in records),
-            seconds=sum(record.seconds for record in records),
+            passes=sum(log.spent for log in logs),
+            seconds=sum(log.seconds for log in logs),
             shared_with=tuple(sorted(shared - {self.method.key})),
-            streams=tuple(record.facts for record in records),
-            findings=tuple(self.outcome.findings or ()),
+            streams=tuple(
+                stream.facts(log) for stream, log in zip(self.streams, logs, strict=True)
+            ),
+            findings=findings if any(findings) else (),
             warnings=tuple(dict.fromkeys(remarks)),
         )
 
@@ -177,7 +176,7 @@ class _MapAssembler:
                 in_words=words,
                 parameters={key: _shown(value) for key, value in parameters.items()},
                 score=bound.scores[row],
-                baseline_score=_at(self.outcome.start_scores, row),
+                baseline_score=self.outputs[row].start_score,
                 probability=_probability(bound, row),
                 field_size=bound.field.size(row),
             )
@@ -197,10 +196,6 @@ class _MapAssembler:
                 self.image.source_intensity(level)[index] for index, level in enumerate(levels)
             ]
         return facts
-
-
-def _at(values: list[float] | None, row: int) -> float | None:
-    return None if values is None else values[row]
 
 
 def _probability(bound: BoundTarget, row: int) -> float | None:

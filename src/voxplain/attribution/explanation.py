@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
@@ -12,10 +13,10 @@ import voxplain.attribution.methods  # noqa: F401  # fills the registry
 from voxplain.attribution.assemble import attributions_of
 from voxplain.attribution.result import Attribution
 from voxplain.engine.binding import References
-from voxplain.engine.execution.prepare import prepare
-from voxplain.engine.execution.session import Progress
+from voxplain.engine.context import Context
+from voxplain.engine.execution.session import Progress, Session
 from voxplain.engine.method import Method, parse_method
-from voxplain.errors import ConfigError
+from voxplain.errors import ConfigError, VoxplainWarning
 from voxplain.image import Image
 from voxplain.models.model import Model
 from voxplain.targets import Target, parse_target
@@ -93,10 +94,10 @@ def explain(
     studied = Model.of(model)
     if isinstance(images, (Image, Tensor)):
         with torch.inference_mode(False):  # a caller may be in it, and gradients need it off
-            session, bound, image = prepare(
-                studied, images, chosen, asked, references, seed, memory, progress
-            )
-            return attributions_of(session, bound, image)
+            context = Context.open(studied, images)
+            _warn_of_padding(context)
+            session = Session.open(context, chosen, asked, references, seed, memory, progress)
+            return attributions_of(session)
     return [
         explain(
             studied,
@@ -110,6 +111,17 @@ def explain(
         )
         for image in images
     ]
+
+
+def _warn_of_padding(context: Context) -> None:
+    layout = context.layout
+    if layout is not None and layout.is_padded:
+        warnings.warn(
+            f"the window {layout.size} is larger than the image {context.shape}; the image is "
+            "padded with zeros at its end",
+            VoxplainWarning,
+            stacklevel=3,
+        )
 
 
 def _methods(methods: AnyMethod | Sequence[AnyMethod]) -> list[Method]:

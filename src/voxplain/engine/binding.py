@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from voxplain.engine.memory import lone_volume_is_slow
 from voxplain.engine.taps import Tap, tapping
 from voxplain.errors import ConfigError, InputError, TargetError
 from voxplain.image import Image
@@ -66,9 +65,8 @@ def look(
     outputs: list[Tensor] = []
     tapped_values: dict[str, list[Tensor]] = {tap.path: [] for tap in taps}
     for part in torch.split(inputs, at_once):
-        shown = part.repeat(2, *[1] * (part.ndim - 1)) if lone_volume_is_slow(part) else part
         with tapping(model.network, taps) as tapped:
-            outputs.append(model.output(shown, spacing)[: len(part)])
+            outputs.append(model.output(part, spacing))
             for tap in taps:
                 value = tapped[tap].detach().clone()
                 tapped_values[tap.path].append(

@@ -37,6 +37,10 @@ class Context:
         inputs: Images ``(B, C, *spatial)`` in model space.
         spacing: Millimeters per voxel, or None.
         image: The image on its grid, where the call is about one.
+
+    Attributes:
+        shape: Spatial shape of the images.
+        home: Where the caller's images are, and the maps return to.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class Context:
         self.spacing = spacing
         self.image = image
         self.shape = tuple(inputs.shape[2:])
+        self.home = inputs.device
         self._unperturbed: UnperturbedOutput | None = None
         self._geometry: dict[Tap, LayerGeometry] = {}
         self._channels: dict[Tap, int] = {}
@@ -64,10 +69,12 @@ class Context:
             images: One image on its grid, or a batch ``(B, C, *spatial)``.
         """
         studied = Model.of(model)
-        if isinstance(images, Tensor):
-            return cls(studied, studied.admit(plain_tensor(images)))
-        inputs = studied.admit(plain_tensor(images.data[None]))
-        return cls(studied, inputs, images.grid.spacing_mm, images)
+        batch = images if isinstance(images, Tensor) else images.data[None]
+        image = None if isinstance(images, Tensor) else images
+        inputs = studied.admit(plain_tensor(batch))
+        context = cls(studied, inputs, image.grid.spacing_mm if image else None, image)
+        context.home = batch.device
+        return context
 
     def look(self, targets: Sequence[Target] = ()) -> UnperturbedOutput:
         """The output for the unperturbed images, and activations that targets are about.

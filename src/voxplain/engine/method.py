@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,9 +12,11 @@ from torch import Tensor
 
 from voxplain.declaration import Declaration, parsed
 from voxplain.engine.context import Context
-from voxplain.engine.passes.result import INPUT
-from voxplain.engine.requests import AnyRequest, MethodOutput, NoisyCopies, StreamResults
+from voxplain.engine.identity import identity
+from voxplain.engine.requests import MethodOutput, NoisyCopies, Request, Stream, StreamResults
+from voxplain.engine.taps import INPUT
 from voxplain.registry import Registry
+from voxplain.targets import Target
 
 Resampling = Literal["value", "mass"]
 
@@ -42,7 +44,7 @@ class Method(Declaration):
     absolute: bool = Field(default=False, alias="abs")
 
     @abstractmethod
-    def requests(self, context: Context) -> tuple[AnyRequest, ...]:
+    def requests(self, context: Context) -> tuple[Request, ...]:
         """The streams this method reads, for a network and an image."""
 
     def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
@@ -112,3 +114,25 @@ def parse_method(spec: str | Mapping[str, Any] | Method, where: str = "") -> Met
         ConfigError: With the nearest names or the exact path of the parameter.
     """
     return spec if isinstance(spec, Method) else parsed(methods, spec, where)
+
+
+def streams_of(
+    methods: Sequence[Method], context: Context, target: Target
+) -> list[Stream[Request]]:
+    """The distinct streams of some methods, in the order in which they first appear.
+
+    Args:
+        methods: With distinct keys.
+        context: The network and the images.
+        target: What is explained where a request names no target of its own.
+    """
+    streams: dict[object, Stream[Request]] = {}
+    for method in methods:
+        noise, key = method.noise(), method.key
+        for index, request in enumerate(method.requests(context)):
+            explained = request.target or target
+            same = identity((request.key, explained, noise.sampler if noise else None))
+            if same not in streams:
+                streams[same] = Stream(request, explained, noise, request.expected(context))
+            streams[same].add(request, key, index)
+    return list(streams.values())

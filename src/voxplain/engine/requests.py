@@ -1,38 +1,191 @@
-"""What methods request of the two streams, and what they get back."""
+"""Requests: what a method sends through the network. Streams: equal requests, which run once."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from torch import Tensor
 
+from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import Reducer
 from voxplain.engine.gradients.samplers import Sampler
+from voxplain.engine.identity import plain
 from voxplain.engine.item import StreamInput
 from voxplain.engine.masks.fills import Fill
 from voxplain.engine.masks.reducers.base import MaskReducer
 from voxplain.engine.masks.samplers import MaskSampler
-from voxplain.engine.noise import GaussianNoise
-from voxplain.engine.passes.result import INPUT
+from voxplain.engine.passes.base import PassLog
+from voxplain.engine.randomness import GaussianNoise, Statistic
 from voxplain.engine.rules import Plain, Rule
-from voxplain.engine.taps import Tap
+from voxplain.engine.taps import INPUT, Tap
 from voxplain.targets import Target
 
 Choice = Literal["auto", "on", "off"]
-"""``auto`` follows cones where that is much less work; counted, not timed, so always the same."""
+"""``auto`` computes only what a mask changes where that is much less work; this is counted, not
+timed, so that it is always the same."""
 
 
 @dataclass(frozen=True, eq=False)
-class MaskRequest:
+class Request(ABC):
+    """One stream that a method needs, and what it keeps of it.
+
+    Attributes:
+        target: What to explain instead of the target of the call (a unit, say).
+    """
+
+    target: Target | None = field(default=None, kw_only=True)
+
+    forwards_only: ClassVar[bool] = False
+
+    @property
+    def rule(self) -> Rule:
+        """How functions are differentiated."""
+        return Plain()
+
+    @property
+    def double(self) -> bool:
+        """Whether to run in float64."""
+        return False
+
+    @property
+    @abstractmethod
+    def key(self) -> tuple[object, ...]:
+        """What makes two requests one stream; compared by value."""
+
+    @property
+    def places(self) -> tuple[Tap, ...]:
+        """Where gradients are wanted."""
+        return ()
+
+    @property
+    @abstractmethod
+    def taps(self) -> tuple[Tap, ...]:
+        """The layers that are read or changed."""
+
+    @property
+    @abstractmethod
+    def results(self) -> tuple[Tap, ...]:
+        """The places that a result belongs to."""
+
+    @property
+    @abstractmethod
+    def complete(self) -> bool:
+        """Whether the result should sum to S(x) - S(start)."""
+
+    @property
+    @abstractmethod
+    def exact_in_windows(self) -> bool:
+        """Whether sliding windows do not change the result."""
+
+    @property
+    @abstractmethod
+    def single_pass(self) -> bool:
+        """Whether one pass per image is all, so that several images go together."""
+
+    @abstractmethod
+    def expected(self, context: Context) -> int:
+        """About how many masks an image has; 1 for gradients."""
+
+    @abstractmethod
+    def passes(self, expected: int, references: int | None = None) -> int:
+        """Passes per image, with so many references; None for enough of them."""
+
+    @abstractmethod
+    def sample(self, item: StreamInput, context: Context) -> object:
+        """The first points, or the masks, of an image; compared by value."""
+
+    @abstractmethod
+    def describe(self, expected: int) -> str:
+        """The stream in words."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """The stream as a sidecar states it."""
+
+
+@dataclass(frozen=True, eq=False)
+class GradientRequest(Request):
+    """Points, how functions are differentiated there, and what is kept of the gradients.
+
+    Attributes:
+        sampler: The points.
+        reducer: Makes the accumulator of one place.
+        rule: How functions are differentiated.
+        places: Where to look: the input, or tapped layers.
+        double: Run in float64 where the network has norms whose statistics of a constant
+            baseline would cancel.
+    """
+
+    sampler: Sampler
+    reducer: Callable[[], Reducer]
+    rule: Rule = Plain()  # noqa: RUF009
+    places: tuple[Tap, ...] = (INPUT,)
+    double: bool = False
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal sampler and rule, in the same precision."""
+        return (self.sampler, self.rule, self.double)
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        """All places but the input."""
+        return tuple(place for place in self.places if place != INPUT)
+
+    @property
+    def results(self) -> tuple[Tap, ...]:
+        """One result per place."""
+        return self.places
+
+    @property
+    def complete(self) -> bool:
+        """As the reducer is."""
+        return self.reducer().complete
+
+    @property
+    def exact_in_windows(self) -> bool:
+        """False for rules that treat the gradient of one window at a time nonlinearly."""
+        return self.rule.exact_in_windows
+
+    @property
+    def single_pass(self) -> bool:
+        """Whether the sampler has one point."""
+        return self.sampler.passes == 1
+
+    def expected(self, context: Context) -> int:
+        """There are no masks."""
+        return 1
+
+    def passes(self, expected: int, references: int | None = None) -> int:
+        """Forward-and-backward passes."""
+        return self.sampler.passes if references is None else self.sampler.passes_with(references)
+
+    def sample(self, item: StreamInput, context: Context) -> object:
+        """The first point."""
+        return self.sampler.route(item).draw(range(1))
+
+    def describe(self, expected: int) -> str:
+        """Sampler, rule and number of passes."""
+        passes = self.sampler.passes
+        count = "1 pass" if passes == 1 else f"{passes:,} passes"
+        return f"{type(self.sampler).__name__} under {self.rule.name}, {count}"
+
+    def facts(self) -> dict[str, Any]:
+        """Sampler and rule."""
+        return {"sampler": plain(self.sampler), "rule": plain(self.rule)}
+
+
+@dataclass(frozen=True, eq=False)
+class MaskRequest(Request):
     """Masks, what removed voxels become, and what is kept of the scores.
 
     Attributes:
         masks: Which parts are removed.
         fill: What they become.
         reducer: Makes a map of the scores.
-        target: What to explain instead of the target of the call.
         incremental: Whether only what a mask changes is computed; it never changes a score
             beyond rounding.
     """
@@ -40,8 +193,159 @@ class MaskRequest:
     masks: MaskSampler
     fill: Fill
     reducer: MaskReducer
-    target: Target | None = None
-    incremental: Choice = "auto"
+    incremental: Choice = field(default="auto", kw_only=True)
+
+    forwards_only: ClassVar[bool] = True
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal masks and fill."""
+        return (self.masks, self.fill)
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        """The layers that the masks look at."""
+        return self.masks.taps
+
+    @property
+    def results(self) -> tuple[Tap, ...]:
+        """One map on the image."""
+        return (INPUT,)
+
+    @property
+    def complete(self) -> bool:
+        """As the reducer is."""
+        return self.reducer.complete
+
+    @property
+    def exact_in_windows(self) -> bool:
+        """The score is that of the whole volume."""
+        return True
+
+    @property
+    def single_pass(self) -> bool:
+        """Each image has masks of its own."""
+        return False
+
+    def expected(self, context: Context) -> int:
+        """About how many masks an image has."""
+        return self.masks.expected(context)
+
+    def passes(self, expected: int, references: int | None = None) -> int:
+        """Forwards: masks times images to fill from."""
+        return expected * self.fill.runs(references)
+
+    def sample(self, item: StreamInput, context: Context) -> object:
+        """All masks."""
+        return self.masks.masks(item, context)
+
+    def describe(self, expected: int) -> str:
+        """Masks, fill and their number."""
+        runs = self.fill.runs(None)
+        cases = f" and {runs} cases" if runs > 1 else ""
+        name, fill = type(self.masks).__name__, self.fill.kind
+        return f"{name} filled with {fill}, {expected:,} masks{cases}, forwards only"
+
+    def facts(self) -> dict[str, Any]:
+        """Masks and fill."""
+        return {"masks": plain(self.masks), "fill": plain(self.fill)}
+
+
+@dataclass(frozen=True)
+class NoisyCopies:
+    """Noisy copies over which the maps of a method are summed up."""
+
+    sampler: GaussianNoise
+    statistic: Statistic
+
+
+R = TypeVar("R", bound=Request)
+
+
+@dataclass(frozen=True, eq=False)
+class Slot(Generic[R]):
+    """Where a result goes.
+
+    Attributes:
+        method: Key of the method.
+        index: Number of the request among those of the method.
+        request: The request.
+        place: The input, or a tapped layer.
+    """
+
+    method: str
+    index: int
+    request: R
+    place: Tap
+
+
+@dataclass(eq=False)
+class Stream(Generic[R]):
+    """Equal requests for the same target and noise, run once for all methods that read it.
+
+    Attributes:
+        request: Any one of them.
+        target: What is explained.
+        noise: Copies that the stream runs over, or None for the images themselves.
+        expected: About how many masks an image has; 1 for gradients.
+        slots: All that is kept.
+    """
+
+    request: R
+    target: Target
+    noise: NoisyCopies | None
+    expected: int
+    slots: list[Slot[R]] = field(default_factory=list)
+
+    def add(self, request: R, method: str, index: int) -> None:
+        """Keeps what another equal request keeps."""
+        self.slots += [Slot(method, index, request, place) for place in request.results]
+
+    @property
+    def copies(self) -> int:
+        """Noisy copies per image, 1 without noise."""
+        return self.noise.sampler.samples if self.noise else 1
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Keys of the methods that read this stream."""
+        return tuple(dict.fromkeys(slot.method for slot in self.slots))
+
+    @property
+    def places(self) -> tuple[Tap, ...]:
+        """Where gradients are wanted, each place once."""
+        return tuple(dict.fromkeys(place for slot in self.slots for place in slot.request.places))
+
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        """The layers that are read or changed, each once."""
+        return tuple(dict.fromkeys(tap for slot in self.slots for tap in slot.request.taps))
+
+    def passes(self, references: int | None = None) -> int:
+        """Passes per image, with so many references; None for enough of them."""
+        return self.copies * self.request.passes(self.expected, references)
+
+    def is_complete_for(self, method: str) -> bool:
+        """Whether the result of a method should sum to S(x) - S(start)."""
+        return any(slot.request.complete for slot in self.slots if slot.method == method)
+
+    def describe(self) -> str:
+        """The stream in words."""
+        if self.noise is None:
+            return self.request.describe(self.expected)
+        each = "" if self.request.forwards_only else " each"
+        return f"{self.copies} noisy copies, {self.request.describe(self.expected)}{each}"
+
+    def facts(self, log: PassLog) -> dict[str, Any]:
+        """The stream and how it ran, as a sidecar states them."""
+        return {
+            **self.request.facts(),
+            "noise": plain(self.noise.sampler) if self.noise else None,
+            "target": str(self.target),
+            "treated": dict(log.treated),
+            "precision": log.precision,
+            **({"conservation": log.conservation} if log.conservation else {}),
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,46 +373,18 @@ class StreamResults:
 
 @dataclass(frozen=True, eq=False)
 class MethodOutput:
-    """What a method makes of its maps of one image, once all noisy copies are summed up.
+    """The maps of a method for one image, summed up over noisy copies.
 
     Attributes:
         maps: By layer path; None is the key of a map on the image grid.
         findings: What else came out, for the sidecar.
+        difference: S(x) - S(start), where the map should sum to it.
+        start_score: S(start).
+        total: What the method attributes altogether, where that is not the sum of its map.
     """
 
     maps: dict[str | None, Tensor]
     findings: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class GradientRequest:
-    """One stream of a method, and what to keep of it.
-
-    Attributes:
-        sampler: The points.
-        reducer: Makes the accumulator of one place.
-        rule: How functions are differentiated.
-        places: Where to look: the input, or tapped layers.
-        target: What to explain instead of the target of the call (a unit, say).
-        double: Run in float64 where the network has norms whose statistics of a constant
-            baseline would cancel.
-    """
-
-    sampler: Sampler
-    reducer: Callable[[], Reducer]
-    rule: Rule = Plain()  # noqa: RUF009
-    places: tuple[Tap, ...] = (INPUT,)
-    target: Target | None = None
-    double: bool = False
-
-
-AnyRequest = GradientRequest | MaskRequest
-"""What a method may ask for: a stream of gradients, or one of scores under masks."""
-
-
-@dataclass(frozen=True)
-class NoisyCopies:
-    """Noisy copies over which the maps of a method are summed up."""
-
-    sampler: GaussianNoise
-    statistic: Literal["mean", "mean_square", "variance"]
+    difference: float | None = None
+    start_score: float | None = None
+    total: float | None = None

@@ -44,6 +44,9 @@ class Tap:
         return int(number) if number else -1
 
 
+INPUT = Tap("", "input")
+"""The place that is the input of the network itself."""
+
 Changes = Mapping[Tap, Callable[[Tensor], Tensor]]
 """What is put in place of the value at some taps, as a function of that value."""
 
@@ -147,10 +150,10 @@ class InterpolatedActivation:
         start = self.start[index : index + 1] if len(self.start) > 1 else self.start
         return replace(self, start=start, along=self.along[index : index + 1])
 
-    def twice(self) -> InterpolatedActivation:
+    def repeated(self) -> InterpolatedActivation:
         """The same for points that are given twice."""
-        start = torch.cat([self.start] * 2) if len(self.start) > 1 else self.start
-        return replace(self, start=start, along=torch.cat([self.along] * 2))
+        start = torch.cat([self.start, self.start]) if len(self.start) > 1 else self.start
+        return replace(self, start=start, along=torch.cat([self.along, self.along]))
 
     def changes(
         self, network: nn.Module, call: Callable[[Tensor], Tensor], start: Tensor

@@ -18,9 +18,9 @@ from voxplain.engine.context import Context
 from voxplain.engine.identity import identity
 from voxplain.engine.item import StreamInput
 from voxplain.engine.masks import Fill, Masks, Painter
-from voxplain.engine.memory import ForwardBudget, lone_volume_is_slow, ran_out_of_memory
+from voxplain.engine.memory import ForwardBudget, in_batches
 from voxplain.engine.method import Method
-from voxplain.engine.passes.base import Passes
+from voxplain.engine.passes.base import Passes, Points
 from voxplain.engine.randomness import image_key
 from voxplain.engine.rules import Plain
 from voxplain.errors import InputError
@@ -99,7 +99,7 @@ class MetricContext:
         self.judged: tuple[MapField, ...] = ()
         self.forwards = 0
         self._results: dict[object, Any] = {}
-        self._budget = ForwardBudget(base.model.device)
+        self._budget = _PredictionBudget(base.model.device)
 
     @property
     def whole(self) -> float:
@@ -221,38 +221,27 @@ class MetricContext:
             count: How many there are.
             images: Makes those of some numbers, ``(k, C, *spatial)``.
         """
-        found, done = [], 0
-        while done < count:
-            part = range(done, min(count, done + self._budget.size))
-            if len(part) > 1 and count - part.stop == 1:
-                part = range(done, count)  # a last one alone takes as long as four
-            try:
-                with self._budget.measured(len(part)):
-                    found.append(self.observe(images(part)))
-            except RuntimeError as error:
-                if not ran_out_of_memory(error) or not self._budget.halve():
-                    raise
-                continue
-            done += len(part)
-        return PerturbedPrediction.joined(found)
+        predictions = []
+
+        def predict(numbers: range) -> None:
+            with self._budget.measured(len(numbers)):
+                predictions.append(self.observe(images(numbers)))
+
+        in_batches(count, self._budget, predict)
+        return PerturbedPrediction.joined(predictions)
 
     def observe(self, inputs: Tensor) -> PerturbedPrediction:
         """The prediction for changed images ``(k, C, *spatial)``, small enough for one call."""
         self.forwards += len(inputs)
         rows = [self.item.row] * len(inputs)
         if self.bound.field.layer is not None:
-            return PerturbedPrediction(self.passes.scores(inputs, rows))
+            return PerturbedPrediction(self.passes.scores(Points(inputs, rows)))
         model = self.base.model
         with torch.inference_mode(), running_in(model.precision, model.device):
-            output = model.output(self._paired(inputs), self.base.spacing)[: len(inputs)]
+            output = model.output(inputs, self.base.spacing)
             rebind = self.bound.rebind
             weights = rebind(output) if rebind else self.bound.field.rows(rows)
             return self._observed(output, weights.score(output).cpu())
-
-    def _paired(self, inputs: Tensor) -> Tensor:
-        """Twice the same where one alone takes longer than two."""
-        alone = self.base.layout is None and lone_volume_is_slow(inputs)
-        return torch.cat([inputs, inputs]) if alone else inputs
 
     def _observed(self, output: Tensor, scores: Tensor) -> PerturbedPrediction:
         seen = self.bound.seen
@@ -277,6 +266,13 @@ class MetricContext:
         target = self.bound.target
         label = self.bound.field.label_of(self.item.row)
         return predicted_mask(output, label or 0, target.activation, target.threshold)
+
+
+class _PredictionBudget(ForwardBudget):
+    """Leaves no single image for a last batch, which would take as long as four."""
+
+    def next(self, waiting: int) -> int:
+        return waiting if 1 < self.size == waiting - 1 else super().next(waiting)
 
 
 def _preferred(output: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -10,9 +10,8 @@ from torch import Tensor
 
 from voxplain.engine.acceleration.shared_prefix import SharedModules
 from voxplain.engine.binding import BoundTarget, bind
-from voxplain.engine.execution.networks import run_networks
-from voxplain.engine.execution.outcome import Batch, Outcome
-from voxplain.engine.execution.session import Session
+from voxplain.engine.execution.networks import Outputs, run_networks
+from voxplain.engine.execution.session import Batch, Session
 from voxplain.engine.method import Method
 from voxplain.metrics.context import MetricContext
 from voxplain.targets import Target, WeightField
@@ -45,7 +44,8 @@ def explain_again(
     chosen = list(context.methods if methods is None else methods)
     if not chosen:
         return {}
-    return _maps(chosen, _session(context, images, chosen, moved, key, scores).run())
+    (outputs,) = run_networks([_session(context, images, chosen, moved, key, scores)])
+    return _maps(chosen, outputs)
 
 
 def explain_networks(
@@ -63,7 +63,7 @@ def explain_networks(
         alike: What the networks compute alike, which is run once for all of them.
     """
     sessions = [_session(context, images, methods) for context in contexts]
-    return [_maps(methods, outcomes) for outcomes in run_networks(sessions, alike)]
+    return [_maps(methods, outputs) for outputs in run_networks(sessions, alike)]
 
 
 def _session(
@@ -84,11 +84,13 @@ def _session(
     )
 
 
-def _maps(methods: Sequence[Method], outcomes: Mapping[str, Outcome]) -> dict[str, Tensor]:
+def _maps(methods: Sequence[Method], outputs: Outputs) -> dict[str, Tensor]:
     return {
-        method.key: torch.stack([method.finish(map) for map in outcomes[method.key].maps[None]])
+        method.key: torch.stack(
+            [method.finish(output.maps[None]) for output in outputs[method.key]]
+        )
         for method in methods
-        if None in outcomes[method.key].maps
+        if None in outputs[method.key][0].maps
     }
 
 

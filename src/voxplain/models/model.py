@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from voxplain.errors import ModelError, nearest
+from voxplain.models.lone_volume import with_companion
 from voxplain.models.precision import Precision, resolve_precision
 from voxplain.models.windows import Layout, Window
 from voxplain.records.sidecar import ModelFacts
@@ -132,7 +133,7 @@ class Model:
         with self.at_rest():
             layout = self.layout(inputs.shape[2:], spacing)
             if layout is None:
-                return self(inputs)
+                return self(with_companion(inputs))[: len(inputs)]
             return torch.stack([self._assembled(image, layout) for image in inputs])
 
     def _assembled(self, image: Tensor, layout: Layout) -> Tensor:

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from voxplain.engine.gradients.samplers import PointBatch, RandomPathPoint
 from voxplain.engine.item import StreamInput
-from voxplain.engine.noise import GaussianNoise
-from voxplain.engine.randomness import image_key
+from voxplain.engine.randomness import GaussianNoise, image_key
 
 SAMPLES = 6
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from voxplain.attribution import explain
 from voxplain.engine.memory import ForwardBudget
-from voxplain.engine.noise import GaussianNoise
+from voxplain.engine.randomness import GaussianNoise
 from voxplain.errors import ConfigError
 from voxplain.models.loading.blackbox import BlackBox
 

@@ -13,13 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from voxplain.attribution.describe.cost import described
 from voxplain.engine.context import Context
 from voxplain.engine.identity import identity
 from voxplain.engine.item import StreamInput
-from voxplain.engine.method import Method, Resampling, parse_method
-from voxplain.engine.requests import AnyRequest, GradientRequest, MaskRequest
-from voxplain.engine.streams import AnyStream, MaskedStream, declared
+from voxplain.engine.method import Method, Resampling, parse_method, streams_of
+from voxplain.engine.requests import Request, Stream
 from voxplain.errors import VoxplainError
 from voxplain.targets import Label
 
@@ -27,7 +25,6 @@ PICTURE, VOLUME = (224, 224), (96, 96, 96)
 """The reference images, of one channel."""
 CHANNELS = 64
 """Of the last feature layer of the reference network."""
-_LINEAR = ("plain", "deep_lift")
 _NEEDED: Mapping[str, Any] = {"of": "saliency", "layer_channels": (0,), "against": 0}
 """For parameters without a default."""
 
@@ -111,19 +108,19 @@ def method_card(kind: type[Method]) -> MethodCard:
         method = parse_method({"name": kind.title(), **needed})
         picture, volume = reference_context(PICTURE), reference_context(VOLUME)
         requests = method.requests(picture)
-        streams = [declared([method], context, Label(label=0)) for context in (picture, volume)]
+        streams = [streams_of([method], context, Label(label=0)) for context in (picture, volume)]
     except VoxplainError as error:
         return MethodCard(reason=str(error))
-    sums = method.complete and any(map(_is_complete, requests))
+    sums = method.complete and any(request.complete for request in requests)
     layered = getattr(method, "layers", None) is not None
     return MethodCard(
-        streams=tuple(described(stream) for stream in streams[0]),
+        streams=tuple(stream.describe() for stream in streams[0]),
         costs=tuple(_cost(part) for part in streams),
         complete=sums and not layered,
         flows=sums and layered,
-        forwards_only=all(isinstance(request, MaskRequest) for request in requests),
+        forwards_only=all(request.forwards_only for request in requests),
         exact_in_windows=_is_exact_in_windows(method, requests),
-        needs_references=any(_needs_references(stream) for stream in streams[0]),
+        needs_references=any(_needs_references(stream, picture) for stream in streams[0]),
         sign=method.sign,
         resampling=method.resampling,
         random=method.noise() is not None or any(_draws(each, picture) for each in requests),
@@ -157,53 +154,39 @@ def reference_context(shape: tuple[int, ...]) -> Context:
     return Context.open(network.eval(), torch.stack(grid).sin().sum(dim=0)[None, None])
 
 
-def _cost(streams: Sequence[AnyStream]) -> PassCost:
-    forwards = sum(each.passes for each in streams if isinstance(each, MaskedStream))
-    return PassCost(sum(each.passes for each in streams) - forwards, forwards)
+def _cost(streams: Sequence[Stream[Request]]) -> PassCost:
+    forwards = sum(stream.passes() for stream in streams if stream.request.forwards_only)
+    return PassCost(sum(stream.passes() for stream in streams) - forwards, forwards)
 
 
 def _is_required(kind: type[Method], name: str) -> bool:
     return name in kind.model_fields and kind.model_fields[name].is_required()
 
 
-def _is_complete(request: AnyRequest) -> bool:
-    reducer = request.reducer if isinstance(request, MaskRequest) else request.reducer()
-    return reducer.complete
-
-
-def _is_exact_in_windows(method: Method, requests: Sequence[AnyRequest]) -> bool:
+def _is_exact_in_windows(method: Method, requests: Sequence[Request]) -> bool:
     """Not so where rules or reducers see the gradient of one window at a time nonlinearly."""
-    gradients = [each for each in requests if isinstance(each, GradientRequest)]
-    linear = all(each.rule.name in _LINEAR for each in gradients)
+    linear = all(request.exact_in_windows for request in requests)
     weights = getattr(method, "weights", None)
     return method.exact_in_windows and linear and getattr(weights, "exact_in_windows", True)
 
 
-def _needs_references(stream: AnyStream) -> bool:
+def _needs_references(stream: Stream[Request], context: Context) -> bool:
     """Whether an image without references has no passes at all, or none that could be drawn."""
-    if stream.passes_with(0) == 0:
+    if stream.passes(0) == 0:
         return True
-    if isinstance(stream, MaskedStream):
+    if stream.request.forwards_only:
         return False
-    item = StreamInput(torch.zeros(1, 4, 4), 0, "none")
     try:
-        _first(stream.request, item)
+        stream.request.sample(StreamInput(torch.zeros(1, 4, 4), 0, "none"), context)
     except VoxplainError:
         return True
     return False
 
 
-def _draws(request: AnyRequest, context: Context) -> bool:
+def _draws(request: Request, context: Context) -> bool:
     """Whether another key gives other points or masks."""
     image = context.example[0]
     references = torch.stack([image * 0, image / 2, image * 2])
     items = [StreamInput(image, 0, key, references) for key in ("a", "b")]
-    if isinstance(request, MaskRequest):
-        found = [identity(request.masks.masks(item, context)) for item in items]
-    else:
-        found = [identity(_first(request, item)) for item in items]
-    return found[0] != found[1]
-
-
-def _first(request: GradientRequest, item: StreamInput) -> object:
-    return request.sampler.route(item).draw(range(1))
+    first, second = (identity(request.sample(item, context)) for item in items)
+    return first != second

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from voxplain.engine.context import Context
-from voxplain.engine.method import Method
-from voxplain.engine.streams import AnyStream, MaskedStream, declared
+from voxplain.engine.method import Method, streams_of
+from voxplain.engine.requests import Request, Stream
 from voxplain.errors import VoxplainError
 from voxplain.image import Image
 from voxplain.models.model import Model
@@ -41,7 +41,7 @@ def estimate(
     """The distinct streams of some methods, with their passes per image."""
     return [
         StreamEstimate(
-            described(stream), stream.passes, stream.methods, isinstance(stream, MaskedStream)
+            stream.describe(), stream.passes(), stream.methods, stream.request.forwards_only
         )
         for stream in _streams(methods, image, model)
     ]
@@ -62,25 +62,9 @@ def group(
 
 def _streams(
     methods: Sequence[Method], image: Image | Tensor, model: Model | nn.Module
-) -> list[AnyStream]:
+) -> list[Stream[Request]]:
     # Only equality matters here, so that any target stands for the one of the call.
-    return declared(methods, Context.open(model, image), Label(label=0))
-
-
-def described(stream: AnyStream) -> str:
-    """A stream in words."""
-    noise = f"{stream.copies} noisy copies, " if stream.noise else ""
-    if isinstance(stream, MaskedStream):
-        masks = type(stream.request.masks).__name__
-        fill = stream.request.fill
-        runs = f" and {fill.runs(None)} cases" if fill.runs(None) > 1 else ""
-        return (
-            f"{noise}{masks} filled with {fill.kind}, {stream.masks:,} masks{runs}, forwards only"
-        )
-    request = stream.request
-    sampler = type(request.sampler).__name__
-    passes = "1 pass" if request.sampler.passes == 1 else f"{request.sampler.passes:,} passes"
-    return f"{noise}{sampler} under {request.rule.name}, {passes}{' each' if noise else ''}"
+    return streams_of(methods, Context.open(model, image), Label(label=0))
 
 
 Part = TypeVar("Part", bound=BaseModel)
@@ -163,7 +147,7 @@ def _changed(part: Part, path: Sequence[str], value: Any) -> Part:
 
 
 def _passes(method: Method, context: Context) -> int:
-    return sum(stream.passes for stream in declared([method], context, Label(label=0)))
+    return sum(stream.passes() for stream in streams_of([method], context, Label(label=0)))
 
 
 def _shown(value: float) -> str:

@@ -24,10 +24,9 @@ from voxplain.engine.context import Assembly, Context, Interpolation
 from voxplain.engine.gradients.reducers import MeanGradient
 from voxplain.engine.gradients.samplers import Original
 from voxplain.engine.method import Method, Resampling, register
-from voxplain.engine.passes.result import INPUT
 from voxplain.engine.requests import GradientRequest, StreamResults
 from voxplain.engine.rules import Guided, Plain
-from voxplain.engine.taps import Tap
+from voxplain.engine.taps import INPUT, Tap
 
 
 class Cam(Method):

@@ -11,7 +11,7 @@ from torch import Tensor
 from voxplain.attribution.methods.wrapper import Around
 from voxplain.engine.context import Assembly, Context
 from voxplain.engine.method import Resampling, register
-from voxplain.engine.requests import AnyRequest, MethodOutput
+from voxplain.engine.requests import MethodOutput, Request
 from voxplain.errors import ConfigError, VoxplainError
 from voxplain.targets import Target, parse_target
 from voxplain.targets.contrast import Against
@@ -39,7 +39,7 @@ class ContrastMap(Around):
         except VoxplainError as error:
             raise ValueError(str(error)) from None
 
-    def requests(self, context: Context) -> tuple[AnyRequest, ...]:
+    def requests(self, context: Context) -> tuple[Request, ...]:
         """Those of the method, about the contrast.
 
         Raises:

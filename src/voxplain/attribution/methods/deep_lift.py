@@ -12,9 +12,9 @@ from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import TimesDifference
 from voxplain.engine.gradients.samplers import PairedReference, Sampler
 from voxplain.engine.method import Method, register
-from voxplain.engine.passes.result import INPUT
 from voxplain.engine.requests import GradientRequest
 from voxplain.engine.rules import DeepLift
+from voxplain.engine.taps import INPUT
 
 
 @register

@@ -11,10 +11,9 @@ from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import MeanGradient
 from voxplain.engine.gradients.samplers import Original
 from voxplain.engine.method import Method, register
-from voxplain.engine.passes.result import INPUT
 from voxplain.engine.requests import GradientRequest, StreamResults
 from voxplain.engine.rules import Excitation, ThroughLayer
-from voxplain.engine.taps import Tap
+from voxplain.engine.taps import INPUT, Tap
 
 
 class _Evidence(Method):

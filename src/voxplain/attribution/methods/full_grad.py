@@ -13,10 +13,9 @@ from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import Reducer, TapBatch, TimesValue
 from voxplain.engine.gradients.samplers import Original
 from voxplain.engine.method import Method, Resampling, register
-from voxplain.engine.passes.result import INPUT
 from voxplain.engine.requests import GradientRequest, StreamResults
 from voxplain.engine.rules import Plain
-from voxplain.engine.taps import Tap
+from voxplain.engine.taps import INPUT, Tap
 from voxplain.errors import ModelError
 
 _LINEAR = (nn.modules.conv._ConvNd, nn.Linear)

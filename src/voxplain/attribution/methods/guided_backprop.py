@@ -11,9 +11,9 @@ from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import MeanGradient
 from voxplain.engine.gradients.samplers import Original
 from voxplain.engine.method import Method, register
-from voxplain.engine.passes.result import INPUT
 from voxplain.engine.requests import GradientRequest
 from voxplain.engine.rules import Deconvnet, Guided, Rule
+from voxplain.engine.taps import INPUT
 from voxplain.targets import Unit
 
 Functions = Literal["rectifiers", "relu_only"]

@@ -16,9 +16,9 @@ from voxplain.engine.gradients.quadrature import Quadrature
 from voxplain.engine.gradients.reducers import AlongCurve, AlongPath, MeanGradient, TimesDifference
 from voxplain.engine.gradients.samplers import Sampler, StraightPath
 from voxplain.engine.method import Method, register
-from voxplain.engine.passes.result import INPUT
 from voxplain.engine.requests import GradientRequest, StreamResults
 from voxplain.engine.rules import Plain
+from voxplain.engine.taps import INPUT
 
 
 @register

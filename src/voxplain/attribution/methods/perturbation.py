@@ -24,8 +24,8 @@ from voxplain.engine.masks import (
     SlidingBox,
 )
 from voxplain.engine.method import Resampling, register
-from voxplain.engine.passes.result import INPUT
 from voxplain.engine.requests import Choice, MaskRequest, StreamResults
+from voxplain.engine.taps import INPUT
 from voxplain.extents import Extent
 from voxplain.regions import RegionSpec, Supervoxels
 

@@ -21,9 +21,8 @@ from voxplain.engine.masks import (
     Weighting,
 )
 from voxplain.engine.method import Resampling, register
-from voxplain.engine.passes.result import INPUT
 from voxplain.engine.requests import MaskRequest, StreamResults
-from voxplain.engine.taps import Tap
+from voxplain.engine.taps import INPUT, Tap
 
 
 class _MaskCam(MaskMethod):

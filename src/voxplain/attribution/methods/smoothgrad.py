@@ -12,7 +12,7 @@ from voxplain.attribution.methods.mask_method import MaskMethod
 from voxplain.attribution.methods.wrapper import Around, inner_method
 from voxplain.engine.context import Context
 from voxplain.engine.method import Method, register
-from voxplain.engine.noise import GaussianNoise
+from voxplain.engine.randomness import GaussianNoise
 from voxplain.engine.requests import NoisyCopies, StreamResults
 
 ON_PATHS = (8, 16)

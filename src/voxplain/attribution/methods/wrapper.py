@@ -9,7 +9,7 @@ from torch import Tensor
 
 from voxplain.engine.context import Context
 from voxplain.engine.method import Method, parse_method
-from voxplain.engine.requests import AnyRequest, NoisyCopies, StreamResults
+from voxplain.engine.requests import NoisyCopies, Request, StreamResults
 from voxplain.errors import VoxplainError
 
 
@@ -27,7 +27,7 @@ class Around(Method):
     def _method(cls, value: Any) -> Method:
         return inner_method(value)
 
-    def requests(self, context: Context) -> tuple[AnyRequest, ...]:
+    def requests(self, context: Context) -> tuple[Request, ...]:
         """Those of the inner method."""
         return self.of.requests(context)
 

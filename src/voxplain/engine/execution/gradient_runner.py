@@ -1,4 +1,4 @@
-"""Runs one stream: points through the network in batches, into the accumulators of their image."""
+"""Runs one gradient stream: points through the network in batches, into the sums of their image."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ import torch
 from torch import Tensor
 
 from voxplain.engine.acceleration.shared_prefix import SharedPrefix
-from voxplain.engine.execution.accumulators import Accumulators, StreamOutput
+from voxplain.engine.context import Context
+from voxplain.engine.execution.runner import Runner, StreamOutput
+from voxplain.engine.gradients.reducers import TapBatch
 from voxplain.engine.gradients.samplers import PointBatch
 from voxplain.engine.item import StreamInput
-from voxplain.engine.memory import BackwardBudget, ran_out_of_memory
-from voxplain.engine.passes.base import Passes
-from voxplain.engine.passes.result import PassResult
-from voxplain.engine.streams import Stream
-from voxplain.engine.taps import InterpolatedActivation
-from voxplain.errors import VoxplainError
+from voxplain.engine.memory import BackwardBudget, BatchBudget, in_batches
+from voxplain.engine.passes.base import Passes, PassResult, Points
+from voxplain.engine.requests import GradientRequest, Slot, Stream
+from voxplain.engine.taps import INPUT, InterpolatedActivation
 
 Segment = tuple[int, range]
-"""The number of an item, and numbers of consecutive points of it."""
+"""The number of an input, and the numbers of consecutive points of it."""
+Ends = tuple[PassResult, PassResult]
+"""Activations and scores where the lines through the points start and end."""
 
 
-class GradientRunner:
-    """One stream of one network, for batches of items.
+class GradientRunner(Runner):
+    """One gradient stream of one network.
 
     Args:
         stream: What to run.
@@ -32,130 +34,265 @@ class GradientRunner:
         budget: How many at once.
         tick: Called with the number of points after each batch.
         scores: S of the images of the batch, where the stream runs on the images themselves.
-        redundancy: How often overlapping windows show a position of a layer.
+        context: The network and the images.
     """
 
     def __init__(
         self,
-        stream: Stream,
+        stream: Stream[GradientRequest],
         passes: Passes,
-        budget: BackwardBudget,
+        budget: BatchBudget,
         tick: Callable[[int], None],
-        scores: Sequence[float] | None = None,
-        redundancy: float = 1.0,
+        scores: Sequence[float] | None,
+        context: Context,
     ) -> None:
         self.stream, self.passes, self.budget, self.tick = stream, passes, budget, tick
-        self.scores, self.redundancy = scores, redundancy
+        self.scores = scores
+        self.redundancy = context.layout.redundancy if context.layout else 1.0
+        self.sampler, self.paired = stream.request.sampler, stream.request.rule.paired
+        complete = any(slot.request.complete for slot in stream.slots)
+        ends_are_scored = self.paired or self.sampler.ends in ("shared", "visited")
+        self.has_scores = complete and ends_are_scored
+        self.taps_at_ends = any(
+            slot.place != INPUT and slot.request.reducer().needs_ends for slot in stream.slots
+        )
+        self.scores_at_ends = complete and self.sampler.ends == "shared"
 
-    def sums(self, item: StreamInput) -> Accumulators:
-        """Empty accumulators for an item."""
-        return Accumulators(self.stream, self.passes, item, self.scores, self.redundancy)
+    @classmethod
+    def batch_budget(cls, device: torch.device, limit: int | None, image: Tensor) -> BatchBudget:
+        """By what autograd saves for one point."""
+        return BackwardBudget(device, limit, image.nbytes)
 
+    @classmethod
+    def run(
+        cls,
+        runners: Sequence[GradientRunner],
+        inputs: Sequence[StreamInput],
+        prefix: SharedPrefix | None = None,
+    ) -> list[list[StreamOutput]]:
+        """The reduced tensors of each input, per network.
 
-def reduced(
-    runners: Sequence[GradientRunner],
-    items: Sequence[StreamInput],
-    prefix: SharedPrefix | None = None,
-) -> list[list[StreamOutput]]:
-    """The reduced tensors of each item, for one network or several side by side.
+        Points are drawn once and go through all networks. An adaptive sampler draws what its
+        network makes it draw: such networks run one after the other.
+        """
+        networks = [[_Accumulators(runner, item) for item in inputs] for runner in runners]
+        if len(runners) > 1 and any(sums.points.feedback is not None for sums in networks[0]):
+            return [cls.run([runner], inputs)[0] for runner in runners]
+        batches = _Batches(runners, networks, prefix)
+        while work := [(n, point) for n, sums in enumerate(networks[0]) for point in sums.turn()]:
+            in_batches(len(work), runners[0].budget, batches.of(work))
+            for sums in networks[0]:
+                sums.give_feedback()
+        return [[sums.result() for sums in of_network] for of_network in networks]
 
-    Points are drawn once and go through all networks. An adaptive route draws what its network
-    makes it draw: such networks run one after the other.
-
-    Args:
-        runners: The same stream, one runner per network.
-        items: The images.
-        prefix: What the networks share.
-    """
-    networks = [[runner.sums(item) for item in items] for runner in runners]
-    if len(runners) > 1 and any(entry.route.feedback is not None for entry in networks[0]):
-        return [reduced([runner], items)[0] for runner in runners]
-    batches = _Batches(runners, networks, prefix)
-    while work := [(n, index) for n, entry in enumerate(networks[0]) for index in entry.turn()]:
-        batches.work(work)
-        for entry in networks[0]:
-            entry.tell()
-    return [[entry.result() for entry in entries] for entries in networks]
+    def finish(self, planned: int, images: int) -> None:
+        """Passes are those planned; of conserved relevance the log says where it went."""
+        log, conservation = self.passes.log, self.passes.conservation
+        log.spent = planned
+        if conservation is not None:
+            log.conservation = conservation.facts(log.passes)
+            if remark := conservation.remark():
+                log.remarks[remark] = None
 
 
 class _Batches:
-    """Points of several items through several networks.
+    """Points of several inputs through several networks.
 
     Args:
-        runners: One per network; the first one decides how many points go at once.
-        networks: Per network, the accumulators of the items.
-        prefix: What the networks share.
+        runners: One per network.
+        networks: Per network, the sums of the inputs.
+        prefix: The modules that the networks share.
     """
 
     def __init__(
         self,
         runners: Sequence[GradientRunner],
-        networks: Sequence[Sequence[Accumulators]],
+        networks: Sequence[Sequence[_Accumulators]],
         prefix: SharedPrefix | None,
     ) -> None:
         self._runners, self._networks, self._prefix = runners, networks, prefix
-        self._budget = runners[0].budget
 
-    def work(self, work: list[tuple[int, int]]) -> None:
-        """Points that wait for nothing, as many at once as fit."""
-        done = 0
-        while done < len(work):
-            part = work[done : done + self._budget.size]
-            try:
-                self._batch(_segments(part))
-            except RuntimeError as error:
-                if isinstance(error, VoxplainError) or not ran_out_of_memory(error):
-                    raise
-                if not self._budget.halve():
-                    raise
-                continue
-            done += len(part)
+    def of(self, work: list[tuple[int, int]]) -> Callable[[range], None]:
+        """Runs points of a list of input numbers and point numbers, by their places in it."""
+
+        def run(places: range) -> None:
+            self._run(_segments(work[places.start : places.stop]))
             for runner in self._runners:
-                runner.tick(len(part))
+                runner.tick(len(places))
 
-    def _batch(self, segments: list[Segment]) -> None:
+        return run
+
+    def _run(self, segments: list[Segment]) -> None:
         first = self._networks[0]
-        draws = [first[number].route.draw(indices) for number, indices in segments]
+        drawn = [first[number].points.draw(indices) for number, indices in segments]
         rows = [first[number].item.row for number, indices in segments for _ in indices]
-        for entries, evaluated in zip(self._networks, self._evaluated(draws, rows), strict=True):
+        results = self._pass_results(self._points(drawn, rows))
+        for of_network, result in zip(self._networks, results, strict=True):
             done = 0
-            for (number, indices), draw in zip(segments, draws, strict=True):
-                entries[number].update(draw, evaluated, slice(done, done + len(indices)))
+            for (number, indices), points in zip(segments, drawn, strict=True):
+                of_network[number].update(points, result, slice(done, done + len(indices)))
                 done += len(indices)
 
-    def _evaluated(self, draws: list[PointBatch], rows: list[int]) -> list[PassResult]:
-        """The points of a batch in every network; nothing is summed up before all of them ran."""
-        inputs = _joined([draw.inputs for draw in draws])
-        start = None
-        if self._runners[0].passes.rule.paired:
-            start = _joined([_per_point(draw.start, len(draw.inputs)) for draw in draws])
-        interpolated, found = self._interpolated(draws), []
+    def _pass_results(self, points: Points) -> list[PassResult]:
+        """The points in every network; nothing is summed up before all of them ran."""
+        results = []
         with self._prefix.batch() if self._prefix else contextlib.nullcontext():
             for runner in self._runners:
-                with runner.budget.measured(len(inputs)):
-                    found.append(runner.passes.run(inputs, rows, start, interpolated))
-        return found
+                with runner.budget.measured(len(points.inputs)):
+                    results.append(runner.passes.run(points))
+        return results
 
-    def _interpolated(self, draws: list[PointBatch]) -> InterpolatedActivation | None:
+    def _points(self, drawn: list[PointBatch], rows: list[int]) -> Points:
+        inputs, start = _joined([points.inputs for points in drawn]), None
+        if self._runners[0].paired:
+            start = _joined([_per_point(points.start, len(points.inputs)) for points in drawn])
+        return Points(inputs, rows, start, self._interpolated(drawn))
+
+    def _interpolated(self, drawn: list[PointBatch]) -> InterpolatedActivation | None:
         """Where the points stand on their lines, for samplers that move an activation."""
-        tap = self._runners[0].stream.request.sampler.interpolated
+        tap = self._runners[0].sampler.interpolated
         if tap is None:
             return None
-        starts = [draw.start for draw in draws]
-        if len(draws) > 1:
-            starts = [_per_point(draw.start, len(draw.inputs)) for draw in draws]
-        return InterpolatedActivation(tap, _joined(starts), _joined([draw.along for draw in draws]))
+        starts = [points.start for points in drawn]
+        if len(drawn) > 1:
+            starts = [_per_point(points.start, len(points.inputs)) for points in drawn]
+        along = _joined([points.along for points in drawn])
+        return InterpolatedActivation(tap, _joined(starts), along)
 
 
-def _segments(part: list[tuple[int, int]]) -> list[Segment]:
-    """Consecutive work of one item as ranges of point numbers."""
-    found: list[Segment] = []
-    for number, index in part:
-        if found and found[-1][0] == number:
-            found[-1] = (number, range(found[-1][1].start, index + 1))
+class _Accumulators:
+    """The sums of one input in one stream.
+
+    Args:
+        runner: The stream and the network.
+        item: The image, or a noisy copy of it.
+    """
+
+    def __init__(self, runner: GradientRunner, item: StreamInput) -> None:
+        self.runner, self.item = runner, item
+        self.points = runner.sampler.route(item)
+        self.reducers = {slot: slot.request.reducer() for slot in runner.stream.slots}
+        self._ends: Ends | None = None
+        self._difference = self._start = 0.0
+        self._turns = iter(self.points.batches)
+        self._drawn = self._seen = 0
+        self._since_feedback: list[tuple[Tensor, Tensor]] = []
+
+    def turn(self) -> range:
+        """The numbers of the points that can be drawn now; none at the end."""
+        first = self._drawn
+        self._drawn += next(self._turns, 0)
+        return range(first, self._drawn)
+
+    def give_feedback(self) -> None:
+        """Tells an adaptive sampler the scores and gradients of the points of its turn."""
+        if self.points.feedback is None or not self._since_feedback:
+            return
+        scores, gradients = zip(*self._since_feedback, strict=True)
+        self._since_feedback = []
+        self.points.feedback(torch.cat(scores), torch.cat(gradients))
+
+    def update(self, points: PointBatch, result: PassResult, rows: slice) -> None:
+        """Feeds every reducer with the points of this input in a batch."""
+        ends = self._at_ends(points)
+        if self.runner.has_scores:
+            self._add_scores(points, result, rows, ends)
+        for slot, reducer in self.reducers.items():
+            start, end = None, None
+            if reducer.needs_ends:
+                start, end = self._line(slot, points, result, rows, ends)
+            reducer.update(
+                TapBatch(
+                    value=_in_float32(result.values[slot.place][rows]),
+                    gradient=_in_float32(result.gradients[slot.place][rows]),
+                    weights=points.weights,
+                    start=start,
+                    end=end,
+                    along=points.along,
+                    redundancy=1.0 if slot.place == INPUT else self.runner.redundancy,
+                    masks=points.masks,
+                )
+            )
+        self._seen += len(points.inputs)
+        if self.points.feedback is not None:
+            gradient = _in_float32(result.gradients[INPUT][rows])
+            self._since_feedback.append((result.scores[rows], gradient))
+
+    def result(self) -> StreamOutput:
+        """The sums; with the scores where the stream has ends."""
+        tensors = {slot: reducer.result() for slot, reducer in self.reducers.items()}
+        if not self.runner.has_scores:
+            return StreamOutput(tensors)
+        return StreamOutput(tensors, self._difference, self._start)
+
+    def _at_ends(self, points: PointBatch) -> Ends | None:
+        """Activations and scores at the ends of the lines: once, or for each point."""
+        runner = self.runner
+        if runner.paired or points.start is None or points.end is None:
+            return None
+        if not runner.taps_at_ends and not runner.scores_at_ends:
+            return None
+        if runner.sampler.ends != "shared":
+            return self._observed_ends(points.start, points.end)
+        if self._ends is None:
+            self._ends = self._observed_ends(points.start, points.end)
+        return self._ends
+
+    def _observed_ends(self, start: Tensor, end: Tensor) -> Ends:
+        """Both ends in one call; the score of the image itself is known from binding."""
+        observe, scores, row = self.runner.passes.observe, self.runner.scores, self.item.row
+        if scores is not None and not self.runner.taps_at_ends:
+            image = PassResult(torch.tensor([scores[row]], dtype=torch.float64))
+            return observe(Points(start, [row] * len(start))), image
+        both = torch.cat([start, end])
+        result = observe(Points(both, [row] * len(both)))
+        return result.part(slice(len(start))), result.part(slice(len(start), None))
+
+    def _add_scores(
+        self, points: PointBatch, result: PassResult, rows: slice, ends: Ends | None
+    ) -> None:
+        scores = result.scores[rows]
+        if result.start_scores is not None:
+            weights = points.weights.to(scores)
+            start = float((weights * result.start_scores[rows]).sum())
+            self._difference += float((weights * scores).sum()) - start
+            self._start += start
+        elif ends is not None:
+            self._start = float(ends[0].scores[0])
+            self._difference = float(ends[1].scores[0]) - self._start
+        elif self.runner.sampler.ends == "visited":
+            self._start = float(scores[0]) if self._seen == 0 else self._start
+            self._difference = float(scores[-1]) - self._start
+
+    def _line(
+        self,
+        slot: Slot[GradientRequest],
+        points: PointBatch,
+        result: PassResult,
+        rows: slice,
+        ends: Ends | None,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Values at both ends of the lines at a place."""
+        place = slot.place
+        if place == INPUT:
+            return points.start, points.end
+        if result.start_values:
+            start, end = result.start_values[place][rows], result.values[place][rows]
+            return _in_float32(start), _in_float32(end)
+        if ends is None:
+            return None, None
+        return _in_float32(ends[0].values[place]), _in_float32(ends[1].values[place])
+
+
+def _segments(work: list[tuple[int, int]]) -> list[Segment]:
+    """Consecutive work of one input as ranges of point numbers."""
+    segments: list[Segment] = []
+    for number, point in work:
+        if segments and segments[-1][0] == number:
+            segments[-1] = (number, range(segments[-1][1].start, point + 1))
         else:
-            found.append((number, range(index, index + 1)))
-    return found
+            segments.append((number, range(point, point + 1)))
+    return segments
 
 
 def _joined(parts: list[Tensor | None]) -> Tensor:
@@ -165,3 +302,8 @@ def _joined(parts: list[Tensor | None]) -> Tensor:
 
 def _per_point(start: Tensor | None, count: int) -> Tensor | None:
     return None if start is None else start.expand(count, *start.shape[1:])
+
+
+def _in_float32(values: Tensor) -> Tensor:
+    """Half precision is for the network; sums run in float32."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

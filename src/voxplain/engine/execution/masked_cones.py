@@ -12,10 +12,8 @@ import torch
 from torch import Tensor
 
 from voxplain.engine.acceleration.incremental import Incremental, work
-from voxplain.engine.masks.layer_channels import LayerChannels
 from voxplain.engine.masks.masks import Masks, Region
 from voxplain.engine.passes.base import Passes
-from voxplain.engine.passes.whole import WholePasses
 from voxplain.engine.requests import Choice
 
 _WORTH_TRYING = 16
@@ -52,11 +50,11 @@ class ConeScores:
             row: Its index in the batch.
             count: How many masks will be run.
         """
-        plain = not isinstance(passes, WholePasses) or passes.bound.layer is not None
+        plain = passes.in_windows or passes.bound.layer is not None
         if choice == "off" or plain or (choice == "auto" and count < _WORTH_TRYING):
             return None
         incremental = Incremental(passes.model, image)
-        if not isinstance(masks, LayerChannels) and choice == "auto":
+        if choice == "auto" and not masks.at_layer:
             box = _middle(masks)
             if box is None or not work(incremental, box).pays:
                 return None
@@ -72,10 +70,10 @@ class ConeScores:
             masks: All masks.
             indices: Which of them.
         """
-        self.passes.notes.forwards += len(indices)
+        self.passes.log.forwards += len(indices)
         with self.passes.precise():
-            if isinstance(masks, LayerChannels):
-                changes = masks.changes(indices)
+            changes = masks.changes(indices)
+            if changes is not None:
                 output = self.incremental.outputs_with_changes(changes, len(indices))
             else:
                 output = self.incremental.outputs(images, [masks.box(index) for index in indices])

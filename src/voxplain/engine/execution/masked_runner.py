@@ -3,178 +3,174 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from voxplain.engine.acceleration.shared_prefix import SharedPrefix
 from voxplain.engine.context import Context
-from voxplain.engine.execution.accumulators import StreamOutput
 from voxplain.engine.execution.masked_cones import ConeScores
 from voxplain.engine.execution.masked_windows import WindowedScores
+from voxplain.engine.execution.runner import Runner, StreamOutput
 from voxplain.engine.item import StreamInput
-from voxplain.engine.masks.layer_channels import LayerChannels
 from voxplain.engine.masks.masks import Masks, Painter
-from voxplain.engine.memory import ForwardBudget, ran_out_of_memory
-from voxplain.engine.passes.base import Passes
-from voxplain.engine.passes.windowed import WindowedPasses
-from voxplain.errors import VoxplainError
-
-if TYPE_CHECKING:
-    from voxplain.engine.streams import MaskedStream
+from voxplain.engine.memory import BatchBudget, ForwardBudget, in_batches
+from voxplain.engine.passes.base import Passes, Points
+from voxplain.engine.requests import MaskRequest, Stream
 
 
-class MaskedRunner:
-    """One masked stream of one network, for batches of items, without any gradient.
+class MaskedRunner(Runner):
+    """One masked stream of one network, without any gradient.
 
     Args:
         stream: What to run.
         passes: How masked images are scored.
-        context: The network and what is known of it.
         budget: How many images at once.
         tick: Called with the number of forwards after each batch.
         scores: S of the images of the batch, where the stream runs on the images themselves.
+        context: The network and the images.
     """
 
     def __init__(
         self,
-        stream: MaskedStream,
+        stream: Stream[MaskRequest],
         passes: Passes,
-        context: Context,
-        budget: ForwardBudget,
+        budget: BatchBudget,
         tick: Callable[[int], None],
-        scores: Sequence[float] | None = None,
+        scores: Sequence[float] | None,
+        context: Context,
     ) -> None:
-        self.stream, self.passes, self.context = stream, passes, context
-        self.budget, self.scores = budget, scores
+        self.stream, self.passes, self.budget = stream, passes, budget
+        self.scores, self.context = scores, context
         self.forwards = self._planned = 0
-        self._told = tick
+        self._report = tick
+
+    @classmethod
+    def batch_budget(cls, device: torch.device, limit: int | None, image: Tensor) -> BatchBudget:  # noqa: ARG003
+        """By the largest activation of the first forward."""
+        return ForwardBudget(device, limit)
+
+    @classmethod
+    def run(
+        cls,
+        runners: Sequence[MaskedRunner],
+        inputs: Sequence[StreamInput],
+        prefix: SharedPrefix | None = None,
+    ) -> list[list[StreamOutput]]:
+        """What the reducers make of each input, per network."""
+        outputs = [_one_input(runners, item, prefix) for item in inputs]
+        return [list(of_network) for of_network in zip(*outputs, strict=True)]
+
+    def finish(self, planned: int, images: int) -> None:
+        """Passes are those that were run, since equal masks run once."""
+        self.passes.log.spent = math.ceil(self.forwards / images)
 
     def begin(self, item: StreamInput) -> None:
-        """An image counts for what was planned for it, however many masks turn out to be equal."""
+        """Starts an image; progress advances by its planned number of forwards."""
         references = 0 if item.references is None else len(item.references)
-        self._planned = self.stream.passes_with(references) // self.stream.copies
+        self._planned = self.stream.passes(references) // self.stream.copies
 
     def tick(self, forwards: int) -> None:
         """Counts masked images, or masked volumes where the network sees windows."""
         self.forwards += forwards
-        self._tell(min(forwards, self._planned))
+        self._advance(min(forwards, self._planned))
 
     def end(self) -> None:
-        """The image is done."""
-        self._tell(self._planned)
+        """Ends an image: what was planned and not needed counts as done."""
+        self._advance(self._planned)
 
-    def whole(self, item: StreamInput) -> float:
-        """S of an item without mask."""
+    def score(self, item: StreamInput) -> float:
+        """S of an input without mask."""
         if self.scores is not None:
             return self.scores[item.row]
-        return float(self.passes.scores(item.image[None], [item.row])[0])
+        return float(self.passes.scores(Points(item.image[None], [item.row]))[0])
 
-    def reduced(
-        self, masks: Masks, painters: Sequence[Painter], scores: Tensor, whole: float
+    def output(
+        self, masks: Masks, painters: Sequence[Painter], scores: Tensor, score: float
     ) -> StreamOutput:
         """What the reducers make of the scores under all masks, ``(n,)``."""
-        found = {
-            slot: slot.reducer.facing(masks, painters).reduce(masks, scores, whole)
+        reductions = {
+            slot: slot.request.reducer.facing(masks, painters).reduce(masks, scores, score)
             for slot in self.stream.slots
         }
-        empty = next((part.empty for part in found.values() if part.empty is not None), None)
+        empty = next((each.empty for each in reductions.values() if each.empty is not None), None)
         return StreamOutput(
-            tensors={slot: part.map for slot, part in found.items()},
-            difference=None if empty is None else whole - empty,
+            tensors={slot: reduction.map for slot, reduction in reductions.items()},
+            difference=None if empty is None else score - empty,
             start_score=empty,
-            totals={s: part.total for s, part in found.items() if part.total is not None},
-            findings={slot: dict(part.findings) for slot, part in found.items()},
+            totals={s: each.total for s, each in reductions.items() if each.total is not None},
+            findings={slot: dict(each.findings) for slot, each in reductions.items()},
         )
 
-    def _tell(self, forwards: int) -> None:
+    def _advance(self, forwards: int) -> None:
         self._planned -= forwards
         if forwards:
-            self._told(forwards)
+            self._report(forwards)
 
 
-def masked(
-    runners: Sequence[MaskedRunner],
-    items: Sequence[StreamInput],
-    prefix: SharedPrefix | None = None,
-) -> list[list[StreamOutput]]:
-    """What the reducers make of each item, for one network or several side by side.
-
-    Args:
-        runners: The same stream, one runner per network.
-        items: The images.
-        prefix: What the networks share.
-    """
-    found = [_one(runners, item, prefix) for item in items]
-    return [list(of_network) for of_network in zip(*found, strict=True)]
-
-
-def _one(
+def _one_input(
     runners: Sequence[MaskedRunner], item: StreamInput, prefix: SharedPrefix | None
 ) -> list[StreamOutput]:
     request = runners[0].stream.request
     masks = request.masks.masks(item, runners[0].context)
-    if len(runners) > 1 and isinstance(masks, LayerChannels):  # what they put in is the network's
-        return [_one([runner], item, None)[0] for runner in runners]
+    if len(runners) > 1 and masks.at_layer:  # they replace activations of each network's own
+        return [_one_input([runner], item, None)[0] for runner in runners]
     painters = request.fill.painters(item, masks)
     for runner in runners:
         runner.begin(item)
-    subjects = [_MaskedInput(runner, masks, item) for runner in runners]
+    networks = [_MaskedInput(runner, masks, item) for runner in runners]
     scores = torch.zeros(len(runners), len(masks), dtype=torch.float64)
     for painter in painters:
-        scores += _under_each(subjects, painter, prefix)
+        scores += _under_all(networks, painter, prefix)
     scores /= len(painters)
     for runner in runners:
         runner.end()
     return [
-        subject.runner.reduced(masks, painters, row, subject.whole)
-        for subject, row in zip(subjects, scores, strict=True)
+        network.runner.output(masks, painters, row, network.score)
+        for network, row in zip(networks, scores, strict=True)
     ]
 
 
 class _MaskedInput:
-    """One network and one image under masks.
+    """One network and one input under masks.
 
     Args:
         runner: The stream and the network.
         masks: All masks.
-        item: The image.
+        item: The input.
     """
 
     def __init__(self, runner: MaskedRunner, masks: Masks, item: StreamInput) -> None:
         self.runner, self.masks, self.row = runner, masks, item.row
-        self.whole = runner.whole(item)
+        self.score = runner.score(item)
         self._cones: ConeScores | None = None
 
     def follows_cones(self, image: Tensor, count: int) -> bool:
         """Whether only what a mask changes is computed, for so many masks."""
-        choice = self.runner.stream.request.incremental
-        asked = (choice, self.runner.passes, self.masks, image, self.row, count)
-        self._cones = ConeScores.where_it_pays(*asked)
+        choice, passes = self.runner.stream.request.incremental, self.runner.passes
+        self._cones = ConeScores.where_it_pays(choice, passes, self.masks, image, self.row, count)
         return self._cones is not None
 
     def in_windows(self, painter: Painter, todo: Sequence[int]) -> list[float] | None:
         """S under some masks where only windows that a mask touches run again; None elsewhere."""
-        passes, layout = self.runner.passes, self.runner.context.layout
-        if layout is None or not isinstance(passes, WindowedPasses):
+        layout = self.runner.context.layout
+        if layout is None or self.masks.at_layer:
             return None
-        if isinstance(self.masks, LayerChannels):
-            return None
-        windowed = WindowedScores(passes, layout, painter.image, self.row, self.whole)
+        windowed = WindowedScores(self.runner.passes, layout, painter.image, self.row, self.score)
         return windowed.scores(self.masks, painter, todo, self.runner.tick)
 
-    def scores(self, shown: Tensor, part: list[int]) -> list[float]:
+    def scores(self, images: Tensor, indices: list[int]) -> list[float]:
         """S of masked images ``(k, C, *spatial)``."""
         if self._cones is not None:
-            return self._cones.scores(shown, self.masks, part).tolist()
-        changes = self.masks.changes(part) if isinstance(self.masks, LayerChannels) else None
-        return self.runner.passes.scores(shown, [self.row] * len(part), changes).tolist()
+            return self._cones.scores(images, self.masks, indices).tolist()
+        points = Points(images, [self.row] * len(indices))
+        return self.runner.passes.scores(points, self.masks.changes(indices)).tolist()
 
 
-def _under_each(
-    subjects: Sequence[_MaskedInput], painter: Painter, prefix: SharedPrefix | None
+def _under_all(
+    networks: Sequence[_MaskedInput], painter: Painter, prefix: SharedPrefix | None
 ) -> Tensor:
     """S under every mask ``(networks, masks)``; equal masks run once, the image not again."""
     keys = painter.identities()
@@ -183,56 +179,56 @@ def _under_each(
         if key is not None:
             first.setdefault(key, index)
     rows = []
-    found = _evaluated(subjects, painter, list(first.values()), prefix)
-    for subject, scores in zip(subjects, found, strict=True):
-        known: dict[object, float] = {None: subject.whole, **dict(zip(first, scores, strict=True))}
-        rows.append([known[key] for key in keys])
+    scores = _under(networks, painter, list(first.values()), prefix)
+    for network, of_network in zip(networks, scores, strict=True):
+        by_key: dict[object, float] = dict(zip(first, of_network, strict=True))
+        by_key[None] = network.score
+        rows.append([by_key[key] for key in keys])
     return torch.tensor(rows, dtype=torch.float64)
 
 
-def _evaluated(
-    subjects: Sequence[_MaskedInput], painter: Painter, todo: list[int], prefix: SharedPrefix | None
+def _under(
+    networks: Sequence[_MaskedInput], painter: Painter, todo: list[int], prefix: SharedPrefix | None
 ) -> list[list[float]]:
-    """S under the masks of ``todo`` per network; whoever can spare work of its own goes alone."""
-    windowed = [subject.in_windows(painter, todo) for subject in subjects]
-    known = [scores for scores in windowed if scores is not None]
-    if len(known) == len(subjects):
-        return known
-    cones = subjects[0].follows_cones(painter.image, len(todo))
-    if cones and len(subjects) > 1:
-        return [_evaluated([subject], painter, todo, None)[0] for subject in subjects]
-    return _in_batches(subjects, painter, todo, prefix)
+    """Scores under the given masks, one list per network.
+
+    Networks that can run single windows or cones again are run separately.
+    """
+    windowed = [network.in_windows(painter, todo) for network in networks]
+    scores = [of_network for of_network in windowed if of_network is not None]
+    if len(scores) == len(networks):
+        return scores
+    cones = networks[0].follows_cones(painter.image, len(todo))
+    if cones and len(networks) > 1:
+        return [_under([network], painter, todo, None)[0] for network in networks]
+    return _in_batches(networks, painter, todo, prefix)
 
 
 def _in_batches(
-    subjects: Sequence[_MaskedInput], painter: Painter, todo: list[int], prefix: SharedPrefix | None
+    networks: Sequence[_MaskedInput], painter: Painter, todo: list[int], prefix: SharedPrefix | None
 ) -> list[list[float]]:
-    scores: list[list[float]] = [[] for _ in subjects]
-    budget, alone = subjects[0].runner.budget, subjects[0].runner.context.layout is not None
-    done = 0
-    while done < len(todo):
-        part = todo[done : done + (1 if alone else budget.size)]
-        try:
-            found = _batch(subjects, painter.painted(part), part, prefix)
-        except RuntimeError as error:
-            if isinstance(error, VoxplainError) or not ran_out_of_memory(error):
-                raise
-            if not budget.halve():
-                raise
-            continue
-        done += len(part)
-        for subject, known, new in zip(subjects, scores, found, strict=True):
+    scores: list[list[float]] = [[] for _ in networks]
+
+    def run(places: range) -> None:
+        indices = todo[places.start : places.stop]
+        batch = _batch(networks, painter.painted(indices), indices, prefix)
+        for network, known, new in zip(networks, scores, batch, strict=True):
             known += new
-            subject.runner.tick(len(part))
+            network.runner.tick(len(indices))
+
+    in_batches(len(todo), networks[0].runner.budget, run)
     return scores
 
 
 def _batch(
-    subjects: Sequence[_MaskedInput], shown: Tensor, part: list[int], prefix: SharedPrefix | None
+    networks: Sequence[_MaskedInput],
+    images: Tensor,
+    indices: list[int],
+    prefix: SharedPrefix | None,
 ) -> list[list[float]]:
-    found = []
+    scores = []
     with prefix.batch() if prefix else contextlib.nullcontext():
-        for subject in subjects:
-            with subject.runner.budget.measured(len(part)):
-                found.append(subject.scores(shown, part))
-    return found
+        for network in networks:
+            with network.runner.budget.measured(len(indices)):
+                scores.append(network.scores(images, indices))
+    return scores

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from voxplain.engine.masks.masks import Masks, Painter, Position, Region, inside
-from voxplain.engine.passes.windowed import WindowedPasses
+from voxplain.engine.passes.base import Passes
 from voxplain.models.windows import Layout
 from voxplain.targets import WeightField
 
@@ -43,7 +43,7 @@ class WindowedScores:
     """
 
     def __init__(
-        self, passes: WindowedPasses, layout: Layout, image: Tensor, row: int, whole: float
+        self, passes: Passes, layout: Layout, image: Tensor, row: int, whole: float
     ) -> None:
         self.passes, self.layout, self.whole = passes, layout, whole
         self.field = passes.bound.rows([row])
@@ -174,6 +174,6 @@ class WindowedScores:
         return volume[self.layout.region(position)]
 
     def _dense(self, windows: Tensor) -> Tensor:
-        self.passes.notes.forwards += len(windows)
+        self.passes.log.forwards += len(windows)
         with torch.inference_mode(), self.passes.precise():
             return self.passes.model.dense(windows)

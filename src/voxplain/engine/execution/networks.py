@@ -1,69 +1,64 @@
-"""Streams of one network, or of several networks side by side, from items to maps.
+"""Streams of one network, or of several networks side by side, from inputs to maps.
 
-The outer loop goes over *items* - images, or noisy copies of them - and every stream of a noise
-group sees the same items. Each item leaves one map per method, which is summed up over the
-copies: nothing of the size of samples times volume is ever held. Networks side by side are given
-the same points at the same time, so that they can share what they compute alike.
+The outer loop goes over images, or noisy copies of them, and every stream of a noise group sees
+the same inputs. Each input leaves one map per method, which is summed up over the copies: nothing
+of the size of samples times volume is ever held. Several networks are given the same points at the
+same time, so that they can share the modules that they have in common.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from voxplain.engine.acceleration.shared_prefix import SharedModules, SharedPrefix
-from voxplain.engine.context import Context
-from voxplain.engine.execution.accumulators import StreamOutput
-from voxplain.engine.execution.gradient_runner import GradientRunner, reduced
-from voxplain.engine.execution.masked_runner import MaskedRunner, masked
-from voxplain.engine.execution.outcome import Outcome
+from voxplain.engine.execution.runner import Runner, StreamOutput
+from voxplain.engine.execution.session import Session
 from voxplain.engine.item import StreamInput
 from voxplain.engine.method import Method
-from voxplain.engine.noise import CopyStatistic
-from voxplain.engine.passes.result import INPUT
-from voxplain.engine.requests import MethodOutput, StreamResults
+from voxplain.engine.passes.base import Points
+from voxplain.engine.randomness import CopyStatistic
+from voxplain.engine.requests import MethodOutput, Request, Stream, StreamResults
 from voxplain.engine.rules import Plain
-from voxplain.engine.streams import AnyStream
+from voxplain.engine.taps import INPUT
 from voxplain.models.precision import GATE, Precision, agreement, is_half, resolve_precision
 
-if TYPE_CHECKING:
-    from voxplain.engine.execution.session import Session
-
-AnyRunner = GradientRunner | MaskedRunner
+Outputs = dict[str, list[MethodOutput]]
+"""Per image the output of each method, by the key of the method."""
 
 _WORTH_SHARING = 4
 """Passes of a stream from which on networks share: finding out that they can costs forwards."""
 
 
 def run_networks(
-    sessions: Sequence[Session], alike: SharedModules | None = None
-) -> list[dict[str, Outcome]]:
-    """The maps of each session, by the key of the method.
+    sessions: Sequence[Session], shared_modules: SharedModules | None = None
+) -> list[Outputs]:
+    """The maps of each session.
 
     Args:
         sessions: The same methods and images, a network each.
-        alike: What the networks compute alike; None where nothing is known of it.
+        shared_modules: The modules that networks have in common; None where nothing is known.
     """
-    outcomes = [{method.key: Outcome() for method in each.methods} for each in sessions]
+    outputs: list[Outputs] = [{} for _ in sessions]
     precisions = [_precision(session) for session in sessions]
     for streams in zip(*(session.noise_groups() for session in sessions), strict=True):
         with contextlib.ExitStack() as stack:
-            asked = zip(sessions, streams, outcomes, precisions, strict=True)
-            groups = [_NoiseGroup(*each, stack) for each in asked]
-            _run(groups, alike, stack)
-        for group in groups:
-            group.conclude()
-    for session, found in zip(sessions, outcomes, strict=True):
-        for key, outcome in found.items():
-            streams_read = (stream for stream in session.streams if key in stream.methods)
-            outcome.streams = [session.records[id(stream)] for stream in streams_read]
-    return outcomes
+            groups = [
+                _NoiseGroup(session, of_session, precision, stack)
+                for session, of_session, precision in zip(
+                    sessions, streams, precisions, strict=True
+                )
+            ]
+            _run(groups, shared_modules, stack)
+        for of_session, group in zip(outputs, groups, strict=True):
+            of_session |= group.outputs()
+    return outputs
 
 
 def _precision(session: Session) -> Precision:
@@ -78,50 +73,54 @@ def _precision(session: Session) -> Precision:
 
 def _first_gradient(session: Session, precision: Precision) -> Tensor:
     model = session.context.model.in_precision(precision)
-    bound = next(iter(session.bounds.values()))
+    bound = session.bound[session.streams[0]]
     with model.at_rest():
         passes = session.context.passes(model, Plain(), bound.field, (INPUT,))
-        return passes.run(session.batch.images[:1], [0]).gradients[INPUT]
+        return passes.run(Points(session.batch.images[:1], [0])).gradients[INPUT]
 
 
 def _run(
-    groups: Sequence[_NoiseGroup], alike: SharedModules | None, stack: contextlib.ExitStack
+    groups: Sequence[_NoiseGroup],
+    shared_modules: SharedModules | None,
+    stack: contextlib.ExitStack,
 ) -> None:
-    """All items through all streams; in each, through all networks."""
-    first = groups[0]
-    lanes = [[group.runners[at] for group in groups] for at in range(len(first.streams))]
-    many = [first.session.passes_of(stream, 0) >= _WORTH_SHARING for stream in first.streams]
+    """All inputs through all streams; in each, through all networks."""
+    session, streams = groups[0].session, groups[0].streams
+    by_stream = [[group.runners[index] for group in groups] for index in range(len(streams))]
     prefixes = [
-        _prefix(runners, alike if worth else None, stack)
-        for runners, worth in zip(lanes, many, strict=True)
+        _prefix(runners, shared_modules if worth_sharing else None, stack)
+        for runners, worth_sharing in (
+            (runners, session.passes_of(stream, 0) >= _WORTH_SHARING)
+            for runners, stream in zip(by_stream, streams, strict=True)
+        )
     ]
-    for items in first.session.items(first.streams):
-        found = [
-            _timed(groups, runners, items, prefix)
-            for runners, prefix in zip(lanes, prefixes, strict=True)
+    for inputs in session.inputs(streams):
+        outputs = [
+            _timed(runners, inputs, session.batch.images.dtype, prefix)
+            for runners, prefix in zip(by_stream, prefixes, strict=True)
         ]
         for number, group in enumerate(groups):
-            group.add(items, [of_stream[number] for of_stream in found])
+            group.add(inputs, [of_stream[number] for of_stream in outputs])
     for group in groups:
-        group.note()
+        group.finish()
 
 
 def _prefix(
-    runners: Sequence[AnyRunner], alike: SharedModules | None, stack: contextlib.ExitStack
+    runners: Sequence[Runner], shared_modules: SharedModules | None, stack: contextlib.ExitStack
 ) -> SharedPrefix | None:
-    """What the networks of a stream share; None where rule or precision keeps them apart.
+    """The modules that the networks of a stream share; None where rule or precision forbid it.
 
-    Functions between the modules that are taken over run in each network, so that the gradient of
-    a value may arrive in two parts. Only autograd itself treats these as it treats their sum.
+    Functions between shared modules run in each network, so that the gradient of a value may
+    arrive in two parts. Only autograd itself treats these as it treats their sum.
     """
     passes = [runner.passes for runner in runners]
-    apart = len({each.model.precision for each in passes}) > 1
-    if alike is None or len(runners) < 2 or apart or not isinstance(passes[0].rule, Plain):
+    if shared_modules is None or len(runners) < 2 or not passes[0].rule.is_plain:
+        return None
+    if len({each.model.precision for each in passes}) > 1:
         return None
     networks = [each.model.network for each in passes]
-    prefix = SharedPrefix(
-        networks, [alike(number, each.taps) for number, each in enumerate(passes)]
-    )
+    modules = [shared_modules(number, each.taps) for number, each in enumerate(passes)]
+    prefix = SharedPrefix(networks, modules)
     for each, prefix_user in zip(passes, prefix.prefix_users, strict=True):
         each.prefix_user = prefix_user
     stack.enter_context(prefix.joined())
@@ -129,26 +128,19 @@ def _prefix(
 
 
 def _timed(
-    groups: Sequence[_NoiseGroup],
-    runners: Sequence[AnyRunner],
-    items: Sequence[StreamInput],
+    runners: Sequence[Runner],
+    inputs: Sequence[StreamInput],
+    dtype: torch.dtype,
     prefix: SharedPrefix | None,
 ) -> list[list[StreamOutput]]:
-    """What a stream leaves of each item, per network; networks side by side share the time."""
+    """The output of a stream for each input, per network; several networks share the time."""
     started = time.perf_counter()
-    records = [
-        group.session.records[id(runner.stream)]
-        for group, runner in zip(groups, runners, strict=True)
-    ]
-    double = records[0].precision == "float64"
-    dtype = torch.float64 if double else groups[0].session.batch.images.dtype
-    shown = [_cast(item, dtype) for item in items]
-    gradient = [runner for runner in runners if isinstance(runner, GradientRunner)]
-    forward = [runner for runner in runners if isinstance(runner, MaskedRunner)]
-    found = reduced(gradient, shown, prefix) if gradient else masked(forward, shown, prefix)
-    for record in records:
-        record.seconds += (time.perf_counter() - started) / len(records)
-    return found
+    if runners[0].passes.log.precision == "float64":
+        dtype = torch.float64
+    outputs = runners[0].run(runners, [_cast(item, dtype) for item in inputs], prefix)
+    for runner in runners:
+        runner.passes.log.seconds += (time.perf_counter() - started) / len(runners)
+    return outputs
 
 
 class _NoiseGroup:
@@ -157,7 +149,6 @@ class _NoiseGroup:
     Args:
         session: The network.
         streams: Of the group.
-        outcomes: Where the maps go, by the key of the method.
         precision: Of the network.
         stack: Keeps the network at rest.
     """
@@ -165,82 +156,109 @@ class _NoiseGroup:
     def __init__(
         self,
         session: Session,
-        streams: list[AnyStream],
-        outcomes: Mapping[str, Outcome],
+        streams: list[Stream[Request]],
         precision: Precision,
         stack: contextlib.ExitStack,
     ) -> None:
-        self.session, self.streams, self._outcomes = session, streams, outcomes
+        self.session, self.streams = session, streams
         readers = {key for stream in streams for key in stream.methods}
-        self._methods = [method for method in session.methods if method.key in readers]
-        count = len(session.batch.images)
-        self._sums = {method.key: PerImage(method, count) for method in self._methods}
+        self._sums = [
+            _MethodSums(method, key, session, streams)
+            for method, key in ((method, method.key) for method in session.methods)
+            if key in readers
+        ]
         self.runners = [session.runner(stream, precision, stack) for stream in streams]
 
-    def add(self, items: Sequence[StreamInput], found: Sequence[Sequence[StreamOutput]]) -> None:
-        """Takes in what the streams left of some items."""
-        for position, item in enumerate(items):
-            left = {
-                id(stream): part[position] for stream, part in zip(self.streams, found, strict=True)
-            }
-            for method in self._methods:
-                self._sums[method.key].add(item.row, self._maps(method, left, item))
-                self._note_scores(method, left, item)
+    def add(self, inputs: Sequence[StreamInput], outputs: Sequence[Sequence[StreamOutput]]) -> None:
+        """Adds the outputs of all streams for some inputs."""
+        for position, item in enumerate(inputs):
+            by_stream = [of_stream[position] for of_stream in outputs]
+            for sums in self._sums:
+                sums.add(item, by_stream)
 
-    def note(self) -> None:
-        """Writes down how the streams ran."""
+    def finish(self) -> None:
+        """Completes the logs of the streams."""
+        images = len(self.session.batch.images)
         for runner in self.runners:
-            notes, record = runner.passes.notes, self.session.records[id(runner.stream)]
-            record.passes = notes.passes if isinstance(runner, GradientRunner) else runner.forwards
-            record.treated = notes.treated
-            conserved = notes.conservation.remark()
-            record.remarks = (*notes.remarks, conserved) if conserved else tuple(notes.remarks)
-            record.conservation = notes.conservation.facts(notes.passes)
+            runner.finish(self.session.passes_of(runner.stream, 0), images)
 
-    def conclude(self) -> None:
-        """Hands every method its sums."""
-        for key, collected in self._sums.items():
-            concluded = collected.concluded(self.session.batch.images, self.session.context)
-            self._outcomes[key].maps = stacked(concluded)
-            self._outcomes[key].note([one.findings for one in concluded])
+    def outputs(self) -> Outputs:
+        """The output of every method, per image."""
+        return {sums.key: sums.outputs() for sums in self._sums}
 
-    def _maps(
-        self, method: Method, left: Mapping[int, StreamOutput], item: StreamInput
-    ) -> dict[str | None, Tensor]:
-        results = by_request(method, self.streams, left, item)
-        dtype = self.session.batch.images.dtype
-        maps = method.maps(results, self.session.context)
-        return {layer: map.to(dtype) for layer, map in maps.items()}
 
-    def _note_scores(
-        self, method: Method, left: Mapping[int, StreamOutput], item: StreamInput
+class _MethodSums:
+    """The maps of one method, summed up over noisy copies of each image.
+
+    Args:
+        method: What the maps are made by.
+        key: Of the method.
+        session: The network and the images.
+        streams: Of the noise group.
+    """
+
+    def __init__(
+        self, method: Method, key: str, session: Session, streams: Sequence[Stream[Request]]
     ) -> None:
-        """S(x) - S(b) of the image itself; noisy copies have no completeness of their own.
+        noise, count = method.noise(), len(session.batch.images)
+        self.method, self.key, self._session = method, key, session
+        self._read = [key in stream.methods for stream in streams]
+        # Noisy copies have no completeness of their own.
+        self._complete = [
+            noise is None and method.complete and stream.is_complete_for(key) for stream in streams
+        ]
+        self._has_noise = noise is not None
+        self._statistic = noise.statistic if noise else "mean"
+        self._maps: list[dict[str | None, CopyStatistic]] = [{} for _ in range(count)]
+        self._facts: list[dict[str, Any]] = [{} for _ in range(count)]
+        self._findings: list[dict[str, Any]] = [{} for _ in range(count)]
 
-        Of several such streams (two baselines, or one path per layer) the mean counts.
-        """
-        outcome, streams = self._outcomes[method.key], self.streams
-        count = len(self.session.batch.images)
-        share = 1 / max(1, sum(stream.is_complete_for(method.key) for stream in streams))
-        for stream in streams:
-            found = left[id(stream)]
-            if stream.noise:
+    def add(self, item: StreamInput, by_stream: Sequence[StreamOutput]) -> None:
+        """Adds the maps of one input."""
+        outputs = [output for output, read in zip(by_stream, self._read, strict=True) if read]
+        maps = self.method.maps(self._results(item, outputs), self._session.context)
+        sums, dtype = self._maps[item.row], self._session.batch.images.dtype
+        for layer, values in maps.items():
+            sums.setdefault(layer, CopyStatistic(self._statistic)).update(values.to(dtype))
+        if not self._has_noise:
+            self._add_facts(item.row, by_stream)
+
+    def outputs(self) -> list[MethodOutput]:
+        """What the method makes of its maps, per image."""
+        outputs = []
+        for row, image in enumerate(self._session.batch.images):
+            maps = {layer: sums.result() for layer, sums in self._maps[row].items()}
+            output = self.method.conclude(maps, image, self._session.context)
+            findings = {**self._findings[row], **output.findings}
+            outputs.append(replace(output, findings=findings, **self._facts[row]))
+        return outputs
+
+    def _results(self, item: StreamInput, outputs: Sequence[StreamOutput]) -> StreamResults:
+        by_request: dict[int, dict[Any, Tensor]] = {}
+        for output in outputs:
+            for slot, tensor in output.tensors.items():
+                if slot.method == self.key:
+                    by_request.setdefault(slot.index, {})[slot.place] = tensor
+        return StreamResults(tuple(by_request[index] for index in sorted(by_request)), item)
+
+    def _add_facts(self, row: int, by_stream: Sequence[StreamOutput]) -> None:
+        """S(x) - S(start); of several such streams (two baselines, a path per layer) the mean."""
+        facts, share = self._facts[row], 1 / max(1, sum(self._complete))
+        for output, complete in zip(by_stream, self._complete, strict=True):
+            for slot, findings in output.findings.items():
+                if slot.method == self.key:
+                    self._findings[row].update(findings)
+            if not complete or output.difference is None:
                 continue
-            for slot, findings in found.findings.items():
-                if slot.method == method.key:
-                    outcome.findings = outcome.findings or [{} for _ in range(count)]
-                    outcome.findings[item.row].update(findings)
-            complete = method.complete and stream.is_complete_for(method.key)
-            if found.difference is None or not complete:
-                continue
-            outcome.differences = outcome.differences or [0.0] * count
-            outcome.start_scores = outcome.start_scores or [0.0] * count
-            outcome.differences[item.row] += found.difference * share
-            outcome.start_scores[item.row] += (found.start_score or 0.0) * share
-            totals = [total for slot, total in found.totals.items() if slot.method == method.key]
+            _add(facts, "difference", output.difference * share)
+            _add(facts, "start_score", (output.start_score or 0.0) * share)
+            totals = [total for slot, total in output.totals.items() if slot.method == self.key]
             if totals:
-                outcome.totals = outcome.totals or [0.0] * count
-                outcome.totals[item.row] += sum(totals)
+                _add(facts, "total", sum(totals))
+
+
+def _add(facts: dict[str, Any], name: str, value: float) -> None:
+    facts[name] = facts.get(name, 0.0) + value
 
 
 def _cast(item: StreamInput, dtype: torch.dtype) -> StreamInput:
@@ -249,45 +267,3 @@ def _cast(item: StreamInput, dtype: torch.dtype) -> StreamInput:
     references = item.references.to(dtype) if item.references is not None else None
     source = item.source.to(dtype) if item.source is not None else None
     return replace(item, image=item.image.to(dtype), references=references, source=source)
-
-
-class PerImage:
-    """The maps of one method: one per image, summed up over noisy copies."""
-
-    def __init__(self, method: Method, count: int) -> None:
-        noise = method.noise()
-        self._method = method
-        self._statistic = noise.statistic if noise else "mean"
-        self._rows: list[dict[str | None, CopyStatistic]] = [{} for _ in range(count)]
-
-    def add(self, row: int, maps: Mapping[str | None, Tensor]) -> None:
-        """Takes in the maps of one item."""
-        for layer, map in maps.items():
-            self._rows[row].setdefault(layer, CopyStatistic(self._statistic)).update(map)
-
-    def concluded(self, images: Tensor, context: Context) -> list[MethodOutput]:
-        """What the method makes of its maps, per image."""
-        return [
-            self._method.conclude(
-                {layer: sums.result() for layer, sums in row.items()}, image, context
-            )
-            for row, image in zip(self._rows, images, strict=True)
-        ]
-
-
-def stacked(concluded: Sequence[MethodOutput]) -> dict[str | None, Tensor]:
-    """The maps of all images, ``(B, ...)`` by layer path."""
-    layers = concluded[0].maps
-    return {layer: torch.stack([one.maps[layer] for one in concluded]) for layer in layers}
-
-
-def by_request(
-    method: Method, streams: list[AnyStream], reduced: Mapping[int, StreamOutput], item: StreamInput
-) -> StreamResults:
-    """What the streams of a group brought to one method for one item."""
-    found: dict[int, dict[Any, Tensor]] = {}
-    for stream in streams:
-        for slot, tensor in reduced[id(stream)].tensors.items():
-            if slot.method == method.key:
-                found.setdefault(slot.request, {})[slot.place] = tensor
-    return StreamResults(tuple(found[index] for index in sorted(found)), item)

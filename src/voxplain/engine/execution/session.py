@@ -3,48 +3,70 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from voxplain.engine.binding import BoundTarget
+from voxplain.engine.binding import BoundTarget, References, references_of
 from voxplain.engine.context import Context
 from voxplain.engine.execution.gradient_runner import GradientRunner
 from voxplain.engine.execution.masked_runner import MaskedRunner
-from voxplain.engine.execution.networks import AnyRunner, run_networks
-from voxplain.engine.execution.outcome import Batch, Outcome, StreamRecord
+from voxplain.engine.execution.runner import Runner
 from voxplain.engine.identity import identity
 from voxplain.engine.item import StreamInput
-from voxplain.engine.memory import BackwardBudget, ForwardBudget
-from voxplain.engine.method import Method
-from voxplain.engine.passes.base import Passes
-from voxplain.engine.passes.result import INPUT
-from voxplain.engine.rules import Plain, Rule, guard
-from voxplain.engine.streams import AnyStream, MaskedStream, Stream, declared
-from voxplain.engine.taps import Tap
-from voxplain.models.model import Model
+from voxplain.engine.memory import BatchBudget
+from voxplain.engine.method import Method, streams_of
+from voxplain.engine.passes.base import PassLog
+from voxplain.engine.randomness import image_key
+from voxplain.engine.requests import GradientRequest, MaskRequest, Request, Stream
+from voxplain.engine.rules import guard
+from voxplain.errors import ModelError
 from voxplain.models.precision import Precision
 from voxplain.targets import Target
+from voxplain.targets.contrast import facing
 
 Progress = Callable[[int, int], None]
 """Called with passes done and passes planned."""
 
-_ITEM_BYTES = 64 * 2**20
+_RUNNERS: dict[type[Request], type[Any]] = {
+    GradientRequest: GradientRunner,
+    MaskRequest: MaskedRunner,
+}
+_INPUT_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """The images of one call.
+
+    Attributes:
+        images: ``(B, C, *spatial)`` in model space.
+        keys: What the random draws of each image depend on.
+        references: Per image the others it may be compared with, or None.
+    """
+
+    images: Tensor
+    keys: tuple[str, ...]
+    references: tuple[Tensor | None, ...]
 
 
 class Session:
-    """One network, one batch, some methods: from declarations to tensors.
+    """One network, one batch, some methods: from declarations to streams that can run.
 
     Args:
-        context: The network and what is known of it.
+        context: The network and the images.
         methods: With distinct keys.
         target: What is explained, where a method does not name its own.
         bind: Binds a target on this batch.
         batch: The images.
-        memory: Bytes for saved activations, None for the default of the device.
-        progress: Told about passes.
-        home: Where the caller's images are, and the maps return to.
+        memory: Bytes for activations, None for the default of the device.
+        progress: Called with passes done and planned.
+
+    Attributes:
+        logs: How each stream ran, once it has.
     """
 
     def __init__(
@@ -56,26 +78,56 @@ class Session:
         batch: Batch,
         memory: int | None = None,
         progress: Progress | None = None,
-        home: torch.device | None = None,
     ) -> None:
-        self.context, self.methods, self.batch = context, methods, batch
-        self.memory, self.home = memory, home or batch.images.device
-        self.streams = declared(methods, context, target)
-        asked = {identity(stream.target): stream.target for stream in self.streams}
-        self.bounds = {key: bind(one) for key, one in asked.items()}
-        self.records = {id(stream): StreamRecord(stream) for stream in self.streams}
-        context.locate_layers(
-            [place for stream in self.streams for place in stream.places if place != INPUT]
-        )
+        self.context, self.methods, self.batch, self.memory = context, methods, batch, memory
+        self.streams = streams_of(methods, context, target)
+        self.logs: dict[Stream[Request], PassLog] = {}
+        targets = {identity(stream.target): stream.target for stream in self.streams}
+        bound = {key: bind(each) for key, each in targets.items()}
+        self.bound = {stream: bound[identity(stream.target)] for stream in self.streams}
+        context.locate_layers([tap for stream in self.streams for tap in stream.taps])
         self._progress, self._done = progress, 0
 
-    def run(self) -> dict[str, Outcome]:
-        """All maps, by the key of the method."""
-        return run_networks([self])[0]
+    @classmethod
+    def open(
+        cls,
+        context: Context,
+        methods: Sequence[Method],
+        target: Target,
+        references: References = None,
+        seed: int = 0,
+        memory: int | None = None,
+        progress: Progress | None = None,
+    ) -> Session:
+        """Looks at the images of a context once, binds the targets and declares the streams.
 
-    def bound_of(self, target: Target) -> BoundTarget:
-        """A target of one of the streams, bound on this batch."""
-        return self.bounds[identity(target)]
+        Args:
+            context: The network and the images.
+            methods: With distinct keys.
+            target: What is explained.
+            references: Other images on the same grid.
+            seed: Of every random draw.
+            memory: Bytes for activations, None for the default of the device.
+            progress: Called with passes done and planned.
+
+        Raises:
+            VoxplainError: In one sentence, whatever does not fit.
+        """
+        requests = [(method, each) for method in methods for each in method.requests(context)]
+        _require_gradients(context, requests)
+        own = [request.target for _, request in requests if request.target is not None]
+        context.look([target, *own])
+        main = context.bind(target)
+        batch = Batch(
+            context.inputs,
+            tuple(f"{seed}/{image_key(image)}" for image in context.inputs),
+            tuple(references_of(references, image) for image in context.inputs),
+        )
+
+        def bind(other: Target) -> BoundTarget:
+            return main if other is target else context.bind(facing(other, target))
+
+        return cls(context, methods, target, bind, batch, memory, progress)
 
     @property
     def planned(self) -> int:
@@ -83,42 +135,34 @@ class Session:
         rows = range(len(self.batch.images))
         return sum(self.passes_of(stream, row) for stream in self.streams for row in rows)
 
-    def passes_of(self, stream: AnyStream, row: int) -> int:
+    def passes_of(self, stream: Stream[Request], row: int) -> int:
         """Passes of a stream for one image of the batch, as planned."""
         references = self.batch.references[row]
-        return stream.passes_with(0 if references is None else len(references))
+        return stream.passes(0 if references is None else len(references))
 
-    def spent(self, record: StreamRecord) -> int:
-        """Passes of a stream for one image: what a masked stream took, what any other planned."""
-        if isinstance(record.stream, MaskedStream):
-            return math.ceil(record.passes / len(self.batch.images))
-        return self.passes_of(record.stream, 0)
-
-    def noise_groups(self) -> list[list[AnyStream]]:
-        """Streams that see the same items: the images, or the same noisy copies of them."""
-        groups: dict[object, list[AnyStream]] = {}
+    def noise_groups(self) -> list[list[Stream[Request]]]:
+        """Streams with the same inputs: the images, or the same noisy copies of them."""
+        groups: dict[object, list[Stream[Request]]] = {}
         for stream in self.streams:
             key = identity(stream.noise.sampler) if stream.noise else None
             groups.setdefault(key, []).append(stream)
         return list(groups.values())
 
-    def items(self, streams: list[AnyStream]) -> Iterator[list[StreamInput]]:
+    def inputs(self, streams: list[Stream[Request]]) -> Iterator[list[StreamInput]]:
         """Images, or noisy copies of them, as many at a time as stay small in memory."""
-        noise = streams[0].noise
-        batch = self.batch
+        noise, batch = streams[0].noise, self.batch
         size = batch.images[0].numel() * batch.images.element_size()
-        many = self.context.layout is None
-        many = many and all(
-            isinstance(stream, Stream) and stream.request.sampler.passes == 1 for stream in streams
-        )
-        at_once = max(1, min(64, _ITEM_BYTES // (8 * size))) if many else 1
+        together = self.context.layout is None
+        together = together and all(stream.request.single_pass for stream in streams)
+        at_once = max(1, min(64, _INPUT_BYTES // (8 * size))) if together else 1
         waiting: list[StreamInput] = []
         for row, image in enumerate(batch.images):
-            key, among = batch.keys[row], batch.references[row]
+            key, references = batch.keys[row], batch.references[row]
             copies = noise.sampler.copies(image, key) if noise else (image,)
-            for index, shown in enumerate(copies):
-                drawn, source = (f"{key}/{index}", image) if noise else (key, None)
-                waiting.append(StreamInput(shown, row, drawn, among, source, self.context.spacing))
+            for index, copy in enumerate(copies):
+                draws, source = (f"{key}/{index}", image) if noise else (key, None)
+                spacing = self.context.spacing
+                waiting.append(StreamInput(copy, row, draws, references, source, spacing))
                 if len(waiting) == at_once:
                     yield waiting
                     waiting = []
@@ -126,58 +170,47 @@ class Session:
             yield waiting
 
     def runner(
-        self, stream: AnyStream, precision: Precision, stack: contextlib.ExitStack
-    ) -> AnyRunner:
+        self, stream: Stream[Request], precision: Precision, stack: contextlib.ExitStack
+    ) -> Runner:
         """A stream ready to run; the network is at rest until the stack closes."""
-        if isinstance(stream, MaskedStream):
-            passes = self._passes(stream, Plain(), (), precision, stack)
-            budget = ForwardBudget(passes.model.device, self.memory)
-            return MaskedRunner(
-                stream, passes, self.context, budget, self.tick, self._known_scores(stream)
-            )
-        request = stream.request
-        kind: Precision = "float64" if request.double else precision
-        passes = self._passes(stream, request.rule, stream.places, kind, stack)
-        redundancy = self.context.layout.redundancy if self.context.layout else 1.0
-        return GradientRunner(
-            stream,
-            passes,
-            self._budget(passes.model),
-            self.tick,
-            self._known_scores(stream),
-            redundancy,
-        )
-
-    def _passes(
-        self,
-        stream: AnyStream,
-        rule: Rule,
-        places: tuple[Tap, ...],
-        precision: Precision,
-        stack: contextlib.ExitStack,
-    ) -> Passes:
-        """How points of a stream are evaluated; the network is at rest until the stack closes."""
+        request, bound = stream.request, self.bound[stream]
+        if request.double:
+            precision = "float64"
         model = self.context.model.in_precision(precision)
         stack.enter_context(model.at_rest())
-        if not isinstance(rule, Plain):
+        if not request.rule.is_plain:
             stack.enter_context(guard(model.network))
-        bound = self.bounds[identity(stream.target)]
-        weights = bound.field.to(torch.float64) if precision == "float64" else bound.field
-        self.records[id(stream)].precision = precision
-        return self.context.passes(model, rule, weights, places, bound.rebind)
-
-    def _known_scores(self, stream: AnyStream) -> tuple[float, ...] | None:
-        """S of the images, for streams on the images themselves."""
-        return None if stream.noise else self.bounds[identity(stream.target)].scores
-
-    def _budget(self, model: Model) -> BackwardBudget:
-        """Windowed volumes go one by one: several at once save nothing and hold several."""
-        if self.context.layout is not None:
-            return BackwardBudget(model.device, limit=0)
-        return BackwardBudget(model.device, self.memory, self.batch.images[0].nbytes)
+        field = bound.field.to(torch.float64) if precision == "float64" else bound.field
+        passes = self.context.passes(model, request.rule, field, stream.places, bound.rebind)
+        self.logs[stream] = passes.log
+        kind, budget = _RUNNERS[type(request)], BatchBudget()
+        if self.context.layout is None:  # of windowed volumes several at once save nothing
+            budget = kind.batch_budget(model.device, self.memory, self.batch.images[0])
+        scores = None if stream.noise else bound.scores
+        runner: Runner = kind(stream, passes, budget, self.tick, scores, self.context)
+        return runner
 
     def tick(self, points: int) -> None:
         """Counts passes."""
         self._done += points
         if self._progress is not None:
             self._progress(self._done, self.planned)
+
+
+def _require_gradients(context: Context, requests: Sequence[tuple[Method, Request]]) -> None:
+    """Gradient streams need a differentiable network; masked ones need scores only."""
+    method = next((method for method, request in requests if not request.forwards_only), None)
+    if method is None:
+        return
+    model = context.model
+    if not model.differentiable:
+        raise ModelError(
+            f"{model.name} is a forward-only black box (ONNX or TorchScript), and {method.key} "
+            "needs the network as a PyTorch module; methods that mask the image, such as "
+            "occlusion, rise and kernel_shap, do without"
+        )
+    if any(parameter.is_inference() for parameter in model.network.parameters()):
+        raise ModelError(
+            f"{model.name} was made or loaded under torch.inference_mode, whose tensors have no "
+            "gradients; make it outside"
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -41,6 +41,8 @@ class LayerChannels(Masks):
     placed: bool
     context: Context
     shape: tuple[int, ...]
+
+    at_layer: ClassVar[bool] = True
 
     def __len__(self) -> int:
         return len(self.groups)

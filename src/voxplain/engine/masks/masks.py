@@ -8,10 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import EllipsisType
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from voxplain.engine.taps import Changes
 from voxplain.models.windows import Layout
 
 Region = tuple[slice, ...]
@@ -31,7 +33,10 @@ class Masks(ABC):
     Attributes:
         shape: Spatial shape of the image.
         size: Extent of what one mask removes, in voxels per axis; fills that blur depend on it.
+        at_layer: Whether the masks are on a layer, and leave the image as it is.
     """
+
+    at_layer: ClassVar[bool] = False
 
     shape: tuple[int, ...]
     size: tuple[float, ...]
@@ -64,6 +69,10 @@ class Masks(ABC):
     def box(self, index: int) -> Region:
         """A box outside of which a mask changes nothing; the whole image if nothing is known."""
         return tuple(slice(0, side) for side in self.shape)
+
+    def changes(self, indices: Sequence[int]) -> Changes | None:
+        """Changes of a layer for a batch with one mask per row; None for masks on the image."""
+        return None
 
     def touched(self, index: int, layout: Layout) -> Iterator[Position]:
         """The windows that see a voxel which this mask removes."""

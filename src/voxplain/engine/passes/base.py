@@ -6,23 +6,103 @@ import contextlib
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
 from voxplain.engine.acceleration.few_channels import quick_gradients
 from voxplain.engine.acceleration.shared_prefix import PrefixUser
-from voxplain.engine.passes.result import INPUT, PassLog, PassResult
-from voxplain.engine.passes.through_layer import arriving
-from voxplain.engine.rules import Plain, Rule, RuleMode
-from voxplain.engine.taps import Changes, InterpolatedActivation, Tap, Tapped
+from voxplain.engine.passes.conservation import Conservation
+from voxplain.engine.passes.through_layer import relevance_at
+from voxplain.engine.rules import Rule, RuleMode
+from voxplain.engine.taps import INPUT, Changes, InterpolatedActivation, Tap, Tapped
 from voxplain.errors import ConfigError, ModelError, RuleError, TargetError
 from voxplain.models.model import Model
-from voxplain.models.precision import running_in
+from voxplain.models.precision import Precision, running_in
 from voxplain.targets import WeightField
 
 Arrange = Callable[[Tap, Tensor], Tensor]
+AnyPasses = TypeVar("AnyPasses", bound="Passes")
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Points that go through the network together.
+
+    Attributes:
+        inputs: ``(k, C, *spatial)``.
+        rows: Index of the image of each point in the batch.
+        start: References of the points ``(k, C, *spatial)``, for paired rules.
+        interpolated: A layer whose activation is interpolated while the network sees the image.
+    """
+
+    inputs: Tensor
+    rows: list[int]
+    start: Tensor | None = None
+    interpolated: InterpolatedActivation | None = None
+
+    def repeated(self) -> Points:
+        """Every point twice."""
+        start = None if self.start is None else torch.cat([self.start, self.start])
+        interpolated = self.interpolated.repeated() if self.interpolated else None
+        inputs = torch.cat([self.inputs, self.inputs])
+        return Points(inputs, self.rows * 2, start, interpolated)
+
+
+@dataclass(frozen=True, eq=False)
+class PassResult:
+    """Scores, gradients and values of one batch of points.
+
+    Attributes:
+        scores: S per point, ``(k,)`` float64.
+        start_scores: S of the reference of each point, for paired rules.
+        gradients: dS/dvalue per place, each ``(k, ...)``.
+        values: Image or activation per place.
+        start_values: The same for the references, for paired rules.
+    """
+
+    scores: Tensor
+    start_scores: Tensor | None = None
+    gradients: dict[Tap, Tensor] = field(default_factory=dict)
+    values: dict[Tap, Tensor] = field(default_factory=dict)
+    start_values: dict[Tap, Tensor] = field(default_factory=dict)
+
+    def part(self, rows: slice) -> PassResult:
+        """Some of the points."""
+
+        def cut(tensors: dict[Tap, Tensor]) -> dict[Tap, Tensor]:
+            return {place: tensor[rows] for place, tensor in tensors.items()}
+
+        start = None if self.start_scores is None else self.start_scores[rows]
+        tensors = (cut(values) for values in (self.gradients, self.values, self.start_values))
+        return PassResult(self.scores[rows], start, *tensors)
+
+
+@dataclass
+class PassLog:
+    """How the passes of a stream went.
+
+    Attributes:
+        precision: In which they ran.
+        treated: Calls that got a rule, by function.
+        remarks: Sentences for the reader of the map, each once.
+        passes: Points that went forward and backward.
+        forwards: Inputs that went forward only.
+        spent: Passes per image, as a map states them.
+        seconds: Time.
+        conservation: Where relevance went, for rules that conserve it.
+    """
+
+    precision: Precision = "float32"
+    treated: dict[str, int] = field(default_factory=dict)
+    remarks: dict[str, None] = field(default_factory=dict)
+    passes: int = 0
+    forwards: int = 0
+    spent: int = 0
+    seconds: float = 0.0
+    conservation: dict[str, float] = field(default_factory=dict)
 
 
 class Passes(ABC):
@@ -38,7 +118,10 @@ class Passes(ABC):
 
     Attributes:
         prefix_user: The place of the network among others that run beside it; None for one alone.
+        in_windows: Whether the network sees images in windows.
     """
+
+    in_windows: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -65,71 +148,68 @@ class Passes(ABC):
             self.taps = (*self.taps, Tap(bound.layer))
         if rule.through is not None and Tap(rule.through.path) not in self.taps:
             self.taps = (*self.taps, Tap(rule.through.path))
-        self.notes = PassLog()
+        self.log = PassLog(precision=model.precision)
+        self.conservation = Conservation() if rule.starts_from_output else None
         self.prefix_user: PrefixUser | None = None
         self._checked = False
         self._mode: RuleMode | None = None
         self._copies = 1
 
     def with_model(self: AnyPasses, model: Model) -> AnyPasses:
-        """The same points for another network."""
+        """The same passes through another network."""
         other = copy.copy(self)
-        other.model, other.notes = model, PassLog()
+        other.model, other.log = model, PassLog(precision=model.precision)
         return other
 
-    def run(
-        self,
-        inputs: Tensor,
-        rows: list[int],
-        start: Tensor | None = None,
-        interpolated: InterpolatedActivation | None = None,
-    ) -> PassResult:
+    def run(self, points: Points) -> PassResult:
         """Forward and backward for a batch of points.
 
-        Args:
-            inputs: ``(k, C, *spatial)``.
-            rows: Index of the image of each point in the batch.
-            start: Aligned references ``(k, C, *spatial)``, read by paired rules only.
-            interpolated: A layer whose activation stands elsewhere than the image.
+        Raises:
+            ModelError: If the network cannot be differentiated.
         """
-        self.notes.passes += len(inputs)
-        self._copies = 1
+        count = len(points.inputs)
+        self.log.passes += count
+        shown = self._with_companion(points)
+        self._copies = len(shown.rows) // count
         try:
             with torch.inference_mode(False), torch.enable_grad(), self.precise():
-                found = self._run(inputs.detach().clone(), rows, start, interpolated)
+                result = self._run(shown).part(slice(count))
         except NotImplementedError as error:
             raise ModelError(no_gradient(error)) from error
-        if INPUT in found.gradients:
-            self.notes.conservation.settled(found.scores, found.gradients[INPUT])
-        return found
+        if self.conservation is not None and INPUT in result.gradients:
+            self.conservation.add_maps(result.scores, result.gradients[INPUT])
+        return result
 
-    def observe(self, inputs: Tensor, rows: list[int]) -> PassResult:
+    def observe(self, points: Points) -> PassResult:
         """Scores and tapped activations of points, without gradients."""
-        self.notes.forwards += len(inputs)
+        count = len(points.inputs)
+        self.log.forwards += count
         with torch.inference_mode(False), torch.no_grad(), self.precise():
-            return self._observe(inputs, rows)
+            return self._observe(self._with_companion(points)).part(slice(count))
 
-    @abstractmethod
-    def scores(self, inputs: Tensor, rows: list[int], changes: Changes | None = None) -> Tensor:
+    def scores(self, points: Points, changes: Changes | None = None) -> Tensor:
         """S of points, ``(k,)`` float64 on the CPU, under inference mode.
 
         Args:
-            inputs: ``(k, C, *spatial)``.
-            rows: Index of the image of each point in the batch.
+            points: Inputs and rows.
             changes: What layers give instead of what they compute.
         """
+        shown = self._with_companion(points)
+        with torch.inference_mode(), self.precise():
+            return self._scores(shown, changes)[: len(points.inputs)]
+
+    def _with_companion(self, points: Points) -> Points:
+        """The points; for a lone input that is slow alone, twice the same."""
+        return points
 
     @abstractmethod
-    def _run(
-        self,
-        inputs: Tensor,
-        rows: list[int],
-        start: Tensor | None,
-        interpolated: InterpolatedActivation | None,
-    ) -> PassResult: ...
+    def _run(self, points: Points) -> PassResult: ...
 
     @abstractmethod
-    def _observe(self, inputs: Tensor, rows: list[int]) -> PassResult: ...
+    def _observe(self, points: Points) -> PassResult: ...
+
+    @abstractmethod
+    def _scores(self, points: Points, changes: Changes | None) -> Tensor: ...
 
     def precise(self) -> contextlib.AbstractContextManager[None]:
         """Forwards inside run in the precision of the model."""
@@ -151,7 +231,7 @@ class Passes(ABC):
         """The value at each place after a forward."""
         for tap in self.taps:
             if tap.call == -1 and tapped.calls(tap) > 1:
-                self.notes.remarks[
+                self.log.remarks[
                     f"layer {tap.path!r} is called {tapped.calls(tap)} times; its last call is "
                     f"taken, {tap.path}#0 would be the first"
                 ] = None
@@ -187,8 +267,10 @@ class Passes(ABC):
             )
         with _in_words():
             if through_value is not None and self.rule.through is not None:
-                arrived = arriving(score, cotangent, through_value, self.rule.through, self.arrange)
-                score, cotangent = through_value, arrived
+                relevance = relevance_at(
+                    through_value, score, cotangent, self.rule.through, self.arrange
+                )
+                score, cotangent = through_value, relevance
             with quick_gradients(places.values()):
                 found = torch.autograd.grad(
                     score,
@@ -201,13 +283,17 @@ class Passes(ABC):
         for (place, value), gradient in zip(places.items(), found, strict=True):
             if gradient is None:
                 where = "the image" if place == INPUT else f"layer {place.path!r}"
-                self.notes.remarks[f"the score does not depend on {where}: gradient 0"] = None
+                self.log.remarks[f"the score does not depend on {where}: gradient 0"] = None
                 gradient = torch.zeros_like(value)
             gradients[place] = gradient
-        shares = self._mode.shares() if self._mode and through_value is None else {}
-        if shares and cotangent is not None and INPUT in gradients:
-            self.notes.conservation.passed(cotangent, gradients[INPUT], shares, self._copies)
+        if through_value is None and cotangent is not None and INPUT in gradients:
+            self._add_to_conservation(cotangent, gradients[INPUT])
         return gradients
+
+    def _add_to_conservation(self, seed: Tensor, relevance: Tensor) -> None:
+        shares = self._mode.shares() if self._mode else {}
+        if shares and self.conservation is not None:
+            self.conservation.add_backward(seed, relevance, shares, self._copies)
 
     def through_value(self, tapped: Tapped) -> Tensor | None:
         """The value of the layer that a rule wants everything to pass."""
@@ -220,19 +306,19 @@ class Passes(ABC):
         Raises:
             RuleError: Where the rule does not go on without them.
         """
-        if self._checked or isinstance(self.rule, Plain):
+        if self._checked or self.rule.is_plain:
             return
         self._checked = True
         missed = self.rule.unseen(output, inputs)
         if not missed:
             return
         text = f"the rule {self.rule.name!r} did not see {', '.join(missed)}"
-        if getattr(self.rule, "on_unknown", "error") == "error":
+        if self.rule.on_unknown == "error":
             raise RuleError(f"{text}; its map would be wrong")
-        self.notes.remarks[f"{text}; there it is the plain gradient"] = None
+        self.log.remarks[f"{text}; there it is the plain gradient"] = None
 
-    def settled(self, places: dict[Tap, Tensor]) -> dict[Tap, Tensor]:
-        """What was caught, detached and with channels first."""
+    def detached(self, places: dict[Tap, Tensor]) -> dict[Tap, Tensor]:
+        """Values without graph, layers as ``(k, K, *cells)``."""
         return {
             place: value.detach() if place == INPUT else self.arrange(place, value.detach())
             for place, value in places.items()
@@ -246,7 +332,7 @@ class Passes(ABC):
             images: ``(k, C, *spatial)``, whole even where the network sees windows of them.
             recording: The reference run of a paired rule.
         """
-        if isinstance(self.rule, Plain):
+        if self.rule.is_plain:
             yield
             return
         mode = self.rule.mode() if recording is None else self.rule.replay(recording)
@@ -254,11 +340,8 @@ class Passes(ABC):
         self._mode = mode
         with mode:
             yield
-        self.notes.treated.update(mode.treated)
-        self.notes.remarks.update(dict.fromkeys(mode.warnings))
-
-
-AnyPasses = TypeVar("AnyPasses", bound="Passes")
+        self.log.treated.update(mode.treated)
+        self.log.remarks.update(dict.fromkeys(mode.warnings))
 
 
 def no_gradient(error: NotImplementedError) -> str:
@@ -282,6 +365,3 @@ def _in_words() -> Iterator[None]:
             "the network overwrites in place a value that its gradient needs (as `x += 1` after a "
             "rectifier does), so it cannot be differentiated; write that step out of place"
         ) from error
-
-
-__all__ = ["INPUT", "Arrange", "PassLog", "PassResult", "Passes", "no_gradient"]

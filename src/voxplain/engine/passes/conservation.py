@@ -1,4 +1,4 @@
-"""The books of a stream whose rule hands on a conserved quantity, as LRP does."""
+"""Conservation check of LRP and excitation backprop: relevance in, relevance out, absorbed."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ class Conservation:
     def __init__(self) -> None:
         self._sums: Counter[str] = Counter()
 
-    def passed(
-        self, entered: Tensor, arrived: Tensor, shares: Mapping[str, float], copies: int = 1
+    def add_backward(
+        self, seed: Tensor, relevance: Tensor, shares: Mapping[str, float], copies: int = 1
     ) -> None:
-        """Takes in one backward.
+        """Adds one backward pass.
 
         Args:
-            entered: Relevance at the output.
-            arrived: Relevance at the input of the network.
-            shares: What stayed on the way, by name.
-            copies: How often each point went along.
+            seed: Relevance at the output.
+            relevance: Relevance at the input of the network.
+            shares: Relevance that layers absorbed, by name.
+            copies: How often each point was shown.
         """
-        booked = {"entered": float(total(entered)), "arrived": float(total(arrived)), **shares}
-        self._sums.update({name: value / copies for name, value in booked.items()})
+        sums = {"entered": float(total(seed)), "arrived": float(total(relevance)), **shares}
+        self._sums.update({name: value / copies for name, value in sums.items()})
 
-    def settled(self, scores: Tensor, map: Tensor) -> None:
-        """Takes in the scores of some points and their maps."""
-        self._sums.update({"score": float(total(scores)), "map": float(total(map))})
+    def add_maps(self, scores: Tensor, relevance: Tensor) -> None:
+        """Adds the scores of some points and their maps."""
+        self._sums.update({"score": float(total(scores)), "map": float(total(relevance))})
 
     def facts(self, points: int) -> dict[str, float]:
         """The shares of one point, the mean of all; empty where nothing is conserved."""

@@ -1,4 +1,4 @@
-"""A layer that everything has to pass on its way from the score to the image."""
+"""Backward passes through one layer only: what does not pass it is left out."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from voxplain.engine.taps import Tap
 from voxplain.errors import ModelError, TargetError
 
 
-def arriving(
+def relevance_at(
+    through_value: Tensor,
     score: Tensor,
     cotangent: Tensor | None,
-    through_value: Tensor,
     through: ThroughLayer,
     arrange: Callable[[Tap, Tensor], Tensor],
 ) -> Tensor:
-    """What arrives at a layer, in the channels that may pass; 0 in the others.
+    """Gradient or relevance at a layer, in the chosen channels; 0 in the others.
 
     Args:
-        score: Of an output, or the output itself.
-        cotangent: What enters at an output.
         through_value: The value of the layer, in the graph.
+        score: Of an output, or the output itself.
+        cotangent: The seed at an output.
         through: The layer and its channels.
         arrange: Brings the layer to ``(k, K, *cells)``.
 
@@ -32,21 +32,21 @@ def arriving(
         TargetError: If the score does not depend on the layer.
         ModelError: If the layer does not have the channels.
     """
-    (found,) = torch.autograd.grad(
+    (gradient,) = torch.autograd.grad(
         score, through_value, cotangent, retain_graph=True, allow_unused=True
     )
-    if found is None:
+    if gradient is None:
         raise TargetError(f"nothing of the score passes through layer {through.path!r}")
     if through.channels is None:
-        return found
-    return _only(found, list(through.channels), through.path, arrange)
+        return gradient
+    return _only(gradient, list(through.channels), through.path, arrange)
 
 
 def _only(
-    found: Tensor, channels: list[int], path: str, arrange: Callable[[Tap, Tensor], Tensor]
+    gradient: Tensor, channels: list[int], path: str, arrange: Callable[[Tap, Tensor], Tensor]
 ) -> Tensor:
     """The same with 0 in all other channels, wherever the layer has its channel axis."""
-    leaf = found.detach().requires_grad_(True)
+    leaf = gradient.detach().requires_grad_(True)
     arranged = arrange(Tap(path), leaf)
     count = arranged.shape[1]
     if not all(0 <= channel < count for channel in channels):

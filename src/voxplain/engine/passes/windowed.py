@@ -7,15 +7,15 @@ weight. The sum is the gradient of the whole-volume S, with one batch of windows
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from voxplain.engine.passes.base import Arrange, Passes
-from voxplain.engine.passes.result import INPUT, PassResult
+from voxplain.engine.passes.base import Arrange, Passes, PassResult, Points
 from voxplain.engine.rules import Rule, RuleMode
-from voxplain.engine.taps import Changes, InterpolatedActivation, Tap, tapping
+from voxplain.engine.taps import INPUT, Changes, InterpolatedActivation, Tap, tapping
 from voxplain.errors import TargetError
 from voxplain.models.model import Model
 from voxplain.targets import WeightField
@@ -27,6 +27,8 @@ class WindowedPasses(Passes):
     Activations and gradients of a tapped layer come back as ``(k, K, windows, *cells)``: the
     windows are one more axis of positions.
     """
+
+    in_windows: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -46,49 +48,42 @@ class WindowedPasses(Passes):
             )
         self.spacing = spacing
 
-    def _run(
-        self,
-        inputs: Tensor,
-        rows: list[int],
-        start: Tensor | None,
-        interpolated: InterpolatedActivation | None,
-    ) -> PassResult:
-        if interpolated is not None and (self.rebind or not self.bound.is_linear):
+    def _run(self, points: Points) -> PassResult:
+        moving = points.interpolated
+        if moving is not None and (self.rebind or not self.bound.is_linear):
             raise TargetError(
                 "a path through a layer of a network with windows needs a target on raw scores: "
                 "probabilities of the blended output depend on all windows at once"
             )
-        starts = start if start is not None and self.rule.paired else [None] * len(inputs)
-        parts = [
-            _OneVolume(
-                self, image, row, reference, interpolated.point(index) if interpolated else None
-            ).run()
-            for index, (image, row, reference) in enumerate(zip(inputs, rows, starts, strict=True))
-        ]
-        return _stacked(parts)
+        starts: Iterable[Tensor | None] = [None] * len(points.inputs)
+        if points.start is not None and self.rule.paired:
+            starts = points.start
+        volumes = zip(points.inputs, points.rows, starts, strict=True)
+        return _stacked(
+            [
+                _OneVolume(
+                    self, image, row, reference, moving.point(index) if moving else None
+                ).run()
+                for index, (image, row, reference) in enumerate(volumes)
+            ]
+        )
 
-    def scores(self, inputs: Tensor, rows: list[int], changes: Changes | None = None) -> Tensor:
-        """The score of each volume, blended from its windows."""
-        taps = tuple(changes or ())
-        network = self.model.network
-        found = []
-        with torch.inference_mode(), self.precise(), tapping(network, taps, changes):
-            for image, row in zip(inputs, rows, strict=True):
+    def _observe(self, points: Points) -> PassResult:
+        volumes = zip(points.inputs, points.rows, strict=True)
+        return _stacked([_OneVolume(self, image, row, None).observe() for image, row in volumes])
+
+    def _scores(self, points: Points, changes: Changes | None) -> Tensor:
+        scores = []
+        with tapping(self.model.network, tuple(changes or ()), changes):
+            for image, row in zip(points.inputs, points.rows, strict=True):
                 output = self.volume_output(image)
                 bound = self.rebind(output) if self.rebind else self.bound.rows([row])
-                found.append(bound.score(output).cpu())
-        return torch.cat(found)
-
-    def _observe(self, inputs: Tensor, rows: list[int]) -> PassResult:
-        parts = [
-            _OneVolume(self, image, row, None).observe()
-            for image, row in zip(inputs, rows, strict=True)
-        ]
-        return _stacked(parts)
+                scores.append(bound.score(output).cpu())
+        return torch.cat(scores)
 
     def volume_output(self, image: Tensor) -> Tensor:
         """The blended output ``(1, K, *spatial)`` of one volume."""
-        self.notes.forwards += 1
+        self.log.forwards += 1
         return self.model.output(image[None], self.spacing)
 
 
@@ -129,7 +124,7 @@ class _OneVolume:
             if INPUT in gradients:
                 for position, values in zip(positions, gradients[INPUT], strict=True):
                     gradient[self.layout.region(position)] += values
-            layers.add(passes.settled(places), passes.settled(gradients), starts)
+            layers.add(passes.detached(places), passes.detached(gradients), starts)
         return self._evaluated(gradient, layers)
 
     def observe(self) -> PassResult:
@@ -138,7 +133,7 @@ class _OneVolume:
             windows = self.layout.cut(self.padded, positions)
             with tapping(self.passes.model.network, self.passes.taps) as tapped:
                 self.passes.model.dense(windows)
-                layers.add(self.passes.settled(self.passes.tapped_values(windows, tapped)), {}, {})
+                layers.add(self.passes.detached(self.passes.tapped_values(windows, tapped)), {}, {})
         score = self.bound.score(self.passes.volume_output(self.image))
         return PassResult(score, values={**layers.values(), INPUT: self.image[None]})
 
@@ -214,7 +209,7 @@ class _OneVolume:
             output = passes.model.dense(windows)
         if self.bound.is_linear:
             self.start_score += float((output * cotangent).sum(dtype=torch.float64))
-        return recording, passes.settled(passes.tapped_values(windows, tapped))
+        return recording, passes.detached(passes.tapped_values(windows, tapped))
 
     def _evaluated(self, gradient: Tensor, layers: _Layers) -> PassResult:
         score = torch.tensor([self.score], dtype=torch.float64)

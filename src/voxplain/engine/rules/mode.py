@@ -20,6 +20,8 @@ from voxplain.engine.tensors import TensorMarks, is_floating, tensors_in
 from voxplain.errors import RuleError
 from voxplain.targets import WeightField
 
+OnUnknown = Literal["error", "warn"]
+
 
 @dataclass(frozen=True)
 class ThroughLayer:
@@ -41,6 +43,8 @@ class Rule:
     Attributes:
         name: As configurations and sidecars name it.
         paired: Whether the rule compares the image with a reference run.
+        is_plain: Whether it replaces nothing.
+        exact_in_windows: Whether gradients of windows add up to that of the whole volume.
         starts_from_output: Whether something else than dS/dF enters at the output F. What the
             link does is then outside of the rule, and ``field`` and ``output_seed`` say what
             enters.
@@ -48,12 +52,19 @@ class Rule:
 
     name: ClassVar[str]
     paired: ClassVar[bool] = False
+    is_plain: ClassVar[bool] = False
+    exact_in_windows: ClassVar[bool] = False
     starts_from_output: ClassVar[bool] = False
 
     @property
     def through(self) -> ThroughLayer | None:
         """Where the rule follows only what passes through a layer."""
         return None
+
+    @property
+    def on_unknown(self) -> OnUnknown:
+        """What to do about a function that the rule should have replaced and never saw."""
+        return "error"
 
     def field(self, bound: WeightField) -> WeightField:
         """The weight field whose derivative enters at the output of a seeded rule."""
@@ -242,6 +253,8 @@ class Plain(Rule):
     """Autograd as it is."""
 
     name: ClassVar[str] = "plain"
+    is_plain: ClassVar[bool] = True
+    exact_in_windows: ClassVar[bool] = True
 
     def mode(self) -> RuleMode:
         """A context that does nothing."""
@@ -288,6 +301,3 @@ def _qualified(func: Callable[..., Any]) -> str:
         name = str(getattr(getattr(func, "__self__", None), "__name__", func))
     module = getattr(func, "__module__", None) or "torch.Tensor"
     return f"{module}.{name}"
-
-
-OnUnknown = Literal["error", "warn"]

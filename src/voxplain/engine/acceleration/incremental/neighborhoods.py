@@ -15,7 +15,7 @@ from torch._ops import OpOverload
 
 from voxplain.engine.acceleration.incremental.boxes import BoxSet, Integers, Reach, one_by_one, read
 from voxplain.engine.acceleration.incremental.step import Changed, IncrementalStep, Rule
-from voxplain.engine.memory import lone_volume_is_slow
+from voxplain.models.lone_volume import with_companion
 
 
 def convolution(step: IncrementalStep) -> Changed | None:
@@ -58,10 +58,7 @@ def _transposed(step: IncrementalStep) -> Changed | None:
 
 def _convolved(step: IncrementalStep, content: Tensor, **changes: Any) -> Tensor:
     """A lone small volume is shown twice, which torch convolves faster than once."""
-    shown = (
-        content.repeat(2, *[1] * (content.ndim - 1)) if lone_volume_is_slow(content) else content
-    )
-    result: Tensor = step.run(input=shown, **changes)
+    result: Tensor = step.run(input=with_companion(content), **changes)
     return result[: len(content)]
 
 

@@ -14,7 +14,7 @@ from voxplain.engine.acceleration.incremental.cache import ActivationCache, Cach
 from voxplain.engine.acceleration.incremental.followed import IncrementalTensor
 from voxplain.engine.acceleration.incremental.step import MOST
 from voxplain.engine.acceleration.incremental.value import PartialValue
-from voxplain.engine.memory import ran_out_of_memory
+from voxplain.engine.memory import is_out_of_memory
 from voxplain.engine.taps import Changes, tapping
 from voxplain.errors import InputError
 from voxplain.models.model import Model
@@ -135,7 +135,7 @@ class Incremental:
                 except Exception as error:
                     # A network may ask of a tensor what only plain ones give; a fault of its own
                     # comes again below.
-                    if isinstance(error, RuntimeError) and ran_out_of_memory(error):
+                    if is_out_of_memory(error):
                         raise
                     self._followable = False
             return forward(whole())

@@ -36,6 +36,7 @@ class DeepLift(Rule):
 
     name: ClassVar[str] = "deep_lift"
     paired: ClassVar[bool] = True
+    exact_in_windows: ClassVar[bool] = True
     eps: float | None = None
     softmax: Literal["exact", "compatible"] = "exact"
     on_unknown: OnUnknown = "error"

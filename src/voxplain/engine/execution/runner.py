@@ -1,0 +1,81 @@
+"""What runs one stream of one network."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from voxplain.engine.acceleration.shared_prefix import SharedPrefix
+from voxplain.engine.item import StreamInput
+from voxplain.engine.memory import BatchBudget
+from voxplain.engine.passes.base import Passes
+from voxplain.engine.requests import Slot, Stream
+
+
+@dataclass(frozen=True, eq=False)
+class StreamOutput:
+    """The results of one stream for one input.
+
+    Attributes:
+        tensors: Per slot.
+        difference: S at the end minus S at the start of the lines, where completeness asks for it.
+        start_score: S at the start.
+        totals: Per slot what the method attributes, where that is not the sum of its map.
+        findings: Per slot what else came out, for the sidecar.
+    """
+
+    tensors: Mapping[Slot[Any], Tensor]
+    difference: float | None = None
+    start_score: float | None = None
+    totals: Mapping[Slot[Any], float] = field(default_factory=dict)
+    findings: Mapping[Slot[Any], dict[str, Any]] = field(default_factory=dict)
+
+
+class Runner(ABC):
+    """Runs one stream of one network.
+
+    Attributes:
+        stream: What to run.
+        passes: How the network is called.
+    """
+
+    stream: Stream[Any]
+    passes: Passes
+
+    @classmethod
+    @abstractmethod
+    def batch_budget(cls, device: torch.device, limit: int | None, image: Tensor) -> BatchBudget:
+        """How many points or masked images of an image go at once, whole.
+
+        Args:
+            device: Where the network runs.
+            limit: Bytes for activations; None for a default of the device.
+            image: ``(C, *spatial)``.
+        """
+
+    @classmethod
+    @abstractmethod
+    def run(
+        cls, runners: Sequence[Any], inputs: Sequence[StreamInput], prefix: SharedPrefix | None
+    ) -> list[list[StreamOutput]]:
+        """The results of each input, per network.
+
+        Args:
+            runners: Of this class, for equal streams, one per network.
+            inputs: Images, or noisy copies of them.
+            prefix: The modules that the networks share.
+        """
+
+    @abstractmethod
+    def finish(self, planned: int, images: int) -> None:
+        """Completes the log of the passes after the last input.
+
+        Args:
+            planned: Passes per image that were planned.
+            images: Of the batch.
+        """
