@@ -17,9 +17,9 @@ from benchmarks.networks import PIXELWISE, segmenter
 from benchmarks.page import Table, seconds, times
 from voxplain.attribution.methods.perturbation import Occlusion
 from voxplain.engine.context import Context
-from voxplain.engine.item import StreamInput
 from voxplain.engine.masks import Boxes, Masks, SlidingBox
 from voxplain.engine.requests import MaskRequest
+from voxplain.engine.stream_io import StreamInput
 from voxplain.regions import segment
 
 HEADER = (

@@ -9,10 +9,10 @@ import pytest
 import torch
 from every_method import EXACT, NAMES, TASKS, all_maps, key_of, one_map, setting, short
 from networks import assert_close, classifier, images, one_slice, untouched
-from torch import Tensor
 
 from voxplain.attribution import estimate, explain, group
 from voxplain.engine.method import parse_method
+from voxplain.engine.passes.points import PassResult, Points
 from voxplain.engine.passes.whole import WholePasses
 
 every_task = pytest.mark.parametrize(
@@ -73,12 +73,12 @@ def test_running_out_of_memory_halves_the_batch(
     whole = all_maps(network, shown, references, target)
     run, refused, taken = WholePasses._run, [], []
 
-    def tight(self: WholePasses, inputs: Tensor, rows: list[int], *others: Any) -> Any:
-        if len(inputs) > 2:
-            refused.append(len(inputs))
+    def tight(self: WholePasses, points: Points) -> PassResult:
+        if len(points.inputs) > 2:
+            refused.append(len(points.inputs))
             raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
-        taken.append(len(inputs))
-        return run(self, inputs, rows, *others)
+        taken.append(len(points.inputs))
+        return run(self, points)
 
     monkeypatch.setattr(WholePasses, "_run", tight)
     halved = all_maps(network, shown, references, target)

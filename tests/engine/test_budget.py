@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import voxplain as vx
-from voxplain.engine.memory import BackwardBudget, lone_volume_is_slow
+from voxplain.engine.memory import BackwardBudget
+from voxplain.models.lone_volume import lone_volume_is_slow
 
 CPU = torch.device("cpu")
 
@@ -79,8 +80,8 @@ def test_a_lone_volume_goes_twice_and_gets_the_same_map(
     network = Counting().eval()
     twice = vx.explain(network, image, asked, 1)[method]
     assert min(network.batches[:1] + network.batches[-1:]) == 2
-    for module in ("passes.whole", "binding"):
-        monkeypatch.setattr(f"voxplain.engine.{module}.lone_volume_is_slow", lambda _: False)
+    for module in ("engine.passes.whole", "models.lone_volume"):
+        monkeypatch.setattr(f"voxplain.{module}.lone_volume_is_slow", lambda _: False)
     network = Counting().eval()
     once = vx.explain(network, image, asked, 1)[method]
     assert network.batches[0] == 1

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from voxplain.attribution import explain
 from voxplain.engine.blur import blurred, isotropic_sigma
 from voxplain.engine.gradients.path_samplers import BlurPath, GuidedPath
-from voxplain.engine.item import StreamInput
+from voxplain.engine.stream_io import StreamInput
 from voxplain.errors import ConfigError
 from voxplain.models.model import Model
 

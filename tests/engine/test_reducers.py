@@ -20,7 +20,7 @@ from voxplain.engine.gradients.reducers import (
 )
 from voxplain.engine.gradients.samplers import StraightPath
 from voxplain.engine.identity import identity
-from voxplain.engine.memory import BackwardBudget, ran_out_of_memory
+from voxplain.engine.memory import BackwardBudget, is_out_of_memory
 from voxplain.engine.method import parse_method
 from voxplain.engine.randomness import CopyStatistic
 
@@ -181,7 +181,7 @@ class TestBudget:
         ],
     )
     def test_what_counts_as_out_of_memory(self, error: RuntimeError, is_memory: bool) -> None:
-        assert ran_out_of_memory(error) is is_memory
+        assert is_out_of_memory(error) is is_memory
 
 
 def test_identity_is_equality_by_value() -> None:

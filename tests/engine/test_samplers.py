@@ -19,9 +19,9 @@ from voxplain.engine.gradients.samplers import (
     StraightPath,
 )
 from voxplain.engine.intensity import intensity_range
-from voxplain.engine.item import StreamInput
 from voxplain.engine.method import parse_method
 from voxplain.engine.randomness import GaussianNoise, generator, image_key, standard_normal
+from voxplain.engine.stream_io import StreamInput
 from voxplain.errors import ConfigError
 
 QUADRATURES: tuple[Quadrature, ...] = (

@@ -51,7 +51,7 @@ def growth(few: dict[str, Any], many: dict[str, Any]) -> float:
 @pytest.fixture(autouse=True)
 def two_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches take two images, however small."""
-    monkeypatch.setattr("voxplain.engine.memory._COMFORT", 0)
+    monkeypatch.setattr("voxplain.engine.memory._FORWARD_CACHE", 0)
 
 
 @pytest.mark.parametrize(

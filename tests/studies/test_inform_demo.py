@@ -8,7 +8,8 @@ from types import ModuleType
 
 import torch
 
-from voxplain.engine.execution.prepare import prepare
+from voxplain.engine.context import Context
+from voxplain.engine.execution.session import Session
 from voxplain.engine.method import parse_method
 from voxplain.models.model import Model
 from voxplain.targets import parse_target
@@ -33,7 +34,7 @@ def test_thirty_maps_take_the_passes_of_their_streams() -> None:
     image, references = torch.rand(1, 1, 8, 8, 8), torch.rand(3, 1, 8, 8, 8)
     target = parse_target({"kind": "volume", "label": 3})
     model = Model.of(unet3d(1, 4).eval())
-    session, _, _ = prepare(model, image, chosen, target, references)
+    session = Session.open(Context.open(model, image), chosen, target, references)
     assert session.planned == inform.passes() == 250
 
 

@@ -9,12 +9,11 @@ from torch import Tensor
 
 from voxplain.attribution.result import Attribution, Stats
 from voxplain.engine.baselines import baseline_image
-from voxplain.engine.binding import BoundTarget
-from voxplain.engine.context import Assembly, Context
+from voxplain.engine.context import BoundTarget, Context
 from voxplain.engine.execution.networks import run_networks
 from voxplain.engine.execution.session import Session
-from voxplain.engine.method import Method
-from voxplain.engine.requests import MethodOutput
+from voxplain.engine.network_layers import Assembly
+from voxplain.engine.stream_io import MethodOutput
 from voxplain.image import Grid
 from voxplain.records.sidecar import LayerFacts, ModelFacts, TargetFacts
 from voxplain.targets.base import probability_of
@@ -25,14 +24,14 @@ def attributions_of(session: Session) -> dict[str, Attribution]:
     (outputs,) = run_networks([session])
     attributions = {}
     facts = session.context.model.facts  # hashes all weights
-    for method in session.methods:
-        of_method = outputs.get(method.key)
+    for key in session.methods:
+        of_method = outputs.get(key)
         if not of_method:
             continue
-        assembler = _MapAssembler(session, method, of_method, facts)
+        assembler = _MapAssembler(session, key, of_method, facts)
         for layer in assembler.layers:
-            key = f"{method.key}@{layer}" if len(assembler.layers) > 1 else method.key
-            attributions[key] = assembler.wrap(layer)
+            name = f"{key}@{layer}" if len(assembler.layers) > 1 else key
+            attributions[name] = assembler.wrap(layer)
     return attributions
 
 
@@ -42,14 +41,15 @@ class _MapAssembler:
     def __init__(
         self,
         session: Session,
-        method: Method,
+        key: str,
         outputs: list[MethodOutput],
         model: ModelFacts,
     ) -> None:
-        self.session, self.method, self.outputs = session, method, outputs
+        self.session, self.key, self.outputs = session, key, outputs
+        self.method = session.methods[key]
         self.model, self.image = model, session.context.image
         self.layers = tuple(outputs[0].maps)
-        self.streams = [stream for stream in session.streams if method.key in stream.methods]
+        self.streams = [stream for stream in session.streams if key in stream.methods]
         own = [stream for stream in self.streams if stream.request.target is not None]
         self.bound = session.bound[(own or self.streams)[0]]
 
@@ -75,7 +75,7 @@ class _MapAssembler:
             target=self._target_facts(),
             model=self.model,
             stats=stats,
-            label=self.method.key,
+            label=self.key,
             channels=channels,
             layer=facts,
             inverted=tuple(step.name for step in image.history) if image and not layer else (),
@@ -159,7 +159,7 @@ class _MapAssembler:
             flow=shares if layer else None,
             passes=sum(log.spent for log in logs),
             seconds=sum(log.seconds for log in logs),
-            shared_with=tuple(sorted(shared - {self.method.key})),
+            shared_with=tuple(sorted(shared - {self.key})),
             streams=tuple(
                 stream.facts(log) for stream, log in zip(self.streams, logs, strict=True)
             ),

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 import voxplain.attribution.methods  # noqa: F401  # fills the registry
 from voxplain.attribution.assemble import attributions_of
 from voxplain.attribution.result import Attribution
-from voxplain.engine.binding import References
-from voxplain.engine.context import Context
+from voxplain.engine.context import Context, References
 from voxplain.engine.execution.session import Progress, Session
 from voxplain.engine.method import Method, parse_method
 from voxplain.errors import ConfigError, VoxplainWarning

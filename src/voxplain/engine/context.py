@@ -3,33 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from voxplain.engine.binding import BoundTarget, bind, look, plain_tensor
-from voxplain.engine.item import StreamInput
+from voxplain.engine.network_layers import NetworkLayers
 from voxplain.engine.passes.base import Passes
 from voxplain.engine.passes.whole import WholePasses
 from voxplain.engine.passes.windowed import WindowedPasses
 from voxplain.engine.rules import Rule
+from voxplain.engine.stream_io import StreamInput
 from voxplain.engine.taps import Tap, tapping
-from voxplain.errors import ModelError
+from voxplain.errors import ConfigError, InputError, TargetError
 from voxplain.image import Image
-from voxplain.models.geometry import LayerGeometry, layer_geometry, place
-from voxplain.models.layers import LayerInfo, find_layer, last_feature_layer, list_layers
 from voxplain.models.model import Model
-from voxplain.models.windows import Layout
 from voxplain.regions import RegionMap, Regions, segment
 from voxplain.targets import Target, UnperturbedOutput, WeightField
 
-Assembly = Literal["blend", "sum"]
-Interpolation = Literal["linear", "nearest"]
+References = Tensor | Sequence[Image] | None
+"""Other images on the same grid: a tensor ``(K, C, *spatial)``, or images."""
+
+_BYTES_AT_ONCE = 64 * 2**20
 
 
-class Context:
+@dataclass(frozen=True, eq=False)
+class BoundTarget:
+    """A target on a batch of images.
+
+    Attributes:
+        target: What is explained.
+        field: Its weight field.
+        scores: S(x) per image.
+        seen: The output that it was bound on.
+    """
+
+    target: Target
+    field: WeightField
+    scores: tuple[float, ...]
+    seen: UnperturbedOutput
+
+    @classmethod
+    def of(cls, target: Target, seen: UnperturbedOutput) -> BoundTarget:
+        """Fixes a target on the output for unperturbed images.
+
+        Raises:
+            TargetError: In words, if there is nothing to explain.
+        """
+        field = target.bind(seen)
+        explained = seen.output if field.layer is None else seen.activations[field.layer]
+        return cls(target, field, tuple(field.score(explained).tolist()), seen)
+
+    @property
+    def rebind(self) -> Callable[[Tensor], WeightField] | None:
+        """Binds again at an output, for targets that follow; None for the others."""
+        if not self.target.follow:
+            return None
+        if self.field.layer is not None:
+            raise TargetError("follow=True is for targets on the output, not for units of a layer")
+        return lambda output: self.target.rebind(replace(self.seen, output=output))
+
+
+class Context(NetworkLayers):
     """A network and the images it is asked about; layers, regions and bound targets of both.
 
     Args:
@@ -39,7 +74,6 @@ class Context:
         image: The image on its grid, where the call is about one.
 
     Attributes:
-        shape: Spatial shape of the images.
         home: Where the caller's images are, and the maps return to.
     """
 
@@ -50,15 +84,10 @@ class Context:
         spacing: tuple[float, ...] | None = None,
         image: Image | None = None,
     ) -> None:
-        self.model = model
-        self.inputs = inputs
-        self.spacing = spacing
+        super().__init__(model, inputs, spacing)
         self.image = image
-        self.shape = tuple(inputs.shape[2:])
         self.home = inputs.device
         self._unperturbed: UnperturbedOutput | None = None
-        self._geometry: dict[Tap, LayerGeometry] = {}
-        self._channels: dict[Tap, int] = {}
 
     @classmethod
     def open(cls, model: Model | nn.Module, images: Image | Tensor) -> Context:
@@ -88,8 +117,28 @@ class Context:
             InputError: If the images hold NaN.
             ModelError: If the network cannot take them.
         """
-        layers = dict.fromkeys(layer for target in targets for layer in target.layers)
-        self._unperturbed = look(self.model, self.inputs, tuple(layers), self.image, self.arranged)
+        if not torch.isfinite(self.inputs).all():
+            bad = int((~torch.isfinite(self.inputs)).sum())
+            raise InputError(f"the image holds {bad} NaN or infinite values; replace them first")
+        taps = tuple(dict.fromkeys(Tap(layer) for target in targets for layer in target.layers))
+        outputs: list[Tensor] = []
+        activations: dict[str, list[Tensor]] = {tap.path: [] for tap in taps}
+        at_once = max(1, _BYTES_AT_ONCE // max(1, self.inputs[0].nbytes))
+        for images in torch.split(self.inputs, at_once):
+            with tapping(self.model.network, taps) as tapped:
+                outputs.append(self.model.output(images, self.spacing))
+            for tap in taps:
+                value = self.arranged(tap, tapped[tap].detach().clone())
+                activations[tap.path].append(value[: len(images)])
+        grid = self.image.grid if self.image else None
+        self._unperturbed = UnperturbedOutput(
+            output=torch.cat(outputs),
+            image=self.image,
+            input_shape=self.shape,
+            voxel_volume=grid.voxel_volume if grid and grid.unit == "mm" else None,
+            activations={path: torch.cat(values) for path, values in activations.items()},
+            classes=self.model.classes,
+        )
         return self._unperturbed
 
     def bind(self, target: Target) -> BoundTarget:
@@ -98,7 +147,7 @@ class Context:
         Raises:
             TargetError: In words, if there is nothing to explain.
         """
-        return bind(target, self._unperturbed or self.look([target]))
+        return BoundTarget.of(target, self._unperturbed or self.look([target]))
 
     def passes(
         self,
@@ -121,46 +170,6 @@ class Context:
             return WholePasses(model, rule, field, places, self.arranged, rebind)
         return WindowedPasses(model, rule, field, places, self.arranged, rebind, self.spacing)
 
-    @cached_property
-    def layout(self) -> Layout | None:
-        """The windows over the image, or None."""
-        return self.model.layout(self.shape, self.spacing)
-
-    @cached_property
-    def example(self) -> Tensor:
-        """What one call of the network sees: the image, or its middle window."""
-        if self.layout is None:
-            return self.inputs[:1]
-        middle = self.layout.positions[len(self.layout) // 2]
-        return self.layout.cut(self.layout.pad(self.inputs[0]), [middle])
-
-    @cached_property
-    def layers(self) -> tuple[LayerInfo, ...]:
-        """The layers in execution order."""
-        with self.model.at_rest():
-            return tuple(list_layers(self.model.network, self.example))
-
-    def taps(self, paths: Sequence[str], side: str = "output") -> tuple[Tap, ...]:
-        """Taps at these layers; at the default layer where none is named, ``all`` for every leaf.
-
-        Raises:
-            ModelError: With the nearest names, if a layer does not exist.
-        """
-        if not paths:
-            paths = [self.default_layer]
-        elif tuple(paths) == ("all",):
-            paths = [info.path for info in self.layers if info.leaf]
-        found = tuple(Tap(path, "input" if side == "input" else "output") for path in paths)
-        for tap in found:
-            find_layer(self.model.network, tap.module)
-        return found
-
-    @cached_property
-    def default_layer(self) -> str:
-        """The layer of the last feature map before the head, where CAMs are taken."""
-        with self.model.at_rest():
-            return last_feature_layer(self.model.network, self.example)
-
     def regions(self, spec: Regions, item: StreamInput) -> RegionMap:
         """The regions of an image, whatever noise it is under."""
         return segment(spec, item.clean, self.spacing, self.image)
@@ -169,94 +178,25 @@ class Context:
         """About how many regions an image has."""
         return spec.expected(self.shape, self.inputs.shape[1], self.spacing)
 
-    def channels(self, tap: Tap) -> int:
-        """How many channels a layer has."""
-        if tap not in self._channels:
-            with torch.no_grad(), self.model.at_rest():
-                with tapping(self.model.network, (tap,)) as tapped:
-                    self.model(self.example)
-                self._channels[tap] = self.arranged(tap, tapped[tap]).shape[1]
-        return self._channels[tap]
 
-    def geometry(self, tap: Tap) -> LayerGeometry:
-        """Where the cells of a layer lie in what the network sees."""
-        if tap not in self._geometry:
-            self.locate_layers((tap,))
-        return self._geometry[tap]
+def plain_tensor(tensor: Tensor) -> Tensor:
+    """A tensor without subclass, graph or inference mode."""
+    bare = tensor.detach().as_subclass(Tensor)
+    return bare.clone() if bare.is_inference() else bare
 
-    def locate_layers(self, taps: Sequence[Tap]) -> None:
-        """Follows one forward and keeps the geometry of these layers."""
-        for side in ("output", "input"):
-            paths = [tap.path for tap in taps if tap.side == side and tap not in self._geometry]
-            found = self._listed if side == "output" else {}
-            if not found.keys() >= {*paths}:
-                with self.model.at_rest():
-                    found = layer_geometry(self.model.network, self.example, paths, side)
-            self._geometry.update({Tap(path, side): found[path] for path in paths})
 
-    @property
-    def _listed(self) -> dict[str, LayerGeometry]:
-        """Geometry of the outputs that listing the layers brought along, if they were listed."""
-        layers: tuple[LayerInfo, ...] = self.__dict__.get("layers", ())
-        return {info.path: info.geometry for info in layers}
-
-    def arranged(self, tap: Tap, activation: Tensor) -> Tensor:
-        """An activation or its gradient as ``(B, K, *cells)``, tokens on their grid."""
-        return self.geometry(tap).as_map(activation)
-
-    def on_image(
-        self,
-        tap: Tap,
-        map: Tensor,
-        windows: Assembly = "blend",
-        mode: Interpolation = "linear",
-    ) -> Tensor:
-        """A layer map ``(K, *cells)`` on the image grid, ``(K, *spatial)``.
-
-        Args:
-            tap: The layer.
-            map: For windowed models ``(K, windows, *cells)``.
-            windows: What overlapping windows do: values are blended as outputs are; what holds
-                the gradient of each window adds up to the gradient of the whole.
-            mode: Between cells.
-
-        Raises:
-            ModelError: If the layer has no place left in the image.
-        """
-        geometry = self.geometry(tap)
-        if self.shape and not geometry.spatial:
-            raise ModelError(
-                f"layer {tap.path!r} has no places in the image left; choose a layer with spatial "
-                f"axes, such as {self.default_layer!r}"
-            )
-        if self.layout is None:
-            return place(map, geometry, self.shape, mode)
-        return self._assembled(self.layout, map, geometry, windows, mode)
-
-    def _assembled(
-        self,
-        layout: Layout,
-        map: Tensor,
-        geometry: LayerGeometry,
-        windows: Assembly,
-        mode: Interpolation,
-    ) -> Tensor:
-        volume = map.new_zeros(len(map), *layout.padded)
-        for index, position in enumerate(layout.positions):
-            part = place(map[:, index], geometry, layout.size, mode)
-            if windows == "blend":
-                part = part * layout.blend_weights([position], part)[0]
-            volume[layout.region(position)] += part
-        return layout.unpad(volume)
-
-    @property
-    def has_data_norms(self) -> bool:
-        """Whether norms divide by the spread of the data they see, as instance norms do."""
-        kinds = (
-            nn.modules.instancenorm._InstanceNorm,
-            nn.GroupNorm,
-            nn.LayerNorm,
-            nn.RMSNorm,
-            nn.LocalResponseNorm,
+def references_of(references: References, image: Tensor) -> Tensor | None:
+    """The references of one image, without the image itself."""
+    if references is None:
+        return None
+    if isinstance(references, Tensor):
+        stacked = plain_tensor(references).to(image)
+    else:
+        stacked = torch.stack([other.data.to(image) for other in references])
+    if stacked.shape[1:] != image.shape:
+        raise ConfigError(
+            f"references of shape {tuple(stacked.shape[1:])} for an image of shape "
+            f"{tuple(image.shape)}; they must lie on the same grid"
         )
-        return any(isinstance(module, kinds) for module in self.model.network.modules())
+    same = (stacked == image).flatten(1).all(dim=1)
+    return stacked[~same]

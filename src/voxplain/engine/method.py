@@ -13,7 +13,9 @@ from torch import Tensor
 from voxplain.declaration import Declaration, parsed
 from voxplain.engine.context import Context
 from voxplain.engine.identity import identity
-from voxplain.engine.requests import MethodOutput, NoisyCopies, Request, Stream, StreamResults
+from voxplain.engine.randomness import NoisyCopies
+from voxplain.engine.requests import Request, Stream
+from voxplain.engine.stream_io import MethodOutput, StreamResults
 from voxplain.engine.taps import INPUT
 from voxplain.registry import Registry
 from voxplain.targets import Target
@@ -49,7 +51,7 @@ class Method(Declaration):
 
     def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
         """Maps by layer path; None is the key of a map on the image grid."""
-        return {None: results[0][INPUT]}
+        return {None: results.streams[0][INPUT]}
 
     def noise(self) -> NoisyCopies | None:
         """Noisy copies to sum up over, for SmoothGrad and its kin."""
@@ -131,8 +133,8 @@ def streams_of(
         noise, key = method.noise(), method.key
         for index, request in enumerate(method.requests(context)):
             explained = request.target or target
-            same = identity((request.key, explained, noise.sampler if noise else None))
-            if same not in streams:
-                streams[same] = Stream(request, explained, noise, request.expected(context))
-            streams[same].add(request, key, index)
+            value = identity((request.key, explained, noise.sampler if noise else None))
+            if value not in streams:
+                streams[value] = Stream(request, explained, noise, request.expected(context))
+            streams[value].add(request, key, index)
     return list(streams.values())

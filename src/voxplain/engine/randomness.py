@@ -93,3 +93,11 @@ class GaussianNoise:
     def noise(self, image: Tensor, key: str, index: int) -> Tensor:
         """Standard normal noise of one copy."""
         return standard_normal(image, generator(key, "noise", index))
+
+
+@dataclass(frozen=True)
+class NoisyCopies:
+    """Noisy copies over which the maps of a method are summed up."""
+
+    sampler: GaussianNoise
+    statistic: Statistic

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
-
-from torch import Tensor
 
 from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import Reducer
 from voxplain.engine.gradients.samplers import Sampler
 from voxplain.engine.identity import plain
-from voxplain.engine.item import StreamInput
 from voxplain.engine.masks.fills import Fill
 from voxplain.engine.masks.reducers.base import MaskReducer
 from voxplain.engine.masks.samplers import MaskSampler
-from voxplain.engine.passes.base import PassLog
-from voxplain.engine.randomness import GaussianNoise, Statistic
+from voxplain.engine.passes.points import PassLog
+from voxplain.engine.randomness import NoisyCopies
 from voxplain.engine.rules import Plain, Rule
+from voxplain.engine.stream_io import StreamInput
 from voxplain.engine.taps import INPUT, Tap
 from voxplain.targets import Target
 
@@ -127,54 +125,43 @@ class GradientRequest(Request):
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Equal sampler and rule, in the same precision."""
         return (self.sampler, self.rule, self.double)
 
     @property
     def taps(self) -> tuple[Tap, ...]:
-        """All places but the input."""
         return tuple(place for place in self.places if place != INPUT)
 
     @property
     def results(self) -> tuple[Tap, ...]:
-        """One result per place."""
         return self.places
 
     @property
     def complete(self) -> bool:
-        """As the reducer is."""
         return self.reducer().complete
 
     @property
     def exact_in_windows(self) -> bool:
-        """False for rules that treat the gradient of one window at a time nonlinearly."""
         return self.rule.exact_in_windows
 
     @property
     def single_pass(self) -> bool:
-        """Whether the sampler has one point."""
         return self.sampler.passes == 1
 
     def expected(self, context: Context) -> int:
-        """There are no masks."""
         return 1
 
     def passes(self, expected: int, references: int | None = None) -> int:
-        """Forward-and-backward passes."""
         return self.sampler.passes if references is None else self.sampler.passes_with(references)
 
     def sample(self, item: StreamInput, context: Context) -> object:
-        """The first point."""
         return self.sampler.route(item).draw(range(1))
 
     def describe(self, expected: int) -> str:
-        """Sampler, rule and number of passes."""
         passes = self.sampler.passes
         count = "1 pass" if passes == 1 else f"{passes:,} passes"
         return f"{type(self.sampler).__name__} under {self.rule.name}, {count}"
 
     def facts(self) -> dict[str, Any]:
-        """Sampler and rule."""
         return {"sampler": plain(self.sampler), "rule": plain(self.rule)}
 
 
@@ -199,64 +186,45 @@ class MaskRequest(Request):
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Equal masks and fill."""
         return (self.masks, self.fill)
 
     @property
     def taps(self) -> tuple[Tap, ...]:
-        """The layers that the masks look at."""
         return self.masks.taps
 
     @property
     def results(self) -> tuple[Tap, ...]:
-        """One map on the image."""
         return (INPUT,)
 
     @property
     def complete(self) -> bool:
-        """As the reducer is."""
         return self.reducer.complete
 
     @property
     def exact_in_windows(self) -> bool:
-        """The score is that of the whole volume."""
         return True
 
     @property
     def single_pass(self) -> bool:
-        """Each image has masks of its own."""
         return False
 
     def expected(self, context: Context) -> int:
-        """About how many masks an image has."""
         return self.masks.expected(context)
 
     def passes(self, expected: int, references: int | None = None) -> int:
-        """Forwards: masks times images to fill from."""
         return expected * self.fill.runs(references)
 
     def sample(self, item: StreamInput, context: Context) -> object:
-        """All masks."""
         return self.masks.masks(item, context)
 
     def describe(self, expected: int) -> str:
-        """Masks, fill and their number."""
         runs = self.fill.runs(None)
         cases = f" and {runs} cases" if runs > 1 else ""
         name, fill = type(self.masks).__name__, self.fill.kind
         return f"{name} filled with {fill}, {expected:,} masks{cases}, forwards only"
 
     def facts(self) -> dict[str, Any]:
-        """Masks and fill."""
         return {"masks": plain(self.masks), "fill": plain(self.fill)}
-
-
-@dataclass(frozen=True)
-class NoisyCopies:
-    """Noisy copies over which the maps of a method are summed up."""
-
-    sampler: GaussianNoise
-    statistic: Statistic
 
 
 R = TypeVar("R", bound=Request)
@@ -279,55 +247,50 @@ class Slot(Generic[R]):
     place: Tap
 
 
-@dataclass(eq=False)
 class Stream(Generic[R]):
     """Equal requests for the same target and noise, run once for all methods that read it.
 
-    Attributes:
+    Args:
         request: Any one of them.
         target: What is explained.
         noise: Copies that the stream runs over, or None for the images themselves.
         expected: About how many masks an image has; 1 for gradients.
+
+    Attributes:
         slots: All that is kept.
+        methods: Keys of the methods that read it, each once.
+        complete: Keys of those whose result should sum to S(x) - S(start).
+        places: Where gradients are wanted, each place once.
+        taps: The layers that are read or changed, each once.
     """
 
-    request: R
-    target: Target
-    noise: NoisyCopies | None
-    expected: int
-    slots: list[Slot[R]] = field(default_factory=list)
+    def __init__(
+        self, request: R, target: Target, noise: NoisyCopies | None, expected: int
+    ) -> None:
+        self.request, self.target, self.noise, self.expected = request, target, noise, expected
+        self.slots: list[Slot[R]] = []
+        self.methods: tuple[str, ...] = ()
+        self.complete: set[str] = set()
+        self.places: tuple[Tap, ...] = ()
+        self.taps: tuple[Tap, ...] = ()
 
     def add(self, request: R, method: str, index: int) -> None:
-        """Keeps what another equal request keeps."""
+        """Keeps what another equal request of a method keeps."""
         self.slots += [Slot(method, index, request, place) for place in request.results]
+        self.methods = tuple(dict.fromkeys((*self.methods, method)))
+        self.places = tuple(dict.fromkeys((*self.places, *request.places)))
+        self.taps = tuple(dict.fromkeys((*self.taps, *request.taps)))
+        if request.complete:
+            self.complete.add(method)
 
     @property
     def copies(self) -> int:
         """Noisy copies per image, 1 without noise."""
         return self.noise.sampler.samples if self.noise else 1
 
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """Keys of the methods that read this stream."""
-        return tuple(dict.fromkeys(slot.method for slot in self.slots))
-
-    @property
-    def places(self) -> tuple[Tap, ...]:
-        """Where gradients are wanted, each place once."""
-        return tuple(dict.fromkeys(place for slot in self.slots for place in slot.request.places))
-
-    @property
-    def taps(self) -> tuple[Tap, ...]:
-        """The layers that are read or changed, each once."""
-        return tuple(dict.fromkeys(tap for slot in self.slots for tap in slot.request.taps))
-
     def passes(self, references: int | None = None) -> int:
         """Passes per image, with so many references; None for enough of them."""
         return self.copies * self.request.passes(self.expected, references)
-
-    def is_complete_for(self, method: str) -> bool:
-        """Whether the result of a method should sum to S(x) - S(start)."""
-        return any(slot.request.complete for slot in self.slots if slot.method == method)
 
     def describe(self) -> str:
         """The stream in words."""
@@ -346,45 +309,3 @@ class Stream(Generic[R]):
             "precision": log.precision,
             **({"conservation": log.conservation} if log.conservation else {}),
         }
-
-
-@dataclass(frozen=True, eq=False)
-class StreamResults:
-    """What the streams brought back to one method for one image.
-
-    Attributes:
-        streams: Per request of the method, the reduced tensor at each place.
-        item: The image (or noisy copy) they are about, with its key and references.
-    """
-
-    streams: tuple[Mapping[Tap, Tensor], ...]
-    item: StreamInput
-
-    def __getitem__(self, request: int) -> Mapping[Tap, Tensor]:
-        return self.streams[request]
-
-    def __iter__(self) -> Iterator[Mapping[Tap, Tensor]]:
-        return iter(self.streams)
-
-    def part(self, requests: slice) -> StreamResults:
-        """What some of the requests brought, for a method made of others."""
-        return replace(self, streams=self.streams[requests])
-
-
-@dataclass(frozen=True, eq=False)
-class MethodOutput:
-    """The maps of a method for one image, summed up over noisy copies.
-
-    Attributes:
-        maps: By layer path; None is the key of a map on the image grid.
-        findings: What else came out, for the sidecar.
-        difference: S(x) - S(start), where the map should sum to it.
-        start_score: S(start).
-        total: What the method attributes altogether, where that is not the sum of its map.
-    """
-
-    maps: dict[str | None, Tensor]
-    findings: dict[str, Any] = field(default_factory=dict)
-    difference: float | None = None
-    start_score: float | None = None
-    total: float | None = None

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from voxplain.attribution.explanation import AnyTarget
-from voxplain.engine.binding import BoundTarget, References, references_of
-from voxplain.engine.context import Context
+from voxplain.engine.context import BoundTarget, Context, References, references_of
 from voxplain.engine.identity import identity
-from voxplain.engine.item import StreamInput
 from voxplain.engine.masks import Fill, Masks, Painter
 from voxplain.engine.memory import ForwardBudget, in_batches
 from voxplain.engine.method import Method
-from voxplain.engine.passes.base import Passes, Points
+from voxplain.engine.passes.base import Passes
+from voxplain.engine.passes.points import Points
 from voxplain.engine.randomness import image_key
 from voxplain.engine.rules import Plain
+from voxplain.engine.stream_io import StreamInput
 from voxplain.errors import InputError
 from voxplain.image import Image
 from voxplain.metrics.map_field import MapField, Undefined

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from voxplain.attribution.explanation import AnyTarget
-from voxplain.engine.binding import References
+from voxplain.engine.context import References
 from voxplain.errors import ConfigError
 from voxplain.image import Image
 from voxplain.metrics.context import MetricContext, metric_context

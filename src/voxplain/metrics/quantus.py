@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from voxplain.attribution import explain
 from voxplain.attribution.explanation import AnyMethod, AnyTarget
-from voxplain.engine.binding import References
+from voxplain.engine.context import References
 from voxplain.engine.method import parse_method
 from voxplain.errors import ConfigError
 from voxplain.models.model import Model

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from voxplain.engine.acceleration.shared_prefix import SharedModules
-from voxplain.engine.binding import BoundTarget, bind
+from voxplain.engine.context import BoundTarget
 from voxplain.engine.execution.networks import Outputs, run_networks
 from voxplain.engine.execution.session import Batch, Session
 from voxplain.engine.method import Method
@@ -104,7 +104,7 @@ def _bound(
     """The target as it was bound on the original, for each of the changed images."""
     original = context.bound
     if asked is not original.target:
-        original, scores = bind(asked, original.seen), None
+        original, scores = BoundTarget.of(asked, original.seen), None
     rows = [context.item.row] * len(images)
     field = original.field.rows(rows)
     field = moved(field) if moved else field

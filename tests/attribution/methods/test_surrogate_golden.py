@@ -166,9 +166,9 @@ def test_perturbation_batch_size(
 ) -> None:
     class Fixed(ForwardBudget):
         def __init__(self, *_: object) -> None:
-            self.size, self._known = size, True
+            self.size, self._is_measured = size, True
 
-    monkeypatch.setattr("voxplain.engine.execution.session.ForwardBudget", Fixed)
+    monkeypatch.setattr("voxplain.engine.execution.masked_runner.ForwardBudget", Fixed)
     found = _explained(method, EACH, Lift(rank=3)).map.flatten().tolist()
     expected = LASSO["each"] if isinstance(method, dict) else SHAPLEY["each"]
     assert found == pytest.approx(expected, abs=1e-3)

@@ -37,9 +37,9 @@ def test_masked_images_at_once(rank: int, size: int, monkeypatch: pytest.MonkeyP
 
     class Fixed(ForwardBudget):
         def __init__(self, *_: object) -> None:
-            self.size, self._known = size, True
+            self.size, self._is_measured = size, True
 
-    monkeypatch.setattr("voxplain.engine.execution.session.ForwardBudget", Fixed)
+    monkeypatch.setattr("voxplain.engine.execution.masked_runner.ForwardBudget", Fixed)
     with untouched(network):
         found = explain(network, shown, METHODS, 1, references=references)
     for key, attribution in usual.items():

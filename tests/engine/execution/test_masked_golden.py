@@ -76,9 +76,9 @@ def test_spellings(
 def test_perturbation_batch_size(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     class Fixed(ForwardBudget):
         def __init__(self, *_: object) -> None:
-            self.size, self._known = size, True
+            self.size, self._is_measured = size, True
 
-    monkeypatch.setattr("voxplain.engine.execution.session.ForwardBudget", Fixed)
+    monkeypatch.setattr("voxplain.engine.execution.masked_runner.ForwardBudget", Fixed)
     found = _explained(_shaped(IMAGE, 3)[None, None], _ablation(EACH, 0, 3))
     assert found.flatten().tolist() == pytest.approx([80, 200, 120], rel=1e-6)
 

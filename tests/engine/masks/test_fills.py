@@ -13,9 +13,9 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from voxplain.attribution import explain
-from voxplain.engine.item import StreamInput
 from voxplain.engine.masks import AnyFill, Boxes, Coalitions, Noise, imputation
 from voxplain.engine.masks.imputation import imputed
+from voxplain.engine.stream_io import StreamInput
 from voxplain.errors import ConfigError
 from voxplain.image import Image
 from voxplain.models.model import Model

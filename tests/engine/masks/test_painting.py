@@ -12,9 +12,9 @@ from networks import assert_close, images
 from torch import Tensor
 
 from voxplain.engine.context import Context
-from voxplain.engine.item import StreamInput
 from voxplain.engine.masks import Boxes, Coalitions, Masks, RandomGrids, SlidingBox
 from voxplain.engine.masks.dense import DenseMasks, Grids
+from voxplain.engine.stream_io import StreamInput
 from voxplain.regions import RegionMap
 
 every_rank = pytest.mark.parametrize("rank", [1, 2, 3])

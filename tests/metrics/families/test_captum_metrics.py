@@ -14,9 +14,8 @@ from metric_cases import ask, explained, value
 from networks import Summed, classifier, images, segmenter
 from torch import Tensor, nn
 
-from voxplain.engine.binding import bind, look
+from voxplain.engine.context import Context
 from voxplain.metrics import MapField
-from voxplain.models.model import Model
 from voxplain.targets import parse_target
 
 DRAWS = 12
@@ -31,8 +30,7 @@ def _setting(task: str, rank: int) -> tuple[nn.Module, nn.Module, Any, int, Tens
         network = classifier(rank, 2).double()
         return network, network, {"kind": "class_score", "label": 1}, 1, image
     network, asked = segmenter(rank, 2).double(), {"kind": "pixelwise", "label": 1}
-    seen = look(Model(network), image)
-    weights = bind(parse_target(asked), seen).field.terms[0].weights
+    weights = Context.open(network, image).bind(parse_target(asked)).field.terms[0].weights
     return network, Summed(network, weights), asked, 0, image
 
 
@@ -69,7 +67,7 @@ def test_infidelity(task: str, rank: int, normalize: bool) -> None:
 
 
 def _score(network: nn.Module, shown: Tensor, target: Any, image: Tensor) -> Tensor:
-    bound = bind(parse_target(target), look(Model(network), image))
+    bound = Context.open(network, image).bind(parse_target(target))
     return bound.field.score(network(shown).detach())
 
 

@@ -153,7 +153,7 @@ def test_no_last_image_is_left_alone(count: int, size: int, expected: list[int])
     image = torch.rand(1, 8, 8)
     context = ask(network, image, target={"kind": "class_score", "label": 0})
     context.observe(image[None])
-    context._budget.size, context._budget._known = size, True
+    context._budget.size, context._budget._is_measured = size, True
     network.seen.clear()
     many = torch.rand(count, 1, 8, 8)
     found = context.of_all(count, lambda part: many[part.start : part.stop])

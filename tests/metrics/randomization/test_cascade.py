@@ -18,7 +18,7 @@ from trained import disks, shapes, trained
 from voxplain.attribution import explain
 from voxplain.attribution.methods.saliency import Saliency
 from voxplain.engine.context import Context
-from voxplain.engine.requests import StreamResults
+from voxplain.engine.stream_io import StreamResults
 from voxplain.metrics import MetricContext, evaluate
 from voxplain.metrics.controls import edges
 from voxplain.metrics.randomization import (

@@ -15,9 +15,9 @@ from torch import nn
 
 from voxplain.engine.context import Context
 from voxplain.engine.identity import identity
-from voxplain.engine.item import StreamInput
 from voxplain.engine.method import Method, Resampling, parse_method, streams_of
 from voxplain.engine.requests import Request, Stream
+from voxplain.engine.stream_io import StreamInput
 from voxplain.errors import VoxplainError
 from voxplain.targets import Label
 

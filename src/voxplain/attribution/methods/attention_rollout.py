@@ -15,8 +15,9 @@ from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import MeanGradient
 from voxplain.engine.gradients.samplers import Original
 from voxplain.engine.method import Method, Resampling, register
-from voxplain.engine.requests import GradientRequest, StreamResults
+from voxplain.engine.requests import GradientRequest
 from voxplain.engine.rules.attention_maps import AttentionMap, attention_maps
+from voxplain.engine.stream_io import StreamResults
 from voxplain.engine.taps import Side, Tap
 from voxplain.errors import ModelError
 from voxplain.models.geometry import LayerGeometry

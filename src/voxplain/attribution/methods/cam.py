@@ -20,12 +20,14 @@ from voxplain.attribution.methods.cam_reducers import (
 )
 from voxplain.attribution.methods.guided_backprop import Functions
 from voxplain.attribution.methods.layer_method import LayerMethod
-from voxplain.engine.context import Assembly, Context, Interpolation
+from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import MeanGradient
 from voxplain.engine.gradients.samplers import Original
 from voxplain.engine.method import Method, Resampling, register
-from voxplain.engine.requests import GradientRequest, StreamResults
+from voxplain.engine.network_layers import Assembly, Interpolation
+from voxplain.engine.requests import GradientRequest
 from voxplain.engine.rules import Guided, Plain
+from voxplain.engine.stream_io import StreamResults
 from voxplain.engine.taps import INPUT, Tap
 
 

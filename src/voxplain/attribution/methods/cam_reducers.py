@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from voxplain.engine.context import Assembly
 from voxplain.engine.gradients.reducers import Reducer, TapBatch
+from voxplain.engine.network_layers import Assembly
 
 _SMALL = 1e-12
 

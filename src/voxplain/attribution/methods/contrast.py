@@ -9,9 +9,11 @@ from pydantic import Field, SerializeAsAny, field_validator
 from torch import Tensor
 
 from voxplain.attribution.methods.wrapper import Around
-from voxplain.engine.context import Assembly, Context
+from voxplain.engine.context import Context
 from voxplain.engine.method import Resampling, register
-from voxplain.engine.requests import MethodOutput, Request
+from voxplain.engine.network_layers import Assembly
+from voxplain.engine.requests import Request
+from voxplain.engine.stream_io import MethodOutput
 from voxplain.errors import ConfigError, VoxplainError
 from voxplain.targets import Target, parse_target
 from voxplain.targets.contrast import Against

@@ -11,8 +11,9 @@ from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import MeanGradient
 from voxplain.engine.gradients.samplers import Original
 from voxplain.engine.method import Method, register
-from voxplain.engine.requests import GradientRequest, StreamResults
+from voxplain.engine.requests import GradientRequest
 from voxplain.engine.rules import Excitation, ThroughLayer
+from voxplain.engine.stream_io import StreamResults
 from voxplain.engine.taps import INPUT, Tap
 
 

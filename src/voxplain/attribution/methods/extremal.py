@@ -15,9 +15,9 @@ from voxplain.engine.blur import blurred, isotropic_sigma
 from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import LastMasks
 from voxplain.engine.gradients.samplers import PointBatch, PointSequence, Sampler
-from voxplain.engine.item import StreamInput
 from voxplain.engine.method import Method, Resampling, register
-from voxplain.engine.requests import GradientRequest, MethodOutput
+from voxplain.engine.requests import GradientRequest
+from voxplain.engine.stream_io import MethodOutput, StreamInput
 
 Mode = Literal["preserve", "delete", "dual"]
 Share = Annotated[float, Field(gt=0, lt=1)]

@@ -13,8 +13,9 @@ from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import Reducer, TapBatch, TimesValue
 from voxplain.engine.gradients.samplers import Original
 from voxplain.engine.method import Method, Resampling, register
-from voxplain.engine.requests import GradientRequest, StreamResults
+from voxplain.engine.requests import GradientRequest
 from voxplain.engine.rules import Plain
+from voxplain.engine.stream_io import StreamResults
 from voxplain.engine.taps import INPUT, Tap
 from voxplain.errors import ModelError
 

@@ -16,8 +16,9 @@ from voxplain.engine.gradients.quadrature import Quadrature
 from voxplain.engine.gradients.reducers import AlongCurve, AlongPath, MeanGradient, TimesDifference
 from voxplain.engine.gradients.samplers import Sampler, StraightPath
 from voxplain.engine.method import Method, register
-from voxplain.engine.requests import GradientRequest, StreamResults
+from voxplain.engine.requests import GradientRequest
 from voxplain.engine.rules import Plain
+from voxplain.engine.stream_io import StreamResults
 from voxplain.engine.taps import INPUT
 
 

@@ -7,9 +7,10 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from voxplain.engine.context import Assembly, Context
+from voxplain.engine.context import Context
 from voxplain.engine.method import Method
-from voxplain.engine.requests import StreamResults
+from voxplain.engine.network_layers import Assembly
+from voxplain.engine.stream_io import StreamResults
 from voxplain.engine.taps import Tap
 
 

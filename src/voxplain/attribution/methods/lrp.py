@@ -12,11 +12,12 @@ from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import MeanGradient
 from voxplain.engine.gradients.samplers import Original
 from voxplain.engine.method import Method, register
-from voxplain.engine.requests import GradientRequest, StreamResults
+from voxplain.engine.requests import GradientRequest
 from voxplain.engine.rules import Lrp, ThroughLayer
 from voxplain.engine.rules.lrp.composites import Choice, CompositeName, composite_of
 from voxplain.engine.rules.lrp.intensity_range import Range
 from voxplain.engine.rules.lrp.layer_rules import EPSILON
+from voxplain.engine.stream_io import StreamResults
 from voxplain.engine.taps import INPUT
 from voxplain.errors import ConfigError
 

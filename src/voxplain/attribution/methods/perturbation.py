@@ -9,7 +9,7 @@ from torch import Tensor
 
 from voxplain.attribution.methods.layer_method import LayerMethod
 from voxplain.attribution.methods.mask_method import MaskMethod
-from voxplain.engine.context import Assembly, Context
+from voxplain.engine.context import Context
 from voxplain.engine.masks import (
     AnyFill,
     Blur,
@@ -24,7 +24,9 @@ from voxplain.engine.masks import (
     SlidingBox,
 )
 from voxplain.engine.method import Resampling, register
-from voxplain.engine.requests import Choice, MaskRequest, StreamResults
+from voxplain.engine.network_layers import Assembly
+from voxplain.engine.requests import Choice, MaskRequest
+from voxplain.engine.stream_io import StreamResults
 from voxplain.engine.taps import INPUT
 from voxplain.extents import Extent
 from voxplain.regions import RegionSpec, Supervoxels

@@ -12,7 +12,8 @@ from voxplain.attribution.methods.mask_method import MaskMethod
 from voxplain.engine.context import Context
 from voxplain.engine.masks import AnyFill, Constant, Fill, Mean, RandomGrids, WeightedMean
 from voxplain.engine.method import Resampling, register
-from voxplain.engine.requests import MaskRequest, StreamResults
+from voxplain.engine.requests import MaskRequest
+from voxplain.engine.stream_io import StreamResults
 from voxplain.engine.taps import INPUT
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from voxplain.attribution.methods.layer_method import LayerMethod
-from voxplain.engine.context import Assembly, Context
+from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import MeanGradient, MeanValue, TimesValue
 from voxplain.engine.gradients.samplers import Original
 from voxplain.engine.method import Method, Resampling, register
+from voxplain.engine.network_layers import Assembly
 from voxplain.engine.requests import GradientRequest
 from voxplain.engine.rules import Plain, Rule
 

@@ -21,7 +21,8 @@ from voxplain.engine.masks import (
     Weighting,
 )
 from voxplain.engine.method import Resampling, register
-from voxplain.engine.requests import MaskRequest, StreamResults
+from voxplain.engine.requests import MaskRequest
+from voxplain.engine.stream_io import StreamResults
 from voxplain.engine.taps import INPUT, Tap
 
 

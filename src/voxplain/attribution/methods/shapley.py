@@ -13,7 +13,8 @@ from voxplain.engine.masks.coalition_designs import MOST_EXACT, AllCoalitions, S
 from voxplain.engine.masks.reducers.shapley import ExactShapley, WalkMarginals
 from voxplain.engine.masks.reducers.surrogates import ShapleyRegression
 from voxplain.engine.method import register
-from voxplain.engine.requests import MaskRequest, MethodOutput
+from voxplain.engine.requests import MaskRequest
+from voxplain.engine.stream_io import MethodOutput
 from voxplain.regions import Channels, RegionSpec, Supervoxels
 
 

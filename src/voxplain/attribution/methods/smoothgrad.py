@@ -12,8 +12,8 @@ from voxplain.attribution.methods.mask_method import MaskMethod
 from voxplain.attribution.methods.wrapper import Around, inner_method
 from voxplain.engine.context import Context
 from voxplain.engine.method import Method, register
-from voxplain.engine.randomness import GaussianNoise
-from voxplain.engine.requests import NoisyCopies, StreamResults
+from voxplain.engine.randomness import GaussianNoise, NoisyCopies
+from voxplain.engine.stream_io import StreamResults
 
 ON_PATHS = (8, 16)
 """Copies and points where the inner method itself takes several and neither is stated."""

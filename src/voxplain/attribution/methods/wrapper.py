@@ -9,7 +9,9 @@ from torch import Tensor
 
 from voxplain.engine.context import Context
 from voxplain.engine.method import Method, parse_method
-from voxplain.engine.requests import NoisyCopies, Request, StreamResults
+from voxplain.engine.randomness import NoisyCopies
+from voxplain.engine.requests import Request
+from voxplain.engine.stream_io import StreamResults
 from voxplain.errors import VoxplainError
 
 

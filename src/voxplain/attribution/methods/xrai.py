@@ -17,7 +17,7 @@ from voxplain.attribution.methods.layer_method import LayerMethod
 from voxplain.attribution.methods.wrapper import Around
 from voxplain.engine.context import Context
 from voxplain.engine.method import Method, Resampling, register
-from voxplain.engine.requests import MethodOutput
+from voxplain.engine.stream_io import MethodOutput
 from voxplain.errors import ConfigError
 from voxplain.regions import Segments, scales
 

@@ -13,10 +13,11 @@ from voxplain.engine.context import Context
 from voxplain.engine.execution.runner import Runner, StreamOutput
 from voxplain.engine.gradients.reducers import TapBatch
 from voxplain.engine.gradients.samplers import PointBatch
-from voxplain.engine.item import StreamInput
 from voxplain.engine.memory import BackwardBudget, BatchBudget, in_batches
-from voxplain.engine.passes.base import Passes, PassResult, Points
+from voxplain.engine.passes.base import Passes
+from voxplain.engine.passes.points import PassResult, Points
 from voxplain.engine.requests import GradientRequest, Slot, Stream
+from voxplain.engine.stream_io import StreamInput
 from voxplain.engine.taps import INPUT, InterpolatedActivation
 
 Segment = tuple[int, range]
@@ -85,10 +86,10 @@ class GradientRunner(Runner):
                 sums.give_feedback()
         return [[sums.result() for sums in of_network] for of_network in networks]
 
-    def finish(self, planned: int, images: int) -> None:
+    def finish(self, images: int) -> None:
         """Passes are those planned; of conserved relevance the log says where it went."""
         log, conservation = self.passes.log, self.passes.conservation
-        log.spent = planned
+        log.spent = self.planned
         if conservation is not None:
             log.conservation = conservation.facts(log.passes)
             if remark := conservation.remark():
@@ -116,29 +117,30 @@ class _Batches:
         """Runs points of a list of input numbers and point numbers, by their places in it."""
 
         def run(places: range) -> None:
-            self._run(_segments(work[places.start : places.stop]))
+            is_last = places.stop == len(work)
+            self._run(_segments(work[places.start : places.stop]), measure=not is_last)
             for runner in self._runners:
                 runner.tick(len(places))
 
         return run
 
-    def _run(self, segments: list[Segment]) -> None:
+    def _run(self, segments: list[Segment], measure: bool) -> None:
         first = self._networks[0]
         drawn = [first[number].points.draw(indices) for number, indices in segments]
         rows = [first[number].item.row for number, indices in segments for _ in indices]
-        results = self._pass_results(self._points(drawn, rows))
+        results = self._pass_results(self._points(drawn, rows), measure)
         for of_network, result in zip(self._networks, results, strict=True):
             done = 0
             for (number, indices), points in zip(segments, drawn, strict=True):
                 of_network[number].update(points, result, slice(done, done + len(indices)))
                 done += len(indices)
 
-    def _pass_results(self, points: Points) -> list[PassResult]:
+    def _pass_results(self, points: Points, measure: bool) -> list[PassResult]:
         """The points in every network; nothing is summed up before all of them ran."""
-        results = []
-        with self._prefix.batch() if self._prefix else contextlib.nullcontext():
+        results, nothing = [], contextlib.nullcontext()
+        with self._prefix.batch() if self._prefix else nothing:
             for runner in self._runners:
-                with runner.budget.measured(len(points.inputs)):
+                with runner.budget.measured(len(points.inputs)) if measure else nothing:
                     results.append(runner.passes.run(points))
         return results
 
@@ -174,7 +176,8 @@ class _Accumulators:
         self.reducers = {slot: slot.request.reducer() for slot in runner.stream.slots}
         self._ends: Ends | None = None
         self._difference = self._start = 0.0
-        self._turns = iter(self.points.batches)
+        points = self.points
+        self._turns = iter((points.count,) if points.feedback is None else points.rounds)
         self._drawn = self._seen = 0
         self._since_feedback: list[tuple[Tensor, Tensor]] = []
 

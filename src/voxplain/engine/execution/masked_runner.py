@@ -14,11 +14,12 @@ from voxplain.engine.context import Context
 from voxplain.engine.execution.masked_cones import ConeScores
 from voxplain.engine.execution.masked_windows import WindowedScores
 from voxplain.engine.execution.runner import Runner, StreamOutput
-from voxplain.engine.item import StreamInput
 from voxplain.engine.masks.masks import Masks, Painter
 from voxplain.engine.memory import BatchBudget, ForwardBudget, in_batches
-from voxplain.engine.passes.base import Passes, Points
+from voxplain.engine.passes.base import Passes
+from voxplain.engine.passes.points import Points
 from voxplain.engine.requests import MaskRequest, Stream
+from voxplain.engine.stream_io import StreamInput
 
 
 class MaskedRunner(Runner):
@@ -44,7 +45,7 @@ class MaskedRunner(Runner):
     ) -> None:
         self.stream, self.passes, self.budget = stream, passes, budget
         self.scores, self.context = scores, context
-        self.forwards = self._planned = 0
+        self.forwards = self._waiting = 0
         self._report = tick
 
     @classmethod
@@ -63,23 +64,23 @@ class MaskedRunner(Runner):
         outputs = [_one_input(runners, item, prefix) for item in inputs]
         return [list(of_network) for of_network in zip(*outputs, strict=True)]
 
-    def finish(self, planned: int, images: int) -> None:
+    def finish(self, images: int) -> None:
         """Passes are those that were run, since equal masks run once."""
         self.passes.log.spent = math.ceil(self.forwards / images)
 
     def begin(self, item: StreamInput) -> None:
         """Starts an image; progress advances by its planned number of forwards."""
         references = 0 if item.references is None else len(item.references)
-        self._planned = self.stream.passes(references) // self.stream.copies
+        self._waiting = self.stream.passes(references) // self.stream.copies
 
     def tick(self, forwards: int) -> None:
         """Counts masked images, or masked volumes where the network sees windows."""
         self.forwards += forwards
-        self._advance(min(forwards, self._planned))
+        self._advance(min(forwards, self._waiting))
 
     def end(self) -> None:
         """Ends an image: what was planned and not needed counts as done."""
-        self._advance(self._planned)
+        self._advance(self._waiting)
 
     def score(self, item: StreamInput) -> float:
         """S of an input without mask."""
@@ -105,7 +106,7 @@ class MaskedRunner(Runner):
         )
 
     def _advance(self, forwards: int) -> None:
-        self._planned -= forwards
+        self._waiting -= forwards
         if forwards:
             self._report(forwards)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,18 +20,20 @@ from torch import Tensor
 from voxplain.engine.acceleration.shared_prefix import SharedModules, SharedPrefix
 from voxplain.engine.execution.runner import Runner, StreamOutput
 from voxplain.engine.execution.session import Session
-from voxplain.engine.item import StreamInput
+from voxplain.engine.identity import identity
 from voxplain.engine.method import Method
-from voxplain.engine.passes.base import Points
+from voxplain.engine.passes.points import Points
 from voxplain.engine.randomness import CopyStatistic
-from voxplain.engine.requests import MethodOutput, Request, Stream, StreamResults
+from voxplain.engine.requests import Request, Stream
 from voxplain.engine.rules import Plain
+from voxplain.engine.stream_io import MethodOutput, StreamInput, StreamResults
 from voxplain.engine.taps import INPUT
 from voxplain.models.precision import GATE, Precision, agreement, is_half, resolve_precision
 
 Outputs = dict[str, list[MethodOutput]]
 """Per image the output of each method, by the key of the method."""
 
+_INPUT_BYTES = 64 * 2**20
 _WORTH_SHARING = 4
 """Passes of a stream from which on networks share: finding out that they can costs forwards."""
 
@@ -47,7 +49,7 @@ def run_networks(
     """
     outputs: list[Outputs] = [{} for _ in sessions]
     precisions = [_precision(session) for session in sessions]
-    for streams in zip(*(session.noise_groups() for session in sessions), strict=True):
+    for streams in zip(*map(_noise_groups, sessions), strict=True):
         with contextlib.ExitStack() as stack:
             groups = [
                 _NoiseGroup(session, of_session, precision, stack)
@@ -79,6 +81,35 @@ def _first_gradient(session: Session, precision: Precision) -> Tensor:
         return passes.run(Points(session.batch.images[:1], [0])).gradients[INPUT]
 
 
+def _noise_groups(session: Session) -> list[list[Stream[Request]]]:
+    """Streams with the same inputs: the images, or the same noisy copies of them."""
+    groups: dict[object, list[Stream[Request]]] = {}
+    for stream in session.streams:
+        value = identity(stream.noise.sampler) if stream.noise else None
+        groups.setdefault(value, []).append(stream)
+    return list(groups.values())
+
+
+def _inputs(session: Session, streams: list[Stream[Request]]) -> Iterator[list[StreamInput]]:
+    """Images, or noisy copies of them, as many at a time as stay small in memory."""
+    noise, batch, context = streams[0].noise, session.batch, session.context
+    together = context.layout is None
+    together = together and all(stream.request.single_pass for stream in streams)
+    at_once = max(1, min(64, _INPUT_BYTES // (8 * batch.images[0].nbytes))) if together else 1
+    waiting: list[StreamInput] = []
+    for row, image in enumerate(batch.images):
+        key, references = batch.keys[row], batch.references[row]
+        copies = noise.sampler.copies(image, key) if noise else (image,)
+        for index, copy in enumerate(copies):
+            draws, source = (f"{key}/{index}", image) if noise else (key, None)
+            waiting.append(StreamInput(copy, row, draws, references, source, context.spacing))
+            if len(waiting) == at_once:
+                yield waiting
+                waiting = []
+    if waiting:
+        yield waiting
+
+
 def _run(
     groups: Sequence[_NoiseGroup],
     shared_modules: SharedModules | None,
@@ -86,15 +117,9 @@ def _run(
 ) -> None:
     """All inputs through all streams; in each, through all networks."""
     session, streams = groups[0].session, groups[0].streams
-    by_stream = [[group.runners[index] for group in groups] for index in range(len(streams))]
-    prefixes = [
-        _prefix(runners, shared_modules if worth_sharing else None, stack)
-        for runners, worth_sharing in (
-            (runners, session.passes_of(stream, 0) >= _WORTH_SHARING)
-            for runners, stream in zip(by_stream, streams, strict=True)
-        )
-    ]
-    for inputs in session.inputs(streams):
+    by_stream = list(zip(*(group.runners for group in groups), strict=True))
+    prefixes = [_prefix(runners, shared_modules, stack) for runners in by_stream]
+    for inputs in _inputs(session, streams):
         outputs = [
             _timed(runners, inputs, session.batch.images.dtype, prefix)
             for runners, prefix in zip(by_stream, prefixes, strict=True)
@@ -114,7 +139,9 @@ def _prefix(
     arrive in two parts. Only autograd itself treats these as it treats their sum.
     """
     passes = [runner.passes for runner in runners]
-    if shared_modules is None or len(runners) < 2 or not passes[0].rule.is_plain:
+    if shared_modules is None or len(runners) < 2 or runners[0].planned < _WORTH_SHARING:
+        return None
+    if not passes[0].rule.is_plain:
         return None
     if len({each.model.precision for each in passes}) > 1:
         return None
@@ -164,7 +191,7 @@ class _NoiseGroup:
         readers = {key for stream in streams for key in stream.methods}
         self._sums = [
             _MethodSums(method, key, session, streams)
-            for method, key in ((method, method.key) for method in session.methods)
+            for key, method in session.methods.items()
             if key in readers
         ]
         self.runners = [session.runner(stream, precision, stack) for stream in streams]
@@ -180,7 +207,7 @@ class _NoiseGroup:
         """Completes the logs of the streams."""
         images = len(self.session.batch.images)
         for runner in self.runners:
-            runner.finish(self.session.passes_of(runner.stream, 0), images)
+            runner.finish(images)
 
     def outputs(self) -> Outputs:
         """The output of every method, per image."""
@@ -205,7 +232,7 @@ class _MethodSums:
         self._read = [key in stream.methods for stream in streams]
         # Noisy copies have no completeness of their own.
         self._complete = [
-            noise is None and method.complete and stream.is_complete_for(key) for stream in streams
+            noise is None and method.complete and key in stream.complete for stream in streams
         ]
         self._has_noise = noise is not None
         self._statistic = noise.statistic if noise else "mean"

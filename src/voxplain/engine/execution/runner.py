@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from voxplain.engine.acceleration.shared_prefix import SharedPrefix
-from voxplain.engine.item import StreamInput
 from voxplain.engine.memory import BatchBudget
 from voxplain.engine.passes.base import Passes
 from voxplain.engine.requests import Slot, Stream
+from voxplain.engine.stream_io import StreamInput
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +42,12 @@ class Runner(ABC):
     Attributes:
         stream: What to run.
         passes: How the network is called.
+        planned: Passes per image.
     """
 
     stream: Stream[Any]
     passes: Passes
+    planned: int
 
     @classmethod
     @abstractmethod
@@ -72,10 +74,5 @@ class Runner(ABC):
         """
 
     @abstractmethod
-    def finish(self, planned: int, images: int) -> None:
-        """Completes the log of the passes after the last input.
-
-        Args:
-            planned: Passes per image that were planned.
-            images: Of the batch.
-        """
+    def finish(self, images: int) -> None:
+        """Completes the log of the passes after the last input of so many images."""

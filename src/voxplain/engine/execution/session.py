@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from voxplain.engine.binding import BoundTarget, References, references_of
-from voxplain.engine.context import Context
+from voxplain.engine.context import BoundTarget, Context, References, references_of
 from voxplain.engine.execution.gradient_runner import GradientRunner
 from voxplain.engine.execution.masked_runner import MaskedRunner
 from voxplain.engine.execution.runner import Runner
 from voxplain.engine.identity import identity
-from voxplain.engine.item import StreamInput
 from voxplain.engine.memory import BatchBudget
 from voxplain.engine.method import Method, streams_of
-from voxplain.engine.passes.base import PassLog
+from voxplain.engine.passes.points import PassLog
 from voxplain.engine.randomness import image_key
 from voxplain.engine.requests import GradientRequest, MaskRequest, Request, Stream
 from voxplain.engine.rules import guard
@@ -35,7 +33,6 @@ _RUNNERS: dict[type[Request], type[Any]] = {
     GradientRequest: GradientRunner,
     MaskRequest: MaskedRunner,
 }
-_INPUT_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +63,9 @@ class Session:
         progress: Called with passes done and planned.
 
     Attributes:
+        methods: By their key.
+        streams: The distinct streams of the methods.
+        bound: The target of each stream, bound on the batch.
         logs: How each stream ran, once it has.
     """
 
@@ -79,13 +79,18 @@ class Session:
         memory: int | None = None,
         progress: Progress | None = None,
     ) -> None:
-        self.context, self.methods, self.batch, self.memory = context, methods, batch, memory
+        self.context, self.batch, self.memory = context, batch, memory
+        self.methods = {method.key: method for method in methods}
         self.streams = streams_of(methods, context, target)
         self.logs: dict[Stream[Request], PassLog] = {}
-        targets = {identity(stream.target): stream.target for stream in self.streams}
-        bound = {key: bind(each) for key, each in targets.items()}
-        self.bound = {stream: bound[identity(stream.target)] for stream in self.streams}
-        context.locate_layers([tap for stream in self.streams for tap in stream.taps])
+        self.bound: dict[Stream[Request], BoundTarget] = {}
+        by_value: dict[object, BoundTarget] = {}
+        for stream in self.streams:
+            value = identity(stream.target)
+            by_value[value] = by_value.get(value) or bind(stream.target)
+            self.bound[stream] = by_value[value]
+        if taps := [tap for stream in self.streams for tap in stream.taps]:
+            context.locate_layers(taps)
         self._progress, self._done = progress, 0
 
     @classmethod
@@ -140,35 +145,6 @@ class Session:
         references = self.batch.references[row]
         return stream.passes(0 if references is None else len(references))
 
-    def noise_groups(self) -> list[list[Stream[Request]]]:
-        """Streams with the same inputs: the images, or the same noisy copies of them."""
-        groups: dict[object, list[Stream[Request]]] = {}
-        for stream in self.streams:
-            key = identity(stream.noise.sampler) if stream.noise else None
-            groups.setdefault(key, []).append(stream)
-        return list(groups.values())
-
-    def inputs(self, streams: list[Stream[Request]]) -> Iterator[list[StreamInput]]:
-        """Images, or noisy copies of them, as many at a time as stay small in memory."""
-        noise, batch = streams[0].noise, self.batch
-        size = batch.images[0].numel() * batch.images.element_size()
-        together = self.context.layout is None
-        together = together and all(stream.request.single_pass for stream in streams)
-        at_once = max(1, min(64, _INPUT_BYTES // (8 * size))) if together else 1
-        waiting: list[StreamInput] = []
-        for row, image in enumerate(batch.images):
-            key, references = batch.keys[row], batch.references[row]
-            copies = noise.sampler.copies(image, key) if noise else (image,)
-            for index, copy in enumerate(copies):
-                draws, source = (f"{key}/{index}", image) if noise else (key, None)
-                spacing = self.context.spacing
-                waiting.append(StreamInput(copy, row, draws, references, source, spacing))
-                if len(waiting) == at_once:
-                    yield waiting
-                    waiting = []
-        if waiting:
-            yield waiting
-
     def runner(
         self, stream: Stream[Request], precision: Precision, stack: contextlib.ExitStack
     ) -> Runner:
@@ -182,12 +158,14 @@ class Session:
             stack.enter_context(guard(model.network))
         field = bound.field.to(torch.float64) if precision == "float64" else bound.field
         passes = self.context.passes(model, request.rule, field, stream.places, bound.rebind)
+        passes.log.precision = precision
         self.logs[stream] = passes.log
         kind, budget = _RUNNERS[type(request)], BatchBudget()
         if self.context.layout is None:  # of windowed volumes several at once save nothing
             budget = kind.batch_budget(model.device, self.memory, self.batch.images[0])
         scores = None if stream.noise else bound.scores
         runner: Runner = kind(stream, passes, budget, self.tick, scores, self.context)
+        runner.planned = self.passes_of(stream, 0)
         return runner
 
     def tick(self, points: int) -> None:

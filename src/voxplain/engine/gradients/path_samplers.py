@@ -17,7 +17,7 @@ from voxplain.engine.gradients.samplers import (
     Sampler,
     StraightPath,
 )
-from voxplain.engine.item import StreamInput
+from voxplain.engine.stream_io import StreamInput
 from voxplain.engine.taps import Tap
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from voxplain.engine.baselines import baseline_image
 from voxplain.engine.gradients.quadrature import Quadrature, nodes_and_weights
 from voxplain.engine.intensity import intensity_range
-from voxplain.engine.item import StreamInput, require_references
 from voxplain.engine.randomness import generator, standard_normal
+from voxplain.engine.stream_io import StreamInput, require_references
 from voxplain.engine.taps import Tap
 
 Ends = Literal["none", "shared", "each", "visited"]
@@ -63,11 +63,6 @@ class PointSequence:
     draw: Callable[[range], PointBatch]
     feedback: Callable[[Tensor, Tensor], None] | None = None
     rounds: tuple[int, ...] = ()
-
-    @property
-    def batches(self) -> tuple[int, ...]:
-        """How many points may be drawn before anything is told: all, or turn by turn."""
-        return self.rounds if self.feedback is not None else (self.count,)
 
 
 class Sampler(ABC):

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from voxplain.engine.item import StreamInput
 from voxplain.engine.masks.channel_groups import Groups, group_sums, grouped
 from voxplain.engine.masks.dense import ActivationMasks
 from voxplain.engine.masks.layer_channels import LayerChannels
 from voxplain.engine.masks.masks import Masks
 from voxplain.engine.masks.samplers import MaskSampler
+from voxplain.engine.stream_io import StreamInput
 from voxplain.engine.taps import Tap, tapping
 from voxplain.errors import ModelError
 

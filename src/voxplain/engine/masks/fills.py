@@ -13,10 +13,10 @@ from torch import Tensor
 
 from voxplain.engine.baselines import Baseline, baseline_image
 from voxplain.engine.intensity import foreground, intensity_range
-from voxplain.engine.item import StreamInput
 from voxplain.engine.masks.imputation import Imputing
 from voxplain.engine.masks.masks import Masks, Painter
 from voxplain.engine.randomness import generator, standard_normal
+from voxplain.engine.stream_io import StreamInput
 from voxplain.errors import ConfigError
 
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from voxplain.engine.item import StreamInput
 from voxplain.engine.masks.coalitions import Coalitions
 from voxplain.engine.masks.dense import Grids
 from voxplain.engine.masks.masks import Boxes, Masks, Region
 from voxplain.engine.randomness import generator
+from voxplain.engine.stream_io import StreamInput
 from voxplain.engine.taps import Tap
 from voxplain.extents import Extent, resolve
 from voxplain.regions import RegionSpec

@@ -6,7 +6,6 @@ import contextlib
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
 
 import torch
@@ -15,94 +14,17 @@ from torch import Tensor
 from voxplain.engine.acceleration.few_channels import quick_gradients
 from voxplain.engine.acceleration.shared_prefix import PrefixUser
 from voxplain.engine.passes.conservation import Conservation
+from voxplain.engine.passes.points import PassLog, PassResult, Points
 from voxplain.engine.passes.through_layer import relevance_at
 from voxplain.engine.rules import Rule, RuleMode
-from voxplain.engine.taps import INPUT, Changes, InterpolatedActivation, Tap, Tapped
+from voxplain.engine.taps import INPUT, Changes, Tap, Tapped
 from voxplain.errors import ConfigError, ModelError, RuleError, TargetError
 from voxplain.models.model import Model
-from voxplain.models.precision import Precision, running_in
+from voxplain.models.precision import running_in
 from voxplain.targets import WeightField
 
 Arrange = Callable[[Tap, Tensor], Tensor]
 AnyPasses = TypeVar("AnyPasses", bound="Passes")
-
-
-@dataclass(frozen=True, eq=False)
-class Points:
-    """Points that go through the network together.
-
-    Attributes:
-        inputs: ``(k, C, *spatial)``.
-        rows: Index of the image of each point in the batch.
-        start: References of the points ``(k, C, *spatial)``, for paired rules.
-        interpolated: A layer whose activation is interpolated while the network sees the image.
-    """
-
-    inputs: Tensor
-    rows: list[int]
-    start: Tensor | None = None
-    interpolated: InterpolatedActivation | None = None
-
-    def repeated(self) -> Points:
-        """Every point twice."""
-        start = None if self.start is None else torch.cat([self.start, self.start])
-        interpolated = self.interpolated.repeated() if self.interpolated else None
-        inputs = torch.cat([self.inputs, self.inputs])
-        return Points(inputs, self.rows * 2, start, interpolated)
-
-
-@dataclass(frozen=True, eq=False)
-class PassResult:
-    """Scores, gradients and values of one batch of points.
-
-    Attributes:
-        scores: S per point, ``(k,)`` float64.
-        start_scores: S of the reference of each point, for paired rules.
-        gradients: dS/dvalue per place, each ``(k, ...)``.
-        values: Image or activation per place.
-        start_values: The same for the references, for paired rules.
-    """
-
-    scores: Tensor
-    start_scores: Tensor | None = None
-    gradients: dict[Tap, Tensor] = field(default_factory=dict)
-    values: dict[Tap, Tensor] = field(default_factory=dict)
-    start_values: dict[Tap, Tensor] = field(default_factory=dict)
-
-    def part(self, rows: slice) -> PassResult:
-        """Some of the points."""
-
-        def cut(tensors: dict[Tap, Tensor]) -> dict[Tap, Tensor]:
-            return {place: tensor[rows] for place, tensor in tensors.items()}
-
-        start = None if self.start_scores is None else self.start_scores[rows]
-        tensors = (cut(values) for values in (self.gradients, self.values, self.start_values))
-        return PassResult(self.scores[rows], start, *tensors)
-
-
-@dataclass
-class PassLog:
-    """How the passes of a stream went.
-
-    Attributes:
-        precision: In which they ran.
-        treated: Calls that got a rule, by function.
-        remarks: Sentences for the reader of the map, each once.
-        passes: Points that went forward and backward.
-        forwards: Inputs that went forward only.
-        spent: Passes per image, as a map states them.
-        seconds: Time.
-        conservation: Where relevance went, for rules that conserve it.
-    """
-
-    precision: Precision = "float32"
-    treated: dict[str, int] = field(default_factory=dict)
-    remarks: dict[str, None] = field(default_factory=dict)
-    passes: int = 0
-    forwards: int = 0
-    spent: int = 0
-    seconds: float = 0.0
-    conservation: dict[str, float] = field(default_factory=dict)
 
 
 class Passes(ABC):
@@ -148,7 +70,7 @@ class Passes(ABC):
             self.taps = (*self.taps, Tap(bound.layer))
         if rule.through is not None and Tap(rule.through.path) not in self.taps:
             self.taps = (*self.taps, Tap(rule.through.path))
-        self.log = PassLog(precision=model.precision)
+        self.log = PassLog()
         self.conservation = Conservation() if rule.starts_from_output else None
         self.prefix_user: PrefixUser | None = None
         self._checked = False
@@ -158,7 +80,7 @@ class Passes(ABC):
     def with_model(self: AnyPasses, model: Model) -> AnyPasses:
         """The same passes through another network."""
         other = copy.copy(self)
-        other.model, other.log = model, PassLog(precision=model.precision)
+        other.model, other.log = model, PassLog()
         return other
 
     def run(self, points: Points) -> PassResult:
@@ -173,7 +95,7 @@ class Passes(ABC):
         self._copies = len(shown.rows) // count
         try:
             with torch.inference_mode(False), torch.enable_grad(), self.precise():
-                result = self._run(shown).part(slice(count))
+                result = _first(count, shown, self._run(shown))
         except NotImplementedError as error:
             raise ModelError(no_gradient(error)) from error
         if self.conservation is not None and INPUT in result.gradients:
@@ -185,7 +107,8 @@ class Passes(ABC):
         count = len(points.inputs)
         self.log.forwards += count
         with torch.inference_mode(False), torch.no_grad(), self.precise():
-            return self._observe(self._with_companion(points)).part(slice(count))
+            shown = self._with_companion(points)
+            return _first(count, shown, self._observe(shown))
 
     def scores(self, points: Points, changes: Changes | None = None) -> Tensor:
         """S of points, ``(k,)`` float64 on the CPU, under inference mode.
@@ -342,6 +265,11 @@ class Passes(ABC):
             yield
         self.log.treated.update(mode.treated)
         self.log.remarks.update(dict.fromkeys(mode.warnings))
+
+
+def _first(count: int, points: Points, result: PassResult) -> PassResult:
+    """The result without that of companions."""
+    return result if len(points.rows) == count else result.part(slice(count))
 
 
 def no_gradient(error: NotImplementedError) -> str:

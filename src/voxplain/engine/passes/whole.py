@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from voxplain.engine.passes.base import Passes, PassResult, Points
+from voxplain.engine.passes.base import Passes
+from voxplain.engine.passes.points import PassResult, Points
 from voxplain.engine.rules import RuleMode
 from voxplain.engine.taps import Changes, Tap, tapping
 from voxplain.models.lone_volume import lone_volume_is_slow

@@ -13,7 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from voxplain.engine.passes.base import Arrange, Passes, PassResult, Points
+from voxplain.engine.passes.base import Arrange, Passes
+from voxplain.engine.passes.points import PassResult, Points
 from voxplain.engine.rules import Rule, RuleMode
 from voxplain.engine.taps import INPUT, Changes, InterpolatedActivation, Tap, tapping
 from voxplain.errors import TargetError

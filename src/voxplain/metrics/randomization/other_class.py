@@ -7,8 +7,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from voxplain.engine.binding import bind
-from voxplain.engine.context import Context
+from voxplain.engine.context import BoundTarget, Context
 from voxplain.errors import TargetError
 from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.map_field import MapField, Undefined
@@ -43,7 +42,7 @@ class RunnerUp(Query):
             if other == label:
                 continue
             try:
-                bound = bind(target.model_copy(update={"label": other}), seen)
+                bound = BoundTarget.of(target.model_copy(update={"label": other}), seen)
             except TargetError:
                 continue
             again = explain_again(context.with_bound(bound), context.item.image[None])

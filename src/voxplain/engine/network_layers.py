@@ -1,0 +1,174 @@
+"""Layers of a network on one input: their geometry, and their maps on the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from voxplain.engine.taps import Tap, tapping
+from voxplain.errors import ModelError
+from voxplain.models.geometry import LayerGeometry, layer_geometry, place
+from voxplain.models.layers import LayerInfo, find_layer, last_feature_layer, list_layers
+from voxplain.models.model import Model
+from voxplain.models.windows import Layout
+
+Assembly = Literal["blend", "sum"]
+"""What overlapping windows do: values are blended as outputs are; what holds the gradient of each
+window adds up to the gradient of the whole."""
+Interpolation = Literal["linear", "nearest"]
+
+
+class NetworkLayers:
+    """A network on one input, whole or in windows, and the geometry of its layers.
+
+    Args:
+        model: The network under study.
+        inputs: Images ``(B, C, *spatial)`` in model space; layers are followed on the first.
+        spacing: Millimeters per voxel, or None.
+
+    Attributes:
+        shape: Spatial shape of the images.
+    """
+
+    def __init__(
+        self, model: Model, inputs: Tensor, spacing: tuple[float, ...] | None = None
+    ) -> None:
+        self.model, self.inputs, self.spacing = model, inputs, spacing
+        self.shape = tuple(inputs.shape[2:])
+        self._geometry: dict[Tap, LayerGeometry] = {}
+        self._channels: dict[Tap, int] = {}
+
+    @cached_property
+    def layout(self) -> Layout | None:
+        """The windows over the image, or None."""
+        return self.model.layout(self.shape, self.spacing)
+
+    @cached_property
+    def example(self) -> Tensor:
+        """What one call of the network sees: the image, or its middle window."""
+        if self.layout is None:
+            return self.inputs[:1]
+        middle = self.layout.positions[len(self.layout) // 2]
+        return self.layout.cut(self.layout.pad(self.inputs[0]), [middle])
+
+    @cached_property
+    def layers(self) -> tuple[LayerInfo, ...]:
+        """The layers in execution order."""
+        with self.model.at_rest():
+            return tuple(list_layers(self.model.network, self.example))
+
+    def taps(self, paths: Sequence[str], side: str = "output") -> tuple[Tap, ...]:
+        """Taps at these layers; at the default layer where none is named, ``all`` for every leaf.
+
+        Raises:
+            ModelError: With the nearest names, if a layer does not exist.
+        """
+        if not paths:
+            paths = [self.default_layer]
+        elif tuple(paths) == ("all",):
+            paths = [info.path for info in self.layers if info.leaf]
+        found = tuple(Tap(path, "input" if side == "input" else "output") for path in paths)
+        for tap in found:
+            find_layer(self.model.network, tap.module)
+        return found
+
+    @cached_property
+    def default_layer(self) -> str:
+        """The layer of the last feature map before the head, where CAMs are taken."""
+        with self.model.at_rest():
+            return last_feature_layer(self.model.network, self.example)
+
+    def channels(self, tap: Tap) -> int:
+        """How many channels a layer has."""
+        if tap not in self._channels:
+            with torch.no_grad(), self.model.at_rest():
+                with tapping(self.model.network, (tap,)) as tapped:
+                    self.model(self.example)
+                self._channels[tap] = self.arranged(tap, tapped[tap]).shape[1]
+        return self._channels[tap]
+
+    def geometry(self, tap: Tap) -> LayerGeometry:
+        """Where the cells of a layer lie in what the network sees."""
+        if tap not in self._geometry:
+            self.locate_layers((tap,))
+        return self._geometry[tap]
+
+    def locate_layers(self, taps: Sequence[Tap]) -> None:
+        """Follows one forward and keeps the geometry of these layers."""
+        for side in ("output", "input"):
+            paths = [tap.path for tap in taps if tap.side == side and tap not in self._geometry]
+            found = self._listed if side == "output" else {}
+            if not found.keys() >= {*paths}:
+                with self.model.at_rest():
+                    found = layer_geometry(self.model.network, self.example, paths, side)
+            self._geometry.update({Tap(path, side): found[path] for path in paths})
+
+    @property
+    def _listed(self) -> dict[str, LayerGeometry]:
+        """Geometry of the outputs that listing the layers brought along, if they were listed."""
+        layers: tuple[LayerInfo, ...] = self.__dict__.get("layers", ())
+        return {info.path: info.geometry for info in layers}
+
+    def arranged(self, tap: Tap, activation: Tensor) -> Tensor:
+        """An activation or its gradient as ``(B, K, *cells)``, tokens on their grid."""
+        return self.geometry(tap).as_map(activation)
+
+    def on_image(
+        self,
+        tap: Tap,
+        layer_map: Tensor,
+        windows: Assembly = "blend",
+        mode: Interpolation = "linear",
+    ) -> Tensor:
+        """A layer map ``(K, *cells)`` on the image grid, ``(K, *spatial)``.
+
+        Args:
+            tap: The layer.
+            layer_map: For windowed models ``(K, windows, *cells)``.
+            windows: What overlapping windows do.
+            mode: Between cells.
+
+        Raises:
+            ModelError: If the layer has no place left in the image.
+        """
+        geometry = self.geometry(tap)
+        if self.shape and not geometry.spatial:
+            raise ModelError(
+                f"layer {tap.path!r} has no places in the image left; choose a layer with spatial "
+                f"axes, such as {self.default_layer!r}"
+            )
+        if self.layout is None:
+            return place(layer_map, geometry, self.shape, mode)
+        return self._assembled(self.layout, layer_map, geometry, windows, mode)
+
+    def _assembled(
+        self,
+        layout: Layout,
+        layer_map: Tensor,
+        geometry: LayerGeometry,
+        windows: Assembly,
+        mode: Interpolation,
+    ) -> Tensor:
+        volume = layer_map.new_zeros(len(layer_map), *layout.padded)
+        for index, position in enumerate(layout.positions):
+            part = place(layer_map[:, index], geometry, layout.size, mode)
+            if windows == "blend":
+                part = part * layout.blend_weights([position], part)[0]
+            volume[layout.region(position)] += part
+        return layout.unpad(volume)
+
+    @property
+    def has_data_norms(self) -> bool:
+        """Whether norms divide by the spread of the data they see, as instance norms do."""
+        kinds = (
+            nn.modules.instancenorm._InstanceNorm,
+            nn.GroupNorm,
+            nn.LayerNorm,
+            nn.RMSNorm,
+            nn.LocalResponseNorm,
+        )
+        return any(isinstance(module, kinds) for module in self.model.network.modules())

@@ -1,0 +1,89 @@
+"""What goes into one batch of passes, what comes out, and the log of a stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from voxplain.engine.taps import InterpolatedActivation, Tap
+from voxplain.models.precision import Precision
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Points that go through the network together.
+
+    Attributes:
+        inputs: ``(k, C, *spatial)``.
+        rows: Index of the image of each point in the batch.
+        start: References of the points ``(k, C, *spatial)``, for paired rules.
+        interpolated: A layer whose activation is interpolated while the network sees the image.
+    """
+
+    inputs: Tensor
+    rows: list[int]
+    start: Tensor | None = None
+    interpolated: InterpolatedActivation | None = None
+
+    def repeated(self) -> Points:
+        """Every point twice."""
+        start = None if self.start is None else torch.cat([self.start, self.start])
+        interpolated = self.interpolated.repeated() if self.interpolated else None
+        inputs = torch.cat([self.inputs, self.inputs])
+        return Points(inputs, self.rows * 2, start, interpolated)
+
+
+@dataclass(frozen=True, eq=False)
+class PassResult:
+    """Scores, gradients and values of one batch of points.
+
+    Attributes:
+        scores: S per point, ``(k,)`` float64.
+        start_scores: S of the reference of each point, for paired rules.
+        gradients: dS/dvalue per place, each ``(k, ...)``.
+        values: Image or activation per place.
+        start_values: The same for the references, for paired rules.
+    """
+
+    scores: Tensor
+    start_scores: Tensor | None = None
+    gradients: dict[Tap, Tensor] = field(default_factory=dict)
+    values: dict[Tap, Tensor] = field(default_factory=dict)
+    start_values: dict[Tap, Tensor] = field(default_factory=dict)
+
+    def part(self, rows: slice) -> PassResult:
+        """Some of the points."""
+
+        def cut(tensors: dict[Tap, Tensor]) -> dict[Tap, Tensor]:
+            return {place: tensor[rows] for place, tensor in tensors.items()}
+
+        start = None if self.start_scores is None else self.start_scores[rows]
+        tensors = (cut(values) for values in (self.gradients, self.values, self.start_values))
+        return PassResult(self.scores[rows], start, *tensors)
+
+
+@dataclass
+class PassLog:
+    """How the passes of a stream went.
+
+    Attributes:
+        precision: In which they ran.
+        treated: Calls that got a rule, by function.
+        remarks: Sentences for the reader of the map, each once.
+        passes: Points that went forward and backward.
+        forwards: Inputs that went forward only.
+        spent: Passes per image, as a map states them.
+        seconds: Time.
+        conservation: Where relevance went, for rules that conserve it.
+    """
+
+    precision: Precision = "float32"
+    treated: dict[str, int] = field(default_factory=dict)
+    remarks: dict[str, None] = field(default_factory=dict)
+    passes: int = 0
+    forwards: int = 0
+    spent: int = 0
+    seconds: float = 0.0
+    conservation: dict[str, float] = field(default_factory=dict)
