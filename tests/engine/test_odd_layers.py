@@ -131,14 +131,14 @@ def test_tokens_return_to_their_grid(rank: int) -> None:
     assert found["layer_grad_cam"].map.shape == (2, 1, *grid)
     assert found["grad_cam"].map.shape == (2, 1, *shown.shape[2:])
     assert found["grad_cam"].map.std() > 0
-    tapped_values: list[Tensor] = []
+    activations: list[Tensor] = []
     handle = network.blocks[1].register_forward_hook(
-        lambda _, __, output: tapped_values.append(output)
+        lambda _, __, output: activations.append(output)
     )
     with torch.no_grad():
         network(shown)
     handle.remove()
-    tokens = tapped_values[0][:, 1:]  # the class token has no place
+    tokens = activations[0][:, 1:]  # the class token has no place
     expected = tokens.transpose(1, 2).reshape(2, 12, *grid)
     assert_close(found["layer_activation"].map, expected, 1e-6)
     unit = {"kind": "unit", "layer": "blocks.1", "channel": 3, "position": (1,) * rank}

@@ -155,9 +155,9 @@ def test_what_cannot_be_differentiated_is_not_differentiated_wrongly(name: str) 
 def test_what_enters_a_layer_is_what_leaves_the_one_before(rank: int) -> None:
     network, shown = segmenter(rank, 2), images(rank, 2, 2)
     for name in ("layer_activation", "layer_gradient_x_activation", "layer_deep_lift"):
-        (output_seed,) = layer_maps(network, shown, name, "conv2", side="input").values()
+        (entering,) = layer_maps(network, shown, name, "conv2", side="input").values()
         (leaving,) = layer_maps(network, shown, name, "act1").values()
-        assert_close(output_seed.map, leaving.map, 1e-6, name)
+        assert_close(entering.map, leaving.map, 1e-6, name)
     (image,) = layer_maps(network, shown, "layer_activation", "conv1", side="input").values()
     assert_close(image.map, shown, 0.0)
 

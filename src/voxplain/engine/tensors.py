@@ -15,11 +15,11 @@ def tensors_in(tree: Any) -> Iterator[Tensor]:
     if isinstance(tree, Tensor):
         yield tree
     elif isinstance(tree, (tuple, list)):
-        for prefix_user in tree:
-            yield from tensors_in(prefix_user)
+        for value in tree:
+            yield from tensors_in(value)
     elif isinstance(tree, dict):
-        for prefix_user in tree.values():
-            yield from tensors_in(prefix_user)
+        for value in tree.values():
+            yield from tensors_in(value)
 
 
 def map_tensors(tree: Any, function: Callable[[Tensor], Any]) -> Any:
@@ -27,20 +27,20 @@ def map_tensors(tree: Any, function: Callable[[Tensor], Any]) -> Any:
     if isinstance(tree, Tensor):
         return function(tree)
     if isinstance(tree, dict):
-        return {key: map_tensors(prefix_user, function) for key, prefix_user in tree.items()}
+        return {key: map_tensors(value, function) for key, value in tree.items()}
     if isinstance(tree, list):
-        return [map_tensors(prefix_user, function) for prefix_user in tree]
+        return [map_tensors(value, function) for value in tree]
     if isinstance(tree, tuple):
-        prefix_users = [map_tensors(prefix_user, function) for prefix_user in tree]
+        values = [map_tensors(value, function) for value in tree]
         plain = type(tree) is tuple
-        return tuple(prefix_users) if plain else _same_kind(tree, prefix_users)
+        return tuple(values) if plain else _same_kind(tree, values)
     return tree
 
 
-def _same_kind(named: tuple[Any, ...], prefix_users: list[Any]) -> tuple[Any, ...]:
+def _same_kind(named: tuple[Any, ...], values: list[Any]) -> tuple[Any, ...]:
     """A named tuple again: torch's own take one sequence, Python's take the fields."""
     kind: Any = type(named)
-    return kind(*prefix_users) if hasattr(named, "_fields") else kind(prefix_users)  # type: ignore[no-any-return]
+    return kind(*values) if hasattr(named, "_fields") else kind(values)  # type: ignore[no-any-return]
 
 
 class TensorMarks:

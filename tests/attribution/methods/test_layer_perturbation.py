@@ -303,10 +303,10 @@ def test_the_input_of_a_layer() -> None:
     network, image = classifier(2, 2).double(), images(2, 2).double()
     for name in ("score_cam", "ablation_cam"):
         before = _ours(network, image, {"name": name, "layer": "act2", "relu": False})
-        output_seed = {"name": name, "layer": "conv2", "side": "input", "relu": False}
+        entering = {"name": name, "layer": "conv2", "side": "input", "relu": False}
         after = {"name": name, "layer": "act1", "relu": False}
-        assert_close(_ours(network, image, output_seed), _ours(network, image, after), 1e-12)
-        assert not torch.allclose(before, _ours(network, image, output_seed))
+        assert_close(_ours(network, image, entering), _ours(network, image, after), 1e-12)
+        assert not torch.allclose(before, _ours(network, image, entering))
 
 
 def test_a_layer_without_places_is_refused_in_words() -> None:

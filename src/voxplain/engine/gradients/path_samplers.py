@@ -87,7 +87,7 @@ class GuidedPath(Sampler):
         return self.steps + 1
 
     def route(self, item: StreamInput) -> PointSequence:
-        """One point per turn."""
+        """One point per round."""
         walk = _Walk(self, item.image)
 
         def draw(indices: range) -> PointBatch:

@@ -48,15 +48,15 @@ class PointBatch:
 
 @dataclass(frozen=True, eq=False)
 class PointSequence:
-    """The points of one image: how many, and how to get a consecutive part of them.
+    """The points of one image, in order.
 
     Attributes:
-        count: How many.
+        count: Number of points.
         draw: Consecutive points by their numbers. The same numbers give the same points until
-            the route is told about them.
-        feedback: Makes the route adaptive: it hears of the scores ``(k,)`` and the gradients at the
-            input ``(k, C, *spatial)`` of all points of a turn before the next turn is drawn.
-        rounds: Points per turn of an adaptive route, in order.
+            the next feedback.
+        feedback: Of an adaptive sequence: called with the scores ``(k,)`` and the gradients at
+            the input ``(k, C, *spatial)`` of all points of a round before the next is drawn.
+        rounds: Points per round of an adaptive sequence.
     """
 
     count: int
@@ -66,14 +66,13 @@ class PointSequence:
 
 
 class Sampler(ABC):
-    """What a method sends down the gradient stream; subclasses are frozen dataclasses.
+    """Where gradients are taken; subclasses are frozen dataclasses.
 
     Attributes:
-        ends: Whether points lie on lines with a start and an end, one line for all of them
-            (``shared``) or one for each; or on a curve whose first and last point are its ends
-            (``visited``).
-        interpolated: The layer whose activation moves along the line while the rest of the network
-            sees the image; None where the image itself moves.
+        ends: ``shared`` for points on one line with a start and an end, ``each`` for a line per
+            point, ``visited`` for a curve whose first and last point are its ends, else ``none``.
+        interpolated: The layer whose activation moves along the line while the network sees the
+            image; None where the image itself moves.
     """
 
     ends: ClassVar[Ends] = "none"
@@ -86,10 +85,10 @@ class Sampler(ABC):
     @property
     @abstractmethod
     def passes(self) -> int:
-        """Number of points for one image, where there are references enough."""
+        """Number of points of one image, with enough references."""
 
     def passes_with(self, references: int) -> int:
-        """Number of points for an image that has so many references."""
+        """Number of points of an image with so many references."""
         return self.passes
 
 

@@ -1,4 +1,4 @@
-"""One pass of the gradient stream: points in, scores and gradients out."""
+"""One pass through a network: points in, scores and gradients out."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Passes(ABC):
         rebind: Binds the target again at each batch of outputs, for targets that follow.
 
     Attributes:
-        prefix_user: The place of the network among others that run beside it; None for one alone.
+        prefix_user: The network's access to modules shared with others; None for one alone.
         in_windows: Whether the network sees images in windows.
     """
 
@@ -68,8 +68,9 @@ class Passes(ABC):
         self.taps = tuple(place for place in places if place != INPUT)
         if bound.layer is not None and Tap(bound.layer) not in self.taps:
             self.taps = (*self.taps, Tap(bound.layer))
-        if rule.through is not None and Tap(rule.through.path) not in self.taps:
-            self.taps = (*self.taps, Tap(rule.through.path))
+        self.through = None if rule.is_plain else rule.through
+        if self.through is not None and Tap(self.through.path) not in self.taps:
+            self.taps = (*self.taps, Tap(self.through.path))
         self.log = PassLog()
         self.conservation = Conservation() if rule.starts_from_output else None
         self.prefix_user: PrefixUser | None = None
@@ -143,12 +144,10 @@ class Passes(ABC):
         return output if layer is None else self.arrange(Tap(layer), tapped[Tap(layer)])
 
     def leaf(self, inputs: Tensor) -> Tensor:
-        """Points as the leaf that gradients are taken at; networks with a trunk have one."""
-        return (
-            inputs.requires_grad_(True)
-            if self.prefix_user is None
-            else self.prefix_user.leaf(inputs)
-        )
+        """Inputs as the leaf that gradients are taken at; networks with a shared prefix have one."""
+        if self.prefix_user is not None:
+            return self.prefix_user.leaf(inputs)
+        return inputs.requires_grad_(True)
 
     def tapped_values(self, inputs: Tensor, tapped: Tapped) -> dict[Tap, Tensor]:
         """The value at each place after a forward."""
