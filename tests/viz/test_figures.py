@@ -134,8 +134,11 @@ def test_color_pictures_are_recognized_by_their_channels() -> None:
 
 def test_global_drawing_state_is_never_touched() -> None:
     code = (
-        "import sys, numpy as np; from voxplain.report import Scene, Volume, mosaic;"
-        "mosaic(Scene(Volume(np.ones((1, 4, 4, 4)), np.eye(4))));"
+        "import sys, numpy as np;"
+        "from voxplain.viz.figures import map_figure;"
+        "from voxplain.viz.overlay import Overlay;"
+        "from voxplain.viz.volume import DisplayVolume;"
+        "map_figure(Overlay(DisplayVolume(np.ones((1, 4, 4, 4)), np.eye(4))));"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

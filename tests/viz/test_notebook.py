@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +41,15 @@ def test_a_panel_stands_alone_and_says_what_it_shows(sidecar: Sidecar) -> None:
     assert "Saliency" in html
     assert "How the score changes when one voxel changes a little." in html
     assert "not what is true" in html
+
+
+def test_a_panel_is_made_without_the_report() -> None:
+    code = (
+        "import sys; from voxplain.viz.templates import template_environment;"
+        "template_environment().get_template('notebook.html.jinja');"
+        "assert not [name for name in sys.modules if name.startswith('voxplain.report')]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_panel_needs_no_image_no_grid_and_no_third_axis(sidecar: Sidecar) -> None:

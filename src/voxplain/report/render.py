@@ -13,7 +13,7 @@ from voxplain.records.scores import Scores
 from voxplain.report.case_page import build_case
 from voxplain.report.case_view import CaseView
 from voxplain.report.problems import UNREADABLE
-from voxplain.report.templates_env import index, page
+from voxplain.report.templates_env import page
 from voxplain.report.trust.calibrated import CalibratedProbabilities, calibrated
 from voxplain.report.trust.view import TABLE, build_trust
 
@@ -55,9 +55,7 @@ def render(run: Path, *, share: bool = False, budget: int = BUDGET) -> Path:
             links += [_own_page(run, manifest, each, share) for each in views[len(links) :]]
     name = "report-share.html" if share else "report.html"
     trust = build_trust(run, share=share)
-    if links:
-        return atomic_write(run / name, index(manifest, views, links, trust, share=share))
-    return atomic_write(run / name, page(manifest, views, trust, share=share))
+    return atomic_write(run / name, page(manifest, views, links, trust, share=share))
 
 
 def _manifest(run: Path) -> Manifest:

@@ -1,72 +1,91 @@
-"""Templates, style and scripts of the page, and what they are filled with."""
+"""Fills the templates of a page with cases and scores."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.resources import files
 from typing import Any
+
+from jinja2 import Environment
+from markupsafe import Markup
 
 from voxplain.records.manifest import Manifest
 from voxplain.report.case_view import CaseView
 from voxplain.report.problems import Problem
 from voxplain.report.trust.view import TrustView
-from voxplain.viz.templates import environment
+from voxplain.version import __version__
+from voxplain.viz.templates import template_environment
 
 Trust = tuple[list[TrustView], list[Problem]]
-NOTHING: Trust = ([], [])
+"""Scores of the maps by model and target, and which files of scores could not be read."""
+
+NO_TRUST: Trust = ([], [])
 
 
-def page(manifest: Manifest, views: list[CaseView], trust: Trust = NOTHING, *, share: bool) -> str:
-    """A whole page with these cases, and what was measured of their maps."""
-    kinds = {view.viewer["kind"] for view in views if view.viewer}
-    template = environment().get_template("page.html.jinja")
-    return template.render(
-        manifest=manifest,
-        views=views,
-        share=share,
-        kinds=kinds,
-        methods=methods(views),
-        links=[],
-        trust=trust[0],
-        unread=trust[1],
-        asked=asked(manifest),
-    )
-
-
-def index(
+def page(
     manifest: Manifest,
     views: list[CaseView],
-    links: list[str],
-    trust: Trust = NOTHING,
+    links: Sequence[str] = (),
+    trust: Trust = NO_TRUST,
     *,
     share: bool,
 ) -> str:
-    """The page that leads to one page per case."""
-    template = environment().get_template("page.html.jinja")
-    return template.render(
-        manifest=manifest,
-        views=views,
-        share=share,
-        kinds=set(),
-        methods=methods(views),
-        links=links,
-        trust=trust[0],
-        unread=trust[1],
-        asked=asked(manifest),
+    """The HTML of a page.
+
+    Args:
+        manifest: Of the run.
+        views: The cases of the page.
+        links: The file of each case, where every case has a page of its own: this page then lists
+            the cases. Empty for a page that shows them.
+        trust: Scores of their maps.
+        share: Whether images are left out.
+    """
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            manifest=manifest,
+            views=views,
+            share=share,
+            kinds={view.viewer["kind"] for view in views if view.viewer},
+            methods=_methods(views),
+            links=links,
+            trust=trust[0],
+            unread=trust[1],
+            targets=_targets(manifest),
+        )
     )
 
 
-def asked(manifest: Manifest) -> dict[tuple[str, str], str]:
-    """What each network was asked, by its name and that of the target, in words of one case."""
-    found: dict[tuple[str, str], str] = {}
-    for part in manifest.predictions:
-        found.setdefault((part.model, part.target), f"case {part.case}: {part.in_words}")
-    return found
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    environment = template_environment("voxplain.report")
+    environment.globals |= {"static": _static, "version": __version__}
+    return environment
 
 
-def methods(views: list[CaseView]) -> list[dict[str, Any]]:
-    """Each method once per setting, with its meaning and parameters."""
-    unique: dict[str, dict[str, Any]] = {}
-    for sidecar in (map.sidecar for view in views for map in view.maps):
+@lru_cache(maxsize=8)
+def _static(name: str) -> Markup:
+    """The text of a style sheet, script or license, which goes into the page unescaped."""
+    text = files("voxplain.report").joinpath("static", name).read_text(encoding="utf-8")
+    return Markup(text)
+
+
+def _targets(manifest: Manifest) -> dict[tuple[str, str], str]:
+    """What is explained, by model and target, in words of the first case."""
+    targets: dict[tuple[str, str], str] = {}
+    for prediction in manifest.predictions:
+        key = (prediction.model, prediction.target)
+        targets.setdefault(key, f"case {prediction.case}: {prediction.in_words}")
+    return targets
+
+
+def _methods(views: list[CaseView]) -> list[dict[str, Any]]:
+    """Sidecar and parameters of each method, once per setting."""
+    methods: dict[str, dict[str, Any]] = {}
+    for sidecar in (map_view.sidecar for view in views for map_view in view.maps):
         parameters = {k: v for k, v in sidecar.parameters.items() if k not in ("name", "label")}
         key = f"{sidecar.method} {sidecar.label} {parameters}"
-        unique.setdefault(key, {"sidecar": sidecar, "parameters": parameters})
-    return list(unique.values())
+        methods.setdefault(key, {"sidecar": sidecar, "parameters": parameters})
+    return list(methods.values())

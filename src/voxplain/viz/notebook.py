@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Protocol
 
+from jinja2 import Template
 from torch import Tensor
 
 from voxplain.image import Grid, Image
@@ -13,7 +15,7 @@ from voxplain.viz.facts import alternative, map_facts
 from voxplain.viz.figures import map_figure, png
 from voxplain.viz.findings import top_regions
 from voxplain.viz.overlay import Overlay
-from voxplain.viz.templates import environment
+from voxplain.viz.templates import template_environment
 from voxplain.viz.volume import DisplayVolume
 from voxplain.viz.words import sentence, title
 
@@ -51,7 +53,7 @@ def panel_html(attribution: MapLike, image: Image | None = None) -> str:
         count = len(attribution.map)
         return f"<p>Attributions of {count} images; <code>attribution[0]</code> shows one.</p>"
     sidecar = attribution.sidecar
-    template = environment().get_template("panel.html.jinja")
+    template = _template()
     if attribution.grid is None or attribution.grid.rank not in (2, 3):
         return template.render(
             sidecar=sidecar,
@@ -87,3 +89,8 @@ def _scene(map: DisplayVolume, image: Image | None, sidecar: Sidecar) -> Overlay
         units=sidecar.units,
         sign=sidecar.sign,
     )
+
+
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    return template_environment().get_template("notebook.html.jinja")

@@ -1,28 +1,30 @@
-"""The environment of the HTML templates, and vendored static files."""
+"""The environment of the HTML templates."""
 
 from __future__ import annotations
 
-from functools import lru_cache
-from importlib.resources import files
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from voxplain.version import __version__
 from voxplain.viz import words
 
 
-@lru_cache(maxsize=1)
-def environment() -> Environment:
-    """The template environment: everything is escaped, an unknown name is an error."""
-    found = Environment(
-        loader=PackageLoader("voxplain.report", "templates"),
+def template_environment(*packages: str) -> Environment:
+    """An environment in which every value is escaped and an unknown name is an error.
+
+    Args:
+        packages: Packages with a folder ``templates``, searched before the one of this package.
+
+    Returns:
+        The environment, with filters for numbers, headings and settings.
+    """
+    loaders = [PackageLoader(package) for package in (*packages, "voxplain.viz")]
+    environment = Environment(
+        loader=ChoiceLoader(loaders),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {
+    environment.filters |= {
         "number": words.number,
         "percent": words.percent,
         "duration": words.duration,
@@ -30,13 +32,4 @@ def environment() -> Environment:
         "sentence": words.sentence,
         "setting": words.setting,
     }
-    found.globals["static"] = static
-    found.globals["version"] = __version__
-    return found
-
-
-@lru_cache(maxsize=8)
-def static(name: str) -> Markup:
-    """The text of a file of ours that goes into the page as it is."""
-    text = files("voxplain.report").joinpath("static", name).read_text(encoding="utf-8")
-    return Markup(text)
+    return environment

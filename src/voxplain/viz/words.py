@@ -1,4 +1,4 @@
-"""Numbers and short sentences as the report writes them."""
+"""Numbers and short sentences for readers."""
 
 from __future__ import annotations
 
