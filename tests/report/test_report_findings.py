@@ -1,4 +1,4 @@
-"""What methods of masks found, in the words and bars of the page."""
+"""Findings of perturbation methods as text and bars on the page."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from voxplain.viz.notebook import panel_html
 MASKED = [{"masks": {"name": "ShapleyKernel"}, "fill": {"kind": "mean"}}]
 
 
-def regions(*pairs: tuple[str, float], **beside: float) -> list[dict[str, Any]]:
-    return [{"name": name, "value": value, **beside, "voxels": 8} for name, value in pairs]
+def regions(*pairs: tuple[str, float], **others: float) -> list[dict[str, Any]]:
+    return [{"name": name, "value": value, **others, "voxels": 8} for name, value in pairs]
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def sidecar(tmp_path: Path) -> Sidecar:
     return Sidecar.model_validate_json(text).model_copy(update={"stream": MASKED})
 
 
-def found(sidecar: Sidecar, **findings: Any) -> Sidecar:
+def with_findings(sidecar: Sidecar, **findings: Any) -> Sidecar:
     return sidecar.model_copy(update={"findings": findings})
 
 
@@ -41,12 +41,12 @@ def test_the_strongest_regions_are_listed_with_bars_to_the_side_of_their_sign(
     sidecar: Sidecar,
 ) -> None:
     pairs = [("left <caudate>", 2.0), ("right caudate", -1.0), ("rest", 0.0)]
-    (part,) = top_regions(found(sidecar, regions=regions(*pairs, standard_error=0.25)))
-    assert part.heads == ("±", "Voxels")
-    assert [row.name for row in part.rows] == ["left <caudate>", "right caudate", "rest"]
-    assert [row.value for row in part.rows] == ["2.00", "−1.00", "0"]
-    assert [row.others for row in part.rows] == [("0.25", "8")] * 3
-    assert [row.bar for row in part.rows] == [
+    (table,) = top_regions(with_findings(sidecar, regions=regions(*pairs, standard_error=0.25)))
+    assert table.heads == ("±", "Voxels")
+    assert [row.name for row in table.rows] == ["left <caudate>", "right caudate", "rest"]
+    assert [row.value for row in table.rows] == ["2.00", "−1.00", "0"]
+    assert [row.others for row in table.rows] == [("0.25", "8")] * 3
+    assert [row.bar for row in table.rows] == [
         "left:50.0%;width:50.0%",
         "left:25.0%;width:25.0%",
         "left:50.0%;width:0.0%",
@@ -54,23 +54,23 @@ def test_the_strongest_regions_are_listed_with_bars_to_the_side_of_their_sign(
 
 
 def test_values_of_one_sign_have_bars_of_the_whole_width(sidecar: Sidecar) -> None:
-    (part,) = top_regions(found(sidecar, regions=regions(("a", 4.0), ("b", 1.0))))
-    assert [row.bar for row in part.rows] == ["left:0;width:100.0%", "left:0;width:25.0%"]
+    (table,) = top_regions(with_findings(sidecar, regions=regions(("a", 4.0), ("b", 1.0))))
+    assert [row.bar for row in table.rows] == ["left:0;width:100.0%", "left:0;width:25.0%"]
 
 
 def test_a_long_list_is_cut_and_says_so(sidecar: Sidecar) -> None:
     many = regions(*((f"region {n}", float(100 - n)) for n in range(60)))
-    (part,) = top_regions(found(sidecar, regions=many))
-    assert len(part.rows) == MOST
-    assert part.caption == "The strongest 8 of 60 regions; the others stand in the sidecar"
+    (table,) = top_regions(with_findings(sidecar, regions=many))
+    assert len(table.rows) == MOST
+    assert table.caption == "The strongest 8 of 60 regions; the sidecar has the others"
 
 
 def test_channels_of_a_layer_and_ranks_have_names_too(sidecar: Sidecar) -> None:
     channels = [{"channels": [3, 5], "value": 0.5}, {"channels": [1], "value": 0.1}]
     ranks = [{"rank": 1, "value": 0.5, "voxels": 9}]
-    parts = top_regions(found(sidecar, channels=channels, regions=ranks))
-    assert [row.name for part in parts for row in part.rows] == ["number 1", "3, 5", "1"]
-    assert [part.kind for part in parts] == ["Region", "Channel"]
+    tables = top_regions(with_findings(sidecar, channels=channels, regions=ranks))
+    assert [row.name for table in tables for row in table.rows] == ["number 1", "3, 5", "1"]
+    assert [table.kind for table in tables] == ["Region", "Channel"]
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,9 @@ def test_channels_of_a_layer_and_ranks_have_names_too(sidecar: Sidecar) -> None:
         ({"r2_held_out_of_additive_part": 0.25},
          ("Surrogate (additive part)",
           "explains 25 % of how the score varies on coalitions held out")),
-        ({"determined": True}, ("Values", "settled by the coalitions")),
-        ({"determined": False}, ("Values", "not settled by so few coalitions: the most even ones")),
+        ({"determined": True}, ("Values", "determined by the coalitions")),
+        ({"determined": False},
+         ("Values", "not determined by so few coalitions; those closest to equal are shown")),
         ({"intercept": -3.14159}, ("Intercept", "−3.1")),
         ({"coalitions": 1200}, ("Coalitions", "1,200")),
         ({"kernel_of_scores": "gaussian"}, ("Kernel of scores", "gaussian")),
@@ -92,19 +93,19 @@ def test_channels_of_a_layer_and_ranks_have_names_too(sidecar: Sidecar) -> None:
         ({"areas": [{"asked": 0.1, "covered": 0.11}]}, ("Areas", "asked 0.10, covered 0.11")),
     ],
 )  # fmt: skip
-def test_numbers_are_told_in_words(
+def test_numbers_are_given_as_text(
     sidecar: Sidecar, findings: dict[str, Any], fact: tuple[str, str]
 ) -> None:
-    assert finding_facts(found(sidecar, **findings)) == [fact]
+    assert finding_facts(with_findings(sidecar, **findings)) == [fact]
 
 
-def test_nothing_found_is_nothing_said(sidecar: Sidecar) -> None:
-    assert finding_facts(found(sidecar, r2=None, regions=[])) == []
-    assert top_regions(found(sidecar, r2=None, regions=[])) == []
+def test_empty_findings_are_left_out(sidecar: Sidecar) -> None:
+    assert finding_facts(with_findings(sidecar, r2=None, regions=[])) == []
+    assert top_regions(with_findings(sidecar, r2=None, regions=[])) == []
 
 
 def test_totals_count_every_region_once_and_not_every_voxel(sidecar: Sidecar) -> None:
-    masked = found(sidecar, regions=regions(("large", 3.0), ("small", -1.0)))
+    masked = with_findings(sidecar, regions=regions(("large", 3.0), ("small", -1.0)))
     masked = masked.model_copy(update={"completeness": 0.02, "sign": "signed"})
     facts = dict(map_facts(masked, None))
     assert facts["Sum of regions"] == "2.0"
@@ -120,18 +121,18 @@ def test_totals_count_every_region_once_and_not_every_voxel(sidecar: Sidecar) ->
 
 
 def test_the_balance_is_of_regions_whatever_their_size(sidecar: Sidecar) -> None:
-    masked = found(sidecar, regions=regions(("large", 1.0), ("small", -3.0)))
-    map = torch.ones(1, 4, 4, 4)
-    map[0, 0, 0, 0] = -3.0
-    html = panel_html(Fake(map, masked.model_copy(update={"sign": "signed"})))
+    masked = with_findings(sidecar, regions=regions(("large", 1.0), ("small", -3.0)))
+    values = torch.ones(1, 4, 4, 4)
+    values[0, 0, 0, 0] = -3.0
+    html = panel_html(PlainAttribution(values, masked.model_copy(update={"sign": "signed"})))
     assert "25 % evidence for, 75 % against" in html
 
 
 def test_panel_and_page_show_the_list_and_escape_its_names(
     sidecar: Sidecar, tmp_path: Path
 ) -> None:
-    masked = found(sidecar, regions=regions(("left <caudate>", 2.0), ("b", -1.0)), r2=0.9)
-    html = panel_html(Fake(torch.ones(1, 4, 4, 4), masked))
+    masked = with_findings(sidecar, regions=regions(("left <caudate>", 2.0), ("b", -1.0)), r2=0.9)
+    html = panel_html(PlainAttribution(torch.ones(1, 4, 4, 4), masked))
     for text in ("left &lt;caudate&gt;", "left:25.0%;width:25.0%", "explains 90 % of"):
         assert text in html
     assert "<caudate>" not in html
@@ -146,15 +147,15 @@ def test_the_report_shows_the_list_also_without_images(tmp_path: Path, share: bo
     folder = run.finish()
     file = next(folder.rglob("maps/**/*.json"))
     masked = Sidecar.model_validate_json(file.read_text("utf-8"))
-    file.write_text(found(masked, regions=regions(("atlas name", 2.0)), r2=0.9).to_json())
+    file.write_text(with_findings(masked, regions=regions(("atlas name", 2.0)), r2=0.9).to_json())
     page = render(folder, share=share).read_text("utf-8")
     assert "atlas name" in page
     assert "explains 90 % of how the score varies" in page
 
 
-class Fake:
-    """An attribution as far as a panel looks at it."""
+class PlainAttribution:
+    """An attribution, as far as the notebook panel needs it."""
 
-    def __init__(self, map: torch.Tensor, sidecar: Sidecar) -> None:
-        self.map, self.sidecar = map, sidecar
-        self.grid = Grid(tuple(map.shape[1:]), np.eye(4))
+    def __init__(self, values: torch.Tensor, sidecar: Sidecar) -> None:
+        self.map, self.sidecar = values, sidecar
+        self.grid = Grid(tuple(values.shape[1:]), np.eye(4))

@@ -17,7 +17,7 @@ OBLIQUE = np.array(
 
 
 def ramp(shape: tuple[int, ...], affine: np.ndarray) -> DisplayVolume:
-    """Values that are linear in world coordinates, so that any correct move keeps them."""
+    """Values that are linear in world coordinates, which correct resampling keeps."""
     index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
     world = index @ affine[:3, :3].T + affine[:3, 3]
     values = world @ np.array([0.5, -1.0, 2.0]) + 3
@@ -29,36 +29,36 @@ def expected(volume: DisplayVolume) -> np.ndarray:
 
 
 def test_canonical_axes_grow_right_front_up_and_values_stay_in_place() -> None:
-    turned = ramp((7, 9, 11), OBLIQUE).canonical()
-    assert nibabel.aff2axcodes(turned.affine) == ("R", "A", "S")
-    np.testing.assert_allclose(turned.data, expected(turned), atol=1e-4)
+    canonical = ramp((7, 9, 11), OBLIQUE).canonical()
+    assert nibabel.aff2axcodes(canonical.affine) == ("R", "A", "S")
+    np.testing.assert_allclose(canonical.data, expected(canonical), atol=1e-4)
 
 
 def test_crop_and_shrink_keep_values_in_place() -> None:
     volume = ramp((12, 13, 14), OBLIQUE).canonical()
-    part = volume.crop((slice(2, 12), slice(1, 11), slice(3, 14)))
-    np.testing.assert_allclose(part.data, expected(part), atol=1e-4)
-    small = part.shrink((2, 3, 2))
+    box = volume.crop((slice(2, 12), slice(1, 11), slice(3, 14)))
+    np.testing.assert_allclose(box.data, expected(box), atol=1e-4)
+    small = box.shrink((2, 3, 2))
     assert small.shape == (5, 3, 5)
     np.testing.assert_allclose(small.data, expected(small), atol=1e-3)
 
 
-def test_a_grid_of_its_own_lands_through_both_affines() -> None:
+def test_a_map_on_another_grid_is_resampled_through_both_affines() -> None:
     image = ramp((20, 18, 16), OBLIQUE)
     coarse = OBLIQUE @ np.diag([4, 3, 2, 1])
     coarse[:3, 3] = (OBLIQUE @ [1.5, 1, 0.5, 1])[:3]
-    landed = ramp((5, 6, 8), coarse).onto(image)
+    resampled = ramp((5, 6, 8), coarse).onto(image)
     inner = (slice(None), slice(2, 17), slice(1, 16), slice(1, 14))
-    np.testing.assert_allclose(landed.data[inner], image.data[inner], atol=1e-3)
+    np.testing.assert_allclose(resampled.data[inner], image.data[inner], atol=1e-3)
 
 
-def test_beyond_half_a_cell_a_map_is_zero_and_within_it_is_held() -> None:
+def test_beyond_half_a_cell_a_resampled_map_is_zero() -> None:
     line = DisplayVolume(np.full((1, 2, 1, 1), 5, np.float32), np.diag([4.0, 4, 4, 1]))
     fine = DisplayVolume(np.zeros((1, 13, 1, 1), np.float32), np.eye(4))
     shifted = fine.affine.copy()
     shifted[0, 3] = -4
-    landed = line.onto(DisplayVolume(fine.data, shifted)).data[0, :, 0, 0]
-    np.testing.assert_array_equal(landed, [0, 0, 5, 5, 5, 5, 5, 5, 5, 5, 5, 0, 0])
+    resampled = line.onto(DisplayVolume(fine.data, shifted)).data[0, :, 0, 0]
+    np.testing.assert_array_equal(resampled, [0, 0, 5, 5, 5, 5, 5, 5, 5, 5, 5, 0, 0])
 
 
 def test_labels_take_the_nearest_cell() -> None:
@@ -66,8 +66,8 @@ def test_labels_take_the_nearest_cell() -> None:
         np.array([1, 7, 3], np.uint8).reshape(1, 3, 1, 1), np.diag([3.0, 1, 1, 1])
     )
     fine = DisplayVolume(np.zeros((1, 7, 1, 1)), np.eye(4))
-    landed = labels.onto(fine, labels=True).data[0, :, 0, 0]
-    np.testing.assert_array_equal(landed, [1, 1, 7, 7, 7, 3, 3])
+    resampled = labels.onto(fine, labels=True).data[0, :, 0, 0]
+    np.testing.assert_array_equal(resampled, [1, 1, 7, 7, 7, 3, 3])
 
 
 def test_reading_keeps_channels_and_the_stated_affine(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_reading_keeps_channels_and_the_stated_affine(tmp_path: Path) -> None:
         (np.eye(4), "mm", 2, False),
     ],
 )
-def test_a_slice_of_a_patient_is_no_picture(
+def test_a_slice_of_a_patient_is_not_a_picture(
     tmp_path: Path, affine: np.ndarray, unit: str, code: int, picture: bool
 ) -> None:
     file = nibabel.Nifti1Image(np.zeros((4, 5, 1), np.float32), affine)

@@ -30,26 +30,26 @@ def decoded(text: str) -> nibabel.Nifti1Image:
     return nibabel.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(text)))
 
 
-def test_a_map_survives_to_half_a_step_and_saturates_at_the_limit() -> None:
+def test_a_map_is_kept_to_half_a_step_and_saturates_at_the_limit() -> None:
     values = np.random.default_rng(0).normal(size=(9, 8, 7)).astype(np.float32)
     values[0, 0, 0], values[0, 0, 1] = np.nan, -50
     file = decoded(map_nifti(values, AFFINE, limit=2.0))
     assert file.get_data_dtype() == np.int8
-    back = file.get_fdata()
+    decoded_values = file.get_fdata()
     clipped = np.clip(np.nan_to_num(values), -2, 2)
-    np.testing.assert_allclose(back, clipped, atol=2 / 127 / 2 + 1e-6)
+    np.testing.assert_allclose(decoded_values, clipped, atol=2 / 127 / 2 + 1e-6)
     np.testing.assert_allclose(file.affine, AFFINE, atol=1e-5)
-    np.testing.assert_array_equal(np.sign(back)[np.abs(values) > 0.02],
+    np.testing.assert_array_equal(np.sign(decoded_values)[np.abs(values) > 0.02],
                                   np.sign(values)[np.abs(values) > 0.02])  # fmt: skip
 
 
 def test_an_image_keeps_source_units() -> None:
     values = np.linspace(-1000, 2000, 9 * 8 * 7).reshape(9, 8, 7)
-    back = decoded(image_nifti(values, AFFINE)).get_fdata()
-    np.testing.assert_allclose(back, values, atol=3000 / 255)
+    decoded_values = decoded(image_nifti(values, AFFINE)).get_fdata()
+    np.testing.assert_allclose(decoded_values, values, atol=3000 / 255)
 
 
-def test_labels_are_exact_and_say_that_they_are_labels() -> None:
+def test_labels_are_exact_and_have_the_label_intent() -> None:
     labels = np.arange(24).reshape(4, 3, 2)
     file = decoded(labels_nifti(labels, AFFINE))
     np.testing.assert_array_equal(file.get_fdata(), labels)
@@ -67,10 +67,10 @@ def test_flat_maps_are_deflated_bytes_in_reading_order() -> None:
     np.testing.assert_array_equal(steps, [0, 127, -127, 64, 0, 127])
 
 
-def test_outline_of_a_box_runs_around_its_pixels() -> None:
+def test_the_outline_of_a_box_encloses_its_pixels() -> None:
     mask = np.zeros((10, 12), bool)
     mask[2:5, 3:9] = True
-    numbers = [float(part) for part in re.findall(r"-?[\d.]+", outline(mask))]
+    numbers = [float(text) for text in re.findall(r"-?[\d.]+", outline(mask))]
     x, y = np.array(numbers[::2]), np.array(numbers[1::2])
     assert (x.min(), x.max()) == (3, 9)
     assert (y.min(), y.max()) == (2, 5)

@@ -17,7 +17,9 @@ from voxplain.viz.words import duration, number, percent, sentence, setting, siz
 
 
 @dataclass(frozen=True)
-class Fake:
+class PlainAttribution:
+    """An attribution, as far as the panel needs it."""
+
     map: torch.Tensor
     grid: Grid | None
     sidecar: Sidecar
@@ -31,11 +33,11 @@ def sidecar(tmp_path) -> Sidecar:
     return Sidecar.model_validate_json((tmp_path / run.parts["maps"][0].sidecar).read_text())
 
 
-def test_a_panel_stands_alone_and_says_what_it_shows(sidecar: Sidecar) -> None:
+def test_a_panel_is_self_contained_and_describes_its_map(sidecar: Sidecar) -> None:
     image, white, affine = head(10.0)
     grid = Grid(image.shape, affine)
-    map = torch.from_numpy(white[None] * 1.0)
-    html = panel_html(Fake(map, grid, sidecar), Image(torch.from_numpy(image[None]), grid))
+    attribution = PlainAttribution(torch.from_numpy(white[None] * 1.0), grid, sidecar)
+    html = panel_html(attribution, Image(torch.from_numpy(image[None]), grid))
     assert "<script" not in html
     assert re.findall(r'(?:src|href)="(?!data:)', html) == []
     assert "Saliency" in html
@@ -53,10 +55,12 @@ def test_a_panel_is_made_without_the_report() -> None:
 
 
 def test_a_panel_needs_no_image_no_grid_and_no_third_axis(sidecar: Sidecar) -> None:
-    flat = Fake(torch.ones(3, 8, 9), Grid.default((8, 9)), sidecar)
+    flat = PlainAttribution(torch.ones(3, 8, 9), Grid.default((8, 9)), sidecar)
     assert "<img" in panel_html(flat)
-    assert "<img" not in panel_html(Fake(torch.ones(5), None, sidecar))
-    assert "attribution[0]" in panel_html(Fake(torch.ones(2, 1, 4, 4, 4), None, sidecar, True))
+    assert "<img" not in panel_html(PlainAttribution(torch.ones(5), None, sidecar))
+    assert "attribution[0]" in panel_html(
+        PlainAttribution(torch.ones(2, 1, 4, 4, 4), None, sidecar, True)
+    )
 
 
 @pytest.mark.parametrize(
@@ -78,7 +82,7 @@ def test_numbers_have_two_digits(value: float, text: str) -> None:
     assert number(value) == text
 
 
-def test_words() -> None:
+def test_values_as_text() -> None:
     assert number(41_234.5, 3) == "41,200"
     assert percent(0.0012) == "0.12 %"
     assert [duration(s) for s in (0.5, 59.2)] == ["0.50 s", "59 s"]
@@ -103,5 +107,5 @@ def test_words() -> None:
         ("My own label", "My own label"),
     ],
 )
-def test_methods_are_spelled_as_their_authors_do(name: str, text: str) -> None:
+def test_methods_are_spelled_as_in_their_papers(name: str, text: str) -> None:
     assert title(name) == text

@@ -31,10 +31,10 @@ DEUTERANOPIA = np.array(
 def test_right_and_front_are_left_and_top_is_up(plane, index, corner) -> None:
     volume = np.zeros((10, 8, 6))
     volume[index] = 1
-    shown = plane.cut(volume, index[plane.axis])
-    assert shown[corner] == 1
-    assert shown[plane.pixel(index, volume.shape)] == 1
-    assert shown.sum() == 1
+    displayed = plane.cut(volume, index[plane.axis])
+    assert displayed[corner] == 1
+    assert displayed[plane.pixel(index, volume.shape)] == 1
+    assert displayed.sum() == 1
 
 
 def test_letters_of_the_radiological_convention() -> None:
@@ -45,12 +45,12 @@ def test_letters_of_the_radiological_convention() -> None:
 
 
 def test_projection_keeps_the_sign_of_the_strongest() -> None:
-    map = np.zeros((4, 3, 2))
-    map[1, 1, 0], map[1, 1, 1] = 2, -3
-    map[0, 0, 0] = np.nan
-    shown = signed_projection(map, 2)
-    assert shown[1, 1] == -3
-    assert np.isfinite(shown).all()
+    values = np.zeros((4, 3, 2))
+    values[1, 1, 0], values[1, 1, 1] = 2, -3
+    values[0, 0, 0] = np.nan
+    projection = signed_projection(values, 2)
+    assert projection[1, 1] == -3
+    assert np.isfinite(projection).all()
 
 
 def test_limit_is_a_percentile_of_the_magnitude() -> None:
@@ -82,27 +82,29 @@ def test_window_and_box_belong_to_the_foreground() -> None:
 
 
 def test_strongest_ignores_sign_and_nan() -> None:
-    map = np.zeros((3, 4, 5))
-    map[2, 1, 3], map[0, 0, 0], map[1, 1, 1] = -5, np.nan, 4
-    assert strongest(map) == (2, 1, 3)
-    assert strongest(np.asfortranarray(map)) == (2, 1, 3)
+    values = np.zeros((3, 4, 5))
+    values[2, 1, 3], values[0, 0, 0], values[1, 1, 1] = -5, np.nan, 4
+    assert strongest(values) == (2, 1, 3)
+    assert strongest(np.asfortranarray(values)) == (2, 1, 3)
     assert strongest(np.zeros((3, 4, 5))) == (1, 2, 2)
 
 
-def test_both_signs_are_equally_light_and_grow_evenly() -> None:
-    light = [rgb2lab(colors.ramp(name)[None] / 255)[0, :, 0] for name in ("positive", "negative")]
-    np.testing.assert_allclose(light[0], light[1], atol=4)
-    for values in (*light, rgb2lab(colors.ramp("sequential")[None] / 255)[0, :, 0]):
+def test_both_signs_have_the_same_even_lightness() -> None:
+    lightness = [
+        rgb2lab(colors.ramp(name)[None] / 255)[0, :, 0] for name in ("positive", "negative")
+    ]
+    np.testing.assert_allclose(lightness[0], lightness[1], atol=4)
+    for values in (*lightness, rgb2lab(colors.ramp("sequential")[None] / 255)[0, :, 0]):
         steps = np.diff(values[::16])
         assert steps.min() > 0
         assert steps.max() < 2 * np.median(steps)
 
 
-def test_signs_stay_apart_without_green_receptors() -> None:
-    seen = [np.clip((colors.ramp(n) / 255) ** 2.2 @ DEUTERANOPIA.T, 0, 1) ** (1 / 2.2)
-            for n in ("positive", "negative")]  # fmt: skip
-    apart = np.linalg.norm(rgb2lab(seen[0][None]) - rgb2lab(seen[1][None]), axis=-1)
-    assert apart.min() > 35
+def test_signs_can_be_told_apart_with_deuteranopia() -> None:
+    perceived = [np.clip((colors.ramp(n) / 255) ** 2.2 @ DEUTERANOPIA.T, 0, 1) ** (1 / 2.2)
+                 for n in ("positive", "negative")]  # fmt: skip
+    distance = np.linalg.norm(rgb2lab(perceived[0][None]) - rgb2lab(perceived[1][None]), axis=-1)
+    assert distance.min() > 35
 
 
 def test_near_zero_and_nan_are_transparent_and_signs_differ() -> None:
@@ -117,6 +119,6 @@ def test_near_zero_and_nan_are_transparent_and_signs_differ() -> None:
     np.testing.assert_allclose(plain[0, :3] * 255, colors.ramp("sequential")[-1])
 
 
-def test_blend_is_over() -> None:
+def test_blend_composites_an_overlay_on_a_background() -> None:
     overlay = np.array([[[1.0, 0, 0, 0.25]]])
     np.testing.assert_allclose(colors.blend(np.array([[0.4]]), overlay), [[[0.55, 0.3, 0.3]]])

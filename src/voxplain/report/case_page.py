@@ -19,7 +19,7 @@ from voxplain.report.viewer.base import Viewer, channels_of
 from voxplain.report.viewer.picture import PictureViewer
 from voxplain.report.viewer.volume import VolumeViewer
 from voxplain.viz.embed import figure_uri
-from voxplain.viz.facts import alternative, heading, map_facts
+from voxplain.viz.facts import alternative_text, heading, map_facts
 from voxplain.viz.figures import map_figure, png
 from voxplain.viz.overlay import Overlay
 from voxplain.viz.volume import DisplayVolume
@@ -146,6 +146,6 @@ def _pictured(
     (run / "figures").mkdir(exist_ok=True)
     (run / file).write_bytes(picture)
     facts = map_facts(sidecar, scene.map)
-    alt = alternative(name, scene.map, sidecar)
+    alt = alternative_text(name, scene.map, sidecar)
     figure = figure_uri(picture)
     return MapView(f"map{index}", record, sidecar, name, facts, alt, figure, file)

@@ -12,8 +12,7 @@ from voxplain.records.names import safe
 from voxplain.records.sidecar import Sidecar
 from voxplain.report.problems import Problem
 from voxplain.report.trust.calibrated import CalibratedProbabilities
-from voxplain.viz.facts import Rows
-from voxplain.viz.findings import TopRegions, top_regions
+from voxplain.viz.findings import Rows, TopRegions, top_regions
 from voxplain.viz.words import sizes
 
 Array = NDArray[Any]

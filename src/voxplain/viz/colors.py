@@ -11,9 +11,10 @@ Array = NDArray[Any]
 Sign = Literal["signed", "absolute", "positive"]
 
 THRESHOLD = 0.05
-"""Share of the color limit below which a map is transparent, until the reader moves the slider."""
+"""Share of the color limit below which a map is transparent unless another share is chosen."""
 
 OPACITY = 0.8
+"""Opacity of a map at its color limit."""
 
 # Lightness, chroma and hue in OKLCH at both ends of each ramp. The two halves of the diverging
 # scale have the same lightness at the same magnitude, and orange against blue stays apart for
@@ -35,7 +36,7 @@ def ramp(name: str, count: int = 256) -> NDArray[np.uint8]:
 def colorize(
     values: Array, limit: float, sign: Sign = "signed", threshold: float = THRESHOLD
 ) -> NDArray[np.float64]:
-    """Straight-alpha colors ``(..., 4)`` in 0 to 1 of a map.
+    """Colors of a map with straight alpha, ``(..., 4)`` in 0 to 1.
 
     The color follows ``|value| / limit``; the opacity grows from zero at the threshold to
     :data:`OPACITY` at the limit. NaN is transparent.
@@ -58,14 +59,17 @@ def colorize(
 
 
 def blend(gray: Array, overlay: Array) -> NDArray[np.float64]:
-    """An overlay ``(..., 4)`` over a background ``(...)`` or ``(..., 3)``, all in 0 to 1."""
+    """Colors ``(..., 3)`` of an overlay ``(..., 4)`` on a background ``(...)`` or ``(..., 3)``.
+
+    All values are in 0 to 1.
+    """
     base = gray[..., None].repeat(3, axis=-1) if gray.ndim == overlay.ndim - 1 else gray
     alpha = overlay[..., 3:]
     return np.asarray(base * (1 - alpha) + overlay[..., :3] * alpha)
 
 
-def bar(sign: Sign, limit: float, threshold: float = THRESHOLD, count: int = 512) -> Array:
-    """Values and colors ``(count, 4)`` of a color bar over dark gray, from low to high."""
+def color_bar(sign: Sign, limit: float, threshold: float = THRESHOLD, count: int = 512) -> Array:
+    """Colors ``(count, 4)`` of a color bar, from low to high values."""
     values = np.linspace(-limit if sign == "signed" else 0.0, limit, count)
     return colorize(values, limit, sign, threshold)
 

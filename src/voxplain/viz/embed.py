@@ -1,4 +1,4 @@
-"""Small copies of volumes and pictures that travel inside the page."""
+"""Encodes volumes, maps and pictures as text that an HTML page can contain."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LEVELS = 127
 
 
 def map_nifti(values: Array, affine: Array, limit: float) -> str:
-    """A map as base64 NIfTI of int8 with a slope; values beyond the limit are held at it."""
+    """A map as base64 NIfTI of int8 with a slope; values beyond the limit are clipped to it."""
     steps = _steps(values, limit)
     return _nifti(steps, affine, slope=limit / LEVELS, intercept=0.0)
 
@@ -45,15 +45,15 @@ def _nifti(
 ) -> str:
     import nibabel
 
-    file = nibabel.Nifti1Image(steps, affine)
-    file.header.set_slope_inter(slope, intercept)
-    file.header["intent_code"] = intent
-    file.set_sform(affine, 1)
-    file.set_qform(affine, 1)
-    file.header.set_xyzt_units("mm")
-    # nibabel scales on writing; the stored integers are already what they should be.
+    nifti = nibabel.Nifti1Image(steps, affine)
+    nifti.header.set_slope_inter(slope, intercept)
+    nifti.header["intent_code"] = intent
+    nifti.set_sform(affine, 1)
+    nifti.set_qform(affine, 1)
+    nifti.header.set_xyzt_units("mm")
+    # Written by hand, as nibabel would scale the integers, which already have their final values.
     stream = io.BytesIO()
-    header = file.header.copy()
+    header = nifti.header.copy()
     header["vox_offset"], header["magic"] = 352, b"n+1"
     header["scl_slope"], header["scl_inter"] = slope, intercept
     header.write_to(stream)
@@ -75,11 +75,16 @@ def _steps(values: Array, limit: float) -> NDArray[np.int8]:
 
 def picture_uri(picture: Array) -> str:
     """``(rows, columns)`` or ``(rows, columns, 3)`` in 0 to 1 as a lossless data URI."""
-    return f"data:image/png;base64,{_base64(_encode(picture, 'png'))}"
+    from PIL import Image
+
+    stream = io.BytesIO()
+    pixels = np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    Image.fromarray(pixels).save(stream, "png", optimize=True)
+    return f"data:image/png;base64,{_base64(stream.getvalue())}"
 
 
 def figure_uri(png: bytes) -> str:
-    """A figure as a small data URI for the page; the lossless file stands in ``figures/``."""
+    """A PNG figure as a small data URI: WebP with losses where Pillow can write it, else PNG."""
     from PIL import Image, features
 
     if not features.check("webp"):
@@ -87,15 +92,6 @@ def figure_uri(png: bytes) -> str:
     stream = io.BytesIO()
     Image.open(io.BytesIO(png)).convert("RGB").save(stream, "webp", quality=86, method=4)
     return f"data:image/webp;base64,{_base64(stream.getvalue())}"
-
-
-def _encode(picture: Array, format: str) -> bytes:
-    from PIL import Image
-
-    stream = io.BytesIO()
-    eight = np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
-    Image.fromarray(eight).save(stream, format, optimize=True)
-    return stream.getvalue()
 
 
 def outline(mask: Array) -> str:
@@ -109,25 +105,25 @@ def outline(mask: Array) -> str:
     curves = find(padded, 0.5)
     if sum(len(curve) for curve in curves) > 60_000:
         tolerance = 1.0
-    parts = []
+    paths = []
     for curve in curves:
         points = simplify(curve, tolerance)[:, ::-1] - 0.5
-        parts.append("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points))
-    return "".join(parts)
+        paths.append("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points))
+    return "".join(paths)
 
 
 def shrink_factor(volume: DisplayVolume, cap: int) -> tuple[int, int, int]:
-    """How many voxels per axis to average so that at most ``cap`` remain, finest axes first."""
+    """Voxels to average along each axis so that at most ``cap`` remain, finest axes first."""
     factor = [1, 1, 1]
     size = np.array(volume.shape)
     while np.prod(size // np.minimum(factor, size)) > cap:
-        coarse = volume.spacing * factor + 1e9 * (size // factor <= 8)
-        factor[int(np.argmin(coarse))] += 1
+        spacing = volume.spacing * factor + 1e9 * (size // factor <= 8)
+        factor[int(np.argmin(spacing))] += 1
     return factor[0], factor[1], factor[2]
 
 
 def ramps() -> dict[str, list[list[int]]]:
-    """The color ramps for the viewers, 64 nodes each."""
+    """The color ramps of the viewers, 64 sRGB colors each."""
     return {name: ramp(name, 64).tolist() for name in ("positive", "negative", "sequential")}
 
 

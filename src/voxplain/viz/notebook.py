@@ -1,4 +1,4 @@
-"""One attribution as a fragment of HTML, for notebooks."""
+"""An attribution as an HTML fragment for notebooks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from voxplain.image import Grid, Image
 from voxplain.records.sidecar import Sidecar
 from voxplain.viz.embed import figure_uri
-from voxplain.viz.facts import alternative, map_facts
+from voxplain.viz.facts import alternative_text, map_facts
 from voxplain.viz.figures import map_figure, png
 from voxplain.viz.findings import top_regions
 from voxplain.viz.overlay import Overlay
@@ -21,7 +21,7 @@ from voxplain.viz.words import sentence, title
 
 
 class MapLike(Protocol):
-    """What a fragment needs of an attribution."""
+    """An attribution, as far as the fragment needs it."""
 
     @property
     def map(self) -> Tensor:
@@ -30,24 +30,24 @@ class MapLike(Protocol):
 
     @property
     def grid(self) -> Grid | None:
-        """Where the map lies; None without spatial axes."""
+        """The grid of the map; None without spatial axes."""
         ...
 
     @property
     def sidecar(self) -> Sidecar:
-        """Everything that is known about the map."""
+        """Method, target, units and cost of the map."""
         ...
 
 
 def panel_html(attribution: MapLike, image: Image | None = None) -> str:
-    """A figure with caption and facts that stands alone: no script, no request.
+    """The figure of a map with its facts, as an HTML fragment.
 
     Args:
-        attribution: One map; of a batch, take one image's first.
-        image: The image it belongs to, as background.
+        attribution: The map of one image; of a batch only a hint is shown.
+        image: The image that it explains, as background.
 
     Returns:
-        An HTML fragment with its own style.
+        A fragment with its own style, without scripts or references to other files.
     """
     if getattr(attribution, "batched", False):
         count = len(attribution.map)
@@ -58,32 +58,31 @@ def panel_html(attribution: MapLike, image: Image | None = None) -> str:
         return template.render(
             sidecar=sidecar,
             facts=map_facts(sidecar, None),
-            lists=top_regions(sidecar),
+            tables=top_regions(sidecar),
             figure="",
             alt="",
         )
-    map = DisplayVolume.of(attribution.map, attribution.grid, sidecar.channels).canonical()
-    scene = _scene(map, image, sidecar)
-    name = title(sidecar.label)
+    volume = DisplayVolume.of(attribution.map, attribution.grid, sidecar.channels).canonical()
+    overlay = _overlay(volume, image, sidecar)
     return template.render(
         sidecar=sidecar,
-        facts=map_facts(sidecar, map),
-        lists=top_regions(sidecar),
-        figure=figure_uri(png(map_figure(scene))),
-        alt=alternative(name, map, sidecar),
+        facts=map_facts(sidecar, volume),
+        tables=top_regions(sidecar),
+        figure=figure_uri(png(map_figure(overlay))),
+        alt=alternative_text(title(sidecar.label), volume, sidecar),
     )
 
 
-def _scene(map: DisplayVolume, image: Image | None, sidecar: Sidecar) -> Overlay:
-    back = None
+def _overlay(volume: DisplayVolume, image: Image | None, sidecar: Sidecar) -> Overlay:
+    background = None
     if image is not None:
-        source = DisplayVolume.of(image.data, image.grid, image.channels).canonical()
-        back, map = source, map.onto(source)
+        background = DisplayVolume.of(image.data, image.grid, image.channels).canonical()
+        volume = volume.onto(background)
     name = title(sidecar.label)
     layer = f", {sidecar.layer.path}" if sidecar.layer else ""
     return Overlay(
-        map,
-        back,
+        volume,
+        background,
         title=f"{name}{layer}  ·  model {sidecar.model.name}",
         subtitle=sentence(sidecar.target.in_words),
         units=sidecar.units,

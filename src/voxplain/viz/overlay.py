@@ -1,4 +1,4 @@
-"""What a figure shows: a map, what lies under it, and the scales of both."""
+"""A map, the image and masks drawn with it, and the scales of both."""
 
 from __future__ import annotations
 
@@ -20,23 +20,25 @@ VOID = 0.055
 """Gray of a panel without an image."""
 
 _DIM = 0.8
+"""Gray of the white point, so that the colors of a map stand out."""
 
 
 @dataclass(frozen=True, eq=False)
 class Overlay:
-    """What a figure shows.
+    """A map on an image, with masks, texts and scales: what a figure shows.
 
     Attributes:
-        map: The map on canonical axes (or a picture).
-        image: Background on the voxels of the map; None leaves it dark.
+        map: The map, on canonical axes or a picture.
+        image: The background, on the voxels of the map; None leaves it dark.
         prediction: ``(X, Y, Z)`` mask drawn as a solid outline.
         reference: ``(X, Y, Z)`` mask drawn as a dashed outline.
-        title: First line.
-        subtitle: Second line.
+        title: First line of text.
+        subtitle: Second line of text.
         units: Of the map's values.
         sign: What the sign of the map means.
         limit: Magnitude at which colors saturate; None takes the 99.5th percentile.
         windows: Black and white point per image channel; None takes them from the image.
+        peak: Index of the strongest voxel of the sum over channels.
     """
 
     map: DisplayVolume
@@ -57,8 +59,8 @@ class Overlay:
             shared = (total, *self.map.data) if len(self.map.data) > 1 else (total,)
             object.__setattr__(self, "limit", robust_limit(*shared))
         if self.windows is None and self.image is not None:
-            found = tuple(gray_window(channel) for channel in self.image.data)
-            object.__setattr__(self, "windows", found)
+            windows = tuple(gray_window(channel) for channel in self.image.data)
+            object.__setattr__(self, "windows", windows)
         object.__setattr__(self, "peak", strongest(total))
 
     @cached_property
@@ -69,7 +71,7 @@ class Overlay:
 
     @cached_property
     def projection_limit(self) -> float:
-        """The limit of all projections: their 99.5th percentile, as they gather the largest."""
+        """The color limit of the projections, the 99.5th percentile of all three."""
         return robust_limit(*self.projections)
 
     @cached_property
@@ -79,19 +81,19 @@ class Overlay:
 
     @cached_property
     def backdrop(self) -> Array:
-        """The background under the sum over channels; a color picture by its luminance."""
+        """The background ``(X, Y, Z)`` of a map's sum; a color picture by its luminance."""
         if self.image is not None and self.colored:
             return np.asarray(rgb(self.image) @ (0.2126, 0.7152, 0.0722) * 0.7)
         return self.gray()
 
     def picture(self) -> Array:
-        """The background without a map: ``(X, Y, Z, 3)`` of a color picture, else the grays."""
+        """The image alone: ``(X, Y, Z, 3)`` of a color picture, else ``(X, Y, Z)``."""
         if self.image is not None and self.colored:
             return rgb(self.image)
         return self.backdrop / _DIM
 
     def gray(self, channel: int = 0) -> Array:
-        """Background ``(X, Y, Z)`` in 0 to 1, darker than white so that colors stand out."""
+        """An image channel as grays ``(X, Y, Z)`` from 0 to at most 0.8."""
         if self.image is None or self.windows is None:
             return np.full(self.map.shape, VOID, dtype=np.float32)
         index = min(channel, len(self.image.data) - 1)
@@ -110,18 +112,18 @@ def is_color(image: DisplayVolume) -> bool:
 
 
 def rgb(image: DisplayVolume) -> Array:
-    """``(X, Y, Z, 3)`` colors in 0 to 1 of a color picture with values to 1, 255 or 65535."""
+    """Colors ``(X, Y, Z, 3)`` in 0 to 1 of a color picture with values up to 1, 255 or 65535."""
     data = np.nan_to_num(np.moveaxis(image.data, 0, -1)).astype(np.float64)
     top = data.max(initial=0.0)
     white = next((white for white in (1.0, 255.0, 65535.0) if top <= white), top)
     return np.clip(data / white, 0, 1)
 
 
-def flat(like: DisplayVolume, values: Array) -> Array:
-    """``(rows, columns)`` or ``(rows, columns, 3)`` of a 2-D volume's values, as displayed."""
-    if like.picture:
+def flat(volume: DisplayVolume, values: Array) -> Array:
+    """Values on a 2-D volume as displayed, ``(rows, columns)`` or ``(rows, columns, 3)``."""
+    if volume.picture:
         return values[:, :, 0]
-    plane = plane_of(like.shape)
+    plane = plane_of(volume.shape)
     if values.ndim == 3:
         return plane.cut(values, 0)
-    return np.stack([plane.cut(part, 0) for part in np.moveaxis(values, -1, 0)], axis=-1)
+    return np.stack([plane.cut(color, 0) for color in np.moveaxis(values, -1, 0)], axis=-1)

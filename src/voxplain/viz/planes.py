@@ -1,4 +1,4 @@
-"""Planes and projections of a canonical volume as they hang in a reading room."""
+"""Anatomical planes and projections of a canonical volume, in radiological convention."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Plane:
-    """An anatomical plane: the axis it cuts and the letters at its four sides.
+    """An anatomical plane: the axis that it is perpendicular to, and the letters at its four sides.
 
     Radiological convention: the patient's right is at the left of the picture, front and top are
     up, and sagittal planes look to the left.
@@ -28,11 +28,11 @@ class Plane:
     bottom: str
 
     def show(self, canonical: Array) -> Array:
-        """``(rows, columns)`` of a plane cut from a canonical (right, front, top) volume."""
+        """A plane of a canonical (right, front, top) volume as displayed ``(rows, columns)``."""
         return canonical.T[::-1, ::-1]
 
     def cut(self, volume: Array, index: int) -> Array:
-        """The plane at an index along its axis, turned for display."""
+        """The plane at an index along its axis, as displayed ``(rows, columns)``."""
         return self.show(np.moveaxis(volume, self.axis, 0)[index])
 
     def pixel(self, index: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, int]:
@@ -42,7 +42,7 @@ class Plane:
 
     @property
     def axes(self) -> tuple[int, int]:
-        """The volume's axes that run across and up the picture."""
+        """The axes of the volume that run across and up the displayed plane."""
         across, up = (axis for axis in range(3) if axis != self.axis)
         return across, up
 
@@ -54,12 +54,12 @@ PLANES = (AXIAL, CORONAL, SAGITTAL)
 
 
 def plane_of(shape: tuple[int, ...]) -> Plane:
-    """The plane of a 2-D image in a patient: the one that cuts its axis of length one."""
+    """The plane of a 2-D image of a patient: the one perpendicular to its axis of length one."""
     thin = [axis for axis, size in enumerate(shape) if size == 1]
     return next(plane for plane in PLANES if plane.axis == thin[-1])
 
 
-def signed_projection(map: Array, axis: int) -> Array:
-    """Along one axis, the value with the largest magnitude, with its sign."""
-    high, low = np.fmax.reduce(map, axis=axis), np.fmin.reduce(map, axis=axis)
+def signed_projection(values: Array, axis: int) -> Array:
+    """The value of the largest magnitude along one axis, with its sign."""
+    high, low = np.fmax.reduce(values, axis=axis), np.fmin.reduce(values, axis=axis)
     return np.nan_to_num(np.where(-low > high, low, high))

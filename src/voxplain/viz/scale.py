@@ -1,4 +1,4 @@
-"""Which values the colors and the grays stand for, and which part of an image to show."""
+"""Color limits, gray windows, foreground and the strongest voxel of maps and images."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-
 _SAMPLE = 2_000_000
-"""Percentiles of larger arrays are taken of every n-th value."""
+"""Percentiles of larger arrays are taken over every n-th value."""
 
 
 def robust_limit(*maps: Array, percentile: float = 99.5) -> float:
-    """The symmetric end of a color scale: a percentile of ``|map|`` over the whole volume.
+    """The magnitude at which a color scale ends: a percentile of ``|map|`` over the whole volume.
 
     Args:
         maps: Arrays that share the scale; NaN is ignored.
-        percentile: In percent. Where a map is sparser than that, only its non-zero values count.
+        percentile: In percent. Where that is zero, the percentile of the values that are not.
 
     Returns:
         A positive number; 1 for a map that is zero everywhere.
@@ -37,7 +36,7 @@ def _limit(array: Array, percentile: float) -> float:
 
 
 def _sample(array: Array) -> Array:
-    # A step that shares no factor with usual axis lengths visits all rows and slices evenly.
+    # An odd step shares few factors with usual axis lengths and so visits rows and slices evenly.
     step = array.size // _SAMPLE
     flat = array.ravel(order="K")
     values = flat[:: step + (step % 2 == 0)] if step > 1 else flat
@@ -59,24 +58,24 @@ def gray_window(image: Array) -> tuple[float, float]:
 def foreground(image: Array) -> NDArray[np.bool_]:
     """Voxels that differ from the value at the border by more than 4 % of the robust range."""
     low, high = np.percentile(_sample(image), (0.5, 99.5)) if np.isfinite(image).any() else (0, 0)
-    away = np.abs(np.nan_to_num(image) - np.float32(_background(image)))
-    mask = away > 0.04 * max(high - low, 1e-12)
+    distance = np.abs(np.nan_to_num(image) - np.float32(_background(image)))
+    mask = distance > 0.04 * max(high - low, 1e-12)
     return np.asarray(mask if mask.any() else np.ones(image.shape, dtype=bool))
 
 
 def _background(image: Array) -> float:
-    sides = [side for axis in range(image.ndim) for side in _ends(image, axis)]
+    sides = [side for axis in range(image.ndim) for side in _first_and_last(image, axis)]
     border = np.concatenate([side.ravel() for side in sides]) if sides else image.ravel()
     border = border[np.isfinite(border)]
     return float(np.median(border)) if border.size else 0.0
 
 
-def _ends(image: Array, axis: int) -> list[Array]:
+def _first_and_last(image: Array, axis: int) -> list[Array]:
     if image.shape[axis] == 1:
         return []
-    # Indexing, as `take` copies the whole array first where it is not in C order.
-    turned = np.moveaxis(image, axis, 0)
-    return [turned[0], turned[-1]]
+    # By indexing, as `take` copies an array that is not in C order as a whole.
+    slices = np.moveaxis(image, axis, 0)
+    return [slices[0], slices[-1]]
 
 
 def bounding_box(*masks: NDArray[np.bool_], margin: int = 3) -> tuple[slice, ...]:
@@ -87,19 +86,20 @@ def bounding_box(*masks: NDArray[np.bool_], margin: int = 3) -> tuple[slice, ...
 
 def _bounds(mask: NDArray[np.bool_], axis: int, margin: int) -> slice:
     others = tuple(other for other in range(mask.ndim) if other != axis)
-    hits = np.flatnonzero(mask.any(axis=others))
-    if hits.size == 0:
+    inside = np.flatnonzero(mask.any(axis=others))
+    if inside.size == 0:
         return slice(0, mask.shape[axis])
-    return slice(max(int(hits[0]) - margin, 0), min(int(hits[-1]) + 1 + margin, mask.shape[axis]))
+    start, stop = int(inside[0]) - margin, int(inside[-1]) + 1 + margin
+    return slice(max(start, 0), min(stop, mask.shape[axis]))
 
 
-def strongest(map: Array) -> tuple[int, ...]:
-    """Index of the maximum of ``|map|``; NaN counts as zero, a map of zeros gives its center."""
-    # In the order in which the values lie in memory, as anything else copies them first.
-    turned = map.T if map.flags.f_contiguous else map
-    magnitude = np.abs(turned)
+def strongest(values: Array) -> tuple[int, ...]:
+    """The index of the largest magnitude; NaN counts as zero, and only zeros give the center."""
+    # In the order of memory, as any other order would copy the values first.
+    in_c_order = values.T if values.flags.f_contiguous else values
+    magnitude = np.abs(in_c_order)
     magnitude[~np.isfinite(magnitude)] = 0
     if not magnitude.any():
-        return tuple(size // 2 for size in map.shape)
-    index = tuple(int(i) for i in np.unravel_index(int(magnitude.argmax()), turned.shape))
-    return index[::-1] if turned is not map else index
+        return tuple(size // 2 for size in values.shape)
+    index = tuple(int(i) for i in np.unravel_index(int(magnitude.argmax()), in_c_order.shape))
+    return index[::-1] if in_c_order is not values else index

@@ -1,25 +1,23 @@
-"""An array with its place in space, as the figures and viewers need it."""
+"""A volume with its affine, as figures and viewers need it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from voxplain.image import Grid
+from voxplain.image import Grid
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
 class DisplayVolume:
-    """Channels on three spatial axes; a 2-D image has an axis of length one.
+    """Channels on three spatial axes with their affine; a 2-D image has an axis of length one.
 
     Attributes:
         data: ``(C, X, Y, Z)``.
@@ -52,7 +50,7 @@ class DisplayVolume:
 
     @property
     def spacing(self) -> NDArray[np.float64]:
-        """Voxel size along the three axes."""
+        """Voxel size along the three axes, in the unit."""
         return np.asarray(np.linalg.norm(self.affine[:3, :3], axis=0))
 
     @property
@@ -61,44 +59,40 @@ class DisplayVolume:
         return self.picture or 1 in self.shape
 
     def world(self, index: ArrayLike) -> NDArray[np.float64]:
-        """RAS+ position of a voxel index."""
-        place = self.affine[:3, :3] @ np.asarray(index, dtype=np.float64) + self.affine[:3, 3]
-        return np.asarray(place)
+        """RAS+ position of a voxel index, in the unit."""
+        offset = self.affine[:3, :3] @ np.asarray(index, dtype=np.float64)
+        return np.asarray(offset + self.affine[:3, 3])
 
     def canonical(self) -> DisplayVolume:
-        """The same voxels with axes that grow to the right, front and top; pictures stay."""
-        from nibabel.orientations import (
-            apply_orientation,
-            inv_ornt_aff,
-            io_orientation,
-        )
+        """The volume with axes toward the right, front and top; a picture stays as it is."""
+        from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
         if self.picture:
             return self
-        turn = io_orientation(self.affine)
-        data = np.stack([apply_orientation(channel, turn) for channel in self.data])
-        return replace(self, data=data, affine=self.affine @ inv_ornt_aff(turn, self.shape))
+        orientation = io_orientation(self.affine)
+        data = np.stack([apply_orientation(channel, orientation) for channel in self.data])
+        return replace(self, data=data, affine=self.affine @ inv_ornt_aff(orientation, self.shape))
 
     def channel_sum(self) -> Array:
-        """``(X, Y, Z)``, the sum over channels."""
+        """The sum over channels, ``(X, Y, Z)``."""
         return np.asarray(self.data.sum(axis=0) if len(self.data) > 1 else self.data[0])
 
     def crop(self, box: tuple[slice, ...]) -> DisplayVolume:
-        """The part inside a box of three slices."""
-        start = [part.start for part in box]
+        """The volume inside a box of three slices."""
+        start = [side.start for side in box]
         affine = self.affine.copy()
         affine[:3, 3] = self.world(start)
         return replace(self, data=self.data[(slice(None), *box)], affine=affine)
 
     def shrink(self, factor: tuple[int, ...], labels: bool = False) -> DisplayVolume:
-        """Averages blocks of voxels (or takes the label in their middle); drops ragged ends."""
+        """Averages over blocks of voxels, or their middle labels; incomplete blocks are cut off."""
         step = np.minimum(factor, self.shape)
         shape = np.array(self.shape) // step
         data = self.data[(slice(None), *(slice(n) for n in shape * step))]
         if labels:
             data = data[(slice(None), *(slice(s // 2, None, s) for s in step))]
         else:
-            blocks = [part for pair in zip(shape, step, strict=True) for part in pair]
+            blocks = [size for pair in zip(shape, step, strict=True) for size in pair]
             data = data.reshape(len(data), *blocks).mean(axis=(2, 4, 6))
         affine = self.affine.copy()
         affine[:3, 3] = self.world((step - 1) / 2)
@@ -106,26 +100,26 @@ class DisplayVolume:
         return replace(self, data=data, affine=affine)
 
     def onto(self, other: DisplayVolume, labels: bool = False) -> DisplayVolume:
-        """These values on the voxels of another volume, found through both affines.
+        """The values on the voxels of another volume, through both affines.
 
         Values are interpolated linearly between cell centers and held for half a cell beyond the
-        outermost ones; outside of that they are zero. Labels are taken from the nearest cell.
+        outermost ones; farther out they are zero. Labels are taken from the nearest cell.
         """
         if self.shape == other.shape and np.allclose(self.affine, other.affine, atol=1e-4):
             return self
         index = np.linalg.inv(self.affine) @ other.affine
-        slabs = [self._slab(index, other.shape, x, labels) for x in range(other.shape[0])]
+        slabs = [self._resampled_slab(index, other.shape, x, labels) for x in range(other.shape[0])]
         data = np.stack(slabs, axis=1).astype(self.data.dtype)
         return replace(self, data=data, affine=other.affine, picture=other.picture)
 
-    def _slab(self, index: Array, shape: tuple[int, ...], x: int, labels: bool) -> Array:
+    def _resampled_slab(self, index: Array, shape: tuple[int, ...], x: int, labels: bool) -> Array:
         from scipy.ndimage import map_coordinates
 
-        target = np.stack(np.meshgrid(x, *map(np.arange, shape[1:]), indexing="ij"), -1)[0]
-        place = target @ index[:3, :3].T + index[:3, 3]
+        voxels = np.stack(np.meshgrid(x, *map(np.arange, shape[1:]), indexing="ij"), -1)[0]
+        positions = voxels @ index[:3, :3].T + index[:3, 3]
         size = np.array(self.shape)
-        inside = np.all((place >= -0.5 - 1e-6) & (place <= size - 0.5 + 1e-6), axis=-1)
-        at = np.moveaxis(place, -1, 0)
+        inside = np.all((positions >= -0.5 - 1e-6) & (positions <= size - 0.5 + 1e-6), axis=-1)
+        at = np.moveaxis(positions, -1, 0)
         order = 0 if labels else 1
         values = [map_coordinates(c, at, order=order, mode="nearest") for c in self.data]
         return np.asarray(np.stack(values) * inside)
@@ -145,31 +139,31 @@ def read_volume(
         rank: Spatial rank of the case, 2 or 3.
         unit: ``"mm"`` or ``"pixel"``.
         channels: Names of the channels.
-        affine: The affine its sidecar states, where there is one: a header with code 0 is read
-            as centered by convention, although its matrix is right.
+        affine: The affine that its sidecar states, where there is one: nibabel reads a header
+            with code 0 as centered, although its matrix is right.
 
     Returns:
-        The volume, not reoriented. A 2-D image whose rows go down and columns go right without
-        the code of a scanner is a picture: there are no patient directions to write beside it.
+        The volume, not reoriented. A 2-D image whose rows go down and whose columns go right,
+        without the code of scanner coordinates, is a picture: it has no patient directions.
 
     Raises:
-        OSError: If the file is missing, damaged or no image.
+        OSError: If the file is missing, damaged or not a NIfTI file.
     """
     import nibabel
     from nibabel.filebasedimages import ImageFileError
     from nibabel.orientations import aff2axcodes
 
     try:
-        file: Any = nibabel.load(path)
+        nifti: Any = nibabel.load(path)
     except ImageFileError as error:
         raise OSError("not a NIfTI file") from error
-    data = np.asarray(file.dataobj)
+    data = np.asarray(nifti.dataobj)
     if data.dtype.kind == "f":
         data = data.astype(np.float32)
     data = data.reshape(*data.shape, *(1,) * (4 - data.ndim))
-    stated = file.header.get_sform() if affine is None else np.asarray(affine, dtype=np.float64)
+    stated = nifti.header.get_sform() if affine is None else np.asarray(affine, dtype=np.float64)
     if abs(np.linalg.det(stated[:3, :3])) < 1e-12:
-        stated = file.affine
-    upright = "".join(aff2axcodes(stated))[:2] == "PL" and int(file.header["sform_code"]) in (0, 2)
+        stated = nifti.affine
+    upright = "".join(aff2axcodes(stated))[:2] == "PL" and int(nifti.header["sform_code"]) in (0, 2)
     picture = rank == 2 and (unit == "pixel" or upright)
     return DisplayVolume(np.moveaxis(data, -1, 0), stated, unit, channels, picture)

@@ -1,4 +1,4 @@
-"""Numbers and short sentences for readers."""
+"""Numbers, names and parameter values as text for readers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def number(value: float, digits: int = 2) -> str:
-    """A number with significant digits: ``1,200``, ``0.034``, ``4.1 × 10⁻⁷``."""
+    """A number with that many significant digits: ``1,200``, ``0.034``, ``4.1 × 10⁻⁷``."""
     if not math.isfinite(value):
         return {math.inf: "∞", -math.inf: "−∞"}.get(value, "not a number")
     if value == 0:
@@ -26,22 +26,29 @@ def number(value: float, digits: int = 2) -> str:
 
 
 def decimals(values: Iterable[float], least: int = 2, digits: int = 1) -> int:
-    """How many decimals show so many digits of how far values lie apart."""
-    known = [value for value in values if math.isfinite(value)]
-    apart = max(known, default=0.0) - min(known, default=0.0) or max(map(abs, known), default=0.0)
-    return least if apart == 0 else max(least, digits - 1 - math.floor(math.log10(apart)))
+    """The number of decimals with which values can be told apart.
+
+    Args:
+        values: Those that will stand side by side; what is not finite is ignored.
+        least: Decimals at least.
+        digits: Significant digits of the range of the values that the decimals show.
+    """
+    finite = [value for value in values if math.isfinite(value)]
+    span = max(finite, default=0.0) - min(finite, default=0.0)
+    span = span or max(map(abs, finite), default=0.0)
+    return least if span == 0 else max(least, digits - 1 - math.floor(math.log10(span)))
 
 
 def fixed(value: float, places: int = 2) -> str:
-    """A number with so many decimals, where that is a way to write it: ``0.02``, ``−1.50``."""
+    """A number with that many decimals (``0.02``, ``−1.50``); a very large one as by `number`."""
     if not math.isfinite(value) or abs(value) >= 1e6 or places > 5:
         return number(value)
     text = f"{value:,.{0 if abs(value) >= 1000 else places}f}"
     return text.lstrip("-") if float(text.replace(",", "")) == 0 else text.replace("-", "−")
 
 
-def place(millimeters: float) -> str:
-    """A coordinate with one decimal at most and a true minus sign."""
+def coordinate(millimeters: float) -> str:
+    """A coordinate with at most one decimal and a true minus sign."""
     text = f"{millimeters:.1f}".removesuffix(".0")
     return "0" if text == "-0" else text.replace("-", "−")
 
@@ -61,7 +68,7 @@ def duration(seconds: float) -> str:
 
 
 def sizes(values: tuple[float, ...], unit: str = "") -> str:
-    """``192 × 233 × 189``, with a unit where there is one."""
+    """Sizes as ``192 × 233 × 189``, with a unit where there is one."""
     text = " × ".join(f"{value:g}" if value == int(value) else f"{value:.3g}" for value in values)
     return f"{text} {unit}".strip()
 
@@ -118,7 +125,7 @@ def sentence(text: str) -> str:
 
 
 def setting(value: Any) -> str:
-    """A parameter value in words, nested mappings included."""
+    """A parameter value as text; mappings and lists may be nested."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None:
@@ -126,7 +133,7 @@ def setting(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {setting(part)}" for key, part in value.items()) or "none"
+        return ", ".join(f"{key} {setting(item)}" for key, item in value.items()) or "none"
     if isinstance(value, (list, tuple)):
-        return ", ".join(setting(part) for part in value) or "none"
+        return ", ".join(setting(item) for item in value) or "none"
     return str(value)
