@@ -1,4 +1,4 @@
-"""Run directories as a study writes them, with known content."""
+"""Run folders as a study writes them, with known content."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ MEANINGS = {
 
 
 class RunWriter:
-    """Writes one run directory piece by piece."""
+    """Writes one run folder record by record."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.parts: dict[str, list[Any]] = {
+        self.records: dict[str, list[Any]] = {
             name: [] for name in ("cases", "models", "predictions", "tasks", "maps")
         }
         for name in ("images", "maps"):
@@ -52,7 +52,7 @@ class RunWriter:
 
     def model(self, name: str) -> None:
         record = ModelRecord(name=name, weights_sha256=HASH, parameters=352_000)
-        self.parts["models"].append(record)
+        self.records["models"].append(record)
 
     def nifti(self, file: str, array: np.ndarray, affine: np.ndarray, code: int = 1) -> str:
         path = self.folder / file
@@ -77,23 +77,23 @@ class RunWriter:
         code: int = 1,
     ) -> None:
         file = self.nifti(f"images/{name}_image.nii.gz", image.astype(np.float32), affine, code)
-        other = None
+        reference_file = None
         if reference is not None:
             labels = reference.astype(np.uint8)[None]
-            other = self.nifti(f"images/{name}_ref.nii.gz", labels, affine, code)
+            reference_file = self.nifti(f"images/{name}_ref.nii.gz", labels, affine, code)
         shape = image.shape[1:]
         record = CaseRecord(
             id=name,
             image_sha256=HASH,
             image=file,
-            reference=other,
+            reference=reference_file,
             shape=shape,
             spacing=tuple(np.linalg.norm(affine[:3, :3], axis=0)[: len(shape)]),
             unit=unit,
             orientation="".join(nibabel.aff2axcodes(affine)[: len(shape)]),
             channels=channels,
         )
-        self.parts["cases"].append(record)
+        self.records["cases"].append(record)
 
     def prediction(
         self,
@@ -113,14 +113,14 @@ class RunWriter:
         record = PredictionRecord(
             case=case, model=model, target="1", in_words=words, score=41_234.5, image=file, **facts
         )
-        self.parts["predictions"].append(record)
+        self.records["predictions"].append(record)
 
     def map(
         self,
         case: str,
         model: str,
         label: str,
-        map: np.ndarray,
+        values: np.ndarray,
         affine: np.ndarray,
         *,
         channels: tuple[str, ...] = ("t1",),
@@ -133,9 +133,9 @@ class RunWriter:
     ) -> None:
         suffix = f"-{layer.path}" if layer else ""
         stem = f"maps/{case}/{model}/{case}_label-1_desc-{label}{suffix}_attr"
-        self.nifti(f"{stem}.nii.gz", map.astype(np.float32), affine, code)
-        if map.ndim == 3:
-            np.save(self.folder / f"{stem}.npy", map.astype(np.float32))
+        self.nifti(f"{stem}.nii.gz", values.astype(np.float32), affine, code)
+        if values.ndim == 3:
+            np.save(self.folder / f"{stem}.npy", values.astype(np.float32))
         target = TargetFacts(
             kind="pixelwise", in_words=words, parameters={"label": 1}, score=41_234.5
         )
@@ -150,11 +150,11 @@ class RunWriter:
             units="score per voxel",
             sign=sign,
             resampling="mass",
-            range=value_range(map),
+            range=value_range(values),
             grid=GridFacts(
-                shape=map.shape[1:],
+                shape=values.shape[1:],
                 affine=np.asarray(affine).tolist(),
-                spacing=tuple(np.linalg.norm(affine[:3, :3], axis=0)[: map.ndim - 1]),
+                spacing=tuple(np.linalg.norm(affine[:3, :3], axis=0)[: values.ndim - 1]),
                 unit=unit,
                 orientation="RAS",
             ),
@@ -177,11 +177,11 @@ class RunWriter:
             file=f"{stem}.nii.gz",
             sidecar=f"{stem}.json",
         )
-        self.parts["maps"].append(record)
+        self.records["maps"].append(record)
 
     def task(self, case: str, model: str, methods: list[str], **facts: Any) -> None:
         record = TaskRecord(key=HASH, case=case, model=model, target="1", methods=methods, **facts)
-        self.parts["tasks"].append(record)
+        self.records["tasks"].append(record)
 
     def finish(self, **facts: Any) -> Path:
         manifest = Manifest(
@@ -190,7 +190,7 @@ class RunWriter:
             seed=0,
             study_sha256=HASH,
             seconds=52.3,
-            **self.parts,
+            **self.records,
             **facts,
         )
         text = json.dumps(manifest.model_dump(mode="json"))
@@ -198,8 +198,8 @@ class RunWriter:
         return self.folder
 
 
-def value_range(map: np.ndarray) -> ValueRange:
-    values = map[np.isfinite(map)]
+def value_range(values: np.ndarray) -> ValueRange:
+    values = values[np.isfinite(values)]
     low, high = np.quantile(values, (0.005, 0.995)) if values.size else (0, 0)
     return ValueRange(
         q005=low,
@@ -212,7 +212,7 @@ def value_range(map: np.ndarray) -> ValueRange:
 
 
 def head(step: float = 5.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A head-like image, its white matter, and an affine with turned, anisotropic axes."""
+    """A head-like image, its white matter, and its affine."""
     shape = tuple(int(size / step) for size in (180, 215, 170))
     axes = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij")
     radius = np.sqrt(sum((axes[i] / extent) ** 2 for i, extent in enumerate((0.8, 0.9, 0.8))))
@@ -225,15 +225,15 @@ def head(step: float = 5.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return gaussian_filter(image, 0.6) + 2 * gaussian_filter(noise, 0.7), white, affine
 
 
-def evidence(where: np.ndarray, seed: int, smooth: float = 1.0) -> np.ndarray:
+def evidence(mask: np.ndarray, seed: int, smooth: float = 1.0) -> np.ndarray:
     """A signed map around the border of a mask."""
-    noise = np.random.default_rng(seed).normal(size=where.shape)
-    edge = np.abs(gaussian_filter(where.astype(float), 1.5) - 0.5) < 0.35
+    noise = np.random.default_rng(seed).normal(size=mask.shape)
+    edge = np.abs(gaussian_filter(mask.astype(float), 1.5) - 0.5) < 0.35
     return 0.02 * gaussian_filter(noise, smooth) * gaussian_filter(edge.astype(float), 1)
 
 
 def head_run(folder: Path, make: Callable[[], Any] = head) -> Path:
-    """Two cases in 3-D: three maps and a layer map, then one map, a failure, no prediction file."""
+    """Two 3-D cases: one with four maps, one with a map, a failure and no predicted labels."""
     image, white, affine = make()
     run = RunWriter(folder)
     run.model("unet")
@@ -244,8 +244,8 @@ def head_run(folder: Path, make: Callable[[], Any] = head) -> Path:
         labels = white if case == "p01" else None
         run.prediction(case, "unet", labels, affine, volumes=volumes)
         run.task(case, "unet", ["integrated_gradients"], status="done", passes=32)
-        map = evidence(white, 0)[None]
-        run.map(case, "unet", "integrated_gradients", map, affine, completeness=0.0012)
+        values = evidence(white, 0)[None]
+        run.map(case, "unet", "integrated_gradients", values, affine, completeness=0.0012)
         if case == "p02":
             continue
         run.map(case, "unet", "saliency", evidence(white, 1)[None], affine)
@@ -287,8 +287,8 @@ def picture_run(folder: Path, make: Callable[[], Any] = retina) -> Path:
     shifted = np.roll(vessels, 1, axis=0)
     facts = {"volumes": {"background": 8000.0, "vessel": 900.0}, "volume_unit": "pixels"}
     run.prediction("r01", "wnet", shifted, UPRIGHT, words=words, code=2, **facts)
-    map = np.stack([scale * evidence(vessels, 3) for scale in (0.3, 1.0, -0.2)])
+    values = np.stack([scale * evidence(vessels, 3) for scale in (0.3, 1.0, -0.2)])
     plain = {"unit": "pixel", "code": 2, "words": words}
-    run.map("r01", "wnet", "integrated_gradients", map, UPRIGHT, channels=colors, **plain)
-    run.map("r01", "wnet", "saliency", map[1:2], UPRIGHT, channels=("green",), **plain)
+    run.map("r01", "wnet", "integrated_gradients", values, UPRIGHT, channels=colors, **plain)
+    run.map("r01", "wnet", "saliency", values[1:2], UPRIGHT, channels=("green",), **plain)
     return run.finish()

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 from synthetic_runs import RunWriter
-from synthetic_scores import cascade, table
+from synthetic_scores import cascade, score_table
 
 from voxplain.report import render
 
@@ -321,7 +321,7 @@ def test_no_width_needs_sideways_scrolling(browser: Any, head_folder: Path, widt
 @pytest.mark.parametrize("width", [400, 1400])
 def test_scores_are_legible_at_any_width(browser: Any, tmp_path: Path, width: int) -> None:
     RunWriter(tmp_path).finish()
-    table().write(tmp_path / "metrics.parquet")
+    score_table().write(tmp_path / "metrics.parquet")
     cascade(tmp_path)
     found = tab(browser, render(tmp_path), width=width)
     assert found("document.documentElement.scrollWidth") <= width

@@ -29,7 +29,7 @@ def regions(*pairs: tuple[str, float], **others: float) -> list[dict[str, Any]]:
 def sidecar(tmp_path: Path) -> Sidecar:
     run = RunWriter(tmp_path)
     run.map("c", "net", "kernel_shap", np.ones((1, 4, 4, 4)), np.eye(4))
-    text = (tmp_path / run.parts["maps"][0].sidecar).read_text("utf-8")
+    text = (tmp_path / run.records["maps"][0].sidecar).read_text("utf-8")
     return Sidecar.model_validate_json(text).model_copy(update={"stream": MASKED})
 
 

@@ -4,54 +4,17 @@ import base64
 import gzip
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from html_page import Page
 from synthetic_runs import RunWriter, evidence, head, head_run
 
 from voxplain.errors import InputError
 from voxplain.records.manifest import Manifest
 from voxplain.report import render
-
-NOT_CLOSED = {"meta", "link", "img", "input", "br", "hr"}
-
-
-class Page(HTMLParser):
-    """Elements, text and script data of a page; fails on tags that do not match."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.words = ""
-        self.scripts: dict[str, str] = {}
-        self.data: list[dict] = []
-        self._open: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(path.read_text(encoding="utf-8"))
-        self.close()
-        assert not self._open, "every element is closed"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in NOT_CLOSED:
-            self._open.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop()[0] == tag
-
-    def handle_data(self, data: str) -> None:
-        tag, attributes = self._open[-1] if self._open else ("", {})
-        if attributes.get("class") == "viewer-data":
-            self.data.append(json.loads(data))
-        elif tag == "script" and "id" in attributes:
-            self.scripts[attributes["id"] or ""] = data
-        elif tag not in {"script", "style"}:
-            self.words += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 @pytest.fixture(scope="module")
@@ -69,40 +32,40 @@ def test_nothing_points_outside_of_the_page(head_folder: Path, picture_folder: P
         style = (folder / "report.html").read_text().split("<style>")[1].split("</style>")[0]
         assert "url(" not in style
         assert "@import" not in style
-        policy = next(part["content"] for part in page.all("meta") if "http-equiv" in part)
+        policy = next(meta["content"] for meta in page.all("meta") if "http-equiv" in meta)
         assert policy is not None
         assert policy.startswith("default-src 'none'")
 
 
 def test_the_page_says_what_was_explained_and_how(page: Page) -> None:
-    words = " ".join(page.words.split())
-    assert "A map shows what the model used, not what is true" in words
-    assert "Research use" in words
-    assert "Evidence for white matter, wherever the model predicts it" in words
-    assert "41,200 score S(x)" in words
-    assert "Adds up the gradient on the straight way from a baseline image." in words
-    assert "0.12 % of S(x) − S(baseline)" in words
-    assert "bottleneck, 64 channels" in words
-    assert "one per 4 × 4 × 4 voxels" in words
-    assert "Out of memory with one window in a batch" in words
-    assert "float16 disagreed with float32" in words
-    assert "voxplain run study.yaml" in words
-    assert "2.13.0" in words
-    assert "evidence for, " in words
-    assert "Copyright (c) 2021, Niivue" in words
+    text = page.text
+    assert "A map shows what the model used, not what is true" in text
+    assert "Research use" in text
+    assert "Evidence for white matter, wherever the model predicts it" in text
+    assert "41,200 score S(x)" in text
+    assert "Adds up the gradient on the straight way from a baseline image." in text
+    assert "0.12 % of S(x) − S(baseline)" in text
+    assert "bottleneck, 64 channels" in text
+    assert "one per 4 × 4 × 4 voxels" in text
+    assert "Out of memory with one window in a batch" in text
+    assert "float16 disagreed with float32" in text
+    assert "voxplain run study.yaml" in text
+    assert "2.13.0" in text
+    assert "evidence for, " in text
+    assert "Copyright (c) 2021, Niivue" in text
 
 
 def test_sections_follow_the_agreed_order(page: Page) -> None:
-    wanted = ["case-p01", "viewer-p01", "case-p02", "viewer-p02"]
-    wanted += ["methods", "warnings", "reproduce"]
-    assert [part["id"] for part in page.all("section")] == wanted
+    ids = ["case-p01", "viewer-p01", "case-p02", "viewer-p02"]
+    ids += ["methods", "warnings", "reproduce"]
+    assert [section["id"] for section in page.all("section")] == ids
 
 
 def test_every_figure_has_words_and_numbers(page: Page) -> None:
     pictures = page.all("img")
     assert len(pictures) == 5 + 2
-    assert all("trongest" in (part["alt"] or "") for part in pictures)
-    assert len([part for part in page.all("table") if part.get("class") == "facts"]) == 5
+    assert all("trongest" in (picture["alt"] or "") for picture in pictures)
+    assert len([table for table in page.all("table") if table.get("class") == "facts"]) == 5
 
 
 def test_every_control_has_a_name(page: Page) -> None:
@@ -129,7 +92,7 @@ def test_figures_are_written_and_one_page_is_enough(head_folder: Path) -> None:
 
 
 def test_embedded_volumes_lie_where_the_files_lie(page: Page, head_folder: Path) -> None:
-    facts = next(part for part in page.data[0]["maps"] if part["title"] == "Saliency")
+    facts = next(facts for facts in page.data[0]["maps"] if facts["title"] == "Saliency")
     text = page.scripts[facts["channels"][0]["blob"]]
     small = nibabel.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(text)))
     record = next(m for m in Manifest.read(head_folder).maps if m.label == "saliency")
@@ -138,13 +101,13 @@ def test_embedded_volumes_lie_where_the_files_lie(page: Page, head_folder: Path)
     index = np.argwhere(np.abs(values) > 0.2 * facts["limit"])[::25]
     world = nibabel.affines.apply_affine(small.affine, index)
     at = np.round(nibabel.affines.apply_affine(np.linalg.inv(full.affine), world)).astype(int)
-    wanted = np.clip(source[tuple(at.T)], -facts["limit"], facts["limit"])
-    np.testing.assert_allclose(values[tuple(index.T)], wanted, atol=facts["limit"] / 127)
+    expected = np.clip(source[tuple(at.T)], -facts["limit"], facts["limit"])
+    np.testing.assert_allclose(values[tuple(index.T)], expected, atol=facts["limit"] / 127)
     peak = np.unravel_index(np.abs(source).argmax(), source.shape)
     np.testing.assert_allclose(facts["start"], nibabel.affines.apply_affine(full.affine, peak))
 
 
-def test_a_layer_map_lands_on_the_image(tmp_path: Path) -> None:
+def test_a_layer_map_is_resampled_onto_the_image(tmp_path: Path) -> None:
     run = RunWriter(tmp_path)
     run.model("net")
     image = np.random.default_rng(0).uniform(50, 99, (1, 32, 32, 32)).astype(np.float32)
@@ -156,8 +119,8 @@ def test_a_layer_map_lands_on_the_image(tmp_path: Path) -> None:
     inner[:3, 3] = 1.5
     run.map("c", "net", "layer_conductance", coarse, affine @ inner)
     page = Page(render(run.finish()))
-    found = page.data[0]["maps"][0]
-    np.testing.assert_allclose(found["start"], affine[:3, :3] @ [9.5, 21.5, 13.5], atol=1.01)
+    facts = page.data[0]["maps"][0]
+    np.testing.assert_allclose(facts["start"], affine[:3, :3] @ [9.5, 21.5, 13.5], atol=1.01)
 
 
 def test_input_channels_can_be_chosen_one_by_one(tmp_path: Path) -> None:
@@ -166,11 +129,11 @@ def test_input_channels_can_be_chosen_one_by_one(tmp_path: Path) -> None:
     image, white, affine = head(8.0)
     names = ("flair", "t1", "t1ce", "t2")
     run.case("c", np.stack([image * scale for scale in (1, 2, 3, 4)]), affine, channels=names)
-    map = np.stack([evidence(white, seed) for seed in range(4)])
-    run.map("c", "net", "saliency", map, affine, channels=names)
+    values = np.stack([evidence(white, seed) for seed in range(4)])
+    run.map("c", "net", "saliency", values, affine, channels=names)
     data = Page(render(run.finish())).data[0]
-    assert [part["name"] for part in data["images"]] == list(names)
-    assert [part["name"] for part in data["maps"][0]["channels"]] == ["all channels", *names]
+    assert [image["name"] for image in data["images"]] == list(names)
+    assert [channel["name"] for channel in data["maps"][0]["channels"]] == ["all channels", *names]
 
 
 def test_markup_in_names_is_text(tmp_path: Path) -> None:
@@ -183,7 +146,7 @@ def test_markup_in_names_is_text(tmp_path: Path) -> None:
     run.map("c", "m", "saliency", evidence(white, 0)[None], affine, words=evil, warnings=[evil])
     run.task("c", "m", [evil], status="failed", reason=evil)
     page = Page(render(run.finish(warnings=[evil])))
-    assert not [part for part in page.all("img") if part.get("src") == "x"]
+    assert not [image for image in page.all("img") if image.get("src") == "x"]
     assert not any("onerror" in attributes for _, attributes in page.elements)
     assert evil in page.words
 
@@ -196,7 +159,7 @@ def test_case_ids_that_differ_never_share_a_page_or_an_element(tmp_path: Path) -
         run.case(name, image[None], affine)
         run.map(name, "m", "saliency", evidence(white, 0)[None], affine)
     page = Page(render(run.finish()))
-    assert len({part["id"] for part in page.all("section")}) == len(page.all("section"))
+    assert len({section["id"] for section in page.all("section")}) == len(page.all("section"))
     assert len(page.scripts) == 4
 
 
@@ -213,13 +176,13 @@ def test_sharing_leaves_every_image_out(tmp_path: Path) -> None:
     assert "Integrated gradients" in page.words
 
 
-def test_beyond_the_budget_each_case_has_its_page(tmp_path: Path) -> None:
+def test_beyond_the_budget_each_case_has_a_page_of_its_own(tmp_path: Path) -> None:
     folder = head_run(tmp_path, lambda: head(10.0))
     path = render(folder, budget=2_700_000 + 150_000)
     index = Page(path)
-    pages = sorted(part.name for part in folder.glob("report-*.html"))
+    pages = sorted(file.name for file in folder.glob("report-*.html"))
     assert pages == ["report-p01.html", "report-p02.html"]
-    links = {part["href"] for part in index.all("a")}
+    links = {link["href"] for link in index.all("a")}
     assert set(pages) <= links
     assert not index.scripts
     for name in pages:
@@ -227,7 +190,7 @@ def test_beyond_the_budget_each_case_has_its_page(tmp_path: Path) -> None:
         assert (folder / name).stat().st_size < 4_000_000
 
 
-def test_what_cannot_be_read_is_said_and_the_rest_goes_on(tmp_path: Path) -> None:
+def test_files_that_cannot_be_read_are_named_and_the_rest_is_shown(tmp_path: Path) -> None:
     folder = head_run(tmp_path, lambda: head(10.0))
     manifest = Manifest.read(folder)
     (folder / manifest.maps[0].file).unlink()
@@ -237,14 +200,14 @@ def test_what_cannot_be_read_is_said_and_the_rest_goes_on(tmp_path: Path) -> Non
     (folder / manifest.maps[2].sidecar).write_text("{}")
     (folder / "images/p02_image.nii.gz").unlink()
     page = Page(render(folder))
-    words = " ".join(page.words.split())
-    assert "the map integrated_gradients, because its file is missing" in words
-    assert "the map saliency, because its file cannot be read" in words
-    assert "the map smoothgrad, because its file cannot be read" in words
-    assert "the prediction of unet, because its file cannot be read" in words
-    assert "the image, because its file is missing" in words
+    text = page.text
+    assert "the map integrated_gradients, because its file is missing" in text
+    assert "the map saliency, because its file cannot be read" in text
+    assert "the map smoothgrad, because its file cannot be read" in text
+    assert "the prediction of unet, because its file cannot be read" in text
+    assert "the image, because its file is missing" in text
     assert len(page.data) == 1
-    titles = [part["title"] for part in page.data[0]["maps"]]
+    titles = [facts["title"] for facts in page.data[0]["maps"]]
     assert titles == ["Layer conductance, bottleneck"]
     assert str(tmp_path) not in page.words
 
@@ -266,9 +229,9 @@ def test_a_run_without_maps_or_predictions_is_a_page(tmp_path: Path) -> None:
     run = RunWriter(tmp_path)
     image, _, affine = head(10.0)
     run.case("c", image[None], affine)
-    words = Page(render(run.finish())).words
-    assert "There are no maps of this case." in words
-    assert "No task failed." in words
+    text = Page(render(run.finish())).words
+    assert "There are no maps of this case." in text
+    assert "No task failed." in text
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Turns the files of one case into figures and viewer data."""
+"""Makes the figures and viewer data of a case from the files of its run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from voxplain.records.names import safe
 from voxplain.records.sidecar import Sidecar
 from voxplain.report.case_view import CaseView, MapView, describe
 from voxplain.report.problems import UNREADABLE, Problem, reason
-from voxplain.report.run_files import Backdrop, interesting, read_backdrop, read_map, widen
+from voxplain.report.run_files import Backdrop, foreground_box, read_backdrop, read_map, widened
 from voxplain.report.viewer.base import Viewer, channels_of
 from voxplain.report.viewer.picture import PictureViewer
 from voxplain.report.viewer.volume import VolumeViewer
@@ -31,38 +31,37 @@ Array = NDArray[Any]
 def build_case(
     run: Path, manifest: Manifest, case: CaseRecord, *, share: bool, budget: int
 ) -> CaseView:
-    """One case, ready for the page; its figures are written to ``figures/``.
+    """One case with its maps as the page shows them; writes their figures to ``figures/``.
 
     Args:
         run: The run directory.
         manifest: Of the run.
-        case: Which case.
+        case: Of the manifest.
         share: Leave all images out.
-        budget: Bytes that the embedded copies may take together.
+        budget: Bytes of all embedded copies together.
 
     Returns:
-        The view; what could not be read is among its problems, the rest goes on.
+        The case; what could not be read is among its problems and left out.
     """
     view = describe(case, manifest)
     records = list(_sidecars(run, manifest, view))
     backdrop = None if share else _backdrop(run, case, view)
     if backdrop is None:
-        view.maps = [_wordy(*part) for part in records]
+        view.maps = [_without_figure(*record) for record in records]
         return view
-    box = interesting(backdrop)
+    box = foreground_box(backdrop)
     for _, record, sidecar in records:
-        map = _try_map(run, record, sidecar, backdrop, view)
-        box = box if map is None else widen(box, map)
-    shown = backdrop.crop(box)
-    viewer = _viewer(view, shown, budget, [sidecar for _, _, sidecar in records])
+        volume = _try_map(run, record, sidecar, backdrop, view)
+        box = box if volume is None else widened(box, volume)
+    cropped = backdrop.crop(box)
+    viewer = _viewer(view, cropped, budget, [sidecar for _, _, sidecar in records])
     for index, record, sidecar in records:
-        map = _try_map(run, record, sidecar, backdrop, view)
-        if map is None:
-            continue
-        map = map.crop(box)
-        scene = _scene(record, sidecar, shown, map)
-        view.maps.append(_pictured(run, record, sidecar, index, scene))
-        viewer.add(view.maps[-1], scene)
+        # Read twice, as all maps of a case together may not fit into memory.
+        volume = _try_map(run, record, sidecar, backdrop, view)
+        if volume is not None:
+            overlay = _overlay(record, sidecar, cropped, volume.crop(box))
+            view.maps.append(_with_figure(run, record, sidecar, index, overlay))
+            viewer.add(view.maps[-1], overlay)
     view.viewer = viewer.data if view.maps else None
     return view
 
@@ -70,6 +69,7 @@ def build_case(
 def _sidecars(
     run: Path, manifest: Manifest, view: CaseView
 ) -> Iterator[tuple[int, MapRecord, Sidecar]]:
+    """Number, record and sidecar of the maps of the case."""
     for index, record in enumerate(manifest.maps):
         if record.case != view.record.id:
             continue
@@ -100,52 +100,53 @@ def _try_map(
         return None
 
 
-def _viewer(view: CaseView, shown: Backdrop, budget: int, sidecars: list[Sidecar]) -> Viewer:
-    count = len(shown.image.data) + sum(len(channels_of(sidecar)) for sidecar in sidecars)
+def _viewer(view: CaseView, backdrop: Backdrop, budget: int, sidecars: list[Sidecar]) -> Viewer:
+    count = len(backdrop.image.data) + sum(len(channels_of(sidecar)) for sidecar in sidecars)
     # A voxel takes at most a byte, and a third more as text.
     cap = int(0.7 * budget / max(count, 1))
-    return (PictureViewer if shown.image.planar else VolumeViewer)(view, shown, cap)
+    return (PictureViewer if backdrop.image.planar else VolumeViewer)(view, backdrop, cap)
 
 
-def _wordy(index: int, record: MapRecord, sidecar: Sidecar) -> MapView:
+def _without_figure(index: int, record: MapRecord, sidecar: Sidecar) -> MapView:
     name = heading(record, sidecar)
     return MapView(f"map{index}", record, sidecar, name, map_facts(sidecar, None))
 
 
-def _scene(record: MapRecord, sidecar: Sidecar, shown: Backdrop, map: DisplayVolume) -> Overlay:
-    labels = shown.predictions.get(record.model)
-    explained = sidecar.target.parameters.get("label")
-    parts = [heading(record, sidecar), f"case {record.case}", f"model {record.model}"]
+def _overlay(
+    record: MapRecord, sidecar: Sidecar, backdrop: Backdrop, volume: DisplayVolume
+) -> Overlay:
+    prediction, reference = backdrop.predictions.get(record.model), backdrop.reference
+    label = sidecar.target.parameters.get("label")
+    title = f"{heading(record, sidecar)}  ·  case {record.case}  ·  model {record.model}"
     return Overlay(
-        map=map,
-        image=shown.image,
-        prediction=None if labels is None else explained_mask(labels, explained),
-        reference=None if shown.reference is None else explained_mask(shown.reference, explained),
-        title="  ·  ".join(parts),
+        map=volume,
+        image=backdrop.image,
+        prediction=None if prediction is None else explained_mask(prediction, label),
+        reference=None if reference is None else explained_mask(reference, label),
+        title=title,
         subtitle=sentence(sidecar.target.in_words),
         units=sidecar.units,
         sign=sidecar.sign,
-        windows=shown.windows,
+        windows=backdrop.windows,
     )
 
 
-def explained_mask(labels: Array, explained: Any) -> NDArray[np.bool_]:
-    """Where the explained class is; every label where that class does not occur."""
-    if isinstance(explained, int) and explained > 0 and (labels == explained).any():
-        return np.asarray(labels == explained)
+def explained_mask(labels: Array, label: Any) -> NDArray[np.bool_]:
+    """The mask of the explained label; of all labels where that one does not occur."""
+    if isinstance(label, int) and label > 0 and (labels == label).any():
+        return np.asarray(labels == label)
     return np.asarray(labels > 0)
 
 
-def _pictured(
-    run: Path, record: MapRecord, sidecar: Sidecar, index: int, scene: Overlay
+def _with_figure(
+    run: Path, record: MapRecord, sidecar: Sidecar, index: int, overlay: Overlay
 ) -> MapView:
     name = heading(record, sidecar)
-    picture = png(map_figure(scene))
+    figure = png(map_figure(overlay))
     stem = Path(record.file).name.removesuffix(".gz").removesuffix(".nii")
     file = f"figures/{safe(record.model)}_{stem}.png"
     (run / "figures").mkdir(exist_ok=True)
-    (run / file).write_bytes(picture)
-    facts = map_facts(sidecar, scene.map)
-    alt = alternative_text(name, scene.map, sidecar)
-    figure = figure_uri(picture)
-    return MapView(f"map{index}", record, sidecar, name, facts, alt, figure, file)
+    (run / file).write_bytes(figure)
+    facts = map_facts(sidecar, overlay.map)
+    alt = alternative_text(name, overlay.map, sidecar)
+    return MapView(f"map{index}", record, sidecar, name, facts, alt, figure_uri(figure), file)

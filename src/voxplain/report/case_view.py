@@ -1,4 +1,4 @@
-"""One case of a run in the words and numbers of the page."""
+"""A case and its maps as the page shows them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from voxplain.records.manifest import CaseRecord, Manifest, MapRecord, Predictio
 from voxplain.records.names import safe
 from voxplain.records.sidecar import Sidecar
 from voxplain.report.problems import Problem
-from voxplain.report.trust.calibrated import CalibratedProbabilities
+from voxplain.report.trust.calibration import CalibratedProbabilities
 from voxplain.viz.findings import Rows, TopRegions, top_regions
 from voxplain.viz.words import sizes
 
@@ -20,10 +20,17 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class MapView:
-    """One map as the page shows it.
+    """One map.
 
-    ``figure`` is a data URI and ``figure_file`` the name of the lossless file; both are empty in
-    a report without images. ``alt`` says in words what the figure shows.
+    Attributes:
+        id: Of its elements on the page.
+        record: Of the map in the manifest.
+        sidecar: Of the map.
+        title: Its name.
+        facts: The table beside its figure.
+        alt: What the figure shows, in words; empty without images.
+        figure: A data URI; empty without images.
+        figure_file: The lossless file of the figure, relative to the run.
     """
 
     id: str
@@ -36,21 +43,30 @@ class MapView:
     figure_file: str = ""
 
     @property
-    def lists(self) -> list[TopRegions]:
-        """The strongest regions or channels by name, where the method values them."""
+    def top_regions(self) -> list[TopRegions]:
+        """The strongest regions or channels by name, where the method has a value for them."""
         return top_regions(self.sidecar)
 
     def without_figure(self) -> MapView:
-        """The same without its picture."""
+        """The map without its figure."""
         return replace(self, figure="")
 
 
 @dataclass(eq=False)
 class CaseView:
-    """One case as the page shows it; filled part by part while its files are read.
+    """One case, filled while its files are read.
 
-    ``calibrated`` are probabilities after temperature scaling, ``viewer`` is what the interactive
-    viewer needs to know, ``blobs`` the encoded volumes by element id.
+    Attributes:
+        record: Of the case in the manifest.
+        facts: Patient, size, orientation and channels.
+        predictions: Of all networks.
+        failed: Tasks that failed.
+        maps: In the order of the manifest.
+        problems: What could not be read.
+        notes: How the embedded copies differ from the files.
+        calibrated: Probabilities after temperature scaling.
+        viewer: Data of the interactive viewer; None without images.
+        blobs: Encoded volumes and pictures by element id.
     """
 
     record: CaseRecord
@@ -66,7 +82,7 @@ class CaseView:
 
     @property
     def slug(self) -> str:
-        """The case id as a part of an element id or a file name, one to one."""
+        """The case id in a form for element ids and file names, different for different ids."""
         return safe(self.record.id)
 
     @property
@@ -77,16 +93,16 @@ class CaseView:
 
     @property
     def groups(self) -> list[tuple[str, str, list[MapView]]]:
-        """The maps by model and target: model name, target in words, maps."""
-        found: dict[tuple[str, str], list[MapView]] = {}
+        """The maps by model and target, as (model, target in words, maps)."""
+        groups: dict[tuple[str, str], list[MapView]] = {}
         for view in self.maps:
             key = (view.record.model, view.sidecar.target.in_words)
-            found.setdefault(key, []).append(view)
-        return [(model, words, views) for (model, words), views in found.items()]
+            groups.setdefault(key, []).append(view)
+        return [(model, words, views) for (model, words), views in groups.items()]
 
 
 def describe(case: CaseRecord, manifest: Manifest) -> CaseView:
-    """The words of a case, before any file is read."""
+    """A case as the manifest describes it, without maps."""
     cell = "voxel" if len(case.shape) == 3 else "pixel"
     facts = [("Patient", case.patient)] if case.patient else []
     facts += [("Image", f"{sizes(case.shape)} {cell}s")]
@@ -94,6 +110,6 @@ def describe(case: CaseRecord, manifest: Manifest) -> CaseView:
         facts.append((cell.capitalize(), sizes(case.spacing, "mm")))
     facts.append(("Orientation", case.orientation or "unknown"))
     facts.append(("Channels" if len(case.channels) > 1 else "Channel", ", ".join(case.channels)))
-    predictions = [part for part in manifest.predictions if part.case == case.id]
+    predictions = [prediction for prediction in manifest.predictions if prediction.case == case.id]
     failed = [task for task in manifest.failed if task.case == case.id]
     return CaseView(case, facts, predictions, failed)

@@ -1,4 +1,4 @@
-"""What could not be read or drawn, in words."""
+"""Files of a run that could not be read, in words."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from voxplain.errors import VoxplainError
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that could not be shown, and why."""
+    """Something that cannot be shown, and why."""
 
     what: str
     why: str
 
 
 def reason(error: Exception) -> str:
-    """An error in words, without paths."""
+    """Why a file cannot be read, in words and without its path."""
     if isinstance(error, FileNotFoundError):
         return "its file is missing"
     if isinstance(error, VoxplainError):
@@ -26,4 +26,4 @@ def reason(error: Exception) -> str:
 
 
 UNREADABLE = (OSError, ValueError, EOFError, zlib.error)
-"""What a missing, truncated or foreign file raises."""
+"""Exceptions of missing, truncated and foreign files."""

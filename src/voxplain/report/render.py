@@ -14,21 +14,21 @@ from voxplain.report.case_page import build_case
 from voxplain.report.case_view import CaseView
 from voxplain.report.problems import UNREADABLE
 from voxplain.report.templates_env import page
-from voxplain.report.trust.calibrated import CalibratedProbabilities, calibrated
+from voxplain.report.trust.calibration import CalibratedProbabilities, calibrated
 from voxplain.report.trust.view import TABLE, build_trust
 
 BUDGET = 25_000_000
 """Bytes that one page may have."""
 
-# NiiVue, style and script of ours, and room for text.
 _FIXED = 2_700_000
+"""Bytes of NiiVue, of our scripts and styles, and room for text."""
 
 
 def render(run: Path, *, share: bool = False, budget: int = BUDGET) -> Path:
     """Writes ``report.html`` and ``figures/*.png`` of a run.
 
-    Needs nothing but the files of the run; it can be called again at any time. Beyond the budget
-    every case gets a page of its own (``report-<case>.html``) and ``report.html`` leads to them.
+    Reads only the files of the run and can be called again at any time. Beyond the budget every
+    case has a page of its own (``report-<case>.html``), to which ``report.html`` links.
 
     Args:
         run: The run directory.
@@ -46,13 +46,13 @@ def render(run: Path, *, share: bool = False, budget: int = BUDGET) -> Path:
     room = max(budget - _FIXED, 100_000)
     views: list[CaseView] = []
     links: list[str] = []
-    chances = _chances(run)
+    calibrated_by_case = _calibrated(run)
     for case in manifest.cases:
         view = build_case(run, manifest, case, share=share, budget=int(room * 0.9))
-        view.calibrated = chances.get(case.id, {})
+        view.calibrated = calibrated_by_case.get(case.id, {})
         views.append(view)
         if links or sum(view.size for view in views) > room:
-            links += [_own_page(run, manifest, each, share) for each in views[len(links) :]]
+            links += [_write_page(run, manifest, other, share) for other in views[len(links) :]]
     name = "report-share.html" if share else "report.html"
     trust = build_trust(run, share=share)
     return atomic_write(run / name, page(manifest, views, links, trust, share=share))
@@ -67,23 +67,19 @@ def _manifest(run: Path) -> Manifest:
         raise InputError(f"the manifest.json of {run} is damaged or of another version") from None
 
 
-def _chances(run: Path) -> dict[str, CalibratedProbabilities]:
-    """Calibrated probabilities by case; the part on trust says why a table cannot be read."""
+def _calibrated(run: Path) -> dict[str, CalibratedProbabilities]:
+    """Calibrated probabilities by case; empty where the table of scores cannot be read."""
     try:
         return calibrated(Scores.read(run / TABLE)) if (run / TABLE).exists() else {}
     except (*UNREADABLE, TypeError):
         return {}
 
 
-def _own_page(run: Path, manifest: Manifest, view: CaseView, share: bool) -> str:
+def _write_page(run: Path, manifest: Manifest, view: CaseView, share: bool) -> str:
+    """Writes the page of one case, frees its images and returns the name of the file."""
     name = f"report-{view.slug}.html"
     atomic_write(run / name, page(manifest, [view], share=share))
-    _forget(view)
-    return name
-
-
-def _forget(view: CaseView) -> None:
-    """Frees what is on the view's own page by now."""
     view.blobs.clear()
     view.viewer = None
-    view.maps = [part.without_figure() for part in view.maps]
+    view.maps = [map_view.without_figure() for map_view in view.maps]
+    return name

@@ -1,4 +1,4 @@
-"""Reads the volumes of a case from a run directory and brings them onto the image's voxels."""
+"""Reads the volumes of a case from a run directory, on the voxels of its image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Backdrop:
-    """What lies under the maps of a case, all on canonical axes.
+    """The image and masks that the maps of a case are drawn on, on canonical axes.
 
     Attributes:
         image: The source channels.
@@ -36,7 +36,7 @@ class Backdrop:
     reference: Array | None
 
     def crop(self, box: tuple[slice, ...]) -> Backdrop:
-        """The part inside a box."""
+        """The backdrop inside a box."""
         masks = {name: labels[box] for name, labels in self.predictions.items()}
         reference = None if self.reference is None else self.reference[box]
         return Backdrop(self.image.crop(box), self.windows, masks, reference)
@@ -47,10 +47,12 @@ def read_backdrop(run: Path, case: CaseRecord, view: CaseView) -> Backdrop:
     image = read_volume(run / case.image, len(case.shape), case.unit, case.channels).canonical()
     windows = tuple(gray_window(channel) for channel in image.data)
     backdrop = Backdrop(image, windows, {}, None)
-    files = {part.model: part.image for part in view.predictions if part.image}
-    for model, file in files.items():
-        labels = _labels(run / file, case, backdrop, view, f"the prediction of {model}")
-        backdrop.predictions.update({} if labels is None else {model: labels})
+    for prediction in view.predictions:
+        if prediction.image:
+            what = f"the prediction of {prediction.model}"
+            labels = _labels(run / prediction.image, case, backdrop, view, what)
+            if labels is not None:
+                backdrop.predictions[prediction.model] = labels
     if case.reference:
         labels = _labels(run / case.reference, case, backdrop, view, "the reference")
         backdrop = replace(backdrop, reference=labels)
@@ -72,18 +74,18 @@ def _labels(
 def read_map(run: Path, record: MapRecord, sidecar: Sidecar, backdrop: Backdrop) -> DisplayVolume:
     """A map on the voxels of the image.
 
-    A layer map has a grid of its own; it is brought here through both affines and interpolated.
+    A layer map on a grid of its own is interpolated through both affines.
     """
     rank = min(len(sidecar.grid.shape), 3)
     affine = sidecar.grid.affine
     unit = sidecar.grid.unit
-    map = read_volume(run / record.file, rank, unit, sidecar.channels, affine)
-    map = replace(map, picture=backdrop.image.picture).canonical()
-    return map.onto(backdrop.image)
+    volume = read_volume(run / record.file, rank, unit, sidecar.channels, affine)
+    volume = replace(volume, picture=backdrop.image.picture).canonical()
+    return volume.onto(backdrop.image)
 
 
-def interesting(backdrop: Backdrop) -> tuple[slice, ...]:
-    """The box of foreground and masks."""
+def foreground_box(backdrop: Backdrop) -> tuple[slice, ...]:
+    """The box around foreground and predictions; the whole of a 2-D image."""
     image = backdrop.image
     if image.planar:
         return tuple(slice(0, size) for size in image.shape)
@@ -92,12 +94,11 @@ def interesting(backdrop: Backdrop) -> tuple[slice, ...]:
     return bounding_box(*masks)
 
 
-def widen(box: tuple[slice, ...], map: DisplayVolume) -> tuple[slice, ...]:
-    """The box, grown to what a map shows strongly: evidence outside of the patient is shown."""
-    total = np.nan_to_num(map.channel_sum())
+def widened(box: tuple[slice, ...], attribution_map: DisplayVolume) -> tuple[slice, ...]:
+    """The box with the strong values of a map, so that evidence outside of a patient is shown."""
+    total = np.nan_to_num(attribution_map.channel_sum())
     strong = np.abs(total) > 0.5 * robust_limit(total)
-    if map.planar or not strong.any():
+    if attribution_map.planar or not strong.any():
         return box
-    other = bounding_box(strong, margin=1)
-    pairs = zip(box, other, strict=True)
+    pairs = zip(box, bounding_box(strong, margin=1), strict=True)
     return tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in pairs)

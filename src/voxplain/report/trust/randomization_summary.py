@@ -1,4 +1,4 @@
-"""How much of a map survives when the network forgets what it learned, from scores or cascades."""
+"""How similar a map stays when the weights of the network are randomized, over all cases."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from voxplain.records.cascades import MapRandomized, scores_along, similarities
 from voxplain.report.trust.score_index import MapScores, ScoreIndex
@@ -21,12 +22,12 @@ MEASURES = {
 }
 """Similarities in words."""
 
-FALLING = {
+ZERO_BY_CHANCE = {
     "morf_lerf_gap": "removal gap",
     "fidelity": "fidelity",
     "faithfulness_correlation": "correlation with drops of the score",
 }
-"""Metrics, in words, that are 0 where the order of voxels says nothing about the score."""
+"""Metrics, in words, that are 0 where the order of voxels is unrelated to the score."""
 
 Facts = Mapping[str, Mapping[str, float]]
 _METRICS = ("parameter_randomization", "smooth_parameter_randomization")
@@ -38,12 +39,12 @@ class RandomizationSummary:
 
     Attributes:
         measure: In words.
-        last: With a network that is random as a whole.
-        mean: Over the steps that lead there.
-        chance: Between two random networks; NaN where unknown.
-        strengths: The last one of magnitudes; NaN where unknown.
+        last: With the map of a fully randomized network.
+        mean: Over the steps of the cascade.
+        chance: Between the maps of two random networks; NaN where unknown.
+        strengths: Correlation of magnitudes after the last step; NaN where unknown.
         cases: How many.
-        patients: Whose they are, where a table of scores says it.
+        patients: How many patients they are of; as many as cases where only cascades are known.
     """
 
     measure: str
@@ -56,13 +57,13 @@ class RandomizationSummary:
 
 
 @dataclass(frozen=True)
-class Fall:
-    """A score that goes with the training of the network, averaged over cases and seeds.
+class ScoreDrop:
+    """A score that drops when the network is randomized, averaged over cases and seeds.
 
     Attributes:
         score: In words.
-        trained: Of the trained network's maps.
-        random: Of the maps of networks that are random as a whole, asked of these networks.
+        trained: Of the maps of the trained network.
+        random: Of the maps of fully randomized networks, scored with these networks.
     """
 
     score: str
@@ -70,80 +71,82 @@ class Fall:
     random: float
 
 
-def randomization_summary(ledger: ScoreIndex, method: str) -> RandomizationSummary | None:
-    """What a cascade through the whole network left of a map; None where there was none.
+def randomization_summary(index: ScoreIndex, method: str) -> RandomizationSummary | None:
+    """The similarity of a map along cascades through the whole network; None without any.
 
-    Signed correlation is read where it is known: where a map is strong, in either direction, may
-    follow from where the target looks, in any network.
+    The measure is the signed correlation where it is known: the magnitudes of maps may stay
+    similar only because the target looks at the same place in any network.
     """
-    scored = list(_cascades(ledger, method))
+    scored = list(_scores_of_cascades(index, method))
     if scored:
-        return _scored(max(scored, key=_steps))
-    kept = [record for record in ledger.cascades if record.order != "independent"]
-    maps = [map for record in kept for map in record.maps if map.method == method]
-    return _followed(maps) if maps else None
+        return _from_scores(max(scored, key=_steps))
+    whole = [record for record in index.cascades if record.order != "independent"]
+    maps = [
+        randomized for record in whole for randomized in record.maps if randomized.method == method
+    ]
+    return _from_cascades(maps) if maps else None
 
 
-def piecewise(ledger: ScoreIndex, method: str) -> float:
+def stagewise_similarity(index: ScoreIndex, method: str) -> float:
     """Mean similarity where one stage at a time was randomized; NaN where that was not done."""
     maps = [
-        map
-        for record in ledger.cascades
-        for map in record.maps
-        if (record.order, map.method) == ("independent", method)
+        randomized
+        for record in index.cascades
+        for randomized in record.maps
+        if (record.order, randomized.method) == ("independent", method)
     ]
-    return _followed(maps).mean if maps else math.nan
+    return _from_cascades(maps).mean if maps else math.nan
 
 
-def fall(ledger: ScoreIndex, method: str) -> Fall | None:
-    """The first score that falls to less than half its size in every random network, on all cases.
+def score_drop(index: ScoreIndex, method: str) -> ScoreDrop | None:
+    """The first score that drops to at most half in every random network, on all cases.
 
-    A score far below zero has not fallen: where a random network hardly tells the image from an
-    empty one, scores that are relative to that difference are anything.
+    A score far below zero has not dropped to zero: scores relative to the difference between an
+    image and an empty one are arbitrary where a random network hardly tells them apart.
     """
-    kept = [record for record in ledger.cascades if record.order != "independent"]
-    for name, words in FALLING.items():
+    whole = [record for record in index.cascades if record.order != "independent"]
+    for name, words in ZERO_BY_CHANCE.items():
         tables = [
-            scores_along(map, metric.key)
-            for record in kept
+            scores_along(randomized, metric.key)
+            for record in whole
             for metric in record.metrics
-            for map in record.maps
-            if (metric.name, map.method) == (name, method)
+            for randomized in record.maps
+            if (metric.name, randomized.method) == (name, method)
         ]
-        if tables and all(table.size and _falls(table) for table in tables):
+        if tables and all(table.size and _drops(table) for table in tables):
             trained, random = (
                 _average(float(np.mean(table[:, end])) for table in tables) for end in (0, -1)
             )
-            return Fall(words, trained, random)
+            return ScoreDrop(words, trained, random)
     return None
 
 
-def _falls(table: np.ndarray[Any, Any]) -> bool:
+def _drops(table: NDArray[Any]) -> bool:
     trained, random = float(table[:, 0].min()), float(np.abs(table[:, -1]).max())
-    return trained > 0 and random <= trained / 2  # never true of NaN
+    return trained > 0 and random <= trained / 2  # False for NaN
 
 
-def _cascades(ledger: ScoreIndex, method: str) -> Iterator[MapScores]:
-    """What metrics of cascades through the whole network say of a map."""
-    for asked in ledger.asked:
-        map = asked.of(method)
-        whole = asked.first.parameters.get("order") != "independent"
-        if asked.name in _METRICS and map is not None and whole:
-            yield map
+def _scores_of_cascades(index: ScoreIndex, method: str) -> Iterator[MapScores]:
+    """Scores of a map under metrics that randomize the whole network."""
+    for metric in index.metrics:
+        scores = metric.of(method)
+        whole = metric.first.parameters.get("order") != "independent"
+        if metric.name in _METRICS and scores is not None and whole:
+            yield scores
 
 
-def _steps(map: MapScores) -> int:
-    """How finely it was followed; none where nothing is defined."""
-    return max(len(row.facts.get("stages", ())) for row in map.rows) if map.known else -1
+def _steps(scores: MapScores) -> int:
+    """The number of steps of the finest cascade; -1 where no value is defined."""
+    return max(len(row.facts.get("stages", ())) for row in scores.rows) if scores.defined else -1
 
 
-def _scored(map: MapScores) -> RandomizationSummary:
-    own = str(map.rows[0].parameters.get("similarity", STRENGTHS))
-    facts: list[Facts] = [row.facts["measures"] for row in map.rows if "measures" in row.facts]
-    measure = "spearman" if all("spearman" in each for each in facts) else own
+def _from_scores(scores: MapScores) -> RandomizationSummary:
+    own = str(scores.rows[0].parameters.get("similarity", STRENGTHS))
+    by_row: list[Facts] = [row.facts["measures"] for row in scores.rows if "measures" in row.facts]
+    measure = "spearman" if all("spearman" in facts for facts in by_row) else own
 
     def over_cases(measure: str, name: str) -> float:
-        return _average(each.get(measure, {}).get(name) for each in facts)
+        return _average(facts.get(measure, {}).get(name) for facts in by_row)
 
     return RandomizationSummary(
         MEASURES.get(measure, "similarity"),
@@ -151,32 +154,35 @@ def _scored(map: MapScores) -> RandomizationSummary:
         mean=over_cases(measure, "mean"),
         chance=over_cases(measure, "random_networks"),
         strengths=over_cases(STRENGTHS, "last"),
-        cases=len(map.by_case),
-        patients=len(set(map.patients.values())),
+        cases=len(scores.by_case),
+        patients=len(set(scores.patients.values())),
     )
 
 
-def _followed(maps: list[MapRandomized]) -> RandomizationSummary:
-    signed = all(map.similarity.get("spearman") for map in maps)
+def _from_cascades(maps: list[MapRandomized]) -> RandomizationSummary:
+    signed = all(randomized.similarity.get("spearman") for randomized in maps)
     measure = "spearman" if signed else STRENGTHS
-    curves = [similarities(map, measure) for map in maps]
-    strengths = [similarities(map, STRENGTHS) for map in maps]
+    curves = [similarities(randomized, measure) for randomized in maps]
+    strengths = [similarities(randomized, STRENGTHS) for randomized in maps]
     return RandomizationSummary(
         MEASURES[measure],
         last=_average(value for curve in curves for value in curve[:, -1].tolist()),
         mean=_average(value for curve in curves for value in curve[:, 1:].ravel().tolist()),
-        chance=_average(value for map in maps for value in map.chance.get(measure, [])),
-        strengths=_average(value for curve in strengths for value in _last(curve)),
+        chance=_average(
+            value for randomized in maps for value in randomized.chance.get(measure, [])
+        ),
+        strengths=_average(value for curve in strengths for value in _last_column(curve)),
         cases=len(maps),
         patients=len(maps),
     )
 
 
-def _last(curve: np.ndarray[Any, Any]) -> list[float]:
-    found: list[float] = curve[:, -1].tolist() if curve.size else []
-    return found
+def _last_column(table: NDArray[Any]) -> list[float]:
+    values: list[float] = table[:, -1].tolist() if table.size else []
+    return values
 
 
 def _average(values: Iterable[float | None]) -> float:
-    known = [value for value in values if value is not None and math.isfinite(value)]
-    return sum(known) / len(known) if known else math.nan
+    """The mean of the values that are known and finite; NaN without any."""
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan

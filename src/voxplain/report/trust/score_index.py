@@ -1,4 +1,4 @@
-"""The scores of one question, looked up by metric, method and case."""
+"""The scores of a target of a network, by metric, map and case."""
 
 from __future__ import annotations
 
@@ -14,17 +14,26 @@ from voxplain.statistics import Comparison, Summary, compare, summarize
 from voxplain.viz.words import setting, title
 
 CEILING = "reference"
-"""The control that is the answer itself: nothing is expected to beat it."""
+"""The control that is the reference itself: no map is expected to beat it."""
+
+CONTROLS = {
+    "random": "Random map",
+    "edges": "Edge detector",
+    "intensity": "Brightness",
+    "center": "Middle of the image",
+    "reference": "Reference itself",
+}
+"""Names of controls on the page."""
 
 
 @dataclass(frozen=True)
 class MapScores:
-    """One map under one metric, over the cases.
+    """The scores of one map under one metric, over the cases.
 
     Attributes:
         method: The key of the map, or the name of a control.
         control: Whether it is a control.
-        rows: One per case.
+        rows: One per case and seed.
     """
 
     method: str
@@ -33,15 +42,15 @@ class MapScores:
 
     @cached_property
     def by_case(self) -> dict[str, float]:
-        """The value of every case, NaN where undefined; seeds of a case are averaged."""
-        found: dict[str, list[float]] = {}
+        """The value of each case, NaN where undefined; the mean of its seeds."""
+        values: dict[str, list[float]] = {}
         for row in self.rows:
-            found.setdefault(row.case, []).append(row.value)
-        return {case: sum(values) / len(values) for case, values in found.items()}
+            values.setdefault(row.case, []).append(row.value)
+        return {case: sum(of_case) / len(of_case) for case, of_case in values.items()}
 
     @cached_property
     def patients(self) -> dict[str, str]:
-        """Whose image every case is."""
+        """The patient of each case."""
         return {row.case: row.whose for row in self.rows}
 
     @cached_property
@@ -52,23 +61,23 @@ class MapScores:
         )
 
     @property
-    def known(self) -> list[float]:
-        """The values that are defined."""
+    def defined(self) -> list[float]:
+        """The values of the cases that have one."""
         return [value for value in self.by_case.values() if math.isfinite(value)]
 
     @property
     def reasons(self) -> list[str]:
-        """Why values are undefined, each once."""
+        """Why values are undefined, each reason once."""
         return list(dict.fromkeys(row.reason for row in self.rows if row.reason))
 
 
 @dataclass(frozen=True)
 class MetricScores:
-    """One metric with its parameters, and everything it has judged.
+    """The scores of all maps under one metric with its parameters.
 
     Attributes:
         name: In the registry.
-        heading: For people; with the parameters by which it differs from its namesakes.
+        heading: On the page; with the parameters that differ from those of its namesakes.
         maps: Methods in the order of the run, then controls.
     """
 
@@ -78,119 +87,131 @@ class MetricScores:
 
     @property
     def first(self) -> Score:
-        """A row that says what all have in common."""
+        """The first row: direction, unit, family and parameters are those of all rows."""
         return self.maps[0].rows[0]
 
     @property
     def better(self) -> int:
-        """1 where higher is better, -1 where lower is, 0 where neither."""
+        """1 where higher is better, -1 where lower is better, 0 where neither is."""
         return {"up": 1, "down": -1}.get(self.first.direction, 0)
 
     @property
     def methods(self) -> list[MapScores]:
-        """The maps that explain."""
-        return [part for part in self.maps if not part.control]
+        """The maps of methods."""
+        return [scores for scores in self.maps if not scores.control]
 
     @property
     def controls(self) -> list[MapScores]:
-        """The maps that explain nothing."""
-        return [part for part in self.maps if part.control]
+        """The maps of controls, which explain nothing."""
+        return [scores for scores in self.maps if scores.control]
 
     def of(self, method: str) -> MapScores | None:
-        """What it says of one map."""
-        return next((part for part in self.maps if part.method == method), None)
+        """The scores of one map; None where it has none."""
+        return next((scores for scores in self.maps if scores.method == method), None)
 
-    def gain(self, one: MapScores, other: MapScores) -> Comparison:
-        """How much better the first is, on the cases that both have; positive is better."""
-        cases = [case for case in one.by_case if case in other.by_case]
+    def gain(self, first: MapScores, second: MapScores) -> Comparison:
+        """How much better the first map is than the second, over the cases that both have.
+
+        A positive difference is better, whatever the direction of the metric.
+        """
+        cases = [case for case in first.by_case if case in second.by_case]
         sign = self.better or 1
         return compare(
-            [sign * one.by_case[case] for case in cases],
-            [sign * other.by_case[case] for case in cases],
-            patients=[one.patients[case] for case in cases],
+            [sign * first.by_case[case] for case in cases],
+            [sign * second.by_case[case] for case in cases],
+            patients=[first.patients[case] for case in cases],
         )
 
 
 @dataclass(frozen=True)
 class ScoreIndex:
-    """All scores about one target of one network.
+    """All scores and cascades of one target of one network.
 
     Attributes:
         model: The network.
         target: What was explained.
-        asked: Its metrics, in the order of the table.
+        metrics: In the order of the table.
         cases: How many images.
-        patients: Whose they are.
-        cascades: What its maps became while the network was randomized.
+        patients: How many patients they are of.
+        cascades: Randomizations of the network, with what became of the maps.
     """
 
     model: str
     target: str
-    asked: tuple[MetricScores, ...]
+    metrics: tuple[MetricScores, ...]
     cases: int
     patients: int
     cascades: tuple[RandomizationRecord, ...] = ()
 
     @property
     def methods(self) -> list[str]:
-        """The maps that were judged, without controls and what is about the network itself."""
-        scored = [part.method for asked in self.asked for part in asked.methods if part.method]
-        followed = [
-            map.method for record in self.cascades for map in record.maps if not map.control
+        """The maps with scores or cascades, without controls and scores of the network itself."""
+        scored = [scores.method for metric in self.metrics for scores in metric.methods]
+        randomized = [
+            randomized.method
+            for record in self.cascades
+            for randomized in record.maps
+            if not randomized.control
         ]
-        return list(dict.fromkeys(scored + followed))
+        return list(dict.fromkeys([*filter(None, scored), *randomized]))
 
     def find(self, *names: str) -> MetricScores | None:
-        """The first of the metrics that was asked for."""
-        found = (asked for name in names for asked in self.asked if asked.name == name)
-        return next(found, None)
+        """The scores of the first of these metrics that there are; None without any."""
+        matches = (metric for name in names for metric in self.metrics if metric.name == name)
+        return next(matches, None)
 
 
 def score_indexes(
     scores: Iterable[Score], cascades: Iterable[RandomizationRecord] = ()
 ) -> list[ScoreIndex]:
-    """The table and the cascades by network and target."""
+    """Scores and cascades by model and target, in the order in which these first occur."""
     rows: dict[tuple[str, str], list[Score]] = {}
-    followed: dict[tuple[str, str], list[RandomizationRecord]] = {}
+    records: dict[tuple[str, str], list[RandomizationRecord]] = {}
     for row in scores:
         rows.setdefault((row.model, row.target), []).append(row)
     for record in cascades:
-        followed.setdefault((record.model, record.target), []).append(record)
-    return [_ledger(key, rows.get(key, []), followed.get(key, [])) for key in {**rows, **followed}]
+        records.setdefault((record.model, record.target), []).append(record)
+    return [
+        _score_index(key, rows.get(key, []), records.get(key, [])) for key in {**rows, **records}
+    ]
 
 
-def _ledger(
+def map_label(name: str) -> str:
+    """The name of a map or control on the page; scores without a map are of the network."""
+    return CONTROLS.get(name, title(name)) or "Network"
+
+
+def _score_index(
     key: tuple[str, str], rows: Sequence[Score], cascades: Sequence[RandomizationRecord]
 ) -> ScoreIndex:
-    whose = {record.case: record.case for record in cascades} | {
-        row.case: row.whose for row in rows
-    }
-    counts = len(whose), len(set(whose.values()))
-    return ScoreIndex(*key, tuple(_asked(rows)), *counts, tuple(cascades))
+    patients = {record.case: record.case for record in cascades}
+    patients |= {row.case: row.whose for row in rows}
+    counts = len(patients), len(set(patients.values()))
+    return ScoreIndex(*key, tuple(_by_metric(rows)), *counts, tuple(cascades))
 
 
-def _asked(rows: Sequence[Score]) -> Iterator[MetricScores]:
-    found: dict[tuple[str, str], list[Score]] = {}
+def _by_metric(rows: Sequence[Score]) -> Iterator[MetricScores]:
+    groups: dict[tuple[str, str], list[Score]] = {}
     for row in rows:
         settings = json.dumps(row.parameters, sort_keys=True)
-        found.setdefault((row.metric, settings), []).append(row)
-    for (name, _), own in found.items():
-        namesakes = [other[0] for (metric, _), other in found.items() if metric == name]
-        yield MetricScores(name, _heading(own[0], namesakes), tuple(_maps(own)))
+        groups.setdefault((row.metric, settings), []).append(row)
+    for (name, _), group in groups.items():
+        namesakes = [other[0] for (metric, _), other in groups.items() if metric == name]
+        yield MetricScores(name, _heading(group[0], namesakes), tuple(_by_map(group)))
 
 
 def _heading(row: Score, namesakes: Sequence[Score]) -> str:
-    differ = [
+    differing = [
         f"{key.replace('_', ' ')} {setting(value)}"
         for key, value in row.parameters.items()
         if any(other.parameters.get(key) != value for other in namesakes)
     ]
-    return ", ".join([title(row.metric), *differ])
+    return ", ".join([title(row.metric), *differing])
 
 
-def _maps(rows: Sequence[Score]) -> list[MapScores]:
-    found: dict[tuple[bool, str], list[Score]] = {}
+def _by_map(rows: Sequence[Score]) -> list[MapScores]:
+    groups: dict[tuple[bool, str], list[Score]] = {}
     for row in rows:
-        found.setdefault((row.control, row.method), []).append(row)
-    maps = [MapScores(method, control, tuple(own)) for (control, method), own in found.items()]
-    return sorted(maps, key=lambda part: part.control)
+        groups.setdefault((row.control, row.method), []).append(row)
+    maps = [MapScores(method, control, tuple(group)) for (control, method), group in groups.items()]
+    return sorted(maps, key=lambda scores: scores.control)

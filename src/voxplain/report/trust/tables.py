@@ -1,4 +1,4 @@
-"""Scores as tables: methods by metrics, controls below a line, differences that are clear."""
+"""Scores as tables: methods by metrics, controls below a line, and clear differences."""
 
 from __future__ import annotations
 
@@ -7,43 +7,42 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
-from voxplain.report.trust.cascade_strip import label
 from voxplain.report.trust.randomization_summary import MEASURES
-from voxplain.report.trust.score_index import MapScores, MetricScores, ScoreIndex
+from voxplain.report.trust.score_index import MapScores, MetricScores, ScoreIndex, map_label
 from voxplain.statistics import FEWEST, holm
 from voxplain.viz.words import decimals, fixed, sentence
 
 WIDEST = 5
-"""Metrics in one table: more would not fit on paper."""
+"""Metrics in one table; more would not fit on paper."""
 
 LEVEL = 0.05
-"""Adjusted p value below which a difference between methods is called clear."""
+"""Adjusted p value below which a difference between methods counts as clear."""
 
 FAMILIES = {
     "randomization": "Does the map depend on what the network learned?",
     "faithfulness": "Does the map mark what the score depends on?",
     "localization": "Does the map point at the reference?",
-    "robustness": "Does the map stay when the image hardly changes?",
-    "segmentation": "What becomes of the predicted object?",
+    "robustness": "Does the map stay the same when the image hardly changes?",
+    "segmentation": "What happens to the predicted object?",
     "complexity": "How concentrated is the map?",
     "agreement": "Do other methods, seeds and networks show the same?",
     "calibration": "Is the network right as often as it says?",
 }
-"""The chapters, in the order in which they are read."""
+"""Headings of the families, in the order of the page."""
 
 ARROWS = {"up": ("↑", "higher is better"), "down": ("↓", "lower is better"), "none": ("", "")}
 
 
 @dataclass(frozen=True)
 class Head:
-    """The top of a column.
+    """The head of a column.
 
     Attributes:
         name: The metric.
-        meaning: In plain words.
-        arrow: Which way is better, as a sign.
+        meaning: In one line.
+        arrow: Which direction is better, as an arrow.
         better: The same in words.
-        unit: And range, in words.
+        unit: Unit and range, in words.
     """
 
     name: str
@@ -59,22 +58,22 @@ class Cell:
 
     Attributes:
         value: The mean over the cases.
-        spread: Its interval; where there is none, how many cases count if not all do.
-        mark: The number of the note that says why values are missing; 0 without.
-        why: That note.
+        spread: The interval; without one, the number of cases if some are missing.
+        mark: The number of the note on missing values; 0 without.
+        reason: That note.
         clear: Whether it is clearly better than every other method.
     """
 
     value: str
     spread: str = ""
     mark: int = 0
-    why: str = ""
+    reason: str = ""
     clear: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
-    """One map of a table."""
+    """One map of a table, with a cell per metric."""
 
     name: str
     control: bool
@@ -83,13 +82,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Some metrics of one chapter.
+    """Some metrics of one family.
 
     Attributes:
         heads: One per metric.
         rows: Methods, then controls.
         notes: Why values are missing, numbered from 1.
-        clear: Per metric, which differences between methods are clear, in words.
+        clear: Metrics with their clear differences between methods, in words.
     """
 
     heads: tuple[Head, ...]
@@ -98,49 +97,52 @@ class Table:
     clear: tuple[tuple[str, str], ...]
 
 
-def families(ledger: ScoreIndex) -> list[tuple[str, list[MetricScores]]]:
-    """The metrics by chapter, chapters in the order in which they are read."""
-    found: dict[str, list[MetricScores]] = {}
-    for asked in ledger.asked:
-        found.setdefault(asked.first.family or "other", []).append(asked)
-    order = [*FAMILIES, *(name for name in found if name not in FAMILIES)]
-    return [(name, found[name]) for name in order if name in found]
+def families(index: ScoreIndex) -> list[tuple[str, list[MetricScores]]]:
+    """The metrics by family, in the order of the page."""
+    by_family: dict[str, list[MetricScores]] = {}
+    for metric in index.metrics:
+        by_family.setdefault(metric.first.family or "other", []).append(metric)
+    order = [*FAMILIES, *(name for name in by_family if name not in FAMILIES)]
+    return [(name, by_family[name]) for name in order if name in by_family]
 
 
-def tables(asked: Sequence[MetricScores]) -> list[Table]:
-    """The metrics of one chapter, so many side by side as fit."""
-    parts = -(-len(asked) // WIDEST)
-    cuts = [round(len(asked) * part / parts) for part in range(parts + 1)]
-    return [_table(asked[a:b]) for a, b in pairwise(cuts)]
+def tables(metrics: Sequence[MetricScores]) -> list[Table]:
+    """Tables of the metrics of one family, with at most :data:`WIDEST` columns each."""
+    count = -(-len(metrics) // WIDEST)
+    cuts = [round(len(metrics) * table / count) for table in range(count + 1)]
+    return [_table(metrics[start:stop]) for start, stop in pairwise(cuts)]
 
 
-def _table(asked: Sequence[MetricScores]) -> Table:
+def _table(metrics: Sequence[MetricScores]) -> Table:
     notes: list[str] = []
-    beaten = {id(part): wins(part) for part in asked}
-    shown = (map for part in asked for map in part.maps if map.known or not map.control)
-    names = list(dict.fromkeys((map.control, map.method) for map in shown))
+    wins = {id(metric): clear_wins(metric) for metric in metrics}
+    listed = (
+        scores
+        for metric in metrics
+        for scores in metric.maps
+        if scores.defined or not scores.control
+    )
+    names = list(dict.fromkeys((scores.control, scores.method) for scores in listed))
     rows = [
         Row(
-            label(name),
+            map_label(name),
             control,
-            tuple(_cell(part, part.of(name), notes, beaten[id(part)]) for part in asked),
+            tuple(_cell(metric, metric.of(name), notes, wins[id(metric)]) for metric in metrics),
         )
         for control, name in sorted(names, key=lambda pair: pair[0])
     ]
-    clear = tuple((part.heading, _differences(part, beaten[id(part)])) for part in asked)
-    return Table(
-        tuple(map(_head, asked)), tuple(rows), tuple(notes), tuple(c for c in clear if c[1])
-    )
+    differences = ((metric.heading, _differences(metric, wins[id(metric)])) for metric in metrics)
+    clear = tuple((heading, words) for heading, words in differences if words)
+    return Table(tuple(map(_head, metrics)), tuple(rows), tuple(notes), clear)
 
 
-def _head(asked: MetricScores) -> Head:
-    first = asked.first
-    arrow, better = ARROWS.get(first.direction, ("", ""))
-    return Head(asked.heading, first.meaning, arrow, better, _unit(asked))
+def _head(metric: MetricScores) -> Head:
+    arrow, better = ARROWS.get(metric.first.direction, ("", ""))
+    return Head(metric.heading, metric.first.meaning, arrow, better, _unit(metric))
 
 
-def _unit(asked: MetricScores) -> str:
-    first = asked.first
+def _unit(metric: MetricScores) -> str:
+    first = metric.first
     unit = MEASURES.get(str(first.parameters.get("similarity")), first.unit)
     if first.minimum is not None and first.maximum is not None:
         return f"{unit} {first.minimum:g} to {first.maximum:g}".strip().replace("-", "−")
@@ -148,84 +150,88 @@ def _unit(asked: MetricScores) -> str:
 
 
 def _cell(
-    asked: MetricScores, map: MapScores | None, notes: list[str], beaten: dict[str, set[str]]
+    metric: MetricScores, scores: MapScores | None, notes: list[str], wins: dict[str, set[str]]
 ) -> Cell:
-    if map is None:
+    if scores is None:
         return Cell("")
-    mark, why = _note(map, notes)
-    if not map.known:
-        return Cell("–", "", mark, why)
-    others = {part.method for part in asked.methods if part.method != map.method and part.known}
-    clear = bool(others) and not map.control and beaten.get(map.method, set()) >= others
-    places = decimals((part.summary.mean for part in asked.maps if part.known), digits=2)
-    return Cell(fixed(map.summary.mean, places), _spread(map, places), mark, why, clear)
+    mark, reason = _note(scores, notes)
+    if not scores.defined:
+        return Cell("–", "", mark, reason)
+    others = {other.method for other in metric.methods if other.defined} - {scores.method}
+    clear = bool(others) and not scores.control and wins.get(scores.method, set()) >= others
+    means = (other.summary.mean for other in metric.maps if other.defined)
+    places = decimals(means, digits=2)
+    return Cell(fixed(scores.summary.mean, places), _spread(scores, places), mark, reason, clear)
 
 
-def _spread(map: MapScores, places: int) -> str:
-    interval = map.summary.interval
+def _spread(scores: MapScores, places: int) -> str:
+    interval = scores.summary.interval
     if interval is not None:
         return f"{fixed(interval[0], places)} to {fixed(interval[1], places)}"
-    return f"n = {len(map.known)}" if map.summary.undefined > 0 else ""
+    return f"n = {len(scores.defined)}" if scores.summary.undefined > 0 else ""
 
 
-def _note(map: MapScores, notes: list[str]) -> tuple[int, str]:
-    missing = map.summary.undefined
+def _note(scores: MapScores, notes: list[str]) -> tuple[int, str]:
+    """The number and text of the note on missing values, added to the notes if it is new."""
+    missing = scores.summary.undefined
     if not missing:
         return 0, ""
-    share = "" if not map.known else f"{missing} of {len(map.by_case)} cases: "
-    why = sentence(share + ("; ".join(map.reasons) or "no reason was given")) + "."
-    if why not in notes:
-        notes.append(why)
-    return notes.index(why) + 1, why
+    share = f"{missing} of {len(scores.by_case)} cases: " if scores.defined else ""
+    note = sentence(share + ("; ".join(scores.reasons) or "no reason was given")) + "."
+    if note not in notes:
+        notes.append(note)
+    return notes.index(note) + 1, note
 
 
-def wins(asked: MetricScores) -> dict[str, set[str]]:
-    """By method, which others it is clearly better than.
+def clear_wins(metric: MetricScores) -> dict[str, set[str]]:
+    """By method, the methods that it is clearly better than.
 
     Clear: the bootstrap interval of the paired differences leaves out 0, and the Wilcoxon p
     value, adjusted over all pairs of the metric (Holm), is below :data:`LEVEL`.
     """
-    found: dict[str, set[str]] = {part.method: set() for part in asked.methods}
-    if not asked.better or all(part.summary.patients < FEWEST for part in asked.methods):
-        return found
-    pairs = list(combinations(asked.methods, 2))
-    gains = [asked.gain(one, other) for one, other in pairs]
+    wins: dict[str, set[str]] = {scores.method: set() for scores in metric.methods}
+    if not metric.better or all(scores.summary.patients < FEWEST for scores in metric.methods):
+        return wins
+    pairs = list(combinations(metric.methods, 2))
+    gains = [metric.gain(first, second) for first, second in pairs]
     adjusted = holm([gain.p for gain in gains])
-    for (one, other), gain, p in zip(pairs, gains, adjusted, strict=True):
+    for (first, second), gain, p in zip(pairs, gains, adjusted, strict=True):
         if gain.is_clear and p < LEVEL:
-            better, worse = (one, other) if gain.difference > 0 else (other, one)
-            found[better.method].add(worse.method)
-    return found
+            better, worse = (first, second) if gain.difference > 0 else (second, first)
+            wins[better.method].add(worse.method)
+    return wins
 
 
-def _differences(asked: MetricScores, beaten: dict[str, set[str]]) -> str:
-    """Who is clearly better than whom, in words; empty where nothing can be compared."""
-    known = [part for part in asked.methods if part.known]
-    if len(known) < 2 or not asked.better:
+def _differences(metric: MetricScores, wins: dict[str, set[str]]) -> str:
+    """Which methods are clearly better than which, in words; empty without a comparison."""
+    defined = [scores for scores in metric.methods if scores.defined]
+    if len(defined) < 2 or not metric.better:
         return ""
-    if all(part.summary.patients < FEWEST for part in known):
+    if all(scores.summary.patients < FEWEST for scores in defined):
         return ""
-    order = [part.method for part in ranked(known, asked.better) if beaten[part.method]]
-    if not order:
-        return _nothing_clear(known)
+    winners = [scores.method for scores in ranked(defined, metric.better) if wins[scores.method]]
+    if not winners:
+        return _no_difference(defined)
     return "; ".join(
-        f"{label(name)} over {', '.join(label(other) for other in sorted(beaten[name]))}"
-        for name in order
+        f"{map_label(name)} over {', '.join(map_label(other) for other in sorted(wins[name]))}"
+        for name in winners
     )
 
 
-def _nothing_clear(known: Sequence[MapScores]) -> str:
-    """With few patients and many methods the test could not have come out otherwise."""
-    patients, pairs = max(part.summary.patients for part in known), math.comb(len(known), 2)
-    smallest = 2.0 ** (1 - patients) * pairs  # all differences in the same direction, Holm
+def _no_difference(maps: Sequence[MapScores]) -> str:
+    """Whether the test could have found a difference at all, with so many patients and methods."""
+    patients, pairs = max(scores.summary.patients for scores in maps), math.comb(len(maps), 2)
+    smallest = 2.0 ** (1 - patients) * pairs  # all differences of the same sign, after Holm
     if smallest < LEVEL:
         return "no difference between methods is clear"
-    return f"{patients} patients are too few to tell {len(known)} methods apart"
+    return f"{patients} patients are too few to tell {len(maps)} methods apart"
 
 
 def ranked(maps: Sequence[MapScores], better: int) -> list[MapScores]:
-    """The best mean first; those without any value last."""
+    """The maps from the best mean to the worst, then those without any value."""
     sign = better or 1
-    return sorted(
-        maps, key=lambda map: (not map.known, -sign * map.summary.mean if map.known else 0.0)
-    )
+
+    def rank(scores: MapScores) -> tuple[bool, float]:
+        return not scores.defined, -sign * scores.summary.mean if scores.defined else 0.0
+
+    return sorted(maps, key=rank)

@@ -1,4 +1,4 @@
-"""What the scores say of each map, in plain sentences: every one with its number and its cases."""
+"""Verdicts on the maps of methods, in sentences with their numbers and numbers of cases."""
 
 from __future__ import annotations
 
@@ -11,32 +11,34 @@ from voxplain.report.trust.randomization_summary import (
     MEASURES,
     STRENGTHS,
     RandomizationSummary,
-    fall,
-    piecewise,
     randomization_summary,
+    score_drop,
+    stagewise_similarity,
 )
 from voxplain.report.trust.score_index import CEILING, MapScores, MetricScores, ScoreIndex
 from voxplain.statistics import FEWEST, Comparison
 from voxplain.viz.words import decimals, fixed
 
 Status = Literal["good", "bad", "mixed", "open"]
-"""Speaks for the map, against it, for neither, or was not settled."""
+"""In favor of the map, against it, in between, or not settled."""
 
-SURVIVES = 0.5
-"""A similarity with the trained network's map from here on, at the end of a cascade or on average
-on the way there, means: the map hardly asks the network."""
+SIMILAR = 0.5
+"""Similarity with the map of the trained network from which a map fails the randomization check.
 
-FORGOTTEN = 0.3
-"""A similarity up to here, at both, means: what was learned is what is shown."""
+It is enough that the similarity after the last step or its mean over the steps is as large: the
+map then hardly depends on what the network learned."""
+
+DISSIMILAR = 0.3
+"""Similarity up to which a map passes the check, if both of these are as small."""
 
 STEADY, UNSTEADY = 0.3, 1.0
-"""Relative change of a map under small noise: up to the first steady, from the second on not."""
+"""Relative change of a map under small noise: steady up to the first, not from the second on."""
 
 ALIKE, UNLIKE = 0.8, 0.5
-"""Rank correlation of maps under scanner-like changes: from the first on steady, below the second
-not."""
+"""Rank correlation of maps under scanner-like changes: steady from the first on, not below the
+second."""
 
-_REMOVAL = {
+_REMOVAL_METRICS = {
     "morf_lerf_gap": "gap",
     "fidelity": "fidelity",
     "insertion": "insertion",
@@ -45,7 +47,7 @@ _REMOVAL = {
     "faithfulness_correlation": "correlation with drops of the score",
     "infidelity_normalized": "normalized infidelity",
 }
-_PLACES = {
+_LOCALIZATION_METRICS = {
     "roc_auc": "AUC",
     "auprc": "average precision",
     "max_dice": "best Dice",
@@ -53,7 +55,7 @@ _PLACES = {
     "relevance_mass_accuracy": "mass accuracy",
     "pointing_game": "hits",
 }
-_NEIGHBORS = ("max_sensitivity", "average_sensitivity")
+_SENSITIVITY_METRICS = ("max_sensitivity", "average_sensitivity")
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Statement:
     Attributes:
         topic: The question that it answers.
         status: What the answer means for the map.
-        text: The answer, with its number.
+        text: The answer with its number.
     """
 
     topic: str
@@ -73,11 +75,11 @@ class Statement:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All that can be said of one map.
+    """The statements about one map.
 
     Attributes:
-        method: Its key.
-        statements: One per question that was measured.
+        method: The key of the map.
+        statements: For every question that was measured.
     """
 
     method: str
@@ -86,226 +88,224 @@ class Verdict:
 
 WEIGHTS = "Does it depend on what the network learned?"
 REMOVAL = "Does removing what it marks change the score?"
-PLACE = "Does it point at the reference?"
+LOCALIZATION = "Does it point at the reference?"
 STEADINESS = "Is it steady under small changes of the image?"
-TOPICS = (WEIGHTS, REMOVAL, PLACE, STEADINESS)
+TOPICS = (WEIGHTS, REMOVAL, LOCALIZATION, STEADINESS)
 
 
-def verdicts(ledger: ScoreIndex) -> list[Verdict]:
-    """The verdict on every map that explains, in the order of the run."""
-    return [Verdict(name, tuple(_statements(ledger, name))) for name in ledger.methods]
+def verdicts(index: ScoreIndex) -> list[Verdict]:
+    """The verdicts on the maps of all methods, in the order of the run."""
+    return [Verdict(name, tuple(_statements(index, name))) for name in index.methods]
 
 
-def _statements(ledger: ScoreIndex, method: str) -> Iterator[Statement]:
-    rules = (_weights, _removal, _place, _steadiness, _scanner)
-    for rule in rules:
-        found = rule(ledger, method)
-        if found is not None:
-            yield found
+def _statements(index: ScoreIndex, method: str) -> Iterator[Statement]:
+    for rule in (_weights, _removal, _localization, _sensitivity, _scanner_changes):
+        statement = rule(index, method)
+        if statement is not None:
+            yield statement
 
 
-def _weights(ledger: ScoreIndex, method: str) -> Statement | None:
-    """Whether the map is another one once the network has forgotten what it learned."""
-    found = randomization_summary(ledger, method)
-    if found is None:
-        return _piecewise(ledger, method)
-    if not math.isfinite(found.mean) or not math.isfinite(found.last):
+def _weights(index: ScoreIndex, method: str) -> Statement | None:
+    """Whether the map changes when the weights of the network are randomized."""
+    summary = randomization_summary(index, method)
+    if summary is None:
+        return _single_stages(index, method)
+    if not math.isfinite(summary.mean) or not math.isfinite(summary.last):
         return Statement(WEIGHTS, "open", "the randomization check gave no number")
-    facts = _similarities(found) + _on(found.cases, found.patients)
-    scores = _falling(ledger, method)
-    if max(found.mean, found.last) >= SURVIVES:
-        return Statement(WEIGHTS, "bad", f"fails the randomization check: {facts}{scores}")
-    if max(abs(found.mean), abs(found.last)) <= FORGOTTEN:
-        text = f"passes the randomization check: {facts}{_strengths(found)}{scores}"
-        return Statement(WEIGHTS, "good", text)
-    text = f"partly survives the randomization check: {facts}{_strengths(found)}{scores}"
-    return Statement(WEIGHTS, "mixed", text)
+    facts = _similarities(summary) + _on(summary.cases, summary.patients)
+    drop = _score_drop(index, method)
+    if max(summary.mean, summary.last) >= SIMILAR:
+        return Statement(WEIGHTS, "bad", f"fails the randomization check: {facts}{drop}")
+    facts = f"{facts}{_strengths(summary)}{drop}"
+    if max(abs(summary.mean), abs(summary.last)) <= DISSIMILAR:
+        return Statement(WEIGHTS, "good", f"passes the randomization check: {facts}")
+    return Statement(WEIGHTS, "mixed", f"partly passes the randomization check: {facts}")
 
 
-def _piecewise(ledger: ScoreIndex, method: str) -> Statement | None:
-    """One stage at a time leaves the rest as it was learned, which settles nothing."""
-    kept = piecewise(ledger, method)
-    if not math.isfinite(kept):
+def _single_stages(index: ScoreIndex, method: str) -> Statement | None:
+    """No verdict: randomizing one stage at a time leaves the other stages as trained."""
+    similarity = stagewise_similarity(index, method)
+    if not math.isfinite(similarity):
         return None
-    text = f"only one stage at a time was randomized (correlation {fixed(kept)} on average)"
-    help = "a network that is random as a whole needs the order top_down or bottom_up"
-    return Statement(WEIGHTS, "open", f"{text}; {help}")
+    text = f"only one stage at a time was randomized (correlation {fixed(similarity)} on average)"
+    advice = "for a fully randomized network choose the order top_down or bottom_up"
+    return Statement(WEIGHTS, "open", f"{text}; {advice}")
 
 
-def _similarities(found: RandomizationSummary) -> str:
-    """Both numbers, the one that weighs more first."""
-    random = _of_random(found.chance)
-    if found.mean > max(found.last, FORGOTTEN):
-        way = f"{found.measure} {fixed(found.mean)} on average on the way to a random network"
-        return f"{way}, {fixed(found.last)} with it{random}"
-    end = f"{found.measure} {fixed(found.last)} with a random network{random}"
-    return f"{end}, {fixed(found.mean)} on average on the way there"
+def _similarities(summary: RandomizationSummary) -> str:
+    """Similarity after the last step and mean over the steps, the decisive one first."""
+    random = _of_random_networks(summary.chance)
+    if summary.mean > max(summary.last, DISSIMILAR):
+        way = f"{summary.measure} {fixed(summary.mean)} on average on the way to a random network"
+        return f"{way}, {fixed(summary.last)} with it{random}"
+    end = f"{summary.measure} {fixed(summary.last)} with a random network{random}"
+    return f"{end}, {fixed(summary.mean)} on average on the way there"
 
 
-def _of_random(chance: float) -> str:
+def _of_random_networks(chance: float) -> str:
     return f" (two random networks: {fixed(chance)})" if math.isfinite(chance) else ""
 
 
-def _strengths(found: RandomizationSummary) -> str:
-    """Where a map is strong may follow from where the target looks, in any network."""
-    if found.measure != MEASURES["spearman"] or not found.strengths >= SURVIVES:
+def _strengths(summary: RandomizationSummary) -> str:
+    """A remark where the magnitudes stay similar, which may follow from the target alone."""
+    if summary.measure != MEASURES["spearman"] or not summary.strengths >= SIMILAR:
         return ""
-    kept = f"{MEASURES[STRENGTHS]} {fixed(found.strengths)}"
-    return f"; where it is strong, for or against, stays ({kept})"
+    similarity = f"{MEASURES[STRENGTHS]} {fixed(summary.strengths)}"
+    return f"; where it is strong, for or against, stays the same ({similarity})"
 
 
-def _falling(ledger: ScoreIndex, method: str) -> str:
-    """What else goes with the training; nothing where it does not."""
-    found = fall(ledger, method)
-    if found is None:
+def _score_drop(index: ScoreIndex, method: str) -> str:
+    """A remark on a score that drops with randomization; empty without one."""
+    drop = score_drop(index, method)
+    if drop is None:
         return ""
-    places = decimals((found.trained, found.random))
-    values = f"{fixed(found.trained, places)} trained, {fixed(found.random, places)} random"
-    return f"; its {found.score} falls with the network's training: {values}"
+    places = decimals((drop.trained, drop.random))
+    values = f"{fixed(drop.trained, places)} trained, {fixed(drop.random, places)} random"
+    return f"; its {drop.score} falls when the network is randomized: {values}"
 
 
-def _removal(ledger: ScoreIndex, method: str) -> Statement | None:
-    """Whether its order of voxels explains the score better than that of the controls."""
-    found = _judged(ledger, method, *_REMOVAL)
+def _removal(index: ScoreIndex, method: str) -> Statement | None:
+    """Whether the order of voxels explains the score better than that of the controls."""
+    found = _scores(index, method, *_REMOVAL_METRICS)
     if found is None:
         return None
-    asked, map = found
-    words = ("its order of voxels explains the score", _REMOVAL[asked.name])
-    return _against_controls(REMOVAL, asked, map, *words)
+    metric, scores = found
+    claim, measure = "its order of voxels explains the score", _REMOVAL_METRICS[metric.name]
+    return _against_controls(REMOVAL, metric, scores, claim, measure)
 
 
-def _place(ledger: ScoreIndex, method: str) -> Statement | None:
-    """Whether it finds the reference better than the controls."""
-    found = _judged(ledger, method, *_PLACES)
+def _localization(index: ScoreIndex, method: str) -> Statement | None:
+    """Whether the map points at the reference better than the controls."""
+    found = _scores(index, method, *_LOCALIZATION_METRICS)
     if found is None:
         return None
-    asked, map = found
-    return _against_controls(PLACE, asked, map, "points at the reference", _PLACES[asked.name])
+    metric, scores = found
+    claim, measure = "points at the reference", _LOCALIZATION_METRICS[metric.name]
+    return _against_controls(LOCALIZATION, metric, scores, claim, measure)
 
 
 def _against_controls(
-    topic: str, asked: MetricScores, map: MapScores, claim: str, measure: str
+    topic: str, metric: MetricScores, scores: MapScores, claim: str, measure: str
 ) -> Statement | None:
-    rivals = [part for part in asked.controls if part.method != CEILING and part.known]
-    if not map.known:
-        return Statement(topic, "open", f"{measure} is not defined{_why(map)}")
-    value = f"{measure} {_mean(map)}"
+    rivals = [other for other in metric.controls if other.method != CEILING and other.defined]
+    if not scores.defined:
+        return Statement(topic, "open", f"{measure} is not defined{_reasons(scores)}")
+    value = f"{measure} {_mean(scores)}"
     if not rivals:
-        return Statement(topic, "open", f"{value}{_cases(map)}; no control was judged beside it")
-    best = max(rivals, key=lambda part: asked.better * part.summary.mean)
-    gains = {part.method: asked.gain(map, part) for part in rivals}
+        return Statement(topic, "open", f"{value}{_cases(scores)}; no control was scored with it")
+    best = max(rivals, key=lambda other: metric.better * other.summary.mean)
+    gains = {other.method: metric.gain(scores, other) for other in rivals}
     if any(gain.interval is None for gain in gains.values()):
-        return _few(topic, asked, map, best, measure)
-    equal = [name for name, gain in gains.items() if not _wins(gain)]
-    beaten = f"{value}; best control, {_named(best.method)}, {_mean_of(best, map)}"
+        return _too_few(topic, metric, scores, best, measure)
+    equal = [name for name, gain in gains.items() if not _is_win(gain)]
     if not equal:
-        return Statement(
-            topic, "good", f"{claim} better than every control ({beaten}{_cases(map)})"
-        )
+        facts = f"best control, {_control(best.method)}, {_mean_beside(best, scores)}"
+        text = f"{claim} better than every control ({value}; {facts}{_cases(scores)})"
+        return Statement(topic, "good", text)
     worst = min(equal, key=lambda name: gains[name].difference)
-    rival = next(part for part in rivals if part.method == worst)
-    facts = f"{value}, against {_mean_of(rival, map)}{_cases(map)}"
-    if "random" in gains and _wins(gains["random"]):
-        text = f"{claim} better than random, but no better than {_named(worst)} ({facts})"
+    rival = next(other for other in rivals if other.method == worst)
+    facts = f"{value}, against {_mean_beside(rival, scores)}{_cases(scores)}"
+    if "random" in gains and _is_win(gains["random"]):
+        text = f"{claim} better than random, but no better than {_control(worst)} ({facts})"
         return Statement(topic, "mixed", text)
-    return Statement(topic, "bad", f"{claim} no better than {_named(worst)} ({facts})")
+    return Statement(topic, "bad", f"{claim} no better than {_control(worst)} ({facts})")
 
 
-def _few(
-    topic: str, asked: MetricScores, map: MapScores, best: MapScores, measure: str
+def _too_few(
+    topic: str, metric: MetricScores, scores: MapScores, best: MapScores, measure: str
 ) -> Statement:
-    """Points and no claim: an interval needs more cases."""
-    ahead = asked.better * (map.summary.mean - best.summary.mean) > 0
-    how = "ahead of every control" if ahead else f"not ahead of {_named(best.method)}"
-    rival = f"best control, {_named(best.method)}, {_mean_of(best, map)}"
-    facts = f"{measure} {_mean_of(map, best)}; {rival}"
-    return Statement(topic, "open", f"{how} ({facts}); {_too_few(map)}")
+    """Means without a claim, as an interval needs more cases."""
+    ahead = metric.better * (scores.summary.mean - best.summary.mean) > 0
+    rank = "ahead of every control" if ahead else f"not ahead of {_control(best.method)}"
+    rival = f"best control, {_control(best.method)}, {_mean_beside(best, scores)}"
+    facts = f"{measure} {_mean_beside(scores, best)}; {rival}"
+    counted = _counted(len(scores.defined), scores.summary.patients)
+    are = "is" if len(scores.defined) == 1 else "are"
+    few = f"{counted} {are} too few for an interval, which needs {FEWEST}"
+    return Statement(topic, "open", f"{rank} ({facts}); {few}")
 
 
-def _too_few(map: MapScores) -> str:
-    who = _counted(len(map.known), map.summary.patients)
-    are = "is" if len(map.known) == 1 else "are"
-    return f"{who} {are} too few for an interval, which needs {FEWEST}"
-
-
-def _steadiness(ledger: ScoreIndex, method: str) -> Statement | None:
-    """How much the map changes with a little noise."""
-    found = _judged(ledger, method, *_NEIGHBORS)
-    if found is None or not found[1].known:
+def _sensitivity(index: ScoreIndex, method: str) -> Statement | None:
+    """How much a little noise changes the map."""
+    found = _scores(index, method, *_SENSITIVITY_METRICS)
+    if found is None or not found[1].defined:
         return None
-    asked, map = found
-    value = map.summary.mean
-    how = "at most" if asked.name == "max_sensitivity" else "on average"
-    text = f"a little noise changes it by {how} {fixed(value)} of its size{_cases(map)}"
-    return Statement(STEADINESS, _graded(value <= STEADY, value >= UNSTEADY), text)
+    metric, scores = found
+    change = scores.summary.mean
+    extent = "at most" if metric.name == "max_sensitivity" else "on average"
+    text = f"a little noise changes it by {extent} {fixed(change)} of its size{_cases(scores)}"
+    return Statement(STEADINESS, _status(change <= STEADY, change >= UNSTEADY), text)
 
 
-def _scanner(ledger: ScoreIndex, method: str) -> Statement | None:
-    """How alike the maps of the same patient are under changes that a scanner makes."""
-    found = _judged(ledger, method, "medical_stability")
-    if found is None or not found[1].known:
+def _scanner_changes(index: ScoreIndex, method: str) -> Statement | None:
+    """How similar the map stays under changes that a scanner makes."""
+    found = _scores(index, method, "medical_stability")
+    if found is None or not found[1].defined:
         return None
-    map = found[1]
-    value = map.summary.mean
-    text = f"under scanner-like changes its order keeps a correlation of {_mean(map)}{_cases(map)}"
-    return Statement(STEADINESS, _graded(value >= ALIKE, value < UNLIKE), text)
+    _, scores = found
+    similarity = scores.summary.mean
+    claim = "under scanner-like changes its order keeps a correlation of"
+    text = f"{claim} {_mean(scores)}{_cases(scores)}"
+    return Statement(STEADINESS, _status(similarity >= ALIKE, similarity < UNLIKE), text)
 
 
-def _graded(good: bool, bad: bool) -> Status:
+def _status(good: bool, bad: bool) -> Status:
     return "good" if good else "bad" if bad else "mixed"
 
 
-def _judged(ledger: ScoreIndex, method: str, *names: str) -> tuple[MetricScores, MapScores] | None:
-    asked = ledger.find(*names)
-    map = asked.of(method) if asked else None
-    return (asked, map) if asked and map else None
+def _scores(index: ScoreIndex, method: str, *names: str) -> tuple[MetricScores, MapScores] | None:
+    """The first of the metrics that there are, and the scores of the map under it."""
+    metric = index.find(*names)
+    scores = metric.of(method) if metric else None
+    return (metric, scores) if metric and scores else None
 
 
-def _wins(gain: Comparison) -> bool:
+def _is_win(gain: Comparison) -> bool:
     return gain.is_clear and gain.difference > 0
 
 
-def _mean(map: MapScores) -> str:
+def _mean(scores: MapScores) -> str:
     """The mean with its interval, where there is one."""
-    interval = map.summary.interval
+    interval = scores.summary.interval
     if interval is None:
-        return fixed(map.summary.mean, decimals([map.summary.mean]))
+        return fixed(scores.summary.mean, decimals([scores.summary.mean]))
     low, high = (fixed(value, decimals(interval)) for value in interval)
-    return f"{fixed(map.summary.mean, decimals(interval))}, interval {low} to {high}"
+    return f"{fixed(scores.summary.mean, decimals(interval))}, interval {low} to {high}"
 
 
-def _mean_of(map: MapScores, beside: MapScores) -> str:
-    """The mean with as many decimals as tell it from the other."""
-    means = (map.summary.mean, beside.summary.mean)
+def _mean_beside(scores: MapScores, other: MapScores) -> str:
+    """The mean with as many decimals as tell it from another one."""
+    means = (scores.summary.mean, other.summary.mean)
     return fixed(means[0], decimals(means))
 
 
-def _cases(map: MapScores) -> str:
-    """How many cases stand behind a number."""
-    return _on(len(map.known), map.summary.patients)
+def _cases(scores: MapScores) -> str:
+    return _on(len(scores.defined), scores.summary.patients)
 
 
 def _on(cases: int, patients: int) -> str:
+    """The numbers of cases and patients, as the end of a sentence."""
     counted = _counted(cases, patients)
     return f", on {counted} only" if patients < FEWEST else f", {counted}"
 
 
 def _counted(cases: int, patients: int) -> str:
-    """The cases, and their patients where these are fewer."""
+    """The number of cases, with that of patients where there are fewer."""
     counted = f"{cases} {'case' if cases == 1 else 'cases'}"
     if patients == cases:
         return counted
     return f"{counted} of {patients} {'patient' if patients == 1 else 'patients'}"
 
 
-def _why(map: MapScores) -> str:
-    return f": {'; '.join(map.reasons)}" if map.reasons else ""
+def _reasons(scores: MapScores) -> str:
+    return f": {'; '.join(scores.reasons)}" if scores.reasons else ""
 
 
-def _named(control: str) -> str:
+def _control(name: str) -> str:
+    """A control as part of a sentence."""
     return {
         "random": "a random map",
         "edges": "an edge detector",
         "intensity": "the brightness of the image",
         "center": "a spot in the middle",
-    }.get(control, control)
+    }.get(name, name)

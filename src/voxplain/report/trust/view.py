@@ -1,4 +1,4 @@
-"""The page's part on how far maps can be trusted, from what a run has measured."""
+"""The section of the page on how far maps can be trusted, from the scores of a run."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from voxplain.records.cascades import RandomizationRecord, read_pictures, read_r
 from voxplain.records.names import safe
 from voxplain.records.scores import Score, Scores
 from voxplain.report.problems import UNREADABLE, Problem, reason
+from voxplain.report.trust.by_correctness import ByCorrectness, by_correctness
+from voxplain.report.trust.calibration import reliability_diagram
 from voxplain.report.trust.cascade_plots import score_panels, similarity_panels
-from voxplain.report.trust.cascade_strip import alternative, cascade_strip, label
+from voxplain.report.trust.cascade_strip import alternative_text, cascade_strip
 from voxplain.report.trust.curve_plots import curve_panels
 from voxplain.report.trust.plot_frame import Multiples
-from voxplain.report.trust.reliability import reliability
-from voxplain.report.trust.score_index import MetricScores, ScoreIndex, score_indexes
-from voxplain.report.trust.strata import ByCorrectness, by_correctness
+from voxplain.report.trust.score_index import MetricScores, map_label, score_indexes
 from voxplain.report.trust.strip_plots import Strip, strip_plot
 from voxplain.report.trust.tables import FAMILIES, Table, families, tables
 from voxplain.report.trust.verdict import TOPICS, Status, Verdict, verdicts
@@ -29,17 +29,17 @@ from voxplain.viz.words import sentence, title
 TABLE = "metrics.parquet"
 
 MOST = 3
-"""Cascades that the page draws; sentences and tables stand for all."""
+"""Cascades that the page draws; sentences and tables include all of them."""
 
-_WHOLE = (
-    "The network forgets what it learned, from the {}. A map of what was learned becomes another "
-    "one; a map that stays would look the same for any network."
+_WHOLE_NETWORK = (
+    "The weights of the network are randomized stage by stage, from the {}. A map that shows what "
+    "was learned changes; a map that stays the same would look like this for any network."
 )
 _ORDERS = {
-    "top_down": _WHOLE.format("output down"),
-    "bottom_up": _WHOLE.format("input up"),
-    "independent": "One stage at a time forgets what it learned, and the others keep it. A map "
-    "that stays does not need what that stage has learned.",
+    "top_down": _WHOLE_NETWORK.format("output down"),
+    "bottom_up": _WHOLE_NETWORK.format("input up"),
+    "independent": "The weights of one stage at a time are randomized, and the others stay as "
+    "trained. A map that stays the same does not depend on what that stage learned.",
 }
 _SIGNS: dict[Status, tuple[str, str]] = {
     "good": ("✓", "holds"),
@@ -51,13 +51,13 @@ _SIGNS: dict[Status, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Answer:
-    """One of the questions of the trust panel, for one map.
+    """The answer to one question about one map.
 
     Attributes:
         topic: The question.
-        status: Of the answer, or ``none`` where it was not measured.
-        sign: The same as a sign.
-        word: The same in a word.
+        status: Of the answer, or ``none`` where nothing was measured.
+        sign: The status as a sign.
+        word: The status in a word.
         text: The answer with its number.
     """
 
@@ -73,11 +73,11 @@ class Chapter:
     """One family of metrics.
 
     Attributes:
-        heading: Its question.
-        tables: Numbers.
-        strips: Every case.
-        curves: What numbers are areas or means of.
-        strata: Means over right and over wrong predictions; None where that is not told apart.
+        heading: The question that it answers.
+        tables: Means over the cases.
+        strips: A plot of all cases for every metric.
+        curves: The curves whose areas or means the scores are.
+        by_correctness: Means over right and over wrong predictions; None where there are not both.
     """
 
     heading: str
@@ -89,17 +89,17 @@ class Chapter:
 
 @dataclass(frozen=True)
 class CascadeView:
-    """One cascade.
+    """One cascade of randomization.
 
     Attributes:
-        case: Whose maps they are.
-        order: Which stages were randomized first, and what it tells, in words.
-        stages: The layers of each step.
-        figure: The strip as a data URI; empty without pictures.
-        file: Its lossless file.
-        alt: What it shows, in words.
-        curves: Similarities.
-        scores: Of metrics at every step; None where none was asked.
+        case: The case of its maps.
+        order: The order of randomization and what it tells, in words.
+        stages: The layers that each step randomizes.
+        figure: The maps at every step as a data URI; empty without pictures.
+        file: The lossless file of the figure.
+        alt: What the figure shows, in words.
+        similarities: With the map of the trained network, at every step.
+        scores: Of metrics, at every step; None without metrics.
         chance: Whether random networks were compared with one another.
     """
 
@@ -109,7 +109,7 @@ class CascadeView:
     figure: str
     file: str
     alt: str
-    curves: Multiples
+    similarities: Multiples
     scores: Multiples | None
     chance: bool
 
@@ -121,13 +121,13 @@ class TrustView:
     Attributes:
         model: The network.
         target: What was explained.
-        cases: How many images were judged.
-        patients: Whose they are.
+        cases: How many images were scored.
+        patients: How many patients they are of.
         few: Whether these are too few for intervals.
-        panel: Per map its answers, to all questions.
-        chapters: Metrics.
-        cascades: Randomizations, those of the first cases.
-        others: How many more there are.
+        answers: To all questions, by the name of the map.
+        chapters: The families of metrics.
+        cascades: Those of the first cases.
+        more_cascades: How many there are beyond these.
     """
 
     model: str
@@ -135,38 +135,38 @@ class TrustView:
     cases: int
     patients: int
     few: bool
-    panel: list[tuple[str, list[Answer]]]
+    answers: list[tuple[str, list[Answer]]]
     chapters: list[Chapter]
     cascades: list[CascadeView]
-    others: int
+    more_cascades: int
 
 
 def build_trust(run: Path, *, share: bool) -> tuple[list[TrustView], list[Problem]]:
-    """What a run has measured of its maps, ready for the page.
+    """The scores and cascades of a run as the page shows them.
 
     Args:
         run: The run directory.
         share: Leave all pictures out.
 
     Returns:
-        One view per network and target, none where nothing was measured; and what could not be
+        One view per network and target with scores or cascades, and the files that could not be
         read.
     """
     problems: list[Problem] = []
     scores, cascades = _scores(run, problems), _cascades(run, problems)
     views = [
         TrustView(
-            ledger.model,
-            ledger.target,
-            ledger.cases,
-            ledger.patients,
-            ledger.patients < FEWEST,
-            _panel(ledger),
-            [_chapter(name, asked) for name, asked in families(ledger)],
-            [_view(run, record, share, problems) for record in ledger.cascades[:MOST]],
-            max(0, len(ledger.cascades) - MOST),
+            index.model,
+            index.target,
+            index.cases,
+            index.patients,
+            index.patients < FEWEST,
+            [(map_label(verdict.method), list(_answers(verdict))) for verdict in verdicts(index)],
+            [_chapter(name, metrics) for name, metrics in families(index)],
+            [_cascade(run, record, share, problems) for record in index.cascades[:MOST]],
+            max(0, len(index.cascades) - MOST),
         )
-        for ledger in score_indexes(scores, cascades)
+        for index in score_indexes(scores, cascades)
     ]
     return views, problems
 
@@ -186,40 +186,32 @@ def _cascades(run: Path, problems: list[Problem]) -> list[RandomizationRecord]:
     try:
         return read_randomizations(run)
     except UNREADABLE as error:
-        problems.append(Problem("what randomization did to the maps", reason(error)))
+        problems.append(Problem("the randomizations", reason(error)))
         return []
 
 
-def _panel(ledger: ScoreIndex) -> list[tuple[str, list[Answer]]]:
-    return [
-        (label(verdict.method), [part for topic in TOPICS for part in _answers(topic, verdict)])
-        for verdict in verdicts(ledger)
-    ]
+def _answers(verdict: Verdict) -> Iterator[Answer]:
+    for topic in TOPICS:
+        statements = [statement for statement in verdict.statements if statement.topic == topic]
+        for statement in statements:
+            sign, word = _SIGNS[statement.status]
+            yield Answer(topic, statement.status, sign, word, sentence(statement.text) + ".")
+        if not statements:
+            yield Answer(topic, "none", "–", "not measured", "")
 
 
-def _answers(topic: str, verdict: Verdict) -> Iterator[Answer]:
-    found = [statement for statement in verdict.statements if statement.topic == topic]
-    for statement in found:
-        sign, word = _SIGNS[statement.status]
-        yield Answer(topic, statement.status, sign, word, sentence(statement.text) + ".")
-    if not found:
-        yield Answer(topic, "none", "–", "not measured", "")
-
-
-def _chapter(name: str, asked: list[MetricScores]) -> Chapter:
-    strips = (strip_plot(part) for part in asked)
-    draw = reliability if name == "calibration" else curve_panels
-    curves = (draw(part) for part in asked)
+def _chapter(name: str, metrics: list[MetricScores]) -> Chapter:
+    plot_curves = reliability_diagram if name == "calibration" else curve_panels
     return Chapter(
         FAMILIES.get(name, title(name)),
-        tables(asked),
-        [part for part in strips if part is not None],
-        [part for part in curves if part is not None],
-        by_correctness(asked) if name == "localization" else None,
+        tables(metrics),
+        [strip for strip in map(strip_plot, metrics) if strip is not None],
+        [curves for curves in map(plot_curves, metrics) if curves is not None],
+        by_correctness(metrics) if name == "localization" else None,
     )
 
 
-def _view(
+def _cascade(
     run: Path, record: RandomizationRecord, share: bool, problems: list[Problem]
 ) -> CascadeView:
     figure, file = "" if share else _strip(run, record, problems), ""
@@ -231,7 +223,7 @@ def _view(
         [", ".join(paths) for paths in record.stages[1:]],
         figure,
         file,
-        alternative(record),
+        alternative_text(record),
         similarity_panels(record),
         score_panels(record),
         record.order != "independent",
@@ -239,20 +231,20 @@ def _view(
 
 
 def _strip(run: Path, record: RandomizationRecord, problems: list[Problem]) -> str:
-    """The strip as a data URI, its lossless file written; empty where there are no pictures."""
+    """Writes the figure of a cascade and returns it as a data URI; empty without pictures."""
     try:
         pictures = read_pictures(run, record)
     except (*UNREADABLE, BadZipFile) as error:
         problems.append(Problem("the pictures of a randomization", reason(error)))
         return ""
-    if not any(map.method in pictures for map in record.maps):
+    if not any(randomized.method in pictures for randomized in record.maps):
         return ""
-    drawn = png(cascade_strip(record, pictures))
+    figure = png(cascade_strip(record, pictures))
     (run / "figures").mkdir(exist_ok=True)
-    (run / _strip_file(record)).write_bytes(drawn)
-    return figure_uri(drawn)
+    (run / _strip_file(record)).write_bytes(figure)
+    return figure_uri(figure)
 
 
 def _strip_file(record: RandomizationRecord) -> str:
-    parts = (record.case, record.model, record.target, record.order)
-    return f"figures/randomization_{'_'.join(safe(part) for part in parts)}.png"
+    names = (record.case, record.model, record.target, record.order)
+    return f"figures/randomization_{'_'.join(map(safe, names))}.png"

@@ -1,4 +1,4 @@
-"""What the viewers in the page need to know of a case, whatever its number of axes."""
+"""The data of an interactive viewer, common to 2-D and 3-D cases."""
 
 from __future__ import annotations
 
@@ -20,91 +20,95 @@ Array = NDArray[Any]
 
 
 class Viewer(ABC):
-    """Collects the layers of one case; ``data`` becomes JSON, encoded arrays become blobs.
+    """Collects what the viewer of one case shows: ``data`` as JSON, encoded arrays as blobs.
 
     Args:
         view: Receives the blobs and a note on how they were made.
-        shown: Image and masks, already cropped.
-        cap: Elements that one embedded array may have.
+        backdrop: Image and masks, already cropped.
+        cap: Elements of an embedded array at most.
     """
 
     kind: str
 
-    def __init__(self, view: CaseView, shown: Backdrop, cap: int) -> None:
+    def __init__(self, view: CaseView, backdrop: Backdrop, cap: int) -> None:
         self._view = view
         self._outlines: dict[tuple[str, bytes], int] = {}
-        self._plan(shown, cap)
+        self._plan(backdrop, cap)
         self.data: dict[str, Any] = {"kind": self.kind, "ramps": ramps()}
         self.data |= {"maps": [], "outlines": []}
-        self.data |= self._backdrop(shown)
+        self.data |= self._backdrop(backdrop)
 
-    def add(self, view: MapView, scene: Overlay) -> None:
-        """Adds one map with its channels."""
-        limit = scene.limit or 1.0
-        map = self._reduced(scene.map)
+    def add(self, view: MapView, overlay: Overlay) -> None:
+        """Adds a map with its channels."""
+        limit = overlay.limit or 1.0
+        volume = self._reduced(overlay.map)
         layers: list[dict[str, str]] = []
-        for name, values in channels(map, view.sidecar):
-            text = self._encode(values, map, limit)
+        for name, values in channels(volume, view.sidecar):
+            text = self._encode(values, volume, limit)
             layers.append({"name": name, "blob": self.blob(f"{view.id}-{len(layers)}", text)})
         facts: dict[str, Any] = {"id": view.id, "model": view.record.model, "title": view.title}
         facts |= {"limit": limit, "sign": view.sidecar.sign, "units": view.sidecar.units}
-        facts |= {"start": self._start(scene), "outlines": self._lines(scene), "channels": layers}
+        facts |= {
+            "start": self._start(overlay),
+            "outlines": self._lines(overlay),
+            "channels": layers,
+        }
         self.data["maps"].append(facts)
 
     def blob(self, name: str, text: str) -> str:
-        """Stores an encoded array and gives the id of its element."""
+        """Stores an encoded array and returns the id of its element."""
         key = f"{self._view.slug}-{name}"
         self._view.blobs[key] = text
         return key
 
-    def _lines(self, scene: Overlay) -> list[int]:
-        """Which outlines belong to a map; each is encoded once."""
-        found = []
-        for kind, mask in (("prediction", scene.prediction), ("reference", scene.reference)):
+    def _lines(self, overlay: Overlay) -> list[int]:
+        """The numbers of the outlines of a map; equal outlines are encoded once."""
+        numbers = []
+        for kind, mask in (("prediction", overlay.prediction), ("reference", overlay.reference)):
             if mask is None:
                 continue
             key = (kind, sha256(np.packbits(mask).tobytes()).digest())
             if key not in self._outlines:
                 self._outlines[key] = len(self._outlines)
-                text = self._outline(mask, scene.map)
+                text = self._outline(mask, overlay.map)
                 blob = self.blob(f"outline-{self._outlines[key]}", text)
                 self.data["outlines"].append({"kind": kind, "blob": blob})
-            found.append(self._outlines[key])
-        return found
+            numbers.append(self._outlines[key])
+        return numbers
 
     @abstractmethod
-    def _outline(self, mask: Array, map: DisplayVolume) -> str:
-        """A mask ``(X, Y, Z)`` as text."""
+    def _outline(self, mask: Array, volume: DisplayVolume) -> str:
+        """A mask ``(X, Y, Z)`` on the voxels of a volume, as text."""
 
     @abstractmethod
-    def _plan(self, shown: Backdrop, cap: int) -> None:
-        """Decides how far arrays are reduced."""
+    def _plan(self, backdrop: Backdrop, cap: int) -> None:
+        """Decides how much arrays are reduced to stay within the cap."""
 
     @abstractmethod
-    def _backdrop(self, shown: Backdrop) -> dict[str, Any]:
-        """Encodes the image."""
+    def _backdrop(self, backdrop: Backdrop) -> dict[str, Any]:
+        """The data of the image."""
 
     @abstractmethod
-    def _reduced(self, map: DisplayVolume) -> DisplayVolume:
-        """The map at the resolution of the page."""
+    def _reduced(self, volume: DisplayVolume) -> DisplayVolume:
+        """A volume at the resolution of the page."""
 
     @abstractmethod
-    def _encode(self, values: Array, map: DisplayVolume, limit: float) -> str:
-        """One channel of a map as text."""
+    def _encode(self, values: Array, volume: DisplayVolume, limit: float) -> str:
+        """One channel ``(X, Y, Z)`` of a volume as text."""
 
     @abstractmethod
-    def _start(self, scene: Overlay) -> list[float]:
-        """Where the viewer starts."""
+    def _start(self, overlay: Overlay) -> list[float]:
+        """The position at which the viewer opens a map: its strongest voxel."""
 
 
 def channels_of(sidecar: Sidecar) -> tuple[str, ...]:
-    """Names of what a viewer shows of a map: the sum, then input channels one by one."""
+    """Names of the channels that a viewer offers: the sum, then up to eight input channels."""
     several = 1 < len(sidecar.channels) <= 8 and sidecar.layer is None
     return ("all channels", *sidecar.channels) if several else ("all channels",)
 
 
-def channels(map: DisplayVolume, sidecar: Sidecar) -> list[tuple[str, Array]]:
-    """The arrays ``(X, Y, Z)`` that belong to :func:`channels_of`."""
+def channels(volume: DisplayVolume, sidecar: Sidecar) -> list[tuple[str, Array]]:
+    """Names and values ``(X, Y, Z)`` of the channels that a viewer offers."""
     names = channels_of(sidecar)
-    arrays = [map.channel_sum(), *(map.data if len(names) > 1 else ())]
+    arrays = [volume.channel_sum(), *(volume.data if len(names) > 1 else ())]
     return [(name, np.asarray(array)) for name, array in zip(names, arrays, strict=True)]

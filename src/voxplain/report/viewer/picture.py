@@ -1,4 +1,4 @@
-"""Encodes a 2-D case: the picture as PNG at native resolution, map values, vector outlines."""
+"""The viewer data of a 2-D case: PNG at native resolution, map values, vector outlines."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ Array = NDArray[Any]
 
 
 class PictureViewer(Viewer):
-    """The picture itself, overlays that the browser colors, outlines as paths."""
+    """A 2-D case: its picture, maps that the browser colors, outlines as SVG paths."""
 
     kind = "2d"
 
-    def _plan(self, shown: Backdrop, cap: int) -> None:
-        self._factor = shrink_factor(shown.image, cap)
+    def _plan(self, backdrop: Backdrop, cap: int) -> None:
+        self._factor = shrink_factor(backdrop.image, cap)
         if max(self._factor) > 1:
             text = f"The maps in this page are averaged over {sizes(self._factor[:2])} pixels"
             self._view.notes.append(f"{text}; the files of the run are complete.")
 
-    def _backdrop(self, shown: Backdrop) -> dict[str, Any]:
-        image = shown.image
+    def _backdrop(self, backdrop: Backdrop) -> dict[str, Any]:
+        image = backdrop.image
         rows, columns = flat(image, image.data[0]).shape
         aspect = _pixel_aspect(image)
         letters = [] if image.picture else list(_letters(image))
@@ -39,38 +39,38 @@ class PictureViewer(Viewer):
             "columns": columns,
             "aspect": aspect,
             "letters": letters,
-            "images": self._images(shown),
+            "images": self._images(backdrop),
         }
 
-    def _images(self, shown: Backdrop) -> list[dict[str, Any]]:
-        image = shown.image
+    def _images(self, backdrop: Backdrop) -> list[dict[str, Any]]:
+        image = backdrop.image
         if is_color(image):
             uri = picture_uri(rgb(image)[:, :, 0])
             blob = self.blob("image-0", uri)
             return [{"name": "color", "blob": blob}, {"name": "gray", "blob": blob, "gray": True}]
-        found = []
+        images = []
         names = image.channels or ("image",)
-        for index, (low, high) in enumerate(shown.windows):
+        for index, (low, high) in enumerate(backdrop.windows):
             gray = (np.nan_to_num(flat(image, image.data[index])) - low) / (high - low)
             blob = self.blob(f"image-{index}", picture_uri(gray))
-            found.append({"name": names[index], "blob": blob})
-        return found
+            images.append({"name": names[index], "blob": blob})
+        return images
 
-    def _outline(self, mask: Array, map: DisplayVolume) -> str:
-        return outline(flat(map, mask))
+    def _outline(self, mask: Array, volume: DisplayVolume) -> str:
+        return outline(flat(volume, mask))
 
-    def _reduced(self, map: DisplayVolume) -> DisplayVolume:
-        return map.shrink(self._factor)
+    def _reduced(self, volume: DisplayVolume) -> DisplayVolume:
+        return volume.shrink(self._factor)
 
-    def _encode(self, values: Array, map: DisplayVolume, limit: float) -> str:
-        rows, columns = flat(map, values).shape
+    def _encode(self, values: Array, volume: DisplayVolume, limit: float) -> str:
+        rows, columns = flat(volume, values).shape
         self.data["map_rows"], self.data["map_columns"] = rows, columns
-        return map_bytes(flat(map, values), limit)
+        return map_bytes(flat(volume, values), limit)
 
-    def _start(self, scene: Overlay) -> list[float]:
-        if scene.map.picture:
-            return [float(scene.peak[0]), float(scene.peak[1])]
-        row, column = plane_of(scene.map.shape).pixel(scene.peak, scene.map.shape)
+    def _start(self, overlay: Overlay) -> list[float]:
+        if overlay.map.picture:
+            return [float(overlay.peak[0]), float(overlay.peak[1])]
+        row, column = plane_of(overlay.map.shape).pixel(overlay.peak, overlay.map.shape)
         return [float(row), float(column)]
 
 
