@@ -29,16 +29,16 @@ pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHR
 
 @dataclass
 class Tab:
-    """A page with everything it said and asked for."""
+    """A page in the browser, with its messages and the URLs of its requests."""
 
     page: Any
-    said: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
 
-    def heard(self, message: str) -> None:
-        # These tests read canvases back, the page itself does not.
+    def add_message(self, message: str) -> None:
+        # The warning is about the tests, which read canvases back.
         if "Multiple readback" not in message:
-            self.said.append(message)
+            self.messages.append(message)
 
     def __call__(self, expression: str) -> Any:
         return self.page.evaluate(expression)
@@ -46,11 +46,11 @@ class Tab:
     def until(self, expression: str, seconds: float = 60) -> None:
         end = time.monotonic() + seconds
         while not self(expression):
-            assert time.monotonic() < end, f"never: {expression}; {self.said}"
+            assert time.monotonic() < end, f"never: {expression}; {self.messages}"
             self.page.wait_for_timeout(50)
 
     def settled(self) -> None:
-        """Waits until what was clicked is drawn."""
+        """Waits until changes are drawn."""
         self("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         self("Promise.all(Object.values(voxplain.viewers).map((viewer) => viewer.busy))")
 
@@ -66,32 +66,32 @@ class Tab:
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as found:
-        yield found
+    with playwright.sync_playwright() as engine:
+        yield engine
 
 
 @pytest.fixture(scope="module")
 def browser(engine: Any) -> Iterator[Any]:
-    with engine.chromium.launch(executable_path=str(CHROMIUM), args=SOFTWARE) as found:
-        yield found
+    with engine.chromium.launch(executable_path=str(CHROMIUM), args=SOFTWARE) as browser:
+        yield browser
 
 
-def tab(browser: Any, file: Path, width: int = 1400, **facts: Any) -> Tab:
+def open_tab(browser: Any, file: Path, width: int = 1400, **facts: Any) -> Tab:
     context = browser.new_context(viewport={"width": width, "height": 900}, offline=True, **facts)
-    found = Tab(context.new_page())
-    found.page.on("console", lambda message: found.heard(f"{message.type}: {message.text}"))
-    found.page.on("pageerror", lambda error: found.said.append(f"error: {error}"))
-    found.page.on("request", lambda request: found.asked.append(request.url))
-    found.page.goto(file.as_uri())
-    return found
+    tab = Tab(context.new_page())
+    tab.page.on("console", lambda message: tab.add_message(f"{message.type}: {message.text}"))
+    tab.page.on("pageerror", lambda error: tab.messages.append(f"error: {error}"))
+    tab.page.on("request", lambda request: tab.requests.append(request.url))
+    tab.page.goto(file.as_uri())
+    return tab
 
 
 def started(browser: Any, folder: Path, **facts: Any) -> Tab:
-    found = tab(browser, folder / "report.html", **facts)
-    found("document.querySelector('[data-viewer]').scrollIntoView()")
-    found.until("document.querySelector('.first').hidden")
-    found.settled()
-    return found
+    tab = open_tab(browser, folder / "report.html", **facts)
+    tab("document.querySelector('[data-viewer]').scrollIntoView()")
+    tab.until("document.querySelector('.first').hidden")
+    tab.settled()
+    return tab
 
 
 @pytest.fixture(scope="module")
@@ -104,17 +104,19 @@ def picture_tab(browser: Any, picture_folder: Path) -> Tab:
     return started(browser, picture_folder)
 
 
-def quiet(found: Tab) -> None:
-    assert found.said == []
-    assert [url for url in found.asked if not url.startswith(("data:", "blob:"))] == found.asked[:1]
+def assert_quiet(tab: Tab) -> None:
+    """No messages, and no request but that of the page itself."""
+    assert tab.messages == []
+    outside = [url for url in tab.requests if not url.startswith(("data:", "blob:"))]
+    assert outside == tab.requests[:1]
 
 
-def facts_of(found: Tab) -> list[dict[str, Any]]:
-    return found.viewer("v.data.maps")
+def map_facts(tab: Tab) -> list[dict[str, Any]]:
+    return tab.viewer("v.data.maps")
 
 
 def test_volumes_start_signed_radiological_and_at_the_strongest_voxel(head_tab: Tab) -> None:
-    first = facts_of(head_tab)[0]
+    first = map_facts(head_tab)[0]
     layer = head_tab.viewer(
         "(({cal_min, cal_max, colormapNegative, colormapType, opacity}) =>"
         " ({cal_min, cal_max, colormapNegative, colormapType, opacity}))(v.nv.volumes.at(-1))"
@@ -127,24 +129,24 @@ def test_volumes_start_signed_radiological_and_at_the_strongest_voxel(head_tab: 
     np.testing.assert_allclose(place, first["start"], atol=2.6)
     text = head_tab("document.querySelector('.caption').textContent")
     assert "Patient's right at the left" in text
-    quiet(head_tab)
+    assert_quiet(head_tab)
 
 
 def test_the_viewer_holds_the_values_of_the_file(head_tab: Tab) -> None:
     head_tab.page.get_by_role("radio", name="Saliency").first.check()
     head_tab.settled()
-    facts = facts_of(head_tab)[1]
+    facts = map_facts(head_tab)[1]
     text = head_tab(f"voxplain.text({json.dumps(facts['channels'][0]['blob'])})")
     small = nibabel.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(text)))
     values = small.get_fdata()
     for index in np.argwhere(np.abs(values) > 0.5 * facts["limit"])[::40]:
         world = nibabel.affines.apply_affine(small.affine, index).tolist()
-        seen = head_tab.viewer(f"v.valueAt(v.overlay, {world})")
-        assert seen == pytest.approx(values[tuple(index)], rel=1e-4)
-    quiet(head_tab)
+        value = head_tab.viewer(f"v.valueAt(v.overlay, {world})")
+        assert value == pytest.approx(values[tuple(index)], rel=1e-4)
+    assert_quiet(head_tab)
 
 
-def test_everything_works_by_keyboard(head_tab: Tab) -> None:
+def test_volumes_work_by_keyboard(head_tab: Tab) -> None:
     page = head_tab.page
     page.get_by_role("radio", name="Integrated gradients").first.focus()
     page.keyboard.press("Space")
@@ -177,7 +179,7 @@ def test_everything_works_by_keyboard(head_tab: Tab) -> None:
     page.get_by_label("Opacity").first.fill("80")
     page.get_by_label("Hide below").first.fill("5")
     head_tab.settled()
-    quiet(head_tab)
+    assert_quiet(head_tab)
 
 
 def test_outlines_can_be_switched(head_tab: Tab) -> None:
@@ -197,8 +199,8 @@ def test_outlines_can_be_switched(head_tab: Tab) -> None:
     head_tab.settled()
 
 
-def spots(folder: Path) -> Path:
-    """Evidence for at the patient's right front, against at the left back, on turned axes."""
+def spots_run(folder: Path) -> Path:
+    """A run with evidence for at the right front and against at the left back, on permuted axes."""
     run = RunWriter(folder)
     run.model("net")
     shape = (40, 30, 36)
@@ -215,19 +217,21 @@ def spots(folder: Path) -> Path:
     return run.finish()
 
 
-def test_right_is_left_and_outlines_lie_on_what_they_outline(browser: Any, tmp_path: Path) -> None:
-    folder = spots(tmp_path)
+def test_right_is_at_the_left_and_outlines_enclose_their_masks(
+    browser: Any, tmp_path: Path
+) -> None:
+    folder = spots_run(tmp_path)
     render(folder)
-    found = started(browser, folder)
-    found.page.get_by_role("button", name="Axial").click()
-    found.settled()
-    picture = found.picture(".stage")
+    tab = started(browser, folder)
+    tab.page.get_by_role("button", name="Axial").click()
+    tab.settled()
+    picture = tab.picture(".stage")
     warm = np.argwhere(picture[..., 0] > picture[..., 2] + 60)
     cold = np.argwhere(picture[..., 2] > picture[..., 0] + 60)
     height, width = picture.shape[:2]
     assert warm[:, 1].max() < width / 2 < cold[:, 1].min()
     assert warm[:, 0].max() < height / 2 < cold[:, 0].min()
-    line = found.viewer(
+    line = tab.viewer(
         "(() => { const c = v.outlines.canvas; const d = c.getContext('2d')"
         ".getImageData(0, 0, c.width, c.height).data; const at = [];"
         " for (let i = 3; i < d.length; i += 4) if (d[i] > 90) at.push((i - 3) / 4); "
@@ -235,9 +239,9 @@ def test_right_is_left_and_outlines_lie_on_what_they_outline(browser: Any, tmp_p
     )
     rows, columns = np.divmod(np.array(line[0]), line[1])
     edges = [rows.min(), rows.max(), columns.min(), columns.max()]
-    wanted = [*warm[:, 0][[0, -1]], warm[:, 1].min(), warm[:, 1].max()]
-    np.testing.assert_allclose(edges, wanted, atol=16)
-    quiet(found)
+    expected = [*warm[:, 0][[0, -1]], warm[:, 1].min(), warm[:, 1].max()]
+    np.testing.assert_allclose(edges, expected, atol=16)
+    assert_quiet(tab)
 
 
 def test_pictures_are_native_and_colored_where_the_map_is(picture_tab: Tab) -> None:
@@ -251,7 +255,7 @@ def test_pictures_are_native_and_colored_where_the_map_is(picture_tab: Tab) -> N
         "(({width, height}) => [width, height])(v.sheet.getBoundingClientRect())"
     )
     assert box[0] / box[1] == pytest.approx(106 / 96, rel=0.01)
-    quiet(picture_tab)
+    assert_quiet(picture_tab)
 
 
 def test_pictures_work_by_keyboard(picture_tab: Tab) -> None:
@@ -265,8 +269,8 @@ def test_pictures_work_by_keyboard(picture_tab: Tab) -> None:
     page.get_by_label("Hide below").focus()
     page.keyboard.press("End")
     picture_tab.settled()
-    seen = "v.canvas.getContext('2d').getImageData(0, 0, 106, 96).data"
-    alpha = f"{seen}.filter((x, i) => i % 4 === 3 && x)"
+    pixels = "v.canvas.getContext('2d').getImageData(0, 0, 106, 96).data"
+    alpha = f"{pixels}.filter((x, i) => i % 4 === 3 && x)"
     assert picture_tab.viewer(f"{alpha}.length") == 0
     page.get_by_label("Hide below").fill("5")
     picture_tab.settled()
@@ -279,7 +283,7 @@ def test_pictures_work_by_keyboard(picture_tab: Tab) -> None:
     assert picture_tab.viewer("v.lines.children.length") == 1
     page.get_by_label("prediction").uncheck()
     page.get_by_label("Map channel").select_option("all channels")
-    quiet(picture_tab)
+    assert_quiet(picture_tab)
 
 
 CONTRAST = """() => {
@@ -308,14 +312,14 @@ CONTRAST = """() => {
 
 
 def test_text_has_contrast(head_tab: Tab, picture_tab: Tab) -> None:
-    for found in (head_tab, picture_tab):
-        assert found.page.evaluate(CONTRAST) == []
+    for tab in (head_tab, picture_tab):
+        assert tab.page.evaluate(CONTRAST) == []
 
 
 @pytest.mark.parametrize("width", [400, 800, 1400])
 def test_no_width_needs_sideways_scrolling(browser: Any, head_folder: Path, width: int) -> None:
-    found = tab(browser, head_folder / "report.html", width=width)
-    assert found("document.documentElement.scrollWidth") <= width
+    tab = open_tab(browser, head_folder / "report.html", width=width)
+    assert tab("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.parametrize("width", [400, 1400])
@@ -323,15 +327,15 @@ def test_scores_are_legible_at_any_width(browser: Any, tmp_path: Path, width: in
     RunWriter(tmp_path).finish()
     score_table().write(tmp_path / "metrics.parquet")
     cascade(tmp_path)
-    found = tab(browser, render(tmp_path), width=width)
-    assert found("document.documentElement.scrollWidth") <= width
-    assert found.page.evaluate(CONTRAST) == []
+    tab = open_tab(browser, render(tmp_path), width=width)
+    assert tab("document.documentElement.scrollWidth") <= width
+    assert tab.page.evaluate(CONTRAST) == []
     inside = """[...document.querySelectorAll("#trust svg text")].every((text) => {
       const [own, all] = [text, text.ownerSVGElement].map((part) => part.getBoundingClientRect());
       return own.left >= all.left - 1 && own.right <= all.right + 1 && own.bottom <= all.bottom + 1;
     })"""
-    assert found(inside)
-    quiet(found)
+    assert tab(inside)
+    assert_quiet(tab)
 
 
 def test_focus_can_be_seen(picture_tab: Tab) -> None:
@@ -342,16 +346,16 @@ def test_focus_can_be_seen(picture_tab: Tab) -> None:
 
 
 def test_without_scripts_the_figures_stay(browser: Any, head_folder: Path) -> None:
-    found = tab(browser, head_folder / "report.html", java_script_enabled=False)
-    assert found.page.locator("article.map img").first.is_visible()
-    assert found.page.locator("noscript").first.inner_text().startswith("Without JavaScript")
+    tab = open_tab(browser, head_folder / "report.html", java_script_enabled=False)
+    assert tab.page.locator("article.map img").first.is_visible()
+    assert tab.page.locator("noscript").first.inner_text().startswith("Without JavaScript")
 
 
 def test_without_webgl_the_page_says_so(engine: Any, head_folder: Path) -> None:
     plain = ["--no-sandbox", "--disable-3d-apis"]
     with engine.chromium.launch(executable_path=str(CHROMIUM), args=plain) as browser:
-        found = tab(browser, head_folder / "report.html")
-        found("document.querySelector('[data-viewer]').scrollIntoView()")
-        found.until("document.querySelector('.state').textContent.includes('WebGL 2 is missing')")
-        assert found.page.locator(".first").first.is_visible()
-        assert found.said == []
+        tab = open_tab(browser, head_folder / "report.html")
+        tab("document.querySelector('[data-viewer]').scrollIntoView()")
+        tab.until("document.querySelector('.state').textContent.includes('WebGL 2 is missing')")
+        assert tab.page.locator(".first").first.is_visible()
+        assert tab.messages == []

@@ -1,5 +1,5 @@
 "use strict";
-/* What both viewers share: choice of map, sliders, color bar, caption. No state outside. */
+/* What both viewers share: choice of map, sliders, color bar, caption. */
 const voxplain = (() => {
   const MAX_LIVE = 6;
   const kinds = {};
@@ -25,7 +25,7 @@ const voxplain = (() => {
     return ramp[low].map((value, i) => value + (ramp[high][i] - value) * (place - low));
   };
 
-  /* Color and opacity in 0..1 of a share of the limit in -1..1: the rule of the figures. */
+  /* Color in 0..255 and opacity in 0..1 for a share of the limit in -1..1, as in the figures. */
   const shade = (ramps, sign, share, threshold) => {
     const size = Math.abs(share);
     const ramp = sign !== "signed" ? ramps.sequential : share < 0 ? ramps.negative : ramps.positive;
@@ -49,7 +49,7 @@ const voxplain = (() => {
 
     find(selector) { return this.root.querySelector(selector); }
 
-    /* Wires the controls; drawing is the subclass's own. */
+    /* Connects the controls to the methods of the subclass that draw. */
     connect() {
       const on = (selector, type, action) =>
         this.root.querySelectorAll(selector).forEach((node) => node.addEventListener(type, (event) => action(node, event)));
@@ -81,13 +81,13 @@ const voxplain = (() => {
       this.find("[data-map-channel-row]").hidden = this.map.channels.length < 2;
     }
 
-    /* One change after the other; a failure is said and does not stop the next. */
+    /* Runs changes one after the other; the message of one that fails is shown, and the next one runs. */
     queue(action) {
       this.busy = this.busy.then(action).then(() => this.describe()).catch((error) => this.say(error.message));
       return this.busy;
     }
 
-    /* Sliders fire faster than volumes are drawn: the last position counts. */
+    /* Sliders fire faster than volumes are drawn, so only the last position is drawn. */
     changed() {
       this.describe();
       if (this.waiting) return;
@@ -130,19 +130,20 @@ const voxplain = (() => {
       for (let y = 0; y < canvas.height; y += 1) context.putImageData(picture, 0, y);
     }
 
-    read(parts) {
+    /* Shows pairs of name and value below the picture. */
+    showFacts(facts) {
       const line = this.find("[data-readout]");
-      line.replaceChildren(...parts.flatMap(([name, value]) => {
+      line.replaceChildren(...facts.map(([name, value]) => {
         const strong = document.createElement("b");
         strong.textContent = value;
-        const part = document.createElement("span");
-        part.append(`${name} `, strong);
-        return [part];
+        const fact = document.createElement("span");
+        fact.append(`${name} `, strong);
+        return fact;
       }));
     }
 
-    /* The outlines that go with the chosen map and are switched on. */
-    wanted() { return this.map.outlines.map((i) => this.data.outlines[i]).filter((part) => this.visible[part.kind]); }
+    /* The outlines of the chosen map that are switched on. */
+    visibleOutlines() { return this.map.outlines.map((i) => this.data.outlines[i]).filter((outline) => this.visible[outline.kind]); }
 
     valueWords(value) {
       const full = 0.999 * this.map.limit;
@@ -164,7 +165,7 @@ const voxplain = (() => {
       if (live.length > MAX_LIVE) live.shift().rest();
     }
 
-    /* Frees the graphics context of a viewer that was left; it starts again when seen again. */
+    /* Frees the graphics context of the viewer that was started first. */
     rest() { }
   }
 
@@ -189,7 +190,5 @@ const voxplain = (() => {
     roots.forEach((root) => watch.observe(root));
   };
 
-  const forget = (root) => { delete viewers[root.id]; };
-
-  return { Viewer, kinds, viewers, begin, start, forget, text, number, shade };
+  return { Viewer, kinds, viewers, begin, text, number, shade };
 })();

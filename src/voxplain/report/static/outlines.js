@@ -1,5 +1,5 @@
 "use strict";
-/* Outlines of masks as thin vectors over the planes that NiiVue draws. */
+/* Outlines of masks as vectors on a canvas above the planes that NiiVue draws. */
 voxplain.Outlines = class {
   constructor(nv, canvas) {
     this.nv = nv;
@@ -9,12 +9,12 @@ voxplain.Outlines = class {
     this.canvas.setAttribute("aria-hidden", "true");
     canvas.after(this.canvas);
     this.masks = [];
-    this.known = new Map();
+    this.cache = new Map();
     const draw = nv.drawScene.bind(nv);
     nv.drawScene = () => { const place = draw(); this.draw(); return place; };
   }
 
-  /* Masks as {volume, color, dashed}, in the order in which they are drawn. */
+  /* Draws masks, given as {volume, color, dashed}, in their order. */
   show(masks) {
     this.masks = masks;
     this.draw();
@@ -63,14 +63,14 @@ voxplain.Outlines = class {
 
   segments(volume, axis, slice) {
     const key = `${volume.id} ${axis} ${slice}`;
-    if (!this.known.has(key)) {
-      if (this.known.size > 300) this.known.clear();
-      this.known.set(key, this.march(volume, axis, slice));
+    if (!this.cache.has(key)) {
+      if (this.cache.size > 300) this.cache.clear();
+      this.cache.set(key, this.march(volume, axis, slice));
     }
-    return this.known.get(key);
+    return this.cache.get(key);
   }
 
-  /* Marching squares on the voxel centers of one slice; outside of the volume is outside. */
+  /* Marching squares on the voxel centers of one slice; voxels beyond the volume are outside of the mask. */
   march(volume, axis, slice) {
     const sizes = volume.dimsRAS.slice(1, 4);
     const strides = [1, sizes[0], sizes[0] * sizes[1]];
@@ -78,16 +78,16 @@ voxplain.Outlines = class {
     const [columns, rows] = [sizes[across], sizes[up]];
     const at = (i, j) => (i < 0 || j < 0 || i >= columns || j >= rows ? 0
       : volume.img[i * strides[across] + j * strides[up] + slice * strides[axis]] > 0 ? 1 : 0);
-    const found = [];
+    const segments = [];
     for (let j = -1; j < rows; j += 1) {
       for (let i = -1; i < columns; i += 1) {
         const corners = at(i, j) | (at(i + 1, j) << 1) | (at(i + 1, j + 1) << 2) | (at(i, j + 1) << 3);
         if (corners === 0 || corners === 15) continue;
         const sides = [[i + 0.5, j], [i + 1, j + 0.5], [i + 0.5, j + 1], [i, j + 0.5]];
         const crossed = [0, 1, 2, 3].filter((k) => ((corners >> k) & 1) !== ((corners >> ((k + 1) % 4)) & 1));
-        for (let k = 0; k + 1 < crossed.length; k += 2) found.push([...sides[crossed[k]], ...sides[crossed[k + 1]]]);
+        for (let k = 0; k + 1 < crossed.length; k += 2) segments.push([...sides[crossed[k]], ...sides[crossed[k + 1]]]);
       }
     }
-    return found;
+    return segments;
   }
 };

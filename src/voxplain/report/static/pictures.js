@@ -1,5 +1,5 @@
 "use strict";
-/* 2-D cases: the picture at native resolution, a canvas over it, outlines as vectors. */
+/* 2-D cases: the picture at native resolution, the map on a canvas above it, outlines as vectors. */
 voxplain.kinds["2d"] = class extends voxplain.Viewer {
   async start() {
     if (typeof DecompressionStream === "undefined") throw new Error("this browser is too old");
@@ -64,14 +64,14 @@ voxplain.kinds["2d"] = class extends voxplain.Viewer {
   }
 
   showLayers() {
-    this.lines.replaceChildren(...this.wanted().map((part) => {
+    this.lines.replaceChildren(...this.visibleOutlines().map((outline) => {
       const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-      path.setAttribute("d", voxplain.text(part.blob));
+      path.setAttribute("d", voxplain.text(outline.blob));
       path.setAttribute("fill", "none");
-      path.setAttribute("stroke", part.kind === "reference" ? "#79e0b0" : "#f4f4f0");
+      path.setAttribute("stroke", outline.kind === "reference" ? "#79e0b0" : "#f4f4f0");
       path.setAttribute("stroke-width", "0.9");
       path.setAttribute("vector-effect", "non-scaling-stroke");
-      if (part.kind === "reference") path.setAttribute("stroke-dasharray", "5 4");
+      if (outline.kind === "reference") path.setAttribute("stroke-dasharray", "5 4");
       return path;
     }));
     this.restyle();
@@ -126,7 +126,7 @@ voxplain.kinds["2d"] = class extends voxplain.Viewer {
     this.fitted = true;
   }
 
-  /* Keeps the point under the pointer, or the center, where it is. */
+  /* Zooms around the pointer, or around the center. */
   resize(scale, event) {
     const { columns, rows, aspect } = this.data;
     const before = this.sheet.getBoundingClientRect();
@@ -157,7 +157,7 @@ voxplain.kinds["2d"] = class extends voxplain.Viewer {
     const r = Math.floor(row / this.data.rows * this.canvas.height);
     const c = Math.floor(column / this.data.columns * this.canvas.width);
     const step = this.steps[Math.min(r, this.canvas.height - 1) * this.canvas.width + Math.min(c, this.canvas.width - 1)];
-    this.read([["Row", Math.floor(row)], ["column", Math.floor(column)], ["map", this.valueWords((step / 127) * this.map.limit)]]);
+    this.showFacts([["Row", Math.floor(row)], ["column", Math.floor(column)], ["map", this.valueWords((step / 127) * this.map.limit)]]);
   }
 
   convention() { return this.data.letters.length ? "Patient's right at the left. " : ""; }

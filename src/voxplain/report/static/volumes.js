@@ -1,5 +1,5 @@
 "use strict";
-/* Volumes in NiiVue: the image and one signed map on top of it. */
+/* 3-D cases in NiiVue: the image, and one signed map on top of it. */
 voxplain.kinds["3d"] = class extends voxplain.Viewer {
   async start() {
     const canvas = document.createElement("canvas");
@@ -44,7 +44,7 @@ voxplain.kinds["3d"] = class extends voxplain.Viewer {
     }
   }
 
-  /* A volume is decoded when it is first asked for. */
+  /* The volume of a blob, decoded at its first use. */
   async volume(blob, options) {
     if (!this.cache.has(blob)) {
       const base64 = voxplain.text(blob);
@@ -77,19 +77,19 @@ voxplain.kinds["3d"] = class extends voxplain.Viewer {
 
   async showLayers() {
     const masks = [];
-    for (const part of this.wanted()) {
-      const dashed = part.kind === "reference";
-      masks.push({ volume: await this.volume(part.blob, {}), color: dashed ? "#79e0b0" : "#f4f4f0", dashed });
+    for (const outline of this.visibleOutlines()) {
+      const dashed = outline.kind === "reference";
+      masks.push({ volume: await this.volume(outline.blob, {}), color: dashed ? "#79e0b0" : "#f4f4f0", dashed });
     }
     this.outlines.show(masks);
     this.stack();
   }
 
-  /* The signed map is always the last layer: only there its negative colors are reliable. */
+  /* The signed map is always the last layer, as only there NiiVue draws its negative colors reliably. */
   stack() {
     if (!this.background) return;
-    const shown = this.overlay && this.visible.map ? [this.overlay] : [];
-    this.nv.volumes = [this.background, ...shown];
+    const overlays = this.overlay && this.visible.map ? [this.overlay] : [];
+    this.nv.volumes = [this.background, ...overlays];
     this.nv.back = this.background;
     this.nv.overlays = this.nv.volumes.slice(1);
     this.style();
@@ -140,7 +140,7 @@ voxplain.kinds["3d"] = class extends voxplain.Viewer {
     this.nv.createOnLocationChange();
   }
 
-  /* All planes: axial at the left, coronal and sagittal at the right; else one plane alone. */
+  /* All planes, axial at the left, coronal and sagittal at the right, or one plane alone. */
   view(plane) {
     const split = 0.55;
     const all = [
@@ -167,11 +167,11 @@ voxplain.kinds["3d"] = class extends voxplain.Viewer {
     const at = mm.map((value) => value.toFixed(1).replace("-", "−").replace(/\.0$/, ""));
     if (this.sliders) this.sliders.forEach((slider, axis) => { slider.value = Math.floor(place.frac[axis] * this.sizes[axis]); });
     ["x", "y", "z"].forEach((name, i) => { this.find(`[data-out="${name}"]`).value = `${at[i]} mm`; });
-    const parts = [["Position", `x ${at[0]}, y ${at[1]}, z ${at[2]} mm`]];
-    if (this.overlay) parts.push(["map", this.valueWords(this.valueAt(this.overlay, mm))]);
-    parts.push([this.data.images[this.image].name, voxplain.number(this.valueAt(this.background, mm))]);
-    this.read(parts);
-    this.canvas.setAttribute("aria-label", `Image with map ${this.map.title}, at ${parts[0][1]}`);
+    const facts = [["Position", `x ${at[0]}, y ${at[1]}, z ${at[2]} mm`]];
+    if (this.overlay) facts.push(["map", this.valueWords(this.valueAt(this.overlay, mm))]);
+    facts.push([this.data.images[this.image].name, voxplain.number(this.valueAt(this.background, mm))]);
+    this.showFacts(facts);
+    this.canvas.setAttribute("aria-label", `Image with map ${this.map.title}, at ${facts[0][1]}`);
   }
 
   valueAt(volume, mm) {
