@@ -1,7 +1,7 @@
-"""Brings the pinned NiiVue bundle and the licences of what it contains into the package.
+"""Copies the pinned NiiVue bundle and the licenses of its parts into the package.
 
 Needs `npm` and a package registry. Without arguments it checks the pinned version again; with
-`--version X.Y.Z` it moves the pin. NiiVue's own licence is missing from its published package:
+`--version X.Y.Z` it moves the pin. NiiVue's own license is missing from its published package:
 `LICENSE-niivue.txt` is a copy from its repository and stays as it is.
 """
 
@@ -66,12 +66,12 @@ def member(archive: Path, name: str) -> bytes:
 def bundled(archive: Path) -> list[str]:
     """The third-party packages that the bundle contains, from its build record."""
     inputs = json.loads(member(archive, INPUTS))["inputs"]
-    found = (re.search(r".*node_modules/((?:@[^/]+/)?[^/]+)", path) for path in inputs)
-    return sorted({match.group(1) for match in found if match})
+    matches = (re.search(r".*node_modules/((?:@[^/]+/)?[^/]+)", path) for path in inputs)
+    return sorted({match.group(1) for match in matches if match})
 
 
 def notice(package: str, folder: Path) -> str:
-    """Name, version and licence text of a package."""
+    """Name and license text of a package."""
     archive = pack(package, folder)
     facts = json.loads(member(archive, "package/package.json"))
     with tarfile.open(archive) as content:

@@ -1,4 +1,4 @@
-"""DICOM series with known geometry, built from nothing."""
+"""Synthetic DICOM series with known geometry."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GAP = 2.5
 
 
 def known_affine(step: np.ndarray = NORMAL * GAP) -> np.ndarray:
-    """(column, row, slice) to RAS mm, worked out by hand from the numbers above."""
+    """(column, row, slice) to RAS mm, from the numbers above."""
     affine = np.eye(4)
     affine[:3, 0] = ORIENTATION[0] * SPACING[1]
     affine[:3, 1] = ORIENTATION[1] * SPACING[0]
@@ -56,7 +56,7 @@ def write_slice(path: Path, values: np.ndarray, **attributes: Any) -> FileDatase
         "RescaleSlope": 2,
         "RescaleIntercept": -1000,
         "PixelSpacing": list(SPACING),
-        "ImageOrientationPatient": [float(f"{part:.9f}") for part in ORIENTATION.ravel()],
+        "ImageOrientationPatient": [float(f"{cosine:.9f}") for cosine in ORIENTATION.ravel()],
     }
     if colored:
         defaults["PlanarConfiguration"] = 0
@@ -79,7 +79,7 @@ def write_series(
     """A folder of slices ``(slices, rows, columns)``, named in the reverse of their order."""
     folder.mkdir(parents=True, exist_ok=True)
     for index in keep if keep is not None else range(len(values)):
-        position = [float(f"{part:.6f}") for part in ORIGIN + index * step]
+        position = [float(f"{value:.6f}") for value in ORIGIN + index * step]
         name = folder / f"{len(values) - index:03}.dcm"
         write_slice(name, values[index], **{"ImagePositionPatient": position} | attributes)
     return folder
@@ -97,7 +97,7 @@ def write_enhanced(path: Path, values: np.ndarray) -> Path:
         frames.append(frame)
     measures, plane, rescale = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
     measures.PixelSpacing, measures.SliceThickness = list(SPACING), 5.0
-    plane.ImageOrientationPatient = [float(f"{part:.9f}") for part in ORIENTATION.ravel()]
+    plane.ImageOrientationPatient = [float(f"{cosine:.9f}") for cosine in ORIENTATION.ravel()]
     rescale.RescaleSlope, rescale.RescaleIntercept = 2, -1000
     shared = pydicom.Dataset()
     shared.PixelMeasuresSequence = Sequence([measures])

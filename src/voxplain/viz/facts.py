@@ -86,14 +86,14 @@ def _forwards_only(sidecar: Sidecar) -> bool:
 def _layer(sidecar: Sidecar) -> str:
     layer = sidecar.layer
     assert layer is not None
-    parts = [layer.path]
+    facts = [layer.path]
     if layer.channels:
-        parts.append(f"{layer.channels} channels")
+        facts.append(f"{layer.channels} channels")
     if layer.shape:
-        parts.append(f"{sizes(layer.shape)} cells")
+        facts.append(f"{sizes(layer.shape)} cells")
     if layer.stride:
-        parts.append(f"one per {sizes(layer.stride)} voxels")
-    return ", ".join(parts)
+        facts.append(f"one per {sizes(layer.stride)} voxels")
+    return ", ".join(facts)
 
 
 def _cost(sidecar: Sidecar) -> str:

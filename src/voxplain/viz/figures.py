@@ -148,18 +148,18 @@ def _layers(overlay: Overlay, panel: _MapPanel) -> tuple[Array, Array | None]:
         background, values = overlay.gray(panel.channel), overlay.map.data[panel.channel]
     else:
         background, values = overlay.backdrop, overlay.map.channel_sum()
-    shown = _flat(overlay, panel, values)
+    flat_map = _flat(overlay, panel, values)
     gray = _flat(overlay, panel, background)
-    gray = np.full(shown.shape, VOID) if panel.kind == "map" else gray
-    return gray, colors.colorize(shown, limit, overlay.sign)
+    gray = np.full(flat_map.shape, VOID) if panel.kind == "map" else gray
+    return gray, colors.colorize(flat_map, limit, overlay.sign)
 
 
 def _projected(overlay: Overlay, panel: _MapPanel) -> tuple[Array, Array]:
     assert panel.plane is not None
     axis = panel.plane.axis
-    flat = panel.plane.show(overlay.projections[axis])
+    projection = panel.plane.show(overlay.projections[axis])
     gray = panel.plane.show(overlay.backdrop.mean(axis=axis) * 0.6)
-    return gray, colors.colorize(flat, overlay.projection_limit, overlay.sign, threshold=0.2)
+    return gray, colors.colorize(projection, overlay.projection_limit, overlay.sign, threshold=0.2)
 
 
 def _flat(overlay: Overlay, panel: _MapPanel, volume: Array) -> Array:
@@ -189,13 +189,13 @@ def _outline(axes: Axes, overlay: Overlay, panel: _MapPanel, extent: tuple[float
     for mask, color, style in styles:
         if mask is None:
             continue
-        flat = _flat(overlay, panel, mask.astype(np.float32))
-        if flat.min() == flat.max():
+        inside = _flat(overlay, panel, mask.astype(np.float32))
+        if inside.min() == inside.max():
             continue
-        rows, columns = flat.shape
+        rows, columns = inside.shape
         x = (np.arange(columns) + 0.5) / columns * extent[0]
         y = (np.arange(rows) + 0.5) / rows * extent[1]
-        axes.contour(x, y, flat, [0.5], colors=color, linestyles=style, linewidths=0.7, alpha=0.8)
+        axes.contour(x, y, inside, [0.5], colors=color, linestyles=style, linewidths=0.7, alpha=0.8)
 
 
 def _crosshair(axes: Axes, overlay: Overlay, panel: _MapPanel, extent: tuple[float, float]) -> None:

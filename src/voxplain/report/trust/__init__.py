@@ -1,1 +1,1 @@
-"""The part of the report on trust: scores, verdicts, tables and plots."""
+"""The section of the report on trust: scores, verdicts, tables and plots."""

@@ -77,8 +77,8 @@ def _similarity_panel(
     curves, bands, last = list[Curve](), list[tuple[str, str]](), list[str]()
     for name, table in tables.items():
         line, band = _line(table, name, frame)
-        known = [value for value in randomized.chance.get(name, []) if value is not None]
-        chance = finite_mean(np.array(known))
+        chances = [value for value in randomized.chance.get(name, []) if value is not None]
+        chance = finite_mean(np.array(chances))
         ends = (np.array([0.93, 1.0]) * frame.right, np.array([chance, chance]))
         curves += [line, *[Curve(f"{name} chance", frame.line(ends))] * math.isfinite(chance)]
         bands += band

@@ -192,9 +192,9 @@ def _curves(axes: Axes, randomized: MapRandomized, ends: Sequence[str]) -> None:
         steps = np.arange(table.shape[1])
         axes.fill_between(steps, *column_bounds(table), color=color, alpha=0.18, linewidth=0)
         axes.plot(steps, column_means(table), color=color, linestyle=style, linewidth=1.5)
-        known = [value for value in randomized.chance.get(measure, []) if value is not None]
-        if known:
-            axes.plot([1.06 * steps[-1]], [np.mean(known)], "_", color=color, markersize=11)
+        chance = [value for value in randomized.chance.get(measure, []) if value is not None]
+        if chance:
+            axes.plot([1.06 * steps[-1]], [np.mean(chance)], "_", color=color, markersize=11)
     axes.set_ylim(-1.05, 1.08)
     axes.set_yticks([-1, 0, 1], ["−1", "0", "1"])
     axes.set_xticks([0, table.shape[1] - 1] if ends else [], ends)
@@ -213,9 +213,9 @@ def _headings(figure: Figure, layout: _StripLayout, record: RandomizationRecord)
     left = 0.25 / _WIDTH
     heading = "What is left of a map when the weights of the network are randomized"
     _write(figure, left, 1 - 0.3 / layout.height, heading, PAPER, 14.5)
-    shown, count = len(layout.steps) - 1, len(record.stages) - 1
+    drawn, count = len(layout.steps) - 1, len(record.stages) - 1
     order = _ORDERS[record.order]
-    order += f" ({shown} of {count} steps are shown)" if shown < count else ""
+    order += f" ({drawn} of {count} steps are shown)" if drawn < count else ""
     line = f"case {record.case}  ·  model {record.model}  ·  {order}"
     size = min(11.0, 11.0 * _WIDEST / len(line))
     _write(figure, left, 1 - 0.6 / layout.height, line, QUIET, size)

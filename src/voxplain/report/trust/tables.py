@@ -219,7 +219,7 @@ def _differences(metric: MetricScores, wins: dict[str, set[str]]) -> str:
 
 
 def _no_difference(maps: Sequence[MapScores]) -> str:
-    """Whether the test could have found a difference at all, with so many patients and methods."""
+    """Why no difference is clear: with few patients and many methods the test can find none."""
     patients, pairs = max(scores.summary.patients for scores in maps), math.comb(len(maps), 2)
     smallest = 2.0 ** (1 - patients) * pairs  # all differences of the same sign, after Holm
     if smallest < LEVEL:

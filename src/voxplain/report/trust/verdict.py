@@ -166,20 +166,20 @@ def _score_drop(index: ScoreIndex, method: str) -> str:
 
 def _removal(index: ScoreIndex, method: str) -> Statement | None:
     """Whether the order of voxels explains the score better than that of the controls."""
-    found = _scores(index, method, *_REMOVAL_METRICS)
-    if found is None:
+    measured = _scores(index, method, *_REMOVAL_METRICS)
+    if measured is None:
         return None
-    metric, scores = found
+    metric, scores = measured
     claim, measure = "its order of voxels explains the score", _REMOVAL_METRICS[metric.name]
     return _against_controls(REMOVAL, metric, scores, claim, measure)
 
 
 def _localization(index: ScoreIndex, method: str) -> Statement | None:
     """Whether the map points at the reference better than the controls."""
-    found = _scores(index, method, *_LOCALIZATION_METRICS)
-    if found is None:
+    measured = _scores(index, method, *_LOCALIZATION_METRICS)
+    if measured is None:
         return None
-    metric, scores = found
+    metric, scores = measured
     claim, measure = "points at the reference", _LOCALIZATION_METRICS[metric.name]
     return _against_controls(LOCALIZATION, metric, scores, claim, measure)
 
@@ -227,10 +227,10 @@ def _too_few(
 
 def _sensitivity(index: ScoreIndex, method: str) -> Statement | None:
     """How much a little noise changes the map."""
-    found = _scores(index, method, *_SENSITIVITY_METRICS)
-    if found is None or not found[1].defined:
+    measured = _scores(index, method, *_SENSITIVITY_METRICS)
+    if measured is None or not measured[1].defined:
         return None
-    metric, scores = found
+    metric, scores = measured
     change = scores.summary.mean
     extent = "at most" if metric.name == "max_sensitivity" else "on average"
     text = f"a little noise changes it by {extent} {fixed(change)} of its size{_cases(scores)}"
@@ -239,10 +239,10 @@ def _sensitivity(index: ScoreIndex, method: str) -> Statement | None:
 
 def _scanner_changes(index: ScoreIndex, method: str) -> Statement | None:
     """How similar the map stays under changes that a scanner makes."""
-    found = _scores(index, method, "medical_stability")
-    if found is None or not found[1].defined:
+    measured = _scores(index, method, "medical_stability")
+    if measured is None or not measured[1].defined:
         return None
-    _, scores = found
+    _, scores = measured
     similarity = scores.summary.mean
     claim = "under scanner-like changes its order keeps a correlation of"
     text = f"{claim} {_mean(scores)}{_cases(scores)}"
