@@ -214,15 +214,13 @@ def _chapter(name: str, metrics: list[MetricScores]) -> Chapter:
 def _cascade(
     run: Path, record: RandomizationRecord, share: bool, problems: list[Problem]
 ) -> CascadeView:
-    figure, file = "" if share else _strip(run, record, problems), ""
-    if figure:
-        file = _strip_file(record)
+    figure = "" if share else _strip(run, record, problems)
     return CascadeView(
         record.case,
         _ORDERS[record.order],
         [", ".join(paths) for paths in record.stages[1:]],
         figure,
-        file,
+        _strip_file(record) if figure else "",
         alternative_text(record),
         similarity_panels(record),
         score_panels(record),
