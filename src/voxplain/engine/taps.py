@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from voxplain.errors import ModelError
+from voxplain.models.hooks import add_hook
 from voxplain.models.layers import find_layer
 
 Side = Literal["output", "input"]
@@ -96,7 +97,7 @@ class Tapped:
 def tapping(
     network: nn.Module, taps: tuple[Tap, ...], changes: Changes | None = None
 ) -> Iterator[Tapped]:
-    """Catches activations during the forwards inside the block.
+    """Catches activations during the forwards inside the block, in the thread of the block.
 
     Args:
         network: The network.
@@ -110,12 +111,11 @@ def tapping(
     tapped = Tapped(taps, changes)
     with contextlib.ExitStack() as stack:
         for tap in taps:
-            handle = _hook(find_layer(network, tap.module), tap, tapped)
-            stack.callback(handle.remove)
+            _hook(stack, find_layer(network, tap.module), tap, tapped)
         yield tapped
 
 
-def _hook(layer: nn.Module, tap: Tap, tapped: Tapped) -> torch.utils.hooks.RemovableHandle:
+def _hook(stack: contextlib.ExitStack, layer: nn.Module, tap: Tap, tapped: Tapped) -> None:
     if tap.side == "input":
 
         def before(_: nn.Module, inputs: tuple[Any, ...]) -> Any:
@@ -123,12 +123,13 @@ def _hook(layer: nn.Module, tap: Tap, tapped: Tapped) -> torch.utils.hooks.Remov
                 raise ModelError(f"layer {tap.path!r} is called with keywords only; tap its output")
             return (tapped.catch(tap, inputs[0]), *inputs[1:])
 
-        return layer.register_forward_pre_hook(before)
+        add_hook(stack, layer.register_forward_pre_hook, before)
+        return
 
     def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
         return tapped.catch(tap, output)
 
-    return layer.register_forward_hook(after)
+    add_hook(stack, layer.register_forward_hook, after)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
-from typing import Any
 
 from torch import Tensor
 
+from voxplain.models.hooks import copy_network
 from voxplain.models.model import Model
 
 
@@ -25,7 +24,7 @@ def copied(model: Model, own: Iterable[str] | None = None) -> Model:
         kept = {id(part) for module in modules for part in module.parameters(recurse=False)}
         shared = {id(part): part for part in model.network.parameters() if id(part) not in kept}
     return Model(
-        copy.deepcopy(model.network, dict[int, Any](shared)),
+        copy_network(model.network, shared),
         head=model.head,
         window=model.window,
         precision=model.precision,

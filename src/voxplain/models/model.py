@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from voxplain.errors import ModelError, nearest
+from voxplain.models.hooks import copy_network
 from voxplain.models.lone_volume import with_companion
 from voxplain.models.precision import Precision, resolve_precision
+from voxplain.models.rest import at_rest
 from voxplain.models.windows import Layout, Window
 from voxplain.records.sidecar import ModelFacts
 
 Head = int | str | Callable[[Any], Tensor]
 
+_ONE_COPY = threading.Lock()
+"""Held while a copy in float64 is made, so that two threads make one."""
+
 
 class Model:
-    """A network and how it is to be asked.
+    """A network, and how its output is computed: windows, precision, and which output is explained.
+
+    The network is never changed, and several threads may explain it at once: they share its modes
+    and flags, which are restored when the last of them is done.
 
     Args:
         network: Any module that maps ``(B, C, *spatial)`` to scores ``(B, K)`` or to a dense
@@ -168,8 +176,9 @@ class Model:
         """The same model in float64, on a copy of the network that is made once."""
         if self.dtype is torch.float64:
             return self
-        if self._double is None:
-            self._double = copy.deepcopy(self.network).double()
+        with _ONE_COPY:
+            if self._double is None:
+                self._double = copy_network(self.network).double()
         return self._twin(self._double, "float64")
 
     def in_precision(self, precision: Precision) -> Model:
@@ -186,26 +195,12 @@ class Model:
             classes=self.classes,
         )
 
-    @contextlib.contextmanager
-    def at_rest(self) -> Iterator[None]:
+    def at_rest(self) -> AbstractContextManager[None]:
         """Evaluation mode without parameter gradients; every flag is put back on leaving.
 
-        Parameters that need no gradient spare the memory that their backward would save.
+        Several threads may be inside at once; the last one to leave puts the flags back.
         """
-        modes = [(module, module.training) for module in self.network.modules()]
-        flags = [(part, part.requires_grad) for part in self.network.parameters()]
-        try:
-            if any(training for _, training in modes):
-                self.network.eval()
-            for part, _ in flags:
-                part.requires_grad_(False)
-            yield
-        finally:
-            for module, training in modes:
-                if module.training is not training:  # setting an attribute of a module is slow
-                    module.training = training
-            for part, required in flags:
-                part.requires_grad_(required)
+        return at_rest(self.network)
 
 
 def _tensors(network: nn.Module) -> Iterator[Tensor]:

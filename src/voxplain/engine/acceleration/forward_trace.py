@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from voxplain.engine.taps import Tap
 from voxplain.engine.tensors import storage_key, tensors_in, version
+from voxplain.models.hooks import ThreadHook, add_hook
 from voxplain.models.model import Model
 
 
@@ -115,7 +116,8 @@ class _CallWatcher(TorchFunctionMode):
 
     def follow(self, path: str, module: nn.Module, stack: contextlib.ExitStack) -> None:
         """Watches a module until the stack closes."""
-        hooked = bool(module._forward_hooks or module._forward_pre_hooks)
+        hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        hooked = any(not isinstance(hook, ThreadHook) for hook in hooks)
 
         def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self._running.append(_Visit(path, module, self._tick(), (args, kwargs), hooked))
@@ -126,8 +128,8 @@ class _CallWatcher(TorchFunctionMode):
             visit.close(self._tick(), output)
             self._visits.append(visit)
 
-        stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
-        stack.callback(module.register_forward_hook(leave, with_kwargs=True).remove)
+        add_hook(stack, module.register_forward_pre_hook, enter, with_kwargs=True)
+        add_hook(stack, module.register_forward_hook, leave, with_kwargs=True)
 
     def runs(self) -> dict[str, ModuleSpan]:
         """By path, the modules that ran."""

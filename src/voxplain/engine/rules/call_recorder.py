@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from voxplain.engine.rules.calls import Call, OperationKind, is_affine
 from voxplain.engine.rules.mode import RuleMode
 from voxplain.engine.rules.rectifiers import rectifier_in_disguise
+from voxplain.models.hooks import add_hook
 
 
 @dataclass
@@ -140,15 +141,10 @@ def layer_paths(network: nn.Module) -> Iterator[Callable[[], str]]:
         if id(module) in names and running:
             running.pop()
 
-    handles = [
-        register_module_forward_pre_hook(enter),
-        register_module_forward_hook(leave, always_call=True),
-    ]
-    try:
+    with ExitStack() as stack:
+        add_hook(stack, register_module_forward_pre_hook, enter)
+        add_hook(stack, register_module_forward_hook, leave, always_call=True)
         yield lambda: running[-1] if running else ""
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def recorded_calls(

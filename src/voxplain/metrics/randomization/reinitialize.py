@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from voxplain.models.model import Model
+from voxplain.models.rest import random_state_kept
 
 _LEAST_SPREAD = 1e-3
 """Of a channel, relative to the mean over the channels of its norm."""
@@ -45,8 +46,7 @@ def reinitialize(network: nn.Module, paths: Iterable[str], seed: int) -> None:
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Draws inside follow the seed; the generators are as before on leaving."""
-    cards = list(range(torch.cuda.device_count()))
-    with torch.random.fork_rng(devices=cards):
+    with random_state_kept(range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield
 

@@ -16,7 +16,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from voxplain.models.geometry.call import TracedCall, tensors_in
 from voxplain.models.geometry.layout import AxisLayout
 from voxplain.models.geometry.operators import assume, follow
-from voxplain.models.observing import observing
+from voxplain.models.hooks import add_hook
+from voxplain.models.rest import observing
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,8 @@ def _recording(network: nn.Module, tracker: Tracker, log: _Log) -> Iterator[None
             if isinstance(module, torch.jit.ScriptModule):
                 continue  # cannot be hooked; the operators inside are followed all the same
             noter = _Noter(path, tracker, log)
-            stack.callback(module.register_forward_pre_hook(noter.begin).remove)
-            stack.callback(module.register_forward_hook(noter.end, with_kwargs=True).remove)
+            add_hook(stack, module.register_forward_pre_hook, noter.begin)
+            add_hook(stack, module.register_forward_hook, noter.end, with_kwargs=True)
         yield
 
 

@@ -1,0 +1,79 @@
+"""Forward hooks that act in one thread, on networks that several threads may share."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+_LOCK = threading.RLock()
+"""Held while hooks are added or removed, and while a network is copied with its hooks."""
+
+
+class ThreadHook:
+    """A hook that calls its function in the thread that created it, and does nothing in others.
+
+    A forward that an activation checkpoint repeats during backward may run in a thread of autograd;
+    such hooks do not see it.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function, self._thread = function, threading.get_ident()
+
+    def __call__(self, *args: Any) -> Any:
+        """What the function returns; None in other threads, which leaves the call as it is."""
+        return self._function(*args) if threading.get_ident() == self._thread else None
+
+    def __deepcopy__(self, _: dict[int, Any]) -> ThreadHook:
+        return self  # copy_network drops it from the copy
+
+
+def add_hook(
+    stack: ExitStack,
+    register: Callable[..., RemovableHandle],
+    function: Callable[..., Any],
+    **options: bool,
+) -> None:
+    """Adds a forward hook for the calling thread until a stack closes.
+
+    Args:
+        stack: Removes the hook.
+        register: A method such as ``module.register_forward_hook``.
+        function: The hook.
+        options: Passed to ``register``.
+    """
+    with _LOCK:
+        handle = register(ThreadHook(function), **options)
+    stack.callback(_remove, handle)
+
+
+def _remove(handle: RemovableHandle) -> None:
+    with _LOCK:
+        handle.remove()
+
+
+def copy_network(network: nn.Module, shared: Mapping[int, Tensor] | None = None) -> nn.Module:
+    """A deep copy of a network, without hooks that threads have added for a while.
+
+    Args:
+        network: Left as it was.
+        shared: Parameters that are not copied, by their ``id``.
+    """
+    with _LOCK:
+        duplicate = copy.deepcopy(network, dict[int, Any](shared or {}))
+    for module in duplicate.modules():
+        _drop_thread_hooks(module)
+    return duplicate
+
+
+def _drop_thread_hooks(module: nn.Module) -> None:
+    options = (module._forward_hooks_with_kwargs, module._forward_pre_hooks_with_kwargs)
+    for hooks in (module._forward_hooks, module._forward_pre_hooks):
+        for key in [key for key, hook in hooks.items() if isinstance(hook, ThreadHook)]:
+            for table in (hooks, *options):
+                table.pop(key, None)
