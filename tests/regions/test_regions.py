@@ -29,7 +29,6 @@ from voxplain.regions import (
     scales,
     segment,
 )
-from voxplain.regions.cache import RegionCache
 from voxplain.regions.names import read_names
 
 AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
@@ -335,21 +334,6 @@ def test_segments_are_remembered_for_the_same_image_only() -> None:
     assert scales(image.clone()) is first
     assert scales(image + torch.randn(1, 30, 30)) is not first
     assert scales(image, (1.0, 2.0)) is not first
-
-
-def test_only_so_many_voxels_are_remembered() -> None:
-    memo: RegionCache[int] = RegionCache(voxels=60)
-    asked: list[int] = []
-
-    def ask(number: int) -> int:
-        image = torch.full((2, 5, 5), float(number))
-        return memo.of("x", image, lambda: asked.append(number) or number)
-
-    assert [ask(each) for each in (1, 2, 1, 3, 1, 2)] == [1, 2, 1, 3, 1, 2]
-    assert asked == [1, 2, 3, 2]
-    memo.of("x", torch.zeros(1, 100), lambda: asked.append(9) or 9)
-    memo.of("x", torch.zeros(1, 100), lambda: asked.append(9) or 9)
-    assert asked[4:] == [9]
 
 
 def test_dilation_is_a_ball() -> None:

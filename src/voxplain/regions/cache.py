@@ -1,54 +1,76 @@
-"""Remembers what was last computed of an image, by the content of the image."""
+"""Regions that were computed lately, by the content of the image."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from threading import Lock
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 from torch import Tensor
 
-T = TypeVar("T")
+
+class HasBytes(Protocol):
+    """A result whose memory is known."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory."""
 
 
-@dataclass(frozen=True, eq=False)
-class _CachedRegions(Generic[T]):
-    found: T
-    voxels: int
+T = TypeVar("T", bound=HasBytes)
+
+_LIMIT = 128 * 2**20
 
 
 class RegionCache(Generic[T]):
-    """The last results; segments cost seconds, and every map of an image wants the same.
+    """Results per image, so that the methods that explain an image divide it once.
+
+    What was used least recently is dropped first. A result beyond the limit is found as long as
+    someone holds it. Threads may share a cache.
 
     Args:
-        voxels: How many those of the kept images have together; the last one is always kept.
+        limit: Bytes of all results that are kept.
     """
 
-    def __init__(self, voxels: int = 2**26) -> None:
-        self._voxels = voxels
-        self._kept: OrderedDict[Hashable, _CachedRegions[T]] = OrderedDict()
+    def __init__(self, limit: int = _LIMIT) -> None:
+        self._limit = limit
+        self._kept: OrderedDict[Hashable, T] = OrderedDict()
+        self._alive: WeakValueDictionary[Hashable, T] = WeakValueDictionary()
         self._lock = Lock()
 
-    def of(self, asked: Hashable, image: Tensor, compute: Callable[[], T]) -> T:
-        """What was asked of an image ``(C, *spatial)``, computed if it is not there."""
-        key = (asked, str(image.device), _content(image))
+    def get(self, settings: Hashable, image: Tensor, compute: Callable[[], T]) -> T:
+        """The result for an image, computed if it is not there.
+
+        Args:
+            settings: Whatever the result depends on beside the image.
+            image: ``(C, *spatial)``.
+            compute: Called without arguments.
+        """
+        key = (settings, str(image.device), _content(image))
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key].found
-        entry = _CachedRegions(compute(), image[0].numel())
+            result = self._alive.get(key)
+        if result is None:
+            result = compute()
         with self._lock:
-            self._kept[key] = entry
-            while len(self._kept) > 1 and self._total > self._voxels:
-                self._kept.popitem(last=False)
-        return entry.found
+            self._keep(key, result)
+        return result
 
     @property
-    def _total(self) -> int:
-        return sum(entry.voxels for entry in self._kept.values())
+    def nbytes(self) -> int:
+        """Bytes of the results that are kept."""
+        return sum(result.nbytes for result in self._kept.values())
+
+    def _keep(self, key: Hashable, result: T) -> None:
+        self._alive[key] = result
+        if result.nbytes > self._limit:
+            return
+        self._kept[key] = result
+        self._kept.move_to_end(key)
+        while self.nbytes > self._limit:
+            self._kept.popitem(last=False)
 
 
 def _content(image: Tensor) -> str:

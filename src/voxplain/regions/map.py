@@ -43,6 +43,11 @@ class RegionMap:
         numbers[present] = torch.arange(len(present), device=labels.device)
         return cls(numbers[labels.clamp_min(-1)])  # index -1 is the last entry, which stays -1
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the labels."""
+        return self.labels.nbytes
+
     @cached_property
     def count(self) -> int:
         """Number of regions."""

@@ -22,7 +22,7 @@ AnyRegions = Annotated[Supervoxels | Blocks | LabelMap | Channels, Field(discrim
 """A division into regions by its ``kind``."""
 
 _BARE = {"supervoxels": Supervoxels, "blocks": Blocks, "channels": Channels}
-_MEMO: RegionCache[RegionMap] = RegionCache()
+_CACHE: RegionCache[RegionMap] = RegionCache()
 
 
 def _spelled_out(value: Any) -> Any:
@@ -92,5 +92,5 @@ def segment(
     regions = parse_regions(spec)
     if not isinstance(regions, Supervoxels):
         return regions.divide(image, spacing, scan)
-    asked = (regions.model_dump_json(), None if spacing is None else tuple(spacing))
-    return _MEMO.of(asked, image, lambda: regions.divide(image, spacing, scan))
+    settings = (regions.model_dump_json(), None if spacing is None else tuple(spacing))
+    return _CACHE.get(settings, image, lambda: regions.divide(image, spacing, scan))

@@ -27,7 +27,7 @@ _SMALLEST = 0.003
 _DILATION = 5 / 224
 _COMPACTNESS = 0.1
 _ROUNDS = 5
-_MEMO: RegionCache[Segments] = RegionCache()
+_CACHE: RegionCache[Segments] = RegionCache()
 
 
 def scales(image: Tensor, spacing: Spacing = None) -> Segments:
@@ -41,8 +41,8 @@ def scales(image: Tensor, spacing: Spacing = None) -> Segments:
         image: ``(C, *spatial)``, without any noise.
         spacing: Millimeters per voxel, or None.
     """
-    asked = None if spacing is None else tuple(spacing)
-    return _MEMO.of(asked, image.float(), lambda: _segments(image, spacing))
+    settings = None if spacing is None else tuple(spacing)
+    return _CACHE.get(settings, image.float(), lambda: _segments(image, spacing))
 
 
 def _segments(image: Tensor, spacing: Spacing) -> Segments:

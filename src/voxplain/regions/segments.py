@@ -83,6 +83,12 @@ class Segments:
         return cls.of(crops, array.shape[1:])
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of cells and members."""
+        arrays = (self.members.data, self.members.indices, self.members.indptr)
+        return self.cells.nbytes + sum(int(array.nbytes) for array in arrays)
+
+    @property
     def count(self) -> int:
         """Number of segments."""
         return int(self.members.shape[0])
