@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import threading
+import warnings
+from collections.abc import Iterable, Iterator
 
 
 class VoxplainError(Exception):
@@ -32,6 +35,21 @@ class RuleError(VoxplainError):
 
 class VoxplainWarning(UserWarning):
     """Something the reader of a result should know; collected into sidecars and reports."""
+
+
+_WARNING_FILTERS = threading.RLock()
+
+
+@contextlib.contextmanager
+def without_warnings(category: type[Warning] = Warning) -> Iterator[None]:
+    """Ignores warnings of other libraries; such blocks of several threads take turns.
+
+    Filters belong to the process: the first of two threads to leave would put back the filters of
+    the second one.
+    """
+    with _WARNING_FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore", category)
+        yield
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

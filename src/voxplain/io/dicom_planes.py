@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voxplain.errors import InputError
+from voxplain.errors import InputError, without_warnings
 
 # Nothing outside this list is even parsed: no name, date, institution or description.
 # The series UID only groups files; it goes nowhere.
@@ -67,8 +64,8 @@ def read_planes(path: Path) -> list[DicomPlane]:
     """
     pydicom = _pydicom()
     try:
-        # Values are parsed when they are asked for, so the whole reading is guarded.
-        with _quiet():
+        # Values are parsed when they are first read. Warnings of pydicom may quote them.
+        with without_warnings():
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_HEADER))
             return _planes(path, header) if "Rows" in header else []
     except pydicom.errors.InvalidDicomError:
@@ -88,7 +85,7 @@ def read_pixels(path: Path) -> tuple[NDArray[Any], Any]:
     """
     pydicom = _pydicom()
     try:
-        with _quiet():
+        with without_warnings():
             data = pydicom.dcmread(path, specific_tags=[*_HEADER, *_PIXELS])
             pixels = data.pixel_array
             return (pixels if int(data.get("NumberOfFrames") or 1) > 1 else pixels[None]), data
@@ -169,14 +166,6 @@ def _spacing(levels: list[Any]) -> tuple[float, float] | None:
         if (found := _vector(levels, name, 2)) is not None and (found > 0).all():
             return float(found[0]), float(found[1])
     return None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Remarks of the DICOM library quote values of attributes; they stay unheard."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _pydicom() -> ModuleType:

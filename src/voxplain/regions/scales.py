@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from voxplain.errors import without_warnings
 from voxplain.regions.cache import RegionCache
 from voxplain.regions.segments import Segments, crops_of
 from voxplain.regions.spec import Spacing
@@ -63,9 +63,8 @@ def _pictures(values: NDArray[np.float32]) -> list[NDArray[np.int64]]:
 
     pixels = np.moveaxis(values, 0, -1)
     smallest = round(_SMALLEST * math.prod(pixels.shape[:-1]))
-    with warnings.catch_warnings():
-        # It warns of any number of channels but three, even where it is told which axis they are.
-        warnings.simplefilter("ignore", RuntimeWarning)
+    # It warns of any number of channels but three, even where it is told which axis they are.
+    with without_warnings(RuntimeWarning):
         return [
             felzenszwalb(pixels, scale=scale, sigma=_SMOOTHING, min_size=smallest, channel_axis=-1)
             for scale in FELZENSZWALB_SCALES
