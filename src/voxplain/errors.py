@@ -37,6 +37,17 @@ class VoxplainWarning(UserWarning):
     """Something the reader of a result should know; collected into sidecars and reports."""
 
 
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the machine or the accelerator had too little memory."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in _OUT_OF_MEMORY)
+
+
 _WARNING_FILTERS = threading.RLock()
 
 

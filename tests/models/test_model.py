@@ -10,7 +10,7 @@ from networks import classifier, images, segmenter, untouched
 from torch import Tensor, nn
 
 from voxplain.attribution import explain
-from voxplain.errors import ConfigError, ModelError, VoxplainWarning
+from voxplain.errors import ConfigError, ModelError, TargetError, VoxplainWarning
 from voxplain.models.model import Model
 from voxplain.models.precision import agreement, resolve_precision
 
@@ -236,3 +236,70 @@ class TestWindowed:
     def test_wrong_options_are_named(self) -> None:
         with pytest.raises(ValueError, match="overlaps"):
             Model(segmenter(), window={"size": 4, "overlaps": 0.5})
+
+
+class Failing(nn.Module):
+    """A network that raises an error in every call."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, image: Tensor) -> Tensor:
+        raise self.error
+
+
+class TestFailures:
+    @pytest.mark.parametrize(
+        ("error", "words"),
+        [
+            (RuntimeError("sizes must match\nat line 3"), r"\(RuntimeError: sizes must match\)"),
+            (KeyError("lesion"), r"\(KeyError: 'lesion'\)"),
+            (AssertionError(), r"\(AssertionError\)"),
+            (ValueError("a" * 500), r"a{160}\)"),
+            (NotImplementedError("no such thing"), r"\(NotImplementedError: no such thing\)"),
+        ],
+    )
+    def test_an_error_of_the_network_is_said_in_a_sentence(
+        self, error: Exception, words: str
+    ) -> None:
+        with pytest.raises(ModelError, match=words) as caught:
+            Model(Failing(error)).output(images())
+        assert caught.value.__cause__ is error
+        assert "inputs of shape (1, 1, 6, 6)" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "path", ["/data/smith/scan.nii", "data/smith.nii", r"C:\smith\scan.nii", "'/a/smith'"]
+    )
+    def test_paths_are_left_out(self, path: str) -> None:
+        network = Failing(OSError(f"cannot open {path}, which is missing"))
+        with pytest.raises(ModelError, match="cannot open .*, which is missing") as caught:
+            Model(network).output(images())
+        assert "smith" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"),
+            MemoryError(),
+            TimeoutError("the time limit is over"),
+            KeyboardInterrupt(),
+            TargetError("is no error of the network"),
+        ],
+    )
+    def test_what_callers_handle_passes(self, error: BaseException) -> None:
+        with pytest.raises(type(error)) as caught:
+            Model(Failing(error)).output(images())
+        assert caught.value is error
+
+    def test_a_missing_derivative_passes_where_gradients_are_taken(self) -> None:
+        model = Model(Failing(NotImplementedError("the derivative of x is not implemented")))
+        with pytest.raises(NotImplementedError):
+            model(images())
+        with pytest.raises(ModelError), torch.no_grad():
+            model(images())
+
+    def test_a_head_that_fails(self) -> None:
+        with pytest.raises(ModelError, match="ZeroDivisionError"):
+            Model(segmenter(), head=lambda _: 1 / 0).output(images())

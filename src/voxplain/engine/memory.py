@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from voxplain.errors import VoxplainError
+from voxplain.errors import VoxplainError, is_out_of_memory
 
 _BACKWARD_BYTES, _BACKWARD_SHARE = 512 * 2**20, 0.6
 _FORWARD_BYTES, _FORWARD_SHARE = 1024 * 2**20, 0.5
@@ -25,7 +25,6 @@ _LIVE = 4
 """Activations of the largest size that are alive at once, input and output of a block and skips."""
 _MOST = 256
 _LARGEST_BLOCK = 31 * 2**20
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 class BatchBudget:
@@ -150,14 +149,6 @@ def in_batches(count: int, budget: BatchBudget, run: Callable[[range], None]) ->
                 raise
             continue
         done += len(batch)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the machine or the accelerator had too little memory."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(words in text for words in _OUT_OF_MEMORY)
 
 
 @functools.cache

@@ -5,8 +5,7 @@ import time
 import pytest
 import torch
 
-from voxplain.engine.memory import is_out_of_memory
-from voxplain.errors import InputError, VoxplainWarning
+from voxplain.errors import InputError, VoxplainWarning, is_out_of_memory
 from voxplain.study.execution.time_limit import in_words, reason_of, time_limit
 
 

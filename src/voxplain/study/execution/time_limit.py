@@ -9,8 +9,7 @@ import warnings
 from collections.abc import Iterator
 from types import FrameType
 
-from voxplain.engine.memory import is_out_of_memory
-from voxplain.errors import VoxplainError, VoxplainWarning
+from voxplain.errors import VoxplainError, VoxplainWarning, is_out_of_memory
 
 
 def can_limit_time() -> bool:

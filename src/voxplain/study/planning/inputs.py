@@ -234,8 +234,6 @@ def _reference(name: str, study: Study, cases: dict[str, CaseConfig]) -> CaseCon
     return CaseConfig(id="reference", image=(study.base / name,))
 
 
-# What networks raise for an image they cannot take.
-_FROM_A_CALL = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -255,18 +253,11 @@ def predict_case(loaded: LoadedModel, image: Image, target: Target) -> Predictio
         return predict(loaded.model, image, target)
     except (TargetError, InputError):
         raise
-    except (
-        VoxplainError,
-        RuntimeError,
-        ValueError,
-        TypeError,
-        IndexError,
-        AssertionError,
-    ) as error:
-        known = _misfit(loaded.model.network, image)
-        if known is None and isinstance(error, VoxplainError):
+    except VoxplainError as error:
+        misfit = _misfit(loaded.model.network, image)
+        if misfit is None:
             raise
-        raise ModelError(known or _refusal(image, error)) from error
+        raise ModelError(misfit) from error
 
 
 def _misfit(network: nn.Module, image: Image) -> str | None:
@@ -284,13 +275,3 @@ def _misfit(network: nn.Module, image: Image) -> str | None:
             f"the network takes {first.in_channels} channels and the image has {channels} ({names})"
         )
     return None
-
-
-def _refusal(image: Image, error: Exception) -> str:
-    shape = "x".join(map(str, image.grid.shape))
-    first_line = next(iter(str(error).strip().splitlines()), "")[:160]
-    return (
-        f"the network cannot take this image ({len(image.data)} channels, {shape}); a "
-        f"preprocessing step such as pad_to_multiple may be missing ({type(error).__name__}: "
-        f"{first_line})"
-    )

@@ -14,9 +14,8 @@ from voxplain.engine.acceleration.incremental.cache import ActivationCache, Cach
 from voxplain.engine.acceleration.incremental.followed import IncrementalTensor
 from voxplain.engine.acceleration.incremental.step import MOST
 from voxplain.engine.acceleration.incremental.value import PartialValue
-from voxplain.engine.memory import is_out_of_memory
 from voxplain.engine.taps import Changes, tapping
-from voxplain.errors import InputError
+from voxplain.errors import InputError, is_out_of_memory
 from voxplain.models.model import Model
 
 Box = tuple[slice, ...]
