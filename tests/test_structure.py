@@ -1,4 +1,4 @@
-"""The house: each class name has one meaning, folders stay small, a saliency map takes few files."""
+"""The house: class names with one meaning, small folders, few files for a saliency map."""
 
 from __future__ import annotations
 

@@ -274,7 +274,7 @@ class TestFailures:
     )
     def test_paths_are_left_out(self, path: str) -> None:
         network = Failing(OSError(f"cannot open {path}, which is missing"))
-        with pytest.raises(ModelError, match="cannot open .*, which is missing") as caught:
+        with pytest.raises(ModelError, match=r"cannot open .*, which is missing") as caught:
             Model(network).output(images())
         assert "smith" not in str(caught.value)
 
