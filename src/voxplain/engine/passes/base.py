@@ -144,7 +144,7 @@ class Passes(ABC):
         return output if layer is None else self.arrange(Tap(layer), tapped[Tap(layer)])
 
     def leaf(self, inputs: Tensor) -> Tensor:
-        """Inputs as the leaf that gradients are taken at; networks with a shared prefix have one."""
+        """Inputs as the leaf of gradients; networks with a shared prefix have one leaf."""
         if self.prefix_user is not None:
             return self.prefix_user.leaf(inputs)
         return inputs.requires_grad_(True)
