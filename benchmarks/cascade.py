@@ -1,4 +1,4 @@
-"""Randomized networks side by side, which share what lies below, against one after the other."""
+"""Randomized networks explained together, which share modules, against one after the other."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import voxplain as vx
 from benchmarks.harness import difference, race
 from benchmarks.networks import PIXELWISE, classifier, segmenter
 from benchmarks.page import Table, seconds, times
-from voxplain.engine.acceleration import forward_trace as course
-from voxplain.metrics.context import MetricContext, metric_context
+from voxplain.engine.acceleration.forward_trace import trace
+from voxplain.engine.context import Context
+from voxplain.metrics import MetricContext
 from voxplain.metrics.randomization import grouped, stages
-from voxplain.metrics.randomization.networks import Kinship, randomized
+from voxplain.metrics.randomization.randomized_networks import UnchangedModules, randomized
 from voxplain.metrics.re_explain import explain_again, explain_networks
+from voxplain.targets import parse_target
 
 HEADER = (
     "method",
@@ -43,12 +45,12 @@ def run(quick: bool = False) -> Table:
     unet, volume, _ = segmenter(size)
     rows = []
     for title, method in METHODS.items():
-        asked = (
-            ("residual classifier", _question(resnet, image, method, {"kind": "class_score"})),
-            ("U-Net", _question(unet, volume, method, PIXELWISE)),
+        contexts = (
+            ("residual classifier", _context(resnet, image, method, {"kind": "class_score"})),
+            ("U-Net", _context(unet, volume, method, PIXELWISE)),
         )
-        for name, question in asked:
-            rows.append([title, name, *_compared(question)])
+        for name, context in contexts:
+            rows.append([title, name, *_compared(context)])
     note = (
         f"{size}^3; maps of the networks of one seed, at most 12, randomized from the output down, "
         "without the time to draw their weights. A step shares what lies below its first random "
@@ -59,27 +61,29 @@ def run(quick: bool = False) -> Table:
     return Table("cascade", HEADER, rows, (note,))
 
 
-def _question(network: Any, image: Any, method: dict[str, Any], target: Any) -> MetricContext:
+def _context(network: Any, image: Any, method: dict[str, Any], target: Any) -> MetricContext:
     model = vx.Model(network)
     if target["kind"] == "class_score":
         target = {**target, "label": 1}
     maps = {"map": vx.explain(model, image, method, target).popitem()[1][0]}
-    return metric_context(model, image[0], target, maps=maps)
+    context = Context.open(model, image)
+    return MetricContext.open(context, context.bind(parse_target(target)), maps)
 
 
-def _compared(question: MetricContext) -> list[str]:
-    model, example = question.context.model, question.context.example
-    ran = course(model, example)
-    groups = grouped(stages(model, example, ran), 12)
+def _compared(context: MetricContext) -> list[str]:
+    model, example = context.engine.model, context.engine.example
+    traced = trace(model, example)
+    groups = grouped(stages(model, example, traced), 12)
     networks = list(randomized(model, groups, "top_down", 0, example))
-    asked = [question.with_model(each.model) for each in networks]
-    image, methods = question.item.image[None], question.methods
+    contexts = [context.with_model(network.model) for network in networks]
+    image, methods = context.input.image[None], context.methods
 
     def alone() -> list[Any]:
-        return [explain_again(one, image, methods) for one in asked]
+        return [explain_again(own, image, methods) for own in contexts]
 
     def together() -> list[Any]:
-        return explain_networks(asked, image, methods, Kinship(ran, networks, example))
+        shared = UnchangedModules(traced, networks, example)
+        return explain_networks(contexts, image, methods, shared)
 
     apart = max(
         difference(found[name], expected[name])

@@ -1,9 +1,9 @@
-"""Draws what is left of four maps while the demo network forgets what it learned, for the docs.
+"""Draws four maps while the weights of the demo network are randomized, for the docs.
 
 Usage: `python scripts/picture_randomization.py`. Takes some minutes; needs nilearn, which carries
-the brain template. With `--metrics` the maps of every step are judged as well, which takes as many
-forwards again as each metric asks of every network and map; what they say of the trained and of the
-random networks is printed. A run whose study has a `randomization` section shows the same in its
+the brain template. With `--metrics` the maps of every step are scored as well, which takes the
+forwards of each metric for every network and map; the scores of the trained and of the random
+networks are printed. A run whose study has a `randomization` section shows the same in its
 report.
 """
 
@@ -19,10 +19,9 @@ from PIL import Image
 
 from voxplain.attribution import explain
 from voxplain.demo import write_demo
-from voxplain.metrics import parse_metric
-from voxplain.metrics.context import metric_context
+from voxplain.engine.context import Context
+from voxplain.metrics import MetricContext, parse_metric
 from voxplain.metrics.randomization import Cascade, recorded
-from voxplain.metrics.scoring import map_field
 from voxplain.records.cascade_table import write_steps
 from voxplain.records.cascades import (
     RandomizationRecord,
@@ -51,7 +50,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="a run directory that holds a cascade")
     parser.add_argument("--keep", type=Path, help="where to keep the curves and planes")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--metrics", nargs="*", default=[], help="judge every step with these")
+    parser.add_argument("--metrics", nargs="*", default=[], help="score every step with these")
     given = parser.parse_args()
     with TemporaryDirectory() as folder:
         run = given.run or given.keep or Path(folder) / "run"
@@ -63,19 +62,19 @@ def main() -> None:
 
 
 def cascade_of_the_demo(folder: Path, run: Path, seeds: int, metrics: Sequence[str]) -> None:
-    """Forgets the demo network stage by stage, and keeps what became of its maps."""
+    """Randomizes the demo network stage by stage, and writes the record of its maps."""
     study = Study.load(write_demo(folder))
     loaded = load_model(study.models[0], study, trust=False)
     image = loaded.prepare(read_case(study.expanded_cases()[0]))
     target = study.asked[0]
     maps = explain(loaded.model, image, METHODS, target)
-    question = metric_context(loaded.model, image, target, maps=maps)
-    question.fields = {name: map_field(name, map, question) for name, map in maps.items()}
-    judges = tuple(map(parse_metric, metrics))
-    probe = Cascade(seeds=seeds, pictures=True, metrics=judges)
-    found = question.answer(probe, next(iter(question.fields.values())))
+    context = Context.open(loaded.model, image)
+    metric_context = MetricContext.open(context, context.bind(target), maps)
+    parsed = tuple(map(parse_metric, metrics))
+    query = Cascade(seeds=seeds, pictures=True, metrics=parsed)
+    steps = metric_context.run_query(query, next(iter(metric_context.fields.values())))
     case = str(study.expanded_cases()[0].id)
-    record, pictures = recorded(question, found, probe.order, case, judges)
+    record, pictures = recorded(metric_context, steps, query.order, case, parsed)
     write_randomization(run, record, pictures)
     write_steps(run)
 

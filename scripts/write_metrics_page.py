@@ -11,7 +11,7 @@ from pathlib import Path
 from markdown_page import anchor, grid, listed, prose, sized, table
 
 from voxplain.attribution.describe.card import PICTURE, VOLUME
-from voxplain.metrics import Metric, metrics
+from voxplain.metrics import BaseMetric, metrics
 from voxplain.metrics.card import (
     BETTER,
     FAMILIES,
@@ -42,7 +42,7 @@ def page() -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def introduction(chapters: Mapping[str, Sequence[type[Metric]]]) -> str:
+def introduction(chapters: Mapping[str, Sequence[type[BaseMetric]]]) -> str:
     """What the entries say, and where each chapter is."""
     links = " · ".join(f"[{name.capitalize()}](#{anchor(name)})" for name in chapters)
     count = sum(map(len, chapters.values()))
@@ -51,8 +51,8 @@ def introduction(chapters: Mapping[str, Sequence[type[Metric]]]) -> str:
 
 <!-- Made by `{COMMAND}`; changes by hand do not last. -->
 
-{count} metrics. Each can be asked for by its name, or with parameters:
-`{{name: deletion, levels: 16}}`. No number ranks methods alone: metrics disagree, and every table
+{count} metrics. A study or a call names each of them, or gives its parameters as well:
+`{{name: deletion, levels: 16}}`. No single number ranks methods: metrics disagree, and every table
 shows controls beside the maps (a random map, edges, the image itself, a centered blob, and the
 reference mask where there is one). A method is better than a control only if it is so on the same
 cases.
@@ -60,30 +60,31 @@ cases.
 {links}
 
 **Every score** is of one image and one map, whatever else is in the call; only `consistency`,
-`sufficiency` and, for classifiers, `calibration` compare cases, and are known once all are judged.
-It is NaN with a reason where it does not exist (a constant map, no reference mask, no other
-network), never 0 or 1. Maps are ranked by their declared sign, channels summed.
+`sufficiency` and, for classifiers, `calibration` compare cases, and are computed once all cases are
+there. A score that does not exist (a constant map, no reference mask, no other network) is NaN with
+a reason, never 0 or 1. Maps are ranked by their declared sign, channels summed.
 
-**Cost** is counted in forwards for one image with the defaults, a picture of {sized(PICTURE)} / a
-volume of {sized(VOLUME)}. Equal questions to the network are asked once, whichever metrics ask
-them: *per map* for each map and control, *for all maps* once. *Explanations* are made by all
-methods again, which share their streams.
+**Cost** is the number of forwards for one image with the defaults, a picture of {sized(PICTURE)} /
+a volume of {sized(VOLUME)}. Forwards that several metrics need are run once. *Per map* counts for
+each map and control, *for all maps* once. *Explanations* are repeated by all methods, which share
+their streams.
 
 **Reference.** Metrics of localization compare with the `reference` of the case, or with the mask
-that `voxplain evaluate --reference` names. What is right for a whole image is the `truth` of the
-case, a class; images of one `patient` are never evidence for each other."""
+that `voxplain evaluate --reference` names; in Python with the mask of a `Case`. The class that is
+right for a whole image is the `truth` of the case. Images of one `patient` are never compared with
+each other."""
 
 
-def overview(kinds: Sequence[type[Metric]]) -> str:
+def overview(kinds: Sequence[type[BaseMetric]]) -> str:
     """One line per metric."""
     rows = [
         (f"[`{kind.title()}`](#{kind.title()})", kind.meaning(), BETTER[kind.direction])
         for kind in kinds
     ]
-    return grid(("metric", "what it tells", "better"), rows)
+    return grid(("metric", "what it measures", "better"), rows)
 
 
-def entry(kind: type[Metric]) -> str:
+def entry(kind: type[BaseMetric]) -> str:
     """Everything about one metric."""
     facts = [
         ("Better", BETTER[kind.direction]),

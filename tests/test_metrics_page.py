@@ -32,7 +32,7 @@ def test_every_metric_has_an_entry_and_says_what_it_is(script: ModuleType) -> No
         own = kind.__module__.startswith("voxplain.")
         assert (f"\n### {name}\n" in page) is own
         assert kind.meaning().endswith("."), name
-        assert kind.family in FAMILIES, f"{name}: {kind.family!r} is not in metrics/portrait"
+        assert kind.family in FAMILIES, f"{name}: {kind.family!r} is not in metrics/card.py"
         for parameter in parameters_of(kind):
             assert parameter.meaning, f"{name}.{parameter.name} is not explained"
     assert "PydanticUndefined" not in page

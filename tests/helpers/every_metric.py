@@ -10,21 +10,20 @@ from networks import classifier, images, segmenter
 from torch import Tensor, nn
 
 from voxplain.attribution import Attribution, explain
-from voxplain.metrics import evaluate, metrics
-from voxplain.metrics.cross_case import CrossCaseMetric
+from voxplain.metrics import Case, CrossCaseMetric, NetworkMetric, evaluate, metrics
 from voxplain.metrics.other_networks import Role
 from voxplain.records.scores import Scores
 
 NAMES = tuple(metrics)
-OVER_CASES = tuple(name for name in NAMES if issubclass(metrics.get(name), CrossCaseMetric))
-OF_NETWORK = tuple(name for name in NAMES if metrics.get(name).of_network)
+CROSS_CASE = tuple(name for name in NAMES if issubclass(metrics.get(name), CrossCaseMetric))
+OF_NETWORK = tuple(name for name in NAMES if issubclass(metrics.get(name), NetworkMetric))
 METHODS = ("saliency", "input_x_gradient")
 SEGMENT: dict[str, Any] = {"kind": "pixelwise", "label": 1}
 SCORE: dict[str, Any] = {"kind": "class_score", "label": 1}
 DIM = 0.01
 
 
-def seeing(rank: int = 2, channels: int = 1) -> nn.Sequential:
+def certain(rank: int = 2, channels: int = 1) -> nn.Sequential:
     """A classifier that takes an image for class 1, unless there is almost nothing to be seen."""
     network, image = classifier(rank, channels), images(rank, channels)
     with torch.no_grad():
@@ -35,7 +34,7 @@ def seeing(rank: int = 2, channels: int = 1) -> nn.Sequential:
 
 
 TASKS: dict[str, tuple[Callable[..., nn.Sequential], dict[str, Any]]] = {
-    "classification": (seeing, SCORE),
+    "classification": (certain, SCORE),
     "segmentation": (segmenter, SEGMENT),
 }
 FEW: dict[str, Any] = {
@@ -83,20 +82,19 @@ def table(
     names: Sequence[str] = NAMES,
     **options: Any,
 ) -> Scores:
-    """Every metric of two maps and the controls, on N(0, 1) images in float64."""
+    """Scores of two maps and the controls by every metric, on N(0, 1) images in float64."""
     build, target = TASKS[task]
     network = build(rank, channels).double()
-    shown = images(rank, channels).double()
+    image = images(rank, channels).double()
     others = images(rank, channels, 12).double()[8:]
     others = torch.cat([others, DIM * others])
     return evaluate(
         network,
-        shown,
-        maps_of(network, shown, target),
+        image,
+        maps_of(network, image, target),
         [short(name) for name in names],
         target,
-        masks=[lesion(rank)],
-        truths=[1],
+        cases=[Case(mask=lesion(rank), truth=1)],
         references=others,
         networks={role: [build(rank, channels).double()] for role in get_args(Role)},
         **options,

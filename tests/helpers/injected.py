@@ -12,9 +12,9 @@ from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.families.drop_correlation import FaithfulnessCorrelation
 from voxplain.metrics.families.infidelity import Infidelity, InfidelityNormalized
 from voxplain.metrics.families.robustness import MaxSensitivity, Neighbors
-from voxplain.metrics.map_field import MapField
+from voxplain.metrics.maps import MapField
 from voxplain.metrics.queries.perturbations import Perturbation
-from voxplain.metrics.queries.subsets import NoiseDrops, RandomSubsets, SubsetDrops, _drops
+from voxplain.metrics.queries.subsets import NoiseDrops, RandomSubsets, SubsetDrops, drops_without
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +27,8 @@ class GivenChanges(NoiseDrops):
     def of(cls, changes: Tensor) -> GivenChanges:
         return cls(draws=len(changes), changes=changes)
 
-    def change(self, context: MetricContext, index: int) -> Tensor:
-        return self.changes[index].to(context.item.image)
+    def noise(self, context: MetricContext, draw: int) -> Tensor:
+        return self.changes[draw].to(context.input.image)
 
 
 class GivenInfidelity(Infidelity):
@@ -69,8 +69,8 @@ class GivenSubsets(RandomSubsets):
     subsets: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def run(self, context: MetricContext, field: MapField) -> SubsetDrops:
-        regions = context.base.regions(self.regions, context.item)
-        return _drops(context, regions, self.subsets, self.fill)
+        regions = context.engine.regions(self.regions, context.input)
+        return drops_without(context, regions, self.subsets, self.fill)
 
 
 class GivenCorrelation(FaithfulnessCorrelation):

@@ -1,4 +1,4 @@
-"""What the tests of metrics share: linear networks, questions, and metrics asked one by one."""
+"""What the tests of metrics share: linear networks, metric contexts, and single scores."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from voxplain.attribution import Attribution, explain
+from voxplain.engine.context import Context
 from voxplain.errors import VoxplainError
 from voxplain.image import Image
-from voxplain.metrics import MapField, Metric, MetricContext, Value, parse_metric
-from voxplain.metrics.context import metric_context
-from voxplain.metrics.scoring import map_field
+from voxplain.metrics import BaseMetric, Case, MapField, MetricContext, Value, parse_metric
 from voxplain.models.model import Model
+from voxplain.targets import parse_target
 
 CLASS_ONE: dict[str, Any] = {"kind": "class_score", "label": 1}
 BLOCKS: dict[str, Any] = {"kind": "blocks", "size": 2}
@@ -49,18 +49,19 @@ def bright(rank: int = 2, channels: int = 1, size: int = 6, seed: int = 0) -> Te
     return 0.5 + values
 
 
-def ask(
+def metric_context(
     network: nn.Module | Model,
     image: Tensor | Image,
     maps: Mapping[str, Attribution | Tensor] | None = None,
     target: Any = CLASS_ONE,
+    mask: Tensor | None = None,
+    truth: int | None = None,
     **options: Any,
 ) -> MetricContext:
-    """A question with the fields of its maps."""
-    context = metric_context(Model.of(network), image, target, maps=maps, **options)
-    fields = [map_field(name, map, context) for name, map in (maps or {}).items()]
-    context.fields = {field.name: field for field in fields}
-    return context
+    """The context of some maps of an image ``(C, *spatial)`` or on its grid."""
+    context = Context.open(network, image if isinstance(image, Image) else image[None])
+    bound = context.bind(parse_target(target))
+    return MetricContext.open(context, bound, maps, Case(mask=mask, truth=truth), **options)
 
 
 def explained(
@@ -70,26 +71,29 @@ def explained(
     target: Any = CLASS_ONE,
     **options: Any,
 ) -> MetricContext:
-    """A question about the maps that some methods give."""
+    """The context of the maps that some methods give."""
     found = explain(network, image[None], list(methods), target, **options)
-    return ask(network, image, {name: map[0] for name, map in found.items()}, target, **options)
+    maps = {name: attribution[0] for name, attribution in found.items()}
+    return metric_context(network, image, maps, target, **options)
 
 
 def value(
-    metric: str | Metric, field: MapField, context: MetricContext, **parameters: Any
+    metric: str | BaseMetric, field: MapField, context: MetricContext, **parameters: Any
 ) -> Value:
-    """A metric asked about one map."""
+    """The value of a metric for one map."""
     spec = {"name": metric, **parameters} if isinstance(metric, str) else metric
-    return parse_metric(spec).score(field, context)
+    (pending,) = parse_metric(spec).pending([field])
+    return pending.compute(context)
 
 
-def number(metric: str, map: Tensor, context: MetricContext, **parameters: Any) -> float:
-    """The value of a metric for a map from elsewhere."""
-    found = value(metric, map_field("given", map, context), context, **parameters)
-    return found.value
+def number(metric: str, values: Tensor, context: MetricContext, **parameters: Any) -> float:
+    """The value of a metric for a map from elsewhere, as a number."""
+    return value(metric, context.map_field("given", values), context, **parameters).value
 
 
-def reason(metric: str | Metric, field: MapField, context: MetricContext, **parameters: Any) -> str:
+def reason(
+    metric: str | BaseMetric, field: MapField, context: MetricContext, **parameters: Any
+) -> str:
     """Why a metric is undefined; empty where it has a value."""
     try:
         found = value(metric, field, context, **parameters)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from every_metric import lesion
-from metric_cases import CLASS_ONE, LinearClasses, ask, bright, value
+from metric_cases import CLASS_ONE, LinearClasses, bright, metric_context, value
 from networks import classifier, images, segmenter
 from torch import Tensor
 
 from voxplain.image import Image
-from voxplain.metrics import MapField, evaluate
+from voxplain.metrics import Case, MapField, evaluate
 from voxplain.metrics.controls import CONTROLS, center, control_maps, edges, random_map
 
 every_rank = pytest.mark.parametrize("rank", [2, 3])
@@ -29,7 +29,7 @@ def test_random_maps_have_no_gap(task: str, rank: int, fill: str) -> None:
     else:
         network, target = segmenter(rank), {"kind": "pixelwise", "label": 1}
     image = images(rank)[0]
-    context = ask(network, image, target=target)
+    context = metric_context(network, image, target=target)
     gaps = [
         value(
             "morf_lerf_gap",
@@ -107,19 +107,24 @@ def test_the_center_is_in_the_middle(rank: int) -> None:
 @every_rank
 def test_the_table_of_controls(rank: int) -> None:
     image = bright(rank, 2, 6)
-    context = ask(LinearClasses(tuple(image.shape)), image, mask=lesion(rank))
+    context = metric_context(LinearClasses(tuple(image.shape)), image, mask=lesion(rank))
     made = {field.name: field for field in control_maps(context)}
     assert tuple(made) == CONTROLS
     assert torch.equal(made["intensity"].values, image.abs().sum(0))
     assert torch.equal(made["reference"].values, lesion(rank).double())
-    bare = ask(LinearClasses(tuple(image.shape)), image)
+    bare = metric_context(LinearClasses(tuple(image.shape)), image)
     assert "reference" not in {field.name for field in control_maps(bare)}
 
 
 def _rows(shown: Tensor | Image) -> list[float]:
     network = LinearClasses((1, 6, 6))
     found = evaluate(
-        network, shown, {"m": torch.randn(1, 6, 6)}, ["roc_auc"], CLASS_ONE, masks=lesion(2)
+        network,
+        shown,
+        {"m": torch.randn(1, 6, 6)},
+        ["roc_auc"],
+        CLASS_ONE,
+        cases=[Case(mask=lesion(2))],
     )
     return found.of(control=True).values()
 

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 from every_metric import (
+    CROSS_CASE,
     METHODS,
     NAMES,
     OF_NETWORK,
-    OVER_CASES,
     SCORE,
     TASKS,
     lesion,
@@ -18,13 +18,13 @@ from every_metric import (
     short,
     table,
 )
-from metric_cases import LinearClasses, ask, bright, reason
+from metric_cases import LinearClasses, bright, metric_context, reason
 from networks import images, one_slice, segmenter, untouched
 from torch import Tensor
 
 from voxplain.attribution import explain
 from voxplain.errors import ConfigError
-from voxplain.metrics import MapField, evaluate, metrics
+from voxplain.metrics import Case, MapField, evaluate, metrics
 from voxplain.metrics.controls import CONTROLS
 from voxplain.metrics.cross_case import ALONE
 from voxplain.records.scores import Score, Scores
@@ -65,7 +65,7 @@ NO_METHOD = (  # metrics that explain again, which controls cannot
 
 
 def _may_be_undefined(row: Score, task: str, channels: int) -> bool:
-    if row.metric in OVER_CASES:
+    if row.metric in CROSS_CASE:
         return row.reason == ALONE
     if row.metric in ("completeness_residual", "error_localization"):
         return True  # of methods that promise it, of targets that are errors
@@ -124,15 +124,15 @@ def test_batch_mates_do_not_change_a_score(task: str) -> None:
     build, target = TASKS[task]
     network, batch = build(2, 1).double(), images(2, 1, 8).double()
     batch[1] *= 1000 if task == "classification" else 2
-    left_out = (RESAMPLED, *OVER_CASES)
+    left_out = (RESAMPLED, *CROSS_CASE)
     asked = [short(name) for name in NAMES if name not in left_out and "_parameter_" not in name]
 
     method = {"name": "integrated_gradients", "steps": 2}
 
     def scores(part: Tensor) -> list[Score]:
         maps = explain(network, part, method, target)
-        masks = [lesion(2)] * len(part)
-        return list(evaluate(network, part, maps, asked, target, masks=masks, controls=False))
+        cases = [Case(mask=lesion(2))] * len(part)
+        return list(evaluate(network, part, maps, asked, target, cases=cases, controls=False))
 
     together = scores(batch)
     for index in (0, 7):
@@ -163,7 +163,13 @@ def test_a_slice_and_a_volume_of_one_slice_score_the_same(task: str) -> None:
     others = images(2, 2, 12).double()[8:]
     asked = [short(name) for name in NAMES]
     one = evaluate(
-        flat, image, maps_of(flat, image, target), asked, target, masks=[mask], references=others
+        flat,
+        image,
+        maps_of(flat, image, target),
+        asked,
+        target,
+        cases=[Case(mask=mask)],
+        references=others,
     )
     other = evaluate(
         thin,
@@ -171,7 +177,7 @@ def test_a_slice_and_a_volume_of_one_slice_score_the_same(task: str) -> None:
         maps_of(thin, image[:, :, None], target),
         asked,
         target,
-        masks=[mask[None]],
+        cases=[Case(mask=mask[None])],
         references=others[:, :, None],
     )
     for row, lifted in zip(one, other, strict=True):
@@ -198,7 +204,7 @@ def test_a_map_that_says_nothing_has_no_score(name: str, kind: str) -> None:
     attribution = explain(network, image, "saliency", target)["saliency"][0]
     others = images(2, 1, 4).double()[1:]
     maps = {"saliency": attribution}
-    context = ask(network, image[0], maps, target, mask=lesion(2), references=others)
+    context = metric_context(network, image[0], maps, target, mask=lesion(2), references=others)
     parameters = short(name)
     said = reason(
         parameters.pop("name"), MapField("saliency", NOTHING_TO_SAY[kind]), context, **parameters

@@ -66,7 +66,7 @@ def two_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_more_steps_hold_no_more(
     name: str, parameter: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("voxplain.metrics.queries.subsets._CHANGES_BYTES", 8 * VOLUME)
+    monkeypatch.setattr("voxplain.metrics.queries.subsets._NOISE_BYTES", 8 * VOLUME)
     few, many = ({"name": name, parameter: steps} for steps in (16, 128))
     assert growth(few, many) < 4
 

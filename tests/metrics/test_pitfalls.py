@@ -9,15 +9,23 @@ from typing import Any
 import pytest
 import torch
 from every_metric import lesion, short
-from metric_cases import CLASS_ONE, LinearClasses, ask, bright, explained, number, present, value
+from metric_cases import (
+    CLASS_ONE,
+    LinearClasses,
+    bright,
+    explained,
+    metric_context,
+    number,
+    present,
+    value,
+)
 from networks import classifier, images, segmenter
 from torch import Tensor, nn
 
 from voxplain.attribution import explain
 from voxplain.errors import InputError
 from voxplain.image import Image
-from voxplain.metrics import MapField, evaluate, metrics
-from voxplain.metrics.context import Query
+from voxplain.metrics import Case, MapField, Query, evaluate, metrics
 from voxplain.models.model import Model
 from voxplain.records.scores import Scores
 
@@ -41,7 +49,9 @@ def test_steps_need_not_divide_the_voxels(shape: tuple[int, ...], levels: int) -
     image = torch.rand(1, *shape, dtype=torch.float64) + 0.5
     network = present(LinearClasses((1, *shape)))
     map = network.weight.detach()[1] * image
-    found = value("deletion", MapField("m", map), ask(network, image), fill="zero", levels=levels)
+    found = value(
+        "deletion", MapField("m", map), metric_context(network, image), fill="zero", levels=levels
+    )
     assert len(found.curve) == levels + 1
     assert found.curve[0] == (0, pytest.approx(1))
     assert found.curve[-1] == (1, pytest.approx(0, abs=1e-12))
@@ -50,7 +60,7 @@ def test_steps_need_not_divide_the_voxels(shape: tuple[int, ...], levels: int) -
 def test_more_levels_converge() -> None:
     image = bright(2, 1, 24)
     network = present(LinearClasses((1, 24, 24)))
-    map, context = network.weight.detach()[1] * image, ask(network, image)
+    map, context = network.weight.detach()[1] * image, metric_context(network, image)
     areas = [number("deletion", map, context, fill="zero", levels=n) for n in (16, 32, 64, 576)]
     errors = [abs(area - areas[-1]) for area in areas[:-1]]
     assert errors[2] < errors[1] < errors[0]
@@ -61,7 +71,7 @@ def test_black_is_the_number_that_was_asked_for() -> None:
     """On z-scored images the minimum is far from zero; the row says what was filled."""
     image = torch.randn(1, 6, 6, dtype=torch.float64) - 3
     network = LinearClasses((1, 6, 6))
-    context, weight = ask(network, image), network.weight.detach()[1]
+    context, weight = metric_context(network, image), network.weight.detach()[1]
     levels = {"zero": 0.0, "minimum": float(image.min()), 2.5: 2.5}
     for fill, level in levels.items():
         whole_drop = float((weight * (image - level)).sum())
@@ -78,7 +88,7 @@ def test_signs_are_kept() -> None:
     """A map and its negative are opposite statements: nothing is made absolute on the way."""
     image = bright(2, 1, 6)
     network = LinearClasses((1, 6, 6))
-    map, context = network.weight.detach()[1] * image, ask(network, image)
+    map, context = network.weight.detach()[1] * image, metric_context(network, image)
     asked: dict[str, Any] = {"regions": BLOCKS, "fill": "zero"}
     there = number("faithfulness_correlation", map, context, **asked)
     assert there == pytest.approx(-number("faithfulness_correlation", -map, context, **asked))
@@ -90,10 +100,10 @@ def test_signs_are_kept() -> None:
 def test_logits_are_scored_unless_something_else_is_asked() -> None:
     """Softmax saturates: a sure network would seem to lose nothing."""
     network, image = LinearClasses((1, 6, 6)), bright(2, 1, 6)
-    context = ask(network, image)
-    assert context.whole == pytest.approx(float(network(image[None])[0, 1].detach()))
+    context = metric_context(network, image)
+    assert context.score == pytest.approx(float(network(image[None])[0, 1].detach()))
     asked = {"kind": "class_score", "label": 1, "link": "probability"}
-    chance = ask(network, image, target=asked).whole
+    chance = metric_context(network, image, target=asked).score
     assert chance == pytest.approx(float(network(image[None]).softmax(1)[0, 1].detach()))
 
 
@@ -141,17 +151,17 @@ def test_passes_are_shared_by_maps_and_metrics() -> None:
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.8])
 def test_subsets_are_fractions_of_the_regions(share: float) -> None:
-    context = ask(LinearClasses((1, 6, 6)), bright(2, 1, 6))
+    context = metric_context(LinearClasses((1, 6, 6)), bright(2, 1, 6))
     metric = metrics.get("faithfulness_correlation")
     asked = metric.model_validate({"name": metric.title(), "regions": BLOCKS, "share": share})
-    found = context.run_query(asked.queries(context.base)[0], MapField("m", torch.randn(1, 6, 6)))
+    found = context.run_query(asked.queries(context.engine)[0], MapField("m", torch.randn(1, 6, 6)))
     assert found.removed.shape == (100, 9)
     assert found.removed.sum(dim=1).tolist() == [max(1, round(9 * share))] * 100
     assert len({tuple(row) for row in found.removed.tolist()}) > 5
 
 
 def test_another_target_or_network_has_answers_of_its_own() -> None:
-    context = ask(LinearClasses((1, 6, 6)), bright(2, 1, 6))
+    context = metric_context(LinearClasses((1, 6, 6)), bright(2, 1, 6))
     context.cached("key", lambda: 1)
     other = context.with_model(Model(LinearClasses((1, 6, 6))))
     assert other.cached("key", lambda: 2) == 2
@@ -159,7 +169,7 @@ def test_another_target_or_network_has_answers_of_its_own() -> None:
 
 
 def test_questions_are_compared_by_value() -> None:
-    context = ask(LinearClasses((1, 6, 6)), bright(2, 1, 6)).base
+    context = metric_context(LinearClasses((1, 6, 6)), bright(2, 1, 6)).engine
 
     def queries(name: str, **parameters: Any) -> tuple[Query, ...]:
         return metrics.get(name)(name=name, **parameters).queries(context)
@@ -173,7 +183,7 @@ def test_forgotten_maps_leave_no_answers_to_others() -> None:
     """Answers belong to the map, not to the place in memory where another one may come to lie."""
     image = bright(2, 1, 6)
     network = LinearClasses((1, 6, 6))
-    context, exact = ask(network, image), network.weight.detach()[1] * image
+    context, exact = metric_context(network, image), network.weight.detach()[1] * image
     expected = number("deletion", exact, context, fill="zero")
     for _ in range(50):
         number("deletion", torch.randn(1, 6, 6), context, fill="zero")
@@ -190,7 +200,12 @@ def test_a_mask_of_the_file_follows_the_image() -> None:
     image = Image.from_array(bright(2, 1, 6), (2, 1))
     map = lesion(2)[None]
     found = evaluate(
-        LinearClasses((1, 6, 6)), image, {"m": map}, ["roc_auc"], CLASS_ONE, masks=lesion(2)
+        LinearClasses((1, 6, 6)),
+        image,
+        {"m": map},
+        ["roc_auc"],
+        CLASS_ONE,
+        cases=[Case(mask=lesion(2))],
     )
     assert found.value("roc_auc", "m") == 1
 
@@ -199,9 +214,8 @@ def test_one_table_holds_everything(tmp_path: Path) -> None:
     network, batch = classifier(), images(2, 1, 2)
     maps = explain(network, batch, "saliency", CLASS_ONE)
     asked = [short(name) for name in ("deletion", "completeness_residual", "max_dice")]
-    found = evaluate(
-        network, batch, maps, asked, CLASS_ONE, masks=[lesion(2)] * 2, cases=["a", "b"]
-    )
+    cases = [Case(id, mask=lesion(2)) for id in ("a", "b")]
+    found = evaluate(network, batch, maps, asked, CLASS_ONE, cases=cases)
     found.write(tmp_path / "scores.parquet")
     again = Scores.read(tmp_path / "scores.parquet")
     assert len(again) == len(found)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from every_metric import NAMES, SEGMENT, short
-from metric_cases import ask, value
+from metric_cases import metric_context, value
 from networks import convolution, images, untouched
 from torch import nn
 from windowed_cases import exact, global_context
 
 from voxplain.attribution import explain
-from voxplain.metrics import MapField, evaluate
+from voxplain.metrics import Case, MapField, evaluate
 from voxplain.models.model import Model
 
 every_rank = pytest.mark.parametrize("rank", [2, 3])
@@ -49,7 +49,7 @@ def test_every_metric_in_windows_equals_the_whole(rank: int) -> None:
                     maps,
                     asked,
                     SEGMENT,
-                    masks=[mask],
+                    cases=[Case(mask=mask)],
                     references=others,
                     controls=False,
                 )
@@ -67,7 +67,7 @@ def test_deletion_removes_from_the_whole_image(rank: int, build: object) -> None
     """By brute force: each masked image through the blended output, even where windows matter."""
     case = build(rank)  # type: ignore[operator]
     model, image = case.model, case.image
-    context = ask(model, image[0], target=SEGMENT)
+    context = metric_context(model, image[0], target=SEGMENT)
     map = torch.randn(image.shape[2:], generator=torch.Generator().manual_seed(1))
     levels = 3
     asked = {"fill": 0.2, "levels": levels}

@@ -13,7 +13,7 @@ from voxplain.cli.flags import Request, asked, named, parameters, with_request
 from voxplain.errors import ConfigError
 
 if TYPE_CHECKING:
-    from voxplain.metrics import ExternalMap, Metric
+    from voxplain.metrics import BaseMetric, ExternalMap
     from voxplain.records.scores import Scores
     from voxplain.study import Study
 
@@ -112,7 +112,7 @@ def evaluate(
 
 def _of_run(
     request: Request,
-    metrics: list[Metric],
+    metrics: list[BaseMetric],
     truth: tuple[Path | None, int | None],
     file: Path | None,
     controls: bool,
@@ -142,14 +142,15 @@ def _of_run(
 
 def _of_image(
     request: Request,
-    metrics: list[Metric],
+    metrics: list[BaseMetric],
     truth: tuple[Path | None, int | None],
     maps: list[str] | None,
     target: str | None,
     controls: bool,
     seed: int,
 ) -> Scores:
-    from voxplain.metrics import evaluate as judged
+    from voxplain.metrics import Case
+    from voxplain.metrics import evaluate as scores_of
     from voxplain.study.execution.evaluation_inputs import compared_with
     from voxplain.study.planning.inputs import open_first
 
@@ -171,16 +172,15 @@ def _of_image(
         update={"reference": truth[0], "reference_label": truth[1]}
     )
     mask = compared_with(case, study.asked[0], image) if case.reference else None
-    return judged(
+    return scores_of(
         loaded.model,
         image,
         given,
         metrics or _usual(mask is not None),
         study.asked[0],
-        masks=None if mask is None else [mask],
+        cases=[Case(request.id, mask=mask)],
         controls=controls,
         seed=seed,
-        cases=[request.id],
     )
 
 
@@ -227,7 +227,7 @@ def _study(request: Request, target: str, seed: int) -> Study:
     )
 
 
-def _usual(with_reference: bool) -> list[Metric]:
+def _usual(with_reference: bool) -> list[BaseMetric]:
     from voxplain.metrics import parse_metric
 
     return [parse_metric(name) for name in (*USUAL, *(WITH_REFERENCE if with_reference else ()))]

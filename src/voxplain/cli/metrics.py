@@ -10,7 +10,7 @@ from rich.text import Text
 
 from voxplain.cli.console import out, remark, table
 from voxplain.cli.declared import show
-from voxplain.metrics import Metric, metric_key, parse_metric
+from voxplain.metrics import BaseMetric, metric_key, parse_metric
 from voxplain.metrics import metrics as registry
 from voxplain.metrics.card import (
     BETTER,
@@ -115,7 +115,7 @@ def _show_means(scores: Scores) -> None:
         remark(f"{metric}: {reason}{share}")
 
 
-def _row(kind: type[Metric]) -> tuple[str | Text, ...]:
+def _row(kind: type[BaseMetric]) -> tuple[str | Text, ...]:
     arrow = _ARROWS[kind.direction]
     return f"  {kind.title()}", arrow, kind.meaning(), metric_card(kind).cost
 

@@ -1,4 +1,4 @@
-"""Controls: maps that explain nothing, judged beside those that should."""
+"""Controls: maps that explain nothing, scored beside those that should."""
 
 from __future__ import annotations
 
@@ -11,28 +11,30 @@ from torch import Tensor
 
 from voxplain.engine.randomness import generator
 from voxplain.metrics.context import MetricContext
-from voxplain.metrics.map_field import MapField
+from voxplain.metrics.maps import MapField
+
+CONTROLS = ("random", "edges", "intensity", "center", "reference")
+"""Names of the controls; ``reference`` only where there is a mask."""
 
 
 def control_maps(context: MetricContext) -> list[MapField]:
-    """Every control on one image, each ``(1, *spatial)`` and positive or signed as it is.
+    """Every control for one image, each ``(1, *spatial)``.
 
-    A random map has the spectrum of the image, so that it is as smooth.
+    The random map is signed and as smooth as the image, whose spectrum it has; the others are
+    positive.
     """
-    image = context.item.image
-    made = {
-        "random": random_map(image, context.item.key),
+    image, key = context.input.image, context.input.key
+    controls = {
+        "random": random_map(image, key),
         "edges": edges(image, context.spacing),
         "intensity": image.abs().sum(dim=0),
-        "center": center(context.base.shape).to(image),
+        "center": center(context.engine.shape).to(image),
     }
     if context.reference is not None and bool(context.reference.any()):
-        made["reference"] = context.reference.to(image)
+        controls["reference"] = context.reference.to(image)
     return [
-        MapField(
-            name, map[None], "signed" if name == "random" else "positive", key=context.item.key
-        )
-        for name, map in made.items()
+        MapField(name, values[None], "signed" if name == "random" else "positive", key=key)
+        for name, values in controls.items()
     ]
 
 
@@ -43,8 +45,8 @@ def random_map(image: Tensor, key: str) -> Tensor:
     noise = torch.fft.fftn(draws.view(values.shape))
     amplitude = torch.fft.fftn(values - values.mean()).abs()
     phases = noise / noise.abs().clamp_min(1e-30)
-    map: Tensor = torch.fft.ifftn(amplitude * phases).real
-    return map.to(image)
+    smooth: Tensor = torch.fft.ifftn(amplitude * phases).real
+    return smooth.to(image)
 
 
 def edges(image: Tensor, spacing: tuple[float, ...]) -> Tensor:
@@ -66,11 +68,7 @@ def center(shape: tuple[int, ...]) -> Tensor:
     """A Gaussian in the middle, sigma a quarter of each axis, ``(*spatial)``."""
     total = torch.zeros(shape, dtype=torch.float64)
     for axis, side in enumerate(shape):
-        along = (torch.arange(side, dtype=torch.float64) - (side - 1) / 2) / max(1.0, side / 4)
+        steps = (torch.arange(side, dtype=torch.float64) - (side - 1) / 2) / max(1.0, side / 4)
         view = [side if other == axis else 1 for other in range(len(shape))]
-        total = total + along.view(view) ** 2
+        total = total + steps.view(view) ** 2
     return torch.exp(-total / 2) / math.sqrt(2 * math.pi)
-
-
-CONTROLS = ("random", "edges", "intensity", "center", "reference")
-"""Names of the controls; ``reference`` only where there is a mask."""

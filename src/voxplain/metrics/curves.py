@@ -1,48 +1,49 @@
-"""Curves of a score over a growing share, and the numbers read from them."""
+"""Curves of a score over a growing share, areas under them, and correlations."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from voxplain.metrics.map_field import Undefined
+from voxplain.metrics.maps import Undefined
 
-_FLAT = 1e-6
-"""Differences of scores below this share of their size are no differences."""
-_LEAST = 0.1
-"""Of all that a curve spans: how far apart its ends have to be, to be its scale."""
-
-
-def area(curve: Tensor, along: Tensor | None = None) -> float:
-    """Trapezoidal area under a curve; over [0, 1] in equal steps unless told."""
-    if along is None:
-        along = torch.linspace(0, 1, len(curve), dtype=torch.float64)
-    return float(torch.trapezoid(curve.double(), along))
+_ROUNDING = 1e-6
+"""Differences below this share of the largest score are taken for rounding errors."""
+_SMALLEST_SCALE = 0.1
+"""How far apart the ends of a curve have to be to serve as its scale, of the range it spans."""
 
 
-def normalized(scores: Tensor, whole: float, empty: float) -> Tensor:
-    """Scores with that of the image at 1 and that of the filled image at 0.
+def area(curve: Tensor, x: Tensor | None = None) -> float:
+    """Trapezoidal area under a curve; over [0, 1] in equal steps without ``x``."""
+    if x is None:
+        x = torch.linspace(0, 1, len(curve), dtype=torch.float64)
+    return float(torch.trapezoid(curve.double(), x))
+
+
+def normalized(scores: Tensor, image_score: float, filled_score: float) -> Tensor:
+    """Scores on a scale where the image is 1 and the filled image 0.
 
     Raises:
         Undefined: If the two are too close to each other to be a scale.
     """
-    seen = torch.cat([scores.double(), scores.new_tensor([whole, empty]).double()])
-    span, largest = float(seen.amax() - seen.amin()), float(seen.abs().amax())
-    if abs(whole - empty) <= max(_FLAT * largest, _LEAST * span):
+    ends = scores.new_tensor([image_score, filled_score])
+    everything = torch.cat([scores.double(), ends.double()])
+    span, largest = float(everything.amax() - everything.amin()), float(everything.abs().amax())
+    if abs(image_score - filled_score) <= max(_ROUNDING * largest, _SMALLEST_SCALE * span):
         raise Undefined(
             "the filled image scores nearly as the image does, which is no scale for what is lost; "
             "pixel_flipping has it in units of the score"
         )
-    return (scores - empty) / (whole - empty)
+    return (scores - filled_score) / (image_score - filled_score)
 
 
-def require_fall(whole: float, empty: float) -> None:
-    """Makes sure that the image has something to lose.
+def require_fall(image_score: float, filled_score: float) -> None:
+    """Makes sure that filling the image lowers its score.
 
     Raises:
         Undefined: If the filled image scores higher.
     """
-    if empty > whole:
+    if filled_score > image_score:
         raise Undefined(
             "the filled image scores higher than the image, which has nothing to lose; "
             "pixel_flipping has it in units of the score"
@@ -55,11 +56,11 @@ def correlation(first: Tensor, second: Tensor) -> float:
     Raises:
         Undefined: If one of the two is constant.
     """
-    a, b = _centered(first), _centered(second)
-    return max(-1.0, min(1.0, float(a @ b)))
+    return max(-1.0, min(1.0, float(_standardized(first) @ _standardized(second))))
 
 
-def _centered(values: Tensor) -> Tensor:
+def _standardized(values: Tensor) -> Tensor:
+    """The values with mean 0 and length 1, flat."""
     flat = values.double().flatten()
     centered = flat - flat.mean()
     length = centered.norm()
@@ -69,14 +70,6 @@ def _centered(values: Tensor) -> Tensor:
     return unit
 
 
-def ranks(values: Tensor) -> Tensor:
-    """Ranks from 1, equal values sharing their mean rank."""
-    _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)
-    last = counts.cumsum(0).double()
-    shared: Tensor = (last - (counts.double() - 1) / 2)[inverse]
-    return shared
-
-
 def rank_correlation(first: Tensor, second: Tensor) -> float:
     """Spearman correlation.
 
@@ -84,3 +77,11 @@ def rank_correlation(first: Tensor, second: Tensor) -> float:
         Undefined: If one of the two is constant.
     """
     return correlation(ranks(first.flatten()), ranks(second.flatten()))
+
+
+def ranks(values: Tensor) -> Tensor:
+    """Ranks from 1, equal values sharing their mean rank."""
+    _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)
+    last = counts.cumsum(0).double()
+    shared: Tensor = (last - (counts.double() - 1) / 2)[inverse]
+    return shared

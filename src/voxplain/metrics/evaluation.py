@@ -1,29 +1,31 @@
-"""Evaluation: maps and controls on the same image, judged by the same metrics."""
+"""Evaluation: scores of maps and of controls beside them, by any metrics in one call."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from voxplain.attribution.explanation import AnyTarget
-from voxplain.engine.context import References
+from voxplain.engine.context import Context, References
 from voxplain.errors import ConfigError
 from voxplain.image import Image
-from voxplain.metrics.context import MetricContext, metric_context
+from voxplain.metrics.case import Case
+from voxplain.metrics.context import MetricContext
 from voxplain.metrics.cross_case import completed
 from voxplain.metrics.maps import AnyMap, ExternalMap, Maps
-from voxplain.metrics.metric import Metric, parse_metric
+from voxplain.metrics.metric import BaseMetric, parse_metric
 from voxplain.metrics.other_networks import Networks, other_networks
 from voxplain.metrics.scoring import MapScorer
 from voxplain.models.model import Model
-from voxplain.records.scores import Scores
+from voxplain.records.scores import Score, Scores
+from voxplain.targets import parse_target
 
-T = TypeVar("T")
-AnyMetric = str | Mapping[str, Any] | Metric
+AnyMetric = str | Mapping[str, Any] | BaseMetric
 
 
 def evaluate(
@@ -33,116 +35,112 @@ def evaluate(
     metrics: Sequence[AnyMetric],
     target: AnyTarget,
     *,
-    masks: Tensor | Sequence[Tensor | None] | None = None,
+    cases: Sequence[Case] = (),
     references: References = None,
     networks: Networks = (),
     controls: bool = True,
     seed: int = 0,
-    cases: Sequence[str] = (),
-    patients: Sequence[str] = (),
-    truths: Sequence[int | None] = (),
 ) -> Scores:
-    """Scores maps of a network's prediction; every image by itself.
+    """Scores maps of a network's prediction, each image by itself.
 
     Args:
         model: The network that was explained.
         images: One image on its grid; several; or a batch ``(B, C, *spatial)``.
         attributions: By name what :func:`voxplain.explain` gave for them, or maps from elsewhere:
-            arrays, paths of NIfTI and NumPy files on the grid of the scan, or a
-            :class:`~voxplain.metrics.GivenMap`, which says what its sign means.
+            arrays, paths of NIfTI and NumPy files on the grid of the scan, or an
+            :class:`~voxplain.metrics.ExternalMap`, which says what its sign means. One mapping, or
+            one per image.
         metrics: Names, mappings with parameters, or metrics.
         target: What was explained.
-        masks: Reference masks ``(*spatial)`` on the grid of the image (of its file, for an
-            :class:`Image`), one per image; non-zero is inside.
+        cases: What is known of each image: id, patient, true class, reference mask. One per image,
+            or none.
         references: Other images on the same grid, for metrics that resample from them.
-        networks: Other networks that are asked the same, by how they differ from the first:
+        networks: Other networks that are compared with the first, by how they differ from it:
             ``{"seed": [...], "architecture": [...], "labels": [...]}``, the last trained on
             permuted labels. A plain list means networks that differ by seed or by architecture.
-            Bare modules are asked as the first is: same head, windows and precision.
-        controls: Judge random, edge, intensity and center maps beside the maps.
+            Bare modules are run like the first network: same head, windows and precision.
+        controls: Whether random, edge, intensity and center maps are scored beside the maps.
         seed: Of every random draw.
-        cases: Ids of the images.
-        patients: Whose images they are, where several are of one patient: those are resampled
-            together.
-        truths: The class that is right for each image, for classifiers.
+
+    Returns:
+        One row per image, metric and map or control, and one per image for metrics of the network.
 
     Raises:
-        VoxplainError: In one sentence, whatever does not fit.
+        VoxplainError: If an input does not fit, in one sentence.
+
+    Example:
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).eval()
+        >>> image, mask = torch.rand(1, 1, 4, 4), torch.eye(4)
+        >>> maps = {"mine": torch.rand(1, 1, 4, 4)}
+        >>> scores = evaluate(
+        ...     network, image, maps, ["roc_auc"], target=1, cases=[Case("p01", mask=mask)]
+        ... )
+        >>> sorted(row.method for row in scores)
+        ['center', 'edges', 'intensity', 'mine', 'random', 'reference']
     """
-    chosen = [parse_metric(metric) for metric in metrics]
-    if not chosen:
-        raise ConfigError("no metric is asked for; `voxplain metrics` lists them")
-    studied, found = Model.of(model), []
-    subjects = list(_each(images, attributions, masks))
-    whose = _one_each("patients", patients, "", len(subjects))
-    known = _one_each("true classes", truths, None, len(subjects))
+    parsed = [parse_metric(metric) for metric in metrics]
+    if not parsed:
+        raise ConfigError("no metric is named; `voxplain metrics` lists them")
+    studied, explained = Model.of(model), parse_target(target)
+    single_images = list(_images_with_maps(images, attributions))
+    described = _described(cases, len(single_images))
     others = other_networks(networks, studied)
+    rows: list[Score] = []
     with torch.inference_mode(False):  # a caller may be in it, and explaining again needs it off
-        for index, (subject, maps, mask) in enumerate(subjects):
-            context = metric_context(
-                studied, subject, target, mask, references, seed, maps, others, known[index]
+        for case, (image, maps) in zip(described, single_images, strict=True):
+            engine = Context.open(studied, image if isinstance(image, Image) else image[None])
+            context = MetricContext.open(
+                engine,
+                engine.bind(explained),
+                maps,
+                case,
+                references=references,
+                networks=others,
+                seed=seed,
             )
-            case = cases[index] if index < len(cases) else str(index)
-            found.append(judged(context, maps, chosen, controls, case, seed, whose[index]))
-    return completed(Scores.joined(found))
+            rows += scored(MapScorer.of(context, controls, seed), parsed)
+    return completed(Scores(tuple(rows)))
 
 
-def judged(
-    context: MetricContext,
-    maps: Maps,
-    metrics: Sequence[Metric],
-    controls: bool = True,
-    case: str = "",
-    seed: int = 0,
-    patient: str = "",
-) -> Scores:
-    """The scores of some maps of one image, with those of the controls.
+def scored(scorer: MapScorer, metrics: Sequence[BaseMetric]) -> list[Score]:
+    """The scores of the maps and controls of one image.
 
-    Metrics over cases leave a sketch, and no number yet: see
-    :func:`voxplain.metrics.over_cases.concluded`.
+    Rows of cross-case metrics hold a summary and no number yet: see
+    :func:`voxplain.metrics.cross_case.completed`.
     """
-    scorer = MapScorer.of(context, maps, controls, case, seed, patient)
-    return Scores(
-        tuple(
-            scorer.score(metric, field) for metric in metrics for field in scorer.judged_by(metric)
+    return [scorer.score(pending) for metric in metrics for pending in scorer.pending(metric)]
+
+
+def _described(cases: Sequence[Case], count: int) -> list[Case]:
+    """One case per image, each with an id."""
+    if cases and len(cases) != count:
+        raise ConfigError(
+            f"{len(cases)} case{'s' * (len(cases) > 1)} for {count} image{'s' * (count > 1)}; pass "
+            "one Case per image, or none"
         )
-    )
+    given = cases or [Case()] * count
+    return [replace(case, id=case.id or str(number)) for number, case in enumerate(given)]
 
 
-def _one_each(what: str, given: Sequence[T], absent: T, count: int) -> Sequence[T]:
-    if given and len(given) != count:
-        raise ConfigError(f"{len(given)} {what} for {count} images")
-    return given or [absent] * count
-
-
-def _each(
-    images: Image | Tensor | Sequence[Image],
-    attributions: Maps | Sequence[Maps],
-    masks: Tensor | Sequence[Tensor | None] | None,
-) -> Iterator[tuple[Image | Tensor, Maps, Tensor | None]]:
-    """Every image with its maps and its mask."""
-    if isinstance(images, Image):
-        single: list[Image | Tensor] = [images]
-        masks = [masks] if isinstance(masks, Tensor) else masks
-    else:
-        single = list(images)
-    listed = [attributions] if isinstance(attributions, Mapping) else list(attributions)
+def _images_with_maps(
+    images: Image | Tensor | Sequence[Image], attributions: Maps | Sequence[Maps]
+) -> Iterator[tuple[Image | Tensor, Maps]]:
+    """Every image with its maps."""
+    single = [images] if isinstance(images, Image) else list(images)
+    maps = [attributions] if isinstance(attributions, Mapping) else list(attributions)
     if isinstance(attributions, Mapping) and isinstance(images, Tensor):
-        listed = [
-            {name: _row(name, found, index) for name, found in attributions.items()}
-            for index in range(len(single))
+        maps = [
+            {name: _row(name, batch, row) for name, batch in attributions.items()}
+            for row in range(len(single))
         ]
-    if len(listed) != len(single):
-        raise ConfigError(f"{len(listed)} sets of maps for {len(single)} images")
-    given = [None] * len(single) if masks is None else list(masks)
-    if len(given) != len(single):
-        raise ConfigError(f"{len(given)} reference masks for {len(single)} images")
-    yield from zip(single, listed, given, strict=True)
+    if len(maps) != len(single):
+        raise ConfigError(f"{len(maps)} sets of maps for {len(single)} images")
+    yield from zip(single, maps, strict=True)
 
 
-def _row(name: str, found: AnyMap, index: int) -> AnyMap:
+def _row(name: str, batch: AnyMap, row: int) -> AnyMap:
     """The map of one image of a batch."""
-    if isinstance(found, (ExternalMap, str, Path)):
+    if isinstance(batch, (ExternalMap, str, Path)):
         raise ConfigError(f"the map {name!r} is one map, and the images are a batch of several")
-    row: AnyMap = found[index]
-    return row
+    single: AnyMap = batch[row]
+    return single

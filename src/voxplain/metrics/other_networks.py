@@ -1,4 +1,4 @@
-"""Fellows: other networks that are asked the same, and how each differs from the one studied."""
+"""Other networks that a network is compared with: other seeds, architectures, permuted labels."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from voxplain.errors import ConfigError, nearest
 from voxplain.models.model import Model
 
 Role = Literal["seed", "architecture", "labels"]
-"""How a network differs: by its training seed alone, by its architecture, or by having been
-trained on permuted labels, so that there was nothing to learn."""
+"""How another network differs: by its training seed alone, by its architecture, or by training on
+permuted labels, from which there was nothing to learn."""
 
 
 @dataclass(frozen=True, eq=False)
 class OtherNetwork:
-    """Another network that is asked the same.
+    """A network that the network under study is compared with.
 
     Attributes:
         model: The network.
-        differs: How; None where nobody said, by seed or by architecture.
+        differs: How it differs; None where this is not stated, by seed or by architecture.
     """
 
     model: Model
     differs: Role | None = None
 
-    def is_one(self, role: Role) -> bool:
-        """Whether it can stand for networks that differ in this way."""
+    def has_role(self, role: Role) -> bool:
+        """Whether it serves as a network that differs in this way."""
         return role != "labels" if self.differs is None else self.differs == role
 
 
@@ -39,22 +39,23 @@ Networks = Sequence[AnyNetwork | OtherNetwork] | Mapping[str, AnyNetwork | Seque
 
 
 def other_networks(networks: Networks | AnyNetwork, studied: Model) -> tuple[OtherNetwork, ...]:
-    """The fellows that some networks are.
+    """Networks in any accepted form, with how they differ from the one under study.
 
     Args:
-        networks: One or several; bare modules are asked as the network under study is.
+        networks: One or several; bare modules get the head, windows and precision of the network
+            under study.
         studied: The network under study.
 
     Raises:
-        ConfigError: If a role has no meaning, or an entry is no network.
+        ConfigError: If a role is unknown, or an entry is no network.
     """
     if not isinstance(networks, Mapping):
         return tuple(_other_network(*entry, studied) for entry in _entries(networks, "networks"))
     roles: tuple[Role, ...] = get_args(Role)
     for name in networks:
         if name not in roles:
-            known = nearest(str(name), roles)
-            raise ConfigError(f"networks: networks do not differ by {name!r}; {known}")
+            choices = nearest(str(name), roles)
+            raise ConfigError(f"networks: networks do not differ by {name!r}; {choices}")
     return tuple(
         OtherNetwork(_other_network(*entry, studied).model, role)
         for role in roles
@@ -62,24 +63,24 @@ def other_networks(networks: Networks | AnyNetwork, studied: Model) -> tuple[Oth
     )
 
 
-def _entries(networks: Any, place: str) -> list[tuple[Any, str]]:
-    """Every network with its place; one that stands alone is a list of one.
+def _entries(networks: Any, path: str) -> list[tuple[Any, str]]:
+    """Every network with its path for errors; a single network is a list of one.
 
-    Some networks can be walked through too, which gives their layers.
+    Iterability does not tell the two apart: iterating over some networks gives their layers.
     """
     if not isinstance(networks, (Sequence, nn.ModuleList)):
-        return [(networks, place)]
-    return [(network, f"{place}[{number}]") for number, network in enumerate(networks)]
+        return [(networks, path)]
+    return [(network, f"{path}[{number}]") for number, network in enumerate(networks)]
 
 
-def _other_network(network: Any, place: str, studied: Model) -> OtherNetwork:
+def _other_network(network: Any, path: str, studied: Model) -> OtherNetwork:
     if isinstance(network, OtherNetwork):
         return network
     if isinstance(network, Model):
         return OtherNetwork(network)
     if not isinstance(network, nn.Module):
         raise ConfigError(
-            f"{place} is a {type(network).__name__}; give networks: models of voxplain, or modules"
+            f"{path} is a {type(network).__name__}; give networks: models of voxplain, or modules"
         )
     model = Model(network, head=studied.head, window=studied.window, precision=studied.precision)
     return OtherNetwork(model)

@@ -1,4 +1,4 @@
-"""What became of a prediction under changes of the image."""
+"""Predictions for changed images, compared with the prediction for the unchanged one."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from voxplain.engine.context import BoundTarget
+from voxplain.targets.links import predicted_mask
+from voxplain.targets.scores import volume_per_voxel
+
 
 @dataclass(frozen=True, eq=False)
 class PerturbedPrediction:
-    """What became of the prediction under some changes of the image.
+    """The predictions for n changed versions of an image.
 
     Attributes:
         scores: S, ``(n,)`` float64.
@@ -26,34 +30,87 @@ class PerturbedPrediction:
     volume: Tensor | None = None
     agreed: Tensor | None = None
 
+    @classmethod
+    def of_output(
+        cls,
+        output: Tensor,
+        scores: Tensor,
+        bound: BoundTarget,
+        row: int,
+        unchanged: Tensor | None,
+    ) -> PerturbedPrediction:
+        """The predictions behind an output of the network.
+
+        Args:
+            output: ``(n, K, *spatial)`` or ``(n, K)``, for the changed images.
+            scores: S, ``(n,)``.
+            bound: The target and the output for the unchanged images.
+            row: Of the image among the unchanged ones.
+            unchanged: The predicted object on the unchanged image, ``(*spatial)`` bool; None where
+                :func:`predicted_object` gives none.
+        """
+        if not bound.seen.is_dense:
+            agreed = _preferred_class(output) == _preferred_class(bound.seen.output[row][None])
+            return cls(scores, agreed=agreed.cpu())
+        objects = predicted_object(bound, row, output)
+        if objects is None or unchanged is None:
+            return cls(scores)
+        sizes = objects.flatten(1).sum(dim=1).double()
+        common = (objects & unchanged).flatten(1).sum(dim=1).double()
+        overlap = 2 * common / (sizes + unchanged.sum()).clamp_min(1)
+        return cls(scores, overlap.cpu(), (sizes * volume_per_voxel(bound.seen)[0]).cpu())
+
     def __getitem__(self, rows: Sequence[int]) -> PerturbedPrediction:
-        """Some of them, in this order."""
-        columns = (getattr(self, name) for name in _FIELDS)
+        """The predictions of these rows, in this order."""
+        columns = (getattr(self, name) for name in _COLUMNS)
         chosen = (column if column is None else column[list(rows)] for column in columns)
         return PerturbedPrediction(*chosen)  # type: ignore[arg-type]
 
     @classmethod
-    def joined(cls, parts: Sequence[PerturbedPrediction]) -> PerturbedPrediction:
-        """One after the other."""
-        return cls(*(_cat([getattr(part, name) for part in parts]) for name in _FIELDS))  # type: ignore[arg-type]
+    def joined(cls, predictions: Sequence[PerturbedPrediction]) -> PerturbedPrediction:
+        """Several predictions one after the other."""
+        columns = ([getattr(each, name) for each in predictions] for name in _COLUMNS)
+        return cls(*(_concatenated(column) for column in columns))  # type: ignore[arg-type]
 
     @classmethod
-    def averaged(cls, parts: Sequence[PerturbedPrediction]) -> PerturbedPrediction:
-        """The mean of several looks at the same changes."""
-        if len(parts) == 1:
-            return parts[0]
-        columns = ([getattr(part, name) for part in parts] for name in _FIELDS)
+    def averaged(cls, predictions: Sequence[PerturbedPrediction]) -> PerturbedPrediction:
+        """The mean of several predictions for the same changes, such as several fill images."""
+        if len(predictions) == 1:
+            return predictions[0]
+        columns = ([getattr(each, name) for each in predictions] for name in _COLUMNS)
         return cls(*(_mean(column) for column in columns))  # type: ignore[arg-type]
 
 
+_COLUMNS = ("scores", "overlap", "volume", "agreed")
+
+
+def predicted_object(bound: BoundTarget, row: int, output: Tensor) -> Tensor | None:
+    """Where the class of a target is predicted, ``(k, *spatial)`` bool.
+
+    Args:
+        bound: The target.
+        row: Of the image among those it was bound on.
+        output: ``(k, K, *spatial)``.
+
+    Returns:
+        None where the output is not dense, or the target is not about a class of it.
+    """
+    label = bound.field.label_of(row)
+    if not bound.seen.is_dense or label is None or bound.field.layer is not None:
+        return None
+    return predicted_mask(output, label, bound.target.activation, bound.target.threshold)
+
+
+def _preferred_class(output: Tensor) -> Tensor:
+    """The class of the largest score; of one-logit networks the side of 0."""
+    return output.argmax(dim=1) if output.shape[1] > 1 else (output[:, 0] > 0).long()
+
+
 def _mean(column: Sequence[Tensor | None]) -> Tensor | None:
-    held = [part.double() for part in column if part is not None]
-    return torch.stack(held).mean(dim=0) if held else None
+    known = [values.double() for values in column if values is not None]
+    return torch.stack(known).mean(dim=0) if known else None
 
 
-def _cat(column: Sequence[Tensor | None]) -> Tensor | None:
-    held = [part for part in column if part is not None]
-    return torch.cat(held) if held else None
-
-
-_FIELDS = ("scores", "overlap", "volume", "agreed")
+def _concatenated(column: Sequence[Tensor | None]) -> Tensor | None:
+    known = [values for values in column if values is not None]
+    return torch.cat(known) if known else None

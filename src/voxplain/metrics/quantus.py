@@ -1,4 +1,4 @@
-"""Methods of voxplain for libraries of metrics that ask for a function."""
+"""Methods of voxplain for libraries of metrics that ask for a function, such as Quantus."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def as_explain_func(
 
     Args:
         method: A name, a mapping with parameters, or a method.
-        target: What is explained, for every image; None for the class that Quantus hands over
-            with each image (of a dense output its scores where it is predicted).
+        target: What is explained, for every image; None for the class that Quantus passes with
+            each image (for a dense output, its scores where it is predicted).
         references: Other images, for methods that compare with them.
         seed: Of every random draw.
 
@@ -62,7 +62,7 @@ def as_explain_func(
         >>> explain_func(model=network, inputs=images, targets=classes).shape
         (5, 1, 4, 4)
     """
-    chosen = parse_method(method)
+    parsed = parse_method(method)
 
     def explain_func(
         model: Model | nn.Module,
@@ -72,23 +72,24 @@ def as_explain_func(
     ) -> NDArray[np.float32]:
         studied = Model.of(model)
         images = torch.as_tensor(inputs).detach().to(studied.device)
-        found: list[Tensor | None] = [None] * len(images)
-        for asked, rows in _groups(target, targets, len(images)):
-            maps = explain(studied, images[rows], chosen, asked, references=references, seed=seed)
-            if chosen.key not in maps or maps[chosen.key].layer is not None:
-                raise ConfigError(f"{chosen.key} has no map on the grid of the image")
-            for row, map in zip(rows, maps[chosen.key].map, strict=True):
-                found[row] = map
-        stacked = torch.stack([map for map in found if map is not None])
+        maps: dict[int, Tensor] = {}
+        for own_target, rows in _rows_by_target(target, targets, len(images)):
+            attributions = explain(
+                studied, images[rows], parsed, own_target, references=references, seed=seed
+            )
+            if parsed.key not in attributions or attributions[parsed.key].layer is not None:
+                raise ConfigError(f"{parsed.key} has no map on the grid of the image")
+            maps.update(zip(rows, attributions[parsed.key].map, strict=True))
+        stacked = torch.stack([maps[row] for row in range(len(images))])
         return np.asarray(stacked.detach().cpu().float().numpy())
 
     return explain_func
 
 
-def _groups(
+def _rows_by_target(
     target: AnyTarget | None, targets: NDArray[Any] | Tensor | int, count: int
 ) -> list[tuple[AnyTarget, list[int]]]:
-    """What is asked, and of which images."""
+    """Every target, with the numbers of the images it is explained for."""
     if target is not None:
         return [(target, list(range(count)))]
     labels = torch.as_tensor(targets).flatten().tolist()

@@ -17,7 +17,7 @@ from voxplain.metrics.context import MetricContext
 from voxplain.targets import Target, WeightField
 
 FieldMove = Callable[[WeightField], WeightField]
-"""What happens to the weight field when the image moves under it."""
+"""Moves a weight field the way an image was moved."""
 
 
 def explain_again(
@@ -30,15 +30,15 @@ def explain_again(
 ) -> dict[str, Tensor]:
     """Maps ``(n, C, *spatial)`` of changed images by the key of their method.
 
-    Random draws are those of the original, so that what differs is due to the change alone.
+    Random draws are those of the original image, so that differences are due to the change alone.
     Methods that share a stream are explained together.
 
     Args:
         context: The original image, its target and its methods.
         images: ``(n, C, *spatial)``.
         methods: Some of the methods; all of them if None.
-        moved: How the weight field follows the image, where the change is one of place.
-        key: Other random draws than those of the original.
+        moved: How the weight field follows the image, where the change moves it.
+        key: Seed of the random draws, if not that of the original.
         scores: S of the images, where it is known.
     """
     chosen = list(context.methods if methods is None else methods)
@@ -52,18 +52,18 @@ def explain_networks(
     contexts: Sequence[MetricContext],
     images: Tensor,
     methods: Sequence[Method],
-    alike: SharedModules | None = None,
+    shared: SharedModules | None = None,
 ) -> list[dict[str, Tensor]]:
-    """The maps of :func:`explain_again` for one question about several networks.
+    """The maps of :func:`explain_again` for several networks, in one run.
 
     Args:
-        contexts: The same one, about a network each.
+        contexts: The same context with a network each.
         images: ``(n, C, *spatial)``.
         methods: The methods.
-        alike: What the networks compute alike, which is run once for all of them.
+        shared: Which modules give the same in several networks, and run once for all of them.
     """
     sessions = [_session(context, images, methods) for context in contexts]
-    return [_maps(methods, outputs) for outputs in run_networks(sessions, alike)]
+    return [_maps(methods, outputs) for outputs in run_networks(sessions, shared)]
 
 
 def _session(
@@ -74,13 +74,13 @@ def _session(
     key: str | None = None,
     scores: Tensor | None = None,
 ) -> Session:
-    count, item = len(images), context.item
+    count, original = len(images), context.input
     return Session(
-        context.base,
+        context.engine,
         methods,
         context.bound.target,
-        lambda asked: _bound(context, asked, images, moved, scores),
-        Batch(images, (key or item.key,) * count, (item.references,) * count),
+        lambda target: _bound(context, target, images, moved, scores),
+        Batch(images, (key or original.key,) * count, (original.references,) * count),
     )
 
 
@@ -96,19 +96,20 @@ def _maps(methods: Sequence[Method], outputs: Outputs) -> dict[str, Tensor]:
 
 def _bound(
     context: MetricContext,
-    asked: Target,
+    target: Target,
     images: Tensor,
     moved: FieldMove | None,
     scores: Tensor | None,
 ) -> BoundTarget:
-    """The target as it was bound on the original, for each of the changed images."""
+    """A target as it was bound on the original image, for each of the changed images."""
     original = context.bound
-    if asked is not original.target:
-        original, scores = BoundTarget.of(asked, original.seen), None
-    rows = [context.item.row] * len(images)
-    field = original.field.rows(rows)
+    if target is not original.target:
+        original, scores = BoundTarget.of(target, original.seen), None
+    field = original.field.rows([context.input.row] * len(images))
     field = moved(field) if moved else field
     if scores is None or moved:
-        taken = context.with_bound(replace(original, field=field))
-        scores = taken.of_all(len(images), lambda part: images[part.start : part.stop]).scores
+        scoring = context.with_bound(replace(original, field=field))
+        scores = scoring.predict_many(
+            len(images), lambda numbers: images[numbers.start : numbers.stop]
+        ).scores
     return replace(original, field=field, scores=tuple(scores.tolist()))

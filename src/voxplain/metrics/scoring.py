@@ -1,152 +1,97 @@
-"""The maps of one image beside their controls, scored one metric and one map at a time."""
+"""Rows of the table of scores: maps of one image and controls beside them, a metric at a time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-
-from voxplain.engine.baselines import baseline_image
-from voxplain.engine.method import Method
 from voxplain.errors import ConfigError, VoxplainError
 from voxplain.metrics.context import MetricContext
 from voxplain.metrics.controls import control_maps
-from voxplain.metrics.map_field import MapField
-from voxplain.metrics.maps import AnyMap, Maps, to_network_grid
-from voxplain.metrics.metric import Metric, Value
+from voxplain.metrics.metric import BaseMetric, PendingScore, Value
 from voxplain.records.scores import Score
-
-NETWORK = MapField("", torch.zeros(1))
-"""Stands where a map would, in rows about the network itself; their method is empty."""
 
 
 @dataclass(frozen=True, eq=False)
 class MapScorer:
-    """What is judged together.
+    """Scores the maps of one image, and the controls beside them.
 
     Attributes:
-        context: The image, its network and its target.
-        fields: The maps.
-        controls: Maps that explain nothing.
-        case: Id of the image.
-        seed: Of every random draw.
-        patient: Whose image it is; empty where the case stands for itself.
+        context: The image, its network and target, maps and controls.
+        seed: Of every random draw, as the rows state it.
     """
 
     context: MetricContext
-    fields: tuple[MapField, ...]
-    controls: tuple[MapField, ...] = ()
-    case: str = ""
     seed: int = 0
-    patient: str = ""
 
     @classmethod
-    def of(
-        cls,
-        context: MetricContext,
-        maps: Maps,
-        controls: bool = True,
-        case: str = "",
-        seed: int = 0,
-        patient: str = "",
-    ) -> MapScorer:
-        """The panel of some maps; from then on the question knows them.
+    def of(cls, context: MetricContext, controls: bool = True, seed: int = 0) -> MapScorer:
+        """The scorer of the maps of a context; controls are added to the context.
+
+        Args:
+            context: With its maps.
+            controls: Whether random, edge, intensity and center maps are scored too.
+            seed: Of every random draw.
 
         Raises:
             ConfigError: If a map has the name of a control.
-            InputError: If a map lies on another grid.
         """
-        fields = [map_field(name, found, context) for name, found in maps.items()]
-        context.fields = {field.name: field for field in fields}
-        others = control_maps(context) if controls else []
-        if taken := {field.name for field in others} & set(context.fields):
+        made = control_maps(context) if controls else []
+        if taken := {field.name for field in made} & set(context.fields):
             raise ConfigError(
                 f"a map is called {min(taken)!r}, which is the name of a control; call it "
                 "something else, or leave the controls out"
             )
-        context.judged = (*fields, *others)
-        return cls(context, tuple(fields), tuple(others), case, seed, patient)
+        context.controls = tuple(made)
+        return cls(context, seed)
 
-    def __iter__(self) -> Iterator[MapField]:
-        return iter((*self.fields, *self.controls))
+    def pending(self, metric: BaseMetric) -> list[PendingScore]:
+        """The scores that a metric gives: one per map and control, or one of the network."""
+        return metric.pending(self.context.all_fields)
 
-    def judged_by(self, metric: Metric) -> tuple[MapField, ...]:
-        """The maps and controls; the place of a map that is none, for metrics of the network."""
-        return (NETWORK,) if metric.of_network else (*self.fields, *self.controls)
-
-    def score(self, metric: Metric, field: MapField) -> Score:
-        """What a metric says of one of the maps."""
+    def score(self, pending: PendingScore) -> Score:
+        """Computes a score; NaN with a reason where it does not exist."""
         before = self.context.forwards
-        value, reason = score_maps(metric, field, self.context)
-        return self._row(metric, field, value, reason, self.context.forwards - before)
+        value, reason = value_or_reason(pending, self.context)
+        return self._row(pending, value, reason, self.context.forwards - before)
 
-    def undefined(self, metric: Metric, field: MapField, reason: str) -> Score:
-        """The row of a score that there is none of."""
-        return self._row(metric, field, Value(math.nan), reason)
+    def undefined(self, pending: PendingScore, reason: str) -> Score:
+        """The row of a score that could not be computed."""
+        return self._row(pending, Value(math.nan), reason)
 
-    def _row(
-        self, metric: Metric, field: MapField, value: Value, reason: str, passes: int = 0
-    ) -> Score:
+    def _row(self, pending: PendingScore, value: Value, reason: str, forwards: int = 0) -> Score:
+        metric, context = pending.metric, self.context
         return Score(
             metric=metric.name,
-            method=field.name,
+            method=pending.method,
             value=value.value,
             direction=metric.direction,
             minimum=metric.range[0],
             maximum=metric.range[1],
             unit=str(value.facts.get("unit", metric.unit)),
-            control=field in self.controls,
+            control=pending.method in {field.name for field in context.controls},
             reason=reason,
-            passes=passes,
-            case=self.case,
-            model=self.context.base.model.name,
-            target=self.context.bound.target.slug,
+            passes=forwards,
+            case=context.case.id,
+            model=context.engine.model.name,
+            target=context.bound.target.slug,
             seed=self.seed,
             parameters=metric.model_dump(mode="json", exclude={"name"}),
             facts=dict(value.facts),
             curve=value.curve,
             family=metric.family,
             meaning=metric.meaning(),
-            patient=self.patient,
-            correct=self.context.correct,
+            patient=context.case.patient,
+            correct=context.correct,
         )
 
 
-def score_maps(metric: Metric, field: MapField, context: MetricContext) -> tuple[Value, str]:
+def value_or_reason(pending: PendingScore, context: MetricContext) -> tuple[Value, str]:
     """A value, and why it is NaN if it is."""
     try:
-        value = metric.score(field, context)
+        value = pending.compute(context)
     except VoxplainError as error:
         return Value(math.nan), str(error)
     if math.isfinite(value.value):
         return value, ""
     return replace(value, value=math.nan), value.reason or "the score is not a finite number"
-
-
-def map_field(name: str, found: AnyMap, context: MetricContext) -> MapField:
-    """A map on the grid of the network.
-
-    Raises:
-        InputError: If it lies elsewhere.
-    """
-    given = to_network_grid(name, found, context.base)
-    return MapField(
-        name=name,
-        map=given.map.to(context.item.image.device),
-        sign=given.sign,
-        share=given.share,
-        key=context.item.key,
-        completeness=given.completeness,
-        start=_start(given.method, context.item.image),
-    )
-
-
-def _start(method: Method | None, image: Tensor) -> Tensor | None:
-    """The baseline of a method that has one."""
-    baseline = method.baseline_of if method else None
-    if baseline is None or (isinstance(baseline, Tensor) and baseline.shape != image.shape):
-        return None
-    return baseline_image(baseline, image)

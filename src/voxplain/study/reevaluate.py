@@ -10,7 +10,7 @@ from typing import Any
 
 from voxplain.engine.method import parse_method
 from voxplain.errors import ConfigError, ModelError, VoxplainError, VoxplainWarning
-from voxplain.metrics import Metric
+from voxplain.metrics import BaseMetric
 from voxplain.metrics.cross_case import completed
 from voxplain.records.manifest import CaseRecord, Manifest
 from voxplain.records.scores import Score, Scores
@@ -84,7 +84,7 @@ def study_of_run(folder: Path, found: Mapping[str, Any]) -> Study:
 
 
 def reevaluation_of(
-    study: Study, metrics: Sequence[Metric], reference: Path | None, label: int | None = None
+    study: Study, metrics: Sequence[BaseMetric], reference: Path | None, label: int | None = None
 ) -> Study:
     """The same study with other metrics (if any) and another reference (if any).
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from metric_cases import CLASS_ONE, ask, reason, value
+from metric_cases import CLASS_ONE, metric_context, reason, value
 from networks import classifier, images
 from scipy import stats
 
@@ -25,7 +25,7 @@ def test_methods_agree_as_their_ranks_do() -> None:
     image = images()[0]
     one, two, three = torch.randn(3, 1, 6, 6)
     maps = {"one": one, "two": two, "three": three}
-    context = ask(classifier(), image, maps)
+    context = metric_context(classifier(), image, maps)
     found = value("method_agreement", context.fields["one"], context)
     pairs = [stats.spearmanr(one.flatten(), x.flatten()).statistic for x in (two, three)]
     assert found.value == pytest.approx(sum(pairs) / 2)
@@ -37,7 +37,9 @@ def test_methods_agree_as_their_ranks_do() -> None:
 
 def test_methods_that_rank_alike_agree_fully() -> None:
     map = torch.randn(1, 6, 6)
-    context = ask(classifier(), images()[0], {"one": map, "cubed": map**3, "copy": 2 * map})
+    context = metric_context(
+        classifier(), images()[0], {"one": map, "cubed": map**3, "copy": 2 * map}
+    )
     found = value("method_agreement", context.fields["one"], context)
     assert found.value == pytest.approx(1)
     assert found.facts["kendall_w"] == pytest.approx(1)
@@ -50,17 +52,21 @@ def test_networks_agree_with_their_twins(metric: str) -> None:
         other.conv1.weight.normal_()
     image = images()[0]
     maps = {"saliency": explain(network, image[None], "saliency", CLASS_ONE)["saliency"][0]}
-    same = ask(network, image, maps, networks=[Model(twin, name="twin")])
+    same = metric_context(network, image, maps, networks=[Model(twin, name="twin")])
     found = value(metric, same.fields["saliency"], same)
     assert found.value == pytest.approx(1)
     assert found.facts == {"twin": pytest.approx(1)}
-    both = ask(network, image, maps, networks=[Model(twin, name="t"), Model(other, name="o")])
+    both = metric_context(
+        network, image, maps, networks=[Model(twin, name="t"), Model(other, name="o")]
+    )
     found = value(metric, both.fields["saliency"], both)
     by_hand = explain(other, image[None], "saliency", CLASS_ONE)["saliency"].map[0]
     expected = stats.spearmanr(maps["saliency"].map.flatten(), by_hand.flatten()).statistic
     assert found.facts["o"] == pytest.approx(expected, abs=1e-6)
     assert found.value == pytest.approx((1 + expected) / 2, abs=1e-6)
-    assert "no other network" in reason(metric, same.fields["saliency"], ask(network, image, maps))
+    assert "no other network" in reason(
+        metric, same.fields["saliency"], metric_context(network, image, maps)
+    )
 
 
 def test_a_batch_asks_each_network_about_each_image() -> None:
@@ -74,8 +80,8 @@ def test_a_batch_asks_each_network_about_each_image() -> None:
 
 def test_a_map_that_says_nothing_spoils_no_agreement() -> None:
     maps = dict(zip(("one", "two"), torch.randn(2, 1, 6, 6), strict=True))
-    alone = ask(classifier(), images()[0], maps)
-    beside = ask(classifier(), images()[0], {**maps, "flat": torch.ones(1, 6, 6)})
+    alone = metric_context(classifier(), images()[0], maps)
+    beside = metric_context(classifier(), images()[0], {**maps, "flat": torch.ones(1, 6, 6)})
     expected = value("method_agreement", alone.fields["one"], alone)
     assert value("method_agreement", beside.fields["one"], beside) == expected
     assert reason("method_agreement", beside.fields["flat"], beside) == "the map is constant"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from voxplain.image import Grid, Image
-from voxplain.metrics import evaluate
+from voxplain.metrics import Case, evaluate
 from voxplain.metrics.families.calibration import COLDEST
 from voxplain.records.scores import Score, Scores
 
@@ -37,18 +37,26 @@ def of_voxels(output: Tensor, mask: Tensor, target: Any = ONE, **parameters: Any
     """Of a dense network that gives the image back."""
     image = output[None]
     metric = {"name": "calibration", **parameters}
-    (row,) = evaluate(nn.Identity(), image, {"m": image[:, :1]}, [metric], target, masks=[mask])
+    maps, cases = {"m": image[:, :1]}, [Case(mask=mask)]
+    (row,) = evaluate(nn.Identity(), image, maps, [metric], target, cases=cases)
     return row
 
 
 def of_cases(
-    logits: Tensor, truths: Sequence[int | None], target: Any = PREDICTED, **options: Any
+    logits: Tensor,
+    truths: Sequence[int | None],
+    target: Any = PREDICTED,
+    patients: Sequence[str] = (),
 ) -> Scores:
     """Of a classifier with these scores ``(B, K)``."""
     padded = functional.pad(logits, (0, 25 - logits.shape[1])).view(-1, 1, 5, 5)
     network = Scored(logits.shape[1])
     maps = {"m": torch.rand(len(logits), 1, 5, 5)}
-    return evaluate(network, padded, maps, ["calibration"], target, truths=truths, **options)
+    cases = [
+        Case(f"c{number}", patients[number] if patients else "", truth)
+        for number, truth in enumerate(truths)
+    ]
+    return evaluate(network, padded, maps, ["calibration"], target, cases=cases)
 
 
 def counted(chances: Any, there: Any, bins: int = 15) -> float:
@@ -100,7 +108,13 @@ def test_a_margin_leaves_easy_background_out() -> None:
     scan = Image(output[None], Grid.default((20, 20), 2))
     metric = {"name": "calibration", "margin": 2}
     (found,) = evaluate(
-        nn.Identity(), scan, {"m": output[None]}, [metric], ONE, masks=[mask], controls=False
+        nn.Identity(),
+        scan,
+        {"m": output[None]},
+        [metric],
+        ONE,
+        cases=[Case(mask=mask)],
+        controls=False,
     )
     assert found.value == pytest.approx(one)
     nothing = of_voxels(output[None] - 60, torch.zeros(20, 20), margin=1)
@@ -185,7 +199,9 @@ def test_what_voxels_cannot_say() -> None:
     raw = of_voxels(3 + image[0], torch.ones(6, 6), ONE | {"activation": "none"})
     assert "no probability" in raw.reason
     coarse = nn.AvgPool2d(2)
-    (small,) = evaluate(coarse, image, {"m": image}, ["calibration"], ONE, masks=[image[0, 0]])
+    (small,) = evaluate(
+        coarse, image, {"m": image}, ["calibration"], ONE, cases=[Case(mask=image[0, 0])]
+    )
     assert "another resolution" in small.reason
 
 
@@ -279,7 +295,7 @@ def test_others_that_are_all_right_make_no_case_certain() -> None:
 
 def test_one_row_per_image_whatever_the_maps() -> None:
     logits, truths = classes(5)
-    found = of_cases(logits, truths, cases=[f"c{n}" for n in range(5)])
+    found = of_cases(logits, truths)
     assert [row.method for row in found] == [""] * 5
     assert [row.case for row in found] == [f"c{n}" for n in range(5)]
     assert not any(row.control for row in found)

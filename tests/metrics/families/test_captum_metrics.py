@@ -10,7 +10,7 @@ import captum.metrics
 import pytest
 import torch
 from injected import GivenChanges, GivenInfidelity, GivenNormalized, GivenSensitivity
-from metric_cases import ask, explained, value
+from metric_cases import explained, metric_context, value
 from networks import Summed, classifier, images, segmenter
 from torch import Tensor, nn
 
@@ -53,7 +53,7 @@ def test_infidelity(task: str, rank: int, normalize: bool) -> None:
         n_perturb_samples=DRAWS,
         normalize=normalize,
     )
-    context, given = ask(network, image[0], target=target), GivenChanges.of(changes)
+    context, given = metric_context(network, image[0], target=target), GivenChanges.of(changes)
     field = MapField("noise", map[0], share=False)
     found = value(GivenInfidelity(given=given, draws=DRAWS), field, context)
     if not normalize:
@@ -61,7 +61,7 @@ def test_infidelity(task: str, rank: int, normalize: bool) -> None:
         return
     # Captum scales the map at its best and divides by nothing; ours is a share of E[d^2].
     scores = torch.cat([_score(network, image - change, target, image) for change in changes])
-    drops = context.whole - scores
+    drops = context.score - scores
     best = value(GivenNormalized(given=given, draws=DRAWS), field, context)
     assert best.value * float(drops.square().mean()) == pytest.approx(float(expected), rel=1e-5)
 

@@ -12,9 +12,9 @@ from metric_cases import (
     BLOCKS,
     CLASS_ONE,
     LinearClasses,
-    ask,
     bright,
     explained,
+    metric_context,
     number,
     present,
     reason,
@@ -57,7 +57,7 @@ def test_an_exact_map_has_no_infidelity(
 @pytest.mark.parametrize("perturbation", ["noise", "boxes"])
 def test_only_the_normalized_form_forgives_a_wrong_scale(perturbation: str) -> None:
     network, image = _linear(2, 1)
-    context = ask(network, image)
+    context = metric_context(network, image)
     asked: dict[str, Any] = {"perturbation": perturbation, "fill": "zero"}
     tripled = 3 * _shared(network, image)
     assert number("infidelity", tripled, context, **asked) > 0.01
@@ -86,7 +86,7 @@ def test_one_value_for_all_channels_is_divided_among_them(rank: int) -> None:
     summed = _shared(network, image).sum(dim=0, keepdim=True)
     given = GivenChanges.of(torch.stack([0.1 * image, -0.3 * image]))
     asked = GivenInfidelity(given=given, draws=2)
-    assert value(asked, MapField("summed", summed), ask(network, image)).value < NOTHING
+    assert value(asked, MapField("summed", summed), metric_context(network, image)).value < NOTHING
 
 
 @every_shape
@@ -95,7 +95,7 @@ def test_one_value_for_all_channels_is_divided_among_them(rank: int) -> None:
 )
 def test_an_exact_map_correlates_with_every_drop(rank: int, channels: int, metric: str) -> None:
     network, image = _linear(rank, channels)
-    context = ask(network, image)
+    context = metric_context(network, image)
     exact = number(metric, _shared(network, image), context, regions=BLOCKS, fill="zero")
     assert exact == pytest.approx(1, abs=NOTHING)
     reversed_ = number(metric, -_shared(network, image), context, regions=BLOCKS, fill="zero")
@@ -118,7 +118,7 @@ def test_a_gradient_counts_for_what_the_fill_changes() -> None:
 
 def test_sensitivity_n_has_a_point_for_every_size() -> None:
     network, image = _linear(2, 1)
-    context = ask(network, image)
+    context = metric_context(network, image)
     field = MapField("exact", _shared(network, image))
     found = value("sensitivity_n", field, context, regions=BLOCKS, fill="zero")
     assert [share for share, _ in found.curve] == [0.05, 0.1, 0.2, 0.4, 0.8]
@@ -152,11 +152,11 @@ def _mean_of_trapezoids(curve: np.ndarray) -> float:
 def test_removal_by_hand(rank: int, channels: int) -> None:
     network, image = _linear(rank, channels)
     present(network)
-    map, context = _shared(network, image), ask(network, image)
+    map, context = _shared(network, image), metric_context(network, image)
     relevance = map.sum(dim=0).flatten().numpy()
     order = np.argsort(-relevance)
     asked: dict[str, Any] = {"fill": "zero", "levels": len(order)}
-    whole, empty = context.whole, float(network.bias.detach()[1])
+    whole, empty = context.score, float(network.bias.detach()[1])
 
     most = (_removed_one_by_one(network, image, order) - empty) / (whole - empty)
     least = (_removed_one_by_one(network, image, order[::-1]) - empty) / (whole - empty)
@@ -182,7 +182,7 @@ def test_a_gap_is_positive_for_exact_maps_whether_the_class_is_there_or_not(
     """An image may score less than the filled one, and still has evidence for the class."""
     network, image = _linear(rank, channels)
     present(network, 0.5 if there else -0.5)
-    context, map = ask(network, image), _shared(network, image)
+    context, map = metric_context(network, image), _shared(network, image)
     assert (float(map.sum()) > 0) == there
     undefined = reason("deletion", MapField("m", map), context, fill="zero", levels=8)
     assert ("nothing to lose" in undefined) != there
@@ -197,7 +197,7 @@ def test_ends_that_nearly_meet_are_no_scale() -> None:
     network, image = _linear(2, 1)
     with torch.no_grad():
         network.weight[1] -= (network.weight[1] * image).sum() / image.sum() - 1e-4
-    field, context = MapField("m", _shared(network, image)), ask(network, image)
+    field, context = MapField("m", _shared(network, image)), metric_context(network, image)
     for metric in ("deletion", "insertion", "morf_lerf_gap", "irof"):
         assert "no scale" in reason(metric, field, context, fill="zero", **_blocks(metric))
     assert number("pixel_flipping", field.map, context, fill="zero") > 0
@@ -211,7 +211,9 @@ def test_the_curve_of_deletion_is_the_sorted_sum() -> None:
     network, image = _linear(2, 1)
     map = _shared(network, image)
     field = MapField("exact", map)
-    found = value("deletion", field, ask(network, image), fill="zero", levels=map.numel())
+    found = value(
+        "deletion", field, metric_context(network, image), fill="zero", levels=map.numel()
+    )
     removed = map.flatten().sort(descending=True).values.cumsum(0) / map.sum()
     expected = [1.0, *(1 - removed).tolist()]
     assert [y for _, y in found.curve] == pytest.approx(expected, abs=NOTHING)
@@ -222,7 +224,9 @@ def test_insertion_begins_with_nothing_and_ends_with_the_image() -> None:
     network, image = _linear(2, 1)
     map = _shared(network, image)
     field = MapField("exact", map)
-    found = value("insertion", field, ask(network, image), fill="zero", levels=map.numel())
+    found = value(
+        "insertion", field, metric_context(network, image), fill="zero", levels=map.numel()
+    )
     kept = map.flatten().sort(descending=True).values.cumsum(0) / map.sum()
     assert [y for _, y in found.curve] == pytest.approx([0, *kept.tolist()], abs=NOTHING)
 
@@ -231,7 +235,7 @@ def test_insertion_begins_with_nothing_and_ends_with_the_image() -> None:
 def test_regions_by_hand(rank: int, channels: int) -> None:
     network, image = _linear(rank, channels)
     present(network)
-    map, context = _shared(network, image), ask(network, image)
+    map, context = _shared(network, image), metric_context(network, image)
     pool = functional.avg_pool2d if rank == 2 else functional.avg_pool3d
     sums = pool(map.sum(dim=0)[None], 2).flatten() * 2**rank
     ordered = sums.sort(descending=True).values.numpy()
@@ -249,7 +253,7 @@ def test_idle_regions_are_told_from_those_that_matter() -> None:
     network, image = _linear(2, 1)
     with torch.no_grad():
         network.weight[:, :, :2] = 0  # three blocks of nine change nothing
-    map, context = _shared(network, image), ask(network, image)
+    map, context = _shared(network, image), metric_context(network, image)
     asked: dict[str, Any] = {"regions": BLOCKS, "fill": "zero"}
     assert number("non_sensitivity", map, context, **asked) == 0
     everywhere = map.clone()
@@ -260,7 +264,7 @@ def test_idle_regions_are_told_from_those_that_matter() -> None:
 def test_monotonicity_correlation_ranks_what_other_cases_change() -> None:
     network, image = _linear(2, 1)
     others = torch.stack([bright(seed=seed) for seed in range(1, 6)])
-    context = ask(network, image, references=others)
+    context = metric_context(network, image, references=others)
     weights = network.weight.detach()[1]
     changes = (weights * (image - others)).view(5, 3, 2, 3, 2).sum((2, 4)).square().mean(0)
     perfect = changes.repeat_interleave(2, 0).repeat_interleave(2, 1)[None]

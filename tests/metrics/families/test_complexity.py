@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from metric_cases import CLASS_ONE, LinearClasses, ask, bright, number, reason, value
+from metric_cases import CLASS_ONE, LinearClasses, bright, metric_context, number, reason, value
 from torch import Tensor
 
 from voxplain.image import Image
@@ -17,7 +17,7 @@ from voxplain.metrics import MapField, MetricContext, evaluate
 def _context(rank: int = 2, spacing: object = None, channels: int = 1) -> MetricContext:
     image = bright(rank, channels, 4)
     shown = Image.from_array(image, spacing) if spacing else image  # type: ignore[arg-type]
-    return ask(LinearClasses(tuple(image.shape)), shown)
+    return metric_context(LinearClasses(tuple(image.shape)), shown)
 
 
 def _one(rank: int = 2) -> Tensor:

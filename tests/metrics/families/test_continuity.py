@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from metric_cases import BLOCKS, LinearClasses, ask, bright, explained, reason, value
+from metric_cases import BLOCKS, LinearClasses, bright, explained, metric_context, reason, value
 from networks import convolution
 from torch import Tensor, nn
 
@@ -81,24 +81,24 @@ def _blocks(values: Tensor) -> Tensor:
 
 def test_every_axis_moves_by_at_least_a_voxel() -> None:
     moves = Translations((0.01, 0.02, 0.04), parse_regions(BLOCKS))
-    assert list(moves._moves((100, 50))) == [
+    assert list(moves._shifts((100, 50))) == [
         *((0, 0, voxels) for voxels in (1, 2, 4)),
         *((1, 1, voxels) for voxels in (1, 2)),
     ]
-    assert list(moves._moves((1, 10, 10))) == [(0, 1, 1), (1, 2, 1)]
+    assert list(moves._shifts((1, 10, 10))) == [(0, 1, 1), (1, 2, 1)]
     image = bright(3, 1, 8)[:, :1]
-    for draw, axis, voxels in moves._moves((1, 8, 8)):
+    for draw, axis, voxels in moves._shifts((1, 8, 8)):
         changed = Shift(voxels).changed(image, "", draw)
         stays = 8 - voxels
         assert torch.equal(
             changed.narrow(axis + 1, voxels, stays), image.narrow(axis + 1, 0, stays)
         )
-    assert [moves.expected(reference_context(shape)) for shape in (PICTURE, VOLUME)] == [6, 9]
+    assert [moves.cost(reference_context(shape)) for shape in (PICTURE, VOLUME)] == [6, 9]
 
 
 def test_what_cannot_be_asked_is_said() -> None:
     network, image = LinearClasses((1, 6, 6)), bright()
-    context = ask(network, image, {"given": torch.randn(1, 6, 6)})
+    context = metric_context(network, image, {"given": torch.randn(1, 6, 6)})
     assert "no method behind this map" in reason(METRIC, context.fields["given"], context)
     context = explained(network, image, "saliency")
     one = {"kind": "blocks", "size": 6}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from metric_cases import LinearClasses, ask, bright, value
+from metric_cases import LinearClasses, bright, metric_context, value
 from networks import images, segmenter
 from torch import Tensor, nn
 
@@ -37,7 +37,7 @@ class Threshold(nn.Module):
 def _halved(rank: int) -> tuple[MetricContext, Tensor]:
     image = bright(rank, 1, 8 if rank == 2 else 4)
     image -= image.amin()
-    return ask(Threshold(float(image.sum()) / 2), image), image
+    return metric_context(Threshold(float(image.sum()) / 2), image), image
 
 
 @pytest.mark.parametrize("rank", [2, 3])
@@ -64,7 +64,7 @@ def test_the_reversed_order_negates_it(protocol: str, task: str) -> None:
         context, image = _halved(2)
     else:
         image = images(2, 1, 1, 8)[0].double()
-        context = ask(segmenter().double(), image, target=SEGMENT)
+        context = metric_context(segmenter().double(), image, target=SEGMENT)
     map = image + torch.randn(1, 8, 8, dtype=torch.float64)
     there = value("fidelity", MapField("m", map), context, protocol=protocol)
     back = value("fidelity", MapField("m", -map), context, protocol=protocol)
@@ -88,9 +88,9 @@ def test_random_maps_have_no_fidelity(protocol: str) -> None:
 def test_protocols_have_their_own_levels_and_fills(protocol: str) -> None:
     context, image = _halved(2)
     metric = Fidelity(protocol=protocol)
-    asked = [query for query in metric.queries(context.base) if isinstance(query, Removal)]
+    asked = [query for query in metric.queries(context.engine) if isinstance(query, Removal)]
     assert {query.levels for query in asked} == {PROTOCOLS[protocol]}
-    assert {query.expected(context.base) for query in asked} == {PROTOCOLS[protocol] + 1}
+    assert {query.cost(context.engine) for query in asked} == {PROTOCOLS[protocol] + 1}
     fills = {type(query.fill) for query in asked}
     expected: dict[str, Any] = {
         "inform": {Constant, Blur, Mean},
@@ -114,15 +114,15 @@ def test_half_bright_lies_between_dark_and_bright() -> None:
     image[1] = image[1] ** 8 * 100
     ends = image.flatten(1)
     expected = ((ends.amin(1) + ends.amax(1)) / 2).tolist()
-    assert Fidelity(protocol="thesis2024")._between(image) == pytest.approx(expected)
-    assert Fidelity(dark=-1.0, bright=2.0)._between(image) == (0.5, 0.5)
+    assert Fidelity(protocol="thesis2024")._half_bright(image) == pytest.approx(expected)
+    assert Fidelity(dark=-1.0, bright=2.0)._half_bright(image) == (0.5, 0.5)
 
 
 def test_class_zero_is_filled_bright() -> None:
     """A dark fill speaks for class 0, which would then never be lost."""
     image = bright(2, 1, 8)
     asked = {"kind": "class_score", "label": 0}
-    context = ask(Threshold(float(image.sum()) * 1.05), image, target=asked)
+    context = metric_context(Threshold(float(image.sum()) * 1.05), image, target=asked)
     found = value("fidelity", MapField("m", -image), context, protocol="brocki2022")
     assert found.facts["fill"] == "bright"
     assert found.value > 0
@@ -145,12 +145,12 @@ def test_a_ramp_is_imputed_exactly(
     order = places[torch.randperm(len(places))]
     masks = RankedMasks(order, (round(share * len(order)),), (side,) * rank)
     shown = Image.from_array(ramp, spacing[:rank]) if spacing else ramp
-    context = ask(LinearClasses(tuple(ramp.shape)), shown)
-    (painter,) = Noise(sigma=0).painters(context.item, masks)
+    context = metric_context(LinearClasses(tuple(ramp.shape)), shown)
+    (painter,) = Noise(sigma=0).painters(context.input, masks)
     imputed = painter.painted(range(1))[0]
     assert float((imputed - ramp).abs().max()) < 1e-3 * float(ramp.abs().max())
-    assert context.under(masks, Noise(sigma=0)).scores == pytest.approx(
-        context.whole, rel=1e-3, abs=1e-2
+    assert context.predict_masked(masks, Noise(sigma=0)).scores == pytest.approx(
+        context.score, rel=1e-3, abs=1e-2
     )
 
 
@@ -159,7 +159,7 @@ def test_road_tells_orders_apart(rank: int) -> None:
     """Removing what the score needs costs it more, though neighbors give some of it back."""
     source = torch.Generator().manual_seed(1)
     image = torch.rand(1, *(8,) * rank, generator=source, dtype=torch.float64)
-    context = ask(Threshold(1.0), image)
+    context = metric_context(Threshold(1.0), image)
     map = image  # each voxel's brightness is its contribution
     found = value("road", MapField("m", map), context)
     assert [share for share, _ in found.curve] == [0.1, 0.2, 0.3, 0.5, 0.7, 0.9]
@@ -176,7 +176,7 @@ def test_road_guesses_by_distances_in_mm(rank: int) -> None:
     image = bright(rank, 1, 8)
 
     def road(*spacing: float) -> float:
-        context = ask(Threshold(1.0), Image.from_array(image, spacing))
+        context = metric_context(Threshold(1.0), Image.from_array(image, spacing))
         return value("road", MapField("m", image), context).value
 
     unit, coarse, thick = road(*(1,) * rank), road(*(4,) * rank), road(4, *(1,) * (rank - 1))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from injected import GivenChanges, GivenInfidelity, GivenNormalized, GivenSensitivity
-from metric_cases import ask, explained, value
+from metric_cases import explained, metric_context, value
 from networks import Cubes
 from torch import Tensor, nn
 
@@ -51,7 +51,7 @@ def test_infidelity_by_hand(case: int, rank: int, share: bool) -> None:
     draws = torch.tensor([2.0 * case + 1, 2.0 * case + 2])[:, None].double() / 4
     changes = draws * torch.tensor([0.5, -1.0])
     given = GivenChanges.of(torch.stack([_as(change, rank) for change in changes]))
-    context = ask(Squares(), image, target=SCORE)
+    context = metric_context(Squares(), image, target=SCORE)
     map = 2 * image * (image if share else 1)  # what it shares out, or its slopes
     field = MapField("gradient", map, share=share)
     plain = value(GivenInfidelity(given=given, draws=2), field, context)
@@ -79,7 +79,7 @@ def test_sensitivity_by_hand(case: int, rank: int) -> None:
     assert field.values.flatten().tolist() == (3 * IMAGES[case] ** 2).tolist()
     asked = GivenSensitivity(given=torch.stack([_as(row, rank) for row in noise]), draws=4)
     ratios = [
-        step.map for step in context.run_query(asked.queries(context.base)[0], field)["saliency"]
+        step.map for step in context.run_query(asked.queries(context.engine)[0], field)["saliency"]
     ]
     assert ratios == pytest.approx(RATIOS[case], abs=1e-6)
     assert value(asked, field, context).value == pytest.approx(max(RATIOS[case]), abs=1e-6)

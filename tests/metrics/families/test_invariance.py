@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from metric_cases import LinearClasses, ask, bright, explained, reason, value
+from metric_cases import LinearClasses, bright, explained, metric_context, reason, value
 from networks import classifier, convolution, images, segmenter, untouched
 from torch import Tensor, nn
 
@@ -184,7 +184,9 @@ def test_what_cannot_be_asked_is_said() -> None:
     constant = torch.full((1, 4, 4), 0.7, dtype=torch.float64)
     context = explained(LinearClasses((1, 4, 4)), constant, "saliency")
     assert "constant" in reason(METRIC, context.fields["saliency"], context)
-    context = ask(LinearClasses((1, 4, 4)), bright(2, 1, 4), {"given": torch.randn(1, 4, 4)})
+    context = metric_context(
+        LinearClasses((1, 4, 4)), bright(2, 1, 4), {"given": torch.randn(1, 4, 4)}
+    )
     assert "no method behind this map" in reason(METRIC, context.fields["given"], context)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from metric_cases import LinearClasses, ask, bright, reason, value
+from metric_cases import LinearClasses, bright, metric_context, reason, value
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
@@ -30,7 +30,7 @@ def _mask(rank: int, size: int = 8) -> Tensor:
 def _context(mask: Tensor, spacing: Any = None) -> MetricContext:
     image = bright(mask.ndim, 1, mask.shape[0])
     shown = Image.from_array(image, spacing) if spacing else image
-    return ask(LinearClasses(tuple(image.shape)), shown, mask=mask)
+    return metric_context(LinearClasses(tuple(image.shape)), shown, mask=mask)
 
 
 FAR: dict[str, Any] = {"pointing_game": {"tolerance": 0}, "energy_in_dilated_mask": {"margin": 1}}
@@ -193,17 +193,19 @@ def test_no_mask_and_no_lesion_are_reasons(name: str) -> None:
     field = MapField("m", torch.randn(1, 8, 8))
     image = bright(size=8)
     network = LinearClasses(tuple(image.shape))
-    assert "no reference mask" in reason(name, field, ask(network, image))
+    assert "no reference mask" in reason(name, field, metric_context(network, image))
     for mask in (torch.zeros(8, 8), torch.ones(8, 8)):
-        assert "empty, or everything" in reason(name, field, ask(network, image, mask=mask))
+        assert "empty, or everything" in reason(
+            name, field, metric_context(network, image, mask=mask)
+        )
 
 
 @pytest.mark.parametrize("name", LOCALIZATION)
 def test_a_slice_and_a_volume_of_one_slice_score_the_same(name: str) -> None:
     mask, map = _mask(2), torch.randn(1, 8, 8)
     image = bright(size=8)
-    flat = ask(LinearClasses((1, 8, 8)), image, mask=mask)
-    thin = ask(LinearClasses((1, 1, 8, 8)), image[:, None], mask=mask[None])
+    flat = metric_context(LinearClasses((1, 8, 8)), image, mask=mask)
+    thin = metric_context(LinearClasses((1, 1, 8, 8)), image[:, None], mask=mask[None])
     one = value(name, MapField("m", map, key="k"), flat)
     other = value(name, MapField("m", map[:, None], key="k"), thin)
     assert one.value == pytest.approx(other.value, abs=1e-12)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from every_metric import lesion
 from injected import GivenCorrelation
-from metric_cases import ask, value
+from metric_cases import metric_context, value
 from networks import classifier, images
 from numpy.typing import NDArray
 from torch import Tensor
@@ -28,7 +28,7 @@ MAP = torch.randn(1, 6, 6, generator=torch.Generator().manual_seed(1))
 
 
 def _context(mask: Tensor | None = None) -> MetricContext:
-    return ask(classifier(), IMAGE[0], target=LABEL, mask=mask)
+    return metric_context(classifier(), IMAGE[0], target=LABEL, mask=mask)
 
 
 def _theirs(metric: Any, map: Tensor = MAP, mask: Tensor | None = None) -> Any:
@@ -61,7 +61,7 @@ def test_the_curve_of_pixel_flipping(step: int) -> None:
     )
     context, field = _context(), MapField("m", MAP)
     mine = value("pixel_flipping", field, context, fill=0.3, levels=36 // step)
-    scores = context.whole - np.array([drop for _, drop in mine.curve])
+    scores = context.score - np.array([drop for _, drop in mine.curve])
     assert scores[1:] == pytest.approx(np.array(_theirs(metric)), rel=1e-5, abs=1e-6)
 
 

@@ -45,7 +45,7 @@ def test_by_hand(rank: int, build: Any, target: Any, layer: str | None, layers: 
     before = body(image[None]).detach()
     by_hand = []
     for draw, step in enumerate(steps):
-        changed = UniformNoise(0.02).changed(image, context.item.key, draw)
+        changed = UniformNoise(0.02).changed(image, context.input.key, draw)
         moved = float((body(changed[None]).detach() - before).norm() / before.norm())
         by_hand.append(step.map / moved)
     assert found.value == pytest.approx(max(by_hand), rel=1e-9)
@@ -219,7 +219,7 @@ def test_where_every_number_has_the_same_size_the_other_library_agrees() -> None
     field, drawn = context.fields["saliency"], iter(range(4))
 
     def noise(arr: Any, **_: Any) -> Any:
-        changed = UniformNoise(0.02).changed(signs, context.item.key, next(drawn))
+        changed = UniformNoise(0.02).changed(signs, context.input.key, next(drawn))
         return changed.numpy().reshape(arr.shape)
 
     theirs = quantus.RelativeRepresentationStability(

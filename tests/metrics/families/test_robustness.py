@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from metric_cases import LinearClasses, ask, bright, explained, reason, value
+from metric_cases import LinearClasses, bright, explained, metric_context, reason, value
 from networks import Cubes, classifier, images, segmenter
 from torch import Tensor, nn
 
@@ -43,7 +43,9 @@ def test_sensitivities_by_hand() -> None:
     network = LinearClasses(tuple(image.shape))
     context = explained(network, image, "input_x_gradient")
     field, weight = context.fields["input_x_gradient"], network.weight.detach()[1]
-    noise = [UniformNoise(0.02).changed(image, context.item.key, draw) - image for draw in range(8)]
+    noise = [
+        UniformNoise(0.02).changed(image, context.input.key, draw) - image for draw in range(8)
+    ]
     moved = [float((weight * e).norm()) for e in noise]
     ratios = [size / float((weight * image).norm()) for size in moved]
     asked = dict.fromkeys(SENSITIVE, 0.0)
@@ -55,7 +57,7 @@ def test_sensitivities_by_hand() -> None:
     assert asked["local_lipschitz"] == pytest.approx(max(slopes), rel=1e-4)
     inputs = [r / float(e.norm() / image.norm()) for r, e in zip(ratios, noise, strict=True)]
     assert asked["relative_input_stability"] == pytest.approx(max(inputs), rel=1e-4)
-    scores = [abs(float((weight * e).sum()) / context.whole) for e in noise]
+    scores = [abs(float((weight * e).sum()) / context.score) for e in noise]
     outputs = [r / max(s, 1e-6) for r, s in zip(ratios, scores, strict=True)]
     assert asked["relative_output_stability"] == pytest.approx(max(outputs), rel=1e-4)
 
@@ -72,7 +74,7 @@ def test_the_method_that_is_judged_is_the_one_that_explains_again() -> None:
 
     by_hand = []
     for draw in range(8):
-        moved = map(UniformNoise(0.02).changed(image, context.item.key, draw))
+        moved = map(UniformNoise(0.02).changed(image, context.input.key, draw))
         by_hand.append(float((moved - map(image)).norm() / map(image).norm()))
     assert found == pytest.approx(max(by_hand), rel=1e-5)
     plain = value("max_sensitivity", context.fields["integrated_gradients"], context).value
@@ -129,7 +131,9 @@ def test_medical_stability_names_every_change() -> None:
 
 def test_what_cannot_explain_again_has_no_robustness() -> None:
     image = bright(2, 1, 4)
-    context = ask(LinearClasses(tuple(image.shape)), image, {"given": torch.randn(1, 4, 4)})
+    context = metric_context(
+        LinearClasses(tuple(image.shape)), image, {"given": torch.randn(1, 4, 4)}
+    )
     for metric in (*SENSITIVE, "medical_stability"):
         assert "no method behind this map" in reason(metric, context.fields["given"], context)
 
@@ -146,7 +150,7 @@ def test_one_set_of_neighbors_serves_all_maps_and_metrics() -> None:
     for metric in SENSITIVE:
         for field in context.fields.values():
             assert math.isfinite(value(metric, field, context, draws=3).value)
-    keys = [key for key in context._results if isinstance(key, tuple)]
+    keys = [key for key in context._cache if isinstance(key, tuple)]
     assert len(keys) == 1
     assert isinstance(next(iter(context.fields.values())), MapField)
 
@@ -158,7 +162,7 @@ def test_neighbors_turn_in_the_body(rank: int) -> None:
     image = Image.from_array(bright(rank, 1, 8).float(), spacing)
     network = Cubes()
     field = explained(network, image.data, "saliency", target=SCORE).fields["saliency"]
-    asked = ask(network, image, {"saliency": field.map}, target=SCORE)
+    asked = metric_context(network, image, {"saliency": field.map}, target=SCORE)
     asked.methods = (parse_method("saliency"),)
     query = Neighbors(Rotation(10.0), 1)
     (step,) = asked.run_query(query, asked.fields["saliency"])["saliency"]

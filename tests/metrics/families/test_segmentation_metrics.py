@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from metric_cases import LinearClasses, ask, bright, reason, value
+from metric_cases import LinearClasses, bright, metric_context, reason, value
 from torch import Tensor, nn
 
 from voxplain.image import Image
@@ -37,7 +37,9 @@ def _object(rank: int) -> Tensor:
 
 def _context(rank: int, spacing: Any = None) -> MetricContext:
     image = _object(rank)
-    return ask(Bright(), Image.from_array(image, spacing) if spacing else image, target=SEGMENT)
+    return metric_context(
+        Bright(), Image.from_array(image, spacing) if spacing else image, target=SEGMENT
+    )
 
 
 @pytest.mark.parametrize("rank", [2, 3])
@@ -95,9 +97,11 @@ def test_context_and_boundary_are_shares_of_magnitude(rank: int) -> None:
 def test_without_an_object_there_is_no_score(name: str) -> None:
     image = bright(2, 1, 6)
     field = MapField("m", torch.randn(1, 6, 6))
-    assert reason(name, field, ask(LinearClasses((1, 6, 6)), image))
+    assert reason(name, field, metric_context(LinearClasses((1, 6, 6)), image))
     target = {"kind": "class_score", "label": 1}
-    dark = ask(Bright(), torch.zeros(1, 6, 6).double() + torch.rand(1, 6, 6) / 10, target=target)
+    dark = metric_context(
+        Bright(), torch.zeros(1, 6, 6).double() + torch.rand(1, 6, 6) / 10, target=target
+    )
     assert "object" in reason(name, field, dark)
 
 
@@ -110,7 +114,7 @@ def _truth(rank: int) -> Tensor:
 
 def _mistaken(rank: int, error: str, network: Any = None) -> MetricContext:
     target = {"kind": "error_region", "label": 1, "reference": _truth(rank), "error": error}
-    return ask(network or Bright(), _object(rank), target=target)
+    return metric_context(network or Bright(), _object(rank), target=target)
 
 
 @pytest.mark.parametrize("windowed", [False, True])
@@ -133,7 +137,7 @@ def test_the_map_of_an_error_is_compared_with_that_error(
     found = value("error_localization", other, context).value
     assert found == pytest.approx(share)  # nothing is found before everything is taken
     noise = MapField("m", torch.randn(1, *(8,) * rank))
-    beside = ask(Bright(), _object(rank), target=SEGMENT, mask=wrong)
+    beside = metric_context(Bright(), _object(rank), target=SEGMENT, mask=wrong)
     expected = value("auprc", noise, beside).value
     assert value("error_localization", noise, context).value == pytest.approx(expected)
 
@@ -143,14 +147,14 @@ def test_only_errors_are_localized() -> None:
     said = reason("error_localization", field, _context(2))
     assert said == "the target is not an error; explain one with a target error_region"
     target = {"kind": "error_region", "label": 1, "reference": torch.zeros(8, 8)}
-    context = ask(Bright(), torch.ones(1, 8, 8).double(), target=target)
+    context = metric_context(Bright(), torch.ones(1, 8, 8).double(), target=target)
     assert "every voxel is wrong" in reason("error_localization", field, context)
 
 
 def test_an_error_on_a_coarser_output_has_no_place_on_the_image() -> None:
     network = nn.Sequential(nn.AvgPool2d(2), Bright())
     target = {"kind": "error_region", "label": 1, "reference": torch.zeros(4, 4)}
-    context = ask(network, _object(2), target=target)
+    context = metric_context(network, _object(2), target=target)
     said = reason("error_localization", MapField("m", torch.randn(1, 8, 8)), context)
     assert "another resolution" in said
 

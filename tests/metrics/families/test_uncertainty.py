@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from metric_cases import LinearClasses, ask, bright, explained, reason, value
+from metric_cases import LinearClasses, bright, explained, metric_context, reason, value
 from networks import convolution, images, segmenter, untouched
 from torch import Tensor, nn
 
@@ -55,7 +55,7 @@ def test_augmentation_of_a_linear_score_by_hand(rank: int) -> None:
     back = []
     for draw in range(6):
         around = MEDICAL[IN_TURN[draw % 4]]
-        changed = around.changed(image, context.item.key, draw // 4)
+        changed = around.changed(image, context.input.key, draw // 4)
         back.append(around.returned(weight * changed, draw // 4)[0])
     stacked = torch.stack(back)
     found = value("map_uncertainty", field, context, draws=6)
@@ -95,7 +95,7 @@ def test_predictions_by_hand(rank: int, measure: str) -> None:
     chances = []
     for draw in range(4):
         around = MEDICAL[IN_TURN[draw]]
-        changed = around.changed(image, context.item.key, 0)
+        changed = around.changed(image, context.input.key, 0)
         with torch.no_grad():
             chance = network(changed[None]).softmax(dim=1)[:, 1]
         chances.append(around.returned(chance, 0)[0])
@@ -114,7 +114,7 @@ def test_a_map_of_the_uncertainty_itself_correlates() -> None:
     context = explained(segmenter().double(), images()[0].double(), "saliency", target=SEGMENT)
     query = ("uncertainty_correlation", context.fields["saliency"])
     value(*query, context)
-    (spread,) = (found for found in context._results.values() if isinstance(found, Spread))
+    (spread,) = (found for found in context._cache.values() if isinstance(found, Spread))
     for sign in (1, -1):
         field = MapField("control", sign * spread.deviation[None])
         assert value("uncertainty_correlation", field, context).value == pytest.approx(1)
@@ -126,7 +126,9 @@ def test_one_logit_has_two_classes() -> None:
     network, image = nn.Conv2d(1, 1, 3, padding=1).double(), images()[0].double()
     map, found = torch.randn(1, 6, 6), []
     for label in (0, 1):
-        context = ask(network, image, {"m": map}, target={"kind": "pixelwise", "label": label})
+        context = metric_context(
+            network, image, {"m": map}, target={"kind": "pixelwise", "label": label}
+        )
         found.append(value("uncertainty_correlation", context.fields["m"], context).value)
     assert found[0] == pytest.approx(found[1])
 
@@ -185,7 +187,7 @@ def test_dropout_by_hand(rank: int) -> None:
         uncertain = value("uncertainty_correlation", field, context, source="dropout", draws=3)
     maps, chances = [], []
     for draw in range(3):
-        one = dropout_draw(Model(network), context.item.key, draw)
+        one = dropout_draw(Model(network), context.input.key, draw)
         maps.append(explain(one, image[None], "saliency", target)["saliency"].map[0, 0])
         with torch.no_grad():
             chances.append(one(image[None]).softmax(dim=1)[0, 1])

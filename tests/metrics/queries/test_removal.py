@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from metric_cases import LinearClasses, ask, bright, value
+from metric_cases import LinearClasses, bright, metric_context, value
 from torch import Tensor, nn
 
 from voxplain.engine.masks import Constant
@@ -50,7 +50,7 @@ def test_regions_go_by_their_mean_and_not_by_their_size() -> None:
     found = value(
         "irof",
         MapField("m", map),
-        ask(network, image),
+        metric_context(network, image),
         regions={"kind": "labels", "labels": labels},
         fill="zero",
     )
@@ -75,14 +75,14 @@ def test_equal_values_go_in_an_order_of_their_own() -> None:
 
 def test_removed_shares_may_be_named() -> None:
     image = bright(2, 1, 4)
-    context = ask(LinearClasses((1, 4, 4)), image)
+    context = metric_context(LinearClasses((1, 4, 4)), image)
     field = MapField("m", torch.randn(1, 4, 4))
     asked = Removal(Constant(value="zero"), at=(0.25, 1.0))
     found = context.run_query(asked, field)
-    assert len(found.scores) == asked.expected(context.base) == 2
+    assert len(found.scores) == asked.cost(context.engine) == 2
     left = image.clone()
     left.view(-1)[field.order[:4]] = 0
-    weight = context.base.model.network.weight.detach()[1]
+    weight = context.engine.model.network.weight.detach()[1]
     assert float(found.scores[0]) == pytest.approx(float((weight * left).sum()) + 1)
 
 
@@ -90,9 +90,9 @@ def _by_hand(context: MetricContext, order: Tensor, counts: Sequence[int], level
     """One forward per step, each of an image that is filled anew."""
     scores = []
     for count in counts:
-        shown = context.item.image.clone()
+        shown = context.input.image.clone()
         shown.flatten(1)[:, order[:count]] = level
-        scores.append(context.observe(shown[None]).scores)
+        scores.append(context.predict(shown[None]).scores)
     return torch.cat(scores)
 
 
@@ -100,7 +100,7 @@ def _by_hand(context: MetricContext, order: Tensor, counts: Sequence[int], level
 def test_maps_and_orders_share_their_ends(levels: int) -> None:
     """A step that removes as much as another, nothing or everything is no forward of its own."""
     image = bright(2, 1, 4)
-    context = ask(Cubes(), image, target={"kind": "class_score", "label": 0})
+    context = metric_context(Cubes(), image, target={"kind": "class_score", "label": 0})
     fields = [MapField(str(seed), bright(2, 1, 4, seed)) for seed in (3, 4)]
     queries = [Removal(Constant(value=2.0), order, levels) for order in ("most", "least")]
     found = [context.run_query(query, field).scores for field in fields for query in queries]
@@ -112,7 +112,7 @@ def test_maps_and_orders_share_their_ends(levels: int) -> None:
 
 
 def test_ends_belong_to_their_fill() -> None:
-    context = ask(Cubes(), bright(2, 1, 4), target={"kind": "class_score", "label": 0})
+    context = metric_context(Cubes(), bright(2, 1, 4), target={"kind": "class_score", "label": 0})
     field = MapField("m", bright(2, 1, 4, 3))
     dark, light = (context.run_query(Removal(Constant(value=v)), field).scores for v in (0.0, 3.0))
     assert dark[0] == light[0]
@@ -136,12 +136,12 @@ def test_no_small_volume_is_shown_alone(sides: tuple[int, ...], shown: int) -> N
     """Twice where torch is slow with one; the answer is about one."""
     network = Cubes()
     image = torch.rand(1, *sides)
-    context = ask(network, image, target={"kind": "class_score", "label": 0})
+    context = metric_context(network, image, target={"kind": "class_score", "label": 0})
     network.seen.clear()
-    observed = context.observe(image[None] * 2)
+    observed = context.predict(image[None] * 2)
     assert network.seen == [shown]
     assert observed.scores.shape == observed.agreed.shape == (1,)
-    assert float(observed.scores) == pytest.approx(8 * context.whole, rel=1e-5)
+    assert float(observed.scores) == pytest.approx(8 * context.score, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -151,12 +151,12 @@ def test_no_small_volume_is_shown_alone(sides: tuple[int, ...], shown: int) -> N
 def test_no_last_image_is_left_alone(count: int, size: int, expected: list[int]) -> None:
     network = Cubes()
     image = torch.rand(1, 8, 8)
-    context = ask(network, image, target={"kind": "class_score", "label": 0})
-    context.observe(image[None])
+    context = metric_context(network, image, target={"kind": "class_score", "label": 0})
+    context.predict(image[None])
     context._budget.size, context._budget._is_measured = size, True
     network.seen.clear()
     many = torch.rand(count, 1, 8, 8)
-    found = context.of_all(count, lambda part: many[part.start : part.stop])
+    found = context.predict_many(count, lambda part: many[part.start : part.stop])
     assert network.seen == expected
     assert torch.equal(found.scores.float(), many.flatten(1).pow(3).sum(dim=1))
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pytest
 import torch
-from metric_cases import CLASS_ONE, ask, explained, reason, value
+from metric_cases import CLASS_ONE, explained, metric_context, reason, value
 from networks import classifier, images, segmenter, untouched
 from scipy import stats
 from skimage.metrics import structural_similarity
@@ -52,7 +52,7 @@ def _cascade(context: MetricContext, **options: Any) -> dict[str, Steps]:
 
 def _asked(network: nn.Module, image: Tensor, *methods: Any, **options: Any) -> MetricContext:
     found = explain(network, image[None], list(methods), CLASS_ONE, **options)
-    return ask(network, image, {name: map[0] for name, map in found.items()}, CLASS_ONE)
+    return metric_context(network, image, {name: map[0] for name, map in found.items()}, CLASS_ONE)
 
 
 @every_order
@@ -170,7 +170,7 @@ def test_efficient_randomization_compares_the_disorder_of_histograms() -> None:
     asked = {"seeds": 1, "bins": 20}
     field = context.fields["saliency"]
     found = value("efficient_parameter_randomization", field, context, **asked)
-    random = copied(context.base.model)
+    random = copied(context.engine.model)
     reinitialize(random.network, stages(random, images()), 0)
     again = explain(random, images(), "saliency", CLASS_ONE)["saliency"].map[0, 0]
     disorder = []

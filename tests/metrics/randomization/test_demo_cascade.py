@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from metric_cases import metric_context
 
 from voxplain.attribution import explain
 from voxplain.demo import write_demo
-from voxplain.metrics.context import metric_context
 from voxplain.metrics.randomization import Cascade, recorded
-from voxplain.metrics.scoring import map_field
 from voxplain.report.trust.score_index import score_indexes
 from voxplain.report.trust.verdict import verdicts
 from voxplain.study.config.study import Study
@@ -26,8 +25,7 @@ def test_saliency_forgets_and_guided_backpropagation_does_not(tmp_path: Path) ->
     image = loaded.prepare(read_case(study.expanded_cases()[0]))
     methods = ["saliency", "guided_backprop"]
     maps = explain(loaded.model, image, methods, study.asked[0])
-    context = metric_context(loaded.model, image, study.asked[0], maps=maps)
-    context.fields = {name: map_field(name, map, context) for name, map in maps.items()}
+    context = metric_context(loaded.model, image, maps, study.asked[0])
     found = context.run_query(Cascade(seeds=1, steps=4), context.fields["saliency"])
     saliency, guided = (found[name].curves[0] for name in methods)
     assert all(abs(step.spearman) < 0.5 for step in saliency[2:])

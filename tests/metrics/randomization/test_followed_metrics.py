@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from every_metric import DIM, METHODS, NAMES, SCORE, SEGMENT, lesion, seeing, short
-from metric_cases import ask
+from every_metric import DIM, METHODS, NAMES, SCORE, SEGMENT, certain, lesion, short
+from metric_cases import metric_context
 from networks import images, segmenter
 from torch import nn
 
 from voxplain.attribution import explain
 from voxplain.errors import ConfigError
-from voxplain.metrics import Metric, evaluate, metric_key, metrics, parse_metric
+from voxplain.metrics import BaseMetric, Case, evaluate, metric_key, metrics, parse_metric
 from voxplain.metrics.randomization import Cascade, reinitialize, stages
 from voxplain.models.copies import copied
 from voxplain.models.model import Model
@@ -19,7 +19,7 @@ from voxplain.records.scores import Scores
 from voxplain.study import Study
 
 
-def followed() -> tuple[Metric, ...]:
+def followed() -> tuple[BaseMetric, ...]:
     """Every metric that a study may ask of every step."""
     found = []
     for name in NAMES:
@@ -54,16 +54,17 @@ def by_hand(network: nn.Module | Model, rank: int) -> Scores:
     shown, others = images(rank).double(), images(rank, 1, 12).double()[8:]
     maps = explain(network, shown, list(METHODS), SCORE)
     others = torch.cat([others, DIM * others])
-    return evaluate(network, shown, maps, FOLLOWED, SCORE, masks=[lesion(rank)], references=others)
+    cases = [Case(mask=lesion(rank))]
+    return evaluate(network, shown, maps, FOLLOWED, SCORE, cases=cases, references=others)
 
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_each_network_is_asked_about_its_own_map(rank: int) -> None:
-    network, shown = seeing(rank).double(), images(rank).double()
+    network, shown = certain(rank).double(), images(rank).double()
     others = images(rank, 1, 12).double()[8:]
     maps = {name: found[0] for name, found in explain(network, shown, list(METHODS), SCORE).items()}
     given = {"mask": lesion(rank), "references": torch.cat([others, DIM * others])}
-    context = ask(network, shown[0], maps, SCORE, **given)
+    context = metric_context(network, shown[0], maps, SCORE, **given)
     query = Cascade(steps=1, seeds=1, metrics=FOLLOWED)
     found = query.run(context, context.fields["saliency"])
     random = copied(Model(network))
@@ -89,7 +90,7 @@ def test_objects_are_those_that_each_network_sees_and_the_target_stays() -> None
     maps = {
         name: found[0] for name, found in explain(network, shown, list(METHODS), SEGMENT).items()
     }
-    context = ask(network, shown[0], maps, SEGMENT, mask=lesion(2))
+    context = metric_context(network, shown[0], maps, SEGMENT, mask=lesion(2))
     names = ("context_share", "boundary_share", "dice_drop", "volume_change", "morf_lerf_gap")
     chosen = tuple(parse_metric(short(name)) for name in names)
     found = Cascade(seeds=2, metrics=chosen).run(context, context.fields["saliency"])

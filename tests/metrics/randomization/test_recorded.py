@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from metric_cases import CLASS_ONE, ask
+from metric_cases import CLASS_ONE, metric_context
 from networks import classifier, images
 
 from voxplain.attribution import explain
 from voxplain.image import Grid, Image
-from voxplain.metrics import evaluate, parse_metric
+from voxplain.metrics import Case, evaluate, parse_metric
 from voxplain.metrics.controls import edges
 from voxplain.metrics.randomization import Cascade, recorded
 from voxplain.records.cascades import MEASURES, scores_along, similarities
@@ -20,7 +20,7 @@ def test_curves_and_pictures_of_a_flat_image() -> None:
     network, image = classifier(), images()
     attributions = explain(network, image, ["saliency"], CLASS_ONE)
     maps = {name: found[0] for name, found in attributions.items()}
-    context = ask(network, image[0], maps, CLASS_ONE)
+    context = metric_context(network, image[0], maps, CLASS_ONE)
     query = Cascade(seeds=2, pictures=True)
     steps = context.run_query(query, context.fields["saliency"])
     record, pictures = recorded(context, steps, "top_down", "p01")
@@ -46,7 +46,7 @@ def test_curves_and_pictures_of_a_flat_image() -> None:
 def test_without_pictures_only_curves_are_kept() -> None:
     network, image = classifier(), images()
     found = explain(network, image, ["saliency"], CLASS_ONE)
-    context = ask(network, image[0], {"saliency": found["saliency"][0]})
+    context = metric_context(network, image[0], {"saliency": found["saliency"][0]})
     steps = context.run_query(Cascade(seeds=1), context.fields["saliency"])
     record, pictures = recorded(context, steps, "top_down")
     assert pictures == {}
@@ -61,7 +61,7 @@ def test_the_plane_of_a_volume_hangs_as_in_a_reading_room() -> None:
     affine = np.zeros((4, 4))
     affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = 1, 3, -2, 1
     image = Image(data + 0.01 * torch.rand_like(data), Grid(data.shape[1:], affine))
-    context = ask(network, image, explain(network, image, ["saliency"], CLASS_ONE))
+    context = metric_context(network, image, explain(network, image, ["saliency"], CLASS_ONE))
     steps = context.run_query(Cascade(seeds=1, pictures=True), context.fields["saliency"])
     record, pictures = recorded(context, steps, "top_down")
     assert record.aspect == 1.5
@@ -75,7 +75,7 @@ def test_the_plane_of_a_volume_hangs_as_in_a_reading_room() -> None:
 def test_scores_of_every_map_and_of_the_edge_detector_are_kept() -> None:
     network, image = classifier(), images()
     found = explain(network, image, ["saliency", "input_x_gradient"], CLASS_ONE)
-    context = ask(network, image[0], {name: maps[0] for name, maps in found.items()})
+    context = metric_context(network, image[0], {name: maps[0] for name, maps in found.items()})
     metrics = tuple(map(parse_metric, ["sparseness", {"name": "deletion", "levels": 3}]))
     steps = Cascade(seeds=2, metrics=metrics).run(context, context.fields["saliency"])
     record, _ = recorded(context, steps, "top_down", metrics=metrics)
@@ -102,9 +102,9 @@ def test_units_are_those_of_the_table(rank: int, known: bool) -> None:
     mask[2:4, 2:4] = 1
     maps = explain(network, given, ["saliency"], CLASS_ONE)
     asked = [parse_metric(name) for name in ("effective_volume", "distance_to_lesion", "entropy")]
-    rows = evaluate(network, given, maps, asked, CLASS_ONE, masks=[mask], controls=False)
+    rows = evaluate(network, given, maps, asked, CLASS_ONE, cases=[Case(mask=mask)], controls=False)
     single = maps if known else {name: found[0] for name, found in maps.items()}
-    context = ask(network, image, single)
+    context = metric_context(network, image, single)
     steps = Cascade(seeds=1).run(context, context.fields["saliency"])
     record, _ = recorded(context, steps, "top_down", metrics=asked)
     assert [followed.unit for followed in record.metrics] == [row.unit for row in rows]

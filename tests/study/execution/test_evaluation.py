@@ -19,7 +19,7 @@ from tiny import AFFINE, SHAPE, TinyStudy, blob
 from voxplain.attribution import explain
 from voxplain.errors import ConfigError, VoxplainWarning
 from voxplain.io import read_image
-from voxplain.metrics import MapField, MapScorer, Metric, evaluate
+from voxplain.metrics import MapField, MapScorer, PendingScore, evaluate
 from voxplain.records.cascades import read_pictures, read_randomizations
 from voxplain.records.manifest import TaskRecord
 from voxplain.records.scores import Scores
@@ -62,9 +62,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str]]:
     found = []
     original = MapScorer.score
 
-    def score(self: MapScorer, metric: Metric, field: Any) -> Any:
-        found.append((self.case, metric.name, field.name))
-        return original(self, metric, field)
+    def score(self: MapScorer, pending: PendingScore) -> Any:
+        found.append((self.context.case.id, pending.metric.name, pending.method))
+        return original(self, pending)
 
     monkeypatch.setattr(MapScorer, "score", score)
     return found
@@ -148,9 +148,9 @@ def test_maps_come_back_from_their_files_with_what_they_mean(
     """Through a resampling, which keeps the sum of a map that shares out a score."""
     fields: dict[str, MapField] = {}
 
-    def score(self: MapScorer, metric: Metric, field: MapField) -> Any:
-        fields[field.name] = field
-        return self.undefined(metric, field, "seen")
+    def score(self: MapScorer, pending: PendingScore) -> Any:
+        fields[pending.method] = self.context.fields[pending.method]
+        return self.undefined(pending, "seen")
 
     monkeypatch.setattr(MapScorer, "score", score)
     steps = [{"kind": "spacing", "size": 1.5}]

@@ -13,7 +13,7 @@ from voxplain.engine.context import Context
 from voxplain.engine.masks import (
     AnyFill,
     Blur,
-    Case,
+    CaseFill,
     ChannelsOff,
     Constant,
     Drop,
@@ -79,7 +79,7 @@ class FeaturePermutation(MaskMethod):
 
     def requests(self, context: Context) -> tuple[MaskRequest, ...]:
         """Every region alone, once per case."""
-        fill = Case(references=self.references)
+        fill = CaseFill(references=self.references)
         return (MaskRequest(OneRegionOff(self.regions), fill, Drop()),)
 
 

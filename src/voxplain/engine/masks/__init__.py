@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from voxplain.engine.masks.channel_samplers import ChannelsAsMasks, ChannelsOff, Level
 from voxplain.engine.masks.coalitions import Coalitions
-from voxplain.engine.masks.fills import AnyFill, Blur, Case, Constant, Fill, Mean, Noise
+from voxplain.engine.masks.fills import AnyFill, Blur, CaseFill, Constant, Fill, Mean, Noise
 from voxplain.engine.masks.masks import Boxes, Masks, Painter
 from voxplain.engine.masks.reducers.base import (
     Drop,
@@ -33,7 +33,7 @@ __all__ = [
     "AnyFill",
     "Blur",
     "Boxes",
-    "Case",
+    "CaseFill",
     "ChannelsAsMasks",
     "ChannelsOff",
     "Coalitions",

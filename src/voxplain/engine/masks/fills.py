@@ -125,7 +125,7 @@ class Noise(Fill):
         return scale * standard_normal(item.clean, generator(item.key, "imputed"))
 
 
-class Case(Fill):
+class CaseFill(Fill):
     """The same place in other cases.
 
     Attributes:
@@ -154,7 +154,7 @@ class Case(Fill):
 
 
 _KINDS: dict[str, type[Fill]] = {
-    str(kind.model_fields["kind"].default): kind for kind in (Constant, Mean, Blur, Noise, Case)
+    str(kind.model_fields["kind"].default): kind for kind in (Constant, Mean, Blur, Noise, CaseFill)
 }
 
 
@@ -168,7 +168,7 @@ def _parsed(value: Any) -> Any:
 
 
 AnyFill = Annotated[
-    Annotated[Constant | Mean | Blur | Noise | Case, Field(discriminator="kind")],
+    Annotated[Constant | Mean | Blur | Noise | CaseFill, Field(discriminator="kind")],
     BeforeValidator(_parsed),
 ]
 """``constant``, ``mean``, ``blur``, ``noise``, ``case``; numbers and baselines are constants."""

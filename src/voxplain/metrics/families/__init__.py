@@ -1,4 +1,4 @@
-"""Every metric of the package: importing this module fills the registry."""
+"""Every metric of the package, one file per idea: importing this module fills the registry."""
 
 from __future__ import annotations
 

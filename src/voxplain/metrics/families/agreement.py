@@ -10,72 +10,69 @@ import torch
 from voxplain.engine.context import Context
 from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.curves import rank_correlation, ranks
-from voxplain.metrics.map_field import MapField, Undefined
+from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.other_networks import Role
 from voxplain.metrics.queries.other_network_maps import OtherNetworkMaps
-from voxplain.metrics.randomization.measures import Measure
-from voxplain.metrics.randomization.other_trained import _alike_with, _mean, _of_measure
-
-
-class _Agreement(Metric):
-    family: ClassVar[str] = "agreement"
-    direction: ClassVar[Direction] = "none"
-    range: ClassVar[tuple[float | None, float | None]] = (-1.0, 1.0)
+from voxplain.metrics.randomization.permuted_labels import by_network, network_similarities
+from voxplain.metrics.randomization.similarity import Measure
 
 
 @register
-class MethodAgreement(_Agreement):
-    """How alike the order of voxels is in the maps of the other methods.
+class MethodAgreement(Metric):
+    """How similarly the maps of the other methods rank the voxels.
 
     Mean Spearman correlation; every pair and Kendall's W of all methods in the facts.
     """
 
+    family: ClassVar[str] = "agreement"
+    direction: ClassVar[Direction] = "none"
+    range: ClassVar[tuple[float | None, float | None]] = (-1.0, 1.0)
     name: Literal["method_agreement"] = "method_agreement"
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """The mean over the other maps that say anything."""
-        field.checked  # noqa: B018 - raises for maps that say nothing
-        others = {each.name: each for each in _telling(context) if each.name != field.name}
+        field.require_informative()
+        others = [other for other in _informative_maps(context) if other.name != field.name]
         if not others:
             raise Undefined("there is no other map to agree with")
-        found: dict[str, float] = {}
-        for name, other in others.items():
-            pair = tuple(sorted((field.name, name)))
-            found[name] = context.cached(("agreement", pair), partial(_alike, field, other))
-        together = context.cached("kendall", lambda: _kendall(context))
-        mean = sum(found.values()) / len(found)
-        return Value(mean, facts={**found, "kendall_w": together})
+        correlations: dict[str, float] = {}
+        for other in others:
+            pair = tuple(sorted((field.name, other.name)))
+            correlations[other.name] = context.cached(
+                ("agreement", pair), partial(rank_correlation, field.values, other.values)
+            )
+        kendall = context.cached("kendall", lambda: _kendall(context))
+        mean = sum(correlations.values()) / len(correlations)
+        return Value(mean, facts={**correlations, "kendall_w": kendall})
 
 
-def _telling(context: MetricContext) -> list[MapField]:
-    """The maps that have an order to compare with: neither constant nor NaN somewhere."""
+def _informative_maps(context: MetricContext) -> list[MapField]:
+    """The maps that have an order to compare: neither constant nor NaN anywhere."""
 
-    def tells(field: MapField) -> bool:
+    def informative(field: MapField) -> bool:
         try:
-            return field.checked is not None
+            field.require_informative()
         except Undefined:
             return False
+        return True
 
-    return [each for each in context.fields.values() if tells(each)]
-
-
-def _alike(field: MapField, other: MapField) -> float:
-    return rank_correlation(field.checked, other.checked)
+    return [field for field in context.fields.values() if informative(field)]
 
 
 def _kendall(context: MetricContext) -> float:
-    """Kendall's coefficient of concordance of all maps, 1 if all rank the voxels alike."""
-    rows = [ranks(each.values.flatten()) for each in _telling(context)]
+    """Kendall's coefficient of concordance of all maps; 1 if all rank the voxels the same way."""
+    rows = [ranks(field.values.flatten()) for field in _informative_maps(context)]
     raters, items = len(rows), len(rows[0])
-    spread = torch.stack(rows).sum(dim=0)
-    return float(12 * (spread - spread.mean()).square().sum() / (raters**2 * (items**3 - items)))
+    sums = torch.stack(rows).sum(dim=0)
+    return float(12 * (sums - sums.mean()).square().sum() / (raters**2 * (items**3 - items)))
 
 
-class _OfNetworks(_Agreement):
-    """The same method on other networks, for the same target."""
+class _NetworkAgreement(Metric):
+    """Compares the map with those of the same method for other networks and the same target."""
 
+    family: ClassVar[str] = "agreement"
     direction: ClassVar[Direction] = "up"
+    range: ClassVar[tuple[float | None, float | None]] = (-1.0, 1.0)
     differs: ClassVar[Role]
     measure: Measure = "spearman"
 
@@ -84,26 +81,29 @@ class _OfNetworks(_Agreement):
         return (OtherNetworkMaps(self.differs),)
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """Mean similarity with the maps of the other networks."""
-        alike = _alike_with(field, context, self.queries(context.base)[0])
-        values = _of_measure(alike, self.measure)
-        return Value(_mean(values), facts=values)
+        """Mean similarity over the other networks; each of them in the facts."""
+        similarities = network_similarities(field, context, self.differs)
+        values = by_network(similarities, self.measure)
+        return Value(sum(values.values()) / len(values), facts=values)
 
 
 @register
-class SeedAgreement(_OfNetworks):
-    """How alike the maps are of networks that differ by their training seed alone."""
+class SeedAgreement(_NetworkAgreement):
+    """How similar the maps are of networks that differ by their training seed alone.
+
+    The mean over the other networks; each of them in the facts.
+    """
 
     differs: ClassVar[Role] = "seed"
     name: Literal["seed_agreement"] = "seed_agreement"
 
 
 @register
-class ArchitectureAgreement(_OfNetworks):
-    """How alike the maps are of networks of different architecture."""
+class ArchitectureAgreement(_NetworkAgreement):
+    """How similar the maps are of networks of different architecture.
+
+    The mean over the other networks; each of them in the facts.
+    """
 
     differs: ClassVar[Role] = "architecture"
     name: Literal["architecture_agreement"] = "architecture_agreement"
-
-
-__all__ = ["ArchitectureAgreement", "MethodAgreement", "SeedAgreement"]

@@ -10,26 +10,32 @@ from pydantic import Field
 from torch import Tensor
 
 from voxplain.metrics.context import MetricContext
-from voxplain.metrics.map_field import MapField, Undefined
+from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.queries.voxel_sets import components
 
 
 class _Complexity(Metric):
+    """Lower is simpler."""
+
     family: ClassVar[str] = "complexity"
     direction: ClassVar[Direction] = "down"
 
-    def _sizes(self, field: MapField) -> Tensor:
-        """Magnitudes, flat and ascending."""
-        sizes = field.checked.abs().flatten().sort().values
-        if float(sizes[-1]) == 0:
-            raise Undefined("the map is zero everywhere")
-        return sizes
+
+def _magnitudes(field: MapField) -> Tensor:
+    """The magnitudes of a map, flat and ascending."""
+    magnitudes = field.require_informative().abs().flatten().sort().values
+    if float(magnitudes[-1]) == 0:
+        raise Undefined("the map is zero everywhere")
+    return magnitudes
 
 
 @register
 class Sparseness(_Complexity):
-    """How few voxels carry the map: 0 if all the same, near 1 if one alone (Gini index)."""
+    """How few voxels carry the map: 0 if all are equal, near 1 for a single voxel (Gini index).
+
+    The Gini index of the magnitudes (Chalasani et al., 2020).
+    """
 
     direction: ClassVar[Direction] = "up"
     range: ClassVar[tuple[float | None, float | None]] = (0.0, 1.0)
@@ -37,19 +43,18 @@ class Sparseness(_Complexity):
     name: Literal["sparseness"] = "sparseness"
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """Gini index of the magnitudes."""
-        sizes = self._sizes(field)
-        count = len(sizes)
-        places = torch.arange(1, count + 1, dtype=torch.float64, device=sizes.device)
-        weighted = float(((2 * places - count - 1) * sizes).sum())
-        return Value(weighted / (count * float(sizes.sum())))
+        magnitudes = _magnitudes(field)
+        count = len(magnitudes)
+        ranks = torch.arange(1, count + 1, dtype=torch.float64, device=magnitudes.device)
+        weighted = float(((2 * ranks - count - 1) * magnitudes).sum())
+        return Value(weighted / (count * float(magnitudes.sum())))
 
 
 @register
 class Entropy(_Complexity):
-    """How evenly the map spreads over the image: 1 if everywhere the same.
+    """How evenly the map spreads over the image: 1 if all voxels are equal.
 
-    -sum p ln p / ln N with p = |a| / sum |a| (Bhatt et al., 2020).
+    -sum p ln p / ln N with p = |a| / sum |a| over N voxels (Bhatt et al., 2020).
     """
 
     range: ClassVar[tuple[float | None, float | None]] = (0.0, 1.0)
@@ -57,27 +62,29 @@ class Entropy(_Complexity):
     name: Literal["entropy"] = "entropy"
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """Entropy over that of a uniform map."""
-        sizes = self._sizes(field)
-        shares = sizes / sizes.sum()
-        value = float(-torch.special.xlogy(shares, shares).sum()) / math.log(len(sizes))
-        return Value(value)
+        magnitudes = _magnitudes(field)
+        shares = magnitudes / magnitudes.sum()
+        entropy = float(-torch.special.xlogy(shares, shares).sum())
+        return Value(entropy / math.log(len(magnitudes)))
 
 
 def smallest_set(field: MapField, share: float) -> Tensor:
     """The fewest voxels that hold this share of the magnitude, ``(*spatial)`` bool."""
-    sizes = field.checked.abs()
-    values, order = sizes.flatten().sort(descending=True)
+    magnitudes = field.require_informative().abs()
+    values, order = magnitudes.flatten().sort(descending=True)
     held = values.cumsum(0)
     count = int(torch.searchsorted(held, share * float(held[-1]) * (1 - 1e-12))) + 1
     chosen = torch.zeros_like(values, dtype=torch.bool)
     chosen[order[:count]] = True
-    return chosen.view(sizes.shape)
+    return chosen.view(magnitudes.shape)
 
 
 @register
 class EffectiveVolume(_Complexity):
-    """The smallest volume that holds 90 % of the map's magnitude."""
+    """The smallest volume that holds 90 % of the map's magnitude.
+
+    In mL; in cm² in 2-D, in voxels where the physical size is unknown.
+    """
 
     range: ClassVar[tuple[float | None, float | None]] = (0.0, None)
     unit: ClassVar[str] = "mL"
@@ -85,15 +92,17 @@ class EffectiveVolume(_Complexity):
     share: float = Field(default=0.9, gt=0, le=1)
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """In mL; cm² in 2-D; voxels where the physical size is unknown (see the facts)."""
         count = int(smallest_set(field, self.share).sum())
-        size, unit = _voxel(context)
+        size, unit = _voxel_size(context)
         return Value(count * size, facts={"unit": unit, "voxels": count})
 
 
 @register
 class Components(_Complexity):
-    """How many separate places hold 90 % of the map's magnitude."""
+    """How many separate places hold 90 % of the map's magnitude.
+
+    Connected components of at least the smallest size; diagonal neighbors are connected.
+    """
 
     range: ClassVar[tuple[float | None, float | None]] = (0.0, None)
     unit: ClassVar[str] = "count"
@@ -104,9 +113,8 @@ class Components(_Complexity):
     )
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """Connected components above the smallest size."""
         labels, count = components(smallest_set(field, self.share))
-        size, unit = _voxel(context)
+        size, unit = _voxel_size(context)
         sizes = torch.bincount(torch.from_numpy(labels).flatten().long(), minlength=count + 1)[1:]
         limit = self.smallest if unit != "voxels" else 0.0
         return Value(float((sizes.double() * size >= limit).sum()), facts={"all": count})
@@ -114,7 +122,7 @@ class Components(_Complexity):
 
 @register
 class EffectiveComplexity(_Complexity):
-    """The share of voxels whose value is more than 1 % of the largest.
+    """The share of voxels whose magnitude exceeds 1 % of the largest.
 
     Nguyen and Martínez, 2020; relative to the maximum of this image alone.
     """
@@ -125,14 +133,16 @@ class EffectiveComplexity(_Complexity):
     eps: float = Field(default=0.01, gt=0, lt=1)
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """Share above the threshold."""
-        sizes = self._sizes(field)
-        return Value(float((sizes > self.eps * sizes[-1]).double().mean()))
+        magnitudes = _magnitudes(field)
+        return Value(float((magnitudes > self.eps * magnitudes[-1]).double().mean()))
 
 
 @register
 class ModalityShare(Metric):
-    """How much of the map's magnitude falls on each input channel."""
+    """How much of the map's magnitude falls on the input channel with the largest share.
+
+    The shares of all channels are in the facts.
+    """
 
     family: ClassVar[str] = "complexity"
     direction: ClassVar[Direction] = "none"
@@ -140,20 +150,19 @@ class ModalityShare(Metric):
     name: Literal["channel_share"] = "channel_share"
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """The largest share; all of them by channel in the facts."""
-        field.checked  # noqa: B018 - raises for maps that say nothing
-        if len(field.map) != len(context.item.image):
+        field.require_informative()
+        if len(field.map) != len(context.input.image):
             raise Undefined("the map has one value for all channels")
         sums = field.map.double().abs().flatten(1).sum(dim=1)
         shares = (sums / sums.sum()).tolist()
-        scan = context.base.image
+        scan = context.engine.image
         names = scan.channels if scan else tuple(f"channel {n}" for n in range(len(shares)))
         return Value(max(shares), facts=dict(zip(names, shares, strict=True)))
 
 
-def _voxel(context: MetricContext) -> tuple[float, str]:
+def _voxel_size(context: MetricContext) -> tuple[float, str]:
     """The size of a voxel, and its unit."""
-    spacing = context.base.spacing
+    spacing = context.engine.spacing
     if spacing is None:
         return 1.0, "voxels"
     product = math.prod(spacing)

@@ -14,10 +14,10 @@ from torch import Tensor
 from voxplain.engine.context import Context
 from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.curves import correlation
-from voxplain.metrics.map_field import MapField, Undefined
+from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.queries.perturbations import Shift
-from voxplain.metrics.queries.removal import sums
+from voxplain.metrics.queries.removal import region_sums
 from voxplain.metrics.re_explain import explain_again
 from voxplain.regions import RegionMap, RegionSpec, Supervoxels
 
@@ -26,10 +26,11 @@ Fraction = Annotated[float, Field(gt=0, le=0.5)]
 
 @register
 class Continuity(Metric):
-    """How much the scores of regions change while image and regions move a little.
+    """How much the sums of the map over regions change when image and regions are shifted a little.
 
-    1 - Pearson correlation of the sums of the map over regions, mean over the shifts; what leaves
-    the image counts neither before nor after (Montavon et al., 2018).
+    1 - Pearson correlation of the sums before and after, mean over the shifts; voxels that leave
+    the image count neither before nor after (Montavon et al., 2018). The facts hold the value of
+    each shift.
     """
 
     family: ClassVar[str] = "robustness"
@@ -48,22 +49,21 @@ class Continuity(Metric):
         return (Translations(self.shifts, self.regions),)
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """The mean; each of the shifts in the facts."""
-        field.checked  # noqa: B018 - raises for maps that say nothing
-        found: dict[str, dict[str, float]]
-        found = context.run_query(self.queries(context.base)[0], field)
-        if field.name not in found:
+        field.require_informative()
+        changes: dict[str, dict[str, float]]
+        changes = context.run_query(self.queries(context.engine)[0], field)
+        if field.name not in changes:
             raise Undefined("there is no method behind this map that could explain a moved image")
-        changes = found[field.name]
-        mean = sum(changes.values()) / len(changes)
+        by_shift = changes[field.name]
+        mean = sum(by_shift.values()) / len(by_shift)
         if math.isnan(mean):
             raise Undefined("the map has the same sum over every region that stays in the image")
-        return Value(mean, facts=changes)
+        return Value(mean, facts=by_shift)
 
 
 @dataclass(frozen=True)
 class Translations(Query):
-    """Region sums of maps of a moved image, by all methods together.
+    """Changes of region sums when the image is shifted, for all methods together.
 
     Attributes:
         shifts: Of each axis.
@@ -75,41 +75,42 @@ class Translations(Query):
     shifts: tuple[float, ...]
     regions: Any
 
-    def expected(self, context: Context) -> int:
-        """An explanation per shift and axis; short axes have fewer different shifts."""
-        return len(list(self._moves(context.shape)))
+    def cost(self, context: Context) -> int:
+        return len(list(self._shifts(context.shape)))
 
     def run(self, context: MetricContext, field: MapField) -> dict[str, dict[str, float]]:
-        """By the key of the method, per move 1 - correlation; NaN where sums are constant."""
-        item, found = context.item, dict[str, dict[str, float]]()
-        regions = context.base.regions(self.regions, item)
-        for draw, axis, voxels in self._moves(context.base.shape):
-            around = Shift(voxels)
-            changed = around.changed(item.image, item.key, draw)
-            moved = around.moved(draw, context.base.shape)
-            maps = explain_again(context, changed[None], moved=moved)
+        """By the key of the method, per shift 1 - correlation; NaN where sums are constant."""
+        image, changes = context.input, dict[str, dict[str, float]]()
+        regions = context.engine.regions(self.regions, image)
+        for draw, axis, voxels in self._shifts(context.engine.shape):
+            shift = Shift(voxels)
+            shifted = shift.changed(image.image, image.key, draw)
+            moved = shift.moved(draw, context.engine.shape)
+            maps = explain_again(context, shifted[None], moved=moved)
             for name in context.fields.keys() & maps.keys():
-                back = around.returned(maps[name][0], draw).double().sum(dim=0)
-                change = _change(regions, context.fields[name].values, back, axis, voxels)
-                found.setdefault(name, {})[f"axis {axis}, {voxels} voxels"] = change
-        return found
+                after = shift.returned(maps[name][0], draw).double().sum(dim=0)
+                change = _change(regions, context.fields[name].values, after, axis, voxels)
+                changes.setdefault(name, {})[f"axis {axis}, {voxels} voxels"] = change
+        return changes
 
-    def _moves(self, shape: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
-        """Number among the axes that have a length, axis, and voxels."""
+    def _shifts(self, shape: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
+        """Number of the axis among those of more than one voxel, axis, and voxels.
+
+        Short axes have fewer different shifts.
+        """
         long = [axis for axis, side in enumerate(shape) if side > 1]
         for draw, axis in enumerate(long):
-            for voxels in sorted({max(1, round(part * shape[axis])) for part in self.shifts}):
+            for voxels in sorted({max(1, round(share * shape[axis])) for share in self.shifts}):
                 yield draw, axis, voxels
 
 
 def _change(regions: RegionMap, before: Tensor, after: Tensor, axis: int, voxels: int) -> float:
-    """Of the sums over what is in the image before and after the move."""
+    """1 - correlation of the region sums, over voxels that are in the image before and after."""
     stays = torch.ones_like(before)
     stays.narrow(axis, before.shape[axis] - voxels, voxels).zero_()
     try:
-        return 1 - correlation(sums(regions, before * stays), sums(regions, after * stays))
+        return 1 - correlation(
+            region_sums(regions, before * stays), region_sums(regions, after * stays)
+        )
     except Undefined:
         return math.nan
-
-
-__all__ = ["Continuity", "Translations"]

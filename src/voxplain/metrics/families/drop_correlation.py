@@ -1,4 +1,4 @@
-"""Correlation of attributed sums with the drops of the score."""
+"""Correlation of what a map assigns to regions with the drop of the score without them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from pydantic import Field
 from torch import Tensor
 
 from voxplain.engine.context import Context
-from voxplain.engine.masks import AnyFill, Case, Mean, OneRegionOff
+from voxplain.engine.masks import AnyFill, CaseFill, Mean, OneRegionOff
 from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.curves import correlation, rank_correlation
-from voxplain.metrics.families.infidelity import _lost
-from voxplain.metrics.map_field import MapField, Undefined
+from voxplain.metrics.families.infidelity import predicted_losses
+from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
-from voxplain.metrics.queries.removal import Shares, sums
+from voxplain.metrics.queries.removal import Shares, region_sums
 from voxplain.metrics.queries.subsets import RandomSubsets, SingleRegions, SubsetDrops
 from voxplain.regions import RegionSpec, Supervoxels
 
 
-class _OverRegions(Metric):
+class _RegionDrops(Metric):
+    """Compares the losses that a map predicts for regions with the actual drops of the score."""
+
     family: ClassVar[str] = "faithfulness"
     direction: ClassVar[Direction] = "up"
     range: ClassVar[tuple[float | None, float | None]] = (-1.0, 1.0)
@@ -29,17 +31,18 @@ class _OverRegions(Metric):
     regions: RegionSpec = Supervoxels()
     fill: AnyFill = Mean()
 
-    def _said(self, field: MapField, context: MetricContext, run_query: SubsetDrops) -> Tensor:
-        """What the map assigns to each region, ``(count,)``."""
-        field.checked  # noqa: B018 - raises for maps that say nothing
-        size = (float(run_query.regions.sizes.double().mean()) ** (1 / len(context.base.shape)),)
-        lost = _lost(field, context, self.fill, size * len(context.base.shape))
-        return sums(run_query.regions, lost)
+    def _predicted(self, field: MapField, context: MetricContext, subsets: SubsetDrops) -> Tensor:
+        """The loss of score that the map predicts for each region, ``(count,)``."""
+        field.require_informative()
+        axes = len(context.engine.shape)
+        side = float(subsets.regions.sizes.double().mean()) ** (1 / axes)
+        losses = predicted_losses(field, context, self.fill, (side,) * axes)
+        return region_sums(subsets.regions, losses)
 
 
 @register
-class FaithfulnessCorrelation(_OverRegions):
-    """Whether subsets to which the map assigns more cost the score more.
+class FaithfulnessCorrelation(_RegionDrops):
+    """Whether subsets of regions to which the map assigns more cost the score more.
 
     Pearson correlation over random subsets of regions (Bhatt et al., 2020).
     """
@@ -50,21 +53,19 @@ class FaithfulnessCorrelation(_OverRegions):
     draws: int = Field(default=100, ge=3)
 
     def queries(self, context: Context) -> tuple[Query, ...]:
-        """One set of subsets for all maps."""
         return (RandomSubsets(self.regions, self.fill, self.share, self.draws),)
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """Correlation of sums and drops."""
-        run_query: SubsetDrops = context.run_query(self.queries(context.base)[0], field)
-        said = run_query.removed.double() @ self._said(field, context, run_query)
-        return Value(correlation(said, run_query.drops))
+        subsets: SubsetDrops = context.run_query(self.queries(context.engine)[0], field)
+        predicted = subsets.removed.double() @ self._predicted(field, context, subsets)
+        return Value(correlation(predicted, subsets.drops))
 
 
 @register
-class SensitivityN(_OverRegions):
+class SensitivityN(_RegionDrops):
     """Whether subsets to which the map assigns more cost the score more, over subset sizes.
 
-    Ancona et al., 2018.
+    Mean over the sizes of the Pearson correlation over random subsets (Ancona et al., 2018).
     """
 
     reference: ClassVar[str] = "Ancona et al., 2018"
@@ -73,46 +74,43 @@ class SensitivityN(_OverRegions):
     draws: int = Field(default=50, ge=3)
 
     def queries(self, context: Context) -> tuple[Query, ...]:
-        """One set of subsets per size."""
         return tuple(
             RandomSubsets(self.regions, self.fill, share, self.draws) for share in self.shares
         )
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """Mean correlation over the sizes."""
         points = []
-        for share, query in zip(self.shares, self.queries(context.base), strict=True):
-            run_query: SubsetDrops = context.run_query(query, field)
-            said = run_query.removed.double() @ self._said(field, context, run_query)
-            points.append((share, correlation(said, run_query.drops)))
+        for share, query in zip(self.shares, self.queries(context.engine), strict=True):
+            subsets: SubsetDrops = context.run_query(query, field)
+            predicted = subsets.removed.double() @ self._predicted(field, context, subsets)
+            points.append((share, correlation(predicted, subsets.drops)))
         return Value(sum(y for _, y in points) / len(points), tuple(points))
 
 
 @register
-class FaithfulnessEstimate(_OverRegions):
+class FaithfulnessEstimate(_RegionDrops):
     """Whether regions to which the map assigns more cost the score more, one by one.
 
-    Alvarez-Melis and Jaakkola, 2018.
+    Pearson correlation over the regions (Alvarez-Melis and Jaakkola, 2018).
     """
 
     reference: ClassVar[str] = "Alvarez-Melis and Jaakkola, 2018"
     name: Literal["faithfulness_estimate"] = "faithfulness_estimate"
 
     def queries(self, context: Context) -> tuple[Query, ...]:
-        """Every region alone, once for all maps."""
         return (SingleRegions(self.regions, self.fill),)
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """Correlation over the regions."""
-        run_query: SubsetDrops = context.run_query(self.queries(context.base)[0], field)
-        return Value(correlation(self._said(field, context, run_query), run_query.drops))
+        single: SubsetDrops = context.run_query(self.queries(context.engine)[0], field)
+        return Value(correlation(self._predicted(field, context, single), single.drops))
 
 
 @register
-class NonSensitivity(_OverRegions):
-    """The share of regions where only one of map and score says that they do not matter.
+class NonSensitivity(_RegionDrops):
+    """The share of regions that are irrelevant to the map or to the score, but not to both.
 
-    Nguyen and Martínez, 2020.
+    A region is irrelevant to the map, or to the score, if its value is below `eps` of the largest
+    one (Nguyen and Martínez, 2020).
     """
 
     direction: ClassVar[Direction] = "down"
@@ -123,58 +121,51 @@ class NonSensitivity(_OverRegions):
     eps: float = Field(default=1e-3, gt=0, description="of the largest value")
 
     def queries(self, context: Context) -> tuple[Query, ...]:
-        """Every region alone, shared with the faithfulness estimate."""
         return (SingleRegions(self.regions, self.fill),)
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """Share of disagreements."""
-        run_query: SubsetDrops = context.run_query(self.queries(context.base)[0], field)
-        said, lost = self._said(field, context, run_query).abs(), run_query.drops.abs()
-        if float(lost.amax()) == 0:
+        single: SubsetDrops = context.run_query(self.queries(context.engine)[0], field)
+        predicted, actual = self._predicted(field, context, single).abs(), single.drops.abs()
+        if float(actual.amax()) == 0:
             raise Undefined("no region changes the score")
-        silent = said <= self.eps * said.amax()
-        idle = lost <= self.eps * lost.amax()
-        return Value(float((silent ^ idle).double().mean()))
+        irrelevant = [losses <= self.eps * losses.amax() for losses in (predicted, actual)]
+        return Value(float((irrelevant[0] ^ irrelevant[1]).double().mean()))
 
 
 @register
-class MonotonicityCorrelation(_OverRegions):
+class MonotonicityCorrelation(_RegionDrops):
     """Whether regions of larger magnitude change the score more when other cases fill them.
 
-    Spearman correlation of |a_r| and E[(S(x) - S(x with r from another case))^2] (Nguyen and
-    Martínez, 2020).
+    Spearman correlation of |a_r| and E[(S(x) - S(x with r from another case))^2] over the regions r
+    (Nguyen and Martínez, 2020).
     """
 
     reference: ClassVar[str] = "Nguyen and Martínez, 2020"
     name: Literal["monotonicity_correlation"] = "monotonicity_correlation"
-    fill: AnyFill = Case(references=10)
+    fill: AnyFill = CaseFill(references=10)
 
     def queries(self, context: Context) -> tuple[Query, ...]:
-        """Every region alone, once per other case."""
         return (SquaredDrops(self.regions, self.fill),)
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """Rank correlation over the regions."""
-        run_query: SubsetDrops = context.run_query(self.queries(context.base)[0], field)
-        said = self._said(field, context, run_query).abs()
-        return Value(rank_correlation(said, run_query.drops))
+        squared: SubsetDrops = context.run_query(self.queries(context.engine)[0], field)
+        predicted = self._predicted(field, context, squared).abs()
+        return Value(rank_correlation(predicted, squared.drops))
 
 
 class SquaredDrops(SingleRegions):
-    """Mean square of the drops over the images of a fill."""
+    """Mean square of the drops without each region, over the images of a fill."""
 
-    def expected(self, context: Context) -> int:
-        """One per region and fill image."""
-        return OneRegionOff(self.regions).expected(context) * self.fill.runs(None)
+    def cost(self, context: Context) -> int:
+        return super().cost(context) * self.fill.runs(None)
 
     def run(self, context: MetricContext, field: MapField) -> SubsetDrops:
-        """The squares, averaged over the fill images."""
-        regions = context.base.regions(self.regions, context.item)
-        masks = OneRegionOff(self.regions).masks(context.item, context.base)
+        regions = context.engine.regions(self.regions, context.input)
+        masks = OneRegionOff(self.regions).masks(context.input, context.engine)
         total = torch.zeros(regions.count, dtype=torch.float64)
-        painters = self.fill.painters(context.item, masks)
+        painters = self.fill.painters(context.input, masks)
         for painter in painters:
-            observed = context.painted(painter, len(masks))
-            total += (context.whole - observed.scores).square()
+            predictions = context.predict_painted(painter, len(masks))
+            total += (context.score - predictions.scores).square()
         removed = torch.eye(regions.count, dtype=torch.bool)
         return SubsetDrops(regions, removed, total / len(painters))

@@ -1,4 +1,4 @@
-"""Focus: images of several classes in one mosaic, and on which of them the evidence lies."""
+"""Focus: the share of the evidence that lies on images of the target's class, in a mosaic."""
 
 from __future__ import annotations
 
@@ -16,22 +16,24 @@ from torch.nn import functional
 from voxplain.engine.context import Context
 from voxplain.engine.randomness import generator
 from voxplain.metrics.context import MetricContext, Query
-from voxplain.metrics.map_field import MapField, Undefined
+from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.re_explain import explain_again
 from voxplain.models.precision import running_in
 from voxplain.targets.links import predicted_mask
 
-Place = tuple[slice, ...]
+Tile = tuple[slice, ...]
+"""Where one image lies in a mosaic."""
 
 
 @register
 class Focus(Metric):
     """Whether the evidence for a class lies on images of that class, when four share a mosaic.
 
-    Share of the positive evidence on the two tiles that the network takes for the class of the
-    target, beside two that it takes for others (Arias-Duart et al., 2022). Mosaics come in pairs
-    that change these places over, so that a map which ignores what it sees scores exactly 0.5.
+    Share of the positive evidence on the two tiles whose images the network predicts as the class
+    of the target, beside two that it predicts as others (Arias-Duart et al., 2022). Mosaics come
+    in pairs that swap these tiles, so that a map that does not depend on the images scores exactly
+    0.5.
     """
 
     family: ClassVar[str] = "localization"
@@ -48,35 +50,35 @@ class Focus(Metric):
 
     def score(self, field: MapField, context: MetricContext) -> Value:
         """Mean over the mosaics in which there is positive evidence."""
-        field.checked  # noqa: B018 - raises for maps that say nothing
-        found: Shares = context.run_query(self.queries(context.base)[0], field)
-        if field.name not in found.of:
+        field.require_informative()
+        evidence: MosaicEvidence = context.run_query(self.queries(context.engine)[0], field)
+        if field.name not in evidence.shares:
             raise Undefined("there is no method behind this map that could explain a mosaic")
-        known = [share for share in found.of[field.name] if math.isfinite(share)]
-        if not known:
+        shares = [share for share in evidence.shares[field.name] if math.isfinite(share)]
+        if not shares:
             raise Undefined("the maps of the mosaics have no positive value")
         facts = {
-            "mosaics": len(known),
-            "others_of_the_class": found.alike,
-            "of_other_classes": found.unlike,
+            "mosaics": len(shares),
+            "others_of_the_class": evidence.same_class,
+            "of_other_classes": evidence.other_classes,
         }
-        return Value(sum(known) / len(known), facts=facts)
+        return Value(sum(shares) / len(shares), facts=facts)
 
 
 @dataclass(frozen=True)
-class Shares:
-    """What lies on the tiles of the class.
+class MosaicEvidence:
+    """Where the evidence of the methods lies in mosaics.
 
     Attributes:
-        of: By the key of the method, the share of its positive evidence in every mosaic; NaN where
-            there is none.
-        alike: References of the class; where there is none, the image is in its mosaics twice.
-        unlike: References of other classes.
+        shares: By the key of the method, the share of its positive evidence on tiles of the class,
+            in every mosaic; NaN where there is none.
+        same_class: Number of references of the class; without any, mosaics hold the image twice.
+        other_classes: Number of references of other classes.
     """
 
-    of: Mapping[str, tuple[float, ...]]
-    alike: int
-    unlike: int
+    shares: Mapping[str, tuple[float, ...]]
+    same_class: int
+    other_classes: int
 
 
 @dataclass(frozen=True)
@@ -84,38 +86,37 @@ class Mosaics(Query):
     """Explanations of mosaics of the image and its references, for the class of the target.
 
     Attributes:
-        count: How many, in pairs.
+        count: How many mosaics, in pairs.
     """
 
     explains: ClassVar[bool] = True
 
     count: int
 
-    def expected(self, context: Context) -> int:
-        """One explanation each; the class of every reference takes a forward."""
+    def cost(self, context: Context) -> int:
+        """One explanation each; the forward for the class of every reference is not counted."""
         return self.count
 
-    def run(self, context: MetricContext, field: MapField) -> Shares:
-        """Two mosaics at a time."""
-        image, key = context.item.image, context.item.key
-        alike, unlike = _references(context)
-        places = quadrants(tuple(image.shape[1:]))
-        found: dict[str, list[float]] = {}
+    def run(self, context: MetricContext, field: MapField) -> MosaicEvidence:
+        image, key = context.input.image, context.input.key
+        same_class, other_classes = _references(context)
+        tiles = quadrants(tuple(image.shape[1:]))
+        shares: dict[str, list[float]] = {}
         for pair in range(self.count // 2):
             source = generator(key, "mosaic", pair)
-            own, others = _drawn(alike, 1, source) or [image], _drawn(unlike, 2, source)
-            tiles, order = [image, *own, *others], torch.randperm(4, generator=source).tolist()
-            for order_now in (order, [*order[2:], *order[:2]]):
-                arranged = [places[number] for number in order_now]
-                shown = mosaic(tiles, arranged)
-                for name, map in explain_again(context, shown[None]).items():
-                    found.setdefault(name, []).append(share_on(map[0], arranged[:2]))
-        return Shares(
-            {name: tuple(parts) for name, parts in found.items()}, len(alike), len(unlike)
-        )
+            own = _drawn(same_class, 1, source) or [image]
+            others = _drawn(other_classes, 2, source)
+            images, order = [image, *own, *others], torch.randperm(4, generator=source).tolist()
+            for tile_order in (order, [*order[2:], *order[:2]]):
+                arranged = [tiles[number] for number in tile_order]
+                maps = explain_again(context, mosaic(images, arranged)[None])
+                for name, values in maps.items():
+                    shares.setdefault(name, []).append(evidence_share(values[0], arranged[:2]))
+        by_method = {name: tuple(own_shares) for name, own_shares in shares.items()}
+        return MosaicEvidence(by_method, len(same_class), len(other_classes))
 
 
-def quadrants(shape: tuple[int, ...]) -> list[Place]:
+def quadrants(shape: tuple[int, ...]) -> list[Tile]:
     """The four tiles of a mosaic, which halve the two longest axes.
 
     Raises:
@@ -124,36 +125,36 @@ def quadrants(shape: tuple[int, ...]) -> list[Place]:
     first, second = sorted(sorted(range(len(shape)), key=lambda axis: (-shape[axis], axis))[:2])
     if min(shape[first], shape[second]) < 2:
         raise Undefined(f"an image of shape {shape} is too thin for a mosaic of two by two")
-    found = []
+    tiles = []
     for rows in _halves(shape[first]):
         for columns in _halves(shape[second]):
-            place = [slice(None)] * len(shape)
-            place[first], place[second] = rows, columns
-            found.append(tuple(place))
-    return found
-
-
-def mosaic(tiles: Sequence[Tensor], places: Sequence[Place]) -> Tensor:
-    """Images ``(C, *spatial)`` side by side in one of their size.
-
-    Each is averaged over the voxels that fall together, so that nothing of it is skipped.
-    """
-    whole = torch.empty_like(tiles[0])
-    for tile, place in zip(tiles, places, strict=True):
-        part = whole[(slice(None), *place)]
-        part.copy_(functional.interpolate(tile[None], size=part.shape[1:], mode="area")[0])
-    return whole
-
-
-def share_on(map: Tensor, places: Sequence[Place]) -> float:
-    """The share of the positive evidence of a map ``(C, *spatial)`` in some places, or NaN."""
-    positive = map.double().sum(dim=0).clamp(min=0)
-    total = float(positive.sum())
-    return sum(float(positive[place].sum()) for place in places) / total if total else math.nan
+            tile = [slice(None)] * len(shape)
+            tile[first], tile[second] = rows, columns
+            tiles.append(tuple(tile))
+    return tiles
 
 
 def _halves(side: int) -> tuple[slice, slice]:
     return slice(0, side // 2), slice(side // 2, side)
+
+
+def mosaic(images: Sequence[Tensor], tiles: Sequence[Tile]) -> Tensor:
+    """Images ``(C, *spatial)`` side by side in one of their size.
+
+    Each is reduced by averaging over voxels, so that no voxel is skipped.
+    """
+    joined = torch.empty_like(images[0])
+    for image, tile in zip(images, tiles, strict=True):
+        target = joined[(slice(None), *tile)]
+        target.copy_(functional.interpolate(image[None], size=target.shape[1:], mode="area")[0])
+    return joined
+
+
+def evidence_share(values: Tensor, tiles: Sequence[Tile]) -> float:
+    """The share of the positive evidence of a map ``(C, *spatial)`` on some tiles, or NaN."""
+    positive = values.double().sum(dim=0).clamp(min=0)
+    total = float(positive.sum())
+    return sum(float(positive[tile].sum()) for tile in tiles) / total if total else math.nan
 
 
 def _drawn(images: Tensor, count: int, source: torch.Generator) -> list[Tensor]:
@@ -163,25 +164,27 @@ def _drawn(images: Tensor, count: int, source: torch.Generator) -> list[Tensor]:
 
 
 def _references(context: MetricContext) -> tuple[Tensor, Tensor]:
-    """Those that the network takes for the class of the target, and the others.
+    """The references that the network predicts as the class of the target, and the others.
 
     Raises:
-        Undefined: If there is no class to speak of, or too few images for a mosaic.
+        Undefined: If the target has no class, or there are too few images for a mosaic.
     """
-    label, references = _label(context), context.item.references
+    label, references = _label(context), context.input.references
     if references is None or not len(references):
         raise Undefined("a mosaic needs other images; pass some as references")
-    taken = context.cached(("taken for", label), partial(_taken_for, label, context))
-    if not taken[0]:
+    predicted = context.cached(
+        ("predicted as", label), partial(_predicted_as, label, context, references)
+    )
+    if not predicted[0]:
         raise Undefined(
             f"the image is not predicted as class {label}, and cannot stand for it in a mosaic"
         )
-    if all(taken):
+    if all(predicted):
         raise Undefined(
             f"all references are predicted as class {label}; a mosaic needs some of other classes"
         )
-    alike = torch.tensor(taken[1:], device=references.device)
-    return references[alike], references[~alike]
+    same_class = torch.tensor(predicted[1:], device=references.device)
+    return references[same_class], references[~same_class]
 
 
 def _label(context: MetricContext) -> int:
@@ -190,19 +193,19 @@ def _label(context: MetricContext) -> int:
         raise Undefined("a mosaic needs images of one class each, and this output is dense")
     if context.bound.target.signed_for == "predicted":
         return context.predicted_class
-    label = context.bound.field.label_of(context.item.row)
+    label = context.bound.field.label_of(context.input.row)
     if label is None:
         raise Undefined("the target is not about a class, which the images of a mosaic have")
     return label
 
 
-def _taken_for(label: int, context: MetricContext) -> list[bool]:
+def _predicted_as(label: int, context: MetricContext, references: Tensor) -> list[bool]:
     """Whether the image, and each of its references, is predicted as a class."""
-    model, target, item = context.base.model, context.bound.target, context.item
-    found = []
-    for image in (item.image, *(item.references if item.references is not None else ())):
+    model, target = context.engine.model, context.bound.target
+    predicted = []
+    for image in (context.input.image, *references):
         with torch.inference_mode(), running_in(model.precision, model.device):
-            output = model.output(image[None], context.base.spacing)
-        found.append(bool(predicted_mask(output, label, target.activation, target.threshold)))
-    context.forwards += len(found)
-    return found
+            output = model.output(image[None], context.engine.spacing)
+        predicted.append(bool(predicted_mask(output, label, target.activation, target.threshold)))
+    context.forwards += len(predicted)
+    return predicted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -10,17 +10,18 @@ from torch import Tensor
 
 from voxplain.engine.context import Context
 from voxplain.engine.identity import identity
-from voxplain.engine.masks import AnyFill, Mean
+from voxplain.engine.masks import AnyFill, Boxes, Fill, Mean
 from voxplain.metrics.context import MetricContext, Query
-from voxplain.metrics.map_field import MapField, Undefined
+from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
-from voxplain.metrics.queries.subsets import BoxDrops, NoiseDrops, Perturbed
+from voxplain.metrics.queries.subsets import BoxDrops, NoiseDrops, NoisyDrops
 
 _SLOPES_BYTES = 256 * 2**20
+"""How many bytes of maps are multiplied with noise at once."""
 
 
 class _InfidelityMetric(Metric):
-    """What both forms share: changes I of the image, and <I, map> for each."""
+    """Compares <I, map> with S(x) - S(x - I) for random changes I of the image."""
 
     family: ClassVar[str] = "faithfulness"
     direction: ClassVar[Direction] = "down"
@@ -38,63 +39,28 @@ class _InfidelityMetric(Metric):
             return (NoiseDrops(self.sigma, self.draws),)
         return (BoxDrops(self.fill, self.window, self.draws),)
 
-    def _pairs(self, field: MapField, context: MetricContext) -> tuple[Tensor, Tensor]:
-        """What the map says the score loses, and what it loses, ``(draws,)`` each."""
-        field.checked  # noqa: B018 - raises for maps that say nothing
-        run_query: Any = context.run_query(self.queries(context.base)[0], field)
-        if isinstance(run_query, Perturbed):
-            return _said(field, context, run_query), run_query.drops
-        boxes, drops = run_query
-        weights = _lost(field, context, self.fill, boxes.size)
-        said = [weights[(..., *box)].sum() for box in boxes.boxes]
-        return torch.stack(said).double().cpu(), drops
-
-
-def _said(field: MapField, context: MetricContext, run_query: Perturbed) -> Tensor:
-    """<I, map> for every draw, ``(draws,)``; noise is drawn once for as many maps as fit."""
-    known: dict[MapField, Tensor] = context.cached(("said", identity(run_query.noise)), dict)
-    if field not in known:
-        others = [other for other in context.judged if other not in known and other is not field]
-        at_once = max(1, _SLOPES_BYTES // (8 * context.item.image.numel()))
-        fields = [field, *others][:at_once]
-        slopes = torch.stack([_slopes(one, context) for one in fields])
-        known.update(zip(fields, run_query.along(slopes), strict=True))
-    return known[field]
-
-
-def _slopes(field: MapField, context: MetricContext) -> Tensor:
-    """The map per unit of intensity; a share of the score divided by the change it stands for.
-
-    That is the intensity, or its difference from the baseline of the method. A share where the
-    change is (nearly) 0 has no slope, and counts as none.
-    """
-    image = context.item.image.double()
-    if field.start is not None:
-        image = image - field.start.to(image)
-    slopes = field.map.double()
-    if not field.share:
-        return slopes.expand_as(image)
-    if len(slopes) != len(image):
-        slopes = slopes / len(image)
-    near = image.abs() < 1e-6 * image.abs().amax()
-    return torch.where(near, torch.zeros_like(image), slopes / torch.where(near, 1.0, image))
-
-
-def _lost(field: MapField, context: MetricContext, fill: Any, size: tuple[float, ...]) -> Tensor:
-    """What each voxel is said to cost when it is filled, ``(*spatial)``."""
-    if field.share:
-        return field.values
-    filled = fill.images(context.item, size)
-    change = context.item.image - torch.stack(filled).mean(dim=0)
-    return (field.map.double() * change.double()).sum(dim=0)
+    def _predicted_and_actual(
+        self, field: MapField, context: MetricContext
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of score that the map predicts, and the actual loss, ``(draws,)`` each."""
+        field.require_informative()
+        (query,) = self.queries(context.engine)
+        if self.perturbation == "noise":
+            noisy: NoisyDrops = context.run_query(query, field)
+            return _predicted_under_noise(field, context, noisy), noisy.drops
+        result: tuple[Boxes, Tensor] = context.run_query(query, field)
+        boxes, drops = result
+        losses = predicted_losses(field, context, self.fill, boxes.size)
+        predicted = [losses[box].sum() for box in boxes.boxes]
+        return torch.stack(predicted).double().cpu(), drops
 
 
 @register
 class Infidelity(_InfidelityMetric):
-    """How far the map is from predicting what the score loses under random changes.
+    """How far the map is from predicting the loss of score under random changes.
 
-    E[(<I, map> - (S(x) - S(x - I)))^2]. A map that shares out the score is divided by the
-    intensity it stands for, so that <I, map> is a loss of score in either case.
+    E[(<I, map> - (S(x) - S(x - I)))^2]. A map that divides up the score is divided by the
+    intensity first, so that <I, map> is a loss of score in either case.
     """
 
     range: ClassVar[tuple[float | None, float | None]] = (0.0, None)
@@ -102,9 +68,8 @@ class Infidelity(_InfidelityMetric):
     name: Literal["infidelity"] = "infidelity"
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """Mean squared error."""
-        said, lost = self._pairs(field, context)
-        return Value(float((said - lost).square().mean()))
+        predicted, actual = self._predicted_and_actual(field, context)
+        return Value(float((predicted - actual).square().mean()))
 
 
 @register
@@ -119,11 +84,63 @@ class InfidelityNormalized(_InfidelityMetric):
     name: Literal["infidelity_normalized"] = "infidelity_normalized"
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """The share that no scale can explain."""
-        said, lost = self._pairs(field, context)
-        size = float(said.square().mean() * lost.square().mean())
+        predicted, actual = self._predicted_and_actual(field, context)
+        size = float(predicted.square().mean() * actual.square().mean())
         if size == 0:
             raise Undefined("the score, or what the map says of it, does not change")
-        scale = float((said * lost).mean() / said.square().mean())
-        value = 1 - float((said * lost).mean()) ** 2 / size
+        product = (predicted * actual).mean()
+        scale = float(product / predicted.square().mean())
+        value = 1 - float(product) ** 2 / size
         return Value(min(1.0, max(0.0, value)), facts={"scale": scale})
+
+
+def _predicted_under_noise(field: MapField, context: MetricContext, noisy: NoisyDrops) -> Tensor:
+    """<I, map> for every draw, ``(draws,)``; noise is drawn once for as many maps as fit."""
+    key = ("infidelity", identity(noisy.query))
+    products: dict[MapField, Tensor] = context.cached(key, dict)
+    if field not in products:
+        others = [
+            other for other in context.all_fields if other not in products and other is not field
+        ]
+        at_once = max(1, _SLOPES_BYTES // (8 * context.input.image.numel()))
+        fields = [field, *others][:at_once]
+        slopes = torch.stack([_slopes(each, context) for each in fields])
+        products.update(zip(fields, noisy.products(slopes), strict=True))
+    return products[field]
+
+
+def _slopes(field: MapField, context: MetricContext) -> Tensor:
+    """The map per unit of intensity, ``(C, *spatial)`` float64.
+
+    A share of the score is divided by the change it stands for: the intensity, or its difference
+    from the baseline of the method. Where that is nearly 0 the slope counts as 0.
+    """
+    change = context.input.image.double()
+    if field.start is not None:
+        change = change - field.start.to(change)
+    slopes = field.map.double()
+    if not field.share:
+        return slopes.expand_as(change)
+    if len(slopes) != len(change):
+        slopes = slopes / len(change)
+    near_zero = change.abs() < 1e-6 * change.abs().amax()
+    quotients = slopes / torch.where(near_zero, 1.0, change)
+    return torch.where(near_zero, torch.zeros_like(change), quotients)
+
+
+def predicted_losses(
+    field: MapField, context: MetricContext, fill: Fill, size: tuple[float, ...]
+) -> Tensor:
+    """The loss of score that a map predicts for filling each voxel, ``(*spatial)``.
+
+    Args:
+        field: The map.
+        context: The image.
+        fill: What removed voxels become.
+        size: Voxels per axis of what is removed at once.
+    """
+    if field.share:
+        return field.values
+    filled = fill.images(context.input, size)
+    change = context.input.image - torch.stack(filled).mean(dim=0)
+    return (field.map.double() * change.double()).sum(dim=0)

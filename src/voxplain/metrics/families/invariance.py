@@ -1,4 +1,4 @@
-"""Invariance: a constant added to the image, and taken away by the network, explains nothing."""
+"""Input invariance: a constant that the network subtracts again should not change the map."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from voxplain.engine.context import Context
 from voxplain.engine.intensity import intensity_range
 from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.curves import correlation
-from voxplain.metrics.map_field import MapField, Undefined
+from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.queries.input_shift import shifted_input_network
 from voxplain.metrics.re_explain import explain_again
@@ -23,8 +23,8 @@ class InputInvariance(Metric):
     """How much the map changes when image and network are shifted by the same constant.
 
     1 - Pearson correlation with the map of x + c by the network f(x - c), whose scores are those
-    of f on x (Kindermans et al., 2019). Gradients stay; what is multiplied with the intensity, or
-    counted from a baseline of fixed intensity, does not.
+    of f on x (Kindermans et al., 2019). Gradients do not change; maps that are multiplied with the
+    intensity, or counted from a baseline of fixed intensity, do.
     """
 
     family: ClassVar[str] = "faithfulness"
@@ -39,48 +39,43 @@ class InputInvariance(Metric):
         return (ShiftedIntensity(self.shift),)
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """Of the channel sums."""
-        before = field.checked
-        found: dict[str, Tensor] = context.run_query(self.queries(context.base)[0], field)
-        if field.name not in found:
+        before = field.require_informative()
+        maps: dict[str, Tensor] = context.run_query(self.queries(context.engine)[0], field)
+        if field.name not in maps:
             raise Undefined("there is no method behind this map that could explain again")
-        after = replace(field, map=found[field.name].to(before.device))
-        return Value(1 - correlation(before, after.checked))
+        after = replace(field, map=maps[field.name].to(before.device))
+        return Value(1 - correlation(before, after.require_informative()))
 
 
 @dataclass(frozen=True)
 class ShiftedIntensity(Query):
-    """Maps of the image plus a constant, by a network that takes it away again.
+    """Maps of the image plus a constant, by a network that subtracts the constant.
 
     Attributes:
-        shift: Of the intensity range of each channel.
+        shift: The constant, as a fraction of the intensity range of each channel.
     """
 
     explains: ClassVar[bool] = True
 
     shift: float
 
-    def expected(self, context: Context) -> int:
-        """One explanation."""
+    def cost(self, context: Context) -> int:
         return 1
 
     def run(self, context: MetricContext, field: MapField) -> dict[str, Tensor]:
         """By the key of the method, ``(C, *spatial)``."""
-        item, layout = context.item, context.base.layout
-        constant = self.shift * intensity_range(item.image)
+        original, engine = context.input, context.engine
+        constant = self.shift * intensity_range(original.image)
         if not bool(constant.any()):
             raise Undefined("the image is constant, so that a share of its range is no shift")
-        if layout is not None and layout.is_padded:
+        if engine.layout is not None and engine.layout.is_padded:
             raise Undefined(
                 "the image is smaller than a window of the network, whose padding would not be "
                 "shifted with it"
             )
-        base = context.base
-        shifted = context.with_model(shifted_input_network(base.model, base.example, constant))
-        references = None if item.references is None else item.references + constant
-        shifted.item = replace(item, image=item.image + constant, references=references)
-        maps = explain_again(shifted, shifted.item.image[None])
-        return {name: map[0] for name, map in maps.items()}
-
-
-__all__ = ["InputInvariance", "ShiftedIntensity"]
+        network = shifted_input_network(engine.model, engine.example, constant)
+        references = None if original.references is None else original.references + constant
+        shifted = context.with_model(network)
+        shifted.input = replace(original, image=original.image + constant, references=references)
+        maps = explain_again(shifted, shifted.input.image[None])
+        return {name: values[0] for name, values in maps.items()}

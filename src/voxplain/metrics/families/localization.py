@@ -1,4 +1,4 @@
-"""Localization: does the map point at what a person drew? No forward is needed."""
+"""Localization: does the map point at the reference mask? No forward is needed."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from pydantic import Field
 from torch import Tensor
 
 from voxplain.metrics.context import MetricContext
-from voxplain.metrics.map_field import MapField, Undefined
+from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.queries.voxel_sets import dilated
 
 
 class Localization(Metric):
-    """What all comparisons with a reference mask share."""
+    """A comparison of the map with the reference mask."""
 
     family: ClassVar[str] = "localization"
     direction: ClassVar[Direction] = "up"
     range: ClassVar[tuple[float | None, float | None]] = (0.0, 1.0)
 
     def _reference(self, field: MapField, context: MetricContext) -> Tensor:
-        """The mask, ``(*spatial)`` bool, where map and mask say anything.
+        """The reference mask, ``(*spatial)`` bool.
 
         Raises:
-            Undefined: If there is no mask, or it is empty or everything.
+            Undefined: If the map is not informative, or there is no mask, or it is empty or
+                everything.
         """
-        field.checked  # noqa: B018 - raises for maps that say nothing
+        field.require_informative()
         if context.reference is None:
             raise Undefined("there is no reference mask")
         inside = context.reference.to(field.values.device)
@@ -37,15 +38,15 @@ class Localization(Metric):
         return inside
 
 
-def top(field: MapField, count: int) -> Tensor:
-    """The ``count`` most relevant voxels, ``(*spatial)`` bool; equal values at random."""
+def most_relevant(field: MapField, count: int) -> Tensor:
+    """The ``count`` most relevant voxels, ``(*spatial)`` bool; equal values in random order."""
     chosen = torch.zeros(field.values.numel(), dtype=torch.bool, device=field.values.device)
     chosen[field.order[:count]] = True
     return chosen.view(field.values.shape)
 
 
 def _sorted_hits(field: MapField, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """Voxels taken and hits among them at the end of every group of equal values."""
+    """How many voxels reach each value of the map, descending, and how many of them are inside."""
     values, order = field.values.flatten().sort(descending=True)
     hits = inside.flatten()[order].double().cumsum(0)
     ends = torch.cat([values[1:] != values[:-1], values.new_ones(1, dtype=torch.bool)])
@@ -55,61 +56,65 @@ def _sorted_hits(field: MapField, inside: Tensor) -> tuple[Tensor, Tensor]:
 
 @register
 class RocAuc(Localization):
-    """How often a voxel inside the mask ranks above one outside: 0.5 is chance."""
+    """How often a voxel inside the mask ranks above one outside: 0.5 is chance.
+
+    Area under the ROC curve; equal values count half.
+    """
 
     chance: ClassVar[str] = "0.5"
     name: Literal["roc_auc"] = "roc_auc"
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """Area under the ROC curve; equal values count half."""
         inside = self._reference(field, context)
         taken, hits = _sorted_hits(field, inside)
+        outside = taken - hits
         zero = taken.new_zeros(1)
-        rate = torch.cat([zero, hits]) / hits[-1]
-        missed = taken - hits
-        false = torch.cat([zero, missed]) / missed[-1]
-        return Value(float(torch.trapezoid(rate, false)))
+        true_positive_rate = torch.cat([zero, hits]) / hits[-1]
+        false_positive_rate = torch.cat([zero, outside]) / outside[-1]
+        return Value(float(torch.trapezoid(true_positive_rate, false_positive_rate)))
 
 
 @register
 class Auprc(Localization):
-    """The mean precision while the mask is found; the lift is relative to chance."""
+    """The mean precision over the recall of the mask (average precision).
+
+    The facts hold the value by chance, and the lift: the value relative to it.
+    """
 
     chance: ClassVar[str] = "share of the mask"
     name: Literal["auprc"] = "auprc"
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """Average precision."""
         return average_precision(field, self._reference(field, context))
 
 
 def average_precision(field: MapField, inside: Tensor) -> Value:
-    """Area under the curve of precision over recall, with chance and lift.
+    """Area under the curve of precision over recall, with chance and lift in the facts.
 
     Args:
         field: The map.
-        inside: What it should point at, ``(*spatial)`` bool, neither empty nor everything.
+        inside: Where it should point, ``(*spatial)`` bool, neither empty nor everything.
     """
     taken, hits = _sorted_hits(field, inside)
-    gained = torch.cat([hits[:1], hits.diff()]) / hits[-1]
-    value = float((gained * hits / taken).sum())
+    recall_steps = torch.cat([hits[:1], hits.diff()]) / hits[-1]
+    value = float((recall_steps * hits / taken).sum())
     share = float(inside.double().mean())
     return Value(value, facts={"chance": share, "lift": value / share})
 
 
 @register
 class MaxDice(Localization):
-    """The best Dice of the mask with any of the map's top sets."""
+    """The best Dice of the mask with any number of most relevant voxels.
+
+    Maximum over the most relevant 1 %, 2 %, ... of the voxels, and over the set of the size of the
+    mask: without the latter no map could find a lesion much smaller than one level.
+    """
 
     reference: ClassVar[str] = "Marchadour et al., INFORM study"
     name: Literal["max_dice"] = "max_dice"
     levels: int = Field(default=100, ge=1)
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """Maximum over top sets of 1 %, 2 %, ... of the voxels, and that of the mask's size.
-
-        Without the latter no map could find a lesion that is much smaller than one level.
-        """
         inside = self._reference(field, context)
         hits = inside.flatten()[field.order].double().cumsum(0)
         total, size = len(hits), int(hits[-1])
@@ -124,9 +129,9 @@ class MaxDice(Localization):
 
 @register
 class PointingGame(Localization):
-    """Whether the most relevant voxel lies in the mask, or near it.
+    """Whether the most relevant voxel lies in the mask or near it: 1 or 0.
 
-    Zhang et al., 2018; the tolerance is in millimeters, at least one voxel diagonal.
+    The tolerance is in millimeters, at least one voxel diagonal (Zhang et al., 2018).
     """
 
     chance: ClassVar[str] = "share of the dilated mask"
@@ -135,19 +140,18 @@ class PointingGame(Localization):
     tolerance: float = Field(default=5.0, ge=0, description="mm")
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """1 or 0."""
         inside = self._reference(field, context)
-        radius = max(self.tolerance, math.hypot(*sides(context)))
-        near = around(inside, radius, context)
+        radius = max(self.tolerance, math.hypot(*voxel_sides(context)))
+        near = near_mask(inside, radius, context)
         hit = bool(near.flatten()[field.order[0]])
         return Value(float(hit), facts={"chance": float(near.double().mean())})
 
 
-def around(inside: Tensor, radius: float, context: MetricContext) -> Tensor:
-    """A set and what is at most ``radius`` millimeters from it, ``(*spatial)`` bool.
+def near_mask(inside: Tensor, radius: float, context: MetricContext) -> Tensor:
+    """All voxels at most ``radius`` millimeters from a set, ``(*spatial)`` bool.
 
     Raises:
-        Undefined: If that is everything, so that any map would lie in it.
+        Undefined: If these are all voxels, so that any map would lie in them.
     """
     near = dilated(inside, radius, context.spacing)
     if bool(near.all()):
@@ -155,34 +159,33 @@ def around(inside: Tensor, radius: float, context: MetricContext) -> Tensor:
     return near
 
 
-def sides(context: MetricContext) -> list[float]:
-    """Millimeters from voxel to voxel, along the axes that have more than one."""
-    pairs = zip(context.base.shape, context.spacing, strict=True)
-    return [step for side, step in pairs if side > 1] or [0.0]
+def voxel_sides(context: MetricContext) -> list[float]:
+    """Millimeters per voxel along the axes that have more than one voxel."""
+    axes = zip(context.engine.shape, context.spacing, strict=True)
+    return [spacing for count, spacing in axes if count > 1] or [0.0]
 
 
 @register
 class TopKIntersection(Localization):
-    """The share of the map's top set that lies in the mask."""
+    """The share of the most relevant voxels that lies in the mask."""
 
     chance: ClassVar[str] = "share of the mask"
     name: Literal["top_k_intersection"] = "top_k_intersection"
     share: float | None = Field(default=None, gt=0, lt=1, description="absent: that of the mask")
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """Precision of the top set."""
         inside = self._reference(field, context)
-        asked = self.share or float(inside.double().mean())
-        count = max(1, round(asked * inside.numel()))
-        hits = (top(field, count) & inside).sum()
+        share = self.share or float(inside.double().mean())
+        count = max(1, round(share * inside.numel()))
+        hits = (most_relevant(field, count) & inside).sum()
         return Value(float(hits) / count, facts={"chance": float(inside.double().mean())})
 
 
 @register
 class RelevanceRankAccuracy(Localization):
-    """The share of the mask that the top set of its size reaches.
+    """The share of the mask among the most relevant voxels, as many as the mask has.
 
-    Arras et al., 2022.
+    Hits among the |R| most relevant voxels over the size |R| of the mask (Arras et al., 2022).
     """
 
     chance: ClassVar[str] = "share of the mask"
@@ -190,26 +193,25 @@ class RelevanceRankAccuracy(Localization):
     name: Literal["relevance_rank_accuracy"] = "relevance_rank_accuracy"
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """Hits of the top |R| voxels over |R|."""
         inside = self._reference(field, context)
         count = int(inside.sum())
-        return Value(float((top(field, count) & inside).sum()) / count)
+        return Value(float((most_relevant(field, count) & inside).sum()) / count)
 
 
 @register
 class IouAt(Localization):
-    """Intersection over union of the mask with the top set of its size."""
+    """Intersection over union of the mask and the most relevant voxels, as many as the mask has."""
 
     name: Literal["iou_at"] = "iou_at"
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """IoU."""
         inside = self._reference(field, context)
-        chosen = top(field, int(inside.sum()))
+        chosen = most_relevant(field, int(inside.sum()))
         return Value(float((chosen & inside).sum()) / float((chosen | inside).sum()))
 
 
-def _mass(field: MapField, inside: Tensor) -> float:
+def _evidence_share(field: MapField, inside: Tensor) -> float:
+    """The share of the positive values that lies inside."""
     total = float(field.positive.sum())
     if total <= 0:
         raise Undefined("the map has no positive value")
@@ -220,7 +222,7 @@ def _mass(field: MapField, inside: Tensor) -> float:
 class RelevanceMassAccuracy(Localization):
     """The share of the positive evidence that lies in the mask.
 
-    Arras et al., 2022; positives only, since a signed sum can be anything.
+    Positive values only, since a signed sum can be anything (Arras et al., 2022).
     """
 
     chance: ClassVar[str] = "share of the mask"
@@ -228,16 +230,18 @@ class RelevanceMassAccuracy(Localization):
     name: Literal["relevance_mass_accuracy"] = "relevance_mass_accuracy"
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """Positive sum inside over positive sum."""
         inside = self._reference(field, context)
-        return Value(_mass(field, inside), facts={"chance": float(inside.double().mean())})
+        return Value(
+            _evidence_share(field, inside), facts={"chance": float(inside.double().mean())}
+        )
 
 
 @register
 class AttributionLocalization(Localization):
-    """The positive evidence in the mask, relative to its size: 1 is chance.
+    """The positive evidence in the mask, relative to the size of the mask: 1 is chance.
 
-    Kohlbrenner et al., 2020.
+    The share of the evidence in the mask over the share of the image that it covers (Kohlbrenner
+    et al., 2020).
     """
 
     range: ClassVar[tuple[float | None, float | None]] = (0.0, None)
@@ -246,21 +250,19 @@ class AttributionLocalization(Localization):
     name: Literal["attribution_localization"] = "attribution_localization"
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """Mass accuracy over the share of the mask."""
         inside = self._reference(field, context)
-        return Value(_mass(field, inside) / float(inside.double().mean()))
+        return Value(_evidence_share(field, inside) / float(inside.double().mean()))
 
 
 @register
 class EnergyInDilatedMask(Localization):
-    """The share of the positive evidence that lies in the mask or near it."""
+    """The share of the positive evidence that lies in the mask or at most a margin away."""
 
     reference: ClassVar[str] = "Wang et al., 2020"
     name: Literal["energy_in_dilated_mask"] = "energy_in_dilated_mask"
     margin: float = Field(default=5.0, ge=0, description="mm")
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """Mass accuracy of the dilated mask."""
         inside = self._reference(field, context)
-        near = around(inside, self.margin, context)
-        return Value(_mass(field, near), facts={"chance": float(near.double().mean())})
+        near = near_mask(inside, self.margin, context)
+        return Value(_evidence_share(field, near), facts={"chance": float(near.double().mean())})

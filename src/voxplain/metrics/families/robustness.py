@@ -1,4 +1,4 @@
-"""Robustness: does the map stay what it is when the image changes a little?"""
+"""Robustness: does the map stay the same when the image changes a little?"""
 
 from __future__ import annotations
 
@@ -13,115 +13,17 @@ from torch import Tensor
 from voxplain.engine.context import Context
 from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.curves import rank_correlation
-from voxplain.metrics.map_field import MapField, Undefined
+from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.queries.perturbations import MEDICAL, Change, Perturbation, UniformNoise
 from voxplain.metrics.re_explain import explain_again
 
 _NEIGHBORS_BYTES = 256 * 2**20
+"""What changed images and their maps may take at once."""
 
 
-@dataclass(frozen=True)
-class PerturbationStep:
-    """How far image, map and score went from the original to one neighbor.
-
-    Attributes:
-        map: ||a(x') - a(x)|| / ||a(x)||.
-        absolute: ||a(x') - a(x)||.
-        image: ||x' - x||.
-        relative_image: ||x' - x|| / ||x||.
-        score: |S(x') - S(x)| / |S(x)|.
-        rank: Spearman correlation of the two maps; NaN where one is constant, or nobody asked.
-    """
-
-    map: float
-    absolute: float
-    image: float
-    relative_image: float
-    score: float
-    rank: float = math.nan
-
-
-@dataclass(frozen=True)
-class Neighbors(Query):
-    """Explanations of neighbors, by all methods together.
-
-    Attributes:
-        around: How neighbors are made.
-        draws: How many.
-        ranked: Whether the order of the voxels is compared too, which needs all of them sorted.
-    """
-
-    explains: ClassVar[bool] = True
-
-    around: Perturbation
-    draws: int
-    ranked: bool = True
-
-    def expected(self, context: Context) -> int:
-        """Explanations are counted in passes of their streams, not as forwards."""
-        return self.draws
-
-    def run(self, context: MetricContext, field: MapField) -> dict[str, list[PerturbationStep]]:
-        """By the key of the method, a step per neighbor; as many neighbors at once as fit."""
-        found: dict[str, list[PerturbationStep]] = {}
-        together = self._together(context)
-        for first in range(0, self.draws, together):
-            self._add(context, range(first, min(self.draws, first + together)), found)
-        return found
-
-    def _add(
-        self, context: MetricContext, draws: range, found: dict[str, list[PerturbationStep]]
-    ) -> None:
-        image, key = context.item.image, context.item.key
-        around = self.around.on(context.spacing)
-        changed = torch.stack([around.changed(image, key, draw) for draw in draws])
-        moved = around.moved(draws[0], context.base.shape)
-        observed = context.of_all(len(changed), lambda part: changed[part.start : part.stop])
-        maps = explain_again(context, changed, moved=moved, scores=observed.scores)
-        for name in context.fields.keys() & maps.keys():
-            original = context.fields[name].map
-            for row, draw in enumerate(draws):
-                back = around.returned(maps[name][row], draw)
-                score = float(observed.scores[row])
-                step = _step(original, back, image, changed[row], context.whole, score)
-                if self.ranked:
-                    step = replace(step, rank=_rank(original, back))
-                found.setdefault(name, []).append(step)
-
-    def _together(self, context: MetricContext) -> int:
-        """Alone where the target moves, in its own way per draw; else by what their maps take."""
-        if self.around.moved(0) is not None:
-            return 1
-        image = context.item.image
-        each = image.numel() * image.element_size() * (2 * len(context.methods) + 2)
-        return max(1, min(self.draws, _NEIGHBORS_BYTES // each))
-
-
-def _step(
-    original: Tensor, back: Tensor, image: Tensor, changed: Tensor, whole: float, score: float
-) -> PerturbationStep:
-    size = float(original.double().norm())
-    apart = float((back.double() - original.double()).norm())
-    moved = float((changed - image).double().norm())
-    return PerturbationStep(
-        map=apart / size if size else float("nan"),
-        absolute=apart,
-        image=moved,
-        relative_image=moved / max(float(image.double().norm()), 1e-300),
-        score=abs(score - whole) / max(abs(whole), 1e-300),
-    )
-
-
-def _rank(original: Tensor, back: Tensor) -> float:
-    try:
-        return rank_correlation(original.double().sum(dim=0), back.double().sum(dim=0))
-    except Undefined:
-        return math.nan
-
-
-class UnderNoise(Metric):
-    """What is read from maps of the image under noise that nobody sees."""
+class NoiseStability(Metric):
+    """Reads the maps of the image under noise that is too weak to be seen."""
 
     family: ClassVar[str] = "robustness"
     direction: ClassVar[Direction] = "down"
@@ -135,33 +37,34 @@ class UnderNoise(Metric):
         return (Neighbors(UniformNoise(self.radius), self.draws, ranked=False),)
 
     def steps(self, field: MapField, context: MetricContext) -> list[PerturbationStep]:
-        """A step per neighbor.
+        """How far map, image and score are from the original, per neighbor.
 
         Raises:
-            Undefined: If the map says nothing, has no method, or the image is constant.
+            Undefined: If the map is not informative or was made by no known method, or the image
+                is constant.
         """
-        field.checked  # noqa: B018 - raises for maps that say nothing
-        steps = steps_of(field, context, self.queries(context.base)[0])
+        field.require_informative()
+        steps = neighbor_steps(field, context, self.queries(context.engine)[0])
         if not all(step.image for step in steps):
             raise Undefined("the image is constant, so that noise relative to its range is none")
         return steps
 
 
-def steps_of(field: MapField, context: MetricContext, query: Query) -> list[PerturbationStep]:
-    """What became of a map under the neighbors of a probe.
+def neighbor_steps(field: MapField, context: MetricContext, query: Query) -> list[PerturbationStep]:
+    """How far a map is from the original, per neighbor of a query.
 
     Raises:
-        Undefined: If there is no method behind it.
+        Undefined: If the map was made by no known method.
     """
-    found: dict[str, list[PerturbationStep]] = context.run_query(query, field)
-    if field.name not in found:
+    steps: dict[str, list[PerturbationStep]] = context.run_query(query, field)
+    if field.name not in steps:
         raise Undefined("there is no method behind this map that could explain a neighbor")
-    return found[field.name]
+    return steps[field.name]
 
 
 @register
-class MaxSensitivity(UnderNoise):
-    """The largest relative change of the map under noise that nobody sees.
+class MaxSensitivity(NoiseStability):
+    """The largest relative change of the map under noise that is too weak to be seen.
 
     max ||a(x') - a(x)|| / ||a(x)|| (Yeh et al., 2019).
     """
@@ -170,25 +73,26 @@ class MaxSensitivity(UnderNoise):
     name: Literal["max_sensitivity"] = "max_sensitivity"
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """The maximum."""
         return Value(max(step.map for step in self.steps(field, context)))
 
 
 @register
-class AverageSensitivity(UnderNoise):
-    """The mean relative change of the map under noise that nobody sees."""
+class AverageSensitivity(NoiseStability):
+    """The mean relative change of the map under noise that is too weak to be seen.
+
+    The mean of ||a(x') - a(x)|| / ||a(x)|| (Yeh et al., 2019).
+    """
 
     reference: ClassVar[str] = "Yeh et al., 2019"
     name: Literal["average_sensitivity"] = "average_sensitivity"
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """The mean."""
         steps = self.steps(field, context)
         return Value(sum(step.map for step in steps) / len(steps))
 
 
 @register
-class LocalLipschitz(UnderNoise):
+class LocalLipschitz(NoiseStability):
     """The largest change of the map per change of the image.
 
     max ||a(x') - a(x)|| / ||x' - x|| (Alvarez-Melis and Jaakkola, 2018).
@@ -199,12 +103,11 @@ class LocalLipschitz(UnderNoise):
     name: Literal["local_lipschitz"] = "local_lipschitz"
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """The maximum."""
         return Value(max(step.absolute / step.image for step in self.steps(field, context)))
 
 
 @register
-class RelativeInputStability(UnderNoise):
+class RelativeInputStability(NoiseStability):
     """The largest relative change of the map per relative change of the image.
 
     Agarwal et al., 2022.
@@ -214,13 +117,12 @@ class RelativeInputStability(UnderNoise):
     name: Literal["relative_input_stability"] = "relative_input_stability"
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """The maximum."""
         steps = self.steps(field, context)
         return Value(max(step.map / max(step.relative_image, 1e-6) for step in steps))
 
 
 @register
-class RelativeOutputStability(UnderNoise):
+class RelativeOutputStability(NoiseStability):
     """The largest relative change of the map per relative change of the score.
 
     Agarwal et al., 2022.
@@ -230,17 +132,17 @@ class RelativeOutputStability(UnderNoise):
     name: Literal["relative_output_stability"] = "relative_output_stability"
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """The maximum."""
         steps = self.steps(field, context)
         return Value(max(step.map / max(step.score, 1e-6) for step in steps))
 
 
 @register
 class MedicalStability(Metric):
-    """Whether the map keeps its order under changes that a clinic makes every day.
+    """Whether the map keeps the order of its voxels under changes that are common in imaging.
 
     Mean Spearman correlation with the maps of a shifted, rotated, noisier, differently windowed
-    and differently shaded image, brought back where it moved.
+    and differently shaded image, moved back where the image was moved. The mean of each change is
+    in the facts.
     """
 
     family: ClassVar[str] = "robustness"
@@ -255,15 +157,121 @@ class MedicalStability(Metric):
         return tuple(Neighbors(MEDICAL[change], self.draws) for change in self.changes)
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """The mean over the changes; each of them in the facts."""
-        field.checked  # noqa: B018 - raises for maps that say nothing
+        field.require_informative()
         means: dict[str, float] = {}
-        for change, query in zip(self.changes, self.queries(context.base), strict=True):
-            steps = steps_of(field, context, query)
+        for change, query in zip(self.changes, self.queries(context.engine), strict=True):
+            steps = neighbor_steps(field, context, query)
             means[change] = sum(step.rank for step in steps) / len(steps)
             if math.isnan(means[change]):
                 raise Undefined(f"the map of a neighbor ({change}) is constant")
         return Value(sum(means.values()) / len(means), facts=means)
 
 
-__all__ = ["Neighbors", "PerturbationStep", "UnderNoise", "steps_of"]
+@dataclass(frozen=True)
+class PerturbationStep:
+    """How far image x', map a and score S are from the original in one neighbor.
+
+    Attributes:
+        map: ||a(x') - a(x)|| / ||a(x)||.
+        absolute: ||a(x') - a(x)||.
+        image: ||x' - x||.
+        relative_image: ||x' - x|| / ||x||.
+        score: |S(x') - S(x)| / |S(x)|.
+        rank: Spearman correlation of the two maps; NaN where one is constant, or where the query
+            does not compute it.
+    """
+
+    map: float
+    absolute: float
+    image: float
+    relative_image: float
+    score: float
+    rank: float = math.nan
+
+
+@dataclass(frozen=True)
+class Neighbors(Query):
+    """Maps of neighbors, which are slightly changed images, by all methods together.
+
+    Attributes:
+        around: How neighbors are made.
+        draws: How many.
+        ranked: Whether rank correlations are computed too, for which all voxels are sorted.
+    """
+
+    explains: ClassVar[bool] = True
+
+    around: Perturbation
+    draws: int
+    ranked: bool = True
+
+    def cost(self, context: Context) -> int:
+        return self.draws
+
+    def run(self, context: MetricContext, field: MapField) -> dict[str, list[PerturbationStep]]:
+        """By the key of the method, a step per neighbor; as many neighbors at once as fit."""
+        steps: dict[str, list[PerturbationStep]] = {}
+        at_once = self._at_once(context)
+        for first in range(0, self.draws, at_once):
+            draws = range(first, min(self.draws, first + at_once))
+            for name, own in self._steps(context, draws).items():
+                steps.setdefault(name, []).extend(own)
+        return steps
+
+    def _at_once(self, context: MetricContext) -> int:
+        """One where the target moves, in another way per draw; else as many as fit in memory."""
+        if self.around.moved(0) is not None:
+            return 1
+        image = context.input.image
+        bytes_each = image.numel() * image.element_size() * (2 * len(context.methods) + 2)
+        return max(1, min(self.draws, _NEIGHBORS_BYTES // bytes_each))
+
+    def _steps(self, context: MetricContext, draws: range) -> dict[str, list[PerturbationStep]]:
+        """By the key of the method, a step for each of some neighbors."""
+        image, key = context.input.image, context.input.key
+        around = self.around.on(context.spacing)
+        neighbors = torch.stack([around.changed(image, key, draw) for draw in draws])
+        moved = around.moved(draws[0], context.engine.shape)
+        scores = context.predict_many(
+            len(neighbors), lambda numbers: neighbors[numbers.start : numbers.stop]
+        ).scores
+        maps = explain_again(context, neighbors, moved=moved, scores=scores)
+        steps: dict[str, list[PerturbationStep]] = {}
+        for name in context.fields.keys() & maps.keys():
+            original = context.fields[name].map
+            for row, draw in enumerate(draws):
+                returned = around.returned(maps[name][row], draw)
+                score = float(scores[row])
+                step = _step(original, returned, image, neighbors[row], context.score, score)
+                if self.ranked:
+                    step = replace(step, rank=_rank_correlation(original, returned))
+                steps.setdefault(name, []).append(step)
+        return steps
+
+
+def _step(
+    original: Tensor,
+    returned: Tensor,
+    image: Tensor,
+    neighbor: Tensor,
+    image_score: float,
+    neighbor_score: float,
+) -> PerturbationStep:
+    size = float(original.double().norm())
+    map_change = float((returned.double() - original.double()).norm())
+    image_change = float((neighbor - image).double().norm())
+    return PerturbationStep(
+        map=map_change / size if size else float("nan"),
+        absolute=map_change,
+        image=image_change,
+        relative_image=image_change / max(float(image.double().norm()), 1e-300),
+        score=abs(neighbor_score - image_score) / max(abs(image_score), 1e-300),
+    )
+
+
+def _rank_correlation(original: Tensor, returned: Tensor) -> float:
+    """NaN where a map is constant."""
+    try:
+        return rank_correlation(original.double().sum(dim=0), returned.double().sum(dim=0))
+    except Undefined:
+        return math.nan

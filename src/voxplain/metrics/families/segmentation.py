@@ -1,4 +1,4 @@
-"""Metrics for segmentations: what happens to the predicted object, and where the evidence lies."""
+"""Segmentation: what happens to the predicted object, and where the map lies around it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from voxplain.engine.context import Context
 from voxplain.engine.masks import AnyFill, Blur
 from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.curves import area
-from voxplain.metrics.families.localization import average_precision, sides
-from voxplain.metrics.map_field import MapField, Undefined
+from voxplain.metrics.families.localization import average_precision, voxel_sides
+from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.perturbed import PerturbedPrediction
 from voxplain.metrics.queries.removal import Removal, shares
@@ -24,34 +24,38 @@ from voxplain.targets.scores import volume_per_voxel
 
 
 class _Segmentation(Metric):
+    """A metric for dense outputs."""
+
     family: ClassVar[str] = "segmentation"
     range: ClassVar[tuple[float | None, float | None]] = (0.0, 1.0)
 
 
-class _OnRemoval(_Segmentation):
+class _ObjectRemoval(_Segmentation):
+    """The predicted object while voxels are removed, the most relevant first."""
+
     fill: AnyFill = Blur()
 
     @property
     @abstractmethod
     def _removal(self) -> Removal:
-        """What is removed, most relevant first."""
+        """Which voxels are removed."""
 
     def queries(self, context: Context) -> tuple[Query, ...]:
-        """Removal, most relevant first."""
         return (self._removal,)
 
-    def _observed(self, field: MapField, context: MetricContext) -> PerturbedPrediction:
-        found: PerturbedPrediction = context.run_query(self._removal, field)
-        if found.overlap is None or not bool(context.predicted.any()):
+    def _predictions(self, field: MapField, context: MetricContext) -> PerturbedPrediction:
+        """The prediction after each step, of images with a predicted object."""
+        predictions: PerturbedPrediction = context.run_query(self._removal, field)
+        if predictions.overlap is None or not bool(context.predicted.any()):
             raise Undefined("there is no predicted object that could change")
-        return found
+        return predictions
 
 
 @register
-class DiceDrop(_OnRemoval):
+class DiceDrop(_ObjectRemoval):
     """How fast the predicted object dissolves while the most relevant voxels are removed.
 
-    1 - mean Dice with the object on the unchanged image, over the removed share.
+    1 - area under the Dice with the object on the unchanged image, over the removed share.
     """
 
     direction: ClassVar[Direction] = "up"
@@ -60,20 +64,21 @@ class DiceDrop(_OnRemoval):
 
     @property
     def _removal(self) -> Removal:
-        """Shared with deletion."""
         return Removal(self.fill, "most", self.levels)
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """1 - area under the Dice curve."""
-        overlap = self._observed(field, context).overlap
+        overlap = self._predictions(field, context).overlap
         assert overlap is not None
         points = tuple(zip(shares(self.levels), overlap.tolist(), strict=True))
         return Value(1 - area(overlap), points)
 
 
 @register
-class VolumeChange(_OnRemoval):
-    """How the volume of the predicted object changes when the top 5 % is removed."""
+class VolumeChange(_ObjectRemoval):
+    """How the volume of the predicted object changes when the top 5 % is removed.
+
+    Volume after minus before, in mL (cm² in 2-D, voxels where the physical size is unknown).
+    """
 
     direction: ClassVar[Direction] = "none"
     range: ClassVar[tuple[float | None, float | None]] = (None, None)
@@ -87,42 +92,38 @@ class VolumeChange(_OnRemoval):
         return Removal(self.fill, "most", at=(self.share,))
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """Volume after minus before."""
-        volume = self._observed(field, context).volume
+        volume = self._predictions(field, context).volume
         assert volume is not None
-        each, unit = volume_per_voxel(context.bound.seen)
-        before = each * float(context.predicted.sum())
+        voxel, unit = volume_per_voxel(context.bound.seen)
+        before = voxel * float(context.predicted.sum())
         change = float(volume[0]) - before
         return Value(change, facts={"relative": change / before, "unit": unit})
 
 
-def _share_outside(field: MapField, inside: Tensor) -> float:
-    sizes = field.checked.abs()
-    return float(sizes[~inside.to(sizes.device)].sum()) / float(sizes.sum())
-
-
 @register
 class ContextShare(_Segmentation):
-    """The share of the map that lies outside the predicted object: context."""
+    """The share of the map that lies outside the predicted object.
+
+    The share beyond the margin around the object is in the facts.
+    """
 
     direction: ClassVar[Direction] = "none"
     name: Literal["context_share"] = "context_share"
     margin: float = Field(default=10.0, ge=0, description="mm around the object")
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """Outside the object; beyond the margin in the facts."""
-        inside = _object(context)
-        far = dilated(inside, self.margin, context.spacing)
-        return Value(
-            _share_outside(field, inside), facts={"beyond_margin": _share_outside(field, far)}
-        )
+        inside = _predicted_object(context)
+        near = dilated(inside, self.margin, context.spacing)
+        beyond = _share_outside(field, near)
+        return Value(_share_outside(field, inside), facts={"beyond_margin": beyond})
 
 
 @register
 class BoundaryShare(_Segmentation):
     """The share of the map that lies near the boundary of the predicted object.
 
-    On voxels larger than the margin: in the voxels on either side of the boundary.
+    Within the margin on either side; on voxels larger than the margin, in the voxels on either
+    side of the boundary.
     """
 
     direction: ClassVar[Direction] = "none"
@@ -130,19 +131,25 @@ class BoundaryShare(_Segmentation):
     margin: float = Field(default=3.0, gt=0, description="mm on either side")
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """Within the margin on either side."""
-        field.checked  # noqa: B018 - raises for maps that say nothing
-        inside = _object(context)
-        margin = max(self.margin, *sides(context))
-        away = distance(inside, context.spacing) + distance(~inside, context.spacing)
-        if float(away.amax()) <= margin:
+        field.require_informative()
+        inside = _predicted_object(context)
+        margin = max(self.margin, *voxel_sides(context))
+        distances = distance(inside, context.spacing) + distance(~inside, context.spacing)
+        if float(distances.amax()) <= margin:
             raise Undefined(f"the whole image lies within {margin:g} mm of the boundary")
-        return Value(1 - _share_outside(field, away <= margin))
+        return Value(1 - _share_outside(field, distances <= margin))
 
 
-def _object(context: MetricContext) -> Tensor:
+def _share_outside(field: MapField, inside: Tensor) -> float:
+    """The share of the magnitude that lies outside a set of voxels."""
+    magnitudes = field.require_informative().abs()
+    return float(magnitudes[~inside.to(magnitudes.device)].sum()) / float(magnitudes.sum())
+
+
+def _predicted_object(context: MetricContext) -> Tensor:
+    """The predicted object on the voxels of the image, neither empty nor everything."""
     inside = context.predicted
-    if tuple(inside.shape) != context.base.shape:
+    if tuple(inside.shape) != context.engine.shape:
         raise Undefined("the output has another resolution than the image")
     if not bool(inside.any()) or bool(inside.all()):
         raise Undefined("the predicted object is empty, or everything")
@@ -162,23 +169,22 @@ class ErrorLocalization(_Segmentation):
     name: Literal["error_localization"] = "error_localization"
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """Average precision."""
-        field.checked  # noqa: B018 - raises for maps that say nothing
-        wrong = _error(context).to(field.values.device)
-        found = average_precision(field, wrong)
-        return replace(found, facts={**found.facts, "voxels": int(wrong.sum())})
+        field.require_informative()
+        wrong = _wrong_voxels(context).to(field.values.device)
+        precision = average_precision(field, wrong)
+        return replace(precision, facts={**precision.facts, "voxels": int(wrong.sum())})
 
 
-def _error(context: MetricContext) -> Tensor:
+def _wrong_voxels(context: MetricContext) -> Tensor:
     """Where the prediction is wrong in the way that is explained, ``(*spatial)`` bool.
 
-    An error target weighs its class where that is so, and nowhere else.
+    These are the voxels where the weight field of an error target is not 0.
     """
     if not isinstance(context.bound.target, ErrorRegion):
         raise Undefined("the target is not an error; explain one with a target error_region")
-    (term,) = context.bound.field.rows([context.item.row]).terms
+    (term,) = context.bound.field.rows([context.input.row]).terms
     wrong = (term.weights[0] != 0).any(dim=0)
-    if tuple(wrong.shape) != context.base.shape:
+    if tuple(wrong.shape) != context.engine.shape:
         raise Undefined("the output has another resolution than the image")
     if bool(wrong.all()):
         raise Undefined("every voxel is wrong in this way")

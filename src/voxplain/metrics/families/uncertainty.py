@@ -1,4 +1,4 @@
-"""Uncertainty: how far map and prediction scatter when nothing that matters has changed."""
+"""Uncertainty: how far map and prediction vary when nothing that matters has changed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from voxplain.engine.context import Context
 from voxplain.engine.intensity import intensity_range
 from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.curves import rank_correlation
-from voxplain.metrics.map_field import MapField, Undefined
+from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.queries.dropout import dropout_draw, dropout_layers
 from voxplain.metrics.queries.perturbations import MEDICAL
@@ -25,10 +25,12 @@ from voxplain.targets.base import probability_of
 Source = Literal["augmentation", "dropout"]
 
 _CHANGES = ("noise", "shift", "bias_field", "rotation")
-"""What augmentation does, in turn."""
+"""The changes of augmentation, in turn."""
 
 
-class _Scattered(Metric):
+class _Uncertainty(Metric):
+    """Reads the spread of maps or predictions over variants of image or network."""
+
     family: ClassVar[str] = "robustness"
     direction: ClassVar[Direction] = "none"
 
@@ -43,12 +45,12 @@ class _Scattered(Metric):
 
 
 @register
-class MapUncertainty(_Scattered):
-    """How far the map scatters under augmentation or dropout, relative to its size.
+class MapUncertainty(_Uncertainty):
+    """How far the map varies under augmentation or dropout, relative to its size.
 
     Mean over voxels of the standard deviation of the map, divided by the mean magnitude of the
-    map. In the facts the share of voxels whose deviation exceeds the magnitude of their mean:
-    there the sign is not settled.
+    map. The facts hold the share of voxels whose deviation exceeds the magnitude of their mean, so
+    that their sign is not settled.
     """
 
     range: ClassVar[tuple[float | None, float | None]] = (0.0, None)
@@ -59,22 +61,21 @@ class MapUncertainty(_Scattered):
         return (VariedMaps(self.source, self.draws),)
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """Of the channel sums."""
-        size = float(field.checked.abs().mean())
-        found: dict[str, Spread] = context.run_query(self.queries(context.base)[0], field)
-        if field.name not in found:
+        size = float(field.require_informative().abs().mean())
+        spreads: dict[str, Spread] = context.run_query(self.queries(context.engine)[0], field)
+        if field.name not in spreads:
             raise Undefined("there is no method behind this map that could explain again")
-        mean, deviation = found[field.name].mean, found[field.name].deviation
+        mean, deviation = spreads[field.name].mean, spreads[field.name].deviation
         unsettled = float((deviation > mean.abs()).double().mean())
         return Value(float(deviation.mean()) / size, facts={"unsettled": unsettled})
 
 
 @register
-class UncertaintyCorrelation(_Scattered):
+class UncertaintyCorrelation(_Uncertainty):
     """Whether the map is strong where the prediction is uncertain.
 
-    Spearman correlation of the magnitude of the map with the uncertainty of the probability of the
-    class under augmentation or dropout, for dense outputs.
+    Spearman correlation over the voxels of the magnitude of the map with the uncertainty of the
+    probability of the class under augmentation or dropout, for dense outputs.
     """
 
     range: ClassVar[tuple[float | None, float | None]] = (-1.0, 1.0)
@@ -89,27 +90,27 @@ class UncertaintyCorrelation(_Scattered):
         return (VariedPredictions(self.source, self.draws),)
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        """Voxel by voxel."""
-        sizes = field.checked.abs()
-        found: Spread = context.run_query(self.queries(context.base)[0], field)
-        uncertain = found.deviation if self.uncertainty == "deviation" else _entropy(found.mean)
-        if not bool((uncertain != uncertain.flatten()[0]).any()):
+        magnitudes = field.require_informative().abs()
+        spread: Spread = context.run_query(self.queries(context.engine)[0], field)
+        deviation = self.uncertainty == "deviation"
+        uncertainty = spread.deviation if deviation else _binary_entropy(spread.mean)
+        if not bool((uncertainty != uncertainty.flatten()[0]).any()):
             raise Undefined("the prediction is as uncertain at every voxel as at any other")
-        return Value(rank_correlation(sizes, uncertain.to(sizes.device)))
+        return Value(rank_correlation(magnitudes, uncertainty.to(magnitudes.device)))
 
 
-def _entropy(chance: Tensor) -> Tensor:
-    """Of having the class or not, in nats."""
-    other: Tensor = 1 - chance
-    return -(torch.xlogy(chance, chance) + torch.xlogy(other, other))
+def _binary_entropy(probability: Tensor) -> Tensor:
+    """Entropy of a probability and its complement, in nats."""
+    complement: Tensor = 1 - probability
+    return -(torch.xlogy(probability, probability) + torch.xlogy(complement, complement))
 
 
 @dataclass(eq=False)
 class Spread:
-    """Mean and standard deviation of maps that come one by one.
+    """Running mean and standard deviation of maps (Welford, 1962).
 
     Attributes:
-        count: How many came.
+        count: How many maps were added.
         mean: ``(*spatial)`` float64.
     """
 
@@ -117,55 +118,55 @@ class Spread:
     mean: Tensor = field(default_factory=lambda: torch.zeros(()))
     _squares: Tensor = field(default_factory=lambda: torch.zeros(()))
 
-    def add(self, map: Tensor) -> None:
-        """One more ``(*spatial)`` (Welford, 1962)."""
+    def add(self, values: Tensor) -> None:
+        """Adds a map ``(*spatial)``."""
         self.count += 1
-        before = map.double() - self.mean
-        self.mean = self.mean + before / self.count
-        self._squares = self._squares + before * (map.double() - self.mean)
+        difference = values.double() - self.mean
+        self.mean = self.mean + difference / self.count
+        self._squares = self._squares + difference * (values.double() - self.mean)
 
     @property
     def deviation(self) -> Tensor:
-        """Estimated from at least two."""
+        """Sample standard deviation of at least two maps, ``(*spatial)``."""
         return (self._squares / (self.count - 1)).sqrt()
 
 
 @dataclass(frozen=True)
-class _Varied(Query):
+class _VariantQuery(Query):
     """The image under small changes, or the network without some units.
 
     Attributes:
-        source: Which of both.
+        source: Which of the two.
         draws: How many variants.
     """
 
     source: Source
     draws: int
 
-    def expected(self, context: Context) -> int:
-        """One per variant."""
+    def cost(self, context: Context) -> int:
         return self.draws
 
 
 @dataclass(frozen=True)
-class VariedMaps(_Varied):
-    """The maps of the variants, brought back to the image, by all methods together."""
+class VariedMaps(_VariantQuery):
+    """Spread of the maps of the variants on the grid of the image, by all methods together."""
 
     explains: ClassVar[bool] = True
 
     def run(self, context: MetricContext, field: MapField) -> dict[str, Spread]:
         """By the key of the method."""
-        found: dict[str, Spread] = {}
-        for one in _variants(context, self.source, self.draws):
-            for name, maps in explain_again(one.context, one.image[None], moved=one.moved).items():
-                back = one.returned(maps[0]).double().sum(dim=0)
-                found.setdefault(name, Spread()).add(back)
-        return found
+        spreads: dict[str, Spread] = {}
+        for variant in _variants(context, self.source, self.draws):
+            maps = explain_again(variant.context, variant.image[None], moved=variant.moved)
+            for name, values in maps.items():
+                returned = variant.returned(values[0]).double().sum(dim=0)
+                spreads.setdefault(name, Spread()).add(returned)
+        return spreads
 
 
 @dataclass(frozen=True)
-class VariedPredictions(_Varied):
-    """The probability of the class of the target for the variants, brought back to the image."""
+class VariedPredictions(_VariantQuery):
+    """Spread of the probability of the target's class, on the grid of the image."""
 
     def run(self, context: MetricContext, field: MapField) -> Spread:
         """Of every voxel.
@@ -173,35 +174,36 @@ class VariedPredictions(_Varied):
         Raises:
             Undefined: If the output has no such probability at every voxel of the image.
         """
-        row, bound = context.item.row, context.bound
-        label = bound.field.label_of(row)
+        bound = context.bound
+        label = bound.field.label_of(context.input.row)
         if not bound.seen.is_dense or label is None or bound.field.layer is not None:
             raise Undefined("the target is not about a class of a dense output")
-        if tuple(bound.seen.output.shape[2:]) != context.base.shape:
+        if tuple(bound.seen.output.shape[2:]) != context.engine.shape:
             raise Undefined("the output has another resolution than the image")
-        found = Spread()
-        for one in _variants(context, self.source, self.draws):
-            model, context.forwards = one.context.base.model, context.forwards + 1
+        spread = Spread()
+        for variant in _variants(context, self.source, self.draws):
+            model, context.forwards = variant.context.engine.model, context.forwards + 1
             with torch.inference_mode(), running_in(model.precision, model.device):
-                output = model.output(one.image[None], context.base.spacing).double()
-            found.add(one.returned(probability_of(output, label, bound.target.activation))[0])
-        return found
+                output = model.output(variant.image[None], context.engine.spacing).double()
+            probability = probability_of(output, label, bound.target.activation)
+            spread.add(variant.returned(probability)[0])
+        return spread
 
 
 @dataclass(frozen=True, eq=False)
 class _Variant:
-    """What is asked instead of the image.
+    """An image and a network that are asked instead of the original ones.
 
     Attributes:
-        context: About the network that is asked.
+        context: Holds the network.
         image: ``(C, *spatial)``.
-        returned: Brings a map of it, ``(C, *spatial)``, back to the image.
-        moved: How the weights of the target follow.
+        returned: Moves a map of the variant, ``(C, *spatial)``, to the grid of the image.
+        moved: How the weight field of the target follows.
     """
 
     context: MetricContext
     image: Tensor
-    returned: Callable[[Tensor], Tensor] = lambda map: map
+    returned: Callable[[Tensor], Tensor] = lambda values: values
     moved: FieldMove | None = None
 
 
@@ -211,27 +213,24 @@ def _variants(context: MetricContext, source: Source, draws: int) -> Iterator[_V
 
 
 def _augmented(context: MetricContext, draw: int) -> _Variant:
-    image, key = context.item.image, context.item.key
+    image, key = context.input.image, context.input.key
     if not bool(intensity_range(image).any()):
         raise Undefined("the image is constant, so that no change of it shows")
-    turn, change = divmod(draw, len(_CHANGES))
+    repeat, change = divmod(draw, len(_CHANGES))
     around = MEDICAL[_CHANGES[change]].on(context.spacing)
     return _Variant(
         context,
-        around.changed(image, key, turn),
-        lambda map: around.returned(map, turn),
-        around.moved(turn, context.base.shape),
+        around.changed(image, key, repeat),
+        lambda values: around.returned(values, repeat),
+        around.moved(repeat, context.engine.shape),
     )
 
 
 def _without_units(context: MetricContext, draw: int) -> _Variant:
-    model, item = context.base.model, context.item
+    model, image = context.engine.model, context.input
     if not dropout_layers(model.network):
         raise Undefined(
             "the network has no dropout layer (nn.Dropout, nn.Dropout1d, 2d or 3d with p > 0) that "
             "could leave out units; source: augmentation works for every network"
         )
-    return _Variant(context.with_model(dropout_draw(model, item.key, draw)), item.image)
-
-
-__all__ = ["MapUncertainty", "Spread", "UncertaintyCorrelation", "VariedMaps", "VariedPredictions"]
+    return _Variant(context.with_model(dropout_draw(model, image.key, draw)), image.image)

@@ -1,1 +1,1 @@
-"""Queries: what is asked of the network once for all maps."""
+"""Queries: what is asked of the network once, for all metrics and often for all maps."""

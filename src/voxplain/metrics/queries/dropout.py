@@ -1,4 +1,4 @@
-"""Networks that leave out units for good: one draw of Monte Carlo dropout in every call."""
+"""Networks that drop the same units in every call: one draw of Monte Carlo dropout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BY_CHANNEL = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
 def dropout_layers(network: nn.Module) -> dict[str, float]:
-    """The layers that drop units, and with what probability, by path."""
+    """The dropout layers by path, each with the probability that it drops a unit."""
     return {
         path: float(layer.p)
         for path, layer in network.named_modules()
@@ -25,57 +25,55 @@ def dropout_layers(network: nn.Module) -> dict[str, float]:
 
 
 def dropout_draw(model: Model, key: str, draw: int) -> Model:
-    """A copy whose dropout layers drop units while everything else is at rest.
+    """A copy of a network that drops the same units in every call.
 
-    The units are those of the draw, whatever the image, the window or the number of images: all
-    points of an explanation ask one network (Gal and Ghahramani, 2016).
+    Everything else is in evaluation mode. The dropped units depend on key and draw alone, not on
+    the image, the window or the batch, so that all points of an explanation go through one
+    network (Gal and Ghahramani, 2016).
 
     Args:
         model: Left as it was.
-        key: What the draws depend on, beside their number.
-        draw: Which of the thinned networks.
+        key: Seed of the draws.
+        draw: Number of the draw.
     """
     other = copied(model)
-    calls = _Calls()
+    calls = _CallCounter()
     other.network.register_forward_pre_hook(calls)
     for path in dropout_layers(other.network):
         layer = other.network.get_submodule(path)
-        layer.register_forward_hook(_Dropping(path, (key, draw), calls))
+        layer.register_forward_hook(_DropUnits(path, (key, draw), calls))
     return other
 
 
-class _Calls(dict[str, int]):
-    """How often each layer has run since the network started; networks are copied with it."""
+class _CallCounter(dict[str, int]):
+    """How often each layer has run since the network started; copied with the network."""
 
     def __call__(self, *_: Any) -> None:
         self.clear()
 
 
-class _Dropping:
-    """A hook behind one dropout layer, which at rest hands on what it is given.
+class _DropUnits:
+    """A forward hook that drops units of a dropout layer, which is the identity at rest.
 
     Args:
         path: Of the layer.
-        draw: What its units depend on.
-        calls: Which call of the layer it is.
+        draw: Seed of its units: key and number of the draw.
+        calls: Tells which call of the layer it is.
     """
 
-    def __init__(self, path: str, draw: tuple[str, int], calls: _Calls) -> None:
+    def __init__(self, path: str, draw: tuple[str, int], calls: _CallCounter) -> None:
         self.path, self.draw, self.calls = path, draw, calls
 
     def __call__(self, layer: Any, _: tuple[Any, ...], output: Tensor) -> Tensor:
         call = self.calls.get(self.path, 0)
         self.calls[self.path] = call + 1
-        each = output.shape[1:2] if isinstance(layer, _BY_CHANNEL) else output.shape[1:]
-        kept = _kept((*self.draw, self.path, call), tuple(each), float(layer.p))
-        return output * kept.view(1, *each, *(1,) * (output.ndim - 1 - len(each))).to(output)
+        units = output.shape[1:2] if isinstance(layer, _BY_CHANNEL) else output.shape[1:]
+        factors = _factors((*self.draw, self.path, call), tuple(units), float(layer.p))
+        return output * factors.view(1, *units, *(1,) * (output.ndim - 1 - len(units))).to(output)
 
 
-def _kept(key: tuple[object, ...], shape: tuple[int, ...], p: float) -> Tensor:
-    """1 / (1 - p) for units that stay, 0 for the others; axes of size one change no draw."""
+def _factors(key: tuple[object, ...], shape: tuple[int, ...], p: float) -> Tensor:
+    """1 / (1 - p) for kept units, 0 for dropped ones; axes of size one change no draw."""
     source = generator("dropout", *key, [size for size in shape if size != 1])
-    stays = torch.rand(math.prod(shape), generator=source) >= p
-    return stays.view(shape).double() / (1 - p) if p < 1 else torch.zeros(shape)
-
-
-__all__ = ["dropout_draw", "dropout_layers"]
+    kept = torch.rand(math.prod(shape), generator=source) >= p
+    return kept.view(shape).double() / (1 - p) if p < 1 else torch.zeros(shape)

@@ -1,4 +1,4 @@
-"""Networks that take a constant away from their image: in the first layers, where that is exact."""
+"""Networks that subtract a constant from their image, within their first layers where possible."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def shifted_input_network(model: Model, example: Tensor, constant: Tensor) -> Model:
-    """A copy that gives for x + c what the network gives for x.
+    """A copy that gives for x + c the output that the network gives for x.
 
-    The layers that read the image take the constant into their bias or running mean, so that
-    backward rules meet the layers that they know. A convolution that pads with zeros pads with the
-    constant instead. Where something else reads the image too, the constant is subtracted before
-    anything else.
+    The layers that read the image absorb the constant into their bias or running mean, so that
+    backward rules see the layers they know. A convolution that pads with zeros pads with the
+    constant instead. If the copy then gives another output, because something else reads the image
+    as well, the constant is subtracted from the image before the first layer.
 
     Args:
         model: Left as it was.
@@ -31,19 +31,19 @@ def shifted_input_network(model: Model, example: Tensor, constant: Tensor) -> Mo
     """
     other = copied(model)
     shift = constant.to(example).expand(example.shape[1:])
-    for path in _readers(model, example):
+    for path in _layers_reading(model, example):
         _absorb(other.network.get_submodule(path), shift)
     with torch.no_grad(), model.at_rest(), other.at_rest():
-        expected, found = model(example), other(example + shift)
-    if _same(expected, found):
+        expected, output = model(example), other(example + shift)
+    if _agree(expected, output):
         return other
     other = copied(model)
     other.network.register_forward_pre_hook(_Subtraction(constant), prepend=True)
     return other
 
 
-def _readers(model: Model, example: Tensor) -> list[str]:
-    """Convolutions and norms that the image enters as it is, linear layers that it enters flat."""
+def _layers_reading(model: Model, example: Tensor) -> list[str]:
+    """Convolutions and norms whose input is the image, and linear layers that read it flat."""
     layers = {
         path: layer
         for path, layer in model.network.named_modules()
@@ -66,7 +66,7 @@ def _readers(model: Model, example: Tensor) -> list[str]:
 
 
 def _absorb(layer: nn.Module, shift: Tensor) -> None:
-    """Changes the bias or mean of a layer in place, and what a convolution pads with."""
+    """Shifts bias or running mean of a layer in place, and the padding of a convolution."""
     weight: Any = layer.weight
     with torch.no_grad():
         if isinstance(layer, _BatchNorm):
@@ -74,56 +74,56 @@ def _absorb(layer: nn.Module, shift: Tensor) -> None:
                 layer.running_mean += shift.flatten(1)[:, 0]
             return
         if isinstance(layer, nn.Linear):
-            taken = weight @ shift.flatten().to(weight)
+            response = weight @ shift.flatten().to(weight)
         else:
-            taken = _of_constant(layer, weight, shift.flatten(1)[:, 0].to(weight))
+            response = _response_to_constant(layer, weight, shift.flatten(1)[:, 0].to(weight))
             _pad_with(layer, shift)
-        before = layer.bias if isinstance(layer.bias, Tensor) else torch.zeros_like(taken)
-        layer.bias = nn.Parameter(before - taken)
+        bias = layer.bias if isinstance(layer.bias, Tensor) else torch.zeros_like(response)
+        layer.bias = nn.Parameter(bias - response)
 
 
-def _of_constant(layer: Any, weight: Tensor, values: Tensor) -> Tensor:
-    """What a convolution makes of a constant image, ``(out_channels,)``."""
+def _response_to_constant(layer: Any, weight: Tensor, values: Tensor) -> Tensor:
+    """The output of a convolution without bias for a constant image, ``(out_channels,)``."""
     kernels = weight.flatten(2).sum(dim=2)  # (out, in / groups)
     groups = layer.groups
-    each = kernels.view(groups, -1, kernels.shape[1]) * values.view(groups, 1, -1)
-    return each.sum(dim=2).flatten()
+    products = kernels.view(groups, -1, kernels.shape[1]) * values.view(groups, 1, -1)
+    return products.sum(dim=2).flatten()
 
 
 def _pad_with(layer: Any, shift: Tensor) -> None:
-    """Zeros around the image become the constant; other paddings continue the image anyway."""
-    ends = _ends(layer)
-    if layer.padding_mode != "zeros" or not any(ends):
+    """Pads with the constant instead of zeros; other padding modes repeat the image anyway."""
+    widths = _padding_widths(layer)
+    if layer.padding_mode != "zeros" or not any(widths):
         return
     layer.padding = (0,) * (shift.ndim - 1)
-    inside = functional.pad(torch.ones_like(shift), ends)
+    inside = functional.pad(torch.ones_like(shift), widths)
     constant = shift.flatten(1)[:, 0].view(-1, *(1,) * (shift.ndim - 1))
-    around = (1 - inside) * constant
+    border = (1 - inside) * constant
 
     def pad(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        padded = functional.pad(inputs[0], ends)
-        return (padded + around.to(padded),)
+        padded = functional.pad(inputs[0], widths)
+        return (padded + border.to(padded),)
 
     layer.register_forward_pre_hook(pad)
 
 
-def _ends(layer: Any) -> list[int]:
-    """Voxels that a convolution pads with, the last axis first, as ``pad`` takes them."""
+def _padding_widths(layer: Any) -> list[int]:
+    """Voxels that a convolution adds at each end, the last axis first, as ``pad`` takes them."""
     if layer.padding == "valid":
         return [0] * (2 * len(layer.kernel_size))
     if layer.padding == "same":
         total = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
-        return [part for all in reversed(total) for part in (all // 2, all - all // 2)]
-    return [part for side in reversed(layer.padding) for part in (side, side)]
+        return [end for both in reversed(total) for end in (both // 2, both - both // 2)]
+    return [end for width in reversed(layer.padding) for end in (width, width)]
 
 
-def _same(expected: Tensor, found: Tensor) -> bool:
+def _agree(expected: Tensor, output: Tensor) -> bool:
     tolerance = 1e-9 if expected.dtype is torch.float64 else 1e-4
-    return bool((expected - found).abs().amax() <= tolerance * expected.abs().amax())
+    return bool((expected - output).abs().amax() <= tolerance * expected.abs().amax())
 
 
 class _Subtraction:
-    """A hook; an object of its own, because networks are copied with their hooks."""
+    """A hook that subtracts a constant; an object, since networks are copied with their hooks."""
 
     def __init__(self, constant: Tensor) -> None:
         self.constant = constant
@@ -131,6 +131,3 @@ class _Subtraction:
     def __call__(self, _: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         image, *rest = inputs
         return (image - self.constant.to(image), *rest)
-
-
-__all__ = ["shifted_input_network"]

@@ -1,4 +1,4 @@
-"""Maps of the same image by other networks, and which networks can be asked the same at all."""
+"""Maps of the same image by other networks, and which networks can be compared at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from voxplain.engine.context import Context
 from voxplain.errors import VoxplainError
 from voxplain.metrics.context import MetricContext, Query
-from voxplain.metrics.map_field import MapField, Undefined
+from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.other_networks import OtherNetwork, Role
 from voxplain.metrics.re_explain import explain_again
 from voxplain.models.model import Model
@@ -21,7 +21,7 @@ from voxplain.models.model import Model
 
 @dataclass(frozen=True)
 class OtherNetworkMaps(Query):
-    """Maps of the same image by other networks, by all methods together.
+    """Maps of the same image by other networks, for all methods together.
 
     Attributes:
         differs: How the networks differ from the one under study.
@@ -31,19 +31,17 @@ class OtherNetworkMaps(Query):
 
     differs: Role
 
-    def expected(self, context: Context) -> int:
-        """One explanation."""
+    def cost(self, context: Context) -> int:
         return 1
 
     def networks(self, networks: Sequence[OtherNetwork]) -> int:
-        """Those that differ in this way."""
-        return sum(other.is_one(self.differs) for other in networks)
+        return sum(other.has_role(self.differs) for other in networks)
 
     def run(self, context: MetricContext, field: MapField) -> dict[str, dict[str, Tensor]]:
         """Per network, by the key of the method, a map ``(*spatial)``."""
-        chosen = [other for other in context.networks if other.is_one(self.differs)]
+        chosen = [other for other in context.networks if other.has_role(self.differs)]
         if not chosen:
-            raise Undefined(_NONE_GIVEN[self.differs])
+            raise Undefined(_NO_NETWORK[self.differs])
         names = _distinct(other.model.name for other in chosen)
         return {
             name: context.cached(other, partial(_maps_of, other, context))
@@ -51,7 +49,7 @@ class OtherNetworkMaps(Query):
         }
 
 
-_NONE_GIVEN: dict[Role, str] = {
+_NO_NETWORK: dict[Role, str] = {
     "seed": 'there is no other network that differs by its training seed; pass networks={"seed": '
     "[...]}, or name another model of the same architecture in the study",
     "architecture": "there is no other network of another architecture; pass "
@@ -63,20 +61,21 @@ _NONE_GIVEN: dict[Role, str] = {
 
 
 def _maps_of(other: OtherNetwork, context: MetricContext) -> dict[str, Tensor]:
+    """By the key of the method, the map of another network, ``(*spatial)`` float64."""
     _require_comparable(other.model, context)
-    maps = explain_again(context.with_model(other.model), context.item.image[None])
-    return {name: map[0].double().sum(dim=0) for name, map in maps.items()}
+    maps = explain_again(context.with_model(other.model), context.input.image[None])
+    return {name: values[0].double().sum(dim=0) for name, values in maps.items()}
 
 
 def _require_comparable(model: Model, context: MetricContext) -> None:
-    """Refuses networks for which the weight field of the target has no meaning.
+    """Refuses networks to which the weight field of the target cannot be applied.
 
     Raises:
         Undefined: With what does not fit.
     """
     if context.bound.field.layer is not None:
         raise Undefined("the target is a unit of a layer, which is another one in other networks")
-    studied = context.base.model
+    studied = context.engine.model
     _require_same(model, "uses", (model.device, model.dtype), (studied.device, studied.dtype))
     shapes = _output_shape(model, context), context.bound.seen.output.shape[1:]
     _require_same(model, "gives an output of shape", *map(tuple, shapes))
@@ -86,24 +85,24 @@ def _require_same(
     model: Model, what: str, theirs: tuple[object, ...], ours: tuple[object, ...]
 ) -> None:
     if theirs != ours:
-        shown, expected = (f"({', '.join(map(str, part))})" for part in (theirs, ours))
+        own, expected = (f"({', '.join(map(str, values))})" for values in (theirs, ours))
         raise Undefined(
-            f"the network {model.name} {what} {shown}, and the one under study {expected}"
+            f"the network {model.name} {what} {own}, and the one under study {expected}"
         )
 
 
 def _output_shape(model: Model, context: MetricContext) -> torch.Size:
     context.forwards += 1
     try:
-        return model.output(context.item.image[None], context.base.spacing).shape[1:]
+        return model.output(context.input.image[None], context.engine.spacing).shape[1:]
     except VoxplainError as error:
         raise Undefined(f"the network {model.name} cannot take this image: {error}") from error
 
 
 def _distinct(names: Iterable[str]) -> list[str]:
     """The names, numbered where they repeat: bare modules are all called by their class."""
-    found: list[str] = []
+    distinct: list[str] = []
     for name in names:
-        twins = sum(other.partition(" #")[0] == name for other in found)
-        found.append(f"{name} #{twins + 1}" if twins else name)
-    return found
+        earlier = sum(other.partition(" #")[0] == name for other in distinct)
+        distinct.append(f"{name} #{earlier + 1}" if earlier else name)
+    return distinct

@@ -1,4 +1,4 @@
-"""Neighbors of an image: changes that should not change an explanation, and their inverses."""
+"""Small changes of an image that should not change its explanation, and their inverses."""
 
 from __future__ import annotations
 
@@ -24,36 +24,41 @@ class Perturbation(ABC):
 
     @abstractmethod
     def changed(self, image: Tensor, key: str, draw: int) -> Tensor:
-        """A neighbor of ``(C, *spatial)``."""
+        """The changed image, ``(C, *spatial)``.
 
-    def returned(self, map: Tensor, draw: int) -> Tensor:
-        """A map of the neighbor, brought back to the image; ``(C, *spatial)``."""
-        return map
+        Args:
+            image: ``(C, *spatial)``.
+            key: Seed of random changes.
+            draw: Number of the change; each draws anew.
+        """
+
+    def returned(self, values: Tensor, draw: int) -> Tensor:
+        """A map of the changed image on the grid of the original, ``(C, *spatial)``."""
+        return values
 
     def moved(
         self, draw: int, shape: tuple[int, ...] = ()
     ) -> Callable[[WeightField], WeightField] | None:
-        """How the weight field follows; None where the image stays in place.
+        """How the weight field of the target follows; None where the image stays in place.
 
         Args:
-            draw: Of the neighbor.
+            draw: Number of the change.
             shape: Spatial shape of the image, where the output may have another resolution.
         """
         return None
 
     def on(self, spacing: tuple[float, ...]) -> Perturbation:
-        """The same change of an image whose voxels have these sizes in mm."""
+        """The same change for voxels of these sizes in mm."""
         return self
 
 
 @dataclass(frozen=True)
 class UniformNoise(Perturbation):
-    """Independent noise in [-radius, radius] of the intensity range."""
+    """Independent noise in [-radius, radius], as a fraction of the intensity range."""
 
     radius: float = 0.02
 
     def changed(self, image: Tensor, key: str, draw: int) -> Tensor:
-        """Another draw of noise for every number."""
         source = generator(key, "uniform", self.radius, draw)
         noise = torch.rand(image.shape, generator=source) * 2 - 1
         return image + self.radius * intensity_range(image) * noise.to(image)
@@ -61,25 +66,24 @@ class UniformNoise(Perturbation):
 
 @dataclass(frozen=True)
 class GaussianNeighbor(Perturbation):
-    """Gaussian noise, as the quantum noise of CT: sigma as a fraction of the range."""
+    """Gaussian noise like the quantum noise of CT, sigma as a fraction of the intensity range."""
 
     sigma: float = 0.01
 
     def changed(self, image: Tensor, key: str, draw: int) -> Tensor:
-        """Another draw of noise for every number."""
         source = generator(key, "gaussian", self.sigma, draw)
         return image + self.sigma * intensity_range(image) * standard_normal(image, source)
 
 
 @dataclass(frozen=True)
 class BiasField(Perturbation):
-    """A smooth multiplicative field of low order, as MR coils leave it: 1 +- strength."""
+    """A smooth multiplicative field 1 +- strength, like the bias field of MR coils."""
 
     strength: float = 0.1
     order: int = 2
 
     def changed(self, image: Tensor, key: str, draw: int) -> Tensor:
-        """A polynomial over the image, scaled to the strength; the darkest value stays."""
+        """The image times a random polynomial of low order; the darkest value stays."""
         source = generator(key, "bias", self.order, draw)
         field = torch.zeros(image.shape[1:], dtype=torch.float64)
         axes = [torch.linspace(-1, 1, side, dtype=torch.float64) for side in image.shape[1:]]
@@ -98,23 +102,22 @@ class BiasField(Perturbation):
 
 @dataclass(frozen=True)
 class WindowShift(Perturbation):
-    """Another intensity window: level and width by +- a fraction of the range."""
+    """Another intensity window, level and width changed by +- a fraction of the range."""
 
     strength: float = 0.05
 
     def changed(self, image: Tensor, key: str, draw: int) -> Tensor:
-        """The same level and width for the whole image, per channel."""
         source = generator(key, "window", self.strength, draw)
         level, width = (torch.rand(2, generator=source, dtype=torch.float64) * 2 - 1).tolist()
         middle = image.flatten(1).mean(dim=1).view(-1, *(1,) * (image.ndim - 1))
         shift = self.strength * level * intensity_range(image)
-        seen: Tensor = middle + (image - middle) * (1 + self.strength * width) + shift
-        return seen
+        windowed: Tensor = middle + (image - middle) * (1 + self.strength * width) + shift
+        return windowed
 
 
 @dataclass(frozen=True)
 class Shift(Perturbation):
-    """A step along one axis, one axis per draw; what enters repeats the border.
+    """A shift along one axis, another axis per draw; the border voxels are repeated.
 
     Attributes:
         voxels: How far.
@@ -123,18 +126,16 @@ class Shift(Perturbation):
     voxels: int = 1
 
     def changed(self, image: Tensor, key: str, draw: int) -> Tensor:
-        """Moved toward higher indices."""
         return _shifted(image, self._axis(image, draw), self.voxels)
 
-    def returned(self, map: Tensor, draw: int) -> Tensor:
-        """Moved back."""
-        return _shifted(map, self._axis(map, draw), -self.voxels)
+    def returned(self, values: Tensor, draw: int) -> Tensor:
+        return _shifted(values, self._axis(values, draw), -self.voxels)
 
     def moved(self, draw: int, shape: tuple[int, ...] = ()) -> Callable[[WeightField], WeightField]:
-        """The weights move along."""
         return _on_weights(lambda w: _shifted(w, self._axis(w, draw), self.voxels), shape)
 
     def _axis(self, values: Tensor, draw: int) -> int:
+        """The axis of this draw, among those of more than one voxel."""
         long = [axis for axis in range(1, values.ndim) if values.shape[axis] > 1]
         return long[draw % len(long)] if long else values.ndim - 1
 
@@ -144,7 +145,7 @@ class Rotation(Perturbation):
     """A small rotation in the plane of the two longest axes, alternating in sign.
 
     Attributes:
-        degrees: Angle in the body, not on the grid.
+        degrees: Angle in physical space, not on the grid.
         spacing: Millimeters per voxel and axis; cubic voxels if empty.
     """
 
@@ -152,22 +153,19 @@ class Rotation(Perturbation):
     spacing: tuple[float, ...] = ()
 
     def on(self, spacing: tuple[float, ...]) -> Rotation:
-        """The same angle between voxels of these sizes."""
         return replace(self, spacing=tuple(spacing))
 
     def changed(self, image: Tensor, key: str, draw: int) -> Tensor:
-        """Turned about the middle, with linear interpolation."""
-        return self._turned(image, draw, 1)
+        """The image turned about its middle, with linear interpolation."""
+        return self._rotated(image, draw, 1)
 
-    def returned(self, map: Tensor, draw: int) -> Tensor:
-        """Turned back."""
-        return self._turned(map, draw, -1)
+    def returned(self, values: Tensor, draw: int) -> Tensor:
+        return self._rotated(values, draw, -1)
 
     def moved(self, draw: int, shape: tuple[int, ...] = ()) -> Callable[[WeightField], WeightField]:
-        """The weights turn along."""
-        return _on_weights(lambda weights: self._turned(weights, draw, 1), shape)
+        return _on_weights(lambda weights: self._rotated(weights, draw, 1), shape)
 
-    def _turned(self, values: Tensor, draw: int, sign: int) -> Tensor:
+    def _rotated(self, values: Tensor, draw: int, sign: int) -> Tensor:
         shape = tuple(values.shape[1:])
         spacing = self.spacing or (1.0,) * len(shape)
         lengths = [(side - 1) * size for side, size in zip(shape, spacing, strict=True)]
@@ -175,26 +173,26 @@ class Rotation(Perturbation):
         first, second = sorted(longest[:2])
         planes = values.detach().double().movedim((first + 1, second + 1), (-2, -1))
         angle = sign * self.degrees * (-1) ** draw
-        turned = torch.empty_like(planes, device="cpu", memory_format=torch.contiguous_format)
+        rotated = torch.empty_like(planes, device="cpu", memory_format=torch.contiguous_format)
         for plane, into in zip(
             planes.cpu().reshape(-1, *planes.shape[-2:]),
-            turned.view(-1, *planes.shape[-2:]),
+            rotated.view(-1, *planes.shape[-2:]),
             strict=True,
         ):
-            into.copy_(_plane_turned(plane, angle, (spacing[first], spacing[second])))
-        return turned.movedim((-2, -1), (first + 1, second + 1)).contiguous().to(values)
+            into.copy_(_rotated_plane(plane, angle, (spacing[first], spacing[second])))
+        return rotated.movedim((-2, -1), (first + 1, second + 1)).contiguous().to(values)
 
 
-def _plane_turned(plane: Tensor, degrees: float, spacing: tuple[float, float]) -> Tensor:
-    """A plane ``(H, W)`` of voxels of this size turned about its middle."""
+def _rotated_plane(plane: Tensor, degrees: float, spacing: tuple[float, float]) -> Tensor:
+    """A plane ``(H, W)`` with voxels of this size, rotated about its middle."""
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     stretch = spacing[1] / spacing[0]
     back = np.array([[cosine, sine * stretch], [-sine / stretch, cosine]])
     middle = (np.array(plane.shape) - 1) / 2
-    turned = ndimage.affine_transform(
+    rotated = ndimage.affine_transform(
         plane.numpy(), back, middle - back @ middle, order=1, mode="nearest"
     )
-    return torch.from_numpy(turned)
+    return torch.from_numpy(rotated)
 
 
 def _shifted(values: Tensor, axis: int, voxels: int) -> Tensor:
@@ -206,15 +204,15 @@ def _shifted(values: Tensor, axis: int, voxels: int) -> Tensor:
 def _on_weights(
     change: Callable[[Tensor], Tensor], shape: tuple[int, ...] = ()
 ) -> Callable[[WeightField], WeightField]:
-    """The same change of place for the weights of a field on a dense output.
+    """Moves the weights of a field on a dense output as the image is moved.
 
-    Weights of another resolution than the image are changed on its voxels, each of which has the
-    weight of the cell that it lies in; a cell then has the mean of its voxels.
+    Weights of another resolution are moved on the voxels of the image, each with the weight of the
+    cell it lies in; the new weight of a cell is the mean over its voxels.
     """
 
     def moved(field: WeightField) -> WeightField:
         terms = tuple(
-            replace(term, weights=torch.stack([_changed(row, change, shape) for row in rows]))
+            replace(term, weights=torch.stack([_moved(row, change, shape) for row in rows]))
             if (rows := term.weights).ndim > 2
             else term
             for term in field.terms
@@ -224,7 +222,7 @@ def _on_weights(
     return moved
 
 
-def _changed(row: Tensor, change: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Tensor:
+def _moved(row: Tensor, change: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Tensor:
     cells = tuple(row.shape[1:])
     if not shape or cells == shape or len(cells) != len(shape) or math.prod(cells) == 1:
         return change(row)
@@ -246,4 +244,4 @@ MEDICAL: dict[str, Perturbation] = {
     "window": WindowShift(),
     "rotation": Rotation(),
 }
-"""The changes that a clinic makes every day, by name."""
+"""Changes that are common in clinical imaging, by name."""

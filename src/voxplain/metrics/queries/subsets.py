@@ -1,4 +1,4 @@
-"""Random subsets of regions and noise on the image: asked once, whatever the number of maps."""
+"""Random subsets of regions, noise and boxes: run once, whatever the number of maps."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from voxplain.engine.intensity import intensity_range
 from voxplain.engine.masks import Boxes, Coalitions, Fill, OneRegionOff, SlidingBox
 from voxplain.engine.randomness import generator, standard_normal
 from voxplain.metrics.context import MetricContext, Query
-from voxplain.metrics.map_field import MapField
+from voxplain.metrics.maps import MapField
 from voxplain.regions import RegionMap, RegionSpec
 
-_CHANGES_BYTES = 32 * 2**20
+_NOISE_BYTES = 32 * 2**20
+"""How much noise is held at once while maps are multiplied with it."""
 
 
 @dataclass(frozen=True, eq=False)
 class SubsetDrops:
-    """What the score lost when subsets of regions were removed.
+    """How much the score drops when subsets of regions are removed.
 
     Attributes:
         regions: The partition.
-        removed: ``(n, regions)`` bool.
-        drops: S(x) - S(x without them), ``(n,)`` float64.
+        removed: Which regions each subset holds, ``(n, regions)`` bool.
+        drops: S(x) - S(x without the subset), ``(n,)`` float64.
     """
 
     regions: RegionMap
@@ -35,7 +36,7 @@ class SubsetDrops:
 
 @dataclass(frozen=True)
 class RandomSubsets(Query):
-    """Random subsets of a fixed share of the regions.
+    """Drops of the score without random subsets of a fixed share of the regions.
 
     Attributes:
         regions: How the image is divided.
@@ -49,24 +50,22 @@ class RandomSubsets(Query):
     share: float = 0.2
     draws: int = 100
 
-    def expected(self, context: Context) -> int:
-        """One per draw."""
+    def cost(self, context: Context) -> int:
         return self.draws
 
     def run(self, context: MetricContext, field: MapField) -> SubsetDrops:
-        """The drop for each subset."""
-        regions = context.base.regions(self.regions, context.item)
+        regions = context.engine.regions(self.regions, context.input)
         size = min(max(1, round(self.share * regions.count)), regions.count)
         removed = torch.zeros(self.draws, regions.count, dtype=torch.bool)
         for row in range(self.draws):
-            source = generator(context.item.key, "subset", self.share, row)
+            source = generator(context.input.key, "subset", self.share, row)
             removed[row, torch.randperm(regions.count, generator=source)[:size]] = True
-        return _drops(context, regions, removed, self.fill)
+        return drops_without(context, regions, removed, self.fill)
 
 
 @dataclass(frozen=True)
 class SingleRegions(Query):
-    """Every region removed alone.
+    """Drops of the score without each region alone.
 
     Attributes:
         regions: How the image is divided.
@@ -76,73 +75,71 @@ class SingleRegions(Query):
     regions: RegionSpec
     fill: Fill
 
-    def expected(self, context: Context) -> int:
-        """One per region."""
+    def cost(self, context: Context) -> int:
         return OneRegionOff(self.regions).expected(context)
 
     def run(self, context: MetricContext, field: MapField) -> SubsetDrops:
-        """The drop for each region."""
-        regions = context.base.regions(self.regions, context.item)
+        regions = context.engine.regions(self.regions, context.input)
         removed = torch.eye(regions.count, dtype=torch.bool)
-        return _drops(context, regions, removed, self.fill)
+        return drops_without(context, regions, removed, self.fill)
 
 
-def _drops(context: MetricContext, regions: RegionMap, removed: Tensor, fill: Fill) -> SubsetDrops:
-    masks = Coalitions(regions, (~removed).float(), context.base.shape)
-    observed = context.under(masks, fill)
-    return SubsetDrops(regions, removed, context.whole - observed.scores)
+def drops_without(
+    context: MetricContext, regions: RegionMap, removed: Tensor, fill: Fill
+) -> SubsetDrops:
+    """The drop of the score for each subset of regions; ``removed`` is ``(n, regions)`` bool."""
+    masks = Coalitions(regions, (~removed).float(), context.engine.shape)
+    predictions = context.predict_masked(masks, fill)
+    return SubsetDrops(regions, removed, context.score - predictions.scores)
 
 
 @dataclass(frozen=True)
 class NoiseDrops(Query):
-    """Gaussian noise on every voxel.
+    """Drops of the score under Gaussian noise on every voxel.
 
     Attributes:
         sigma: Standard deviation as a fraction of the intensity range.
-        draws: Number of changes.
+        draws: Number of draws of noise.
     """
 
     sigma: float = 0.1
     draws: int = 64
 
-    def expected(self, context: Context) -> int:
-        """One per draw."""
+    def cost(self, context: Context) -> int:
         return self.draws
 
-    def run(self, context: MetricContext, field: MapField) -> Perturbed:
-        """The drop for each draw."""
-        image = context.item.image
-        observed = context.of_all(
+    def run(self, context: MetricContext, field: MapField) -> NoisyDrops:
+        image = context.input.image
+        predictions = context.predict_many(
             self.draws,
-            lambda part: torch.stack([image - self.change(context, index) for index in part]),
+            lambda numbers: torch.stack([image - self.noise(context, draw) for draw in numbers]),
         )
-        return Perturbed(context.whole - observed.scores, self, context)
+        return NoisyDrops(context.score - predictions.scores, self, context)
 
-    def change(self, context: MetricContext, index: int) -> Tensor:
-        """The noise of one draw, ``(C, *spatial)``; x - I is what the network sees."""
-        image = context.item.image
+    def noise(self, context: MetricContext, draw: int) -> Tensor:
+        """The noise I of one draw, ``(C, *spatial)``; the network sees x - I."""
+        image = context.input.image
         span = context.cached("intensity range", lambda: intensity_range(image))
-        scale = self.sigma * span
-        source = generator(context.item.key, "infidelity", self.sigma, index)
-        return scale * standard_normal(image, source)
+        source = generator(context.input.key, "infidelity", self.sigma, draw)
+        return self.sigma * span * standard_normal(image, source)
 
 
 @dataclass(frozen=True, eq=False)
-class Perturbed:
-    """Changes of the image, made again when they are needed, and what the score lost by them.
+class NoisyDrops:
+    """Drops of the score under noise, which is drawn again when it is needed.
 
     Attributes:
         drops: S(x) - S(x - I), ``(n,)`` float64.
-        noise: The probe that draws them.
-        context: The image they are drawn for.
+        query: Draws the noise.
+        context: The image it is drawn for.
     """
 
     drops: Tensor
-    noise: NoiseDrops
+    query: NoiseDrops
     context: MetricContext
 
-    def along(self, slopes: Tensor) -> Tensor:
-        """<I, slope> for every draw, the slopes of several maps at once.
+    def products(self, slopes: Tensor) -> Tensor:
+        """<I, slope> for every draw of noise and several maps at once.
 
         Args:
             slopes: ``(maps, C, *spatial)`` float64.
@@ -150,18 +147,18 @@ class Perturbed:
         Returns:
             ``(maps, draws)`` float64.
         """
-        flat, found = slopes.flatten(1), []
-        together = max(1, _CHANGES_BYTES // (8 * flat[0].numel()))
-        for first in range(0, len(self.drops), together):
-            part = range(first, min(len(self.drops), first + together))
-            changes = [self.noise.change(self.context, n).double().flatten() for n in part]
-            found.append(flat @ torch.stack(changes, dim=1))
-        return torch.cat(found, dim=1).cpu()
+        flat, products = slopes.flatten(1), []
+        at_once = max(1, _NOISE_BYTES // (8 * flat[0].numel()))
+        for first in range(0, len(self.drops), at_once):
+            draws = range(first, min(len(self.drops), first + at_once))
+            noise = [self.query.noise(self.context, draw).double().flatten() for draw in draws]
+            products.append(flat @ torch.stack(noise, dim=1))
+        return torch.cat(products, dim=1).cpu()
 
 
 @dataclass(frozen=True)
 class BoxDrops(Query):
-    """Random boxes that are filled.
+    """Random boxes, and the drop of the score when each is filled.
 
     Attributes:
         fill: What removed voxels become.
@@ -173,16 +170,14 @@ class BoxDrops(Query):
     window: float = 1 / 6
     draws: int = 64
 
-    def expected(self, context: Context) -> int:
-        """One per draw."""
+    def cost(self, context: Context) -> int:
         return self.draws
 
     def run(self, context: MetricContext, field: MapField) -> tuple[Boxes, Tensor]:
-        """The boxes, and the drop for each."""
-        shape = context.base.shape
-        grid = SlidingBox(self.window, 1).masks(context.item, context.base)
+        shape = context.engine.shape
+        grid = SlidingBox(self.window, 1).masks(context.input, context.engine)
         assert isinstance(grid, Boxes)
-        source = generator(context.item.key, "infidelity boxes", self.window)
+        source = generator(context.input.key, "infidelity boxes", self.window)
         picks = torch.randint(len(grid), (self.draws,), generator=source).tolist()
         boxes = Boxes(tuple(grid.boxes[pick] for pick in picks), shape, grid.size)
-        return boxes, context.whole - context.under(boxes, self.fill).scores
+        return boxes, context.score - context.predict_masked(boxes, self.fill).scores

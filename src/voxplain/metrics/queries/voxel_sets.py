@@ -18,12 +18,12 @@ def distance(inside: Tensor, spacing: tuple[float, ...]) -> Tensor:
 
 
 def dilated(inside: Tensor, radius: float, spacing: tuple[float, ...]) -> Tensor:
-    """Everything at most ``radius`` millimeters from the set, ``(*spatial)`` bool."""
+    """All voxels at most ``radius`` millimeters from the set, ``(*spatial)`` bool."""
     return (distance(inside, spacing) <= radius).to(inside.device)
 
 
 def components(inside: Tensor) -> tuple[NDArray[Any], int]:
-    """Connected components, diagonals included: labels from 1, and how many."""
+    """Connected components, diagonals included: labels from 1, and how many there are."""
     array = inside.cpu().numpy()
     labels, count = ndimage.label(array, structure=np.ones((3,) * array.ndim))
     return labels, int(count)

@@ -1,38 +1,35 @@
-"""Randomization: maps of networks that have forgotten what they learned."""
+"""Randomization: do maps change when weights, labels or the explained class are randomized?"""
 
 from __future__ import annotations
 
-from voxplain.engine.acceleration.forward_trace import ForwardTrace, trace
 from voxplain.metrics.randomization.cascade import Cascade
-from voxplain.metrics.randomization.measures import (
+from voxplain.metrics.randomization.cascade_record import recorded
+from voxplain.metrics.randomization.parameter_randomization import (
     EfficientParameterRandomization,
     ParameterRandomization,
     SmoothParameterRandomization,
 )
-from voxplain.metrics.randomization.other_class import RandomLogit
-from voxplain.metrics.randomization.record import recorded
+from voxplain.metrics.randomization.permuted_labels import DataRandomization
+from voxplain.metrics.randomization.random_logit import RandomLogit
 from voxplain.metrics.randomization.reinitialize import recalibrate, reinitialize
 from voxplain.metrics.randomization.similarity import Similarity, similarity
 from voxplain.metrics.randomization.stages import Order, grouped, stages
 from voxplain.metrics.randomization.steps import Steps
-from voxplain.models.copies import copied
 
 __all__ = [
     "Cascade",
+    "DataRandomization",
     "EfficientParameterRandomization",
-    "ForwardTrace",
     "Order",
     "ParameterRandomization",
     "RandomLogit",
     "Similarity",
     "SmoothParameterRandomization",
     "Steps",
-    "copied",
     "grouped",
     "recalibrate",
     "recorded",
     "reinitialize",
     "similarity",
     "stages",
-    "trace",
 ]

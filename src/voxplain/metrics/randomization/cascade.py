@@ -1,4 +1,4 @@
-"""Cascading randomization: what is left of a map when the network forgets what it learned."""
+"""Cascading randomization: maps while stage after stage of the network is randomized."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from voxplain.engine.context import Context
 from voxplain.engine.method import Method
 from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.controls import edges
-from voxplain.metrics.map_field import MapField
-from voxplain.metrics.metric import Metric, metric_key
-from voxplain.metrics.randomization.networks import (
-    Kinship,
-    Randomized,
+from voxplain.metrics.maps import MapField
+from voxplain.metrics.metric import BaseMetric, metric_key
+from voxplain.metrics.randomization.randomized_networks import (
+    RandomizedNetwork,
+    UnchangedModules,
     calibration_images,
     in_order,
     randomized,
 )
 from voxplain.metrics.randomization.stages import Order, grouped, stages
-from voxplain.metrics.randomization.steps import Gathered, Steps
+from voxplain.metrics.randomization.steps import StepCollector, Steps
 from voxplain.metrics.re_explain import explain_again, explain_networks
-from voxplain.metrics.scoring import score_maps
+from voxplain.metrics.scoring import value_or_reason
 
-_BYTES_ABREAST = 1024 * 2**20
-"""What the maps and weights of networks side by side may take."""
+_BYTES_AT_ONCE = 1024 * 2**20
+"""What the maps and weights of networks that are explained together may take."""
 
 
 @dataclass(frozen=True)
 class Cascade(Query):
-    """Maps of all methods while stage after stage loses its training.
+    """Maps of all methods while stage after stage of the network is randomized.
 
-    The networks of a seed are explained side by side: what runs before the first layer in which
-    they differ runs once for all of them.
+    The networks of a seed are explained together: what runs before the first layer in which they
+    differ runs once for all of them.
 
     Attributes:
-        order: Which stages lose it first.
+        order: Which stages are randomized first.
         steps: Stages are joined to at most so many steps.
-        seeds: Repeats with other weights.
+        seeds: Repeats with other random weights.
         smooth: Noisy copies over which maps are averaged; 0 for the maps themselves.
-        pictures: Keep the maps of the first seed.
-        metrics: Judge the maps of every step as well, each by asking the network of its step; an
-            edge detector too, which stays the same while the network it is judged with does not.
+        pictures: Whether the maps of the first seed are kept.
+        metrics: Score the maps of every step as well, each with the network of its step. The map
+            of an edge detector is scored beside them; it is the same at every step.
     """
 
     explains: ClassVar[bool] = True
@@ -56,101 +56,108 @@ class Cascade(Query):
     seeds: int = 3
     smooth: int = 0
     pictures: bool = False
-    metrics: tuple[Metric, ...] = ()
+    metrics: tuple[BaseMetric, ...] = ()
 
-    def expected(self, context: Context) -> int:
-        """Explanations are counted in passes of their streams, not as forwards."""
+    def cost(self, context: Context) -> int:
         return self.steps * self.seeds * max(1, self.smooth)
 
     def run(self, context: MetricContext, field: MapField) -> dict[str, Steps]:
         """By the key of the method; with metrics, the ``edges`` beside them."""
-        model, example = context.base.model, context.base.example
-        methods = {method.key: self._method(method) for method in context.methods}
-        ran = trace(model, example)
-        groups = grouped(stages(model, example, ran), self.steps)
-        found = explain_again(context, context.item.image[None], list(methods.values()))
-        trained = self._reduced(methods, found, context)
-        scores = self._scores(context, trained)
-        gathered = {
-            name: Gathered(map, scores[name], self.pictures) for name, map in trained.items()
-        }
+        model, example = context.engine.model, context.engine.example
+        methods = {method.key: self._smoothed(method) for method in context.methods}
+        traced = trace(model, example)
+        groups = grouped(stages(model, example, traced), self.steps)
+        collectors = self._collectors(context, methods)
         for seed in range(self.seeds):
             networks = randomized(model, groups, self.order, seed, calibration_images(context))
-            for part in _parts(networks, context, len(methods)):
-                kinship = Kinship(ran, part, example)
-                for name, map, judged in self._maps(context, part, methods, kinship):
-                    gathered[name].add(seed, map, judged)
-        random = self.order != "independent"  # whose last network is trained but for one stage
+            for batch in _batches(networks, context, len(methods)):
+                shared = UnchangedModules(traced, batch, example)
+                for name, values, scores in self._explained(context, batch, methods, shared):
+                    collectors[name].add(seed, values, scores)
+        fully_random = self.order != "independent"
         ordered = in_order(groups, self.order)
-        return {name: part.steps(ordered, random) for name, part in gathered.items()}
+        return {
+            name: collector.steps(ordered, fully_random) for name, collector in collectors.items()
+        }
 
-    def _method(self, method: Method) -> Method:
+    def _smoothed(self, method: Method) -> Method:
         if not self.smooth or method.noise() is not None:
             return method
-        smoothed = {"of": method, "samples": self.smooth, "label": f"{method.key}, smooth"}
-        return SmoothGrad.model_validate({"name": "smoothgrad", **smoothed})
+        settings = {"of": method, "samples": self.smooth, "label": f"{method.key}, smooth"}
+        return SmoothGrad.model_validate({"name": "smoothgrad", **settings})
 
-    def _maps(
+    def _collectors(
+        self, context: MetricContext, methods: Mapping[str, Method]
+    ) -> dict[str, StepCollector]:
+        """One collector per map, with the map of the trained network."""
+        found = explain_again(context, context.input.image[None], list(methods.values()))
+        trained = self._by_name(methods, found, context)
+        scores = self._scores(context, trained)
+        return {
+            name: StepCollector(values, scores[name], self.pictures)
+            for name, values in trained.items()
+        }
+
+    def _explained(
         self,
         context: MetricContext,
-        networks: Sequence[Randomized],
+        networks: Sequence[RandomizedNetwork],
         methods: Mapping[str, Method],
-        kinship: Kinship,
+        shared: UnchangedModules,
     ) -> Iterator[tuple[str, Tensor, Mapping[str, float]]]:
         """Name, map and scores of every map of some networks."""
-        contexts = [context.with_model(each.model) for each in networks]
-        image = context.item.image[None]
-        found = explain_networks(contexts, image, list(methods.values()), kinship)
-        for asked, maps in zip(contexts, found, strict=True):
-            reduced = self._reduced(methods, maps, asked)
-            scores = self._scores(asked.with_own_prediction(), reduced) if self.metrics else {}
-            for name, map in reduced.items():
-                yield name, map, scores.get(name, {})
+        contexts = [context.with_model(network.model) for network in networks]
+        image = context.input.image[None]
+        found = explain_networks(contexts, image, list(methods.values()), shared)
+        for own_context, maps in zip(contexts, found, strict=True):
+            named = self._by_name(methods, maps, own_context)
+            scores = self._scores(own_context.with_own_prediction(), named) if self.metrics else {}
+            for name, values in named.items():
+                yield name, values, scores.get(name, {})
 
-    def _reduced(
-        self, methods: Mapping[str, Method], found: Mapping[str, Tensor], context: MetricContext
+    def _by_name(
+        self, methods: Mapping[str, Method], maps: Mapping[str, Tensor], context: MetricContext
     ) -> dict[str, Tensor]:
         """The maps of one network by the key of the unsmoothed method, ``(*spatial)`` float64."""
-        maps = {
-            name: found[method.key][0].double().sum(dim=0)
+        named = {
+            name: maps[method.key][0].double().sum(dim=0)
             for name, method in methods.items()
-            if method.key in found
+            if method.key in maps
         }
         if self.metrics:
-            maps["edges"] = edges(context.item.image, context.spacing).double()
-        return maps
+            named["edges"] = edges(context.input.image, context.spacing).double()
+        return named
 
     def _scores(
         self, context: MetricContext, maps: Mapping[str, Tensor]
     ) -> dict[str, dict[str, float]]:
-        """What the metrics say of the maps of one network, by map and metric."""
-        plain = MapField("edges", context.item.image, "positive", key=context.item.key)
+        """The scores of the maps of one network, by map and metric."""
+        edge_field = MapField("edges", context.input.image, "positive", key=context.input.key)
         fields = {
-            name: replace(context.fields.get(name, plain), map=map[None], completeness=None)
-            for name, map in maps.items()
+            name: replace(context.fields.get(name, edge_field), map=values[None], completeness=None)
+            for name, values in maps.items()
         }
         context = context.with_maps(fields)
-        return {
-            name: {
-                metric_key(metric): score_maps(metric, field, context)[0].value
-                for metric in self.metrics
-            }
-            for name, field in fields.items()
-        }
+        scores: dict[str, dict[str, float]] = {name: {} for name in fields}
+        for name, field in fields.items():
+            for metric in self.metrics:
+                (pending,) = metric.pending([field])
+                scores[name][metric_key(metric)] = value_or_reason(pending, context)[0].value
+        return scores
 
 
-def _parts(
-    networks: Iterable[Randomized], context: MetricContext, methods: int
-) -> Iterator[list[Randomized]]:
-    """As many networks as fit beside each other."""
-    weights = sum(part.nbytes for part in context.base.model.network.parameters())
-    each = weights + 4 * (methods + 1) * context.item.image.nbytes
-    most = max(1, _BYTES_ABREAST // each)
-    part: list[Randomized] = []
+def _batches(
+    networks: Iterable[RandomizedNetwork], context: MetricContext, methods: int
+) -> Iterator[list[RandomizedNetwork]]:
+    """As many networks at a time as fit in memory beside each other."""
+    weights = sum(parameter.nbytes for parameter in context.engine.model.network.parameters())
+    bytes_each = weights + 4 * (methods + 1) * context.input.image.nbytes
+    most = max(1, _BYTES_AT_ONCE // bytes_each)
+    batch: list[RandomizedNetwork] = []
     for network in networks:
-        part.append(network)
-        if len(part) == most:
-            yield part
-            part = []
-    if part:
-        yield part
+        batch.append(network)
+        if len(batch) == most:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,4 +1,4 @@
-"""New weights, as a network gets them before training: by each module's own initializer."""
+"""Random weights, drawn by each module's own initializer, and running statistics that fit them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from voxplain.engine.randomness import generator
 from voxplain.models.model import Model
 from voxplain.models.rest import random_state_kept
 
-_LEAST_SPREAD = 1e-3
+_SMALLEST_VARIANCE = 1e-3
 """Of a channel, relative to the mean over the channels of its norm."""
 
 
 def reinitialize(network: nn.Module, paths: Iterable[str], seed: int) -> None:
-    """Draws the parameters of some modules anew, with their running statistics reset.
+    """Draws new weights for some modules, and resets their running statistics.
 
-    Modules without an initializer of their own (embeddings, class tokens, scales that hang on a
-    block) get small normal weights, or ones and zeros where their names say scale and shift.
+    Modules without an initializer of their own (embeddings, class tokens, scales of a block) get
+    small normal weights, or ones and zeros where their names say scale and shift.
 
     Args:
         network: Changed in place: pass a copy.
@@ -30,7 +31,7 @@ def reinitialize(network: nn.Module, paths: Iterable[str], seed: int) -> None:
     """
     for path in paths:
         module = network.get_submodule(path)
-        with _seeded(_seed(seed, path)), _others_kept(module), torch.no_grad():
+        with _seeded(_module_seed(seed, path)), _children_kept(module), torch.no_grad():
             reset = getattr(module, "reset_parameters", None) or getattr(
                 module, "_reset_parameters", None
             )
@@ -45,22 +46,22 @@ def reinitialize(network: nn.Module, paths: Iterable[str], seed: int) -> None:
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Draws inside follow the seed; the generators are as before on leaving."""
+    """Seeds all random draws inside, and restores the generators on leaving."""
     with random_state_kept(range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield
 
 
 @contextlib.contextmanager
-def _others_kept(module: nn.Module) -> Iterator[None]:
-    """The modules inside keep their parameters, even if an initializer draws them too."""
-    own = {id(part) for part in module.parameters(recurse=False)}
-    others = [part for part in module.parameters() if id(part) not in own]
-    kept = [part.detach().clone() for part in others]
+def _children_kept(module: nn.Module) -> Iterator[None]:
+    """Child modules keep their parameters, even if the initializer of their parent draws them."""
+    own = {id(parameter) for parameter in module.parameters(recurse=False)}
+    others = [parameter for parameter in module.parameters() if id(parameter) not in own]
+    kept = [parameter.detach().clone() for parameter in others]
     yield
     with torch.no_grad():
-        for part, value in zip(others, kept, strict=True):
-            part.copy_(value)
+        for parameter, value in zip(others, kept, strict=True):
+            parameter.copy_(value)
 
 
 def _draw(name: str, parameter: nn.Parameter) -> None:
@@ -74,79 +75,77 @@ def _draw(name: str, parameter: nn.Parameter) -> None:
         nn.init.trunc_normal_(parameter, std=0.02)
 
 
-def _seed(seed: int, path: str) -> int:
-    from voxplain.engine.randomness import generator
-
+def _module_seed(seed: int, path: str) -> int:
     return generator("reinitialize", seed, path).initial_seed()
 
 
 def recalibrate(model: Model, images: Tensor, paths: Iterable[str]) -> None:
-    """Estimates running statistics of batch norms anew, so that activations stay finite.
+    """Estimates the running statistics of batch norms again, so that activations stay finite.
 
-    Norms that run before the first of the randomized modules see what they have always seen, and
-    keep what they learned.
+    Norms that run before the first randomized module see the same values as before, and keep their
+    statistics.
 
     Args:
         model: A copy; changed in place.
         images: ``(n, C, *spatial)`` of the size that one call sees.
-        paths: The modules whose parameters are drawn anew.
+        paths: The randomized modules.
     """
-    norms = [part for part in model.network.modules() if isinstance(part, _BatchNorm)]
+    norms = [module for module in model.network.modules() if isinstance(module, _BatchNorm)]
     norms = [norm for norm in norms if norm.track_running_stats]
     if not norms:
         return
-    watch = _ActivationWatcher(1 if len(images) == 1 else 2)
+    watcher = _NormResetter(1 if len(images) == 1 else 2)
     with contextlib.ExitStack() as stack:
         stack.enter_context(model.at_rest())
         for path in paths:
             module = model.network.get_submodule(path)
-            stack.callback(module.register_forward_pre_hook(watch.randomized).remove)
+            stack.callback(module.register_forward_pre_hook(watcher.on_randomized).remove)
         for norm in norms:
             stack.callback(setattr, norm, "momentum", norm.momentum)
-            stack.callback(norm.register_forward_pre_hook(watch.norm).remove)
+            stack.callback(norm.register_forward_pre_hook(watcher.on_norm).remove)
         with torch.no_grad():
             for image, other in zip(images, images.roll(-1, dims=0), strict=True):
-                watch.changed = False
+                watcher.changed = False
                 model(torch.stack([image, other]))  # a norm in training takes no single value
-        for norm, values in watch.fresh.items():
-            _bounded(norm, values)
+        for norm, values in watcher.values_per_channel.items():
+            _bound_variance(norm, values)
 
 
-def _bounded(norm: _BatchNorm, values: int) -> None:
-    """Keeps channels without a spread from being blown up, layer after layer."""
-    spread = norm.running_var
-    assert spread is not None
-    usual = float(spread.mean()) if values > 1 else 0.0
+def _bound_variance(norm: _BatchNorm, values: int) -> None:
+    """Keeps channels of almost no variance from being amplified, layer after layer."""
+    variance = norm.running_var
+    assert variance is not None
+    usual = float(variance.mean()) if values > 1 else 0.0
     if usual:
-        spread.clamp_(min=_LEAST_SPREAD * usual)
+        variance.clamp_(min=_SMALLEST_VARIANCE * usual)
     else:
-        spread.fill_(1)
+        variance.fill_(1)
 
 
-class _ActivationWatcher:
-    """Tells the norms behind a randomized module, as they run, to look at what they see.
+class _NormResetter:
+    """Hooks that let the norms behind a randomized module estimate their statistics again.
 
     Args:
-        images: How many different ones a norm sees at once.
+        images: How many different images a norm sees at once.
 
     Attributes:
         changed: Whether a randomized module has run for the present image.
-        fresh: The norms, and how many different values per channel they see at once.
+        values_per_channel: How many different values per channel each reset norm sees at once.
     """
 
     def __init__(self, images: int) -> None:
         self.changed = False
-        self.fresh: dict[_BatchNorm, int] = {}
+        self.values_per_channel: dict[_BatchNorm, int] = {}
         self._images = images
 
-    def randomized(self, module: nn.Module, *_: object) -> None:
-        """A randomized module starts."""
+    def on_randomized(self, module: nn.Module, *_: object) -> None:
+        """Called before a randomized module runs."""
         self.changed = True
 
-    def norm(self, norm: _BatchNorm, args: tuple[Tensor, ...]) -> None:
-        """A norm starts."""
-        if self.changed and norm not in self.fresh:
-            self.fresh[norm] = self._images * args[0][0, 0].numel()
+    def on_norm(self, norm: _BatchNorm, args: tuple[Tensor, ...]) -> None:
+        """Called before a norm runs."""
+        if self.changed and norm not in self.values_per_channel:
+            self.values_per_channel[norm] = self._images * args[0][0, 0].numel()
             norm.momentum = None  # a plain mean over the images
             norm.reset_running_stats()
             norm.train()

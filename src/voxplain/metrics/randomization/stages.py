@@ -15,35 +15,35 @@ Order = Literal["top_down", "bottom_up", "independent"]
 """From the output down, from the input up, or one stage at a time with the others trained."""
 
 
-def stages(model: Model, example: Tensor, ran: ForwardTrace | None = None) -> tuple[str, ...]:
+def stages(model: Model, example: Tensor, traced: ForwardTrace | None = None) -> tuple[str, ...]:
     """Paths of the modules that hold parameters of their own, in execution order.
 
-    A module counts where one of its parameters is used last: class tokens where they join, an
-    output projection of attention that is never called where attention uses its weights. Shared
-    weights count once. Modules without parameters of their own are no stage, and neither is what
-    the forward never uses.
+    A module counts where one of its parameters is used last: class tokens where they are added,
+    an output projection of attention that is never called where attention uses its weights. Shared
+    weights count once, at the last of their modules. Modules without parameters of their own, or
+    that the forward never uses, are not listed.
 
     Args:
         model: The network; left as it was.
         example: ``(1, C, *spatial)`` of the size that one call sees.
-        ran: The course of its forward, where it is known.
+        traced: The trace of its forward, if there is one already.
 
     Raises:
         ModelError: If no module with parameters runs.
     """
-    found, seen = [], set[int]()
-    for path in reversed((ran or trace(model, example)).last):
-        fresh = {id(part) for part in own(model.network.get_submodule(path))} - seen
-        if fresh:  # shared weights count at the last of their modules
-            found.append(path)
-        seen |= fresh
-    if not found:
+    paths, seen = [], set[int]()
+    for path in reversed((traced or trace(model, example)).last):
+        new = {id(parameter) for parameter in own(model.network.get_submodule(path))} - seen
+        if new:
+            paths.append(path)
+        seen |= new
+    if not paths:
         raise ModelError(f"{model.name} runs no layer with parameters: nothing can be randomized")
-    return tuple(reversed(found))
+    return tuple(reversed(paths))
 
 
 def grouped(paths: tuple[str, ...], most: int) -> tuple[tuple[str, ...], ...]:
-    """Neighboring stages as at most so many steps, of nearly equal numbers of layers."""
+    """Neighboring stages joined to at most ``most`` steps, of nearly equal numbers of layers."""
     count = min(most, len(paths))
     cuts = [round(len(paths) * step / count) for step in range(count + 1)]
     return tuple(paths[a:b] for a, b in itertools.pairwise(cuts))

@@ -12,7 +12,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from voxplain.attribution.methods import methods
 from voxplain.engine.method import Method, parse_method
 from voxplain.errors import VoxplainError
-from voxplain.metrics import Metric, metrics, parse_metric
+from voxplain.metrics import BaseMetric, metrics, parse_metric
 from voxplain.registry import Registry
 
 
@@ -50,4 +50,6 @@ def registered(base: type[BaseModel], registry: Registry[Any], title: str) -> Ge
 
 
 StudyMethod = Annotated[Method, registered(Method, methods, "Method name"), named(parse_method)]
-StudyMetric = Annotated[Metric, registered(Metric, metrics, "Metric name"), named(parse_metric)]
+StudyMetric = Annotated[
+    BaseMetric, registered(BaseMetric, metrics, "Metric name"), named(parse_metric)
+]

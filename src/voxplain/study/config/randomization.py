@@ -10,15 +10,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from voxplain.engine.identity import identity
 from voxplain.engine.method import Method
-from voxplain.metrics import Metric, MetricContext
+from voxplain.metrics import BaseMetric, MetricContext, NetworkMetric
 from voxplain.metrics.cross_case import CrossCaseMetric
 from voxplain.metrics.randomization import Cascade, Order, ParameterRandomization, Steps, recorded
-from voxplain.metrics.randomization.record import Array
+from voxplain.metrics.randomization.cascade_record import Array
 from voxplain.records.cascades import RandomizationRecord
 from voxplain.study.config.declarations import StudyMetric
 
 
-def _of_one_map(metric: Metric) -> Metric:
+def _of_one_map(metric: BaseMetric) -> BaseMetric:
     """Refuses what needs more than the map and the network of one step."""
     reason = _why_not(metric)
     if reason:
@@ -29,8 +29,8 @@ def _of_one_map(metric: Metric) -> Metric:
     return metric
 
 
-def _why_not(metric: Metric) -> str:
-    if metric.of_network:
+def _why_not(metric: BaseMetric) -> str:
+    if isinstance(metric, NetworkMetric):
         return "is about a network and no map"
     if metric.family == "randomization":
         return "is a check of its own on what maps owe to the network"
@@ -92,6 +92,6 @@ def cascade(
         asked.order, asked.steps, asked.seeds, pictures=asked.pictures, metrics=asked.metrics
     )
     found: dict[str, Steps] = query.run(chosen, next(iter(context.fields.values())))
-    (answered,) = asked.metric.queries(context.base)
+    (answered,) = asked.metric.queries(context.engine)
     context.cached((identity(answered), None), lambda: found)
     return recorded(context, found, asked.order, case, asked.metrics)

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from voxplain.engine.context import Context
 from voxplain.errors import ConfigError
-from voxplain.metrics import ExternalMap, Metric, read_map
-from voxplain.metrics.context import metric_context
+from voxplain.metrics import (
+    BaseMetric,
+    Case,
+    ExternalMap,
+    MapScorer,
+    MetricContext,
+    NetworkMetric,
+    PendingScore,
+    read_map,
+)
 from voxplain.metrics.controls import CONTROLS
-from voxplain.metrics.map_field import MapField
-from voxplain.metrics.scoring import NETWORK, MapScorer
 from voxplain.records.cascades import write_randomization
 from voxplain.records.manifest import Manifest, MapRecord
 from voxplain.records.scores import Score, Scores
@@ -60,7 +67,7 @@ class Evaluator:
         keys = [
             evaluation.row_key(metric, name, maps)
             for metric in _metrics(evaluation)
-            for name in ((NETWORK.name,) if metric.of_network else names)
+            for name in ([""] if isinstance(metric, NetworkMetric) else names)
         ]
         rows = (cache.get(key) for key in keys)
         return Scores(tuple(_named(row, evaluation.combination) for row in rows if row is not None))
@@ -90,25 +97,17 @@ class Evaluator:
             for record in records
             if record.label in maps and record.layer is None
         }
-        question = metric_context(
-            inputs.model,
-            inputs.image,
-            combination.target,
-            inputs.mask,
-            inputs.references or None,
-            combination.draw_seed,
+        context = Context.open(inputs.model, inputs.image)
+        metric_context = MetricContext.open(
+            context,
+            context.bind(combination.target),
             given,
-            inputs.networks,
-            inputs.truth,
+            Case(combination.case, combination.patient, inputs.truth, inputs.mask),
+            references=inputs.references or None,
+            networks=inputs.networks,
+            seed=combination.draw_seed,
         )
-        scorer = MapScorer.of(
-            question,
-            given,
-            evaluation.controls,
-            combination.case,
-            combination.seed,
-            combination.patient,
-        )
+        scorer = MapScorer.of(metric_context, evaluation.controls, combination.seed)
         failures = [self._cascade(evaluation, scorer, cache, maps)]
         rows: list[Score] = []
         for done, metric in enumerate(_metrics(evaluation), start=1):
@@ -124,28 +123,26 @@ class Evaluator:
     def _metric(
         self,
         evaluation: EvaluationTask,
-        metric: Metric,
+        metric: BaseMetric,
         scorer: MapScorer,
         cache: ScoreCache,
         maps: Mapping[str, str],
     ) -> tuple[list[Score], str]:
         """A row per map; those that could not be scored say why, and are not kept."""
-        fields, rows, reason = _judged_by(metric, evaluation, scorer), [], ""
+        scores, rows, reason = _pending(metric, evaluation, scorer), [], ""
         new: dict[str, Score] = {}
         try:
             with time_limit(self._limit):
-                for field in fields:
-                    key = evaluation.row_key(metric, field.name, maps)
+                for pending in scores:
+                    key = evaluation.row_key(metric, pending.method, maps)
                     known = cache.get(key)
                     if known is None:
-                        known = new[key] = self._row(
-                            scorer.score(metric, field), evaluation.combination
-                        )
+                        known = new[key] = self._row(scorer.score(pending), evaluation.combination)
                     rows.append(_named(known, evaluation.combination))
         except Exception as error:
             self._listener.failed(error)
             reason = self._private(reason_of(error, self._limit))
-            missing = (scorer.undefined(metric, field, reason) for field in fields[len(rows) :])
+            missing = (scorer.undefined(pending, reason) for pending in scores[len(rows) :])
             rows += [self._row(row, evaluation.combination) for row in missing]
         cache.add(new)
         return rows, reason
@@ -219,20 +216,23 @@ def left_out(records: Sequence[MapRecord]) -> list[str]:
     return [f"{text}: {', '.join(layers)}"] if layers else []
 
 
-def _metrics(evaluation: EvaluationTask) -> list[Metric]:
+def _metrics(evaluation: EvaluationTask) -> list[BaseMetric]:
     """Those of the study; the curves of the cascade go into the table too."""
     extra = evaluation.cascade.metric if evaluation.cascade else None
-    listed: list[Metric] = [metric for metric in evaluation.metrics if metric != extra]
+    listed: list[BaseMetric] = [metric for metric in evaluation.metrics if metric != extra]
     return [*listed, *([extra] if extra else [])]
 
 
-def _judged_by(metric: Metric, evaluation: EvaluationTask, scorer: MapScorer) -> list[MapField]:
-    """All maps and controls; of a cascade the maps that were asked for."""
-    asked = evaluation.cascade
-    if asked is None or metric != asked.metric:
-        return list(scorer.judged_by(metric))
-    chosen = {method.key for method in asked.of(scorer.context.methods)}
-    return [field for field in scorer.fields if field.name in chosen]
+def _pending(
+    metric: BaseMetric, evaluation: EvaluationTask, scorer: MapScorer
+) -> list[PendingScore]:
+    """The scores of all maps and controls; of a cascade only those of its maps."""
+    cascade = evaluation.cascade
+    if cascade is None or metric != cascade.metric:
+        return scorer.pending(metric)
+    chosen = {method.key for method in cascade.of(scorer.context.methods)}
+    fields = scorer.context.fields.values()
+    return metric.pending([field for field in fields if field.name in chosen])
 
 
 def _named(row: Score, combination: Combination) -> Score:

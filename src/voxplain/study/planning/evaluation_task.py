@@ -9,7 +9,7 @@ from voxplain.engine.context import Context
 from voxplain.engine.identity import identity
 from voxplain.engine.method import Method
 from voxplain.errors import ConfigError
-from voxplain.metrics import Metric, OtherNetwork, Query
+from voxplain.metrics import BaseMetric, OtherNetwork, Query
 from voxplain.metrics.controls import CONTROLS
 from voxplain.study.config.randomization import RandomizationConfig
 from voxplain.study.planning.tasks import Combination, Task, digest
@@ -34,7 +34,7 @@ class EvaluationTask:
 
     key: str
     combination: Combination
-    metrics: tuple[Metric, ...]
+    metrics: tuple[BaseMetric, ...]
     cascade: RandomizationConfig | None
     controls: bool
     facts: Mapping[str, object]
@@ -48,7 +48,7 @@ class EvaluationTask:
         names = [metric.name for metric in self.metrics]
         return [*dict.fromkeys(names), *(["randomization"] if self.cascade else [])]
 
-    def row_key(self, metric: Metric, name: str, maps: Mapping[str, str]) -> str:
+    def row_key(self, metric: BaseMetric, name: str, maps: Mapping[str, str]) -> str:
         """Hash of everything that determines one score.
 
         Args:
@@ -75,7 +75,7 @@ class EvaluationTask:
 def plan_evaluation(
     combination: Combination,
     tasks: Sequence[Task],
-    metrics: Sequence[Metric],
+    metrics: Sequence[BaseMetric],
     cascade: RandomizationConfig | None,
     controls: bool,
     facts: Mapping[str, object],
@@ -107,7 +107,7 @@ def plan_evaluation(
     extra = cascade.metric.queries(context)[0] if cascade else None
     price = _EvaluationCost.of(metrics, context, maps, networks, known=extra)
     chosen_tasks = [task for task in judged if cascade and cascade.of([*task.methods.values()])]
-    steps = extra.expected(context) if extra else 0
+    steps = extra.cost(context) if extra else 0
     along = _along(cascade, chosen_tasks, context, allowed, networks)
     asked = steps + 1  # the trained network beside the randomized ones
     again = [(price.again, judged), (steps + along.again * asked, chosen_tasks)]
@@ -147,7 +147,7 @@ class _EvaluationCost:
     @classmethod
     def of(
         cls,
-        metrics: Sequence[Metric],
+        metrics: Sequence[BaseMetric],
         context: Context,
         maps: int,
         networks: Sequence[OtherNetwork],
@@ -159,8 +159,7 @@ class _EvaluationCost:
         }
         queries.pop(identity(known), None)
         asked = [
-            (query, query.expected(context) * query.networks(networks))
-            for query in queries.values()
+            (query, query.cost(context) * query.networks(networks)) for query in queries.values()
         ]
         return cls(
             maps,
@@ -185,7 +184,7 @@ def _along(
     """What the metrics of a cascade ask of each of its networks; an edge detector is judged too."""
     if cascade is None or not cascade.metrics:
         return _EvaluationCost()
-    count = cascade.metric.queries(context)[0].expected(context) + 1
+    count = cascade.metric.queries(context)[0].cost(context) + 1
     for metric in cascade.metrics:
         _require_affordable(metric, context, allowed, count)
     methods = [method for task in tasks for method in cascade.of([*task.methods.values()])]
@@ -197,8 +196,10 @@ def _is_judged(method: Method) -> bool:
     return getattr(method, "layers", None) is None
 
 
-def _require_affordable(metric: Metric, context: Context, allowed: int, networks: int = 1) -> None:
-    once = sum(each.expected(context) for each in metric.queries(context) if not each.explains)
+def _require_affordable(
+    metric: BaseMetric, context: Context, allowed: int, networks: int = 1
+) -> None:
+    once = sum(each.cost(context) for each in metric.queries(context) if not each.explains)
     if once * networks <= allowed:
         return
     where, what = metric.name, "levels, draws or regions"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_over_cases import SIDE, Prefers, judged, marks, says
+from test_cross_case import SIDE, Prefers, judged, marks, says
 
 from voxplain.metrics.families.consistency import coarse
 

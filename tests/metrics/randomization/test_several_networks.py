@@ -16,7 +16,7 @@ from voxplain.engine.acceleration.forward_trace import trace
 from voxplain.engine.taps import Tap
 from voxplain.metrics import MetricContext
 from voxplain.metrics.randomization import stages
-from voxplain.metrics.randomization.networks import Kinship, randomized
+from voxplain.metrics.randomization.randomized_networks import UnchangedModules, randomized
 from voxplain.metrics.randomization.stages import Order
 from voxplain.metrics.re_explain import explain_again, explain_networks
 from voxplain.models.model import Model
@@ -90,19 +90,21 @@ class Awkward(nn.Module):
         return self.head(self.late(torch.tanh(self.tied(pooled))))
 
 
-def _networks(context: MetricContext, order: Order, seed: int = 0) -> tuple[list[Any], Kinship]:
-    model, example = context.base.model, context.base.example
+def _networks(
+    context: MetricContext, order: Order, seed: int = 0
+) -> tuple[list[Any], UnchangedModules]:
+    model, example = context.engine.model, context.engine.example
     ran = trace(model, example)
     groups = [(path,) for path in stages(model, example, ran)]
     found = list(randomized(model, groups, order, seed, example))
-    return found, Kinship(ran, found, example)
+    return found, UnchangedModules(ran, found, example)
 
 
 def _both_ways(context: MetricContext, order: Order) -> None:
     """Side by side equals one after the other."""
     networks, kinship = _networks(context, order)
     asked = [context.with_model(each.model) for each in networks]
-    image, methods = context.item.image[None], context.methods
+    image, methods = context.input.image[None], context.methods
     together = explain_networks(asked, image, methods, kinship)
     for one, found in zip(asked, together, strict=True):
         alone = explain_again(one, image, methods)
@@ -176,9 +178,9 @@ def test_what_lies_below_runs_once(method: dict[str, Any], points: int) -> None:
     asked = [context.with_model(each.model) for each in networks]
     assert kinship(0, ())  # tries it out
 
-    def cost(alike: Kinship | None) -> int:
+    def cost(alike: UnchangedModules | None) -> int:
         before = Counting.calls
-        explain_networks(asked, context.item.image[None], context.methods, alike)
+        explain_networks(asked, context.input.image[None], context.methods, alike)
         return Counting.calls - before
 
     spared = 3 + 1  # conv1, act1 and what enters conv2 of the second; what enters conv1 of the last
@@ -219,4 +221,4 @@ def test_networks_that_do_not_agree_when_they_share_share_nothing() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 3), Moody(), nn.Flatten(), nn.Linear(32, 2)).eval()
     model, example = Model(network), images(2)
     networks = list(randomized(model, [("0",), ("3",)], "top_down", 0, example))
-    assert not Kinship(trace(model, example), networks, example)(0, ())
+    assert not UnchangedModules(trace(model, example), networks, example)(0, ())

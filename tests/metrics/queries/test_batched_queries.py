@@ -47,7 +47,7 @@ def test_noise_for_all_maps_is_noise_for_each(
     """Saliency and input x gradient say the same of a change; the others differ."""
     together = values(case, metric)
     monkeypatch.setattr(infidelity, "_SLOPES_BYTES", 0)
-    monkeypatch.setattr(subsets, "_CHANGES_BYTES", 0)
+    monkeypatch.setattr(subsets, "_NOISE_BYTES", 0)
     one_by_one = values(case, metric)
     assert together.keys() == one_by_one.keys()
     assert one_by_one == pytest.approx(together, rel=1e-9)
@@ -58,13 +58,13 @@ def test_noise_is_drawn_once_for_the_network_and_once_for_all_maps(
     case: tuple[nn.Module, Tensor, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[int] = []
-    original = NoiseDrops.change
+    original = NoiseDrops.noise
 
     def counted(self: NoiseDrops, context: MetricContext, index: int) -> Tensor:
         drawn.append(index)
         return original(self, context, index)
 
-    monkeypatch.setattr(NoiseDrops, "change", counted)
+    monkeypatch.setattr(NoiseDrops, "noise", counted)
     network, image, found = case
     metrics = [{"name": name, "draws": 6} for name in ("infidelity", "infidelity_normalized")]
     evaluate(network, image, found, metrics, TARGET, controls=True)
@@ -95,14 +95,14 @@ def test_neighbors_are_scored_once(
     case: tuple[nn.Module, Tensor, dict[str, Any]], metric: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For the metric, and for the methods that explain them."""
-    original = MetricContext.observe
+    original = MetricContext.predict
     shown: list[int] = []
 
     def counted(self: MetricContext, inputs: Tensor) -> Any:
         shown.append(len(inputs))
         return original(self, inputs)
 
-    monkeypatch.setattr(MetricContext, "observe", counted)
+    monkeypatch.setattr(MetricContext, "predict", counted)
     values(case, metric)
     assert sum(shown) == 6
 
@@ -111,7 +111,7 @@ def test_batches_are_halved_when_memory_runs_out(
     case: tuple[nn.Module, Tensor, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = values(case, "infidelity")
-    original = MetricContext.observe
+    original = MetricContext.predict
     tried: list[int] = []
 
     def scarce(self: MetricContext, inputs: Tensor) -> Any:
@@ -120,6 +120,6 @@ def test_batches_are_halved_when_memory_runs_out(
             raise RuntimeError("out of memory")
         return original(self, inputs)
 
-    monkeypatch.setattr(MetricContext, "observe", scarce)
+    monkeypatch.setattr(MetricContext, "predict", scarce)
     assert values(case, "infidelity") == pytest.approx(expected, rel=1e-9)
     assert max(tried) > 1

@@ -14,7 +14,7 @@ from trained import disks, shapes, trained
 
 from voxplain.attribution import explain
 from voxplain.metrics import MetricContext, Value, evaluate
-from voxplain.metrics.families.focus import Mosaics, mosaic, quadrants, share_on
+from voxplain.metrics.families.focus import Mosaics, evidence_share, mosaic, quadrants
 
 SCORE = {"kind": "class_score", "label": 1}
 OTHER = {"kind": "class_score", "label": 0}
@@ -121,7 +121,7 @@ def test_a_map_that_ignores_what_it_sees_scores_a_half(shape: tuple[int, ...]) -
     context = _asked(shape, 3, 1, method="saliency", network=Level(shape, weights))
     assert _focus(context).value == pytest.approx(0.5, abs=1e-12)
     (field,) = context.fields.values()
-    (shares,) = context.run_query(Mosaics(4), field).of.values()
+    (shares,) = context.run_query(Mosaics(4), field).shares.values()
     assert max(abs(share - 0.5) for share in shares) > 0.01
     assert [a + b for a, b in zip(shares[::2], shares[1::2], strict=True)] == pytest.approx([1, 1])
 
@@ -153,7 +153,7 @@ def test_one_logit_has_two_classes(level: float, other: float, label: int, signe
         target={**target, "signed_for": signed_for},
         references=torch.stack([_flat(level, shape), _flat(other, shape)]),
     )
-    assert context.whole == pytest.approx(1)
+    assert context.score == pytest.approx(1)
     found = _focus(context)
     assert found.value == pytest.approx(1)
     assert found.facts["others_of_the_class"] == found.facts["of_other_classes"] == 1
@@ -180,7 +180,7 @@ def test_maps_of_mosaics_are_those_of_explaining_them() -> None:
     image, references = batch[order[0]], batch[order[1:]]
     context = explained(network, image, "input_x_gradient", target=SCORE, references=references)
     (field,) = context.fields.values()
-    (shares,) = context.run_query(Mosaics(2), field).of.values()
+    (shares,) = context.run_query(Mosaics(2), field).shares.values()
     tiles, places = [image, image, *references], quadrants((6, 6))
     by_hand = set()
     for own in range(4):
@@ -190,7 +190,7 @@ def test_maps_of_mosaics_are_those_of_explaining_them() -> None:
                 arranged = [places[number] for number in (own, second, *others)]
                 shown = mosaic(tiles, arranged)[None]
                 map = explain(network, shown, "input_x_gradient", SCORE)["input_x_gradient"].map[0]
-                by_hand.add(round(share_on(map, arranged[:2]), 9))
+                by_hand.add(round(evidence_share(map, arranged[:2]), 9))
     assert len(by_hand) > 6
     assert {round(share, 9) for share in shares} <= by_hand
 
@@ -201,7 +201,7 @@ def test_other_seeds_arrange_otherwise() -> None:
     for seed in (0, 0, 1):
         context = _asked((6, 6), 3, 1, 1.5, network=Level((6, 6), weights), seed=seed)
         (field,) = context.fields.values()
-        found.append(context.run_query(Mosaics(4), field).of)
+        found.append(context.run_query(Mosaics(4), field).shares)
     assert found[0] == found[1] != found[2]
 
 
@@ -250,7 +250,9 @@ def test_quantus_says_the_same_of_given_mosaics(seed: int) -> None:
         channel_first=True,
         device="cpu",
     )
-    assert share_on(map, [places[number] for number in own]) == pytest.approx(expected, abs=1e-6)
+    assert evidence_share(map, [places[number] for number in own]) == pytest.approx(
+        expected, abs=1e-6
+    )
 
 
 def test_a_trained_network_finds_its_class_in_a_mosaic() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from every_metric import SCORE, SEGMENT
-from metric_cases import ask, reason, value
+from metric_cases import metric_context, reason, value
 from networks import classifier, images, segmenter
 from torch import nn
 from trained import disks, trained
@@ -30,7 +30,9 @@ ROLES = {
 def _with(networks: Any, network: nn.Module, **options: Any) -> MetricContext:
     target = options.pop("target", SCORE)
     found = explain(network, images(), "saliency", target)["saliency"][0]
-    return ask(network, images()[0], {"saliency": found}, target, networks=networks, **options)
+    return metric_context(
+        network, images()[0], {"saliency": found}, target, networks=networks, **options
+    )
 
 
 def _negated(network: nn.Sequential) -> nn.Sequential:
@@ -122,7 +124,7 @@ def test_dense_networks_keep_the_region_of_the_one_under_study(rank: int, window
         other.conv1.weight.normal_(generator=torch.Generator().manual_seed(1))
     image = images(rank)
     maps = explain(network, image, "saliency", SEGMENT)
-    context = ask(
+    context = metric_context(
         network, image[0], {"saliency": maps["saliency"][0]}, SEGMENT, networks={"labels": other}
     )
     found = value("data_randomization", context.fields["saliency"], context).value

@@ -15,7 +15,7 @@ from every_metric import SEGMENT
 from networks import segmenter
 from torch import Tensor, nn
 
-from voxplain.metrics import evaluate
+from voxplain.metrics import Case, evaluate
 from voxplain.metrics.cross_case import ALONE, SUMMARY, completed
 from voxplain.metrics.families.consistency import coarse
 from voxplain.records.scores import Scores
@@ -59,6 +59,14 @@ def judged(
         Prefers(), says(*classes), {"m": maps}, [metric], PREDICTED, controls=False, **options
     )
     return found.of(method="m")
+
+
+def of_patients(*patients: str) -> list[Case]:
+    return [Case(patient=patient) for patient in patients]
+
+
+def numbered(numbers: range) -> list[Case]:
+    return [Case(f"c{number}") for number in numbers]
 
 
 def test_the_share_of_alike_cases_with_the_same_prediction() -> None:
@@ -111,12 +119,12 @@ def test_one_prediction_for_all_says_nothing_of_explanations(metric: str) -> Non
 def test_images_of_one_patient_are_no_evidence_for_each_other() -> None:
     classes, maps = [0, 0, 0, 1], marks(5, 5, 5, 5)
     alone = judged(classes, maps).values()
-    grouped = judged(classes, maps, patients=["p", "p", "q", "q"])
+    grouped = judged(classes, maps, cases=of_patients("p", "p", "q", "q"))
     assert alone == pytest.approx([2 / 3, 2 / 3, 2 / 3, 0])
     assert grouped.values() == pytest.approx([0.5, 0.5, 1, 0])
     assert [row.facts["others"] for row in grouped] == [2, 2, 2, 2]
     assert [row.patient for row in grouped] == ["p", "p", "q", "q"]
-    (one, *_) = judged(classes, maps, patients=["p"] * 4)
+    (one, *_) = judged(classes, maps, cases=of_patients("p", "p", "p", "p"))
     assert one.reason == ALONE
 
 
@@ -132,13 +140,13 @@ def test_a_table_can_grow_and_be_concluded_again(metric: str, tmp_path: Path) ->
     source = torch.Generator().manual_seed(3)
     classes = torch.randint(0, 2, (12,), generator=source).tolist()
     maps = marks(*torch.randint(0, 3, (12,), generator=source).tolist())
-    whole = judged(classes, maps, metric, cases=[f"c{n}" for n in range(12)])
-    first = judged(classes[:5], maps[:5], metric, cases=[f"c{n}" for n in range(5)])
+    whole = judged(classes, maps, metric, cases=numbered(range(12)))
+    first = judged(classes[:5], maps[:5], metric, cases=numbered(range(5)))
     first.write(tmp_path / "t.parquet")
     images = says(*classes)[5:]
     rest = evaluate(
         Prefers(), images, {"m": maps[5:]}, [metric], PREDICTED, controls=False,
-        cases=[f"c{n}" for n in range(5, 12)],
+        cases=numbered(range(5, 12)),
     )  # fmt: skip
     again = completed(Scores.read(tmp_path / "t.parquet") + rest)
     assert str(again.values()) == str(whole.values())
@@ -223,11 +231,11 @@ def test_cells_do_not_depend_on_the_size_of_the_image() -> None:
 
 def test_cells_of_another_grid_are_others() -> None:
     """An image of three rows has three rows of cells: none of them is one of four."""
-    first = judged([0, 1], marks(0, 0), cases=["a", "b"])
+    first = judged([0, 1], marks(0, 0), cases=[Case("a"), Case("b")])
     low, map = torch.zeros(1, 1, 3, 32), torch.rand(1, 1, 3, 32)
     map[..., 0, 0] = 99
     other = evaluate(
-        Prefers(), low, {"m": map}, ["consistency"], PREDICTED, controls=False, cases=["c"]
+        Prefers(), low, {"m": map}, ["consistency"], PREDICTED, controls=False, cases=[Case("c")]
     )
     found = completed(first + other)
     assert [row.facts[SUMMARY]["top"] for row in found] == [[0], [0], [0]]

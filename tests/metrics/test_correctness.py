@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from metric_cases import CLASS_ONE, ask
+from metric_cases import CLASS_ONE, metric_context
 from torch import Tensor, nn
 
 from voxplain.errors import ConfigError
-from voxplain.metrics import evaluate
+from voxplain.metrics import Case, evaluate
 
 UNIT: dict[str, Any] = {"kind": "unit", "layer": "0", "channel": 0}
 
@@ -38,18 +38,18 @@ def test_an_object_is_right_from_a_dice_of_one_half_on(
     found: list[int], true: list[int], right: bool
 ) -> None:
     mask = squares(*true)[0] > 0
-    assert ask(nn.Identity(), squares(*found), mask=mask).correct is right
+    assert metric_context(nn.Identity(), squares(*found), mask=mask).correct is right
 
 
 def test_without_a_truth_nothing_is_right_or_wrong() -> None:
     network = nn.Sequential(nn.Identity(), nn.Identity())
     image, mask = squares(0), squares(0)[0] > 0
-    assert ask(network, image).correct is None
-    assert ask(network, image, target=UNIT, mask=mask).correct is None
-    assert ask(nn.AvgPool2d(2), image, mask=mask).correct is None
+    assert metric_context(network, image).correct is None
+    assert metric_context(network, image, target=UNIT, mask=mask).correct is None
+    assert metric_context(nn.AvgPool2d(2), image, mask=mask).correct is None
     flat = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
-    assert ask(flat, image).correct is None
-    assert ask(flat, image, mask=mask).correct is None  # where, and not what
+    assert metric_context(flat, image).correct is None
+    assert metric_context(flat, image, mask=mask).correct is None  # where, and not what
 
 
 @pytest.mark.parametrize(
@@ -64,15 +64,23 @@ def test_one_logit_prefers_a_side_of_the_threshold(
         network[1].bias.fill_(logit)
     target = CLASS_ONE | {"threshold": threshold}
     for truth in (0, 1):
-        context = ask(network, squares(0), target=target, truth=truth)
+        context = metric_context(network, squares(0), target=target, truth=truth)
         assert context.correct is (truth == expected)
 
 
-def test_there_are_as_many_truths_and_patients_as_images() -> None:
+def test_there_are_as_many_cases_as_images() -> None:
     images = torch.rand(2, 1, 6, 6)
-    asked: tuple[Any, ...] = (nn.Identity(), images, {"m": images}, ["sparseness"], CLASS_ONE)
-    with pytest.raises(ConfigError, match="1 patients for 2 images"):
-        evaluate(*asked, patients=["p"])
-    with pytest.raises(ConfigError, match="3 true classes for 2 images"):
-        evaluate(*asked, truths=[1, 0, None])
-    assert {row.correct for row in evaluate(*asked, truths=[1, 0])} == {None}  # of dense outputs
+    arguments: tuple[Any, ...] = (nn.Identity(), images, {"m": images}, ["sparseness"], CLASS_ONE)
+    with pytest.raises(ConfigError, match="1 case for 2 images; pass one Case per image, or none"):
+        evaluate(*arguments, cases=[Case()])
+    with pytest.raises(ConfigError, match="3 cases for 2 images"):
+        evaluate(*arguments, cases=[Case()] * 3)
+
+
+def test_a_row_names_its_case_and_patient() -> None:
+    images = torch.rand(3, 1, 6, 6)
+    cases = [Case("a", patient="p", truth=1), Case(patient="p", truth=0), Case()]
+    rows = evaluate(nn.Identity(), images, {"m": images}, ["sparseness"], CLASS_ONE, cases=cases)
+    named = {(row.case, row.patient) for row in rows}
+    assert named == {("a", "p"), ("1", "p"), ("2", "")}
+    assert {row.correct for row in rows} == {None}  # of dense outputs without a reference

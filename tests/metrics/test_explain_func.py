@@ -14,7 +14,7 @@ from networks import classifier, images, segmenter
 from voxplain import evaluate, explain
 from voxplain.errors import ConfigError, InputError
 from voxplain.image import Image
-from voxplain.metrics import ExternalMap, read_map
+from voxplain.metrics import Case, ExternalMap, read_map
 from voxplain.metrics.quantus import as_explain_func
 from voxplain.preprocess import Reorient, apply
 
@@ -84,7 +84,7 @@ def judged(image: Any, maps: dict[str, Any], channels: int = 1, **options: Any) 
     target = {"kind": "pixelwise", "label": 1}
     mask = torch.zeros(image.grid.shape)
     mask[1:3, :2] = 1
-    asked = {"masks": [mask], "controls": False, **options}
+    asked = {"cases": [Case(mask=mask)], "controls": False, **options}
     return evaluate(network, image, maps, ["relevance_mass_accuracy"], target, **asked)
 
 

@@ -1,4 +1,4 @@
-"""A cascade as a run keeps it: curves of all maps and an edge detector, and planes to look at."""
+"""The record of a cascade in a run directory: curves of all maps, and planes of them to show."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from voxplain.image import Grid
 from voxplain.metrics.context import MetricContext
 from voxplain.metrics.controls import edges
-from voxplain.metrics.metric import Metric, metric_key
+from voxplain.metrics.metric import BaseMetric, metric_key
 from voxplain.metrics.randomization.similarity import Similarity
 from voxplain.metrics.randomization.stages import Order
 from voxplain.metrics.randomization.steps import Steps
@@ -27,35 +27,35 @@ Array = NDArray[Any]
 
 def recorded(
     context: MetricContext,
-    found: Mapping[str, Steps],
+    cascade: Mapping[str, Steps],
     order: Order,
     case: str = "",
-    metrics: Sequence[Metric] = (),
+    metrics: Sequence[BaseMetric] = (),
 ) -> tuple[RandomizationRecord, dict[str, Array]]:
-    """What a cascade found, with an edge detector beside it, which asks no network.
+    """The record of a cascade, and its pictures; an edge detector is added as a control.
 
     Args:
-        context: Whose maps they are.
-        found: By the key of the method, what :class:`Cascade` answered.
-        order: In which the stages lost their training.
+        context: The maps that were randomized.
+        cascade: By the key of the method, the result of :class:`Cascade`.
+        order: Which stages were randomized first.
         case: Id of the image.
-        metrics: That judged the maps of every step.
+        metrics: That scored the maps of every step.
 
     Returns:
-        The record, and its pictures: the middle axial plane (in 2-D the whole) of every map at
-        every step, as it hangs on the page; empty where the cascade kept none.
+        The record, and by map the middle axial plane (in 2-D the whole) at every step, oriented as
+        on the page; no pictures where the cascade kept none.
     """
-    first = next(iter(found.values()))
-    control = edges(context.item.image, context.spacing)
-    everything = {**found, "edges": _unmoved(first, control, found.get("edges"))}
+    first = next(iter(cascade.values()))
+    control = edges(context.input.image, context.spacing)
+    everything = {**cascade, "edges": _unchanged(first, control, cascade.get("edges"))}
     record = RandomizationRecord(
         case=case,
-        model=context.base.model.name,
+        model=context.engine.model.name,
         target=context.bound.target.slug,
         order=order,
         stages=[list(stage) for stage in first.stages],
-        maps=[_map(name, steps, context) for name, steps in everything.items()],
-        metrics=[_followed(metric, context) for metric in metrics],
+        maps=[_map_record(name, steps, context) for name, steps in everything.items()],
+        metrics=[_metric_record(metric, context) for metric in metrics],
         aspect=_aspect(context),
     )
     if not first.pictures:
@@ -67,20 +67,20 @@ def recorded(
     return record, {**pictures, "image": _gray(context)}
 
 
-def _unmoved(first: Steps, map: Tensor, judged: Steps | None) -> Steps:
-    """The same map at every step; what changes is the network that it is judged with."""
+def _unchanged(first: Steps, values: Tensor, scored: Steps | None) -> Steps:
+    """The same map at every step; its scores change with the network."""
     same = Similarity(1.0, 1.0, 1.0, 1.0)
     count = len(first.stages)
     return replace(
         first,
         curves=((same,) * count,),
-        pictures=(map,) * count if first.pictures else (),
+        pictures=(values,) * count if first.pictures else (),
         chance=(),
-        scores=judged.scores if judged else {},
+        scores=scored.scores if scored else {},
     )
 
 
-def _followed(metric: Metric, context: MetricContext) -> MetricFollowed:
+def _metric_record(metric: BaseMetric, context: MetricContext) -> MetricFollowed:
     return MetricFollowed(
         key=metric_key(metric),
         name=metric.name,
@@ -93,8 +93,8 @@ def _followed(metric: Metric, context: MetricContext) -> MetricFollowed:
 
 
 def _unit(declared: str, context: MetricContext) -> str:
-    """As it is on this grid."""
-    spacing = context.base.spacing
+    """A declared unit as it is on the grid of this image."""
+    spacing = context.engine.spacing
     if declared not in ("mL", "mm"):
         return declared
     if spacing is None:
@@ -102,7 +102,7 @@ def _unit(declared: str, context: MetricContext) -> str:
     return "cm²" if declared == "mL" and len(spacing) == 2 else declared
 
 
-def _map(name: str, steps: Steps, context: MetricContext) -> MapRandomized:
+def _map_record(name: str, steps: Steps, context: MetricContext) -> MapRandomized:
     field = context.fields.get(name)
     control = name == "edges"
     return MapRandomized(
@@ -110,27 +110,29 @@ def _map(name: str, steps: Steps, context: MetricContext) -> MapRandomized:
         sign="positive" if control else field.sign if field else "signed",
         control=control,
         similarity={
-            measure: [[_known(getattr(step, measure)) for step in curve] for curve in steps.curves]
+            measure: [
+                [_or_none(getattr(step, measure)) for step in curve] for curve in steps.curves
+            ]
             for measure in MEASURES
         },
         chance={
-            measure: [_known(getattr(pair, measure)) for pair in steps.chance]
+            measure: [_or_none(getattr(pair, measure)) for pair in steps.chance]
             for measure in MEASURES
         },
         scores={
-            key: [[_known(value) for value in curve] for curve in curves]
+            key: [[_or_none(value) for value in curve] for curve in curves]
             for key, curves in steps.scores.items()
         },
     )
 
 
-def _known(value: float) -> float | None:
+def _or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _plane(map: Tensor, context: MetricContext) -> Array:
-    """``(rows, columns)`` of the middle plane as it hangs on the page."""
-    volume, plane = _hung(map, context)
+def _plane(values: Tensor, context: MetricContext) -> Array:
+    """The middle plane of ``(*spatial)`` as on the page, ``(rows, columns)``."""
+    volume, plane = _oriented(values, context)
     if plane is None:
         return np.asarray(volume.data[0, :, :, 0])
     return plane.cut(volume.data[0], volume.shape[plane.axis] // 2)
@@ -138,15 +140,16 @@ def _plane(map: Tensor, context: MetricContext) -> Array:
 
 def _aspect(context: MetricContext) -> float:
     """Height of the pixels of a plane relative to their width."""
-    volume, plane = _hung(context.item.image[0], context)
+    volume, plane = _oriented(context.input.image[0], context)
     across, up = (1, 0) if plane is None else plane.axes
     return float(volume.spacing[up] / volume.spacing[across])
 
 
-def _hung(map: Tensor, context: MetricContext) -> tuple[DisplayVolume, Plane | None]:
-    """A map on patient axes and its plane; a picture as it is, without."""
-    scan = context.base.image
-    volume = DisplayVolume.of(map[None], scan.grid if scan else Grid.default(tuple(map.shape)))
+def _oriented(values: Tensor, context: MetricContext) -> tuple[DisplayVolume, Plane | None]:
+    """A map along patient axes and the plane to show; a picture as it is, and no plane."""
+    scan = context.engine.image
+    grid = scan.grid if scan else Grid.default(tuple(values.shape))
+    volume = DisplayVolume.of(values[None], grid)
     if volume.picture:
         return volume, None
     volume = volume.canonical()
@@ -154,7 +157,8 @@ def _hung(map: Tensor, context: MetricContext) -> tuple[DisplayVolume, Plane | N
 
 
 def _gray(context: MetricContext) -> Array:
-    plane = _plane(context.item.image.double().mean(dim=0), context)
+    """The image in [0, 1], ``(rows, columns)``."""
+    plane = _plane(context.input.image.double().mean(dim=0), context)
     low, high = np.quantile(plane, [0.01, 0.99])
     if not high > low:
         return np.zeros_like(plane)
