@@ -72,7 +72,7 @@ def cascade_of_the_demo(folder: Path, run: Path, seeds: int, metrics: Sequence[s
     metric_context = MetricContext.open(context, context.bind(target), maps)
     parsed = tuple(map(parse_metric, metrics))
     query = Cascade(seeds=seeds, pictures=True, metrics=parsed)
-    steps = metric_context.run_query(query, next(iter(metric_context.fields.values())))
+    steps = metric_context.run_query(query)
     case = str(study.expanded_cases()[0].id)
     record, pictures = recorded(metric_context, steps, query.order, case, parsed)
     write_randomization(run, record, pictures)

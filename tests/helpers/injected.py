@@ -12,7 +12,6 @@ from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.families.drop_correlation import FaithfulnessCorrelation
 from voxplain.metrics.families.infidelity import Infidelity, InfidelityNormalized
 from voxplain.metrics.families.robustness import MaxSensitivity, Neighbors
-from voxplain.metrics.maps import MapField
 from voxplain.metrics.queries.perturbations import Perturbation
 from voxplain.metrics.queries.subsets import NoiseDrops, RandomSubsets, SubsetDrops, drops_without
 
@@ -68,7 +67,7 @@ class GivenSubsets(RandomSubsets):
 
     subsets: Tensor = field(default_factory=lambda: torch.empty(0))
 
-    def run(self, context: MetricContext, field: MapField) -> SubsetDrops:
+    def run(self, context: MetricContext) -> SubsetDrops:
         regions = context.engine.regions(self.regions, context.input)
         return drops_without(context, regions, self.subsets, self.fill)
 

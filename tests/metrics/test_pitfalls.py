@@ -154,7 +154,7 @@ def test_subsets_are_fractions_of_the_regions(share: float) -> None:
     context = metric_context(LinearClasses((1, 6, 6)), bright(2, 1, 6))
     metric = metrics.get("faithfulness_correlation")
     asked = metric.model_validate({"name": metric.title(), "regions": BLOCKS, "share": share})
-    found = context.run_query(asked.queries(context.engine)[0], MapField("m", torch.randn(1, 6, 6)))
+    found = context.run_query(asked.queries(context.engine)[0])
     assert found.removed.shape == (100, 9)
     assert found.removed.sum(dim=1).tolist() == [max(1, round(9 * share))] * 100
     assert len({tuple(row) for row in found.removed.tolist()}) > 5

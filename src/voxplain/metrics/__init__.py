@@ -5,7 +5,7 @@ from __future__ import annotations
 from voxplain.engine.context import Context
 from voxplain.metrics import families
 from voxplain.metrics.case import Case
-from voxplain.metrics.context import MetricContext, Query
+from voxplain.metrics.context import BaseQuery, MapQuery, MetricContext, Query
 from voxplain.metrics.cross_case import CaseSummary, CrossCaseMetric, completed, to_compare
 from voxplain.metrics.evaluation import evaluate
 from voxplain.metrics.maps import ExternalMap, MapField, Undefined, read_map
@@ -29,6 +29,7 @@ from voxplain.records.scores import Score, Scores
 
 __all__ = [
     "BaseMetric",
+    "BaseQuery",
     "Case",
     "CaseSummary",
     "Context",
@@ -36,6 +37,7 @@ __all__ = [
     "Direction",
     "ExternalMap",
     "MapField",
+    "MapQuery",
     "MapScorer",
     "Metric",
     "MetricContext",

@@ -33,7 +33,7 @@ from voxplain.targets.links import predicted_mask
 T = TypeVar("T")
 
 
-class Query(ABC):
+class BaseQuery(ABC):
     """Something to ask of the network; subclasses are frozen dataclasses, compared by value.
 
     Attributes:
@@ -52,9 +52,23 @@ class Query(ABC):
         """How many networks it asks, if these are the other networks."""
         return 1
 
+
+class Query(BaseQuery):
+    """A query with one result for all maps of an image."""
+
+    @abstractmethod
+    def run(self, context: MetricContext) -> Any:
+        """Asks the network; called by :meth:`MetricContext.run_query`."""
+
+
+class MapQuery(BaseQuery):
+    """A query with a result for each map, such as removal in the order of the map."""
+
+    per_map: ClassVar[bool] = True
+
     @abstractmethod
     def run(self, context: MetricContext, field: MapField) -> Any:
-        """Asks the network; only queries that are ``per_map`` may look at the field."""
+        """Asks the network; called by :meth:`MetricContext.run_map_query`."""
 
 
 class MetricContext:
@@ -246,10 +260,17 @@ class MetricContext:
             other.__dict__.pop(name, None)
         return other
 
-    def run_query(self, query: Query, field: MapField) -> Any:
+    def run_query(self, query: Query) -> Any:
         """The result of a query, which is run the first time."""
-        key = (identity(query), field if query.per_map else None)
-        return self.cached(key, lambda: query.run(self, field))
+        return self.cached(("query", identity(query)), lambda: query.run(self))
+
+    def run_map_query(self, query: MapQuery, field: MapField) -> Any:
+        """The result of a query for one map; it is run the first time."""
+        return self.cached(("query", identity(query), field), lambda: query.run(self, field))
+
+    def keep_result(self, query: Query, result: Any) -> None:
+        """Takes a result as that of a query, which will not be run."""
+        self._cache["query", identity(query)] = result
 
     def cached(self, key: object, make: Callable[[], T]) -> T:
         """What was made under this key before, or is made now."""

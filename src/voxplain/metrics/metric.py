@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from voxplain.declaration import Declaration, parsed
 from voxplain.engine.context import Context
-from voxplain.metrics.context import MetricContext, Query
+from voxplain.metrics.context import BaseQuery, MetricContext
 from voxplain.metrics.maps import MapField
 from voxplain.registry import Registry
 
@@ -65,7 +65,7 @@ class BaseMetric(Declaration):
     unit: ClassVar[str] = ""
     chance: ClassVar[str] = ""
 
-    def queries(self, context: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[BaseQuery, ...]:
         """What has to be asked of the network; equal queries of all metrics are run once."""
         return ()
 

@@ -120,8 +120,7 @@ def test_a_map_that_ignores_what_it_sees_scores_a_half(shape: tuple[int, ...]) -
     weights = torch.rand(shape, generator=source, dtype=torch.float64)
     context = _asked(shape, 3, 1, method="saliency", network=Level(shape, weights))
     assert _focus(context).value == pytest.approx(0.5, abs=1e-12)
-    (field,) = context.fields.values()
-    (shares,) = context.run_query(Mosaics(4), field).shares.values()
+    (shares,) = context.run_query(Mosaics(4)).shares.values()
     assert max(abs(share - 0.5) for share in shares) > 0.01
     assert [a + b for a, b in zip(shares[::2], shares[1::2], strict=True)] == pytest.approx([1, 1])
 
@@ -179,8 +178,7 @@ def test_maps_of_mosaics_are_those_of_explaining_them() -> None:
     order = leads.argsort(descending=True)
     image, references = batch[order[0]], batch[order[1:]]
     context = explained(network, image, "input_x_gradient", target=SCORE, references=references)
-    (field,) = context.fields.values()
-    (shares,) = context.run_query(Mosaics(2), field).shares.values()
+    (shares,) = context.run_query(Mosaics(2)).shares.values()
     tiles, places = [image, image, *references], quadrants((6, 6))
     by_hand = set()
     for own in range(4):
@@ -200,8 +198,7 @@ def test_other_seeds_arrange_otherwise() -> None:
     found = []
     for seed in (0, 0, 1):
         context = _asked((6, 6), 3, 1, 1.5, network=Level((6, 6), weights), seed=seed)
-        (field,) = context.fields.values()
-        found.append(context.run_query(Mosaics(4), field).shares)
+        found.append(context.run_query(Mosaics(4)).shares)
     assert found[0] == found[1] != found[2]
 
 

@@ -40,7 +40,7 @@ def test_by_hand(rank: int, build: Any, target: Any, layer: str | None, layers: 
     field = context.fields["saliency"]
     found = value(RRS, field, context, draws=3, layer=layer)
     query = Neighbors(UniformNoise(0.02), 3, ranked=False)
-    steps = context.run_query(query, field)["saliency"]
+    steps = context.run_query(query)["saliency"]
     body = network[:layers]
     before = body(image[None]).detach()
     by_hand = []
@@ -161,7 +161,7 @@ def test_windows_count_a_cell_once(rank: int) -> None:
         for model in (Model(network), Model(network, window=window)):
             context = explained(model, image, "saliency", target=SEGMENT)
             query = Representations(UniformNoise(0.02), 3, layer)
-            found.append(context.run_query(query, context.fields["saliency"]).changes)
+            found.append(context.run_query(query).changes)
         assert found[1] == pytest.approx(found[0], rel=same), layer
 
 

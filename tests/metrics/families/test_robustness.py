@@ -112,11 +112,10 @@ def test_maps_of_a_moved_image_move_back(rank: int) -> None:
     image[(0, *(slice(6, 10),) * rank)] = bright(rank, 1, 4)[0]
     target = {"kind": "region", "label": 1, "voxel": (7,) * rank}
     context = explained(network, image, "input_x_gradient", target=target)
-    field = context.fields["input_x_gradient"]
-    steps = context.run_query(Neighbors(Shift(1), rank), field)["input_x_gradient"]
+    steps = context.run_query(Neighbors(Shift(1), rank))["input_x_gradient"]
     assert all(step.map < 1e-5 for step in steps)
     assert all(step.rank > 0.999 for step in steps)
-    steps = context.run_query(Neighbors(Rotation(2.0), 2), field)["input_x_gradient"]
+    steps = context.run_query(Neighbors(Rotation(2.0), 2))["input_x_gradient"]
     assert all(0 < step.map < 0.5 for step in steps)
 
 
@@ -165,7 +164,7 @@ def test_neighbors_turn_in_the_body(rank: int) -> None:
     asked = metric_context(network, image, {"saliency": field.map}, target=SCORE)
     asked.methods = (parse_method("saliency"),)
     query = Neighbors(Rotation(10.0), 1)
-    (step,) = asked.run_query(query, asked.fields["saliency"])["saliency"]
+    (step,) = asked.run_query(query)["saliency"]
     turned = Rotation(10.0, spacing).changed(image.data, "", 0)
     assert step.image == pytest.approx(float((turned - image.data).norm()), rel=1e-5)
 

@@ -78,7 +78,7 @@ def test_removed_shares_may_be_named() -> None:
     context = metric_context(LinearClasses((1, 4, 4)), image)
     field = MapField("m", torch.randn(1, 4, 4))
     asked = Removal(Constant(value="zero"), at=(0.25, 1.0))
-    found = context.run_query(asked, field)
+    found = context.run_map_query(asked, field)
     assert len(found.scores) == asked.cost(context.engine) == 2
     left = image.clone()
     left.view(-1)[field.order[:4]] = 0
@@ -103,7 +103,7 @@ def test_maps_and_orders_share_their_ends(levels: int) -> None:
     context = metric_context(Cubes(), image, target={"kind": "class_score", "label": 0})
     fields = [MapField(str(seed), bright(2, 1, 4, seed)) for seed in (3, 4)]
     queries = [Removal(Constant(value=2.0), order, levels) for order in ("most", "least")]
-    found = [context.run_query(query, field).scores for field in fields for query in queries]
+    found = [context.run_map_query(query, field).scores for field in fields for query in queries]
     assert context.forwards == 2 + 4 * (min(levels, 16) - 1)
     counts = [round(16 * step / levels) for step in range(levels + 1)]
     orders = [order for field in fields for order in (field.order, field.order.flip(0))]
@@ -114,7 +114,9 @@ def test_maps_and_orders_share_their_ends(levels: int) -> None:
 def test_ends_belong_to_their_fill() -> None:
     context = metric_context(Cubes(), bright(2, 1, 4), target={"kind": "class_score", "label": 0})
     field = MapField("m", bright(2, 1, 4, 3))
-    dark, light = (context.run_query(Removal(Constant(value=v)), field).scores for v in (0.0, 3.0))
+    dark, light = (
+        context.run_map_query(Removal(Constant(value=v)), field).scores for v in (0.0, 3.0)
+    )
     assert dark[0] == light[0]
     assert (float(dark[-1]), float(light[-1])) == pytest.approx((0.0, 16 * 27.0))
 

@@ -47,7 +47,7 @@ class EdgeDetector(Saliency):
 
 
 def _cascade(context: MetricContext, **options: Any) -> dict[str, Steps]:
-    return Cascade(**options).run(context, next(iter(context.fields.values())))
+    return Cascade(**options).run(context)
 
 
 def _asked(network: nn.Module, image: Tensor, *methods: Any, **options: Any) -> MetricContext:

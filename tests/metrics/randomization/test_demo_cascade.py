@@ -26,7 +26,7 @@ def test_saliency_forgets_and_guided_backpropagation_does_not(tmp_path: Path) ->
     methods = ["saliency", "guided_backprop"]
     maps = explain(loaded.model, image, methods, study.asked[0])
     context = metric_context(loaded.model, image, maps, study.asked[0])
-    found = context.run_query(Cascade(seeds=1, steps=4), context.fields["saliency"])
+    found = context.run_query(Cascade(seeds=1, steps=4))
     saliency, guided = (found[name].curves[0] for name in methods)
     assert all(abs(step.spearman) < 0.5 for step in saliency[2:])
     assert all(step.spearman > 0.6 for step in guided[:-1])

@@ -66,7 +66,7 @@ def test_each_network_is_asked_about_its_own_map(rank: int) -> None:
     given = {"mask": lesion(rank), "references": torch.cat([others, DIM * others])}
     context = metric_context(network, shown[0], maps, SCORE, **given)
     query = Cascade(steps=1, seeds=1, metrics=FOLLOWED)
-    found = query.run(context, context.fields["saliency"])
+    found = query.run(context)
     random = copied(Model(network))
     reinitialize(random.network, stages(random, shown), 0)
     assert list(found) == [*METHODS, "edges"]
@@ -93,7 +93,7 @@ def test_objects_are_those_that_each_network_sees_and_the_target_stays() -> None
     context = metric_context(network, shown[0], maps, SEGMENT, mask=lesion(2))
     names = ("context_share", "boundary_share", "dice_drop", "volume_change", "morf_lerf_gap")
     chosen = tuple(parse_metric(short(name)) for name in names)
-    found = Cascade(seeds=2, metrics=chosen).run(context, context.fields["saliency"])
+    found = Cascade(seeds=2, metrics=chosen).run(context)
     trained = evaluate(
         network, shown, explain(network, shown, list(METHODS), SEGMENT), chosen, SEGMENT
     )

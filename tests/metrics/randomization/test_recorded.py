@@ -22,7 +22,7 @@ def test_curves_and_pictures_of_a_flat_image() -> None:
     maps = {name: found[0] for name, found in attributions.items()}
     context = metric_context(network, image[0], maps, CLASS_ONE)
     query = Cascade(seeds=2, pictures=True)
-    steps = context.run_query(query, context.fields["saliency"])
+    steps = context.run_query(query)
     record, pictures = recorded(context, steps, "top_down", "p01")
     assert record.stages == [[], ["head"], ["conv2"], ["conv1"]]
     assert [part.method for part in record.maps] == ["saliency", "edges"]
@@ -47,7 +47,7 @@ def test_without_pictures_only_curves_are_kept() -> None:
     network, image = classifier(), images()
     found = explain(network, image, ["saliency"], CLASS_ONE)
     context = metric_context(network, image[0], {"saliency": found["saliency"][0]})
-    steps = context.run_query(Cascade(seeds=1), context.fields["saliency"])
+    steps = context.run_query(Cascade(seeds=1))
     record, pictures = recorded(context, steps, "top_down")
     assert pictures == {}
     assert len(record.maps) == 2
@@ -62,7 +62,7 @@ def test_the_plane_of_a_volume_hangs_as_in_a_reading_room() -> None:
     affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = 1, 3, -2, 1
     image = Image(data + 0.01 * torch.rand_like(data), Grid(data.shape[1:], affine))
     context = metric_context(network, image, explain(network, image, ["saliency"], CLASS_ONE))
-    steps = context.run_query(Cascade(seeds=1, pictures=True), context.fields["saliency"])
+    steps = context.run_query(Cascade(seeds=1, pictures=True))
     record, pictures = recorded(context, steps, "top_down")
     assert record.aspect == 1.5
     plane = pictures["image"]
@@ -77,7 +77,7 @@ def test_scores_of_every_map_and_of_the_edge_detector_are_kept() -> None:
     found = explain(network, image, ["saliency", "input_x_gradient"], CLASS_ONE)
     context = metric_context(network, image[0], {name: maps[0] for name, maps in found.items()})
     metrics = tuple(map(parse_metric, ["sparseness", {"name": "deletion", "levels": 3}]))
-    steps = Cascade(seeds=2, metrics=metrics).run(context, context.fields["saliency"])
+    steps = Cascade(seeds=2, metrics=metrics).run(context)
     record, _ = recorded(context, steps, "top_down", metrics=metrics)
     assert [part.method for part in record.maps] == ["saliency", "input_x_gradient", "edges"]
     assert [followed.key for followed in record.metrics] == ["sparseness", "deletion, levels 3"]
@@ -105,6 +105,6 @@ def test_units_are_those_of_the_table(rank: int, known: bool) -> None:
     rows = evaluate(network, given, maps, asked, CLASS_ONE, cases=[Case(mask=mask)], controls=False)
     single = maps if known else {name: found[0] for name, found in maps.items()}
     context = metric_context(network, image, single)
-    steps = Cascade(seeds=1).run(context, context.fields["saliency"])
+    steps = Cascade(seeds=1).run(context)
     record, _ = recorded(context, steps, "top_down", metrics=asked)
     assert [followed.unit for followed in record.metrics] == [row.unit for row in rows]

@@ -51,7 +51,7 @@ class Continuity(Metric):
     def score(self, field: MapField, context: MetricContext) -> Value:
         field.require_informative()
         changes: dict[str, dict[str, float]]
-        changes = context.run_query(self.queries(context.engine)[0], field)
+        changes = context.run_query(self.queries(context.engine)[0])
         if field.name not in changes:
             raise Undefined("there is no method behind this map that could explain a moved image")
         by_shift = changes[field.name]
@@ -78,7 +78,7 @@ class Translations(Query):
     def cost(self, context: Context) -> int:
         return len(list(self._shifts(context.shape)))
 
-    def run(self, context: MetricContext, field: MapField) -> dict[str, dict[str, float]]:
+    def run(self, context: MetricContext) -> dict[str, dict[str, float]]:
         """By the key of the method, per shift 1 - correlation; NaN where sums are constant."""
         image, changes = context.input, dict[str, dict[str, float]]()
         regions = context.engine.regions(self.regions, image)

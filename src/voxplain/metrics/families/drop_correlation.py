@@ -56,7 +56,7 @@ class FaithfulnessCorrelation(_RegionDrops):
         return (RandomSubsets(self.regions, self.fill, self.share, self.draws),)
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        subsets: SubsetDrops = context.run_query(self.queries(context.engine)[0], field)
+        subsets: SubsetDrops = context.run_query(self.queries(context.engine)[0])
         predicted = subsets.removed.double() @ self._predicted(field, context, subsets)
         return Value(correlation(predicted, subsets.drops))
 
@@ -81,7 +81,7 @@ class SensitivityN(_RegionDrops):
     def score(self, field: MapField, context: MetricContext) -> Value:
         points = []
         for share, query in zip(self.shares, self.queries(context.engine), strict=True):
-            subsets: SubsetDrops = context.run_query(query, field)
+            subsets: SubsetDrops = context.run_query(query)
             predicted = subsets.removed.double() @ self._predicted(field, context, subsets)
             points.append((share, correlation(predicted, subsets.drops)))
         return Value(sum(y for _, y in points) / len(points), tuple(points))
@@ -101,7 +101,7 @@ class FaithfulnessEstimate(_RegionDrops):
         return (SingleRegions(self.regions, self.fill),)
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        single: SubsetDrops = context.run_query(self.queries(context.engine)[0], field)
+        single: SubsetDrops = context.run_query(self.queries(context.engine)[0])
         return Value(correlation(self._predicted(field, context, single), single.drops))
 
 
@@ -124,7 +124,7 @@ class NonSensitivity(_RegionDrops):
         return (SingleRegions(self.regions, self.fill),)
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        single: SubsetDrops = context.run_query(self.queries(context.engine)[0], field)
+        single: SubsetDrops = context.run_query(self.queries(context.engine)[0])
         predicted, actual = self._predicted(field, context, single).abs(), single.drops.abs()
         if float(actual.amax()) == 0:
             raise Undefined("no region changes the score")
@@ -148,7 +148,7 @@ class MonotonicityCorrelation(_RegionDrops):
         return (SquaredDrops(self.regions, self.fill),)
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        squared: SubsetDrops = context.run_query(self.queries(context.engine)[0], field)
+        squared: SubsetDrops = context.run_query(self.queries(context.engine)[0])
         predicted = self._predicted(field, context, squared).abs()
         return Value(rank_correlation(predicted, squared.drops))
 
@@ -159,7 +159,7 @@ class SquaredDrops(SingleRegions):
     def cost(self, context: Context) -> int:
         return super().cost(context) * self.fill.runs(None)
 
-    def run(self, context: MetricContext, field: MapField) -> SubsetDrops:
+    def run(self, context: MetricContext) -> SubsetDrops:
         regions = context.engine.regions(self.regions, context.input)
         masks = OneRegionOff(self.regions).masks(context.input, context.engine)
         total = torch.zeros(regions.count, dtype=torch.float64)

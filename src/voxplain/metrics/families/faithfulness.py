@@ -11,7 +11,7 @@ from torch import Tensor
 
 from voxplain.engine.context import Context
 from voxplain.engine.masks import AnyFill, Blur, Mean
-from voxplain.metrics.context import MetricContext, Query
+from voxplain.metrics.context import MapQuery, MetricContext
 from voxplain.metrics.curves import area, normalized, require_fall
 from voxplain.metrics.maps import MapField
 from voxplain.metrics.metric import Direction, Metric, Value, register
@@ -32,7 +32,7 @@ class _VoxelCurve(Metric):
 
     def _scores(self, order: Order, field: MapField, context: MetricContext) -> Tensor:
         """S after each step, the unchanged image first, ``(levels + 1,)``."""
-        scores: Tensor = context.run_query(self._removal(order), field).scores
+        scores: Tensor = context.run_map_query(self._removal(order), field).scores
         return scores
 
     def _curve(self, order: Order, field: MapField, context: MetricContext) -> Tensor:
@@ -60,7 +60,7 @@ class Deletion(_VoxelCurve):
     reference: ClassVar[str] = "Petsiuk et al., 2018"
     name: Literal["deletion"] = "deletion"
 
-    def queries(self, context: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[MapQuery, ...]:
         return (self._removal("most"),)
 
     def score(self, field: MapField, context: MetricContext) -> Value:
@@ -81,7 +81,7 @@ class Insertion(_VoxelCurve):
     reference: ClassVar[str] = "Petsiuk et al., 2018"
     name: Literal["insertion"] = "insertion"
 
-    def queries(self, context: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[MapQuery, ...]:
         return (self._removal("least"),)
 
     def score(self, field: MapField, context: MetricContext) -> Value:
@@ -104,7 +104,7 @@ class MorfLerfGap(_VoxelCurve):
     reference: ClassVar[str] = "Rong et al., 2022"
     name: Literal["morf_lerf_gap"] = "morf_lerf_gap"
 
-    def queries(self, context: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[MapQuery, ...]:
         return (self._removal("most"), self._removal("least"))
 
     def score(self, field: MapField, context: MetricContext) -> Value:
@@ -126,7 +126,7 @@ class PixelFlipping(_VoxelCurve):
     reference: ClassVar[str] = "Samek et al., 2016"
     name: Literal["pixel_flipping"] = "pixel_flipping"
 
-    def queries(self, context: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[MapQuery, ...]:
         return (self._removal("most"),)
 
     def score(self, field: MapField, context: MetricContext) -> Value:
@@ -146,7 +146,7 @@ class Monotonicity(_VoxelCurve):
     reference: ClassVar[str] = "Arya et al., 2019"
     name: Literal["monotonicity"] = "monotonicity"
 
-    def queries(self, context: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[MapQuery, ...]:
         return (self._removal("least"),)
 
     def score(self, field: MapField, context: MetricContext) -> Value:
@@ -164,12 +164,12 @@ class _RegionCurve(Metric):
     fill: AnyFill = Mean()
     levels: int | None
 
-    def queries(self, context: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[MapQuery, ...]:
         return (RegionRemoval(self.regions, self.fill, "most", self.levels),)
 
     def _scores(self, field: MapField, context: MetricContext) -> tuple[list[float], Tensor]:
         """The removed share of the regions, and S, after each step."""
-        removed, predictions = context.run_query(self.queries(context.engine)[0], field)
+        removed, predictions = context.run_map_query(self.queries(context.engine)[0], field)
         return removed, predictions.scores
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from voxplain.engine.baselines import baseline_image
 from voxplain.engine.context import Context
 from voxplain.engine.masks import Blur, Constant, Fill, Mean, Noise
-from voxplain.metrics.context import MetricContext, Query
+from voxplain.metrics.context import MapQuery, MetricContext
 from voxplain.metrics.curves import area, normalized
 from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
@@ -50,7 +50,7 @@ class Fidelity(Metric):
     dark: float | Literal["minimum"] = "minimum"
     bright: float | Literal["maximum"] = "maximum"
 
-    def queries(self, context: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[MapQuery, ...]:
         """Both orders per fill.
 
         Which fill the accuracy curve has depends on the predicted class, so that the dark one
@@ -107,7 +107,7 @@ class Fidelity(Metric):
     def _gap(self, fill: Fill, field: MapField, context: MetricContext) -> float:
         """Area under what is kept of the prediction, least first minus most first."""
         most, least = (
-            area(_kept(context.run_query(self._removal(fill, order), field)))
+            area(_kept(context.run_map_query(self._removal(fill, order), field)))
             for order in ("most", "least")
         )
         return least - most
@@ -115,7 +115,7 @@ class Fidelity(Metric):
     def _graded_gap(self, fill: Fill, field: MapField, context: MetricContext) -> float:
         """The same of the normalized score; NaN where there is no scale for it."""
         curves: list[Tensor] = [
-            context.run_query(self._removal(fill, order), field).scores
+            context.run_map_query(self._removal(fill, order), field).scores
             for order in ("most", "least")
         ]
         try:
@@ -160,14 +160,14 @@ class Road(Metric):
     shares: Shares = (0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
     noise: float = Field(default=0.01, ge=0, description="of the intensity range")
 
-    def queries(self, context: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[MapQuery, ...]:
         return tuple(
             Removal(Noise(sigma=self.noise), order, at=self.shares) for order in ("most", "least")
         )
 
     def score(self, field: MapField, context: MetricContext) -> Value:
         changes: list[Tensor] = [
-            context.run_query(query, field).scores - context.score
+            context.run_map_query(query, field).scores - context.score
             for query in self.queries(context.engine)
         ]
         scale, largest = abs(context.score), float(torch.stack(changes).abs().amax())

@@ -51,7 +51,7 @@ class Focus(Metric):
     def score(self, field: MapField, context: MetricContext) -> Value:
         """Mean over the mosaics in which there is positive evidence."""
         field.require_informative()
-        evidence: MosaicEvidence = context.run_query(self.queries(context.engine)[0], field)
+        evidence: MosaicEvidence = context.run_query(self.queries(context.engine)[0])
         if field.name not in evidence.shares:
             raise Undefined("there is no method behind this map that could explain a mosaic")
         shares = [share for share in evidence.shares[field.name] if math.isfinite(share)]
@@ -97,7 +97,7 @@ class Mosaics(Query):
         """One explanation each; the forward for the class of every reference is not counted."""
         return self.count
 
-    def run(self, context: MetricContext, field: MapField) -> MosaicEvidence:
+    def run(self, context: MetricContext) -> MosaicEvidence:
         image, key = context.input.image, context.input.key
         same_class, other_classes = _references(context)
         tiles = quadrants(tuple(image.shape[1:]))

@@ -46,9 +46,9 @@ class _InfidelityMetric(Metric):
         field.require_informative()
         (query,) = self.queries(context.engine)
         if self.perturbation == "noise":
-            noisy: NoisyDrops = context.run_query(query, field)
+            noisy: NoisyDrops = context.run_query(query)
             return _predicted_under_noise(field, context, noisy), noisy.drops
-        result: tuple[Boxes, Tensor] = context.run_query(query, field)
+        result: tuple[Boxes, Tensor] = context.run_query(query)
         boxes, drops = result
         losses = predicted_losses(field, context, self.fill, boxes.size)
         predicted = [losses[box].sum() for box in boxes.boxes]

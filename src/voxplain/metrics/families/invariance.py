@@ -40,7 +40,7 @@ class InputInvariance(Metric):
 
     def score(self, field: MapField, context: MetricContext) -> Value:
         before = field.require_informative()
-        maps: dict[str, Tensor] = context.run_query(self.queries(context.engine)[0], field)
+        maps: dict[str, Tensor] = context.run_query(self.queries(context.engine)[0])
         if field.name not in maps:
             raise Undefined("there is no method behind this map that could explain again")
         after = replace(field, map=maps[field.name].to(before.device))
@@ -62,7 +62,7 @@ class ShiftedIntensity(Query):
     def cost(self, context: Context) -> int:
         return 1
 
-    def run(self, context: MetricContext, field: MapField) -> dict[str, Tensor]:
+    def run(self, context: MetricContext) -> dict[str, Tensor]:
         """By the key of the method, ``(C, *spatial)``."""
         original, engine = context.input, context.engine
         constant = self.shift * intensity_range(original.image)

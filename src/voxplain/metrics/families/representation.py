@@ -50,7 +50,7 @@ class RelativeRepresentationStability(NoiseStability):
     def score(self, field: MapField, context: MetricContext) -> Value:
         steps = self.steps(field, context)
         query = self.queries(context.engine)[1]
-        representation: RepresentationChanges = context.run_query(query, field)
+        representation: RepresentationChanges = context.run_query(query)
         pairs = zip(steps, representation.changes, strict=True)
         value = max(step.map / max(change, _SMALLEST_CHANGE) for step, change in pairs)
         return Value(value, facts={"layer": representation.layer})
@@ -87,7 +87,7 @@ class Representations(Query):
         """The image and its neighbors."""
         return self.draws + 1
 
-    def run(self, context: MetricContext, field: MapField) -> RepresentationChanges:
+    def run(self, context: MetricContext) -> RepresentationChanges:
         """Norms over the whole layer; sums of squares over the windows of windowed networks."""
         image, key = context.input.image, context.input.key
         around = self.around.on(context.spacing)

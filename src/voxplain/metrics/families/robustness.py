@@ -56,7 +56,7 @@ def neighbor_steps(field: MapField, context: MetricContext, query: Query) -> lis
     Raises:
         Undefined: If the map was made by no known method.
     """
-    steps: dict[str, list[PerturbationStep]] = context.run_query(query, field)
+    steps: dict[str, list[PerturbationStep]] = context.run_query(query)
     if field.name not in steps:
         raise Undefined("there is no method behind this map that could explain a neighbor")
     return steps[field.name]
@@ -208,7 +208,7 @@ class Neighbors(Query):
     def cost(self, context: Context) -> int:
         return self.draws
 
-    def run(self, context: MetricContext, field: MapField) -> dict[str, list[PerturbationStep]]:
+    def run(self, context: MetricContext) -> dict[str, list[PerturbationStep]]:
         """By the key of the method, a step per neighbor; as many neighbors at once as fit."""
         steps: dict[str, list[PerturbationStep]] = {}
         at_once = self._at_once(context)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from voxplain.engine.context import Context
 from voxplain.engine.masks import AnyFill, Blur
-from voxplain.metrics.context import MetricContext, Query
+from voxplain.metrics.context import MapQuery, MetricContext
 from voxplain.metrics.curves import area
 from voxplain.metrics.families.localization import average_precision, voxel_sides
 from voxplain.metrics.maps import MapField, Undefined
@@ -40,12 +40,12 @@ class _ObjectRemoval(_Segmentation):
     def _removal(self) -> Removal:
         """Which voxels are removed."""
 
-    def queries(self, context: Context) -> tuple[Query, ...]:
+    def queries(self, context: Context) -> tuple[MapQuery, ...]:
         return (self._removal,)
 
     def _predictions(self, field: MapField, context: MetricContext) -> PerturbedPrediction:
         """The prediction after each step, of images with a predicted object."""
-        predictions: PerturbedPrediction = context.run_query(self._removal, field)
+        predictions: PerturbedPrediction = context.run_map_query(self._removal, field)
         if predictions.overlap is None or not bool(context.predicted.any()):
             raise Undefined("there is no predicted object that could change")
         return predictions

@@ -62,7 +62,7 @@ class MapUncertainty(_Uncertainty):
 
     def score(self, field: MapField, context: MetricContext) -> Value:
         size = float(field.require_informative().abs().mean())
-        spreads: dict[str, Spread] = context.run_query(self.queries(context.engine)[0], field)
+        spreads: dict[str, Spread] = context.run_query(self.queries(context.engine)[0])
         if field.name not in spreads:
             raise Undefined("there is no method behind this map that could explain again")
         mean, deviation = spreads[field.name].mean, spreads[field.name].deviation
@@ -91,7 +91,7 @@ class UncertaintyCorrelation(_Uncertainty):
 
     def score(self, field: MapField, context: MetricContext) -> Value:
         magnitudes = field.require_informative().abs()
-        spread: Spread = context.run_query(self.queries(context.engine)[0], field)
+        spread: Spread = context.run_query(self.queries(context.engine)[0])
         deviation = self.uncertainty == "deviation"
         uncertainty = spread.deviation if deviation else _binary_entropy(spread.mean)
         if not bool((uncertainty != uncertainty.flatten()[0]).any()):
@@ -153,7 +153,7 @@ class VariedMaps(_VariantQuery):
 
     explains: ClassVar[bool] = True
 
-    def run(self, context: MetricContext, field: MapField) -> dict[str, Spread]:
+    def run(self, context: MetricContext) -> dict[str, Spread]:
         """By the key of the method."""
         spreads: dict[str, Spread] = {}
         for variant in _variants(context, self.source, self.draws):
@@ -168,7 +168,7 @@ class VariedMaps(_VariantQuery):
 class VariedPredictions(_VariantQuery):
     """Spread of the probability of the target's class, on the grid of the image."""
 
-    def run(self, context: MetricContext, field: MapField) -> Spread:
+    def run(self, context: MetricContext) -> Spread:
         """Of every voxel.
 
         Raises:

@@ -13,7 +13,7 @@ from torch import Tensor
 from voxplain.engine.context import Context
 from voxplain.errors import VoxplainError
 from voxplain.metrics.context import MetricContext, Query
-from voxplain.metrics.maps import MapField, Undefined
+from voxplain.metrics.maps import Undefined
 from voxplain.metrics.other_networks import OtherNetwork, Role
 from voxplain.metrics.re_explain import explain_again
 from voxplain.models.model import Model
@@ -37,7 +37,7 @@ class OtherNetworkMaps(Query):
     def networks(self, networks: Sequence[OtherNetwork]) -> int:
         return sum(other.has_role(self.differs) for other in networks)
 
-    def run(self, context: MetricContext, field: MapField) -> dict[str, dict[str, Tensor]]:
+    def run(self, context: MetricContext) -> dict[str, dict[str, Tensor]]:
         """Per network, by the key of the method, a map ``(*spatial)``."""
         chosen = [other for other in context.networks if other.has_role(self.differs)]
         if not chosen:

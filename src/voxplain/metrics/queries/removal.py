@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import AfterValidator, Field
@@ -14,7 +14,7 @@ from torch import Tensor
 from voxplain.engine.context import Context
 from voxplain.engine.identity import identity
 from voxplain.engine.masks import Coalitions, Fill, Masks, Painter
-from voxplain.metrics.context import MetricContext, Query
+from voxplain.metrics.context import MapQuery, MetricContext
 from voxplain.metrics.maps import MapField
 from voxplain.metrics.perturbed import PerturbedPrediction
 from voxplain.regions import RegionMap, RegionSpec
@@ -36,7 +36,7 @@ Shares = Annotated[
 
 
 @dataclass(frozen=True)
-class Removal(Query):
+class Removal(MapQuery):
     """Predictions while voxels are removed in the order of a map.
 
     Attributes:
@@ -51,8 +51,6 @@ class Removal(Query):
     order: Order = "most"
     levels: int = 32
     at: tuple[float, ...] = ()
-
-    per_map: ClassVar[bool] = True
 
     def cost(self, context: Context) -> int:
         return len(self.at) or self.levels + 1
@@ -135,7 +133,7 @@ class _RankedPainter(Painter):
 
 
 @dataclass(frozen=True)
-class RegionRemoval(Query):
+class RegionRemoval(MapQuery):
     """Predictions while regions are removed in the order of their mean relevance.
 
     Attributes:
@@ -149,8 +147,6 @@ class RegionRemoval(Query):
     fill: Fill
     order: Order = "most"
     levels: int | None = None
-
-    per_map: ClassVar[bool] = True
 
     def cost(self, context: Context) -> int:
         count = context.expected_regions(self.regions)

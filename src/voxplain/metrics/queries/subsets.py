@@ -12,7 +12,6 @@ from voxplain.engine.intensity import intensity_range
 from voxplain.engine.masks import Boxes, Coalitions, Fill, OneRegionOff, SlidingBox
 from voxplain.engine.randomness import generator, standard_normal
 from voxplain.metrics.context import MetricContext, Query
-from voxplain.metrics.maps import MapField
 from voxplain.regions import RegionMap, RegionSpec
 
 _NOISE_BYTES = 32 * 2**20
@@ -53,7 +52,7 @@ class RandomSubsets(Query):
     def cost(self, context: Context) -> int:
         return self.draws
 
-    def run(self, context: MetricContext, field: MapField) -> SubsetDrops:
+    def run(self, context: MetricContext) -> SubsetDrops:
         regions = context.engine.regions(self.regions, context.input)
         size = min(max(1, round(self.share * regions.count)), regions.count)
         removed = torch.zeros(self.draws, regions.count, dtype=torch.bool)
@@ -78,7 +77,7 @@ class SingleRegions(Query):
     def cost(self, context: Context) -> int:
         return OneRegionOff(self.regions).expected(context)
 
-    def run(self, context: MetricContext, field: MapField) -> SubsetDrops:
+    def run(self, context: MetricContext) -> SubsetDrops:
         regions = context.engine.regions(self.regions, context.input)
         removed = torch.eye(regions.count, dtype=torch.bool)
         return drops_without(context, regions, removed, self.fill)
@@ -108,7 +107,7 @@ class NoiseDrops(Query):
     def cost(self, context: Context) -> int:
         return self.draws
 
-    def run(self, context: MetricContext, field: MapField) -> NoisyDrops:
+    def run(self, context: MetricContext) -> NoisyDrops:
         image = context.input.image
         predictions = context.predict_many(
             self.draws,
@@ -173,7 +172,7 @@ class BoxDrops(Query):
     def cost(self, context: Context) -> int:
         return self.draws
 
-    def run(self, context: MetricContext, field: MapField) -> tuple[Boxes, Tensor]:
+    def run(self, context: MetricContext) -> tuple[Boxes, Tensor]:
         shape = context.engine.shape
         grid = SlidingBox(self.window, 1).masks(context.input, context.engine)
         assert isinstance(grid, Boxes)

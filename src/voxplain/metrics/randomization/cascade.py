@@ -61,7 +61,7 @@ class Cascade(Query):
     def cost(self, context: Context) -> int:
         return self.steps * self.seeds * max(1, self.smooth)
 
-    def run(self, context: MetricContext, field: MapField) -> dict[str, Steps]:
+    def run(self, context: MetricContext) -> dict[str, Steps]:
         """By the key of the method; with metrics, the ``edges`` beside them."""
         model, example = context.engine.model, context.engine.example
         methods = {method.key: self._smoothed(method) for method in context.methods}

@@ -54,7 +54,7 @@ class ParameterRandomization(Metric):
     def score(self, field: MapField, context: MetricContext) -> Value:
         """Area under the mean curve over the seeds, over the steps where there is a similarity."""
         field.require_informative()
-        maps: dict[str, Steps] = context.run_query(self.queries(context.engine)[0], field)
+        maps: dict[str, Steps] = context.run_query(self.queries(context.engine)[0])
         if field.name not in maps:
             raise Undefined("there is no method behind this map that could explain again")
         steps = maps[field.name]
@@ -139,7 +139,7 @@ class EfficientParameterRandomization(Metric):
     def score(self, field: MapField, context: MetricContext) -> Value:
         """The mean over the seeds."""
         before = _entropy(field.require_informative(), self.bins)
-        maps: dict[str, list[Tensor]] = context.run_query(FullyRandom(self.seeds), field)
+        maps: dict[str, list[Tensor]] = context.run_query(FullyRandom(self.seeds))
         if field.name not in maps:
             raise Undefined("there is no method behind this map that could explain again")
         if before == 0:
@@ -166,7 +166,7 @@ class FullyRandom(Query):
     def cost(self, context: Context) -> int:
         return self.seeds
 
-    def run(self, context: MetricContext, field: MapField) -> dict[str, list[Tensor]]:
+    def run(self, context: MetricContext) -> dict[str, list[Tensor]]:
         """By the key of the method, a map ``(*spatial)`` per seed."""
         maps: dict[str, list[Tensor]] = {}
         model, images = context.engine.model, calibration_images(context)

@@ -37,7 +37,7 @@ class RandomLogit(Metric):
     def score(self, field: MapField, context: MetricContext) -> Value:
         """Similarity with the map of the other class."""
         field.require_informative()
-        maps: dict[str, Tensor] = context.run_query(RunnerUp(), field)
+        maps: dict[str, Tensor] = context.run_query(RunnerUp())
         if field.name not in maps:
             raise Undefined("there is no method behind this map that could explain again")
         other = maps[field.name]
@@ -55,7 +55,7 @@ class RunnerUp(Query):
     def cost(self, context: Context) -> int:
         return 1
 
-    def run(self, context: MetricContext, field: MapField) -> dict[str, Tensor]:
+    def run(self, context: MetricContext) -> dict[str, Tensor]:
         """By the key of the method, ``(*spatial)`` float64.
 
         Raises:

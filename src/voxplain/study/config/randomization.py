@@ -8,7 +8,6 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from voxplain.engine.identity import identity
 from voxplain.engine.method import Method
 from voxplain.metrics import BaseMetric, MetricContext, NetworkMetric
 from voxplain.metrics.cross_case import CrossCaseMetric
@@ -91,7 +90,7 @@ def cascade(
     query = Cascade(
         asked.order, asked.steps, asked.seeds, pictures=asked.pictures, metrics=asked.metrics
     )
-    found: dict[str, Steps] = query.run(chosen, next(iter(context.fields.values())))
+    found: dict[str, Steps] = query.run(chosen)
     (answered,) = asked.metric.queries(context.engine)
-    context.cached((identity(answered), None), lambda: found)
+    context.keep_result(answered, found)
     return recorded(context, found, asked.order, case, asked.metrics)
