@@ -32,7 +32,7 @@ from voxplain.records.cascades import (
     write_randomization,
 )
 from voxplain.report.trust.cascade_strip import cascade_strip
-from voxplain.study.config.study import Study
+from voxplain.study import Study
 from voxplain.study.planning.inputs import load_model, read_case
 from voxplain.viz.figures import png
 
@@ -67,7 +67,7 @@ def cascade_of_the_demo(folder: Path, run: Path, seeds: int, metrics: Sequence[s
     study = Study.load(write_demo(folder))
     loaded = load_model(study.models[0], study, trust=False)
     image = loaded.prepare(read_case(study.expanded_cases()[0]))
-    target = study.asked[0]
+    target = study.all_targets[0]
     maps = explain(loaded.model, image, METHODS, target)
     question = metric_context(loaded.model, image, target, maps=maps)
     question.fields = {name: map_field(name, map, question) for name, map in maps.items()}

@@ -170,13 +170,13 @@ def _of_image(
     case = study.expanded_cases()[0].model_copy(
         update={"reference": truth[0], "reference_label": truth[1]}
     )
-    mask = compared_with(case, study.asked[0], image) if case.reference else None
+    mask = compared_with(case, study.all_targets[0], image) if case.reference else None
     return judged(
         loaded.model,
         image,
         given,
         metrics or _usual(mask is not None),
-        study.asked[0],
+        study.all_targets[0],
         masks=None if mask is None else [mask],
         controls=controls,
         seed=seed,

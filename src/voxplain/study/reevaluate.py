@@ -15,7 +15,7 @@ from voxplain.metrics.cross_case import completed
 from voxplain.records.manifest import CaseRecord, Manifest
 from voxplain.records.scores import Score, Scores
 from voxplain.study.config.cases import CaseConfig
-from voxplain.study.config.study import Study
+from voxplain.study.config.study import StudyConfig
 from voxplain.study.config.yaml_files import read_mapping
 from voxplain.study.execution.evaluation_inputs import evaluation_inputs
 from voxplain.study.execution.evaluator import Evaluator, left_out, maps_of, maps_on_image_grid
@@ -46,7 +46,7 @@ class Reevaluation:
     failures: tuple[str, ...]
 
 
-def study_of_run(folder: Path, found: Mapping[str, Any]) -> Study:
+def study_of_run(folder: Path, found: Mapping[str, Any]) -> StudyConfig:
     """The study of a run, as far as its directory keeps it, with the network found again.
 
     Images and references are the copies in the run directory, which are exact to a tenth of a
@@ -80,12 +80,12 @@ def study_of_run(folder: Path, found: Mapping[str, Any]) -> Study:
         "references": [name for name in resolved["references"] if isinstance(name, str)],
         "run": resolved["run"],
     }
-    return Study.parse(mapping, base=folder, origin=str(folder / STUDY))
+    return StudyConfig.parse(mapping, base=folder, origin=str(folder / STUDY))
 
 
 def reevaluation_of(
-    study: Study, metrics: Sequence[Metric], reference: Path | None, label: int | None = None
-) -> Study:
+    study: StudyConfig, metrics: Sequence[Metric], reference: Path | None, label: int | None = None
+) -> StudyConfig:
     """The same study with other metrics (if any) and another reference (if any).
 
     Args:
@@ -107,7 +107,7 @@ def reevaluation_of(
 
 
 def evaluate_run(
-    folder: Path, study: Study, *, trust: bool = False, listener: Listener | None = None
+    folder: Path, study: StudyConfig, *, trust: bool = False, listener: Listener | None = None
 ) -> Reevaluation:
     """Judges the maps of a run with the metrics of a study, and puts the scores into its table.
 
@@ -245,7 +245,7 @@ def _with_reference(case: CaseConfig, reference: Path, label: int | None) -> Cas
     return case.model_copy(update={"reference": file, "reference_label": label})
 
 
-def _require_same_networks(study: Study, manifest: Manifest, trust: bool) -> None:
+def _require_same_networks(study: StudyConfig, manifest: Manifest, trust: bool) -> None:
     weights = {record.name: record.weights_sha256 for record in manifest.models}
     for config in study.models:
         if config.only_compared and config.name not in weights:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from voxplain.records.manifest import Manifest, TaskRecord
 from voxplain.report import render
-from voxplain.study.config.study import Study
+from voxplain.study.config.study import StudyConfig
 from voxplain.study.execution.progress import Listener, Silent
 from voxplain.study.execution.scheduler import Scheduler
 from voxplain.study.execution.store import Store
@@ -63,7 +63,7 @@ class Run:
 
 
 def run_study(
-    study: Study,
+    study: StudyConfig,
     *,
     resume: bool = True,
     trust: bool = False,

@@ -13,7 +13,7 @@ from voxplain.metrics.randomization import Cascade, recorded
 from voxplain.metrics.scoring import map_field
 from voxplain.report.trust.score_index import score_indexes
 from voxplain.report.trust.verdict import verdicts
-from voxplain.study.config.study import Study
+from voxplain.study import Study
 from voxplain.study.planning.inputs import load_model, read_case
 
 pytest.importorskip("nilearn", reason="nilearn carries the image of the demo")
@@ -25,8 +25,8 @@ def test_saliency_forgets_and_guided_backpropagation_does_not(tmp_path: Path) ->
     loaded = load_model(study.models[0], study, trust=False)
     image = loaded.prepare(read_case(study.expanded_cases()[0]))
     methods = ["saliency", "guided_backprop"]
-    maps = explain(loaded.model, image, methods, study.asked[0])
-    context = metric_context(loaded.model, image, study.asked[0], maps=maps)
+    maps = explain(loaded.model, image, methods, study.all_targets[0])
+    context = metric_context(loaded.model, image, study.all_targets[0], maps=maps)
     context.fields = {name: map_field(name, map, context) for name, map in maps.items()}
     found = context.run_query(Cascade(seeds=1, steps=4), context.fields["saliency"])
     saliency, guided = (found[name].curves[0] for name in methods)

@@ -29,7 +29,7 @@ def resolved_study(checked: CheckedStudy) -> dict[str, Any]:
             for record in checked.records.values()
         ],
         "models": [_model(checked, name) for name in checked.models],
-        "targets": [_plain(without_files(target)) for target in study.asked],
+        "targets": [_plain(without_files(target)) for target in study.all_targets],
         "methods": [_plain(method) for method in study.methods],
         "metrics": [_plain(metric) for metric in study.metrics],
         "randomization": _plain(study.randomization) if study.randomization else None,

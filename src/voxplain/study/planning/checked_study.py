@@ -9,7 +9,7 @@ from voxplain.attribution import Prediction
 from voxplain.image import Image
 from voxplain.records.manifest import CaseRecord
 from voxplain.study.config.cases import CaseConfig
-from voxplain.study.config.study import Study
+from voxplain.study.config.study import StudyConfig
 from voxplain.study.planning.inputs import LoadedModel, content_sha256, load_model, read_references
 from voxplain.study.planning.plan import Plan
 from voxplain.study.planning.preflight import CombinationId, Preflight
@@ -32,7 +32,7 @@ class CheckedStudy:
         predictions: Those that were made on the way.
     """
 
-    study: Study
+    study: StudyConfig
     cases: Mapping[str, CaseConfig]
     records: Mapping[str, CaseRecord]
     models: Mapping[str, LoadedModel]
@@ -43,7 +43,7 @@ class CheckedStudy:
     predictions: Mapping[CombinationId, Prediction]
 
 
-def check_study(study: Study, *, trust: bool = False) -> CheckedStudy:
+def check_study(study: StudyConfig, *, trust: bool = False) -> CheckedStudy:
     """Reads every image, loads every network, asks each once, and plans the tasks.
 
     A target that fits no case is an error; one that fits some leaves the others to the run, where

@@ -30,7 +30,7 @@ from voxplain.preprocess import apply
 from voxplain.records.sidecar import ModelFacts
 from voxplain.study.config.case_files import OWN_REFERENCE, files_of
 from voxplain.study.config.cases import CaseConfig
-from voxplain.study.config.study import ModelConfig, Study
+from voxplain.study.config.study import ModelConfig, StudyConfig
 from voxplain.targets import Target
 
 
@@ -140,7 +140,7 @@ def content_sha256(image: Image) -> str:
     return digest.hexdigest()
 
 
-def load_model(config: ModelConfig, study: Study, trust: bool) -> LoadedModel:
+def load_model(config: ModelConfig, study: StudyConfig, trust: bool) -> LoadedModel:
     """A network of the study with its weights, on its device.
 
     Args:
@@ -167,7 +167,7 @@ def load_model(config: ModelConfig, study: Study, trust: bool) -> LoadedModel:
 
 
 def open_first(
-    case: CaseConfig, config: ModelConfig, study: Study, trust: bool
+    case: CaseConfig, config: ModelConfig, study: StudyConfig, trust: bool
 ) -> tuple[LoadedModel, Image]:
     """One network of a study, and one case as that network wants to see it."""
     loaded = load_model(config, study, trust)
@@ -175,7 +175,7 @@ def open_first(
         return loaded, loaded.prepare(read_case(case))
 
 
-def read_references(study: Study, cases: dict[str, CaseConfig]) -> list[Image]:
+def read_references(study: StudyConfig, cases: dict[str, CaseConfig]) -> list[Image]:
     """The reference images of a study: case ids, or files of their own.
 
     Raises:
@@ -184,7 +184,7 @@ def read_references(study: Study, cases: dict[str, CaseConfig]) -> list[Image]:
     return [read_case(_reference(name, study, cases)) for name in study.references]
 
 
-def sources(study: Study, cases: tuple[CaseConfig, ...]) -> list[Path]:
+def sources(study: StudyConfig, cases: tuple[CaseConfig, ...]) -> list[Path]:
     """Every file a study reads, for keeping their names out of what it writes."""
     images = [path for case in cases for path in (*case.image, case.reference) if path]
     weights = [
@@ -195,7 +195,7 @@ def sources(study: Study, cases: tuple[CaseConfig, ...]) -> list[Path]:
     ]
     named = [
         text.replace("*", str(case.id))
-        for part in (*study.asked, *study.methods)
+        for part in (*study.all_targets, *study.methods)
         for text in files_of(part)
         for case in cases
         if text != OWN_REFERENCE
@@ -226,7 +226,7 @@ def device_name(model: Model) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _reference(name: str, study: Study, cases: dict[str, CaseConfig]) -> CaseConfig:
+def _reference(name: str, study: StudyConfig, cases: dict[str, CaseConfig]) -> CaseConfig:
     if name in cases:
         return cases[name]
     if not (study.base / name).exists():

@@ -16,7 +16,7 @@ from voxplain.records.atomic import sha256
 from voxplain.records.manifest import CaseRecord
 from voxplain.study.config.case_files import contents, for_case, label_maps, without_files
 from voxplain.study.config.cases import CaseConfig
-from voxplain.study.config.study import Study
+from voxplain.study.config.study import StudyConfig
 from voxplain.study.planning.evaluation_task import EvaluationTask, plan_evaluation
 from voxplain.study.planning.inputs import (
     LoadedModel,
@@ -38,7 +38,7 @@ CombinationId = tuple[str, str, str]
 class Preflight:
     """One walk over the cases; one image is in memory at a time."""
 
-    study: Study
+    study: StudyConfig
     cases: Mapping[str, CaseConfig]
     models: Mapping[str, LoadedModel]
     reference_hashes: Sequence[str]
@@ -74,7 +74,7 @@ class Preflight:
         with naming(f"case {case}"):
             prepared = loaded.prepare(image)
             self._check_channels(case, prepared, loaded)
-        targets = [self._target(case, target) for target in self.study.asked]
+        targets = [self._target(case, target) for target in self.study.all_targets]
         for target, named in targets:
             self._bind(case, prepared, loaded, target, named)
         self._plan(case, image, prepared, loaded, targets)
