@@ -150,8 +150,8 @@ def _of_image(
     seed: int,
 ) -> Scores:
     from voxplain.metrics import evaluate as judged
-    from voxplain.study.execution.evaluation_inputs import compared_with
-    from voxplain.study.planning.inputs import open_first
+    from voxplain.study.execution.evaluation_inputs import reference_mask
+    from voxplain.study.planning.networks import open_first
 
     if not maps:
         raise ConfigError(
@@ -170,7 +170,7 @@ def _of_image(
     case = study.expanded_cases()[0].model_copy(
         update={"reference": truth[0], "reference_label": truth[1]}
     )
-    mask = compared_with(case, study.all_targets[0], image) if case.reference else None
+    mask = reference_mask(case, study.all_targets[0], image)
     return judged(
         loaded.model,
         image,

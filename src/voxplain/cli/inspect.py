@@ -13,7 +13,7 @@ from voxplain.cli.flags import Request, with_request
 if TYPE_CHECKING:
     from voxplain.attribution.audit_report import Audit
     from voxplain.image import Image
-    from voxplain.study.planning.inputs import LoadedModel
+    from voxplain.study.planning.networks import LoadedModel
 
 
 @app.command()
@@ -109,7 +109,7 @@ def audit(
 
 def _opened(request: Request) -> tuple[LoadedModel, Image]:
     """The network and its prepared image, of flags or of the first entries of a study."""
-    from voxplain.study.planning.inputs import open_first
+    from voxplain.study.planning.networks import open_first
 
     if request.is_study:
         from voxplain.study import Study
@@ -121,7 +121,7 @@ def _opened(request: Request) -> tuple[LoadedModel, Image]:
 
 def _from_flags(request: Request) -> tuple[LoadedModel, Image]:
     from voxplain.study import Study
-    from voxplain.study.planning.inputs import open_first
+    from voxplain.study.planning.networks import open_first
 
     study = Study.parse(
         {
