@@ -237,8 +237,7 @@ def test_a_killed_run_leaves_no_half_file_and_is_taken_up(tiny: TinyStudy) -> No
     tiny.write(methods=[{"name": "integrated_gradients", "steps": steps, "label": f"ig{steps}"}
                         for steps in range(30, 42)])  # fmt: skip
     code = f"import voxplain.study as s; s.run_study(s.Study.load({str(tiny.file)!r}))"
-    path = os.pathsep.join([str(tiny.folder), *sys.path])
-    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
+    process = subprocess.Popen([sys.executable, "-c", code], env=tiny.environment)
     while not (tiny.run / "maps").is_dir():
         assert process.poll() is None
         time.sleep(0.02)
