@@ -31,8 +31,9 @@ from voxplain.records.cascades import (
     write_randomization,
 )
 from voxplain.report.trust.cascade_strip import cascade_strip
-from voxplain.study.config.study import Study
-from voxplain.study.planning.inputs import load_model, read_case
+from voxplain.study import Study
+from voxplain.study.planning.images import read_case
+from voxplain.study.planning.networks import NetworkSource
 from voxplain.viz.figures import png
 
 FILE = Path(__file__).parents[1] / "docs" / "images" / "randomization.png"
@@ -64,9 +65,9 @@ def main() -> None:
 def cascade_of_the_demo(folder: Path, run: Path, seeds: int, metrics: Sequence[str]) -> None:
     """Randomizes the demo network stage by stage, and writes the record of its maps."""
     study = Study.load(write_demo(folder))
-    loaded = load_model(study.models[0], study, trust=False)
+    loaded = NetworkSource.of(study.models[0], study, trust=False).load()
     image = loaded.prepare(read_case(study.expanded_cases()[0]))
-    target = study.asked[0]
+    target = study.all_targets[0]
     maps = explain(loaded.model, image, METHODS, target)
     context = Context.open(loaded.model, image)
     metric_context = MetricContext.open(context, context.bind(target), maps)

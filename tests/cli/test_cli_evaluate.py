@@ -1,4 +1,4 @@
-"""``voxplain evaluate`` and ``voxplain metrics`` as a person meets them."""
+"""``voxplain evaluate`` and ``voxplain metrics`` as their users see them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinyStudy:
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the run is kept after it was made once; it does not know where it lies."""
+    """Folder of a run that is made once; a run can be copied, as it holds no absolute paths."""
     return tmp_path_factory.mktemp("kept") / "run"
 
 
@@ -59,7 +59,7 @@ def mask(folder: Path, name: str = "mask.nii.gz") -> Path:
     return folder / name
 
 
-def test_a_run_is_judged_after_the_fact(finished: TinyStudy) -> None:
+def test_a_finished_run_is_evaluated(finished: TinyStudy) -> None:
     result = voxplain("evaluate", "run", "--study", finished.file, *SHORT)
     assert result.exit_code == 0, result.output
     assert "deletion ↓" in result.output
@@ -68,11 +68,11 @@ def test_a_run_is_judged_after_the_fact(finished: TinyStudy) -> None:
     assert {row.metric for row in table} == {"sparseness", "deletion"}
     finished.write(metrics=["sparseness", {"name": "deletion", "levels": 4}])
     assert voxplain("run", finished.file).exit_code == 0
-    asked = Scores.read(finished.run / "metrics.parquet")
-    for row in asked:
+    by_run = Scores.read(finished.run / "metrics.parquet")
+    for row in by_run:
         same = table.of(case=row.case, metric=row.metric, method=row.method)
         assert same.values() == [row.value]
-    assert len(asked) == len(table)
+    assert len(by_run) == len(table)
 
 
 def test_the_network_is_found_again_by_its_flags(finished: TinyStudy) -> None:
@@ -96,7 +96,7 @@ def test_scores_of_another_metric_are_added(finished: TinyStudy) -> None:
     assert len(table.of(metric="sparseness")) == len(table.of(metric="entropy")) == 2 * 6
 
 
-def test_a_reference_may_come_with_the_question(finished: TinyStudy) -> None:
+def test_a_reference_may_be_given_as_a_flag(finished: TinyStudy) -> None:
     for case in ("a", "b"):
         mask(finished.folder, f"{case}_mask.nii.gz")
     flags = ("--study", "study.yaml", "--reference", "*_mask.nii.gz", "-m", "roc_auc")
@@ -107,7 +107,7 @@ def test_a_reference_may_come_with_the_question(finished: TinyStudy) -> None:
     assert table.of(metric="roc_auc", method="saliency", case="a").values()[0] > 0.5
 
 
-def test_scores_of_maps_that_were_are_forgotten(finished: TinyStudy) -> None:
+def test_scores_of_replaced_maps_are_removed(finished: TinyStudy) -> None:
     assert voxplain("evaluate", "run", "--study", "study.yaml", *SHORT).exit_code == 0
     assert voxplain("run", finished.file).exit_code == 0
     assert (finished.run / "metrics.parquet").is_file()
@@ -116,7 +116,7 @@ def test_scores_of_maps_that_were_are_forgotten(finished: TinyStudy) -> None:
     assert not (finished.run / "metrics.parquet").exists()
 
 
-def test_maps_from_elsewhere_are_judged(tiny: TinyStudy) -> None:
+def test_maps_from_elsewhere_are_scored(tiny: TinyStudy) -> None:
     save(tiny.folder / "other.nii.gz", blob((6, 6, 5)))
     np.save(tiny.folder / "flat.npy", np.ones((14, 12, 10), dtype=np.float32))
     mask(tiny.folder)
@@ -186,7 +186,7 @@ def test_other_weights_are_refused(finished: TinyStudy) -> None:
     assert voxplain("evaluate", "run", "--weights", "other.safetensors", *SHORT).exit_code == 0
 
 
-def test_a_network_without_a_file_is_asked_for(finished: TinyStudy) -> None:
+def test_a_network_without_a_file_must_be_named(finished: TinyStudy) -> None:
     text = (finished.run / "study.yaml").read_text()
     (finished.run / "study.yaml").write_text(re.sub(r"\n *factory:.*", "", text))
     result = voxplain("evaluate", "run", *SHORT)
@@ -208,10 +208,10 @@ def test_metrics_are_listed_and_described() -> None:
     assert "deletion" in wrong.stderr
 
 
-def test_the_plan_shows_what_judging_takes(tiny: TinyStudy) -> None:
+def test_the_plan_shows_what_the_evaluation_takes(tiny: TinyStudy) -> None:
     tiny.write(metrics=[{"name": "deletion", "levels": 4}, {"name": "infidelity", "draws": 10}])
     result = voxplain("plan", tiny.file)
     assert result.exit_code == 0, result.output
-    told = flat(result.output)
-    assert "judged by:" in told
-    assert "10 forwards for all" in told
+    output = flat(result.output)
+    assert "scored by:" in output
+    assert "10 forwards for all" in output

@@ -1,4 +1,4 @@
-"""How flags become parts of a study."""
+"""How flags become entries of a study."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from voxplain.cli.flags import Request, asked, named, parameters
+from voxplain.cli.flags import Request, parsed_declaration, parsed_parameters, parsed_target
 from voxplain.errors import ConfigError
 
 
@@ -31,7 +31,7 @@ from voxplain.errors import ConfigError
     ],
 )
 def test_methods(text: str, meaning: Any) -> None:
-    assert named(text) == meaning
+    assert parsed_declaration(text, "--method") == meaning
 
 
 @pytest.mark.parametrize(
@@ -44,12 +44,12 @@ def test_methods(text: str, meaning: Any) -> None:
     ],
 )
 def test_targets(text: str, meaning: Any) -> None:
-    assert asked(text) == meaning
+    assert parsed_target(text) == meaning
 
 
-def test_a_part_without_a_value_is_refused() -> None:
+def test_a_parameter_without_a_value_is_refused() -> None:
     with pytest.raises(ConfigError, match="'steps' is not name=value"):
-        parameters("steps")
+        parsed_parameters("steps")
 
 
 def test_preprocessing_runs_in_the_order_of_a_pipeline() -> None:
@@ -89,3 +89,14 @@ def test_the_id_of_a_case_says_nothing_of_its_file() -> None:
     case = Request([Path("SMITH.nii")]).case()
     assert case["id"] == "scan"
     assert Path(case["image"][0]).is_absolute()
+
+
+def test_an_image_and_a_network_make_a_study() -> None:
+    request = Request([Path("a.nii")], factory="a:b", weights=Path("w.pt"), device="cpu")
+    study = request.study("pixelwise:1", ["saliency"], seed=3)
+    assert study["cases"] == [request.case()]
+    assert study["models"] == [request.model()]
+    assert study["target"] == "pixelwise:1"
+    assert study["methods"] == ["saliency"]
+    assert study["run"] == {"seed": 3, "device": "cpu"}
+    assert request.network() == {"factory": "a:b", "weights": str(Path("w.pt").absolute())}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +73,12 @@ class TinyStudy:
     def run(self) -> Path:
         """The run directory."""
         return self.folder / "run"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables of a process that imports what this one does, and the network of the study."""
+        path = [str(self.folder), *filter(None, sys.path)]
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
 
     def write(self, **changes: Any) -> Path:
         """Writes the study file with some keys replaced."""

@@ -27,11 +27,11 @@ class Commands(TyperGroup):
     """Turns errors into a sentence and an exit code; ``--debug`` lets them through."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Commands in the order in which a newcomer needs them."""
+        """The commands in the order in which a newcomer needs them."""
         return [*_ORDER, *(name for name in self.commands if name not in _ORDER)]
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs a command."""
+        """Runs a command; warnings of voxplain become notes."""
         with _warnings_as_remarks():
             return self._invoke(ctx)
 
@@ -50,7 +50,7 @@ class Commands(TyperGroup):
 
 @contextlib.contextmanager
 def _warnings_as_remarks() -> Iterator[None]:
-    """Our own warnings are notes to the reader, without the line of code they come from."""
+    """Prints the warnings of voxplain as notes, without the line of code they come from."""
     with warnings.catch_warnings():
         usual = warnings.showwarning
 
@@ -81,8 +81,8 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(given: bool) -> None:
+    if given:
         typer.echo(f"voxplain {__version__}")
         raise typer.Exit
 

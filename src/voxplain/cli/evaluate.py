@@ -1,4 +1,4 @@
-"""``voxplain evaluate``: judges the maps of a run, or maps from elsewhere."""
+"""``voxplain evaluate``: scores the maps of a run, or maps from elsewhere."""
 
 from __future__ import annotations
 
@@ -8,25 +8,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from voxplain.cli.app import FAILED, app, debugging
-from voxplain.cli.console import complain, err, fact, shown
-from voxplain.cli.flags import Request, asked, named, parameters, with_request
+from voxplain.cli.console import complain, err, fact, short_path
+from voxplain.cli.flags import Request, parsed_declaration, parsed_parameters, with_request
 from voxplain.errors import ConfigError
 
 if TYPE_CHECKING:
+    from voxplain.image import Image
     from voxplain.metrics import BaseMetric, ExternalMap
     from voxplain.records.scores import Scores
-    from voxplain.study import Study
 
-USUAL = (
+DEFAULT_METRICS = (
     "morf_lerf_gap",
     "faithfulness_correlation",
     "infidelity_normalized",
     "max_sensitivity",
     "sparseness",
 )
-"""What is judged if no metric is named."""
-WITH_REFERENCE = ("roc_auc", "auprc", "pointing_game")
-_KINDS = {"share": True, "slope": False}
+"""The metrics where neither flags nor study name any."""
+REFERENCE_METRICS = ("roc_auc", "auprc", "pointing_game")
+"""Those that are added where there is a reference."""
+_SHARES = {"share": True, "slope": False}
+_MAP_SETTINGS = {
+    "sign": ("signed", "absolute", "positive"),
+    "kind": tuple(_SHARES),
+    "resampling": ("value", "mass"),
+}
 
 
 @app.command()
@@ -39,8 +45,8 @@ def evaluate(
         typer.Option(
             "--metric",
             "-m",
-            help="A metric, with parameters if need be: deletion:levels=16. Repeat it. Left out: "
-            "those of the study of the run, or a usual few.",
+            help="A metric, with parameters if need be: deletion:levels=16. Repeat it for several. "
+            "Left out: those of the study of the run, or a usual few.",
         ),
     ] = None,
     reference: Annotated[
@@ -52,20 +58,20 @@ def evaluate(
         typer.Option(
             "--reference-label",
             min=1,
-            help="The label in it that is meant; left out, the class of the target where it "
-            "occurs, else every label.",
+            help="The label in it that maps are compared with; left out, the class of the target "
+            "where it occurs, else every label.",
         ),
     ] = None,
     study: Annotated[
         Path | None,
         typer.Option("--study", help="Of a run: the study file that made it."),
     ] = None,
-    map: Annotated[
+    maps: Annotated[
         list[str] | None,
         typer.Option(
             "--map",
             help="Of an image: a map on its grid (NIfTI, NumPy), as FILE, NAME=FILE or "
-            "NAME=FILE:sign=positive,kind=slope. Repeat it.",
+            "NAME=FILE:sign=positive,kind=slope. Repeat it for several.",
         ),
     ] = None,
     target: Annotated[
@@ -73,14 +79,18 @@ def evaluate(
         typer.Option("--target", "-t", help="Of an image: what the maps explain; as in explain."),
     ] = None,
     controls: Annotated[
-        bool, typer.Option("--controls/--no-controls", help="Judge maps that explain nothing too.")
+        bool,
+        typer.Option(
+            "--controls/--no-controls",
+            help="Score maps without information beside them: random, edges, intensity, center.",
+        ),
     ] = True,
-    seed: Annotated[int, typer.Option("--seed", help="Of an image: of random draws.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Of an image: of all random draws.")] = 0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the scores: .parquet or .csv.")
     ] = None,
 ) -> None:
-    """Judge the maps of a run directory, or maps from elsewhere, beside controls.
+    """Score the maps of a run directory, or maps from elsewhere, beside controls.
 
     voxplain evaluate runs/vessels --study study.yaml -m deletion -m roc_auc
 
@@ -91,33 +101,35 @@ def evaluate(
     from voxplain.metrics import parse_metric
 
     _require_table(output)
-    chosen = [parse_metric(named(text, "--metric")) for text in metric or ()]
+    metrics = [parse_metric(parsed_declaration(text, "--metric")) for text in metric or ()]
     if label is not None and reference is None:
         raise ConfigError("--reference-label says which label of a --reference is meant")
-    truth = (reference, label)
-    folder = request.images[0]
-    if len(request.images) == 1 and (folder / "manifest.json").is_file():
-        _refuse("a run", map=map, target=target)
-        scores, failed = _of_run(request, chosen, truth, study, controls, debugging(context))
+    if len(request.images) == 1 and (request.images[0] / "manifest.json").is_file():
+        _refuse("a run", map=maps, target=target)
+        scores, failed = _evaluate_run(
+            request, metrics, (reference, label), study, controls, debugging(context)
+        )
     else:
         _refuse("an image", study=study)
-        scores, failed = _of_image(request, chosen, truth, map, target, controls, seed), False
+        scores = _evaluate_image(request, metrics, (reference, label), maps, target, controls, seed)
+        failed = False
     show_scores(scores)
     if output is not None:
         scores.export(output)
-        fact("scores", shown(output))
+        fact("scores", short_path(output))
     if failed:
         raise typer.Exit(FAILED)
 
 
-def _of_run(
+def _evaluate_run(
     request: Request,
     metrics: list[BaseMetric],
-    truth: tuple[Path | None, int | None],
+    reference: tuple[Path | None, int | None],
     file: Path | None,
     controls: bool,
     debug: bool,
 ) -> tuple[Scores, bool]:
+    """The new scores of a run, which are in its table and report too, and whether some failed."""
     from voxplain.cli.progress import Bar
     from voxplain.study import Run, Study
     from voxplain.study.reevaluate import evaluate_run, reevaluation_of, study_of_run
@@ -125,66 +137,67 @@ def _of_run(
     folder = request.images[0].absolute()
     study = Study.load(file) if file else study_of_run(folder, request.network())
     if not metrics and not study.metrics and study.randomization is None:
-        metrics = _usual(truth[0] is not None or any(case.reference for case in study.cases))
-    study = reevaluation_of(study, metrics, *truth)
+        has_reference = reference[0] is not None or any(case.reference for case in study.cases)
+        metrics = _default_metrics(has_reference)
+    study = reevaluation_of(study, metrics, *reference)
     execution = study.execution.model_copy(update={"controls": controls, "device": request.device})
     study = study.model_copy(update={"execution": execution})
     with Bar(debug) as bar:
-        judged = evaluate_run(folder, study, trust=request.trust, listener=bar)
-    for failure in judged.failures:
+        result = evaluate_run(folder, study, trust=request.trust, listener=bar)
+    for failure in result.failures:
         complain(failure)
     with err.status("writing the report"):
-        written = Run.load(folder).write_report()
-    fact("scores", shown(folder / "metrics.parquet"))
-    fact("report", shown(written), "bold")
-    return judged.scores, bool(judged.failures)
+        page = Run.load(folder).write_report()
+    fact("scores", short_path(folder / "metrics.parquet"))
+    fact("report", short_path(page), "bold")
+    return result.scores, bool(result.failures)
 
 
-def _of_image(
+def _evaluate_image(
     request: Request,
     metrics: list[BaseMetric],
-    truth: tuple[Path | None, int | None],
+    reference: tuple[Path | None, int | None],
     maps: list[str] | None,
     target: str | None,
     controls: bool,
     seed: int,
 ) -> Scores:
+    """The scores of maps of one image."""
     from voxplain.metrics import Case
-    from voxplain.metrics import evaluate as scores_of
-    from voxplain.study.execution.evaluation_inputs import compared_with
-    from voxplain.study.planning.inputs import open_first
+    from voxplain.metrics import evaluate as evaluate_maps
+    from voxplain.study import Study
+    from voxplain.study.execution.evaluation_inputs import reference_mask
+    from voxplain.study.planning.networks import open_first
 
     if not maps:
         raise ConfigError(
-            f"{request.images[0]} is not a run directory (no manifest.json); to judge maps of an "
+            f"{request.images[0]} is not a run directory (no manifest.json); to score maps of an "
             "image, name them with --map"
         )
     if target is None:
         raise ConfigError("what do the maps explain? Say it with --target, such as --target 1")
-    study = _study(request, target, seed)
-    loaded, image = open_first(
-        study.expanded_cases()[0], study.models[0], study, trust=request.trust
-    )
-    given = dict(_given(text, image) for text in maps)
-    if len(given) < len(maps):
+    study = Study.parse(request.study(target, seed=seed))
+    (case,), (config,), (explained,) = study.expanded_cases(), study.models, study.all_targets
+    loaded, image = open_first(case, config, study, trust=request.trust)
+    named = dict(_external_map(text, image) for text in maps)
+    if len(named) < len(maps):
         raise ConfigError("two maps have the same name; write --map NAME=FILE")
-    case = study.expanded_cases()[0].model_copy(
-        update={"reference": truth[0], "reference_label": truth[1]}
-    )
-    mask = compared_with(case, study.asked[0], image) if case.reference else None
-    return scores_of(
+    file, label = reference
+    case = case.model_copy(update={"reference": file, "reference_label": label})
+    mask = reference_mask(case, explained, image)
+    return evaluate_maps(
         loaded.model,
         image,
-        given,
-        metrics or _usual(mask is not None),
-        study.asked[0],
+        named,
+        metrics or _default_metrics(mask is not None),
+        explained,
         cases=[Case(request.id, mask=mask)],
         controls=controls,
         seed=seed,
     )
 
 
-def _given(text: str, image: Any) -> tuple[str, ExternalMap]:
+def _external_map(text: str, image: Image) -> tuple[str, ExternalMap]:
     """``NAME=FILE:sign=positive,kind=slope`` as a map with its name."""
     from voxplain.metrics import read_map
 
@@ -193,44 +206,27 @@ def _given(text: str, image: Any) -> tuple[str, ExternalMap]:
         head, details = text, ""
     name, equals, file = head.partition("=")
     path = Path(file if equals else head)
-    facts = {"sign": "signed", "kind": "share", "resampling": "value", **parameters(details)}
-    known = {
-        "sign": ("signed", "absolute", "positive"),
-        "kind": tuple(_KINDS),
-        "resampling": ("value", "mass"),
-    }
-    for key, value in facts.items():
-        if value not in known.get(key, ()):
-            choices = ", ".join(known.get(key, tuple(known)))
+    defaults = {"sign": "signed", "kind": "share", "resampling": "value"}
+    settings: dict[str, Any] = {**defaults, **parsed_parameters(details)}
+    for key, value in settings.items():
+        if value not in _MAP_SETTINGS.get(key, ()):
+            choices = ", ".join(_MAP_SETTINGS.get(key, tuple(_MAP_SETTINGS)))
             raise ConfigError(f"--map {path.name}: {key}={value}; one of: {choices}")
-    given = read_map(
+    external = read_map(
         path,
         image,
-        sign=facts["sign"],
-        share=_KINDS[facts["kind"]],
-        resampling=facts["resampling"],
+        sign=settings["sign"],
+        share=_SHARES[settings["kind"]],
+        resampling=settings["resampling"],
     )
-    return name if equals else path.name.split(".")[0], given
+    return name if equals else path.name.split(".")[0], external
 
 
-def _study(request: Request, target: str, seed: int) -> Study:
-    from voxplain.study import Study
-
-    return Study.parse(
-        {
-            "cases": [request.case()],
-            "models": [request.model()],
-            "target": asked(target),
-            "methods": ["saliency"],
-            "run": {"seed": seed, "device": request.device},
-        }
-    )
-
-
-def _usual(with_reference: bool) -> list[BaseMetric]:
+def _default_metrics(with_reference: bool) -> list[BaseMetric]:
     from voxplain.metrics import parse_metric
 
-    return [parse_metric(name) for name in (*USUAL, *(WITH_REFERENCE if with_reference else ()))]
+    names = (*DEFAULT_METRICS, *(REFERENCE_METRICS if with_reference else ()))
+    return [parse_metric(name) for name in names]
 
 
 def _refuse(what: str, **flags: Any) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from voxplain.cli.app import app, debugging
-from voxplain.cli.flags import MaxPasses, Request, asked, named, with_request
+from voxplain.cli.flags import MaxPasses, Request, parsed_declaration, with_request
+from voxplain.cli.studies import carry_out
 from voxplain.errors import ConfigError
-
-if TYPE_CHECKING:
-    from voxplain.study import Study
 
 
 @app.command()
@@ -31,13 +29,14 @@ def explain(
         typer.Option(
             "--method",
             "-m",
-            help="A method, with parameters if need be: integrated_gradients:steps=16. Repeat it.",
+            help="A method, with parameters if need be: integrated_gradients:steps=16. Repeat it "
+            "for several.",
         ),
     ] = ["saliency"],  # noqa: B006 - Typer copies it
     output: Annotated[Path, typer.Option("--output", "-o", help="Run directory.")] = Path(
         "voxplain-run"
     ),
-    seed: Annotated[int, typer.Option("--seed", help="Where random draws start from.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of all random draws.")] = 0,
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Keep maps that are still right.")
     ] = True,
@@ -48,23 +47,10 @@ def explain(
     voxplain explain scan.nii.gz --factory my_package:build --weights net.safetensors
     --normalize zscore --target pixelwise:1 -m saliency -m integrated_gradients:steps=16
     """
-    from voxplain.cli.studies import carry_out
+    from voxplain.study import Study
 
     if request.is_study:
         raise ConfigError("explain takes an image; for a study file use: voxplain run STUDY")
-    study = _study(request, target, method, seed).allowing(max_passes)
+    methods = [parsed_declaration(text, "--method") for text in method]
+    study = Study.parse(request.study(target, methods, seed)).allowing(max_passes)
     carry_out(study, output.absolute(), resume, request.trust, debugging(context))
-
-
-def _study(request: Request, target: str, methods: list[str], seed: int) -> Study:
-    from voxplain.study import Study
-
-    return Study.parse(
-        {
-            "cases": [request.case()],
-            "models": [request.model()],
-            "target": asked(target),
-            "methods": [named(text) for text in methods],
-            "run": {"seed": seed, "device": request.device},
-        }
-    )

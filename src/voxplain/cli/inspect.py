@@ -1,8 +1,8 @@
-"""Commands that look before anything runs: methods, metrics, layers, audit."""
+"""Commands that run nothing: methods, metrics, layers, audit."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,9 +11,11 @@ from voxplain.cli.console import complain, fact, out, table
 from voxplain.cli.flags import Request, with_request
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from voxplain.attribution.audit_report import Audit
     from voxplain.image import Image
-    from voxplain.study.planning.inputs import LoadedModel
+    from voxplain.study.planning.networks import LoadedModel
 
 
 @app.command()
@@ -23,12 +25,12 @@ def methods(
     ] = None,
 ) -> None:
     """List the methods with what they cost, or one with its formula, streams and parameters."""
-    from voxplain.cli.methods import describe, list_methods
+    from voxplain.cli.methods import describe_method, list_methods
 
     if name is None:
         list_methods()
     else:
-        describe(name)
+        describe_method(name)
 
 
 @app.command()
@@ -38,26 +40,28 @@ def metrics(
     ] = None,
 ) -> None:
     """List the metrics with what they tell and cost, or one with range, chance and parameters."""
-    from voxplain.cli.metrics import describe, list_metrics
+    from voxplain.cli.metrics import describe_metric, list_metrics
 
     if name is None:
         list_metrics()
     else:
-        describe(name)
+        describe_metric(name)
 
 
 @app.command()
 @with_request
 def layers(
     request: Request,
-    all: Annotated[bool, typer.Option("--all", help="Also the blocks that hold layers.")] = False,
+    blocks: Annotated[
+        bool, typer.Option("--all", help="Also the blocks that hold layers.")
+    ] = False,
 ) -> None:
     """List the layers of a network in the order they run, with shapes and strides."""
     from voxplain.models.layers import list_layers
 
     loaded, image = _opened(request)
     with loaded.model.at_rest():
-        found = list_layers(loaded.model.network, _example(loaded, image))
+        listed = list_layers(loaded.model.network, _example(loaded, image))
     columns = ("layer", "type", "output", "stride", "parameters")
     rows = [
         (
@@ -67,8 +71,8 @@ def layers(
             "x".join(f"{step:g}" for step in layer.stride) if layer.spatial else "-",
             f"{layer.parameters:,}",
         )
-        for layer in found
-        if layer.leaf or all
+        for layer in listed
+        if layer.leaf or blocks
     ]
     out.print(table(columns, rows, right=("parameters",)))
 
@@ -82,7 +86,7 @@ def audit(
         typer.Option(
             "--rule",
             "-r",
-            help="plain, guided, deconvnet, deep_lift, excitation or lrp. Repeat it.",
+            help="plain, guided, deconvnet, deep_lift, excitation or lrp. Repeat it for several.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
@@ -92,74 +96,55 @@ def audit(
     Exit code 1, if a requested rule is not covered.
     """
     from voxplain.attribution.audit import RULES
-    from voxplain.attribution.audit import audit as audited
+    from voxplain.attribution.audit import audit as audit_network
 
     loaded, image = _opened(request)
     rules = tuple(rule) if rule else tuple(RULES)
-    found = audited(loaded.model, _example(loaded, image), rules)
+    result = audit_network(loaded.model, _example(loaded, image), rules)
     if as_json:
-        typer.echo(found.to_json())
+        typer.echo(result.to_json())
     else:
-        _show_audit(found, rules)
-    open_rules = [each for each in rules if not found.covered(each)]
+        _show_audit(result, rules)
+    open_rules = [name for name in rules if not result.covered(name)]
     if open_rules:
         complain(f"not covered: {', '.join(open_rules)}")
         raise typer.Exit(FAILED)
 
 
 def _opened(request: Request) -> tuple[LoadedModel, Image]:
-    """The network and its prepared image, of flags or of the first entries of a study."""
-    from voxplain.study.planning.inputs import open_first
-
-    if request.is_study:
-        from voxplain.study import Study
-
-        study = Study.load(request.images[0])
-        return open_first(study.expanded_cases()[0], study.models[0], study, request.trust)
-    return _from_flags(request)
-
-
-def _from_flags(request: Request) -> tuple[LoadedModel, Image]:
+    """The network and its prepared image, of flags or of the first entries of a study file."""
     from voxplain.study import Study
-    from voxplain.study.planning.inputs import open_first
+    from voxplain.study.planning.networks import open_first
 
-    study = Study.parse(
-        {
-            "cases": [request.case()],
-            "models": [request.model()],
-            "target": 0,
-            "methods": ["saliency"],
-            "run": {"device": request.device},
-        }
-    )
+    study = Study.load(request.images[0]) if request.is_study else Study.parse(request.study("0"))
     return open_first(study.expanded_cases()[0], study.models[0], study, request.trust)
 
 
-def _example(loaded: LoadedModel, image: Image) -> Any:
-    """What one call of the network sees: the image, or one window of it."""
+def _example(loaded: LoadedModel, image: Image) -> Tensor:
+    """The input of one call of the network: the image, or one window of it."""
     model, data = loaded.model, image.data
     layout = model.layout(data.shape[1:], image.grid.spacing)
-    piece = layout.cut(layout.pad(data), layout.positions[:1]) if layout else data[None]
-    return model.admit(piece)
+    window = layout.cut(layout.pad(data), layout.positions[:1]) if layout else data[None]
+    return model.admit(window)
 
 
-def _show_audit(found: Audit, rules: tuple[str, ...]) -> None:
-    rows = found.table()
+def _show_audit(result: Audit, rules: tuple[str, ...]) -> None:
+    rows = result.table()
     if rows:
         columns = tuple(rows[0])
         out.print(table(columns, [[str(row[column]) for column in columns] for row in rows]))
         out.print()
     for rule in rules:
-        reason = found.failures.get(rule, "")
-        verdict = "covered" if found.covered(rule) else f"NOT covered {reason}".strip()
-        fact(rule, verdict, "" if found.covered(rule) else "red")
-        for text in found.remarks.get(rule, ()):
+        covered, reason = result.covered(rule), result.failures.get(rule, "")
+        verdict = "covered" if covered else f"NOT covered {reason}".strip()
+        fact(rule, verdict, "" if covered else "red")
+        for text in result.remarks.get(rule, ()):
             fact("", text, "dim")
-    for name, error in found.completeness.items():
+    for name, error in result.completeness.items():
         fact("complete", f"DeepLIFT from a {name} baseline, relative residual {error:.1e}")
-    for name, error in found.conservation.items():
+    for name, error in result.conservation.items():
         fact("conserved", f"{name}, relative residual {error:.1e}")
-    for text in found.invisible:
+    for text in result.invisible:
         fact("invisible", text)
-    for text in found.unknown:
+    for text in result.unknown:
         fact("unknown", text)

@@ -1,4 +1,4 @@
-"""What ``voxplain methods`` shows."""
+"""What ``voxplain methods`` prints."""
 
 from __future__ import annotations
 
@@ -8,39 +8,49 @@ from voxplain.attribution.describe.card import PICTURE, VOLUME, method_card
 from voxplain.attribution.describe.families import family, in_order
 from voxplain.attribution.describe.parameters import parameters
 from voxplain.attribution.methods import methods as registry
-from voxplain.cli.console import out, table
-from voxplain.cli.declared import show
+from voxplain.cli.console import describe, out, table
 from voxplain.engine.method import Method
 
 _COLUMNS = ("method", "what it shows", "cost per image")
 
 
 def list_methods() -> None:
-    """Every method, family by family, with its meaning and its cost."""
+    """Prints every method, family by family, with its meaning and its cost."""
     kinds = [registry.get(name) for name in registry]
     rows: list[tuple[str | Text, ...]] = []
-    for each in in_order(kind.family for kind in kinds):
+    for heading in in_order(kind.family for kind in kinds):
         rows += [("", "", "")] * bool(rows)
-        rows.append((Text(each.title, "bold cyan"), Text(each.idea, "dim"), ""))
-        rows += [_row(kind) for kind in kinds if kind.family == each.name]
+        rows.append((Text(heading.title, "bold cyan"), Text(heading.idea, "dim"), ""))
+        rows += [_row(kind) for kind in kinds if kind.family == heading.name]
     out.print(table(_COLUMNS, rows))
     out.print()
     out.print(
         f"Cost with defaults: passes, forward and backward, or forwards alone, for a picture of "
-        f"{_sized(PICTURE)} / a volume of {_sized(VOLUME)}. Methods that ask the same share them.",
+        f"{_in_words(PICTURE)} / a volume of {_in_words(VOLUME)}. Methods with equal streams share "
+        "them.",
         style="dim",
     )
     out.print("voxplain methods NAME shows formula, streams and parameters", style="dim")
 
 
-def describe(name: str) -> None:
-    """One method: meaning, formula, streams, what holds for its maps, parameters.
+def describe_method(name: str) -> None:
+    """Prints one method: meaning, formula, streams, what holds for its maps, parameters.
 
     Raises:
         ConfigError: With the nearest names, if there is none.
     """
     kind = registry.get(name)
-    show(kind, family(kind.family).title, _facts(kind), parameters(kind))
+    describe(
+        kind.title(),
+        family(kind.family).title,
+        kind.meaning(),
+        kind.details(),
+        _facts(kind),
+        [
+            (parameter.name, parameter.kind, parameter.default, parameter.meaning)
+            for parameter in parameters(kind)
+        ],
+    )
 
 
 def _row(kind: type[Method]) -> tuple[str, str, str]:
@@ -48,13 +58,16 @@ def _row(kind: type[Method]) -> tuple[str, str, str]:
 
 
 def _facts(kind: type[Method]) -> list[tuple[str, str]]:
-    shown = method_card(kind)
-    facts = [("formula", kind.formula), ("paper", kind.reference), ("units", kind.units)]
-    facts += [("stream", stream) for stream in shown.streams]
-    facts.append(("cost", f"{shown.cost}{f' ({shown.reason})' if shown.reason else ''}"))
-    facts += [("", text) for text in shown.holds]
-    return facts
+    card = method_card(kind)
+    return [
+        ("formula", kind.formula),
+        ("paper", kind.reference),
+        ("units", kind.units),
+        *(("stream", stream) for stream in card.streams),
+        ("cost", f"{card.cost}{f' ({card.reason})' if card.reason else ''}"),
+        *(("", text) for text in card.holds),
+    ]
 
 
-def _sized(shape: tuple[int, ...]) -> str:
+def _in_words(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))

@@ -1,4 +1,4 @@
-"""What ``voxplain metrics`` shows, and how scores are printed."""
+"""What ``voxplain metrics`` prints, and how scores are printed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from dataclasses import replace
 
 from rich.text import Text
 
-from voxplain.cli.console import out, remark, table
-from voxplain.cli.declared import show
+from voxplain.cli.console import describe, out, remark, table
 from voxplain.metrics import BaseMetric, metric_key, parse_metric
 from voxplain.metrics import metrics as registry
 from voxplain.metrics.card import (
@@ -22,14 +21,15 @@ from voxplain.metrics.card import (
 )
 from voxplain.records.scores import Score, Scores
 
-_COLUMNS = ("metric", "", "what it tells", "cost per image")
 NETWORK = "(network)"
-"""What scores are of that are of no map."""
+"""Stands in place of a map in scores that are about the network itself."""
+
+_COLUMNS = ("metric", "", "what it tells", "cost per image")
 _ARROWS = {"up": "↑", "down": "↓", "none": ""}
 
 
 def list_metrics() -> None:
-    """Every metric, chapter by chapter."""
+    """Prints every metric, family by family, with its meaning and its cost."""
     rows: list[tuple[str | Text, ...]] = []
     for family, members in in_order([registry.get(name) for name in registry]).items():
         rows += [("",) * len(_COLUMNS)] * bool(rows)
@@ -45,8 +45,8 @@ def list_metrics() -> None:
     )
 
 
-def describe(name: str) -> None:
-    """One metric: meaning, direction, range, chance level, cost, parameters.
+def describe_metric(name: str) -> None:
+    """Prints one metric: meaning, direction, range, chance level, cost, parameters.
 
     Raises:
         ConfigError: With the nearest names, if there is none.
@@ -59,55 +59,65 @@ def describe(name: str) -> None:
         ("paper", kind.reference),
         ("cost", metric_card(kind).cost),
     )
-    show(kind, kind.family, facts, parameters_of(kind))
+    parameters = [
+        (parameter.name, parameter.kind, parameter.default, parameter.meaning)
+        for parameter in parameters_of(kind)
+    ]
+    describe(kind.title(), kind.family, kind.meaning(), kind.details(), facts, parameters)
 
 
 def show_scores(scores: Scores) -> None:
-    """A table per network and target, and below each why some scores are undefined."""
-    parts: dict[tuple[str, str], list[Score]] = {}
-    for row in _told_apart(scores):
-        parts.setdefault((row.model, row.target), []).append(row)
-    for (model, target), part in parts.items():
-        if len(parts) > 1:
+    """Prints a table per network and target, and below each why some scores are undefined."""
+    groups: dict[tuple[str, str], list[Score]] = {}
+    for row in _with_parameters(scores):
+        groups.setdefault((row.model, row.target), []).append(row)
+    for (model, target), rows in groups.items():
+        if len(groups) > 1:
             out.print(f"\n{model} · target {target}", markup=False, highlight=False)
-        _show_means(Scores(tuple(part)))
+        _show_means(Scores(tuple(rows)))
+        _show_undefined(Scores(tuple(rows)))
 
 
-def _told_apart(scores: Scores) -> list[Score]:
-    """The rows; metrics that were asked in several ways are named with their parameters."""
-    ways: dict[str, set[str]] = {}
+def _with_parameters(scores: Scores) -> list[Score]:
+    """The rows; a metric with several settings is named with its parameters."""
+    settings: dict[str, set[str]] = {}
     for row in scores:
-        ways.setdefault(row.metric, set()).add(repr(row.parameters))
+        settings.setdefault(row.metric, set()).add(repr(row.parameters))
     return [
         replace(row, metric=metric_key(parse_metric({"name": row.metric, **row.parameters})))
-        if len(ways[row.metric]) > 1
+        if len(settings[row.metric]) > 1
         else row
         for row in scores
     ]
 
 
 def _show_means(scores: Scores) -> None:
-    """Means over images, the longer list downwards."""
+    """Prints the means over images, with the longer of maps and metrics as rows."""
     maps = list(dict.fromkeys(row.method for row in scores if not row.control))
     controls = list(dict.fromkeys(row.method for row in scores if row.control))
-    asked = {row.metric: f"{row.metric} {_ARROWS[row.direction]}".strip() for row in scores}
+    titles = {row.metric: f"{row.metric} {_ARROWS[row.direction]}".strip() for row in scores}
     cells: dict[tuple[str, str], str | Text] = {}
-    for metric in asked:
-        part = scores.of(metric=metric)
-        cells |= {(metric, name): _mean(part.of(method=name)) for name in maps}
-        cells |= {(metric, name): Text(_mean(part.of(method=name)), "dim") for name in controls}
-    cells = {(metric, name or NETWORK): value for (metric, name), value in cells.items()}
+    for metric in titles:
+        of_metric = scores.of(metric=metric)
+        for name in maps:
+            cells[metric, name or NETWORK] = _mean(of_metric.of(method=name))
+        for name in controls:
+            cells[metric, name or NETWORK] = Text(_mean(of_metric.of(method=name)), "dim")
     names = [name or NETWORK for name in (*maps, *controls)]
     rows: list[tuple[str | Text, ...]]
-    if len(names) > len(asked):
-        columns = ("map", *asked.values())
-        rows = [(name, *(cells[metric, name] for metric in asked)) for name in names]
+    if len(names) > len(titles):
+        columns = ("map", *titles.values())
+        rows = [(name, *(cells[metric, name] for metric in titles)) for name in names]
     else:
         columns = ("metric", *names)
-        rows = [(asked[each], *(cells[each, name] for name in names)) for each in asked]
-    shown = table(columns, rows, right=columns[1:])
-    shown.columns[0].no_wrap = True
-    out.print(shown)
+        rows = [(titles[metric], *(cells[metric, name] for name in names)) for metric in titles]
+    means = table(columns, rows, right=columns[1:])
+    means.columns[0].no_wrap = True
+    out.print(means)
+
+
+def _show_undefined(scores: Scores) -> None:
+    """Prints why maps have no score, and how often."""
     missing = Counter((row.metric, row.reason) for row in scores if row.reason and not row.control)
     for (metric, reason), count in missing.items():
         scored = len(scores.of(metric=metric, control=False))
@@ -123,5 +133,5 @@ def _row(kind: type[BaseMetric]) -> tuple[str | Text, ...]:
 def _mean(scores: Scores) -> str:
     if not scores.rows:
         return ""
-    known = [value for value in scores.values() if math.isfinite(value)]
-    return f"{sum(known) / len(known):.3g}" if known else "-"
+    finite = [value for value in scores.values() if math.isfinite(value)]
+    return f"{sum(finite) / len(finite):.3g}" if finite else "-"

@@ -1,4 +1,4 @@
-"""A run as it is seen in a terminal: one bar with the remaining time, one line per failure."""
+"""A run on the terminal: one bar with the remaining time, one line per failure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from rich.progress import (
     BarColumn,
@@ -18,15 +17,13 @@ from rich.progress import (
 )
 
 from voxplain.cli.console import complain, err
-
-if TYPE_CHECKING:
-    from voxplain.records.manifest import TaskRecord
-    from voxplain.study import Plan, Task
-    from voxplain.study.planning.evaluation_task import EvaluationTask
+from voxplain.records.manifest import TaskRecord
+from voxplain.study import Plan, Task
+from voxplain.study.planning.evaluation_task import EvaluationTask
 
 
 class Bar:
-    """Listens to a run and draws it on standard error.
+    """Draws the progress of a run on standard error.
 
     Args:
         debug: Print the traceback of a failing task.
@@ -46,7 +43,7 @@ class Bar:
             transient=True,
         )
         self._bar = self._progress.add_task("reading images and networks", total=None)
-        self._begun = 0
+        self._passes_before = 0
         self._passes = 0
 
     def __enter__(self) -> Bar:
@@ -70,33 +67,33 @@ class Bar:
         """Names the task at the bar."""
         self._passes = task.passes
         combination = task.combination
-        words = f"{combination.case} · {combination.model} · {_some(task.labels)}"
-        shown = words if len(words) <= 60 else words[:59] + "…"
-        self._progress.update(self._bar, description=shown.replace("[", "\\["))
+        words = f"{combination.case} · {combination.model} · {_shortened(task.labels)}"
+        description = words if len(words) <= 60 else words[:59] + "…"
+        self._progress.update(self._bar, description=description.replace("[", "\\["))
 
     def passed(self, done: int, planned: int) -> None:
         """Moves the bar within the task."""
-        reached = self._begun + self._passes * done / max(1, planned)
-        self._progress.update(self._bar, completed=reached)
+        passes = self._passes_before + self._passes * done / max(1, planned)
+        self._progress.update(self._bar, completed=passes)
 
     def failed(self, error: Exception) -> None:
-        """Shows where, if asked to."""
+        """Prints the traceback, with ``--debug``."""
         if self._debug:
             traceback.print_exception(error, file=sys.stderr)
 
     def finished(self, record: TaskRecord, reused: bool) -> None:
         """Moves the bar to the end of the task."""
-        self._begun += record.passes
-        self._progress.update(self._bar, completed=self._begun)
+        self._passes_before += record.passes
+        self._progress.update(self._bar, completed=self._passes_before)
+        where = f"{record.case} · {record.model} · {_shortened(record.methods)}"
         if record.status == "failed":
-            who = f"{record.case} · {record.model} · {_some(record.methods)}"
-            complain(f"{who}: {record.reason}")
+            complain(f"{where}: {record.reason}")
         elif not err.is_terminal:
             how = "kept from an earlier run" if reused else f"{record.seconds:.1f} s"
-            err.print(f"done  {record.case} · {record.model} · {_some(record.methods)}: {how}")
+            err.print(f"done  {where}: {how}")
 
 
-def _some(names: Sequence[str], most: int = 4) -> str:
+def _shortened(names: Sequence[str], most: int = 4) -> str:
     """The names; of many, the first and how many more."""
     more = [f"{len(names) - most} more"] if len(names) > most + 1 else []
     return ", ".join([*names[: most if more else None], *more])

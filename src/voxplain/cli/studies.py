@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from voxplain.cli.app import app, debugging
-from voxplain.cli.console import err, fact, remark, shown
+from voxplain.cli.console import err, fact, out, remark, short_path, table
 from voxplain.cli.flags import MaxPasses
 
 if TYPE_CHECKING:
-    from voxplain.study import Run, Study
+    from voxplain.study import Plan, Run, Study, Task
+    from voxplain.study.planning.evaluation_task import EvaluationTask
+    from voxplain.study.planning.timing import TimingTrial
 
 StudyFile = Annotated[Path, typer.Argument(help="A study, YAML or JSON.", show_default=False)]
 Trust = Annotated[
     bool, typer.Option("--trust", help="Open files that run code (pickles, bundles, .py files).")
 ]
+_PLAN_COLUMNS = ("network", "target", "methods", "stream", "cases", "passes", "forwards", "time")
 
 
 @app.command()
@@ -35,14 +40,14 @@ def run(
 ) -> None:
     """Run a study: every case, network, target and method; then write the report.
 
-    Started again, it computes only what is missing. Exit code 0: all done. 1: some task failed
-    (which one and why is said). 2: the request was wrong, and nothing was written.
+    Started again, it computes only what is missing. Exit code 0: all done. 1: some task failed,
+    and which one and why is printed. 2: the study was wrong, and nothing was written.
     """
     from voxplain.study import Study
 
-    chosen = output.absolute() if output else None
-    asked = Study.load(study).allowing(max_passes)
-    carry_out(asked, chosen, resume, trust, debugging(context))
+    folder = output.absolute() if output else None
+    chosen = Study.load(study).allowing(max_passes)
+    carry_out(chosen, folder, resume, trust, debugging(context))
 
 
 @app.command()
@@ -57,17 +62,25 @@ def demo(
     from voxplain.study import Study
 
     study = write_demo(output)
-    fact("study", shown(study))
+    fact("study", short_path(study))
     carry_out(Study.load(study), None, resume=True, trust=False, debug=debugging(context))
 
 
 @app.command()
 def plan(study: StudyFile, max_passes: MaxPasses = None, trust: Trust = False) -> None:
     """Show the tasks of a study, with passes, time and memory, and run nothing."""
-    from voxplain.cli.planning import show_plan
-    from voxplain.study import Study
+    from voxplain.study import Study, check_study
+    from voxplain.study.planning.timing import time_models
 
-    show_plan(Study.load(study).allowing(max_passes), trust)
+    chosen = Study.load(study).allowing(max_passes)
+    checked = check_study(chosen, trust=trust)
+    trials = time_models(checked)
+    _show_tasks(checked.plan, trials)
+    limit = chosen.execution.max_passes
+    fact("allowed", f"{limit:,} passes or forwards per method and image, or metric and map")
+    for name, trial in trials.items():
+        fact("memory", f"{name}: about {trial.megabytes:.0f} MB for one pass")
+    fact("output", short_path(chosen.folder))
 
 
 @app.command()
@@ -82,14 +95,12 @@ def report(
     """Write the report of a run again."""
     from voxplain.study import Run
 
-    fact("report", shown(Run.load(folder).write_report(share=share)), "bold")
+    fact("report", short_path(Run.load(folder).write_report(share=share)), "bold")
 
 
 @app.command()
 def schema() -> None:
     """Print the JSON schema of a study, for editors that complete from it."""
-    import json
-
     from voxplain.study import Study
 
     typer.echo(json.dumps(Study.model_json_schema(by_alias=True), indent=2))
@@ -98,14 +109,14 @@ def schema() -> None:
 def carry_out(
     study: Study, output: Path | None, resume: bool, trust: bool, debug: bool = False
 ) -> None:
-    """Runs a study with a progress bar, writes the report, and says where it is.
+    """Runs a study with a progress bar, writes the report, and prints where it is.
 
     Args:
         study: What to do.
-        output: Another run directory than the study says.
+        output: Another run directory than the study's.
         resume: Keep results that are still right.
         trust: Whether files that run code may be opened.
-        debug: Whether to show where a failing task failed.
+        debug: Whether to print the traceback of a failing task.
 
     Raises:
         typer.Exit: With code 1, if some task failed.
@@ -117,8 +128,8 @@ def carry_out(
         done = run_study(study, resume=resume, trust=trust, output=output, listener=bar)
     _summarize(done)
     with err.status("writing the report"):
-        written = done.write_report()
-    fact("report", shown(written), "bold")
+        page = done.write_report()
+    fact("report", short_path(page), "bold")
     if done.failed:
         raise typer.Exit(done.exit_code)
 
@@ -128,16 +139,59 @@ def _summarize(done: Run) -> None:
 
     manifest = done.manifest
     for prediction in manifest.predictions:
-        asked = f"{prediction.in_words}: {prediction.score:.4g}"
-        fact(prediction.case, f"{prediction.model} · {asked}")
+        answer = f"{prediction.in_words}: {prediction.score:.4g}"
+        fact(prediction.case, f"{prediction.model} · {answer}")
     texts = [text for case in manifest.cases for text in case.warnings]
     texts += [text for task in manifest.tasks for text in task.warnings]
     for text in dict.fromkeys(texts):
         remark(text)
-    count = len(manifest.maps)
-    fact("maps", f"{count} in {shown(done.folder)}/maps, after {in_words(manifest.seconds)}")
-    judged = done.folder / "metrics.parquet"
-    if judged.is_file():
-        fact("scores", shown(judged))
+    count, duration = len(manifest.maps), in_words(manifest.seconds)
+    fact("maps", f"{count} in {short_path(done.folder)}/maps, after {duration}")
+    scores = done.folder / "metrics.parquet"
+    if scores.is_file():
+        fact("scores", short_path(scores))
     if manifest.failed:
         fact("failed", f"{len(manifest.failed)} of {len(manifest.tasks)} tasks", "red")
+
+
+def _show_tasks(plan: Plan, trials: Mapping[str, TimingTrial]) -> None:
+    """Prints the tasks, those that differ only by their case in one row, and their sum."""
+    tasks: list[Task | EvaluationTask] = [*plan.tasks, *plan.evaluations]
+    groups: dict[tuple[str, ...], list[Task | EvaluationTask]] = {}
+    for task in tasks:
+        groups.setdefault(_row(task), []).append(task)
+    rows = [(*row, *_sums(group, trials)) for row, group in groups.items()]
+    out.print(table(_PLAN_COLUMNS, rows, right=("cases", "passes", "forwards", "time")))
+    out.print()
+    count, passes, forwards, duration = _sums(tasks, trials)
+    counts = [f"{passes} passes"] * bool(passes) + [f"{forwards} forwards"] * bool(forwards)
+    total = f"{count} tasks, {' and '.join(counts)}, about {duration}"
+    fact("total", f"{total} without blending and writing")
+
+
+def _row(task: Task | EvaluationTask) -> tuple[str, ...]:
+    combination = task.combination
+    labels = "\n".join(task.labels)
+    if task.kind == "metrics":
+        labels = "\n  ".join(("scored by:", *task.labels))
+    return combination.model, str(combination.named), labels, "\n".join(task.streams)
+
+
+def _sums(
+    tasks: Sequence[Task | EvaluationTask], trials: Mapping[str, TimingTrial]
+) -> tuple[str, str, str, str]:
+    """Tasks, passes forward and backward, passes forward only, time; empty where there are none."""
+    from voxplain.study.execution.time_limit import in_words
+
+    forwards = sum(task.forwards for task in tasks)
+    passes = sum(task.passes for task in tasks) - forwards
+    seconds = sum(_seconds(task, trials[task.combination.model]) for task in tasks)
+    return str(len(tasks)), _counted(passes), _counted(forwards), in_words(seconds)
+
+
+def _counted(count: int) -> str:
+    return f"{count:,}" if count else ""
+
+
+def _seconds(task: Task | EvaluationTask, trial: TimingTrial) -> float:
+    return task.forwards * trial.forward + (task.passes - task.forwards) * trial.seconds

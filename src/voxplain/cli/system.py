@@ -1,4 +1,4 @@
-"""``voxplain doctor``: what is installed, what it runs on, what is missing and what for."""
+"""``voxplain doctor``: versions and devices, and optional packages that are missing."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _OPTIONAL = (
 
 @app.command()
 def doctor() -> None:
-    """Show versions, devices, cores and memory, and what is missing for what."""
+    """Show versions, devices, cores and memory, and which optional packages are missing."""
     from voxplain.attribution.result import software
 
     fact("voxplain", __version__)
-    for name, found in software().items():
+    for name, installed in software().items():
         if name != "voxplain":
-            fact(name, found)
+            fact(name, installed)
     fact("system", f"{platform.system()} {platform.machine()}")
     fact("cores", str(_cores()))
     memory = _memory()
@@ -63,10 +63,10 @@ def _memory() -> float | None:
 def _devices() -> list[tuple[str, str]]:
     import torch
 
-    found = [("device", f"cpu, {torch.get_num_threads()} threads")]
+    devices = [("device", f"cpu, {torch.get_num_threads()} threads")]
     for index in range(torch.cuda.device_count()):
-        facts = torch.cuda.get_device_properties(index)
-        found.append(("device", f"cuda:{index} {facts.name}, {facts.total_memory / 1e9:.0f} GB"))
+        gpu = torch.cuda.get_device_properties(index)
+        devices.append(("device", f"cuda:{index} {gpu.name}, {gpu.total_memory / 1e9:.0f} GB"))
     if torch.backends.mps.is_available():
-        found.append(("device", "mps"))
-    return found
+        devices.append(("device", "mps"))
+    return devices

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from voxplain.records.manifest import Manifest
 from voxplain.study.config.cases import CaseConfig
-from voxplain.study.config.study import ModelConfig, RunConfig, Study
+from voxplain.study.config.study import ModelConfig, RunConfig
 from voxplain.study.execution.progress import Listener
-from voxplain.study.planning.checked_study import CheckedStudy, check_study
-from voxplain.study.planning.plan import Plan
+from voxplain.study.planning.checked_study import CheckedStudy, Plan, check_study
 from voxplain.study.planning.tasks import Task
 from voxplain.study.run import Run, run_study
+from voxplain.study.study import Study
 
 __all__ = [
     "CaseConfig",

@@ -1,9 +1,9 @@
-"""Judging a run that is already there: its study found again, its maps judged as they lie."""
+"""The evaluation of a run that is already there: its study is put together again from its files."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,84 +15,90 @@ from voxplain.metrics.cross_case import completed
 from voxplain.records.manifest import CaseRecord, Manifest
 from voxplain.records.scores import Score, Scores
 from voxplain.study.config.cases import CaseConfig
-from voxplain.study.config.study import Study
+from voxplain.study.config.study import StudyConfig
 from voxplain.study.config.yaml_files import read_mapping
-from voxplain.study.execution.evaluation_inputs import evaluation_inputs
-from voxplain.study.execution.evaluator import Evaluator, left_out, maps_of, maps_on_image_grid
-from voxplain.study.execution.privacy import Redactor
+from voxplain.study.execution.earlier_results import ScoreCache
+from voxplain.study.execution.evaluator import finished_scores, maps_of
+from voxplain.study.execution.execute import EvaluationSpec, TaskResult
+from voxplain.study.execution.executors.local import LocalExecutor
 from voxplain.study.execution.progress import Listener, Silent
-from voxplain.study.execution.resolved import KNOWN
+from voxplain.study.execution.resolved import KEPT_FIELDS
+from voxplain.study.execution.resources import CombinationSpec, LoadedResources
 from voxplain.study.execution.store import STUDY, Store
-from voxplain.study.execution.time_limit import reason_of
-from voxplain.study.planning.checked_study import CheckedStudy, check_study
+from voxplain.study.planning.checked_study import CheckedStudy, Plan, check_study
 from voxplain.study.planning.evaluation_task import EvaluationTask
-from voxplain.study.planning.inputs import load_model, read_case, sources
-from voxplain.study.planning.plan import Plan
+from voxplain.study.planning.networks import NetworkSource
 
-_PLACES = ("factory", "file", "bundle")
+_NETWORK_FIELDS = ("factory", "file", "bundle")
 _GIVE_STUDY = "give the study file that made the run: --study study.yaml"
 
 
 @dataclass(frozen=True)
 class Reevaluation:
-    """What came of it.
+    """The result of an evaluation of a run.
 
     Attributes:
         scores: The new ones; the table of the run holds those of before too.
-        failures: What failed, by subject, in words.
+        failures: What failed, by case and network, in words.
     """
 
     scores: Scores
     failures: tuple[str, ...]
 
 
-def study_of_run(folder: Path, found: Mapping[str, Any]) -> Study:
-    """The study of a run, as far as its directory keeps it, with the network found again.
+def study_of_run(folder: Path, network: Mapping[str, Any]) -> StudyConfig:
+    """The study of a run, as far as its directory keeps it.
 
     Images and references are the copies in the run directory, which are exact to a tenth of a
     percent of the intensity range.
 
     Args:
         folder: The run directory.
-        found: Where the network is: ``weights``, ``factory``, ``file``, ``bundle``.
+        network: Where the network is: ``weights``, ``factory``, ``file``, ``bundle``.
 
     Raises:
-        ConfigError: In words, what the run does not keep.
+        ConfigError: If the run does not keep enough, in words.
     """
     resolved, manifest = read_mapping(folder / STUDY), Store(folder).manifest()
-    if found and len(resolved["models"]) > 1:
+    if network and len(resolved["models"]) > 1:
         raise ConfigError(
             f"the run has {len(resolved['models'])} networks, and the flags name one; {_GIVE_STUDY}"
         )
-    dropped = [name for name in resolved["references"] if not isinstance(name, str)]
-    if dropped:
-        _say("the run keeps no reference images that are not cases; metrics do without them")
+    references = [name for name in resolved["references"] if isinstance(name, str)]
+    if len(references) < len(resolved["references"]):
+        _warn("the run keeps no reference images that are not cases; metrics do without them")
     mapping = {
         "cases": [
-            _case(folder, record) | _known(resolved["cases"], record.id)
+            _case(folder, record) | _kept_fields(resolved["cases"], record.id)
             for record in manifest.cases
         ],
-        "models": [_model(model, found) for model in resolved["models"]],
-        "targets": [_kept(target) for target in resolved["targets"]],
+        "models": [_model(model, network) for model in resolved["models"]],
+        "targets": [_target(target) for target in resolved["targets"]],
         "methods": _methods(resolved["methods"]),
         "metrics": resolved.get("metrics", []),
         "randomization": resolved.get("randomization"),
-        "references": [name for name in resolved["references"] if isinstance(name, str)],
+        "references": references,
         "run": resolved["run"],
     }
-    return Study.parse(mapping, base=folder, origin=str(folder / STUDY))
+    return StudyConfig.parse(mapping, base=folder, origin=str(folder / STUDY))
 
 
 def reevaluation_of(
-    study: Study, metrics: Sequence[BaseMetric], reference: Path | None, label: int | None = None
-) -> Study:
+    study: StudyConfig,
+    metrics: Sequence[BaseMetric],
+    reference: Path | None,
+    label: int | None = None,
+) -> StudyConfig:
     """The same study with other metrics (if any) and another reference (if any).
 
     Args:
         study: Of the run.
         metrics: In place of those of the study.
         reference: A label mask on the grid of the cases; ``*`` stands for the id of a case.
-        label: The label in it that is meant.
+        label: The label in it that maps are compared with.
+
+    Raises:
+        ConfigError: If a reference does not exist, or one file is named for several cases.
     """
     update: dict[str, Any] = {"metrics": tuple(metrics), "randomization": None} if metrics else {}
     if reference is not None:
@@ -107,47 +113,35 @@ def reevaluation_of(
 
 
 def evaluate_run(
-    folder: Path, study: Study, *, trust: bool = False, listener: Listener | None = None
+    folder: Path, study: StudyConfig, *, trust: bool = False, listener: Listener | None = None
 ) -> Reevaluation:
-    """Judges the maps of a run with the metrics of a study, and puts the scores into its table.
+    """Evaluates the maps of a run with the metrics of a study, and adds the scores to its table.
 
     Args:
         folder: The run directory.
         study: The one that made the run, or :func:`study_of_run`.
         trust: Whether files that run code may be opened.
-        listener: Is told of the progress.
+        listener: Callbacks.
 
     Raises:
         VoxplainError: If the study does not fit the run.
     """
-    store, told = Store(folder), listener or Silent()
+    store, listener = Store(folder), listener or Silent()
     manifest = store.manifest()
     _require_same_networks(study, manifest, trust)
     checked = check_study(study, trust=trust)
     _require_same_images(checked, manifest, copies=study.base == folder)
-    told.planned(Plan((), checked.plan.evaluations))
-    private = Redactor(sources(study, tuple(checked.cases.values())), study.base)
-    evaluator = Evaluator(store, private, study.execution.timeout, told)
-    parts, failures = [], []
+    evaluations = checked.plan.evaluations
+    listener.planned(Plan((), evaluations))
+    failures: list[str] = []
     with store.locked():
-        for case, config in checked.cases.items():
-            evaluations = [
-                each for each in checked.plan.evaluations if each.combination.case == case
-            ]
-            image = read_case(config)
-            for evaluation in evaluations:
-                told.started(evaluation)
-                loaded = checked.models[evaluation.combination.model]
-                try:
-                    found, reason = _judged(
-                        evaluator, evaluation, manifest, checked, loaded.prepare(image)
-                    )
-                except VoxplainError as error:
-                    found, reason = Scores(), private(reason_of(error, None))
-                    told.failed(error)
-                parts.append(found)
-                failures += [f"{case} · {evaluation.combination.model}: {reason}"] if reason else []
-        new = Scores.joined(parts)
+        scores = {task.id: _finished(task, manifest, folder) for task in evaluations}
+        waiting = [task for task in evaluations if scores[task.id] is None]
+        executor = LocalExecutor(LoadedResources.of(checked), listener)
+        for result in executor.run(_specs(waiting, checked, manifest, folder, listener)):
+            scores[result.id] = result.scores
+            failures += _failures(result)
+        new = Scores.joined(part for part in scores.values() if part is not None)
         table = completed(merged(store.scores(), new))
         store.write_scores(table)
     return Reevaluation(Scores(table.rows[len(table) - len(new) :]), tuple(failures))
@@ -159,24 +153,35 @@ def merged(before: Scores, new: Scores) -> Scores:
     return Scores(tuple(row for row in before if _identity(row) not in replaced)) + new
 
 
-def _judged(
-    evaluator: Evaluator,
-    evaluation: EvaluationTask,
-    manifest: Manifest,
+def _finished(task: EvaluationTask, manifest: Manifest, folder: Path) -> Scores | None:
+    """The scores of an evaluation that was done before, if they are right as it stands now."""
+    cache = ScoreCache(folder, task.combination.key)
+    return finished_scores(task, maps_of(manifest, task.combination), cache)
+
+
+def _specs(
+    tasks: Sequence[EvaluationTask],
     checked: CheckedStudy,
-    image: Any,
-) -> tuple[Scores, str]:
-    combination = evaluation.combination
-    records = maps_of(manifest, combination)
-    known = evaluator.finished(evaluation, records)
-    if known is not None:
-        return known, ""
-    for text in left_out(records):
-        _say(text)
-    inputs = evaluation_inputs(checked, combination, image, checked.models[combination.model])
-    maps = maps_on_image_grid(records)
-    own = {record.label for record in records if record.label in maps}
-    return evaluator.evaluator(evaluation, [each for each in records if each.label in own], inputs)
+    manifest: Manifest,
+    folder: Path,
+    listener: Listener,
+) -> Iterator[EvaluationSpec]:
+    for task in tasks:
+        listener.started(task)
+        yield EvaluationSpec(
+            common=CombinationSpec.of(checked, task.combination, folder),
+            task=task,
+            declared=checked.plan.methods_of(task.combination),
+            maps=tuple(maps_of(manifest, task.combination)),
+        )
+
+
+def _failures(result: TaskResult) -> list[str]:
+    """Why an evaluation failed, with its case and network; its warnings are given now."""
+    for text in result.warnings:
+        _warn(text)
+    _, case, model, _ = result.id
+    return [f"{case} · {model}: {result.reason}"] if result.reason else []
 
 
 def _identity(row: Score) -> tuple[str, ...]:
@@ -195,19 +200,19 @@ def _case(folder: Path, record: CaseRecord) -> dict[str, Any]:
     }
 
 
-def _known(cases: Sequence[Mapping[str, Any]], case: str) -> dict[str, Any]:
-    """What the study said of a case beyond its files."""
-    stated: Mapping[str, Any] = next((each for each in cases if each["id"] == case), {})
-    return {name: stated[name] for name in KNOWN if name in stated}
+def _kept_fields(cases: Sequence[Mapping[str, Any]], case: str) -> dict[str, Any]:
+    """What the study says of a case beyond its files."""
+    stated: Mapping[str, Any] = next((entry for entry in cases if entry["id"] == case), {})
+    return {name: stated[name] for name in KEPT_FIELDS if name in stated}
 
 
-def _model(resolved: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    """A network with the files that were named for it."""
-    model = {name: part for name, part in resolved.items() if name != "weights_sha256"}
-    if any(name in found for name in _PLACES):
-        model = {name: part for name, part in model.items() if name not in _PLACES}
-    model = {**model, **found}
-    if not any(name in model for name in _PLACES):
+def _model(resolved: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, Any]:
+    """A network of the run with the files that were named for it."""
+    model = {name: value for name, value in resolved.items() if name != "weights_sha256"}
+    if any(name in network for name in _NETWORK_FIELDS):
+        model = {name: value for name, value in model.items() if name not in _NETWORK_FIELDS}
+    model = {**model, **network}
+    if not any(name in model for name in _NETWORK_FIELDS):
         raise ConfigError(
             f"model {model['name']}: the run keeps no file of its network; name it (--factory, "
             f"--file or --bundle), or {_GIVE_STUDY}"
@@ -215,27 +220,27 @@ def _model(resolved: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, A
     return model
 
 
-def _kept(target: Mapping[str, Any]) -> Mapping[str, Any]:
-    if "file:" in repr(target):
-        kind = target.get("kind")
+def _target(resolved: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "file:" in repr(resolved):
+        kind = resolved.get("kind")
         raise ConfigError(
             f"the target {kind} reads a file that the run does not keep; {_GIVE_STUDY}"
         )
-    return target
+    return resolved
 
 
-def _methods(listed: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Those that can be declared again; what they made is judged either way."""
-    found = []
-    for mapping in listed:
+def _methods(resolved: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The methods that can be declared again; the maps of the others are scored all the same."""
+    methods = []
+    for mapping in resolved:
         try:
             parse_method(dict(mapping))
         except VoxplainError:
             name = mapping.get("label") or mapping["name"]
-            _say(f"{name} reads files that the run does not keep, so that it cannot explain again")
+            _warn(f"{name} reads files that the run does not keep, so that it cannot explain again")
         else:
-            found.append(mapping)
-    return found or [{"name": "saliency"}]
+            methods.append(mapping)
+    return methods or [{"name": "saliency"}]
 
 
 def _with_reference(case: CaseConfig, reference: Path, label: int | None) -> CaseConfig:
@@ -245,14 +250,14 @@ def _with_reference(case: CaseConfig, reference: Path, label: int | None) -> Cas
     return case.model_copy(update={"reference": file, "reference_label": label})
 
 
-def _require_same_networks(study: Study, manifest: Manifest, trust: bool) -> None:
+def _require_same_networks(study: StudyConfig, manifest: Manifest, trust: bool) -> None:
     weights = {record.name: record.weights_sha256 for record in manifest.models}
     for config in study.models:
         if config.only_compared and config.name not in weights:
             continue  # it can join later
         if config.name not in weights:
-            raise ModelError(f"model {config.name}: the run knows {', '.join(weights)} only")
-        facts = load_model(config, study, trust).facts
+            raise ModelError(f"model {config.name}: the run has only {', '.join(weights)}")
+        facts = NetworkSource.of(config, study, trust).load().facts
         if facts.weights_sha256 != weights[config.name]:
             raise ModelError(
                 f"model {config.name}: its weights are not those that were explained; name their "
@@ -262,7 +267,7 @@ def _require_same_networks(study: Study, manifest: Manifest, trust: bool) -> Non
 
 def _require_same_images(checked: CheckedStudy, manifest: Manifest, copies: bool) -> None:
     if copies:
-        _say("the images are the copies in the run directory; --study takes the originals")
+        _warn("the images are the copies in the run directory; --study takes the originals")
         return
     images = {record.id: record.image_sha256 for record in manifest.cases}
     for case, record in checked.records.items():
@@ -270,5 +275,5 @@ def _require_same_images(checked: CheckedStudy, manifest: Manifest, copies: bool
             raise ConfigError(f"case {case}: the image is not the one that was explained")
 
 
-def _say(text: str) -> None:
+def _warn(text: str) -> None:
     warnings.warn(text, VoxplainWarning, stacklevel=3)

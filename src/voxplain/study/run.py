@@ -7,8 +7,10 @@ from pathlib import Path
 
 from voxplain.records.manifest import Manifest, TaskRecord
 from voxplain.report import render
-from voxplain.study.config.study import Study
+from voxplain.study.config.study import StudyConfig
+from voxplain.study.execution.executors.local import LocalExecutor
 from voxplain.study.execution.progress import Listener, Silent
+from voxplain.study.execution.resources import LoadedResources
 from voxplain.study.execution.scheduler import Scheduler
 from voxplain.study.execution.store import Store
 from voxplain.study.planning.checked_study import check_study
@@ -63,7 +65,7 @@ class Run:
 
 
 def run_study(
-    study: Study,
+    study: StudyConfig,
     *,
     resume: bool = True,
     trust: bool = False,
@@ -86,5 +88,7 @@ def run_study(
     store.check()
     checked = check_study(study, trust=trust)
     with store.locked():
-        manifest = Scheduler(checked, store, listener or Silent(), resume).carry_out()
+        listener, resources = listener or Silent(), LoadedResources.of(checked)
+        scheduler = Scheduler(checked, store, listener, resume, resources)
+        manifest = scheduler.run(LocalExecutor(resources, listener))
     return Run(store.folder, manifest)

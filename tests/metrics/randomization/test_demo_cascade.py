@@ -12,8 +12,9 @@ from voxplain.demo import write_demo
 from voxplain.metrics.randomization import Cascade, recorded
 from voxplain.report.trust.score_index import score_indexes
 from voxplain.report.trust.verdict import verdicts
-from voxplain.study.config.study import Study
-from voxplain.study.planning.inputs import load_model, read_case
+from voxplain.study import Study
+from voxplain.study.planning.images import read_case
+from voxplain.study.planning.networks import NetworkSource
 
 pytest.importorskip("nilearn", reason="nilearn carries the image of the demo")
 
@@ -21,11 +22,11 @@ pytest.importorskip("nilearn", reason="nilearn carries the image of the demo")
 @pytest.mark.slow
 def test_saliency_forgets_and_guided_backpropagation_does_not(tmp_path: Path) -> None:
     study = Study.load(write_demo(tmp_path))
-    loaded = load_model(study.models[0], study, trust=False)
+    loaded = NetworkSource.of(study.models[0], study, trust=False).load()
     image = loaded.prepare(read_case(study.expanded_cases()[0]))
     methods = ["saliency", "guided_backprop"]
-    maps = explain(loaded.model, image, methods, study.asked[0])
-    context = metric_context(loaded.model, image, maps, study.asked[0])
+    maps = explain(loaded.model, image, methods, study.all_targets[0])
+    context = metric_context(loaded.model, image, maps, study.all_targets[0])
     found = context.run_query(Cascade(seeds=1, steps=4))
     saliency, guided = (found[name].curves[0] for name in methods)
     assert all(abs(step.spearman) < 0.5 for step in saliency[2:])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -379,24 +378,25 @@ def test_metrics_are_in_the_schema_and_in_the_resolved_study(tiny: TinyStudy) ->
     assert resolved["randomization"]["order"] == "top_down"
 
 
-def test_a_run_killed_while_judging_goes_on_where_it_was(
+def test_a_run_killed_while_evaluating_goes_on_where_it_was(
     tiny: TinyStudy, counted: list[tuple[str, str, str]]
 ) -> None:
     tiny.write(metrics=["sparseness", {"name": "deletion", "levels": 4}, "entropy"])
+    reached = tiny.folder / "reached"
     code = (
-        "import time\n"
+        "import pathlib, time\n"
         "from voxplain.metrics import metrics\n"
         "from voxplain.study import Study, run_study\n"
-        "kind = metrics.get('entropy')\n"
-        "kind.score = lambda *_: time.sleep(60)\n"
+        "def hang(*_):\n"
+        "    pathlib.Path('reached').touch()\n"
+        "    time.sleep(600)\n"
+        "metrics.get('entropy').score = hang\n"
         "run_study(Study.load('study.yaml'))\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(tiny.folder)}
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=tiny.folder, env=environment)
-    for _ in range(600):
-        if any("deletion" in file.read_text() for file in (tiny.run / ".scores").glob("*.json")):
-            break
-        time.sleep(0.1)
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tiny.folder, env=tiny.environment)
+    while not reached.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tiny.run / "metrics.parquet").exists()

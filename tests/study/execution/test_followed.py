@@ -17,7 +17,7 @@ from voxplain.metrics import metric_key, parse_metric
 from voxplain.records.cascades import RandomizationRecord, read_randomizations, scores_along
 from voxplain.records.scores import Scores
 from voxplain.study import Run, Study, check_study, run_study
-from voxplain.study.execution import evaluator as judges
+from voxplain.study.execution import evaluator
 
 GAP = {"name": "morf_lerf_gap", "levels": 4}
 ASKED: dict[str, Any] = {"steps": 2, "seeds": 2, "methods": ["saliency"], "pictures": False}
@@ -44,14 +44,14 @@ def go(
 @pytest.fixture
 def cascades(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The cases whose cascade has been computed."""
-    found, original = [], judges.cascade
+    cases, original = [], evaluator.write_randomization
 
-    def cascade(asked: Any, question: Any, case: str) -> Any:
-        found.append(case)
-        return original(asked, question, case)
+    def write(folder: Path, record: RandomizationRecord, pictures: Any) -> None:
+        cases.append(record.case)
+        original(folder, record, pictures)
 
-    monkeypatch.setattr(judges, "cascade", cascade)
-    return found
+    monkeypatch.setattr(evaluator, "write_randomization", write)
+    return cases
 
 
 def test_every_step_of_every_map_has_its_scores(tiny: TinyStudy) -> None:
@@ -144,7 +144,7 @@ def test_a_cascade_is_computed_anew_if_and_only_if_it_would_be_another(
         (["deletion", {"name": "deletion", "levels": 32}],
          "randomization.metrics: two of them are called 'deletion'"),
         (["parameter_randomization"],
-         "study.yaml: randomization.metrics[0]: parameter_randomization is a check of its own"),
+         "study.yaml: randomization.metrics[0]: parameter_randomization checks itself how maps"),
         (["roc_auc", "method_agreement"],
          "randomization.metrics[1]: method_agreement compares the map with those of other"),
         (["consistency"], "randomization.metrics[0]: consistency compares cases"),

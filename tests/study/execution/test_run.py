@@ -186,14 +186,14 @@ def test_a_task_over_its_time_is_recorded_and_the_rest_goes_on(tiny: TinyStudy) 
 def test_running_out_of_memory_is_a_reason_not_an_end(
     tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from voxplain.study.execution import scheduler as work
+    from voxplain.study.execution import execute as execution
 
     def hungry(model: object, image: object, methods: list[Any], *rest: Any, **named: Any) -> Any:
         if methods[0].key == "saliency":
             raise MemoryError
         return explain(model, image, methods, *rest, **named)
 
-    monkeypatch.setattr(work, "explain", hungry)
+    monkeypatch.setattr(execution, "explain", hungry)
     run, _ = go(tiny)
     assert [record.methods for record in run.failed] == [["saliency"], ["saliency"]]
     assert "out of memory" in str(run.failed[0].reason)
@@ -203,12 +203,12 @@ def test_running_out_of_memory_is_a_reason_not_an_end(
 def test_foreign_errors_are_told_by_their_type_only(
     tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from voxplain.study.execution import scheduler as work
+    from voxplain.study.execution import execute as execution
 
     def broken(*_: Any, **__: Any) -> Any:
         raise KeyError("/data/SMITH/secret.nii")
 
-    monkeypatch.setattr(work, "explain", broken)
+    monkeypatch.setattr(execution, "explain", broken)
     run, heard = go(tiny)
     assert len(run.failed) == 4
     assert "SMITH" not in (run.folder / "manifest.json").read_text()
@@ -237,8 +237,7 @@ def test_a_killed_run_leaves_no_half_file_and_is_taken_up(tiny: TinyStudy) -> No
     tiny.write(methods=[{"name": "integrated_gradients", "steps": steps, "label": f"ig{steps}"}
                         for steps in range(30, 42)])  # fmt: skip
     code = f"import voxplain.study as s; s.run_study(s.Study.load({str(tiny.file)!r}))"
-    path = os.pathsep.join([str(tiny.folder), *sys.path])
-    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
+    process = subprocess.Popen([sys.executable, "-c", code], env=tiny.environment)
     while not (tiny.run / "maps").is_dir():
         assert process.poll() is None
         time.sleep(0.02)

@@ -1,24 +1,21 @@
-"""Cascading randomization as a study asks for it, and what it leaves in the run directory."""
+"""Parameter randomization as a study asks for it."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from voxplain.engine.method import Method
-from voxplain.metrics import BaseMetric, MetricContext, NetworkMetric
+from voxplain.metrics import BaseMetric, NetworkMetric
 from voxplain.metrics.cross_case import CrossCaseMetric
-from voxplain.metrics.randomization import Cascade, Order, ParameterRandomization, Steps, recorded
-from voxplain.metrics.randomization.cascade_record import Array
-from voxplain.records.cascades import RandomizationRecord
+from voxplain.metrics.randomization import Cascade, Order, ParameterRandomization
 from voxplain.study.config.declarations import StudyMetric
 
 
-def _of_one_map(metric: BaseMetric) -> BaseMetric:
-    """Refuses what needs more than the map and the network of one step."""
+def _for_one_map(metric: BaseMetric) -> BaseMetric:
+    """Refuses metrics that need more than one map and the network of one step."""
     reason = _why_not(metric)
     if reason:
         raise ValueError(
@@ -32,18 +29,18 @@ def _why_not(metric: BaseMetric) -> str:
     if isinstance(metric, NetworkMetric):
         return "is about a network and no map"
     if metric.family == "randomization":
-        return "is a check of its own on what maps owe to the network"
+        return "checks itself how maps depend on the weights"
     if metric.family == "agreement":
         return "compares the map with those of other methods or networks"
     if isinstance(metric, CrossCaseMetric):
         return "compares cases"
     if metric.name == "completeness_residual":
-        return "is read from what an explanation notes on its way"
+        return "is recorded while a map is made"
     return ""
 
 
 class RandomizationConfig(BaseModel):
-    """The network forgets what it learned, stage by stage: which maps notice?
+    """The weights of the network are randomized, stage by stage, and the maps are compared.
 
     Attributes:
         order: ``top_down`` (the output first), ``bottom_up``, or ``independent`` (one stage at a
@@ -52,8 +49,8 @@ class RandomizationConfig(BaseModel):
         seeds: Repeats with other weights.
         methods: Labels of methods of the study; all of them if empty.
         pictures: Keep a plane of every map at every step, for the strip of the report.
-        metrics: Judge the maps of every step as well, each by asking the network of its step; an
-            edge detector beside them.
+        metrics: Score the maps of every step as well, each with the network of its step; an edge
+            detector beside them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,34 +60,20 @@ class RandomizationConfig(BaseModel):
     seeds: int = Field(default=3, ge=1)
     methods: tuple[str, ...] = ()
     pictures: bool = True
-    metrics: tuple[Annotated[StudyMetric, AfterValidator(_of_one_map)], ...] = ()
+    metrics: tuple[Annotated[StudyMetric, AfterValidator(_for_one_map)], ...] = ()
 
     @property
     def metric(self) -> ParameterRandomization:
-        """What goes into the table."""
+        """The metric that goes into the table of scores."""
         return ParameterRandomization(order=self.order, steps=self.steps, seeds=self.seeds)
 
-    def of(self, methods: Sequence[Method]) -> list[Method]:
-        """The methods that are asked for."""
-        return [each for each in methods if not self.methods or each.key in self.methods]
+    @property
+    def query(self) -> Cascade:
+        """The cascade itself, with pictures and the metrics of every step."""
+        return Cascade(
+            self.order, self.steps, self.seeds, pictures=self.pictures, metrics=self.metrics
+        )
 
-
-def cascade(
-    asked: RandomizationConfig, context: MetricContext, case: str
-) -> tuple[RandomizationRecord, dict[str, Array]]:
-    """Runs the cascade; the metric that reads its curves finds them answered.
-
-    Args:
-        asked: What the study says.
-        context: The maps of one image; only some of them may be asked for.
-        case: Id of the image.
-    """
-    chosen = copy.copy(context)
-    chosen.methods = tuple(asked.of(context.methods))
-    query = Cascade(
-        asked.order, asked.steps, asked.seeds, pictures=asked.pictures, metrics=asked.metrics
-    )
-    found: dict[str, Steps] = query.run(chosen)
-    (answered,) = asked.metric.queries(context.engine)
-    context.keep_result(answered, found)
-    return recorded(context, found, asked.order, case, asked.metrics)
+    def chosen(self, methods: Sequence[Method]) -> list[Method]:
+        """The methods whose maps go through the cascade."""
+        return [method for method in methods if not self.methods or method.key in self.methods]

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -29,12 +29,7 @@ from voxplain.study.config.cases import CaseConfig, expand_cases
 from voxplain.study.config.declarations import StudyMethod, StudyMetric, named
 from voxplain.study.config.errors import explain_validation
 from voxplain.study.config.randomization import RandomizationConfig
-from voxplain.study.config.yaml_files import read_mapping
 from voxplain.targets import AnyTarget, Target, parse_target
-
-if TYPE_CHECKING:
-    from voxplain.study.execution.progress import Listener
-    from voxplain.study.run import Run
 
 _UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h)\s*")
@@ -58,6 +53,7 @@ def _seconds(value: Any) -> Any:
 
 
 StudyTarget = Annotated[AnyTarget, named(_short_target)]
+S = TypeVar("S", bound="StudyConfig")
 
 
 class _Config(BaseModel):
@@ -128,13 +124,8 @@ class RunConfig(_Config):
     controls: bool = True
 
 
-class Study(_Config):
-    """One file that says what to explain, of which networks, on which images.
-
-    Relative paths start at the study file. Either ``target`` or ``targets`` is given;
-    ``references`` (case ids or image files) serve the methods that compare with other images.
-    ``metrics`` and ``randomization`` judge the maps.
-    """
+class StudyConfig(_Config):
+    """What a study file says; :class:`voxplain.study.Study` reads one and runs it."""
 
     cases: Annotated[tuple[CaseConfig, ...], Field(min_length=1)]
     models: Annotated[tuple[ModelConfig, ...], Field(min_length=1)]
@@ -151,21 +142,9 @@ class Study(_Config):
     _name: str = PrivateAttr(default="study")
 
     @classmethod
-    def load(cls, path: str | Path) -> Study:
-        """Reads a YAML or JSON study file.
-
-        Raises:
-            ConfigError: With a sentence per mistake, each with its path in the file.
-        """
-        file = Path(path)
-        study = cls.parse(read_mapping(file), base=file.resolve().parent, origin=file.name)
-        study._name = file.stem
-        return study
-
-    @classmethod
     def parse(
-        cls, mapping: Mapping[str, Any], *, base: Path | None = None, origin: str = ""
-    ) -> Study:
+        cls: type[S], mapping: Mapping[str, Any], *, base: Path | None = None, origin: str = ""
+    ) -> S:
         """A study from a mapping, with relative paths starting at ``base``.
 
         Raises:
@@ -178,22 +157,7 @@ class Study(_Config):
         study._base = base or Path.cwd()
         return study
 
-    def run(
-        self,
-        *,
-        resume: bool = True,
-        trust: bool = False,
-        output: Path | None = None,
-        listener: Listener | None = None,
-    ) -> Run:
-        """Runs the study and writes its report; see :func:`voxplain.study.run.run_study`."""
-        from voxplain.study.run import run_study
-
-        run = run_study(self, resume=resume, trust=trust, output=output, listener=listener)
-        run.write_report()
-        return run
-
-    def allowing(self, max_passes: int | None) -> Study:
+    def allowing(self: S, max_passes: int | None) -> S:
         """The same study with another limit of passes per method and image; None leaves it."""
         if max_passes is None:
             return self
@@ -216,7 +180,7 @@ class Study(_Config):
         return self._base / (self.output or Path("runs") / self._name)
 
     @property
-    def asked(self) -> tuple[Target, ...]:
+    def all_targets(self) -> tuple[Target, ...]:
         """The targets, however many."""
         return self.targets or ((self.target,) if self.target is not None else ())
 
@@ -229,12 +193,12 @@ class Study(_Config):
         return expand_cases(self.cases, self._base)
 
     @model_validator(mode="after")
-    def _one_way_to_ask(self) -> Study:
+    def _one_way_to_ask(self) -> StudyConfig:
         if (self.target is None) == (not self.targets):
             raise ValueError("give either target (one) or targets (a list of them)")
         _unique("models", [model.name for model in self.models])
         _unique("methods", [method.key for method in self.methods])
-        _unique("targets", [target.slug for target in self.asked])
+        _unique("targets", [target.slug for target in self.all_targets])
         _unique("metrics", [metric_key(metric) for metric in self.metrics])
         self._know_the_randomized()
         if all(model.only_compared for model in self.models):

@@ -1,4 +1,4 @@
-"""What judging the maps of a subject needs beside the maps, put together from the study."""
+"""What the evaluation of a combination needs beside its maps."""
 
 from __future__ import annotations
 
@@ -16,24 +16,21 @@ from voxplain.io import read_mask
 from voxplain.metrics import OtherNetwork
 from voxplain.models.model import Model
 from voxplain.study.config.cases import CaseConfig
-from voxplain.study.planning.checked_study import CheckedStudy
-from voxplain.study.planning.inputs import LoadedModel
-from voxplain.study.planning.tasks import Combination
 from voxplain.targets import Target
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationInputs:
-    """What judging needs beside the maps.
+    """What the evaluation of a combination needs beside its maps.
 
     Attributes:
-        image: As the network sees it.
+        image: After the preprocessing of the network.
         model: The network.
         methods: By the label of their maps.
         mask: Reference ``(*spatial)`` on the source grid; None without.
-        references: Other images on the same grid.
-        networks: Other networks that see the same image, and how they differ.
-        truth: The class that is right for the whole image; None where unknown.
+        references: Other images after the same preprocessing.
+        networks: Other networks with the same preprocessing, and how they differ.
+        truth: The true class of the whole image; None where it is not known.
     """
 
     image: Image
@@ -45,50 +42,32 @@ class EvaluationInputs:
     truth: int | None = None
 
 
-def evaluation_inputs(
-    checked: CheckedStudy, combination: Combination, image: Image, loaded: LoadedModel
-) -> EvaluationInputs:
-    """The materials of a subject of a study.
+def reference_mask(case: CaseConfig, target: Target, image: Image) -> Tensor | None:
+    """The part of the reference of a case that maps are compared with, ``(*spatial)`` bool.
 
     Args:
-        checked: The study.
-        combination: What was explained.
-        image: As the network sees it.
-        loaded: The network.
-    """
-    case = checked.cases[combination.case]
-    tasks = [task for task in checked.plan.tasks if task.combination is combination]
-    return EvaluationInputs(
-        image=image,
-        model=loaded.model,
-        methods={each.key: each for task in tasks for each in task.methods.values()},
-        mask=compared_with(case, combination.target, image) if case.reference else None,
-        references=[loaded.prepare(other) for other in checked.references],
-        networks=loaded.networks(checked.models),
-        truth=case.truth,
-    )
-
-
-def compared_with(case: CaseConfig, target: Target, image: Image) -> Tensor:
-    """Where the reference of a case says that what is explained is, ``(*spatial)`` bool.
-
-    Args:
-        case: With a reference.
+        case: With or without a reference.
         target: What is explained.
         image: The case.
+
+    Returns:
+        The voxels of ``reference_label``; else of the class of the target, where it occurs; else
+        of every label. None for a case without a reference.
 
     Raises:
         InputError: If the reference lies on another grid.
     """
+    if case.reference is None:
+        return None
     labels = read_mask(str(case.reference), image.source_grid)
-    held = [label for label in np.unique(labels.numpy()).tolist() if label]
     if case.reference_label is not None:
         return labels == case.reference_label
+    present = [label for label in np.unique(labels.numpy()).tolist() if label]
     explained = getattr(target, "label", None)
-    if not isinstance(explained, int) or explained not in held:
+    if not isinstance(explained, int) or explained not in present:
         return labels != 0
-    if len(held) > 1:
-        listed = ", ".join(map(str, held))
+    if len(present) > 1:
+        listed = ", ".join(map(str, present))
         warnings.warn(
             f"the reference holds the labels {listed}; maps are compared with {explained}, the "
             "class of the target (reference_label can say otherwise)",

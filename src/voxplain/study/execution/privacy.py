@@ -6,6 +6,11 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from voxplain.study.config.case_files import files_of
+from voxplain.study.planning.checked_study import CheckedStudy
+from voxplain.study.planning.images import ImageSource
+from voxplain.study.planning.networks import NetworkSource
+
 # DICOM UIDs: at least five numbers joined by dots.
 _UID = re.compile(r"\b\d+(?:\.\d+){4,}\b")
 _PATH = re.compile(r"(?:[A-Za-z]:)?(?:[\\/][^\s'\"\\/:,;()]+){2,}[\\/]?")
@@ -29,6 +34,22 @@ class Redactor:
         """The text with ``<file>``, ``<path>`` and ``<uid>`` in place of what it must not say."""
         text = self._sources.sub("<file>", text)
         return _UID.sub("<uid>", _PATH.sub("<path>", text))
+
+
+def redactor_of(checked: CheckedStudy) -> Redactor:
+    """The filter that knows every source file of a study."""
+    sources: list[ImageSource | NetworkSource] = [
+        *(checked.image_source(case) for case in checked.cases),
+        *checked.reference_sources,
+        *(loaded.source for loaded in checked.models.values()),
+    ]
+    declarations = [
+        *(combination.target for combination in checked.combinations),
+        *(method for task in checked.plan.tasks for method in task.methods.values()),
+    ]
+    files = {file for source in sources for file in source.files}
+    files |= {Path(file) for declaration in declarations for file in files_of(declaration)}
+    return Redactor(files, checked.study.base)
 
 
 def _names(path: Path) -> list[str]:

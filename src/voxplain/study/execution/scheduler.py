@@ -1,92 +1,89 @@
-"""One run in progress: case by case, network by network, task by task."""
+"""One run in progress: what is left to do, in which order, and the record of what was done."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
-from functools import partial
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
-from voxplain.attribution import explain
-from voxplain.attribution.prediction import Prediction
 from voxplain.attribution.result import software
-from voxplain.errors import VoxplainError, VoxplainWarning
-from voxplain.image import Image
+from voxplain.errors import VoxplainWarning
 from voxplain.io import read_mask
 from voxplain.metrics.cross_case import completed
-from voxplain.records.manifest import (
-    Manifest,
-    MapRecord,
-    ModelRecord,
-    PredictionRecord,
-    Status,
-    TaskRecord,
-)
+from voxplain.records.manifest import Manifest, MapRecord, ModelRecord, Status, TaskRecord
 from voxplain.records.scores import Scores
-from voxplain.study.execution.evaluation_inputs import evaluation_inputs
-from voxplain.study.execution.evaluator import Evaluator, left_out, maps_of
+from voxplain.study.execution.earlier_results import EarlierResults, ScoreCache
+from voxplain.study.execution.evaluator import finished_scores, maps_of
 from voxplain.study.execution.events import EventLog
-from voxplain.study.execution.privacy import Redactor
+from voxplain.study.execution.execute import (
+    EvaluationSpec,
+    ExplanationSpec,
+    PredictionSpec,
+    TaskResult,
+    TaskSpec,
+)
+from voxplain.study.execution.executors import Executor
+from voxplain.study.execution.privacy import redactor_of
 from voxplain.study.execution.progress import Listener
 from voxplain.study.execution.resolved import resolved_study
-from voxplain.study.execution.resume import EarlierResults
+from voxplain.study.execution.resources import CombinationSpec, LoadedResources
 from voxplain.study.execution.store import EVENTS, Store
-from voxplain.study.execution.time_limit import reason_of, time_limit
 from voxplain.study.planning.checked_study import CheckedStudy
 from voxplain.study.planning.evaluation_task import EvaluationTask
-from voxplain.study.planning.inputs import (
-    LoadedModel,
-    device_name,
-    predict_case,
-    read_case,
-    remarks,
-    sources,
-)
-from voxplain.study.planning.tasks import Combination, Task
+from voxplain.study.planning.networks import device_name
+from voxplain.study.planning.tasks import Combination, CombinationId, Task, TaskId
 
 
 class Scheduler:
-    """Carries out a checked study.
+    """Carries out a checked study; it alone writes the manifest and the events, and tells of them.
 
     The manifest lists every task from the start; each one changes from pending to done or failed,
-    so that a run stopped at any moment can be taken up again.
+    so that a run that was stopped at any moment can be resumed.
 
     Args:
         checked: What to do.
-        store: Where to.
-        listener: Is told of the progress.
+        store: The run directory.
+        listener: Callbacks.
         resume: Keep the results of an earlier run that are still right.
+        resources: What this process has loaded; images are read here to be copied.
     """
 
     def __init__(
-        self, checked: CheckedStudy, store: Store, listener: Listener, resume: bool
+        self,
+        checked: CheckedStudy,
+        store: Store,
+        listener: Listener,
+        resume: bool,
+        resources: LoadedResources,
     ) -> None:
         self.checked, self.store, self.listener = checked, store, listener
-        self.private = Redactor(
-            sources(checked.study, tuple(checked.cases.values())), checked.study.base
-        )
+        self.resume, self.resources = resume, resources
+        self.private = redactor_of(checked)
         self.earlier = EarlierResults(store.earlier() if resume else None, store)
         self.start = time.monotonic()
-        self.limit = checked.study.execution.timeout
-        self.evaluator = Evaluator(store, self.private, self.limit, listener, fresh=not resume)
-        self.scores: dict[str, Scores] = {}
-        self.explained = False
-        parts: list[Task | EvaluationTask] = [*checked.plan.tasks, *checked.plan.evaluations]
-        self.tasks = {part.key: _record(part) for part in parts}
-        self.manifest = _begun(checked, list(self.tasks.values()), self.private)
+        self.tasks: dict[TaskId, Task | EvaluationTask] = {
+            **{task.id: task for task in checked.plan.tasks},
+            **{task.id: task for task in checked.plan.evaluations},
+        }
+        self.records = {task.id: _record(task) for task in self.tasks.values()}
+        self.scores: dict[TaskId, Scores] = {}
+        self.map_keys: dict[CombinationId, set[str]] = defaultdict(set)
+        self.has_new_maps = False
+        self.manifest = self._new_manifest()
         store.folder.mkdir(parents=True, exist_ok=True)
         self.log = EventLog(store.folder / EVENTS, self.private)
 
-    def carry_out(self) -> Manifest:
-        """Every case, one image in memory at a time; returns what the run says of itself."""
+    def run(self, executor: Executor) -> Manifest:
+        """Does what an earlier run has not done; returns the manifest."""
         self.store.sweep()
         self.manifest.study_sha256 = self.store.write_study(resolved_study(self.checked))
         self.store.write_description()
         self.listener.planned(self.checked.plan)
         self.log.add("started", tasks=len(self.tasks))
         self._adopt()
-        for case in self.checked.cases:
-            self._case(case)
+        for result in executor.run(self._specs()):
+            self._receive(result)
         self._save()
         self._write_scores()
         self.log.add("finished", failed=len(self.manifest.failed))
@@ -95,145 +92,98 @@ class Scheduler:
     def _adopt(self) -> None:
         """Takes over what an earlier run has left."""
         for combination in self.checked.combinations:
-            kept = self.earlier.prediction(combination)
-            self.manifest.predictions += [kept] if kept else []
+            prediction = self.earlier.prediction(combination)
+            self.manifest.predictions += [prediction] if prediction else []
         for task in self.checked.plan.tasks:
-            self.manifest.maps += self.earlier.maps(task.methods)
+            self._add_maps(self.earlier.maps(task))
             if not self._missing(task).methods:
-                self._settle(self.earlier.task(task) or _record(task, "done"), reused=True)
+                self._settle(task.id, self.earlier.task(task) or _record(task, "done"), reused=True)
         for evaluation in self.checked.plan.evaluations:
-            known = self.evaluator.finished(evaluation, self._maps(evaluation.combination))
-            if known is not None:
-                self.scores[evaluation.key] = known
-                self._settle(
-                    self.earlier.task(evaluation) or _record(evaluation, "done"), reused=True
-                )
+            combination = evaluation.combination
+            cache = ScoreCache(self.store.folder, combination.key, self.resume)
+            scores = finished_scores(evaluation, maps_of(self.manifest, combination), cache)
+            if scores is not None:
+                self.scores[evaluation.id] = scores
+                record = self.earlier.task(evaluation) or _record(evaluation, "done")
+                self._settle(evaluation.id, record, reused=True)
         self._save()
 
-    def _case(self, case: str) -> None:
-        combinations = [
-            combination for combination in self.checked.combinations if combination.case == case
-        ]
-        if self.earlier.has_case(self.checked.records[case]) and all(
-            map(self._is_done, combinations)
-        ):
-            return
-        image = read_case(self.checked.cases[case])
-        self._write_source(case, image)
-        for name, loaded in self.checked.models.items():
-            waiting = [
-                each for each in combinations if each.model == name and not self._is_done(each)
+    def _specs(self) -> Iterator[TaskSpec]:
+        """The tasks that are left, case by case and network by network."""
+        for case, record in self.checked.records.items():
+            combinations = [
+                combination for combination in self.checked.combinations if combination.case == case
             ]
-            prepared = loaded.prepare(image) if waiting else image
-            for combination in waiting:
-                self._combination(combination, prepared, loaded)
+            if self.earlier.has_case(record) and all(map(self._is_done, combinations)):
+                continue
+            self._write_copies(case)
+            for combination in combinations:
+                yield from self._specs_of(combination)
 
-    def _combination(self, combination: Combination, image: Image, loaded: LoadedModel) -> None:
-        if not self._is_predicted(combination):
-            self._predict(combination, image, loaded)
-        for task in self._tasks(combination):
-            missing = self._missing(task)
-            if missing.methods:
-                self.listener.started(missing)
-                work = partial(self._explain, missing, image, loaded)
-                self._settle(self._attempt(task, work, self.limit), reused=False)
-        for evaluation in self._evaluations(combination):
-            if evaluation.key not in self.scores:
-                self.listener.started(evaluation)
-                evaluator = partial(self._evaluate, evaluation, image, loaded)
-                self._settle(self._attempt(evaluation, evaluator), reused=False)
-
-    def _predict(self, combination: Combination, image: Image, loaded: LoadedModel) -> None:
-        """Records what the network says; why it cannot is told by the tasks that follow."""
-        asked = (combination.case, combination.model, combination.slug)
-        try:
-            made = self.checked.predictions.get(asked) or predict_case(
-                loaded, image, combination.target
-            )
-        except VoxplainError as error:
-            self.listener.failed(error)
+    def _specs_of(self, combination: Combination) -> Iterator[TaskSpec]:
+        """What is left of a combination; a task counts as started when the executor takes it."""
+        if self._is_done(combination):
             return
-        file = None
-        if made.labels is not None:
-            labels = (made.labels, image.source_grid)
-            file = self.store.write_prediction(combination.case, combination.model, *labels)
-        self.manifest.predictions.append(_prediction(combination, made, file))
+        common = CombinationSpec.of(self.checked, combination, self.store.folder)
+        kept = tuple(maps_of(self.manifest, combination))
+        if not self._is_predicted(combination):
+            yield PredictionSpec(common=common)
+        tasks = self.checked.plan.tasks_of(combination)
+        waiting = [task for task in map(self._missing, tasks) if task.methods]
+        for task in waiting:
+            self.listener.started(task)
+            yield ExplanationSpec(common=common, task=task)
+        for evaluation in self.checked.plan.evaluations_of(combination):
+            if evaluation.id not in self.scores:
+                self.listener.started(evaluation)
+                yield EvaluationSpec(
+                    common=common,
+                    after=tuple(task.id for task in waiting),
+                    task=evaluation,
+                    declared=self.checked.plan.methods_of(combination),
+                    maps=kept,
+                    resume=self.resume,
+                )
 
-    def _attempt(
-        self,
-        task: Task | EvaluationTask,
-        work: Callable[[], str | None],
-        limit: float | None = None,
-    ) -> TaskRecord:
-        """Explains or judges; a failure ends in the record, so that the other tasks go on.
+    def _receive(self, result: TaskResult) -> None:
+        """Takes what came of a task into the manifest."""
+        self.manifest.predictions += result.predictions
+        self._add_maps(result.maps)
+        self.scores[result.id] = result.scores
+        task = self.tasks.get(result.id)
+        if task is None:  # a prediction has no record; why it failed is told by the tasks after it
+            for text in result.warnings:
+                warnings.warn(text, VoxplainWarning, stacklevel=2)
+            return
+        record = _record(task, "failed" if result.reason else "done")
+        record.reason = self.private(result.reason) or None
+        record.seconds = result.seconds
+        record.warnings = [self.private(text) for text in result.warnings]
+        self.has_new_maps |= task.kind == "maps"
+        self._settle(task.id, record, reused=False)
 
-        Args:
-            task: What is done.
-            work: Does it; may return what failed in words.
-            limit: Seconds that it may take as a whole.
-        """
-        record = _record(task, "done")
-        start = time.perf_counter()
-        found: list[str] = []
-        try:
-            with remarks(found), time_limit(limit):
-                record.reason = work() or None
-        except Exception as error:
-            record.reason = self.private(reason_of(error, limit))
-            self.listener.failed(error)
-        record.status = "failed" if record.reason else "done"
-        record.seconds = round(time.perf_counter() - start, 3)
-        record.warnings = [self.private(text) for text in found]
-        return record
-
-    def _explain(self, task: Task, image: Image, loaded: LoadedModel) -> None:
-        combination = task.combination
-        self.explained = True
-        found = explain(
-            loaded.model,
-            image,
-            list(task.methods.values()),
-            combination.target,
-            references=[loaded.prepare(other) for other in self.checked.references] or None,
-            seed=combination.draw_seed,
-            progress=self.listener.passed,
-        )
-        keys = {method.key: key for key, method in task.methods.items()}
-        self.manifest.maps += [
-            self.store.write_map(combination, attribution, keys[attribution.method.key])
-            for attribution in found.values()
-        ]
-
-    def _evaluate(self, evaluation: EvaluationTask, image: Image, loaded: LoadedModel) -> str:
-        """Judges what was written; the limit of time holds for each metric. Returns what failed."""
-        records = self._maps(evaluation.combination)
-        inputs = evaluation_inputs(self.checked, evaluation.combination, image, loaded)
-        scores, failures = self.evaluator.evaluator(evaluation, records, inputs)
-        self.scores[evaluation.key] = scores
-        for text in left_out(records):
-            warnings.warn(text, VoxplainWarning, stacklevel=2)
-        return failures
-
-    def _write_scores(self) -> None:
-        """The table of all scores, in the order of the plan."""
-        keys = [evaluation.key for evaluation in self.checked.plan.evaluations]
-        table = Scores.joined(self.scores[key] for key in keys if key in self.scores)
-        if keys:
-            self.store.write_scores(completed(table))
-        elif self.explained:
-            self.store.forget_scores()  # they are of maps that were
-
-    def _settle(self, record: TaskRecord, reused: bool) -> None:
-        """Puts what became of a task into the manifest, and the manifest on disk."""
-        self.tasks[record.key] = record
-        self.manifest.tasks = list(self.tasks.values())
+    def _settle(self, task: TaskId, record: TaskRecord, reused: bool) -> None:
+        """Puts the record of a task into the manifest, and the manifest on disk."""
+        self.records[task] = record
+        self.manifest.tasks = list(self.records.values())
         if not reused:
             facts = record.model_dump(exclude={"status", "methods", "warnings", "seconds"})
             self.log.add(f"task {record.status}", **facts, methods=", ".join(record.methods))
             self._save()
         self.listener.finished(record, reused)
 
-    def _write_source(self, case: str, image: Image) -> None:
+    def _write_scores(self) -> None:
+        """Writes the table of all scores, in the order of the plan."""
+        evaluations = self.checked.plan.evaluations
+        if evaluations:
+            found = (self.scores[task.id] for task in evaluations if task.id in self.scores)
+            self.store.write_scores(completed(Scores.joined(found)))
+        elif self.has_new_maps:
+            self.store.remove_scores()  # they are of the maps that were there before
+
+    def _write_copies(self, case: str) -> None:
+        """Writes the image and the reference of a case without any identity."""
+        image = self.resources.image(self.checked.image_source(case))
         self.store.write_source(case, image)
         reference = self.checked.cases[case].reference
         if reference is not None:
@@ -241,52 +191,56 @@ class Scheduler:
             self.store.write_reference(case, labels, image.source_grid)
 
     def _is_done(self, combination: Combination) -> bool:
-        missing = any(self._missing(task).methods for task in self._tasks(combination))
-        judged = all(evaluation.key in self.scores for evaluation in self._evaluations(combination))
-        return self._is_predicted(combination) and not missing and judged
+        plan = self.checked.plan
+        missing = any(self._missing(task).methods for task in plan.tasks_of(combination))
+        scored = all(task.id in self.scores for task in plan.evaluations_of(combination))
+        return self._is_predicted(combination) and not missing and scored
 
     def _is_predicted(self, combination: Combination) -> bool:
-        return any(record.key == combination.key for record in self.manifest.predictions)
+        return combination.id in {
+            (record.case, record.model, record.target) for record in self.manifest.predictions
+        }
 
     def _missing(self, task: Task) -> Task:
-        return task.without({record.key for record in self.manifest.maps})
+        return task.without(self.map_keys[task.combination.id])
 
-    def _tasks(self, combination: Combination) -> list[Task]:
-        return [task for task in self.checked.plan.tasks if task.combination is combination]
-
-    def _evaluations(self, combination: Combination) -> list[EvaluationTask]:
-        return [part for part in self.checked.plan.evaluations if part.combination is combination]
-
-    def _maps(self, combination: Combination) -> list[MapRecord]:
-        return maps_of(self.manifest, combination)
+    def _add_maps(self, records: Sequence[MapRecord]) -> None:
+        self.manifest.maps += records
+        for record in records:
+            self.map_keys[record.case, record.model, record.target].add(record.key)
 
     def _save(self) -> None:
-        order = {key: n for n, task in enumerate(self.checked.plan.tasks) for key in task.methods}
-        self.manifest.maps.sort(key=lambda record: order[record.key])
+        """Writes the manifest, with predictions and maps in the order of the plan."""
+        combinations = [combination.id for combination in self.checked.combinations]
+        place = {combination: number for number, combination in enumerate(combinations)}
+        tasks = self.checked.plan.tasks
+        order = {key: number for number, task in enumerate(tasks) for key in task.methods}
+        self.manifest.predictions.sort(key=lambda r: place[r.case, r.model, r.target])
+        self.manifest.maps.sort(key=lambda r: (place[r.case, r.model, r.target], order[r.key]))
         self.manifest.seconds = round(time.monotonic() - self.start, 3)
         self.store.write_manifest(self.manifest)
 
-
-def _begun(checked: CheckedStudy, tasks: list[TaskRecord], private: Redactor) -> Manifest:
-    for record in checked.records.values():
-        record.warnings = [private(text) for text in record.warnings]
-    models = checked.models.values()
-    return Manifest(
-        software=software(),
-        device=", ".join(sorted({device_name(loaded.model) for loaded in models})),
-        seed=checked.study.execution.seed,
-        study_sha256="",
-        cases=list(checked.records.values()),
-        models=[
-            ModelRecord(
-                **loaded.facts.model_dump(),
-                labels=loaded.config.labels,
-                explained=not loaded.config.only_compared,
-            )
-            for loaded in models
-        ],
-        tasks=tasks,
-    )
+    def _new_manifest(self) -> Manifest:
+        """The manifest of a run that has done nothing yet."""
+        records, models = self.checked.records.values(), self.checked.models.values()
+        for record in records:
+            record.warnings = [self.private(text) for text in record.warnings]
+        return Manifest(
+            software=software(),
+            device=", ".join(sorted({device_name(loaded.model) for loaded in models})),
+            seed=self.checked.study.execution.seed,
+            study_sha256="",
+            cases=list(records),
+            models=[
+                ModelRecord(
+                    **loaded.facts.model_dump(),
+                    labels=loaded.config.labels,
+                    explained=not loaded.config.only_compared,
+                )
+                for loaded in models
+            ],
+            tasks=list(self.records.values()),
+        )
 
 
 def _record(task: Task | EvaluationTask, status: Status = "pending") -> TaskRecord:
@@ -297,23 +251,7 @@ def _record(task: Task | EvaluationTask, status: Status = "pending") -> TaskReco
         model=combination.model,
         target=combination.slug,
         methods=task.labels,
-        kind="maps" if isinstance(task, Task) else "metrics",
+        kind=task.kind,
         status=status,
         passes=task.passes,
-    )
-
-
-def _prediction(combination: Combination, made: Prediction, file: str | None) -> PredictionRecord:
-    return PredictionRecord(
-        case=combination.case,
-        model=combination.model,
-        target=combination.slug,
-        in_words=made.in_words,
-        score=made.score,
-        probability=made.probability,
-        image=file,
-        scores=made.scores,
-        volumes=made.volumes,
-        volume_unit=made.volume_unit,
-        key=combination.key,
     )

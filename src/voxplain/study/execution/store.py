@@ -138,8 +138,8 @@ class Store:
         file = self.folder / SCORES
         return Scores.read(file) if file.is_file() else Scores()
 
-    def forget_scores(self) -> None:
-        """Removes the table, and what cascades have left."""
+    def remove_scores(self) -> None:
+        """Removes the table of scores, and the files of parameter randomizations."""
         randomized = (self.folder / RANDOMIZATION).glob("*.*")
         for file in (self.folder / SCORES, *randomized):
             file.unlink(missing_ok=True)

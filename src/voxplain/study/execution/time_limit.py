@@ -1,4 +1,4 @@
-"""What a task may cost, and why one failed."""
+"""The time limit of a task, and why a task failed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import contextlib
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from types import FrameType
 
 from voxplain.errors import VoxplainError, VoxplainWarning, is_out_of_memory
+
+TimeLimit = Callable[[float | None], AbstractContextManager[None]]
+"""Opens a block that is ended with a TimeoutError after so many seconds; None for no limit."""
 
 
 def can_limit_time() -> bool:
@@ -19,7 +23,9 @@ def can_limit_time() -> bool:
 
 @contextlib.contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
-    """Ends what runs inside after so many seconds, at the end of the network call it is in.
+    """Ends a block of the main thread after so many seconds, once the network call it is in ends.
+
+    In another thread, and where there are no POSIX timers, it warns that there is no limit.
 
     Raises:
         TimeoutError: Inside the block, when the time is over.

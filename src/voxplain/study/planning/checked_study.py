@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a request, found before anything is written."""
+"""Checking a study before anything is written, and the plan that comes of it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,48 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from voxplain.attribution import Prediction
+from voxplain.engine.method import Method
 from voxplain.image import Image
 from voxplain.records.manifest import CaseRecord
 from voxplain.study.config.cases import CaseConfig
-from voxplain.study.config.study import Study
-from voxplain.study.planning.inputs import LoadedModel, content_sha256, load_model, read_references
-from voxplain.study.planning.plan import Plan
-from voxplain.study.planning.preflight import CombinationId, Preflight
-from voxplain.study.planning.tasks import Combination
+from voxplain.study.config.study import StudyConfig
+from voxplain.study.planning.evaluation_task import EvaluationTask
+from voxplain.study.planning.images import ImageSource, content_sha256, read_case, reference_cases
+from voxplain.study.planning.networks import LoadedModel, NetworkSource
+from voxplain.study.planning.preflight import Preflight
+from voxplain.study.planning.tasks import Combination, CombinationId, Task
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study will do.
+
+    Attributes:
+        tasks: Explanations, in the order in which they run.
+        evaluations: Of the maps of each combination, once they are written.
+    """
+
+    tasks: tuple[Task, ...]
+    evaluations: tuple[EvaluationTask, ...] = ()
+
+    @property
+    def passes(self) -> int:
+        """Passes of all explanations and evaluations."""
+        evaluation = sum(evaluation.passes for evaluation in self.evaluations)
+        return sum(task.passes for task in self.tasks) + evaluation
+
+    def tasks_of(self, combination: Combination) -> list[Task]:
+        """The explanations of a combination."""
+        return [task for task in self.tasks if task.combination is combination]
+
+    def methods_of(self, combination: Combination) -> dict[str, Method]:
+        """The methods of a combination, by the hash of what determines their maps."""
+        tasks = self.tasks_of(combination)
+        return {key: method for task in tasks for key, method in task.methods.items()}
+
+    def evaluations_of(self, combination: Combination) -> list[EvaluationTask]:
+        """The evaluation of a combination, if there is one."""
+        return [task for task in self.evaluations if task.combination is combination]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,40 +59,46 @@ class CheckedStudy:
         cases: With ids and absolute paths.
         records: What the manifest says of each case, by id.
         models: With weights, by name.
-        references: Other images that methods compare with.
-        reference_sha256: Their hashes.
+        reference_sources: Where the images come from that methods compare with.
+        references: Those images.
         combinations: What is explained, in the order of the run.
         plan: The tasks.
-        predictions: Those that were made on the way.
+        predictions: Those that the check had to make.
     """
 
-    study: Study
+    study: StudyConfig
     cases: Mapping[str, CaseConfig]
     records: Mapping[str, CaseRecord]
     models: Mapping[str, LoadedModel]
+    reference_sources: Sequence[ImageSource]
     references: Sequence[Image]
-    reference_sha256: Sequence[str]
     combinations: Sequence[Combination]
     plan: Plan
     predictions: Mapping[CombinationId, Prediction]
 
+    def image_source(self, case: str) -> ImageSource:
+        """Where the image of a case comes from."""
+        return ImageSource(self.cases[case], self.records[case].image_sha256)
 
-def check_study(study: Study, *, trust: bool = False) -> CheckedStudy:
-    """Reads every image, loads every network, asks each once, and plans the tasks.
 
-    A target that fits no case is an error; one that fits some leaves the others to the run, where
-    they fail by themselves.
+def check_study(study: StudyConfig, *, trust: bool = False) -> CheckedStudy:
+    """Reads every image, loads and runs every network once, and plans the tasks.
+
+    A target that fits no case is an error. A target that fits only some cases is planned for all of
+    them, and fails during the run where it does not fit.
 
     Args:
-        study: What is asked for.
+        study: What to do.
         trust: Whether files that run code may be opened.
 
     Raises:
         VoxplainError: With the place in front of the sentence.
     """
     cases = {str(case.id): case for case in study.expanded_cases()}
-    models = {config.name: load_model(config, study, trust) for config in study.models}
-    references = read_references(study, cases)
+    sources = [NetworkSource.of(config, study, trust) for config in study.models]
+    models = {source.config.name: source.load() for source in sources}
+    reference_configs = reference_cases(study, cases)
+    references = [read_case(case) for case in reference_configs]
     hashes = [content_sha256(image) for image in references]
     preflight = Preflight(study, cases, models, hashes)
     for name, case in cases.items():
@@ -69,8 +109,8 @@ def check_study(study: Study, *, trust: bool = False) -> CheckedStudy:
         cases=cases,
         records=preflight.records,
         models=models,
+        reference_sources=[*map(ImageSource, reference_configs, hashes)],
         references=references,
-        reference_sha256=hashes,
         combinations=preflight.combinations,
         plan=Plan(tuple(preflight.tasks), tuple(preflight.evaluations)),
         predictions=preflight.predictions,

@@ -16,32 +16,36 @@ from voxplain.records.atomic import sha256
 from voxplain.records.manifest import CaseRecord
 from voxplain.study.config.case_files import contents, for_case, label_maps, without_files
 from voxplain.study.config.cases import CaseConfig
-from voxplain.study.config.study import Study
+from voxplain.study.config.study import StudyConfig
 from voxplain.study.planning.evaluation_task import EvaluationTask, plan_evaluation
-from voxplain.study.planning.inputs import (
-    LoadedModel,
-    content_sha256,
-    naming,
-    predict_case,
-    read_case,
-    remarks,
-)
+from voxplain.study.planning.images import content_sha256, read_case
+from voxplain.study.planning.messages import collected_warnings, errors_at
+from voxplain.study.planning.networks import LoadedModel, predict_case
 from voxplain.study.planning.pass_limit import require_affordable
-from voxplain.study.planning.tasks import Combination, Task
+from voxplain.study.planning.tasks import Combination, CombinationId, Task
 from voxplain.targets import Target
-
-CombinationId = tuple[str, str, str]
-"""Id of a case, name of a model, slug of a target."""
 
 
 @dataclass(eq=False)
 class Preflight:
-    """One walk over the cases; one image is in memory at a time."""
+    """Checks the cases of a study one after another; one image is in memory at a time.
 
-    study: Study
+    Attributes:
+        study: What to do.
+        cases: With ids and absolute paths.
+        models: The networks, by name.
+        reference_sha256: Hashes of the images that methods compare with.
+        records: What the manifest says of each case so far.
+        combinations: What is explained.
+        tasks: Explanations.
+        evaluations: Of their maps.
+        predictions: Those that were made to try the targets.
+    """
+
+    study: StudyConfig
     cases: Mapping[str, CaseConfig]
     models: Mapping[str, LoadedModel]
-    reference_hashes: Sequence[str]
+    reference_sha256: Sequence[str]
     records: dict[str, CaseRecord] = field(default_factory=dict)
     combinations: list[Combination] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
@@ -52,51 +56,52 @@ class Preflight:
     _channels: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def visit(self, name: str, case: CaseConfig) -> None:
-        """Reads a case and asks every network about it."""
-        found: list[str] = []
-        with remarks(found):
+        """Reads a case, and plans its explanation by every network that is explained."""
+        texts: list[str] = []
+        with collected_warnings(texts):
             image = read_case(case)
             if case.reference is not None:
-                with naming(f"case {name}, reference"):
+                with errors_at(f"case {name}, reference"):
                     read_mask(case.reference, image.source_grid)
             for loaded in self.models.values():
                 if not loaded.config.only_compared:
-                    self._ask(name, image, loaded)
-        self.records[name] = _record(name, case, image, found)
+                    self._visit_network(name, image, loaded)
+        self.records[name] = _record(name, case, image, texts)
 
     def finish(self) -> None:
         """Raises the first error of a target that fits no case."""
-        for asked, error in self._errors.items():
-            if asked not in self._bound:
+        for model_and_target, error in self._errors.items():
+            if model_and_target not in self._bound:
                 raise error
 
-    def _ask(self, case: str, image: Image, loaded: LoadedModel) -> None:
-        with naming(f"case {case}"):
+    def _visit_network(self, case: str, image: Image, loaded: LoadedModel) -> None:
+        with errors_at(f"case {case}"):
             prepared = loaded.prepare(image)
             self._check_channels(case, prepared, loaded)
-        targets = [self._target(case, target) for target in self.study.asked]
+        targets = [self._target(case, target) for target in self.study.all_targets]
         for target, named in targets:
-            self._bind(case, prepared, loaded, target, named)
+            self._try_target(case, prepared, loaded, target, named)
         self._plan(case, image, prepared, loaded, targets)
 
     def _target(self, case: str, target: Target) -> tuple[Target, Target]:
-        with naming(f"case {case}"):
+        with errors_at(f"case {case}"):
             return for_case(target, self.cases[case], self.study.base), without_files(target)
 
-    def _bind(
+    def _try_target(
         self, case: str, image: Image, loaded: LoadedModel, target: Target, named: Target
     ) -> None:
-        """Asks until the target has fitted once; later cases are asked when they run."""
-        asked = (loaded.config.name, named.slug)
-        if asked in self._bound:
+        """Predicts until the target has fitted one case; the others are predicted by the run."""
+        model_and_target = (loaded.config.name, named.slug)
+        if model_and_target in self._bound:
             return
         try:
-            with naming(f"case {case}, model {loaded.config.name}, target {target}"):
-                self.predictions[(case, *asked)] = predict_case(loaded, image, target)
+            with errors_at(f"case {case}, model {loaded.config.name}, target {target}"):
+                prediction = predict_case(loaded, image, target)
         except TargetError as error:
-            self._errors.setdefault(asked, error)
+            self._errors.setdefault(model_and_target, error)
             return
-        self._bound.add(asked)
+        self.predictions[(case, *model_and_target)] = prediction
+        self._bound.add(model_and_target)
 
     def _check_channels(self, case: str, image: Image, loaded: LoadedModel) -> None:
         channels = len(image.data)
@@ -116,7 +121,7 @@ class Preflight:
             "image": content_sha256(image),
             "preprocess": [step.model_dump(mode="json") for step in loaded.config.preprocess],
             "model": loaded.facts.model_dump(mode="json", exclude={"name"}),
-            "references": self.reference_hashes,
+            "references": self.reference_sha256,
         }
         methods = self._methods(case, prepared)
         for target, named in targets:
@@ -130,9 +135,9 @@ class Preflight:
                 patient=self.cases[case].patient or "",
             )
             self.combinations.append(combination)
-            with naming(f"model {loaded.config.name}"):
-                allowed = self.study.execution.max_passes
-                tasks = list(_tasks(combination, methods, prepared, loaded.model, allowed))
+            with errors_at(f"model {loaded.config.name}"):
+                max_passes = self.study.execution.max_passes
+                tasks = list(_tasks(combination, methods, prepared, loaded.model, max_passes))
                 self.tasks += tasks
                 self.evaluations += self._evaluation(combination, tasks, prepared, loaded)
 
@@ -142,40 +147,50 @@ class Preflight:
         study, case = self.study, self.cases[combination.case]
         if not study.metrics and study.randomization is None:
             return []
-        others = [
+        others = loaded.comparable(self.models)
+        networks = [
             {"differs": loaded.differs(other), **other.facts.model_dump(mode="json")}
-            for other in loaded.alike(self.models)
+            for other in others
         ]
         mask = [sha256(case.reference), case.reference_label] if case.reference else None
         truth = {} if case.truth is None else {"truth": case.truth}
-        facts = {"networks": others, "mask": mask, **truth}
-        run, context = study.execution, Context.open(loaded.model, image)
-        limits = run.controls, facts, context, run.max_passes, loaded.networks(self.models)
-        return [plan_evaluation(combination, tasks, study.metrics, study.randomization, *limits)]
+        return [
+            plan_evaluation(
+                combination,
+                tasks,
+                study.metrics,
+                study.randomization,
+                study.execution.controls,
+                {"networks": networks, "mask": mask, **truth},
+                Context.open(loaded.model, image),
+                study.execution.max_passes,
+                [loaded.as_other_network(other) for other in others],
+            )
+        ]
 
     def _methods(self, case: str, image: Image) -> list[Method]:
         """The methods with the files of a case, once their label maps fit its image."""
-        with naming(f"case {case}"):
+        with errors_at(f"case {case}"):
             methods = [
                 for_case(method, self.cases[case], self.study.base) for method in self.study.methods
             ]
         for method in methods:
-            with naming(f"case {case}, {method.key}"):
+            with errors_at(f"case {case}, {method.key}"):
                 for labels in label_maps(method):
                     labels.divide(image.data, image.grid.spacing, image)
         return methods
 
 
 def _tasks(
-    combination: Combination, methods: Sequence[Method], image: Image, model: Model, allowed: int
+    combination: Combination, methods: Sequence[Method], image: Image, model: Model, max_passes: int
 ) -> Iterator[Task]:
     for together in group(methods, image, model):
         streams = estimate(together, image, model)
-        require_affordable(together, streams, allowed, image, model)
+        require_affordable(together, streams, max_passes, image, model)
         yield Task.of(combination, together, streams)
 
 
-def _record(name: str, case: CaseConfig, image: Image, found: list[str]) -> CaseRecord:
+def _record(name: str, case: CaseConfig, image: Image, texts: list[str]) -> CaseRecord:
     grid = image.source_grid
     return CaseRecord(
         id=name,
@@ -188,5 +203,5 @@ def _record(name: str, case: CaseConfig, image: Image, found: list[str]) -> Case
         unit=grid.unit,
         orientation="".join(grid.axis_codes),
         channels=image.channels,
-        warnings=found,
+        warnings=texts,
     )

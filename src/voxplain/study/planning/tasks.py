@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from voxplain.attribution.describe.cost import StreamEstimate
 from voxplain.engine.method import Method
 from voxplain.targets import Target
 
-# Raised whenever the same request would give another map, or another score.
+TaskKind = Literal["maps", "metrics"]
+"""What a task makes: maps, or the scores of maps."""
+
+CombinationId = tuple[str, str, str]
+"""Id of a case, name of a model, slug of a target."""
+
+TaskId = tuple[str, ...]
+"""Kind, case, model and target of a task; of explanations their key too."""
+
+# Raised whenever an equal task would give another map or another score.
 RESULT_VERSION = 2
 
 
 @dataclass(frozen=True)
 class Combination:
-    """One image, one network, one question: what a task explains.
+    """One case, one network and one target: what a task explains.
 
     Attributes:
         case: Id of the case.
@@ -27,7 +36,7 @@ class Combination:
         named: The same without file names, for everything that is written.
         facts: Everything else that determines the result: hashes, preprocessing, precision.
         seed: Seed of the study.
-        patient: Whose image it is; empty where the case stands for itself.
+        patient: Id of the patient; empty where the study names none.
     """
 
     case: str
@@ -44,6 +53,11 @@ class Combination:
         return self.named.slug
 
     @property
+    def id(self) -> CombinationId:
+        """Case, model and target by their names."""
+        return (self.case, self.model, self.slug)
+
+    @property
     def key(self) -> str:
         """Hash of everything that determines the prediction."""
         return digest({**self.facts, "case": self.case, "target": _dumped(self.named)})
@@ -52,7 +66,8 @@ class Combination:
     def draw_seed(self) -> int:
         """Seed of the random draws.
 
-        It does not depend on the methods: one more of them leaves the others as they are.
+        It does not depend on the methods, so that adding one leaves the maps of the others as they
+        are.
         """
         return int(digest([self.seed, self.key])[:8], 16)
 
@@ -63,16 +78,18 @@ class Combination:
 
 @dataclass(frozen=True)
 class Task:
-    """A group of methods that share a stream, on one subject.
+    """The explanation of a combination by a group of methods that share a stream.
 
     Attributes:
-        key: Hash of everything that determines the result.
+        key: Hash of everything that determines the maps.
         combination: What is explained.
         methods: The methods, by the hash of what determines their maps.
-        passes: Passes through the network, as estimated.
+        passes: Estimated passes through the network.
         forwards: How many of them are forwards without a backward pass.
         streams: The streams in words.
     """
+
+    kind: ClassVar[TaskKind] = "maps"
 
     key: str
     combination: Combination
@@ -85,7 +102,7 @@ class Task:
     def of(
         cls, combination: Combination, methods: Sequence[Method], streams: Sequence[StreamEstimate]
     ) -> Task:
-        """The task of these methods, which share streams, on a subject."""
+        """The task of methods that share these streams."""
         keyed = {combination.method_key(method): method for method in methods}
         return cls(
             key=digest(sorted(keyed)),
@@ -97,12 +114,17 @@ class Task:
         )
 
     @property
+    def id(self) -> TaskId:
+        """What tells it from every other task of the run."""
+        return (self.kind, *self.combination.id, self.key)
+
+    @property
     def labels(self) -> list[str]:
         """The keys of the methods in results and file names."""
         return [method.key for method in self.methods.values()]
 
-    def without(self, done: set[str]) -> Task:
-        """The task with only the methods whose maps are missing."""
+    def without(self, done: Collection[str]) -> Task:
+        """The same task without the methods whose maps are done, which are given by hash."""
         missing = {key: method for key, method in self.methods.items() if key not in done}
         return replace(self, methods=missing)
 
@@ -113,5 +135,5 @@ def digest(facts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _dumped(part: Method | Target) -> dict[str, Any]:
-    return part.model_dump(mode="json")
+def _dumped(declaration: Method | Target) -> dict[str, Any]:
+    return declaration.model_dump(mode="json")

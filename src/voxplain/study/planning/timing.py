@@ -10,7 +10,7 @@ from torch import Tensor
 
 from voxplain.models.model import Model
 from voxplain.study.planning.checked_study import CheckedStudy
-from voxplain.study.planning.inputs import read_case
+from voxplain.study.planning.images import read_case
 
 
 @dataclass(frozen=True)
