@@ -131,14 +131,14 @@ def _array(path: Path) -> NDArray[np.float32]:
 
 
 def _of_attribution(found: Attribution) -> ExternalMap:
-    residuals = found.stats.completeness
+    residuals, properties = found.stats.completeness, found.method.properties()
     on_input = found.on_input is not None
     return ExternalMap(
         map=found.on_input if found.on_input is not None else found.map,
-        sign=found.method.sign,
-        share="per unit" not in found.method.units,
+        sign=properties.sign,
+        share="per unit" not in properties.units,
         place="network" if on_input else "scan",
-        resampling=found.method.resampling,
+        resampling=properties.resampling,
         method=found.method,
         completeness=residuals[0] if residuals else None,
     )

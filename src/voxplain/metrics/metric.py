@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from voxplain.declaration import Declaration, parsed
+from voxplain.declaration import Declaration
 from voxplain.engine.context import Context
 from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.map_field import MapField
@@ -96,4 +96,4 @@ def parse_metric(spec: str | Mapping[str, Any] | Metric) -> Metric:
     Raises:
         ConfigError: With the nearest names or the exact path of the parameter.
     """
-    return spec if isinstance(spec, Metric) else parsed(metrics, spec)
+    return spec if isinstance(spec, Metric) else metrics.parse(spec)

@@ -146,7 +146,7 @@ def map_field(name: str, found: AnyMap, context: MetricContext) -> MapField:
 
 def _start(method: Method | None, image: Tensor) -> Tensor | None:
     """The baseline of a method that has one."""
-    baseline = method.baseline_of if method else None
+    baseline = method.properties().baseline if method else None
     if baseline is None or (isinstance(baseline, Tensor) and baseline.shape != image.shape):
         return None
     return baseline_image(baseline, image)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from voxplain.attribution.methods.layer_method import LayerMethod
+from voxplain.attribution.methods.base import AtLayers
 from voxplain.engine.baselines import Baseline
 from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import TimesDifference
@@ -14,88 +14,82 @@ from voxplain.engine.gradients.samplers import PairedReference, Sampler
 from voxplain.engine.method import Method, register
 from voxplain.engine.requests import GradientRequest
 from voxplain.engine.rules import DeepLift
-from voxplain.engine.taps import INPUT
+
+FloatType = Literal["auto", "float32", "float64"]
+"""``auto`` is float64 for networks with norms of the data, where differences would cancel."""
 
 
-@register
-class DeepLiftMethod(Method):
-    """How the difference from a baseline travels through the network, by the Rescale rule."""
+class _DeepLift(Method):
+    """DeepLIFT from one baseline."""
 
-    family = "rule"
-    formula = "(x - b) m, multipliers m by finite differences at every nonlinearity"
-    reference = "Shrikumar et al., 2017"
-    units = "score"
-    name: Literal["deep_lift"] = "deep_lift"
+    family: ClassVar[str] = "rule"
+    reference: ClassVar[str] = "Shrikumar et al., 2017"
+    units: ClassVar[str] = "score"
+
     baseline: Baseline = "zero"
     eps: float | None = Field(default=None, gt=0)
-    precision: Literal["auto", "float32", "float64"] = "auto"
+    precision: FloatType = "auto"
 
     def requests(self, context: Context) -> tuple[GradientRequest, ...]:
-        """One pair of forwards."""
-        sampler = PairedReference(self.baseline)
-        return (deep_lift_request(self, context, sampler),)
+        return (_request(self, PairedReference(self.baseline), context),)
 
 
 @register
-class DeepLiftShap(Method):
-    """DeepLIFT averaged over other images as baselines."""
+class DeepLiftMethod(_DeepLift):
+    """The share of each voxel in S(x) - S(baseline), by the Rescale rule of DeepLIFT."""
 
-    family = "rule"
-    formula = "mean_k (x - b_k) m_k"
-    reference = "Lundberg and Lee, 2017"
-    units = "score"
-    name: Literal["deep_lift_shap"] = "deep_lift_shap"
-    references: int = Field(default=8, ge=2)
-    eps: float | None = Field(default=None, gt=0)
-    precision: Literal["auto", "float32", "float64"] = "auto"
-
-    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
-        """One pair of forwards per reference."""
-        return (deep_lift_request(self, context, PairedReference(None, self.references)),)
-
-
-def deep_lift_request(
-    method: Any, context: Context, sampler: Sampler, places: Any = (INPUT,)
-) -> GradientRequest:
-    """A DeepLIFT stream; in float64 where norms would cancel."""
-    double = method.precision == "float64" or (
-        method.precision == "auto" and context.has_data_norms
-    )
-    rule = DeepLift(eps=method.eps)
-    return GradientRequest(sampler, TimesDifference, rule, tuple(places), double=double)
+    formula = "(x - b) m, multipliers m by finite differences at every nonlinearity"
+    name: Literal["deep_lift"] = "deep_lift"
 
 
 @register
-class LayerDeepLift(LayerMethod):
-    """DeepLIFT, read off at a layer."""
+class LayerDeepLift(AtLayers, _DeepLift):
+    """The share of each unit of a layer in S(x) - S(baseline), by DeepLIFT."""
 
     formula = "(A(x) - A(b)) m at the layer"
-    reference = "Shrikumar et al., 2017"
-    units = "score"
     name: Literal["layer_deep_lift"] = "layer_deep_lift"
-    baseline: Baseline = "zero"
+
+
+class _DeepLiftShap(Method):
+    """DeepLIFT averaged over reference images as baselines."""
+
+    family: ClassVar[str] = "rule"
+    reference: ClassVar[str] = "Lundberg and Lee, 2017"
+    units: ClassVar[str] = "score"
+
+    references: int = Field(default=8, ge=2)
     eps: float | None = Field(default=None, gt=0)
-    precision: Literal["auto", "float32", "float64"] = "auto"
+    precision: FloatType = "auto"
 
     def requests(self, context: Context) -> tuple[GradientRequest, ...]:
-        """One pair of forwards."""
-        sampler = PairedReference(self.baseline)
-        return (deep_lift_request(self, context, sampler, self._taps(context)),)
+        return (_request(self, PairedReference(None, self.references), context),)
 
 
 @register
-class LayerDeepLiftShap(LayerMethod):
-    """DeepLIFT averaged over other images as baselines, read off at a layer."""
+class DeepLiftShap(_DeepLiftShap):
+    """DeepLIFT averaged over reference images as baselines."""
+
+    formula = "mean_k (x - b_k) m_k"
+    name: Literal["deep_lift_shap"] = "deep_lift_shap"
+
+
+@register
+class LayerDeepLiftShap(AtLayers, _DeepLiftShap):
+    """DeepLIFT at a layer, averaged over reference images as baselines."""
 
     formula = "mean_k (A(x) - A(b_k)) m_k at the layer"
-    reference = "Lundberg and Lee, 2017"
-    units = "score"
     name: Literal["layer_deep_lift_shap"] = "layer_deep_lift_shap"
-    references: int = Field(default=8, ge=2)
-    eps: float | None = Field(default=None, gt=0)
-    precision: Literal["auto", "float32", "float64"] = "auto"
 
-    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
-        """One pair of forwards per reference."""
-        sampler = PairedReference(None, self.references)
-        return (deep_lift_request(self, context, sampler, self._taps(context)),)
+
+def _request(
+    method: _DeepLift | _DeepLiftShap, sampler: Sampler, context: Context
+) -> GradientRequest:
+    """A DeepLIFT stream; in float64 where norms would cancel."""
+    automatic = method.precision == "auto" and context.has_data_norms
+    return GradientRequest(
+        sampler,
+        TimesDifference,
+        DeepLift(eps=method.eps),
+        method.places(context),
+        double=method.precision == "float64" or automatic,
+    )

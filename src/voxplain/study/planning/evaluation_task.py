@@ -194,7 +194,7 @@ def _along(
 
 def _is_judged(method: Method) -> bool:
     """Maps on the grids of layers are not."""
-    return getattr(method, "layers", None) is None
+    return method.properties().grid == "image"
 
 
 def _require_affordable(metric: Metric, context: Context, allowed: int, networks: int = 1) -> None:
