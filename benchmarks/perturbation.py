@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from captum import attr
 from torch import Tensor, nn
-from voxplain.attribution.methods.perturbation import Occlusion
+from voxplain.attribution.methods.occlusion import Occlusion
 
 import voxplain as vx
 from benchmarks.harness import Timing, Work, difference, race

@@ -147,7 +147,7 @@ class TestMethods:
                 found = explain(network, shown, method, 1)["saliency"]
                 assert torch.equal(found.map, map.abs() if absolute else map)
                 signed = not absolute and channels != "sum_abs"
-                assert found.method.sign == ("signed" if signed else "absolute")
+                assert found.method.properties().sign == ("signed" if signed else "absolute")
 
     def test_smoothgrad_applies_the_post_steps_of_its_method(self) -> None:
         """|M| is averaged, not |mean of M|."""

@@ -201,7 +201,7 @@ class TestBaselines:
 
     def test_a_list_from_a_study_is_one_level_per_channel(self) -> None:
         method = parse_method({"name": "integrated_gradients", "baseline": [1, 2.5]})
-        assert method.baseline_of == (1, 2.5)
+        assert method.properties().baseline == (1, 2.5)
 
 
 class TestRange:

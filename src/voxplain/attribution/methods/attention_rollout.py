@@ -25,7 +25,7 @@ from voxplain.models.geometry import LayerGeometry
 
 @register
 class AttentionRollout(Method):
-    """The patches that a transformer attends to, through all its layers; the same for any class.
+    """The patches that a transformer attends to, through all its layers; not specific to a class.
 
     The map does not depend on the target: gradients and scores are not used. It follows
     self-attention over one grid of tokens, as in ViT and UNETR. Attention within windows, as in
