@@ -89,9 +89,11 @@ def explain(
         >>> attributions["saliency"].map.shape
         torch.Size([1, 1, 8, 8, 8])
     """
+    if not isinstance(images, (Image, Tensor)):
+        model = Model.of(model)  # once, as it keeps the hash of the weights
     explain_images = partial(
         _explain,
-        Model.of(model),
+        model,
         methods=_methods(methods),
         target=parse_target(target),
         references=references,
@@ -133,7 +135,7 @@ def _with_distinct_keys(methods: list[Method]) -> list[Method]:
 
 
 def _explain(
-    model: Model,
+    model: Model | nn.Module,
     images: Image | Tensor,
     *,
     methods: Sequence[Method],

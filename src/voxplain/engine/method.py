@@ -19,7 +19,7 @@ from voxplain.engine.network_layers import Assembly
 from voxplain.engine.randomness import NoisyCopies
 from voxplain.engine.requests import Request, Stream
 from voxplain.engine.stream_io import MethodOutput, StreamResults
-from voxplain.engine.taps import INPUT, Tap
+from voxplain.engine.taps import INPUT
 from voxplain.registry import Registry
 from voxplain.targets import Target
 
@@ -103,10 +103,7 @@ class Method(Declaration):
     @abstractmethod
     def requests(self, context: Context) -> tuple[Request, ...]:
         """The streams this method reads, for a network and an image."""
-
-    def places(self, context: Context) -> tuple[Tap, ...]:
-        """Where gradients are read: at the image."""
-        return (INPUT,)
+        return ()
 
     def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
         """Maps of one image, or of one noisy copy, by layer path.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from pydantic import Field, SerializeAsAny, field_validator
 from torch import Tensor
@@ -30,8 +30,8 @@ class OnePassMethod(Method):
 
     reducer: ClassVar[type[Reducer]] = MeanGradient
 
-    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
-        return (GradientRequest(Original(), self.reducer, self.rule(), self.places(context)),)
+    def requests(self, context: Context) -> tuple[Request, ...]:
+        return (GradientRequest(Original(), self.reducer, self.rule()),)
 
     def rule(self) -> Rule:
         """The backward rule."""
@@ -41,8 +41,8 @@ class OnePassMethod(Method):
 class AtLayers(Method):
     """The form of a gradient method whose maps lie on layers, one map per layer.
 
-    Put it before the method: ``class LayerDeepLift(AtLayers, DeepLift)``. The streams stay those
-    of the method, and gradients are read at the layers instead of the image.
+    Put it before a method of the image, as in ``class LayerSaliency(AtLayers, Saliency)``: the
+    streams stay those of the method, and gradients are read at the layers.
 
     Attributes:
         layers: Paths as in ``get_submodule``; none is the last feature layer, ``all`` every leaf.
@@ -62,9 +62,15 @@ class AtLayers(Method):
     def _always_several(cls, value: tuple[str, ...] | str) -> tuple[str, ...]:
         return (value,) if isinstance(value, str) else value
 
-    def places(self, context: Context) -> tuple[Tap, ...]:
-        """The layers."""
+    def taps(self, context: Context) -> tuple[Tap, ...]:
+        """The layers, or the last feature layer."""
         return context.taps(tuple(self.layers), self.side)
+
+    def requests(self, context: Context) -> tuple[Request, ...]:
+        """Those of the method, read at the layers."""
+        taps = self.taps(context)
+        requests = cast("tuple[GradientRequest, ...]", super().requests(context))
+        return tuple(replace(request, places=taps) for request in requests)
 
     def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
         """One map per layer."""

@@ -125,7 +125,7 @@ class LayerGradCam(AtLayers):
     def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """The single pass that all CAMs share."""
         reducer = ChannelMean if self.sum_channels else ChannelMean.unsummed
-        return (GradientRequest(Original(), reducer, Plain(), self.places(context)),)
+        return (GradientRequest(Original(), reducer, Plain(), self.taps(context)),)
 
     def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
         """One map per layer, rectified if ``relu`` is set."""

@@ -12,14 +12,14 @@ from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import TimesDifference
 from voxplain.engine.gradients.samplers import PairedReference, Sampler
 from voxplain.engine.method import Method, register
-from voxplain.engine.requests import GradientRequest
+from voxplain.engine.requests import GradientRequest, Request
 from voxplain.engine.rules import DeepLift
 
 FloatType = Literal["auto", "float32", "float64"]
 """``auto`` is float64 for networks with norms of the data, where differences would cancel."""
 
 
-class _DeepLift(Method):
+class _BaselineDeepLift(Method):
     """DeepLIFT from one baseline."""
 
     family: ClassVar[str] = "rule"
@@ -30,12 +30,12 @@ class _DeepLift(Method):
     eps: float | None = Field(default=None, gt=0)
     precision: FloatType = "auto"
 
-    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[Request, ...]:
         return (_request(self, PairedReference(self.baseline), context),)
 
 
 @register
-class DeepLiftMethod(_DeepLift):
+class DeepLiftMethod(_BaselineDeepLift):
     """The share of each voxel in S(x) - S(baseline), by the Rescale rule of DeepLIFT."""
 
     formula = "(x - b) m, multipliers m by finite differences at every nonlinearity"
@@ -43,14 +43,14 @@ class DeepLiftMethod(_DeepLift):
 
 
 @register
-class LayerDeepLift(AtLayers, _DeepLift):
+class LayerDeepLift(AtLayers, _BaselineDeepLift):
     """The share of each unit of a layer in S(x) - S(baseline), by DeepLIFT."""
 
     formula = "(A(x) - A(b)) m at the layer"
     name: Literal["layer_deep_lift"] = "layer_deep_lift"
 
 
-class _DeepLiftShap(Method):
+class _ReferenceDeepLift(Method):
     """DeepLIFT averaged over reference images as baselines."""
 
     family: ClassVar[str] = "rule"
@@ -61,12 +61,12 @@ class _DeepLiftShap(Method):
     eps: float | None = Field(default=None, gt=0)
     precision: FloatType = "auto"
 
-    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[Request, ...]:
         return (_request(self, PairedReference(None, self.references), context),)
 
 
 @register
-class DeepLiftShap(_DeepLiftShap):
+class DeepLiftShap(_ReferenceDeepLift):
     """DeepLIFT averaged over reference images as baselines."""
 
     formula = "mean_k (x - b_k) m_k"
@@ -74,7 +74,7 @@ class DeepLiftShap(_DeepLiftShap):
 
 
 @register
-class LayerDeepLiftShap(AtLayers, _DeepLiftShap):
+class LayerDeepLiftShap(AtLayers, _ReferenceDeepLift):
     """DeepLIFT at a layer, averaged over reference images as baselines."""
 
     formula = "mean_k (A(x) - A(b_k)) m_k at the layer"
@@ -82,7 +82,7 @@ class LayerDeepLiftShap(AtLayers, _DeepLiftShap):
 
 
 def _request(
-    method: _DeepLift | _DeepLiftShap, sampler: Sampler, context: Context
+    method: _BaselineDeepLift | _ReferenceDeepLift, sampler: Sampler, context: Context
 ) -> GradientRequest:
     """A DeepLIFT stream; in float64 where norms would cancel."""
     automatic = method.precision == "auto" and context.has_data_norms
@@ -90,6 +90,5 @@ def _request(
         sampler,
         TimesDifference,
         DeepLift(eps=method.eps),
-        method.places(context),
         double=method.precision == "float64" or automatic,
     )

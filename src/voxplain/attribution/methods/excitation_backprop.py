@@ -34,12 +34,11 @@ class _ExcitationMethod(Method):
     side: Side = "output"
     on_unknown: Literal["error", "warn"] = "error"
 
-    def places(self, context: Context) -> tuple[Tap, ...]:
-        """The image, or the layer."""
-        return context.taps((self.layer,), self.side) if self.layer else (INPUT,)
+    def _place(self, context: Context) -> Tap:
+        return context.taps((self.layer,), self.side)[0] if self.layer else INPUT
 
     def _request(self, context: Context, rule: Excitation) -> GradientRequest:
-        return GradientRequest(Original(), MeanGradient, rule, self.places(context))
+        return GradientRequest(Original(), MeanGradient, rule, (self._place(context),))
 
 
 @register
@@ -100,7 +99,7 @@ class ContrastiveExcitationBackprop(_ExcitationMethod):
 
     def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
         """One channel, rectified at the cells; with windows, on the image after they are summed."""
-        (tap,) = self.places(context)
+        tap = self._place(context)
         pro, contra = (stream[tap].sum(dim=0, keepdim=True) for stream in results)
         if tap == INPUT:
             return {None: (pro - contra).clamp(min=0)}

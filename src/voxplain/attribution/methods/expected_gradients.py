@@ -11,8 +11,7 @@ from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import TimesDifference
 from voxplain.engine.gradients.samplers import RandomPathPoint
 from voxplain.engine.method import Method, register
-from voxplain.engine.requests import GradientRequest
-from voxplain.engine.rules import Plain
+from voxplain.engine.requests import GradientRequest, Request
 
 
 @register
@@ -29,7 +28,7 @@ class ExpectedGradients(Method):
         return (GradientRequest(RandomPathPoint(self.samples), TimesDifference),)
 
 
-class _GradientShap(Method):
+class _RandomPathMethod(Method):
     """Path gradients at random points between references and noisy copies of the image."""
 
     units: ClassVar[str] = "score"
@@ -37,13 +36,13 @@ class _GradientShap(Method):
     samples: int = Field(default=32, ge=1)
     sigma: float = Field(default=0.05, ge=0)
 
-    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[Request, ...]:
         sampler = RandomPathPoint(self.samples, self.sigma)
-        return (GradientRequest(sampler, TimesDifference, Plain(), self.places(context)),)
+        return (GradientRequest(sampler, TimesDifference),)
 
 
 @register
-class GradientShap(_GradientShap):
+class GradientShap(_RandomPathMethod):
     """Path gradients averaged over reference images and noisy copies of the image."""
 
     formula = "E[(x' - r) g(r + a (x' - r))], x' = x + noise"
@@ -52,7 +51,7 @@ class GradientShap(_GradientShap):
 
 
 @register
-class LayerGradientShap(AtLayers, _GradientShap):
+class LayerGradientShap(AtLayers, _RandomPathMethod):
     """Gradient SHAP at a layer: path gradients averaged over references and noisy copies."""
 
     formula = "E[(A(x') - A(r)) G(r + a (x' - r))], x' = x + noise"

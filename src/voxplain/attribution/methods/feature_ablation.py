@@ -57,12 +57,12 @@ class LayerFeatureAblation(AtLayers, MaskMethod):
 
     def requests(self, context: Context) -> tuple[MaskRequest, ...]:
         """One forward per channel of each layer."""
-        samplers = [ChannelsOff(tap, self.max_channels, self.level) for tap in self.places(context)]
+        samplers = [ChannelsOff(tap, self.max_channels, self.level) for tap in self.taps(context)]
         return tuple(MaskRequest(masks, Constant(), DropOfChannels()) for masks in samplers)
 
     def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
         """One map per layer, each from its own stream."""
-        pairs = zip(self.places(context), results, strict=True)
+        pairs = zip(self.taps(context), results, strict=True)
         return {tap.path: stream[INPUT] for tap, stream in pairs}
 
 

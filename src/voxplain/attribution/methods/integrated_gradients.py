@@ -22,7 +22,7 @@ from voxplain.engine.gradients.reducers import (
 )
 from voxplain.engine.gradients.samplers import StraightPath
 from voxplain.engine.method import Method, register
-from voxplain.engine.requests import GradientRequest
+from voxplain.engine.requests import GradientRequest, Request
 from voxplain.engine.rules import Plain
 from voxplain.engine.stream_io import StreamResults
 from voxplain.engine.taps import INPUT
@@ -38,9 +38,9 @@ class _StraightPathMethod(Method):
     quadrature: Quadrature = "gauss_legendre"
     baseline: Baseline = "zero"
 
-    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[Request, ...]:
         path = StraightPath(self.steps, self.quadrature, self.baseline)
-        return (GradientRequest(path, self.reducer, Plain(), self.places(context)),)
+        return (GradientRequest(path, self.reducer),)
 
 
 @register
@@ -72,7 +72,7 @@ class LayerIntegratedGradients(AtLayers, _StraightPathMethod):
                 Plain(),
                 (tap,),
             )
-            for tap in self.places(context)
+            for tap in self.taps(context)
         )
 
     def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:

@@ -11,7 +11,7 @@ from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import MeanGradient
 from voxplain.engine.gradients.samplers import Original
 from voxplain.engine.method import Method, register
-from voxplain.engine.requests import GradientRequest
+from voxplain.engine.requests import GradientRequest, Request
 from voxplain.engine.rules import Lrp, ThroughLayer
 from voxplain.engine.rules.lrp.composites import Choice, CompositeName, composite_of
 from voxplain.engine.rules.lrp.intensity_range import Range
@@ -76,11 +76,9 @@ class _RelevanceMethod(Method):
             raise ValueError(str(error)) from None
         return self
 
-    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
+    def requests(self, context: Context) -> tuple[Request, ...]:
         """One pass, whose gradient under the rule is the relevance."""
-        return (
-            GradientRequest(Original(), MeanGradient, self._rule(context), self.places(context)),
-        )
+        return (GradientRequest(Original(), MeanGradient, self._rule(context)),)
 
     def _rule(self, context: Context) -> Lrp:
         return Lrp(
