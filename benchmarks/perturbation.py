@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from captum import attr
 from torch import Tensor, nn
-from voxplain.attribution.methods.occlusion import Occlusion
 
 import voxplain as vx
 from benchmarks.harness import Timing, Work, difference, race
 from benchmarks.networks import PIXELWISE, segmenter
 from benchmarks.page import Table, seconds, times
+from voxplain.attribution.methods.occlusion import Occlusion
 from voxplain.engine.context import Context
 from voxplain.engine.masks import Boxes, Masks, SlidingBox
 from voxplain.engine.requests import MaskRequest

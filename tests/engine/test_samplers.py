@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from voxplain.engine.baselines import BLUR, baseline_image
+from voxplain.engine.baselines import BLUR, baseline_image, intensity_range
 from voxplain.engine.gradients.quadrature import Quadrature, nodes_and_weights
 from voxplain.engine.gradients.samplers import (
     Original,
@@ -18,7 +18,6 @@ from voxplain.engine.gradients.samplers import (
     RandomPathPoint,
     StraightPath,
 )
-from voxplain.engine.intensity import intensity_range
 from voxplain.engine.method import parse_method
 from voxplain.engine.randomness import GaussianNoise, generator, image_key, standard_normal
 from voxplain.engine.stream_io import StreamInput
