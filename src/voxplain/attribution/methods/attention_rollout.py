@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -14,7 +14,7 @@ from torch import Tensor
 from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import MeanGradient
 from voxplain.engine.gradients.samplers import Original
-from voxplain.engine.method import Method, Resampling, register
+from voxplain.engine.method import Method, register
 from voxplain.engine.requests import GradientRequest
 from voxplain.engine.rules.attention_maps import AttentionMap, attention_maps
 from voxplain.engine.stream_io import StreamResults
@@ -41,8 +41,8 @@ class AttentionRollout(Method):
     reference = "Abnar and Zuidema, 2020"
     units = "share of the attention"
     positive = True
-    resampling: ClassVar[Resampling] = "value"
-    exact_in_windows: ClassVar[bool] = False
+    resampling = "value"
+    exact_in_windows = False
     name: Literal["attention_rollout"] = "attention_rollout"
     token: Literal["auto", "class", "mean"] = Field(
         default="auto", description="the token whose attention is shown"

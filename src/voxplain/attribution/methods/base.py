@@ -49,7 +49,7 @@ class AtLayers(Method):
         side: The output or the input of each layer.
     """
 
-    family: ClassVar[str] = "layer"
+    family = "layer"
     grid: ClassVar[MapGrid] = "layer"
 
     layers: tuple[str, ...] | str = Field(
@@ -95,9 +95,9 @@ class FromLayer(Method):
 class MaskMethod(Method):
     """A method of scores under masks: any network will do, also one without gradients."""
 
-    family: ClassVar[str] = "perturbation"
+    family = "perturbation"
     resampling: ClassVar[Resampling] = "value"  # a region keeps its value on any grid
-    units: ClassVar[str] = "score"
+    units = "score"
 
 
 class CoalitionMethod(MaskMethod):
@@ -107,7 +107,7 @@ class CoalitionMethod(MaskMethod):
         fill: What the regions become that are not in the coalition.
     """
 
-    family: ClassVar[str] = "surrogate"
+    family = "surrogate"
 
     fill: AnyFill = Mean()
 
@@ -119,7 +119,7 @@ class Wrapper(Method):
         of: The inner method.
     """
 
-    family: ClassVar[str] = "wrapper"
+    family = "wrapper"
 
     of: SerializeAsAny[Method] = Field(description="the inner method: name or mapping")
 

@@ -40,9 +40,9 @@ class CamMethod(FromLayer):
         relu: Keep only what speaks for the target.
     """
 
-    family: ClassVar[str] = "cam"
+    family = "cam"
     resampling: ClassVar[Resampling] = "value"
-    units: ClassVar[str] = "weighted activation"
+    units = "weighted activation"
 
     side: Side = "output"
     relu: bool = True
@@ -115,9 +115,9 @@ class LayerGradCam(AtLayers):
 
     formula = "sum_k mean_v(G_k) A_k"
     reference = "Selvaraju et al., 2017"
-    resampling: ClassVar[Resampling] = "value"
+    resampling = "value"
     units = "weighted activation"
-    window_assembly: ClassVar[Assembly] = "blend"
+    window_assembly = "blend"
     name: Literal["layer_grad_cam"] = "layer_grad_cam"
     relu: bool = False
     sum_channels: bool = True

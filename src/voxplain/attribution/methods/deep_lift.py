@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -22,9 +22,9 @@ FloatType = Literal["auto", "float32", "float64"]
 class _BaselineDeepLift(Method):
     """DeepLIFT from one baseline."""
 
-    family: ClassVar[str] = "rule"
-    reference: ClassVar[str] = "Shrikumar et al., 2017"
-    units: ClassVar[str] = "score"
+    family = "rule"
+    reference = "Shrikumar et al., 2017"
+    units = "score"
 
     baseline: Baseline = "zero"
     eps: float | None = Field(default=None, gt=0)
@@ -53,9 +53,9 @@ class LayerDeepLift(AtLayers, _BaselineDeepLift):
 class _ReferenceDeepLift(Method):
     """DeepLIFT averaged over reference images as baselines."""
 
-    family: ClassVar[str] = "rule"
-    reference: ClassVar[str] = "Lundberg and Lee, 2017"
-    units: ClassVar[str] = "score"
+    family = "rule"
+    reference = "Lundberg and Lee, 2017"
+    units = "score"
 
     references: int = Field(default=8, ge=2)
     eps: float | None = Field(default=None, gt=0)

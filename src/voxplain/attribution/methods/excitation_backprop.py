@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -26,9 +26,9 @@ class _ExcitationMethod(Method):
         on_unknown: What to do about a function without a rule that probability arrives at.
     """
 
-    family: ClassVar[str] = "rule"
-    units: ClassVar[str] = "share of the evidence"
-    positive: ClassVar[bool] = True
+    family = "rule"
+    units = "share of the evidence"
+    positive = True
 
     layer: str | None = Field(default=None, description="path; absent: the image itself")
     side: Side = "output"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -31,7 +31,7 @@ class ExpectedGradients(Method):
 class _RandomPathMethod(Method):
     """Path gradients at random points between references and noisy copies of the image."""
 
-    units: ClassVar[str] = "score"
+    units = "score"
 
     samples: int = Field(default=32, ge=1)
     sigma: float = Field(default=0.05, ge=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -15,7 +15,7 @@ from voxplain.engine.blur import blurred, isotropic_sigma
 from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import LastMasks
 from voxplain.engine.gradients.samplers import PointBatch, PointSequence, Sampler
-from voxplain.engine.method import ChannelReduction, Method, Resampling, register
+from voxplain.engine.method import ChannelReduction, Method, register
 from voxplain.engine.requests import GradientRequest
 from voxplain.engine.stream_io import MethodOutput, StreamInput
 
@@ -46,7 +46,7 @@ class ExtremalPerturbation(Method):
     formula = "argmax_m S(blend(x, m)) - lambda mean (sort(m) - r_a)^2, summed over areas a"
     reference = "Fong, Patrick and Vedaldi, 2019"
     units = "number of areas"
-    resampling: ClassVar[Resampling] = "value"
+    resampling = "value"
     positive = True
     family = "optimization"
     name: Literal["extremal_perturbation"] = "extremal_perturbation"

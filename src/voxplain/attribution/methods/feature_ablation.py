@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -21,7 +21,6 @@ from voxplain.engine.masks import (
     OneRegionOff,
 )
 from voxplain.engine.method import register
-from voxplain.engine.network_layers import Assembly
 from voxplain.engine.requests import MaskRequest
 from voxplain.engine.stream_io import StreamResults
 from voxplain.engine.taps import INPUT
@@ -48,7 +47,7 @@ class LayerFeatureAblation(AtLayers, MaskMethod):
 
     formula = "S - S(channel k of the layer replaced), on every cell of the channel"
     reference = "Fisher et al., 2019"
-    window_assembly: ClassVar[Assembly] = "blend"
+    window_assembly = "blend"
     name: Literal["layer_feature_ablation"] = "layer_feature_ablation"
     level: Level = Field(default=0.0, description="replaces a channel: a number, or its mean")
     max_channels: int | None = Field(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import Reducer, TapBatch, TimesValue
 from voxplain.engine.gradients.samplers import Original
-from voxplain.engine.method import ChannelReduction, Method, Resampling, register
+from voxplain.engine.method import ChannelReduction, Method, register
 from voxplain.engine.requests import GradientRequest
 from voxplain.engine.rules import Plain
 from voxplain.engine.stream_io import StreamResults
@@ -34,7 +34,7 @@ class FullGrad(Method):
     reference = "Srinivas and Fleuret, 2019"
     units = "score"
     positive = True
-    resampling: ClassVar[Resampling] = "value"
+    resampling = "value"
     name: Literal["full_grad"] = "full_grad"
     channels: ChannelReduction = "sum"
 

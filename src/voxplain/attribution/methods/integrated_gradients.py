@@ -31,7 +31,7 @@ from voxplain.engine.taps import INPUT
 class _StraightPathMethod(Method):
     """Gradients on the straight line from a baseline to the image."""
 
-    units: ClassVar[str] = "score"
+    units = "score"
     reducer: ClassVar[type[Reducer]] = TimesDifference
 
     steps: int = Field(default=32, ge=1)

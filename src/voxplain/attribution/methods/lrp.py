@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
@@ -58,8 +58,8 @@ class _RelevanceMethod(Method):
         gate: What the signal of a gated product (signal times sigmoid) gets: all, or half.
     """
 
-    family: ClassVar[str] = "rule"
-    units: ClassVar[str] = "score"
+    family = "rule"
+    units = "score"
 
     composite: AnyComposite = "epsilon_gamma_box"
     epsilon: float = Field(default=EPSILON, ge=0)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from voxplain.attribution.methods.base import AtLayers, OnePassMethod
-from voxplain.engine.gradients.reducers import MeanValue, Reducer, TimesValue
-from voxplain.engine.method import ChannelReduction, Resampling, register
-from voxplain.engine.network_layers import Assembly
+from voxplain.engine.gradients.reducers import MeanValue, TimesValue
+from voxplain.engine.method import ChannelReduction, register
 
 
 @register
@@ -41,9 +40,9 @@ class VanillaLayerVisualization(AtLayers, OnePassMethod):
 class _TimesGradient(OnePassMethod):
     """Intensity or activation times the gradient there."""
 
-    reference: ClassVar[str] = "Shrikumar et al., 2016"
-    units: ClassVar[str] = "score"
-    reducer: ClassVar[type[Reducer]] = TimesValue
+    reference = "Shrikumar et al., 2016"
+    units = "score"
+    reducer = TimesValue
 
 
 @register
@@ -87,7 +86,7 @@ class LayerActivation(AtLayers, OnePassMethod):
 
     formula = "A"
     units = "activation"
-    resampling: ClassVar[Resampling] = "value"
-    window_assembly: ClassVar[Assembly] = "blend"
+    resampling = "value"
+    window_assembly = "blend"
     reducer = MeanValue
     name: Literal["layer_activation"] = "layer_activation"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -18,7 +18,7 @@ from voxplain.regions import Blocks, RegionSpec, Supervoxels
 class _SensitivityMethod(CoalitionMethod):
     """A statistic of how the score varies with each region."""
 
-    positive: ClassVar[bool] = True
+    positive = True
     regions: RegionSpec | None = Field(
         default=None, description="absent: blocks of 1/8 in 2-D, 100 supervoxels in 3-D"
     )
@@ -41,7 +41,7 @@ class SobolAttribution(_SensitivityMethod):
 
     formula = "S_Ti = E[(S(A) - S(A with column i of B))^2] / (2 Var S)"
     reference = "Fel et al., 2021; Jansen, 1999"
-    units: ClassVar[str] = "share of the variance of the score"
+    units = "share of the variance of the score"
     name: Literal["sobol_attribution"] = "sobol_attribution"
     samples: int = Field(default=32, ge=2, description="rows of A; times regions + 2 passes")
 
@@ -56,7 +56,7 @@ class HsicAttribution(_SensitivityMethod):
 
     formula = "HSIC(z_i, S) = tr(K_i H L H) / n^2"
     reference = "Novello et al., 2022"
-    units: ClassVar[str] = "dependence (HSIC, 0 is none)"
+    units = "dependence (HSIC, 0 is none)"
     name: Literal["hsic_attribution"] = "hsic_attribution"
     samples: int = Field(default=512, ge=2, description="coalitions; powers of two are balanced")
 
