@@ -87,8 +87,10 @@ class MethodCard:
         near = "equal to" if self.exact_in_windows else "near, and not equal to,"
         start = "nothing left" if self.forwards_only else "baseline"
         sentences = {
-            f"Complete: sums to S(x) - S({start}); the residual is stored": self.complete,
-            "Sums to the part of S(x) - S(baseline) that goes through the layer": self.flows,
+            f"Complete: contributions add up to S(x) - S({start}); the residual is stored": (
+                self.complete
+            ),
+            "Adds up to the part of S(x) - S(baseline) that goes through the layer": self.flows,
             "Forwards only: works with networks without gradients (ONNX, TorchScript)": (
                 self.forwards_only
             ),

@@ -37,7 +37,7 @@ class CamMethod(FromLayer):
 
     Attributes:
         side: The output or the input of the layer.
-        relu: Keep only what speaks for the target.
+        relu: Keep positive evidence only.
     """
 
     family = "cam"
@@ -172,7 +172,7 @@ class GradCamPlusPlus(_GradientCam):
 
 @register
 class XGradCam(_GradientCam):
-    """Grad-CAM with channels weighted by the mean of their gradients over their activations."""
+    """Grad-CAM with the mean gradient of a channel weighted by its activations."""
 
     formula = "ReLU(sum_k (sum_v G_k A_k / sum_v A_k) A_k)"
     reference = "Fu et al., 2020"

@@ -1,4 +1,4 @@
-"""Excitation backprop: the probability that a voxel wins the evidence for a score."""
+"""Excitation backprop: shares of the voxels in the evidence for a score."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class ExcitationBackprop(_ExcitationMethod):
 
 @register
 class ContrastiveExcitationBackprop(_ExcitationMethod):
-    """The share of each voxel in the evidence for the score, beyond its share in that against it.
+    """The share of each voxel in the evidence for the score, minus that in the evidence against.
 
     The evidence against the score passes the negated weights of the last linear map. Everything
     below is linear in the probabilities, so that the difference of the two maps is the map of the

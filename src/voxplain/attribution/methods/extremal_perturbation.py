@@ -61,7 +61,7 @@ class ExtremalPerturbation(Method):
     penalty: float = Field(default=300.0, gt=0, description="weight of the area constraint")
     cells: int = Field(default=32, ge=2, description="of the mask grid, per axis")
     smoothness: float = Field(default=3.0, gt=0, description="of the masks, in grid steps")
-    levels: int = Field(default=8, ge=2, description="blurs from sharp to removed")
+    levels: int = Field(default=8, ge=2, description="number of blurs, from sharp to removed")
     blur: float = Field(
         default=0.09, gt=0, le=1, description="strongest blur, a fraction of the shortest axis"
     )

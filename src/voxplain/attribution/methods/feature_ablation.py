@@ -49,7 +49,7 @@ class LayerFeatureAblation(AtLayers, MaskMethod):
     reference = "Fisher et al., 2019"
     window_assembly = "blend"
     name: Literal["layer_feature_ablation"] = "layer_feature_ablation"
-    level: Level = Field(default=0.0, description="replaces a channel: a number, or its mean")
+    level: Level = Field(default=0.0, description="of a replaced channel: a number, or its mean")
     max_channels: int | None = Field(
         default=None, ge=1, description="groups of similar channels; absent: every channel alone"
     )

@@ -20,7 +20,7 @@ Functions = Literal["rectifiers", "relu_only"]
 
 @register
 class GuidedBackprop(OnePassMethod):
-    """The gradient through active rectifiers only, and only where it is positive there."""
+    """The gradient, passed back by rectifiers only where input and gradient are positive."""
 
     family = "rule"
     formula = "dS/dx with max(0, q) max(0, f'(x)) at every rectifier"
@@ -57,7 +57,7 @@ class LayerActivationGuidedBackprop(FromLayer):
 
 @register
 class Deconvolution(OnePassMethod):
-    """The gradient, of which every rectifier passes back the positive part only."""
+    """The gradient, passed back by rectifiers only where it is positive."""
 
     family = "rule"
     formula = "dS/dx with max(0, q) at every rectifier"

@@ -54,7 +54,7 @@ class IntegratedGradients(_StraightPathMethod):
 
 @register
 class LayerIntegratedGradients(AtLayers, _StraightPathMethod):
-    """The share of each unit of a layer in the change of score as the layer leaves its baseline.
+    """The share of each unit of a layer in the change of the score from the layer's baseline.
 
     Only the layer is interpolated; the rest of the network sees the image at every step.
     """

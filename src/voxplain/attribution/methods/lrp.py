@@ -97,7 +97,7 @@ class _RelevanceMethod(Method):
 
 @register
 class LayerwiseRelevance(_RelevanceMethod):
-    """The relevance of each voxel for the score, propagated back through the network by layers.
+    """The relevance of each voxel for the score, propagated back layer by layer.
 
     Every layer distributes the relevance of its output over its inputs by their contributions, so
     that the map and the relevance of biases add up to the score; the sidecar states both. Written

@@ -39,7 +39,7 @@ class _RandomGridMethod(MaskMethod):
 
 @register
 class Rise(_RandomGridMethod):
-    """The mean score of the random masks that keep each voxel, above the mean of all masks."""
+    """The mean score over the random masks that keep a voxel, minus the mean over all masks."""
 
     formula = "sum_j (S(x_mj) - mean S) m_j / sum_j m_j over random smooth masks"
     reference = "Petsiuk et al., 2018"

@@ -72,7 +72,7 @@ class AblationCam(_MaskCam):
     formula = "ReLU(sum_k w_k A_k), w_k = (S - S_k) / |S|, channel k replaced"
     reference = "Desai and Ramaswamy, 2020"
     name: Literal["ablation_cam"] = "ablation_cam"
-    level: Level = Field(default=0.0, description="replaces a channel: a number, or its mean")
+    level: Level = Field(default=0.0, description="of a replaced channel: a number, or its mean")
 
     def requests(self, context: Context) -> tuple[MaskRequest, ...]:
         """One forward per channel."""

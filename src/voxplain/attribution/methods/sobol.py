@@ -33,7 +33,7 @@ class _SensitivityMethod(CoalitionMethod):
 
 @register
 class SobolAttribution(_SensitivityMethod):
-    """The total Sobol index of each region: the variance of the score that it takes part in.
+    """The total Sobol index of each region: its share in the variance of the score.
 
     Regions fade independently. The index counts what a region does alone and together with others,
     so that the indices of all regions may add up to more than 1.
