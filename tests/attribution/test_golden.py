@@ -105,8 +105,8 @@ def test_layer_grad_cam(rank: int, spelling: Spelling, lift: Lift) -> None:
                 continue  # only a module can be tapped
             layer = "relu1" if spelling == "module" else "relu1#0"
         method = {"name": "layer_grad_cam", "layers": [layer], **parameters}
-        map, _ = found(ModelK(rank, spelling), image, method, lift)
-        near(map, expected, lift.tolerance)
+        values, _ = found(ModelK(rank, spelling), image, method, lift)
+        near(values, expected, lift.tolerance)
 
 
 INFLUENCE = {
@@ -130,8 +130,8 @@ INFLUENCE_ROWS = [
 def test_internal_influence(
     row: str, quadrature: str, steps: int, expected: list[float], shape: tuple[int, ...]
 ) -> None:
-    map = _influence(row, quadrature, steps, shape, "module", Lift())
-    near(map, expected, 6e-5)  # the table has four decimals
+    values = _influence(row, quadrature, steps, shape, "module", Lift())
+    near(values, expected, 6e-5)  # the table has four decimals
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
@@ -141,15 +141,15 @@ def test_internal_influence_under_lifts(
 ) -> None:
     if "grad_cam" in lift.company:
         lift = Lift(company=("saliency", "input_x_gradient", "integrated_gradients"))
-    map = _influence("second", "midpoint", 500, shape, spelling, lift)
-    near(map, [0.7, 0.81, 0.81, 0.81], max(lift.tolerance, 1e-6))
+    values = _influence("second", "midpoint", 500, shape, spelling, lift)
+    near(values, [0.7, 0.81, 0.81, 0.81], max(lift.tolerance, 1e-6))
 
 
 @pytest.mark.parametrize("quadrature", ["gauss_legendre", "left", "right", "midpoint", "trapezoid"])
 @pytest.mark.parametrize("steps", [2, 3, 17])
 def test_a_unit_open_throughout_has_influence_one(quadrature: str, steps: int) -> None:
-    map = _influence("first", quadrature, steps, (1, 3), "module", Lift(dtype=torch.float64))
-    near(map[1:], [1, 1, 1], 1e-12)
+    values = _influence("first", quadrature, steps, (1, 3), "module", Lift(dtype=torch.float64))
+    near(values[1:], [1, 1, 1], 1e-12)
 
 
 def _influence(
@@ -183,8 +183,8 @@ def test_integrated_gradients(spelling: Spelling, shape: tuple[int, ...], lift: 
     image = torch.tensor([3.0, 1.0]).view(shape)
     for quadrature, (expected, residual) in PATH_ROWS.items():
         method = {"name": "integrated_gradients", "steps": 50, "quadrature": quadrature}
-        map, off = found(_Positive(TwoInputs(spelling)), image, method, lift)
-        near(map, expected, lift.tolerance)
+        values, off = found(_Positive(TwoInputs(spelling)), image, method, lift)
+        near(values, expected, lift.tolerance)
         assert off == pytest.approx(residual, abs=lift.tolerance)
 
 
@@ -245,9 +245,9 @@ def test_smoothgrad_with_injected_noise(
     method, expected = NOISE_ROWS[row]
     network = _Positive(Cubes()).to(dtype)
     images = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=dtype).view(shape)
-    asked = {**method, "of": {"name": "saliency", "abs": True}, "samples": 4, "label": "asked"}
+    spec = {**method, "of": {"name": "saliency", "abs": True}, "samples": 4, "label": "asked"}
     batches = images.split(1) if alone else [images]
-    maps = [_class_zero(network, batch, asked) for batch in batches]
+    maps = [_class_zero(network, batch, spec) for batch in batches]
     near(torch.cat(maps), [value for pair in expected for value in pair], 1e-5)
 
 
@@ -286,5 +286,5 @@ def _standard_errors(row: str, x: Tensor, samples: int) -> Tensor:
 
 def _class_zero(network: nn.Module, images: Tensor, method: dict[str, object]) -> Tensor:
     with untouched(network):
-        found = explain(network, images, method, {"kind": "class_score", "label": 0})
-    return found["asked"].map
+        attributions = explain(network, images, method, {"kind": "class_score", "label": 0})
+    return attributions["asked"].map

@@ -41,7 +41,7 @@ class Case:
     def ours(self, method: dict[str, Any], seed: int = 0) -> Tensor:
         """The map of both images."""
         with untouched(self.network):
-            found = explain(
+            attributions = explain(
                 self.network,
                 self.images,
                 {**method, "label": "asked"},
@@ -49,7 +49,7 @@ class Case:
                 references=self.references,
                 seed=seed,
             )
-        return found["asked"].map
+        return attributions["asked"].map
 
     def captum(self, attribute: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:
         """What captum says of each image, asked one at a time on a copy that it may change."""
@@ -75,24 +75,24 @@ class Case:
 
 def build(task: str, rank: int, dtype: torch.dtype = torch.float32) -> Case:
     """A classifier with a pooling in the middle, or a segmenter under the pixel-wise target."""
-    shown = images(rank, CHANNELS, 2).to(dtype)
+    inputs = images(rank, CHANNELS, 2).to(dtype)
     references = images(rank, CHANNELS, 5)[2:].to(dtype)
     if task == "classifier":
         network = classifier(rank, CHANNELS, halve=True).to(dtype)
         target: dict[str, Any] = {"kind": "class_score", "label": LABEL}
         one_hot = torch.eye(3)[LABEL][None]
-        summed = tuple(Summed(network, one_hot) for _ in shown)
+        summed = tuple(Summed(network, one_hot) for _ in inputs)
     else:
         network = segmenter(rank, CHANNELS).to(dtype)
         target = {"kind": "pixelwise", "label": LABEL}
         with torch.no_grad():
-            predicted = network(shown).argmax(1) == LABEL
+            predicted = network(inputs).argmax(1) == LABEL
         assert 0 < float(predicted.float().mean()) < 1
-        weights = torch.zeros_like(network(shown).detach())
+        weights = torch.zeros_like(network(inputs).detach())
         weights[:, LABEL] = predicted.to(dtype)
-        assert torch.equal(Pixelwise(label=LABEL).bind(network(shown)).terms[0].weights, weights)
+        assert torch.equal(Pixelwise(label=LABEL).bind(network(inputs)).terms[0].weights, weights)
         summed = tuple(Summed(network, row[None]) for row in weights)
-    return Case(network, shown, references, target, summed)
+    return Case(network, inputs, references, target, summed)
 
 
 every_case = pytest.mark.parametrize(

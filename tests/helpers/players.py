@@ -30,9 +30,9 @@ def played(
     worth: Worth, players: int, method: str | dict[str, Any], seed: int = 0, rank: int = 2
 ) -> Attribution:
     """A game explained player by player, in float64."""
-    asked = {"name": method} if isinstance(method, str) else method
+    spec = {"name": method} if isinstance(method, str) else method
     image = torch.ones(1, 1, *(1,) * (rank - 1), players, dtype=torch.float64)
-    spelled = {"regions": {"kind": "blocks", "size": 1}, "fill": 0, "label": "asked", **asked}
+    spelled = {"regions": {"kind": "blocks", "size": 1}, "fill": 0, "label": "asked", **spec}
     return explain(Game(worth), image, spelled, 0, seed=seed)["asked"][0]
 
 

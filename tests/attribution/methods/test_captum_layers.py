@@ -101,15 +101,15 @@ def test_layers_without_places() -> None:
     activation = case.captum(
         lambda net, x: peer.LayerActivation(net, case.layer(net, "head")).attribute(x)
     )
-    found = case.ours({"name": "layer_activation", "layers": "head"})
-    assert_close(found, activation[..., None, None], 1e-6)
+    actual = case.ours({"name": "layer_activation", "layers": "head"})
+    assert_close(actual, activation[..., None, None], 1e-6)
     products = case.captum(
         lambda net, x: peer.LayerGradientXActivation(net, case.layer(net, "head")).attribute(
             x, target=0
         )
     )
-    found = case.ours({"name": "layer_grad_cam", "layers": "head"})
-    assert_close(found, products.sum(1)[:, None, None, None])
+    actual = case.ours({"name": "layer_grad_cam", "layers": "head"})
+    assert_close(actual, products.sum(1)[:, None, None, None])
 
 
 @every_case

@@ -57,8 +57,10 @@ def pooled(rank: int, channels: int) -> nn.Sequential:
 
 
 def one(network: nn.Module, image: Tensor | Image, **parameters: Any) -> Attribution:
-    found = explain(network, image, {"name": "xrai", "label": "map", **parameters}, CLASS_ONE)
-    return found["map"]
+    attributions = explain(
+        network, image, {"name": "xrai", "label": "map", **parameters}, CLASS_ONE
+    )
+    return attributions["map"]
 
 
 @pytest.mark.parametrize("shape", [(48, 40), (28, 24, 26)])
@@ -68,10 +70,10 @@ def test_the_first_region_is_the_planted_lesion(
     shape: tuple[int, ...], channels: int, mode: str
 ) -> None:
     image, inside = phantom(shape, channels), lesion(shape)
-    map = one(Bright(), image, mode=mode, of="input_x_gradient").map[0, 0]
-    first = map == map.max()
+    values = one(Bright(), image, mode=mode, of="input_x_gradient").map[0, 0]
+    first = values == values.max()
     assert (first & inside).sum() / first.sum() > 0.8
-    best = map >= map.flatten().sort(descending=True).values[inside.sum() - 1]
+    best = values >= values.flatten().sort(descending=True).values[inside.sum() - 1]
     dice = 2 * (best & inside).sum() / (best.sum() + inside.sum())
     assert dice > 0.7
 
@@ -99,8 +101,8 @@ def test_the_default_is_that_of_pair(mode: str) -> None:
         extra_parameters=parameters,
     )
     inner = {"name": "integrated_gradients_black_white", "steps": 64}
-    found = one(network, image, mode=mode, of=inner, minimum=8 / 1600).map[0, 0].numpy()
-    assert spearmanr(found.ravel(), wanted.ravel()).statistic > 0.99
+    actual = one(network, image, mode=mode, of=inner, minimum=8 / 1600).map[0, 0].numpy()
+    assert spearmanr(actual.ravel(), wanted.ravel()).statistic > 0.99
 
 
 def test_given_segments_are_used_as_they_are() -> None:
@@ -110,8 +112,8 @@ def test_given_segments_are_used_as_they_are() -> None:
     base = explain(network, image, "saliency", CLASS_ONE)["saliency"].map[0].amax(dim=0)
     by_hand = base.view(4, 2, 8).mean(dim=(1, 2)).repeat_interleave(2).view(8, 1).expand(8, 8)
     for given in (labels[None], torch.stack([labels == each for each in range(4)]).numpy()):
-        found = one(network, image, of="saliency", segments=given).map
-        assert torch.allclose(found[0, 0], by_hand, atol=1e-7)
+        actual = one(network, image, of="saliency", segments=given).map
+        assert torch.allclose(actual[0, 0], by_hand, atol=1e-7)
 
 
 def test_segments_that_do_not_fit_are_refused() -> None:
@@ -135,22 +137,22 @@ def test_a_smoothed_map_of_regions_is_flat_on_every_segment() -> None:
     blocks = (torch.arange(12) // 3).view(12, 1).expand(12, 12)
     inner = {"name": "xrai", "of": "saliency", "segments": blocks[None]}
     noisy = {"name": "smoothgrad", "samples": 4, "of": inner, "label": "map"}
-    map = explain(network, image, noisy, CLASS_ONE)["map"].map[0, 0]
-    assert len(map.unique()) == 4
-    assert torch.equal(map[::3, :1].repeat_interleave(3, dim=0).expand(12, 12), map)
+    values = explain(network, image, noisy, CLASS_ONE)["map"].map[0, 0]
+    assert len(values.unique()) == 4
+    assert torch.equal(values[::3, :1].repeat_interleave(3, dim=0).expand(12, 12), values)
 
 
 def test_sums_over_regions_claim_no_completeness() -> None:
-    found = one(pooled(2, 2), images(2, 2, 1, size=12))
-    assert found[0].sidecar.method == "xrai"
-    assert found[0].sidecar.completeness is None
+    attribution = one(pooled(2, 2), images(2, 2, 1, size=12))
+    assert attribution[0].sidecar.method == "xrai"
+    assert attribution[0].sidecar.completeness is None
 
 
 def test_of_a_cam_on_the_image_grid_and_never_of_a_layer() -> None:
     network, image = pooled(3, 1), images(3, 1, 1)
     with untouched(network):
-        found = explain(network, image, {"name": "xrai", "of": "grad_cam"}, CLASS_ONE)
-    assert found["xrai_grad_cam"].map.shape == image.shape
+        attributions = explain(network, image, {"name": "xrai", "of": "grad_cam"}, CLASS_ONE)
+    assert attributions["xrai_grad_cam"].map.shape == image.shape
     for inner in ("layer_grad_cam", {"name": "smoothgrad", "of": "layer_conductance"}):
         with pytest.raises(ConfigError, match="map of a layer"):
             explain(network, image, {"name": "xrai", "of": inner}, CLASS_ONE)
@@ -167,19 +169,19 @@ def test_a_volume_of_one_slice_is_the_slice() -> None:
 
 def test_the_sidecar_lists_the_regions_by_rank() -> None:
     image = Image(phantom((30, 30))[0], Grid.default((30, 30), 2.0))
-    found = one(Bright(), image, of="input_x_gradient")
-    regions = found.sidecar.findings["regions"]
+    attribution = one(Bright(), image, of="input_x_gradient")
+    regions = attribution.sidecar.findings["regions"]
     assert [region["rank"] for region in regions] == [*range(1, len(regions) + 1)]
     values = [region["value"] for region in regions]
     assert values == sorted(values, reverse=True)
-    assert values[0] == pytest.approx(float(found.map.max()))
-    assert regions[0]["voxels"] == int((found.map == found.map.max()).sum())
+    assert values[0] == pytest.approx(float(attribution.map.max()))
+    assert regions[0]["voxels"] == int((attribution.map == attribution.map.max()).sum())
 
 
 def test_regions_of_absolute_maps_are_positive_and_say_so() -> None:
-    found = one(pooled(2, 1), images(2, 1, 1), of={"name": "saliency", "abs": True})
-    assert found[0].sidecar.sign == "absolute"
-    assert float(found.map.min()) >= 0
+    attribution = one(pooled(2, 1), images(2, 1, 1), of={"name": "saliency", "abs": True})
+    assert attribution[0].sidecar.sign == "absolute"
+    assert float(attribution.map.min()) >= 0
 
 
 def test_the_batch_is_each_alone() -> None:

@@ -21,25 +21,25 @@ SCORE = {"kind": "class_score", "label": 1, "link": "score"}
 
 def one(network: Any, image: Tensor, target: Any = SCORE, **method: Any) -> Attribution:
     """One relevance map."""
-    asked = {"name": "lrp", **method}
-    return explain(network, image, asked, target)[asked["name"]]
+    spec = {"name": "lrp", **method}
+    return explain(network, image, spec, target)[spec["name"]]
 
 
-def books(found: Attribution) -> dict[str, float]:
+def books(actual: Attribution) -> dict[str, float]:
     """Where the score went, as the sidecar says."""
-    return dict(found.stats.streams[0]["conservation"])
+    return dict(actual.stats.streams[0]["conservation"])
 
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_the_map_is_what_the_rule_brings_to_the_image(rank: int) -> None:
     network, x = classifier(rank, 2).double(), images(rank, 2, 3).double()
     with untouched(network):
-        found = one(network, x)
+        attribution = one(network, x)
     expected = propagated(network, x, Lrp(), lambda output: output[:, 1])
-    assert_close(found.map, expected.relevance.float(), 1e-6)
-    shares = books(found)
-    assert shares["map"] == pytest.approx(float(found.map.sum()) / 3, rel=1e-5)
-    assert shares["score"] == pytest.approx(sum(found.stats.scores) / 3)
+    assert_close(attribution.map, expected.relevance.float(), 1e-6)
+    shares = books(attribution)
+    assert shares["map"] == pytest.approx(float(attribution.map.sum()) / 3, rel=1e-5)
+    assert shares["score"] == pytest.approx(sum(attribution.stats.scores) / 3)
     assert shares["bias"] == pytest.approx(expected.bias / 3)
     whole = sum(shares[name] for name in ("map", "bias", "epsilon", "link", "padding"))
     assert whole == pytest.approx(shares["score"], rel=1e-6)
@@ -58,7 +58,7 @@ def test_the_books_of_a_small_float32_volume_that_goes_along_twice() -> None:
 def test_a_link_enters_by_its_slope(link: str) -> None:
     """R = dS/dF F at the output; what it leaves out of S is in the books."""
     network, x = classifier(2, 2).double(), images(2, 2).double()
-    found = one(network, x, {**SCORE, "link": link})
+    attribution = one(network, x, {**SCORE, "link": link})
     output = network(x).detach().requires_grad_()
     if link == "probability":
         score = output.softmax(1)[:, 1].sum()
@@ -66,9 +66,9 @@ def test_a_link_enters_by_its_slope(link: str) -> None:
         score = (output[:, 1] - output[:, [0, 2]].logsumexp(1)).sum()
     (slope,) = torch.autograd.grad(score, output)
     expected = propagated(network, x, Lrp(), lambda output: (slope * output).sum(1))
-    assert_close(found.map, expected.relevance.float(), 1e-6)
+    assert_close(attribution.map, expected.relevance.float(), 1e-6)
     entered = float((slope * output).sum().detach())
-    assert books(found)["link"] == pytest.approx(float(score.detach()) - entered, rel=1e-6)
+    assert books(attribution)["link"] == pytest.approx(float(score.detach()) - entered, rel=1e-6)
 
 
 def test_composites_and_parameters_reach_the_rule() -> None:
@@ -123,13 +123,13 @@ def test_windows_that_see_enough_give_the_map_of_the_whole(rank: int) -> None:
 def test_each_window_adds_its_weighted_relevance(link: str, batch: int) -> None:
     case = global_context(2, batch=batch)
     target = {"kind": "region", "box": [[0, 13], [0, 9]], "label": 1, "link": link}
-    found = one(case.model, case.image, target, low=-3.0, high=3.0)
-    shares = books(found)
+    attribution = one(case.model, case.image, target, low=-3.0, high=3.0)
+    shares = books(attribution)
     whole = sum(shares[name] for name in ("map", "bias", "epsilon", "link", "padding"))
     assert whole == pytest.approx(shares["score"], rel=1e-6)
-    assert shares["score"] == pytest.approx(found.stats.scores[0], rel=1e-6)
+    assert shares["score"] == pytest.approx(attribution.stats.scores[0], rel=1e-6)
     expected = _by_hand(case, link)
-    assert_close(found.map, expected.float(), 1e-5)
+    assert_close(attribution.map, expected.float(), 1e-5)
 
 
 def _by_hand(case: Any, link: str) -> Tensor:
@@ -216,12 +216,14 @@ def test_windowed_channels_add_up_too() -> None:
 def test_relevance_at_a_layer_in_closed_form() -> None:
     """At the input of the head: A w / z S, and channels keep their cells."""
     network, x = classifier(2, 2).double(), images(2, 2).double()
-    found = one(network, x, name="layer_lrp", layers="act2", epsilon=1e-12)
+    attribution = one(network, x, name="layer_lrp", layers="act2", epsilon=1e-12)
     activation = network[:-2](x).detach()
     weights = network.head.weight[1].view_as(activation[0])
-    score = float(found.stats.scores[0])
-    assert_close(found.map, (activation * weights).float(), 1e-6)
-    assert float(found.map.sum()) == pytest.approx(score - float(network.head.bias[1]), rel=1e-5)
+    score = float(attribution.stats.scores[0])
+    assert_close(attribution.map, (activation * weights).float(), 1e-6)
+    assert float(attribution.map.sum()) == pytest.approx(
+        score - float(network.head.bias[1]), rel=1e-5
+    )
     both = one(network, x, name="layer_lrp", layers="act1")
     assert tuple(both.map.shape) == (1, 4, 6, 6)
 
@@ -229,11 +231,11 @@ def test_relevance_at_a_layer_in_closed_form() -> None:
 def test_other_targets_and_noisy_copies() -> None:
     network, x = segmenter(2, 2).double(), images(2, 2, 2).double()
     unit = {"kind": "unit", "layer": "act1", "channel": 2}
-    found = one(network, x, unit)
+    attribution = one(network, x, unit)
     front = nn.Sequential(network.conv1, network.act1)
     explained = propagated(front, x, Lrp(), lambda output: output[:, 2].flatten(1).sum(1))
     assert_close(
-        found.map / float(found.map.abs().max()),
+        attribution.map / float(attribution.map.abs().max()),
         (explained.relevance / explained.relevance.abs().max()).float(),
         1e-5,
     )
@@ -241,8 +243,8 @@ def test_other_targets_and_noisy_copies() -> None:
                 "b": {"kind": "pixelwise", "label": 0}}  # fmt: skip
     shares = books(one(network, x, contrast))
     assert shares["map"] + shares["bias"] + shares["epsilon"] == pytest.approx(shares["score"])
-    asked = {"name": "smoothgrad", "of": "lrp", "samples": 3}
-    smooth = explain(network, x, asked, {"kind": "pixelwise", "label": 1})["smoothgrad_lrp"]
+    spec = {"name": "smoothgrad", "of": "lrp", "samples": 3}
+    smooth = explain(network, x, spec, {"kind": "pixelwise", "label": 1})["smoothgrad_lrp"]
     assert float(smooth.map.abs().max()) > 0
 
 
@@ -250,5 +252,5 @@ def test_a_map_that_holds_little_of_the_score_says_so() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.Linear(72, 2)).double()
     with torch.no_grad():
         network[2].bias.fill_(50.0)
-    found = one(Model(network), images(2).double(), {**SCORE, "label": 0})
-    assert any("biases" in warning for warning in found.stats.warnings)
+    attribution = one(Model(network), images(2).double(), {**SCORE, "label": 0})
+    assert any("biases" in warning for warning in attribution.stats.warnings)
