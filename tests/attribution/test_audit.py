@@ -1,4 +1,4 @@
-"""The audit tells the truth about what each rule covers."""
+"""An audit states which functions each rule treats."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Axioms: what must add up, adds up; what has a closed form, has it."""
+"""Axioms: completeness, and closed forms on linear and one-dimensional models."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_deep_lift_is_complete(task: str, rank: int, act: type[nn.Module]) -> No
 
 @every_task
 def test_conductance_is_complete_at_every_layer(task: str, rank: int) -> None:
-    """A layer that everything flows through carries all of S(x) - S(b)."""
+    """At a layer without a bypass the map sums to S(x) - S(b)."""
     model, inputs = network(task, rank, nn.Softplus), images(rank, 2, 2).double()
     layers = ["conv1", "act1", "conv2", "act2"]
     method = {"name": "layer_conductance", "layers": layers, "steps": 400, "quadrature": "midpoint"}
@@ -152,7 +152,7 @@ def test_conductance_of_one_path_in_closed_form() -> None:
 
 
 def test_completeness_measures_the_residual() -> None:
-    """With few nodes on a kinked network the residual is what is missing."""
+    """With few nodes on a network with kinks the residual is the error of the sum."""
     model, inputs = classifier(2, 2).double(), images(2, 2, 2).double()
     attributions = explain(model, inputs, {"name": "integrated_gradients", "steps": 3}, 1)
     attribution = attributions["integrated_gradients"]
@@ -253,7 +253,7 @@ def test_gradient_shap_has_its_noise_in_the_difference(shape: tuple[int, ...]) -
 
 
 def test_references_never_include_the_image() -> None:
-    """Half the samples would be null otherwise."""
+    """The image itself is no reference; half the samples would be zero otherwise."""
     model = Linear((1, 2, 2)).double()
     inputs = torch.randn(2, 1, 2, 2, dtype=torch.float64)
     others = torch.randn(2, 1, 2, 2, dtype=torch.float64)
@@ -266,7 +266,7 @@ def test_references_never_include_the_image() -> None:
 
 
 def test_noisy_copies_draw_references_of_their_own() -> None:
-    """One reference per copy: the copies together see them all."""
+    """Each copy takes one reference; together they take all."""
     model, inputs = Linear((1, 2, 2)).double(), torch.randn(1, 1, 2, 2, dtype=torch.float64)
     references = torch.randn(2, 1, 2, 2, dtype=torch.float64)
     inner = {"name": "expected_gradients", "samples": 1}
@@ -275,7 +275,7 @@ def test_noisy_copies_draw_references_of_their_own() -> None:
     mean = inputs - attributions["smoothgrad_expected_gradients"].map / model.weight
     share = (mean - references[1]) / (references[0] - references[1])
     assert share.std() < 1e-6  # a mean of the two references ...
-    assert 0.2 < float(share.mean()) < 0.8  # ... in which both take part
+    assert 0.2 < float(share.mean()) < 0.8  # ... with a share of each
 
 
 def test_precision_of_sums_does_not_depend_on_the_network() -> None:

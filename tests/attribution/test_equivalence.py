@@ -1,4 +1,4 @@
-"""Two ways to the same maps: shared and alone, batch and one by one, any size of chunk."""
+"""Equal maps by two ways: streams shared or alone, batches or single images, any size of chunk."""
 
 from __future__ import annotations
 

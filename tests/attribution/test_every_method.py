@@ -90,7 +90,7 @@ FLOWING = {
 }
 
 
-def test_the_registry_holds_the_methods_of_the_foundation() -> None:
+def test_the_registry_holds_the_methods_of_gradients_and_layers() -> None:
     assert set(NAMES) >= INPUT_MAPS | ONE_CHANNEL | LAYER_CHANNELS
 
 
@@ -123,7 +123,7 @@ def test_every_method_everywhere(task: str, rank: int, channels: int, batch: int
 
 
 def _channels(name: str, values: Tensor, channels: int) -> int:
-    """What is expected of the methods we know; later ones choose for themselves."""
+    """Number of channels of the methods listed above; any for other methods."""
     for names, count in ((INPUT_MAPS, channels), (ONE_CHANNEL, 1), (LAYER_CHANNELS, 6)):
         if name in names:
             return count
@@ -131,7 +131,7 @@ def _channels(name: str, values: Tensor, channels: int) -> int:
 
 
 def test_facts_of_every_method() -> None:
-    """What a sidecar says is complete, is JSON, and reads back."""
+    """A sidecar is complete, is JSON, and reads back."""
     attributions = all_maps(classifier(2, 2), images(2, 2), images(2, 2, 4)[1:])
     for name, attribution in attributions.items():
         sidecar = attribution[0].sidecar
@@ -160,7 +160,7 @@ def test_every_method_says_what_it_is(name: str) -> None:
 
 
 def test_other_rectifiers_and_norms() -> None:
-    """Networks of today have neither plain ReLUs nor plain convolutions only."""
+    """Networks with other rectifiers, norms and poolings."""
     network = nn.Sequential(
         nn.Conv2d(2, 4, 3, padding=1),
         nn.InstanceNorm2d(4, affine=True),

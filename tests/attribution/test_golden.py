@@ -1,4 +1,4 @@
-"""Numbers that can be computed by hand, under every lift that must not change them."""
+"""Maps computed by hand, under variations of the call that must not change them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IMAGE_K = torch.arange(16.0).view(1, 1, 4, 4)
 
 @dataclass(frozen=True)
 class Lift:
-    """Another way to ask the same question: other inputs, other company, other types."""
+    """A variation of the call with the same map: rank, batch, other methods, data type."""
 
     image: Callable[[Tensor], Tensor] = lambda image: image
     dtype: torch.dtype = torch.float32
@@ -189,12 +189,12 @@ def test_integrated_gradients(spelling: Spelling, shape: tuple[int, ...], lift: 
 
 
 class _Positive(nn.Module):
-    """Class 0 of two, so that every golden case asks for class 0."""
+    """The score as class 0 of two."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("one", torch.ones(()))  # what gives the network a floating type
+        self.register_buffer("one", torch.ones(()))  # gives the network a floating type
 
     def forward(self, image: Tensor) -> Tensor:
         score = self.network(image) * self.one
@@ -277,7 +277,7 @@ def test_smoothgrad_converges_to_its_expectation(row: str) -> None:
 
 
 def _standard_errors(row: str, x: Tensor, samples: int) -> Tensor:
-    """Of the statistic of 3 (x + 0.5 z)^2, from many draws."""
+    """Expectation of the statistic of 3 (x + 0.5 z)^2, from many draws."""
     draws = 3 * (x + 0.5 * torch.randn(400_000, 4, dtype=torch.float64)) ** 2
     centered = (draws - draws.mean(0)) ** 2
     per_draw = {"mean": draws, "squares": draws.square(), "variance": centered}[row]

@@ -1,4 +1,4 @@
-"""What people write for methods, what it becomes, and what is said when it is wrong."""
+"""Names and mappings of methods and targets, and the errors of wrong ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The networks on which voxplain and captum are asked the same, and how captum is asked."""
+"""Networks on which voxplain and captum are compared, and the calls of captum."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Case:
         return attributions["asked"].map
 
     def captum(self, attribute: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:
-        """What captum says of each image, asked one at a time on a copy that it may change."""
+        """The maps of captum, one image at a time, on a copy of the network."""
         parts = []
         for network, image in zip(self.summed, self.images, strict=True):
             with _quiet():
@@ -69,7 +69,7 @@ class Case:
         assert_close(self.ours(method), self.captum(attribute), tolerance, str(method["name"]))
 
     def layer(self, network: nn.Module, path: str) -> nn.Module:
-        """The same layer inside the network that captum is given."""
+        """The same layer in the copy for captum."""
         return network.get_submodule(f"network.{path}")
 
 
@@ -103,7 +103,7 @@ every_case = pytest.mark.parametrize(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Captum speaks of the hooks and flags that it sets."""
+    """Captum warns about the hooks and flags that it sets."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -31,7 +31,7 @@ STOCHASTIC = (
     "vargrad",
 )
 CONSTANT_ALONE = ("channel_share",)
-"""Methods whose map of an image of one channel is one number."""
+"""Methods whose map is constant for an image of one channel."""
 COALITIONS = {
     "hsic_attribution": 8,
     "kernel_shap": 20,

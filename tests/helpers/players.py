@@ -1,4 +1,4 @@
-"""Games as networks: an image of ones is everybody, what is filled with 0 has left."""
+"""Cooperative games as networks: voxels are players, and a voxel of 0 is absent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Worth = Callable[[Tensor], Tensor]
 
 
 class Game(nn.Module):
-    """The score of class 0 is the worth of the players that are left."""
+    """The score of class 0 is the value of the present players."""
 
     def __init__(self, worth: Worth) -> None:
         super().__init__()
@@ -39,5 +39,5 @@ def played(
 def values(
     worth: Worth, players: int, method: str | dict[str, Any], seed: int = 0, rank: int = 2
 ) -> list[float]:
-    """What each player gets."""
+    """The value of each player."""
     return played(worth, players, method, seed, rank).map.flatten().tolist()

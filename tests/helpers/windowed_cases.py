@@ -1,4 +1,4 @@
-"""Networks that see a volume in windows, and the blended output written out in full."""
+"""Windowed networks, and their blended output written out in one graph."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def exact(rank: int, dtype: torch.dtype = torch.float64) -> Case:
 
 
 def global_context(rank: int, blend: str = "gaussian", batch: int = 1) -> Case:
-    """A network that looks at all of its window, so that windows change its output."""
+    """A network with a global receptive field, so that windows change its output."""
     torch.manual_seed(5)
     conv = getattr(nn, f"Conv{rank}d")
     network = nn.Sequential()

@@ -1,4 +1,4 @@
-"""Attention rollout against the product of the weights that networks keep themselves."""
+"""Attention rollout against the product of the attention weights that the network stores."""
 
 import pytest
 import torch
@@ -116,14 +116,14 @@ def test_unetr_shows_what_its_patches_draw_on(rank):
     images = _images(rank, 1, 32)
     actual = _map(network, images)
     assert torch.equal(actual, _map(network, images, token="mean"))
-    # linear interpolation between cells and beyond keeps the mean of the view, 1 over the cells
+    # linear interpolation between cells and beyond keeps the mean over the cells
     assert float(actual.mean()) == pytest.approx(1 / 2**rank, rel=1e-5)
     with pytest.raises(ModelError, match=r"no class token.*token: mean"):
         _map(network, images, token="class")
 
 
 def test_windows_are_blended():
-    """The windows of a constant image all look alike, and their blend is one of them repeated."""
+    """The windows of a repeated image are equal, and their blend is one of them, repeated."""
     monai = pytest.importorskip("monai.networks.nets")
     torch.manual_seed(0)
     sizes = {"feature_size": 4, "hidden_size": 12, "mlp_dim": 16, "num_heads": 2}

@@ -38,7 +38,7 @@ def grad_cam(A: Array, G: Array) -> Array:
 
 
 def grad_cam_plus_plus(A: Array, G: Array) -> Array:
-    """As pytorch-grad-cam 1.5.7 has it, with its constant in the denominator."""
+    """As in pytorch-grad-cam 1.5.7, with its constant in the denominator."""
     share = G**2 / (2 * G**2 + _sum(A) * G**3 + 1e-6)
     weights = _sum(np.where(G != 0, share, 0) * np.maximum(G, 0))
     return _rectified((weights * A).sum(0))
@@ -106,7 +106,7 @@ def _projection(values: Array, product: Array) -> Array:
 
 
 def scaled(task: str, rank: int) -> nn.Sequential:
-    """Gradients near 1, so that the constants which other libraries add do not matter."""
+    """Gradients near 1, for which the constants of other libraries are negligible."""
     network = {
         "classifier": lambda: classifier(rank, 2, halve=True),
         "segmenter": lambda: segmenter(rank, 2),

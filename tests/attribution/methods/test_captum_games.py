@@ -1,4 +1,4 @@
-"""Games and surrogates against captum, with its draws put in place of ours."""
+"""Shapley values and LIME against captum, with the same draws."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _of_captum(spec: Any, image: Tensor, labels: Tensor, samples: int | None) ->
 
 
 def _compare(case: Case, method: dict[str, Any], attribute: Any, tolerance: float) -> None:
-    """Captum says the same on every channel of a region."""
+    """Captum repeats its map on every channel of a region."""
     spec = {"regions": {"kind": "blocks", "size": 3}, "fill": 0.1, **method}
     for actual, expected in zip(case.ours(spec), case.captum(attribute), strict=True):
         assert_close(actual.expand_as(expected), expected, tolerance, str(method["name"]))

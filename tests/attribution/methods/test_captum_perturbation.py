@@ -1,4 +1,4 @@
-"""Perturbation methods of captum, asked the same."""
+"""Perturbation methods against captum."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Case:
         return attributions[method["name"]].map
 
     def captum(self, attribute: Any) -> Tensor:
-        """All channels go together, so that one of captum's is as good as another."""
+        """All channels are removed together, so that captum's channels are equal."""
         parts = [
             attribute(network, image[None], label)[:, :1]
             for (network, label), image in zip(self.scored, self.images, strict=True)

@@ -1,4 +1,4 @@
-"""Which input channel earned the score."""
+"""Shapley values of input channels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Mixed(nn.Module):
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_a_linear_network(rank: int) -> None:
-    """A channel earns sum of w (x - fill) over it."""
+    """The value of a channel is the sum of w (x - fill) over it."""
     image = images(rank, 4, 2).double()
     network = Linear(tuple(image.shape[1:])).double()
     spec = {"name": "channel_share", "fill": 0.2}
@@ -77,7 +77,7 @@ def test_up_to_twelve_channels_are_exact() -> None:
 
 
 def test_many_channels_are_walked() -> None:
-    """Beyond twelve channels walks take the place of 2^C coalitions; a linear score stays exact."""
+    """Beyond twelve channels orders are sampled; a linear score stays exact."""
     image = images(2, 14, 1).double()
     network = Linear(tuple(image.shape[1:])).double()
     spec = {"name": "channel_share", "fill": 0}

@@ -19,14 +19,14 @@ CONTRAST = "contrastive_excitation_backprop"
 
 
 def _net(rank: int, classes: int = 3) -> nn.Sequential:
-    """Convolution, ReLU, max-pooling, convolution, ReLU and a linear layer: what is published."""
+    """The layers of the paper: convolution, ReLU, max-pooling, and a linear layer."""
     torch.manual_seed(rank)
     conv, pool = ((nn.Conv2d, nn.MaxPool2d), (nn.Conv3d, nn.MaxPool3d))[rank - 2]
     net = nn.Sequential(
         conv(2, 4, 3, padding=1), nn.ReLU(), pool(2), conv(4, 5, 3, padding=1), nn.ReLU(),
         nn.Flatten(), nn.Linear(5 * 3**rank, 6), nn.ReLU(), nn.Linear(6, classes),
     )  # fmt: skip
-    with torch.no_grad():  # so that each unit is raised by something
+    with torch.no_grad():  # so that each unit has positive inputs
         for layer in (net[0], net[3]):
             layer.weight += 0.02
     return net.double().eval()
@@ -135,7 +135,7 @@ def test_channels_are_those_of_the_image():
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_a_dense_target_starts_from_all_its_voxels(rank):
-    """By hand, voxel by voxel: shares are linear in what enters."""
+    """By hand, voxel by voxel: shares are linear in the probabilities of the output."""
     net, x = segmenter(rank, 2).double(), _shown(rank, 1)
     mask = torch.zeros(x.shape[2:], dtype=torch.bool)
     mask[1, 2:4] = True
@@ -207,7 +207,7 @@ def test_contrasts_are_refused_naming_the_contrastive_form(name):
 
 
 class _Skipping(nn.Module):
-    """A main path and a way around it."""
+    """A main path and a skip connection."""
 
     def __init__(self) -> None:
         super().__init__()

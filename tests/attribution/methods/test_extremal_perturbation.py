@@ -1,4 +1,4 @@
-"""Extremal perturbations: the mask operator, the search, and what is published of both."""
+"""Extremal perturbations: mask operator and optimization, against the published ones."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def overlap(mask: Tensor, lesion: Tensor) -> float:
 
 @pytest.mark.parametrize("mode", ["preserve", "delete", "dual"])
 def test_a_planted_lesion_is_found(mode: str) -> None:
-    """By masks of its size, and the constraint on their areas holds."""
+    """With masks of its size, whose areas are as requested."""
     inputs, lesion = phantom(2, 32, 0.2)
     areas = (0.13, 0.26)
     method = {"name": NAME, "areas": areas, "steps": 60, "mode": mode, "channels": "keep"}
@@ -164,7 +164,7 @@ def test_a_lesion_in_a_volume() -> None:
 
 
 def test_the_scale_of_the_score_does_not_matter() -> None:
-    """Logits, sums over thousands of voxels, probabilities: the balance with the area stays."""
+    """Logits, sums over thousands of voxels, probabilities: masks do not depend on the scale."""
     inputs, _ = phantom(2, 24, 0.2)
     method = {"name": NAME, "areas": 0.15, "steps": 15}
     small, large = (
@@ -187,7 +187,7 @@ def test_windows_search_the_whole_volume() -> None:
 
 
 def test_the_mirrored_image_is_seen_at_every_other_step() -> None:
-    """A score that is blind to mirroring is searched as without it."""
+    """For a score that is invariant to mirroring it changes nothing."""
     inputs, _ = phantom(2, 16)
     method = {"name": NAME, "areas": 0.2, "steps": 6}
     plain, mirrored = (
@@ -204,7 +204,7 @@ def test_the_mirrored_image_is_seen_at_every_other_step() -> None:
 
 
 def published_search(network: nn.Module, image: Tensor, areas: tuple[float, ...]) -> Tensor:
-    """The published search in 2-D: 800 steps of SGD on sorted masks, one reward per area."""
+    """The published optimization in 2-D: 800 steps of SGD on sorted masks, one reward per area."""
     size = image.shape[-1]
     margin = 6
     operator = PublishedMask(size, 2, margin=margin)

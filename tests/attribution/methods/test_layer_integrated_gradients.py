@@ -1,4 +1,4 @@
-"""Layer integrated gradients: a path inside one layer while the rest sees the image."""
+"""Layer integrated gradients: a path of one layer, while the rest of the network sees the image."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_as_captum_has_it(task: str, rank: int) -> None:
 
 
 class Skipping(nn.Module):
-    """S(x) = sum of softplus(2 x) * x: one layer, and a way around it."""
+    """S(x) = sum of softplus(2 x) * x: one layer, and a skip connection."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ def test_calls_of_a_layer_move_one_by_one(path: str) -> None:
 
 @every_case
 def test_several_layers_in_one_call(task: str, rank: int) -> None:
-    """All that the score depends on flows through each of these layers."""
+    """Layers without a bypass."""
     case = build(task, rank, torch.float64)
     network, inputs, target = case.network, case.images, case.target
     attributions = explain(

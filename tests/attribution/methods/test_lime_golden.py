@@ -1,4 +1,4 @@
-"""Shapley values and LIME of model M by hand, under every lift that must not change a number."""
+"""Shapley values and LIME of model M by hand, under variations that must not change them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EXACT = ("shapley_value_sampling", "shapley_exact", "kernel_shap")
 
 @dataclass(frozen=True)
 class Lift:
-    """Another way to ask the same question."""
+    """A variation of the call with the same map."""
 
     rank: int = 2
     dtype: torch.dtype = torch.float32
@@ -123,7 +123,7 @@ def test_lime_over_all_coalitions(division: str, lift: Lift) -> None:
 
 
 def test_lime_over_sampled_coalitions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """500 coalitions drawn, as a partition into more regions would have them."""
+    """500 sampled coalitions, as for more regions."""
     from voxplain.engine.masks.coalition_designs import Bernoulli
 
     def drawn(self: Bernoulli, count: int, key: str) -> Tensor:

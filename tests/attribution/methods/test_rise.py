@@ -1,4 +1,4 @@
-"""RISE against its definition, and methods that find what they must."""
+"""RISE and MC-RISE against their definitions, and perturbation methods on a known lesion."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_an_offset_of_the_score_does_not_dominate_the_map() -> None:
 
 
 class Lesion(nn.Module):
-    """The score is the brightness in one place, and nothing else counts."""
+    """The score is the brightness of one region."""
 
     def __init__(self, place: tuple[slice, ...], shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ METHODS: tuple[dict[str, Any], ...] = (
 
 @every_rank
 def test_a_planted_lesion_is_found(rank: int) -> None:
-    """The most important voxel lies in it, and it ranks above the rest almost everywhere."""
+    """The maximum lies inside, and values inside exceed the others almost everywhere."""
     shape, place = (24, 20, 18)[:rank], (slice(5, 9), slice(12, 16), slice(3, 7))[:rank]
     torch.manual_seed(1)
     inputs = 0.1 * torch.randn(1, 1, *shape)
@@ -104,7 +104,7 @@ def test_a_planted_lesion_is_found(rank: int) -> None:
 
 
 def test_occlusion_of_a_linear_score_is_known() -> None:
-    """A voxel gets the mean over its boxes of what they hold of <w, x>."""
+    """A voxel gets the mean, over its boxes, of <w, x> inside the box."""
     weight, inputs = torch.rand(8, 8), torch.randn(1, 1, 8, 8)
 
     class Weighted(nn.Module):

@@ -102,7 +102,7 @@ def _effects(
 
 
 def test_a_negative_score_turns_no_sign() -> None:
-    """What the score loses without a channel counts as evidence, whatever the sign of S."""
+    """A drop of the score without a channel is evidence, whatever the sign of S."""
     network, image = classifier(2).double(), images(2).double()
     with torch.no_grad():
         network.head.bias[1] -= 100
@@ -183,7 +183,7 @@ def test_ablation_methods_of_a_layer_share_their_forwards() -> None:
 @every_rank
 @pytest.mark.parametrize("name", ["score_cam", "ablation_cam"])
 def test_grouped_channels(rank: int, name: str) -> None:
-    """As many groups as channels change nothing; fewer cost fewer forwards."""
+    """As many groups as channels change nothing; fewer groups take fewer forwards."""
     network, image = classifier(rank, 2).double(), images(rank, 2).double()
     spec: dict[str, Any] = {"name": name, "layer": "conv1"}
     if name == "score_cam":
@@ -263,7 +263,7 @@ def test_a_channel_is_replaced_in_all_tokens(rank: int, level: Any) -> None:
 
 
 class Twice(nn.Module):
-    """One rectifier in two places; the last call is the one that counts."""
+    """A rectifier that is called twice; the last call is read."""
 
     def __init__(self, reuse: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Shapley values of games whose values are known, their axioms, and their errors."""
+"""Shapley values of games in closed form, their axioms, and their standard errors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def gloves(kept: Tensor) -> Tensor:
 
 
 def runway(kept: Tensor) -> Tensor:
-    """The largest need (airport game): the parts of the runway are shared by who needs them."""
+    """The largest need (airport game): each part of the runway is shared by its users."""
     needs = torch.tensor([1.0, 2, 4, 4, 7], dtype=torch.float64)
     return (kept * needs).amax(dim=1)
 
@@ -131,7 +131,7 @@ def test_weights_are_those_of_the_definition() -> None:
 
 
 def test_sampling_stays_within_its_standard_errors() -> None:
-    """Over many seeds: unbiased, and the errors that are stated are those that are made."""
+    """Over many seeds: unbiased, and the stated standard errors are those of the estimates."""
     exact = torch.tensor(values(rough, 10, "shapley_exact"))
     off, stated = [], []
     for seed in range(40):
@@ -150,7 +150,7 @@ def test_sampling_stays_within_its_standard_errors() -> None:
 
 
 def test_reversed_walks_have_less_error_than_their_number_says() -> None:
-    """A game of pairs: a walk and its reversal together are exact, and are told to be."""
+    """A game of pairs: a walk and its reversal together are exact, and stated as exact."""
     actual = played(
         lambda kept: kept[:, 0] * kept[:, 1] + kept[:, 2] * kept[:, 6],
         7,

@@ -1,4 +1,4 @@
-"""XRAI as a method: of any map, in 2-D and 3-D, with segments found or given."""
+"""XRAI: of any map, in 2-D and 3-D, with computed or given segments."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def phantom(shape: tuple[int, ...], channels: int = 1) -> Tensor:
 
 
 class Bright(nn.Module):
-    """Adds up what is brighter than tissue."""
+    """The sum of intensities above that of tissue."""
 
     def forward(self, x: Tensor) -> Tensor:
         score = torch.relu(x - 0.7).flatten(1).sum(dim=1)
@@ -56,7 +56,7 @@ def pooled(rank: int, channels: int) -> nn.Sequential:
     return nn.Sequential(*features, pool(2), nn.Flatten(), nn.Linear(6 * 2**rank, 3)).eval()
 
 
-def one(network: nn.Module, image: Tensor | Image, **parameters: Any) -> Attribution:
+def xrai(network: nn.Module, image: Tensor | Image, **parameters: Any) -> Attribution:
     attributions = explain(
         network, image, {"name": "xrai", "label": "map", **parameters}, CLASS_ONE
     )
@@ -70,7 +70,7 @@ def test_the_first_region_is_the_planted_lesion(
     shape: tuple[int, ...], channels: int, mode: str
 ) -> None:
     image, inside = phantom(shape, channels), lesion(shape)
-    values = one(Bright(), image, mode=mode, of="input_x_gradient").map[0, 0]
+    values = xrai(Bright(), image, mode=mode, of="input_x_gradient").map[0, 0]
     first = values == values.max()
     assert (first & inside).sum() / first.sum() > 0.8
     best = values >= values.flatten().sort(descending=True).values[inside.sum() - 1]
@@ -80,7 +80,7 @@ def test_the_first_region_is_the_planted_lesion(
 
 @pytest.mark.parametrize("mode", ["full", "fast"])
 def test_the_default_is_that_of_pair(mode: str) -> None:
-    """Its integrated gradients, its segments handed over, its ranking."""
+    """PAIR's integrated gradients and ranking, on our segments."""
     network, image = pooled(2, 3), images(2, 3, 1, size=40).clamp(-1, 1)  # one range for all
     segments = scales(image[0])
     masks = [np.isin(segments.cells.numpy(), row.indices) for row in segments.members]
@@ -101,7 +101,7 @@ def test_the_default_is_that_of_pair(mode: str) -> None:
         extra_parameters=parameters,
     )
     inner = {"name": "integrated_gradients_black_white", "steps": 64}
-    actual = one(network, image, mode=mode, of=inner, minimum=8 / 1600).map[0, 0].numpy()
+    actual = xrai(network, image, mode=mode, of=inner, minimum=8 / 1600).map[0, 0].numpy()
     assert spearmanr(actual.ravel(), wanted.ravel()).statistic > 0.99
 
 
@@ -112,20 +112,20 @@ def test_given_segments_are_used_as_they_are() -> None:
     base = explain(network, image, "saliency", CLASS_ONE)["saliency"].map[0].amax(dim=0)
     by_hand = base.view(4, 2, 8).mean(dim=(1, 2)).repeat_interleave(2).view(8, 1).expand(8, 8)
     for given in (labels[None], torch.stack([labels == each for each in range(4)]).numpy()):
-        actual = one(network, image, of="saliency", segments=given).map
+        actual = xrai(network, image, of="saliency", segments=given).map
         assert torch.allclose(actual[0, 0], by_hand, atol=1e-7)
 
 
 def test_segments_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"\(4, 4\) do not lie on an image of shape \(8, 8\)"):
-        one(pooled(2, 1), images(2, 1, 1, size=8), segments=np.zeros((1, 4, 4), int))
+        xrai(pooled(2, 1), images(2, 1, 1, size=8), segments=np.zeros((1, 4, 4), int))
 
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_of_a_smoothed_map_its_mean_over_copies_is_divided(rank: int) -> None:
     network, image = pooled(rank, 1), images(rank, 1, 1, size=12)
     noisy = {"name": "smoothgrad", "samples": 4}
-    outside = one(network, image, of={**noisy, "of": "saliency"}).map
+    outside = xrai(network, image, of={**noisy, "of": "saliency"}).map
     mean = explain(network, image, {**noisy, "of": "saliency", "label": "mean"}, CLASS_ONE)["mean"]
     largest = mean.map[0].amax(dim=0)
     by_hand = rank_segments(largest, scales(image[0]), round(0.001 * largest.numel()))
@@ -143,7 +143,7 @@ def test_a_smoothed_map_of_regions_is_flat_on_every_segment() -> None:
 
 
 def test_sums_over_regions_claim_no_completeness() -> None:
-    attribution = one(pooled(2, 2), images(2, 2, 1, size=12))
+    attribution = xrai(pooled(2, 2), images(2, 2, 1, size=12))
     assert attribution[0].sidecar.method == "xrai"
     assert attribution[0].sidecar.completeness is None
 
@@ -163,13 +163,13 @@ def test_a_volume_of_one_slice_is_the_slice() -> None:
     single = flat.unsqueeze(2)
     parameters: dict[str, Any] = {"of": "input_x_gradient"}
     assert torch.equal(
-        one(Bright(), single, **parameters).map[:, :, 0], one(Bright(), flat, **parameters).map
+        xrai(Bright(), single, **parameters).map[:, :, 0], xrai(Bright(), flat, **parameters).map
     )
 
 
 def test_the_sidecar_lists_the_regions_by_rank() -> None:
     image = Image(phantom((30, 30))[0], Grid.default((30, 30), 2.0))
-    attribution = one(Bright(), image, of="input_x_gradient")
+    attribution = xrai(Bright(), image, of="input_x_gradient")
     regions = attribution.sidecar.findings["regions"]
     assert [region["rank"] for region in regions] == [*range(1, len(regions) + 1)]
     values = [region["value"] for region in regions]
@@ -179,13 +179,13 @@ def test_the_sidecar_lists_the_regions_by_rank() -> None:
 
 
 def test_regions_of_absolute_maps_are_positive_and_say_so() -> None:
-    attribution = one(pooled(2, 1), images(2, 1, 1), of={"name": "saliency", "abs": True})
+    attribution = xrai(pooled(2, 1), images(2, 1, 1), of={"name": "saliency", "abs": True})
     assert attribution[0].sidecar.sign == "absolute"
     assert float(attribution.map.min()) >= 0
 
 
 def test_the_batch_is_each_alone() -> None:
     network, batch = pooled(2, 2), images(2, 2, 3, size=16)
-    together = one(network, batch, of="input_x_gradient").map
-    alone = [one(network, image[None], of="input_x_gradient").map for image in batch]
+    together = xrai(network, batch, of="input_x_gradient").map
+    alone = [xrai(network, image[None], of="input_x_gradient").map for image in batch]
     assert torch.allclose(together, torch.cat(alone), atol=1e-6)

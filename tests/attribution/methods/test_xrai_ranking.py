@@ -1,4 +1,4 @@
-"""Ranking of segments against PAIR's own code and against the definition gone through directly."""
+"""Ranking of segments against PAIR's code and against the definition, written out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def bumpy(shape: tuple[int, ...], seed: int, sigma: float = 2.0) -> NDArray[np.f
 
 
 def overlapping(shape: tuple[int, ...], seed: int) -> Masks:
-    """Dilated pieces of three divisions of the image, of which some leave a part uncovered."""
+    """Dilated segments of three divisions of the image, some of which leave voxels uncovered."""
     random = np.random.default_rng(seed)
     actual = []
     for count in (5, 12, 30):
@@ -37,7 +37,7 @@ def overlapping(shape: tuple[int, ...], seed: int) -> Masks:
 
 
 def direct(attribution_map: NDArray[np.float64], masks: Masks, minimum: int) -> NDArray[np.float64]:
-    """The full definition: every candidate gone through again after every step."""
+    """The definition of ``full``: all candidates are compared again after every step."""
     values, covered = np.full(attribution_map.shape, np.nan), np.zeros(attribution_map.shape, bool)
     while True:
         new = [mask & ~covered for mask in masks]
