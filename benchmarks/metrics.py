@@ -14,7 +14,7 @@ import voxplain as vx
 from benchmarks.harness import Floor, Forwards, Timing, Work, race
 from benchmarks.networks import classifier
 from benchmarks.page import Table, seconds, times
-from voxplain.engine.intensity import intensity_range
+from voxplain.engine.baselines import intensity_range
 from voxplain.metrics import evaluate
 
 HEADER = (

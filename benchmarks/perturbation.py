@@ -15,7 +15,7 @@ import voxplain as vx
 from benchmarks.harness import Timing, Work, difference, race
 from benchmarks.networks import PIXELWISE, segmenter
 from benchmarks.page import Table, seconds, times
-from voxplain.attribution.methods.perturbation import Occlusion
+from voxplain.attribution.methods.occlusion import Occlusion
 from voxplain.engine.context import Context
 from voxplain.engine.masks import Boxes, Masks, SlidingBox
 from voxplain.engine.requests import MaskRequest

@@ -1,4 +1,4 @@
-"""What the pages that are made from a registry have in common."""
+"""Markdown for the pages that are written from a registry."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from voxplain.attribution.describe.parameters import Parameter
 
 
 def prose(kind: type) -> Iterator[str]:
-    """The first line of a docstring, and what follows it."""
+    """The first line of a docstring, then the rest without the list of parameters."""
     first, _, rest = (kind.__doc__ or "").partition("\n")
     yield first.strip()
     rest = rest.split("Attributes:")[0]
@@ -16,22 +16,22 @@ def prose(kind: type) -> Iterator[str]:
         yield " ".join(rest.replace("``", "`").split())
 
 
-def table(listed: Sequence[Parameter]) -> str:
-    """Parameters with type and default."""
+def table(parameters: Sequence[Parameter]) -> str:
+    """A table of parameters with type, default and meaning."""
     rows = [
         (
-            f"`{each.name}`",
-            each.kind,
-            f"`{each.default}`" if each.default != "-" else "",
-            each.meaning,
+            f"`{parameter.name}`",
+            parameter.kind,
+            f"`{parameter.default}`" if parameter.default != "-" else "",
+            parameter.meaning,
         )
-        for each in listed
+        for parameter in parameters
     ]
     return grid(("parameter", "type", "default", "meaning"), rows)
 
 
 def grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of Markdown."""
+    """A Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(
         f"| {' | '.join(cell.replace('|', 'or') for cell in line)} |" for line in lines
@@ -39,12 +39,12 @@ def grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def listed(facts: Sequence[tuple[str, str]]) -> str:
-    """Facts that are known, as a list."""
+    """A list of the facts that are not empty."""
     return "\n".join(f"- **{name}**: {value}" for name, value in facts if value)
 
 
 def anchor(title: str) -> str:
-    """Where a heading is."""
+    """The anchor of a heading."""
     return title.lower().replace(" ", "-")
 
 

@@ -1,22 +1,24 @@
-"""The one place where methods and metrics are found by name."""
+"""Registries of methods and metrics: classes by name, from this package and from plug-ins."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from voxplain.errors import ConfigError, VoxplainWarning, nearest
 
-T = TypeVar("T")
+T = TypeVar("T", bound=BaseModel)
 
 
 class Registry(Generic[T]):
     """Classes by name, with plug-ins from an entry-point group.
 
-    Plug-ins are loaded when everything is listed, or a name is asked for that is not there yet.
-    One that cannot be loaded is a warning, and leaves the others as they are.
+    Plug-ins are loaded when the names are listed, or at the first name that is not registered yet.
+    A plug-in that cannot be loaded causes a warning, and the others are loaded all the same.
 
     Args:
         kind: What is registered, in the singular, as errors name it.
@@ -52,6 +54,29 @@ class Registry(Generic[T]):
             raise ConfigError(f"unknown {self.kind} {name!r}; {nearest(name, self._entries)}")
         return self._entries[name]
 
+    def parse(self, spec: str | Mapping[str, Any], where: str = "") -> T:
+        """An instance of a registered class, from what people write.
+
+        Args:
+            spec: A name, or a mapping with ``name`` and parameters.
+            where: Path of the entry in a study, for errors.
+
+        Raises:
+            ConfigError: With the nearest names or the exact path of the parameter.
+        """
+        values = {"name": spec} if isinstance(spec, str) else dict(spec)
+        try:
+            if "name" not in values:
+                raise ConfigError(f"a {self.kind} needs a name")
+            name = str(values["name"])
+            entry = self.get(name)
+            try:
+                return entry.model_validate(values)
+            except ValidationError as error:
+                raise ConfigError(_sentence(error, name, entry)) from None
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}" if where else str(error)) from None
+
     def __iter__(self) -> Iterator[str]:
         self._load_plugins()
         return iter(sorted(self._entries))
@@ -68,10 +93,20 @@ class Registry(Generic[T]):
             try:
                 point.load()
             except Exception as error:  # whatever the code of others may raise
-                warnings.warn(_missing(point, self.kind, error), VoxplainWarning, stacklevel=3)
+                warnings.warn(_left_out(point, self.kind, error), VoxplainWarning, stacklevel=3)
 
 
-def _missing(point: EntryPoint, kind: str, error: Exception) -> str:
+def _sentence(error: ValidationError, name: str, entry: type[BaseModel]) -> str:
+    first = error.errors()[0]
+    path = ".".join([name, *map(str, first["loc"])])
+    if first["type"] == "extra_forbidden":
+        parameters = [info.alias or field for field, info in entry.model_fields.items()]
+        return f"{path}: unknown parameter; {nearest(str(first['loc'][-1]), parameters)}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{path}: {message[0].lower()}{message[1:]}"
+
+
+def _left_out(point: EntryPoint, kind: str, error: Exception) -> str:
     package = point.dist.name if point.dist else point.value
     reason = " ".join(str(error).split()) or type(error).__name__
     return f"the {kind} {point.name!r} of the package {package} is left out, for it fails: {reason}"

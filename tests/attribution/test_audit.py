@@ -1,4 +1,4 @@
-"""The audit tells the truth about what each rule covers."""
+"""An audit states which functions each rule treats."""
 
 import json
 
@@ -34,9 +34,9 @@ def _image(rank=3):
 
 
 def test_calls_are_listed_with_count_layer_family_and_treatment():
-    found = audit(Network(), _image())
-    assert found.nonlinear == {"instance_norm": 1, "leaky_relu": 2, "sigmoid": 1, "mul": 1}
-    rows = {row["function"]: row for row in found.table()}
+    report = audit(Network(), _image())
+    assert report.nonlinear == {"instance_norm": 1, "leaky_relu": 2, "sigmoid": 1, "mul": 1}
+    rows = {row["function"]: row for row in report.table()}
     assert rows["leaky_relu"]["layers"] == "act"
     assert rows["mul"]["layers"] == "(network)"
     assert (
@@ -45,35 +45,35 @@ def test_calls_are_listed_with_count_layer_family_and_treatment():
     )
     assert rows["instance_norm"]["guided"] == "plain"
     assert rows["instance_norm"]["deep_lift"] == "rule"
-    assert {"conv3d", "mean"} < {row["function"] for row in found.table(linear=True)}
-    assert all(found.covered(rule) for rule in ("plain", "guided", "deconvnet", "deep_lift"))
-    assert max(found.completeness.values()) < 1e-10
-    assert found.guided_equals_plain is False
+    assert {"conv3d", "mean"} < {row["function"] for row in report.table(linear=True)}
+    assert all(report.covered(rule) for rule in ("plain", "guided", "deconvnet", "deep_lift"))
+    assert max(report.completeness.values()) < 1e-10
+    assert report.guided_equals_plain is False
 
 
 def test_relevance_is_conserved_and_treats_linear_functions_too():
-    found = audit(Network(), _image(), ("lrp",))
-    assert found.covered("lrp")
-    assert found.conservation["lrp"] < 1e-4
-    rows = {row["function"]: row for row in found.table(linear=True)}
+    report = audit(Network(), _image(), ("lrp",))
+    assert report.covered("lrp")
+    assert report.conservation["lrp"] < 1e-4
+    rows = {row["function"]: row for row in report.table(linear=True)}
     assert rows["conv3d"]["lrp"] == rows["instance_norm"]["lrp"] == rows["mul"]["lrp"] == "rule"
-    found = audit(Calls(lambda x: F.relu(x).exp()), _image(), ("lrp", "guided"))
-    assert "exp" in found.failures["lrp"]
-    assert [found.covered(rule) for rule in ("lrp", "guided")] == [False, True]
+    report = audit(Calls(lambda x: F.relu(x).exp()), _image(), ("lrp", "guided"))
+    assert "exp" in report.failures["lrp"]
+    assert [report.covered(rule) for rule in ("lrp", "guided")] == [False, True]
 
 
 def test_the_mass_of_excitation_is_reported_and_refused_functions_too():
-    found = audit(Network(), _image(), ("excitation",))
-    assert found.covered("excitation")
-    assert found.conservation["excitation"] < 1e-5
-    assert found.remarks["excitation"][0].startswith("mass ")
-    rows = {row["function"]: row for row in found.table(linear=True)}
+    report = audit(Network(), _image(), ("excitation",))
+    assert report.covered("excitation")
+    assert report.conservation["excitation"] < 1e-5
+    assert report.remarks["excitation"][0].startswith("mass ")
+    rows = {row["function"]: row for row in report.table(linear=True)}
     assert rows["conv3d"]["excitation"] == rows["mul"]["excitation"] == "rule"
-    found = audit(nn.Conv3d(1, 2, 1), _image() * 0 - 1, ("excitation",))
-    assert "mass 0 of 1 arrives" in found.remarks["excitation"][0]
-    found = audit(Calls(lambda x: F.relu(x).exp()), _image(), ("excitation", "guided"))
-    assert "exp" in found.failures["excitation"]
-    assert [found.covered(rule) for rule in ("excitation", "guided")] == [False, True]
+    report = audit(nn.Conv3d(1, 2, 1), _image() * 0 - 1, ("excitation",))
+    assert "mass 0 of 1 arrives" in report.remarks["excitation"][0]
+    report = audit(Calls(lambda x: F.relu(x).exp()), _image(), ("excitation", "guided"))
+    assert "exp" in report.failures["excitation"]
+    assert [report.covered(rule) for rule in ("excitation", "guided")] == [False, True]
 
 
 def test_json_holds_everything():
@@ -100,10 +100,10 @@ def test_a_model_with_a_head_and_a_training_network_are_left_as_they_were():
 
 
 def test_an_unknown_function_uncovers_deep_lift_and_guided_but_not_plain():
-    found = audit(Calls(lambda x: F.relu(x).cumprod(-1)), _image())
-    assert "cumprod" in found.unknown[0]
-    assert "cumprod" in found.failures["deep_lift"]
-    assert [found.covered(rule) for rule in ("plain", "guided", "deep_lift")] == [1, 0, 0]
+    report = audit(Calls(lambda x: F.relu(x).cumprod(-1)), _image())
+    assert "cumprod" in report.unknown[0]
+    assert "cumprod" in report.failures["deep_lift"]
+    assert [report.covered(rule) for rule in ("plain", "guided", "deep_lift")] == [1, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -115,18 +115,18 @@ def test_an_unknown_function_uncovers_deep_lift_and_guided_but_not_plain():
     ],
 )
 def test_hand_written_rectifiers_are_found(function):
-    found = audit(Calls(function), _image())
-    assert "hand-written" in found.unknown[0]
-    assert found.guided_equals_plain
-    assert not found.covered("guided")
-    assert found.covered("deep_lift")
+    report = audit(Calls(function), _image())
+    assert "hand-written" in report.unknown[0]
+    assert report.guided_equals_plain
+    assert not report.covered("guided")
+    assert report.covered("deep_lift")
 
 
 def test_multiplying_by_a_constant_mask_is_linear():
     mask = torch.ones(8, dtype=torch.bool)
-    found = audit(Calls(lambda x: F.relu(x * mask).masked_fill(~mask, 0)), _image())
-    assert found.nonlinear == {"relu": 1}
-    assert found.unknown == ()
+    report = audit(Calls(lambda x: F.relu(x * mask).masked_fill(~mask, 0)), _image())
+    assert report.nonlinear == {"relu": 1}
+    assert report.unknown == ()
 
 
 class Custom(torch.autograd.Function):
@@ -155,17 +155,17 @@ def scripted(x):
     ],
 )
 def test_what_rules_cannot_see_is_listed(network, named):
-    found = audit(network, _image())
-    assert any(named in part for part in found.invisible)
-    assert not any(found.covered(rule) for rule in ("guided", "deconvnet", "deep_lift"))
+    report = audit(network, _image())
+    assert any(named in part for part in report.invisible)
+    assert not any(report.covered(rule) for rule in ("guided", "deconvnet", "deep_lift"))
 
 
 def test_checkpointed_segments_are_counted_and_covered():
     network = Calls(lambda x: checkpoint(lambda y: F.relu(y).exp(), x, use_reentrant=False))
-    found = audit(network, _image())
-    assert found.checkpointed == 1
-    assert found.covered("guided")
-    assert found.covered("deep_lift")
+    report = audit(network, _image())
+    assert report.checkpointed == 1
+    assert report.covered("guided")
+    assert report.covered("deep_lift")
 
 
 def test_an_unknown_rule_is_named():

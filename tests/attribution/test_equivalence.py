@@ -1,4 +1,4 @@
-"""Two ways to the same maps: shared and alone, batch and one by one, any size of chunk."""
+"""Equal maps by two ways: streams shared or alone, batches or single images, any size of chunk."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ every_task = pytest.mark.parametrize(
 
 @every_task
 def test_all_in_one_call_equal_each_alone(task: str, rank: int) -> None:
-    network, shown, references, target = setting(task, rank)
-    together = all_maps(network, shown, references, target)
+    network, inputs, references, target = setting(task, rank)
+    together = all_maps(network, inputs, references, target)
     for name in NAMES:
-        alone = one_map(network, shown, references, name, target)
+        alone = one_map(network, inputs, references, name, target)
         assert_close(together[name].map, alone.map, EXACT, name)
         assert together[name].stats.scores == alone.stats.scores
         if alone.stats.completeness:
@@ -36,21 +36,21 @@ def test_all_in_one_call_equal_each_alone(task: str, rank: int) -> None:
 
 @every_task
 def test_the_order_of_methods_does_not_matter(task: str, rank: int) -> None:
-    network, shown, references, target = setting(task, rank)
-    together = all_maps(network, shown, references, target)
+    network, inputs, references, target = setting(task, rank)
+    together = all_maps(network, inputs, references, target)
     shuffled = [short(name) for name in NAMES]
     random.Random(3).shuffle(shuffled)
-    found = explain(network, shown, shuffled, target, references=references)
+    attributions = explain(network, inputs, shuffled, target, references=references)
     for name in NAMES:
-        assert torch.equal(found[key_of(name)].map, together[name].map), name
+        assert torch.equal(attributions[key_of(name)].map, together[name].map), name
 
 
 @every_task
 def test_a_batch_of_eight_is_eight_batches_of_one(task: str, rank: int) -> None:
-    network, shown, references, target = setting(task, rank, 8)
-    together = all_maps(network, shown, references, target)
+    network, inputs, references, target = setting(task, rank, 8)
+    together = all_maps(network, inputs, references, target)
     for row in range(8):
-        alone = all_maps(network, shown[row : row + 1], references, target)
+        alone = all_maps(network, inputs[row : row + 1], references, target)
         for name in NAMES:
             assert_close(together[name].map[row], alone[name].map[0], EXACT, name)
             assert together[name][row].stats.scores == pytest.approx(alone[name].stats.scores)
@@ -58,9 +58,9 @@ def test_a_batch_of_eight_is_eight_batches_of_one(task: str, rank: int) -> None:
 
 @every_task
 def test_chunks_do_not_matter(task: str, rank: int) -> None:
-    network, shown, references, target = setting(task, rank)
-    small = all_maps(network, shown, references, target, memory=1)
-    large = all_maps(network, shown, references, target, memory=10**9)
+    network, inputs, references, target = setting(task, rank)
+    small = all_maps(network, inputs, references, target, memory=1)
+    large = all_maps(network, inputs, references, target, memory=10**9)
     for name in NAMES:
         assert_close(small[name].map, large[name].map, EXACT, name)
 
@@ -69,8 +69,8 @@ def test_chunks_do_not_matter(task: str, rank: int) -> None:
 def test_running_out_of_memory_halves_the_batch(
     task: str, rank: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network, shown, references, target = setting(task, rank)
-    whole = all_maps(network, shown, references, target)
+    network, inputs, references, target = setting(task, rank)
+    whole = all_maps(network, inputs, references, target)
     run, refused, taken = WholePasses._run, [], []
 
     def tight(self: WholePasses, points: Points) -> PassResult:
@@ -81,7 +81,7 @@ def test_running_out_of_memory_halves_the_batch(
         return run(self, points)
 
     monkeypatch.setattr(WholePasses, "_run", tight)
-    halved = all_maps(network, shown, references, target)
+    halved = all_maps(network, inputs, references, target)
     assert refused
     assert max(taken) == 2
     for name in NAMES:
@@ -114,40 +114,40 @@ def test_other_errors_are_not_retried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_one_slice_of_a_volume_is_the_image(task: str) -> None:
-    network, shown, references, target = setting(task, 2)
-    flat = all_maps(network, shown, references, target)
-    volume = all_maps(one_slice(network), shown[:, :, None], references[:, :, None], target)
+    network, inputs, references, target = setting(task, 2)
+    flat = all_maps(network, inputs, references, target)
+    volume = all_maps(one_slice(network), inputs[:, :, None], references[:, :, None], target)
     for name in NAMES:
         assert_close(volume[name].map, flat[name].map[:, :, None], EXACT, name)
 
 
 def test_sharing_costs_each_stream_once() -> None:
-    network, shown, _, target = setting("classifier", 2)
+    network, batch, _, target = setting("classifier", 2)
     calls = []
     network.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
-    asked = ["saliency", "input_x_gradient", "grad_cam", "layer_cam", "linear_approximation"]
-    explain(network, shown, asked, target)
+    specs = ["saliency", "input_x_gradient", "grad_cam", "layer_cam", "linear_approximation"]
+    explain(network, batch, specs, target)
     together = sum(calls)
     calls.clear()
-    explain(network, shown, asked[2:3], target)
+    explain(network, batch, specs[2:3], target)
     assert together == sum(calls)
-    chosen = [parse_method(one) for one in [*asked, {"name": "integrated_gradients", "steps": 9}]]
-    plan = estimate(chosen, shown, network)
+    chosen = [parse_method(one) for one in [*specs, {"name": "integrated_gradients", "steps": 9}]]
+    plan = estimate(chosen, batch, network)
     assert [stream.passes for stream in plan] == [1, 9]
-    assert plan[0].methods == tuple(asked)
-    assert [len(part) for part in group(chosen, shown, network)] == [5, 1]
+    assert plan[0].methods == tuple(specs)
+    assert [len(part) for part in group(chosen, batch, network)] == [5, 1]
     noisy = [
         parse_method({"name": "smoothgrad", "of": of, "samples": 4, "power": power})
         for of in ("saliency", "input_x_gradient", "guided_backprop")
         for power in (1, 2)
     ]
-    assert [stream.passes for stream in estimate(noisy, shown, network)] == [4, 4]
+    assert [stream.passes for stream in estimate(noisy, batch, network)] == [4, 4]
 
 
 def test_progress_ends_where_it_planned() -> None:
-    network, shown, references, target = setting("classifier", 2)
+    network, inputs, references, target = setting("classifier", 2)
     seen: list[tuple[int, int]] = []
-    all_maps(network, shown, references, target, progress=lambda *now: seen.append(now))
+    all_maps(network, inputs, references, target, progress=lambda *now: seen.append(now))
     assert seen[-1][0] == seen[-1][1]
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert len({planned for _, planned in seen}) == 1

@@ -90,7 +90,7 @@ FLOWING = {
 }
 
 
-def test_the_registry_holds_the_methods_of_the_foundation() -> None:
+def test_the_registry_holds_the_methods_of_gradients_and_layers() -> None:
     assert set(NAMES) >= INPUT_MAPS | ONE_CHANNEL | LAYER_CHANNELS
 
 
@@ -101,37 +101,39 @@ def test_the_registry_holds_the_methods_of_the_foundation() -> None:
 def test_every_method_everywhere(task: str, rank: int, channels: int, batch: int) -> None:
     build = {"classifier": classifier, "segmenter": segmenter}[task]
     network = build(rank, channels)
-    shown = images(rank, channels, batch)
+    inputs = images(rank, channels, batch)
     references = images(rank, channels, 6)[3:]
     target = CLASS_ONE if task == "classifier" else {"kind": "pixelwise", "label": 1}
     with untouched(network):
-        found = all_maps(network, shown, references, target)
-    again = all_maps(network, shown, references, target)
-    other = all_maps(network, shown, references, target, seed=1)
-    size = shown.shape[2:]
-    for name, attribution in found.items():
-        map = attribution.map
-        assert map.dtype == torch.float32
+        attributions = all_maps(network, inputs, references, target)
+    again = all_maps(network, inputs, references, target)
+    other = all_maps(network, inputs, references, target, seed=1)
+    size = inputs.shape[2:]
+    for name, attribution in attributions.items():
+        values = attribution.map
+        assert values.dtype == torch.float32
         may_be_constant = channels == 1 and name in CONSTANT_ALONE
-        assert may_be_constant or cell_reaches_everywhere(map), f"{name} is constant or not finite"
-        assert tuple(map.shape) == (batch, _channels(name, map, channels), *size), name
-        assert torch.equal(map, again[name].map), f"{name} differs between two runs"
-        same = torch.equal(map, other[name].map)
+        assert may_be_constant or cell_reaches_everywhere(values), (
+            f"{name} is constant or not finite"
+        )
+        assert tuple(values.shape) == (batch, _channels(name, values, channels), *size), name
+        assert torch.equal(values, again[name].map), f"{name} differs between two runs"
+        same = torch.equal(values, other[name].map)
         assert same is (name not in STOCHASTIC), f"{name} and the seed"
 
 
-def _channels(name: str, map: Tensor, channels: int) -> int:
-    """What is expected of the methods we know; later ones choose for themselves."""
+def _channels(name: str, values: Tensor, channels: int) -> int:
+    """Number of channels of the methods listed above; any for other methods."""
     for names, count in ((INPUT_MAPS, channels), (ONE_CHANNEL, 1), (LAYER_CHANNELS, 6)):
         if name in names:
             return count
-    return map.shape[1]
+    return values.shape[1]
 
 
 def test_facts_of_every_method() -> None:
-    """What a sidecar says is complete, is JSON, and reads back."""
-    found = all_maps(classifier(2, 2), images(2, 2), images(2, 2, 4)[1:])
-    for name, attribution in found.items():
+    """A sidecar is complete, is JSON, and reads back."""
+    attributions = all_maps(classifier(2, 2), images(2, 2), images(2, 2, 4)[1:])
+    for name, attribution in attributions.items():
         sidecar = attribution[0].sidecar
         text = sidecar.model_dump_json()
         assert Sidecar.model_validate_json(text) == sidecar
@@ -158,7 +160,7 @@ def test_every_method_says_what_it_is(name: str) -> None:
 
 
 def test_other_rectifiers_and_norms() -> None:
-    """Networks of today have neither plain ReLUs nor plain convolutions only."""
+    """Networks with other rectifiers, norms and poolings."""
     network = nn.Sequential(
         nn.Conv2d(2, 4, 3, padding=1),
         nn.InstanceNorm2d(4, affine=True),
@@ -175,7 +177,7 @@ def test_other_rectifiers_and_norms() -> None:
         nn.Linear(6, 3),
     ).eval()
     with untouched(network):
-        found = all_maps(network, images(2, 2, 2, size=8), images(2, 2, 5, size=8)[2:])
-    for name, attribution in found.items():
+        attributions = all_maps(network, images(2, 2, 2, size=8), images(2, 2, 5, size=8)[2:])
+    for name, attribution in attributions.items():
         assert cell_reaches_everywhere(attribution.map), name
-    assert max(found["deep_lift"].stats.completeness or [1.0]) < 1e-6
+    assert max(attributions["deep_lift"].stats.completeness or [1.0]) < 1e-6

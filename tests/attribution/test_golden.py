@@ -1,4 +1,4 @@
-"""Numbers that can be computed by hand, under every lift that must not change them."""
+"""Maps computed by hand, under variations of the call that must not change them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IMAGE_K = torch.arange(16.0).view(1, 1, 4, 4)
 
 @dataclass(frozen=True)
 class Lift:
-    """Another way to ask the same question: other inputs, other company, other types."""
+    """A variation of the call with the same map: rank, batch, other methods, data type."""
 
     image: Callable[[Tensor], Tensor] = lambda image: image
     dtype: torch.dtype = torch.float32
@@ -105,8 +105,8 @@ def test_layer_grad_cam(rank: int, spelling: Spelling, lift: Lift) -> None:
                 continue  # only a module can be tapped
             layer = "relu1" if spelling == "module" else "relu1#0"
         method = {"name": "layer_grad_cam", "layers": [layer], **parameters}
-        map, _ = found(ModelK(rank, spelling), image, method, lift)
-        near(map, expected, lift.tolerance)
+        values, _ = found(ModelK(rank, spelling), image, method, lift)
+        near(values, expected, lift.tolerance)
 
 
 INFLUENCE = {
@@ -130,8 +130,8 @@ INFLUENCE_ROWS = [
 def test_internal_influence(
     row: str, quadrature: str, steps: int, expected: list[float], shape: tuple[int, ...]
 ) -> None:
-    map = _influence(row, quadrature, steps, shape, "module", Lift())
-    near(map, expected, 6e-5)  # the table has four decimals
+    values = _influence(row, quadrature, steps, shape, "module", Lift())
+    near(values, expected, 6e-5)  # the table has four decimals
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
@@ -141,15 +141,15 @@ def test_internal_influence_under_lifts(
 ) -> None:
     if "grad_cam" in lift.company:
         lift = Lift(company=("saliency", "input_x_gradient", "integrated_gradients"))
-    map = _influence("second", "midpoint", 500, shape, spelling, lift)
-    near(map, [0.7, 0.81, 0.81, 0.81], max(lift.tolerance, 1e-6))
+    values = _influence("second", "midpoint", 500, shape, spelling, lift)
+    near(values, [0.7, 0.81, 0.81, 0.81], max(lift.tolerance, 1e-6))
 
 
 @pytest.mark.parametrize("quadrature", ["gauss_legendre", "left", "right", "midpoint", "trapezoid"])
 @pytest.mark.parametrize("steps", [2, 3, 17])
 def test_a_unit_open_throughout_has_influence_one(quadrature: str, steps: int) -> None:
-    map = _influence("first", quadrature, steps, (1, 3), "module", Lift(dtype=torch.float64))
-    near(map[1:], [1, 1, 1], 1e-12)
+    values = _influence("first", quadrature, steps, (1, 3), "module", Lift(dtype=torch.float64))
+    near(values[1:], [1, 1, 1], 1e-12)
 
 
 def _influence(
@@ -183,18 +183,18 @@ def test_integrated_gradients(spelling: Spelling, shape: tuple[int, ...], lift: 
     image = torch.tensor([3.0, 1.0]).view(shape)
     for quadrature, (expected, residual) in PATH_ROWS.items():
         method = {"name": "integrated_gradients", "steps": 50, "quadrature": quadrature}
-        map, off = found(_Positive(TwoInputs(spelling)), image, method, lift)
-        near(map, expected, lift.tolerance)
+        values, off = found(_Positive(TwoInputs(spelling)), image, method, lift)
+        near(values, expected, lift.tolerance)
         assert off == pytest.approx(residual, abs=lift.tolerance)
 
 
 class _Positive(nn.Module):
-    """Class 0 of two, so that every golden case asks for class 0."""
+    """The score as class 0 of two."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("one", torch.ones(()))  # what gives the network a floating type
+        self.register_buffer("one", torch.ones(()))  # gives the network a floating type
 
     def forward(self, image: Tensor) -> Tensor:
         score = self.network(image) * self.one
@@ -245,9 +245,9 @@ def test_smoothgrad_with_injected_noise(
     method, expected = NOISE_ROWS[row]
     network = _Positive(Cubes()).to(dtype)
     images = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=dtype).view(shape)
-    asked = {**method, "of": {"name": "saliency", "abs": True}, "samples": 4, "label": "asked"}
+    spec = {**method, "of": {"name": "saliency", "abs": True}, "samples": 4, "label": "asked"}
     batches = images.split(1) if alone else [images]
-    maps = [_class_zero(network, batch, asked) for batch in batches]
+    maps = [_class_zero(network, batch, spec) for batch in batches]
     near(torch.cat(maps), [value for pair in expected for value in pair], 1e-5)
 
 
@@ -277,7 +277,7 @@ def test_smoothgrad_converges_to_its_expectation(row: str) -> None:
 
 
 def _standard_errors(row: str, x: Tensor, samples: int) -> Tensor:
-    """Of the statistic of 3 (x + 0.5 z)^2, from many draws."""
+    """Expectation of the statistic of 3 (x + 0.5 z)^2, from many draws."""
     draws = 3 * (x + 0.5 * torch.randn(400_000, 4, dtype=torch.float64)) ** 2
     centered = (draws - draws.mean(0)) ** 2
     per_draw = {"mean": draws, "squares": draws.square(), "variance": centered}[row]
@@ -286,5 +286,5 @@ def _standard_errors(row: str, x: Tensor, samples: int) -> Tensor:
 
 def _class_zero(network: nn.Module, images: Tensor, method: dict[str, object]) -> Tensor:
     with untouched(network):
-        found = explain(network, images, method, {"kind": "class_score", "label": 0})
-    return found["asked"].map
+        attributions = explain(network, images, method, {"kind": "class_score", "label": 0})
+    return attributions["asked"].map

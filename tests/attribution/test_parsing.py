@@ -1,4 +1,4 @@
-"""What people write for methods, what it becomes, and what is said when it is wrong."""
+"""Names and mappings of methods and targets, and the errors of wrong ones."""
 
 from __future__ import annotations
 
@@ -111,9 +111,11 @@ class TestMethods:
             assert parse_method(given).key == key
 
     def test_the_same_method_twice(self) -> None:
-        found = explain(classifier(), images(), ["saliency", {"name": "saliency", "abs": True}], 1)
-        assert list(found) == ["saliency", "saliency-2"]
-        assert torch.equal(found["saliency-2"].map, found["saliency"].map.abs())
+        attributions = explain(
+            classifier(), images(), ["saliency", {"name": "saliency", "abs": True}], 1
+        )
+        assert list(attributions) == ["saliency", "saliency-2"]
+        assert torch.equal(attributions["saliency-2"].map, attributions["saliency"].map.abs())
         labeled = [{"name": name, "label": "same"} for name in ("saliency", "grad_cam")]
         with pytest.raises(ConfigError, match="two methods are labeled 'same'; rename one"):
             explain(classifier(), images(), labeled, 1)
@@ -131,9 +133,9 @@ class TestMethods:
         assert again == method
 
     def test_post_steps(self) -> None:
-        shown = images(2, 2)
+        inputs = images(2, 2)
         network = classifier(2, 2)
-        kept = explain(network, shown, "saliency", 1)["saliency"].map
+        kept = explain(network, inputs, "saliency", 1)["saliency"].map
         expected = {
             "sum": kept.sum(1, keepdim=True),
             "sum_abs": kept.abs().sum(1, keepdim=True),
@@ -141,25 +143,25 @@ class TestMethods:
                 kept[:, :1].abs() >= kept[:, 1:].abs(), kept[:, :1], kept[:, 1:]
             ),
         }
-        for channels, map in expected.items():
+        for channels, values in expected.items():
             for absolute in (False, True):
                 method = {"name": "saliency", "channels": channels, "abs": absolute}
-                found = explain(network, shown, method, 1)["saliency"]
-                assert torch.equal(found.map, map.abs() if absolute else map)
+                attribution = explain(network, inputs, method, 1)["saliency"]
+                assert torch.equal(attribution.map, values.abs() if absolute else values)
                 signed = not absolute and channels != "sum_abs"
-                assert found.method.sign == ("signed" if signed else "absolute")
+                assert attribution.method.properties().sign == ("signed" if signed else "absolute")
 
     def test_smoothgrad_applies_the_post_steps_of_its_method(self) -> None:
         """|M| is averaged, not |mean of M|."""
-        shown, network = images(2, 2), classifier(2, 2)
+        inputs, network = images(2, 2), classifier(2, 2)
         inner = {"name": "saliency", "abs": True, "channels": "max_abs"}
         method = {"name": "smoothgrad", "of": inner, "samples": 5, "sigma": 2.0}
-        found = explain(network, shown, method, 1)["smoothgrad_saliency"].map
-        assert found.shape == (1, 1, 6, 6)
+        actual = explain(network, inputs, method, 1)["smoothgrad_saliency"].map
+        assert actual.shape == (1, 1, 6, 6)
         outside = {"name": "smoothgrad", "of": "saliency", "samples": 5, "sigma": 2.0, "abs": True}
-        outer = explain(network, shown, outside, 1)["smoothgrad_saliency"].map
-        assert (found >= outer.amax(1, keepdim=True) - 1e-6).all()
-        assert not torch.allclose(found, outer.amax(1, keepdim=True))
+        outer = explain(network, inputs, outside, 1)["smoothgrad_saliency"].map
+        assert (actual >= outer.amax(1, keepdim=True) - 1e-6).all()
+        assert not torch.allclose(actual, outer.amax(1, keepdim=True))
 
 
 class TestTargets:
@@ -217,8 +219,8 @@ class TestTargets:
         scores, dense = torch.randn(2, 3), torch.randn(2, 3, 4, 4)
         bound = Label(label=1).bind(scores)
         assert torch.equal(bound.score(scores), ClassScore(label=1).bind(scores).score(scores))
-        found = Label(label=1).bind(dense).score(dense)
-        assert torch.equal(found, Pixelwise(label=1).bind(dense).score(dense))
+        actual = Label(label=1).bind(dense).score(dense)
+        assert torch.equal(actual, Pixelwise(label=1).bind(dense).score(dense))
 
     def test_slugs_are_different_and_safe(self) -> None:
         slugs = [
@@ -245,12 +247,12 @@ class TestTargets:
 
 class TestRequests:
     def test_images_with_nan(self) -> None:
-        shown = images()
-        shown[0, 0, 0, 0] = float("nan")
+        inputs = images()
+        inputs[0, 0, 0, 0] = float("nan")
         with pytest.raises(
             InputError, match="the image holds 1 NaN or infinite values; replace them"
         ):
-            explain(classifier(), shown, "saliency", 1)
+            explain(classifier(), inputs, "saliency", 1)
 
     @pytest.mark.parametrize("name", ["expected_gradients", "deep_lift_shap", "gradient_shap"])
     def test_references_that_are_missing(self, name: str) -> None:
@@ -282,18 +284,18 @@ class TestRequests:
             explain(network, images(), "saliency", 1)
 
     def test_several_images(self) -> None:
-        shown = images(batch=2)
-        listed = [Image.from_array(row) for row in shown]
-        found = explain(
+        inputs = images(batch=2)
+        listed = [Image.from_array(row) for row in inputs]
+        attributions = explain(
             classifier(), listed, ["saliency", "deep_lift_shap"], 1, references=listed * 2
         )
-        batch = explain(classifier(), shown, "saliency", 1)["saliency"].map
-        assert len(found) == 2
-        for one, row, image in zip(found, batch, listed, strict=True):
+        batch = explain(classifier(), inputs, "saliency", 1)["saliency"].map
+        assert len(attributions) == 2
+        for one, row, image in zip(attributions, batch, listed, strict=True):
             torch.testing.assert_close(one["saliency"].map, row)
             assert one["saliency"].grid is image.grid
             assert set(one) == {"saliency", "deep_lift_shap"}
 
     def test_models_remember_their_name(self) -> None:
-        found = explain(Model(classifier(), name="mine"), images(), "saliency", 1)["saliency"]
-        assert found.model.name == "mine"
+        attribution = explain(Model(classifier(), name="mine"), images(), "saliency", 1)["saliency"]
+        assert attribution.model.name == "mine"

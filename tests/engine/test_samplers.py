@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from voxplain.engine.baselines import BLUR, baseline_image
+from voxplain.engine.baselines import BLUR, baseline_image, intensity_range
 from voxplain.engine.gradients.quadrature import Quadrature, nodes_and_weights
 from voxplain.engine.gradients.samplers import (
     Original,
@@ -18,7 +18,6 @@ from voxplain.engine.gradients.samplers import (
     RandomPathPoint,
     StraightPath,
 )
-from voxplain.engine.intensity import intensity_range
 from voxplain.engine.method import parse_method
 from voxplain.engine.randomness import GaussianNoise, generator, image_key, standard_normal
 from voxplain.engine.stream_io import StreamInput
@@ -201,7 +200,7 @@ class TestBaselines:
 
     def test_a_list_from_a_study_is_one_level_per_channel(self) -> None:
         method = parse_method({"name": "integrated_gradients", "baseline": [1, 2.5]})
-        assert method.baseline_of == (1, 2.5)
+        assert method.properties().baseline == (1, 2.5)
 
 
 class TestRange:

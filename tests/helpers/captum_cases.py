@@ -1,4 +1,4 @@
-"""The networks on which voxplain and captum are asked the same, and how captum is asked."""
+"""Networks on which voxplain and captum are compared, and the calls of captum."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Case:
     def ours(self, method: dict[str, Any], seed: int = 0) -> Tensor:
         """The map of both images."""
         with untouched(self.network):
-            found = explain(
+            attributions = explain(
                 self.network,
                 self.images,
                 {**method, "label": "asked"},
@@ -49,10 +49,10 @@ class Case:
                 references=self.references,
                 seed=seed,
             )
-        return found["asked"].map
+        return attributions["asked"].map
 
     def captum(self, attribute: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:
-        """What captum says of each image, asked one at a time on a copy that it may change."""
+        """The maps of captum, one image at a time, on a copy of the network."""
         parts = []
         for network, image in zip(self.summed, self.images, strict=True):
             with _quiet():
@@ -69,30 +69,30 @@ class Case:
         assert_close(self.ours(method), self.captum(attribute), tolerance, str(method["name"]))
 
     def layer(self, network: nn.Module, path: str) -> nn.Module:
-        """The same layer inside the network that captum is given."""
+        """The same layer in the copy for captum."""
         return network.get_submodule(f"network.{path}")
 
 
 def build(task: str, rank: int, dtype: torch.dtype = torch.float32) -> Case:
     """A classifier with a pooling in the middle, or a segmenter under the pixel-wise target."""
-    shown = images(rank, CHANNELS, 2).to(dtype)
+    inputs = images(rank, CHANNELS, 2).to(dtype)
     references = images(rank, CHANNELS, 5)[2:].to(dtype)
     if task == "classifier":
         network = classifier(rank, CHANNELS, halve=True).to(dtype)
         target: dict[str, Any] = {"kind": "class_score", "label": LABEL}
         one_hot = torch.eye(3)[LABEL][None]
-        summed = tuple(Summed(network, one_hot) for _ in shown)
+        summed = tuple(Summed(network, one_hot) for _ in inputs)
     else:
         network = segmenter(rank, CHANNELS).to(dtype)
         target = {"kind": "pixelwise", "label": LABEL}
         with torch.no_grad():
-            predicted = network(shown).argmax(1) == LABEL
+            predicted = network(inputs).argmax(1) == LABEL
         assert 0 < float(predicted.float().mean()) < 1
-        weights = torch.zeros_like(network(shown).detach())
+        weights = torch.zeros_like(network(inputs).detach())
         weights[:, LABEL] = predicted.to(dtype)
-        assert torch.equal(Pixelwise(label=LABEL).bind(network(shown)).terms[0].weights, weights)
+        assert torch.equal(Pixelwise(label=LABEL).bind(network(inputs)).terms[0].weights, weights)
         summed = tuple(Summed(network, row[None]) for row in weights)
-    return Case(network, shown, references, target, summed)
+    return Case(network, inputs, references, target, summed)
 
 
 every_case = pytest.mark.parametrize(
@@ -103,7 +103,7 @@ every_case = pytest.mark.parametrize(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Captum speaks of the hooks and flags that it sets."""
+    """Captum warns about the hooks and flags that it sets."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

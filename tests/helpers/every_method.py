@@ -31,7 +31,7 @@ STOCHASTIC = (
     "vargrad",
 )
 CONSTANT_ALONE = ("channel_share",)
-"""Methods whose map of an image of one channel is one number."""
+"""Methods whose map is constant for an image of one channel."""
 COALITIONS = {
     "hsic_attribution": 8,
     "kernel_shap": 20,
@@ -61,7 +61,7 @@ def all_maps(
     network: nn.Module, images: Tensor, references: Tensor, target: Any = None, **options: Any
 ) -> dict[str, Attribution]:
     """Every method in one call, by name."""
-    found = explain(
+    attributions = explain(
         network,
         images,
         [short(name) for name in NAMES],
@@ -69,21 +69,21 @@ def all_maps(
         references=references,
         **options,
     )
-    return {name: found[key_of(name)] for name in NAMES}
+    return {name: attributions[key_of(name)] for name in NAMES}
 
 
 def one_map(
     network: nn.Module, images: Tensor, references: Tensor, name: str, target: Any = None
 ) -> Attribution:
     """One method in a call of its own."""
-    asked = CLASS_ONE if target is None else target
-    found = explain(network, images, short(name), asked, references=references)
-    return found[key_of(name)]
+    spec = CLASS_ONE if target is None else target
+    attributions = explain(network, images, short(name), spec, references=references)
+    return attributions[key_of(name)]
 
 
-def cell_reaches_everywhere(map: Tensor) -> bool:
+def cell_reaches_everywhere(values: Tensor) -> bool:
     """Whether no image of a batch has a constant map."""
-    flat = map.flatten(1)
+    flat = values.flatten(1)
     return bool(torch.isfinite(flat).all() and (flat.amax(1) > flat.amin(1)).all())
 
 

@@ -1,4 +1,4 @@
-"""Games as networks: an image of ones is everybody, what is filled with 0 has left."""
+"""Cooperative games as networks: voxels are players, and a voxel of 0 is absent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Worth = Callable[[Tensor], Tensor]
 
 
 class Game(nn.Module):
-    """The score of class 0 is the worth of the players that are left."""
+    """The score of class 0 is the value of the present players."""
 
     def __init__(self, worth: Worth) -> None:
         super().__init__()
@@ -30,14 +30,14 @@ def played(
     worth: Worth, players: int, method: str | dict[str, Any], seed: int = 0, rank: int = 2
 ) -> Attribution:
     """A game explained player by player, in float64."""
-    asked = {"name": method} if isinstance(method, str) else method
+    spec = {"name": method} if isinstance(method, str) else method
     image = torch.ones(1, 1, *(1,) * (rank - 1), players, dtype=torch.float64)
-    spelled = {"regions": {"kind": "blocks", "size": 1}, "fill": 0, "label": "asked", **asked}
+    spelled = {"regions": {"kind": "blocks", "size": 1}, "fill": 0, "label": "asked", **spec}
     return explain(Game(worth), image, spelled, 0, seed=seed)["asked"][0]
 
 
 def values(
     worth: Worth, players: int, method: str | dict[str, Any], seed: int = 0, rank: int = 2
 ) -> list[float]:
-    """What each player gets."""
+    """The value of each player."""
     return played(worth, players, method, seed, rank).map.flatten().tolist()

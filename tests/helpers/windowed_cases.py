@@ -1,4 +1,4 @@
-"""Networks that see a volume in windows, and the blended output written out in full."""
+"""Windowed networks, and their blended output written out in one graph."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def exact(rank: int, dtype: torch.dtype = torch.float64) -> Case:
 
 
 def global_context(rank: int, blend: str = "gaussian", batch: int = 1) -> Case:
-    """A network that looks at all of its window, so that windows change its output."""
+    """A network with a global receptive field, so that windows change its output."""
     torch.manual_seed(5)
     conv = getattr(nn, f"Conv{rank}d")
     network = nn.Sequential()
@@ -98,12 +98,12 @@ class Blended:
 
 def blended(case: Case, image: Tensor, layers: tuple[str, ...] = ()) -> Blended:
     """F of an image, differentiable: every window with its weight, added where it lies."""
-    layout, found = case.layout, Blended(torch.zeros(()))
+    layout, actual = case.layout, Blended(torch.zeros(()))
     padded = layout.pad(image)
     handles = []
     for layer in layers:
-        found.tapped_values[layer] = []
-        handles.append(_catch(case.network.get_submodule(layer), found.tapped_values[layer]))
+        actual.tapped_values[layer] = []
+        handles.append(_catch(case.network.get_submodule(layer), actual.tapped_values[layer]))
     total: Tensor | None = None
     for position in layout.positions:
         part = case.network(padded[layout.region(position)]) * layout.weight(position)
@@ -113,8 +113,8 @@ def blended(case: Case, image: Tensor, layers: tuple[str, ...] = ()) -> Blended:
     for handle in handles:
         handle.remove()
     assert total is not None
-    found.output = layout.unpad(total)
-    return found
+    actual.output = layout.unpad(total)
+    return actual
 
 
 def _catch(module: nn.Module, into: list[Tensor]) -> Any:
@@ -136,8 +136,8 @@ def bound(case: Case, target: dict[str, Any]) -> WeightField:
 def gradient(case: Case, point: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
     """d score(F(u)) / du at a point."""
     leaf = point.clone().requires_grad_(True)
-    (found,) = torch.autograd.grad(score(blended(case, leaf).output).sum(), leaf)
-    return found
+    (actual,) = torch.autograd.grad(score(blended(case, leaf).output).sum(), leaf)
+    return actual
 
 
 def region(rank: int) -> dict[str, Any]:

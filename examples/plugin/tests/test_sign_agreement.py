@@ -19,9 +19,9 @@ class Parabola(nn.Module):
 def test_the_sign_changes_where_the_gradient_does() -> None:
     """The share of the way before and after the change, at 32 points of it."""
     image = torch.tensor([[[[-1.0, 0.5], [2.0, 4.0]]]])
-    asked = ["integrated_gradients", {"name": "gradient_sign_agreement", "steps": 32}]
-    found = vx.explain(Parabola(), image, asked, target=1)
-    agreement = found["gradient_sign_agreement"]
+    methods = ["integrated_gradients", {"name": "gradient_sign_agreement", "steps": 32}]
+    attributions = vx.explain(Parabola(), image, methods, target=1)
+    agreement = attributions["gradient_sign_agreement"]
     # From 0 to 2 the gradient is negative for one half of the way, from 0 to 4 for a quarter.
     expected = torch.tensor([[[[-1.0, -1.0], [0.0, 0.5]]]])
     torch.testing.assert_close(agreement.map, expected, atol=0.1, rtol=0)

@@ -1,7 +1,8 @@
-"""From tensors to attributions: grids, completeness, and everything a sidecar says."""
+"""Attributions from the tensors of a session: grids, completeness, and the facts of a sidecar."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,89 +10,104 @@ from torch import Tensor
 
 from voxplain.attribution.result import Attribution, Stats
 from voxplain.engine.baselines import baseline_image
-from voxplain.engine.context import BoundTarget, Context
+from voxplain.engine.context import BoundTarget
 from voxplain.engine.execution.networks import run_networks
 from voxplain.engine.execution.session import Session
-from voxplain.engine.network_layers import Assembly
+from voxplain.engine.passes.points import PassLog
 from voxplain.engine.stream_io import MethodOutput
 from voxplain.image import Grid
 from voxplain.records.sidecar import LayerFacts, ModelFacts, TargetFacts
 from voxplain.targets.base import probability_of
 
+_TINY = 1e-12  # stands for S(x) - S(b) where that is 0
 
-def attributions_of(session: Session) -> dict[str, Attribution]:
-    """Runs a session and assembles its maps."""
+
+def assemble(session: Session) -> dict[str, Attribution]:
+    """Runs a session, and returns its attributions.
+
+    Returns:
+        By the key of the method, or ``key@layer`` where a method has several layers.
+    """
     (outputs,) = run_networks([session])
     attributions = {}
-    facts = session.context.model.facts  # hashes all weights
+    model = session.context.model.facts  # hashes all weights
     for key in session.methods:
-        of_method = outputs.get(key)
-        if not of_method:
+        if not outputs.get(key):
             continue
-        assembler = _MapAssembler(session, key, of_method, facts)
+        assembler = _MapAssembler(session, key, outputs[key], model)
         for layer in assembler.layers:
-            name = f"{key}@{layer}" if len(assembler.layers) > 1 else key
-            attributions[name] = assembler.wrap(layer)
+            name = key if len(assembler.layers) == 1 else f"{key}@{layer}"
+            attributions[name] = assembler.attribution(layer)
     return attributions
 
 
 class _MapAssembler:
-    """One method of one session, ready to be wrapped."""
+    """The maps of one method, and what their attributions have in common.
+
+    Args:
+        session: A session that has run.
+        key: Of one of its methods.
+        outputs: Of the method, per image.
+        model: Facts about the network.
+    """
 
     def __init__(
         self,
         session: Session,
         key: str,
-        outputs: list[MethodOutput],
+        outputs: Sequence[MethodOutput],
         model: ModelFacts,
     ) -> None:
-        self.session, self.key, self.outputs = session, key, outputs
-        self.method = session.methods[key]
-        self.model, self.image = model, session.context.image
-        self.layers = tuple(outputs[0].maps)
+        self.session, self.context, self.image = session, session.context, session.context.image
+        self.key, self.method = key, session.methods[key]
+        self.properties = self.method.properties()
+        self.outputs, self.layers, self.model = outputs, tuple(outputs[0].maps), model
         self.streams = [stream for stream in session.streams if key in stream.methods]
         own = [stream for stream in self.streams if stream.request.target is not None]
         self.bound = session.bound[(own or self.streams)[0]]
 
-    def wrap(self, layer: str | None) -> Attribution:
-        """The attribution of one map, on the source grid or on the grid of its layer."""
+    def attribution(self, layer: str | None) -> Attribution:
+        """The attribution of the maps of a layer; None for those on the image grid."""
+        image = self.image
         maps = torch.stack([output.maps[layer] for output in self.outputs])
-        stats = self._stats(layer, maps)
-        finished = torch.stack([self.method.finish(map) for map in maps])
-        context, image = self.session.context, self.image
-        facts, seen = None, None if layer else finished
+        finished = torch.stack([self.method.finish(values) for values in maps])
+        placed, grid, facts = finished, self._input_grid(), None
         if layer is not None:
-            facts, finished, grid = self._on_layer(layer, finished)
+            placed, grid, facts = self._on_layer(layer, finished)
         elif image is not None:
-            finished = image.restore(finished[0], self.method.resampling)[None]
+            placed = image.restore(finished[0], self.properties.resampling)[None]
             grid = image.source_grid
-        else:
-            grid = Grid.default(context.shape) if len(context.shape) in (2, 3) else None
-        channels = self._channels(finished.shape[1], layer)
+        on_input = None if layer else finished
         return Attribution(
-            map=(finished[0] if image is not None else finished).to(context.home),
+            map=(placed if image is None else placed[0]).to(self.context.home),
             grid=grid,
             method=self.method,
             target=self._target_facts(),
             model=self.model,
-            stats=stats,
+            stats=self._stats(layer, maps),
             label=self.key,
-            channels=channels,
+            channels=self._channel_names(placed.shape[1], layer),
             layer=facts,
             inverted=tuple(step.name for step in image.history) if image and not layer else (),
             baseline=self._baseline(),
             batched=image is None,
-            on_input=seen if image is None or seen is None else seen[0],
+            on_input=on_input if image is None or on_input is None else on_input[0],
         )
 
-    def _on_layer(self, layer: str, maps: Tensor) -> tuple[LayerFacts, Tensor, Grid | None]:
-        context = self.session.context
-        tap = next(place for stream in self.streams for place in stream.taps if place.path == layer)
+    def _input_grid(self) -> Grid | None:
+        if self.image is not None:
+            return self.image.grid
+        shape = self.context.shape
+        return Grid.default(shape) if len(shape) in (2, 3) else None
+
+    def _on_layer(self, layer: str, maps: Tensor) -> tuple[Tensor, Grid | None, LayerFacts]:
+        """The maps of a layer, on its own grid or assembled from windows on that of the image."""
+        context, grid = self.context, self._input_grid()
+        tap = next(tap for stream in self.streams for tap in stream.taps if tap.path == layer)
         geometry = context.geometry(tap)
-        grid = self._input_grid(context)
         if context.layout is not None:
-            windows: Assembly = getattr(self.method, "windows", "sum")
-            maps = torch.stack([context.on_image(tap, map, windows) for map in maps])
+            assembly = self.properties.window_assembly
+            maps = torch.stack([context.on_image(tap, values, assembly) for values in maps])
         elif grid is not None and maps.ndim == 2 + grid.rank:
             grid = grid.sub(geometry.start, geometry.stride, tuple(maps.shape[2:]))
         facts = LayerFacts(
@@ -102,32 +118,11 @@ class _MapAssembler:
             start=geometry.start,
             call=tap.call if tap.call >= 0 else None,
         )
-        return facts, maps, grid
+        return maps, grid, facts
 
-    def _input_grid(self, context: Context) -> Grid | None:
-        if self.image is not None:
-            return self.image.grid
-        return Grid.default(context.shape) if len(context.shape) in (2, 3) else None
-
-    def _shares(self, maps: Tensor) -> tuple[float, ...] | None:
-        """What each map shares out, before any post-step, as a share of S(x) - S(b)."""
-        differences = self._known([output.difference for output in self.outputs])
-        if differences is None:
-            return None
-        totals = self._known([output.total for output in self.outputs])
-        sums = totals or maps.flatten(1).double().sum(dim=1).tolist()
-        pairs = zip(sums, differences, strict=True)
-        return tuple(total / (wanted or 1e-12) for total, wanted in pairs)
-
-    @staticmethod
-    def _known(values: list[float | None]) -> tuple[float, ...] | None:
-        """A value per image, or None where there is none."""
-        known = tuple(value for value in values if value is not None)
-        return known or None
-
-    def _channels(self, count: int, layer: str | None) -> tuple[str, ...]:
-        if count == len(self.method.map_channels):
-            return self.method.map_channels
+    def _channel_names(self, count: int, layer: str | None) -> tuple[str, ...]:
+        if count == len(self.properties.channel_names):
+            return self.properties.channel_names
         if layer is None and self.image is not None and count == len(self.image.channels):
             return self.image.channels
         if count == 1:
@@ -136,45 +131,52 @@ class _MapAssembler:
 
     def _stats(self, layer: str | None, maps: Tensor) -> Stats:
         shares = self._shares(maps)
+        residuals = tuple(abs(share - 1) for share in shares) if shares else None
         logs = [self.session.logs[stream] for stream in self.streams]
-        shared = {key for stream in self.streams for key in stream.methods}
+        readers = {key for stream in self.streams for key in stream.methods}
+        facts = [stream.facts(log) for stream, log in zip(self.streams, logs, strict=True)]
+        findings = tuple(output.findings for output in self.outputs)
+        return Stats(
+            scores=self.bound.scores,
+            baseline_scores=_present([output.start_score for output in self.outputs]),
+            completeness=None if layer else residuals,
+            flow=shares if layer else None,
+            passes=sum(log.spent for log in logs),
+            seconds=sum(log.seconds for log in logs),
+            shared_with=tuple(sorted(readers - {self.key})),
+            streams=tuple(facts),
+            findings=findings if any(findings) else (),
+            warnings=self._warnings(maps, logs),
+        )
+
+    def _shares(self, maps: Tensor) -> tuple[float, ...] | None:
+        """Sum of each map, before any post-step, as a share of S(x) - S(b)."""
+        differences = _present([output.difference for output in self.outputs])
+        if differences is None:
+            return None
+        totals = _present([output.total for output in self.outputs])
+        sums = totals or maps.flatten(1).double().sum(dim=1).tolist()
+        pairs = zip(sums, differences, strict=True)
+        return tuple(total / (difference or _TINY) for total, difference in pairs)
+
+    def _warnings(self, maps: Tensor, logs: Sequence[PassLog]) -> tuple[str, ...]:
         remarks = [remark for log in logs for remark in log.remarks]
-        remarks += list(self.bound.field.remarks)
-        weights = getattr(self.method, "weights", None)
-        if self.session.context.layout and weights and not weights.exact_in_windows:
-            remarks.append(
-                "over overlapping windows this map is near that of the whole, not equal to it"
-            )
+        remarks += [*self.bound.field.remarks, *self.method.remarks(self.context)]
         if not torch.isfinite(maps).all():
             remarks.append("the map holds NaN or infinite values: it is not to be used")
         elif not maps.any():
             remarks.append("the map is zero everywhere: the score does not react to the image here")
-        findings = tuple(output.findings for output in self.outputs)
-        return Stats(
-            scores=self.bound.scores,
-            baseline_scores=self._known([each.start_score for each in self.outputs]),
-            completeness=tuple(abs(share - 1) for share in shares)
-            if shares and not layer
-            else None,
-            flow=shares if layer else None,
-            passes=sum(log.spent for log in logs),
-            seconds=sum(log.seconds for log in logs),
-            shared_with=tuple(sorted(shared - {self.key})),
-            streams=tuple(
-                stream.facts(log) for stream, log in zip(self.streams, logs, strict=True)
-            ),
-            findings=findings if any(findings) else (),
-            warnings=tuple(dict.fromkeys(remarks)),
-        )
+        return tuple(dict.fromkeys(remarks))
 
     def _target_facts(self) -> tuple[TargetFacts, ...]:
         bound = self.bound
-        parameters = bound.target.model_dump(mode="python", exclude={"kind"})
+        written = bound.target.model_dump(mode="python", exclude={"kind"})
+        parameters = {name: _without_files(value) for name, value in written.items()}
         return tuple(
             TargetFacts(
                 kind=bound.target.kind,
                 in_words=words,
-                parameters={key: _shown(value) for key, value in parameters.items()},
+                parameters=parameters,
                 score=bound.scores[row],
                 baseline_score=self.outputs[row].start_score,
                 probability=_probability(bound, row),
@@ -184,18 +186,25 @@ class _MapAssembler:
         )
 
     def _baseline(self) -> dict[str, Any] | None:
-        baseline = self.method.baseline_of
+        """Name and intensities of the baseline, of the first image."""
+        baseline = self.properties.baseline
         if baseline is None:
             return None
-        name = "tensor" if isinstance(baseline, Tensor) else baseline
         image = self.session.batch.images[0]
         levels = baseline_image(baseline, image).reshape(len(image), -1).mean(dim=1).tolist()
+        name = "tensor" if isinstance(baseline, Tensor) else baseline
         facts: dict[str, Any] = {"name": name, "model_intensity": levels}
         if self.image is not None:
             facts["source_intensity"] = [
                 self.image.source_intensity(level)[index] for index, level in enumerate(levels)
             ]
         return facts
+
+
+def _present(values: Sequence[float | None]) -> tuple[float, ...] | None:
+    """The values of all images, or None where there are none."""
+    present = tuple(value for value in values if value is not None)
+    return present or None
 
 
 def _probability(bound: BoundTarget, row: int) -> float | None:
@@ -206,13 +215,15 @@ def _probability(bound: BoundTarget, row: int) -> float | None:
     return float(probability_of(seen.output, label, bound.target.activation)[row])
 
 
-def _shown(value: Any) -> Any:
-    """A parameter without arrays and without paths."""
-    if isinstance(value, (str, int, float, bool)) or value is None:
-        return value if not isinstance(value, str) or "/" not in value else "file"
+def _without_files(value: Any) -> Any:
+    """A parameter for the sidecar: an array by its shape, a path as ``file``."""
+    if isinstance(value, str):
+        return "file" if "/" in value else value
+    if isinstance(value, (int, float, bool)) or value is None:
+        return value
     if isinstance(value, dict):
-        return {key: _shown(part) for key, part in value.items()}
+        return {key: _without_files(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_shown(part) for part in value]
+        return [_without_files(entry) for entry in value]
     shape = getattr(value, "shape", None)
     return {"array": list(shape)} if shape is not None else "file"

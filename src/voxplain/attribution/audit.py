@@ -1,16 +1,16 @@
-"""Which backward rules can be trusted on a network: answered before anything is explained."""
+"""``audit``: the functions that a network calls, and how each backward rule treats them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from voxplain.attribution.audit_report import Audit, AuditedCall
-from voxplain.engine.baselines import baseline_image
+from voxplain.engine.baselines import Baseline, baseline_image
 from voxplain.engine.passes.base import no_gradient
 from voxplain.engine.passes.conservation import conservation_error
 from voxplain.engine.rules import (
@@ -30,7 +30,6 @@ from voxplain.engine.rules.guard import invisible_parts
 from voxplain.errors import ConfigError, ModelError, RuleError, nearest
 from voxplain.models.model import Model
 
-RuleName = Literal["plain", "guided", "deconvnet", "deep_lift", "excitation", "lrp"]
 RULES: dict[str, Rule] = {
     "plain": Plain(),
     "guided": Guided(),
@@ -40,45 +39,48 @@ RULES: dict[str, Rule] = {
     "lrp": Lrp(),
 }
 
+_BASELINES: dict[str, Baseline] = {"zero": "zero", "blurred": "blur"}
+
 
 def audit(
     model: Model | nn.Module,
     image: Tensor,
     rules: Sequence[str] = tuple(RULES),
 ) -> Audit:
-    """Runs a network once per rule and tells what each rule covers.
+    """A table of the function calls of a network, and how each backward rule treats them.
+
+    The network is run once per rule.
 
     Args:
-        model: A model or a bare network; it is left as it was.
+        model: A model or a network; it is left as it was.
         image: ``(B, C, *spatial)`` in model space.
         rules: Names among :data:`RULES`.
 
     Raises:
         ConfigError: For a rule that does not exist.
-        ModelError: For a network with a function that has no gradient.
+        ModelError: For a network with a function without a gradient.
     """
     for name in rules:
         if name not in RULES:
             raise ConfigError(f"unknown rule {name!r}; {nearest(name, RULES)}")
-    bare: Any = model
-    network: nn.Module = getattr(model, "network", bare)
-    hidden = tuple(f"{path}: {reason}" for path, reason in invisible_parts(network))
+    network = model.network if isinstance(model, Model) else model
+    invisible = tuple(f"{path}: {reason}" for path, reason in invisible_parts(network))
     if isinstance(network, nn.DataParallel):
-        return Audit(invisible=hidden, failures=dict.fromkeys(rules, hidden[0]))
+        return Audit(invisible=invisible, failures=dict.fromkeys(rules, invisible[0]))
     try:
-        return _Auditor(Model.of(model), image.detach(), tuple(rules), hidden).run()
+        return _Auditor(Model.of(model), image.detach(), tuple(rules), invisible).run()
     except NotImplementedError as error:
         raise ModelError(no_gradient(error)) from error
 
 
 class _Auditor:
-    """Collects the parts of an audit."""
+    """The results of an audit as they are collected, rule by rule."""
 
     def __init__(
-        self, model: Model, image: Tensor, rules: tuple[str, ...], hidden: tuple[str, ...]
+        self, model: Model, image: Tensor, rules: tuple[str, ...], invisible: tuple[str, ...]
     ) -> None:
         self.model, self.image, self.rules = model, image, rules
-        self.invisible = dict.fromkeys(hidden)
+        self.invisible = dict.fromkeys(invisible)
         self.differences: dict[str, float] = {}
         self.completeness: dict[str, float] = {}
         self.conservation: dict[str, float] = {}
@@ -96,11 +98,12 @@ class _Auditor:
             if not output.requires_grad:
                 raise ModelError("no gradient flows from the output to the image of this network")
             self.plain = output.detach()
-            if not self.invisible:
-                for name in self.rules:
+            reason = next(iter(self.invisible), "")
+            for name in self.rules:
+                if reason and name != "plain":
+                    self.failures[name] = reason
+                else:
                     self._try(name)
-            else:
-                self._give_up()
         return Audit(
             calls=tuple(self._call(row) for row in listing.seen.values()),
             unknown=(*listing.unknowns, *listing.disguised),
@@ -114,18 +117,11 @@ class _Auditor:
             remarks=self.remarks,
         )
 
-    def _give_up(self) -> None:
-        for name in self.rules:
-            if name == "plain":
-                self._try(name)
-            else:
-                self.failures[name] = next(iter(self.invisible))
-
     def _try(self, name: str) -> None:
         try:
             if RULES[name].paired:
-                for label, kind in (("zero", "zero"), ("blurred", "blur")):
-                    self.completeness[label] = self._paired(name, kind)
+                for label, baseline in _BASELINES.items():
+                    self.completeness[label] = self._paired(name, baseline)
             else:
                 self._single(name)
         except RuleError as error:
@@ -140,17 +136,17 @@ class _Auditor:
             with guard(self.model.network) as watch, torch.enable_grad(), mode:
                 output = self.model(leaf)
             self.checkpointed = watch.checkpointed
-            self._look_for_unseen(name, output, leaf)
+            self._check_unseen(name, output, leaf)
         if RULES[name].starts_from_output:
             self.conservation[name] = conservation_error(RULES[name], mode, leaf, output, _score)
-        remarks = [*mode.warnings, *_arrival(mode, len(leaf))]
-        self._note(name, output, self.plain, mode.treated.keys(), remarks)
+        remarks = [*mode.warnings, *_mass_remarks(mode, len(leaf))]
+        self._record(name, output, self.plain, mode.treated.keys(), remarks)
 
-    def _paired(self, name: str, kind: Any) -> float:
+    def _paired(self, name: str, baseline: Baseline) -> float:
         """Completeness error of DeepLIFT in float64 against one baseline."""
         rule, model = RULES[name], self.model.in_double()
         image = self.image.double()
-        reference = torch.stack([baseline_image(kind, each) for each in image])
+        reference = torch.stack([baseline_image(baseline, row) for row in image])
         leaf = image.clone().requires_grad_()
         with model.at_rest(), guard(model.network) as watch:
             with torch.no_grad():
@@ -163,24 +159,24 @@ class _Auditor:
             score = _score(output)
             (multiplier,) = torch.autograd.grad(score.sum(), leaf)
         self.checkpointed = watch.checkpointed // 3
-        self._look_for_unseen(name, output, leaf)
-        self._note(name, output, plain, mode.treated.keys(), mode.warnings)
+        self._check_unseen(name, output, leaf)
+        self._record(name, output, plain, mode.treated.keys(), mode.warnings)
         total = ((image - reference) * multiplier).flatten(1).sum(1)
         change = score.detach() - start
         return float(((total - change).abs() / change.abs().clamp(min=1e-300)).max())
 
-    def _look_for_unseen(self, name: str, output: Tensor, leaf: Tensor) -> None:
+    def _check_unseen(self, name: str, output: Tensor, leaf: Tensor) -> None:
         unseen = RULES[name].unseen(output, leaf)
         if unseen:
             self.invisible |= dict.fromkeys(unseen)
             self.failures[name] = unseen[0]
 
-    def _note(
+    def _record(
         self, name: str, output: Tensor, plain: Tensor, treated: Any, warnings: list[str]
     ) -> None:
         scale = float(plain.abs().max()) or 1.0
-        found = float((output.detach() - plain).abs().max()) / scale
-        self.differences[name] = max(found, self.differences.get(name, 0.0))
+        difference = float((output.detach() - plain).abs().max()) / scale
+        self.differences[name] = max(difference, self.differences.get(name, 0.0))
         self.treated[name] = set(treated)
         self.remarks[name] = tuple(dict.fromkeys((*self.remarks.get(name, ()), *warnings)))
 
@@ -213,8 +209,8 @@ class _Auditor:
         return "rule" if treated else "plain"
 
 
-def _arrival(mode: RuleMode, images: int) -> list[str]:
-    """How much of a mass of 1 per image arrives, where a rule hands one on."""
+def _mass_remarks(mode: RuleMode, images: int) -> list[str]:
+    """The part of a mass of 1 per image that arrives, for rules that propagate a mass."""
     lost = mode.shares().get("unraised")
     if lost is None:
         return []

@@ -1,4 +1,4 @@
-"""What an audit found: a table of calls, and a verdict on each backward rule."""
+"""The result of an audit: a table of function calls, and a verdict on each backward rule."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ FORWARD_BOUND = 1e-6
 COMPLETENESS_BOUND = 1e-3
 """Largest relative error of the sum of a DeepLIFT map."""
 CONSERVATION_BOUND = 1e-3
-"""Largest relative error of the sum of a map of relevance and of what is booked beside it."""
+"""Largest relative error of the sum of a relevance map and of what biases and stabilizers keep."""
 
 
 @dataclass(frozen=True)
 class AuditedCall:
-    """All calls of one function in one forward pass.
+    """The calls of one function in a forward pass.
 
     Attributes:
         function: Canonical name.
         count: Calls that depend on the image.
-        layers: Paths of the modules that made them; "" is the network itself.
-        family: Kind of mathematics.
+        layers: Paths of the calling modules; "" is the network itself.
+        family: Kind of operation, such as ``linear`` or ``rectifier``.
         nonlinear: Whether these calls are nonlinear in the image.
         shapes: Operand shapes of the first call.
-        treatment: Per rule: ``rule`` or ``plain``.
+        treatment: Per rule: ``rule``, ``decomposed`` or ``plain``.
     """
 
     function: str
@@ -39,21 +39,21 @@ class AuditedCall:
 
 @dataclass(frozen=True)
 class Audit:
-    """What a network does, seen through each rule.
+    """How each backward rule treats the functions of a network.
 
     Attributes:
         calls: Every function that depends on the image.
-        unknown: Functions without a family, and selections by the image's own values.
-        invisible: Parts that no rule can see into, with the reason.
+        unknown: Functions without a rule, and selections by the values of the image itself.
+        invisible: Modules and functions whose calls no rule can see, with the reason.
         checkpointed: Segments whose activation checkpoint was switched off for the rules.
         forward_difference: Per rule, max abs(y_rule - y) / max abs(y).
         completeness: Per baseline (``zero``, ``blurred``), abs(sum a - Delta S) / abs(Delta S) of
             DeepLIFT in float64, worst image; S is the mean class-1 output (class 0 of one).
-        conservation: Per rule that hands on a conserved sum, abs(S - map - biases - stabilizers) /
+        conservation: Per rule that conserves relevance, abs(S - map - biases - stabilizers) /
             abs(S), all images together.
-        guided_equals_plain: Whether no rectifier was treated; None if not asked.
+        guided_equals_plain: Whether no rectifier was treated; None if the rule was not tried.
         failures: Per rule, why it cannot be used.
-        remarks: Per rule, what a reader of its maps should know.
+        remarks: Per rule, warnings for readers of its maps.
     """
 
     calls: tuple[AuditedCall, ...] = ()
@@ -68,7 +68,7 @@ class Audit:
     remarks: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def covered(self, rule: str) -> bool:
-        """Whether every call that the rule must treat is seen and treated."""
+        """Whether the rule sees and treats every call that it must treat."""
         if rule == "plain":
             return rule not in self.failures
         if rule in self.failures or self.invisible or rule not in self.forward_difference:
@@ -83,14 +83,14 @@ class Audit:
 
     @property
     def nonlinear(self) -> dict[str, int]:
-        """Calls that need a rule: function to number of calls."""
+        """Number of calls that need a rule, by function."""
         return {call.function: call.count for call in self.calls if call.nonlinear}
 
     def table(self, linear: bool = False) -> list[dict[str, Any]]:
-        """One row per function, most calls first.
+        """One row per function, in the order of the number of calls.
 
         Args:
-            linear: Also the functions that need no rule.
+            linear: Include functions that need no rule.
         """
         rows = [call for call in self.calls if call.nonlinear or linear]
         return [
@@ -105,13 +105,13 @@ class Audit:
         ]
 
     def to_json(self) -> str:
-        """Everything, with ``covered`` per rule, as JSON."""
+        """All attributes, and ``covered`` per rule, as JSON."""
         rules = [*self.forward_difference, *self.failures]
         verdicts = {rule: self.covered(rule) for rule in dict.fromkeys(rules)}
         return json.dumps({**asdict(self), "covered": verdicts}, indent=2)
 
 
-def _shortened(layers: tuple[str, ...], shown: int = 3) -> str:
-    names = [layer or "(network)" for layer in layers[:shown]]
-    more = len(layers) - shown
+def _shortened(layers: tuple[str, ...], limit: int = 3) -> str:
+    names = [layer or "(network)" for layer in layers[:limit]]
+    more = len(layers) - limit
     return ", ".join(names) + (f" and {more} more" if more > 0 else "")

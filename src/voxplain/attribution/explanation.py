@@ -1,16 +1,17 @@
-"""The front door: explain an image, several images, or a batch, with any methods in one call."""
+"""``explain``: attributions of an image, several images, or a batch, by any methods."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
 import voxplain.attribution.methods  # noqa: F401  # fills the registry
-from voxplain.attribution.assemble import attributions_of
+from voxplain.attribution.assemble import assemble
 from voxplain.attribution.result import Attribution
 from voxplain.engine.context import Context, References
 from voxplain.engine.execution.session import Progress, Session
@@ -63,7 +64,7 @@ def explain(
     memory: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Attribution] | list[dict[str, Attribution]]:
-    """Explains what drives a score; methods that declare the same stream share its passes.
+    """Attributions of the score of a target; methods with equal streams share their passes.
 
     Args:
         model: A network, or a :class:`Model` with head, windows and precision.
@@ -71,7 +72,7 @@ def explain(
         methods: Names, mappings with parameters, or method objects.
         target: A class number, a mapping with ``kind``, or a target object.
         references: Other images on the same grid, for methods that compare with them.
-        seed: Of every random draw.
+        seed: Of all random draws.
         memory: Bytes for saved activations; None for a default of the device.
         progress: Called with passes done and passes planned.
 
@@ -80,36 +81,75 @@ def explain(
         layers); for several images one such dictionary each, in order.
 
     Raises:
-        VoxplainError: In one sentence, whatever does not fit.
+        VoxplainError: In one sentence, if anything does not fit.
 
     Example:
         >>> network = nn.Sequential(nn.Conv3d(1, 2, 3, padding=1), nn.ReLU())
-        >>> found = explain(network, torch.rand(1, 1, 8, 8, 8), "saliency", target=1)
-        >>> found["saliency"].map.shape
+        >>> attributions = explain(network, torch.rand(1, 1, 8, 8, 8), "saliency", target=1)
+        >>> attributions["saliency"].map.shape
         torch.Size([1, 1, 8, 8, 8])
     """
-    chosen = _methods(methods)
-    asked = parse_target(target)
-    studied = Model.of(model)
+    if not isinstance(images, (Image, Tensor)):
+        model = Model.of(model)  # once, as it keeps the hash of the weights
+    explain_images = partial(
+        _explain,
+        model,
+        methods=_methods(methods),
+        target=parse_target(target),
+        references=references,
+        seed=seed,
+        memory=memory,
+        progress=progress,
+    )
     if isinstance(images, (Image, Tensor)):
-        with torch.inference_mode(False):  # a caller may be in it, and gradients need it off
-            context = Context.open(studied, images)
-            _warn_of_padding(context)
-            session = Session.open(context, chosen, asked, references, seed, memory, progress)
-            return attributions_of(session)
-    return [
-        explain(
-            studied,
-            image,
-            chosen,
-            asked,
-            references=references,
-            seed=seed,
-            memory=memory,
-            progress=progress,
-        )
-        for image in images
-    ]
+        return explain_images(images)
+    return [explain_images(image) for image in images]
+
+
+def _methods(methods: AnyMethod | Sequence[AnyMethod]) -> list[Method]:
+    if isinstance(methods, (str, Mapping, Method)):
+        return [parse_method(methods)]
+    if not methods:
+        raise ConfigError("no method is asked for; `voxplain methods` lists them")
+    parsed = [parse_method(spec, f"methods[{index}]") for index, spec in enumerate(methods)]
+    return _with_distinct_keys(parsed)
+
+
+def _with_distinct_keys(methods: list[Method]) -> list[Method]:
+    """The methods, with numbered keys where the same one occurs twice.
+
+    Raises:
+        ConfigError: If two methods have the same label.
+    """
+    counts: dict[str, int] = {}
+    distinct = []
+    for method in methods:
+        key = method.key
+        count = counts[key] = counts.get(key, 0) + 1
+        if count > 1:
+            if method.label:
+                raise ConfigError(f"two methods are labeled {method.label!r}; rename one")
+            method = method.model_copy(update={"label": f"{key}-{count}"})
+        distinct.append(method)
+    return distinct
+
+
+def _explain(
+    model: Model | nn.Module,
+    images: Image | Tensor,
+    *,
+    methods: Sequence[Method],
+    target: Target,
+    references: References,
+    seed: int,
+    memory: int | None,
+    progress: Progress | None,
+) -> dict[str, Attribution]:
+    """The attributions of one image, or of a batch."""
+    with torch.inference_mode(False):  # the caller may have switched it on, which stops gradients
+        context = Context.open(model, images)
+        _warn_of_padding(context)
+        return assemble(Session.open(context, methods, target, references, seed, memory, progress))
 
 
 def _warn_of_padding(context: Context) -> None:
@@ -119,34 +159,8 @@ def _warn_of_padding(context: Context) -> None:
             f"the window {layout.size} is larger than the image {context.shape}; the image is "
             "padded with zeros at its end",
             VoxplainWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
-
-
-def _methods(methods: AnyMethod | Sequence[AnyMethod]) -> list[Method]:
-    several = isinstance(methods, Sequence) and not isinstance(methods, str)
-    listed: Sequence[Any] = methods if several else [methods]  # type: ignore[assignment]
-    chosen = [
-        parse_method(method, f"methods[{index}]" if several else "")
-        for index, method in enumerate(listed)
-    ]
-    if not chosen:
-        raise ConfigError("no method is asked for; `voxplain methods` lists them")
-    return _with_distinct_keys(chosen)
-
-
-def _with_distinct_keys(methods: list[Method]) -> list[Method]:
-    """The same method twice gets numbered keys; the same label twice is an error."""
-    found: dict[str, int] = {}
-    distinct = []
-    for method in methods:
-        count = found[method.key] = found.get(method.key, 0) + 1
-        if count > 1:
-            if method.label:
-                raise ConfigError(f"two methods are labeled {method.label!r}; rename one")
-            method = method.model_copy(update={"label": f"{method.key}-{count}"})
-        distinct.append(method)
-    return distinct
 
 
 __all__ = ["AnyMethod", "AnyTarget", "explain"]

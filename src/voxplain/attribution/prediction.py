@@ -1,4 +1,4 @@
-"""What a network says of an image, in words and numbers, before anything is explained."""
+"""``predict``: the output of a network for one image, in words and numbers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from voxplain.targets.scores import volume_per_voxel
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """The answer of a network for one image.
+    """The prediction of a network for one image.
 
     Attributes:
         output: ``(K,)`` or ``(K, *spatial)`` on the network's grid.
-        in_words: What the target asks.
+        in_words: The target, in words.
         score: S(x).
         probability: Of the class of the target, for classifiers.
         labels: Predicted classes on the source grid, ``(*spatial)`` int64, for dense outputs.
@@ -43,56 +43,38 @@ class Prediction:
 
 
 def predict(model: Model | nn.Module, image: Image, target: int | str | Target) -> Prediction:
-    """Asks a network about an image and binds a target on the answer.
+    """The prediction of a network for an image, and the score of a target.
 
     Args:
         model: The network.
-        image: On the grid the network wants to see.
+        image: On the grid that the network takes.
         target: What will be explained.
 
     Raises:
-        TargetError: If the target does not fit the answer.
+        TargetError: If the target does not fit the output.
     """
-    asked = parse_target(target)
-    bound = Context.open(model, image).bind(asked)
-    seen = bound.seen
-    words, score = bound.field.in_words[0], bound.scores[0]
+    parsed = parse_target(target)
+    bound = Context.open(model, image).bind(parsed)
+    seen, words, score = bound.seen, bound.field.in_words[0], bound.scores[0]
     if not seen.is_dense:
         return Prediction(
             output=seen.output[0],
             in_words=words,
             score=score,
-            probability=_probability(seen, bound.field.label_of(0), asked),
+            probability=_probability(seen, bound.field.label_of(0), parsed),
             scores=_scores(seen),
         )
-    labels = _labels(seen, asked)
-    per_voxel, unit = volume_per_voxel(seen)
-    counts = torch.bincount(labels.flatten(), minlength=max(2, seen.output.shape[1]))
-    on_grid = tuple(labels.shape) == image.grid.shape
+    labels = _labels(seen, parsed)
+    volumes, unit = _volumes(seen, labels)
+    is_on_grid = tuple(labels.shape) == image.grid.shape
     return Prediction(
         output=seen.output[0],
         in_words=words,
         score=score,
-        labels=image.restore(labels[None].float(), "label")[0].long() if on_grid else None,
-        volumes={
-            _short_name(seen, label): count * per_voxel
-            for label, count in enumerate(counts.tolist())
-        },
+        labels=image.restore(labels[None].float(), "label")[0].long() if is_on_grid else None,
+        volumes=volumes,
         volume_unit=unit,
     )
-
-
-def _labels(seen: UnperturbedOutput, target: Target) -> Tensor:
-    output = seen.output
-    if output.shape[1] > 1:
-        return output.argmax(dim=1)[0]
-    return predicted_mask(output, 1, target.activation, target.threshold)[0].long()
-
-
-def _scores(seen: UnperturbedOutput) -> dict[str, float]:
-    if seen.output.shape[1] == 1:
-        return {_short_name(seen, 1): float(seen.output[0, 0])}
-    return {_short_name(seen, label): float(value) for label, value in enumerate(seen.output[0])}
 
 
 def _probability(seen: UnperturbedOutput, label: int | None, target: Target) -> float | None:
@@ -101,5 +83,27 @@ def _probability(seen: UnperturbedOutput, label: int | None, target: Target) -> 
     return float(probability_of(seen.output, label, target.activation)[0])
 
 
-def _short_name(seen: UnperturbedOutput, label: int) -> str:
+def _scores(seen: UnperturbedOutput) -> dict[str, float]:
+    if seen.output.shape[1] == 1:
+        return {_class_name(seen, 1): float(seen.output[0, 0])}
+    return {_class_name(seen, label): float(value) for label, value in enumerate(seen.output[0])}
+
+
+def _labels(seen: UnperturbedOutput, target: Target) -> Tensor:
+    """Predicted classes ``(*spatial)``."""
+    output = seen.output
+    if output.shape[1] > 1:
+        return output.argmax(dim=1)[0]
+    return predicted_mask(output, 1, target.activation, target.threshold)[0].long()
+
+
+def _volumes(seen: UnperturbedOutput, labels: Tensor) -> tuple[dict[str, float], str]:
+    """Volumes by class name, and their unit."""
+    per_voxel, unit = volume_per_voxel(seen)
+    counts = torch.bincount(labels.flatten(), minlength=max(2, seen.output.shape[1])).tolist()
+    volumes = {_class_name(seen, label): count * per_voxel for label, count in enumerate(counts)}
+    return volumes, unit
+
+
+def _class_name(seen: UnperturbedOutput, label: int) -> str:
     return seen.classes[label] if label < len(seen.classes) else f"class {label}"

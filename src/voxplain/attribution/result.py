@@ -1,4 +1,4 @@
-"""What an explanation is: a map on a grid, and everything that is known about it."""
+"""Attributions: maps on a grid, with their method, target, cost and checks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from voxplain.engine.identity import plain
+from voxplain.engine.method import Method
 from voxplain.errors import InputError
 from voxplain.image import Grid
+from voxplain.io import write_map
+from voxplain.records.names import map_name
 from voxplain.records.sidecar import (
     Cost,
     GridFacts,
@@ -26,27 +29,25 @@ from voxplain.records.sidecar import (
     TargetFacts,
     ValueRange,
 )
-
-if TYPE_CHECKING:
-    from voxplain.engine.method import Method
+from voxplain.viz.notebook import panel_html
 
 
 @dataclass(frozen=True)
 class Stats:
-    """What a map cost and how it can be checked; one entry per image of the batch.
+    """Scores, checks and cost of a map; tuples of numbers have one entry per image of the batch.
 
     Attributes:
         scores: S(x).
         baseline_scores: S(b), where the method has a baseline.
         completeness: |sum of the map - (S(x) - S(b))| / |S(x) - S(b)|, where it should be 0.
-        flow: Sum of the map of a layer / (S(x) - S(b)), for methods that share out that change:
-            1 where everything flows through the layer, less where skips go around it.
+        flow: Sum of the map of a layer / (S(x) - S(b)), for methods that distribute that change:
+            1 where all of it flows through the layer, less where skip connections bypass it.
         passes: Forward-and-backward passes per image of the streams it read.
-        seconds: Of those streams, whole batch.
-        shared_with: Other methods that read them too.
+        seconds: Of those streams, for the whole batch.
+        shared_with: Keys of other methods that read them too.
         streams: Sampler, rule and treated functions of each stream.
-        findings: What else came out: a fit, values by region.
-        warnings: In words.
+        findings: Other results per image, such as the fit of a surrogate or values by region.
+        warnings: Sentences for readers of the map.
         peak_memory_mb: On a GPU.
     """
 
@@ -63,38 +64,38 @@ class Stats:
     peak_memory_mb: float | None = None
 
     def row(self, index: int) -> Stats:
-        """The same for one image of the batch."""
-
-        def one(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
-            return None if values is None else values[index : index + 1]
-
+        """The statistics of one image of the batch."""
+        row = slice(index, index + 1)
         return replace(
             self,
-            scores=self.scores[index : index + 1],
-            baseline_scores=one(self.baseline_scores),
-            completeness=one(self.completeness),
-            flow=one(self.flow),
-            findings=self.findings[index : index + 1],
+            scores=self.scores[row],
+            baseline_scores=self.baseline_scores and self.baseline_scores[row],
+            completeness=self.completeness and self.completeness[row],
+            flow=self.flow and self.flow[row],
+            findings=self.findings[row],
         )
 
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """A signed map of what raised or lowered a score.
+    """A map of the contributions of voxels, or of units of a layer, to a score.
 
     Attributes:
         map: ``(C, *spatial)`` on :attr:`grid` for an image; ``(B, C, *spatial)`` for a tensor of
             images. Layer maps have the layer's channels and cells.
-        grid: Where the map lies: the source grid of the image, or the layer's own; None for
-            layers without spatial axes.
+        grid: The source grid of the image, or the layer's own; None for layers without spatial
+            axes.
         method: The declaration with all its parameters.
-        target: What was explained, one entry per image.
+        target: The explained target, one entry per image.
         model: The network.
         stats: Cost, completeness, warnings.
         label: The key in results and files.
         channels: A name per channel of the map.
         layer: The tapped layer of a layer map.
-        on_input: The map on the grid that the network saw, ``(C, *spatial)`` or with the batch;
+        inverted: Preprocessing steps that were inverted to bring the map to the source grid.
+        baseline: Name and intensities of the baseline, where the method has one.
+        batched: Whether the map has a batch axis.
+        on_input: The map on the grid of the network's input, ``(C, *spatial)`` or with the batch;
             None for layer maps. It is not saved.
     """
 
@@ -131,10 +132,10 @@ class Attribution:
 
     @cached_property
     def sidecar(self) -> Sidecar:
-        """Everything a reader needs to know, for one image."""
+        """Everything that is written beside the map of one image."""
         if self.batched:
             raise ValueError("a sidecar belongs to one image; take attribution[index]")
-        stats = self.stats
+        stats, properties = self.stats, self.method.properties()
         return Sidecar(
             method=self.method.name,
             label=self.label,
@@ -145,9 +146,9 @@ class Attribution:
             stream=list(stats.streams),
             target=self.target[0],
             channels=self.channels,
-            units=self.method.units,
-            sign=self.method.sign,
-            resampling=self.method.resampling,
+            units=properties.units,
+            sign=properties.sign,
+            resampling=properties.resampling,
             baseline=self.baseline,
             completeness=stats.completeness[0] if stats.completeness else None,
             flow=stats.flow[0] if stats.flow else None,
@@ -182,16 +183,16 @@ class Attribution:
         """Writes the map as NIfTI on its grid with its JSON sidecar (2-D: a float array too).
 
         Args:
-            folder: Where to; made if absent.
-            case: The id that names the file.
-            target: The short name of the target.
+            folder: Created if it does not exist.
+            case: The id of the case, for the file name.
+            target: The short name of the target, for the file name.
 
         Returns:
             The path of the map.
-        """
-        from voxplain.io import write_map
-        from voxplain.records.names import map_name
 
+        Raises:
+            InputError: For the map of a layer without spatial axes.
+        """
         layer = self.layer.path if self.layer else None
         stem = Path(folder) / map_name(case, target, self.label, layer)
         if self.grid is None:
@@ -202,24 +203,22 @@ class Attribution:
         return write_map(self.map, self.grid, stem, self.sidecar)
 
     def _repr_html_(self) -> str:
-        from voxplain.viz.notebook import panel_html
-
         return panel_html(self)
 
 
 def software() -> dict[str, str]:
-    """Versions that a result depends on."""
-    found = {"python": platform.python_version(), "torch": torch.__version__}
+    """Versions of the packages that a result depends on."""
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
     for name in ("voxplain", "monai", "nibabel", "numpy"):
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
-def _range(map: Tensor) -> ValueRange:
-    values = map.detach().double().cpu().numpy().ravel()
+def _range(attribution_map: Tensor) -> ValueRange:
+    values = attribution_map.detach().double().cpu().numpy().ravel()
     low, high = np.quantile(values, [0.005, 0.995])
     return ValueRange(
         q005=float(low),

@@ -1,4 +1,4 @@
-"""Gaussian blur of images of any rank, on any device, as one small matrix per axis."""
+"""Gaussian blur of images of any rank, on any device, by one small matrix per axis."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from voxplain.errors import ConfigError
 from voxplain.preprocess.resample import along_axes
 
 _REACH = 5.0
-"""Standard deviations after which the bell is cut; e^-12.5 is below the rounding of float32."""
+"""Radius of the kernel in standard deviations; e^-12.5 is below the rounding of float32."""
 
 
 def isotropic_sigma(
     fraction: float, shape: Sequence[int], spacing: Sequence[float] | None
 ) -> tuple[float, ...]:
-    """A fraction of the shortest axis in voxels per axis, equal in millimeters where known.
+    """Sigma in voxels per axis: a fraction of the shortest axis, isotropic in mm if known.
 
-    Axes of size one do not count: there is nothing to blur along them.
+    Axes of size one are ignored, as there is nothing to blur along them.
 
     Args:
         fraction: Of the length of the shortest axis.
@@ -39,11 +39,11 @@ def isotropic_sigma(
 
 
 def blurred(image: Tensor, sigma: Sequence[float]) -> Tensor:
-    """The image under a Gaussian; the edge value goes on beyond the edge.
+    """The image convolved with a Gaussian; beyond the edge, the edge value is repeated.
 
     Args:
         image: ``(..., *spatial)``, floating point.
-        sigma: Voxels per spatial axis; 0 leaves an axis alone.
+        sigma: Voxels per spatial axis; 0 leaves an axis as it is.
     """
     sizes = image.shape[image.ndim - len(sigma) :]
     matrices = [
@@ -57,8 +57,8 @@ def _matrix(size: int, sigma: float) -> Tensor:
     """``(size, size)`` in float64, rows sum to 1."""
     reach = math.ceil(_REACH * sigma)
     offsets = torch.arange(-reach, reach + 1)
-    bell = torch.exp(-0.5 * (offsets.double() / sigma) ** 2)
-    bell = bell / bell.sum()
+    kernel = torch.exp(-0.5 * (offsets.double() / sigma) ** 2)
+    kernel = kernel / kernel.sum()
     columns = (torch.arange(size)[:, None] + offsets).clamp(0, size - 1)
     rows = torch.zeros(size, size, dtype=torch.float64)
-    return rows.scatter_add_(1, columns, bell.expand(size, -1))
+    return rows.scatter_add_(1, columns, kernel.expand(size, -1))

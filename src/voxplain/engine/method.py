@@ -1,18 +1,21 @@
-"""What a method is: a frozen declaration of streams and of how their results become maps."""
+"""The declaration of an attribution method, what holds for its maps, and the registry."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxplain.declaration import Declaration, parsed
+from voxplain.declaration import Declaration
+from voxplain.engine.baselines import Baseline
 from voxplain.engine.context import Context
 from voxplain.engine.identity import identity
+from voxplain.engine.network_layers import Assembly
 from voxplain.engine.randomness import NoisyCopies
 from voxplain.engine.requests import Request, Stream
 from voxplain.engine.stream_io import MethodOutput, StreamResults
@@ -20,84 +23,151 @@ from voxplain.engine.taps import INPUT
 from voxplain.registry import Registry
 from voxplain.targets import Target
 
+ChannelReduction = Literal["keep", "sum", "sum_abs", "max_abs"]
+MapGrid = Literal["image", "layer"]
 Resampling = Literal["value", "mass"]
+Sign = Literal["signed", "absolute", "positive"]
+
+
+@dataclass(frozen=True)
+class MapProperties:
+    """What holds for every map of a method, whatever the network and the image.
+
+    Attributes:
+        sign: ``signed`` is evidence for and against, ``positive`` evidence for alone, ``absolute``
+            strength without direction.
+        units: Of the values.
+        resampling: On another grid values are interpolated (``value``), or interpolated and scaled
+            so that their sum stays (``mass``).
+        complete: Whether the map keeps the sum of its streams, as S(x) - S(baseline). Whether a
+            stream has such a sum is up to its reducer.
+        exact_in_windows: Whether sliding windows give the map of the whole image, not one near it.
+        grid: Whether the map lies on the grid of the image or on that of a layer.
+        window_assembly: How layer maps of overlapping windows come together: values are blended as
+            outputs are, gradients of the windows add up to the gradient of the whole.
+        baseline: What the image is compared with; None where the method has no baseline.
+        channel_names: Of the map, where its channels are not those of the image or the layer.
+    """
+
+    sign: Sign
+    units: str
+    resampling: Resampling
+    complete: bool
+    exact_in_windows: bool
+    grid: MapGrid
+    window_assembly: Assembly
+    baseline: Baseline | None = None
+    channel_names: tuple[str, ...] = ()
 
 
 class Method(Declaration):
     """An attribution method; its fields are its parameters.
 
+    A subclass declares what holds for its maps by class variables. Read them through
+    :meth:`properties`, as parameters may change them.
+
     Attributes:
+        formula: In the symbols of ``docs/methods.md``.
+        units: Of the values.
+        positive: Whether no value is negative.
+        resampling: How the map comes to another grid.
+        complete: Whether the map keeps the sum of its streams.
+        exact_in_windows: Whether sliding windows give the map of the whole image.
+        grid: Where the map lies.
+        window_assembly: How layer maps of overlapping windows come together.
         label: The key of the map in results and files; the name of the method if None.
         channels: What becomes of the channel axis: kept, summed, summed as absolute values, or
             the value of largest magnitude.
         absolute: Take absolute values at the end (``abs`` in studies).
     """
 
-    family: ClassVar[str] = "gradient"  # a name of `families`, where the methods are listed
+    family: ClassVar[str] = "gradient"
     formula: ClassVar[str] = ""
-    resampling: ClassVar[Resampling] = "mass"
-    positive: ClassVar[bool] = False
     units: ClassVar[str] = "score per unit of intensity"
-    complete: ClassVar[bool] = True  # whether the map still sums to what its streams sum to
-    exact_in_windows: ClassVar[bool] = True  # False where windows only come near the whole
+    positive: ClassVar[bool] = False
+    resampling: ClassVar[Resampling] = "mass"
+    complete: ClassVar[bool] = True
+    exact_in_windows: ClassVar[bool] = True
+    grid: ClassVar[MapGrid] = "image"
+    window_assembly: ClassVar[Assembly] = "sum"
 
     label: str | None = Field(default=None, description="key of the map; the name if absent")
-    channels: Literal["keep", "sum", "sum_abs", "max_abs"] = "keep"
+    channels: ChannelReduction = "keep"
     absolute: bool = Field(default=False, alias="abs")
+
+    @property
+    def key(self) -> str:
+        """The key of the map in results and files."""
+        return self.label or self.name
 
     @abstractmethod
     def requests(self, context: Context) -> tuple[Request, ...]:
         """The streams this method reads, for a network and an image."""
+        return ()
 
     def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
-        """Maps by layer path; None is the key of a map on the image grid."""
+        """Maps of one image, or of one noisy copy, by layer path.
+
+        Args:
+            results: Of the requests, in their order.
+            context: The network and the image.
+
+        Returns:
+            ``(C, *spatial)`` under the key None for a map on the image grid, ``(K, *cells)`` under
+            the path of the layer for others.
+        """
         return {None: results.streams[0][INPUT]}
 
     def noise(self) -> NoisyCopies | None:
-        """Noisy copies to sum up over, for SmoothGrad and its kin."""
+        """The noisy copies of the image that maps are summed up over; None for the image alone."""
         return None
 
     def conclude(
         self, maps: dict[str | None, Tensor], image: Tensor, context: Context
     ) -> MethodOutput:
-        """What becomes of the maps of one image ``(C, *spatial)`` once all its copies are in."""
+        """The final maps of one image, and findings for its sidecar.
+
+        Args:
+            maps: As :meth:`maps` returns them, summed up over noisy copies.
+            image: ``(C, *spatial)`` without noise.
+            context: The network and the image.
+        """
         return MethodOutput(maps)
 
-    @property
-    def key(self) -> str:
-        """What the map is called."""
-        return self.label or self.name
-
-    @property
-    def baseline_of(self) -> Any:
-        """The baseline of the method, None where it has none."""
-        return getattr(self, "baseline", None)
-
-    @property
-    def map_channels(self) -> tuple[str, ...]:
-        """What the channels of the map are, where they are not those of the image."""
+    def remarks(self, context: Context) -> tuple[str, ...]:
+        """Warnings for readers of the maps that hold for this network and image."""
         return ()
 
-    def finish(self, map: Tensor) -> Tensor:
-        """The declared post-steps on ``(C, *spatial)``: channels, then absolute value."""
+    def finish(self, values: Tensor) -> Tensor:
+        """The declared post-steps on a map ``(C, ...)``: channels, then absolute value."""
         if self.channels == "sum":
-            map = map.sum(dim=0, keepdim=True)
+            values = values.sum(dim=0, keepdim=True)
         elif self.channels == "sum_abs":
-            map = map.abs().sum(dim=0, keepdim=True)
+            values = values.abs().sum(dim=0, keepdim=True)
         elif self.channels == "max_abs":
-            map = torch.take_along_dim(map, map.abs().argmax(dim=0, keepdim=True), dim=0)
-        return map.abs() if self.absolute else map
+            values = torch.take_along_dim(values, values.abs().argmax(dim=0, keepdim=True), dim=0)
+        return values.abs() if self.absolute else values
 
-    @property
-    def sign(self) -> Literal["signed", "absolute", "positive"]:
-        """What the sign of the map means."""
-        if self.absolute or self.channels == "sum_abs":
-            return "absolute"
-        return "positive" if self.positive else "signed"
+    def properties(self) -> MapProperties:
+        """What holds for the maps of this method with these parameters.
+
+        A parameter named ``baseline`` is the baseline of the method.
+        """
+        absolute = self.absolute or self.channels == "sum_abs"
+        return MapProperties(
+            sign="absolute" if absolute else "positive" if self.positive else "signed",
+            units=self.units,
+            resampling=self.resampling,
+            complete=self.complete,
+            exact_in_windows=self.exact_in_windows,
+            grid=self.grid,
+            window_assembly=self.window_assembly,
+            baseline=dict(self).get("baseline"),
+        )
 
 
 methods: Registry[Method] = Registry("method", "voxplain.methods")
-"""Every method by its name."""
+"""All methods by name."""
 
 
 def register(cls: type[Method]) -> type[Method]:
@@ -115,7 +185,7 @@ def parse_method(spec: str | Mapping[str, Any] | Method, where: str = "") -> Met
     Raises:
         ConfigError: With the nearest names or the exact path of the parameter.
     """
-    return spec if isinstance(spec, Method) else parsed(methods, spec, where)
+    return spec if isinstance(spec, Method) else methods.parse(spec, where)
 
 
 def streams_of(

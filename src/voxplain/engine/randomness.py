@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from voxplain.engine.intensity import intensity_range
+from voxplain.engine.baselines import intensity_range
 
 Statistic = Literal["mean", "mean_square", "variance"]
 """What becomes of the maps of noisy copies."""

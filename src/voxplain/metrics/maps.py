@@ -173,14 +173,14 @@ def to_network_grid(name: str, source: AnyMap, context: Context) -> ExternalMap:
 
 
 def _external(attribution: Attribution) -> ExternalMap:
-    residuals = attribution.stats.completeness
+    residuals, properties = attribution.stats.completeness, attribution.method.properties()
     on_input = attribution.on_input is not None
     return ExternalMap(
         map=attribution.on_input if attribution.on_input is not None else attribution.map,
-        sign=attribution.method.sign,
-        share="per unit" not in attribution.method.units,
+        sign=properties.sign,
+        share="per unit" not in properties.units,
         place="network" if on_input else "scan",
-        resampling=attribution.method.resampling,
+        resampling=properties.resampling,
         method=attribution.method,
         completeness=residuals[0] if residuals else None,
     )
@@ -207,7 +207,7 @@ def _resampled(
 
 def _baseline(method: Method | None, image: Tensor) -> Tensor | None:
     """The baseline image of a method that has one, ``(C, *spatial)``."""
-    baseline = method.baseline_of if method else None
+    baseline = method.properties().baseline if method else None
     if baseline is None or (isinstance(baseline, Tensor) and baseline.shape != image.shape):
         return None
     return baseline_image(baseline, image)

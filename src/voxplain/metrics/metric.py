@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from voxplain.declaration import Declaration, parsed
+from voxplain.declaration import Declaration
 from voxplain.engine.context import Context
 from voxplain.metrics.context import BaseQuery, MetricContext
 from voxplain.metrics.maps import MapField
@@ -121,7 +121,7 @@ def parse_metric(spec: str | Mapping[str, Any] | BaseMetric) -> BaseMetric:
     Raises:
         ConfigError: With the nearest names or the exact path of the parameter.
     """
-    return spec if isinstance(spec, BaseMetric) else parsed(metrics, spec)
+    return spec if isinstance(spec, BaseMetric) else metrics.parse(spec)
 
 
 def metric_key(metric: BaseMetric) -> str:

@@ -38,7 +38,7 @@ def grad_cam(A: Array, G: Array) -> Array:
 
 
 def grad_cam_plus_plus(A: Array, G: Array) -> Array:
-    """As pytorch-grad-cam 1.5.7 has it, with its constant in the denominator."""
+    """As in pytorch-grad-cam 1.5.7, with its constant in the denominator."""
     share = G**2 / (2 * G**2 + _sum(A) * G**3 + 1e-6)
     weights = _sum(np.where(G != 0, share, 0) * np.maximum(G, 0))
     return _rectified((weights * A).sum(0))
@@ -106,7 +106,7 @@ def _projection(values: Array, product: Array) -> Array:
 
 
 def scaled(task: str, rank: int) -> nn.Sequential:
-    """Gradients near 1, so that the constants which other libraries add do not matter."""
+    """Gradients near 1, for which the constants of other libraries are negligible."""
     network = {
         "classifier": lambda: classifier(rank, 2, halve=True),
         "segmenter": lambda: segmenter(rank, 2),
@@ -138,44 +138,44 @@ def on_image(cam: Array, shape: tuple[int, ...]) -> Tensor:
 @every_place
 def test_every_definition(task: str, rank: int, layer: str) -> None:
     network = scaled(task, rank)
-    shown = images(rank, 2, 3).double()
+    inputs = images(rank, 2, 3).double()
     with untouched(network):
-        found = explain(
-            network, shown, [{"name": name, "layer": layer} for name in DEFINITIONS], TARGET
+        attributions = explain(
+            network, inputs, [{"name": name, "layer": layer} for name in DEFINITIONS], TARGET
         )
     for name, (definition, tolerance) in DEFINITIONS.items():
-        for row, image in enumerate(shown):
+        for row, image in enumerate(inputs):
             expected = on_image(definition(*split(network, layer, image)), image.shape[1:])
-            assert_close(found[name].map[row], expected, tolerance, name)
+            assert_close(attributions[name].map[row], expected, tolerance, name)
 
 
 @every_place
 def test_unrectified_maps_keep_their_sign(task: str, rank: int, layer: str) -> None:
     network = scaled(task, rank)
-    shown = images(rank, 2, 2).double()
+    inputs = images(rank, 2, 2).double()
     method = {"name": "grad_cam", "layer": layer, "relu": False}
-    found = explain(network, shown, method, TARGET)["grad_cam"].map
-    for row, image in enumerate(shown):
+    actual = explain(network, inputs, method, TARGET)["grad_cam"].map
+    for row, image in enumerate(inputs):
         activation, gradient = split(network, layer, image)
         cam = (_mean(gradient) * activation).sum(0)
-        assert_close(found[row], on_image(cam, image.shape[1:]), 1e-9)
-    assert task == "classifier" or (found < 0).any()
+        assert_close(actual[row], on_image(cam, image.shape[1:]), 1e-9)
+    assert task == "classifier" or (actual < 0).any()
 
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_plus_plus_without_the_constant(rank: int) -> None:
     """Small gradients are not swamped: the exact ratio, however small they are."""
     network = scaled("classifier", rank)
-    shown = images(rank, 2, 1).double()
+    inputs = images(rank, 2, 1).double()
     with torch.no_grad():
         network.head.weight.mul_(1e-10)
-    activation, gradient = split(network, "conv1", shown[0])
+    activation, gradient = split(network, "conv1", inputs[0])
     with np.errstate(invalid="ignore"):  # 0/0 where the gradient is 0, replaced below
         share = gradient**2 / (2 * gradient**2 + _sum(activation) * gradient**3)
     weights = _sum(np.where(gradient != 0, share, 0) * np.maximum(gradient, 0))
-    expected = on_image(_rectified((weights * activation).sum(0)), shown.shape[2:])
+    expected = on_image(_rectified((weights * activation).sum(0)), inputs.shape[2:])
     method = {"name": "grad_cam_plus_plus", "layer": "conv1"}
-    assert_close(explain(network, shown, method, TARGET)[method["name"]].map[0], expected, 1e-9)
+    assert_close(explain(network, inputs, method, TARGET)[method["name"]].map[0], expected, 1e-9)
 
 
 def test_channels_whose_activations_cancel_contribute_nothing() -> None:
@@ -203,36 +203,36 @@ def test_channels_whose_activations_cancel_contribute_nothing() -> None:
 
 @every_place
 def test_guided_grad_cam_is_its_parents_product(task: str, rank: int, layer: str) -> None:
-    network, shown = scaled(task, rank), images(rank, 2, 2).double()
+    network, inputs = scaled(task, rank), images(rank, 2, 2).double()
     methods = [
         {"name": "guided_grad_cam", "layer": layer},
         {"name": "grad_cam", "layer": layer},
         "guided_backprop",
     ]
-    found = explain(network, shown, methods, TARGET)
-    product = found["grad_cam"].map * found["guided_backprop"].map
-    assert_close(found["guided_grad_cam"].map, product, 1e-12)
+    attributions = explain(network, inputs, methods, TARGET)
+    product = attributions["grad_cam"].map * attributions["guided_backprop"].map
+    assert_close(attributions["guided_grad_cam"].map, product, 1e-12)
 
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_seg_grad_cam_of_a_region_weighs_by_that_region(rank: int) -> None:
-    network, shown = scaled("segmenter", rank), images(rank, 2, 1).double()
+    network, inputs = scaled("segmenter", rank), images(rank, 2, 1).double()
     voxel = (2,) * rank
     target = {"kind": "region", "label": 1, "voxel": voxel}
-    leaf = network.conv2(network.act1(network.conv1(shown))).detach().requires_grad_(True)
+    leaf = network.conv2(network.act1(network.conv1(inputs))).detach().requires_grad_(True)
     score = network.head(network.act2(leaf))[(0, 1, *voxel)]
     (gradient,) = torch.autograd.grad(score, leaf)
     cam = _rectified((_mean(gradient[0].numpy()) * leaf.detach()[0].numpy()).sum(0))
     method = {"name": "seg_grad_cam", "layer": "conv2"}
-    found = explain(network, shown, method, target)["seg_grad_cam"].map[0]
-    assert_close(found, torch.from_numpy(cam)[None], 1e-9)
+    actual = explain(network, inputs, method, target)["seg_grad_cam"].map[0]
+    assert_close(actual, torch.from_numpy(cam)[None], 1e-9)
 
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_full_grad(rank: int) -> None:
-    network, shown = scaled("classifier", rank), images(rank, 2, 2).double()
-    found = explain(network, shown, "full_grad", TARGET)["full_grad"].map
-    for row, image in enumerate(shown):
+    network, inputs = scaled("classifier", rank), images(rank, 2, 2).double()
+    actual = explain(network, inputs, "full_grad", TARGET)["full_grad"].map
+    for row, image in enumerate(inputs):
         leaf = image[None].clone().requires_grad_(True)
         (gradient,) = torch.autograd.grad(network(leaf)[0, 1], leaf)
         expected = (leaf * gradient).abs().sum(1).detach()
@@ -241,7 +241,7 @@ def test_full_grad(rank: int) -> None:
             bias = network.get_submodule(layer).bias.detach().numpy()
             part = np.abs(bias.reshape(-1, *(1,) * rank) * at_layer).sum(0)
             expected = expected + on_image(part, image.shape[1:])
-        assert_close(found[row], expected, 1e-9)
+        assert_close(actual[row], expected, 1e-9)
 
 
 def test_full_grad_needs_a_bias() -> None:

@@ -1,4 +1,4 @@
-"""Games and surrogates against captum, with its draws put in place of ours."""
+"""Shapley values and LIME against captum, with the same draws."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def test_captum_lime(task: str, rank: int, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(Bernoulli, "design", lambda *_: design)
 
     def attribute(network: nn.Module, image: Tensor) -> Tensor:
-        asked = peer.Lime(
+        spec = peer.Lime(
             network,
             SkLearnLasso(alpha=2e-4),
             similarity_func=get_exp_kernel_similarity_function("cosine", 0.6),
             perturb_func=_injected(design),
         )
-        return _of_captum(asked, image, labels, len(design))
+        return _of_captum(spec, image, labels, len(design))
 
     method = {"surrogate": "lasso", "penalty": 2e-4, "width": 0.6, "distance": "image"}
     _compare(case, {"name": "lime", **method}, attribute, 2e-4)
@@ -53,9 +53,9 @@ def test_captum_kernel_shap(task: str, rank: int, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(ShapleyKernel, "design", lambda *_: design)
 
     def attribute(network: nn.Module, image: Tensor) -> Tensor:
-        asked = peer.KernelShap(network)
-        asked.perturb_func = _injected(torch.cat([torch.ones(1, count), design]))
-        return _of_captum(asked, image, labels, len(design) + 1)
+        spec = peer.KernelShap(network)
+        spec.perturb_func = _injected(torch.cat([torch.ones(1, count), design]))
+        return _of_captum(spec, image, labels, len(design) + 1)
 
     _compare(case, {"name": "kernel_shap"}, attribute, 1e-4)
 
@@ -70,9 +70,9 @@ def test_captum_shapley_value_sampling(
     monkeypatch.setattr(Walks, "orders", lambda *_: orders)
 
     def attribute(network: nn.Module, image: Tensor) -> Tensor:
-        asked = peer.ShapleyValueSampling(network)
-        asked.permutation_generator = lambda *_: iter(orders.tolist())
-        return _of_captum(asked, image, labels, len(orders))
+        spec = peer.ShapleyValueSampling(network)
+        spec.permutation_generator = lambda *_: iter(orders.tolist())
+        return _of_captum(spec, image, labels, len(orders))
 
     _compare(case, {"name": "shapley_value_sampling"}, attribute, 1e-5)
 
@@ -101,14 +101,14 @@ def _injected(design: Tensor) -> Any:
     return generator
 
 
-def _of_captum(asked: Any, image: Tensor, labels: Tensor, samples: int | None) -> Tensor:
+def _of_captum(spec: Any, image: Tensor, labels: Tensor, samples: int | None) -> Tensor:
     options = {} if samples is None else {"n_samples": samples}
     mask = labels.expand(image.shape).contiguous()
-    return asked.attribute(image, baselines=0.1, target=0, feature_mask=mask, **options)
+    return spec.attribute(image, baselines=0.1, target=0, feature_mask=mask, **options)
 
 
 def _compare(case: Case, method: dict[str, Any], attribute: Any, tolerance: float) -> None:
-    """Captum says the same on every channel of a region."""
-    asked = {"regions": {"kind": "blocks", "size": 3}, "fill": 0.1, **method}
-    for found, expected in zip(case.ours(asked), case.captum(attribute), strict=True):
-        assert_close(found.expand_as(expected), expected, tolerance, str(method["name"]))
+    """Captum repeats its map on every channel of a region."""
+    spec = {"regions": {"kind": "blocks", "size": 3}, "fill": 0.1, **method}
+    for actual, expected in zip(case.ours(spec), case.captum(attribute), strict=True):
+        assert_close(actual.expand_as(expected), expected, tolerance, str(method["name"]))

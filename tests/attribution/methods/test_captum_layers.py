@@ -24,7 +24,7 @@ def check(
     layers: tuple[str, ...] = LAYERS,
     sides: tuple[str, ...] = ("output", "input"),
 ) -> None:
-    """Every layer, what leaves it and what enters it.
+    """Layer maps at the outputs and the inputs of all layers.
 
     Args:
         case: Network and images.
@@ -84,7 +84,7 @@ def test_at_the_image(task: str, rank: int) -> None:
 
 @every_case
 def test_layer_gradients(task: str, rank: int) -> None:
-    """Captum has them as gradient times activation over activation."""
+    """In captum they are gradient times activation over activation."""
     case = build(task, rank)
 
     def attribute(net: nn.Module, layer: nn.Module, x: Tensor, _: bool) -> Tensor:
@@ -96,20 +96,20 @@ def test_layer_gradients(task: str, rank: int) -> None:
 
 
 def test_layers_without_places() -> None:
-    """Their maps are ``(B, K, 1, 1)``: one place."""
+    """Layers without spatial axes: their maps are ``(B, K, 1, 1)``."""
     case = build("classifier", 2)
     activation = case.captum(
         lambda net, x: peer.LayerActivation(net, case.layer(net, "head")).attribute(x)
     )
-    found = case.ours({"name": "layer_activation", "layers": "head"})
-    assert_close(found, activation[..., None, None], 1e-6)
+    actual = case.ours({"name": "layer_activation", "layers": "head"})
+    assert_close(actual, activation[..., None, None], 1e-6)
     products = case.captum(
         lambda net, x: peer.LayerGradientXActivation(net, case.layer(net, "head")).attribute(
             x, target=0
         )
     )
-    found = case.ours({"name": "layer_grad_cam", "layers": "head"})
-    assert_close(found, products.sum(1)[:, None, None, None])
+    actual = case.ours({"name": "layer_grad_cam", "layers": "head"})
+    assert_close(actual, products.sum(1)[:, None, None, None])
 
 
 @every_case
@@ -202,7 +202,7 @@ def test_layer_gradient_shap_with_the_same_draws(
 
 @every_case
 def test_unit_targets_are_neuron_methods(task: str, rank: int) -> None:
-    """A unit of a layer as the target is what captum calls a neuron method."""
+    """A unit of a layer as the target equals a neuron method of captum."""
     case = build(task, rank)
     place = (3, 2, 1)[:rank]
     unit = {"kind": "unit", "layer": "conv2", "channel": 1, "position": place}
@@ -241,7 +241,7 @@ def test_unit_targets_are_neuron_methods(task: str, rank: int) -> None:
 def _conductance_towards(
     net: nn.Module, case: Case, x: Tensor, selector: tuple[int, ...]
 ) -> Tensor:
-    """Conductance of conv1 towards one unit of conv2: that unit made the output."""
+    """Conductance of conv1 for one unit of conv2, which is made the output."""
     inner = nn.Sequential(*list(case.network.children())[: _index(case.network, "conv2") + 1])
 
     class Selected(nn.Module):

@@ -1,4 +1,4 @@
-"""Which input channel earned the score."""
+"""Shapley values of input channels."""
 
 from __future__ import annotations
 
@@ -24,76 +24,82 @@ class Mixed(nn.Module):
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_a_linear_network(rank: int) -> None:
-    """A channel earns sum of w (x - fill) over it."""
+    """The value of a channel is the sum of w (x - fill) over it."""
     image = images(rank, 4, 2).double()
     network = Linear(tuple(image.shape[1:])).double()
-    asked = {"name": "channel_share", "fill": 0.2}
-    found = explain(network, image, asked, {"kind": "class_score", "label": 1})["channel_share"]
+    spec = {"name": "channel_share", "fill": 0.2}
+    attribution = explain(network, image, spec, {"kind": "class_score", "label": 1})[
+        "channel_share"
+    ]
     effect = ((image - 0.2) * network.weight.detach()).flatten(2).sum(dim=2)
     expected = effect.view(2, 4, *(1,) * rank).expand_as(image)
-    torch.testing.assert_close(found.map.double(), expected, rtol=1e-6, atol=1e-6)
-    assert max(found.stats.completeness) < 1e-9
-    for row, values in zip(found.stats.findings, effect.tolist(), strict=True):
+    torch.testing.assert_close(attribution.map.double(), expected, rtol=1e-6, atol=1e-6)
+    assert max(attribution.stats.completeness) < 1e-9
+    for row, values in zip(attribution.stats.findings, effect.tolist(), strict=True):
         shares = [row["share_percent"][f"channel {number}"] for number in range(4)]
         whole = sum(map(abs, values))
         assert shares == pytest.approx([100 * value / whole for value in values])
         assert sum(map(abs, shares)) == pytest.approx(100)
-    assert found.stats.passes == 15
+    assert attribution.stats.passes == 15
 
 
 def test_what_two_channels_earn_together_is_halved() -> None:
     image = images(2, 4, 1).double()
     sums = image.flatten(2).sum(dim=2)[0]
-    asked = {"name": "channel_share", "fill": 0}
-    found = explain(Mixed(), image, asked, FIRST)["channel_share"].map[0, :, 0, 0]
+    spec = {"name": "channel_share", "fill": 0}
+    actual = explain(Mixed(), image, spec, FIRST)["channel_share"].map[0, :, 0, 0]
     half = sums[0] * sums[1] / 2
     expected = torch.stack([half, half, 2 * sums[2], 0 * half])
-    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(actual.double(), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_channels_are_called_by_their_names() -> None:
     names = ("flair", "t1", "t1ce", "t2")
     image = Image(images(3, 4)[0], Grid.default((6, 6, 6)), channels=names)
-    found = explain(Mixed(), image, "channel_share", FIRST)["channel_share"]
-    findings = found.stats.findings[0]
+    attribution = explain(Mixed(), image, "channel_share", FIRST)["channel_share"]
+    findings = attribution.stats.findings[0]
     assert set(findings["share_percent"]) == set(names)
     assert {one["name"] for one in findings["regions"]} == set(names)
     listed = {one["name"]: one["value"] for one in findings["regions"]}
-    painted = dict(zip(names, found.map[:, 0, 0, 0].tolist(), strict=True))
+    painted = dict(zip(names, attribution.map[:, 0, 0, 0].tolist(), strict=True))
     assert listed == pytest.approx(painted, rel=1e-5)
 
 
 def test_up_to_twelve_channels_are_exact() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2)).double()
     image = images(2, 6, 1, size=1).double()
-    found = explain(network.eval(), image, {"name": "channel_share", "fill": 0}, FIRST)
+    attributions = explain(network.eval(), image, {"name": "channel_share", "fill": 0}, FIRST)
     regions = torch.arange(1, 7).view(6, 1, 1)
-    asked = {"name": "shapley_exact", "fill": 0, "regions": {"kind": "labels", "labels": regions}}
-    exact = explain(network, image, asked, FIRST)["shapley_exact"]
-    assert found["channel_share"].stats.passes == 63
-    torch.testing.assert_close(found["channel_share"].map, exact.map)
+    spec = {"name": "shapley_exact", "fill": 0, "regions": {"kind": "labels", "labels": regions}}
+    exact = explain(network, image, spec, FIRST)["shapley_exact"]
+    assert attributions["channel_share"].stats.passes == 63
+    torch.testing.assert_close(attributions["channel_share"].map, exact.map)
 
 
 def test_many_channels_are_walked() -> None:
-    """Beyond twelve channels walks take the place of 2^C coalitions; a linear score stays exact."""
+    """Beyond twelve channels orders are sampled; a linear score stays exact."""
     image = images(2, 14, 1).double()
     network = Linear(tuple(image.shape[1:])).double()
-    asked = {"name": "channel_share", "fill": 0}
-    found = explain(network, image, asked, {"kind": "class_score", "label": 1})["channel_share"]
+    spec = {"name": "channel_share", "fill": 0}
+    attribution = explain(network, image, spec, {"kind": "class_score", "label": 1})[
+        "channel_share"
+    ]
     effect = (image[0] * network.weight.detach()).flatten(1).sum(dim=1)
-    torch.testing.assert_close(found.map[0, :, 0, 0].double(), effect, rtol=1e-5, atol=1e-5)
-    assert 200 < found.stats.passes <= 25 * 13 + 1  # coalitions that recur run once
+    torch.testing.assert_close(attribution.map[0, :, 0, 0].double(), effect, rtol=1e-5, atol=1e-5)
+    assert 200 < attribution.stats.passes <= 25 * 13 + 1  # coalitions that recur run once
 
 
 def test_all_of_one_channel() -> None:
     network, image = segmenter(2, 1), images(2, 1)
     target = {"kind": "pixelwise", "label": 1}
-    found = explain(network, image, {"name": "channel_share", "fill": 0}, target)["channel_share"]
+    attribution = explain(network, image, {"name": "channel_share", "fill": 0}, target)[
+        "channel_share"
+    ]
     with torch.no_grad():
         output = network(image)
         inside = output.argmax(dim=1) == 1
         change = (output[:, 1] - network(0 * image)[:, 1])[inside].sum()
-    assert found.map.unique().tolist() == pytest.approx([float(change)], rel=1e-5)
-    assert list(found.stats.findings[0]["share_percent"].values()) == pytest.approx(
+    assert attribution.map.unique().tolist() == pytest.approx([float(change)], rel=1e-5)
+    assert list(attribution.stats.findings[0]["share_percent"].values()) == pytest.approx(
         [100 * float(change.sign())]
     )

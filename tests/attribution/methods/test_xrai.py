@@ -1,4 +1,4 @@
-"""XRAI as a method: of any map, in 2-D and 3-D, with segments found or given."""
+"""XRAI: of any map, in 2-D and 3-D, with computed or given segments."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def phantom(shape: tuple[int, ...], channels: int = 1) -> Tensor:
 
 
 class Bright(nn.Module):
-    """Adds up what is brighter than tissue."""
+    """The sum of intensities above that of tissue."""
 
     def forward(self, x: Tensor) -> Tensor:
         score = torch.relu(x - 0.7).flatten(1).sum(dim=1)
@@ -56,9 +56,11 @@ def pooled(rank: int, channels: int) -> nn.Sequential:
     return nn.Sequential(*features, pool(2), nn.Flatten(), nn.Linear(6 * 2**rank, 3)).eval()
 
 
-def one(network: nn.Module, image: Tensor | Image, **parameters: Any) -> Attribution:
-    found = explain(network, image, {"name": "xrai", "label": "map", **parameters}, CLASS_ONE)
-    return found["map"]
+def xrai(network: nn.Module, image: Tensor | Image, **parameters: Any) -> Attribution:
+    attributions = explain(
+        network, image, {"name": "xrai", "label": "map", **parameters}, CLASS_ONE
+    )
+    return attributions["map"]
 
 
 @pytest.mark.parametrize("shape", [(48, 40), (28, 24, 26)])
@@ -68,17 +70,17 @@ def test_the_first_region_is_the_planted_lesion(
     shape: tuple[int, ...], channels: int, mode: str
 ) -> None:
     image, inside = phantom(shape, channels), lesion(shape)
-    map = one(Bright(), image, mode=mode, of="input_x_gradient").map[0, 0]
-    first = map == map.max()
+    values = xrai(Bright(), image, mode=mode, of="input_x_gradient").map[0, 0]
+    first = values == values.max()
     assert (first & inside).sum() / first.sum() > 0.8
-    best = map >= map.flatten().sort(descending=True).values[inside.sum() - 1]
+    best = values >= values.flatten().sort(descending=True).values[inside.sum() - 1]
     dice = 2 * (best & inside).sum() / (best.sum() + inside.sum())
     assert dice > 0.7
 
 
 @pytest.mark.parametrize("mode", ["full", "fast"])
 def test_the_default_is_that_of_pair(mode: str) -> None:
-    """Its integrated gradients, its segments handed over, its ranking."""
+    """PAIR's integrated gradients and ranking, on our segments."""
     network, image = pooled(2, 3), images(2, 3, 1, size=40).clamp(-1, 1)  # one range for all
     segments = scales(image[0])
     masks = [np.isin(segments.cells.numpy(), row.indices) for row in segments.members]
@@ -99,8 +101,8 @@ def test_the_default_is_that_of_pair(mode: str) -> None:
         extra_parameters=parameters,
     )
     inner = {"name": "integrated_gradients_black_white", "steps": 64}
-    found = one(network, image, mode=mode, of=inner, minimum=8 / 1600).map[0, 0].numpy()
-    assert spearmanr(found.ravel(), wanted.ravel()).statistic > 0.99
+    actual = xrai(network, image, mode=mode, of=inner, minimum=8 / 1600).map[0, 0].numpy()
+    assert spearmanr(actual.ravel(), wanted.ravel()).statistic > 0.99
 
 
 def test_given_segments_are_used_as_they_are() -> None:
@@ -110,20 +112,20 @@ def test_given_segments_are_used_as_they_are() -> None:
     base = explain(network, image, "saliency", CLASS_ONE)["saliency"].map[0].amax(dim=0)
     by_hand = base.view(4, 2, 8).mean(dim=(1, 2)).repeat_interleave(2).view(8, 1).expand(8, 8)
     for given in (labels[None], torch.stack([labels == each for each in range(4)]).numpy()):
-        found = one(network, image, of="saliency", segments=given).map
-        assert torch.allclose(found[0, 0], by_hand, atol=1e-7)
+        actual = xrai(network, image, of="saliency", segments=given).map
+        assert torch.allclose(actual[0, 0], by_hand, atol=1e-7)
 
 
 def test_segments_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"\(4, 4\) do not lie on an image of shape \(8, 8\)"):
-        one(pooled(2, 1), images(2, 1, 1, size=8), segments=np.zeros((1, 4, 4), int))
+        xrai(pooled(2, 1), images(2, 1, 1, size=8), segments=np.zeros((1, 4, 4), int))
 
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_of_a_smoothed_map_its_mean_over_copies_is_divided(rank: int) -> None:
     network, image = pooled(rank, 1), images(rank, 1, 1, size=12)
     noisy = {"name": "smoothgrad", "samples": 4}
-    outside = one(network, image, of={**noisy, "of": "saliency"}).map
+    outside = xrai(network, image, of={**noisy, "of": "saliency"}).map
     mean = explain(network, image, {**noisy, "of": "saliency", "label": "mean"}, CLASS_ONE)["mean"]
     largest = mean.map[0].amax(dim=0)
     by_hand = rank_segments(largest, scales(image[0]), round(0.001 * largest.numel()))
@@ -135,22 +137,22 @@ def test_a_smoothed_map_of_regions_is_flat_on_every_segment() -> None:
     blocks = (torch.arange(12) // 3).view(12, 1).expand(12, 12)
     inner = {"name": "xrai", "of": "saliency", "segments": blocks[None]}
     noisy = {"name": "smoothgrad", "samples": 4, "of": inner, "label": "map"}
-    map = explain(network, image, noisy, CLASS_ONE)["map"].map[0, 0]
-    assert len(map.unique()) == 4
-    assert torch.equal(map[::3, :1].repeat_interleave(3, dim=0).expand(12, 12), map)
+    values = explain(network, image, noisy, CLASS_ONE)["map"].map[0, 0]
+    assert len(values.unique()) == 4
+    assert torch.equal(values[::3, :1].repeat_interleave(3, dim=0).expand(12, 12), values)
 
 
 def test_sums_over_regions_claim_no_completeness() -> None:
-    found = one(pooled(2, 2), images(2, 2, 1, size=12))
-    assert found[0].sidecar.method == "xrai"
-    assert found[0].sidecar.completeness is None
+    attribution = xrai(pooled(2, 2), images(2, 2, 1, size=12))
+    assert attribution[0].sidecar.method == "xrai"
+    assert attribution[0].sidecar.completeness is None
 
 
 def test_of_a_cam_on_the_image_grid_and_never_of_a_layer() -> None:
     network, image = pooled(3, 1), images(3, 1, 1)
     with untouched(network):
-        found = explain(network, image, {"name": "xrai", "of": "grad_cam"}, CLASS_ONE)
-    assert found["xrai_grad_cam"].map.shape == image.shape
+        attributions = explain(network, image, {"name": "xrai", "of": "grad_cam"}, CLASS_ONE)
+    assert attributions["xrai_grad_cam"].map.shape == image.shape
     for inner in ("layer_grad_cam", {"name": "smoothgrad", "of": "layer_conductance"}):
         with pytest.raises(ConfigError, match="map of a layer"):
             explain(network, image, {"name": "xrai", "of": inner}, CLASS_ONE)
@@ -161,29 +163,29 @@ def test_a_volume_of_one_slice_is_the_slice() -> None:
     single = flat.unsqueeze(2)
     parameters: dict[str, Any] = {"of": "input_x_gradient"}
     assert torch.equal(
-        one(Bright(), single, **parameters).map[:, :, 0], one(Bright(), flat, **parameters).map
+        xrai(Bright(), single, **parameters).map[:, :, 0], xrai(Bright(), flat, **parameters).map
     )
 
 
 def test_the_sidecar_lists_the_regions_by_rank() -> None:
     image = Image(phantom((30, 30))[0], Grid.default((30, 30), 2.0))
-    found = one(Bright(), image, of="input_x_gradient")
-    regions = found.sidecar.findings["regions"]
+    attribution = xrai(Bright(), image, of="input_x_gradient")
+    regions = attribution.sidecar.findings["regions"]
     assert [region["rank"] for region in regions] == [*range(1, len(regions) + 1)]
     values = [region["value"] for region in regions]
     assert values == sorted(values, reverse=True)
-    assert values[0] == pytest.approx(float(found.map.max()))
-    assert regions[0]["voxels"] == int((found.map == found.map.max()).sum())
+    assert values[0] == pytest.approx(float(attribution.map.max()))
+    assert regions[0]["voxels"] == int((attribution.map == attribution.map.max()).sum())
 
 
 def test_regions_of_absolute_maps_are_positive_and_say_so() -> None:
-    found = one(pooled(2, 1), images(2, 1, 1), of={"name": "saliency", "abs": True})
-    assert found[0].sidecar.sign == "absolute"
-    assert float(found.map.min()) >= 0
+    attribution = xrai(pooled(2, 1), images(2, 1, 1), of={"name": "saliency", "abs": True})
+    assert attribution[0].sidecar.sign == "absolute"
+    assert float(attribution.map.min()) >= 0
 
 
 def test_the_batch_is_each_alone() -> None:
     network, batch = pooled(2, 2), images(2, 2, 3, size=16)
-    together = one(network, batch, of="input_x_gradient").map
-    alone = [one(network, image[None], of="input_x_gradient").map for image in batch]
+    together = xrai(network, batch, of="input_x_gradient").map
+    alone = [xrai(network, image[None], of="input_x_gradient").map for image in batch]
     assert torch.allclose(together, torch.cat(alone), atol=1e-6)

@@ -12,7 +12,7 @@ from networks import classifier, convolution, images, segmenter, untouched
 from torch import Tensor, nn
 
 from voxplain.attribution import explain
-from voxplain.engine.intensity import intensity_range
+from voxplain.engine.baselines import intensity_range
 from voxplain.metrics.curves import correlation
 from voxplain.metrics.queries.input_shift import shifted_input_network
 from voxplain.models.model import Model

@@ -11,7 +11,7 @@ from metric_cases import bright
 from scipy import ndimage
 from torch import Tensor
 
-from voxplain.engine.intensity import intensity_range
+from voxplain.engine.baselines import intensity_range
 from voxplain.metrics.queries.perturbations import (
     MEDICAL,
     BiasField,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxplain.engine.baselines import Baseline
-from voxplain.engine.context import Context
-from voxplain.engine.gradients.reducers import Reducer, TapBatch
-from voxplain.engine.gradients.samplers import StraightPath
-from voxplain.engine.method import Method, Resampling, register
-from voxplain.engine.requests import GradientRequest
+from voxplain.attribution import (
+    Baseline,
+    Context,
+    GradientRequest,
+    Method,
+    Reducer,
+    StraightPath,
+    TapBatch,
+    register,
+)
 
 
 class MeanSign(Reducer):
@@ -23,9 +27,9 @@ class MeanSign(Reducer):
         self._total: Tensor | None = None
 
     def update(self, points: TapBatch) -> None:
-        """Takes in the next points ``(k, C, *spatial)``."""
-        part = points.weighted_sum(torch.sign(points.gradient))
-        self._total = part.clone() if self._total is None else self._total + part
+        """Adds the signs at the next points ``(k, C, *spatial)``."""
+        total = points.weighted_sum(torch.sign(points.gradient))
+        self._total = total if self._total is None else self._total + total
 
     def result(self) -> Tensor:
         """``(C, *spatial)`` in [-1, 1]."""
@@ -36,17 +40,17 @@ class MeanSign(Reducer):
 
 @register
 class GradientSignAgreement(Method):
-    """Whether a voxel speaks for or against the score all the way from a baseline to the image.
+    """How consistent the sign of the gradient is on the path from a baseline to the image.
 
-    1 or -1 where the gradient never changes its sign, near 0 where it changes back and forth: what
-    integrated gradients say there is a difference of large numbers. The path is that of
+    1 or -1 where the gradient never changes its sign, near 0 where it changes back and forth, so
+    that integrated gradients are a difference of large numbers there. The path is that of
     integrated gradients, so that both cost no more than one of them.
     """
 
     formula = "sum_i w_i sign(g(b + a_i (x - b)))"
     reference = "this example"
     units = "agreement, -1 to 1"
-    resampling: ClassVar[Resampling] = "value"
+    resampling = "value"
     exact_in_windows = False
 
     name: Literal["gradient_sign_agreement"] = "gradient_sign_agreement"
@@ -54,5 +58,5 @@ class GradientSignAgreement(Method):
     baseline: Baseline = Field(default="zero", description="where the path starts")
 
     def requests(self, context: Context) -> tuple[GradientRequest, ...]:
-        """The path of integrated gradients, of which the signs are kept."""
+        """The path of integrated gradients, of which the mean sign is kept."""
         return (GradientRequest(StraightPath(self.steps, baseline=self.baseline), MeanSign),)

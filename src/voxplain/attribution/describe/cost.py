@@ -1,4 +1,4 @@
-"""What a call will cost, and which methods belong together, before any pass runs."""
+"""The cost of methods before any pass runs: streams, passes, groups, and cheaper settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from voxplain.targets import Label
 
 @dataclass(frozen=True)
 class StreamEstimate:
-    """One stream of a plan.
+    """One stream, and its cost.
 
     Attributes:
         description: Sampler, rule and noise in words.
@@ -50,11 +50,12 @@ def estimate(
 def group(
     methods: Sequence[Method], image: Image | Tensor, model: Model | nn.Module
 ) -> list[tuple[Method, ...]]:
-    """Methods that share streams, directly or through others, in the order they were asked for."""
+    """Groups of methods that share streams, directly or through others, in the given order."""
     groups: list[set[str]] = [{method.key} for method in methods]
     for stream in _streams(methods, image, model):
-        joined = set(stream.methods).union(*(part for part in groups if part & {*stream.methods}))
-        groups = [part for part in groups if not part & joined] + [joined]
+        readers = {*stream.methods}
+        touching = [keys for keys in groups if keys & readers]
+        groups = [keys for keys in groups if not keys & readers] + [readers.union(*touching)]
     order = {method.key: index for index, method in enumerate(methods)}
     groups.sort(key=lambda keys: min(order[key] for key in keys))
     return [tuple(method for method in methods if method.key in keys) for keys in groups]
@@ -63,28 +64,28 @@ def group(
 def _streams(
     methods: Sequence[Method], image: Image | Tensor, model: Model | nn.Module
 ) -> list[Stream[Request]]:
-    # Only equality matters here, so that any target stands for the one of the call.
+    # Only the equality of targets counts here, so that any target stands for that of the call.
     return streams_of(methods, Context.open(model, image), Label(label=0))
 
 
-Part = TypeVar("Part", bound=BaseModel)
+Settings = TypeVar("Settings", bound=BaseModel)
 _EXTENTS = ("window", "stride", "size")
-"""Parameters of which more is cheaper."""
-_WHERE_ABSENT = 4096
-"""Where a count that is absent depends on the image, search starts here."""
+"""Parameters whose larger values are cheaper."""
+_SEARCH_START = 4096
+"""First value for a count whose default depends on the image."""
 
 
 def cheaper_settings(
     method: Method, image: Image | Tensor, model: Model | nn.Module, limit: int
 ) -> list[str]:
-    """Single settings, each of which alone brings a method down to the limit.
+    """Changes of a single parameter, each of which alone keeps a method within a limit.
 
-    Every count of the method, and of what is inside it, is lowered, and every extent enlarged,
-    until the declaration asks for no more than the limit.
+    Every count of the method and of its parameters is lowered, and every extent enlarged, until
+    the declaration requests no more passes than the limit.
 
     Args:
-        method: What is too expensive.
-        image: What it is declared on.
+        method: A method that takes more passes.
+        image: The image it is declared on.
         model: The network.
         limit: Passes.
 
@@ -93,30 +94,33 @@ def cheaper_settings(
     """
     context = Context.open(model, image)
     passes = _passes(method, context) or 1
-    found = []
-    for path, values in _knobs(method, limit / passes):
-        value = next((each for each in values if _fits(method, path, each, context, limit)), None)
-        if value is not None:
-            found.append(f"{'.'.join(path)}={_shown(value)}")
-    return found
+    settings = []
+    for path, values in _candidates(method, limit / passes):
+        fitting = (value for value in values if _fits(method, path, value, context, limit))
+        if (cheaper := next(fitting, None)) is not None:
+            settings.append(f"{'.'.join(path)}={_written(cheaper)}")
+    return settings
 
 
-def _knobs(part: BaseModel, share: float) -> Iterator[tuple[tuple[str, ...], Iterator[Any]]]:
-    """Every parameter that may be turned, with values from mild to drastic."""
-    for name, info in type(part).model_fields.items():
-        value = getattr(part, name)
+def _candidates(
+    settings: BaseModel, share: float
+) -> Iterator[tuple[tuple[str, ...], Iterator[Any]]]:
+    """Paths of the parameters that determine cost, each with cheaper and cheaper values."""
+    for name, info in type(settings).model_fields.items():
+        value = getattr(settings, name)
         if isinstance(value, BaseModel):
-            yield from (((name, *path), values) for path, values in _knobs(value, share))
+            inner = _candidates(value, share)
+            yield from (((name, *path), values) for path, values in inner)
         elif name in _EXTENTS and isinstance(value, (int, float)):
             yield (name,), _larger(value)
         elif isinstance(value, int) and not isinstance(value, bool):
             yield (name,), _fewer(value, share)
         elif value is None and "int" in str(info.annotation) and name not in _EXTENTS:
-            yield (name,), _fewer(_WHERE_ABSENT, 1.0)
+            yield (name,), _fewer(_SEARCH_START, 1.0)
 
 
 def _fewer(count: int, share: float) -> Iterator[int]:
-    """What would do if cost were proportional, in two digits; then half, a quarter, and so on."""
+    """The count for proportional cost, in two digits; then half, a quarter, and so on."""
     wanted = int(count * share)
     digits = max(0, len(str(wanted)) - 2)
     if 1 <= wanted < count:
@@ -140,15 +144,15 @@ def _fits(method: Method, path: Sequence[str], value: Any, context: Context, lim
         return False
 
 
-def _changed(part: Part, path: Sequence[str], value: Any) -> Part:
+def _changed(settings: Settings, path: Sequence[str], value: Any) -> Settings:
     name, *rest = path
-    new = _changed(getattr(part, name), rest, value) if rest else value
-    return part.model_copy(update={name: new})
+    new = _changed(getattr(settings, name), rest, value) if rest else value
+    return settings.model_copy(update={name: new})
 
 
 def _passes(method: Method, context: Context) -> int:
     return sum(stream.passes() for stream in streams_of([method], context, Label(label=0)))
 
 
-def _shown(value: float) -> str:
+def _written(value: float) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)

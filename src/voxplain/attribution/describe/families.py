@@ -1,4 +1,4 @@
-"""Families: what kinds of methods there are, in the order in which a reader meets them."""
+"""Families of methods, in the order in which the documentation lists them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Family:
-    """Methods of one kind.
+    """A family of methods.
 
     Attributes:
         name: As methods declare it.
-        title: As a heading.
-        idea: What they have in common, in one sentence.
+        title: The heading of its methods.
+        idea: What the methods have in common, in one sentence.
     """
 
     name: str
@@ -25,61 +25,61 @@ FAMILIES = (
     Family(
         "gradient",
         "Gradients",
-        "How the score changes when voxels change a little, at the image or on a path to it.",
+        "Derivatives of the score, at the image or along a path to it.",
     ),
     Family(
         "rule",
         "Backward rules",
-        "The score is handed back through the network by rules of its own, layer by layer.",
+        "Backward passes in which nonlinear functions have rules of their own.",
     ),
     Family(
         "layer",
         "Layers",
-        "What the cells and channels of a layer contribute; the map lives on the layer's grid.",
+        "Contributions of the units of a layer; the map lies on the grid of the layer.",
     ),
     Family(
         "cam",
         "Class activation maps",
-        "A weighted sum of the channels of a layer, brought to the image.",
+        "A weighted sum of the channels of a layer, interpolated to the image.",
     ),
     Family(
         "perturbation",
         "Perturbation",
-        "What the score loses when parts of the image, or of a layer, are removed.",
+        "Drops of the score when parts of the image, or of a layer, are removed.",
     ),
     Family(
         "surrogate",
         "Surrogates and games",
-        "Many coalitions of regions are scored, and what each region is worth is worked out.",
+        "The value of each region, from the scores of many coalitions of regions.",
     ),
     Family(
         "region",
         "Regions",
-        "A map of another method, told region by region.",
+        "A map of another method, averaged region by region.",
     ),
     Family(
         "optimization",
         "Optimization",
-        "A mask is sought that keeps, or destroys, as much of the score as it can.",
+        "Masks that are optimized to keep, or to lower, the score.",
     ),
     Family(
         "wrapper",
         "Around other methods",
-        "Any other method: over noisy copies of the image, or for one target against another.",
+        "Any other method, over noisy copies of the image, or for one target against another.",
     ),
 )
-"""The families of the package, in order."""
+"""The families of this package, in order."""
 
 
 def family(name: str) -> Family:
-    """The family of that name; a plug-in may bring one of its own."""
-    known = {each.name: each for each in FAMILIES}
-    return known.get(name, Family(name, name[:1].upper() + name[1:].replace("_", " "), ""))
+    """The family of that name; of a plug-in, with a heading made of the name."""
+    by_name = {family.name: family for family in FAMILIES}
+    return by_name.get(name, Family(name, name[:1].upper() + name[1:].replace("_", " "), ""))
 
 
 def in_order(names: Iterable[str]) -> list[Family]:
-    """The families that occur, those of the package first."""
-    found = dict.fromkeys(names)
-    order = [each.name for each in FAMILIES]
-    known = [name for name in order if name in found]
-    return [family(name) for name in (*known, *sorted(set(found) - set(order)))]
+    """The families of these names, those of this package first."""
+    present = set(names)
+    order = [family.name for family in FAMILIES]
+    own = [name for name in order if name in present]
+    return [family(name) for name in (*own, *sorted(present - set(order)))]

@@ -1,11 +1,11 @@
-"""Attention rollout: what the attention of a transformer draws on, through all its layers."""
+"""Attention rollout: the attention of a transformer, followed through all its layers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -14,7 +14,7 @@ from torch import Tensor
 from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import MeanGradient
 from voxplain.engine.gradients.samplers import Original
-from voxplain.engine.method import Method, Resampling, register
+from voxplain.engine.method import Method, register
 from voxplain.engine.requests import GradientRequest
 from voxplain.engine.rules.attention_maps import AttentionMap, attention_maps
 from voxplain.engine.stream_io import StreamResults
@@ -25,14 +25,14 @@ from voxplain.models.geometry import LayerGeometry
 
 @register
 class AttentionRollout(Method):
-    """Which patches the attention of a transformer draws on; not specific to a class.
+    """The patches that a transformer attends to, through all its layers; not specific to a class.
 
-    Whatever the target, the map is the same: gradients and scores take no part in it. It follows
-    self-attention over one grid of tokens, as in ViT and UNETR; attention within windows, as in
-    Swin, mixes tokens of a window alone and is refused.
+    The map does not depend on the target: gradients and scores are not used. It follows
+    self-attention over one grid of tokens, as in ViT and UNETR. Attention within windows, as in
+    Swin, is refused.
 
     Attributes:
-        token: Whose view is shown: that of the class token, or the mean over all patches;
+        token: The token whose attention is shown: the class token, or the mean over all patches;
             ``auto`` takes the class token where there is one.
     """
 
@@ -41,11 +41,11 @@ class AttentionRollout(Method):
     reference = "Abnar and Zuidema, 2020"
     units = "share of the attention"
     positive = True
-    resampling: ClassVar[Resampling] = "value"
-    exact_in_windows: ClassVar[bool] = False
+    resampling = "value"
+    exact_in_windows = False
     name: Literal["attention_rollout"] = "attention_rollout"
     token: Literal["auto", "class", "mean"] = Field(
-        default="auto", description="whose view is shown"
+        default="auto", description="the token whose attention is shown"
     )
 
     def requests(self, context: Context) -> tuple[GradientRequest, ...]:
@@ -59,34 +59,35 @@ class AttentionRollout(Method):
             grid, cells = self._cells(context, image[None])
             return {None: context.on_image(grid.tap, cells)}
         padded = context.layout.pad(image)
-        parts = []
+        windows = []
         for position in context.layout.positions:
             grid, cells = self._cells(context, context.layout.cut(padded, [position]))
-            parts.append(cells)
-        return {None: context.on_image(grid.tap, torch.stack(parts, dim=1), "blend")}
+            windows.append(cells)
+        return {None: context.on_image(grid.tap, torch.stack(windows, dim=1), "blend")}
 
     def _cells(self, context: Context, image: Tensor) -> tuple[TokenGrid, Tensor]:
         """The rollout of one call of the network, ``(1, *cells)``."""
         model = context.model
         with model.at_rest():
-            found = attention_maps(model, model.network, image.to(model.dtype))
-        if not found:
+            layers = attention_maps(model, model.network, image.to(model.dtype))
+        if not layers:
             raise ModelError(
                 f"{type(model.network).__name__} has no attention between tokens (a softmax whose "
                 "result weights values); attention_rollout is for transformers"
             )
-        grid = token_grid(context, found[0].path, found[0].weights.shape[-1])
-        _require_one_grid(found)
-        return grid, grid.cells(self._view(grid, rollout([one.weights for one in found])))
+        grid = token_grid(context, layers[0].path, layers[0].weights.shape[-1])
+        _require_one_grid(layers)
+        rolled = rollout([layer.weights for layer in layers])
+        return grid, grid.cells(self._row(grid, rolled))
 
-    def _view(self, grid: TokenGrid, rolled: Tensor) -> Tensor:
-        """The row of the class token, or the mean of those of the patches."""
+    def _row(self, grid: TokenGrid, rolled: Tensor) -> Tensor:
+        """The row of the class token, or the mean over the rows of the patches."""
         if self.token == "mean" or (self.token == "auto" and grid.class_token is None):
             return rolled[grid.index.flatten()].mean(0)
         if grid.class_token is None:
             raise ModelError(
                 "the network has no class token, as is usual for segmentation; token: mean shows "
-                "what its patches draw on, on average"
+                "what its patches attend to, on average"
             )
         return rolled[grid.class_token]
 
@@ -98,7 +99,7 @@ def rollout(weights: list[Tensor]) -> Tensor:
         weights: Per layer ``(heads, n, n)``, rows sum to 1.
 
     Returns:
-        ``(n, n)``, rows sum to 1: query of the last layer, token before the first one.
+        ``(n, n)``, rows sum to 1: from the queries of the last layer to the input tokens.
     """
     rolled = torch.eye(weights[0].shape[-1], dtype=torch.float64, device=weights[0].device)
     for layer in weights:
@@ -107,29 +108,30 @@ def rollout(weights: list[Tensor]) -> Tensor:
     return rolled
 
 
-def _require_one_grid(found: list[AttentionMap]) -> None:
-    """Refuses what no product over layers is defined for."""
-    tokens = found[0].weights.shape[-1]
-    for one in found:
-        queries, keys = one.weights.shape[-2:]
+def _require_one_grid(layers: list[AttentionMap]) -> None:
+    """Refuses layers whose attention matrices cannot be multiplied."""
+    tokens = layers[0].weights.shape[-1]
+    for layer in layers:
+        queries, keys = layer.weights.shape[-2:]
         if queries != keys:
             raise ModelError(
-                f"the attention in {one.path!r} looks from {queries} tokens at {keys} others; "
+                f"the attention in {layer.path!r} is from {queries} tokens to {keys} others; "
                 "attention_rollout follows self-attention alone"
             )
         if keys != tokens:
             raise ModelError(
-                f"the attention in {one.path!r} has {keys} tokens and that in {found[0].path!r} "
-                f"{tokens}; attention_rollout needs the same tokens in all layers"
+                f"the attention in {layer.path!r} has {keys} tokens and that in "
+                f"{layers[0].path!r} {tokens}; attention_rollout needs the same tokens in all "
+                "layers"
             )
 
 
 @dataclass(frozen=True, eq=False)
 class TokenGrid:
-    """Which token is which cell.
+    """The grid of cells in the image that the tokens stand for.
 
     Attributes:
-        tap: Where the tokens were found.
+        tap: The layer whose input or output the tokens are.
         index: Number of the token of each cell, ``(*cells)``.
         class_token: Number of the first token without a place in the image, or None.
     """
@@ -144,17 +146,17 @@ class TokenGrid:
 
 
 def token_grid(context: Context, path: str, count: int) -> TokenGrid:
-    """The grid of the tokens that an attention works on.
+    """The grid of the tokens of an attention layer.
 
     Args:
-        context: Follows the layers.
+        context: Gives the geometry of layers.
         path: Of the innermost module around the attention.
-        count: Tokens, with those that have no place.
+        count: Number of tokens, those without a place in the image included.
 
     Raises:
-        ModelError: If the tokens are those of windows, or no patches of the image.
+        ModelError: If the tokens are those of windows, or are not patches of the image.
     """
-    for tap in _around(path):
+    for tap in _enclosing(path):
         try:
             geometry = context.geometry(tap)
         except ModelError:  # not called with a tensor of its own
@@ -166,19 +168,19 @@ def token_grid(context: Context, path: str, count: int) -> TokenGrid:
                 "each, and shifted windows are no one grid to roll out over; attention_rollout is "
                 "for transformers with one grid of tokens, such as ViT and UNETR"
             )
-        if (found := _grid(tap, geometry, shape, count)) is not None:
-            return found
-    for info in context.layers:  # the attention is written in the network itself
+        if (grid := _grid(tap, geometry, shape, count)) is not None:
+            return grid
+    for info in context.layers:  # where the network itself computes the attention
         shape = info.geometry.layout.shape if info.geometry.layout else ()
-        if (found := _grid(Tap(info.path), info.geometry, shape, count)) is not None:
-            return found
+        if (grid := _grid(Tap(info.path), info.geometry, shape, count)) is not None:
+            return grid
     raise ModelError(
         f"the {count} tokens of the attention in {path!r} are no grid of patches of the image"
     )
 
 
-def _around(path: str) -> Iterator[Tap]:
-    """The inputs, then the outputs, of a module and of those around it."""
+def _enclosing(path: str) -> Iterator[Tap]:
+    """The input and the output of a module, then those of the modules around it."""
     sides: tuple[Side, ...] = ("input", "output")
     while path:
         yield from (Tap(path, side) for side in sides)
@@ -188,7 +190,7 @@ def _around(path: str) -> Iterator[Tap]:
 def _grid(
     tap: Tap, geometry: LayerGeometry, shape: tuple[int, ...], count: int
 ) -> TokenGrid | None:
-    """The cells of tokens ``(1, n, features)`` or ``(n, 1, features)``; None for other layers."""
+    """The grid of tokens ``(1, n, features)`` or ``(n, 1, features)``; None for other layers."""
     axes = [axis for axis in (0, 1) if shape[axis : axis + 1] == (count,)]
     if len(shape) != 3 or not axes or shape[1 - axes[-1]] != 1 or not geometry.spatial:
         return None

@@ -21,21 +21,21 @@ _SMALL = 1e-12
 
 
 class CamReducer(Reducer):
-    """A CAM of one point: ``(1, *positions)``, with its channels ``(K, *positions)``.
+    """A CAM of one point: ``(1, *positions)``, or ``(K, *positions)`` with its channels.
 
     Attributes:
         sums_channels: Whether the channels are summed.
         windows: How the windows of a windowed network come together on the image.
-        exact_in_windows: Whether overlapping windows then give the map of the whole volume; not
-            so where products or rectifiers see the gradient of one window at a time.
+        exact_in_windows: Whether overlapping windows then give the map of the whole volume. They do
+            not where products or rectifiers see the gradient of one window at a time.
     """
 
     sums_channels = True
     windows: ClassVar[Assembly] = "blend"
     exact_in_windows: ClassVar[bool] = True
-    redundancy = 1.0
 
     def __init__(self) -> None:
+        self.redundancy = 1.0
         self._cam: Tensor | None = None
 
     def update(self, points: TapBatch) -> None:
@@ -56,22 +56,12 @@ class CamReducer(Reducer):
         """omega_kv A_kv, ``(K, *positions)``."""
 
 
-def _over_positions(values: Tensor) -> tuple[int, ...]:
-    return tuple(range(1, values.ndim))
-
-
-def _total(values: Tensor) -> Tensor:
-    """Sum over positions, ``(K, 1, ..., 1)``; the value itself without positions."""
-    axes = _over_positions(values)
-    return values.sum(dim=axes, keepdim=True) if axes else values
-
-
 class ChannelMean(CamReducer):
     """Grad-CAM: the mean gradient of a channel (Selvaraju et al., 2017)."""
 
     def weighted(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """mean_v(G) A."""
-        axes = _over_positions(gradient)
+        axes = _position_axes(gradient)
         mean = gradient.mean(dim=axes, keepdim=True) if axes else gradient
         return self.redundancy * mean * activation
 
@@ -159,12 +149,12 @@ class FirstComponent(CamReducer):
     exact_in_windows = False
 
     def weighted(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        """The projection, spread over one channel."""
+        """The projection, as one channel."""
         evidence = (gradient * activation).sum(dim=0)
         return self._oriented(self.pattern(activation, gradient), evidence)
 
     def pattern(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        """What the component is taken of."""
+        """The channels ``(K, *positions)`` whose first principal axis is taken."""
         del gradient
         return activation
 
@@ -175,8 +165,8 @@ class FirstComponent(CamReducer):
         projected = (vectors[:, -1] @ centered).view(1, *pattern.shape[1:])
         direction = projected.flatten() - projected.mean()
         wanted = evidence.double().flatten() - evidence.double().mean()
-        turned: Tensor = projected if float(direction @ wanted) >= 0 else -projected
-        return turned.to(pattern.dtype)
+        oriented: Tensor = projected if float(direction @ wanted) >= 0 else -projected
+        return oriented.to(pattern.dtype)
 
 
 class PositionProduct(FirstComponent):
@@ -188,3 +178,13 @@ class PositionProduct(FirstComponent):
     def pattern(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """Activation times gradient."""
         return activation * gradient
+
+
+def _position_axes(values: Tensor) -> tuple[int, ...]:
+    return tuple(range(1, values.ndim))
+
+
+def _total(values: Tensor) -> Tensor:
+    """Sum over positions, ``(K, 1, ..., 1)``; the value itself without positions."""
+    axes = _position_axes(values)
+    return values.sum(dim=axes, keepdim=True) if axes else values

@@ -2,100 +2,93 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from voxplain.attribution.methods.layer_method import LayerMethod
+from voxplain.attribution.methods.base import AtLayers
 from voxplain.engine.baselines import Baseline
 from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import TimesDifference
 from voxplain.engine.gradients.samplers import PairedReference, Sampler
 from voxplain.engine.method import Method, register
-from voxplain.engine.requests import GradientRequest
+from voxplain.engine.requests import GradientRequest, Request
 from voxplain.engine.rules import DeepLift
-from voxplain.engine.taps import INPUT
+
+FloatType = Literal["auto", "float32", "float64"]
+"""``auto`` is float64 for networks with norms of the data, where differences would cancel."""
 
 
-@register
-class DeepLiftMethod(Method):
-    """How the difference from a baseline travels through the network, by the Rescale rule."""
+class _BaselineDeepLift(Method):
+    """DeepLIFT from one baseline."""
 
     family = "rule"
-    formula = "(x - b) m, multipliers m by finite differences at every nonlinearity"
     reference = "Shrikumar et al., 2017"
     units = "score"
-    name: Literal["deep_lift"] = "deep_lift"
+
     baseline: Baseline = "zero"
     eps: float | None = Field(default=None, gt=0)
-    precision: Literal["auto", "float32", "float64"] = "auto"
+    precision: FloatType = "auto"
 
-    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
-        """One pair of forwards."""
-        sampler = PairedReference(self.baseline)
-        return (deep_lift_request(self, context, sampler),)
+    def requests(self, context: Context) -> tuple[Request, ...]:
+        return (_request(self, PairedReference(self.baseline), context),)
 
 
 @register
-class DeepLiftShap(Method):
-    """DeepLIFT averaged over other images as baselines."""
+class DeepLiftMethod(_BaselineDeepLift):
+    """The share of each voxel in S(x) - S(baseline), by the Rescale rule of DeepLIFT."""
 
-    family = "rule"
-    formula = "mean_k (x - b_k) m_k"
-    reference = "Lundberg and Lee, 2017"
-    units = "score"
-    name: Literal["deep_lift_shap"] = "deep_lift_shap"
-    references: int = Field(default=8, ge=2)
-    eps: float | None = Field(default=None, gt=0)
-    precision: Literal["auto", "float32", "float64"] = "auto"
-
-    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
-        """One pair of forwards per reference."""
-        return (deep_lift_request(self, context, PairedReference(None, self.references)),)
-
-
-def deep_lift_request(
-    method: Any, context: Context, sampler: Sampler, places: Any = (INPUT,)
-) -> GradientRequest:
-    """A DeepLIFT stream; in float64 where norms would cancel."""
-    double = method.precision == "float64" or (
-        method.precision == "auto" and context.has_data_norms
-    )
-    rule = DeepLift(eps=method.eps)
-    return GradientRequest(sampler, TimesDifference, rule, tuple(places), double=double)
+    formula = "(x - b) m, multipliers m by finite differences at every nonlinearity"
+    name: Literal["deep_lift"] = "deep_lift"
 
 
 @register
-class LayerDeepLift(LayerMethod):
-    """DeepLIFT, read off at a layer."""
+class LayerDeepLift(AtLayers, _BaselineDeepLift):
+    """The share of each unit of a layer in S(x) - S(baseline), by DeepLIFT."""
 
     formula = "(A(x) - A(b)) m at the layer"
-    reference = "Shrikumar et al., 2017"
-    units = "score"
     name: Literal["layer_deep_lift"] = "layer_deep_lift"
-    baseline: Baseline = "zero"
-    eps: float | None = Field(default=None, gt=0)
-    precision: Literal["auto", "float32", "float64"] = "auto"
 
-    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
-        """One pair of forwards."""
-        sampler = PairedReference(self.baseline)
-        return (deep_lift_request(self, context, sampler, self._taps(context)),)
+
+class _ReferenceDeepLift(Method):
+    """DeepLIFT averaged over reference images as baselines."""
+
+    family = "rule"
+    reference = "Lundberg and Lee, 2017"
+    units = "score"
+
+    references: int = Field(default=8, ge=2)
+    eps: float | None = Field(default=None, gt=0)
+    precision: FloatType = "auto"
+
+    def requests(self, context: Context) -> tuple[Request, ...]:
+        return (_request(self, PairedReference(None, self.references), context),)
 
 
 @register
-class LayerDeepLiftShap(LayerMethod):
-    """DeepLIFT averaged over other images as baselines, read off at a layer."""
+class DeepLiftShap(_ReferenceDeepLift):
+    """DeepLIFT averaged over reference images as baselines."""
+
+    formula = "mean_k (x - b_k) m_k"
+    name: Literal["deep_lift_shap"] = "deep_lift_shap"
+
+
+@register
+class LayerDeepLiftShap(AtLayers, _ReferenceDeepLift):
+    """DeepLIFT at a layer, averaged over reference images as baselines."""
 
     formula = "mean_k (A(x) - A(b_k)) m_k at the layer"
-    reference = "Lundberg and Lee, 2017"
-    units = "score"
     name: Literal["layer_deep_lift_shap"] = "layer_deep_lift_shap"
-    references: int = Field(default=8, ge=2)
-    eps: float | None = Field(default=None, gt=0)
-    precision: Literal["auto", "float32", "float64"] = "auto"
 
-    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
-        """One pair of forwards per reference."""
-        sampler = PairedReference(None, self.references)
-        return (deep_lift_request(self, context, sampler, self._taps(context)),)
+
+def _request(
+    method: _BaselineDeepLift | _ReferenceDeepLift, sampler: Sampler, context: Context
+) -> GradientRequest:
+    """A DeepLIFT stream; in float64 where norms would cancel."""
+    automatic = method.precision == "auto" and context.has_data_norms
+    return GradientRequest(
+        sampler,
+        TimesDifference,
+        DeepLift(eps=method.eps),
+        double=method.precision == "float64" or automatic,
+    )

@@ -3,12 +3,12 @@
 The published operator (Fong, Patrick and Vedaldi, 2019) takes, at every voxel, the soft maximum of
 the neighboring grid values times a kernel of their distance, from (2r + 1)^d shifted copies. Its
 kernel is 1 in a ball and falls off like a Gaussian outside. A ball is the union of the boxes
-inscribed in it, and the kernel of a box is a product of one factor per axis, so that here one
-soft maximum per axis and the maximum over a few boxes do: in 3-D 10 x 9 values per voxel, not 729.
-In 2-D it agrees with the published operator within 0.01 on average and 0.06 everywhere.
+inscribed in it, and the kernel of a box is a product of one factor per axis. So one soft maximum
+per axis and the maximum over a few boxes are enough: in 3-D 10 x 9 values per voxel, not 729. In
+2-D the result agrees with the published operator within 0.01 on average and 0.06 everywhere.
 
-Masks are as smooth as their kernel is wide, so that those of large images and volumes are made on
-a lattice of nodes some voxels apart, and interpolated linearly between them.
+Masks are as smooth as their kernel is wide. Those of large images and volumes are computed on a
+lattice of nodes some voxels apart, and interpolated linearly between them.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 COLDNESS = 20.0
-"""Of the soft maximum, as published."""
+"""Inverse temperature of the soft maximum, as published."""
 
 _BOXES = 3
 """Fineness of the union of boxes: 4 boxes in 2-D, 10 in 3-D."""
 _SLIM = 0.15
-"""Least square of a direction, in parts of 3, so that boxes lie between the axes."""
+"""Smallest square of a direction, in units of 1/3, so that boxes lie between the axes."""
 _ZEROS = 32
-"""Zeros added to the last soft maximum: the published one meets more of them at once."""
+"""Zeros added to the last soft maximum: the published one takes more of them at once."""
 _HELD = 8 * 2**20
 """Bytes of masks, over all boxes at once, up to which nothing is computed twice."""
 _PLATEAU = 0.5
 """Radius of the ball in units of the smoothness."""
 _MANY = 2**17
-"""Voxels from which on masks are made at nodes that lie apart."""
+"""Voxels from which on masks are computed at nodes that are some voxels apart."""
 _COARSE = 0.23
 """Distance of nodes in widths of the kernel; masks differ by 0.01 on average, 0.15 at kinks."""
 
 
 class SmoothMask:
-    """Turns values on a coarse grid into smooth masks.
+    """Smooth masks from values on a coarse grid.
 
-    Axes of size one take no part, so that a volume of one slice has the masks of the slice.
+    Axes of size one are ignored, so that a volume of one slice has the masks of the slice.
 
     Args:
         shape: Spatial shape of the masks.
         cells: Grid cells per axis; fewer where an axis has fewer voxels.
         smoothness: Width of the kernel in grid steps.
-        like: Gives type and device.
+        like: A tensor of the type and on the device of the masks.
     """
 
     def __init__(self, shape: Sequence[int], cells: int, smoothness: float, like: Tensor) -> None:
@@ -66,7 +66,7 @@ class SmoothMask:
 
     @property
     def voxels_per_node(self) -> int:
-        """How many voxels a node of padded masks stands for."""
+        """Number of voxels that a node of padded masks stands for."""
         return math.prod(axis.apart for axis in self._axes)
 
     def __call__(self, grid: Tensor) -> Tensor:
@@ -82,19 +82,19 @@ class SmoothMask:
     def padded(self, grid: Tensor) -> Tensor:
         """Masks at the nodes, with a margin as wide as the kernel, where they fade.
 
-        An area counted with the margin weighs cells at the border like any others; without it
-        masks gather along the border.
+        With the margin, cells at the border count for the area of a mask like any others; without
+        it masks gather along the border.
         """
         size = len(grid) * math.prod(axis.nodes for axis in self._axes) * grid.element_size()
-        parts = torch.split(self._directions, max(1, _HELD // size))
-        if len(parts) == 1:
-            found = self._boxes(grid, parts[0])
-        else:  # what the backward needs is computed again, as all of it would fill the memory
-            found = checkpoint(self._boxes, grid, parts[0], use_reentrant=False)
-            for part in parts[1:]:
-                mask = checkpoint(self._boxes, grid, part, use_reentrant=False)
-                found = torch.maximum(found, mask)
-        return found.clamp(0, 1)
+        first, *others = torch.split(self._directions, max(1, _HELD // size))
+        if not others:
+            masks = self._boxes(grid, first)
+        else:  # the backward pass recomputes the boxes, whose values would fill the memory
+            masks = checkpoint(self._boxes, grid, first, use_reentrant=False)
+            for directions in others:
+                boxes = checkpoint(self._boxes, grid, directions, use_reentrant=False)
+                masks = torch.maximum(masks, boxes)
+        return masks.clamp(0, 1)
 
     def _boxes(self, grid: Tensor, directions: Tensor) -> Tensor:
         """One soft maximum per axis for the kernel of each box, and the maximum over the boxes."""
@@ -108,7 +108,7 @@ class SmoothMask:
 
 
 class _MaskAxis:
-    """One axis: which grid cells a node sees, and how far away they are."""
+    """One axis: the grid cells near each node, and their distances."""
 
     def __init__(
         self, size: int, cells: int, smoothness: float, coarse: float, like: Tensor
@@ -140,18 +140,18 @@ class _MaskAxis:
         above = values.new_zeros(())
         below = values.new_tensor(zeros * math.exp(-COLDNESS))
         for cells, factors in zip(self._index.unbind(-1), kernel.unbind(-1), strict=True):
-            seen = values.index_select(-1, cells) * factors
-            weights = torch.exp(COLDNESS * (seen - 1))
-            above, below = above + seen * weights, below + weights
+            neighbors = values.index_select(-1, cells) * factors
+            weights = torch.exp(COLDNESS * (neighbors - 1))
+            above, below = above + neighbors * weights, below + weights
         return above / below
 
 
 def _directions(rank: int) -> list[tuple[float, ...]]:
     """Corners of the boxes: points on the ball, evenly between the axes."""
-    counts = itertools.product(range(_BOXES + 1), repeat=rank)
+    corners = itertools.product(range(_BOXES + 1), repeat=rank)
     whole = _BOXES + rank * _SLIM
     return [
-        tuple(_PLATEAU * math.sqrt((part + _SLIM) / whole) for part in parts)
-        for parts in counts
-        if sum(parts) == _BOXES
+        tuple(_PLATEAU * math.sqrt((count + _SLIM) / whole) for count in corner)
+        for corner in corners
+        if sum(corner) == _BOXES
     ]

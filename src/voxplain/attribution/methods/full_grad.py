@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import Reducer, TapBatch, TimesValue
 from voxplain.engine.gradients.samplers import Original
-from voxplain.engine.method import Method, Resampling, register
+from voxplain.engine.method import ChannelReduction, Method, register
 from voxplain.engine.requests import GradientRequest
 from voxplain.engine.rules import Plain
 from voxplain.engine.stream_io import StreamResults
@@ -25,8 +25,69 @@ _STORED = nn.modules.batchnorm._NormBase  # batch and instance norms, which may 
 _INSTANCE = nn.modules.instancenorm._InstanceNorm
 
 
+@register
+class FullGrad(Method):
+    """Magnitudes of input times gradient and of the contribution of every bias, added up."""
+
+    exact_in_windows = False
+    formula = "|x g| + sum over layers of up(|bias G|)"
+    reference = "Srinivas and Fleuret, 2019"
+    units = "score"
+    positive = True
+    resampling = "value"
+    name: Literal["full_grad"] = "full_grad"
+    channels: ChannelReduction = "sum"
+
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
+        """One pass, with a tap at every layer that adds a bias."""
+        biases = tuple(
+            GradientRequest(Original(), reducer, Plain(), (tap,))
+            for tap, reducer in layers_with_bias(context).items()
+        )
+        return (GradientRequest(Original(), TimesValue), *biases)
+
+    def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
+        """The sum of all contributions on the image grid, one channel."""
+        image, *biases = results
+        total = image[INPUT].abs().sum(dim=0, keepdim=True)
+        for stream in biases:
+            ((tap, contribution),) = stream.items()
+            if context.geometry(tap).spatial:
+                strength = contribution.abs().sum(dim=0, keepdim=True)
+                total = total + context.on_image(tap, strength, "sum")
+        return {None: total}
+
+
+def layers_with_bias(context: Context) -> dict[Tap, Callable[[], Reducer]]:
+    """A tap and a reducer for every call of every layer of the network that adds a bias.
+
+    Raises:
+        ModelError: If there is none.
+    """
+    reducers: dict[Tap, Callable[[], Reducer]] = {}
+    for info in context.layers:
+        module = context.model.network.get_submodule(info.path)
+        if not _adds_bias(module):
+            continue
+        for call in range(info.calls):
+            path = info.path if info.calls == 1 else f"{info.path}#{call}"
+            reducers[Tap(path)] = partial(BiasTimesGradient, module, context.layout is not None)
+    if not reducers:
+        raise ModelError("full_grad needs layers with biases or norms, and the network has none")
+    return reducers
+
+
+def _adds_bias(module: nn.Module) -> bool:
+    if isinstance(module, _LINEAR):
+        return module.bias is not None
+    return isinstance(module, (_BATCH, _INSTANCE, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm))
+
+
 class BiasTimesGradient(Reducer):
     """b * G of one layer at one point, ``(K, *cells)``.
+
+    The bias of a norm of the data is what its output y has beside its linear part: y - J x, J the
+    Jacobian.
 
     Args:
         module: The layer.
@@ -74,32 +135,6 @@ class BiasTimesGradient(Reducer):
         return torch.var(normalized, dim=inner, correction=0, keepdim=True)
 
 
-def layers_with_bias(context: Context) -> dict[Tap, Callable[[], Reducer]]:
-    """A tap and a reducer for every call of every layer of the network that adds a bias.
-
-    Raises:
-        ModelError: If there is none.
-    """
-    found: dict[Tap, Callable[[], Reducer]] = {}
-    for info in context.layers:
-        module = context.model.network.get_submodule(info.path)
-        if not _adds_bias(module):
-            continue
-        for call in range(info.calls):
-            path = info.path if info.calls == 1 else f"{info.path}#{call}"
-            made = partial(BiasTimesGradient, module, context.layout is not None)
-            found[Tap(path)] = made
-    if not found:
-        raise ModelError("full_grad needs layers with biases or norms, and the network has none")
-    return found
-
-
-def _adds_bias(module: nn.Module) -> bool:
-    if isinstance(module, _LINEAR):
-        return module.bias is not None
-    return isinstance(module, (_BATCH, _INSTANCE, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm))
-
-
 def _stored_norm_bias(module: nn.modules.batchnorm._NormBase) -> Tensor:
     mean, variance = module.running_mean, module.running_var
     if mean is None or variance is None:
@@ -123,36 +158,3 @@ def _column(values: Tensor, like: Tensor) -> Tensor:
 
 def _ones(like: Tensor) -> tuple[int, ...]:
     return (-1, *(1,) * (like.ndim - 1))
-
-
-@register
-class FullGrad(Method):
-    """Input times gradient together with what every bias contributes."""
-
-    exact_in_windows = False
-    formula = "|x g| + sum over layers of up(|bias G|)"
-    reference = "Srinivas and Fleuret, 2019"
-    units = "score"
-    positive = True
-    resampling: ClassVar[Resampling] = "value"
-    name: Literal["full_grad"] = "full_grad"
-    channels: Literal["keep", "sum", "sum_abs", "max_abs"] = "sum"
-
-    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
-        """One pass, with a tap at every layer that adds a bias."""
-        with_bias = layers_with_bias(context)
-        biases = tuple(
-            GradientRequest(Original(), reducer, Plain(), (tap,))
-            for tap, reducer in with_bias.items()
-        )
-        return (GradientRequest(Original(), TimesValue), *biases)
-
-    def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
-        """The sum of all parts on the image grid, one channel."""
-        total = results[0][INPUT].abs().sum(dim=0, keepdim=True)
-        for part in results.streams[1:]:
-            ((tap, contribution),) = part.items()
-            if context.geometry(tap).spatial:
-                strength = contribution.abs().sum(dim=0, keepdim=True)
-                total = total + context.on_image(tap, strength, "sum")
-        return {None: total}

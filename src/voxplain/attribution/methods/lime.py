@@ -1,4 +1,4 @@
-"""LIME and other surrogate models of the score over coalitions of regions."""
+"""LIME and a piecewise linear surrogate: models of the score over coalitions of regions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from voxplain.attribution.methods.mask_method import CoalitionMethod
+from voxplain.attribution.methods.base import CoalitionMethod
 from voxplain.engine.context import Context
 from voxplain.engine.masks.coalition_designs import Bernoulli
 from voxplain.engine.masks.quasi_random_designs import QuasiLevels
@@ -22,7 +22,7 @@ _PENALTY = {"ridge": 1.0, "lasso": 0.01}
 
 @register
 class Lime(CoalitionMethod):
-    """How much each region adds to the score in a linear model fitted around the image.
+    """The weight of each region in a linear model of the score, fitted around the image.
 
     The defaults are those of the lime package; ``distance: image``, ``surrogate: lasso``,
     ``width: 1`` are Captum's.
@@ -36,18 +36,17 @@ class Lime(CoalitionMethod):
         default=None, ge=2, description="coalitions; absent: 8 per region, 512 at least"
     )
     distance: Literal["coalition", "image"] = Field(
-        default="coalition", description="1 - cosine of what is kept and all, or of the images"
+        default="coalition",
+        description="1 - cosine, between coalitions or images",
     )
     width: float = Field(default=0.25, gt=0, description="of the kernel, in distance")
-    surrogate: Literal["ridge", "lasso"] = Field(
-        default="ridge", description="how coefficients are held small"
-    )
+    surrogate: Literal["ridge", "lasso"] = Field(default="ridge", description="the linear model")
     penalty: float | None = Field(
-        default=None, ge=0, description="absent: 1 for the ridge, 0.01 for the lasso"
+        default=None, ge=0, description="on the weights; absent: 1 for ridge, 0.01 for lasso"
     )
 
     def requests(self, context: Context) -> tuple[MaskRequest, ...]:
-        """Coalitions by fair coins.
+        """Coalitions that keep each region with probability 1/2.
 
         Raises:
             ConfigError: If images are compared under a fill that depends on the coalition.
@@ -65,11 +64,11 @@ class Lime(CoalitionMethod):
 
 @register
 class PiecewiseLinearSurrogate(CoalitionMethod):
-    """What bringing back each region does in a model that may bend, and how well that model fits.
+    """The effect of bringing back each region, in a piecewise linear model of the score.
 
     The score of images whose regions fade independently is fitted by a curve per region, linear
-    between levels, and by a small network for what regions do together. A quarter of the images is
-    held out; the fit on them is stated with and without the network.
+    between levels, and by a small network for interactions of regions. A quarter of the images is
+    held out; the sidecar states the fit on them with and without the network.
     """
 
     formula = "S(x_z) ~ c + sum_i f_i(z_i) + perceptron(z); the map is f_i(1) - f_i(0)"
@@ -79,11 +78,11 @@ class PiecewiseLinearSurrogate(CoalitionMethod):
     samples: int | None = Field(
         default=None, ge=8, description="images; absent: 12 per region, 512 at least"
     )
-    levels: int = Field(default=4, ge=2, description="of fading, both ends included")
+    levels: int = Field(default=4, ge=2, description="of fading per region, both ends included")
     penalty: float = Field(default=1.0, ge=0, description="of the ridge on the pieces")
 
     def requests(self, context: Context) -> tuple[MaskRequest, ...]:
-        """Regions at levels of low discrepancy."""
+        """Regions faded to levels, in a low-discrepancy design."""
         masks = QuasiLevels(self.regions, self.samples, self.levels)
         fit = PiecewiseLinear(self.levels, self.penalty)
         return (MaskRequest(masks, self.fill, fit),)

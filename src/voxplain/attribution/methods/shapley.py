@@ -1,13 +1,14 @@
-"""Shapley values of regions: sampled, exact, and by kernel regression."""
+"""Shapley values of regions and channels: sampled, exact, and by kernel regression."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
 
-from voxplain.attribution.methods.mask_method import CoalitionMethod
+from voxplain.attribution.methods.base import CoalitionMethod
 from voxplain.engine.context import Context
 from voxplain.engine.masks.coalition_designs import MOST_EXACT, AllCoalitions, ShapleyKernel, Walks
 from voxplain.engine.masks.reducers.shapley import ExactShapley, WalkMarginals
@@ -20,22 +21,21 @@ from voxplain.regions import Channels, RegionSpec, Supervoxels
 
 @register
 class ShapleyValueSampling(CoalitionMethod):
-    """What each region adds to the score on average, over random orders in which regions appear."""
+    """The Shapley value of each region, as the mean over random orders in which regions appear."""
 
-    formula = "phi_i = mean over walks of S(P and i) - S(P), P what came before i"
+    formula = "phi_i = mean over orders of S(P and i) - S(P), P the regions before i"
     reference = "Castro et al., 2009; Strumbelj and Kononenko, 2010"
     name: Literal["shapley_value_sampling"] = "shapley_value_sampling"
     regions: RegionSpec = Supervoxels(count=64)
-    samples: int = Field(default=25, ge=1, description="walks; every second one is a reversal")
+    samples: int = Field(default=25, ge=1, description="orders; every second one is a reversal")
 
     def requests(self, context: Context) -> tuple[MaskRequest, ...]:
-        """Walks from nothing to the image."""
         return (MaskRequest(Walks(self.regions, self.samples), self.fill, WalkMarginals()),)
 
 
 @register
 class ShapleyExact(CoalitionMethod):
-    """What each of a few regions adds to the score, averaged over all orders of appearing."""
+    """The Shapley value of each of a few regions, from all coalitions."""
 
     formula = "phi_i = sum over S without i of |S|! (M - |S| - 1)! / M! (S(S and i) - S(S))"
     reference = "Shapley, 1953"
@@ -43,15 +43,14 @@ class ShapleyExact(CoalitionMethod):
     regions: RegionSpec = Supervoxels(count=8)
 
     def requests(self, context: Context) -> tuple[MaskRequest, ...]:
-        """All coalitions."""
         return (MaskRequest(AllCoalitions(self.regions), self.fill, ExactShapley()),)
 
 
 @register
 class ChannelShare(CoalitionMethod):
-    """Which input channel (which MRI sequence) earned how much of the score.
+    """The share of each input channel (each MRI sequence) in the score, by Shapley values.
 
-    Shapley values of the channels: exact for up to 12 of them, by 25 walks beyond.
+    Exact for up to 12 channels, sampled from 25 orders beyond.
     """
 
     formula = "Shapley value of each input channel, on all its voxels"
@@ -59,7 +58,7 @@ class ChannelShare(CoalitionMethod):
     name: Literal["channel_share"] = "channel_share"
 
     def requests(self, context: Context) -> tuple[MaskRequest, ...]:
-        """All coalitions of channels, or walks over them."""
+        """All coalitions of channels, or random orders of them."""
         regions = Channels()
         if context.expected_regions(regions) <= MOST_EXACT:
             return (MaskRequest(AllCoalitions(regions), self.fill, ExactShapley()),)
@@ -68,25 +67,19 @@ class ChannelShare(CoalitionMethod):
     def conclude(
         self, maps: dict[str | None, Tensor], image: Tensor, context: Context
     ) -> MethodOutput:
-        """The share of every channel in percent; magnitudes add up to 100."""
+        """Findings: the share of every channel in percent; magnitudes add up to 100."""
         values = maps[None].flatten(1)[:, 0].double()
-        whole = float(values.abs().sum())
-        shares = [100 * value / whole if whole else 0.0 for value in values.tolist()]
-        return MethodOutput(maps, {"share_percent": dict(zip(_names(context, shares), shares))})  # noqa: B905
-
-
-def _names(context: Context, shares: list[float]) -> list[str]:
-    known = context.image.channels if context.image is not None else ()
-    if len(known) == len(shares):
-        return list(known)
-    return [f"channel {number}" for number in range(len(shares))]
+        total = float(values.abs().sum())
+        shares = [100 * value / total if total else 0.0 for value in values.tolist()]
+        names = _channel_names(context, len(shares))
+        return MethodOutput(maps, {"share_percent": dict(zip(names, shares, strict=True))})
 
 
 @register
 class KernelShap(CoalitionMethod):
-    """How the score is shared out between regions, by the fairest linear model of it.
+    """The Shapley value of each region, estimated by a weighted linear regression.
 
-    With all coalitions these are the Shapley values; the sum is S(x) - S(all filled) always.
+    Exact with all coalitions. The values always add up to S(x) - S(all regions filled).
     """
 
     formula = "argmin_phi sum_z (S(x_z) - S(x_0) - <phi, z>)^2 with sum phi = S(x) - S(x_0)"
@@ -98,6 +91,12 @@ class KernelShap(CoalitionMethod):
     )
 
     def requests(self, context: Context) -> tuple[MaskRequest, ...]:
-        """Coalitions under the Shapley kernel, with their complements."""
+        """Coalitions drawn under the Shapley kernel, with their complements."""
         masks = ShapleyKernel(self.regions, self.samples)
         return (MaskRequest(masks, self.fill, ShapleyRegression()),)
+
+
+def _channel_names(context: Context, count: int) -> Sequence[str]:
+    if context.image is not None and len(context.image.channels) == count:
+        return context.image.channels
+    return [f"channel {number}" for number in range(count)]

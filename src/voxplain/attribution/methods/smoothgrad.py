@@ -1,17 +1,17 @@
-"""SmoothGrad and its kin: any method, summed up over noisy copies of the image."""
+"""SmoothGrad and VarGrad: mean and variance of any map over noisy copies of the image."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from voxplain.attribution.methods.mask_method import MaskMethod
-from voxplain.attribution.methods.wrapper import Around, inner_method
+from voxplain.attribution.methods.base import MaskMethod, Wrapper, inner_method
 from voxplain.engine.context import Context
-from voxplain.engine.method import Method, register
+from voxplain.engine.method import MapProperties, Method, register
 from voxplain.engine.randomness import GaussianNoise, NoisyCopies
 from voxplain.engine.stream_io import StreamResults
 
@@ -19,8 +19,8 @@ ON_PATHS = (8, 16)
 """Copies and points where the inner method itself takes several and neither is stated."""
 
 
-class _OverNoise(Around):
-    """A method on noisy copies.
+class _NoiseMethod(Wrapper):
+    """A statistic of the maps of a method over noisy copies of the image.
 
     Attributes:
         of: The method that is summed up.
@@ -29,8 +29,6 @@ class _OverNoise(Around):
         range: The range that ``sigma`` is a fraction of.
     """
 
-    family: ClassVar[str] = "wrapper"
-
     samples: int = Field(default=25, ge=1)
     sigma: float = Field(default=0.15, gt=0)
     range: Literal["robust", "minmax"] = "robust"
@@ -38,16 +36,18 @@ class _OverNoise(Around):
     @model_validator(mode="before")
     @classmethod
     def _fewer_on_paths(cls, values: Any) -> Any:
-        """Methods of many points cost copies times points, so both defaults drop.
+        """Lowers the defaults where the inner method takes many points or masks of every copy.
 
-        Masks are as many as a map needs, so that there only the copies get fewer.
+        A path costs copies times points, so both defaults drop. A map needs its masks, so that
+        with masks only the copies get fewer.
         """
         if not isinstance(values, Mapping) or "of" not in values:
             return values
         inner = inner_method(values["of"])
         if isinstance(inner, MaskMethod):
             return {"samples": ON_PATHS[0], **values, "of": inner}
-        points = next((name for name in ("steps", "samples") if hasattr(inner, name)), None)
+        fields = type(inner).model_fields
+        points = next((name for name in ("steps", "samples") if name in fields), None)
         if points is None or inner.noise() is not None:
             return {**values, "of": inner}
         if points not in inner.model_fields_set:
@@ -62,14 +62,14 @@ class _OverNoise(Around):
         return value
 
     def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
-        """Those of the method itself, after its own post-steps."""
-        found = self.of.maps(results, context)
-        found = self.of.conclude(found, results.item.clean, context).maps
-        return {layer: self.of.finish(map) for layer, map in found.items()}
+        """The final maps of the inner method for one copy, after its own post-steps."""
+        maps = self.of.maps(results, context)
+        output = self.of.conclude(maps, results.item.clean, context)
+        return {layer: self.of.finish(values) for layer, values in output.maps.items()}
 
 
 @register
-class SmoothGrad(_OverNoise):
+class SmoothGrad(_NoiseMethod):
     """A map averaged over noisy copies of the image, or the mean of its squares."""
 
     formula = "(1/n) sum_i M(x + e_i)^power, e_i ~ N(0, (sigma range)^2)"
@@ -77,26 +77,25 @@ class SmoothGrad(_OverNoise):
     name: Literal["smoothgrad"] = "smoothgrad"
     power: Literal[1, 2] = 1
 
-    def noise(self) -> NoisyCopies:
-        """Mean, or mean of squares."""
-        sampler = GaussianNoise(self.samples, self.sigma, self.range)
-        return NoisyCopies(sampler, "mean" if self.power == 1 else "mean_square")
-
     @property
     def key(self) -> str:
-        """The label, or names and power."""
+        """The label, or the names of both methods and the power."""
         power = "" if self.power == 1 else "_squared"
         return self.label or f"{self.name}{power}_{self.of.key}"
 
-    @property
-    def sign(self) -> Literal["signed", "absolute", "positive"]:
+    def noise(self) -> NoisyCopies:
+        sampler = GaussianNoise(self.samples, self.sigma, self.range)
+        return NoisyCopies(sampler, "mean" if self.power == 1 else "mean_square")
+
+    def properties(self) -> MapProperties:
         """Squares are positive."""
-        return "positive" if self.power == 2 else super().sign
+        properties = super().properties()
+        return replace(properties, sign="positive") if self.power == 2 else properties
 
 
 @register
-class VarGrad(_OverNoise):
-    """How much a map varies over noisy copies of the image."""
+class VarGrad(_NoiseMethod):
+    """The variance of a map over noisy copies of the image."""
 
     formula = "population variance of M(x + e_i)"
     reference = "Adebayo et al., 2018"
@@ -104,5 +103,4 @@ class VarGrad(_OverNoise):
     name: Literal["vargrad"] = "vargrad"
 
     def noise(self) -> NoisyCopies:
-        """Variance."""
         return NoisyCopies(GaussianNoise(self.samples, self.sigma, self.range), "variance")

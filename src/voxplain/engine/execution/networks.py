@@ -231,9 +231,8 @@ class _MethodSums:
         self.method, self.key, self._session = method, key, session
         self._read = [key in stream.methods for stream in streams]
         # Noisy copies have no completeness of their own.
-        self._complete = [
-            noise is None and method.complete and key in stream.complete for stream in streams
-        ]
+        is_complete = noise is None and method.properties().complete
+        self._complete = [is_complete and key in stream.complete for stream in streams]
         self._has_noise = noise is not None
         self._statistic = noise.statistic if noise else "mean"
         self._maps: list[dict[str | None, CopyStatistic]] = [{} for _ in range(count)]

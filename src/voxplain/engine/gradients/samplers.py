@@ -14,9 +14,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from voxplain.engine.baselines import baseline_image
+from voxplain.engine.baselines import baseline_image, intensity_range
 from voxplain.engine.gradients.quadrature import Quadrature, nodes_and_weights
-from voxplain.engine.intensity import intensity_range
 from voxplain.engine.randomness import generator, standard_normal
 from voxplain.engine.stream_io import StreamInput, require_references
 from voxplain.engine.taps import Tap

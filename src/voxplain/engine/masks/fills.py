@@ -11,8 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from scipy import ndimage
 from torch import Tensor
 
-from voxplain.engine.baselines import Baseline, baseline_image
-from voxplain.engine.intensity import foreground, intensity_range
+from voxplain.engine.baselines import Baseline, baseline_image, foreground, intensity_range
 from voxplain.engine.masks.imputation import Imputing
 from voxplain.engine.masks.masks import Masks, Painter
 from voxplain.engine.randomness import generator, standard_normal

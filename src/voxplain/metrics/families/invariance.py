@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
+from voxplain.engine.baselines import intensity_range
 from voxplain.engine.context import Context
-from voxplain.engine.intensity import intensity_range
 from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.curves import correlation
 from voxplain.metrics.maps import MapField, Undefined

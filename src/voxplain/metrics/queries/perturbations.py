@@ -14,7 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from voxplain.engine.intensity import intensity_range
+from voxplain.engine.baselines import intensity_range
 from voxplain.engine.randomness import generator, standard_normal
 from voxplain.targets import WeightField
 

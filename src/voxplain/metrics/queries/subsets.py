@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from voxplain.engine.baselines import intensity_range
 from voxplain.engine.context import Context
-from voxplain.engine.intensity import intensity_range
 from voxplain.engine.masks import Boxes, Coalitions, Fill, OneRegionOff, SlidingBox
 from voxplain.engine.randomness import generator, standard_normal
 from voxplain.metrics.context import MetricContext, Query

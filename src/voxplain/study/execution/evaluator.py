@@ -16,6 +16,7 @@ from voxplain.metrics import (
     ExternalMap,
     MapScorer,
     MetricContext,
+    NetworkMetric,
     PendingScore,
     read_map,
 )

@@ -212,7 +212,7 @@ def _chosen(cascade: RandomizationConfig, task: Task) -> list[Method]:
 
 def _is_scored(method: Method) -> bool:
     """Whether its maps lie on the grid of the image; maps on the grids of layers are not scored."""
-    return getattr(method, "layers", None) is None
+    return method.properties().grid == "image"
 
 
 def _key(

@@ -1,8 +1,8 @@
-"""Excitation backprop: the evidence for a score, handed from winner to winner."""
+"""Excitation backprop: shares of the voxels in the evidence for a score."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -14,24 +14,24 @@ from voxplain.engine.method import Method, register
 from voxplain.engine.requests import GradientRequest
 from voxplain.engine.rules import Excitation, ThroughLayer
 from voxplain.engine.stream_io import StreamResults
-from voxplain.engine.taps import INPUT, Tap
+from voxplain.engine.taps import INPUT, Side, Tap
 
 
-class _Evidence(Method):
+class _ExcitationMethod(Method):
     """A map of winning probabilities at the image, or at a layer and brought to the image.
 
     Attributes:
         layer: Path of the layer; the image itself if None.
-        side: What leaves the layer, or what enters it.
-        on_unknown: What to do about a function that evidence arrives at and that has no rule.
+        side: The output or the input of the layer.
+        on_unknown: What to do about a function without a rule that probability arrives at.
     """
 
     family = "rule"
-    units: ClassVar[str] = "share of the evidence"
-    positive: ClassVar[bool] = True
+    units = "share of the evidence"
+    positive = True
 
     layer: str | None = Field(default=None, description="path; absent: the image itself")
-    side: Literal["output", "input"] = "output"
+    side: Side = "output"
     on_unknown: Literal["error", "warn"] = "error"
 
     def _place(self, context: Context) -> Tap:
@@ -42,12 +42,12 @@ class _Evidence(Method):
 
 
 @register
-class ExcitationBackprop(_Evidence):
-    """Where the evidence for the score comes from; all shares together are 1.
+class ExcitationBackprop(_ExcitationMethod):
+    """The share of each voxel in the evidence for the score; all shares add up to 1.
 
-    The evidence enters at the output where the target is, whatever its link. What arrives at
-    units that nothing raises but their bias gets lost; the sidecar says how much. A voxel with a
-    negative intensity excites nothing and has share 0.
+    The probabilities start at the output where the target is, whatever its link. Probability that
+    arrives at units which only their bias excites is lost; the sidecar says how much. A voxel with
+    a negative intensity excites nothing and has share 0.
     """
 
     formula = "p = x+ W+^T (q / (W+ x+)) from function to function, q = W+ / sum W+ at the output"
@@ -55,25 +55,26 @@ class ExcitationBackprop(_Evidence):
     name: Literal["excitation_backprop"] = "excitation_backprop"
 
     def requests(self, context: Context) -> tuple[GradientRequest, ...]:
-        """One pass."""
         return (self._request(context, Excitation(on_unknown=self.on_unknown)),)
 
     def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
-        """The shares of the voxels, or those of cells spread over their voxels."""
+        """The shares of the voxels, or those of the cells of a layer over their voxels."""
         ((tap, shares),) = results[0].items()
-        return {None: shares if tap == INPUT else _spread(context, tap, _summed(shares))}
+        if tap == INPUT:
+            return {None: shares}
+        return {None: _on_image(context, tap, shares.sum(dim=0, keepdim=True))}
 
 
 @register
-class ContrastiveExcitationBackprop(_Evidence):
-    """Where the evidence for the score outweighs the evidence against it.
+class ContrastiveExcitationBackprop(_ExcitationMethod):
+    """The share of each voxel in the evidence for the score, minus that in the evidence against.
 
-    The evidence against it goes through the negated weights of the last linear map. Everything
-    below is linear in what flows, so that the difference of both maps is what subtracting at the
-    input of that map and going on gives. With a contrast layer, what bypasses it is left out.
+    The evidence against the score passes the negated weights of the last linear map. Everything
+    below is linear in the probabilities, so that the difference of the two maps is the map of the
+    difference at the input of that layer. With a contrast layer, what bypasses it is left out.
 
     Attributes:
-        contrast_layer: The subtraction is made at the output of this layer; at the input of the
+        contrast_layer: The difference is taken at the output of this layer; at the input of the
             last linear map if None.
     """
 
@@ -97,23 +98,19 @@ class ContrastiveExcitationBackprop(_Evidence):
         return tuple(self._request(context, rule) for rule in rules)
 
     def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
-        """One channel; rectified at the cells, or where windows have been added up."""
+        """One channel, rectified at the cells; with windows, on the image after they are summed."""
         tap = self._place(context)
-        pro, contra = (_summed(part[tap]) for part in results)
+        pro, contra = (stream[tap].sum(dim=0, keepdim=True) for stream in results)
         if tap == INPUT:
             return {None: (pro - contra).clamp(min=0)}
         if context.layout is None:
-            return {None: _spread(context, tap, (pro - contra).clamp(min=0))}
-        difference = _spread(context, tap, pro) - _spread(context, tap, contra)
+            return {None: _on_image(context, tap, (pro - contra).clamp(min=0))}
+        difference = _on_image(context, tap, pro) - _on_image(context, tap, contra)
         return {None: difference.clamp(min=0)}
 
 
-def _summed(shares: Tensor) -> Tensor:
-    return shares.sum(dim=0, keepdim=True)
-
-
-def _spread(context: Context, tap: Tap, shares: Tensor) -> Tensor:
-    """Shares of cells on the image grid; interpolated, with the sum they had."""
+def _on_image(context: Context, tap: Tap, shares: Tensor) -> Tensor:
+    """Shares of the cells of a layer, interpolated on the image grid and scaled to keep the sum."""
     placed = context.on_image(tap, shares, "sum")
     total = placed.sum()
     return placed * (shares.sum() / total) if bool(total > 0) else placed

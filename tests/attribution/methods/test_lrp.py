@@ -1,4 +1,4 @@
-"""The relevance methods: what arrives at the image, at layers, through channels, in windows."""
+"""LRP to the image and to layers, conditional relevance, and both in windows."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from voxplain.models.model import Model
 SCORE = {"kind": "class_score", "label": 1, "link": "score"}
 
 
-def one(network: Any, image: Tensor, target: Any = SCORE, **method: Any) -> Attribution:
-    """One relevance map."""
-    asked = {"name": "lrp", **method}
-    return explain(network, image, asked, target)[asked["name"]]
+def relevance(network: Any, image: Tensor, target: Any = SCORE, **method: Any) -> Attribution:
+    """One relevance attribution."""
+    spec = {"name": "lrp", **method}
+    return explain(network, image, spec, target)[spec["name"]]
 
 
-def books(found: Attribution) -> dict[str, float]:
-    """Where the score went, as the sidecar says."""
-    return dict(found.stats.streams[0]["conservation"])
+def conservation(actual: Attribution) -> dict[str, float]:
+    """The conservation that the sidecar states: relevance of biases, of stabilizers, of padding."""
+    return dict(actual.stats.streams[0]["conservation"])
 
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_the_map_is_what_the_rule_brings_to_the_image(rank: int) -> None:
     network, x = classifier(rank, 2).double(), images(rank, 2, 3).double()
     with untouched(network):
-        found = one(network, x)
+        attribution = relevance(network, x)
     expected = propagated(network, x, Lrp(), lambda output: output[:, 1])
-    assert_close(found.map, expected.relevance.float(), 1e-6)
-    shares = books(found)
-    assert shares["map"] == pytest.approx(float(found.map.sum()) / 3, rel=1e-5)
-    assert shares["score"] == pytest.approx(sum(found.stats.scores) / 3)
+    assert_close(attribution.map, expected.relevance.float(), 1e-6)
+    shares = conservation(attribution)
+    assert shares["map"] == pytest.approx(float(attribution.map.sum()) / 3, rel=1e-5)
+    assert shares["score"] == pytest.approx(sum(attribution.stats.scores) / 3)
     assert shares["bias"] == pytest.approx(expected.bias / 3)
     whole = sum(shares[name] for name in ("map", "bias", "epsilon", "link", "padding"))
     assert whole == pytest.approx(shares["score"], rel=1e-6)
@@ -48,17 +48,17 @@ def test_the_map_is_what_the_rule_brings_to_the_image(rank: int) -> None:
 
 def test_the_books_of_a_small_float32_volume_that_goes_along_twice() -> None:
     network, x = classifier(3), images(3)
-    shares = books(one(network, x))
-    double = books(one(network.double(), x.double()))
+    shares = conservation(relevance(network, x))
+    double = conservation(relevance(network.double(), x.double()))
     for name, value in double.items():
         assert shares[name] == pytest.approx(value, abs=1e-5)
 
 
 @pytest.mark.parametrize("link", ["probability", "log_odds"])
 def test_a_link_enters_by_its_slope(link: str) -> None:
-    """R = dS/dF F at the output; what it leaves out of S is in the books."""
+    """R = dS/dF F at the output; the rest of S is stated in the sidecar."""
     network, x = classifier(2, 2).double(), images(2, 2).double()
-    found = one(network, x, {**SCORE, "link": link})
+    attribution = relevance(network, x, {**SCORE, "link": link})
     output = network(x).detach().requires_grad_()
     if link == "probability":
         score = output.softmax(1)[:, 1].sum()
@@ -66,9 +66,11 @@ def test_a_link_enters_by_its_slope(link: str) -> None:
         score = (output[:, 1] - output[:, [0, 2]].logsumexp(1)).sum()
     (slope,) = torch.autograd.grad(score, output)
     expected = propagated(network, x, Lrp(), lambda output: (slope * output).sum(1))
-    assert_close(found.map, expected.relevance.float(), 1e-6)
+    assert_close(attribution.map, expected.relevance.float(), 1e-6)
     entered = float((slope * output).sum().detach())
-    assert books(found)["link"] == pytest.approx(float(score.detach()) - entered, rel=1e-6)
+    assert conservation(attribution)["link"] == pytest.approx(
+        float(score.detach()) - entered, rel=1e-6
+    )
 
 
 def test_composites_and_parameters_reach_the_rule() -> None:
@@ -79,8 +81,8 @@ def test_composites_and_parameters_reach_the_rule() -> None:
         {"gamma": 2.0}, {"low": -9.0, "high": 9.0}, {"epsilon": 0.1},
         {"composite": [{"rule": "flat", "first": True}, {"rule": "gamma", "depth": [0, 0.9]}]},
     ):  # fmt: skip
-        maps[str(parameters)] = one(network, x, **parameters).map
-    maps["default"] = one(network, x).map
+        maps[str(parameters)] = relevance(network, x, **parameters).map
+    maps["default"] = relevance(network, x).map
     names = list(maps)
     for i, first in enumerate(names):
         for second in names[:i]:
@@ -101,7 +103,7 @@ def test_composites_and_parameters_reach_the_rule() -> None:
 )
 def test_wrong_parameters_are_refused_in_words(parameters: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        one(classifier(2), images(2), **parameters)
+        relevance(classifier(2), images(2), **parameters)
 
 
 @pytest.mark.parametrize("rank", [2, 3])
@@ -111,11 +113,11 @@ def test_windows_that_see_enough_give_the_map_of_the_whole(rank: int) -> None:
     target = {"kind": "pixelwise", "label": 1}
     for composite in ("epsilon", "epsilon_gamma_box"):
         method = {"composite": composite, "epsilon": 1e-10}
-        whole = one(case.network, case.image, target, **method)
-        windowed = one(case.model, case.image, target, **method)
+        whole = relevance(case.network, case.image, target, **method)
+        windowed = relevance(case.model, case.image, target, **method)
         assert_close(windowed.map, whole.map, 1e-5)
-        assert books(windowed)["score"] == pytest.approx(books(whole)["score"])
-        assert books(windowed)["map"] == pytest.approx(books(whole)["map"], rel=1e-5)
+        assert conservation(windowed)["score"] == pytest.approx(conservation(whole)["score"])
+        assert conservation(windowed)["map"] == pytest.approx(conservation(whole)["map"], rel=1e-5)
 
 
 @pytest.mark.parametrize("link", ["score", "probability"])
@@ -123,13 +125,13 @@ def test_windows_that_see_enough_give_the_map_of_the_whole(rank: int) -> None:
 def test_each_window_adds_its_weighted_relevance(link: str, batch: int) -> None:
     case = global_context(2, batch=batch)
     target = {"kind": "region", "box": [[0, 13], [0, 9]], "label": 1, "link": link}
-    found = one(case.model, case.image, target, low=-3.0, high=3.0)
-    shares = books(found)
+    attribution = relevance(case.model, case.image, target, low=-3.0, high=3.0)
+    shares = conservation(attribution)
     whole = sum(shares[name] for name in ("map", "bias", "epsilon", "link", "padding"))
     assert whole == pytest.approx(shares["score"], rel=1e-6)
-    assert shares["score"] == pytest.approx(found.stats.scores[0], rel=1e-6)
+    assert shares["score"] == pytest.approx(attribution.stats.scores[0], rel=1e-6)
     expected = _by_hand(case, link)
-    assert_close(found.map, expected.float(), 1e-5)
+    assert_close(attribution.map, expected.float(), 1e-5)
 
 
 def _by_hand(case: Any, link: str) -> Tensor:
@@ -158,14 +160,14 @@ def test_what_falls_on_the_padding_of_windows_is_booked() -> None:
     case = global_context(2)
     model = Model(case.network, window={"size": 8})
     target = {"kind": "region", "box": [[0, 5], [0, 5]], "label": 1}
-    shares = books(one(model, case.image[..., :5, :5], target, low=-3.0, high=3.0))
+    shares = conservation(relevance(model, case.image[..., :5, :5], target, low=-3.0, high=3.0))
     assert abs(shares["padding"]) > 1e-3 * abs(shares["score"])
     whole = sum(shares[name] for name in ("map", "bias", "epsilon", "link", "padding"))
     assert whole == pytest.approx(shares["score"], rel=1e-6)
 
 
 class Branching(nn.Module):
-    """A trunk of two convolutions with a way round it."""
+    """Two convolutions with a skip connection."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -182,7 +184,7 @@ class Branching(nn.Module):
 
 def conditional(network: nn.Module, x: Tensor, layer: str, channels: Any) -> Tensor:
     method = {"name": "conditional_relevance", "layer": layer, "layer_channels": channels}
-    return one(network, x, **method).map
+    return relevance(network, x, **method).map
 
 
 def test_ways_and_channels_add_up_to_the_whole_relevance() -> None:
@@ -191,11 +193,11 @@ def test_ways_and_channels_add_up_to_the_whole_relevance() -> None:
         trunk = conditional(network, x, "trunk", [0, 1, 2, 3])
         skip = conditional(network, x, "round", [0, 1, 2, 3])
     assert float(skip.abs().max()) > 0.01
-    assert_close(trunk + skip, one(network, x).map, 1e-6)
-    parts = [conditional(network, x, "trunk", channel) for channel in range(4)]
-    assert all(float(part.abs().max()) > 1e-4 for part in parts)
-    assert_close(torch.stack(parts).sum(0), trunk, 1e-6)
-    assert_close(parts[1] + parts[3], conditional(network, x, "trunk", [1, 3]), 1e-6)
+    assert_close(trunk + skip, relevance(network, x).map, 1e-6)
+    maps = [conditional(network, x, "trunk", channel) for channel in range(4)]
+    assert all(float(part.abs().max()) > 1e-4 for part in maps)
+    assert_close(torch.stack(maps).sum(0), trunk, 1e-6)
+    assert_close(maps[1] + maps[3], conditional(network, x, "trunk", [1, 3]), 1e-6)
 
 
 def test_a_channel_that_is_not_there_is_refused() -> None:
@@ -206,43 +208,45 @@ def test_a_channel_that_is_not_there_is_refused() -> None:
 def test_windowed_channels_add_up_too() -> None:
     case = global_context(2)
     target = {"kind": "region", "box": [[0, 13], [0, 9]], "label": 1}
-    parts = [
-        one(case.model, case.image, target, name="conditional_relevance", layer="conv2",
+    maps = [
+        relevance(case.model, case.image, target, name="conditional_relevance", layer="conv2",
             layer_channels=channels).map for channels in ([0, 3], [1, 2])
     ]  # fmt: skip
-    assert_close(parts[0] + parts[1], one(case.model, case.image, target).map, 1e-5)
+    assert_close(maps[0] + maps[1], relevance(case.model, case.image, target).map, 1e-5)
 
 
 def test_relevance_at_a_layer_in_closed_form() -> None:
     """At the input of the head: A w / z S, and channels keep their cells."""
     network, x = classifier(2, 2).double(), images(2, 2).double()
-    found = one(network, x, name="layer_lrp", layers="act2", epsilon=1e-12)
+    attribution = relevance(network, x, name="layer_lrp", layers="act2", epsilon=1e-12)
     activation = network[:-2](x).detach()
     weights = network.head.weight[1].view_as(activation[0])
-    score = float(found.stats.scores[0])
-    assert_close(found.map, (activation * weights).float(), 1e-6)
-    assert float(found.map.sum()) == pytest.approx(score - float(network.head.bias[1]), rel=1e-5)
-    both = one(network, x, name="layer_lrp", layers="act1")
+    score = float(attribution.stats.scores[0])
+    assert_close(attribution.map, (activation * weights).float(), 1e-6)
+    assert float(attribution.map.sum()) == pytest.approx(
+        score - float(network.head.bias[1]), rel=1e-5
+    )
+    both = relevance(network, x, name="layer_lrp", layers="act1")
     assert tuple(both.map.shape) == (1, 4, 6, 6)
 
 
 def test_other_targets_and_noisy_copies() -> None:
     network, x = segmenter(2, 2).double(), images(2, 2, 2).double()
     unit = {"kind": "unit", "layer": "act1", "channel": 2}
-    found = one(network, x, unit)
+    attribution = relevance(network, x, unit)
     front = nn.Sequential(network.conv1, network.act1)
     explained = propagated(front, x, Lrp(), lambda output: output[:, 2].flatten(1).sum(1))
     assert_close(
-        found.map / float(found.map.abs().max()),
+        attribution.map / float(attribution.map.abs().max()),
         (explained.relevance / explained.relevance.abs().max()).float(),
         1e-5,
     )
     contrast = {"kind": "contrast", "a": {"kind": "pixelwise", "label": 1},
                 "b": {"kind": "pixelwise", "label": 0}}  # fmt: skip
-    shares = books(one(network, x, contrast))
+    shares = conservation(relevance(network, x, contrast))
     assert shares["map"] + shares["bias"] + shares["epsilon"] == pytest.approx(shares["score"])
-    asked = {"name": "smoothgrad", "of": "lrp", "samples": 3}
-    smooth = explain(network, x, asked, {"kind": "pixelwise", "label": 1})["smoothgrad_lrp"]
+    spec = {"name": "smoothgrad", "of": "lrp", "samples": 3}
+    smooth = explain(network, x, spec, {"kind": "pixelwise", "label": 1})["smoothgrad_lrp"]
     assert float(smooth.map.abs().max()) > 0
 
 
@@ -250,5 +254,5 @@ def test_a_map_that_holds_little_of_the_score_says_so() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.Linear(72, 2)).double()
     with torch.no_grad():
         network[2].bias.fill_(50.0)
-    found = one(Model(network), images(2).double(), {**SCORE, "label": 0})
-    assert any("biases" in warning for warning in found.stats.warnings)
+    attribution = relevance(Model(network), images(2).double(), {**SCORE, "label": 0})
+    assert any("biases" in warning for warning in attribution.stats.warnings)

@@ -1,10 +1,10 @@
-"""Extremal perturbation: the smallest areas that keep, or whose loss destroys, the score."""
+"""Extremal perturbation: masks of given areas that keep, or whose removal lowers, the score."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -15,7 +15,7 @@ from voxplain.engine.blur import blurred, isotropic_sigma
 from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import LastMasks
 from voxplain.engine.gradients.samplers import PointBatch, PointSequence, Sampler
-from voxplain.engine.method import Method, Resampling, register
+from voxplain.engine.method import ChannelReduction, Method, register
 from voxplain.engine.requests import GradientRequest
 from voxplain.engine.stream_io import MethodOutput, StreamInput
 
@@ -23,15 +23,80 @@ Mode = Literal["preserve", "delete", "dual"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 REWARD = 10.0
-"""What blurring the whole image costs on the scale that ``penalty`` balances. The published 300
-goes with logits of classifiers, which lose about ten; scores of thousands of voxels are brought
-to that scale by what this one image loses."""
+"""Drop of the score of a wholly blurred image, on the scale that ``penalty`` is balanced for. The
+published 300 is for logits of classifiers, which drop by about ten; scores of thousands of voxels
+are scaled so that this image drops by as much."""
 
 _STEPS, _RATE, _MOMENTUM, _GROWTH = 800, 0.01, 0.9, 1.0035
-_LONGEST = 16.0  # published steps in one; longer ones overshoot
-_CELLS = 32**2  # of the published grid; a step per cell does not depend on how many there are
-_TIE = 0.05  # masks closer than this count as equal, in the second half less and less
-_LEAST = 0.01  # of |S(x)|: a blur that costs less is not scaled up further
+_LONGEST = 16.0  # published steps in one step of ours; longer ones overshoot
+_CELLS = 32**2  # of the published grid; the step of a cell does not depend on their number
+_TIE = 0.05  # masks closer than this count as equal; in the second half it falls to 0
+_LEAST = 0.01  # of |S(x)|: smaller drops are not scaled up further
+
+
+@register
+class ExtremalPerturbation(Method):
+    """The voxels that keep the score when all others are blurred, by optimized smooth masks.
+
+    One mask per area is optimized; the map is their sum, largest in the smallest area.
+    ``channels: keep`` gives the mask of each area. The optimization makes ``steps`` passes per
+    area; nothing in it is random.
+    """
+
+    formula = "argmax_m S(blend(x, m)) - lambda mean (sort(m) - r_a)^2, summed over areas a"
+    reference = "Fong, Patrick and Vedaldi, 2019"
+    units = "number of areas"
+    resampling = "value"
+    positive = True
+    family = "optimization"
+    name: Literal["extremal_perturbation"] = "extremal_perturbation"
+    channels: ChannelReduction = "sum"
+    areas: tuple[Share, ...] = Field(
+        default=(0.05, 0.1, 0.2, 0.4), min_length=1, description="shares of the image"
+    )
+    steps: int = Field(default=400, ge=1)
+    mode: Mode = Field(
+        default="preserve", description="keep the score inside, lower it without, or both"
+    )
+    penalty: float = Field(default=300.0, gt=0, description="weight of the area constraint")
+    cells: int = Field(default=32, ge=2, description="of the mask grid, per axis")
+    smoothness: float = Field(default=3.0, gt=0, description="of the masks, in grid steps")
+    levels: int = Field(default=8, ge=2, description="number of blurs, from sharp to removed")
+    blur: float = Field(
+        default=0.09, gt=0, le=1, description="strongest blur, a fraction of the shortest axis"
+    )
+    mirror: bool = Field(
+        default=False, description="every other step on the mirrored image, as published"
+    )
+
+    @field_validator("areas", mode="before")
+    @classmethod
+    def _always_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, float) else value
+
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
+        """One stream for all areas."""
+        search = MaskSearch(
+            areas=self.areas,
+            steps=self.steps,
+            mode=self.mode,
+            penalty=self.penalty,
+            cells=self.cells,
+            smoothness=self.smoothness,
+            levels=self.levels,
+            blur=self.blur,
+            mirror=self.mirror,
+            spacing=context.spacing,
+        )
+        return (GradientRequest(search, partial(LastMasks, len(self.areas))),)
+
+    def conclude(
+        self, maps: dict[str | None, Tensor], image: Tensor, context: Context
+    ) -> MethodOutput:
+        """Findings: the share of the image that each mask covers, beside the requested one."""
+        pairs = zip(self.areas, maps[None], strict=True)
+        areas = [{"asked": area, "covered": float(mask.mean())} for area, mask in pairs]
+        return MethodOutput(maps, {"areas": areas})
 
 
 @dataclass(frozen=True)
@@ -41,11 +106,11 @@ class MaskSearch(Sampler):
     Attributes:
         areas: Shares of the image that the masks may cover.
         steps: Of the ascent.
-        mode: Keep the score inside, lose it when the inside is removed, or both.
+        mode: Keep the score inside, lower it when the inside is removed, or both.
         penalty: Weight of the area constraint, growing to 16 times as much.
         cells: Cells of the mask grid per axis.
         smoothness: Of the masks, in grid steps.
-        levels: Blurs between sharp and removed.
+        levels: Blurs from sharp to removed.
         blur: Strongest blur as a fraction of the shortest axis.
         mirror: Show every other perturbed image mirrored along its last axis.
         spacing: Millimeters per voxel, for a blur that is isotropic in mm.
@@ -69,18 +134,18 @@ class MaskSearch(Sampler):
 
     @property
     def passes(self) -> int:
-        """One per point; before them the image itself and all of it removed."""
+        """One per point, and two before them: the image itself, and the image wholly blurred."""
         return 2 + self.steps * self.width
 
     def route(self, item: StreamInput) -> PointSequence:
-        """A first turn that finds the scale of the score, then one turn per step."""
-        search = _Search(self, item.image)
-        turns = (2, *(self.width,) * self.steps)
-        return PointSequence(self.passes, search.draw, search.feedback, turns)
+        """A first round that finds the scale of the score, then one round per step."""
+        ascent = _Ascent(self, item.image)
+        rounds = (2, *(self.width,) * self.steps)
+        return PointSequence(self.passes, ascent.draw, ascent.feedback, rounds)
 
 
-class _Search:
-    """Where the ascent stands."""
+class _Ascent:
+    """The state of the gradient ascent on one image."""
 
     def __init__(self, sampler: MaskSearch, image: Tensor) -> None:
         self._sampler = sampler
@@ -88,18 +153,18 @@ class _Search:
         self._spread = SmoothMask(image.shape[1:], sampler.cells, sampler.smoothness, image)
         count = len(sampler.areas)
         self._grid = image.new_ones(count, *self._spread.cells)
-        self._speed: Tensor | None = None
+        self._velocity: Tensor | None = None
         self._penalty = sampler.penalty
         self._scale = 0.0
         self._step = 0
         self._first = 0
-        whole = image.new_ones(1, *image.shape[1:])
-        self._masks = self._kept = torch.cat([whole, torch.zeros_like(whole)])
+        ones = image.new_ones(1, *image.shape[1:])
+        self._masks = self._kept = torch.cat([ones, torch.zeros_like(ones)])
         self._padded = self._masks
         self._leaf = self._grid
 
     def draw(self, indices: range) -> PointBatch:
-        """Perturbed images of this turn."""
+        """Perturbed images of this round."""
         local = slice(indices.start - self._first, indices.stop - self._first)
         with torch.no_grad():
             inputs = self._flipped(self._perturb(self._kept[local]))
@@ -112,44 +177,44 @@ class _Search:
         """One step of the ascent."""
         self._first += len(scores)
         if self._step == 0:
-            image, removed = (float(score) for score in scores)
-            self._scale = REWARD / max(abs(image - removed), _LEAST * abs(image), 1e-12)
+            whole, removed = (float(score) for score in scores)
+            self._scale = REWARD / max(abs(whole - removed), _LEAST * abs(whole), 1e-12)
         else:
             self._climb(self._flipped(gradients))
         self._step += 1
         self._shape_masks()
 
     def _climb(self, gradients: Tensor) -> None:
-        """SGD with momentum and equal dampening, as published; fewer steps are longer."""
+        """A step of SGD with momentum and equal dampening, as published; fewer steps are longer."""
         with torch.enable_grad():
             change = (self._signs(gradients) * self._perturb(self._kept)).sum() * self._scale
             masks = self._padded.flatten(1)
             excess = (masks - self._wanted(masks.detach())).square().mean(dim=1).sum()
-            (slope,) = torch.autograd.grad(self._penalty * excess - change, self._leaf)
-        if self._speed is None:
-            self._speed = slope
+            (gradient,) = torch.autograd.grad(self._penalty * excess - change, self._leaf)
+        if self._velocity is None:
+            self._velocity = gradient
         else:
-            self._speed = _MOMENTUM * self._speed + (1 - _MOMENTUM) * slope
+            self._velocity = _MOMENTUM * self._velocity + (1 - _MOMENTUM) * gradient
         stride = min(_STEPS / self._sampler.steps, _LONGEST)
         rate = stride * _RATE * self._grid[0].numel() / _CELLS
-        self._grid = (self._grid - rate * self._speed).clamp(0, 1)
+        self._grid = (self._grid - rate * self._velocity).clamp(0, 1)
         self._penalty *= _GROWTH**stride
 
     def _shape_masks(self) -> None:
-        """The masks of the present grid, and what each point of the turn keeps of the image."""
+        """The masks of the present grid, and the part of the image that each point keeps."""
         with torch.enable_grad():
             self._leaf = self._grid.detach().requires_grad_(True)
             self._padded = self._spread.padded(self._leaf)
             self._masks = masks = self._spread.inside(self._padded)
-            parts = {"preserve": [masks], "delete": [1 - masks], "dual": [masks, 1 - masks]}
-            self._kept = torch.cat(parts[self._sampler.mode])
+            kept = {"preserve": [masks], "delete": [1 - masks], "dual": [masks, 1 - masks]}
+            self._kept = torch.cat(kept[self._sampler.mode])
 
     def _wanted(self, masks: Tensor) -> Tensor:
-        """What the area constraint wants of each node ``(K, nodes)``: the largest become 1.
+        """The values ``(K, nodes)`` that the area constraint pulls each mask to: 1 for the largest.
 
         The published constraint compares sorted masks with zeros and ones. Nodes whose masks tie
-        get the same here, as none should come first by its place in memory: at the start all
-        masks tie, and whatever came first (a border, say) would never be let go again.
+        get the same value here, or their order in memory would decide: at the start all masks tie,
+        and whatever came first (a border, say) would stay in the mask.
         """
         count, inside = masks.shape[1], self._masks[0].numel() / self._spread.voxels_per_node
         zeros = masks.new_tensor([count - int(inside * area) for area in self._sampler.areas])
@@ -166,8 +231,8 @@ class _Search:
         return torch.cat([gradients[:kept], -gradients[kept:]])
 
     def _flipped(self, images: Tensor) -> Tensor:
-        turned = self._sampler.mirror and self._step > 0 and self._step % 2 == 1
-        return images.flip(-1) if turned else images
+        mirrored = self._sampler.mirror and self._step > 0 and self._step % 2 == 1
+        return images.flip(-1) if mirrored else images
 
 
 class _Pyramid:
@@ -187,70 +252,3 @@ class _Pyramid:
         index = below.long().expand(len(masks), *self._levels.shape[1:])
         lower, upper = (self._levels.gather(0, index + step) for step in (0, 1))
         return lower + (height - below) * (upper - lower)
-
-
-@register
-class ExtremalPerturbation(Method):
-    """The places that must stay for the score to stay, found by optimizing smooth masks.
-
-    One mask per area is sought; the map is their sum, largest where even the smallest area has to
-    be. ``channels: keep`` gives the mask of each area. The search makes ``steps`` passes per
-    area; nothing in it is random.
-    """
-
-    formula = "argmax_m S(blend(x, m)) - lambda mean (sort(m) - r_a)^2, summed over areas a"
-    reference = "Fong, Patrick and Vedaldi, 2019"
-    units = "number of areas"
-    resampling: ClassVar[Resampling] = "value"
-    positive = True
-    family = "optimization"
-    name: Literal["extremal_perturbation"] = "extremal_perturbation"
-    channels: Literal["keep", "sum", "sum_abs", "max_abs"] = "sum"
-    areas: tuple[Share, ...] = Field(
-        default=(0.05, 0.1, 0.2, 0.4), min_length=1, description="shares of the image"
-    )
-    steps: int = Field(default=400, ge=1)
-    mode: Mode = Field(
-        default="preserve", description="keep the score inside, lose it without, or both"
-    )
-    penalty: float = Field(default=300.0, gt=0, description="weight of the area constraint")
-    cells: int = Field(default=32, ge=2, description="of the mask grid, per axis")
-    smoothness: float = Field(default=3.0, gt=0, description="of the masks, in grid steps")
-    levels: int = Field(default=8, ge=2, description="blurs between sharp and removed")
-    blur: float = Field(
-        default=0.09, gt=0, le=1, description="strongest blur, a fraction of the shortest axis"
-    )
-    mirror: bool = Field(
-        default=False, description="every other step on the mirrored image, as published"
-    )
-
-    @field_validator("areas", mode="before")
-    @classmethod
-    def _always_several(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, float) else value
-
-    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
-        """One search for all areas."""
-        search = MaskSearch(
-            areas=self.areas,
-            steps=self.steps,
-            mode=self.mode,
-            penalty=self.penalty,
-            cells=self.cells,
-            smoothness=self.smoothness,
-            levels=self.levels,
-            blur=self.blur,
-            mirror=self.mirror,
-            spacing=context.spacing,
-        )
-        return (GradientRequest(search, partial(LastMasks, len(self.areas))),)
-
-    def conclude(
-        self, maps: dict[str | None, Tensor], image: Tensor, context: Context
-    ) -> MethodOutput:
-        """Beside the masks, how much of the image each of them covers."""
-        covered = [float(mask.mean()) for mask in maps[None]]
-        pairs = zip(self.areas, covered, strict=True)
-        return MethodOutput(
-            maps, {"areas": [{"asked": asked, "covered": found} for asked, found in pairs]}
-        )

@@ -1,4 +1,4 @@
-"""Shapley values and LIME of model M by hand, under every lift that must not change a number."""
+"""Shapley values and LIME of model M by hand, under variations that must not change them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EXACT = ("shapley_value_sampling", "shapley_exact", "kernel_shap")
 
 @dataclass(frozen=True)
 class Lift:
-    """Another way to ask the same question."""
+    """A variation of the call with the same map."""
 
     rank: int = 2
     dtype: torch.dtype = torch.float32
@@ -81,49 +81,49 @@ def _explained(
 ) -> Attribution:
     image = lift.batch(IMAGE.view(1, 1, *(1,) * (lift.rank - 1), 3).to(lift.dtype))
     network = ModelM(spelling).to(lift.dtype).eval()
-    asked = _asked(method, labels, lift.rank)
+    spec = _asked(method, labels, lift.rank)
     company = [
         name if name == "saliency" else {**_asked(name, labels, lift.rank), "label": name}
         for name in lift.company
     ]
     with untouched(network):
-        return explain(network, image, [asked, *company], 0)["asked"][lift.row]
+        return explain(network, image, [spec, *company], 0)["asked"][lift.row]
 
 
 @every_division
 @every_lift
 @pytest.mark.parametrize("method", EXACT)
 def test_shapley_values(division: str, lift: Lift, method: str) -> None:
-    found = _explained(method, LABELS[division], lift)
+    actual = _explained(method, LABELS[division], lift)
     expected = SHAPLEY[division.split(",")[0]]
-    assert found.map.flatten().tolist() == pytest.approx(expected, rel=lift.tolerance)
-    assert found.stats.completeness == pytest.approx((0,), abs=1e-6)
-    assert found.stats.baseline_scores == pytest.approx((2.0,))
+    assert actual.map.flatten().tolist() == pytest.approx(expected, rel=lift.tolerance)
+    assert actual.stats.completeness == pytest.approx((0,), abs=1e-6)
+    assert actual.stats.baseline_scores == pytest.approx((2.0,))
 
 
 @every_division
 @pytest.mark.parametrize("method", EXACT)
 def test_exact_to_rounding_in_float64(division: str, method: str) -> None:
-    found = _explained(method, LABELS[division], Lift(dtype=torch.float64))
+    actual = _explained(method, LABELS[division], Lift(dtype=torch.float64))
     pair = division != "each"
     expected = [275.0, 275, 115] if pair else [230 / 3, 590 / 3, 350 / 3]
-    assert found.map.flatten().tolist() == pytest.approx(expected, rel=1e-10)
+    assert actual.map.flatten().tolist() == pytest.approx(expected, rel=1e-10)
 
 
 @every_division
 @every_lift
 def test_lime_over_all_coalitions(division: str, lift: Lift) -> None:
-    found = _explained(CAPTUM, LABELS[division], lift)
+    actual = _explained(CAPTUM, LABELS[division], lift)
     name = division.split(",")[0]
-    assert found.map.flatten().tolist() == pytest.approx(LASSO[name], abs=1e-3)
-    assert found.map.flatten().tolist() == pytest.approx(SAMPLED[name], abs=1)
-    findings = found.stats.findings[0]
+    assert actual.map.flatten().tolist() == pytest.approx(LASSO[name], abs=1e-3)
+    assert actual.map.flatten().tolist() == pytest.approx(SAMPLED[name], abs=1)
+    findings = actual.stats.findings[0]
     assert findings["intercept"] == pytest.approx(INTERCEPTS[name], abs=1e-4)
     assert 0.99 < findings["r2"] < 1
 
 
 def test_lime_over_sampled_coalitions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """500 coalitions drawn, as a partition into more regions would have them."""
+    """500 sampled coalitions, as for more regions."""
     from voxplain.engine.masks.coalition_designs import Bernoulli
 
     def drawn(self: Bernoulli, count: int, key: str) -> Tensor:
@@ -131,9 +131,9 @@ def test_lime_over_sampled_coalitions(monkeypatch: pytest.MonkeyPatch) -> None:
         return (torch.rand(500, count, generator=source) < 0.5).float()
 
     monkeypatch.setattr(Bernoulli, "design", drawn)
-    found = _explained(CAPTUM, EACH, Lift())
-    assert found.map.flatten().tolist() == pytest.approx(SAMPLED["each"], abs=1)
-    assert found.stats.passes == 7
+    actual = _explained(CAPTUM, EACH, Lift())
+    assert actual.map.flatten().tolist() == pytest.approx(SAMPLED["each"], abs=1)
+    assert actual.stats.passes == 7
 
 
 @pytest.mark.parametrize("surrogate", ["ridge", "lasso"])
@@ -144,19 +144,19 @@ def test_lime_over_sampled_coalitions(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_lime_without_penalty(
     surrogate: str, width: float, expected: tuple[float, ...], intercept: float
 ) -> None:
-    asked = {**CAPTUM, "surrogate": surrogate, "penalty": 0, "width": width}
-    found = _explained(asked, EACH, Lift(dtype=torch.float64))
-    assert found.map.flatten().tolist() == pytest.approx(expected, abs=1e-4)
-    assert found.stats.findings[0]["intercept"] == pytest.approx(intercept, abs=1e-4)
+    spec = {**CAPTUM, "surrogate": surrogate, "penalty": 0, "width": width}
+    actual = _explained(spec, EACH, Lift(dtype=torch.float64))
+    assert actual.map.flatten().tolist() == pytest.approx(expected, abs=1e-4)
+    assert actual.stats.findings[0]["intercept"] == pytest.approx(intercept, abs=1e-4)
 
 
 @pytest.mark.parametrize("method", EXACT)
 def test_shapley_values_of_a_batch(method: str) -> None:
     batch = torch.tensor([[2.0, 10, 3], [20, 50, 30]]).view(2, 1, 1, 3)
-    asked = {"name": method, "regions": {"kind": "blocks", "size": 1}, "fill": 0}
-    found = explain(ModelM().eval(), batch, asked, 0)[method].map.flatten(1).tolist()
-    assert found[0] == pytest.approx([7, 32.5, 10.5], rel=1e-5)
-    assert found[1] == pytest.approx(SHAPLEY["each"], rel=1e-5)
+    spec = {"name": method, "regions": {"kind": "blocks", "size": 1}, "fill": 0}
+    actual = explain(ModelM().eval(), batch, spec, 0)[method].map.flatten(1).tolist()
+    assert actual[0] == pytest.approx([7, 32.5, 10.5], rel=1e-5)
+    assert actual[1] == pytest.approx(SHAPLEY["each"], rel=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 3, 64])
@@ -169,12 +169,12 @@ def test_perturbation_batch_size(
             self.size, self._is_measured = size, True
 
     monkeypatch.setattr("voxplain.engine.execution.masked_runner.ForwardBudget", Fixed)
-    found = _explained(method, EACH, Lift(rank=3)).map.flatten().tolist()
+    actual = _explained(method, EACH, Lift(rank=3)).map.flatten().tolist()
     expected = LASSO["each"] if isinstance(method, dict) else SHAPLEY["each"]
-    assert found == pytest.approx(expected, abs=1e-3)
+    assert actual == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_spellings(spelling: Spelling) -> None:
-    found = _explained("kernel_shap", EACH, Lift(), spelling)
-    assert found.map.flatten().tolist() == pytest.approx(SHAPLEY["each"], rel=1e-5)
+    actual = _explained("kernel_shap", EACH, Lift(), spelling)
+    assert actual.map.flatten().tolist() == pytest.approx(SHAPLEY["each"], rel=1e-5)

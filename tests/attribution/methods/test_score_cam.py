@@ -20,14 +20,14 @@ MODE = {2: "bilinear", 3: "trilinear"}
 
 
 def _caught(network: nn.Module, layer: str, image: Tensor) -> Tensor:
-    found: list[Tensor] = []
+    actual: list[Tensor] = []
     handle = network.get_submodule(layer).register_forward_hook(
-        lambda _, __, output: found.append(output.clone())
+        lambda _, __, output: actual.append(output.clone())
     )
     with torch.no_grad():
         network(image)
     handle.remove()
-    return found[0]
+    return actual[0]
 
 
 def _masks(activation: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -58,8 +58,8 @@ def test_score_cam_is_its_definition(rank: int, weighting: str, halve: bool) -> 
     weights = scores.softmax(0) if weighting == "softmax" else weights / weights.sum()
     cam = functional.relu(torch.einsum("k,k...->...", weights, activation[0]))
     expected = functional.interpolate(cam[None, None], tuple(image.shape[2:]), mode=MODE[rank])
-    found = _ours(network, image, {"name": "score_cam", "weighting": weighting, "layer": "act2"})
-    assert_close(found, expected, 1e-10)
+    actual = _ours(network, image, {"name": "score_cam", "weighting": weighting, "layer": "act2"})
+    assert_close(actual, expected, 1e-10)
 
 
 @every_rank
@@ -70,9 +70,9 @@ def test_ablation_cam_is_its_definition(rank: int, level: Any, layer: str) -> No
     activation, score, drops = _effects(network, layer, image, level)
     weights = drops / abs(score)
     cam = torch.einsum("k,k...->...", weights, activation[0])
-    asked = {"name": "ablation_cam", "layer": layer, "level": level}
-    assert_close(_ours(network, image, asked)[0, 0], functional.relu(cam), 1e-10)
-    assert_close(_ours(network, image, {**asked, "relu": False})[0, 0], cam, 1e-10)
+    spec = {"name": "ablation_cam", "layer": layer, "level": level}
+    assert_close(_ours(network, image, spec)[0, 0], functional.relu(cam), 1e-10)
+    assert_close(_ours(network, image, {**spec, "relu": False})[0, 0], cam, 1e-10)
     effects = {"name": "layer_feature_ablation", "layers": layer, "level": level}
     column = drops.view(-1, *(1,) * rank)
     assert_close(_ours(network, image, effects)[0], column.expand_as(activation[0]), 1e-10)
@@ -102,14 +102,18 @@ def _effects(
 
 
 def test_a_negative_score_turns_no_sign() -> None:
-    """What the score loses without a channel counts as evidence, whatever the sign of S."""
+    """A drop of the score without a channel is evidence, whatever the sign of S."""
     network, image = classifier(2).double(), images(2).double()
     with torch.no_grad():
         network.head.bias[1] -= 100
     _, score, drops = _effects(network, "act2", image, 0.0)
     assert score < 0
-    found = explain(network, image, {"name": "ablation_cam", "layer": "act2"}, 1)["ablation_cam"]
-    listed = {tuple(one["channels"]): one["value"] for one in found.stats.findings[0]["channels"]}
+    attribution = explain(network, image, {"name": "ablation_cam", "layer": "act2"}, 1)[
+        "ablation_cam"
+    ]
+    listed = {
+        tuple(one["channels"]): one["value"] for one in attribution.stats.findings[0]["channels"]
+    }
     for channel, drop in enumerate(drops.tolist()):
         assert listed.get((channel,), 0.0) == pytest.approx(drop / -score)
 
@@ -126,13 +130,13 @@ def test_segmentations(rank: int) -> None:
         empty = network(torch.zeros_like(image))[0, 1][box].sum()
     weights = functional.relu(scores - empty)
     expected = torch.einsum("k,k...->...", weights / weights.sum().clamp_min(1e-30), activation[0])
-    asked = {"name": "score_cam", "layer": "act2"}
+    spec = {"name": "score_cam", "layer": "act2"}
     if not weights.any():
-        (found,) = explain(network, image, asked, target).values()
-        assert not found.map.any()
-        assert "no channel by itself" in found.stats.findings[0]["note"]
+        (actual,) = explain(network, image, spec, target).values()
+        assert not actual.map.any()
+        assert "no channel by itself" in actual.stats.findings[0]["note"]
         return
-    assert_close(_ours(network, image, asked, target)[0, 0], functional.relu(expected), 1e-10)
+    assert_close(_ours(network, image, spec, target)[0, 0], functional.relu(expected), 1e-10)
 
 
 def test_no_channel_raises_the_score() -> None:
@@ -148,11 +152,11 @@ def test_no_channel_raises_the_score() -> None:
     network = Dark()
     with torch.no_grad():
         network.features.bias.zero_()
-    (found,) = explain(
+    (actual,) = explain(
         network, images(2).abs(), {"name": "score_cam", "layer": "features"}, 1
     ).values()
-    assert not found.map.any()
-    assert "no channel by itself" in found.stats.findings[0]["note"]
+    assert not actual.map.any()
+    assert "no channel by itself" in actual.stats.findings[0]["note"]
 
 
 def test_the_unmasked_image_is_not_run_for_idle_channels() -> None:
@@ -168,25 +172,25 @@ def test_the_unmasked_image_is_not_run_for_idle_channels() -> None:
 
 
 def test_ablation_methods_of_a_layer_share_their_forwards() -> None:
-    asked = [
+    specs = [
         {"name": "ablation_cam", "layer": "act1"},
         {"name": "layer_feature_ablation", "layers": "act1"},
     ]
-    found = explain(classifier(2), images(2), asked, 1)
-    assert found["ablation_cam"].stats.shared_with == ("layer_feature_ablation",)
+    attributions = explain(classifier(2), images(2), specs, 1)
+    assert attributions["ablation_cam"].stats.shared_with == ("layer_feature_ablation",)
 
 
 @every_rank
 @pytest.mark.parametrize("name", ["score_cam", "ablation_cam"])
 def test_grouped_channels(rank: int, name: str) -> None:
-    """As many groups as channels change nothing; fewer cost fewer forwards."""
+    """As many groups as channels change nothing; fewer groups take fewer forwards."""
     network, image = classifier(rank, 2).double(), images(rank, 2).double()
-    asked: dict[str, Any] = {"name": name, "layer": "conv1"}
+    spec: dict[str, Any] = {"name": name, "layer": "conv1"}
     if name == "score_cam":
-        asked["weighting"] = "softmax"
-    single = explain(network, image, asked, 1)[name]
-    assert torch.equal(_ours(network, image, {**asked, "max_channels": 4}), single.map)
-    few = explain(network, image, {**asked, "max_channels": 2}, 1)[name]
+        spec["weighting"] = "softmax"
+    single = explain(network, image, spec, 1)[name]
+    assert torch.equal(_ours(network, image, {**spec, "max_channels": 4}), single.map)
+    few = explain(network, image, {**spec, "max_channels": 2}, 1)[name]
     assert few.stats.passes == single.stats.passes - 2
     pair = torch.stack([few.map.flatten(), single.map.flatten()])
     assert float(torch.corrcoef(pair)[0, 1]) > 0.5
@@ -247,11 +251,11 @@ def test_a_channel_is_replaced_in_all_tokens(rank: int, level: Any) -> None:
         with torch.no_grad():
             drops.append(float(score - network(image)[0, 1]))
         handle.remove()
-    asked = {"name": "layer_feature_ablation", "layers": "mix", "level": level}
-    found = _ours(network, image, asked)[0]
-    assert found.shape == (8, *(3,) * rank)
-    expected = torch.tensor(drops).double().view(8, *(1,) * rank).expand_as(found)
-    assert_close(found, expected, 1e-6)
+    spec = {"name": "layer_feature_ablation", "layers": "mix", "level": level}
+    actual = _ours(network, image, spec)[0]
+    assert actual.shape == (8, *(3,) * rank)
+    expected = torch.tensor(drops).double().view(8, *(1,) * rank).expand_as(actual)
+    assert_close(actual, expected, 1e-6)
     for name in ("score_cam", "ablation_cam"):
         cam = _ours(network, image, {"name": name, "layer": "mix", "relu": False})
         assert cam.shape == image.shape
@@ -259,7 +263,7 @@ def test_a_channel_is_replaced_in_all_tokens(rank: int, level: Any) -> None:
 
 
 class Twice(nn.Module):
-    """One rectifier in two places; the last call is the one that counts."""
+    """A rectifier that is called twice; the last call is read."""
 
     def __init__(self, reuse: bool) -> None:
         super().__init__()
@@ -277,11 +281,11 @@ class Twice(nn.Module):
 def test_a_layer_that_is_called_twice(name: str) -> None:
     layer = "layers" if name == "layer_feature_ablation" else "layer"
     relu = {} if layer == "layers" else {"relu": False}
-    asked = {"name": name, layer: "act", **relu}
-    found = _ours(Twice(reuse=True), images(2), asked)
-    assert_close(found, _ours(Twice(reuse=False), images(2), asked), 1e-6)
-    first = _ours(Twice(reuse=True), images(2), {**asked, layer: "act#0"})
-    assert_close(first, _ours(Twice(reuse=False), images(2), {**asked, layer: "other"}), 1e-6)
+    spec = {"name": name, layer: "act", **relu}
+    actual = _ours(Twice(reuse=True), images(2), spec)
+    assert_close(actual, _ours(Twice(reuse=False), images(2), spec), 1e-6)
+    first = _ours(Twice(reuse=True), images(2), {**spec, layer: "act#0"})
+    assert_close(first, _ours(Twice(reuse=False), images(2), {**spec, layer: "other"}), 1e-6)
 
 
 def test_a_layer_that_is_called_twice_in_windows_is_refused() -> None:
@@ -312,5 +316,5 @@ def test_the_input_of_a_layer() -> None:
 def test_a_layer_without_places_is_refused_in_words() -> None:
     with pytest.raises(ModelError, match="no places in the image left"):
         explain(classifier(2), images(2), {"name": "score_cam", "layer": "head"}, 1)
-    found = _ours(classifier(2), images(2), {"name": "layer_feature_ablation", "layers": "head"})
-    assert found.shape[:2] == (1, 3)
+    actual = _ours(classifier(2), images(2), {"name": "layer_feature_ablation", "layers": "head"})
+    assert actual.shape[:2] == (1, 3)

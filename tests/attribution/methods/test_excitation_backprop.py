@@ -19,14 +19,14 @@ CONTRAST = "contrastive_excitation_backprop"
 
 
 def _net(rank: int, classes: int = 3) -> nn.Sequential:
-    """Convolution, ReLU, max-pooling, convolution, ReLU and a linear layer: what is published."""
+    """The layers of the paper: convolution, ReLU, max-pooling, and a linear layer."""
     torch.manual_seed(rank)
     conv, pool = ((nn.Conv2d, nn.MaxPool2d), (nn.Conv3d, nn.MaxPool3d))[rank - 2]
     net = nn.Sequential(
         conv(2, 4, 3, padding=1), nn.ReLU(), pool(2), conv(4, 5, 3, padding=1), nn.ReLU(),
         nn.Flatten(), nn.Linear(5 * 3**rank, 6), nn.ReLU(), nn.Linear(6, classes),
     )  # fmt: skip
-    with torch.no_grad():  # so that each unit is raised by something
+    with torch.no_grad():  # so that each unit has positive inputs
         for layer in (net[0], net[3]):
             layer.weight += 0.02
     return net.double().eval()
@@ -47,11 +47,11 @@ def _by_hand(net: nn.Sequential, x: Tensor, label: int) -> tuple[list[Tensor], l
 def _downwards(net: nn.Sequential, values: list[Tensor], label: int, sign: int) -> list[Tensor]:
     p = torch.zeros_like(values[-1])
     p[:, label] = 1
-    found = []
+    actual = []
     for index in reversed(range(len(net))):
         p = _below(net[index], values[index], p, sign if index == len(net) - 1 else 1)
-        found.insert(0, p)
-    return found
+        actual.insert(0, p)
+    return actual
 
 
 def _below(module: nn.Module, x: Tensor, p: Tensor, sign: int) -> Tensor:
@@ -69,8 +69,8 @@ def _below(module: nn.Module, x: Tensor, p: Tensor, sign: int) -> Tensor:
 
 
 def _explained(net: Any, x: Tensor, method: Any, target: Any = None) -> Attribution:
-    (found,) = explain(net, x, method, SCORE if target is None else target).values()
-    return found
+    (actual,) = explain(net, x, method, SCORE if target is None else target).values()
+    return actual
 
 
 @pytest.mark.parametrize("rank", [2, 3])
@@ -78,13 +78,13 @@ def test_the_published_recipe_by_hand(rank):
     net, x = _net(rank), _shown(rank)
     pro, contra = _by_hand(net, x, 1)
     with untouched(net):
-        found = _explained(net, x, PLAIN)
+        actual = _explained(net, x, PLAIN)
         contrast = _explained(net, x, CONTRAST)
-    assert_close(found.map, pro[0], 1e-10)
+    assert_close(actual.map, pro[0], 1e-10)
     assert_close(contrast.map, (pro[0] - contra[0]).sum(1, keepdim=True).clamp(min=0), 1e-10)
-    assert found[0].sidecar.sign == contrast[0].sidecar.sign == "positive"
-    sums = found.map.flatten(1).sum(1).tolist()
-    books = found.stats.streams[0]["conservation"]
+    assert actual[0].sidecar.sign == contrast[0].sidecar.sign == "positive"
+    sums = actual.map.flatten(1).sum(1).tolist()
+    books = actual.stats.streams[0]["conservation"]
     assert books["map"] == pytest.approx(sum(sums) / 2)
     assert books["map"] + books["unraised"] == pytest.approx(1)
 
@@ -115,12 +115,12 @@ def test_a_layer_is_brought_to_the_image_with_its_sum(rank, name):
     cells = pro[3].sum(1)
     if name == CONTRAST:
         cells = (cells - contra[3].sum(1)).clamp(min=0)
-    found = _explained(net, x, {"name": name, "layer": "2"})
-    assert found.map.shape == (2, 1, *x.shape[2:])
-    sums = found.map.flatten(1).sum(1)
+    actual = _explained(net, x, {"name": name, "layer": "2"})
+    assert actual.map.shape == (2, 1, *x.shape[2:])
+    sums = actual.map.flatten(1).sum(1)
     assert_close(sums, cells.flatten(1).sum(1), 1e-9)
-    assert_close(_explained(net, x, {"name": name, "layer": "3", "side": "input"}).map, found.map)
-    center = found.map[:, 0].reshape(2, *[n for _ in range(rank) for n in (3, 2)])
+    assert_close(_explained(net, x, {"name": name, "layer": "3", "side": "input"}).map, actual.map)
+    center = actual.map[:, 0].reshape(2, *[n for _ in range(rank) for n in (3, 2)])
     by_cell = center.sum(tuple(range(2, 2 * rank + 1, 2)))
     correlation = torch.corrcoef(torch.stack([by_cell.flatten(), cells.flatten()]))[0, 1]
     assert float(correlation) > 0.7, "mass stays around its cell"
@@ -135,17 +135,17 @@ def test_channels_are_those_of_the_image():
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_a_dense_target_starts_from_all_its_voxels(rank):
-    """By hand, voxel by voxel: shares are linear in what enters."""
+    """By hand, voxel by voxel: shares are linear in the probabilities of the output."""
     net, x = segmenter(rank, 2).double(), _shown(rank, 1)
     mask = torch.zeros(x.shape[2:], dtype=torch.bool)
     mask[1, 2:4] = True
-    found = _explained(net, x, PLAIN, {"kind": "region", "mask": mask.numpy(), "label": 1})
+    actual = _explained(net, x, PLAIN, {"kind": "region", "mask": mask.numpy(), "label": 1})
     alone = [
         _explained(net, x, PLAIN, {"kind": "region", "voxel": tuple(place), "label": 1}).map
         for place in mask.nonzero().tolist()
     ]
-    assert_close(found.map, torch.stack(alone).mean(0), 1e-10)
-    assert float(found.map.sum()) <= 1 + 1e-10
+    assert_close(actual.map, torch.stack(alone).mean(0), 1e-10)
+    assert float(actual.map.sum()) <= 1 + 1e-10
 
 
 def test_a_probability_starts_like_its_score():
@@ -182,14 +182,14 @@ def test_images_on_both_sides_of_one_logit_are_asked_about_their_own():
     with torch.no_grad():
         net[-1].bias -= net(x).median()
     each = {"kind": "class_score", "label": "predicted"}
-    found = _explained(net, x, PLAIN, each)
+    actual = _explained(net, x, PLAIN, each)
     pro, contra = _by_hand(net, x, 0)
     positive = (net(x) > 0).reshape(-1, 1, 1, 1)
     assert 0 < int(positive.sum()) < 4
-    assert_close(found.map, torch.where(positive, pro[0], contra[0]), 1e-10)
-    books = found.stats.streams[0]["conservation"]
+    assert_close(actual.map, torch.where(positive, pro[0], contra[0]), 1e-10)
+    books = actual.stats.streams[0]["conservation"]
     assert books["map"] + books["unraised"] == pytest.approx(1)
-    assert found.stats.warnings == ()
+    assert actual.stats.warnings == ()
 
 
 def test_two_classes_contrast_with_negated_weights_not_with_each_other():
@@ -207,7 +207,7 @@ def test_contrasts_are_refused_naming_the_contrastive_form(name):
 
 
 class _Skipping(nn.Module):
-    """A main path and a way around it."""
+    """A main path and a skip connection."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -270,18 +270,18 @@ def test_windows_of_a_network_without_neighborhoods_give_the_whole_map(rank, tar
 
 def test_the_mass_of_all_windows_together_is_1():
     net, x = segmenter(3, 2).double(), images(3, 2, 1, size=12).double()
-    found = _explained(_windowed(net), x, PLAIN, {"kind": "pixelwise", "label": 1})
-    books = found.stats.streams[0]["conservation"]
-    assert float(found.map.sum()) + books["unraised"] + books["padding"] == pytest.approx(1)
-    assert float(found.map.sum()) > 0.9
+    actual = _explained(_windowed(net), x, PLAIN, {"kind": "pixelwise", "label": 1})
+    books = actual.stats.streams[0]["conservation"]
+    assert float(actual.map.sum()) + books["unraised"] + books["padding"] == pytest.approx(1)
+    assert float(actual.map.sum()) > 0.9
 
 
 def test_a_function_without_a_rule_is_named_with_its_line():
     net = nn.Sequential(nn.Conv2d(2, 4, 1), _Squared(), nn.Flatten(), nn.Linear(4 * 36, 3)).double()
     with pytest.raises(RuleError, match=r"no rule for square.*_Squared \(.*line \d+\).*on_unknown"):
         _explained(net, _shown(2), PLAIN)
-    found = _explained(net, _shown(2), {"name": PLAIN, "on_unknown": "warn"})
-    assert "no rule for square" in found.stats.warnings[0]
+    actual = _explained(net, _shown(2), {"name": PLAIN, "on_unknown": "warn"})
+    assert "no rule for square" in actual.stats.warnings[0]
 
 
 class _Squared(nn.Module):
@@ -296,18 +296,18 @@ def test_most_of_the_evidence_lost_is_said():
         net[1].weight[1, 0] = 1
     x = _shown(2, 1)
     x[0, 0, 0, 0] = -1
-    found = _explained(net, x, PLAIN)
-    assert float(found.map.abs().max()) == 0
+    actual = _explained(net, x, PLAIN)
+    assert float(actual.map.abs().max()) == 0
     assert any(
         "100% of the evidence ended at constants, or at units" in text
-        for text in found.stats.warnings
+        for text in actual.stats.warnings
     )
     with torch.no_grad():
         net[1].weight[1] *= -1
-    found = _explained(net, x, CONTRAST)
-    assert float(found.map.abs().max()) > 0
-    assert any("evidence against it ended" in text for text in found.stats.warnings)
-    assert found.stats.streams[1]["conservation"]["unraised_against"] == pytest.approx(1)
+    actual = _explained(net, x, CONTRAST)
+    assert float(actual.map.abs().max()) > 0
+    assert any("evidence against it ended" in text for text in actual.stats.warnings)
+    assert actual.stats.streams[1]["conservation"]["unraised_against"] == pytest.approx(1)
 
 
 def test_a_layer_without_places_is_refused_in_words():
@@ -317,5 +317,5 @@ def test_a_layer_without_places_is_refused_in_words():
 
 def test_half_precision_keeps_its_books():
     net, x = segmenter(2, 2).bfloat16(), images(2, 2, 2)
-    found = _explained(net, x, PLAIN, {"kind": "pixelwise", "label": 1})
-    assert float(found.map.flatten(1).sum(1).min()) > 0.9
+    actual = _explained(net, x, PLAIN, {"kind": "pixelwise", "label": 1})
+    assert float(actual.map.flatten(1).sum(1).min()) > 0.9

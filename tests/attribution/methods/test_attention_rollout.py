@@ -1,4 +1,4 @@
-"""Attention rollout against the product of the weights that networks keep themselves."""
+"""Attention rollout against the product of the attention weights that the network stores."""
 
 import pytest
 import torch
@@ -65,15 +65,15 @@ def test_vit_agrees_with_the_weights_that_it_saves(rank, token):
     network, saving = _vit(rank), _vit(rank, save=True)
     images = _images(rank)
     with untouched(network):
-        found = _map(network, images, token=token)
-    for image, map in zip(images, found, strict=True):
+        actual = _map(network, images, token=token)
+    for image, values in zip(images, actual, strict=True):
         with torch.no_grad():
             saving(image[None])
         joint = _rolled([block.attn.att_mat[0] for block in saving.network.blocks])
         row = joint[0, 1:] if token == "class" else joint[1:, 1:].mean(0)
         cells = row.reshape(1, *[4] * rank)
-        assert_close(map, _placed(network, image[None], cells).float(), 1e-5)
-    spread = found.flatten(1)
+        assert_close(values, _placed(network, image[None], cells).float(), 1e-5)
+    spread = actual.flatten(1)
     assert bool((spread.amax(1) > 1.05 * spread.amin(1)).all()), "the map is flat"
 
 
@@ -92,13 +92,13 @@ def test_the_class_of_the_target_plays_no_part():
 
 
 def test_the_sidecar_says_that_no_class_is_meant():
-    (found,) = explain(_vit(2), _images(2, 1), "attention_rollout", TARGET).values()
-    sidecar = found[0].sidecar
+    (actual,) = explain(_vit(2), _images(2, 1), "attention_rollout", TARGET).values()
+    sidecar = actual[0].sidecar
     assert sidecar.meaning.endswith("not specific to a class.")
     assert 15 < len(sidecar.meaning) < 140
     assert sidecar.sign == "positive"
     assert sidecar.completeness is None
-    assert float(found.map.min()) >= 0
+    assert float(actual.map.min()) >= 0
 
 
 def test_auto_is_the_class_token_where_there_is_one():
@@ -114,16 +114,16 @@ def test_unetr_shows_what_its_patches_draw_on(rank):
     sizes = {"feature_size": 4, "hidden_size": 12, "mlp_dim": 16, "num_heads": 2}
     network = monai.UNETR(1, 2, (32,) * rank, **sizes, spatial_dims=rank).eval()
     images = _images(rank, 1, 32)
-    found = _map(network, images)
-    assert torch.equal(found, _map(network, images, token="mean"))
-    # linear interpolation between cells and beyond keeps the mean of the view, 1 over the cells
-    assert float(found.mean()) == pytest.approx(1 / 2**rank, rel=1e-5)
+    actual = _map(network, images)
+    assert torch.equal(actual, _map(network, images, token="mean"))
+    # linear interpolation between cells and beyond keeps the mean over the cells
+    assert float(actual.mean()) == pytest.approx(1 / 2**rank, rel=1e-5)
     with pytest.raises(ModelError, match=r"no class token.*token: mean"):
         _map(network, images, token="class")
 
 
 def test_windows_are_blended():
-    """The windows of a constant image all look alike, and their blend is one of them repeated."""
+    """The windows of a repeated image are equal, and their blend is one of them, repeated."""
     monai = pytest.importorskip("monai.networks.nets")
     torch.manual_seed(0)
     sizes = {"feature_size": 4, "hidden_size": 12, "mlp_dim": 16, "num_heads": 2}
@@ -131,8 +131,8 @@ def test_windows_are_blended():
     part = _images(2, 1, 32)
     volume = part.repeat(1, 1, 2, 1)
     model = Model(network, window={"size": 32, "overlap": 0})
-    found = explain(model, volume, "attention_rollout", TARGET)["attention_rollout"].map
-    assert_close(found, _map(network, part).repeat(1, 1, 2, 1), 1e-5)
+    actual = explain(model, volume, "attention_rollout", TARGET)["attention_rollout"].map
+    assert_close(actual, _map(network, part).repeat(1, 1, 2, 1), 1e-5)
 
 
 class _Written(nn.Module):
@@ -188,7 +188,7 @@ SPELLINGS = ("module", "tokens first", "without weights", "fused", "matmul", "ei
 def test_spellings_of_attention_give_one_map(spelling):
     images = _images(2)
     network = _Written("module").eval()
-    found = _map(_Written(spelling).eval(), images)
+    actual = _map(_Written(spelling).eval(), images)
     tokens = network.patches(images).flatten(2).transpose(1, 2)
     seen = []
     for layer in network.layers:
@@ -198,7 +198,7 @@ def test_spellings_of_attention_give_one_map(spelling):
     for row, (first, second) in enumerate(zip(*seen, strict=True)):
         cells = _rolled([first, second]).mean(0).reshape(1, 4, 4)
         geometry = layer_geometry(network, images[:1], ["patches"])["patches"]
-        assert_close(found[row], place(cells, geometry, (16, 16)).float(), 1e-5)
+        assert_close(actual[row], place(cells, geometry, (16, 16)).float(), 1e-5)
 
 
 def test_a_flat_attention_is_flat_and_sharp_attention_moves_the_view():

@@ -1,4 +1,4 @@
-"""Shapley values of games whose values are known, their axioms, and their errors."""
+"""Shapley values of games in closed form, their axioms, and their standard errors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def gloves(kept: Tensor) -> Tensor:
 
 
 def runway(kept: Tensor) -> Tensor:
-    """The largest need (airport game): the parts of the runway are shared by who needs them."""
+    """The largest need (airport game): each part of the runway is shared by its users."""
     needs = torch.tensor([1.0, 2, 4, 4, 7], dtype=torch.float64)
     return (kept * needs).amax(dim=1)
 
@@ -60,30 +60,30 @@ every_game = pytest.mark.parametrize("game", GAMES)
 @pytest.mark.parametrize("method", ["shapley_exact", "kernel_shap"])
 def test_closed_forms(game: str, rank: int, method: str) -> None:
     worth, expected = GAMES[game]
-    found = values(worth, len(expected), method, rank=rank)
-    assert found == pytest.approx(expected, abs=1e-9)
+    actual = values(worth, len(expected), method, rank=rank)
+    assert actual == pytest.approx(expected, abs=1e-9)
 
 
 @every_game
 def test_all_walks_are_exact(game: str) -> None:
     worth, expected = GAMES[game]
-    found = played(
+    actual = played(
         worth, len(expected), {"name": "shapley_value_sampling", "samples": math.factorial(6)}
     )
-    assert found.map.flatten().tolist() == pytest.approx(expected, abs=1e-9)
-    assert found.stats.findings[0]["largest_standard_error"] == 0
+    assert actual.map.flatten().tolist() == pytest.approx(expected, abs=1e-9)
+    assert actual.stats.findings[0]["largest_standard_error"] == 0
 
 
 @every_game
 @pytest.mark.parametrize("method", ["shapley_exact", "kernel_shap", "shapley_value_sampling"])
 def test_efficiency_is_exact(game: str, method: str) -> None:
     worth, expected = GAMES[game]
-    found = played(worth, len(expected), {"name": method})
-    assert found.stats.completeness == pytest.approx((0.0,), abs=1e-12)
+    actual = played(worth, len(expected), {"name": method})
+    assert actual.stats.completeness == pytest.approx((0.0,), abs=1e-12)
     ends = torch.stack([torch.ones(len(expected)), torch.zeros(len(expected))]).double()
     everybody, nobody = worth(ends).tolist()
-    assert float(found.map.double().sum()) == pytest.approx(everybody - nobody, abs=1e-6)
-    assert found.stats.baseline_scores == pytest.approx((nobody,))
+    assert float(actual.map.double().sum()) == pytest.approx(everybody - nobody, abs=1e-6)
+    assert actual.stats.baseline_scores == pytest.approx((nobody,))
 
 
 def rough(kept: Tensor) -> Tensor:
@@ -103,17 +103,17 @@ def rough(kept: Tensor) -> Tensor:
     ids=lambda method: method["name"],
 )
 def test_dummies_get_what_they_are_worth(method: dict[str, object]) -> None:
-    found = values(rough, 10, method)
-    assert found[9] == pytest.approx(0, abs=1e-9)
-    assert found[5] == pytest.approx(0.7, abs=1e-7)
+    actual = values(rough, 10, method)
+    assert actual[9] == pytest.approx(0, abs=1e-9)
+    assert actual[5] == pytest.approx(0.7, abs=1e-7)
 
 
 def test_equals_get_equal_shares_and_games_add_up() -> None:
-    found = values(rough, 10, "shapley_exact")
-    assert found[1] == pytest.approx(found[2], abs=1e-12)
+    actual = values(rough, 10, "shapley_exact")
+    assert actual[1] == pytest.approx(actual[2], abs=1e-12)
     other = values(lambda kept: runway(kept[:, :5]), 10, "shapley_exact")
     both = values(lambda kept: 2 * rough(kept) - runway(kept[:, :5]), 10, "shapley_exact")
-    expected = [2 * a - b for a, b in zip(found, other, strict=True)]
+    expected = [2 * a - b for a, b in zip(actual, other, strict=True)]
     assert both == pytest.approx(expected, abs=1e-9)
 
 
@@ -131,13 +131,13 @@ def test_weights_are_those_of_the_definition() -> None:
 
 
 def test_sampling_stays_within_its_standard_errors() -> None:
-    """Over many seeds: unbiased, and the errors that are stated are those that are made."""
+    """Over many seeds: unbiased, and the stated standard errors are those of the estimates."""
     exact = torch.tensor(values(rough, 10, "shapley_exact"))
     off, stated = [], []
     for seed in range(40):
-        found = played(rough, 10, {"name": "shapley_value_sampling", "samples": 25}, seed)
-        off.append(found.map.flatten() - exact)
-        listed = {one["name"]: one["standard_error"] for one in found.stats.findings[0]["regions"]}
+        actual = played(rough, 10, {"name": "shapley_value_sampling", "samples": 25}, seed)
+        off.append(actual.map.flatten() - exact)
+        listed = {one["name"]: one["standard_error"] for one in actual.stats.findings[0]["regions"]}
         stated.append([listed[f"region {n + 1}"] for n in range(10)])
     errors, said = torch.stack(off), torch.tensor(stated)
     made = errors.square().mean(dim=0).sqrt()
@@ -150,13 +150,13 @@ def test_sampling_stays_within_its_standard_errors() -> None:
 
 
 def test_reversed_walks_have_less_error_than_their_number_says() -> None:
-    """A game of pairs: a walk and its reversal together are exact, and are told to be."""
-    found = played(
+    """A game of pairs: a walk and its reversal together are exact, and stated as exact."""
+    actual = played(
         lambda kept: kept[:, 0] * kept[:, 1] + kept[:, 2] * kept[:, 6],
         7,
         {"name": "shapley_value_sampling", "samples": 2},
     )
-    assert found.map.flatten().tolist() == pytest.approx([0.5, 0.5, 0.5, 0, 0, 0, 0.5])
+    assert actual.map.flatten().tolist() == pytest.approx([0.5, 0.5, 0.5, 0, 0, 0, 0.5])
     gains = torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1], [1, 0]]).double().repeat(1, 10)
     pairs, single = 0.0, float(gains[:, 0].var())
     expected = math.sqrt(4 * 2 * pairs + single) / 5
@@ -165,8 +165,8 @@ def test_reversed_walks_have_less_error_than_their_number_says() -> None:
 
 def test_kernel_shap_finds_sampled_values_near_the_exact_ones() -> None:
     exact = torch.tensor(values(rough, 10, "shapley_exact"))
-    asked = {"name": "kernel_shap", "samples": 400}
-    errors = torch.stack([torch.tensor(values(rough, 10, asked, s)) - exact for s in range(30)])
+    spec = {"name": "kernel_shap", "samples": 400}
+    errors = torch.stack([torch.tensor(values(rough, 10, spec, s)) - exact for s in range(30)])
     spread = errors.square().mean(dim=0).sqrt()
     assert 1e-3 < float(spread.max()) < 0.3  # or it was not sampled
     assert bool((errors.mean(dim=0).abs() <= 4 * spread / math.sqrt(30) + 1e-6).all())
@@ -174,9 +174,9 @@ def test_kernel_shap_finds_sampled_values_near_the_exact_ones() -> None:
 
 def test_one_region_in_closed_form() -> None:
     for method in ("kernel_shap", "shapley_exact", "shapley_value_sampling"):
-        found = played(lambda kept: 5 * kept[:, 0] - 2, 1, method)
-        assert found.map.tolist() == [[[5.0]]]
-        assert found.stats.passes == 1
+        actual = played(lambda kept: 5 * kept[:, 0] - 2, 1, method)
+        assert actual.map.tolist() == [[[5.0]]]
+        assert actual.stats.passes == 1
 
 
 def test_every_coalition_runs_once_and_the_image_not_again() -> None:
@@ -194,10 +194,10 @@ def test_every_coalition_runs_once_and_the_image_not_again() -> None:
         ({"name": "lime"}, 15),
     ):
         calls.clear()
-        found = played(counted, 4, method)
+        actual = played(counted, 4, method)
         look = 1  # at the image
         assert sum(calls) in (forwards + look, forwards + look + 1), method  # a lone one is doubled
-        assert found.stats.passes == forwards
+        assert actual.stats.passes == forwards
 
 
 def test_too_many_regions_are_refused_with_their_number() -> None:
@@ -207,7 +207,7 @@ def test_too_many_regions_are_refused_with_their_number() -> None:
 
 def test_a_fill_that_changes_nothing_gives_nothing() -> None:
     image = torch.ones(1, 1, 2, 2)
-    asked = {"regions": {"kind": "blocks", "size": 1}, "fill": 1.0}
+    spec = {"regions": {"kind": "blocks", "size": 1}, "fill": 1.0}
     for name in ("shapley_exact", "kernel_shap", "shapley_value_sampling", "sobol_attribution"):
-        found = explain(Game(lambda kept: kept.sum(dim=1)), image, {"name": name, **asked}, 0)
-        assert not found[name].map.any()
+        attributions = explain(Game(lambda kept: kept.sum(dim=1)), image, {"name": name, **spec}, 0)
+        assert not attributions[name].map.any()

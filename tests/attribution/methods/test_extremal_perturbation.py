@@ -1,4 +1,4 @@
-"""Extremal perturbations: the mask operator, the search, and what is published of both."""
+"""Extremal perturbations: mask operator and optimization, against the published ones."""
 
 from __future__ import annotations
 
@@ -76,13 +76,13 @@ class TestMasks:
         mask = SmoothMask((33, 33, 33), 33, 6.0, torch.zeros(()))
         grid = torch.zeros(1, 33, 33, 33)
         grid[0, 16, 16, 16] = 1
-        found = mask(grid)[0]
+        actual = mask(grid)[0]
         axes = torch.meshgrid(*[torch.arange(33.0) - 16] * 3, indexing="ij")
         radius = torch.stack(axes).square().sum(0).sqrt() / 6
         expected = torch.exp(-2 * (radius - 0.5).clamp_min(0) ** 2)
         near = radius < 1
-        assert float((found - expected)[near].abs().max()) < 0.08
-        assert float((found - expected)[near].abs().mean()) < 0.02
+        assert float((actual - expected)[near].abs().max()) < 0.08
+        assert float((actual - expected)[near].abs().mean()) < 0.02
 
     def test_axes_of_one_voxel_do_not_count(self) -> None:
         flat, thin = (
@@ -137,38 +137,38 @@ def overlap(mask: Tensor, lesion: Tensor) -> float:
 
 @pytest.mark.parametrize("mode", ["preserve", "delete", "dual"])
 def test_a_planted_lesion_is_found(mode: str) -> None:
-    """By masks of its size, and the constraint on their areas holds."""
-    shown, lesion = phantom(2, 32, 0.2)
+    """With masks of its size, whose areas are as requested."""
+    inputs, lesion = phantom(2, 32, 0.2)
     areas = (0.13, 0.26)
     method = {"name": NAME, "areas": areas, "steps": 60, "mode": mode, "channels": "keep"}
-    found = explain(Bright(2), shown, method, 1)[NAME]
+    attribution = explain(Bright(2), inputs, method, 1)[NAME]
     assert float(lesion.float().mean()) == pytest.approx(areas[0], abs=0.02)
-    assert overlap(found.map[0, 0], lesion) > 0.6
-    assert bool((found.map[0, 1][lesion] > 0.5).float().mean() > 0.95)
+    assert overlap(attribution.map[0, 0], lesion) > 0.6
+    assert bool((attribution.map[0, 1][lesion] > 0.5).float().mean() > 0.95)
     for mask, area, facts in zip(
-        found.map[0], areas, found.stats.findings[0]["areas"], strict=True
+        attribution.map[0], areas, attribution.stats.findings[0]["areas"], strict=True
     ):
         assert float(mask.mean()) == pytest.approx(area, abs=0.07)
         assert facts == {"asked": area, "covered": pytest.approx(float(mask.mean()))}
-    assert found.stats.passes == 2 + 60 * 2 * (2 if mode == "dual" else 1)
-    summed = explain(Bright(2), shown, {**method, "channels": "sum"}, 1)[NAME]
-    assert_close(summed.map[:, 0], found.map.sum(1))
+    assert attribution.stats.passes == 2 + 60 * 2 * (2 if mode == "dual" else 1)
+    summed = explain(Bright(2), inputs, {**method, "channels": "sum"}, 1)[NAME]
+    assert_close(summed.map[:, 0], attribution.map.sum(1))
 
 
 def test_a_lesion_in_a_volume() -> None:
-    shown, lesion = phantom(3, 14, 0.25)
+    inputs, lesion = phantom(3, 14, 0.25)
     method = {"name": NAME, "areas": 0.08, "steps": 40}
-    found = explain(Bright(3), shown, method, 1)[NAME]
-    assert overlap(found.map[0, 0], lesion) > 0.4
-    assert float(found.map.mean()) == pytest.approx(0.08, abs=0.04)
+    attribution = explain(Bright(3), inputs, method, 1)[NAME]
+    assert overlap(attribution.map[0, 0], lesion) > 0.4
+    assert float(attribution.map.mean()) == pytest.approx(0.08, abs=0.04)
 
 
 def test_the_scale_of_the_score_does_not_matter() -> None:
-    """Logits, sums over thousands of voxels, probabilities: the balance with the area stays."""
-    shown, _ = phantom(2, 24, 0.2)
+    """Logits, sums over thousands of voxels, probabilities: masks do not depend on the scale."""
+    inputs, _ = phantom(2, 24, 0.2)
     method = {"name": NAME, "areas": 0.15, "steps": 15}
     small, large = (
-        explain(Bright(2, scale), shown.double(), method, 1)[NAME].map
+        explain(Bright(2, scale), inputs.double(), method, 1)[NAME].map
         for scale in (2.0**-10, 2.0**10)
     )
     assert_close(small, large, 1e-6)
@@ -176,35 +176,35 @@ def test_the_scale_of_the_score_does_not_matter() -> None:
 
 def test_windows_search_the_whole_volume() -> None:
     network = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Softplus(), nn.Conv2d(4, 2, 1)).double()
-    shown = phantom(2, 12)[0].double()
+    inputs = phantom(2, 12)[0].double()
     windowed = Model(network, window={"size": 8, "overlap": 0.5})
     method: dict[str, Any] = {"name": NAME, "areas": (0.1, 0.3), "steps": 6}
     whole, parts = (
-        explain(model, shown, method, {"kind": "volume", "label": 1})[NAME].map
+        explain(model, inputs, method, {"kind": "volume", "label": 1})[NAME].map
         for model in (network, windowed)
     )
     assert_close(parts, whole, 1e-9)
 
 
 def test_the_mirrored_image_is_seen_at_every_other_step() -> None:
-    """A score that is blind to mirroring is searched as without it."""
-    shown, _ = phantom(2, 16)
+    """For a score that is invariant to mirroring it changes nothing."""
+    inputs, _ = phantom(2, 16)
     method = {"name": NAME, "areas": 0.2, "steps": 6}
     plain, mirrored = (
-        explain(Bright(2).double(), shown.double(), {**method, "mirror": mirror}, 1)[NAME].map
+        explain(Bright(2).double(), inputs.double(), {**method, "mirror": mirror}, 1)[NAME].map
         for mirror in (False, True)
     )
     assert_close(mirrored, plain, 1e-9)
     network = nn.Sequential(nn.Flatten(), nn.Linear(256, 2)).double()
     plain, mirrored = (
-        explain(network, shown.double(), {**method, "mirror": mirror}, 1)[NAME].map
+        explain(network, inputs.double(), {**method, "mirror": mirror}, 1)[NAME].map
         for mirror in (False, True)
     )
     assert not torch.allclose(mirrored, plain)
 
 
 def published_search(network: nn.Module, image: Tensor, areas: tuple[float, ...]) -> Tensor:
-    """The published search in 2-D: 800 steps of SGD on sorted masks, one reward per area."""
+    """The published optimization in 2-D: 800 steps of SGD on sorted masks, one reward per area."""
     size = image.shape[-1]
     margin = 6
     operator = PublishedMask(size, 2, margin=margin)
@@ -228,8 +228,8 @@ def published_search(network: nn.Module, image: Tensor, areas: tuple[float, ...]
         height = masks[:, margin:-margin, margin:-margin] * 7
         below = height.detach().floor().clamp(0, 6).long()
         lower, upper = (levels.gather(0, below + step) for step in (0, 1))
-        shown = lower + (height - below) * (upper - lower)
-        reward = 10 * network(shown[:, None])[:, 0] / lost
+        inputs = lower + (height - below) * (upper - lower)
+        reward = 10 * network(inputs[:, None])[:, 0] / lost
         excess = (masks.flatten(1).sort(dim=1).values - wanted).square().mean(dim=1)
         optimizer.zero_grad()
         (penalty * excess - reward).sum().backward()
@@ -241,13 +241,13 @@ def published_search(network: nn.Module, image: Tensor, areas: tuple[float, ...]
 
 @pytest.mark.slow
 def test_the_masks_are_those_of_the_published_search() -> None:
-    shown, _ = phantom(2, 32, 0.2)
+    inputs, _ = phantom(2, 32, 0.2)
     areas = (0.05, 0.1, 0.13)
     network = Bright(2).requires_grad_(False)
-    expected = published_search(network, shown, areas)
+    expected = published_search(network, inputs, areas)
     method = {"name": NAME, "areas": areas, "cells": 16}
-    found = explain(network, shown, method, 1)[NAME].map[0, 0]
-    correlation = torch.corrcoef(torch.stack([found.flatten(), expected.flatten()]))[0, 1]
+    actual = explain(network, inputs, method, 1)[NAME].map[0, 0]
+    correlation = torch.corrcoef(torch.stack([actual.flatten(), expected.flatten()]))[0, 1]
     assert float(correlation) > 0.9
 
 
@@ -263,5 +263,5 @@ def test_nodes_apart_give_nearly_the_masks_of_every_voxel(monkeypatch: pytest.Mo
     assert one.amax() > 0.9
     assert (one - other).abs().amax() < 0.15
     assert (one - other).abs().mean() < 0.01
-    share, found = (m.padded(grid).mean(dim=(1, 2, 3)) for m in (whole, apart))
-    torch.testing.assert_close(share, found, rtol=0.1, atol=0)
+    share, actual = (m.padded(grid).mean(dim=(1, 2, 3)) for m in (whole, apart))
+    torch.testing.assert_close(share, actual, rtol=0.1, atol=0)

@@ -1,4 +1,4 @@
-"""Layer integrated gradients: a path inside one layer while the rest sees the image."""
+"""Layer integrated gradients: a path of one layer, while the rest of the network sees the image."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def test_as_captum_has_it(task: str, rank: int) -> None:
     case = build(task, rank)
 
     def theirs(net: nn.Module, layer: nn.Module, x: Tensor, enters: bool) -> Tensor:
-        found: Tensor = peer.LayerIntegratedGradients(net, layer).attribute(
+        actual: Tensor = peer.LayerIntegratedGradients(net, layer).attribute(
             x,
             baselines=torch.zeros_like(x),
             target=0,
             n_steps=5,
             attribute_to_layer_input=enters,
         )
-        return found
+        return actual
 
     check(case, {"name": NAME, "steps": 5}, theirs, layers=LAYERS)
 
 
 class Skipping(nn.Module):
-    """S(x) = sum of softplus(2 x) * x: one layer, and a way around it."""
+    """S(x) = sum of softplus(2 x) * x: one layer, and a skip connection."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,12 +51,12 @@ class Skipping(nn.Module):
 
 def test_what_goes_around_the_layer_sees_the_image() -> None:
     """The map is x (softplus(2 x) - softplus(2 b)): only the factor of the layer moves."""
-    network, shown = Skipping().double(), images(2, 1, 2).double()
+    network, inputs = Skipping().double(), images(2, 1, 2).double()
     method = {"name": NAME, "layers": "twice", "steps": 40, "baseline": 0.25}
     with untouched(network):
-        found = explain(network, shown, method, 1)[NAME]
-    interpolated = nn.functional.softplus(2 * shown) - nn.functional.softplus(torch.tensor(0.5))
-    assert_close(found.map, shown * interpolated, 1e-9)
+        attribution = explain(network, inputs, method, 1)[NAME]
+    interpolated = nn.functional.softplus(2 * inputs) - nn.functional.softplus(torch.tensor(0.5))
+    assert_close(attribution.map, inputs * interpolated, 1e-9)
 
 
 class Twice(nn.Module):
@@ -72,26 +72,28 @@ class Twice(nn.Module):
 
 @pytest.mark.parametrize("path", ["layer", "layer#0", "layer#1"])
 def test_calls_of_a_layer_move_one_by_one(path: str) -> None:
-    network, shown = Twice().double(), images(2, 1, 2).double()
-    found = explain(network, shown, {"name": NAME, "layers": path, "steps": 30}, 1)[NAME]
-    change = network(shown) - network(torch.zeros_like(shown))
-    torch.testing.assert_close(found.map.flatten(1).sum(1), change.detach()[:, 0])
-    assert list(found.stats.flow or ()) == pytest.approx([1, 1])
+    network, inputs = Twice().double(), images(2, 1, 2).double()
+    attribution = explain(network, inputs, {"name": NAME, "layers": path, "steps": 30}, 1)[NAME]
+    change = network(inputs) - network(torch.zeros_like(inputs))
+    torch.testing.assert_close(attribution.map.flatten(1).sum(1), change.detach()[:, 0])
+    assert list(attribution.stats.flow or ()) == pytest.approx([1, 1])
 
 
 @every_case
 def test_several_layers_in_one_call(task: str, rank: int) -> None:
-    """All that the score depends on flows through each of these layers."""
+    """Layers without a bypass."""
     case = build(task, rank, torch.float64)
-    network, shown, target = case.network, case.images, case.target
-    found = explain(network, shown, {"name": NAME, "layers": list(LAYERS), "steps": 64}, target)
-    assert set(found) == {f"{NAME}@{layer}" for layer in LAYERS}
+    network, inputs, target = case.network, case.images, case.target
+    attributions = explain(
+        network, inputs, {"name": NAME, "layers": list(LAYERS), "steps": 64}, target
+    )
+    assert set(attributions) == {f"{NAME}@{layer}" for layer in LAYERS}
     for layer in LAYERS:
-        asked = {"name": NAME, "layers": layer, "steps": 64}
-        alone = explain(network, shown, asked, target)[NAME]
-        assert torch.equal(alone.map, found[f"{NAME}@{layer}"].map)
-        assert alone.stats.flow == found[f"{NAME}@{layer}"].stats.flow
-        assert list(alone.stats.flow or ()) == pytest.approx([1] * len(shown), abs=0.02)
+        spec = {"name": NAME, "layers": layer, "steps": 64}
+        alone = explain(network, inputs, spec, target)[NAME]
+        assert torch.equal(alone.map, attributions[f"{NAME}@{layer}"].map)
+        assert alone.stats.flow == attributions[f"{NAME}@{layer}"].stats.flow
+        assert list(alone.stats.flow or ()) == pytest.approx([1] * len(inputs), abs=0.02)
 
 
 class TestWindows:
@@ -103,10 +105,10 @@ class TestWindows:
         return Model(network.double(), window={"size": 4, "overlap": 0.5})
 
     def test_complete_for_raw_scores(self) -> None:
-        model, shown = self.model(), images(2, 1, 1).double()
-        asked: dict[str, Any] = {"name": NAME, "layers": "0", "steps": 24}
-        found = explain(model, shown, asked, {"kind": "pixelwise", "label": 1})[NAME]
-        assert list(found.stats.flow or ()) == pytest.approx([1], abs=1e-6)
+        model, inputs = self.model(), images(2, 1, 1).double()
+        spec: dict[str, Any] = {"name": NAME, "layers": "0", "steps": 24}
+        attribution = explain(model, inputs, spec, {"kind": "pixelwise", "label": 1})[NAME]
+        assert list(attribution.stats.flow or ()) == pytest.approx([1], abs=1e-6)
 
     def test_refused_for_probabilities(self) -> None:
         target = {"kind": "pixelwise", "label": 1, "link": "probability"}

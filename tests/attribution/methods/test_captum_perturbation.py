@@ -1,4 +1,4 @@
-"""Perturbation methods of captum, asked the same."""
+"""Perturbation methods against captum."""
 
 from __future__ import annotations
 
@@ -36,11 +36,13 @@ class Case:
 
     def ours(self, method: dict[str, Any], references: Tensor | None = None) -> Tensor:
         with untouched(self.network):
-            found = explain(self.network, self.images, method, self.target, references=references)
-        return found[method["name"]].map
+            attributions = explain(
+                self.network, self.images, method, self.target, references=references
+            )
+        return attributions[method["name"]].map
 
     def captum(self, attribute: Any) -> Tensor:
-        """All channels go together, so that one of captum's is as good as another."""
+        """All channels are removed together, so that captum's channels are equal."""
         parts = [
             attribute(network, image[None], label)[:, :1]
             for (network, label), image in zip(self.scored, self.images, strict=True)
@@ -74,8 +76,8 @@ def test_feature_ablation(case: Case, fill: Any) -> None:
             image, baseline, label, feature_mask=_blocks(case.rank)[None, None]
         )
 
-    asked = {"name": "feature_ablation", "regions": regions, "fill": fill}
-    assert_close(case.ours(asked), case.captum(captum), 1e-5)
+    spec = {"name": "feature_ablation", "regions": regions, "fill": fill}
+    assert_close(case.ours(spec), case.captum(captum), 1e-5)
 
 
 @pytest.mark.parametrize(("window", "stride"), [(2, 2), (3, 2), (4, 1), (5, 3)])
@@ -90,8 +92,8 @@ def test_occlusion(case: Case, window: int, stride: int) -> None:
             perturbations_per_eval=8,
         )
 
-    asked = {"name": "occlusion", "window": window, "stride": stride, "fill": 0.25}
-    assert_close(case.ours(asked), case.captum(captum), 1e-5)
+    spec = {"name": "occlusion", "window": window, "stride": stride, "fill": 0.25}
+    assert_close(case.ours(spec), case.captum(captum), 1e-5)
 
 
 def test_feature_permutation(case: Case) -> None:
@@ -104,29 +106,29 @@ def test_feature_permutation(case: Case) -> None:
     expected = []
     for row, (network, label) in enumerate(case.scored):
         permutation = attr.FeaturePermutation(network, swapped)
-        found = permutation.attribute(case.images, target=label, feature_mask=mask)
-        expected.append(found[row : row + 1, :1].detach())
+        actual = permutation.attribute(case.images, target=label, feature_mask=mask)
+        expected.append(actual[row : row + 1, :1].detach())
     regions = {"kind": "blocks", "size": 2}
-    asked = {"name": "feature_permutation", "regions": regions}
-    found = case.ours(asked, references=case.images)  # the image itself does not count
-    assert_close(found, torch.cat(expected), 1e-5)
+    spec = {"name": "feature_permutation", "regions": regions}
+    actual = case.ours(spec, references=case.images)  # the image itself does not count
+    assert_close(actual, torch.cat(expected), 1e-5)
 
 
 def test_feature_permutation_is_the_mean_over_cases(case: Case) -> None:
-    asked = {"name": "feature_permutation", "regions": {"kind": "blocks", "size": 2}}
-    both = case.ours(asked, references=case.others)
-    each = [case.ours(asked, references=other[None]) for other in case.others]
+    spec = {"name": "feature_permutation", "regions": {"kind": "blocks", "size": 2}}
+    both = case.ours(spec, references=case.others)
+    each = [case.ours(spec, references=other[None]) for other in case.others]
     assert_close(both, torch.stack(each).mean(0), 1e-5)
-    assert torch.equal(case.ours({**asked, "references": 1}, references=case.others), each[0])
+    assert torch.equal(case.ours({**spec, "references": 1}, references=case.others), each[0])
 
 
 @pytest.mark.parametrize("rank", [2, 3])
 @pytest.mark.parametrize("layer", ["act1", "conv2"])
 def test_layer_feature_ablation(rank: int, layer: str) -> None:
-    network, shown = classifier(rank, 2), images(rank, 2, 2)
-    asked = {"name": "layer_feature_ablation", "layers": layer}
-    found = explain(network, shown, asked, 1)["layer_feature_ablation"].map
-    channels = torch.arange(found.shape[1]).view(1, -1, *(1,) * rank)
-    mask = channels.expand(1, *found.shape[1:])
+    network, inputs = classifier(rank, 2), images(rank, 2, 2)
+    spec = {"name": "layer_feature_ablation", "layers": layer}
+    actual = explain(network, inputs, spec, 1)["layer_feature_ablation"].map
+    channels = torch.arange(actual.shape[1]).view(1, -1, *(1,) * rank)
+    mask = channels.expand(1, *actual.shape[1:])
     captum = attr.LayerFeatureAblation(network, network.get_submodule(layer))
-    assert_close(found, captum.attribute(shown, target=1, layer_mask=mask).detach(), 1e-5)
+    assert_close(actual, captum.attribute(inputs, target=1, layer_mask=mask).detach(), 1e-5)
