@@ -1,10 +1,10 @@
-"""Draws four maps while the weights of the demo network are randomized, for the docs.
+"""Draws four maps of the demo network while its weights are randomized, for the docs.
 
 Usage: `python scripts/picture_randomization.py`. Takes some minutes; needs nilearn, which carries
-the brain template. With `--metrics` the maps of every step are scored as well, which takes the
-forwards of each metric for every network and map; the scores of the trained and of the random
-networks are printed. A run whose study has a `randomization` section shows the same in its
-report.
+the brain template. With `--metrics` the maps of every step are scored as well, which takes as many
+forwards as each metric needs for every network and map, and the scores for the trained and for the
+random networks are printed. The report of a run whose study has a `randomization` section shows
+the same figure.
 """
 
 from __future__ import annotations
@@ -15,25 +15,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import yaml
 from PIL import Image
 
-from voxplain.attribution import explain
+from voxplain import Study
 from voxplain.demo import write_demo
-from voxplain.engine.context import Context
-from voxplain.metrics import MetricContext, parse_metric
-from voxplain.metrics.randomization import Cascade, recorded
-from voxplain.records.cascade_table import write_steps
 from voxplain.records.cascades import (
     RandomizationRecord,
     read_pictures,
     read_randomizations,
     scores_along,
-    write_randomization,
 )
 from voxplain.report.trust.cascade_strip import cascade_strip
-from voxplain.study import Study
-from voxplain.study.planning.images import read_case
-from voxplain.study.planning.networks import NetworkSource
 from voxplain.viz.figures import png
 
 FILE = Path(__file__).parents[1] / "docs" / "images" / "randomization.png"
@@ -46,53 +39,55 @@ METHODS = [
 
 
 def main() -> None:
-    """Runs the cascade, or takes one that a run has kept, and writes its picture."""
+    """Runs the study of the demo with a cascade, or reads a run, and draws its cascades."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, help="a run directory that holds a cascade")
-    parser.add_argument("--keep", type=Path, help="where to keep the curves and planes")
+    parser.add_argument("--run", type=Path, help="a run folder with a cascade to draw")
+    parser.add_argument("--keep", type=Path, help="where to keep the run of the demo")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--metrics", nargs="*", default=[], help="score every step with these")
-    given = parser.parse_args()
+    parser.add_argument("--metrics", nargs="*", default=[], help="metrics that score every step")
+    parser.add_argument("--output", type=Path, default=FILE)
+    arguments = parser.parse_args()
     with TemporaryDirectory() as folder:
-        run = given.run or given.keep or Path(folder) / "run"
-        if given.run is None:
-            cascade_of_the_demo(Path(folder), run, given.seeds, given.metrics)
+        run = arguments.run or arguments.keep or Path(folder) / "run"
+        if arguments.run is None:
+            randomize_demo(Path(folder), run, arguments.seeds, arguments.metrics)
         for record in read_randomizations(run):
-            draw(run, record)
-            say(record)
+            draw(run, record, arguments.output)
+            print_scores(record)
 
 
-def cascade_of_the_demo(folder: Path, run: Path, seeds: int, metrics: Sequence[str]) -> None:
-    """Randomizes the demo network stage by stage, and writes the record of its maps."""
-    study = Study.load(write_demo(folder))
-    loaded = NetworkSource.of(study.models[0], study, trust=False).load()
-    image = loaded.prepare(read_case(study.expanded_cases()[0]))
-    target = study.all_targets[0]
-    maps = explain(loaded.model, image, METHODS, target)
-    context = Context.open(loaded.model, image)
-    metric_context = MetricContext.open(context, context.bind(target), maps)
-    parsed = tuple(map(parse_metric, metrics))
-    query = Cascade(seeds=seeds, pictures=True, metrics=parsed)
-    steps = metric_context.run_query(query)
-    case = str(study.expanded_cases()[0].id)
-    record, pictures = recorded(metric_context, steps, query.order, case, parsed)
-    write_randomization(run, record, pictures)
-    write_steps(run)
+def randomize_demo(folder: Path, run: Path, seeds: int, metrics: Sequence[str]) -> None:
+    """Runs the study of the demo with a cascade of randomization.
+
+    Args:
+        folder: Where the study file and its image are written.
+        run: The run folder.
+        seeds: Repeats with other random weights.
+        metrics: Names of metrics that score the maps of every step.
+    """
+    file = write_demo(folder)
+    settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+    settings["methods"] = METHODS
+    settings["randomization"] = {"seeds": seeds, "metrics": list(metrics)}
+    settings["output"] = str(run.resolve())
+    file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    Study.load(file).run()
 
 
-def draw(run: Path, record: RandomizationRecord) -> None:
-    """Writes the strip with a palette of its own, which is a third of the size."""
-    picture = Image.open(io.BytesIO(png(cascade_strip(record, read_pictures(run, record)))))
-    picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(FILE, optimize=True)
-    print(FILE, FILE.stat().st_size)
+def draw(run: Path, record: RandomizationRecord, output: Path) -> None:
+    """Writes the figure of a cascade with a palette, which takes a third of the bytes."""
+    figure = Image.open(io.BytesIO(png(cascade_strip(record, read_pictures(run, record)))))
+    figure.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(output, optimize=True)
+    print(output, output.stat().st_size)
 
 
-def say(record: RandomizationRecord) -> None:
-    """Prints the scores of the trained and of the random networks' maps."""
+def print_scores(record: RandomizationRecord) -> None:
+    """Prints the scores of the maps of the trained and of the random networks."""
     for metric in record.metrics:
-        for part in record.maps:
-            means = scores_along(part, metric.key).mean(axis=0)
-            print(f"{metric.key}: {part.method} {means[0]:.3f} trained, {means[-1]:.3f} random")
+        for randomized in record.maps:
+            means = scores_along(randomized, metric.key).mean(axis=0)
+            values = f"{means[0]:.3f} trained, {means[-1]:.3f} random"
+            print(f"{metric.key}: {randomized.method} {values}")
 
 
 if __name__ == "__main__":
