@@ -621,7 +621,7 @@ class TestFollowing:
         before, generator = facts(network), torch.get_rng_state()
         copy_of_example = example.detach().clone()
         if fails:
-            with pytest.raises(RuntimeError, match="eels"):
+            with pytest.raises(ModelError, match="eels"):
                 follow_network(network, example)
         else:
             follow_network(network, example)

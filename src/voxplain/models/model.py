@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from voxplain.errors import ModelError, VoxplainError, is_out_of_memory, nearest
+from voxplain.errors import ModelError, nearest
+from voxplain.models.failures import failures_in_words
 from voxplain.models.hooks import copy_network
 from voxplain.models.lone_volume import with_companion
 from voxplain.models.precision import Precision, resolve_precision
@@ -118,7 +118,7 @@ class Model:
             ModelError: If the output is no tensor ``(B, K, ...)``, or the network fails; its own
                 error is the cause.
         """
-        with _failures_in_words(inputs):
+        with failures_in_words(inputs):
             output = self.network(inputs)
             if self.head is not None:
                 output = _select(output, self.head)
@@ -209,34 +209,6 @@ class Model:
 def _tensors(network: nn.Module) -> Iterator[Tensor]:
     yield from network.parameters()
     yield from network.buffers()
-
-
-@contextmanager
-def _failures_in_words(inputs: Tensor) -> Iterator[None]:
-    """Says which error of a network ended a call; what callers handle themselves passes."""
-    try:
-        yield
-    except (VoxplainError, TimeoutError):
-        raise
-    except Exception as error:
-        without_derivative = isinstance(error, NotImplementedError) and torch.is_grad_enabled()
-        if without_derivative or is_out_of_memory(error):
-            raise
-        raise ModelError(
-            f"the network fails on inputs of shape {tuple(inputs.shape)} ({_quoted(error)}); if it "
-            "needs another size, a preprocessing step such as pad_to_multiple may be missing"
-        ) from error
-
-
-def _quoted(error: Exception) -> str:
-    """The type of an error and the first line of its text, without paths."""
-    first_line = next(iter(str(error).strip().splitlines()), "")
-    text = _PATH.sub("…", first_line)[:_LONGEST_QUOTE]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-_LONGEST_QUOTE = 160
-_PATH = re.compile(r"[^\s'\"()\[\],;:]*[\\/][^\s'\"()\[\],;]*")
 
 
 def _select(output: Any, head: Head) -> Any:

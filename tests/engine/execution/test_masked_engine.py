@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from voxplain.attribution import explain
 from voxplain.engine.memory import ForwardBudget
 from voxplain.engine.randomness import GaussianNoise
-from voxplain.errors import ConfigError
+from voxplain.errors import ConfigError, ModelError
 from voxplain.models.loading.blackbox import BlackBox
 
 METHODS: tuple[dict[str, Any], ...] = (
@@ -74,7 +74,7 @@ def test_errors_of_the_network_are_not_taken_for_memory() -> None:
                 raise RuntimeError("something else")
             return image.flatten(1)[:, :2]
 
-    with pytest.raises(RuntimeError, match="something else"):
+    with pytest.raises(ModelError, match="something else"):
         explain(Broken(), images(2), METHODS[0], 1)
 
 

@@ -13,6 +13,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from voxplain.models.failures import failures_in_words
 from voxplain.models.geometry.call import TracedCall, tensors_in
 from voxplain.models.geometry.layout import AxisLayout
 from voxplain.models.geometry.operators import assume, follow
@@ -57,7 +58,8 @@ def follow_network(network: nn.Module, example: Tensor) -> list[LayerCall]:
     example = example.detach().as_subclass(Tensor)
     tracker, log = Tracker(), _Log()
     tracker.layouts[example] = AxisLayout.of_image(example.shape)
-    with observing(network), _recording(network, tracker, log), tracker:
+    recording = _recording(network, tracker, log)
+    with failures_in_words(example), observing(network), recording, tracker:
         network(example)
     return [call for call in log.slots if call is not None]
 

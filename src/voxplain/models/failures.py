@@ -1,0 +1,47 @@
+"""Errors of a network, in one sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from voxplain.errors import ModelError, VoxplainError, is_out_of_memory
+
+
+@contextmanager
+def failures_in_words(inputs: Tensor) -> Iterator[None]:
+    """Turns what a network raises into a ModelError; errors that callers handle pass unchanged.
+
+    These are out of memory, a time limit, errors of voxplain itself, and, where gradients are
+    taken, a function without a derivative.
+
+    Args:
+        inputs: What the network is called with.
+    """
+    try:
+        yield
+    except (VoxplainError, TimeoutError):
+        raise
+    except Exception as error:
+        without_derivative = isinstance(error, NotImplementedError) and torch.is_grad_enabled()
+        if without_derivative or is_out_of_memory(error):
+            raise
+        raise ModelError(
+            f"the network fails on inputs of shape {tuple(inputs.shape)} ({_quoted(error)}); if it "
+            "needs another size, a preprocessing step such as pad_to_multiple may be missing"
+        ) from error
+
+
+def _quoted(error: Exception) -> str:
+    """The type of an error and the first line of its text, without paths."""
+    first_line = next(iter(str(error).strip().splitlines()), "")
+    text = _PATH.sub("…", first_line)[:_LONGEST_QUOTE]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+_LONGEST_QUOTE = 160
+_PATH = re.compile(r"[^\s'\"()\[\],;:]*[\\/][^\s'\"()\[\],;]*")
