@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from voxplain.engine.context import Context
 from voxplain.engine.masks.channel_groups import Groups, group_sums, grouped
 from voxplain.engine.masks.dense import ActivationMasks
 from voxplain.engine.masks.layer_channels import LayerChannels
@@ -16,9 +17,6 @@ from voxplain.engine.masks.samplers import MaskSampler
 from voxplain.engine.stream_io import StreamInput
 from voxplain.engine.taps import Tap, tapping
 from voxplain.errors import ModelError
-
-if TYPE_CHECKING:
-    from voxplain.engine.context import Context
 
 Level = float | Literal["mean"]
 """What a channel becomes: a number, or its mean over positions."""

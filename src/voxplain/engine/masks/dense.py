@@ -6,18 +6,15 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from voxplain.engine.context import Context
 from voxplain.engine.masks.channel_groups import Groups
 from voxplain.engine.masks.masks import Masks, Painter
 from voxplain.engine.taps import Tap
-
-if TYPE_CHECKING:
-    from voxplain.engine.context import Context
 
 
 class DenseMasks(Masks):

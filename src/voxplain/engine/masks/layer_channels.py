@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from voxplain.engine.context import Context
 from voxplain.engine.masks.channel_groups import Groups
 from voxplain.engine.masks.masks import Masks, Painter
 from voxplain.engine.taps import Changes, Tap
-
-if TYPE_CHECKING:
-    from voxplain.engine.context import Context
 
 
 @dataclass(frozen=True, eq=False)

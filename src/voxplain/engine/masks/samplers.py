@@ -7,11 +7,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from voxplain.engine.context import Context
 from voxplain.engine.masks.coalitions import Coalitions
 from voxplain.engine.masks.dense import Grids
 from voxplain.engine.masks.masks import Boxes, Masks, Region
@@ -20,9 +20,6 @@ from voxplain.engine.stream_io import StreamInput
 from voxplain.engine.taps import Tap
 from voxplain.extents import Extent, resolve
 from voxplain.regions import RegionSpec
-
-if TYPE_CHECKING:
-    from voxplain.engine.context import Context
 
 
 class MaskSampler(ABC):
