@@ -32,7 +32,7 @@ def propagated(network: nn.Module, image: Tensor, rule: Lrp, score=None) -> Prop
     score = score or (lambda output: output.flatten(1).sum(1))
     leaf = image.detach().clone().requires_grad_()
     with guard(network), rule.mode() as mode:
-        mode.look(leaf)
+        mode.prepare(leaf)
         output = network(leaf)
     end = output.detach().requires_grad_()
     (cotangent,) = torch.autograd.grad(score(end).sum(), end)
@@ -42,8 +42,8 @@ def propagated(network: nn.Module, image: Tensor, rule: Lrp, score=None) -> Prop
         found,
         output.detach(),
         float(output_seed.double().sum()),
-        mode.balance.bias,
-        mode.balance.epsilon,
+        mode.conservation.bias,
+        mode.conservation.epsilon,
         dict(mode.treated),
         mode.warnings,
     )

@@ -69,7 +69,7 @@ def seed(rule: Rule, output: Tensor, score) -> Tensor:
     leaf = output.clone().requires_grad_()
     (weights,) = torch.autograd.grad(score(leaf).sum(), leaf)
     bound = WeightField((Term(weights),), torch.zeros(len(output)), ("",) * len(output))
-    return rule.output_seed(rule.field(bound).cotangent(output), output)
+    return rule.output_seed(rule.seed_field(bound).cotangent(output), output)
 
 
 def blurred(image: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ def test_weights_hand_on_to_what_raises(name):
     _close(_shares(function, x), winning)
     output, leaf, mode = _run(function, x)
     torch.autograd.grad(output, leaf, torch.ones_like(output))
-    assert mode.shares() == {"unraised": int((winning.sum(1) == 0).sum())}
+    assert mode.residuals() == {"unraised": int((winning.sum(1) == 0).sum())}
 
 
 @pytest.mark.parametrize("name", STRUCTURAL)
@@ -175,7 +175,7 @@ def test_a_negative_factor_loses_evidence_and_says_so():
     output, leaf, mode = _run(lambda x: torch.cat([-x, x * -2.0, 1 - x, x]), x)
     (found,) = torch.autograd.grad(output, leaf, torch.ones_like(output))
     _close(found, torch.ones(6, dtype=F64))
-    assert mode.shares() == {"unraised": 18.0}
+    assert mode.residuals() == {"unraised": 18.0}
     (found,) = torch.autograd.grad(*_run(lambda x: -x, x)[:2], -torch.ones_like(x))
     _close(found, torch.ones(6, dtype=F64))
 
@@ -337,8 +337,8 @@ def test_what_goes_to_constants_is_booked(function):
     (found,) = torch.autograd.grad(output, leaf, q)
     expected = q.flatten() @ _jacobian(function, x)
     _close(found.flatten(), expected)
-    assert mode.shares()["unraised"] == pytest.approx(float(q.sum() - expected.sum()))
-    assert mode.shares()["unraised"] > 0
+    assert mode.residuals()["unraised"] == pytest.approx(float(q.sum() - expected.sum()))
+    assert mode.residuals()["unraised"] > 0
 
 
 def test_on_unknown_warn_gives_the_plain_gradient_and_says_so():
@@ -364,11 +364,11 @@ def _field(*weights):
 
 def test_the_seed_is_the_weights_over_their_sum_without_link_or_offset():
     weights = _draw(2, 3, 4).abs()
-    found = Excitation().field(_field(weights, weights))
+    found = Excitation().seed_field(_field(weights, weights))
     assert found.is_linear
     assert float(found.offset.abs().max()) == 0
     _close(found.cotangent(weights), weights / weights.sum((1, 2), keepdim=True))
-    _close(Excitation(against=True).field(_field(weights)).cotangent(weights).sum((1, 2)), -_ones())
+    _close(Excitation(against=True).seed_field(_field(weights)).cotangent(weights).sum((1, 2)), -_ones())
 
 
 def _ones():
@@ -377,7 +377,7 @@ def _ones():
 
 def test_weights_of_both_signs_are_refused_naming_the_contrastive_form():
     with pytest.raises(TargetError, match="contrastive_excitation_backprop"):
-        Excitation().field(_field(_draw(2, 3, 4)))
+        Excitation().seed_field(_field(_draw(2, 3, 4)))
     weights = _draw(2, 3, 4).abs() * torch.tensor([1.0, -1]).reshape(2, 1, 1)
-    signs = Excitation().field(_field(weights)).cotangent(weights).sum((1, 2))
+    signs = Excitation().seed_field(_field(weights)).cotangent(weights).sum((1, 2))
     _close(signs, torch.tensor([1.0, -1], dtype=F64))

@@ -87,7 +87,7 @@ def test_means_and_interpolation_share_by_contribution(function):
     found, output_seed, mode = sent(function, x)
     expected = dense.epsilon(dense.dense(function, x), output_seed.flatten())
     close(found.flatten(), expected)
-    assert abs(float(found.sum() - output_seed.sum()) + mode.balance.epsilon) < 1e-9
+    assert abs(float(found.sum() - output_seed.sum()) + mode.conservation.epsilon) < 1e-9
 
 
 def _iadd(x, other):
@@ -132,7 +132,7 @@ def test_constants_of_a_sum_take_what_a_bias_takes():
         found, output_seed, mode = sent(function, x)
         quotient = output_seed / margin(x + constant)
         close(found, x * quotient)
-        assert mode.balance.bias == pytest.approx(float((constant * quotient).sum()))
+        assert mode.conservation.bias == pytest.approx(float((constant * quotient).sum()))
     found, output_seed, mode = sent(lambda x: 1 - x, x)
     close(found, -x * output_seed / margin(1 - x))
 
@@ -181,7 +181,7 @@ def test_a_product_of_matrices_gives_half_to_each():
     quotient = output_seed[0] / margin(left @ right)
     half = [left * (quotient @ right.T) / 2, right * (left.T @ quotient) / 2]
     close(found[:, 0], torch.stack(half))
-    assert abs(float(found.sum() - output_seed.sum()) + mode.balance.epsilon) < 1e-9
+    assert abs(float(found.sum() - output_seed.sum()) + mode.conservation.epsilon) < 1e-9
 
 
 def test_attention_weights_are_frozen():
@@ -210,7 +210,7 @@ def test_multi_head_attention_conserves():
     x = draw(2, 5, 8)
     for weights in (False, True):
         found, output_seed, mode = sent(lambda x: attention(x, x, x, need_weights=weights)[0], x)  # noqa: B023
-        kept = float(found.sum()) + mode.balance.bias + mode.balance.epsilon
+        kept = float(found.sum()) + mode.conservation.bias + mode.conservation.epsilon
         assert kept == pytest.approx(float(output_seed.sum()), rel=1e-9)
         assert found.abs().max() > 0.1
 
@@ -245,7 +245,7 @@ def test_norms_are_affine_with_frozen_statistics(name):
     slope = _slope(name, norm, x)
     share = x * slope / margin(value) * output_seed
     close(found, share)
-    kept = float(found.sum()) + mode.balance.bias + mode.balance.epsilon
+    kept = float(found.sum()) + mode.conservation.bias + mode.conservation.epsilon
     assert kept == pytest.approx(float(output_seed.sum()))
     passing, _, _ = sent(norm, x, output_seed, Lrp(composite=(Choice("pass", "norm"),)))
     close(passing, output_seed)
@@ -282,7 +282,7 @@ def test_softmax_keeps_its_first_order_part():
     found, output_seed, mode = sent(lambda x: x.softmax(-1), x)
     y = x.softmax(-1)
     close(found, x * (output_seed - y * output_seed.sum(-1, keepdim=True)), 2e-5)
-    kept = float(found.sum()) + mode.balance.bias + mode.balance.epsilon
+    kept = float(found.sum()) + mode.conservation.bias + mode.conservation.epsilon
     assert kept == pytest.approx(float(output_seed.sum()))
 
 
@@ -303,9 +303,9 @@ def test_a_class_token_takes_relevance_as_a_bias_does():
         lambda x: torch.stack([token[0, 0], x[0, 0], x[0, 1], x[0, 2]])[None],
     ):
         found, output_seed, mode = sent(join, x)
-        kept = float(found.sum()) + mode.balance.bias
+        kept = float(found.sum()) + mode.conservation.bias
         assert kept == pytest.approx(float(output_seed.sum()))
-        assert abs(mode.balance.bias) > 0.01
+        assert abs(mode.conservation.bias) > 0.01
 
 
 def test_normalization_by_a_length_is_frozen():

@@ -69,10 +69,10 @@ def relevance_of(layer, x, rule, arriving):
     """What arrives at x when ``arriving`` enters at the output, and the balance."""
     leaf = x.clone().requires_grad_()
     with rule.mode() as mode:
-        mode.look(leaf)
+        mode.prepare(leaf)
         output = layer(leaf)
     (found,) = torch.autograd.grad(output, leaf, arriving.reshape(output.shape))
-    return found, mode.balance, mode
+    return found, mode.conservation, mode
 
 
 def arriving_at(layer, x):
@@ -90,11 +90,11 @@ def test_rules_equal_dense_algebra(name, rule, sign):
         x = x.clamp(min=0)
     choice, reference = RULES[rule]
     arriving = arriving_at(layer, x)
-    found, balance, _ = relevance_of(layer, x, Lrp(composite=(choice,)), arriving)
+    found, conservation, _ = relevance_of(layer, x, Lrp(composite=(choice,)), arriving)
     expected = reference(dense.dense(layer, x), arriving.flatten())
     assert float(expected.abs().max()) > 1e-3
     assert float((found.flatten() - expected).abs().max() / expected.abs().max()) <= 1e-9
-    kept = float(found.sum()) + balance.bias + balance.epsilon
+    kept = float(found.sum()) + conservation.bias + conservation.epsilon
     assert abs(kept - float(arriving.sum())) <= 1e-9 * float(arriving.abs().sum())
 
 
@@ -102,7 +102,7 @@ def test_rules_equal_dense_algebra(name, rule, sign):
 def test_the_box_rule_equals_dense_algebra(name):
     layer, x = layer_of(name)
     arriving = arriving_at(layer, x)
-    found, balance, _ = relevance_of(layer, x, Lrp(), arriving)
+    found, conservation, _ = relevance_of(layer, x, Lrp(), arriving)
     spatial = x.flatten(2) if x.dim() > 2 else x[:, None]
     low, high = (end.reshape(1, -1, *[1] * (x.dim() - 2)) for end in (
         spatial.amin(2), spatial.amax(2)
@@ -110,8 +110,8 @@ def test_the_box_rule_equals_dense_algebra(name):
     ends = (low.expand_as(x), high.expand_as(x))
     expected = dense.box(dense.dense(layer, x), arriving.flatten(), *ends)
     assert float((found.flatten() - expected).abs().max() / expected.abs().max()) <= 1e-9
-    assert balance.bias == 0
-    kept = float(found.sum()) + balance.epsilon
+    assert conservation.bias == 0
+    kept = float(found.sum()) + conservation.epsilon
     assert abs(kept - float(arriving.sum())) <= 1e-9 * float(arriving.abs().sum())
 
 
@@ -152,9 +152,9 @@ def test_the_box_rule_follows_an_image_that_is_moved_about(moved):
 def test_lrp_zero_of_a_layer_without_bias_conserves_exactly():
     layer, x = layer_of("no bias")
     arriving = arriving_at(layer, x)
-    found, balance, _ = relevance_of(layer, x, Lrp(composite="epsilon", epsilon=0.0), arriving)
-    assert balance.bias == 0
-    assert abs(balance.epsilon) <= 1e-12
+    found, conservation, _ = relevance_of(layer, x, Lrp(composite="epsilon", epsilon=0.0), arriving)
+    assert conservation.bias == 0
+    assert abs(conservation.epsilon) <= 1e-12
     assert abs(float(found.sum() - arriving.sum())) <= 1e-9
 
 
@@ -172,9 +172,9 @@ def test_a_unit_with_nothing_to_share_hands_its_relevance_to_the_stabilizer():
     layer = nn.Linear(3, 2, bias=False).double()
     x, arriving = torch.zeros(1, 3, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64)
     for composite in ("epsilon", "epsilon_plus", "alpha2_beta1"):
-        found, balance, _ = relevance_of(layer, x, Lrp(composite=composite), arriving)
+        found, conservation, _ = relevance_of(layer, x, Lrp(composite=composite), arriving)
         assert torch.equal(found, torch.zeros_like(found))
-        assert balance.epsilon == pytest.approx(2.0)
+        assert conservation.epsilon == pytest.approx(2.0)
 
 
 def test_composites_choose_by_depth_kind_kernel_and_place():

@@ -15,7 +15,7 @@ from voxplain.engine.method import Method, register
 from voxplain.engine.requests import GradientRequest
 from voxplain.engine.rules import Lrp, ThroughLayer
 from voxplain.engine.rules.lrp.composites import Choice, CompositeName, composite_of
-from voxplain.engine.rules.lrp.intensity_range import Range
+from voxplain.engine.rules.lrp.intensity_range import IntensityRange
 from voxplain.engine.rules.lrp.layer_rules import EPSILON
 from voxplain.engine.stream_io import StreamResults
 from voxplain.engine.taps import INPUT
@@ -74,7 +74,7 @@ class _Relevance(Method):
     @model_validator(mode="after")
     def _both_ends(self) -> _Relevance:
         try:
-            Range(self.low, self.high)
+            IntensityRange(self.low, self.high)
         except ConfigError as error:
             raise ValueError(str(error)) from None
         return self
