@@ -123,7 +123,7 @@ def test_sums_over_boxes_are_those_of_their_voxels(rank: int) -> None:
         value * masks.removed(index).double() for index, value in enumerate(values.tolist())
     )
     assert_close(masks.summed(values), cast(Tensor, expected), 1e-12)
-    assert int(masks.cover.amin()) >= 1
+    assert int(masks.coverage.amin()) >= 1
 
 
 @every_rank

@@ -69,7 +69,7 @@ def test_jansen_s_estimators_written_out() -> None:
     design = PickFreeze(Blocks(), 8).design(4, "key")
     scores = design.double().pow(2) @ torch.tensor([1.0, 2, 3, 4]).double() + design[:, 0] * 3
     masks = Coalitions(RegionMap(torch.arange(4).view(2, 2)), design, (2, 2))
-    found = VarianceShare().reduce(masks, scores, whole=0.0).map.flatten()
+    found = VarianceShare().reduce(masks, scores, full_score=0.0).map.flatten()
     first = scores[:8].tolist()
     both = scores[:16]
     variance = float(((both - both.mean()) ** 2).mean())
@@ -116,7 +116,7 @@ def test_hsic_is_its_definition() -> None:
     design = (torch.rand(24, 3, generator=source) < 0.4).float()
     scores = design[:, 0].double() * 2 + torch.randn(24, generator=source).double()
     masks = Coalitions(RegionMap(torch.tensor([[0, 1, 2]])), design, (1, 3))
-    found = Dependence().reduce(masks, scores, whole=0.0)
+    found = Dependence().reduce(masks, scores, full_score=0.0)
     distances = [abs(a - b) for a in scores.tolist() for b in scores.tolist() if a != b]
     middle = sorted(distances)[(len(distances) - 1) // 2]
     assert found.findings["bandwidth"] == pytest.approx(middle)

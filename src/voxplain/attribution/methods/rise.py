@@ -75,4 +75,4 @@ class McRise(_OverRandomGrids):
     @property
     def map_channels(self) -> tuple[str, ...]:
         """The fills."""
-        return tuple(f"hidden by {fill.in_words}" for fill in self.fills)
+        return tuple(f"hidden by {fill.description}" for fill in self.fills)

@@ -128,7 +128,7 @@ class _RankedPainter(Painter):
         canvas.view(len(canvas), -1)[:, changed] = source.reshape(len(source), -1)[:, changed]
         self._removed_in_row[row] = after
 
-    def forget(self, rows: int) -> None:
+    def reset(self, rows: int) -> None:
         self._removed_in_row = [0] * rows
 
 

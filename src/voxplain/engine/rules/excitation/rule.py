@@ -81,10 +81,10 @@ class Excitation(Rule):
 
     def mode(self) -> RuleMode:
         """A context for the image forward."""
-        return _ExcitationBackprop(self.on_unknown, self.against)
+        return _ExcitationForward(self.on_unknown, self.against)
 
 
-class _ExcitationBackprop(ExcitationMode):
+class _ExcitationForward(ExcitationMode):
     """Gives every call the redistribution of its winning probability as backward."""
 
     def __init__(self, on_unknown: OnUnknown, against: bool) -> None:
