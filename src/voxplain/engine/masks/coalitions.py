@@ -38,8 +38,7 @@ class Coalitions(Masks):
     def __len__(self) -> int:
         return len(self.design)
 
-    @property
-    def size(self) -> tuple[float, ...]:  # type: ignore[override]
+    def extent(self) -> tuple[float, ...]:
         """Side of a cube with the mean volume of a region."""
         covered = float(self.regions.sizes.double().mean()) if self.regions.count else 1.0
         if self.regions.labels.ndim > len(self.shape):

@@ -80,8 +80,7 @@ class Grids(DenseMasks):
     def __len__(self) -> int:
         return len(self.grids)
 
-    @property
-    def size(self) -> tuple[float, ...]:  # type: ignore[override]
+    def extent(self) -> tuple[float, ...]:
         """The size of a cell."""
         return tuple(float(side) for side in self.cell)
 
@@ -152,8 +151,7 @@ class ActivationMasks(DenseMasks):
     def __len__(self) -> int:
         return len(self.activation) + 1
 
-    @property
-    def size(self) -> tuple[float, ...]:  # type: ignore[override]
+    def extent(self) -> tuple[float, ...]:
         """The size of a cell of the layer."""
         return tuple(abs(float(stride)) for stride in self.context.geometry(self.tap).stride)
 

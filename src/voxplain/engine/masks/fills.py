@@ -38,7 +38,7 @@ class Fill(BaseModel, ABC):
 
     def painters(self, item: StreamInput, masks: Masks) -> list[Painter]:
         """One painter of masked images per image of fill values."""
-        return [masks.painter(item.image, filled) for filled in self.images(item, masks.size)]
+        return [masks.painter(item.image, filled) for filled in self.images(item, masks.extent())]
 
     def runs(self, references: int | None) -> int:
         """Number of images of fill values, and so of forwards per mask."""
@@ -112,7 +112,7 @@ class Noise(Fill):
 
     def painters(self, item: StreamInput, masks: Masks) -> list[Painter]:
         """One painter, which imputes for each mask."""
-        (empty,) = self.images(item, masks.size)
+        (empty,) = self.images(item, masks.extent())
         return [ImputingPainter(masks, item.image, empty, self._noise(item), item.spacing)]
 
     def _noise(self, item: StreamInput) -> Tensor:

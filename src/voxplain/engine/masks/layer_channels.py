@@ -45,8 +45,7 @@ class LayerChannels(Masks):
     def __len__(self) -> int:
         return len(self.groups)
 
-    @property
-    def size(self) -> tuple[float, ...]:  # type: ignore[override]
+    def extent(self) -> tuple[float, ...]:
         """One voxel, as the image is not changed."""
         return (1.0,) * len(self.shape)
 

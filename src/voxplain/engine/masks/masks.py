@@ -32,18 +32,19 @@ class Masks(ABC):
 
     Attributes:
         shape: Spatial shape of the image.
-        size: Typical extent of the removed voxels of one mask, in voxels per axis; the blur fill
-            depends on it.
         at_layer: Whether the masks are on a layer, and leave the image unchanged.
     """
 
     at_layer: ClassVar[bool] = False
 
     shape: tuple[int, ...]
-    size: tuple[float, ...]
 
     @abstractmethod
     def __len__(self) -> int: ...
+
+    @abstractmethod
+    def extent(self) -> tuple[float, ...]:
+        """Typical extent of the removed voxels of one mask, in voxels per axis, for blur fills."""
 
     @abstractmethod
     def painter(self, image: Tensor, filled: Tensor) -> Painter:
@@ -133,6 +134,9 @@ class Boxes(Masks):
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    def extent(self) -> tuple[float, ...]:
+        return self.size
 
     def painter(self, image: Tensor, filled: Tensor) -> Painter:
         return _BoxPainter(self, image, filled)

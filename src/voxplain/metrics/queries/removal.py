@@ -93,9 +93,8 @@ class RankedMasks(Masks):
     def __len__(self) -> int:
         return len(self.counts)
 
-    @property
-    def size(self) -> tuple[float, ...]:  # type: ignore[override]
-        """A sixth of each axis, as for boxes: removed sets have no extent of their own."""
+    def extent(self) -> tuple[float, ...]:
+        """A sixth of each axis, as for boxes, since removed sets have no extent of their own."""
         return tuple(max(1.0, side / 6) for side in self.shape)
 
     def painter(self, image: Tensor, filled: Tensor) -> Painter:
