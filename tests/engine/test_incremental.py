@@ -142,7 +142,7 @@ def _pools(rank: int) -> dict[str, Callable[[Tensor], Tensor]]:
 def _samplings(rank: int) -> dict[str, Callable[[Tensor], Tensor]]:
     linear = {1: "linear", 2: "bilinear", 3: "trilinear"}[rank]
     odd = tuple(cells * 3 // 2 + 1 for cells in SHAPES[rank])
-    found = {
+    result = {
         "nearest": lambda x: F.interpolate(x, scale_factor=2),
         "nearest, odd": lambda x: F.interpolate(x, odd),
         "nearest-exact": lambda x: F.interpolate(x, odd, mode="nearest-exact"),
@@ -152,9 +152,9 @@ def _samplings(rank: int) -> dict[str, Callable[[Tensor], Tensor]]:
         "linear, down": lambda x: F.interpolate(x, scale_factor=0.5, mode=linear),
     }
     if rank == 2:
-        found["cubic"] = lambda x: F.interpolate(x, scale_factor=2, mode="bicubic")
-        found["smooth"] = lambda x: F.interpolate(x, (20, 21), mode="bilinear", antialias=True)
-    return found
+        result["cubic"] = lambda x: F.interpolate(x, scale_factor=2, mode="bicubic")
+        result["smooth"] = lambda x: F.interpolate(x, (20, 21), mode="bilinear", antialias=True)
+    return result
 
 
 def _rearrangements(rank: int) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -385,8 +385,8 @@ def test_many_channels_under_inference_mode(build: Any, rank: int) -> None:
     boxes = random_boxes((6,) * rank, 3, 0)
     inputs = changed(image, boxes)
     with torch.inference_mode():
-        found = Incremental(model, image).outputs(inputs, boxes)
-    assert_close(found, plain(model, inputs), 1e-12)
+        result = Incremental(model, image).outputs(inputs, boxes)
+    assert_close(result, plain(model, inputs), 1e-12)
 
 
 def test_boxes_of_one_size_in_opposite_corners_are_one_batch() -> None:
@@ -411,8 +411,8 @@ def test_a_box_that_changes_nothing_or_everything() -> None:
     same = incremental.outputs(image[None], [(slice(3, 9), slice(4, 6))])
     assert_close(same, plain(model, image[None]), 1e-12)
     other = weight(2, 1, 40, 35)
-    found = incremental.outputs(other, [(slice(None), slice(None))] * 2)
-    assert_close(found, plain(model, other), 1e-12)
+    result = incremental.outputs(other, [(slice(None), slice(None))] * 2)
+    assert_close(result, plain(model, other), 1e-12)
 
 
 @pytest.mark.parametrize("name", ["UNet, batch norm", "UNet", "ResNet18", "SEResNet50"])
@@ -453,9 +453,9 @@ def test_much_less_is_computed_where_operators_are_local() -> None:
     boxes: list[Box] = [(slice(28, 36),) * 3] * 2
     inputs = changed(image, boxes)
     incremental.outputs(inputs, boxes)
-    cone = _convolved_cells(lambda: incremental.outputs(inputs, boxes))
-    everything = _convolved_cells(lambda: plain(model, inputs))
-    assert 0 < cone < everything / 4
+    partial = _convolved_cells(lambda: incremental.outputs(inputs, boxes))
+    full = _convolved_cells(lambda: plain(model, inputs))
+    assert 0 < partial < full / 4
 
 
 def test_layers_before_a_change_are_not_computed_again() -> None:

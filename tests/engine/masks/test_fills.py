@@ -94,9 +94,9 @@ def _solved_densely(image: Tensor, removed: Tensor, spacing: Sequence[float]) ->
                 system[row, number[other]] -= weight
             else:
                 wanted[row] += weight * float(image[other])
-    found = image.clone()
-    found[removed] = torch.linalg.solve(system, wanted)
-    return found
+    result = image.clone()
+    result[removed] = torch.linalg.solve(system, wanted)
+    return result
 
 
 @every_rank
@@ -113,9 +113,9 @@ def test_imputed_solves_the_linear_system(
         removed.view(3, -1)[:, -1], removed.view(3, -1)[:, 0] = False, True
         pairs = zip(image, removed, strict=True)
         expected = torch.stack([_solved_densely(*pair, sides or (2.0,) * rank) for pair in pairs])
-        found = impute(image, removed, sides)
-        assert torch.equal(found[~removed], image[~removed])
-        assert float((found - expected).abs().max()) < 1e-3 * 50
+        result = impute(image, removed, sides)
+        assert torch.equal(result[~removed], image[~removed])
+        assert float((result - expected).abs().max()) < 1e-3 * 50
         with monkeypatch.context() as patience:
             patience.setattr(imputation, "_TOLERANCE", 1e-10)
             assert_close(impute(image, removed, sides), expected, 1e-5)
@@ -137,9 +137,9 @@ def test_thick_slices_count_less_than_neighbors_in_the_plane() -> None:
     removed[0, 1, 1, 1] = True
     across = 2 * (1 / 25 + 4 / 26 + 4 / 27)
     within = 4 / 1 + 4 / 2
-    found = float(impute(image, removed, (5.0, 1.0, 1.0))[0, 1, 1, 1])
-    assert found == pytest.approx(across / (across + within), rel=1e-9)
-    assert found < 0.3 * float(impute(image, removed)[0, 1, 1, 1])
+    result = float(impute(image, removed, (5.0, 1.0, 1.0))[0, 1, 1, 1])
+    assert result == pytest.approx(across / (across + within), rel=1e-9)
+    assert result < 0.3 * float(impute(image, removed)[0, 1, 1, 1])
 
 
 def test_a_fill_knows_the_spacing_of_the_image() -> None:
@@ -150,7 +150,7 @@ def test_a_fill_knows_the_spacing_of_the_image() -> None:
 
     def maps(*spacing: float) -> list[Tensor]:
         image = Image.from_array(array, spacing)
-        return [found.map for found in explain(mean, image, [asked, noisy], 1).values()]
+        return [result.map for result in explain(mean, image, [asked, noisy], 1).values()]
 
     for thin, thick, cubes in zip(maps(1, 1), maps(5, 1), maps(5, 5), strict=True):
         assert torch.equal(thin, cubes)

@@ -186,8 +186,8 @@ def test_random_grids_are_those_of_rise(rank: int) -> None:
     for index in range(len(masks)):
         shift = masks.shifts[index].tolist()
         expected = _rise_by_hand(masks.grids[index], shift, 7)
-        found = masks.weights(index, torch.zeros(1))
-        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+        result = masks.weights(index, torch.zeros(1))
+        torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)
         shifts.add(tuple(shift))
     assert len(shifts) > 2
     assert all(0 <= at < 3 for at in itertools.chain(*shifts))

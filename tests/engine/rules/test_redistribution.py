@@ -82,8 +82,8 @@ COPIES = {
 }
 
 
-class _Caught(RuleMode):
-    """Keeps the last call that depends on the image."""
+class _LastCall(RuleMode):
+    """Records the last call that depends on the image."""
 
     def treat(self, call, native):
         if self.depends(*call.operands()):
@@ -93,7 +93,7 @@ class _Caught(RuleMode):
 
 def _call(function, x):
     leaf = x.clone().requires_grad_()
-    with _Caught() as mode:
+    with _LastCall() as mode:
         function(leaf)
     return mode.call
 
@@ -166,7 +166,7 @@ def test_copies_need_no_map(function):
         lambda x: F.batch_norm(x, None, None, training=True),
     ],
 )
-def test_what_is_no_map_of_one_operand_is_an_error(function):
+def test_calls_that_are_not_linear_in_one_operand_are_errors(function):
     with pytest.raises(RuleError, match="not a linear map"):
         linear_map(_call(function, _draw(*IMAGE)))
 
@@ -175,24 +175,24 @@ def test_any_backward_takes_the_place_of_the_gradient():
     x = _draw(3, 4).requires_grad_()
     u, v = x * 1, x * 2
     value = (u * v).detach()
-    kept = (u.detach(), v.detach())
-    found = with_redistribution(value, (u, v), lambda q, a, b: (q * a, q + b), kept)
+    saved = (u.detach(), v.detach())
+    found = with_redistribution(value, (u, v), lambda q, a, b: (q * a, q + b), saved)
     assert torch.equal(found, value)
-    (share,) = torch.autograd.grad((found * 3).sum(), x)
-    _close(share, 3 * kept[0] + 2 * (3 + kept[1]))
+    (gradient,) = torch.autograd.grad((found * 3).sum(), x)
+    _close(gradient, 3 * saved[0] + 2 * (3 + saved[1]))
 
 
-def test_an_operand_may_get_nothing_and_nothing_arrives_from_nothing():
+def test_an_operand_without_a_part_gets_no_gradient():
     x = _draw(3).requires_grad_()
     u, v = x * 1, x.sigmoid()
     gated = with_redistribution((u * v).detach(), (u, v), lambda q: (q, None))
     dead = with_redistribution(gated.detach(), (v,), lambda q: (q / 0,))
     first = with_redistribution(gated.detach(), (gated, dead), lambda q: (q, None))
-    (share,) = torch.autograd.grad(first.sum(), x)
-    assert torch.equal(share, torch.ones(3, dtype=F64))
+    (gradient,) = torch.autograd.grad(first.sum(), x)
+    assert torch.equal(gradient, torch.ones(3, dtype=F64))
 
 
-def test_what_the_backward_reads_may_not_be_overwritten():
+def test_saved_tensors_must_not_be_overwritten():
     x = _draw(3).requires_grad_()
     u = x * 1
     found = with_redistribution(u.detach() * 2, (u,), lambda q, a: (q * a,), (u.detach(),))
@@ -214,8 +214,8 @@ def test_in_place_calls_are_written_to_the_caller():
         y = x * 1
         y.relu_()
     assert torch.equal(y, F.relu(x))
-    (share,) = torch.autograd.grad(y.sum(), x)
-    assert share.tolist() == [2] * 5
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert gradient.tolist() == [2] * 5
 
 
 def test_a_map_can_be_made_by_hand():
