@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import voxplain as vx
 from benchmarks.harness import difference, race
 from benchmarks.page import Table, seconds, times
-from voxplain.engine.acceleration.incremental import GAIN, Incremental, work
+from voxplain.engine.acceleration.incremental import GAIN, Incremental, estimate_work
 
 HEADER = (
     "network",
@@ -55,23 +55,23 @@ def _row(name: str, model: vx.Model, size: int, repeats: int) -> list[str]:
     image, side = torch.randn(1, size, size, size), size // _SHARE
     starts = torch.randint(0, size - side + 1, (_BOXES, 3)).tolist()
     starts[0] = [0, 0, 0]
-    patches = torch.zeros(_BOXES, 1, side, side, side)
+    boxes = [tuple(slice(low, low + side) for low in start) for start in starts]
     incremental = Incremental(model, image)
 
     def whole() -> Tensor:
         batch = 1 if size > 96 else 2
-        return _in_batches(lambda rows: _full(model, image, starts[rows], side), batch)
+        return _in_batches(lambda rows: model.output(_without(image, boxes[rows])), batch)
 
     def cones() -> Tensor:
         return _in_batches(
-            lambda rows: incremental.outputs_of(patches[rows], starts[rows]), _BOXES // 2
+            lambda rows: incremental.outputs(_without(image, boxes[rows]), boxes[rows]), _BOXES // 2
         )
 
     apart = difference(cones(), whole())
     timings = race({"full": whole, "incremental": cones}, repeats, {"full": _nothing})
     wall, cpu = timings["full"].times(timings["incremental"])
     middle = slice(size // 2 - side // 2, size // 2 - side // 2 + side)
-    counted = work(Incremental(model, image), (middle,) * 3)
+    counted = estimate_work(Incremental(model, image), (middle,) * 3)
     return [
         name,
         f"{size}^3",
@@ -86,11 +86,12 @@ def _row(name: str, model: vx.Model, size: int, repeats: int) -> list[str]:
     ]
 
 
-def _full(model: vx.Model, image: Tensor, starts: list[list[int]], side: int) -> Tensor:
-    inputs = image.repeat(len(starts), 1, 1, 1, 1)
-    for row, start in enumerate(starts):
-        inputs[(row, slice(None), *(slice(low, low + side) for low in start))] = 0
-    return model.output(inputs)
+def _without(image: Tensor, boxes: list[tuple[slice, ...]]) -> Tensor:
+    """The image with one box each set to 0."""
+    inputs = image.repeat(len(boxes), 1, 1, 1, 1)
+    for row, box in enumerate(boxes):
+        inputs[(row, slice(None), *box)] = 0
+    return inputs
 
 
 def _in_batches(outputs: Callable[[slice], Tensor], batch: int) -> Tensor:

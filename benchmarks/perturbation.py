@@ -291,4 +291,4 @@ def _all_windows(model: vx.Model, image: Tensor, method: _SomeOcclusion) -> Tens
             score = model.output(shown)[:, 1][where].sum(dtype=torch.float64)
             drops.append(whole - float(score))
     summed = masks.summed(torch.tensor(drops, dtype=torch.float64))
-    return (summed / masks.cover.clamp_min(1))[None, None].to(image)
+    return (summed / masks.coverage.clamp_min(1))[None, None].to(image)

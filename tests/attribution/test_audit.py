@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from rule_passes import Calls
+from rule_passes import AsNetwork
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -57,7 +57,7 @@ def test_relevance_is_conserved_and_treats_linear_functions_too():
     assert report.conservation["lrp"] < 1e-4
     rows = {row["function"]: row for row in report.table(linear=True)}
     assert rows["conv3d"]["lrp"] == rows["instance_norm"]["lrp"] == rows["mul"]["lrp"] == "rule"
-    report = audit(Calls(lambda x: F.relu(x).exp()), _image(), ("lrp", "guided"))
+    report = audit(AsNetwork(lambda x: F.relu(x).exp()), _image(), ("lrp", "guided"))
     assert "exp" in report.failures["lrp"]
     assert [report.covered(rule) for rule in ("lrp", "guided")] == [False, True]
 
@@ -71,7 +71,7 @@ def test_the_mass_of_excitation_is_reported_and_refused_functions_too():
     assert rows["conv3d"]["excitation"] == rows["mul"]["excitation"] == "rule"
     report = audit(nn.Conv3d(1, 2, 1), _image() * 0 - 1, ("excitation",))
     assert "mass 0 of 1 arrives" in report.remarks["excitation"][0]
-    report = audit(Calls(lambda x: F.relu(x).exp()), _image(), ("excitation", "guided"))
+    report = audit(AsNetwork(lambda x: F.relu(x).exp()), _image(), ("excitation", "guided"))
     assert "exp" in report.failures["excitation"]
     assert [report.covered(rule) for rule in ("excitation", "guided")] == [False, True]
 
@@ -90,7 +90,7 @@ def test_a_model_with_a_head_and_a_training_network_are_left_as_they_were():
     network = Network().train()
     network.conv.weight.requires_grad_(False)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    audit(Model(Calls(lambda x: (network(x), 1)), head=0), _image(), ("guided",))
+    audit(Model(AsNetwork(lambda x: (network(x), 1)), head=0), _image(), ("guided",))
     audit(network, _image(), ("guided",))
     assert network.training
     assert [p.requires_grad for p in network.parameters()] == [False, True, True, True]
@@ -100,7 +100,7 @@ def test_a_model_with_a_head_and_a_training_network_are_left_as_they_were():
 
 
 def test_an_unknown_function_uncovers_deep_lift_and_guided_but_not_plain():
-    report = audit(Calls(lambda x: F.relu(x).cumprod(-1)), _image())
+    report = audit(AsNetwork(lambda x: F.relu(x).cumprod(-1)), _image())
     assert "cumprod" in report.unknown[0]
     assert "cumprod" in report.failures["deep_lift"]
     assert [report.covered(rule) for rule in ("plain", "guided", "deep_lift")] == [1, 0, 0]
@@ -115,7 +115,7 @@ def test_an_unknown_function_uncovers_deep_lift_and_guided_but_not_plain():
     ],
 )
 def test_hand_written_rectifiers_are_found(function):
-    report = audit(Calls(function), _image())
+    report = audit(AsNetwork(function), _image())
     assert "hand-written" in report.unknown[0]
     assert report.guided_equals_plain
     assert not report.covered("guided")
@@ -124,7 +124,7 @@ def test_hand_written_rectifiers_are_found(function):
 
 def test_multiplying_by_a_constant_mask_is_linear():
     mask = torch.ones(8, dtype=torch.bool)
-    report = audit(Calls(lambda x: F.relu(x * mask).masked_fill(~mask, 0)), _image())
+    report = audit(AsNetwork(lambda x: F.relu(x * mask).masked_fill(~mask, 0)), _image())
     assert report.nonlinear == {"relu": 1}
     assert report.unknown == ()
 
@@ -147,11 +147,11 @@ def scripted(x):
 @pytest.mark.parametrize(
     ("network", "named"),
     [
-        (Calls(lambda x: Custom.apply(F.relu(x))), "Custom"),
+        (AsNetwork(lambda x: Custom.apply(F.relu(x))), "Custom"),
         (nn.Sequential(torch.jit.script(nn.Conv3d(1, 2, 1))), "TorchScript"),
         (nn.Sequential(nn.DataParallel(nn.Conv3d(1, 2, 1))), "DataParallel"),
         (nn.DataParallel(nn.Conv3d(1, 2, 1)), "DataParallel"),
-        (Calls(lambda x: scripted(x) * 2), "Relu made out of sight"),
+        (AsNetwork(lambda x: scripted(x) * 2), "Relu made out of sight"),
     ],
 )
 def test_what_rules_cannot_see_is_listed(network, named):
@@ -161,7 +161,7 @@ def test_what_rules_cannot_see_is_listed(network, named):
 
 
 def test_checkpointed_segments_are_counted_and_covered():
-    network = Calls(lambda x: checkpoint(lambda y: F.relu(y).exp(), x, use_reentrant=False))
+    network = AsNetwork(lambda x: checkpoint(lambda y: F.relu(y).exp(), x, use_reentrant=False))
     report = audit(network, _image())
     assert report.checkpointed == 1
     assert report.covered("guided")

@@ -1,4 +1,4 @@
-"""Gradients for what convolutions of few channels read: the same, whatever the way."""
+"""Faster input gradients of convolutions with few channels equal those of autograd."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from voxplain.engine.acceleration.few_channels import input_gradient, quick_grad
 from voxplain.engine.passes import base as passes
 
 SHAPES = [
-    # sides, kernel, stride, padding
+    # input shape, kernel, stride, padding
     ((12, 12), (3, 3), (1, 1), (1, 1)),
     ((9, 14), (7, 7), (2, 2), (3, 3)),
     ((11, 8), (5, 2), (1, 3), (0, 1)),
-    ((10, 10), (2, 2), (4, 4), (0, 0)),  # voxels that nobody reads
+    ((10, 10), (2, 2), (4, 4), (0, 0)),  # voxels that no cell reads
     ((7, 9), (1, 3), (2, 1), (2, 4)),  # cells that read no voxel
     ((9, 8, 7), (3, 3, 3), (1, 1, 1), (1, 1, 1)),
     ((8, 9, 11), (7, 7, 7), (2, 2, 2), (3, 3, 3)),
@@ -34,37 +34,39 @@ SHAPES = [
 _CONVOLVED: dict[int, Any] = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 
 
-def _convolved(read: Tensor, weight: Tensor, *how: Any) -> Tensor:
-    found: Tensor = _CONVOLVED[read.ndim - 2](read, weight, None, *how)
-    return found
+def _convolved(volume: Tensor, weight: Tensor, *settings: Any) -> Tensor:
+    output: Tensor = _CONVOLVED[volume.ndim - 2](volume, weight, None, *settings)
+    return output
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 5, 12])
-@pytest.mark.parametrize("how", SHAPES, ids=str)
-def test_the_gradient_is_that_of_autograd(channels: int, how: tuple[tuple[int, ...], ...]) -> None:
-    sides, kernel, stride, padding = how
+@pytest.mark.parametrize("shapes", SHAPES, ids=str)
+def test_the_gradient_is_that_of_autograd(
+    channels: int, shapes: tuple[tuple[int, ...], ...]
+) -> None:
+    sides, kernel, stride, padding = shapes
     source = torch.Generator().manual_seed(channels)
     weight = torch.randn(4, channels, *kernel, generator=source, dtype=torch.float64)
-    read = torch.randn(3, channels, *sides, generator=source, dtype=torch.float64)
-    given = _convolved(read.requires_grad_(True), weight, stride, padding)
-    arriving = torch.randn(given.shape, generator=source, dtype=torch.float64)
-    (expected,) = torch.autograd.grad(given, read, arriving)
-    found = input_gradient(arriving, read.shape, weight, stride, padding)
-    assert found.is_contiguous()
-    assert_close(found, expected, 1e-12)
+    volume = torch.randn(3, channels, *sides, generator=source, dtype=torch.float64)
+    output = _convolved(volume.requires_grad_(True), weight, stride, padding)
+    output_gradient = torch.randn(output.shape, generator=source, dtype=torch.float64)
+    (expected,) = torch.autograd.grad(output, volume, output_gradient)
+    gradient = input_gradient(output_gradient, volume.shape, weight, stride, padding)
+    assert gradient.is_contiguous()
+    assert_close(gradient, expected, 1e-12)
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """The shapes of what is read by the convolutions that are treated."""
-    seen: list[tuple[int, ...]] = []
+def accelerated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The input shapes of the convolutions whose gradient was computed by blocks."""
+    shapes: list[tuple[int, ...]] = []
 
-    def counted(arriving: Tensor, shape: tuple[int, ...], *rest: Any) -> Tensor:
-        seen.append(tuple(shape))
-        return input_gradient(arriving, shape, *rest)
+    def recorded(gradient: Tensor, shape: tuple[int, ...], *settings: Any) -> Tensor:
+        shapes.append(tuple(shape))
+        return input_gradient(gradient, shape, *settings)
 
-    monkeypatch.setattr(few_channels, "input_gradient", counted)
-    return seen
+    monkeypatch.setattr(few_channels, "input_gradient", recorded)
+    return shapes
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -81,24 +83,26 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     ids=str,
 )
 def test_maps_are_the_same(
-    method: Any, rank: int, channels: int, quick: list[Any], monkeypatch: pytest.MonkeyPatch
+    method: Any, rank: int, channels: int, accelerated: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By every rule, with and without the quicker way."""
+    """By every rule, with and without the acceleration."""
     torch.manual_seed(0)
     kind = {2: nn.Conv2d, 3: nn.Conv3d}[rank]
     first, second = kind(channels, 20, 3, 2, 1), kind(20, 4, 3, padding=1)
     network = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Flatten(2), Mean()).eval()
     image = torch.randn(2, channels, *{2: (160, 130), 3: (28, 30, 26)}[rank])
-    found = [map.map for map in explain(network, image, method, 1).values()]
-    assert {shape[1:] for shape in quick} == {tuple(image.shape[1:])}
+    maps = [attribution.map for attribution in explain(network, image, method, 1).values()]
+    assert {shape[1:] for shape in accelerated} == {tuple(image.shape[1:])}
     monkeypatch.setattr(passes, "quick_gradients", lambda values: contextlib.nullcontext())
-    expected = [map.map for map in explain(network, image, method, 1).values()]
-    for one, other in zip(found, expected, strict=True):
-        assert float((one - other).abs().max()) < 2e-6 * float(other.abs().max())
+    expected = [attribution.map for attribution in explain(network, image, method, 1).values()]
+    for attribution_map, reference in zip(maps, expected, strict=True):
+        assert float((attribution_map - reference).abs().max()) < 2e-6 * float(
+            reference.abs().max()
+        )
 
 
 class Mean(nn.Module):
-    """Per channel the mean over positions."""
+    """The mean of each channel over positions."""
 
     def forward(self, values: Tensor) -> Tensor:
         return values.mean(dim=2)
@@ -121,35 +125,37 @@ class Mean(nn.Module):
     ids=str,
 )
 def test_other_gradients_are_left_alone(
-    convolution: Any, dtype: torch.dtype, sides: int, learns: bool, quick: list[Any]
+    convolution: Any, dtype: torch.dtype, sides: int, learns: bool, accelerated: list[Any]
 ) -> None:
     """Other kinds of convolutions, small ones, full vectors, and gradients for weights as well."""
     convolution.to(dtype).requires_grad_(learns)
-    read = torch.randn(1, convolution.in_channels, sides, sides, dtype=dtype, requires_grad=True)
-    asked = [read, *(part for part in convolution.parameters() if part.requires_grad)]
+    shape = (1, convolution.in_channels, sides, sides)
+    image = torch.randn(shape, dtype=dtype, requires_grad=True)
+    leaves = [image, *(weight for weight in convolution.parameters() if weight.requires_grad)]
     with quick_gradients([torch.empty(1, 1, 200, 200)]):
-        found = torch.autograd.grad(convolution(read).square().sum(), asked)
-    assert not quick
-    expected = torch.autograd.grad(convolution(read).square().sum(), asked)
-    for one, other in zip(found, expected, strict=True):
-        assert torch.equal(one, other)
+        gradients = torch.autograd.grad(convolution(image).square().sum(), leaves)
+    assert not accelerated
+    expected = torch.autograd.grad(convolution(image).square().sum(), leaves)
+    for gradient, reference in zip(gradients, expected, strict=True):
+        assert torch.equal(gradient, reference)
 
 
-def test_gradients_of_gradients(quick: list[Any]) -> None:
-    """The graph of the gradient is kept where it is asked for."""
+def test_gradients_of_gradients(accelerated: list[Any]) -> None:
+    """The graph of the gradient is kept with ``create_graph``."""
     convolution = nn.Conv2d(1, 4, 3).requires_grad_(False)
-    read = torch.randn(2, 1, 128, 128, requires_grad=True)
+    image = torch.randn(2, 1, 128, 128, requires_grad=True)
 
-    def curvature() -> Tensor:
-        (slope,) = torch.autograd.grad(convolution(read).pow(3).sum(), read, create_graph=True)
-        (found,) = torch.autograd.grad(slope.square().sum(), read)
-        return found
+    def second_order() -> Tensor:
+        score = convolution(image).pow(3).sum()
+        (gradient,) = torch.autograd.grad(score, image, create_graph=True)
+        (result,) = torch.autograd.grad(gradient.square().sum(), image)
+        return result
 
-    expected = curvature()
-    with quick_gradients([read]):
-        found = curvature()
-    assert quick
-    assert float((found - expected).abs().max()) < 1e-5 * float(expected.abs().max())
+    expected = second_order()
+    with quick_gradients([image]):
+        result = second_order()
+    assert accelerated
+    assert float((result - expected).abs().max()) < 1e-5 * float(expected.abs().max())
 
 
 def test_the_compiler_is_not_imported() -> None:

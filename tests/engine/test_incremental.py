@@ -1,4 +1,4 @@
-"""Following the cone of a changed box gives what a plain forward gives, and computes less."""
+"""Incremental forwards of a changed box give what a plain forward gives, and compute less."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from networks import assert_close, classifier, segmenter, untouched
 from torch import Tensor, nn
 
-from voxplain.engine.acceleration.incremental import Incremental, prepared, work, worthwhile
-from voxplain.engine.acceleration.incremental.boxes import BoxSet, Reach, cut, grown
-from voxplain.engine.acceleration.incremental.followed import IncrementalTensor
+from voxplain.engine.acceleration.incremental import Incremental, estimate_work
+from voxplain.engine.acceleration.incremental.boxes import BoxSet, Reach, affected_boxes, crop
+from voxplain.engine.acceleration.incremental.tensor import IncrementalTensor
 from voxplain.engine.taps import Tap, tapping
 from voxplain.errors import InputError
 from voxplain.models.model import Model
@@ -25,8 +25,8 @@ Box = tuple[slice, ...]
 SHAPES = {1: (61,), 2: (37, 40), 3: (19, 17, 22)}
 
 
-class Given(nn.Module):
-    """A function of the image, which notes whether its result is still known up to boxes."""
+class FunctionNetwork(nn.Module):
+    """A function of the image, which records whether its result was computed on boxes."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -69,17 +69,17 @@ def plain(model: Model, inputs: Tensor) -> Tensor:
 
 
 def check(network: nn.Module, image: Tensor, tolerance: float, size: float = 0.2) -> None:
-    """Equal for three batches of boxes asked of one cache."""
+    """Incremental outputs equal plain ones for three batches of boxes with one cache."""
     model = Model(network)
     incremental = Incremental(model, image)
     for seed in range(3):
         boxes = random_boxes(tuple(image.shape[1:]), 2 + seed, seed, size)
         inputs = changed(image, boxes, seed)
         assert_close(incremental.outputs(inputs, boxes), plain(model, inputs), tolerance)
-    assert incremental.followable
+    assert incremental.supported
 
 
-def settled(network: nn.Module) -> nn.Module:
+def calibrated(network: nn.Module) -> nn.Module:
     """The network with running statistics and affine weights that are not 0 and 1."""
     source = torch.Generator().manual_seed(5)
     for module in network.modules():
@@ -142,7 +142,7 @@ def _pools(rank: int) -> dict[str, Callable[[Tensor], Tensor]]:
 def _samplings(rank: int) -> dict[str, Callable[[Tensor], Tensor]]:
     linear = {1: "linear", 2: "bilinear", 3: "trilinear"}[rank]
     odd = tuple(cells * 3 // 2 + 1 for cells in SHAPES[rank])
-    found = {
+    result = {
         "nearest": lambda x: F.interpolate(x, scale_factor=2),
         "nearest, odd": lambda x: F.interpolate(x, odd),
         "nearest-exact": lambda x: F.interpolate(x, odd, mode="nearest-exact"),
@@ -152,9 +152,9 @@ def _samplings(rank: int) -> dict[str, Callable[[Tensor], Tensor]]:
         "linear, down": lambda x: F.interpolate(x, scale_factor=0.5, mode=linear),
     }
     if rank == 2:
-        found["cubic"] = lambda x: F.interpolate(x, scale_factor=2, mode="bicubic")
-        found["smooth"] = lambda x: F.interpolate(x, (20, 21), mode="bilinear", antialias=True)
-    return found
+        result["cubic"] = lambda x: F.interpolate(x, scale_factor=2, mode="bicubic")
+        result["smooth"] = lambda x: F.interpolate(x, (20, 21), mode="bilinear", antialias=True)
+    return result
 
 
 def _rearrangements(rank: int) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -174,7 +174,7 @@ def _pointwise(rank: int) -> dict[str, Callable[[Tensor], Tensor]]:
     conv, kernel = getattr(F, f"conv{rank}d"), weight(2, 2, *(3,) * rank)
     positions = weight(*SHAPES[rank])
 
-    def prefix_users(x: Tensor) -> Tensor:
+    def branches(x: Tensor) -> Tensor:
         wide = conv(x, kernel, padding=1)
         return torch.cat([x, wide * torch.sigmoid(x[:, :1]), wide + positions], 1)
 
@@ -189,7 +189,7 @@ def _pointwise(rank: int) -> dict[str, Callable[[Tensor], Tensor]]:
         return torch.cat([second, first.tanh()], 1)
 
     return {
-        "branches": prefix_users,
+        "branches": branches,
         "in place": inplace,
         "halves": halves,
         "chunks": lambda x: torch.mul(*x.chunk(2, 1)),
@@ -213,7 +213,7 @@ CASES = [
 
 @pytest.mark.parametrize(("rank", "group", "name"), CASES)
 def test_local_operators_are_exact_and_stay_local(rank: int, group: Any, name: str) -> None:
-    network = Given(group(rank)[name])
+    network = FunctionNetwork(group(rank)[name])
     check(network, noise(rank), 1e-12)
     box = tuple(slice(8, 10) for _ in range(rank))
     Incremental(Model(network), noise(rank)).outputs(torch.stack([noise(rank)] * 2), [box] * 2)
@@ -313,7 +313,7 @@ GLOBAL: dict[str, Callable[[Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("name", GLOBAL)
 def test_everything_else_is_exact_too(name: str) -> None:
-    model, image = Model(Given(GLOBAL[name])), noise(2)
+    model, image = Model(FunctionNetwork(GLOBAL[name])), noise(2)
     incremental = Incremental(model, image)
     for seed in range(3):
         boxes = random_boxes(SHAPES[2], 1 + seed, seed)
@@ -361,7 +361,7 @@ NETWORKS = [
 
 @pytest.mark.parametrize(("name", "rank"), NETWORKS)
 def test_networks_of_the_matrix_are_exact(name: str, rank: int) -> None:
-    network = settled(monai(name, rank)).double()
+    network = calibrated(monai(name, rank)).double()
     sizes = {"ResNet": (30, 33, 27), "DenseNet121": (36, 33, 40)}
     side = matrix.MATRIX[name].light if name in matrix.MATRIX else 35
     shape = sizes.get(name, (side,) * 3)[:rank]
@@ -372,7 +372,7 @@ def test_networks_of_the_matrix_are_exact(name: str, rank: int) -> None:
 
 
 def test_single_precision_is_exact_up_to_rounding() -> None:
-    network = settled(monai("UNet, batch norm", 3))
+    network = calibrated(monai("UNet, batch norm", 3))
     check(network, torch.randn(1, 31, 35, 27, generator=torch.Generator().manual_seed(2)), 2e-6)
 
 
@@ -385,12 +385,12 @@ def test_many_channels_under_inference_mode(build: Any, rank: int) -> None:
     boxes = random_boxes((6,) * rank, 3, 0)
     inputs = changed(image, boxes)
     with torch.inference_mode():
-        found = Incremental(model, image).outputs(inputs, boxes)
-    assert_close(found, plain(model, inputs), 1e-12)
+        result = Incremental(model, image).outputs(inputs, boxes)
+    assert_close(result, plain(model, inputs), 1e-12)
 
 
-def test_patches_of_one_size_give_the_same() -> None:
-    network, image = settled(monai("ResNet18", 3)).double(), weight(1, 40, 33, 36)
+def test_boxes_of_one_size_in_opposite_corners_are_one_batch() -> None:
+    network, image = calibrated(monai("ResNet18", 3)).double(), weight(1, 40, 33, 36)
     starts = [(0, 0, 0), (5, 6, 7), (34, 27, 30)]
     patches = weight(3, 1, 6, 6, 6)
     boxes = [tuple(slice(low, low + 6) for low in start) for start in starts]
@@ -398,25 +398,26 @@ def test_patches_of_one_size_give_the_same() -> None:
     for number, box in enumerate(boxes):
         inputs[(number, slice(None), *box)] = patches[number]
     incremental = Incremental(Model(network), image)
-    found = incremental.outputs_of(patches, starts)
-    assert_close(found, incremental.outputs(inputs, boxes), 1e-12)
-    assert_close(found, plain(Model(network), inputs), 1e-9)
+    together = incremental.outputs(inputs, boxes)
+    one_by_one = [incremental.outputs(inputs[n : n + 1], [box]) for n, box in enumerate(boxes)]
+    assert_close(together, torch.cat(one_by_one), 1e-12)
+    assert_close(together, plain(Model(network), inputs), 1e-9)
 
 
 def test_a_box_that_changes_nothing_or_everything() -> None:
-    network, image = settled(monai("UNet, batch norm", 2)).double(), weight(1, 40, 35)
+    network, image = calibrated(monai("UNet, batch norm", 2)).double(), weight(1, 40, 35)
     model = Model(network)
     incremental = Incremental(model, image)
     same = incremental.outputs(image[None], [(slice(3, 9), slice(4, 6))])
     assert_close(same, plain(model, image[None]), 1e-12)
     other = weight(2, 1, 40, 35)
-    found = incremental.outputs(other, [(slice(None), slice(None))] * 2)
-    assert_close(found, plain(model, other), 1e-12)
+    result = incremental.outputs(other, [(slice(None), slice(None))] * 2)
+    assert_close(result, plain(model, other), 1e-12)
 
 
 @pytest.mark.parametrize("name", ["UNet, batch norm", "UNet", "ResNet18", "SEResNet50"])
 def test_changes_at_a_layer(name: str) -> None:
-    network = settled(monai(name, 2)).double()
+    network = calibrated(monai(name, 2)).double()
     image, model = weight(1, 32, 32), Model(network)
     paths = [path for path, part in network.named_modules() if isinstance(part, nn.Conv2d)]
     incremental = Incremental(model, image)
@@ -447,18 +448,18 @@ def _is_convolution(name: str) -> bool:
 
 
 def test_much_less_is_computed_where_operators_are_local() -> None:
-    network, image = settled(monai("ResNet18", 3)), torch.randn(1, 64, 64, 64)
+    network, image = calibrated(monai("ResNet18", 3)), torch.randn(1, 64, 64, 64)
     incremental, model = Incremental(Model(network), image), Model(network)
     boxes: list[Box] = [(slice(28, 36),) * 3] * 2
     inputs = changed(image, boxes)
     incremental.outputs(inputs, boxes)
-    cone = _convolved_cells(lambda: incremental.outputs(inputs, boxes))
-    everything = _convolved_cells(lambda: plain(model, inputs))
-    assert 0 < cone < everything / 4
+    partial = _convolved_cells(lambda: incremental.outputs(inputs, boxes))
+    full = _convolved_cells(lambda: plain(model, inputs))
+    assert 0 < partial < full / 4
 
 
 def test_layers_before_a_change_are_not_computed_again() -> None:
-    network, image = settled(monai("UNet", 2)), torch.randn(1, 32, 32)
+    network, image = calibrated(monai("UNet", 2)), torch.randn(1, 32, 32)
     incremental = Incremental(Model(network), image)
     last = [path for path, part in network.named_modules() if isinstance(part, nn.Conv2d)][-1]
     changes = {Tap(last): lambda values: values * 0}
@@ -467,15 +468,15 @@ def test_layers_before_a_change_are_not_computed_again() -> None:
 
 
 def test_work_is_counted_and_the_choice_follows_it() -> None:
-    local, image = Model(settled(monai("ResNet18", 3))), torch.randn(1, 64, 64, 64)
+    local, image = Model(calibrated(monai("ResNet18", 3))), torch.randn(1, 64, 64, 64)
     box: Box = (slice(28, 36),) * 3
     incremental = Incremental(local, image)
-    found = work(incremental, box)
-    assert found.agrees
-    assert found.gain > 4
+    estimate = estimate_work(incremental, box)
+    assert estimate.agrees
+    assert estimate.gain > 4
+    assert estimate.pays
     assert incremental.nbytes > image.nbytes
-    assert worthwhile(local, image, box)
-    assert work(incremental, box) == found
+    assert estimate_work(incremental, box) == estimate
 
 
 @pytest.mark.parametrize("name", ["UNet", "SegResNet", "SEResNet50"])
@@ -483,21 +484,22 @@ def test_what_depends_on_the_content_of_one_image_is_not_kept(name: str) -> None
     mixed, image = Model(monai(name, 2)), torch.randn(1, 64, 64)
     box: Box = (slice(28, 36),) * 2
     incremental = Incremental(mixed, image)
-    assert work(incremental, box).gain < 1.25
-    assert prepared(mixed, image, box) is None
+    estimate = estimate_work(incremental, box)
+    assert estimate.gain < 1.25
+    assert not estimate.pays
     kept = incremental.nbytes
     for seed in range(3):
         incremental.outputs(changed(image, [box], seed), [box])
     assert incremental.nbytes == kept
-    assert incremental.followable
+    assert incremental.supported
 
 
 def test_boxes_must_fit_the_images() -> None:
     incremental = Incremental(Model(classifier(2)), torch.randn(1, 6, 6))
     with pytest.raises(InputError, match="1 boxes for inputs"):
         incremental.outputs(torch.randn(2, 1, 6, 6), [(slice(0, 1), slice(0, 1))])
-    with pytest.raises(InputError, match="lie inside"):
-        incremental.outputs_of(torch.randn(1, 1, 3, 3), [(4, 0)])
+    with pytest.raises(InputError, match="of shape \\(1, 6, 6\\)"):
+        incremental.outputs(torch.randn(1, 1, 3, 3), [(slice(0, 1), slice(0, 1))])
 
 
 @pytest.mark.parametrize("dilation", [1, 2])
@@ -523,11 +525,11 @@ def test_reaches_hold_every_cell_that_is_read(
 
 def test_boxes_grow_by_the_kernel_and_stay_on_the_grid() -> None:
     boxes = BoxSet(np.array([[4], [0], [9]]), (2,))
-    same = grown(boxes, [Reach.strided(11, -1, 1, 3)], (11,))
+    same = affected_boxes(boxes, [Reach.strided(11, -1, 1, 3)], (11,))
     assert same.starts.ravel().tolist() == [3, 0, 7]
     assert same.size == (4,)
-    halved = grown(boxes, [Reach.strided(6, -1, 2, 3)], (6,))
+    halved = affected_boxes(boxes, [Reach.strided(6, -1, 2, 3)], (6,))
     assert halved.starts.ravel().tolist() == [2, 0, 4]
     assert halved.size == (2,)
-    content = cut(torch.arange(11.0)[None, None], BoxSet(np.array([[-1], [9]]), (3,)), fill=-5)
+    content = crop(torch.arange(11.0)[None, None], BoxSet(np.array([[-1], [9]]), (3,)), fill=-5)
     assert content[:, 0].tolist() == [[-5, 0, 1], [9, 10, -5]]

@@ -1,4 +1,4 @@
-"""What a backward rule cannot see is said, not silently explained as the plain gradient."""
+"""Calls that a backward rule cannot see are reported, not silently given the plain gradient."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def scripted_relu(x: Tensor) -> Tensor:
 
 
 class Hidden(nn.Module):
-    """A network whose rectifier runs out of sight of any function mode."""
+    """A network with a rectifier that no function mode sees."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,11 +36,11 @@ def test_deep_lift_refuses_a_hidden_rectifier(window: dict[str, float] | None) -
         vx.explain(model, torch.randn(1, 1, 6, 6, 6), "deep_lift", TARGET)
 
 
-def test_guided_backprop_says_that_it_is_the_plain_gradient_there() -> None:
-    found = vx.explain(Hidden(), torch.randn(1, 1, 6, 6, 6), "guided_backprop", TARGET)
-    assert any("did not see" in text for text in found["guided_backprop"].stats.warnings)
+def test_guided_backprop_warns_that_it_is_the_plain_gradient_there() -> None:
+    attributions = vx.explain(Hidden(), torch.randn(1, 1, 6, 6, 6), "guided_backprop", TARGET)
+    assert any("did not see" in text for text in attributions["guided_backprop"].stats.warnings)
 
 
 def test_saliency_needs_no_rule_and_says_nothing() -> None:
-    found = vx.explain(Hidden(), torch.randn(1, 1, 6, 6, 6), "saliency", TARGET)
-    assert not found["saliency"].stats.warnings
+    attributions = vx.explain(Hidden(), torch.randn(1, 1, 6, 6, 6), "saliency", TARGET)
+    assert not attributions["saliency"].stats.warnings

@@ -1,4 +1,4 @@
-"""Relevance a second time, in matrix form: from the Jacobian of a bare linear function."""
+"""LRP rules in matrix form, from the Jacobian of a linear function."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def dense(function: Callable[[Tensor], Tensor], x: Tensor) -> Dense:
     return Dense(jacobian.reshape(origin.numel(), x.numel()), x.flatten(), origin)
 
 
-def margin(sums: Tensor, epsilon: float = 1e-6) -> Tensor:
+def stabilized(sums: Tensor, epsilon: float = 1e-6) -> Tensor:
     """z + e sign(z), e relative to the root mean square of z."""
     size = epsilon * sums.square().mean().sqrt()
     return sums + torch.where(sums < 0, -size, size)
@@ -49,7 +49,7 @@ def margin(sums: Tensor, epsilon: float = 1e-6) -> Tensor:
 
 def epsilon(layer: Dense, relevance: Tensor) -> Tensor:
     """R_i = sum_j c_ij / (z_j + e sign z_j) R_j."""
-    return layer.contributions.T @ (relevance / margin(layer.sums))
+    return layer.contributions.T @ (relevance / stabilized(layer.sums))
 
 
 def gamma(layer: Dense, relevance: Tensor, favor: float = 0.25) -> Tensor:
@@ -57,31 +57,31 @@ def gamma(layer: Dense, relevance: Tensor, favor: float = 0.25) -> Tensor:
     every = torch.cat([layer.contributions, layer.bias[:, None]], 1)
     upward = (layer.sums >= 0)[:, None]
     favored = every + favor * torch.where(upward, every.clamp(min=0), every.clamp(max=0))
-    share = favored / margin(favored.sum(1))[:, None]
+    share = favored / stabilized(favored.sum(1))[:, None]
     return share[:, :-1].T @ relevance
 
 
 def alpha_beta(layer: Dense, relevance: Tensor, alpha: float, beta: float) -> Tensor:
     """Alpha c+ / sum c+ R - beta c- / sum c- R."""
-    found = torch.zeros_like(layer.input)
+    relevance_in = torch.zeros_like(layer.input)
     for weight, part in (
         (alpha, layer.contributions.clamp(min=0)),
         (-beta, layer.contributions.clamp(max=0)),
     ):
         sums = part.sum(1)
-        quotient = torch.where(sums == 0, 0.0, relevance / margin(sums))
-        found = found + weight * (part.T @ quotient)
-    return found
+        quotient = torch.where(sums == 0, 0.0, relevance / stabilized(sums))
+        relevance_in = relevance_in + weight * (part.T @ quotient)
+    return relevance_in
 
 
 def box(layer: Dense, relevance: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """X w - l w+ - h w-, by its sum."""
     share = layer.contributions - low.flatten() * layer.weights.clamp(min=0)
     share = share - high.flatten() * layer.weights.clamp(max=0)
-    return share.T @ (relevance / margin(share.sum(1)))
+    return share.T @ (relevance / stabilized(share.sum(1)))
 
 
 def flat(layer: Dense, relevance: Tensor) -> Tensor:
-    """Evenly over the inputs that an output can see."""
+    """Equal parts for all inputs in the receptive field of an output."""
     field = (layer.weights != 0).to(layer.input)
     return (field / field.sum(1, keepdim=True).clamp(min=1)).T @ relevance

@@ -11,10 +11,10 @@ from voxplain.engine.rules import Lrp, guard
 
 
 @dataclass(frozen=True)
-class Propagated:
+class LrpResult:
     relevance: Tensor
     output: Tensor
-    entered: float
+    output_relevance: float
     bias: float
     epsilon: float
     treated: dict[str, int]
@@ -22,28 +22,28 @@ class Propagated:
 
     @property
     def residual(self) -> float:
-        """What is neither on the map nor booked, relative to what entered."""
-        arrived = float(self.relevance.double().sum()) + self.bias + self.epsilon
-        return abs(arrived - self.entered) / abs(self.entered)
+        """Relevance that is neither at the image nor absorbed, relative to that at the output."""
+        total = float(self.relevance.double().sum()) + self.bias + self.epsilon
+        return abs(total - self.output_relevance) / abs(self.output_relevance)
 
 
-def propagated(network: nn.Module, image: Tensor, rule: Lrp, score=None) -> Propagated:
-    """The map of one batch; the sum of the output is explained unless a score is given."""
+def run_lrp(network: nn.Module, image: Tensor, rule: Lrp, score=None) -> LrpResult:
+    """LRP of one batch, for a score; by default the sum of the output."""
     score = score or (lambda output: output.flatten(1).sum(1))
     leaf = image.detach().clone().requires_grad_()
     with guard(network), rule.mode() as mode:
-        mode.look(leaf)
+        mode.prepare(leaf)
         output = network(leaf)
     end = output.detach().requires_grad_()
     (cotangent,) = torch.autograd.grad(score(end).sum(), end)
     output_seed = rule.output_seed(cotangent, end.detach())
-    (found,) = torch.autograd.grad(output, leaf, output_seed)
-    return Propagated(
-        found,
+    (relevance,) = torch.autograd.grad(output, leaf, output_seed)
+    return LrpResult(
+        relevance,
         output.detach(),
         float(output_seed.double().sum()),
-        mode.balance.bias,
-        mode.balance.epsilon,
+        mode.conservation.bias,
+        mode.conservation.epsilon,
         dict(mode.treated),
         mode.warnings,
     )

@@ -23,7 +23,7 @@ GRADIENTS = {name: rule for name, rule in RULES.items() if not rule.starts_from_
 
 
 @dataclass(frozen=True)
-class Passed:
+class RulePass:
     gradient: Tensor
     output: Tensor
     scores: Tensor
@@ -39,8 +39,8 @@ class Passed:
         return float(((total - change).abs() / change.abs()).max())
 
 
-def passed(network: nn.Module, image: Tensor, rule: Rule, baseline=None, score=None) -> Passed:
-    """Forward under the rule, backward outside of it."""
+def run_pass(network: nn.Module, image: Tensor, rule: Rule, baseline=None, score=None) -> RulePass:
+    """A forward under the rule and its backward."""
     score = score or (lambda output: output.flatten(1).sum(1))
     start = None
     leaf = image.detach().clone().requires_grad_()
@@ -59,17 +59,17 @@ def passed(network: nn.Module, image: Tensor, rule: Rule, baseline=None, score=N
             (gradient,) = torch.autograd.grad(output, leaf, output_seed)
         else:
             (gradient,) = torch.autograd.grad(scores.sum(), leaf)
-    return Passed(
+    return RulePass(
         gradient, output.detach(), scores.detach(), start, dict(mode.treated), mode.warnings
     )
 
 
 def seed(rule: Rule, output: Tensor, score) -> Tensor:
-    """What a seeded rule starts with at an output, for a score that is linear in it."""
+    """The output seed of a rule for a score that is linear in the output."""
     leaf = output.clone().requires_grad_()
     (weights,) = torch.autograd.grad(score(leaf).sum(), leaf)
     bound = WeightField((Term(weights),), torch.zeros(len(output)), ("",) * len(output))
-    return rule.output_seed(rule.field(bound).cotangent(output), output)
+    return rule.output_seed(rule.seed_field(bound).cotangent(output), output)
 
 
 def blurred(image: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def blurred(image: Tensor) -> Tensor:
     return image
 
 
-class Calls(nn.Module):
+class AsNetwork(nn.Module):
     """A function as a network."""
 
     def __init__(self, function) -> None:
@@ -93,6 +93,6 @@ class Calls(nn.Module):
 
 
 def relative(one: Tensor, other: Tensor, scale: Tensor | None = None) -> float:
-    """Largest difference over the largest value of the scale (the other, if None)."""
+    """Largest difference relative to the largest value of the scale (by default, of the other)."""
     size = (other if scale is None else scale).abs().max()
     return float((one - other).abs().max() / size)

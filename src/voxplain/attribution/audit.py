@@ -93,7 +93,7 @@ class _Auditor:
         with self.model.at_rest():
             network = self.model.network
             with nullcontext() if self.invisible else guard(network):
-                listing, leaf, output = recorded_calls(self.model, network, self.image)
+                recorder, leaf, output = recorded_calls(self.model, network, self.image)
             self.invisible |= dict.fromkeys(unseen_calls(output, leaf, ()))
             if not output.requires_grad:
                 raise ModelError("no gradient flows from the output to the image of this network")
@@ -105,8 +105,8 @@ class _Auditor:
                 else:
                     self._try(name)
         return Audit(
-            calls=tuple(self._call(row) for row in listing.seen.values()),
-            unknown=(*listing.unknowns, *listing.disguised),
+            calls=tuple(self._call(row) for row in recorder.calls.values()),
+            unknown=(*recorder.unknown, *recorder.hand_written),
             invisible=tuple(self.invisible),
             checkpointed=self.checkpointed,
             forward_difference=self.differences,
@@ -189,7 +189,7 @@ class _Auditor:
             function=row.function,
             count=row.count,
             layers=tuple(row.layers),
-            family=row.family,
+            family=row.kind,
             nonlinear=row.nonlinear,
             shapes=row.shapes,
             treatment=treatment,
@@ -198,7 +198,7 @@ class _Auditor:
     def _treatment(self, rule: str, row: Any) -> str:
         if not row.nonlinear and not RULES[rule].starts_from_output:
             return "plain"
-        whole = row.family in ("attention", "composite") and rule in (
+        whole = row.kind in ("attention", "composite") and rule in (
             "deep_lift",
             "excitation",
             "lrp",
@@ -211,7 +211,7 @@ class _Auditor:
 
 def _mass_remarks(mode: RuleMode, images: int) -> list[str]:
     """The part of a mass of 1 per image that arrives, for rules that propagate a mass."""
-    lost = mode.shares().get("unraised")
+    lost = mode.residuals().get("unraised")
     if lost is None:
         return []
     share = max(0.0, 1 - lost / images)

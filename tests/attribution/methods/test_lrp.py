@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from networks import assert_close, classifier, images, segmenter, untouched
-from relevance import propagated
+from relevance import run_lrp
 from torch import Tensor, nn
 from windowed_cases import exact, global_context
 
@@ -35,7 +35,7 @@ def test_the_map_is_what_the_rule_brings_to_the_image(rank: int) -> None:
     network, x = classifier(rank, 2).double(), images(rank, 2, 3).double()
     with untouched(network):
         attribution = relevance(network, x)
-    expected = propagated(network, x, Lrp(), lambda output: output[:, 1])
+    expected = run_lrp(network, x, Lrp(), lambda output: output[:, 1])
     assert_close(attribution.map, expected.relevance.float(), 1e-6)
     shares = conservation(attribution)
     assert shares["map"] == pytest.approx(float(attribution.map.sum()) / 3, rel=1e-5)
@@ -65,7 +65,7 @@ def test_a_link_enters_by_its_slope(link: str) -> None:
     else:
         score = (output[:, 1] - output[:, [0, 2]].logsumexp(1)).sum()
     (slope,) = torch.autograd.grad(score, output)
-    expected = propagated(network, x, Lrp(), lambda output: (slope * output).sum(1))
+    expected = run_lrp(network, x, Lrp(), lambda output: (slope * output).sum(1))
     assert_close(attribution.map, expected.relevance.float(), 1e-6)
     entered = float((slope * output).sum().detach())
     assert conservation(attribution)["link"] == pytest.approx(
@@ -144,7 +144,7 @@ def _by_hand(case: Any, link: str) -> Tensor:
     for position in layout.positions:
         weights = layout.cut(slope, [position])
         weights = weights * layout.blend_weights([position], weights)
-        part = propagated(
+        part = run_lrp(
             case.network,
             layout.cut(padded, [position]),
             rule,
@@ -235,7 +235,7 @@ def test_other_targets_and_noisy_copies() -> None:
     unit = {"kind": "unit", "layer": "act1", "channel": 2}
     attribution = relevance(network, x, unit)
     front = nn.Sequential(network.conv1, network.act1)
-    explained = propagated(front, x, Lrp(), lambda output: output[:, 2].flatten(1).sum(1))
+    explained = run_lrp(front, x, Lrp(), lambda output: output[:, 2].flatten(1).sum(1))
     assert_close(
         attribution.map / float(attribution.map.abs().max()),
         (explained.relevance / explained.relevance.abs().max()).float(),

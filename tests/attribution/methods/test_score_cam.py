@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from voxplain.attribution import explain
-from voxplain.engine.masks.channel_groups import group_sums, grouped
+from voxplain.engine.masks.channel_groups import group_channels, group_sums
 from voxplain.errors import ModelError
 from voxplain.models.model import Model
 
@@ -205,11 +205,11 @@ def test_groups_are_those_that_light_up_together() -> None:
     )
     activation += 1e-3 * torch.randn_like(activation)
     activation[-1] = 4.0
-    assert grouped(activation, 4) == ((0, 2), (1, 4), (3,), (5,))
-    assert grouped(activation) == tuple((channel,) for channel in range(6))
+    assert group_channels(activation, 4) == ((0, 2), (1, 4), (3,), (5,))
+    assert group_channels(activation) == tuple((channel,) for channel in range(6))
     sums = group_sums(activation, ((0, 2), (5,)))
     assert torch.equal(sums[0], activation[0] + activation[2])
-    assert len(grouped(activation, 1)) == 1 or grouped(activation, 1)[-1] == (5,)
+    assert len(group_channels(activation, 1)) == 1 or group_channels(activation, 1)[-1] == (5,)
 
 
 class Tokens(nn.Module):

@@ -50,8 +50,8 @@ def test_rows_are_as_many_as_announced_and_depend_on_the_key_alone(
 
 
 def test_every_coalition_is_numbered_by_its_bits() -> None:
-    found = {tuple(row) for row in every_coalition(4).int().tolist()}
-    assert found == set(itertools.product((0, 1), repeat=4))
+    result = {tuple(row) for row in every_coalition(4).int().tolist()}
+    assert result == set(itertools.product((0, 1), repeat=4))
     for number, row in enumerate(every_coalition(5).int().tolist()):
         assert sum(kept << region for region, kept in enumerate(row)) == number
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from voxplain.attribution import explain
 from voxplain.engine.masks import AnyFill, Boxes, Coalitions, Noise, imputation
-from voxplain.engine.masks.imputation import imputed
+from voxplain.engine.masks.imputation import impute
 from voxplain.engine.stream_io import StreamInput
 from voxplain.errors import ConfigError
 from voxplain.image import Image
@@ -94,9 +94,9 @@ def _solved_densely(image: Tensor, removed: Tensor, spacing: Sequence[float]) ->
                 system[row, number[other]] -= weight
             else:
                 wanted[row] += weight * float(image[other])
-    found = image.clone()
-    found[removed] = torch.linalg.solve(system, wanted)
-    return found
+    result = image.clone()
+    result[removed] = torch.linalg.solve(system, wanted)
+    return result
 
 
 @every_rank
@@ -113,20 +113,20 @@ def test_imputed_solves_the_linear_system(
         removed.view(3, -1)[:, -1], removed.view(3, -1)[:, 0] = False, True
         pairs = zip(image, removed, strict=True)
         expected = torch.stack([_solved_densely(*pair, sides or (2.0,) * rank) for pair in pairs])
-        found = imputed(image, removed, sides)
-        assert torch.equal(found[~removed], image[~removed])
-        assert float((found - expected).abs().max()) < 1e-3 * 50
+        result = impute(image, removed, sides)
+        assert torch.equal(result[~removed], image[~removed])
+        assert float((result - expected).abs().max()) < 1e-3 * 50
         with monkeypatch.context() as patience:
             patience.setattr(imputation, "_TOLERANCE", 1e-10)
-            assert_close(imputed(image, removed, sides), expected, 1e-5)
+            assert_close(impute(image, removed, sides), expected, 1e-5)
 
 
 @every_rank
 def test_cubes_of_any_size_are_imputed_alike(rank: int) -> None:
     image, removed = torch.randn(2, *(7,) * rank), torch.rand(2, *(7,) * rank) < 0.5
-    unknown = imputed(image, removed)
+    unknown = impute(image, removed)
     for size in (1.0, 0.7, 3.0):
-        assert torch.equal(imputed(image, removed, (size,) * rank), unknown)
+        assert torch.equal(impute(image, removed, (size,) * rank), unknown)
 
 
 def test_thick_slices_count_less_than_neighbors_in_the_plane() -> None:
@@ -137,9 +137,9 @@ def test_thick_slices_count_less_than_neighbors_in_the_plane() -> None:
     removed[0, 1, 1, 1] = True
     across = 2 * (1 / 25 + 4 / 26 + 4 / 27)
     within = 4 / 1 + 4 / 2
-    found = float(imputed(image, removed, (5.0, 1.0, 1.0))[0, 1, 1, 1])
-    assert found == pytest.approx(across / (across + within), rel=1e-9)
-    assert found < 0.3 * float(imputed(image, removed)[0, 1, 1, 1])
+    result = float(impute(image, removed, (5.0, 1.0, 1.0))[0, 1, 1, 1])
+    assert result == pytest.approx(across / (across + within), rel=1e-9)
+    assert result < 0.3 * float(impute(image, removed)[0, 1, 1, 1])
 
 
 def test_a_fill_knows_the_spacing_of_the_image() -> None:
@@ -150,7 +150,7 @@ def test_a_fill_knows_the_spacing_of_the_image() -> None:
 
     def maps(*spacing: float) -> list[Tensor]:
         image = Image.from_array(array, spacing)
-        return [found.map for found in explain(mean, image, [asked, noisy], 1).values()]
+        return [result.map for result in explain(mean, image, [asked, noisy], 1).values()]
 
     for thin, thick, cubes in zip(maps(1, 1), maps(5, 1), maps(5, 5), strict=True):
         assert torch.equal(thin, cubes)
@@ -162,12 +162,12 @@ def test_imputed_continues_what_is_linear() -> None:
     ramp = torch.arange(16.0, dtype=torch.float64).expand(1, 16, 16).contiguous()
     removed = torch.zeros(1, 16, 16, dtype=torch.bool)
     removed[:, 3:11, 4:13] = True
-    assert_close(imputed(torch.where(removed, 0, ramp), removed), ramp, 1e-5)
+    assert_close(impute(torch.where(removed, 0, ramp), removed), ramp, 1e-5)
 
 
 def test_one_slice_is_imputed_as_the_slice() -> None:
     image, removed = torch.randn(1, 9, 9), torch.rand(1, 9, 9) < 0.5
-    flat, solid = imputed(image, removed), imputed(image[:, None], removed[:, None])
+    flat, solid = impute(image, removed), impute(image[:, None], removed[:, None])
     assert torch.equal(flat, solid[:, 0])
 
 
@@ -186,7 +186,7 @@ def test_noise_fills_boxes_regions_and_channels(rank: int) -> None:
     regions = RegionMap((~removed).long())
     per_channel = RegionMap(torch.arange(2).view(2, *(1,) * rank).expand(2, *shape).contiguous())
     still, fill = Noise(sigma=0), Noise()
-    expected = imputed(image, removed.expand_as(image))
+    expected = impute(image, removed.expand_as(image))
     of_box = _painted(Boxes((box,), shape, (4.0,) * rank), still, image)[0]
     of_region, empty = _painted(Coalitions(regions, design, shape), still, image)
     assert_close(of_box, expected, 1e-4)

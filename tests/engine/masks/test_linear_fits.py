@@ -12,9 +12,12 @@ from torch import Tensor, nn
 
 from voxplain.engine.masks import Coalitions
 from voxplain.engine.masks.coalition_designs import every_coalition
-from voxplain.engine.masks.reducers.image_similarity import coalition_cosines, image_cosines
 from voxplain.engine.masks.reducers.linear_fits import explained, lasso, ridge
-from voxplain.engine.masks.reducers.surrogates import ShapleyRegression
+from voxplain.engine.masks.reducers.surrogates import (
+    ShapleyRegression,
+    coalition_cosines,
+    image_cosines,
+)
 from voxplain.regions import RegionMap
 
 
@@ -73,9 +76,9 @@ def test_kernel_shap_is_the_constrained_fit() -> None:
     design, scores, _ = _game(60, 9, 5)
     design[0] = 0
     masks = Coalitions(RegionMap(torch.arange(9).view(3, 3)), design.float(), (3, 3))
-    found = ShapleyRegression().reduce(masks, scores, whole=4.0)
-    phi = found.map.flatten()
-    assert found.empty == scores[0]
+    result = ShapleyRegression().reduce(masks, scores, full_score=4.0)
+    phi = result.map.flatten()
+    assert result.empty == scores[0]
     assert float(phi.sum()) == pytest.approx(4.0 - float(scores[0]), abs=1e-12)
     inner = (design.sum(dim=1) > 0) & (design.sum(dim=1) < 9)
     gradient = design[inner].T @ (scores[inner] - scores[0] - design[inner] @ phi)

@@ -123,7 +123,7 @@ def test_sums_over_boxes_are_those_of_their_voxels(rank: int) -> None:
         value * masks.removed(index).double() for index, value in enumerate(values.tolist())
     )
     assert_close(masks.summed(values), cast(Tensor, expected), 1e-12)
-    assert int(masks.cover.amin()) >= 1
+    assert int(masks.coverage.amin()) >= 1
 
 
 @every_rank
@@ -186,8 +186,8 @@ def test_random_grids_are_those_of_rise(rank: int) -> None:
     for index in range(len(masks)):
         shift = masks.shifts[index].tolist()
         expected = _rise_by_hand(masks.grids[index], shift, 7)
-        found = masks.weights(index, torch.zeros(1))
-        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+        result = masks.weights(index, torch.zeros(1))
+        torch.testing.assert_close(result, expected, atol=1e-6, rtol=0)
         shifts.add(tuple(shift))
     assert len(shifts) > 2
     assert all(0 <= at < 3 for at in itertools.chain(*shifts))

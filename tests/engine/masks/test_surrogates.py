@@ -19,21 +19,21 @@ def test_lime_recovers_a_linear_score(distance: str, shape: tuple[int, ...]) -> 
     """The coefficient of a region is what it adds: sum of w (x - fill) over it."""
     image = images(len(shape), 2, 1, 12).double()[(..., *(slice(0, side) for side in shape))]
     network = Linear(tuple(image.shape[1:])).double()
-    asked = {"name": "lime", "regions": {"kind": "blocks", "size": 2}, "fill": 0.3}
-    found = explain(
+    method = {"name": "lime", "regions": {"kind": "blocks", "size": 2}, "fill": 0.3}
+    result = explain(
         network,
         image,
-        {**asked, "penalty": 0, "distance": distance},
+        {**method, "penalty": 0, "distance": distance},
         {"kind": "class_score", "label": 1},
     )["lime"][0]
     labels = Blocks(size=2).divide(image[0], None, None)
     effect = ((image[0] - 0.3) * network.weight.detach()).sum(dim=0).flatten()
     expected = labels.painted(torch.bincount(labels.labels.flatten(), effect))
-    assert_close(found.map[0], expected, 1e-8)
-    assert found.stats.findings[0]["r2"] == pytest.approx(1)
+    assert_close(result.map[0], expected, 1e-8)
+    assert result.stats.findings[0]["r2"] == pytest.approx(1)
     with torch.no_grad():
         empty = float(network(torch.full_like(image, 0.3))[0, 0])
-    assert found.stats.findings[0]["intercept"] == pytest.approx(empty)
+    assert result.stats.findings[0]["intercept"] == pytest.approx(empty)
 
 
 def test_the_penalty_makes_coefficients_smaller_and_the_lasso_makes_some_zero() -> None:
@@ -76,9 +76,9 @@ def test_images_cannot_be_compared_under_a_fill_that_depends_on_the_mask() -> No
 
 def test_too_few_coalitions_leave_the_even_share() -> None:
     worth = lambda kept: kept.sum(dim=1) * 2 + 1  # noqa: E731
-    found = played(worth, 40, {"name": "kernel_shap", "samples": 6})
-    assert found.map.flatten().tolist() == pytest.approx([2.0] * 40)
-    assert found.stats.findings[0]["determined"] is False
+    result = played(worth, 40, {"name": "kernel_shap", "samples": 6})
+    assert result.map.flatten().tolist() == pytest.approx([2.0] * 40)
+    assert result.stats.findings[0]["determined"] is False
     assert played(worth, 40, {"name": "kernel_shap"}).stats.findings[0]["determined"] is True
 
 
@@ -90,10 +90,10 @@ def test_the_piecewise_linear_part_is_exact_where_the_score_is_one() -> None:
     def worth(kept: Tensor) -> Tensor:
         return tent(kept[:, 0]) + 6 * ramp(kept[:, 1]) - kept[:, 2] + 0.5
 
-    found = played(worth, 5, {"name": "piecewise_linear_surrogate", "penalty": 0})
+    result = played(worth, 5, {"name": "piecewise_linear_surrogate", "penalty": 0})
     # Tents meet between the levels 1/3 and 2/3, where they are 1 at both.
-    assert found.map.flatten().tolist() == pytest.approx([0, 4, -1, 0, 0], abs=1e-6)
-    findings = found.stats.findings[0]
+    assert result.map.flatten().tolist() == pytest.approx([0, 4, -1, 0, 0], abs=1e-6)
+    findings = result.stats.findings[0]
     assert findings["r2_held_out_of_additive_part"] == pytest.approx(1)
     assert findings["r2_held_out"] == pytest.approx(1, abs=1e-6)
     bends = {one["name"]: one["bend"] for one in findings["regions"]}
@@ -103,44 +103,44 @@ def test_the_piecewise_linear_part_is_exact_where_the_score_is_one() -> None:
 
 
 def test_the_small_network_learns_what_regions_do_together_and_noise_does_not_fit() -> None:
-    asked = {"name": "piecewise_linear_surrogate", "samples": 800}
+    method = {"name": "piecewise_linear_surrogate", "samples": 800}
 
     def together(kept: Tensor) -> Tensor:
         return kept[:, 0] + 4 * kept[:, 1] * kept[:, 2]
 
-    found = played(together, 6, asked).stats.findings[0]
-    assert 0.5 < found["r2_held_out_of_additive_part"] < 0.97
-    assert found["r2_held_out"] > found["r2_held_out_of_additive_part"] + 0.03
+    result = played(together, 6, method).stats.findings[0]
+    assert 0.5 < result["r2_held_out_of_additive_part"] < 0.97
+    assert result["r2_held_out"] > result["r2_held_out_of_additive_part"] + 0.03
     strange = torch.tensor([12.9898, 78.233, 37.719, 3.1416, 53.17, 91.33], dtype=torch.float64)
     noise = lambda kept: ((kept @ strange).sin() * 43758.5453).sin()  # noqa: E731
-    assert played(noise, 6, asked).stats.findings[0]["r2_held_out"] < 0.1
+    assert played(noise, 6, method).stats.findings[0]["r2_held_out"] < 0.1
 
 
 def test_the_surrogate_depends_on_the_seed_alone() -> None:
     rough = lambda kept: kept[:, 0] * kept[:, 1] + kept[:, 2] ** 2  # noqa: E731
-    asked = {"name": "piecewise_linear_surrogate", "samples": 64}
-    first = played(rough, 6, asked)
+    method = {"name": "piecewise_linear_surrogate", "samples": 64}
+    first = played(rough, 6, method)
     torch.manual_seed(3)
     with torch.no_grad():
-        again = played(rough, 6, asked)
+        again = played(rough, 6, method)
     assert torch.equal(first.map, again.map)
     assert first.stats.findings == again.stats.findings
-    assert not torch.equal(first.map, played(rough, 6, asked, seed=1).map)
+    assert not torch.equal(first.map, played(rough, 6, method, seed=1).map)
 
 
 def test_surrogates_share_nothing_with_other_games_but_their_own_coalitions() -> None:
     image = torch.rand(1, 1, 6, 6)
     network = Game(lambda kept: kept.square().sum(dim=1))
     both = [{"name": "lime"}, {"name": "lime", "width": 1.0, "label": "wide"}, "kernel_shap"]
-    asked = [
+    method = [
         {
             **({"name": one} if isinstance(one, str) else one),
             "regions": {"kind": "blocks", "size": 2},
         }
         for one in both
     ]
-    found = explain(network, image, asked, 0)
-    assert found["lime"].stats.shared_with == ("wide",)
-    assert found["kernel_shap"].stats.shared_with == ()
-    alone = explain(network, image, asked[1], 0)["wide"]
-    assert torch.equal(alone.map, found["wide"].map)
+    result = explain(network, image, method, 0)
+    assert result["lime"].stats.shared_with == ("wide",)
+    assert result["kernel_shap"].stats.shared_with == ()
+    alone = explain(network, image, method[1], 0)["wide"]
+    assert torch.equal(alone.map, result["wide"].map)

@@ -36,9 +36,9 @@ def _ishigami_indices() -> tuple[list[float], list[float]]:
 FIRST, TOTAL = _ishigami_indices()
 
 
-def _beside(found: Attribution, name: str) -> list[float]:
-    """What is listed with the values, in the order of the players."""
-    listed = {one["name"]: one[name] for one in found.stats.findings[0]["regions"]}
+def _column(result: Attribution, name: str) -> list[float]:
+    """A column of the list of regions, in the order of the players."""
+    listed = {one["name"]: one[name] for one in result.stats.findings[0]["regions"]}
     return [listed[f"region {number + 1}"] for number in range(len(listed))]
 
 
@@ -49,34 +49,34 @@ def test_the_known_indices() -> None:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_sobol_indices_of_the_ishigami_function(seed: int) -> None:
-    found = played(ishigami, 3, {"name": "sobol_attribution", "samples": 1024}, seed)
-    assert found.map.flatten().tolist() == pytest.approx(TOTAL, abs=0.02)
-    assert _beside(found, "first_order") == pytest.approx(FIRST, abs=0.04)
-    assert found.stats.findings[0]["variance"] == pytest.approx(13.845, rel=0.02)
+    result = played(ishigami, 3, {"name": "sobol_attribution", "samples": 1024}, seed)
+    assert result.map.flatten().tolist() == pytest.approx(TOTAL, abs=0.02)
+    assert _column(result, "first_order") == pytest.approx(FIRST, abs=0.04)
+    assert result.stats.findings[0]["variance"] == pytest.approx(13.845, rel=0.02)
 
 
 def test_indices_of_a_linear_score_are_shares_of_squares() -> None:
     weights = torch.tensor([1.0, -2, 0, 3, 0.5], dtype=torch.float64)
     worth = lambda kept: kept @ weights + 100  # noqa: E731
     expected = (weights**2 / (weights**2).sum()).tolist()
-    found = played(worth, 5, {"name": "sobol_attribution", "samples": 512})
-    assert found.map.flatten().tolist() == pytest.approx(expected, abs=0.015)
-    assert float(found.map.flatten()[2]) == 0
-    assert _beside(found, "first_order") == pytest.approx(expected, abs=0.03)
+    result = played(worth, 5, {"name": "sobol_attribution", "samples": 512})
+    assert result.map.flatten().tolist() == pytest.approx(expected, abs=0.015)
+    assert float(result.map.flatten()[2]) == 0
+    assert _column(result, "first_order") == pytest.approx(expected, abs=0.03)
 
 
 def test_jansen_s_estimators_written_out() -> None:
     design = PickFreeze(Blocks(), 8).design(4, "key")
     scores = design.double().pow(2) @ torch.tensor([1.0, 2, 3, 4]).double() + design[:, 0] * 3
     masks = Coalitions(RegionMap(torch.arange(4).view(2, 2)), design, (2, 2))
-    found = VarianceShare().reduce(masks, scores, whole=0.0).map.flatten()
+    result = VarianceShare().reduce(masks, scores, full_score=0.0).map.flatten()
     first = scores[:8].tolist()
     both = scores[:16]
     variance = float(((both - both.mean()) ** 2).mean())
     for region in range(4):
         mixed = scores[16 + 8 * region : 24 + 8 * region].tolist()
         expected = sum((a - b) ** 2 for a, b in zip(first, mixed, strict=True)) / 8 / 2 / variance
-        assert float(found[region]) == pytest.approx(expected)
+        assert float(result[region]) == pytest.approx(expected)
 
 
 def test_defaults_follow_the_dimension() -> None:
@@ -85,14 +85,14 @@ def test_defaults_follow_the_dimension() -> None:
     flat = torch.rand(1, 1, 16, 24, generator=torch.Generator().manual_seed(0))
     worth(flat)
     for name in ("sobol_attribution", "hsic_attribution"):
-        asked = {"name": name, "samples": 4}
-        found = explain(worth, flat, asked, 0)[name]
-        lifted = explain(worth, flat[:, :, None], asked, 0)[name]
-        torch.testing.assert_close(lifted.map[:, :, 0], found.map)
-        assert len(found.stats.findings[0]["regions"]) == 64
-        corners = found.map[0, 0, ::2, ::3]
+        method = {"name": name, "samples": 4}
+        result = explain(worth, flat, method, 0)[name]
+        lifted = explain(worth, flat[:, :, None], method, 0)[name]
+        torch.testing.assert_close(lifted.map[:, :, 0], result.map)
+        assert len(result.stats.findings[0]["regions"]) == 64
+        corners = result.map[0, 0, ::2, ::3]
         torch.testing.assert_close(
-            corners.repeat_interleave(2, 0).repeat_interleave(3, 1), found.map[0, 0]
+            corners.repeat_interleave(2, 0).repeat_interleave(3, 1), result.map[0, 0]
         )
 
 
@@ -116,12 +116,12 @@ def test_hsic_is_its_definition() -> None:
     design = (torch.rand(24, 3, generator=source) < 0.4).float()
     scores = design[:, 0].double() * 2 + torch.randn(24, generator=source).double()
     masks = Coalitions(RegionMap(torch.tensor([[0, 1, 2]])), design, (1, 3))
-    found = Dependence().reduce(masks, scores, whole=0.0)
+    result = Dependence().reduce(masks, scores, full_score=0.0)
     distances = [abs(a - b) for a in scores.tolist() for b in scores.tolist() if a != b]
-    middle = sorted(distances)[(len(distances) - 1) // 2]
-    assert found.findings["bandwidth"] == pytest.approx(middle)
-    expected = [_direct_hsic(column, scores, middle) for column in design.T]
-    assert found.map.flatten().tolist() == pytest.approx(expected, abs=1e-12)
+    median = sorted(distances)[(len(distances) - 1) // 2]
+    assert result.findings["bandwidth"] == pytest.approx(median)
+    expected = [_direct_hsic(column, scores, median) for column in design.T]
+    assert result.map.flatten().tolist() == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_level_of_chance_is_the_mean_over_shuffles() -> None:
@@ -129,8 +129,8 @@ def test_the_level_of_chance_is_the_mean_over_shuffles() -> None:
     design = (torch.rand(40, 2, generator=source) < 0.3).float()
     scores = torch.randn(40, generator=source).double()
     masks = Coalitions(RegionMap(torch.tensor([[0, 1]])), design, (1, 2))
-    said = Dependence().reduce(masks, scores, 0.0).findings["regions"]
-    by_chance = {one["name"]: one["by_chance"] for one in said}
+    listed = Dependence().reduce(masks, scores, 0.0).findings["regions"]
+    by_chance = {one["name"]: one["by_chance"] for one in listed}
     shuffled = torch.stack(
         [
             Dependence().reduce(masks, scores[torch.randperm(40, generator=source)], 0.0).map
@@ -148,13 +148,13 @@ def test_hsic_ranks_what_is_irrelevant_last_and_sees_what_is_not_linear() -> Non
         switched = (2 * kept[:, 1] - 1) * (2 * kept[:, 2] - 1)
         return 3 * kept[:, 0] + switched + 0.8 * kept[:, 4]
 
-    said = played(worth, 6, {"name": "hsic_attribution"})
-    found, chance = said.map.flatten().tolist(), _beside(said, "by_chance")
-    assert found.index(max(found)) == 0
-    assert max(found[3], found[5]) < 0.05 * found[4]
-    assert found[4] > 5 * chance[4]
-    assert max(found[3], found[5]) < chance[3]
-    assert min(found) >= 0
+    listed = played(worth, 6, {"name": "hsic_attribution"})
+    result, chance = listed.map.flatten().tolist(), _column(listed, "by_chance")
+    assert result.index(max(result)) == 0
+    assert max(result[3], result[5]) < 0.05 * result[4]
+    assert result[4] > 5 * chance[4]
+    assert max(result[3], result[5]) < chance[3]
+    assert min(result) >= 0
 
 
 def test_a_score_that_never_changes_depends_on_nothing() -> None:

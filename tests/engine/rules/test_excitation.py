@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from rule_passes import Calls
+from rule_passes import AsNetwork
 from test_redistribution import COPIES, IMAGE, STRUCTURAL, WEIGHTED
 from torch import nn
 
@@ -24,15 +24,15 @@ def _draw(*shape, seed=0):
 def _run(function, x, rule=None):
     """The output under the rule in its graph, its leaf and the mode."""
     leaf = x.clone().requires_grad_()
-    network = function if isinstance(function, nn.Module) else Calls(function)
+    network = function if isinstance(function, nn.Module) else AsNetwork(function)
     with guard(network), (rule or Excitation()).mode() as mode:
         output = network(leaf)
     assert torch.equal(output, network(x))
     return output, leaf, mode
 
 
-def _shares(function, x, q=None):
-    """Rows: outputs; columns: inputs; what the rule hands on from a mass of 1 at each output."""
+def _probability(function, x, q=None):
+    """Rows: outputs; columns: inputs; the probabilities of the inputs for 1 at each output."""
     output, leaf, _ = _run(function, x)
     if q is not None:
         return torch.autograd.grad(output, leaf, q)[0]
@@ -52,9 +52,9 @@ def _jacobian(function, x):
 
 def _winning(weights, x):
     """p = x+ * W+ / z row by row, 0 where z = 0."""
-    pulls = weights.clamp(min=0) * x.clamp(min=0).flatten()
-    z = pulls.sum(1, keepdim=True)
-    return torch.where(z > 0, pulls / z, 0.0)
+    positive = weights.clamp(min=0) * x.clamp(min=0).flatten()
+    z = positive.sum(1, keepdim=True)
+    return torch.where(z > 0, positive / z, 0.0)
 
 
 def _close(one, other):
@@ -67,21 +67,21 @@ MAPS = ("factor", "number", "divisor", "stored statistics")
 
 
 @pytest.mark.parametrize("name", [name for name in WEIGHTED if name not in MAPS])
-def test_weights_hand_on_to_what_raises(name):
+def test_weights_redistribute_to_the_inputs_that_raise(name):
     shape, function = WEIGHTED[name]
     x = _draw(*shape, seed=9)
     winning = _winning(_jacobian(function, x), x)
-    _close(_shares(function, x), winning)
+    _close(_probability(function, x), winning)
     output, leaf, mode = _run(function, x)
     torch.autograd.grad(output, leaf, torch.ones_like(output))
-    assert mode.shares() == {"unraised": int((winning.sum(1) == 0).sum())}
+    assert mode.residuals() == {"unraised": int((winning.sum(1) == 0).sum())}
 
 
 @pytest.mark.parametrize("name", STRUCTURAL)
-def test_means_and_interpolations_hand_on_to_what_raises(name):
+def test_means_and_interpolations_redistribute_to_the_inputs_that_raise(name):
     shape, function = STRUCTURAL[name]
     x = _draw(*shape, seed=9)
-    _close(_shares(function, x), _winning(_jacobian(function, x), x))
+    _close(_probability(function, x), _winning(_jacobian(function, x), x))
 
 
 @pytest.mark.parametrize("name", ["linear", "conv2d", "conv_transpose2d, positional", "matmul"])
@@ -92,13 +92,13 @@ def test_evidence_against_goes_through_negated_weights(name):
     most = int(rows.sum(1).argmax())
     q = -torch.eye(len(rows), dtype=F64)[most].reshape(function(x).shape)
     against = rows[most].reshape(shape)
-    _close(_shares(function, x, q), against)
+    _close(_probability(function, x, q), against)
 
 
 @pytest.mark.parametrize("function", [*COPIES.values()])
-def test_copies_hand_everything_to_their_origin(function):
+def test_copies_redistribute_everything_to_their_origin(function):
     x = _draw(*IMAGE, seed=9)
-    _close(_shares(function, x), _jacobian(function, x))
+    _close(_probability(function, x), _jacobian(function, x))
 
 
 @pytest.mark.parametrize(
@@ -132,11 +132,11 @@ def test_copies_hand_everything_to_their_origin(function):
 def test_what_is_passed_unchanged(function):
     x = _draw(*IMAGE, seed=9)
     q = _draw(*IMAGE, seed=3).abs()
-    _close(_shares(function, x, q), q)
+    _close(_probability(function, x, q), q)
 
 
 @pytest.mark.parametrize("inplace", [False, True])
-def test_branches_share_by_their_positive_parts(inplace):
+def test_branches_get_probability_by_their_positive_parts(inplace):
     x = torch.tensor([[2.0, -1.0, -1.0, 3.0, 0.0], [6.0, 4.0, -2.0, 0.0, 0.0]], dtype=F64)
 
     def function(x):
@@ -149,41 +149,41 @@ def test_branches_share_by_their_positive_parts(inplace):
 
     q = torch.ones(5, dtype=F64)
     expected = torch.tensor([[0.25, 0, 0.5, 1, 0.5], [0.75, 1, 0.5, 0, 0.5]], dtype=F64)
-    _close(_shares(function, x, q), expected)
+    _close(_probability(function, x, q), expected)
 
 
 def test_branches_of_different_shapes_and_factors():
     x = _draw(3, 4).abs()
     u, v = x[:2, :, None], x[2:, None, :]
     q = torch.ones(2, 4, 4, dtype=F64)
-    found = _shares(lambda x: torch.add(x[:2, :, None], x[2:, None, :], alpha=3), x, q)
+    probability = _probability(lambda x: torch.add(x[:2, :, None], x[2:, None, :], alpha=3), x, q)
     expected = torch.cat([(u / (u + 3 * v)).sum(2), (3 * v / (u + 3 * v)).sum((0, 1))[None]])
-    _close(found, expected)
+    _close(probability, expected)
 
 
-def test_what_is_subtracted_gets_evidence_against():
+def test_a_subtrahend_gets_evidence_against():
     x = torch.tensor([[2.0, -1.0], [1.0, 3.0]], dtype=F64)
     q = torch.tensor([1.0, -1.0], dtype=F64)
-    # -1 - 3 is pulled down by both: by the term itself a quarter, by what is taken from it 3/4
+    # -1 - 3 is lowered by both: a quarter by the minuend, three quarters by the subtrahend
     expected = torch.tensor([[1.0, -0.25], [0.0, 0.75]], dtype=F64)
-    _close(_shares(lambda x: x[0] - x[1], x, q), expected)
-    _close(_shares(lambda x: torch.rsub(x[1], x[0]), x, q), expected)
+    _close(_probability(lambda x: x[0] - x[1], x, q), expected)
+    _close(_probability(lambda x: torch.rsub(x[1], x[0]), x, q), expected)
 
 
 def test_a_negative_factor_loses_evidence_and_says_so():
     x = _draw(6)
     output, leaf, mode = _run(lambda x: torch.cat([-x, x * -2.0, 1 - x, x]), x)
-    (found,) = torch.autograd.grad(output, leaf, torch.ones_like(output))
-    _close(found, torch.ones(6, dtype=F64))
-    assert mode.shares() == {"unraised": 18.0}
-    (found,) = torch.autograd.grad(*_run(lambda x: -x, x)[:2], -torch.ones_like(x))
-    _close(found, torch.ones(6, dtype=F64))
+    (probability,) = torch.autograd.grad(output, leaf, torch.ones_like(output))
+    _close(probability, torch.ones(6, dtype=F64))
+    assert mode.residuals() == {"unraised": 18.0}
+    (probability,) = torch.autograd.grad(*_run(lambda x: -x, x)[:2], -torch.ones_like(x))
+    _close(probability, torch.ones(6, dtype=F64))
 
 
-def test_negative_evidence_at_a_mean_goes_to_what_is_negative():
+def test_negative_evidence_at_a_mean_goes_to_negative_elements():
     x = torch.tensor([[2.0, -1.0, -3.0]], dtype=F64)
-    found = _shares(lambda x: x.mean(1), x, torch.tensor([-1.0], dtype=F64))
-    _close(found, torch.tensor([[0, -0.25, -0.75]], dtype=F64))
+    probability = _probability(lambda x: x.mean(1), x, torch.tensor([-1.0], dtype=F64))
+    _close(probability, torch.tensor([[0, -0.25, -0.75]], dtype=F64))
 
 
 GATES = {
@@ -205,18 +205,18 @@ GATES = {
 
 
 @pytest.mark.parametrize("name", GATES)
-def test_gates_hand_everything_to_the_signal(name):
+def test_gated_products_give_everything_to_the_signal(name):
     x = _draw(2, 4, 6, 6)
     q = _draw(2, 2, 6, 6, seed=3).abs()
-    found = _shares(lambda x: GATES[name](x[:, :2], x[:, 2:]), x, q)
-    _close(found, torch.cat([q, torch.zeros_like(q)], 1))
+    probability = _probability(lambda x: GATES[name](x[:, :2], x[:, 2:]), x, q)
+    _close(probability, torch.cat([q, torch.zeros_like(q)], 1))
 
 
-def test_a_gate_of_one_channel_sums_over_those_it_opens():
+def test_a_signal_of_one_channel_sums_over_its_gates():
     x = _draw(2, 3, 4, 4)
     q = _draw(2, 3, 4, 4, seed=3).abs()
-    found = _shares(lambda x: x[:, :1] * x.sigmoid(), x, q)
-    _close(found[:, :1], q.sum(1, keepdim=True))
+    probability = _probability(lambda x: x[:, :1] * x.sigmoid(), x, q)
+    _close(probability[:, :1], q.sum(1, keepdim=True))
 
 
 @pytest.mark.parametrize(
@@ -230,17 +230,17 @@ def test_a_gate_of_one_channel_sums_over_those_it_opens():
         lambda x: torch.maximum(x, x.flip(1)),
     ],
 )
-def test_the_winner_takes_all(function):
+def test_the_winner_of_a_maximum_gets_everything(function):
     x = _draw(*IMAGE)
-    rows = _shares(function, x)
+    rows = _probability(function, x)
     assert torch.equal(rows.sum(1), torch.ones(len(rows), dtype=F64))
     _close(rows @ x.flatten(), function(x).flatten())
 
 
-def _attention_shares(weights, values):
-    """Each output (row i, feature d) hands A_ij v+_jd / sum_j A_ij v+_jd to value (j, d)."""
-    pulls = weights[..., :, :, None] * values.clamp(min=0)[..., None, :, :]
-    return (pulls / pulls.sum(-2, keepdim=True)).nan_to_num(0)
+def _attention_redistribution(weights, values):
+    """Each output (row i, feature d) gives A_ij v+_jd / sum_j A_ij v+_jd to value (j, d)."""
+    positive = weights[..., :, :, None] * values.clamp(min=0)[..., None, :, :]
+    return (positive / positive.sum(-2, keepdim=True)).nan_to_num(0)
 
 
 def _by_einsum(q, k, v):
@@ -262,14 +262,14 @@ def _by_bmm(q, k, v):
 @pytest.mark.parametrize(
     "function", [F.scaled_dot_product_attention, _by_einsum, _by_matmul, _by_bmm]
 )
-def test_attention_hands_everything_to_the_values_with_frozen_weights(function):
+def test_attention_gives_everything_to_the_values_by_frozen_weights(function):
     x = _draw(3, 2, 2, 5, 4)
-    upstream = _draw(2, 2, 5, 4, seed=3).abs()
-    found = _shares(lambda x: function(x[0], x[1], x[2]), x, upstream)
+    q = _draw(2, 2, 5, 4, seed=3).abs()
+    probability = _probability(lambda x: function(x[0], x[1], x[2]), x, q)
     weights = torch.softmax(x[0] @ x[1].mT / 2, -1)
-    shares = _attention_shares(weights, x[2])
-    _close(found[2], (upstream[..., :, None, :] * shares).sum(-3))
-    assert float(found[:2].abs().max()) == 0
+    shares = _attention_redistribution(weights, x[2])
+    _close(probability[2], (q[..., :, None, :] * shares).sum(-3))
+    assert float(probability[:2].abs().max()) == 0
 
 
 @pytest.mark.parametrize("need_weights", [True, False])
@@ -288,8 +288,8 @@ def test_multi_head_attention_is_its_parts(need_weights):
     with Excitation().mode():
         output, _ = layer(leaf, leaf, leaf, need_weights=need_weights)
     assert torch.allclose(output, by_hand(x))
-    (found,) = torch.autograd.grad(output, leaf, q)
-    _close(found, _shares(by_hand, x, q))
+    (probability,) = torch.autograd.grad(output, leaf, q)
+    _close(probability, _probability(by_hand, x, q))
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_multi_head_attention_is_its_parts(need_weights):
         (lambda x: F.conv2d(x, x[:1].expand(2, 4, 6, 6)), "conv2d"),
     ],
 )
-def test_a_function_without_a_rule_is_an_error_where_evidence_arrives(function, name):
+def test_a_function_without_a_rule_is_an_error_once_probability_reaches_it(function, name):
     leaf = _draw(*IMAGE).requires_grad_()
     with Excitation().mode():
         output = function(leaf)
@@ -330,26 +330,26 @@ def test_a_function_without_a_rule_is_an_error_where_evidence_arrives(function, 
         lambda x: torch.where(torch.arange(3) < 1, x, 0.0),
     ],
 )
-def test_what_goes_to_constants_is_booked(function):
+def test_probability_of_constants_is_counted_as_lost(function):
     x = _draw(4, 3)
     output, leaf, mode = _run(function, x)
     q = _draw(*output.shape, seed=3).abs()
-    (found,) = torch.autograd.grad(output, leaf, q)
+    (probability,) = torch.autograd.grad(output, leaf, q)
     expected = q.flatten() @ _jacobian(function, x)
-    _close(found.flatten(), expected)
-    assert mode.shares()["unraised"] == pytest.approx(float(q.sum() - expected.sum()))
-    assert mode.shares()["unraised"] > 0
+    _close(probability.flatten(), expected)
+    assert mode.residuals()["unraised"] == pytest.approx(float(q.sum() - expected.sum()))
+    assert mode.residuals()["unraised"] > 0
 
 
 def test_on_unknown_warn_gives_the_plain_gradient_and_says_so():
     x = _draw(3, 4)
     output, leaf, mode = _run(torch.exp, x, Excitation(on_unknown="warn"))
-    (found,) = torch.autograd.grad(output.sum(), leaf)
-    _close(found, x.exp())
+    (probability,) = torch.autograd.grad(output.sum(), leaf)
+    _close(probability, x.exp())
     assert mode.warnings == ["excitation backprop has no rule for exp; it got the plain gradient"]
 
 
-def test_recurrent_layers_and_functions_nobody_knows_are_refused():
+def test_recurrent_layers_and_unknown_functions_are_refused():
     lstm = nn.LSTM(4, 3, dtype=F64)
     with pytest.raises(RuleError, match=r"lstm.*hides its gates"):
         _run(lambda x: lstm(x)[0], _draw(5, 4))
@@ -364,11 +364,14 @@ def _field(*weights):
 
 def test_the_seed_is_the_weights_over_their_sum_without_link_or_offset():
     weights = _draw(2, 3, 4).abs()
-    found = Excitation().field(_field(weights, weights))
-    assert found.is_linear
-    assert float(found.offset.abs().max()) == 0
-    _close(found.cotangent(weights), weights / weights.sum((1, 2), keepdim=True))
-    _close(Excitation(against=True).field(_field(weights)).cotangent(weights).sum((1, 2)), -_ones())
+    probability = Excitation().seed_field(_field(weights, weights))
+    assert probability.is_linear
+    assert float(probability.offset.abs().max()) == 0
+    _close(probability.cotangent(weights), weights / weights.sum((1, 2), keepdim=True))
+    _close(
+        Excitation(against=True).seed_field(_field(weights)).cotangent(weights).sum((1, 2)),
+        -_ones(),
+    )
 
 
 def _ones():
@@ -377,7 +380,7 @@ def _ones():
 
 def test_weights_of_both_signs_are_refused_naming_the_contrastive_form():
     with pytest.raises(TargetError, match="contrastive_excitation_backprop"):
-        Excitation().field(_field(_draw(2, 3, 4)))
+        Excitation().seed_field(_field(_draw(2, 3, 4)))
     weights = _draw(2, 3, 4).abs() * torch.tensor([1.0, -1]).reshape(2, 1, 1)
-    signs = Excitation().field(_field(weights)).cotangent(weights).sum((1, 2))
+    signs = Excitation().seed_field(_field(weights)).cotangent(weights).sum((1, 2))
     _close(signs, torch.tensor([1.0, -1], dtype=F64))

@@ -1,4 +1,4 @@
-"""The thirteen MONAI networks under excitation backprop: where a mass of 1 goes."""
+"""The thirteen MONAI networks under excitation backprop: a mass of 1 is conserved."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ WAISTS = {
 }
 
 
-class _Passed:
-    """One backward: the map, the mass at each waist, and what was lost until there."""
+class _Backward:
+    """One backward: the map, and at each waist the mass plus what was lost above it."""
 
     def __init__(self, net: nn.Module, x: torch.Tensor, paths: tuple[str, ...] = ()) -> None:
         rule, leaf = Excitation(), x.clone().requires_grad_()
@@ -39,20 +39,20 @@ class _Passed:
         with guard(net), tapping(net, taps) as tapped, rule.mode() as self.mode:
             self.output = net(leaf)
         for tap in taps:
-            tapped[tap].register_hook(lambda q, path=tap.path: self._note(path, q))
+            tapped[tap].register_hook(lambda q, path=tap.path: self._record(path, q))
         weights = torch.zeros_like(self.output)
         weights[:, 1] = 1
         weights /= weights[:1].sum()
         assert rule.unseen(self.output, leaf) == []
         (self.map,) = torch.autograd.grad(self.output, leaf, weights)
 
-    def _note(self, path: str, q: torch.Tensor) -> None:
-        """Called when all that goes to a waist is there: what is lost below is not counted yet."""
+    def _record(self, path: str, q: torch.Tensor) -> None:
+        """Called with the complete gradient of a waist, before anything is lost below it."""
         self.masses[path] = float(q.double().sum()) + self.mode.lost.amount
 
 
 def _cases():
-    """Every network in 2-D, a few in 3-D, the others where there is time."""
+    """Every network in 2-D, a few in 3-D, the others among the slow tests."""
     flat = [pytest.param(name, 2, id=f"{name}-2") for name in MATRIX]
     few = {"UNet", "DynUNet", "ViT", "ResNet10"}
     slow = {name: () if name in few else pytest.mark.slow for name in MATRIX}
@@ -64,18 +64,18 @@ def _cases():
 def test_the_mass_at_every_waist_is_what_was_not_lost_before(name, rank):
     net, x = network(name, rank), image(name, rank, light=True)
     before = state(net)
-    found = _Passed(net, x, WAISTS[name])
+    result = _Backward(net, x, WAISTS[name])
     assert_same_state(before, state(net))
-    assert len(found.masses) == len(WAISTS[name])
-    for path, mass in found.masses.items():
+    assert len(result.masses) == len(WAISTS[name])
+    for path, mass in result.masses.items():
         assert mass == pytest.approx(1, abs=1e-4), path
-    total = float(found.map.double().sum()) + found.mode.lost.amount
+    total = float(result.map.double().sum()) + result.mode.lost.amount
     assert total == pytest.approx(1, abs=1e-4)
-    assert float(found.map.min()) >= 0
+    assert float(result.map.min()) >= 0
     with torch.no_grad():
         plain = net(x)
-    assert float((found.output.detach() - plain).abs().max()) <= 1e-6 * float(plain.abs().max())
-    assert torch.equal(_Passed(net, x).map, found.map)
+    assert float((result.output.detach() - plain).abs().max()) <= 1e-6 * float(plain.abs().max())
+    assert torch.equal(_Backward(net, x).map, result.map)
 
 
 @pytest.mark.parametrize("name", ["DenseNet121", "ViT", "SEResNet50"])
@@ -83,37 +83,37 @@ def test_nothing_is_lost_where_every_unit_is_raised(name):
     """The other networks have units behind norms with few inputs, none of them positive, or, as
     the head of BasicUNet with these weights, no positive weight at all: there z = 0."""
     net = network(name, 2)
-    found = _Passed(net, image(name, 2, light=True), WAISTS[name])
-    assert found.mode.lost.amount == 0
-    assert float(found.map.double().sum()) == pytest.approx(1, abs=1e-4)
-    assert found.masses == pytest.approx(dict.fromkeys(found.masses, 1), abs=1e-4)
+    result = _Backward(net, image(name, 2, light=True), WAISTS[name])
+    assert result.mode.lost.amount == 0
+    assert float(result.map.double().sum()) == pytest.approx(1, abs=1e-4)
+    assert result.masses == pytest.approx(dict.fromkeys(result.masses, 1), abs=1e-4)
 
 
-def test_what_goes_to_a_class_token_is_booked():
-    """It starts at zero here; one that was trained takes a share at every residual sum."""
+def test_probability_of_a_class_token_is_counted_as_lost():
+    """The token is zero here; a trained one gets a part at every residual sum."""
     net, x = network("ViT", 2), image("ViT", 2, light=True)
     with torch.no_grad():
         net.network.cls_token += torch.randn(24, generator=torch.Generator().manual_seed(0))
-    found = _Passed(net, x)
-    total = float(found.map.double().sum())
+    result = _Backward(net, x)
+    total = float(result.map.double().sum())
     assert 0 < total < 0.9
-    assert total + found.mode.lost.amount == pytest.approx(1, abs=1e-4)
+    assert total + result.mode.lost.amount == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", MATRIX)
 def test_a_batch_of_four_is_four_times_one(name):
     net, x = network(name, 2).double(), image(name, 2, batch=4, light=True).double()
-    together = _Passed(net, x).map
+    together = _Backward(net, x).map
     for i in range(4):
-        alone = _Passed(net, x[i : i + 1]).map
+        alone = _Backward(net, x[i : i + 1]).map
         scale = max(float(alone.abs().max()), 1e-12)
         assert float((together[i : i + 1] - alone).abs().max()) <= 1e-9 * scale
 
 
 @pytest.mark.parametrize("name", ["SegResNet", "AttentionUnet", "ResNet10"])
-def test_one_slice_in_three_d_keeps_its_books(name):
+def test_one_slice_in_three_d_conserves_the_mass(name):
     net, thin = network(name), image(name, 2, light=True)[..., None]
-    found = _Passed(net, thin, WAISTS[name])
-    assert found.masses == pytest.approx(dict.fromkeys(found.masses, 1), abs=1e-4)
-    total = float(found.map.double().sum()) + found.mode.lost.amount
+    result = _Backward(net, thin, WAISTS[name])
+    assert result.masses == pytest.approx(dict.fromkeys(result.masses, 1), abs=1e-4)
+    total = float(result.map.double().sum()) + result.mode.lost.amount
     assert total == pytest.approx(1, abs=1e-4)

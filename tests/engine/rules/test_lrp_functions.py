@@ -1,11 +1,11 @@
-"""Relevance through functions that are no weighted layers, each in closed form."""
+"""LRP of functions that are not weighted layers, each in closed form."""
 
 import dense
 import pytest
 import torch
 import torch.nn.functional as F
-from dense import margin
-from rule_passes import Calls
+from dense import stabilized
+from rule_passes import AsNetwork
 from torch import nn
 
 from voxplain.engine.rules import Lrp
@@ -20,19 +20,19 @@ def draw(*shape, seed=1):
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
-def sent(function, x, arriving=None, rule=EPSILON):
-    """What arrives at x, with the balance, when R enters at f(x)."""
+def propagate(function, x, given_seed=None, rule=EPSILON):
+    """Relevance at x for a seed at f(x), the seed, and the mode."""
     leaf = x.clone().requires_grad_()
     with rule.mode() as mode:
         output = function(leaf)
-    output_seed = draw(*output.shape, seed=9) if arriving is None else arriving
-    (found,) = torch.autograd.grad(output, leaf, output_seed)
-    return found, output_seed, mode
+    output_seed = draw(*output.shape, seed=9) if given_seed is None else given_seed
+    (relevance,) = torch.autograd.grad(output, leaf, output_seed)
+    return relevance, output_seed, mode
 
 
-def close(found, expected, tolerance=1e-9):
+def close(relevance, expected, tolerance=1e-9):
     assert float(expected.abs().max()) > 1e-6
-    assert float((found - expected).abs().max() / expected.abs().max()) <= tolerance
+    assert float((relevance - expected).abs().max() / expected.abs().max()) <= tolerance
 
 
 RECTIFIERS = [
@@ -44,10 +44,10 @@ RECTIFIERS = [
 
 
 @pytest.mark.parametrize("function", RECTIFIERS)
-def test_elementwise_functions_hand_relevance_on(function):
+def test_elementwise_functions_pass_relevance_unchanged(function):
     x = draw(2, 3, 4)
-    found, output_seed, mode = sent(function, x)
-    close(found, output_seed, 2e-5 if "neg" in mode.treated else 1e-12)
+    relevance, output_seed, mode = propagate(function, x)
+    close(relevance, output_seed, 2e-5 if "neg" in mode.treated else 1e-12)
 
 
 @pytest.mark.parametrize(
@@ -63,12 +63,12 @@ def test_elementwise_functions_hand_relevance_on(function):
         lambda x: torch.where(torch.ones(4).bool(), x, x),
     ],
 )
-def test_what_moves_or_selects_values_moves_their_relevance(function):
+def test_rearrangements_and_selections_rearrange_relevance(function):
     x = draw(2, 3, 4)
-    found, output_seed, _ = sent(function, x)
+    relevance, output_seed, _ = propagate(function, x)
     leaf = x.clone().requires_grad_()
-    (interpolated,) = torch.autograd.grad(function(leaf), leaf, output_seed)
-    close(found, interpolated)
+    (gradient,) = torch.autograd.grad(function(leaf), leaf, output_seed)
+    close(relevance, gradient)
 
 
 @pytest.mark.parametrize(
@@ -82,12 +82,12 @@ def test_what_moves_or_selects_values_moves_their_relevance(function):
         lambda x: x.sum(1),
     ],
 )
-def test_means_and_interpolation_share_by_contribution(function):
+def test_means_and_interpolation_redistribute_by_contribution(function):
     x = draw(1, 2, 4, 4)
-    found, output_seed, mode = sent(function, x)
+    relevance, output_seed, mode = propagate(function, x)
     expected = dense.epsilon(dense.dense(function, x), output_seed.flatten())
-    close(found.flatten(), expected)
-    assert abs(float(found.sum() - output_seed.sum()) + mode.balance.epsilon) < 1e-9
+    close(relevance.flatten(), expected)
+    assert abs(float(relevance.sum() - output_seed.sum()) + mode.conservation.epsilon) < 1e-9
 
 
 def _iadd(x, other):
@@ -109,42 +109,44 @@ def _iadd(x, other):
         (_iadd, (1, 1)),
     ],
 )
-def test_sums_share_in_proportion_to_what_each_operand_adds(function, factors):
+def test_sums_redistribute_in_proportion_to_their_terms(function, factors):
     pair = draw(2, 5)
-    found, output_seed, _ = sent(lambda both: function(both[:1], both[1:]), pair)
+    relevance, output_seed, _ = propagate(lambda both: function(both[:1], both[1:]), pair)
     first, second = (factor * part for factor, part in zip(factors, pair, strict=True))
-    quotient = output_seed[0] / margin(first + second)
-    close(found, torch.stack([first * quotient, second * quotient]))
+    quotient = output_seed[0] / stabilized(first + second)
+    close(relevance, torch.stack([first * quotient, second * quotient]))
 
 
-def test_a_broadcast_operand_collects_from_everywhere():
+def test_a_broadcast_operand_gets_relevance_from_all_positions():
     x = draw(3, 4)
-    found, output_seed, _ = sent(lambda x: x + x.mean(0, keepdim=True).detach() * 0 + x[:1], x)
+    relevance, output_seed, _ = propagate(
+        lambda x: x + x.mean(0, keepdim=True).detach() * 0 + x[:1], x
+    )
     quotient = output_seed / (x + x[:1])
     expected = x * quotient
     expected[0] += (x[0] * quotient).sum(0)
-    close(found, expected, 1e-4)
+    close(relevance, expected, 1e-4)
 
 
-def test_constants_of_a_sum_take_what_a_bias_takes():
+def test_constants_of_a_sum_absorb_relevance_as_a_bias_does():
     x, constant = draw(1, 6), draw(1, 6, seed=2)
     for function in (lambda x: x + constant, lambda x: constant + x, lambda x: x - (-constant)):
-        found, output_seed, mode = sent(function, x)
-        quotient = output_seed / margin(x + constant)
-        close(found, x * quotient)
-        assert mode.balance.bias == pytest.approx(float((constant * quotient).sum()))
-    found, output_seed, mode = sent(lambda x: 1 - x, x)
-    close(found, -x * output_seed / margin(1 - x))
+        relevance, output_seed, mode = propagate(function, x)
+        quotient = output_seed / stabilized(x + constant)
+        close(relevance, x * quotient)
+        assert mode.conservation.bias == pytest.approx(float((constant * quotient).sum()))
+    relevance, output_seed, mode = propagate(lambda x: 1 - x, x)
+    close(relevance, -x * output_seed / stabilized(1 - x))
 
 
 def test_gates_give_everything_to_their_signal_or_half():
     x = draw(2, 5)
-    gated = lambda both: both[:1] * torch.sigmoid(both[1:])  # noqa: E731
-    found, output_seed, _ = sent(gated, x)
-    close(found, torch.cat([output_seed, 0 * output_seed]))
-    half, _, _ = sent(gated, x, rule=Lrp(composite="epsilon", gate="half"))
+    gated_product = lambda both: both[:1] * torch.sigmoid(both[1:])  # noqa: E731
+    relevance, output_seed, _ = propagate(gated_product, x)
+    close(relevance, torch.cat([output_seed, 0 * output_seed]))
+    half, _, _ = propagate(gated_product, x, rule=Lrp(composite="epsilon", gate="half"))
     close(half, torch.cat([output_seed, output_seed]) / 2)
-    plain, _, _ = sent(lambda both: both[:1] * both[1:], x)
+    plain, _, _ = propagate(lambda both: both[:1] * both[1:], x)
     close(plain, torch.cat([output_seed, output_seed]) / 2)
 
 
@@ -155,37 +157,39 @@ def test_squeeze_and_excitation_is_a_gate_whatever_happens_to_the_sigmoid():
         weights = F.hardsigmoid(x.mean((2, 3)) * 0.3)[..., None, None].expand_as(x)
         return weights * x
 
-    found, output_seed, _ = sent(network, x)
-    close(found, output_seed)
+    relevance, output_seed, _ = propagate(network, x)
+    close(relevance, output_seed)
 
 
 def test_a_sum_with_a_sigmoid_is_no_gate():
     x = draw(2, 5)
     u, v = x[:1], x[1:]
-    found, output_seed, _ = sent(lambda both: both[:1] * (both[1:] + torch.sigmoid(both[:1])), x)
+    relevance, output_seed, _ = propagate(
+        lambda both: both[:1] * (both[1:] + torch.sigmoid(both[:1])), x
+    )
     half = output_seed / 2
-    quotient = half / margin(v + u.sigmoid())
-    close(found, torch.cat([half + u.sigmoid() * quotient, v * quotient]))
+    quotient = half / stabilized(v + u.sigmoid())
+    close(relevance, torch.cat([half + u.sigmoid() * quotient, v * quotient]))
 
 
 def test_a_quotient_gives_everything_to_the_numerator():
     x = draw(2, 5)
-    found, output_seed, _ = sent(lambda both: both[:1] / both[1:].exp(), x)
-    close(found, torch.cat([output_seed, 0 * output_seed]))
+    relevance, output_seed, _ = propagate(lambda both: both[:1] / both[1:].exp(), x)
+    close(relevance, torch.cat([output_seed, 0 * output_seed]))
 
 
 def test_a_product_of_matrices_gives_half_to_each():
     x = draw(2, 1, 3, 3)
-    found, output_seed, mode = sent(lambda both: both[0] @ both[1], x)
+    relevance, output_seed, mode = propagate(lambda both: both[0] @ both[1], x)
     left, right = x[0, 0], x[1, 0]
-    quotient = output_seed[0] / margin(left @ right)
+    quotient = output_seed[0] / stabilized(left @ right)
     half = [left * (quotient @ right.T) / 2, right * (left.T @ quotient) / 2]
-    close(found[:, 0], torch.stack(half))
-    assert abs(float(found.sum() - output_seed.sum()) + mode.balance.epsilon) < 1e-9
+    close(relevance[:, 0], torch.stack(half))
+    assert abs(float(relevance.sum() - output_seed.sum()) + mode.conservation.epsilon) < 1e-9
 
 
 def test_attention_weights_are_frozen():
-    """However attention is written, the values share by their weights."""
+    """However attention is written, relevance goes to the values by their weights."""
     x = draw(1, 2, 5, 4)
 
     def steps(x):
@@ -193,15 +197,15 @@ def test_attention_weights_are_frozen():
         return torch.einsum("bhxy,bhyd->bhxd", F.dropout(weights, 0.1, False), x)
 
     rule = Lrp(composite="epsilon", epsilon=0.0)
-    found, output_seed, _ = sent(steps, x, rule=rule)
+    relevance, output_seed, _ = propagate(steps, x, rule=rule)
     weights = (x @ x.mT * 0.5).softmax(-1)
-    close(found, x * (weights.mT @ (output_seed / (weights @ x))), 1e-9)
+    close(relevance, x * (weights.mT @ (output_seed / (weights @ x))), 1e-9)
     for other in (
         lambda x: F.scaled_dot_product_attention(x, x, x),
         lambda x: torch.matmul((x @ x.transpose(-2, -1) / 2).softmax(-1), x),
         lambda x: torch.bmm(torch.bmm(x[0], x[0].mT).mul(0.5).softmax(-1), x[0])[None],
     ):
-        close(sent(other, x, rule=rule)[0], found)
+        close(propagate(other, x, rule=rule)[0], relevance)
 
 
 def test_multi_head_attention_conserves():
@@ -209,10 +213,13 @@ def test_multi_head_attention_conserves():
     attention = nn.MultiheadAttention(8, 2, batch_first=True).double().eval()
     x = draw(2, 5, 8)
     for weights in (False, True):
-        found, output_seed, mode = sent(lambda x: attention(x, x, x, need_weights=weights)[0], x)  # noqa: B023
-        kept = float(found.sum()) + mode.balance.bias + mode.balance.epsilon
-        assert kept == pytest.approx(float(output_seed.sum()), rel=1e-9)
-        assert found.abs().max() > 0.1
+        relevance, output_seed, mode = propagate(
+            lambda x: attention(x, x, x, need_weights=weights)[0],  # noqa: B023
+            x,
+        )
+        total = float(relevance.sum()) + mode.conservation.bias + mode.conservation.epsilon
+        assert total == pytest.approx(float(output_seed.sum()), rel=1e-9)
+        assert relevance.abs().max() > 0.1
 
 
 NORMS = {
@@ -238,16 +245,16 @@ def norm_of(name):
 
 @pytest.mark.parametrize("name", NORMS)
 def test_norms_are_affine_with_frozen_statistics(name):
-    """The slope of each value by itself, from the norm of slightly scaled deviations."""
+    """Relevance by the slope of each value at fixed mean and variance."""
     norm, x = norm_of(name), draw(1, 4, 3, 3) * 2 + 0.5
-    found, output_seed, mode = sent(norm, x)
+    relevance, output_seed, mode = propagate(norm, x)
     value = norm(x).detach()
     slope = _slope(name, norm, x)
-    share = x * slope / margin(value) * output_seed
-    close(found, share)
-    kept = float(found.sum()) + mode.balance.bias + mode.balance.epsilon
-    assert kept == pytest.approx(float(output_seed.sum()))
-    passing, _, _ = sent(norm, x, output_seed, Lrp(composite=(Choice("pass", "norm"),)))
+    share = x * slope / stabilized(value) * output_seed
+    close(relevance, share)
+    total = float(relevance.sum()) + mode.conservation.bias + mode.conservation.epsilon
+    assert total == pytest.approx(float(output_seed.sum()))
+    passing, _, _ = propagate(norm, x, output_seed, Lrp(composite=(Choice("pass", "norm"),)))
     close(passing, output_seed)
 
 
@@ -267,57 +274,57 @@ def _slope(name, norm, x):
     return weight / (spread + norm.eps).sqrt()
 
 
-def test_a_batch_norm_is_its_neighbor_merged():
+def test_a_batch_norm_equals_its_merged_convolution():
     """LRP-0 of convolution and norm is LRP-0 of the merged convolution."""
     torch.manual_seed(0)
     conv, norm = nn.Conv2d(2, 4, 3).double().eval(), norm_of("batch")
     merged = nn.utils.fuse_conv_bn_eval(conv, norm)
     x, rule = draw(1, 2, 5, 5), Lrp(composite="epsilon", epsilon=0.0)
-    found, output_seed, _ = sent(lambda x: norm(conv(x)), x, rule=rule)
-    close(found, sent(merged, x, output_seed, rule)[0], 1e-9)
+    relevance, output_seed, _ = propagate(lambda x: norm(conv(x)), x, rule=rule)
+    close(relevance, propagate(merged, x, output_seed, rule)[0], 1e-9)
 
 
 def test_softmax_keeps_its_first_order_part():
     x = draw(2, 5)
-    found, output_seed, mode = sent(lambda x: x.softmax(-1), x)
+    relevance, output_seed, mode = propagate(lambda x: x.softmax(-1), x)
     y = x.softmax(-1)
-    close(found, x * (output_seed - y * output_seed.sum(-1, keepdim=True)), 2e-5)
-    kept = float(found.sum()) + mode.balance.bias + mode.balance.epsilon
-    assert kept == pytest.approx(float(output_seed.sum()))
+    close(relevance, x * (output_seed - y * output_seed.sum(-1, keepdim=True)), 2e-5)
+    total = float(relevance.sum()) + mode.conservation.bias + mode.conservation.epsilon
+    assert total == pytest.approx(float(output_seed.sum()))
 
 
-def test_the_larger_of_two_takes_all():
+def test_the_larger_of_two_operands_gets_all_relevance():
     x = draw(2, 6)
-    found, output_seed, _ = sent(lambda both: torch.maximum(both[:1], both[1:]), x)
+    relevance, output_seed, _ = propagate(lambda both: torch.maximum(both[:1], both[1:]), x)
     wins = x[:1] >= x[1:]
-    close(found, torch.cat([output_seed * wins, output_seed * ~wins]))
-    found, output_seed, _ = sent(lambda both: torch.min(both[:1], both[1:]), x)
-    close(found, torch.cat([output_seed * ~wins, output_seed * wins]))
+    close(relevance, torch.cat([output_seed * wins, output_seed * ~wins]))
+    relevance, output_seed, _ = propagate(lambda both: torch.min(both[:1], both[1:]), x)
+    close(relevance, torch.cat([output_seed * ~wins, output_seed * wins]))
 
 
-def test_a_class_token_takes_relevance_as_a_bias_does():
+def test_a_class_token_absorbs_relevance_as_a_bias_does():
     token, x = nn.Parameter(draw(1, 1, 4)), draw(1, 3, 4)
     for join in (
         lambda x: torch.cat((token, x), dim=1),
         lambda x: torch.cat([x, token], 1),
         lambda x: torch.stack([token[0, 0], x[0, 0], x[0, 1], x[0, 2]])[None],
     ):
-        found, output_seed, mode = sent(join, x)
-        kept = float(found.sum()) + mode.balance.bias
-        assert kept == pytest.approx(float(output_seed.sum()))
-        assert abs(mode.balance.bias) > 0.01
+        relevance, output_seed, mode = propagate(join, x)
+        total = float(relevance.sum()) + mode.conservation.bias
+        assert total == pytest.approx(float(output_seed.sum()))
+        assert abs(mode.conservation.bias) > 0.01
 
 
 def test_normalization_by_a_length_is_frozen():
     x = draw(1, 4, 3)
-    found, output_seed, _ = sent(lambda x: F.normalize(x, dim=1), x)
-    close(found, output_seed)
-    found, output_seed, _ = sent(lambda x: F.glu(torch.cat([x, x], 1), 1), x)
-    close(found, output_seed)
+    relevance, output_seed, _ = propagate(lambda x: F.normalize(x, dim=1), x)
+    close(relevance, output_seed)
+    relevance, output_seed, _ = propagate(lambda x: F.glu(torch.cat([x, x], 1), 1), x)
+    close(relevance, output_seed)
 
 
 @pytest.mark.parametrize(
-    ("function", "named"),
+    ("function", "function_name"),
     [
         (lambda x: x.exp().sum(), "exp"),
         (lambda x: (x.abs() + 1).log(), "log"),
@@ -328,44 +335,44 @@ def test_normalization_by_a_length_is_frozen():
         (lambda x: torch.einsum("bci,bci,bci->b", x, x, x), "three"),
     ],
 )
-def test_functions_without_a_rule_are_named(function, named):
-    with pytest.raises(RuleError, match=f"{named}.*test_lrp_functions, line"):
-        sent(function, draw(2, 2, 3))
+def test_functions_without_a_rule_are_named(function, function_name):
+    with pytest.raises(RuleError, match=f"{function_name}.*test_lrp_functions, line"):
+        propagate(function, draw(2, 2, 3))
 
 
 def test_recurrent_networks_are_refused():
     with pytest.raises(RuleError, match="lstm"):
-        sent(lambda x: nn.LSTM(3, 2).double()(x)[0], draw(2, 2, 3))
+        propagate(lambda x: nn.LSTM(3, 2).double()(x)[0], draw(2, 2, 3))
 
 
-def test_what_relevance_never_reaches_may_be_anything():
+def test_functions_that_relevance_never_reaches_need_no_rule():
     x = draw(1, 4, 4)
     gate = lambda x: x * torch.sigmoid(x.exp().log1p())  # noqa: E731
-    found, output_seed, _ = sent(gate, x)
-    close(found, output_seed)
+    relevance, output_seed, _ = propagate(gate, x)
+    close(relevance, output_seed)
 
 
 def test_warnings_instead_of_errors_say_what_happened():
     x = draw(1, 5)
     rule = Lrp(composite="epsilon", on_unknown="warn")
-    found, output_seed, mode = sent(lambda x: x.exp(), x, rule=rule)
-    close(found, x * output_seed, 1e-4)  # first order: x f'(x) / f(x) R
+    relevance, output_seed, mode = propagate(lambda x: x.exp(), x, rule=rule)
+    close(relevance, x * output_seed, 1e-4)  # first order: x f'(x) / f(x) R
     assert "exp" in mode.warnings[0]
-    _, _, mode = sent(lambda x: x.cumprod(-1), x, rule=rule)
+    _, _, mode = propagate(lambda x: x.cumprod(-1), x, rule=rule)
     assert "cumprod" in mode.warnings[0]
 
 
 def test_a_network_without_a_layer_that_reads_the_image_says_so():
     conv = nn.Conv2d(1, 2, 1).double()
-    _, _, mode = sent(lambda x: conv(x.relu()), draw(1, 1, 3, 3), rule=Lrp())
+    _, _, mode = propagate(lambda x: conv(x.relu()), draw(1, 1, 3, 3), rule=Lrp())
     assert "box" in mode.warnings[0]
-    _, _, mode = sent(conv, draw(1, 1, 3, 3), rule=Lrp())
+    _, _, mode = propagate(conv, draw(1, 1, 3, 3), rule=Lrp())
     assert mode.warnings == []
 
 
 def test_the_values_of_calls_are_untouched():
     x = draw(1, 4, 4)
-    network = Calls(lambda x: (F.silu(x) - x.mean(-1, keepdim=True)).div_(3).add_(x).relu_())
+    network = AsNetwork(lambda x: (F.silu(x) - x.mean(-1, keepdim=True)).div_(3).add_(x).relu_())
     leaf = x.clone().requires_grad_()
     with EPSILON.mode():
         output = network(leaf)

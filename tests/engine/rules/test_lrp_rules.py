@@ -65,17 +65,17 @@ def layer_of(name):
     return build().double().eval(), torch.randn(1, *shape, dtype=torch.float64)
 
 
-def relevance_of(layer, x, rule, arriving):
-    """What arrives at x when ``arriving`` enters at the output, and the balance."""
+def propagate(layer, x, rule, seed):
+    """Relevance at x for a seed at the output, the conservation sums, and the mode."""
     leaf = x.clone().requires_grad_()
     with rule.mode() as mode:
-        mode.look(leaf)
+        mode.prepare(leaf)
         output = layer(leaf)
-    (found,) = torch.autograd.grad(output, leaf, arriving.reshape(output.shape))
-    return found, mode.balance, mode
+    (relevance,) = torch.autograd.grad(output, leaf, seed.reshape(output.shape))
+    return relevance, mode.conservation, mode
 
 
-def arriving_at(layer, x):
+def random_relevance(layer, x):
     source = torch.Generator().manual_seed(5)
     shape = layer(x).shape
     return torch.randn(shape, generator=source, dtype=torch.float64)
@@ -89,46 +89,46 @@ def test_rules_equal_dense_algebra(name, rule, sign):
     if sign == "positive":  # after a rectifier: half of the contributions are left out
         x = x.clamp(min=0)
     choice, reference = RULES[rule]
-    arriving = arriving_at(layer, x)
-    found, balance, _ = relevance_of(layer, x, Lrp(composite=(choice,)), arriving)
-    expected = reference(dense.dense(layer, x), arriving.flatten())
+    seed = random_relevance(layer, x)
+    relevance, conservation, _ = propagate(layer, x, Lrp(composite=(choice,)), seed)
+    expected = reference(dense.dense(layer, x), seed.flatten())
     assert float(expected.abs().max()) > 1e-3
-    assert float((found.flatten() - expected).abs().max() / expected.abs().max()) <= 1e-9
-    kept = float(found.sum()) + balance.bias + balance.epsilon
-    assert abs(kept - float(arriving.sum())) <= 1e-9 * float(arriving.abs().sum())
+    assert float((relevance.flatten() - expected).abs().max() / expected.abs().max()) <= 1e-9
+    total = float(relevance.sum()) + conservation.bias + conservation.epsilon
+    assert abs(total - float(seed.sum())) <= 1e-9 * float(seed.abs().sum())
 
 
 @pytest.mark.parametrize("name", [name for name in LAYERS if name not in ("tokens", "matmul")])
 def test_the_box_rule_equals_dense_algebra(name):
     layer, x = layer_of(name)
-    arriving = arriving_at(layer, x)
-    found, balance, _ = relevance_of(layer, x, Lrp(), arriving)
+    seed = random_relevance(layer, x)
+    relevance, conservation, _ = propagate(layer, x, Lrp(), seed)
     spatial = x.flatten(2) if x.dim() > 2 else x[:, None]
     low, high = (end.reshape(1, -1, *[1] * (x.dim() - 2)) for end in (
         spatial.amin(2), spatial.amax(2)
     ))  # fmt: skip
     ends = (low.expand_as(x), high.expand_as(x))
-    expected = dense.box(dense.dense(layer, x), arriving.flatten(), *ends)
-    assert float((found.flatten() - expected).abs().max() / expected.abs().max()) <= 1e-9
-    assert balance.bias == 0
-    kept = float(found.sum()) + balance.epsilon
-    assert abs(kept - float(arriving.sum())) <= 1e-9 * float(arriving.abs().sum())
+    expected = dense.box(dense.dense(layer, x), seed.flatten(), *ends)
+    assert float((relevance.flatten() - expected).abs().max() / expected.abs().max()) <= 1e-9
+    assert conservation.bias == 0
+    total = float(relevance.sum()) + conservation.epsilon
+    assert abs(total - float(seed.sum())) <= 1e-9 * float(seed.abs().sum())
 
 
 def test_the_box_rule_takes_the_range_that_is_given():
     layer, x = layer_of("conv2d")
-    arriving = arriving_at(layer, x)
+    seed = random_relevance(layer, x)
     given = Lrp(low=(-4.0, -5.0), high=(6.0, 7.0))
-    found, _, _ = relevance_of(layer, x, given, arriving)
+    relevance, _, _ = propagate(layer, x, given, seed)
     low, high = (torch.tensor(end, dtype=torch.float64).view(1, 2, 1, 1).expand_as(x) for end in
                  (given.low, given.high))  # fmt: skip
-    expected = dense.box(dense.dense(layer, x), arriving.flatten(), low, high)
-    assert float((found.flatten() - expected).abs().max() / expected.abs().max()) <= 1e-9
-    assert float((found - relevance_of(layer, x, Lrp(), arriving)[0]).abs().max()) > 1e-3
+    expected = dense.box(dense.dense(layer, x), seed.flatten(), low, high)
+    assert float((relevance.flatten() - expected).abs().max() / expected.abs().max()) <= 1e-9
+    assert float((relevance - propagate(layer, x, Lrp(), seed)[0]).abs().max()) > 1e-3
 
 
-@pytest.mark.parametrize("moved", ["pad", "tokens", "cut"])
-def test_the_box_rule_follows_an_image_that_is_moved_about(moved):
+@pytest.mark.parametrize("arrangement", ["pad", "tokens", "cut"])
+def test_the_box_rule_follows_rearrangements_of_the_image(arrangement):
     """Padding is no intensity, and tokens keep the range of the channel they came from."""
     torch.manual_seed(0)
     x = torch.randn(1, 2, 4, 4, dtype=torch.float64) * torch.tensor([1.0, 9.0]).view(1, 2, 1, 1)
@@ -139,46 +139,49 @@ def test_the_box_rule_follows_an_image_that_is_moved_about(moved):
         "tokens": lambda image: head(image.permute(0, 2, 3, 1).reshape(1, -1)),
         "cut": lambda image: torch.cat([conv(image[..., :3]), conv(image[..., 1:])], -1),
     }
-    layer = arrangements[moved]
-    arriving = arriving_at(layer, x)
-    found, _, _ = relevance_of(layer, x, Lrp(), arriving)
+    layer = arrangements[arrangement]
+    seed = random_relevance(layer, x)
+    relevance, _, _ = propagate(layer, x, Lrp(), seed)
     low, high = (end.view(1, 2, 1, 1).expand_as(x) for end in (
         x.flatten(2).amin(2), x.flatten(2).amax(2)
     ))  # fmt: skip
-    expected = dense.box(dense.dense(layer, x), arriving.flatten(), low, high)
-    assert float((found.flatten() - expected).abs().max() / expected.abs().max()) <= 1e-6
+    expected = dense.box(dense.dense(layer, x), seed.flatten(), low, high)
+    assert float((relevance.flatten() - expected).abs().max() / expected.abs().max()) <= 1e-6
 
 
 def test_lrp_zero_of_a_layer_without_bias_conserves_exactly():
     layer, x = layer_of("no bias")
-    arriving = arriving_at(layer, x)
-    found, balance, _ = relevance_of(layer, x, Lrp(composite="epsilon", epsilon=0.0), arriving)
-    assert balance.bias == 0
-    assert abs(balance.epsilon) <= 1e-12
-    assert abs(float(found.sum() - arriving.sum())) <= 1e-9
+    seed = random_relevance(layer, x)
+    relevance, conservation, _ = propagate(layer, x, Lrp(composite="epsilon", epsilon=0.0), seed)
+    assert conservation.bias == 0
+    assert abs(conservation.epsilon) <= 1e-12
+    assert abs(float(relevance.sum() - seed.sum())) <= 1e-9
 
 
 def test_gamma_zero_is_epsilon():
     layer, x = layer_of("conv2d")
-    arriving = arriving_at(layer, x)
+    seed = random_relevance(layer, x)
     pair = [
-        relevance_of(layer, x, Lrp(composite=(choice,)), arriving)[0]
+        propagate(layer, x, Lrp(composite=(choice,)), seed)[0]
         for choice in (Choice("gamma", gamma=0.0), Choice("epsilon"))
     ]
     assert float((pair[0] - pair[1]).abs().max()) <= 1e-12
 
 
-def test_a_unit_with_nothing_to_share_hands_its_relevance_to_the_stabilizer():
+def test_the_stabilizer_absorbs_the_relevance_of_a_unit_without_contributions():
     layer = nn.Linear(3, 2, bias=False).double()
-    x, arriving = torch.zeros(1, 3, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64)
+    x, seed = (
+        torch.zeros(1, 3, dtype=torch.float64),
+        torch.ones(1, 2, dtype=torch.float64),
+    )
     for composite in ("epsilon", "epsilon_plus", "alpha2_beta1"):
-        found, balance, _ = relevance_of(layer, x, Lrp(composite=composite), arriving)
-        assert torch.equal(found, torch.zeros_like(found))
-        assert balance.epsilon == pytest.approx(2.0)
+        relevance, conservation, _ = propagate(layer, x, Lrp(composite=composite), seed)
+        assert torch.equal(relevance, torch.zeros_like(relevance))
+        assert conservation.epsilon == pytest.approx(2.0)
 
 
 def test_composites_choose_by_depth_kind_kernel_and_place():
-    """Four layers; what each choice is for is what changes the map."""
+    """Four layers; each choice changes the rule of the layers that it fits."""
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 3, 1), nn.ReLU(),
@@ -188,20 +191,20 @@ def test_composites_choose_by_depth_kind_kernel_and_place():
     steps = {0: 0.0, 2: 1 / 3, 4: 2 / 3, 7: 1.0}
 
     def map_of(*choices):
-        return relevance_of(net, x, Lrp(composite=choices), arriving_at(net, x))[0]
+        return propagate(net, x, Lrp(composite=choices), random_relevance(net, x))[0]
 
-    def by_hand(chosen):
-        relevance = arriving_at(net, x).flatten()
+    def by_hand(gamma_layers):
+        relevance = random_relevance(net, x).flatten()
         for index in reversed(range(len(net))):
             if index not in steps:
                 continue
             before = net[:index](x).detach()
             matrix = dense.dense(net[index], before)
-            rule = dense.gamma if index in chosen else dense.epsilon
+            rule = dense.gamma if index in gamma_layers else dense.epsilon
             relevance = rule(matrix, relevance)
         return relevance.reshape(x.shape)
 
-    for choice, chosen in (
+    for choice, gamma_layers in (
         (Choice("gamma"), {0, 2, 4, 7}),
         (Choice("gamma", depth=(0.0, 0.5)), {0, 2}),
         (Choice("gamma", depth=(0.6, 1.0)), {4, 7}),
@@ -212,7 +215,7 @@ def test_composites_choose_by_depth_kind_kernel_and_place():
         (Choice("gamma", kernel="wide"), {0, 4}),
         (Choice("gamma", kernel="point"), {2}),
     ):
-        expected = by_hand(chosen)
+        expected = by_hand(gamma_layers)
         assert float((map_of(choice) - expected).abs().max() / expected.abs().max()) <= 1e-9
     assert torch.equal(map_of(Choice("gamma", "dense"), Choice("epsilon")),
                        map_of(Choice("gamma", "dense")))  # fmt: skip
@@ -239,7 +242,7 @@ def test_the_layer_of_dense_algebra_is_the_layer():
         (lambda: Lrp(low=(2.0,), high=(1.0,)).mode(), "exceed"),
     ],
 )
-def test_what_cannot_be_is_refused_in_words(make, words):
+def test_wrong_parameters_are_named(make, words):
     with pytest.raises(ConfigError, match=words):
         make()
 
@@ -247,4 +250,4 @@ def test_what_cannot_be_is_refused_in_words(make, words):
 def test_one_range_per_channel_or_one_for_all():
     layer, x = layer_of("conv2d")
     with pytest.raises(ConfigError, match="3 values for an image of 2 channels"):
-        relevance_of(layer, x, Lrp(low=(0.0,) * 3, high=(1.0,) * 3), arriving_at(layer, x))
+        propagate(layer, x, Lrp(low=(0.0,) * 3, high=(1.0,) * 3), random_relevance(layer, x))

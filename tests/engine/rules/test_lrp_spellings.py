@@ -4,7 +4,7 @@ import captum.attr as captum
 import pytest
 import torch
 from captum.attr._utils import lrp_rules as captum_rules
-from relevance import propagated
+from relevance import run_lrp
 from rule_passes import relative
 from test_rule_spellings import SPELLINGS, Network, Reused
 from torch import nn
@@ -31,8 +31,8 @@ def images(rank, batch=2):
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_five_spellings_agree(spelling, composite, rank):
     x = images(rank)
-    one = propagated(network(Network, rank), x, FINE[composite])
-    other = propagated(network(spelling, rank), x, FINE[composite])
+    one = run_lrp(network(Network, rank), x, FINE[composite])
+    other = run_lrp(network(spelling, rank), x, FINE[composite])
     assert relative(other.relevance, one.relevance) <= 1e-6
     assert other.residual <= 1e-8
     assert torch.equal(other.output, network(spelling, rank)(x))
@@ -48,8 +48,8 @@ def test_one_slice_in_three_d_is_the_two_d_result(composite):
         getattr(thick, name).bias = getattr(flat, name).bias
     thick.head = flat.head
     x = images(2)
-    two = propagated(flat, x, FINE[composite])
-    three = propagated(thick, x[..., None], FINE[composite])
+    two = run_lrp(flat, x, FINE[composite])
+    three = run_lrp(thick, x[..., None], FINE[composite])
     assert relative(three.relevance[..., 0], two.relevance) <= 1e-9
 
 
@@ -63,25 +63,25 @@ def without_biases():
 
 def test_lrp_zero_of_a_network_without_biases_is_input_times_gradient():
     net, x = without_biases(), images(2)
-    found = propagated(net, x, Lrp(composite="epsilon", epsilon=0.0))
+    result = run_lrp(net, x, Lrp(composite="epsilon", epsilon=0.0))
     leaf = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(net(leaf).sum(), leaf)
-    assert relative(found.relevance, x * gradient) <= 1e-9
-    assert found.bias == 0
-    assert abs(found.epsilon) <= 1e-9 * abs(found.entered)
+    assert relative(result.relevance, x * gradient) <= 1e-9
+    assert result.bias == 0
+    assert abs(result.epsilon) <= 1e-9 * abs(result.output_relevance)
 
 
-def test_bias_shares_are_the_biases_times_their_gradients():
-    """LRP-0 of a ReLU network: what each bias takes is b dS/db."""
+def test_relevance_of_biases_is_the_biases_times_their_gradients():
+    """LRP-0 of a ReLU network: each bias absorbs b dS/db."""
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)
     ).double()
-    found = propagated(net, images(2), Lrp(composite="epsilon", epsilon=0.0))
+    result = run_lrp(net, images(2), Lrp(composite="epsilon", epsilon=0.0))
     biases = [part for name, part in net.named_parameters() if name.endswith("bias")]
     gradients = torch.autograd.grad(net(images(2)).sum(), biases)
     expected = sum(float((b * g).sum()) for b, g in zip(biases, gradients, strict=True))
-    assert found.bias == pytest.approx(expected, rel=1e-9)
+    assert result.bias == pytest.approx(expected, rel=1e-9)
 
 
 class Stacked(nn.Module):
@@ -115,12 +115,12 @@ def test_captum_agrees_where_it_has_rules(composite):
             module.rule = positive if composite == "epsilon_plus" else captum_rules.EpsilonRule(0)
     net.head.rule = captum_rules.EpsilonRule(0)
     expected = captum.LRP(net).attribute(x, target=1)
-    found = propagated(net, x, FINE[composite], lambda output: output[:, 1])
-    assert relative(found.relevance, expected) <= 1e-6
+    result = run_lrp(net, x, FINE[composite], lambda output: output[:, 1])
+    assert relative(result.relevance, expected) <= 1e-6
 
 
-def test_what_other_libraries_overwrite_is_kept_by_every_call():
-    """A layer that is used twice has two relevances; here it is a convolution."""
+def test_a_layer_that_is_called_twice_has_two_relevances():
+    """Other libraries store one relevance per layer, and overwrite it."""
 
     class Twice(nn.Module):
         def __init__(self):
@@ -139,6 +139,6 @@ def test_what_other_libraries_overwrite_is_kept_by_every_call():
     copied.load_state_dict(shared.state_dict())
     copied.other = nn.Conv2d(2, 2, 3, padding=1).double()
     copied.other.load_state_dict(shared.conv.state_dict())
-    one, other = (propagated(net, images(2), Lrp()) for net in (shared, copied))
+    one, other = (run_lrp(net, images(2), Lrp()) for net in (shared, copied))
     assert torch.equal(one.relevance, other.relevance)
-    assert propagated(network(Reused), images(3), Lrp()).residual <= 1e-8
+    assert run_lrp(network(Reused), images(3), Lrp()).residual <= 1e-8

@@ -7,8 +7,8 @@ from rule_passes import relative
 
 from voxplain.engine.rules import RuleMode
 from voxplain.engine.rules.calls import OperationKind
-from voxplain.engine.rules.redistribution import LinearMap, linear_map, redistributed
-from voxplain.engine.rules.substitutes import written
+from voxplain.engine.rules.redistribution import LinearMap, linear_map, with_redistribution
+from voxplain.engine.rules.substitutes import write_result
 from voxplain.errors import RuleError
 
 F64 = torch.float64
@@ -82,8 +82,8 @@ COPIES = {
 }
 
 
-class _Caught(RuleMode):
-    """Keeps the last call that depends on the image."""
+class _LastCall(RuleMode):
+    """Records the last call that depends on the image."""
 
     def treat(self, call, native):
         if self.depends(*call.operands()):
@@ -93,7 +93,7 @@ class _Caught(RuleMode):
 
 def _call(function, x):
     leaf = x.clone().requires_grad_()
-    with _Caught() as mode:
+    with _LastCall() as mode:
         function(leaf)
     return mode.call
 
@@ -101,7 +101,7 @@ def _call(function, x):
 def _map(function, x):
     call = _call(function, x)
     operand = "input"
-    if call.family is OperationKind.BILINEAR:
+    if call.kind is OperationKind.BILINEAR:
         names = call.operation.parameters[:2]
         operand = next((key for key in names if _moves(call, key)), 0)
         if call.name == "einsum":
@@ -129,7 +129,7 @@ def test_a_linear_call_is_its_jacobian(shape, function):
     bias = found.apply(nothing) if found.bias is None else found.bias.expand_as(value)
     _close(found.apply(x) + bias, value)
     q = _draw(*value.shape, seed=8)
-    _close(found.transposed(q, x).flatten(), rows.T @ q.flatten())
+    _close(found.adjoint(q, x).flatten(), rows.T @ q.flatten())
 
 
 @pytest.mark.parametrize(("shape", "function"), WEIGHTED.values())
@@ -166,8 +166,8 @@ def test_copies_need_no_map(function):
         lambda x: F.batch_norm(x, None, None, training=True),
     ],
 )
-def test_what_is_no_map_of_one_operand_is_an_error(function):
-    with pytest.raises(RuleError, match="no linear map"):
+def test_calls_that_are_not_linear_in_one_operand_are_errors(function):
+    with pytest.raises(RuleError, match="not a linear map"):
         linear_map(_call(function, _draw(*IMAGE)))
 
 
@@ -175,27 +175,27 @@ def test_any_backward_takes_the_place_of_the_gradient():
     x = _draw(3, 4).requires_grad_()
     u, v = x * 1, x * 2
     value = (u * v).detach()
-    kept = (u.detach(), v.detach())
-    found = redistributed(value, (u, v), lambda q, a, b: (q * a, q + b), kept)
+    saved = (u.detach(), v.detach())
+    found = with_redistribution(value, (u, v), lambda q, a, b: (q * a, q + b), saved)
     assert torch.equal(found, value)
-    (share,) = torch.autograd.grad((found * 3).sum(), x)
-    _close(share, 3 * kept[0] + 2 * (3 + kept[1]))
+    (gradient,) = torch.autograd.grad((found * 3).sum(), x)
+    _close(gradient, 3 * saved[0] + 2 * (3 + saved[1]))
 
 
-def test_an_operand_may_get_nothing_and_nothing_arrives_from_nothing():
+def test_an_operand_without_a_part_gets_no_gradient():
     x = _draw(3).requires_grad_()
     u, v = x * 1, x.sigmoid()
-    gated = redistributed((u * v).detach(), (u, v), lambda q: (q, None))
-    dead = redistributed(gated.detach(), (v,), lambda q: (q / 0,))
-    first = redistributed(gated.detach(), (gated, dead), lambda q: (q, None))
-    (share,) = torch.autograd.grad(first.sum(), x)
-    assert torch.equal(share, torch.ones(3, dtype=F64))
+    gated = with_redistribution((u * v).detach(), (u, v), lambda q: (q, None))
+    dead = with_redistribution(gated.detach(), (v,), lambda q: (q / 0,))
+    first = with_redistribution(gated.detach(), (gated, dead), lambda q: (q, None))
+    (gradient,) = torch.autograd.grad(first.sum(), x)
+    assert torch.equal(gradient, torch.ones(3, dtype=F64))
 
 
-def test_what_the_backward_reads_may_not_be_overwritten():
+def test_saved_tensors_must_not_be_overwritten():
     x = _draw(3).requires_grad_()
     u = x * 1
-    found = redistributed(u.detach() * 2, (u,), lambda q, a: (q * a,), (u.detach(),))
+    found = with_redistribution(u.detach() * 2, (u,), lambda q, a: (q * a,), (u.detach(),))
     u.detach().add_(1)
     with pytest.raises(RuntimeError, match="inplace operation"):
         found.sum().backward()
@@ -207,15 +207,15 @@ def test_in_place_calls_are_written_to_the_caller():
             if call.name != "relu":
                 return native()
             value = call.detached().run()
-            return written(call, redistributed(value, (call.input,), lambda q: (2 * q,)))
+            return write_result(call, with_redistribution(value, (call.input,), lambda q: (2 * q,)))
 
     x = _draw(5).requires_grad_()
     with Doubling():
         y = x * 1
         y.relu_()
     assert torch.equal(y, F.relu(x))
-    (share,) = torch.autograd.grad(y.sum(), x)
-    assert share.tolist() == [2] * 5
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert gradient.tolist() == [2] * 5
 
 
 def test_a_map_can_be_made_by_hand():

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from rule_passes import RULES, Calls, passed, relative
+from rule_passes import RULES, AsNetwork, relative, run_pass
 from torch import nn
 
 from voxplain.engine.rules import Deconvnet, DeepLift, Guided
@@ -138,28 +138,28 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_deep_lift_is_complete_and_leaves_the_value(name):
-    network = Calls(FUNCTIONS[name])
+    network = AsNetwork(FUNCTIONS[name])
     x, b = _inputs(2, 4, 6, 6)
-    probe = torch.randn(network(x).shape, generator=torch.Generator().manual_seed(3), dtype=F64)
+    weights = torch.randn(network(x).shape, generator=torch.Generator().manual_seed(3), dtype=F64)
 
     def score(output):
-        return (output * probe).sum()[None]
+        return (output * weights).sum()[None]
 
-    found = passed(network, x, DeepLift(), b, score)
-    change = found.scores - found.start_scores
+    result = run_pass(network, x, DeepLift(), b, score)
+    change = result.scores - result.start_scores
     change = float(change)
-    assert abs(float(((x - b) * found.gradient).sum()) - change) <= 1e-10 * max(1, abs(change))
-    assert torch.equal(found.output, network(x))
-    assert found.treated
+    assert abs(float(((x - b) * result.gradient).sum()) - change) <= 1e-10 * max(1, abs(change))
+    assert torch.equal(result.output, network(x))
+    assert result.treated
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_deep_lift_between_nearly_equal_points_is_the_gradient(name):
     """The secant becomes the tangent: a wrong formula that happens to be complete would not."""
     x, step = _inputs(1, 4, 6, 6, seed=5)
-    network = Calls(FUNCTIONS[name])
-    lift = passed(network, x, DeepLift(), x + 1e-6 * step, _total).gradient
-    plain = passed(network, x, RULES["plain"], score=_total).gradient
+    network = AsNetwork(FUNCTIONS[name])
+    lift = run_pass(network, x, DeepLift(), x + 1e-6 * step, _total).gradient
+    plain = run_pass(network, x, RULES["plain"], score=_total).gradient
     assert relative(lift, plain, torch.cat([plain.flatten(), torch.ones(1, dtype=F64)])) <= 2e-3
 
 
@@ -170,8 +170,8 @@ def _total(output):
 @pytest.mark.parametrize("name", ["relu", "sigmoid", "sqrt", "softmax", "layer_norm", "mul"])
 def test_deep_lift_at_the_reference_itself_is_finite(name):
     x = torch.zeros(1, 4, 6, 6, dtype=F64)
-    found = passed(Calls(FUNCTIONS[name]), x, DeepLift(), x)
-    assert torch.isfinite(found.gradient).all()
+    result = run_pass(AsNetwork(FUNCTIONS[name]), x, DeepLift(), x)
+    assert torch.isfinite(result.gradient).all()
 
 
 def _rule_matrix(function, x, b, rule):
@@ -179,8 +179,10 @@ def _rule_matrix(function, x, b, rule):
     rows = []
     size = function(x[None])[0].numel()
     for i in range(size):
-        found = passed(Calls(function), x[None], rule, b[None], lambda y, i=i: y.flatten()[i][None])
-        rows.append(found.gradient.flatten())
+        result = run_pass(
+            AsNetwork(function), x[None], rule, b[None], lambda y, i=i: y.flatten()[i][None]
+        )
+        rows.append(result.gradient.flatten())
     return torch.stack(rows)
 
 
@@ -214,31 +216,31 @@ def test_guided_and_deconvnet_by_their_formulas(function, slope):
     def score(y):
         return (y * q).sum(1)
 
-    guided = passed(Calls(function), x, Guided(), score=score).gradient
+    guided = run_pass(AsNetwork(function), x, Guided(), score=score).gradient
     _close(guided, positive * slope(x).clamp(min=0))
-    deconvnet = passed(Calls(function), x, Deconvnet(), score=score).gradient
+    deconvnet = run_pass(AsNetwork(function), x, Deconvnet(), score=score).gradient
     _close(deconvnet, positive)
 
 
 def test_the_slope_of_relu_at_zero_is_zero():
     x = torch.tensor([[0.0, -0.0, 1.0]])
-    assert passed(Calls(F.relu), x, Guided()).gradient.tolist() == [[0, 0, 1]]
+    assert run_pass(AsNetwork(F.relu), x, Guided()).gradient.tolist() == [[0, 0, 1]]
 
 
-def test_gates_are_plain_for_guided():
+def test_squashing_functions_are_plain_for_guided():
     x, _ = _inputs(3, 5)
-    network = Calls(lambda x: torch.softmax(x.sigmoid() - x, 1)[:, :2])
-    guided = passed(network, x, Guided())
-    assert torch.equal(guided.gradient, passed(network, x, RULES["plain"]).gradient)
+    network = AsNetwork(lambda x: torch.softmax(x.sigmoid() - x, 1)[:, :2])
+    guided = run_pass(network, x, Guided())
+    assert torch.equal(guided.gradient, run_pass(network, x, RULES["plain"]).gradient)
     assert "no rectifier was met" in guided.warnings[0]
 
 
 def test_relu_only_says_that_other_rectifiers_got_the_plain_gradient():
     x, _ = _inputs(3, 5)
-    network = Calls(lambda x: -F.elu(x))
-    found = passed(network, x, Guided(functions="relu_only"))
-    assert torch.equal(found.gradient, passed(network, x, RULES["plain"]).gradient)
-    assert found.warnings == ["no ReLU was met, so the rule 'guided' gives the plain gradient"]
+    network = AsNetwork(lambda x: -F.elu(x))
+    result = run_pass(network, x, Guided(functions="relu_only"))
+    assert torch.equal(result.gradient, run_pass(network, x, RULES["plain"]).gradient)
+    assert result.warnings == ["no ReLU was met, so the rule 'guided' gives the plain gradient"]
 
 
 def test_rescale_is_the_difference_quotient():
@@ -301,9 +303,9 @@ def test_softmax_by_exponential_sum_and_quotient_with_one_shift(apart):
         by_sum = torch.outer(-mixed / (total * total_b), torch.ones(5, dtype=F64))
         expected = (divide + by_sum) @ exponential
         _close(_rule_matrix(lambda x: torch.softmax(x, -1), z, z_b, DeepLift()), expected)
-    found = _rule_matrix(lambda x: torch.softmax(x, -1), z, z_b, DeepLift())
-    assert float(found.abs().max()) < 2
-    _close(found @ (z - z_b), torch.softmax(z, 0) - torch.softmax(z_b, 0))
+    result = _rule_matrix(lambda x: torch.softmax(x, -1), z, z_b, DeepLift())
+    assert float(result.abs().max()) < 2
+    _close(result @ (z - z_b), torch.softmax(z, 0) - torch.softmax(z_b, 0))
 
 
 def test_log_softmax_by_exponential_sum_and_logarithm():
@@ -319,8 +321,8 @@ def test_compatible_softmax_is_rescale_minus_its_mean():
     y, y_b = torch.softmax(z, 0), torch.softmax(z_b, 0)
     rescaled = torch.diag((y - y_b) / (z - z_b))
     expected = rescaled - rescaled.mean(1, keepdim=True)
-    found = _rule_matrix(lambda x: torch.softmax(x, -1), z, z_b, DeepLift(softmax="compatible"))
-    _close(found, expected)
+    result = _rule_matrix(lambda x: torch.softmax(x, -1), z, z_b, DeepLift(softmax="compatible"))
+    _close(result, expected)
 
 
 @pytest.mark.parametrize("spread", [1.0, 0.0])
@@ -338,19 +340,19 @@ def test_normalization_by_centering_variance_root_and_product(spread):
     product = torch.eye(n, dtype=F64) * (weight * r + (1 - weight) * r_b)
     by_root = torch.outer(weight * c_b + (1 - weight) * c, root[0])
     expected = (product + by_root) @ center
-    found = _rule_matrix(lambda z: F.layer_norm(z, (6,)), x, b, DeepLift())
-    _close(found, expected)
-    assert float(found.abs().max()) < 10 / float(c.std())
+    result = _rule_matrix(lambda z: F.layer_norm(z, (6,)), x, b, DeepLift())
+    _close(result, expected)
+    assert float(result.abs().max()) < 10 / float(c.std())
 
 
 def test_cross_max_credits_both_winners_and_accumulates_over_windows():
     x, b = _inputs(1, 7)
     expected = torch.zeros(5, 7, dtype=F64)
     for j in range(5):
-        here, there = x[0, j : j + 3], b[0, j : j + 3]
-        o, o_b = here.max(), there.max()
+        window, window_b = x[0, j : j + 3], b[0, j : j + 3]
+        o, o_b = window.max(), window_b.max()
         both = torch.maximum(o, o_b)
-        for credit, i in ((both - o_b, j + here.argmax()), (o - both, j + there.argmax())):
+        for credit, i in ((both - o_b, j + window.argmax()), (o - both, j + window_b.argmax())):
             if credit != 0:
                 expected[j, i] += credit / (x[0, i] - b[0, i])
     _close(_rule_matrix(lambda z: F.max_pool1d(z, 3, 1), x, b, DeepLift()), expected)
@@ -371,10 +373,10 @@ def test_multi_head_attention_and_the_encoder_layer_are_decomposed(need_weights)
     def network(x):
         return layer(attention(x, x * 2, x, need_weights=need_weights)[0]).exp()
 
-    found = passed(Calls(network), x, DeepLift(), b)
-    assert found.residual(x, b) < 1e-8
-    assert found.treated["softmax"] == 2
-    assert relative(found.output, network(x).detach()) < 1e-6
+    result = run_pass(AsNetwork(network), x, DeepLift(), b)
+    assert result.residual(x, b) < 1e-8
+    assert result.treated["softmax"] == 2
+    assert relative(result.output, network(x).detach()) < 1e-6
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
@@ -384,12 +386,12 @@ def test_pooling_and_norms_in_every_rank(rank):
     pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[rank - 1]
     adaptive = (F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d)[rank - 1]
     x, b = _inputs(2, 1, *[9] * rank)
-    network = Calls(lambda x: adaptive(pool(F.instance_norm(conv(x)), 3, 2).relu(), 2) ** 2)
-    assert passed(network, x, DeepLift(), b).residual(x, b) < 1e-10
+    network = AsNetwork(lambda x: adaptive(pool(F.instance_norm(conv(x)), 3, 2).relu(), 2) ** 2)
+    assert run_pass(network, x, DeepLift(), b).residual(x, b) < 1e-10
 
 
 @pytest.mark.parametrize(
-    ("function", "named"),
+    ("function", "function_name"),
     [
         (lambda x: torch.sort(x, -1)[0], "sort"),
         (lambda x: x.cumprod(-1), "cumprod"),
@@ -399,37 +401,39 @@ def test_pooling_and_norms_in_every_rank(rank):
         (lambda x: torch.linalg.det(x), "det"),
     ],
 )
-def test_a_function_without_a_rule_is_an_error_with_its_name(function, named):
+def test_a_function_without_a_rule_is_an_error_with_its_name(function, function_name):
     x, b = _inputs(2, 4, 4, seed=2)
-    with pytest.raises(RuleError, match=named):
-        passed(Calls(function), x, DeepLift(), b, _total)
-    assert any(named in text for text in _warned(function, x, b))
+    with pytest.raises(RuleError, match=function_name):
+        run_pass(AsNetwork(function), x, DeepLift(), b, _total)
+    assert any(function_name in text for text in _warned(function, x, b))
 
 
 def _warned(function, x, b):
-    return passed(Calls(function), x, DeepLift(on_unknown="warn"), b, _total).warnings
+    return run_pass(AsNetwork(function), x, DeepLift(on_unknown="warn"), b, _total).warnings
 
 
-def test_a_mask_from_elsewhere_in_the_image_cannot_be_credited():
+def test_a_mask_of_other_values_of_the_image_is_an_error():
     x, b = _inputs(1, 1, 6)
     b[..., 3:] = x[..., 3:]
     with pytest.raises(RuleError, match="mul with a mask"):
-        passed(Calls(lambda x: x * (x.flip(-1) > 0)), x, DeepLift(), b)
+        run_pass(AsNetwork(lambda x: x * (x.flip(-1) > 0)), x, DeepLift(), b)
 
 
 def test_unknown_functions_of_weights_alone_do_not_matter():
     weight = nn.Parameter(torch.rand(4, 4, dtype=F64))
     x, b = _inputs(2, 4, 4)
-    network = Calls(lambda x: F.relu(x @ torch.linalg.inv(weight + 4 * torch.eye(4, dtype=F64))))
-    found = passed(network, x, DeepLift(), b)
-    assert found.residual(x, b) < 1e-10
-    assert found.treated == {"relu": 1}
+    network = AsNetwork(
+        lambda x: F.relu(x @ torch.linalg.inv(weight + 4 * torch.eye(4, dtype=F64)))
+    )
+    result = run_pass(network, x, DeepLift(), b)
+    assert result.residual(x, b) < 1e-10
+    assert result.treated == {"relu": 1}
 
 
 def test_recurrent_networks_are_refused_by_every_rule():
     recurrent = nn.LSTM(4, 3).double()
-    network = Calls(lambda x: recurrent(x)[0])
+    network = AsNetwork(lambda x: recurrent(x)[0])
     x, b = _inputs(2, 4, 4)
     for rule in (Guided(), Deconvnet(), DeepLift()):
         with pytest.raises(RuleError, match="lstm"):
-            passed(network, x, rule, b)
+            run_pass(network, x, rule, b)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from matrix import MATRIX, image, network, score
-from rule_passes import GRADIENTS, blurred, passed, relative
+from rule_passes import GRADIENTS, blurred, relative, run_pass
 from torch import nn
 
 from voxplain.attribution.audit import audit
@@ -27,41 +27,41 @@ def _every():
 @pytest.mark.parametrize(("name", "rank", "light"), _every())
 def test_the_audit_lists_the_calls_and_every_rule_is_covered(name, rank, light):
     net, x = network(name, rank), image(name, rank, light=light)
-    found = audit(net, x)
+    result = audit(net, x)
     expected = {key.replace("3d", f"{rank}d"): n for key, n in MATRIX[name].nonlinear.items()}
-    assert found.nonlinear == expected
-    assert found.unknown == ()
-    assert found.invisible == ()
-    assert found.failures == {}
-    assert max(found.forward_difference.values()) <= 1e-6
-    assert found.completeness["zero"] <= 1e-8
-    assert found.completeness["blurred"] <= 1e-8
-    assert found.guided_equals_plain is False
-    assert all(found.covered(rule) for rule in GRADIENTS)
+    assert result.nonlinear == expected
+    assert result.unknown == ()
+    assert result.invisible == ()
+    assert result.failures == {}
+    assert max(result.forward_difference.values()) <= 1e-6
+    assert result.completeness["zero"] <= 1e-8
+    assert result.completeness["blurred"] <= 1e-8
+    assert result.guided_equals_plain is False
+    assert all(result.covered(rule) for rule in GRADIENTS)
 
 
 @pytest.mark.parametrize(("name", "rank", "light"), _three_d())
 def test_float32_is_complete_and_the_network_is_left_alone(name, rank, light):
     net, x = network(name, rank), image(name, rank, light=light)
     before = _state(net)
-    plain = passed(net, x, GRADIENTS["plain"], score=score)
+    plain = run_pass(net, x, GRADIENTS["plain"], score=score)
     baseline = blurred(x)
-    lift = passed(net, x, GRADIENTS["deep_lift"], baseline, score)
+    lift = run_pass(net, x, GRADIENTS["deep_lift"], baseline, score)
     assert lift.residual(x, baseline) <= 1e-3
     for rule in ("guided", "deconvnet"):
-        changed = passed(net, x, GRADIENTS[rule], score=score)
+        changed = run_pass(net, x, GRADIENTS[rule], score=score)
         assert torch.equal(changed.output, plain.output)
         assert float((changed.gradient - plain.gradient).norm() / plain.gradient.norm()) > 1e-3
-    assert torch.equal(passed(net, x, GRADIENTS["plain"], score=score).gradient, plain.gradient)
+    assert torch.equal(run_pass(net, x, GRADIENTS["plain"], score=score).gradient, plain.gradient)
     assert _same_state(before, _state(net))
 
 
 @pytest.mark.parametrize("name", MATRIX)
 def test_rules_give_the_same_map_twice_and_in_either_order(name):
     net, x = network(name, 2), image(name, 2, light=True)
-    first = {rule: passed(net, x, GRADIENTS[rule], blurred(x), score) for rule in GRADIENTS}
+    first = {rule: run_pass(net, x, GRADIENTS[rule], blurred(x), score) for rule in GRADIENTS}
     for rule in reversed(GRADIENTS):
-        again = passed(net, x, GRADIENTS[rule], blurred(x), score)
+        again = run_pass(net, x, GRADIENTS[rule], blurred(x), score)
         assert torch.equal(again.gradient, first[rule].gradient)
         assert relative(again.output, first["plain"].output) <= 1e-6
 
@@ -70,11 +70,13 @@ def test_rules_give_the_same_map_twice_and_in_either_order(name):
 def test_a_batch_of_four_is_four_times_one(name):
     net, x = network(name, 2).double(), image(name, 2, batch=4, light=True).double()
     baseline = blurred(x)
-    scale = passed(net, x, GRADIENTS["plain"], score=score).gradient  # a guided map may be all zero
+    scale = run_pass(
+        net, x, GRADIENTS["plain"], score=score
+    ).gradient  # a guided map may be all zero
     for rule in GRADIENTS.values():
-        together = passed(net, x, rule, baseline, score).gradient
+        together = run_pass(net, x, rule, baseline, score).gradient
         for i in range(4):
-            alone = passed(net, x[i : i + 1], rule, baseline[i : i + 1], score).gradient
+            alone = run_pass(net, x[i : i + 1], rule, baseline[i : i + 1], score).gradient
             assert relative(together[i : i + 1], alone, scale) <= 1e-5
 
 
@@ -85,10 +87,10 @@ def test_a_three_d_batch_of_four_is_four_times_one(name):
     torch picks other kernels for other batch sizes and the untrained norms amplify rounding."""
     net, x = network(name).double(), image(name, batch=4, light=True).double()
     baseline = blurred(x)
-    scale = passed(net, x, GRADIENTS["plain"], score=score).gradient
+    scale = run_pass(net, x, GRADIENTS["plain"], score=score).gradient
     for rule in GRADIENTS.values():
-        together = passed(net, x, rule, baseline, score).gradient
-        alone = passed(net, x[2:3], rule, baseline[2:3], score).gradient
+        together = run_pass(net, x, rule, baseline, score).gradient
+        alone = run_pass(net, x[2:3], rule, baseline[2:3], score).gradient
         assert relative(together[2:3], alone, scale) <= 1e-5
 
 
@@ -96,8 +98,8 @@ def test_a_three_d_batch_of_four_is_four_times_one(name):
 @pytest.mark.parametrize("rule", ["guided", "deconvnet"])
 def test_rules_equal_module_hooks_where_every_rectifier_is_a_module_of_its_own(name, rule):
     net, x = network(name, 2), image(name, 2, light=True)
-    by_rule = passed(net, x, GRADIENTS[rule], score=score).gradient
-    plain = passed(net, x, GRADIENTS["plain"], score=score).gradient
+    by_rule = run_pass(net, x, GRADIENTS[rule], score=score).gradient
+    plain = run_pass(net, x, GRADIENTS["plain"], score=score).gradient
     assert relative(by_rule, _by_hooks(net, x, rule), plain) <= 1e-5
 
 
@@ -106,7 +108,7 @@ def test_one_slice_three_d_runs_are_complete(name):
     """The networks of the matrix whose strides leave a single slice a single slice."""
     net = network(name).double()
     thin = image(name, 2, light=True).double()[..., None]
-    lift = passed(net, thin, DeepLift(), blurred(thin), score)
+    lift = run_pass(net, thin, DeepLift(), blurred(thin), score)
     assert torch.equal(lift.output, net(thin).detach())
     assert lift.residual(thin, blurred(thin)) <= 1e-8
 

@@ -1,4 +1,4 @@
-"""What goes wrong with modes, one test each (the numbers are those of the list of pitfalls)."""
+"""Known pitfalls of function modes, one test each (numbered as in the list of pitfalls)."""
 
 import threading
 import warnings
@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torch.utils.checkpoint as checkpointing
-from rule_passes import RULES, Calls, passed, relative
+from rule_passes import RULES, AsNetwork, relative, run_pass
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -44,27 +44,27 @@ def test_6_checkpoints_are_switched_off_and_put_back(rule, reentrant):
     x, b = _inputs()
     names = ("CheckpointFunction", "_checkpoint_without_reentrant_generator")
     before = [getattr(checkpointing, name) for name in names]
-    plain = passed(Block(), x, RULES[rule], b)
-    found = passed(Block(reentrant), x, RULES[rule], b)
-    assert torch.equal(found.gradient, plain.gradient)
+    plain = run_pass(Block(), x, RULES[rule], b)
+    result = run_pass(Block(reentrant), x, RULES[rule], b)
+    assert torch.equal(result.gradient, plain.gradient)
     assert [getattr(checkpointing, name) for name in names] == before
-    with guard(Block(reentrant)) as watch:
+    with guard(Block(reentrant)) as record:
         Block(reentrant)(x)
-    assert watch.checkpointed == 1
+    assert record.checkpointed == 1
 
 
 def test_6_without_the_guard_a_checkpoint_would_be_wrong():
-    """The reason for the guard: the recomputed segment is out of the mode's sight."""
+    """The reason for the guard: the mode does not see the recomputed segment."""
     x, _ = _inputs()
     leaf = x.clone().requires_grad_()
     with Guided().mode() as mode:
         output = Block(False)(leaf)
     assert mode.treated == {"relu": 1, "gelu": 1}
     try:
-        (found,) = torch.autograd.grad(output.sum(), leaf)
+        (result,) = torch.autograd.grad(output.sum(), leaf)
     except checkpointing.CheckpointError:
         return
-    assert relative(found, passed(Block(), x, Guided()).gradient) > 1e-3
+    assert relative(result, run_pass(Block(), x, Guided()).gradient) > 1e-3
 
 
 @pytest.mark.parametrize("rule", NOT_PLAIN)
@@ -83,7 +83,7 @@ def test_4_torchscript_and_7_data_parallel_are_refused_with_their_path(rule):
         (traced, r"Block.activation: a scripted or traced function"),
     ):
         with pytest.raises(RuleError, match=named):
-            passed(network, x, RULES[rule], b)
+            run_pass(network, x, RULES[rule], b)
 
 
 def test_7_a_mode_sees_its_own_thread_only():
@@ -99,18 +99,18 @@ def test_7_a_mode_sees_its_own_thread_only():
 def test_7_threads_with_rules_of_their_own_do_not_mix(rule):
     x, b = _inputs()
     block = Block()  # made once: its seed is that of the whole process
-    alone = passed(block, x, RULES[rule], b).gradient
-    found = {}
+    alone = run_pass(block, x, RULES[rule], b).gradient
+    result = {}
 
     def work(name):
-        found[name] = passed(block, x, RULES[name], b).gradient
+        result[name] = run_pass(block, x, RULES[name], b).gradient
 
     workers = [threading.Thread(target=work, args=(name,)) for name in (rule, "guided", rule)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    assert torch.equal(found[rule], alone)
+    assert torch.equal(result[rule], alone)
 
 
 @pytest.mark.parametrize("rule", NOT_PLAIN)
@@ -119,9 +119,9 @@ def test_5_compiled_networks_run_eagerly_under_a_rule(rule):
     compiled = torch.compile(Block(), backend="eager")
     first = compiled(x)
     before = dict(torch._dynamo.utils.counters["stats"])
-    found = passed(compiled, x, RULES[rule], b)
+    result = run_pass(compiled, x, RULES[rule], b)
     assert dict(torch._dynamo.utils.counters["stats"]) == before, "nothing was compiled again"
-    assert torch.equal(found.gradient, passed(Block(), x, RULES[rule], b).gradient)
+    assert torch.equal(result.gradient, run_pass(Block(), x, RULES[rule], b).gradient)
     assert torch.equal(compiled(x), first)
 
 
@@ -131,18 +131,18 @@ def _scripted(x):
 
 
 def _doubled_in_a_thread(x):
-    found = []
-    worker = threading.Thread(target=lambda: found.append(F.relu(x)))
+    result = []
+    worker = threading.Thread(target=lambda: result.append(F.relu(x)))
     worker.start()
     worker.join()
-    return found[0] * 2
+    return result[0] * 2
 
 
 @pytest.mark.parametrize("rule", [Guided(), DeepLift()])
 @pytest.mark.parametrize("function", [lambda x: _scripted(x) * 2, _doubled_in_a_thread])
-def test_4_and_7_the_graph_tells_of_calls_out_of_sight(function, rule):
+def test_4_and_7_the_graph_shows_calls_that_the_mode_did_not_see(function, rule):
     x, b = _inputs()
-    for network, count in ((Calls(function), 1), (Block(), 0)):
+    for network, count in ((AsNetwork(function), 1), (Block(), 0)):
         leaf = x.clone().requires_grad_()
         if rule.paired:
             with torch.no_grad(), rule.record() as recording:
@@ -166,12 +166,12 @@ class Doubled(torch.autograd.Function):
 
 def test_8_a_custom_autograd_function_is_an_error_for_deep_lift_and_a_remark_for_guided():
     x, b = _inputs()
-    network = Calls(lambda x: Doubled.apply(x * 2).relu() + 1)
+    network = AsNetwork(lambda x: Doubled.apply(x * 2).relu() + 1)
     with pytest.raises(RuleError, match=r"custom autograd function .*Doubled"):
-        passed(network, x, DeepLift(), b)
-    assert "Doubled" in passed(network, x, Guided()).warnings[0]
+        run_pass(network, x, DeepLift(), b)
+    assert "Doubled" in run_pass(network, x, Guided()).warnings[0]
     with pytest.raises(RuleError, match="Doubled"):
-        passed(network, x, Guided(on_unknown="error"))
+        run_pass(network, x, Guided(on_unknown="error"))
 
 
 def test_9_rules_work_under_vmapped_backward():
@@ -184,9 +184,9 @@ def test_9_rules_work_under_vmapped_backward():
     (batched,) = torch.autograd.grad(
         output, leaf, units.contiguous(), is_grads_batched=True, retain_graph=True
     )
-    for unit, found in zip(units, batched, strict=True):
+    for unit, result in zip(units, batched, strict=True):
         (one,) = torch.autograd.grad(output, leaf, unit, retain_graph=True)
-        assert torch.allclose(found, one)
+        assert torch.allclose(result, one)
 
 
 def test_11_a_function_of_the_user_with_a_known_name_is_not_matched():
@@ -195,7 +195,7 @@ def test_11_a_function_of_the_user_with_a_known_name_is_not_matched():
     def relu(x):
         return torch.tanh(x)
 
-    assert passed(Calls(relu), x, DeepLift(), b).treated == {"tanh": 1}
+    assert run_pass(AsNetwork(relu), x, DeepLift(), b).treated == {"tanh": 1}
 
 
 def test_12_batches_that_are_folded_into_another_axis_are_paired_by_call():
@@ -206,9 +206,9 @@ def test_12_batches_that_are_folded_into_another_axis_are_paired_by_call():
         stacked = torch.stack([folded, folded.exp(), folded**2])
         return (stacked.softmax(-1)[0] * stacked[1]).reshape(4, 5)
 
-    found = passed(Calls(network), x, DeepLift(), b)
-    change = float((found.scores - found.start_scores).sum())
-    assert abs(float(((x - b) * found.gradient).sum()) - change) < 1e-10
+    result = run_pass(AsNetwork(network), x, DeepLift(), b)
+    change = float((result.scores - result.start_scores).sum())
+    assert abs(float(((x - b) * result.gradient).sum()) - change) < 1e-10
 
 
 def test_12_a_branch_on_the_data_is_an_error():
@@ -220,11 +220,11 @@ def test_12_a_branch_on_the_data_is_an_error():
 
     x, b = torch.ones(1, 3), -torch.ones(1, 3)
     with pytest.raises(RuleError, match="control flow"):
-        passed(Calls(network), x, DeepLift(), b)
+        run_pass(AsNetwork(network), x, DeepLift(), b)
     with pytest.raises(RuleError, match=r"exp.*no counterpart"):
-        passed(Calls(longer), x, DeepLift(), b)
+        run_pass(AsNetwork(longer), x, DeepLift(), b)
     with pytest.raises(RuleError, match="exp was called for the baseline alone"):
-        passed(Calls(longer), b, DeepLift(), x)
+        run_pass(AsNetwork(longer), b, DeepLift(), x)
 
 
 @pytest.mark.parametrize("rule", NOT_PLAIN)
@@ -240,11 +240,11 @@ def test_14_autocast_to_bfloat16_agrees_with_float32(rule):
         with torch.autocast("cpu", torch.bfloat16):
             return network(x)
 
-    full = passed(network, x, RULES[rule], b).gradient
-    found = passed(Calls(half), x, RULES[rule], b)
-    assert found.output.dtype == torch.bfloat16
-    assert torch.equal(found.output, half(x))
-    assert float(F.cosine_similarity(found.gradient.flatten(), full.flatten(), 0)) > 0.99
+    full = run_pass(network, x, RULES[rule], b).gradient
+    result = run_pass(AsNetwork(half), x, RULES[rule], b)
+    assert result.output.dtype == torch.bfloat16
+    assert torch.equal(result.output, half(x))
+    assert float(F.cosine_similarity(result.gradient.flatten(), full.flatten(), 0)) > 0.99
 
 
 @pytest.mark.parametrize("rule", NOT_PLAIN)
@@ -257,7 +257,7 @@ def test_15_calls_without_a_gradient_are_not_treated(rule):
         nn.init.normal_(torch.empty(3))
         return F.relu(x) * 2
 
-    assert passed(Calls(network), x, RULES[rule], b).treated == {"relu": 1}
+    assert run_pass(AsNetwork(network), x, RULES[rule], b).treated == {"relu": 1}
 
 
 def test_15_a_reference_overwritten_in_place_is_kept_as_it_was():
@@ -272,7 +272,7 @@ def test_15_a_reference_overwritten_in_place_is_kept_as_it_was():
         y *= z
         return y
 
-    assert passed(Calls(network), x, DeepLift(), b).residual(x, b) < 1e-10
+    assert run_pass(AsNetwork(network), x, DeepLift(), b).residual(x, b) < 1e-10
 
 
 def test_a_tensor_of_weights_that_is_overwritten_by_the_image_depends_on_it():
@@ -284,9 +284,9 @@ def test_a_tensor_of_weights_that_is_overwritten_by_the_image_depends_on_it():
         y.copy_(x)
         return F.relu(y)
 
-    found = passed(Calls(network), x, DeepLift(), b)
-    assert found.treated == {"relu": 1}
-    assert found.residual(x, b) < 1e-10
+    result = run_pass(AsNetwork(network), x, DeepLift(), b)
+    assert result.treated == {"relu": 1}
+    assert result.residual(x, b) < 1e-10
 
 
 def test_a_recording_is_replayed_as_often_as_needed():
@@ -314,8 +314,8 @@ def test_in_place_results_may_be_changed_again():
         return y[:, 1:] * 2
 
     for rule in RULES.values():
-        found = passed(Calls(network), x, rule, b)
-        assert torch.equal(found.output, network(x))
+        result = run_pass(AsNetwork(network), x, rule, b)
+        assert torch.equal(result.output, network(x))
 
 
 def test_rules_are_equal_by_value_and_hash():

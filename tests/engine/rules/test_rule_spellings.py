@@ -4,7 +4,7 @@ import captum.attr as captum
 import pytest
 import torch
 import torch.nn.functional as F
-from rule_passes import RULES, passed, relative, seed
+from rule_passes import RULES, relative, run_pass, seed
 from torch import nn
 
 from voxplain.engine.rules import DeepLift
@@ -80,8 +80,8 @@ def _images(rank, batch=2):
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_five_spellings_agree(spelling, rule, rank):
     x, b = _images(rank)
-    one = passed(_network(Network, rank), x, RULES[rule], b)
-    other = passed(_network(spelling, rank), x, RULES[rule], b)
+    one = run_pass(_network(Network, rank), x, RULES[rule], b)
+    other = run_pass(_network(spelling, rank), x, RULES[rule], b)
     assert relative(other.gradient, one.gradient) <= 1e-6
     assert relative(other.output, one.output) <= 1e-6
 
@@ -93,9 +93,9 @@ def test_five_spellings_agree(spelling, rule, rank):
 def test_hand_written_rectifiers_agree_under_deep_lift(spelled):
     x, b = (image.double() for image in _images(3))
     network = _network(Network).double()
-    one = passed(network, x, DeepLift(), b)
+    one = run_pass(network, x, DeepLift(), b)
     network.rectified = lambda x, i: spelled(x)
-    other = passed(network, x, DeepLift(), b)
+    other = run_pass(network, x, DeepLift(), b)
     assert relative(other.gradient, one.gradient) <= 1e-6
 
 
@@ -110,14 +110,14 @@ def test_one_slice_in_three_d_is_the_two_d_result(rule):
         getattr(thick, name).bias = getattr(flat, name).bias
     thick.head = flat.head
     x, b = (image.double() for image in _images(2))
-    two = passed(flat, x, RULES[rule], b).gradient
-    three = passed(thick, x[..., None], RULES[rule], b[..., None]).gradient
+    two = run_pass(flat, x, RULES[rule], b).gradient
+    three = run_pass(thick, x[..., None], RULES[rule], b[..., None]).gradient
     assert relative(three[..., 0], two) <= 1e-12
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_multipliers_at_a_tapped_layer_continue_to_the_input(rule):
-    """The engine's tap is a clone; what arrives there is what the rest of the network returns."""
+    """The engine's tap is a clone; its multipliers are those of the rest of the network."""
     network, (x, b) = _network(Network).double(), _images(3)
     x, b = x.double(), b.double()
     taps = []
@@ -129,10 +129,10 @@ def test_multipliers_at_a_tapped_layer_continue_to_the_input(rule):
     handle = network.second.register_forward_hook(tap)
     whole = _with_tap(network, x, b, RULES[rule], taps)
     handle.remove()
-    assert relative(whole[0], passed(network, x, RULES[rule], b).gradient) <= 1e-12
+    assert relative(whole[0], run_pass(network, x, RULES[rule], b).gradient) <= 1e-12
     if rule == "deep_lift":
-        here, there = taps[-1].detach(), taps[0]
-        through = ((here - there) * whole[1]).flatten(1).sum(1)
+        value, value_b = taps[-1].detach(), taps[0]
+        through = ((value - value_b) * whole[1]).flatten(1).sum(1)
         assert torch.isfinite(through).all()
         assert through.abs().max() > 0
 
@@ -178,7 +178,7 @@ def test_multipliers_at_a_layer_are_complete_from_there():
 )
 def test_guided_rules_equal_captum_on_module_relus(rank, rule, oracle):
     network, (x, _) = _network(Network, rank), _images(rank)
-    ours = passed(network, x, RULES[rule], score=lambda y: y[:, 1]).gradient
+    ours = run_pass(network, x, RULES[rule], score=lambda y: y[:, 1]).gradient
     theirs = getattr(captum, oracle)(network).attribute(x.clone().requires_grad_(), target=1)
     assert relative(ours, theirs) <= 1e-5
 
@@ -208,7 +208,7 @@ class Pooled(nn.Module):
 @pytest.mark.parametrize("kind", [Network, Pooled])
 def test_deep_lift_equals_captum_on_module_rectifiers(rank, kind):
     network, (x, b) = _network(kind, rank), _images(rank, batch=1)
-    ours = (x - b) * passed(network, x, DeepLift(), b, lambda y: y[:, 1]).gradient
+    ours = (x - b) * run_pass(network, x, DeepLift(), b, lambda y: y[:, 1]).gradient
     theirs = captum.DeepLift(network).attribute(x.clone().requires_grad_(), b, target=1)
     assert relative(ours, theirs) <= 1e-4
 
@@ -219,6 +219,6 @@ def test_the_compatible_softmax_equals_captum(classes):
     network = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, classes), nn.Softmax(1))
     x, b = torch.randn(2, 1, 6)
     rule = DeepLift(softmax="compatible")
-    ours = (x - b) * passed(network, x, rule, b, lambda y: y[:, 1]).gradient
+    ours = (x - b) * run_pass(network, x, rule, b, lambda y: y[:, 1]).gradient
     theirs = captum.DeepLift(network).attribute(x.clone().requires_grad_(), b, target=1)
     assert relative(ours, theirs) <= 1e-4

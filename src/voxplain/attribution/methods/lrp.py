@@ -14,7 +14,7 @@ from voxplain.engine.method import Method, register
 from voxplain.engine.requests import GradientRequest, Request
 from voxplain.engine.rules import Lrp, ThroughLayer
 from voxplain.engine.rules.lrp.composites import Choice, CompositeName, composite_of
-from voxplain.engine.rules.lrp.intensity_range import Range
+from voxplain.engine.rules.lrp.intensity_range import IntensityRange
 from voxplain.engine.rules.lrp.layer_rules import EPSILON
 from voxplain.errors import ConfigError
 
@@ -71,7 +71,7 @@ class _RelevanceMethod(Method):
     @model_validator(mode="after")
     def _low_below_high(self) -> _RelevanceMethod:
         try:
-            Range(self.low, self.high)
+            IntensityRange(self.low, self.high)
         except ConfigError as error:
             raise ValueError(str(error)) from None
         return self

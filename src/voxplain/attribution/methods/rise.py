@@ -76,4 +76,4 @@ class McRise(_RandomGridMethod):
 
     @property
     def _names(self) -> tuple[str, ...]:
-        return tuple(f"hidden by {fill.in_words}" for fill in self.fills)
+        return tuple(f"hidden by {fill.description}" for fill in self.fills)

@@ -10,7 +10,12 @@ from torch import Tensor
 
 from voxplain.attribution.methods.base import CoalitionMethod
 from voxplain.engine.context import Context
-from voxplain.engine.masks.coalition_designs import MOST_EXACT, AllCoalitions, ShapleyKernel, Walks
+from voxplain.engine.masks.coalition_designs import (
+    MAX_EXACT_REGIONS,
+    AllCoalitions,
+    ShapleyKernel,
+    Walks,
+)
 from voxplain.engine.masks.reducers.shapley import ExactShapley, WalkMarginals
 from voxplain.engine.masks.reducers.surrogates import ShapleyRegression
 from voxplain.engine.method import register
@@ -60,7 +65,7 @@ class ChannelShare(CoalitionMethod):
     def requests(self, context: Context) -> tuple[MaskRequest, ...]:
         """All coalitions of channels, or random orders of them."""
         regions = Channels()
-        if context.expected_regions(regions) <= MOST_EXACT:
+        if context.expected_regions(regions) <= MAX_EXACT_REGIONS:
             return (MaskRequest(AllCoalitions(regions), self.fill, ExactShapley()),)
         return (MaskRequest(Walks(regions), self.fill, WalkMarginals()),)
 

@@ -1,4 +1,4 @@
-"""The course of a forward: when modules began and ended, and when parameters were used."""
+"""Forward trace: when modules ran in one forward, and when their parameters were used."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from voxplain.models.model import Model
 
 @dataclass(frozen=True)
 class ModuleSpan:
-    """One module, as it ran.
+    """The time span in which a module ran.
 
     Attributes:
         path: Of the module.
-        begin: When its first call began, counted in events.
-        end: When its last call ended.
-        calls: How often it was called.
-        repeatable: Whether what it gives can stand for running it: it was called once, gave
-            tensors of its own, into which nobody wrote, and left nothing else behind.
+        begin: Start of its first call, counted in events.
+        end: End of its last call.
+        calls: Number of its calls.
+        repeatable: Whether its output can be reused instead of running it again: it was called
+            once, returned tensors of its own that were never written to, and had no side effects.
     """
 
     path: str
@@ -43,113 +43,118 @@ class ForwardTrace:
     """One forward of a network.
 
     Attributes:
-        runs: By path, the modules that ran.
-        first: By path, when a parameter of the module itself was first used.
-        last: Paths of the modules with parameters of their own, by when one was last used.
+        spans: By path, the modules that ran.
+        first_uses: By path, when a parameter of the module itself was first used.
+        by_last_use: Paths of the modules with parameters of their own, in the order in which one
+            of these was last used.
     """
 
-    runs: Mapping[str, ModuleSpan]
-    first: Mapping[str, int]
-    last: tuple[str, ...]
+    spans: Mapping[str, ModuleSpan]
+    first_uses: Mapping[str, int]
+    by_last_use: tuple[str, ...]
 
     def untouched(self, changed: Collection[str], taps: Collection[Tap] = ()) -> frozenset[str]:
-        """The modules whose outputs do not depend on what some modules do.
+        """The repeatable modules that end before any changed module or tap can affect them.
 
         Args:
-            changed: Paths of modules whose own parameters are others.
-            taps: Where values are changed or have to be those of each network.
+            changed: Paths of modules whose own parameters differ.
+            taps: Taps whose values are changed, or must be those of each network.
         """
         limits = [self._begin(path) for path in changed]
-        limits += [self._reached(tap) for tap in taps]
+        limits += [self._time_of(tap) for tap in taps]
         limit = min(limits, default=math.inf)
         return frozenset(
-            run.path for run in self.runs.values() if run.repeatable and run.end < limit
+            span.path for span in self.spans.values() if span.repeatable and span.end < limit
         )
 
     def _begin(self, path: str) -> float:
-        run = self.runs.get(path)
-        begin = run.begin if run else math.inf
-        return min(begin, self.first.get(path, math.inf))
+        span = self.spans.get(path)
+        begin = span.begin if span else math.inf
+        return min(begin, self.first_uses.get(path, math.inf))
 
-    def _reached(self, tap: Tap) -> float:
-        """Before anything that depends on the value at a tap; the beginning for unknown layers."""
-        run = self.runs.get(tap.module)
-        if run is None:
+    def _time_of(self, tap: Tap) -> float:
+        """The time after which values may depend on a tap; 0 for layers that did not run."""
+        span = self.spans.get(tap.module)
+        if span is None:
             return 0
-        return run.end if tap.side == "output" and run.calls == 1 else run.begin
+        return span.end if tap.side == "output" and span.calls == 1 else span.begin
 
 
 def trace(model: Model, example: Tensor) -> ForwardTrace:
-    """Watches one forward.
+    """Traces one forward.
 
     Args:
         model: The network; left as it was.
         example: ``(1, C, *spatial)`` of the size that one call sees.
     """
-    watch = _CallWatcher(model.network)
+    tracer = _Tracer(model.network)
     with contextlib.ExitStack() as stack, torch.no_grad(), model.at_rest():
         for path, module in model.network.named_modules():
-            watch.follow(path, module, stack)
-        with watch:
+            tracer.follow(path, module, stack)
+        with tracer:
             model(example)
-    return ForwardTrace(watch.runs(), watch.first(), watch.last())
+    return ForwardTrace(tracer.spans(), tracer.first_uses(), tracer.by_last_use())
 
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
-class _CallWatcher(TorchFunctionMode):
-    """Notes when modules run, and which modules' parameters functions are given."""
+class _Tracer(TorchFunctionMode):
+    """Records when modules run, and which parameters are arguments of functions."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self._paths = {module: path for path, module in network.named_modules()}
         self._owners: dict[int, list[nn.Module]] = {}
         for module in self._paths:
-            for part in own(module):
-                self._owners.setdefault(id(part), []).append(module)
+            for parameter in own_parameters(module):
+                self._owners.setdefault(id(parameter), []).append(module)
         self._time = 0
-        self._running: list[_Visit] = []
-        self._visits: list[_Visit] = []
+        self._running: list[_ModuleCall] = []
+        self._calls: list[_ModuleCall] = []
         self._first: dict[int, int] = {}
         self._last: dict[nn.Module, None] = {}
 
     def follow(self, path: str, module: nn.Module, stack: contextlib.ExitStack) -> None:
-        """Watches a module until the stack closes."""
+        """Records the calls of a module until the stack closes."""
         hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
         hooked = any(not isinstance(hook, ThreadHook) for hook in hooks)
 
-        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._running.append(_Visit(path, module, self._tick(), (args, kwargs), hooked))
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._running.append(_ModuleCall(path, module, self._tick(), (args, kwargs), hooked))
 
-        def leave(_: nn.Module, __: object, ___: object, output: Any) -> None:
-            visit = self._running.pop()
-            self._unwatched(module)
-            visit.close(self._tick(), output)
-            self._visits.append(visit)
+        def after(_: nn.Module, __: object, ___: object, output: Any) -> None:
+            call = self._running.pop()
+            self._count_at_end(module)
+            call.close(self._tick(), output)
+            self._calls.append(call)
 
-        add_hook(stack, module.register_forward_pre_hook, enter, with_kwargs=True)
-        add_hook(stack, module.register_forward_hook, leave, with_kwargs=True)
+        add_hook(stack, module.register_forward_pre_hook, before, with_kwargs=True)
+        add_hook(stack, module.register_forward_hook, after, with_kwargs=True)
 
-    def runs(self) -> dict[str, ModuleSpan]:
+    def spans(self) -> dict[str, ModuleSpan]:
         """By path, the modules that ran."""
-        calls: dict[str, list[_Visit]] = {}
-        for visit in self._visits:
-            calls.setdefault(visit.path, []).append(visit)
-        marked = [visit.path for visit in self._visits if visit.leaves_traces]
-        for visit in self._visits:
-            visit.look_back()
-        return {path: _run(path, visits, marked) for path, visits in calls.items()}
+        by_path: dict[str, list[_ModuleCall]] = {}
+        for call in self._calls:
+            by_path.setdefault(call.path, []).append(call)
+        impure = [call.path for call in self._calls if call.has_side_effects]
+        for call in self._calls:
+            call.check_output()
+        return {path: _span(path, calls, impure) for path, calls in by_path.items()}
 
-    def first(self) -> dict[str, int]:
+    def first_uses(self) -> dict[str, int]:
         """By path, when a parameter of the module itself was first used."""
-        found = {
-            path: [self._first[id(part)] for part in own(module) if id(part) in self._first]
+        uses = {
+            path: [
+                self._first[id(parameter)]
+                for parameter in own_parameters(module)
+                if id(parameter) in self._first
+            ]
             for module, path in self._paths.items()
         }
-        return {path: min(times) for path, times in found.items() if times}
+        return {path: min(times) for path, times in uses.items() if times}
 
-    def last(self) -> tuple[str, ...]:
+    def by_last_use(self) -> tuple[str, ...]:
         """Paths of the modules with parameters of their own, by their last use."""
         return tuple(self._paths[module] for module in self._last)
 
@@ -157,12 +162,15 @@ class _CallWatcher(TorchFunctionMode):
         self._time += 1
         return self._time
 
-    def _unwatched(self, module: nn.Module) -> None:
-        """A module whose functions cannot be watched (a scripted one) counts where it ends."""
-        if own(module) and module not in self._last:
+    def _count_at_end(self, module: nn.Module) -> None:
+        """Counts the end of a module as the use of parameters that no function was seen to use.
+
+        The functions of a scripted module are not seen.
+        """
+        if own_parameters(module) and module not in self._last:
             self._last[module] = None
-            for part in own(module):
-                self._first.setdefault(id(part), self._time)
+            for parameter in own_parameters(module):
+                self._first.setdefault(id(parameter), self._time)
 
     def __torch_function__(
         self,
@@ -171,86 +179,88 @@ class _CallWatcher(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        given = kwargs or {}
-        result = func(*args, **given)
+        keywords = kwargs or {}
+        result = func(*args, **keywords)
         if _computes(func, result):
-            for part in _parameters((*args, *given.values())):
-                self._use(part)
+            for parameter in _parameters((*args, *keywords.values())):
+                self._use(parameter)
         return result
 
-    def _use(self, part: nn.Parameter) -> None:
-        owners = self._owners.get(id(part), [])
-        running = [visit.module for visit in reversed(self._running) if visit.module in owners]
-        self._first.setdefault(id(part), self._tick())
+    def _use(self, parameter: nn.Parameter) -> None:
+        owners = self._owners.get(id(parameter), [])
+        running = [call.module for call in reversed(self._running) if call.module in owners]
+        self._first.setdefault(id(parameter), self._tick())
         for module in running[:1] or owners[:1]:
             self._last.pop(module, None)
             self._last[module] = None
 
 
-class _Visit:
+class _ModuleCall:
     """One call of a module.
 
     Args:
         path: Of the module.
         module: The module.
-        begin: When the call began.
-        given: Its arguments.
-        hooked: Whether somebody else listens to it.
+        begin: Start of the call.
+        arguments: Of the call.
+        hooked: Whether the module has forward hooks of its own.
 
     Attributes:
-        end: When the call ended.
-        leaves_traces: Whether something remains of it beside its output and its arguments.
-        apart: Whether its output is tensors of its own, into which nobody wrote, and its
-            arguments are as they were.
+        end: End of the call.
+        has_side_effects: Whether the call may have effects beside its output.
+        separate: Whether its output is tensors of its own that were never written to, and its
+            arguments were not written to.
     """
 
-    def __init__(self, path: str, module: nn.Module, begin: int, given: Any, hooked: bool) -> None:
+    def __init__(
+        self, path: str, module: nn.Module, begin: int, arguments: Any, hooked: bool
+    ) -> None:
         self.path, self.module, self.begin, self.end = path, module, begin, begin
-        self.leaves_traces = hooked or isinstance(module, torch.jit.ScriptModule)
-        self.apart = False
-        self._given = list(tensors_in(given))
-        self._versions = [version(part) for part in self._given]
+        self.has_side_effects = hooked or isinstance(module, torch.jit.ScriptModule)
+        self.separate = False
+        self._tensors = list(tensors_in(arguments))
+        self._versions = [version(tensor) for tensor in self._tensors]
         self._attributes = _attributes(module)
 
     def close(self, end: int, output: Any) -> None:
-        """The call ends; looks at what it did to its arguments and to its module."""
+        """Ends the call and compares its arguments and its module with those at its start."""
         self.end = end
-        given = {storage_key(part) for part in self._given}
-        written = self._versions != [version(part) for part in self._given]
-        aliased = any(storage_key(part) in given for part in tensors_in(output))
-        self.apart = _is_of_tensors(output) and not (written or aliased)
-        self.leaves_traces |= self._attributes != _attributes(self.module)
-        self._given = list(tensors_in(output))
-        self._versions = [version(part) for part in self._given]
+        arguments = {storage_key(tensor) for tensor in self._tensors}
+        written = self._versions != [version(tensor) for tensor in self._tensors]
+        aliased = any(storage_key(tensor) in arguments for tensor in tensors_in(output))
+        self.separate = _is_of_tensors(output) and not (written or aliased)
+        self.has_side_effects |= self._attributes != _attributes(self.module)
+        self._tensors = list(tensors_in(output))
+        self._versions = [version(tensor) for tensor in self._tensors]
 
-    def look_back(self) -> None:
-        """At the end of the forward: has the output stayed what it was?"""
-        self.apart &= self._versions == [version(part) for part in self._given]
-        self._given = []
+    def check_output(self) -> None:
+        """Checks at the end of the forward that the output was not written to."""
+        self.separate &= self._versions == [version(tensor) for tensor in self._tensors]
+        self._tensors = []
 
 
-def _run(path: str, visits: Sequence[_Visit], marked: Collection[str]) -> ModuleSpan:
-    silent = not any(_inside(other, path) for other in marked)
+def _span(path: str, calls: Sequence[_ModuleCall], impure: Collection[str]) -> ModuleSpan:
+    pure = not any(_inside(other, path) for other in impure)
     return ModuleSpan(
         path=path,
-        begin=visits[0].begin,
-        end=visits[-1].end,
-        calls=len(visits),
-        repeatable=bool(path) and len(visits) == 1 and visits[0].apart and silent,
+        begin=calls[0].begin,
+        end=calls[-1].end,
+        calls=len(calls),
+        repeatable=bool(path) and len(calls) == 1 and calls[0].separate and pure,
     )
 
 
-def own(module: nn.Module) -> list[nn.Parameter]:
-    """Parameters of a module itself, without those of the modules inside."""
+def own_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """Parameters of a module itself, without those of its children."""
     return list(module.parameters(recurse=False))
 
 
 def _attributes(module: nn.Module) -> dict[str, tuple[int, int]]:
-    """What lies on a module beside what every module has: which object, and how long it is."""
-    held = {name: part for name, part in vars(module).items() if name not in _OF_EVERY_MODULE}
+    """Identity and length of the attributes that a module has beside those of every module."""
+    values = {name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE}
     return {
-        name: (id(part), len(part) if isinstance(part, (list, dict, set, tuple)) else 0)
-        for name, part in (held | dict(module._buffers)).items()
+        name: (id(value), len(value) if isinstance(value, (list, dict, set, tuple)) else 0)
+        for name, value in (values | dict(module._buffers)).items()
     }
 
 
@@ -263,16 +273,16 @@ def _is_of_tensors(output: Any) -> bool:
 
 
 def _inside(path: str, outer: str) -> bool:
-    """Whether a module is another one or lies in it."""
+    """Whether a module is the outer one or lies in it."""
     return path == outer or path.startswith(f"{outer}.")
 
 
 def _computes(func: Callable[..., Any], result: Any) -> bool:
-    """Whether numbers come out: asking a weight for its shape, type or data is no use of it."""
+    """Whether a function returns tensors; reading a shape, a type or ``data`` does not count."""
     if getattr(func, "__name__", "") == "__get__":
         return False
     return isinstance(result, Tensor) or (
-        isinstance(result, (tuple, list)) and any(isinstance(part, Tensor) for part in result)
+        isinstance(result, (tuple, list)) and any(isinstance(item, Tensor) for item in result)
     )
 
 

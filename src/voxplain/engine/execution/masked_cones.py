@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from voxplain.engine.acceleration.incremental import Incremental, work
+from voxplain.engine.acceleration.incremental import Incremental, estimate_work
 from voxplain.engine.masks.masks import Masks, Region
 from voxplain.engine.passes.base import Passes
 from voxplain.engine.requests import Choice
@@ -56,7 +56,7 @@ class ConeScores:
         incremental = Incremental(passes.model, image)
         if choice == "auto" and not masks.at_layer:
             box = _middle(masks)
-            if box is None or not work(incremental, box).pays:
+            if box is None or not estimate_work(incremental, box).pays:
                 return None
         if incremental.nbytes > _MOST_KEPT:
             return None

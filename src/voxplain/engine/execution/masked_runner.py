@@ -93,7 +93,7 @@ class MaskedRunner(Runner):
     ) -> StreamOutput:
         """What the reducers make of the scores under all masks, ``(n,)``."""
         reductions = {
-            slot: slot.request.reducer.facing(masks, painters).reduce(masks, scores, score)
+            slot: slot.request.reducer.bound_to(masks, painters).reduce(masks, scores, score)
             for slot in self.stream.slots
         }
         empty = next((each.empty for each in reductions.values() if each.empty is not None), None)

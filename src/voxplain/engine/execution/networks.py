@@ -150,7 +150,7 @@ def _prefix(
     prefix = SharedPrefix(networks, modules)
     for each, prefix_user in zip(passes, prefix.prefix_users, strict=True):
         each.prefix_user = prefix_user
-    stack.enter_context(prefix.joined())
+    stack.enter_context(prefix.installed())
     return prefix
 
 

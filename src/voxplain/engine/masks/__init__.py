@@ -1,4 +1,4 @@
-"""The masked stream: masks in, scores out, forwards only."""
+"""Masked streams: scores of an image under masks, by forward passes alone."""
 
 from __future__ import annotations
 

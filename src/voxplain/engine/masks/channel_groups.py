@@ -1,4 +1,4 @@
-"""Groups of channels that light up together, for layers with more channels than masks."""
+"""Groups of channels with correlated activations, for layers with more channels than masks."""
 
 from __future__ import annotations
 
@@ -7,47 +7,46 @@ import torch
 from torch import Tensor
 
 Groups = tuple[tuple[int, ...], ...]
-"""Channels that are treated as one, in the order of their first ones."""
+"""Channels that are masked together; groups are in the order of their first channels."""
 
 
-def grouped(activation: Tensor, most: int | None = None) -> Groups:
-    """Every channel alone, or the most alike together.
+def group_channels(activation: Tensor, max_groups: int | None = None) -> Groups:
+    """Groups of channels with correlated activations, by average linkage (deterministic).
 
-    Channels are alike where their activations are correlated; groups are merged by average
-    linkage, which draws nothing at random. Constant channels form a group of their own.
+    Constant channels form a group of their own.
 
     Args:
         activation: ``(K, *cells)``.
-        most: Number of groups; None for one per channel.
+        max_groups: Largest number of groups; None for one per channel.
     """
     flat = activation.detach().flatten(1).double().cpu()
-    if most is None or len(flat) <= most:
+    if max_groups is None or len(flat) <= max_groups:
         return tuple((channel,) for channel in range(len(flat)))
     centered = flat - flat.mean(dim=1, keepdim=True)
     norms = centered.norm(dim=1)
     constant = norms <= 1e-12 * flat.norm(dim=1).clamp_min(1e-300)
     numbers = np.zeros(len(flat), dtype=int)
     varying = (~constant).nonzero().flatten()
-    room = max(1, most - int(constant.any()))
+    clusters = max(1, max_groups - int(constant.any()))
     if len(varying):
-        numbers[varying] = _clustered(centered[varying] / norms[varying, None], room)
-    first: dict[int, list[int]] = {}
+        numbers[varying] = _cluster(centered[varying] / norms[varying, None], clusters)
+    groups: dict[int, list[int]] = {}
     for channel, number in enumerate(numbers.tolist()):
-        first.setdefault(number, []).append(channel)
-    return tuple(tuple(channels) for channels in first.values())
+        groups.setdefault(number, []).append(channel)
+    return tuple(tuple(channels) for channels in groups.values())
 
 
 def group_sums(activation: Tensor, groups: Groups) -> Tensor:
-    """The activation of each group, ``(groups, *cells)``."""
+    """The summed activation of each group, ``(groups, *cells)``."""
     return torch.stack([activation[list(group)].sum(dim=0) for group in groups])
 
 
-def _clustered(directions: Tensor, most: int) -> np.ndarray:
-    """A number from 1 for each row of unit length."""
-    from scipy.cluster.hierarchy import fcluster, linkage  # takes a while to import
+def _cluster(directions: Tensor, clusters: int) -> np.ndarray:
+    """The number of the cluster of each row of unit length, from 1."""
+    from scipy.cluster.hierarchy import fcluster, linkage  # slow to import
 
-    if len(directions) <= most:
+    if len(directions) <= clusters:
         return np.arange(1, len(directions) + 1)
     above = np.triu_indices(len(directions), k=1)
     distances = (1 - directions @ directions.T).clamp(0, 2).numpy()[above]
-    return np.asarray(fcluster(linkage(distances, "average"), most, "maxclust"), dtype=int)
+    return np.asarray(fcluster(linkage(distances, "average"), clusters, "maxclust"), dtype=int)

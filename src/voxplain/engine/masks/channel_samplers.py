@@ -1,14 +1,15 @@
-"""Samplers that look at the channels of a layer: as masks on the image, or replaced in place."""
+"""Samplers over the channels of a layer: as masks on the image, or replaced at the layer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from voxplain.engine.masks.channel_groups import Groups, group_sums, grouped
+from voxplain.engine.context import Context
+from voxplain.engine.masks.channel_groups import Groups, group_channels, group_sums
 from voxplain.engine.masks.dense import ActivationMasks
 from voxplain.engine.masks.layer_channels import LayerChannels
 from voxplain.engine.masks.masks import Masks
@@ -17,20 +18,17 @@ from voxplain.engine.stream_io import StreamInput
 from voxplain.engine.taps import Tap, tapping
 from voxplain.errors import ModelError
 
-if TYPE_CHECKING:
-    from voxplain.engine.context import Context
-
 Level = float | Literal["mean"]
-"""What a channel becomes: a number, or its mean over positions."""
+"""The value that replaces a channel: a number, or its mean over positions."""
 
 
 @dataclass(frozen=True)
 class _ChannelSampler(MaskSampler):
-    """Looks at the activation of the image, caught in one forward.
+    """Base of the samplers that need the activation of the image.
 
     Attributes:
         tap: The layer.
-        most: Into how many groups its channels are gathered at most; None for one each.
+        most: Largest number of groups of channels; None for one group per channel.
     """
 
     tap: Tap
@@ -38,7 +36,6 @@ class _ChannelSampler(MaskSampler):
 
     @property
     def taps(self) -> tuple[Tap, ...]:
-        """The layer."""
         return (self.tap,)
 
     def _groups(self, context: Context) -> int:
@@ -48,44 +45,41 @@ class _ChannelSampler(MaskSampler):
 
 @dataclass(frozen=True)
 class ChannelsAsMasks(_ChannelSampler):
-    """Every channel as a mask on the image, and one mask that keeps nothing."""
+    """Every channel (or group of channels) as a mask on the image, and one that removes all."""
 
     def masks(self, item: StreamInput, context: Context) -> Masks:
-        """Channels, or the sums of those that light up together."""
         activation = activation_of(item, self.tap, context).activation
-        groups: Groups = grouped(activation, self.most)
+        groups: Groups = group_channels(activation, self.most)
         sums = group_sums(activation, groups)
         return ActivationMasks(sums, groups, self.tap, context, context.shape)
 
     def expected(self, context: Context) -> int:
-        """One per channel, and one."""
         return self._groups(context) + 1
 
 
 @dataclass(frozen=True)
 class ChannelsOff(_ChannelSampler):
-    """Every channel replaced alone.
+    """Every channel (or group of channels) replaced alone.
 
     Attributes:
-        level: What it becomes.
+        level: The value that replaces it.
     """
 
     level: Level = 0.0
 
     def masks(self, item: StreamInput, context: Context) -> Masks:
-        """One per channel or group."""
-        tapped_values = activation_of(item, self.tap, context)
-        activation, last = tapped_values.activation, self._last(tapped_values.calls, context)
-        groups, flat = grouped(activation, self.most), activation.flatten(1)
+        tapped = activation_of(item, self.tap, context)
+        activation, last_call = tapped.activation, self._last_call(tapped.calls, context)
+        groups, flat = group_channels(activation, self.most), activation.flatten(1)
         levels = (
             flat.mean(dim=1) if self.level == "mean" else torch.full_like(flat[:, 0], self.level)
         )
         return LayerChannels(
-            self.tap, last, groups, levels, activation, tapped_values.placed, context, context.shape
+            self.tap, last_call, groups, levels, activation, tapped.placed, context, context.shape
         )
 
-    def _last(self, calls: int, context: Context) -> Tap:
-        """The call whose activation was caught, where a layer is used more than once."""
+    def _last_call(self, calls: int, context: Context) -> Tap:
+        """The call whose activation was tapped: the last one if a layer is called repeatedly."""
         if calls == 1:
             return self.tap
         if context.layout is not None:
@@ -93,25 +87,22 @@ class ChannelsOff(_ChannelSampler):
                 f"layer {self.tap.module!r} is called {calls} times in every window; its channels "
                 "can be replaced in networks without windows only"
             )
-        return (
-            self.tap
-            if self.tap.call >= 0
-            else replace(self.tap, path=f"{self.tap.path}#{calls - 1}")
-        )
+        if self.tap.call >= 0:
+            return self.tap
+        return replace(self.tap, path=f"{self.tap.path}#{calls - 1}")
 
     def expected(self, context: Context) -> int:
-        """One per channel or group."""
         return self._groups(context)
 
 
 @dataclass(frozen=True, eq=False)
-class Caught:
-    """What a layer computes for an image.
+class TappedActivation:
+    """The activation of a layer for an image.
 
     Attributes:
         activation: ``(K, *cells)``; ``(K, windows, *cells)`` in windows.
-        calls: How often the layer is called for the image, or for a window.
-        placed: Whether all of it has a place in the image; class tokens have none.
+        calls: Number of calls of the layer for the image, or for a window.
+        placed: Whether every value has a place in the image; class tokens have none.
     """
 
     activation: Tensor
@@ -119,22 +110,22 @@ class Caught:
     placed: bool
 
 
-def activation_of(item: StreamInput, tap: Tap, context: Context) -> Caught:
-    """Catches what a layer computes for an image, in one forward."""
+def activation_of(item: StreamInput, tap: Tap, context: Context) -> TappedActivation:
+    """The activation of a layer for an image, tapped in one forward."""
     model, layout = context.model, context.layout
-    parts, values = [], 0
+    batches, values = [], 0
     with torch.no_grad(), model.at_rest():
         if layout is None:
             with tapping(model.network, (tap,)) as tapped:
                 model(item.image[None])
-            parts, values = [context.arranged(tap, tapped[tap]).detach()], tapped[tap].numel()
-            activation = parts[0][0]
+            values = tapped[tap].numel()
+            activation = context.arranged(tap, tapped[tap]).detach()[0]
         else:
             padded = layout.pad(item.image)
             for positions in layout.batches(model.window.batch if model.window else 1):
                 with tapping(model.network, (tap,)) as tapped:
                     model.dense(layout.cut(padded, positions))
-                parts.append(context.arranged(tap, tapped[tap]).detach())
+                batches.append(context.arranged(tap, tapped[tap]).detach())
                 values += tapped[tap].numel()
-            activation = torch.cat(parts).transpose(0, 1)
-    return Caught(activation, tapped.calls(tap), activation.numel() == values)
+            activation = torch.cat(batches).transpose(0, 1)
+    return TappedActivation(activation, tapped.calls(tap), activation.numel() == values)

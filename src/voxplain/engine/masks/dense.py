@@ -1,4 +1,4 @@
-"""Masks with a weight of their own on every voxel: random grids, activations of a layer."""
+"""Masks with a weight at every voxel: random grids, activations of a layer."""
 
 from __future__ import annotations
 
@@ -6,62 +6,59 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from voxplain.engine.context import Context
 from voxplain.engine.masks.channel_groups import Groups
 from voxplain.engine.masks.masks import Masks, Painter
 from voxplain.engine.taps import Tap
 
-if TYPE_CHECKING:
-    from voxplain.engine.context import Context
-
 
 class DenseMasks(Masks):
-    """Masks that are made when they are needed; only what they are made from is kept."""
+    """Masks that are computed when they are needed, from a compact representation."""
 
     @abstractmethod
     def weights(self, index: int, like: Tensor) -> Tensor:
-        """One mask, ``(*spatial)`` in [0, 1], in the type and place of ``like``."""
+        """One mask, ``(*spatial)`` in [0, 1], of the type and on the device of ``like``."""
 
     def painter(self, image: Tensor, filled: Tensor) -> Painter:
-        """Blends image and fill by the mask."""
-        return _Blending(self, image, filled)
+        return _BlendingPainter(self, image, filled)
 
     def removed(self, index: int) -> Tensor:
-        """Where less than half is kept."""
+        """The voxels with a weight below 1/2."""
         return self.weights(index, torch.zeros(1)) < 0.5
 
     def identities(self) -> Sequence[object]:
-        """Per mask a key that equal masks share."""
+        """A key per mask, equal for equal masks."""
         return range(len(self))
 
     def summed(self, values: Tensor) -> Tensor:
-        """Per voxel the sum of the values ``(n,)`` of the masks, each by its weight there."""
+        """Per voxel the sum of the values ``(n,)`` times the weights of the masks."""
         total, like = torch.zeros(self.shape).double(), torch.zeros(1).double()
         for index, value in enumerate(values.tolist()):
             total.add_(self.weights(index, like), alpha=value)
         return total
 
 
-class _Blending(Painter):
+class _BlendingPainter(Painter):
+    """Blends image and fill by the weights of the mask."""
+
     def __init__(self, masks: DenseMasks, image: Tensor, filled: Tensor) -> None:
         super().__init__(image, filled)
         self._masks = masks
 
     def identities(self) -> Sequence[object]:
-        """Equal masks are one."""
         return self._masks.identities()
 
     def paint(self, row: int, canvas: Tensor, index: int) -> None:
         weights = self._masks.weights(index, canvas).expand_as(self.image)
         torch.lerp(self.filled, self.image, weights, out=canvas)
 
-    def forget(self, rows: int) -> None:
-        """Every mask is painted anew anyway."""
+    def reset(self, rows: int) -> None:
+        """Rows are always overwritten completely."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,23 +80,22 @@ class Grids(DenseMasks):
     def __len__(self) -> int:
         return len(self.grids)
 
-    @property
-    def size(self) -> tuple[float, ...]:  # type: ignore[override]
-        """A cell."""
+    def extent(self) -> tuple[float, ...]:
+        """The size of a cell."""
         return tuple(float(side) for side in self.cell)
 
     def weights(self, index: int, like: Tensor) -> Tensor:
         """The interpolated grid, one axis after the other."""
         mask = self.grids[index].to(like)
         for axis in range(len(self.shape)):
-            mask = self._along(axis, mask, int(self.shifts[index, axis]))
+            mask = self._interpolated(axis, mask, int(self.shifts[index, axis]))
         return mask
 
     def summed(self, values: Tensor) -> Tensor:
-        """Per voxel the sum of the values ``(n,)`` of the masks.
+        """Per voxel the sum of the values ``(n,)`` times the weights of the masks.
 
-        Grids are summed before they are interpolated along the axes in which they are shifted
-        alike, so that only a few are ever brought to the size of the image.
+        Grids with the same shift along an axis are summed before they are interpolated along it,
+        so that only a few grids are interpolated to the size of the image.
         """
         scaled = self.grids.double() * values.double().view(-1, *(1,) * len(self.shape))
         sums: dict[tuple[int, ...], Tensor] = {}
@@ -108,16 +104,16 @@ class Grids(DenseMasks):
         for axis in reversed(range(len(self.shape))):
             wider: dict[tuple[int, ...], Tensor] = {}
             for shift, grid in sums.items():
-                _add(wider, shift[:axis], self._along(axis, grid, shift[axis]))
+                _add(wider, shift[:axis], self._interpolated(axis, grid, shift[axis]))
             sums = wider
         return sums[()]
 
-    def _along(self, axis: int, mask: Tensor, shift: int) -> Tensor:
-        """Interpolated along one axis and cropped after a shift."""
-        rows = _upsampling(self.grids.shape[axis + 1], self.cell[axis]).to(mask)
-        part = rows[shift : shift + self.shape[axis]]
-        along: Tensor = torch.tensordot(part, mask, dims=([1], [axis]))
-        return along.movedim(0, axis)
+    def _interpolated(self, axis: int, mask: Tensor, shift: int) -> Tensor:
+        """The mask interpolated along one axis, shifted and cropped to the image."""
+        matrix = _upsampling_matrix(self.grids.shape[axis + 1], self.cell[axis]).to(mask)
+        cropped = matrix[shift : shift + self.shape[axis]]
+        lines: Tensor = torch.tensordot(cropped, mask, dims=([1], [axis]))
+        return lines.movedim(0, axis)
 
 
 def _add(sums: dict[tuple[int, ...], Tensor], key: tuple[int, ...], value: Tensor) -> None:
@@ -125,24 +121,24 @@ def _add(sums: dict[tuple[int, ...], Tensor], key: tuple[int, ...], value: Tenso
 
 
 @lru_cache(maxsize=64)
-def _upsampling(cells: int, cell: int) -> Tensor:
-    """Linear interpolation of values over one cell more, ``((cells + 1) * cell, cells)``."""
+def _upsampling_matrix(cells: int, cell: int) -> Tensor:
+    """Linear interpolation of cells to a grid of one more cell, ``((cells + 1) * cell, cells)``."""
     if cells == 1:
         return torch.ones(2 * cell, 1)
     identity = torch.eye(cells)[:, None]
-    over = (cells + 1) * cell
-    return functional.interpolate(identity, size=over, mode="linear", align_corners=False)[:, 0].T
+    size = (cells + 1) * cell
+    return functional.interpolate(identity, size=size, mode="linear", align_corners=False)[:, 0].T
 
 
 @dataclass(frozen=True, eq=False)
 class ActivationMasks(DenseMasks):
-    """Channels of a layer on the image grid, each scaled to [0, 1]; the last mask keeps nothing.
+    """Channels of a layer on the image grid, each scaled to [0, 1]; the last mask removes all.
 
     Attributes:
         activation: ``(n, *cells)``; of windowed networks ``(n, windows, *cells)``.
-        groups: The channels of the layer that each of them is the sum of.
+        groups: The channels of the layer that are summed in each of them.
         tap: The layer.
-        context: Knows where its cells lie.
+        context: Of the network and the image.
         shape: Spatial shape of the image.
     """
 
@@ -155,17 +151,16 @@ class ActivationMasks(DenseMasks):
     def __len__(self) -> int:
         return len(self.activation) + 1
 
-    @property
-    def size(self) -> tuple[float, ...]:  # type: ignore[override]
-        """One cell of the layer."""
+    def extent(self) -> tuple[float, ...]:
+        """The size of a cell of the layer."""
         return tuple(abs(float(stride)) for stride in self.context.geometry(self.tap).stride)
 
     def identities(self) -> Sequence[object]:
-        """Channels that are constant keep nothing, as the last mask does."""
+        """One key per channel; constant channels remove everything, as the last mask does."""
         return [n if varies else "nothing" for n, varies in enumerate(self._varies)]
 
     def weights(self, index: int, like: Tensor) -> Tensor:
-        """One channel between its minimum (0) and its maximum (1); 0 where it is constant."""
+        """One channel scaled from its minimum (0) to its maximum (1); 0 if it is constant."""
         if not self._varies[index]:
             return like.new_zeros(self.shape)
         channel = self.context.on_image(self.tap, self.activation[index : index + 1])[0].to(like)

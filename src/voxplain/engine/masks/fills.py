@@ -1,4 +1,4 @@
-"""Fills: what the removed voxels of an image become."""
+"""Fills: the values of removed voxels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from voxplain.engine.baselines import Baseline, baseline_image, foreground, intensity_range
-from voxplain.engine.masks.imputation import Imputing
+from voxplain.engine.masks.imputation import ImputingPainter
 from voxplain.engine.masks.masks import Masks, Painter
 from voxplain.engine.randomness import generator, standard_normal
 from voxplain.engine.stream_io import StreamInput
@@ -20,7 +20,7 @@ from voxplain.errors import ConfigError
 
 
 class Fill(BaseModel, ABC):
-    """What removed voxels become."""
+    """Values of removed voxels."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
@@ -28,24 +28,24 @@ class Fill(BaseModel, ABC):
 
     @abstractmethod
     def images(self, item: StreamInput, size: tuple[float, ...]) -> list[Tensor]:
-        """Whole images ``(C, *spatial)`` that removed voxels are taken from; scores are averaged.
+        """Whole images ``(C, *spatial)`` with the values of removed voxels; scores are averaged.
 
         Args:
             item: The image.
-            size: Voxels per axis of what one mask removes.
+            size: Typical extent of removed voxels, in voxels per axis.
         """
 
     def painters(self, item: StreamInput, masks: Masks) -> list[Painter]:
-        """Write the masked images; one painter per image that removed voxels are taken from."""
-        return [masks.painter(item.image, filled) for filled in self.images(item, masks.size)]
+        """One painter of masked images per image of fill values."""
+        return [masks.painter(item.image, filled) for filled in self.images(item, masks.extent())]
 
     def runs(self, references: int | None) -> int:
-        """How many images: each mask costs as many forwards."""
+        """Number of images of fill values, and so of forwards per mask."""
         return 1
 
     @property
-    def in_words(self) -> str:
-        """What it is, for the name of a map."""
+    def description(self) -> str:
+        """A short description for the label of a map."""
         return self.kind
 
 
@@ -56,12 +56,10 @@ class Constant(Fill):
     value: Baseline = "zero"
 
     def images(self, item: StreamInput, size: tuple[float, ...]) -> list[Tensor]:
-        """The constant everywhere."""
         return [baseline_image(self.value, item.clean)]
 
     @property
-    def in_words(self) -> str:
-        """The value."""
+    def description(self) -> str:
         return "an image" if isinstance(self.value, Tensor) else str(self.value)
 
 
@@ -71,36 +69,34 @@ class Mean(Fill):
     kind: Literal["mean"] = "mean"
 
     def images(self, item: StreamInput, size: tuple[float, ...]) -> list[Tensor]:
-        """The mean everywhere."""
         levels = [channel[foreground(channel)].double().mean() for channel in item.clean]
         column = torch.stack(levels).to(item.clean).view(-1, *(1,) * (item.clean.ndim - 1))
         return [column.expand_as(item.clean)]
 
 
 class Blur(Fill):
-    """The image behind a Gaussian blur, which keeps the brightness and loses the detail.
+    """The image under a Gaussian blur, which keeps the brightness and removes the detail.
 
     Attributes:
-        sigma: Standard deviation as a fraction of what one mask removes.
+        sigma: Standard deviation as a fraction of the extent of one mask.
     """
 
     kind: Literal["blur"] = "blur"
     sigma: float = Field(default=0.5, gt=0)
 
     def images(self, item: StreamInput, size: tuple[float, ...]) -> list[Tensor]:
-        """The blurred image."""
         sides = zip(item.clean.shape[1:], size, strict=True)
-        sigma = [0.0, *(self.sigma * part if side > 1 else 0.0 for side, part in sides)]
+        sigma = [0.0, *(self.sigma * extent if side > 1 else 0.0 for side, extent in sides)]
         values = item.clean.double().cpu().numpy()
         blurred = ndimage.gaussian_filter(values, sigma, mode="nearest")
         return [torch.from_numpy(blurred).to(item.clean)]
 
 
 class Noise(Fill):
-    """A guess from the voxels around, with a little noise: no mask leaves a visible edge.
+    """Values imputed from the surrounding voxels, with a little noise, so that masks leave no edge.
 
     Every removed voxel becomes the mean of its neighbors, weighted by their distance in mm (see
-    :func:`imputed`), which gives away less of the shape of a mask than a constant does.
+    ``imputation.impute``), which reveals less of the shape of a mask than a constant does.
 
     Attributes:
         sigma: Standard deviation of the noise, as a fraction of the intensity range.
@@ -110,13 +106,13 @@ class Noise(Fill):
     sigma: float = Field(default=0.01, ge=0)
 
     def images(self, item: StreamInput, size: tuple[float, ...]) -> list[Tensor]:
-        """Where nothing is left to guess from: the mean of the foreground, with noise."""
+        """The mean of the foreground with noise, for masks that leave nothing to impute from."""
         return [Mean().images(item, size)[0] + self._noise(item)]
 
     def painters(self, item: StreamInput, masks: Masks) -> list[Painter]:
-        """One guess per mask."""
-        (empty,) = self.images(item, masks.size)
-        return [Imputing(masks, item.image, empty, self._noise(item), item.spacing)]
+        """One painter, which imputes for each mask."""
+        (empty,) = self.images(item, masks.extent())
+        return [ImputingPainter(masks, item.image, empty, self._noise(item), item.spacing)]
 
     def _noise(self, item: StreamInput) -> Tensor:
         """One draw for all masks of an image, so that equal masks give equal images."""
@@ -125,10 +121,10 @@ class Noise(Fill):
 
 
 class CaseFill(Fill):
-    """The same place in other cases.
+    """The voxels of other cases at the same place.
 
     Attributes:
-        references: Upper bound on the cases that are used.
+        references: Largest number of cases that are used.
     """
 
     kind: Literal["case"] = "case"
@@ -138,7 +134,7 @@ class CaseFill(Fill):
         """The other cases.
 
         Raises:
-            ConfigError: If there is none.
+            ConfigError: If there are no other cases.
         """
         if item.references is None or not len(item.references):
             raise ConfigError(
@@ -148,7 +144,6 @@ class CaseFill(Fill):
         return list(item.references[: self.references])
 
     def runs(self, references: int | None) -> int:
-        """One per case."""
         return self.references if references is None else min(self.references, references)
 
 
@@ -157,7 +152,7 @@ _KINDS: dict[str, type[Fill]] = {
 }
 
 
-def _parsed(value: Any) -> Any:
+def _parse_fill(value: Any) -> Any:
     """A fill from a name, a number, a mapping or a tensor."""
     if isinstance(value, str) and value in _KINDS:
         return {"kind": value}
@@ -168,6 +163,6 @@ def _parsed(value: Any) -> Any:
 
 AnyFill = Annotated[
     Annotated[Constant | Mean | Blur | Noise | CaseFill, Field(discriminator="kind")],
-    BeforeValidator(_parsed),
+    BeforeValidator(_parse_fill),
 ]
 """``constant``, ``mean``, ``blur``, ``noise``, ``case``; numbers and baselines are constants."""

@@ -1,21 +1,19 @@
-"""Masks on a layer: channels of an activation that are replaced while the network runs."""
+"""Masks on a layer: channels of an activation that are replaced during the forward."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from voxplain.engine.context import Context
 from voxplain.engine.masks.channel_groups import Groups
 from voxplain.engine.masks.masks import Masks, Painter
 from voxplain.engine.taps import Changes, Tap
-
-if TYPE_CHECKING:
-    from voxplain.engine.context import Context
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +22,12 @@ class LayerChannels(Masks):
 
     Attributes:
         tap: The layer.
-        call: The one call of it that is changed.
+        call: The call of the layer that is changed.
         groups: The channels that each mask replaces.
-        levels: What each channel of the layer becomes, ``(K,)``.
+        levels: The value that replaces each channel, ``(K,)``.
         activation: Of the unmasked image, ``(K, *cells)``; ``(K, windows, *cells)`` in windows.
-        placed: Whether all of the layer has a place in the image; class tokens have none.
-        context: Knows how the layer arranges its channels.
+        placed: Whether every value of the layer has a place in the image; class tokens have none.
+        context: Of the network and the image.
         shape: Spatial shape of the image.
     """
 
@@ -47,59 +45,57 @@ class LayerChannels(Masks):
     def __len__(self) -> int:
         return len(self.groups)
 
-    @property
-    def size(self) -> tuple[float, ...]:  # type: ignore[override]
-        """The image itself is left alone."""
+    def extent(self) -> tuple[float, ...]:
+        """One voxel, as the image is not changed."""
         return (1.0,) * len(self.shape)
 
     def painter(self, image: Tensor, filled: Tensor) -> Painter:
-        """The image as it is."""
-        return _Unpainted(self._idle, image, filled)
+        return _UnchangedPainter(self._unchanged, image, filled)
 
     def removed(self, index: int) -> Tensor:
-        """Nothing of the image."""
+        """No voxel of the image."""
         return torch.zeros(self.shape, dtype=torch.bool)
 
     def changes(self, indices: Sequence[int]) -> Changes:
-        """What to put in place at the layer, for a batch with one mask per row."""
+        """Changes of the layer for a batch with one mask per row."""
         return {self.call: lambda value: self._replaced(value, indices)}
 
     def _replaced(self, value: Tensor, indices: Sequence[int]) -> Tensor:
-        """The rows of a batch may come several times, where a lone image is doubled."""
+        """The activation with channels replaced; a batch may repeat its rows (doubled volumes)."""
         changed = value.clone(memory_format=torch.contiguous_format)
-        cells = self.context.arranged(self.tap, _numbers(changed.shape)).to(changed.device)
+        cells = self.context.arranged(self.tap, _flat_indices(changed.shape)).to(changed.device)
         axis = _channel_axis(cells, changed)
         flat, levels = changed.view(-1), self.levels.to(changed)
         for row in range(len(cells)):
             group = list(self.groups[indices[row % len(indices)]])
-            if axis is not None:  # also what has no place in the image, such as a class token
-                every = changed[row].movedim(axis - 1, 0)
-                every[group] = _column(levels[group], every).expand_as(every[group])
+            if axis is not None:  # includes values without a place in the image (class tokens)
+                channels = changed[row].movedim(axis - 1, 0)
+                channels[group] = _column(levels[group], channels).expand_as(channels[group])
             else:
-                at = cells[row, group]
-                flat[at] = _column(levels[group], at).expand(at.shape)
+                positions = cells[row, group]
+                flat[positions] = _column(levels[group], positions).expand(positions.shape)
         return changed
 
     @cached_property
-    def _idle(self) -> list[bool]:
-        """Groups that already are what they would become, everywhere."""
+    def _unchanged(self) -> list[bool]:
+        """Whether the channels of each group already have the value that replaces them."""
         column = _column(self.levels, self.activation).to(self.activation)
         same = (self.activation == column).flatten(1).all(dim=1)
         return [self.placed and bool(same[list(group)].all()) for group in self.groups]
 
 
 @lru_cache(maxsize=4)
-def _numbers(shape: torch.Size) -> Tensor:
-    """A number for every value of a tensor; arranged, it says where each cell lies in memory."""
+def _flat_indices(shape: torch.Size) -> Tensor:
+    """The position in memory of every element of a contiguous tensor."""
     return torch.arange(shape.numel()).view(shape)
 
 
 def _channel_axis(cells: Tensor, value: Tensor) -> int | None:
-    """The dimension of a tensor that holds its channels; None where they are spread over several.
+    """The dimension of a tensor that holds its channels; None if they are spread over several.
 
     Args:
-        cells: Where in memory each cell lies, ``(B, K, *cells)``.
-        value: Contiguous.
+        cells: Position of each cell in memory, ``(B, K, *cells)``.
+        value: The tensor, contiguous.
     """
     channels = cells.flatten(2)[0, :, 0]
     if len(cells) != len(value) or len(channels) < 2:
@@ -110,21 +106,23 @@ def _channel_axis(cells: Tensor, value: Tensor) -> int | None:
 
 
 def _column(values: Tensor, like: Tensor) -> Tensor:
-    """``(K, 1, ..., 1)``."""
+    """The values as ``(K, 1, ..., 1)``."""
     return values.view(-1, *(1,) * (like.ndim - 1))
 
 
-class _Unpainted(Painter):
-    def __init__(self, idle: Sequence[bool], image: Tensor, filled: Tensor) -> None:
+class _UnchangedPainter(Painter):
+    """Leaves the image as it is; the masks change the activation of a layer."""
+
+    def __init__(self, unchanged: Sequence[bool], image: Tensor, filled: Tensor) -> None:
         super().__init__(image, filled)
-        self._idle = idle
+        self._unchanged = unchanged
 
     def identities(self) -> Sequence[object]:
-        """Channels that would not change give the score of the image."""
-        return [None if idle else index for index, idle in enumerate(self._idle)]
+        """One key per group; None for groups that would not change."""
+        return [None if unchanged else index for index, unchanged in enumerate(self._unchanged)]
 
     def paint(self, row: int, canvas: Tensor, index: int) -> None:
-        """The network is changed, not the image."""
+        """Nothing to paint."""
 
-    def forget(self, rows: int) -> None:
+    def reset(self, rows: int) -> None:
         """Nothing was painted."""

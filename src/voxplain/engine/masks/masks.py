@@ -1,4 +1,4 @@
-"""Masks of one image, kept compactly, and the painter that writes them into one buffer in place."""
+"""Masks of one image in compact form, and the painters that write masked images into a buffer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from voxplain.models.windows import Layout
 Region = tuple[slice, ...]
 """A box of voxels, one slice per spatial axis."""
 Position = tuple[int, ...]
-"""A window: one index per axis."""
+"""Position of a window: one index per axis."""
 
 
 def inside(box: Region) -> tuple[EllipsisType | slice, ...]:
@@ -28,29 +28,31 @@ def inside(box: Region) -> tuple[EllipsisType | slice, ...]:
 
 
 class Masks(ABC):
-    """What is removed from one image, mask by mask: 1 keeps a voxel, 0 removes it.
+    """The masks of one image: 1 keeps a voxel, 0 removes it.
 
     Attributes:
         shape: Spatial shape of the image.
-        size: Extent of what one mask removes, in voxels per axis; fills that blur depend on it.
-        at_layer: Whether the masks are on a layer, and leave the image as it is.
+        at_layer: Whether the masks are on a layer, and leave the image unchanged.
     """
 
     at_layer: ClassVar[bool] = False
 
     shape: tuple[int, ...]
-    size: tuple[float, ...]
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
+    def extent(self) -> tuple[float, ...]:
+        """Typical extent of the removed voxels of one mask, in voxels per axis, for blur fills."""
+
+    @abstractmethod
     def painter(self, image: Tensor, filled: Tensor) -> Painter:
-        """Writes these masks.
+        """A painter of the masked images.
 
         Args:
             image: ``(C, *spatial)``.
-            filled: What removed voxels become, of the same shape.
+            filled: Values of removed voxels, of the same shape.
         """
 
     @abstractmethod
@@ -58,16 +60,16 @@ class Masks(ABC):
         """The voxels that a mask removes, ``(*spatial)`` bool."""
 
     def weights(self, index: int, like: Tensor) -> Tensor:
-        """What is kept of each voxel, ``(*spatial)`` or ``(C, *spatial)`` in [0, 1].
+        """The weight of the image at each voxel, ``(*spatial)`` or ``(C, *spatial)`` in [0, 1].
 
         Args:
             index: Number of the mask.
-            like: Gives type and place.
+            like: Gives type and device.
         """
         return 1 - self.removed(index).to(like)
 
     def box(self, index: int) -> Region:
-        """A box outside of which a mask changes nothing; the whole image if nothing is known."""
+        """A box outside of which a mask changes nothing; by default the whole image."""
         return tuple(slice(0, side) for side in self.shape)
 
     def changes(self, indices: Sequence[int]) -> Changes | None:
@@ -75,16 +77,16 @@ class Masks(ABC):
         return None
 
     def touched(self, index: int, layout: Layout) -> Iterator[Position]:
-        """The windows that see a voxel which this mask removes."""
+        """The windows that contain a voxel which the mask removes."""
         return windows_over(self.box(index), layout)
 
 
 class Painter(ABC):
-    """Images under masks, written into the rows of one buffer, where they replace each other.
+    """Writes masked images into the rows of one buffer, changing only the voxels that differ.
 
     Args:
         image: ``(C, *spatial)``.
-        filled: What removed voxels become, of the same shape.
+        filled: Values of removed voxels, of the same shape.
     """
 
     def __init__(self, image: Tensor, filled: Tensor) -> None:
@@ -94,22 +96,22 @@ class Painter(ABC):
 
     @abstractmethod
     def identities(self) -> Sequence[object]:
-        """Per mask a key: masks with equal keys give the same image, None is the image itself."""
+        """A key per mask: equal keys mean equal masked images, None means the image itself."""
 
     @abstractmethod
     def paint(self, row: int, canvas: Tensor, index: int) -> None:
-        """Makes ``canvas`` ``(C, *spatial)``, row number ``row``, the image under a mask."""
+        """Writes the image under a mask into ``canvas`` ``(C, *spatial)``, row number ``row``."""
 
     @abstractmethod
-    def forget(self, rows: int) -> None:
-        """So many rows hold the unmasked image again."""
+    def reset(self, rows: int) -> None:
+        """Called when a buffer of so many rows holds copies of the unmasked image."""
 
     def painted(self, indices: Sequence[int]) -> Tensor:
-        """The image under each mask, ``(len(indices), C, *spatial)``, until the next call."""
+        """Images under some masks, ``(len(indices), C, *spatial)``, valid until the next call."""
         if len(indices) > len(self._rows) or self._rows._version != self._version:
-            # The buffer is too small, or the network wrote into what it was given.
+            # The buffer is too small, or the network wrote into it.
             self._rows = self.image.expand(len(indices), *self.image.shape).clone()
-            self.forget(len(indices))
+            self.reset(len(indices))
         for row, index in enumerate(indices):
             self.paint(row, self._rows[row], index)
         self._version = self._rows._version
@@ -122,6 +124,8 @@ class Boxes(Masks):
 
     Attributes:
         boxes: One slice per axis for every box.
+        shape: Spatial shape of the image.
+        size: Of a box that is not cropped, in voxels per axis.
     """
 
     boxes: tuple[Region, ...]
@@ -131,24 +135,24 @@ class Boxes(Masks):
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def extent(self) -> tuple[float, ...]:
+        return self.size
+
     def painter(self, image: Tensor, filled: Tensor) -> Painter:
-        """Restores the last box and fills the next one."""
         return _BoxPainter(self, image, filled)
 
     def removed(self, index: int) -> Tensor:
-        """The box."""
-        inside = torch.zeros(self.shape, dtype=torch.bool)
-        inside[self.boxes[index]] = True
-        return inside
+        removed = torch.zeros(self.shape, dtype=torch.bool)
+        removed[self.boxes[index]] = True
+        return removed
 
     def box(self, index: int) -> Region:
-        """The box itself."""
         return self.boxes[index]
 
     def summed(self, values: Tensor) -> Tensor:
         """Per voxel the sum of the values ``(n,)`` of the boxes that cover it, ``(*spatial)``.
 
-        Values are written at the corners of their box and summed along each axis once.
+        Values are added at the corners of their boxes and then summed cumulatively along each axis.
         """
         corners = torch.zeros(tuple(side + 1 for side in self.shape), dtype=torch.float64)
         rank = len(self.shape)
@@ -156,29 +160,31 @@ class Boxes(Masks):
             [[(side.start, side.stop) for side in box] for box in self.boxes]
         ).view(len(self.boxes), rank, 2)
         for ends in itertools.product((0, 1), repeat=rank):
-            at = tuple(places[:, axis, end] for axis, end in enumerate(ends))
-            corners.index_put_(at, values.double() * (-1) ** sum(ends), accumulate=True)
+            corner = tuple(places[:, axis, end] for axis, end in enumerate(ends))
+            corners.index_put_(corner, values.double() * (-1) ** sum(ends), accumulate=True)
         for axis in range(rank):
             corners = corners.cumsum(axis)
         return corners[tuple(slice(0, side) for side in self.shape)]
 
     @cached_property
-    def cover(self) -> Tensor:
-        """How many boxes cover each voxel, ``(*spatial)``."""
+    def coverage(self) -> Tensor:
+        """Number of boxes that cover each voxel, ``(*spatial)``."""
         return self.summed(torch.ones(len(self), dtype=torch.float64)).round()
 
 
 class _BoxPainter(Painter):
+    """Restores the box that a row held last, and fills the next one."""
+
     def __init__(self, masks: Boxes, image: Tensor, filled: Tensor) -> None:
         super().__init__(image, filled)
         self._boxes = masks.boxes
         self._last: list[Region | None] = []
 
     def identities(self) -> Sequence[object]:
-        """Every box is its own, but for those where the fill is what was there before."""
-        return [None if self._is_idle(box) else n for n, box in enumerate(self._boxes)]
+        """One key per box; None for boxes in which the fill equals the image."""
+        return [None if self._is_unchanged(box) else n for n, box in enumerate(self._boxes)]
 
-    def _is_idle(self, box: Region) -> bool:
+    def _is_unchanged(self, box: Region) -> bool:
         return torch.equal(self.image[inside(box)], self.filled[inside(box)])
 
     def paint(self, row: int, canvas: Tensor, index: int) -> None:
@@ -188,13 +194,13 @@ class _BoxPainter(Painter):
         canvas[inside(box)] = self.filled[inside(box)]
         self._last[row] = box
 
-    def forget(self, rows: int) -> None:
+    def reset(self, rows: int) -> None:
         self._last = [None] * rows
 
 
 def windows_over(box: Region, layout: Layout) -> Iterator[Position]:
-    """The windows that see a voxel of a box."""
-    seen = [
+    """The windows that contain a voxel of a box."""
+    overlapping = [
         [
             n
             for n, start in enumerate(axis.starts)
@@ -202,4 +208,4 @@ def windows_over(box: Region, layout: Layout) -> Iterator[Position]:
         ]
         for axis, size, side in zip(layout.axes, layout.size, box, strict=True)
     ]
-    return itertools.product(*seen)
+    return itertools.product(*overlapping)

@@ -1,4 +1,4 @@
-"""Coalitions of low discrepancy: regions that fade, and regions that are switched."""
+"""Designs of coalitions from Sobol sequences, with fading or switched regions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_DIMENSIONS = 21201
 
 @dataclass(frozen=True)
 class PickFreeze(RegionDesign):
-    """Two matrices of fades A and B from one Sobol sequence, and A with one column of B each.
+    """Pick-freeze design: matrices A and B of levels from one Sobol sequence, and their mixtures.
 
     Rows: A, B, then A with column i of B for every region i; ``samples (regions + 2)`` in all.
 
@@ -30,7 +30,6 @@ class PickFreeze(RegionDesign):
     samples: int = 32
 
     def design(self, count: int, key: str) -> Tensor:
-        """The fades of all regions."""
         points = quasi_random(self.samples, 2 * count, key)
         first, second = points[:, :count], points[:, count:]
         mixed = first.expand(count, *first.shape).clone()
@@ -39,13 +38,12 @@ class PickFreeze(RegionDesign):
         return torch.cat([first, second, mixed.flatten(0, 1)])
 
     def rows(self, count: int) -> int:
-        """Samples for A, for B and for every region."""
         return self.samples * (count + 2)
 
 
 @dataclass(frozen=True)
 class QuasiSwitches(RegionDesign):
-    """Every region kept or removed, evenly over all combinations of a few.
+    """Every region kept or removed: kept in the upper half of each axis of a Sobol sequence.
 
     Attributes:
         samples: Number of coalitions; powers of two are balanced best.
@@ -54,11 +52,9 @@ class QuasiSwitches(RegionDesign):
     samples: int = 512
 
     def design(self, count: int, key: str) -> Tensor:
-        """The upper half of each axis of a Sobol sequence keeps."""
         return (quasi_random(self.samples, count, key) >= 0.5).float()
 
     def rows(self, count: int) -> int:
-        """As many as are asked for."""
         return self.samples
 
 
@@ -69,21 +65,20 @@ class QuasiLevels(RegionDesign):
     The first row removes everything.
 
     Attributes:
-        samples: Number of coalitions; None for 12 per region, 512 at least.
-        levels: How many levels there are.
+        samples: Number of coalitions; None for 12 per region, at least 512.
+        levels: Number of levels.
     """
 
     samples: int | None = None
     levels: int = 4
 
     def design(self, count: int, key: str) -> Tensor:
-        """A Sobol sequence cut into the levels."""
+        """The empty coalition, then a Sobol sequence rounded down to the levels."""
         points = quasi_random(self.rows(count) - 1, count, key)
         levels = (points * self.levels).floor().clamp_max(self.levels - 1) / (self.levels - 1)
         return torch.cat([torch.zeros(1, count), levels])
 
     def rows(self, count: int) -> int:
-        """As many as are asked for, and the empty one."""
         return 1 + (max(512, 12 * count) if self.samples is None else self.samples)
 
 
@@ -91,12 +86,12 @@ def quasi_random(samples: int, dimensions: int, key: str) -> Tensor:
     """Points of a scrambled Sobol sequence, ``(samples, dimensions)`` in [0, 1).
 
     Args:
-        samples: How many.
-        dimensions: Of each.
-        key: What the scrambling depends on.
+        samples: Number of points.
+        dimensions: Of each point.
+        key: Seed of the scrambling.
 
     Raises:
-        ConfigError: If there are more dimensions than sequences.
+        ConfigError: If there are more dimensions than a Sobol sequence can have.
     """
     from scipy.stats import qmc
 
@@ -110,6 +105,3 @@ def quasi_random(samples: int, dimensions: int, key: str) -> Tensor:
     sequence = cast(Any, qmc.Sobol)(dimensions, scramble=True, seed=draws)
     points = sequence.random_base2(math.ceil(math.log2(max(2, samples))))
     return torch.from_numpy(points[:samples]).float()
-
-
-__all__ = ["PickFreeze", "QuasiLevels", "QuasiSwitches", "quasi_random"]

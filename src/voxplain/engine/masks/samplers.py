@@ -1,4 +1,4 @@
-"""Mask samplers: which parts of an image are removed, declared once and compared by value."""
+"""Mask samplers: declarations, compared by value, of the masks of an image."""
 
 from __future__ import annotations
 
@@ -7,30 +7,27 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from voxplain.engine.context import Context
 from voxplain.engine.masks.coalitions import Coalitions
 from voxplain.engine.masks.dense import Grids
-from voxplain.engine.masks.masks import Boxes, Masks, Region
+from voxplain.engine.masks.masks import Boxes, Masks
 from voxplain.engine.randomness import generator
 from voxplain.engine.stream_io import StreamInput
 from voxplain.engine.taps import Tap
 from voxplain.extents import Extent, resolve
 from voxplain.regions import RegionSpec
 
-if TYPE_CHECKING:
-    from voxplain.engine.context import Context
-
 
 class MaskSampler(ABC):
-    """What a method removes from an image; subclasses are frozen dataclasses."""
+    """Declaration of the masks of a method; subclasses are frozen dataclasses."""
 
     @property
     def taps(self) -> tuple[Tap, ...]:
-        """The layers it looks at."""
+        """The layers from whose activations the masks are made."""
         return ()
 
     @abstractmethod
@@ -39,7 +36,7 @@ class MaskSampler(ABC):
 
     @abstractmethod
     def expected(self, context: Context) -> int:
-        """About how many masks there will be, known before anything is computed."""
+        """Approximate number of masks, before anything is computed."""
 
 
 @dataclass(frozen=True)
@@ -48,21 +45,19 @@ class SlidingBox(MaskSampler):
 
     Attributes:
         window: Extent of a box.
-        stride: From one box to the next; None for half a box.
+        stride: Distance between boxes; None for half a box.
     """
 
     window: Extent
     stride: Extent | None = None
 
     def masks(self, item: StreamInput, context: Context) -> Masks:
-        """All boxes, in the order of the axes."""
         window = self._window(context)
         sides = [list(axis) for axis in self._axes(context)]
         boxes = tuple(itertools.product(*sides))
         return Boxes(boxes, context.shape, tuple(float(side) for side in window))
 
     def expected(self, context: Context) -> int:
-        """Exactly this many."""
         return math.prod(len(list(axis)) for axis in self._axes(context))
 
     def _window(self, context: Context) -> tuple[int, ...]:
@@ -72,6 +67,7 @@ class SlidingBox(MaskSampler):
         )
 
     def _axes(self, context: Context) -> Iterator[list[slice]]:
+        """Sides of the boxes along each axis."""
         window = self._window(context)
         strides: tuple[int, ...] = tuple((size + 1) // 2 for size in window)
         if self.stride is not None:
@@ -88,7 +84,8 @@ class RandomGrids(MaskSampler):
 
     Attributes:
         samples: Number of masks.
-        cells: Along the shortest axis; the others get as many of the same size in mm.
+        cells: Number of cells along the shortest axis; along the others, cells have the same size
+            in mm.
         keep: Probability that a cell is kept.
     """
 
@@ -97,7 +94,7 @@ class RandomGrids(MaskSampler):
     keep: float = 0.5
 
     def masks(self, item: StreamInput, context: Context) -> Masks:
-        """Each grid and its shift from their own generator."""
+        """Grids and shifts, each drawn from a generator of its own."""
         cells = self._cells(context)
         cell = tuple(math.ceil(side / n) for side, n in zip(context.shape, cells, strict=True))
         grids, shifts = [], []
@@ -109,14 +106,13 @@ class RandomGrids(MaskSampler):
         return Grids(torch.stack(grids), torch.tensor(shifts), cell, context.shape)
 
     def expected(self, context: Context) -> int:
-        """Exactly this many."""
         return self.samples
 
     def _cells(self, context: Context) -> tuple[int, ...]:
         spacing = context.spacing or (1.0,) * len(context.shape)
         lengths = [side * step for side, step in zip(context.shape, spacing, strict=True)]
-        long = [length for length, side in zip(lengths, context.shape, strict=True) if side > 1]
-        cell = min(long, default=1.0) / self.cells
+        longer = [length for length, side in zip(lengths, context.shape, strict=True) if side > 1]
+        cell = min(longer, default=1.0) / self.cells
         counts = (max(1, round(length / cell)) for length in lengths)
         return tuple(min(n, side) for n, side in zip(counts, context.shape, strict=True))
 
@@ -132,27 +128,27 @@ class RegionDesign(MaskSampler):
     regions: RegionSpec
 
     def masks(self, item: StreamInput, context: Context) -> Masks:
-        """The coalitions over the regions of the image without noise."""
+        """Coalitions over the regions of the image without noise."""
         regions = context.regions(self.regions, item)
         design = self.design(regions.count, item.key).to(torch.float32)
         return Coalitions(regions, design, context.shape)
 
     def expected(self, context: Context) -> int:
-        """For the number of regions that is aimed at."""
+        """Number of coalitions for the expected number of regions."""
         return self.rows(context.expected_regions(self.regions))
 
     @abstractmethod
     def design(self, count: int, key: str) -> Tensor:
-        """Coalitions ``(n, count)`` over so many regions: 1 keeps, 0 removes, between fades.
+        """Coalitions ``(n, count)``: 1 keeps a region, 0 removes it, values between fade it.
 
         Args:
             count: Number of regions.
-            key: What random draws depend on.
+            key: Seed of random draws.
         """
 
     @abstractmethod
     def rows(self, count: int) -> int:
-        """How many coalitions there are over so many regions."""
+        """Number of coalitions over ``count`` regions."""
 
 
 @dataclass(frozen=True)
@@ -160,12 +156,7 @@ class OneRegionOff(RegionDesign):
     """Every region removed alone."""
 
     def design(self, count: int, key: str) -> Tensor:
-        """All but one."""
         return 1 - torch.eye(count)
 
     def rows(self, count: int) -> int:
-        """One per region."""
         return count
-
-
-__all__ = ["MaskSampler", "OneRegionOff", "RandomGrids", "Region", "RegionDesign", "SlidingBox"]

@@ -213,7 +213,7 @@ class Passes(ABC):
         return gradients
 
     def _add_to_conservation(self, seed: Tensor, relevance: Tensor) -> None:
-        shares = self._mode.shares() if self._mode else {}
+        shares = self._mode.residuals() if self._mode else {}
         if shares and self.conservation is not None:
             self.conservation.add_backward(seed, relevance, shares, self._copies)
 
@@ -258,7 +258,7 @@ class Passes(ABC):
             yield
             return
         mode = self.rule.mode() if recording is None else self.rule.replay(recording)
-        mode.look(images)
+        mode.prepare(images)
         self._mode = mode
         with mode:
             yield

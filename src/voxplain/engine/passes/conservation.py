@@ -102,5 +102,5 @@ def conservation_error(
         (cotangent,) = torch.autograd.grad(score(end).sum(), end)
     output_seed = rule.output_seed(cotangent, end.detach())
     (found,) = torch.autograd.grad(output, image, output_seed)
-    missing = total(output_seed) - total(found) - sum(mode.shares().values())
+    missing = total(output_seed) - total(found) - sum(mode.residuals().values())
     return abs(float(missing)) / max(abs(float(total(output_seed))), 1e-300)

@@ -56,7 +56,7 @@ class WholePasses(Passes):
     def _output_seed(self, bound: WeightField, explained: Tensor) -> Tensor:
         """The seed of the backward pass at the output, in place of dS/dF."""
         value = explained.detach()
-        cotangent = self.rule.field(bound).cotangent(value)
+        cotangent = self.rule.seed_field(bound).cotangent(value)
         return self.rule.output_seed(cotangent, value).to(value.dtype)
 
     def _record(self, start: Tensor | None, bound: WeightField) -> _Reference:

@@ -144,7 +144,7 @@ class _OneVolume:
 
     def _cotangent(self) -> Tensor:
         """dS/dF on the padded volume, ``(K, *padded)``; also the scores of nonlinear links."""
-        field = self.passes.rule.field(self.bound)
+        field = self.passes.rule.seed_field(self.bound)
         terms = field.terms
         if field.is_linear:
             self.score = self.start_score = float(self.bound.offset[0])

@@ -1,7 +1,7 @@
-"""Backward rules: differentiation replaced as functions are called, with nothing hooked or edited.
+"""Backward rules: other derivatives for torch functions, without hooks or changed networks.
 
-A rule is a ``torch.overrides.TorchFunctionMode`` that sees each torch function as the network
-calls it, lets the ordinary value through and puts its own autograd function in the graph.
+A rule runs as a ``torch.overrides.TorchFunctionMode`` that receives each torch function as the
+network calls it, keeps its value and replaces its backward by an autograd function of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from voxplain.engine.rules.deep_lift.alignment import Recording
 from voxplain.engine.rules.deep_lift.rule import DeepLift
 from voxplain.engine.rules.excitation.rule import Excitation
 from voxplain.engine.rules.guard import GuardRecord, guard
-from voxplain.engine.rules.lrp.rule import Lrp, LrpMode
+from voxplain.engine.rules.lrp.mode import LrpMode
+from voxplain.engine.rules.lrp.rule import Lrp
 from voxplain.engine.rules.mode import Plain, Rule, RuleMode, ThroughLayer
 from voxplain.engine.rules.rectifiers import Deconvnet, Guided
 

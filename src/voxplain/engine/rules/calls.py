@@ -1,4 +1,4 @@
-"""One call of a torch function, with its arguments by name whatever way they were written."""
+"""Calls of torch functions, with their arguments by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from voxplain.engine.tensors import map_tensors, storage_key, tensors_in
 
 
 class OperationKind(str, Enum):
-    """What kind of mathematics a function is; rules are chosen by it."""
+    """Mathematical kind of a function, by which rules choose what to do with a call."""
 
     RECTIFIER = "rectifier"
     SQUASHING = "squashing"
@@ -37,17 +37,18 @@ class OperationKind(str, Enum):
 
 @dataclass(frozen=True)
 class Operation:
-    """A function of the table under its canonical name.
+    """A torch function known to the rules.
 
     Attributes:
-        name: How reports and errors name it.
-        family: Which rules apply.
-        parameters: Argument names in positional order; ``*name`` takes all that follow.
+        name: Canonical name, as in reports and errors.
+        kind: Mathematical kind.
+        parameters: Argument names in positional order; ``*name`` takes all remaining arguments.
         pure: The out-of-place function, called with these names.
+        inplace: Whether the function writes to its first operand.
     """
 
     name: str
-    family: OperationKind
+    kind: OperationKind
     parameters: tuple[str, ...]
     pure: Callable[..., Any]
     inplace: bool = False
@@ -58,10 +59,10 @@ class Call:
     """An operation with its arguments.
 
     Attributes:
-        operation: The row of the table.
+        operation: The function.
         arguments: By name, without ``inplace`` and ``out``.
-        inplace: Whether the caller expects its own tensor to change.
-        out: The tensor to write to, where the caller gave one.
+        inplace: Whether the result is written to the first operand.
+        out: The tensor that the result is written to, if the caller passed one.
     """
 
     operation: Operation
@@ -75,9 +76,9 @@ class Call:
         return self.operation.name
 
     @property
-    def family(self) -> OperationKind:
-        """Family of the operation."""
-        return self.operation.family
+    def kind(self) -> OperationKind:
+        """Mathematical kind."""
+        return self.operation.kind
 
     @property
     def input(self) -> Tensor:
@@ -86,7 +87,7 @@ class Call:
         return first
 
     def get(self, name: str, default: Any = None) -> Any:
-        """An argument, or the default where it was not given."""
+        """An argument, or the default if it was not passed."""
         return self.arguments.get(name, default)
 
     def operands(self) -> Iterator[Tensor]:
@@ -94,20 +95,20 @@ class Call:
         return tensors_in(self.arguments)
 
     def run(self) -> Any:
-        """The value, out of place."""
+        """Result of the call, computed out of place."""
         return self.operation.pure(**self.arguments)
 
     def with_input(self, operand: Tensor) -> Call:
-        """The same call on another operand ``input``."""
+        """The same call with another operand ``input``, out of place."""
         return replace(self, arguments={**self.arguments, "input": operand}, inplace=False)
 
     def detached(self) -> Call:
-        """The same call on tensors outside the graph."""
+        """The same call on detached tensors, out of place."""
         arguments = map_tensors(self.arguments, lambda tensor: tensor.detach())
         return replace(self, arguments=arguments, inplace=False, out=None)
 
-    def kept(self) -> Call:
-        """As ``detached``, with a copy of what the call is about to overwrite."""
+    def snapshot(self) -> Call:
+        """As ``detached``, with a copy of the tensor that the call will overwrite, if any."""
         written = self.out
         if written is None and self.inplace:
             written = next(self.operands())
@@ -137,13 +138,13 @@ _SYNONYMS = {
 }
 
 
-def bind(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-    """Names the positional arguments of a call.
+def bind_arguments(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    """The call of a function, its positional arguments named.
 
     Args:
-        operation: The row of the table.
+        operation: The function.
         args: As received by the mode.
-        kwargs: As received by the mode; NumPy spellings (``axis``) are understood.
+        kwargs: As received by the mode; NumPy spellings (``axis``) are translated.
     """
     arguments = _positional(operation.parameters, args)
     for key, value in kwargs.items():
@@ -151,8 +152,8 @@ def bind(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         arguments[name] = value
     inplace = bool(arguments.pop("inplace", False)) or operation.inplace
     out = arguments.pop("out", None)
-    for detail in ("_stacklevel", "cudnn_enabled", "cudnn_enable"):
-        arguments.pop(detail, None)
+    for irrelevant in ("_stacklevel", "cudnn_enabled", "cudnn_enable"):
+        arguments.pop(irrelevant, None)
     return Call(operation, arguments, inplace, out)
 
 
@@ -160,26 +161,26 @@ def _positional(parameters: tuple[str, ...], args: tuple[Any, ...]) -> dict[str,
     arguments: dict[str, Any] = {}
     for position, name in enumerate(parameters):
         if name.startswith("*"):
-            arguments[name[1:]] = _all_of(args[position:])
+            arguments[name[1:]] = _remaining(args[position:])
             return arguments
         if position < len(args):
             arguments[name] = args[position]
     return arguments
 
 
-def _all_of(rest: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What follows, with one list of tensors opened; a list of sizes stays one argument."""
-    single = len(rest) == 1 and isinstance(rest[0], (tuple, list))
-    listed = single and next(tensors_in(rest), None) is not None
-    return tuple(rest[0]) if listed else rest
+def _remaining(rest: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Remaining arguments, a single list of tensors unpacked; a list of sizes is one argument."""
+    is_list = len(rest) == 1 and isinstance(rest[0], (tuple, list))
+    of_tensors = is_list and next(tensors_in(rest), None) is not None
+    return tuple(rest[0]) if of_tensors else rest
 
 
-def slope_at(call: Call, point: Tensor) -> tuple[Tensor, Tensor]:
+def value_and_derivative(call: Call, point: Tensor) -> tuple[Tensor, Tensor]:
     """Value and derivative of an elementwise function.
 
     Args:
-        call: The call whose other arguments apply.
-        point: Where to evaluate, any shape.
+        call: A call of the function, whose other arguments are used.
+        point: Where to evaluate it, any shape.
 
     Returns:
         f(point) and f'(point), as autograd defines it at kinks.
@@ -187,12 +188,12 @@ def slope_at(call: Call, point: Tensor) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         leaf = point.detach().requires_grad_()
         value = call.with_input(leaf).run()
-        (slope,) = torch.autograd.grad(value, leaf, torch.ones_like(value))
-    return value.detach(), slope
+        (derivative,) = torch.autograd.grad(value, leaf, torch.ones_like(value))
+    return value.detach(), derivative
 
 
 def is_affine(call: Call) -> bool:
-    """Whether a norm uses stored statistics, which makes it a linear map."""
+    """Whether a norm uses stored statistics, and so is an affine map of its input."""
     if call.name == "batch_norm":
         return not call.get("training", False)
     if call.name == "instance_norm":

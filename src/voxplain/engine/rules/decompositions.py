@@ -1,4 +1,4 @@
-"""Functions that are several others in one call, written out so that a rule sees the parts."""
+"""Composite functions written as simpler calls, each of which a rule can replace."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from voxplain.engine.rules.calls import Call, OperationKind
-from voxplain.engine.rules.functions import unwrapped
+from voxplain.engine.rules.functions import without_dispatch
 from voxplain.engine.rules.norms import variance_arguments
 
 
 def decomposition(call: Call) -> Callable[[], Any] | None:
-    """The same mathematics in simpler calls, to be run with the mode on, or None.
+    """A function that computes a call in simpler calls, to be run under the mode; else None.
 
     Args:
-        call: A call of an attention or composite function.
+        call: A call of any function; those of attention and composite functions have one.
     """
-    written = _WRITTEN_OUT.get(call.name)
-    if written is not None:
-        return lambda: written(call)
-    if call.family in (OperationKind.ATTENTION, OperationKind.COMPOSITE):
-        body = unwrapped(call.operation.pure)
+    decomposed = _DECOMPOSITIONS.get(call.name)
+    if decomposed is not None:
+        return lambda: decomposed(call)
+    if call.kind in (OperationKind.ATTENTION, OperationKind.COMPOSITE):
+        body = without_dispatch(call.operation.pure)
         return lambda: body(**call.arguments)
     return None
 
@@ -35,7 +35,7 @@ def _attention(call: Call) -> Tensor:
     query, key, value = (call.arguments[name] for name in ("query", "key", "value"))
     if call.get("enable_gqa", False):
         repeats = query.shape[-3] // key.shape[-3]
-        key, value = (part.repeat_interleave(repeats, -3) for part in (key, value))
+        key, value = (operand.repeat_interleave(repeats, -3) for operand in (key, value))
     scale = call.get("scale")
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     logits = torch.matmul(query * scale, key.transpose(-2, -1))
@@ -76,13 +76,13 @@ def _standard_deviation(call: Call) -> Tensor:
 
 def _variance_and_mean(call: Call) -> tuple[Tensor, Tensor]:
     axes, correction, keepdim = variance_arguments(call)
-    spread = torch.var(call.input, axes, correction=correction, keepdim=keepdim)
-    return spread, call.input.mean(axes, keepdim=keepdim)
+    variance = torch.var(call.input, axes, correction=correction, keepdim=keepdim)
+    return variance, call.input.mean(axes, keepdim=keepdim)
 
 
 def _deviation_and_mean(call: Call) -> tuple[Tensor, Tensor]:
-    spread, mean = _variance_and_mean(call)
-    return spread.sqrt(), mean
+    variance, mean = _variance_and_mean(call)
+    return variance.sqrt(), mean
 
 
 def _vector_norm(call: Call) -> Any:
@@ -92,16 +92,16 @@ def _vector_norm(call: Call) -> Any:
     axes, keepdim = call.get("dim"), bool(call.get("keepdim", False))
     if isinstance(order, str):
         return NotImplemented
-    every = tuple(range(call.input.dim()))
-    chosen = every if axes is None else (axes,) if isinstance(axes, int) else tuple(axes)
+    all_axes = tuple(range(call.input.dim()))
+    reduced = all_axes if axes is None else (axes,) if isinstance(axes, int) else tuple(axes)
     if order == 2:
-        return call.input.square().sum(chosen, keepdim=keepdim).sqrt()
+        return call.input.square().sum(reduced, keepdim=keepdim).sqrt()
     magnitude = call.input.abs()
     if order == math.inf:
-        return magnitude.amax(chosen, keepdim=keepdim)
+        return magnitude.amax(reduced, keepdim=keepdim)
     if order == 1:
-        return magnitude.sum(chosen, keepdim=keepdim)
-    return magnitude.pow(order).sum(chosen, keepdim=keepdim).pow(1 / order)
+        return magnitude.sum(reduced, keepdim=keepdim)
+    return magnitude.pow(order).sum(reduced, keepdim=keepdim).pow(1 / order)
 
 
 def _gated_linear_unit(call: Call) -> Tensor:
@@ -133,7 +133,7 @@ def _add_matrix_product(call: Call) -> Any:
     return product if beta == 0 else beta * call.input + product
 
 
-_WRITTEN_OUT: dict[str, Callable[[Call], Any]] = {
+_DECOMPOSITIONS: dict[str, Callable[[Call], Any]] = {
     "scaled_dot_product_attention": _attention,
     "maximum": _maximum,
     "minimum": _minimum,

@@ -1,10 +1,10 @@
-"""The names of torch's functions by family: data that ``table`` resolves to function objects."""
+"""The names of torch's functions by kind: data from which the table of functions is built."""
 
 from __future__ import annotations
 
 from voxplain.engine.rules.calls import OperationKind
 
-# family, canonical name, other names, parameters (functional form), parameters elsewhere if other
+# kind, canonical name, other names, parameters (functional form), parameters elsewhere if other
 ROWS: tuple[tuple[OperationKind, str, str, str, str], ...] = (
     (OperationKind.RECTIFIER, "relu", "", "input inplace", ""),
     (OperationKind.RECTIFIER, "relu6", "", "input inplace", ""),

@@ -1,4 +1,4 @@
-"""Which function object belongs to which operation, and how its arguments are named."""
+"""The table of torch's function objects: which operation each is, and its argument names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from voxplain.engine.rules import function_names as names
-from voxplain.engine.rules.calls import Call, Operation, OperationKind, bind
+from voxplain.engine.rules.calls import Call, Operation, OperationKind, bind_arguments
 
 _SPACES: tuple[Any, ...] = (
     F,
@@ -31,7 +31,7 @@ def describe(
     """The call of a known function, or None for one that is not in the table.
 
     Args:
-        function: As received by a ``TorchFunctionMode``; matched by object, never by name.
+        function: As received by a ``TorchFunctionMode``; looked up by identity, not by name.
         args: Positional arguments.
         kwargs: Keyword arguments.
     """
@@ -40,7 +40,7 @@ def describe(
         return None
     if operation.name in ("max", "min") and _of_two(args, kwargs):
         operation = _TABLE[torch.maximum if operation.name == "max" else torch.minimum]
-    return bind(operation, args, kwargs)
+    return bind_arguments(operation, args, kwargs)
 
 
 def _of_two(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -48,11 +48,11 @@ def _of_two(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return "other" in kwargs or (len(args) > 1 and isinstance(args[1], Tensor))
 
 
-def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A Python function of torch whose body runs instead of dispatching to the mode again.
+def without_dispatch(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A copy of a Python function of torch that runs its body instead of dispatching to the mode.
 
-    The copy shares code and closure with the original; only its own view of the names
-    ``has_torch_function*`` differs, so nothing outside is changed.
+    The copy shares code and closure with the original. Only in its globals ``has_torch_function*``
+    return False, so nothing outside is changed.
     """
     code: Any = function
     checks = [name for name in code.__globals__ if name.startswith("has_torch_function")]
@@ -69,49 +69,50 @@ def _never(*_: Any) -> bool:
 
 def _build() -> dict[Callable[..., Any], Operation]:
     table: dict[Callable[..., Any], Operation] = {}
-    for family, name, others, functional, elsewhere in names.ROWS:
-        _enter(table, family, name, others, functional, elsewhere or functional)
+    for kind, name, others, functional, elsewhere in names.ROWS:
+        _add(table, kind, name, others, functional, elsewhere or functional)
     for name in names.ELEMENTWISE.split():
-        _enter(table, OperationKind.ELEMENTWISE, name, "", "input", "input")
-    for listed, parameters in names.CONVOLUTIONS:
-        for name in listed.split():
-            _enter(table, OperationKind.WEIGHTED, name, "", parameters, parameters)
+        _add(table, OperationKind.ELEMENTWISE, name, "", "input", "input")
+    for convolutions, parameters in names.CONVOLUTIONS:
+        for name in convolutions.split():
+            _add(table, OperationKind.WEIGHTED, name, "", parameters, parameters)
     for name in names.MAX_POOLS.split():
-        _enter_pool(table, name)
-    for listed, family, parameters in (
+        _add_pool(table, name)
+    for functions, kind, parameters in (
         (names.DROPOUT, OperationKind.DROPOUT, "input p training inplace"),
         (names.LINEAR, OperationKind.LINEAR, "*operands"),
         (names.LINEAR_IN_FIRST, OperationKind.LINEAR_IN_FIRST, "input *others"),
         (names.RECURRENT, OperationKind.RECURRENT, "*operands"),
     ):
-        for name in listed.split():
-            _enter(table, family, name, "", parameters, parameters)
-    _enter_python_bodies(table)
-    _enter_reversed(table)
+        for name in functions.split():
+            _add(table, kind, name, "", parameters, parameters)
+    _add_python_bodies(table)
+    _add_reversed(table)
     return table
 
 
-def _enter(
+def _add(
     table: dict[Callable[..., Any], Operation],
-    family: OperationKind,
+    kind: OperationKind,
     name: str,
     others: str,
     functional: str,
     elsewhere: str,
 ) -> None:
-    """Finds a name in every namespace of torch, with its in-place twin."""
-    found = list(_found([name, *others.split()]))
-    if not found:  # a version of torch that does not have it yet
+    """Adds a function under all its names in every namespace of torch, in-place forms included."""
+    functions = list(_find([name, *others.split()]))
+    if not functions:  # a version of torch that does not have it yet
         return
-    pure = _PURE.get(name, found[0][0])
-    for function, space, inplace in found:
+    pure = _PURE.get(name, functions[0][0])
+    for function, space, inplace in functions:
         parameters = functional if space is F else elsewhere
-        row = Operation(name, family, tuple(parameters.split()), pure, inplace)
-        table.setdefault(function, row)
+        operation = Operation(name, kind, tuple(parameters.split()), pure, inplace)
+        table.setdefault(function, operation)
 
 
-def _found(spellings: list[str]) -> Iterator[tuple[Callable[..., Any], Any, bool]]:
-    for name in spellings:
+def _find(synonyms: list[str]) -> Iterator[tuple[Callable[..., Any], Any, bool]]:
+    """Function objects, each with its namespace and whether it writes in place."""
+    for name in synonyms:
         dunder = name.startswith("__")
         for space in _SPACES:
             if callable(function := getattr(space, name, None)):
@@ -121,33 +122,33 @@ def _found(spellings: list[str]) -> Iterator[tuple[Callable[..., Any], Any, bool
                 yield function, space, True
 
 
-def _enter_pool(table: dict[Callable[..., Any], Operation], name: str) -> None:
+def _add_pool(table: dict[Callable[..., Any], Operation], name: str) -> None:
     parameters = "input output_size return_indices"
     if not name.startswith("adaptive"):
         parameters = "input kernel_size stride padding dilation ceil_mode return_indices"
-    for spelled, indices in ((name, False), (f"{name}_with_indices", True)):
-        for function, _, _ in _found([spelled]):
+    for full_name, indices in ((name, False), (f"{name}_with_indices", True)):
+        for function, _, _ in _find([full_name]):
             pure = partial(_pool, getattr(F, name), indices)
-            row = Operation(name, OperationKind.MAXIMUM, tuple(parameters.split()), pure)
-            table.setdefault(function, row)
+            operation = Operation(name, OperationKind.MAXIMUM, tuple(parameters.split()), pure)
+            table.setdefault(function, operation)
 
 
 def _pool(pool: Callable[..., Any], indices: bool, **arguments: Any) -> Any:
     return pool(**{**arguments, "return_indices": indices or arguments.get("return_indices")})
 
 
-def _enter_python_bodies(table: dict[Callable[..., Any], Operation]) -> None:
+def _add_python_bodies(table: dict[Callable[..., Any], Operation]) -> None:
     for name in names.PYTHON_BODIES.split():
         function = getattr(F, name, None)
         if function is None:
             continue
         parameters = tuple(inspect.signature(function).parameters)
-        family = OperationKind.ATTENTION if "attention" in name else OperationKind.COMPOSITE
-        table[function] = Operation(name, family, parameters, function)
+        kind = OperationKind.ATTENTION if "attention" in name else OperationKind.COMPOSITE
+        table[function] = Operation(name, kind, parameters, function)
 
 
-def _enter_reversed(table: dict[Callable[..., Any], Operation]) -> None:
-    """Operators with the tensor on the right, and properties that are views."""
+def _add_reversed(table: dict[Callable[..., Any], Operation]) -> None:
+    """Adds operators with the tensor on the right, and properties that are views."""
     swapped = ("input", "other")
     for name in ("__rdiv__", "__rtruediv__"):
         if function := getattr(Tensor, name, None):
@@ -163,40 +164,40 @@ def _enter_reversed(table: dict[Callable[..., Any], Operation]) -> None:
         table[getter] = Operation(name, OperationKind.LINEAR, ("*operands",), getter)
 
 
-def _reversed_division(input: Tensor, other: Any) -> Any:
-    return other / input
+def _reversed_division(**operands: Any) -> Any:
+    return operands["other"] / operands["input"]
 
 
-def _reversed_power(input: Tensor, other: Any) -> Any:
-    return other**input
+def _reversed_power(**operands: Any) -> Any:
+    return operands["other"] ** operands["input"]
 
 
-def _reversed_matmul(input: Tensor, other: Any) -> Any:
-    return other @ input
+def _reversed_matmul(**operands: Any) -> Any:
+    return operands["other"] @ operands["input"]
 
 
 def _einsum(equation: str, operands: tuple[Tensor, ...]) -> Tensor:
     return torch.einsum(equation, *operands)
 
 
-def _set_item(input: Tensor, index: Any, value: Any) -> Tensor:
-    changed = input.clone()
+def _set_item(index: Any, value: Any, **operand: Tensor) -> Tensor:
+    changed = operand["input"].clone()
     changed[index] = value
     return changed
 
 
 def _variance(
-    input: Tensor,
     dim: Any = None,
     unbiased: Any = True,
     keepdim: Any = False,
     correction: Any = None,
+    **operand: Tensor,
 ) -> Tensor:
     if isinstance(dim, bool):
         dim, unbiased = None, dim
     if correction is None:
         correction = 1 if unbiased is None else int(unbiased)
-    return torch.var(input, dim, correction=correction, keepdim=keepdim)
+    return torch.var(operand["input"], dim, correction=correction, keepdim=keepdim)
 
 
 _WRITING = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
-from voxplain.engine.rules.substitutes import foreign_function
+from voxplain.engine.rules.substitutes import custom_function_name
 
 RECTIFIER_NODES = (
     *("Relu", "LeakyRelu", "Prelu", "PreluKernel", "Elu", "Celu", "Selu", "Threshold", "Rrelu"),
@@ -58,7 +58,7 @@ def unseen_calls(output: Tensor, image: Tensor, kinds: tuple[str, ...]) -> list[
     found = []
     for node in nodes_between(output, image):
         name = type(node).__name__.split("Backward")[0]
-        if foreign := foreign_function(node):
+        if foreign := custom_function_name(node):
             found.append(f"custom autograd function {foreign}")
         elif name in kinds:
             found.append(f"{name} made out of sight of the rule")

@@ -1,4 +1,4 @@
-"""What every backward rule shares: a mode that sees each torch function as it is called."""
+"""Base classes of backward rules and of the function modes that apply them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from voxplain.engine.rules.calls import Call, OperationKind
 from voxplain.engine.rules.functions import describe
-from voxplain.engine.rules.substitutes import foreign_function
+from voxplain.engine.rules.substitutes import custom_function_name
 from voxplain.engine.tensors import TensorMarks, is_floating, tensors_in
 from voxplain.errors import RuleError
 from voxplain.targets import WeightField
@@ -25,11 +25,11 @@ OnUnknown = Literal["error", "warn"]
 
 @dataclass(frozen=True)
 class ThroughLayer:
-    """A layer whose output everything has to pass on its way to the image.
+    """A layer, and some of its channels, through which all relevance has to pass.
 
     Attributes:
-        path: Of the layer, as taps name it.
-        channels: Channels to pass; None for all.
+        path: Of the layer, as in taps.
+        channels: Channels that pass relevance; None for all.
     """
 
     path: str
@@ -38,16 +38,15 @@ class ThroughLayer:
 
 @dataclass(frozen=True)
 class Rule:
-    """How differentiation is replaced; equal rules are one stream.
+    """A replacement of differentiation; equal rules share one stream.
 
     Attributes:
-        name: As configurations and sidecars name it.
-        paired: Whether the rule compares the image with a reference run.
-        is_plain: Whether it replaces nothing.
-        exact_in_windows: Whether gradients of windows add up to that of the whole volume.
-        starts_from_output: Whether something else than dS/dF enters at the output F. What the
-            link does is then outside of the rule, and ``field`` and ``output_seed`` say what
-            enters.
+        name: Name in configurations and sidecars.
+        paired: Whether the rule compares the image with a reference.
+        is_plain: Whether the rule is ordinary differentiation.
+        exact_in_windows: Whether the gradients of windows add up to that of the whole volume.
+        starts_from_output: Whether the backward starts from ``output_seed`` at the output F instead
+            of from dS/dF; the rule then does not see the link function.
     """
 
     name: ClassVar[str]
@@ -58,36 +57,36 @@ class Rule:
 
     @property
     def through(self) -> ThroughLayer | None:
-        """Where the rule follows only what passes through a layer."""
+        """The layer through which all relevance has to pass, if any."""
         return None
 
     @property
     def on_unknown(self) -> OnUnknown:
-        """What to do about a function that the rule should have replaced and never saw."""
+        """Whether a call that the rule did not see is an error or a warning."""
         return "error"
 
-    def field(self, bound: WeightField) -> WeightField:
-        """The weight field whose derivative enters at the output of a seeded rule."""
+    def seed_field(self, bound: WeightField) -> WeightField:
+        """The weight field from whose derivative ``output_seed`` is made."""
         return bound
 
     def output_seed(self, cotangent: Tensor, output: Tensor) -> Tensor:
-        """What enters at an output; for windows at the output of each.
+        """The tensor from which the backward starts at the output.
 
         Args:
-            cotangent: Derivative of ``field`` at the whole output, ``(k, K, *spatial)``; for
-                windows their parts of it, times their blending weights.
-            output: What the network gave there, outside the graph.
+            cotangent: Derivative of ``seed_field`` at the whole output, ``(k, K, *spatial)``; for
+                windows its crops, multiplied by their blending weights.
+            output: Output of the network, detached.
         """
         return cotangent
 
     def unseen(self, output: Tensor, image: Tensor) -> list[str]:
-        """Calls that the rule should have replaced and never saw, in words.
+        """Descriptions of calls that the rule should have replaced but that its mode did not see.
 
-        They were made out of sight of the mode: by a scripted function or in another thread.
+        Such calls are made by scripted functions or in other threads.
 
         Args:
             output: Of a forward under the rule, in its graph.
-            image: The leaf that went in.
+            image: The input leaf.
         """
         return []
 
@@ -105,11 +104,11 @@ class Rule:
 
 
 class RuleMode(TorchFunctionMode):
-    """Passes every call through; subclasses put their own functions in the graph.
+    """Function mode that runs every call unchanged; subclasses replace the backward of calls.
 
     Attributes:
-        treated: Function name to the number of calls that got a rule.
-        warnings: What the reader of a result should know.
+        treated: Number of calls with a replaced backward, by function name.
+        warnings: Remarks for readers of the result.
     """
 
     def __init__(self) -> None:
@@ -119,10 +118,10 @@ class RuleMode(TorchFunctionMode):
         self._depth = 0
         self._parameters = TensorMarks()
         self._weights = TensorMarks()
-        self._decisions = TensorMarks()
+        self._data_dependent = TensorMarks()
 
     def treat(self, call: Call, native: Callable[[], Any]) -> Any:
-        """The result of a call of a known function; by default what torch gives.
+        """Result of a call of a known function; torch's own unless overridden.
 
         Args:
             call: The call with named arguments.
@@ -130,18 +129,21 @@ class RuleMode(TorchFunctionMode):
         """
         return native()
 
-    def unknown(self, what: str) -> None:
-        """Called when a function that depends on the image is in no family."""
+    def report_unknown(self, function: str) -> None:
+        """Called for a function of the image that is not in the table of functions."""
 
-    def look(self, images: Tensor) -> None:
-        """Called before the forward with the images, whole even where windows of them are seen.
+    def prepare(self, images: Tensor) -> None:
+        """Called before the forward with the whole images, also if the network sees windows.
 
         Args:
             images: ``(k, C, *spatial)`` in model space.
         """
 
-    def shares(self) -> dict[str, float]:
-        """After a backward: what stayed on the way, by name, where the rule conserves a sum."""
+    def residuals(self) -> dict[str, float]:
+        """After a backward: relevance that did not reach the image, by cause.
+
+        Empty for rules that do not conserve a sum.
+        """
         return {}
 
     def finish(self) -> None:
@@ -161,14 +163,14 @@ class RuleMode(TorchFunctionMode):
     def from_parameters(self, tensor: Tensor) -> bool:
         """Whether the tensor is a parameter or was computed from parameters alone.
 
-        The answer is the same with and without gradients; ``depends`` knows in addition what was
+        The answer is the same with and without gradients. Only ``depends`` recognizes tensors
         computed from parameters and constants.
         """
         return isinstance(tensor, nn.Parameter) or tensor in self._parameters
 
-    def decided_by_data(self, *operands: Any) -> bool:
+    def is_data_dependent(self, *operands: Any) -> bool:
         """Whether any of these was computed from the image without a gradient, as ``x > 0`` is."""
-        return any(tensor in self._decisions for tensor in tensors_in(operands))
+        return any(tensor in self._data_dependent for tensor in tensors_in(operands))
 
     def __torch_function__(
         self,
@@ -177,21 +179,21 @@ class RuleMode(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Routes one call: getters and constants straight through, the rest to ``treat``."""
-        named = kwargs or {}
-        operands = [*tensors_in(args), *tensors_in(named)]
+        """Runs calls without tensors directly and passes known functions to ``treat``."""
+        keywords = kwargs or {}
+        operands = [*tensors_in(args), *tensors_in(keywords)]
         if not operands:
-            return func(*args, **named)
+            return func(*args, **keywords)
         depends = self.depends(*operands)
         if depends:
-            self._refuse_foreign(operands)
-        call = describe(func, args, named)
+            self._report_custom_functions(operands)
+        call = describe(func, args, keywords)
         if call is None:
-            result = func(*args, **named)
+            result = func(*args, **keywords)
             if depends and self.depends(result):
-                self.unknown(_qualified(func))
+                self.report_unknown(_qualified_name(func))
         else:
-            result = self.treat(call, lambda: func(*args, **named))
+            result = self.treat(call, lambda: func(*args, **keywords))
         self._mark(func, operands, result, depends)
         return result
 
@@ -211,37 +213,37 @@ class RuleMode(TorchFunctionMode):
         if self._depth == 0 and kind is None:
             self.finish()
 
-    def _refuse_foreign(self, operands: list[Tensor]) -> None:
+    def _report_custom_functions(self, operands: list[Tensor]) -> None:
         for operand in operands:
-            if name := foreign_function(operand.grad_fn):
-                self.unknown(f"the custom autograd function {name}")
+            if name := custom_function_name(operand.grad_fn):
+                self.report_unknown(f"the custom autograd function {name}")
 
     def _mark(
         self, func: Callable[..., Any], operands: list[Tensor], result: Any, depends: bool
     ) -> None:
-        """Remembers what comes from parameters alone and what was decided by the image."""
+        """Marks results of parameters alone, and results of the image without a gradient."""
         floating = [operand for operand in operands if is_floating(operand)]
         if floating and all(self.from_parameters(operand) for operand in floating):
             self._mark_all(self._parameters, result)
         elif not depends and torch.is_grad_enabled():
             self._mark_all(self._weights, result)
-        if (depends or self.decided_by_data(*operands)) and not _is_shape_only(func):
-            self._mark_all(self._decisions, result)
+        if (depends or self.is_data_dependent(*operands)) and not _is_shape_only(func):
+            self._mark_all(self._data_dependent, result)
 
     def _mark_all(self, marks: TensorMarks, result: Any) -> None:
         for tensor in tensors_in(result):
-            wanted = marks is self._parameters or tensor.requires_grad == (marks is self._weights)
-            if wanted and not isinstance(tensor, nn.Parameter):
+            matches = marks is self._parameters or tensor.requires_grad == (marks is self._weights)
+            if matches and not isinstance(tensor, nn.Parameter):
                 marks.add(tensor)
 
 
 Mode = TypeVar("Mode", bound="RuleMode")
 
 
-class _Nothing(RuleMode):
-    """A mode that is never pushed: plain autograd needs none."""
+class _NoMode(RuleMode):
+    """A mode that is never pushed, as plain autograd needs none."""
 
-    def __enter__(self) -> _Nothing:
+    def __enter__(self) -> _NoMode:
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -250,15 +252,15 @@ class _Nothing(RuleMode):
 
 @dataclass(frozen=True)
 class Plain(Rule):
-    """Autograd as it is."""
+    """Autograd without any replacement."""
 
     name: ClassVar[str] = "plain"
     is_plain: ClassVar[bool] = True
     exact_in_windows: ClassVar[bool] = True
 
     def mode(self) -> RuleMode:
-        """A context that does nothing."""
-        return _Nothing()
+        """A context without effect."""
+        return _NoMode()
 
 
 _SHAPE_ONLY = (
@@ -268,13 +270,13 @@ _SHAPE_ONLY = (
 
 
 def _is_shape_only(func: Callable[..., Any]) -> bool:
-    """Whether a function takes nothing but shape and type from its operand."""
+    """Whether a function reads only the shape and type of its operand."""
     return getattr(func, "__name__", "") in _SHAPE_ONLY
 
 
 def is_rectifier(call: Call) -> bool:
     """Whether a call is a rectifier: one by name, or a clamp whose lower bound is 0."""
-    if call.family is OperationKind.RECTIFIER:
+    if call.kind is OperationKind.RECTIFIER:
         return True
     if call.name == "hardtanh":
         return bool(call.get("min_val", -1.0) == 0)
@@ -295,7 +297,7 @@ def caller() -> str:
     return "the network"
 
 
-def _qualified(func: Callable[..., Any]) -> str:
+def _qualified_name(func: Callable[..., Any]) -> str:
     name = getattr(func, "__name__", str(func))
     if name == "__get__":
         name = str(getattr(getattr(func, "__self__", None), "__name__", func))

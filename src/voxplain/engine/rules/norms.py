@@ -1,4 +1,4 @@
-"""DeepLIFT through normalization: centering, variance, inverse root and product in one graph."""
+"""DeepLIFT multipliers of normalization layers and variances, and their frozen statistics."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import torch
 from torch import Tensor
 
 from voxplain.engine.rules.calls import Call
-from voxplain.engine.rules.substitutes import grafted
+from voxplain.engine.rules.substitutes import with_surrogate_gradient
 from voxplain.engine.tensors import wide
 
 
 def normalization(call: Call, reference: Call) -> Tensor:
-    """Y = c * r with c = x - mean(x), v = mean(c * c), r = (v + eps)^(-1/2).
+    """Multipliers of y = c * r with c = x - mean(x), v = mean(c * c), r = (v + eps)^(-1/2).
 
-    The product rule on c * c gives Delta v = mean((c + c_b) * Delta c); the rescaling of r is
+    The product rule on c * c gives Delta v = mean((c + c_b) * Delta c). The multiplier of r is
     (r - r_b) / (v - v_b) = -(r * r_b)^2 / (r + r_b), exact and without a division by a small
     difference. The product c * r is split with the weights w = r_b / (r + r_b) and 1 - w, which
-    is exact as any split is: Delta(c * r) = h * Delta c + (w * c_b + (1 - w) * c) * Delta r with
-    h = w * r + (1 - w) * r_b = 2 * r * r_b / (r + r_b), the harmonic mean. With the even split
-    h is the plain mean, which a constant reference (r_b = 316 at eps 1e-5) makes 158 at every
-    norm: ten norms in a row gave multipliers of 1e17 and no completeness in float64. The
-    harmonic mean stays below 2 * r; both agree where r and r_b are close.
+    is exact for any w: Delta(c * r) = h * Delta c + (w * c_b + (1 - w) * c) * Delta r with
+    h = w * r + (1 - w) * r_b = 2 * r * r_b / (r + r_b), the harmonic mean. With w = 1/2, h is the
+    arithmetic mean, which a constant reference (r_b = 316 at eps 1e-5) makes 158 at every norm:
+    ten norms in a row gave multipliers of 1e17 and no completeness in float64. The harmonic mean
+    is below 2 * r; both means agree if r and r_b are close.
 
     Args:
         call: An instance, group, layer, RMS or batch norm that uses the input's statistics.
@@ -37,34 +37,34 @@ def normalization(call: Call, reference: Call) -> Tensor:
     eps = _eps(call, value.dtype)
     r = _inverse_root(centered.detach(), axes, eps)
     r_b = _inverse_root(centered_b, axes, eps)
-    here = centered.detach()
-    harmonic = 2 * r * r_b / (r + r_b)
-    mixed = (r * here + r_b * centered_b) / (r + r_b)
-    variance = ((here + centered_b) * centered).mean(axes, keepdim=True)
-    steepness = -((r * r_b) ** 2) / (r + r_b)
-    stand_in = centered * harmonic + mixed * steepness * variance
-    return grafted(_affine(call, stand_in.reshape(call.input.shape)), value)
+    c = centered.detach()
+    harmonic_mean = 2 * r * r_b / (r + r_b)
+    weighted_mean = (r * c + r_b * centered_b) / (r + r_b)
+    variance = ((c + centered_b) * centered).mean(axes, keepdim=True)
+    multiplier_of_r = -((r * r_b) ** 2) / (r + r_b)
+    surrogate = centered * harmonic_mean + weighted_mean * multiplier_of_r * variance
+    return with_surrogate_gradient(_affine(call, surrogate.reshape(call.input.shape)), value)
 
 
 def variance(call: Call, reference: Call) -> Tensor:
-    """V = sum(c * c) / (n - correction) by the product rule."""
+    """Multipliers of v = sum(c * c) / (n - correction) by the product rule."""
     axes, correction, keepdim = variance_arguments(call)
     with torch.no_grad():
         value: Tensor = call.run()
     operand = call.input
     centered = operand - operand.mean(axes, keepdim=True)
-    there = reference.input - reference.input.mean(axes, keepdim=True)
+    centered_b = reference.input - reference.input.mean(axes, keepdim=True)
     count = operand.numel() / max(value.numel(), 1)
-    total = ((centered.detach() + there) * centered).sum(axes, keepdim=keepdim)
-    return grafted(total / (count - correction), value)
+    total = ((centered.detach() + centered_b) * centered).sum(axes, keepdim=keepdim)
+    return with_surrogate_gradient(total / (count - correction), value)
 
 
-def frozen_slope(call: Call, operand: Tensor) -> tuple[Tensor, Tensor]:
-    """A norm with its statistics held at those of the operand: its slope, and its value.
+def with_frozen_statistics(call: Call, operand: Tensor) -> tuple[Tensor, Tensor]:
+    """Slope and value of a norm as an affine map, its statistics frozen at those of the operand.
 
     Args:
         call: As for :func:`normalization`.
-        operand: Of the norm, outside the graph.
+        operand: Of the norm, detached.
 
     Returns:
         Two tensors of the operand's shape: w * r, and w * (x - mean) * r + b.
@@ -82,20 +82,20 @@ def frozen_slope(call: Call, operand: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def variance_arguments(call: Call) -> tuple[tuple[int, ...], float, bool]:
-    """Axes, correction and keepdim of ``var`` and ``std`` in any of their four signatures."""
+    """Axes, correction and ``keepdim`` of ``var`` and ``std`` in any of their four signatures."""
     axes, unbiased = call.get("dim"), call.get("unbiased", True)
     if isinstance(axes, bool):
         axes, unbiased = None, axes
     correction = call.get("correction")
     if correction is None:
         correction = 1 if unbiased is None else int(unbiased)
-    every = tuple(range(call.input.dim()))
-    chosen = every if axes is None else (axes,) if isinstance(axes, int) else tuple(axes)
-    return chosen or every, correction, bool(call.get("keepdim", False))
+    all_axes = tuple(range(call.input.dim()))
+    reduced = all_axes if axes is None else (axes,) if isinstance(axes, int) else tuple(axes)
+    return reduced or all_axes, correction, bool(call.get("keepdim", False))
 
 
 def _grouped(call: Call, operand: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-    """The operand in a shape in which statistics are taken over the returned axes."""
+    """The operand reshaped so that statistics are taken over the returned axes."""
     if call.name == "batch_norm":
         return operand, (0, *range(2, operand.dim()))
     if call.name == "instance_norm":
@@ -118,14 +118,14 @@ def _inverse_root(centered: Tensor, axes: tuple[int, ...], eps: float) -> Tensor
 
 
 def _eps(call: Call, dtype: torch.dtype) -> float:
-    given = call.get("eps")
-    if given is not None:
-        return float(given)
+    eps = call.get("eps")
+    if eps is not None:
+        return float(eps)
     return torch.finfo(dtype).eps if call.name == "rms_norm" else 1e-5
 
 
 def _affine(call: Call, normalized: Tensor) -> Tensor:
-    """Times the weight; the bias cancels in every difference."""
+    """The normalized values times the weight; the bias cancels in every difference."""
     weight: Any = call.get("weight")
     if weight is None:
         return normalized

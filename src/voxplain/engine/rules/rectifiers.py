@@ -1,4 +1,4 @@
-"""Guided backpropagation and Deconvnet: another derivative for every rectifier call."""
+"""Guided backpropagation and Deconvnet: other derivatives of rectifiers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from voxplain.engine.rules.calls import Call, OperationKind, slope_at
+from voxplain.engine.rules.calls import Call, OperationKind, value_and_derivative
 from voxplain.engine.rules.graph import RECTIFIER_NODES, unseen_calls
 from voxplain.engine.rules.mode import OnUnknown, Rule, RuleMode, caller, is_rectifier
-from voxplain.engine.rules.substitutes import clamped, written
+from voxplain.engine.rules.substitutes import with_clamped_gradient, write_result
 from voxplain.errors import RuleError
 
 Functions = Literal["rectifiers", "relu_only"]
@@ -20,28 +20,28 @@ Functions = Literal["rectifiers", "relu_only"]
 
 @dataclass(frozen=True)
 class RectifierRule(Rule):
-    """What Guided and Deconvnet share.
+    """Base of the rules that replace the derivatives of rectifiers.
 
     Attributes:
-        functions: ``relu_only`` treats ReLU alone, as libraries do that hook modules.
-        on_unknown: What to do about a function that may hide a rectifier.
+        functions: ``relu_only`` replaces ReLU alone, as libraries with module hooks do.
+        on_unknown: Whether functions that may contain a rectifier are an error or a warning.
     """
 
     functions: Functions = "rectifiers"
     on_unknown: OnUnknown = "warn"
 
     def unseen(self, output: Tensor, image: Tensor) -> list[str]:
-        """Rectifiers that were called out of sight of the mode, in words."""
+        """Descriptions of rectifiers that the mode did not see."""
         kinds = ("Relu",) if self.functions == "relu_only" else RECTIFIER_NODES
         return unseen_calls(output, image, kinds)
 
 
 @dataclass(frozen=True)
 class Guided(RectifierRule):
-    """Gradient passes a rectifier only where both it and the slope are positive.
+    """Guided backpropagation: ``p = max(0, q) * max(0, f'(x))`` at every rectifier.
 
-    ``p = max(0, q) * max(0, f'(x))``; for ReLU ``1[x > 0] * max(0, q)``, with f'(0) = 0 as in
-    autograd. Springenberg et al., Striving for simplicity, 2015.
+    For ReLU that is ``1[x > 0] * max(0, q)``, with f'(0) = 0 as in autograd. Springenberg et al.,
+    Striving for simplicity, 2015.
     """
 
     name: ClassVar[str] = "guided"
@@ -53,10 +53,9 @@ class Guided(RectifierRule):
 
 @dataclass(frozen=True)
 class Deconvnet(RectifierRule):
-    """Only positive gradient passes a rectifier; its own mask and slope are ignored.
+    """Deconvnet: ``p = max(0, q)`` at every rectifier, whatever its own derivative.
 
-    ``p = max(0, q)``. Zeiler and Fergus, Visualizing and understanding convolutional networks,
-    2014.
+    Zeiler and Fergus, Visualizing and understanding convolutional networks, 2014.
     """
 
     name: ClassVar[str] = "deconvnet"
@@ -67,7 +66,7 @@ class Deconvnet(RectifierRule):
 
 
 class _RectifierMode(RuleMode):
-    """Treats rectifier calls; tells about functions that may be rectifiers in disguise."""
+    """Replaces the derivative of rectifiers and reports calls that may be hand-written ones."""
 
     def __init__(
         self, name: str, functions: Functions, on_unknown: OnUnknown, *, slopes: bool
@@ -80,38 +79,38 @@ class _RectifierMode(RuleMode):
         self._seen = False
 
     def treat(self, call: Call, native: Callable[[], Any]) -> Any:
-        """Replaces a rectifier that depends on the image; everything else is native."""
+        """Replaces the derivative of a rectifier of the image; runs all other calls unchanged."""
         if not self.depends(*call.operands()):
             return native()
         self._seen = True
-        if call.family is OperationKind.RECURRENT:
+        if call.kind is OperationKind.RECURRENT:
             raise RuleError(
                 f"{call.name} in {caller()} hides its rectifiers, so the rule {self._name!r} "
                 "cannot treat it; use the rule 'plain'"
             )
         if self._treats(call) and self.depends(call.input):
             return self._rectified(call)
-        if disguise := rectifier_in_disguise(call, self):
-            self.unknown(disguise)
+        if description := hand_written_rectifier(call, self):
+            self.report_unknown(description)
         return native()
 
-    def unknown(self, what: str) -> None:
-        """Remarks on, or refuses, what gets the plain gradient although it may rectify."""
+    def report_unknown(self, function: str) -> None:
+        """Warns about, or refuses, a function that may contain a rectifier."""
         if self._on_unknown == "error":
             raise RuleError(
-                f"the rule {self._name!r} does not know {what}, called in {caller()}; "
+                f"the rule {self._name!r} does not know {function}, called in {caller()}; "
                 "on_unknown: warn gives it the plain gradient"
             )
-        remark = f"{what} is not known to the rule {self._name!r} and got the plain gradient"
+        remark = f"{function} is not known to the rule {self._name!r} and got the plain gradient"
         if remark not in self.warnings:
             self.warnings.append(remark)
 
     def finish(self) -> None:
-        """Says in words when the map is the plain gradient after all."""
+        """Adds a warning if no rectifier was met, so that the map is the plain gradient."""
         if self._seen and not self.treated:
-            what = "ReLU" if self._functions == "relu_only" else "rectifier"
+            kind = "ReLU" if self._functions == "relu_only" else "rectifier"
             self.warnings.append(
-                f"no {what} was met, so the rule {self._name!r} gives the plain gradient"
+                f"no {kind} was met, so the rule {self._name!r} gives the plain gradient"
             )
 
     def _treats(self, call: Call) -> bool:
@@ -121,21 +120,22 @@ class _RectifierMode(RuleMode):
         self.treated[call.name] += 1
         slope = None
         if self._slopes:
-            value, derivative = slope_at(call.detached(), call.input.detach())
+            value, derivative = value_and_derivative(call.detached(), call.input.detach())
             slope = derivative.clamp(min=0)
         else:
             with torch.no_grad():
                 value = call.run()
-        result = clamped(call.input, slope, value)
-        return written(call, result)
+        result = with_clamped_gradient(call.input, slope, value)
+        return write_result(call, result)
 
 
-def rectifier_in_disguise(call: Call, mode: RuleMode) -> str | None:
-    """The description of a call that selects by the image's own values, else None.
+def hand_written_rectifier(call: Call, mode: RuleMode) -> str | None:
+    """A description of a call that may be a hand-written rectifier, else None.
 
-    ``where(x > 0, x, 0)``, ``x * (x > 0)``, ``x[x < 0] = 0`` and ``maximum(x, 0)``.
+    Such calls select by the image's own values: ``where(x > 0, x, 0)``, ``x * (x > 0)``,
+    ``x[x < 0] = 0`` and ``maximum(x, 0)``.
     """
-    if call.family in (OperationKind.SELECT, OperationKind.PRODUCT) and mode.decided_by_data(
+    if call.kind in (OperationKind.SELECT, OperationKind.PRODUCT) and mode.is_data_dependent(
         *call.operands()
     ):
         return f"{call.name} with a mask taken from the image (a hand-written rectifier?)"

@@ -1,23 +1,8 @@
-"""What rules share that hand on a quantity instead of a gradient: Excitation and LRP.
+"""Redistribution of relevance (LRP) and of winning probabilities (excitation backprop).
 
-Under such a rule the "gradient" q at y = f(operands) is a probability or a relevance, and every
-operand that depends on the image receives its share p of it. Two tools do this:
-
-``redistributed(value, operands, backward, kept)``
-    The value of a call in the graph, with ``backward(q, *kept) -> (p_1, ..., p_n)`` as its
-    backward, one share per operand (``None`` for no share). ``kept`` are tensors outside the
-    graph that the backward reads; torch checks that nobody overwrites them, so an operand that the
-    call itself writes in place is kept as a copy (``call.kept()``). Shares have the shapes of their
-    operands. The result still has to go through ``rectifiers.written``.
-
-``linear_map(call)``
-    A call that is linear in one operand as a :class:`LinearMap`: ``apply(x)`` (no bias),
-    ``transposed(q, x)`` (the adjoint), ``linearized(x)`` (both at the price of one),
-    ``with_weight(fn)`` (the same map with another weight), ``bias`` (broadcastable to the output).
-    ``weight`` is None where the function itself weighs, non-negatively, as a mean does.
-    None where torch's own derivative is the redistribution already, as every output is a copy of
-    one input or a constant: views, ``cat``, ``pad``, indexing, repeating, nearest interpolation.
-    ``add`` and ``sub`` of two operands are no maps of one operand.
+Under these rules the "gradient" q at y = f(operands) is a relevance or a probability, of which
+every operand that depends on the image receives a part p. ``with_redistribution`` gives a call such
+a backward; ``linear_map`` finds the map whose weights it needs.
 """
 
 from __future__ import annotations
@@ -33,15 +18,14 @@ from voxplain.engine.rules.calls import Call, OperationKind, is_affine
 from voxplain.engine.rules.substitutes import Substitute
 from voxplain.errors import RuleError
 
-Shares = Sequence[Tensor | None]
-Backward = Callable[..., Shares]
+Backward = Callable[..., Sequence[Tensor | None]]
 
 SUMMING = ("sum", "mean", "nansum", "nanmean", "sum_to_size", "trace", "cumsum", "fold")
-"""Functions of the linear family that add entries of one operand with weights of their own."""
+"""Linear functions that add elements of one operand with non-negative weights of their own."""
 
 
-class Redistributed(Substitute):
-    """Value ``value``; backward whatever the call's ``backward`` makes of q."""
+class Redistribution(Substitute):
+    """Value ``value``; backward ``backward(q, *saved)``."""
 
     @staticmethod
     def forward(backward: Backward, count: int, value: Tensor, *tensors: Tensor) -> Tensor:  # noqa: ARG004
@@ -50,47 +34,52 @@ class Redistributed(Substitute):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        """Keeps the backward, the types of the operands and what the backward reads."""
-        ctx.shared, ctx.count, _, *tensors = inputs
+        """Saves the backward, the types of the operands and the tensors that the backward reads."""
+        ctx.redistribute, ctx.count, _, *tensors = inputs
         ctx.dtypes = [operand.dtype for operand in tensors[: ctx.count]]
-        ctx.spare = len(tensors) - ctx.count
+        ctx.saved_count = len(tensors) - ctx.count
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors[ctx.count :])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Hands q to the operands; where nothing arrives nothing is handed on."""
-        shares: Shares = [None] * ctx.count
+        """The redistribution of q to the operands; None for all of them if q is None."""
+        parts: Sequence[Tensor | None] = [None] * ctx.count
         if gradients[0] is not None:
-            shares = ctx.shared(gradients[0], *ctx.saved_tensors)
-        typed = zip(shares, ctx.dtypes, strict=True)
-        cast = [None if share is None else share.to(dtype) for share, dtype in typed]
-        return (None, None, None, *cast, *[None] * ctx.spare)
+            parts = ctx.redistribute(gradients[0], *ctx.saved_tensors)
+        typed = zip(parts, ctx.dtypes, strict=True)
+        cast = [None if part is None else part.to(dtype) for part, dtype in typed]
+        return (None, None, None, *cast, *[None] * ctx.saved_count)
 
 
-def redistributed(
-    value: Tensor, operands: Sequence[Tensor], backward: Backward, kept: Sequence[Tensor] = ()
+def with_redistribution(
+    value: Tensor, operands: Sequence[Tensor], backward: Backward, saved: Sequence[Tensor] = ()
 ) -> Tensor:
-    """The value of a call in the graph, its backward replaced.
+    """The value of a call with a redistribution to its operands as its backward.
 
     Args:
-        value: The result of the call, outside the graph.
-        operands: In the graph; those that take part in the redistribution.
-        backward: ``(q, *kept) -> (p_1, ..., p_n)``, shapes of the operands; runs without a graph.
-        kept: Tensors outside the graph that the backward reads.
+        value: The result of the call, detached.
+        operands: The operands that receive a part, in their graph.
+        backward: ``(q, *saved) -> (p_1, ..., p_n)``, each of the shape of its operand; it runs
+            without a graph.
+        saved: Detached tensors that the backward reads; torch raises if they are overwritten, so
+            pass ``call.snapshot()`` of an operand that the call itself overwrites.
+
+    Returns:
+        The value in the graph, still to be passed to ``substitutes.write_result``.
     """
-    function: Any = Redistributed
-    result: Tensor = function.apply(backward, len(operands), value, *operands, *kept)
+    function: Any = Redistribution
+    result: Tensor = function.apply(backward, len(operands), value, *operands, *saved)
     return result
 
 
 @dataclass(frozen=True, eq=False)
 class LinearMap:
-    """A linear function of one operand, with its weight set apart.
+    """An affine function of one operand, as a linear function with a weight, and a bias.
 
     Attributes:
         function: ``(x, weight) -> y`` without bias.
-        weight: Outside the graph; None where it belongs to the function and is non-negative.
+        weight: Detached; None for functions with non-negative weights of their own.
         bias: Broadcastable to y, or None.
     """
 
@@ -99,33 +88,33 @@ class LinearMap:
     bias: Tensor | None = None
 
     def apply(self, x: Tensor) -> Tensor:
-        """The map without its bias; in a graph if x is."""
-        return self.function(x, _like(self.weight, x))
+        """The map without its bias; in a graph if x requires a gradient."""
+        return self.function(x, _cast_like(self.weight, x))
 
-    def linearized(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def value_and_adjoint(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """The value at x without bias, and the adjoint ``q -> W^T q``, which can be used once.
 
         Args:
-            x: Shape and type of the operand; any values.
+            x: Of the shape and type of the operand.
         """
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
             value = self.apply(leaf)
 
-        def transposed(q: Tensor) -> Tensor:
-            (share,) = torch.autograd.grad(value, leaf, q.to(value.dtype))
-            return share
+        def adjoint(q: Tensor) -> Tensor:
+            (result,) = torch.autograd.grad(value, leaf, q.to(value.dtype))
+            return result
 
-        return value.detach(), transposed
+        return value.detach(), adjoint
 
-    def transposed(self, q: Tensor, x: Tensor) -> Tensor:
+    def adjoint(self, q: Tensor, x: Tensor) -> Tensor:
         """The adjoint ``W^T q``.
 
         Args:
-            q: Shape of the value.
-            x: Any tensor with shape and type of the operand.
+            q: Of the shape of the value.
+            x: Any tensor of the shape and type of the operand.
         """
-        return self.linearized(x)[1](q)
+        return self.value_and_adjoint(x)[1](q)
 
     def with_weight(self, change: Callable[[Tensor], Tensor]) -> LinearMap:
         """The same map with another weight, ``clamp(min=0)`` say, and the same bias."""
@@ -142,39 +131,44 @@ def linear_map(call: Call, operand: str | int = "input") -> LinearMap | None:
     interpolation, sums and means.
 
     Args:
-        call: A call whose other operands are fixed, or to be held fixed.
+        call: A call whose other operands are fixed, or are to be held fixed.
         operand: The argument it is linear in; for einsum the number of the operand.
 
     Returns:
-        The map; None where every output is a copy of one input or a constant.
+        The map; None if every output is a copy of one input or a constant (views, ``cat``, ``pad``,
+        indexing, nearest interpolation), so that torch's own derivative is the redistribution.
 
     Raises:
-        RuleError: For a call that is not linear in one operand alone.
+        RuleError: If the call is not linear in one operand alone.
     """
     if (
-        call.family is OperationKind.LINEAR
-        and call.name not in _UNSUITED
+        call.kind is OperationKind.LINEAR
+        and call.name not in _UNSUPPORTED
         and call.name not in SUMMING
     ):
         return None
-    if call.family is OperationKind.LINEAR_IN_FIRST and _mode(call).startswith("nearest"):
+    if call.kind is OperationKind.LINEAR_IN_FIRST and _interpolation_mode(call).startswith(
+        "nearest"
+    ):
         return None
-    build = _MAPS.get(call.family)
-    found = build(call.detached(), operand) if build and call.name not in _UNSUITED else None
-    if found is None:
-        raise RuleError(f"{call.name} is no linear map of one operand with weights that are known")
-    return found
+    build = _MAPS.get(call.kind)
+    built = build(call.detached(), operand) if build and call.name not in _UNSUPPORTED else None
+    if built is None:
+        raise RuleError(f"{call.name} is not a linear map of one operand with known weights")
+    return built
 
 
-def signal_of(call: Call) -> Any:
-    """The operand of a call of one operand."""
+def only_operand(call: Call) -> Any:
+    """The operand of a call with a single operand."""
     return call.arguments["operands"][0] if call.get("operands") else call.arguments["input"]
 
 
-def _weighted(call: Call, operand: str | int) -> LinearMap | None:
+def _weighted_map(call: Call, operand: str | int) -> LinearMap | None:
     if operand != "input":
         return None
-    rest = {key: part for key, part in call.arguments.items() if key not in _MAIN}
+    rest = {
+        name: value for name, value in call.arguments.items() if name not in _WEIGHTED_ARGUMENTS
+    }
 
     def function(x: Tensor, weight: Tensor | None) -> Tensor:
         result: Tensor = call.operation.pure(input=x, weight=weight, bias=None, **rest)
@@ -187,29 +181,29 @@ def _weighted(call: Call, operand: str | int) -> LinearMap | None:
     return LinearMap(function, call.arguments["weight"], bias)
 
 
-def _factor(call: Call, operand: str | int) -> LinearMap | None:
-    """X times a constant, or over one."""
+def _factor_map(call: Call, operand: str | int) -> LinearMap | None:
+    """X times a constant, or divided by one."""
     other = call.arguments["other" if operand == "input" else "input"]
     factor = torch.as_tensor(other)
-    if call.family is OperationKind.QUOTIENT:
+    if call.kind is OperationKind.QUOTIENT:
         if operand != "input" or call.name == "rdiv" or call.get("rounding_mode") is not None:
             return None
         factor = 1 / factor
-    return LinearMap(_times, factor)
+    return LinearMap(_multiply, factor)
 
 
-def _times(x: Tensor, weight: Tensor | None) -> Tensor:
+def _multiply(x: Tensor, weight: Tensor | None) -> Tensor:
     return x if weight is None else x * weight
 
 
-def _bilinear(call: Call, operand: str | int) -> LinearMap | None:
+def _bilinear_map(call: Call, operand: str | int) -> LinearMap | None:
     if call.name == "einsum":
-        return _einsum(call, operand)
+        return _einsum_map(call, operand)
     pair = call.operation.parameters[:2]
     if operand not in pair or call.name == "bilinear":
         return None
     fixed = pair[1] if operand == pair[0] else pair[0]
-    rest = {key: part for key, part in call.arguments.items() if key not in pair}
+    rest = {name: value for name, value in call.arguments.items() if name not in pair}
 
     def function(x: Tensor, weight: Tensor | None) -> Tensor:
         result: Tensor = call.operation.pure(**{str(operand): x, fixed: weight}, **rest)
@@ -218,22 +212,22 @@ def _bilinear(call: Call, operand: str | int) -> LinearMap | None:
     return LinearMap(function, call.arguments[fixed])
 
 
-def _einsum(call: Call, operand: str | int) -> LinearMap | None:
+def _einsum_map(call: Call, operand: str | int) -> LinearMap | None:
     operands = list(call.arguments["operands"])
-    at = operand if isinstance(operand, int) else 0
-    fixed = [index for index in range(len(operands)) if index != at]
+    position = operand if isinstance(operand, int) else 0
+    fixed = [index for index in range(len(operands)) if index != position]
     if len(fixed) > 1:
         return None
 
     def function(x: Tensor, weight: Tensor | None) -> Tensor:
-        parts = [x if index == at else weight for index in range(len(operands))]
-        return torch.einsum(call.arguments["equation"], *parts)
+        factors = [x if index == position else weight for index in range(len(operands))]
+        return torch.einsum(call.arguments["equation"], *factors)
 
     return LinearMap(function, operands[fixed[0]] if fixed else None)
 
 
-def _norm(call: Call, operand: str | int) -> LinearMap | None:
-    """Stored statistics make a norm a scale and a shift per channel."""
+def _norm_map(call: Call, operand: str | int) -> LinearMap | None:
+    """A norm with stored statistics: a scale and a shift per channel."""
     if not is_affine(call) or operand != "input":
         return None
     mean, variance = call.arguments["running_mean"], call.arguments["running_var"]
@@ -245,59 +239,61 @@ def _norm(call: Call, operand: str | int) -> LinearMap | None:
     if (bias := call.get("bias")) is not None:
         shift = shift + bias
     columns = (-1, *[1] * (call.input.dim() - 2))
-    return LinearMap(_times, scale.reshape(columns), shift.reshape(columns))
+    return LinearMap(_multiply, scale.reshape(columns), shift.reshape(columns))
 
 
-def _structural(call: Call, operand: str | int) -> LinearMap | None:  # noqa: ARG001
-    """Weights of the function itself: pooling, interpolation, sums."""
-    if _mode(call) in ("bicubic", "lanczos"):
+def _fixed_weights(call: Call, operand: str | int) -> LinearMap | None:  # noqa: ARG001
+    """Functions with weights of their own: pooling, interpolation, sums."""
+    if _interpolation_mode(call) in ("bicubic", "lanczos"):
         return None
-    positional, named = _again(call)
+    positional, keywords = _remaining_arguments(call)
 
     def function(x: Tensor, weight: Tensor | None) -> Tensor:  # noqa: ARG001
-        result: Tensor = call.operation.pure(x, *positional, **named)
+        result: Tensor = call.operation.pure(x, *positional, **keywords)
         return result
 
     return LinearMap(function)
 
 
-def _again(call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments after the first operand, as they were given."""
-    listed = [name.lstrip("*") for name in call.operation.parameters]
-    named = {key: part for key, part in call.arguments.items() if key not in (*listed, "input")}
-    if "operands" in listed:
-        given = call.get("operands", ())
-        return (given[1:] if "input" not in call.arguments else given), named
-    return call.get("others", ()), named
+def _remaining_arguments(call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments after the first operand, positional and by keyword."""
+    parameters = [name.lstrip("*") for name in call.operation.parameters]
+    keywords = {
+        name: value for name, value in call.arguments.items() if name not in (*parameters, "input")
+    }
+    if "operands" in parameters:
+        operands = call.get("operands", ())
+        return (operands[1:] if "input" not in call.arguments else operands), keywords
+    return call.get("others", ()), keywords
 
 
-def _mode(call: Call) -> str:
-    """The interpolation that a resampling function was asked for."""
+def _interpolation_mode(call: Call) -> str:
+    """The interpolation mode of a resampling function."""
     if call.name not in ("interpolate", "upsample", "grid_sample"):
         return "nearest" if call.name in ("upsample_nearest", "embedding") else ""
-    place = 1 if call.name == "grid_sample" else 2
+    position = 1 if call.name == "grid_sample" else 2
     others = call.get("others", ())
     default = "bilinear" if call.name == "grid_sample" else "nearest"
-    return str(call.get("mode", others[place] if len(others) > place else default))
+    return str(call.get("mode", others[position] if len(others) > position else default))
 
 
-def _like(weight: Tensor | None, x: Tensor) -> Tensor | None:
+def _cast_like(weight: Tensor | None, x: Tensor) -> Tensor | None:
     return None if weight is None else weight.to(x.dtype)
 
 
-_MAIN = ("input", "weight", "bias")
-_UNSUITED = (
+_WEIGHTED_ARGUMENTS = ("input", "weight", "bias")
+_UNSUPPORTED = (
     *("add", "sub", "subtract", "rsub", "neg", "negative", "diff", "index_add", "scatter_add"),
     *("__add__", "__radd__", "__iadd__", "__sub__", "__rsub__", "__isub__", "__neg__"),
     *("masked_scatter", "affine_grid", "fft", "ifft", "fft2", "ifft2", "fftn", "ifftn", "rfft"),
     *("irfft", "rfft2", "irfft2", "rfftn", "irfftn", "real", "imag", "conj", "conj_physical"),
 )
 _MAPS: dict[OperationKind, Callable[[Call, str | int], LinearMap | None]] = {
-    OperationKind.WEIGHTED: _weighted,
-    OperationKind.PRODUCT: _factor,
-    OperationKind.QUOTIENT: _factor,
-    OperationKind.BILINEAR: _bilinear,
-    OperationKind.NORM: _norm,
-    OperationKind.LINEAR: _structural,
-    OperationKind.LINEAR_IN_FIRST: _structural,
+    OperationKind.WEIGHTED: _weighted_map,
+    OperationKind.PRODUCT: _factor_map,
+    OperationKind.QUOTIENT: _factor_map,
+    OperationKind.BILINEAR: _bilinear_map,
+    OperationKind.NORM: _norm_map,
+    OperationKind.LINEAR: _fixed_weights,
+    OperationKind.LINEAR_IN_FIRST: _fixed_weights,
 }

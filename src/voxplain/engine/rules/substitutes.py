@@ -1,4 +1,4 @@
-"""The autograd functions that stand in the graph for a call: value of the call, other backward."""
+"""Autograd functions that keep the value of a call and replace its backward."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ from voxplain.engine.rules.calls import Call
 
 
 class Substitute(torch.autograd.Function):
-    """Base of the functions below; all they need lives in the ``ctx`` of one call.
+    """Base of the functions below; their state is in the ``ctx`` of one call.
 
-    The value is returned through ``detach``, which shares its memory but is no view of an input,
-    so that a later in-place operation on it is allowed as it is on an ordinary result.
+    The value is returned through ``detach``, which shares its memory but is not a view of an
+    input, so that later in-place operations on it are allowed as on an ordinary result.
     """
 
     generate_vmap_rule = True
 
 
-class Scaled(Substitute):
+class ScaledGradient(Substitute):
     """Value ``value``; backward ``q * slope``."""
 
     @staticmethod
     def forward(operand: Tensor, slope: Tensor, value: Tensor) -> Tensor:  # noqa: ARG004
-        """Returns the value of the call that was replaced."""
+        """The value of the replaced call."""
         return value.detach()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG004
-        """Keeps the slope."""
+        """Saves the slope."""
         operand, slope, _ = inputs
         ctx.dtype = operand.dtype
         ctx.save_for_backward(slope)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Multiplies by the slope."""
+        """The gradient times the slope."""
         (slope,) = ctx.saved_tensors
         return (gradients[0] * slope).to(ctx.dtype), None, None
 
 
-class Clamped(Substitute):
-    """Value ``value``; backward ``max(0, q) * slope``, and ``max(0, q)`` without a slope."""
+class ClampedGradient(Substitute):
+    """Value ``value``; backward ``max(0, q) * slope``, or ``max(0, q)`` without a slope."""
 
     @staticmethod
     def forward(operand: Tensor, slope: Tensor | None, value: Tensor) -> Tensor:  # noqa: ARG004
-        """Returns the value of the call that was replaced."""
+        """The value of the replaced call."""
         return value.detach()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        """Keeps the slope where there is one."""
+        """Saves the slope, if any."""
         operand, slope, _ = inputs
         ctx.dtype = operand.dtype
         ctx.has_slope = slope is not None
@@ -62,71 +62,71 @@ class Clamped(Substitute):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Lets only the positive part of the gradient pass."""
+        """The positive part of the gradient, times the slope."""
         positive = gradients[0].clamp(min=0)
         if ctx.has_slope:
             positive = positive * ctx.saved_tensors[0]
         return positive.to(ctx.dtype), None, None
 
 
-class Grafted(Substitute):
-    """Value ``value``; backward that of ``stand_in``, a graph whose own value does not matter."""
+class SurrogateGradient(Substitute):
+    """Value ``value``; backward that of ``surrogate``, whose own value is not used."""
 
     @staticmethod
-    def forward(stand_in: Tensor, value: Tensor) -> Tensor:  # noqa: ARG004
-        """Returns the value of the call that was replaced."""
+    def forward(surrogate: Tensor, value: Tensor) -> Tensor:  # noqa: ARG004
+        """The value of the replaced call."""
         return value.detach()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG004
-        """Keeps the type in which the stand-in was computed."""
+        """Saves the type of the surrogate."""
         ctx.dtype = inputs[0].dtype
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Hands the gradient on to the stand-in."""
+        """The gradient, as that of the surrogate."""
         return gradients[0].to(ctx.dtype), None
 
 
-def scaled(operand: Tensor, slope: Tensor, value: Tensor) -> Tensor:
-    """``value`` in the graph as an elementwise function of ``operand`` with this slope.
+def with_scaled_gradient(operand: Tensor, slope: Tensor, value: Tensor) -> Tensor:
+    """``value`` with the gradient of an elementwise function of ``operand`` with this slope.
 
     Args:
-        operand: Any shape that broadcasts to the value's.
-        slope: Shape of the value.
+        operand: Any shape that broadcasts to that of the value.
+        slope: Of the shape of the value.
         value: The result of the call.
     """
     widened = operand if operand.shape == value.shape else operand.expand_as(value)
-    return _applied(Scaled, widened, slope, value)
+    return _apply(ScaledGradient, widened, slope, value)
 
 
-def clamped(operand: Tensor, slope: Tensor | None, value: Tensor) -> Tensor:
-    """``value`` in the graph with ``max(0, q) * slope`` (or ``max(0, q)``) as its backward."""
-    return _applied(Clamped, operand, slope, value)
+def with_clamped_gradient(operand: Tensor, slope: Tensor | None, value: Tensor) -> Tensor:
+    """``value`` with ``max(0, q) * slope``, or ``max(0, q)`` without a slope, as its backward."""
+    return _apply(ClampedGradient, operand, slope, value)
 
 
-def grafted(stand_in: Tensor, value: Tensor) -> Tensor:
-    """``value`` in the graph with the backward of ``stand_in``; shapes are equal."""
-    return _applied(Grafted, stand_in, value)
+def with_surrogate_gradient(surrogate: Tensor, value: Tensor) -> Tensor:
+    """``value`` with the backward of ``surrogate``, a tensor of the same shape."""
+    return _apply(SurrogateGradient, surrogate, value)
 
 
-def grafted_all(stand_in: Any, value: Any) -> Any:
-    """Grafts a tensor, or each tensor of a tuple (attention output and weights)."""
+def with_surrogate_gradients(surrogate: Any, value: Any) -> Any:
+    """The same for a tensor, or for each tensor of a tuple (attention output and weights)."""
     if isinstance(value, Tensor):
-        return grafted(stand_in, value) if stand_in.requires_grad else value
+        return with_surrogate_gradient(surrogate, value) if surrogate.requires_grad else value
     if isinstance(value, tuple):
-        pairs = zip(stand_in, value, strict=True)
-        return tuple(grafted_all(part, whole) for part, whole in pairs)
+        pairs = zip(surrogate, value, strict=True)
+        return tuple(with_surrogate_gradients(*pair) for pair in pairs)
     return value
 
 
-def _applied(function: Any, *operands: Tensor | None) -> Tensor:
+def _apply(function: Any, *operands: Tensor | None) -> Tensor:
     result: Tensor = function.apply(*operands)
     return result
 
 
-def foreign_function(node: Node | None) -> str | None:
-    """The name of a custom autograd function that is not one of voxplain's, else None."""
+def custom_function_name(node: Node | None) -> str | None:
+    """The name of the custom autograd function of a node; None for torch's and voxplain's own."""
     if not isinstance(node, torch.autograd.function.BackwardCFunction):
         return None
     owner: Any = getattr(type(node), "_forward_cls", type(node))
@@ -135,10 +135,10 @@ def foreign_function(node: Node | None) -> str | None:
     return f"{owner.__module__}.{owner.__qualname__}"
 
 
-def written(call: Call, result: Any) -> Any:
-    """Hands a result to the caller the way it was asked for: new, in place or into ``out``.
+def write_result(call: Call, result: Any) -> Any:
+    """The result as the caller expects it: a new tensor, written in place, or into ``out``.
 
-    ``copy_`` moves the whole history of the caller's tensor, views included, to the result.
+    ``copy_`` replaces the autograd history of the caller's tensor and of its views.
     """
     if call.out is not None:
         return call.out.copy_(result)

@@ -93,9 +93,8 @@ class RankedMasks(Masks):
     def __len__(self) -> int:
         return len(self.counts)
 
-    @property
-    def size(self) -> tuple[float, ...]:  # type: ignore[override]
-        """A sixth of each axis, as for boxes: removed sets have no extent of their own."""
+    def extent(self) -> tuple[float, ...]:
+        """A sixth of each axis, as for boxes, since removed sets have no extent of their own."""
         return tuple(max(1.0, side / 6) for side in self.shape)
 
     def painter(self, image: Tensor, filled: Tensor) -> Painter:
@@ -128,7 +127,7 @@ class _RankedPainter(Painter):
         canvas.view(len(canvas), -1)[:, changed] = source.reshape(len(source), -1)[:, changed]
         self._removed_in_row[row] = after
 
-    def forget(self, rows: int) -> None:
+    def reset(self, rows: int) -> None:
         self._removed_in_row = [0] * rows
 
 

@@ -118,7 +118,7 @@ class UnchangedModules:
             for model in models:
                 stack.enter_context(model.at_rest())
             alone = [model(images) for model in models]
-            with prefix.joined(), prefix.batch():
+            with prefix.installed(), prefix.batch():
                 return all(map(_agree, alone, (model(images) for model in models)))
 
 

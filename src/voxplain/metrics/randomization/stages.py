@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from voxplain.engine.acceleration.forward_trace import ForwardTrace, own, trace
+from voxplain.engine.acceleration.forward_trace import ForwardTrace, own_parameters, trace
 from voxplain.errors import ModelError
 from voxplain.models.model import Model
 
@@ -32,8 +32,10 @@ def stages(model: Model, example: Tensor, traced: ForwardTrace | None = None) ->
         ModelError: If no module with parameters runs.
     """
     paths, seen = [], set[int]()
-    for path in reversed((traced or trace(model, example)).last):
-        new = {id(parameter) for parameter in own(model.network.get_submodule(path))} - seen
+    for path in reversed((traced or trace(model, example)).by_last_use):
+        new = {
+            id(parameter) for parameter in own_parameters(model.network.get_submodule(path))
+        } - seen
         if new:
             paths.append(path)
         seen |= new

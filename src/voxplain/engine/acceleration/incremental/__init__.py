@@ -1,14 +1,12 @@
-"""Exact outputs for images that differ from one known image in a box, at the cost of its cone."""
+"""Exact outputs for images that differ from one image in a box, without a full forward each."""
 
 from __future__ import annotations
 
-from voxplain.engine.acceleration.incremental.network import Incremental
-from voxplain.engine.acceleration.incremental.trial import (
+from voxplain.engine.acceleration.incremental.network import (
     GAIN,
+    Incremental,
     WorkEstimate,
-    prepared,
-    work,
-    worthwhile,
+    estimate_work,
 )
 
-__all__ = ["GAIN", "Incremental", "WorkEstimate", "prepared", "work", "worthwhile"]
+__all__ = ["GAIN", "Incremental", "WorkEstimate", "estimate_work"]

@@ -1,10 +1,11 @@
-"""Reducers of the masked stream: from one score per mask to a map."""
+"""Base class and simple reducers of masked streams: from one score per mask to a map."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import singledispatch
 from typing import Any, ClassVar
 
 import torch
@@ -18,13 +19,13 @@ from voxplain.regions import RegionMap
 
 @dataclass(frozen=True, eq=False)
 class Reduction:
-    """What a reducer makes of the scores of one image.
+    """The map of one image, with further results.
 
     Attributes:
         map: ``(1 or C, *spatial)``, or one number per mask or channel.
-        total: What the method shares out: should be S(x) - S(nothing left).
-        empty: S where everything is removed.
-        findings: For the sidecar: fit, values by region, and the like.
+        total: Sum of the attributions, which should be S(x) - S(everything removed).
+        empty: S with everything removed.
+        findings: Further results for the sidecar: fit, values by region, and the like.
     """
 
     map: Tensor
@@ -34,79 +35,88 @@ class Reduction:
 
 
 class MaskReducer(ABC):
-    """Sums up the scores of one image; subclasses are frozen dataclasses.
+    """Makes a map of the scores of one image; subclasses are frozen dataclasses.
 
     Attributes:
-        complete: Whether what it shares out should be S(x) - S(nothing left).
+        complete: Whether the attributions should sum to S(x) - S(everything removed).
     """
 
     complete: ClassVar[bool] = False
 
-    def facing(self, masks: Masks, painters: Sequence[Painter]) -> MaskReducer:
-        """The same for the masks of one image, for reducers that compare masked images with it.
+    def bound_to(self, masks: Masks, painters: Sequence[Painter]) -> MaskReducer:
+        """The reducer with what it needs of the masked images of one image, by default nothing.
 
         Args:
             masks: Of the image.
-            painters: What wrote them: they hold the image and what removed voxels become.
+            painters: Of the masks; they hold the image and the fills.
         """
         return self
 
     @abstractmethod
-    def reduce(self, masks: Masks, scores: Tensor, whole: float) -> Reduction:
-        """The map.
+    def reduce(self, masks: Masks, scores: Tensor, full_score: float) -> Reduction:
+        """The map of one image.
 
         Args:
             masks: Of the image.
             scores: S under each mask, ``(n,)`` float64.
-            whole: S of the image as it is.
+            full_score: S of the image without mask.
         """
 
 
 @dataclass(frozen=True)
 class Drop(MaskReducer):
-    """S(x) - S(x_m), credited to what the mask removes; where masks overlap, their mean."""
+    """S(x) - S(x_m) on the voxels that a mask removes; the mean where masks overlap."""
 
-    def reduce(self, masks: Masks, scores: Tensor, whole: float) -> Reduction:
-        """Boxes by sums over their corners, regions by their label, anything else as numbers."""
-        drops = whole - scores
-        if isinstance(masks, Boxes):
-            return Reduction((masks.summed(drops) / masks.cover.clamp_min(1))[None])
-        if isinstance(masks, Coalitions):
-            return by_region(masks, drops)
-        return Reduction(drops)
+    def reduce(self, masks: Masks, scores: Tensor, full_score: float) -> Reduction:
+        """The drops on voxels for boxes and regions, else one number per mask."""
+        return _on_voxels(masks, full_score - scores)
+
+
+@singledispatch
+def _on_voxels(masks: Masks, drops: Tensor) -> Reduction:  # noqa: ARG001
+    return Reduction(drops)
+
+
+@_on_voxels.register
+def _(masks: Boxes, drops: Tensor) -> Reduction:
+    return Reduction((masks.summed(drops) / masks.coverage.clamp_min(1))[None])
+
+
+@_on_voxels.register
+def _(masks: Coalitions, drops: Tensor) -> Reduction:
+    return by_region(masks, drops)
 
 
 @dataclass(frozen=True)
 class WeightedMean(MaskReducer):
-    """sum_j (S(x_mj) - mean S) m_j / sum_j m_j: how much above the mean S is where a voxel is seen.
+    """sum_j (S(x_mj) - mean S) m_j / sum_j m_j: centered mean score of the masks that keep a voxel.
 
-    The mean over all masks is left out of the map, which it would dominate where a score is the
-    sum over many voxels; with the mean from the findings added it is the published definition.
+    The mean over all masks is subtracted, as it would dominate the map of a score that is a sum
+    over many voxels; with the mean from the findings added it is the published definition.
 
     Attributes:
-        about: What the findings are about, for methods that take the mean several times.
+        about: Suffix of the findings, for methods that take the mean several times.
     """
 
     about: str = ""
 
-    def reduce(self, masks: Masks, scores: Tensor, whole: float) -> Reduction:
-        """One value per voxel."""
+    def reduce(self, masks: Masks, scores: Tensor, full_score: float) -> Reduction:
+        """One value per voxel, ``(1, *spatial)``."""
         if not isinstance(masks, DenseMasks):
             raise TypeError("a weighted mean is for masks with a weight on every voxel")
         mean = scores.mean()
-        seen = masks.summed(torch.ones_like(scores)).clamp_min(1e-12)
+        total_weight = masks.summed(torch.ones_like(scores)).clamp_min(1e-12)
         spread = float(scores.std(correction=0))
         about = f" {self.about}" if self.about else ""
         findings = {f"mean_score{about}": float(mean), f"spread_of_scores{about}": spread}
-        return Reduction((masks.summed(scores - mean) / seen)[None], findings=findings)
+        return Reduction((masks.summed(scores - mean) / total_weight)[None], findings=findings)
 
 
 @dataclass(frozen=True)
 class MaskScores(MaskReducer):
-    """The scores themselves, for methods that sum them up with something else."""
+    """The scores themselves, one per mask, for methods that reduce them further."""
 
-    def reduce(self, masks: Masks, scores: Tensor, whole: float) -> Reduction:
-        """One number per mask."""
+    def reduce(self, masks: Masks, scores: Tensor, full_score: float) -> Reduction:
         return Reduction(scores)
 
 
@@ -116,38 +126,38 @@ def by_region(
     total: float | None = None,
     empty: float | None = None,
     findings: Mapping[str, Any] | None = None,
-    beside: Mapping[str, Tensor] | None = None,
+    columns: Mapping[str, Tensor] | None = None,
 ) -> Reduction:
-    """Values ``(regions,)`` on every voxel of their region, and listed by name.
+    """Values ``(regions,)`` on the voxels of their regions, and as a list of regions.
 
     Args:
         masks: Coalitions of these regions.
         values: One per region.
-        total: What the method shares out.
-        empty: S where everything is removed.
-        findings: For the sidecar.
-        beside: Other values ``(regions,)`` to list with them.
+        total: Sum of the attributions.
+        empty: S with everything removed.
+        findings: Further results for the sidecar.
+        columns: Further values ``(regions,)`` in the list of regions, by name.
     """
     painted = masks.regions.painted(values)
-    listed = {"regions": listing(masks.regions, values, beside), **(findings or {})}
+    listed = {"regions": list_regions(masks.regions, values, columns), **(findings or {})}
     per_channel = masks.regions.labels.ndim > len(masks.shape)
     return Reduction(painted if per_channel else painted[None], total, empty, listed)
 
 
-def listing(
+def list_regions(
     regions: RegionMap,
     values: Tensor,
-    beside: Mapping[str, Tensor] | None = None,
-    most: int = 256,
+    columns: Mapping[str, Tensor] | None = None,
+    limit: int = 256,
 ) -> list[dict[str, Any]]:
-    """The regions with the largest values, by magnitude."""
-    order = values.abs().argsort(descending=True, stable=True)[:most].tolist()
+    """The regions with the largest values by magnitude, with name, value and size in voxels."""
+    order = values.abs().argsort(descending=True, stable=True)[:limit].tolist()
     sizes = regions.sizes.tolist()
     return [
         {
             "name": regions.name(index),
             "value": float(values[index]),
-            **{name: float(others[index]) for name, others in (beside or {}).items()},
+            **{name: float(others[index]) for name, others in (columns or {}).items()},
             "voxels": sizes[index],
         }
         for index in order

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_SWEEPS = 20_000
-_SETTLED = 1e-12
-"""Change of the fitted values, as a share of their spread, at which the lasso has converged."""
+_MAX_SWEEPS = 20_000
+_CONVERGED = 1e-12
+"""Change of the fitted values, relative to their spread, at which the lasso has converged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,7 @@ class LinearFit:
     Attributes:
         coefficients: ``(M,)`` float64.
         intercept: Value at z = 0.
-        r2: Share of the weighted variance that is explained; None if there is no variance.
+        r2: Fraction of the weighted variance that is explained; None if there is no variance.
     """
 
     coefficients: Tensor
@@ -37,7 +37,7 @@ def ridge(rows: Tensor, values: Tensor, weights: Tensor, penalty: float) -> Line
         rows: z, ``(n, M)``.
         values: y, ``(n,)``.
         weights: w, ``(n,)``, not negative.
-        penalty: Not on the intercept.
+        penalty: Of the coefficients, not of the intercept.
     """
     centered, around, scaled = _centered(rows, values, weights)
     if penalty > 0:
@@ -53,7 +53,7 @@ def ridge(rows: Tensor, values: Tensor, weights: Tensor, penalty: float) -> Line
 def lasso(rows: Tensor, values: Tensor, weights: Tensor, penalty: float) -> LinearFit:
     """The minimum of 1/(2n) sum w (y - a - <b, z>)^2 + penalty sum abs(b), weights scaled to sum n.
 
-    Coordinate descent on the moments, so that a sweep costs M^2 however many rows there are.
+    Coordinate descent on the moments, so the cost of a sweep is M^2 for any number of rows.
 
     Args:
         rows: z, ``(n, M)``.
@@ -66,20 +66,21 @@ def lasso(rows: Tensor, values: Tensor, weights: Tensor, penalty: float) -> Line
     gram = ((centered * shares[:, None]).T @ centered).numpy()
     moments = (centered.T @ (shares * around)).numpy()
     spread = math.sqrt(float((shares * around**2).sum()))
-    coefficients = torch.from_numpy(_descended(gram, moments, penalty, _SETTLED * spread))
+    tolerance = _CONVERGED * spread
+    coefficients = torch.from_numpy(_coordinate_descent(gram, moments, penalty, tolerance))
     return _fit(coefficients, rows, values, weights)
 
 
 def least_squares(rows: Tensor, values: Tensor, weights: Tensor) -> tuple[Tensor, int]:
-    """The minimum of sum w (y - <b, z>)^2, ``(M,)``, the one of least norm, and the rank."""
+    """The minimum of sum w (y - <b, z>)^2 of least norm, ``(M,)``, and the rank."""
     roots = weights.double().sqrt()
-    wanted = (roots * values.double())[:, None]
-    found = torch.linalg.lstsq(roots[:, None] * rows.double(), wanted, driver="gelsd")
-    return found.solution[:, 0], int(found.rank)
+    targets = (roots * values.double())[:, None]
+    result = torch.linalg.lstsq(roots[:, None] * rows.double(), targets, driver="gelsd")
+    return result.solution[:, 0], int(result.rank)
 
 
 def explained(values: Tensor, fitted: Tensor, weights: Tensor) -> float | None:
-    """R^2 under weights; None where the values do not vary."""
+    """Weighted R^2; None if the values do not vary."""
     mean = (weights * values).sum() / weights.sum()
     spread = float((weights * (values - mean) ** 2).sum())
     if spread <= 1e-24 * float((weights * values**2).sum()) or spread == 0:
@@ -88,7 +89,7 @@ def explained(values: Tensor, fitted: Tensor, weights: Tensor) -> float | None:
 
 
 def _centered(rows: Tensor, values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows and values around their weighted means, which takes the intercept out."""
+    """Rows and values minus their weighted means, which removes the intercept; and the weights."""
     weights, rows, values = weights.double(), rows.double(), values.double()
     total = weights.sum()
     mean_row = (weights[:, None] * rows).sum(dim=0) / total
@@ -103,26 +104,23 @@ def _fit(coefficients: Tensor, rows: Tensor, values: Tensor, weights: Tensor) ->
     return LinearFit(coefficients, intercept, explained(values, linear + intercept, weights))
 
 
-def _descended(
-    gram: NDArray[np.float64], moments: NDArray[np.float64], penalty: float, settled: float
+def _coordinate_descent(
+    gram: NDArray[np.float64], moments: NDArray[np.float64], penalty: float, tolerance: float
 ) -> NDArray[np.float64]:
-    """The minimum of b' G b / 2 - <c, b> + penalty sum abs(b), one coordinate after the other."""
+    """The minimum of b' G b / 2 - <c, b> + penalty sum abs(b)."""
     coefficients = np.zeros_like(moments)
-    left = moments.copy()  # c - G b
+    gradient = moments.copy()  # c - G b
     active = np.flatnonzero(gram.diagonal() > 0)
-    for _ in range(_SWEEPS):
+    for _ in range(_MAX_SWEEPS):
         largest = 0.0
         for j in active:
-            pull = left[j] + gram[j, j] * coefficients[j]
-            new = math.copysign(max(abs(pull) - penalty, 0.0), pull) / gram[j, j]
-            step = new - coefficients[j]
+            unpenalized = gradient[j] + gram[j, j] * coefficients[j]
+            shrunk = math.copysign(max(abs(unpenalized) - penalty, 0.0), unpenalized) / gram[j, j]
+            step = shrunk - coefficients[j]
             if step:
-                left -= gram[j] * step
-                coefficients[j] = new
+                gradient -= gram[j] * step
+                coefficients[j] = shrunk
                 largest = max(largest, abs(step) * math.sqrt(gram[j, j]))
-        if largest <= settled:
+        if largest <= tolerance:
             break
     return coefficients
-
-
-__all__ = ["LinearFit", "explained", "lasso", "least_squares", "ridge"]

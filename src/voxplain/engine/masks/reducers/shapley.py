@@ -1,4 +1,4 @@
-"""Reducers that share a score out as a game between regions: Shapley values."""
+"""Reducers for Shapley values of regions: exact, and sampled by random walks."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch import Tensor
 
 from voxplain.engine.masks.masks import Masks
 from voxplain.engine.masks.reducers.base import MaskReducer, Reduction, by_region
-from voxplain.engine.masks.reducers.surrogates import over_regions
+from voxplain.engine.masks.reducers.surrogates import require_coalitions
 
 
 @dataclass(frozen=True)
 class WalkMarginals(MaskReducer):
-    """The mean over walks of what the score gains as a region joins those before it."""
+    """Sampled Shapley values: mean over walks of the gain when a region joins those before it."""
 
     complete: ClassVar[bool] = True
 
-    def reduce(self, masks: Masks, scores: Tensor, whole: float) -> Reduction:
-        """Values of the regions with their standard errors."""
-        coalitions = over_regions(masks)
-        gains = walked_gains(coalitions.design, scores, whole)
+    def reduce(self, masks: Masks, scores: Tensor, full_score: float) -> Reduction:
+        """Values of the regions; the findings list their standard errors."""
+        coalitions = require_coalitions(masks)
+        gains = marginal_gains(coalitions.design, scores, full_score)
         values, errors = gains.mean(dim=0), standard_errors(gains)
         return by_region(
             coalitions,
@@ -41,42 +41,45 @@ class ExactShapley(MaskReducer):
 
     complete: ClassVar[bool] = True
 
-    def reduce(self, masks: Masks, scores: Tensor, whole: float) -> Reduction:
+    def reduce(self, masks: Masks, scores: Tensor, full_score: float) -> Reduction:
         """Values of the regions."""
-        coalitions = over_regions(masks)
+        coalitions = require_coalitions(masks)
         count = coalitions.regions.count
         game = torch.empty(2**count, dtype=torch.float64)
         game[(coalitions.design.long() << torch.arange(count)).sum(dim=1)] = scores
-        game[-1] = whole
+        game[-1] = full_score
         values = shapley_values(game)
         return by_region(coalitions, values, float(values.sum()), float(game[0]))
 
 
-def walked_gains(design: Tensor, scores: Tensor, whole: float) -> Tensor:
-    """What each region added in each walk, ``(walks, M)`` float64.
+def marginal_gains(design: Tensor, scores: Tensor, full_score: float) -> Tensor:
+    """Gain of the score when each region joins, per walk, ``(walks, M)`` float64.
 
     Args:
-        design: The empty coalition, then the M - 1 coalitions inside each walk, ``(n, M)``.
-        scores: Of each, ``(n,)``.
-        whole: Of the image, where every walk ends.
+        design: The empty coalition, then the M - 1 inner coalitions of each walk, ``(n, M)``.
+        scores: Of each coalition, ``(n,)``.
+        full_score: Of the image, at which every walk ends.
     """
     count = design.shape[1]
     if count == 1:
-        return (whole - scores[:1])[:, None]
+        return (full_score - scores[:1])[:, None]
     inside = design[1:].view(-1, count - 1, count)
     walks = len(inside)
     empty, full = design[:1].expand(walks, 1, count), torch.ones(walks, 1, count).to(design)
     joined = torch.cat([empty, inside, full], dim=1).diff(dim=1).argmax(dim=2)
-    ends = scores[:1].expand(walks, 1), scores.new_full((walks, 1), whole)
+    ends = scores[:1].expand(walks, 1), scores.new_full((walks, 1), full_score)
     steps = torch.cat([ends[0], scores[1:].view(walks, -1), ends[1]], dim=1).diff(dim=1)
     return torch.zeros_like(steps).scatter_(1, joined, steps)
 
 
 def standard_errors(gains: Tensor) -> Tensor:
-    """Of the mean over walks ``(walks, M)``, each two of which are a walk and its reversal.
+    """Standard errors of the mean over walks, for pairs of a walk and its reversal, ``(M,)``.
 
-    The two are anything but independent, so their means are what varies; a last walk without its
-    reversal varies as single walks do. 0 where all walks there are were taken.
+    The two walks of a pair are not independent, so the variance is that of their means; a last
+    walk without its reversal has the variance of single walks. 0 if all possible walks were taken.
+
+    Args:
+        gains: ``(walks, M)``.
     """
     walks, count = gains.shape
     if walks < 2 or (count <= 20 and walks == math.factorial(count)):
@@ -111,6 +114,3 @@ def shapley_values(game: Tensor) -> Tensor:
         gains = game[without + (1 << region)] - game[without]
         values.append((by_size[sizes[without]] * gains).sum())
     return torch.stack(values)
-
-
-__all__ = ["ExactShapley", "WalkMarginals", "shapley_values", "standard_errors", "walked_gains"]

@@ -1,1 +1,1 @@
-"""DeepLIFT: multipliers by finite differences."""
+"""DeepLIFT: multipliers from the differences between image and reference."""

@@ -1,4 +1,4 @@
-"""Which calls of a reference run are kept, and which call of the image run belongs to which."""
+"""Calls recorded in a reference run, and their alignment with those of the image run."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from voxplain.errors import RuleError
 
 
 def is_recorded(call: Call, mode: RuleMode) -> bool:
-    """Whether a call takes part in the alignment of two runs.
+    """Whether a call is recorded in the reference run and aligned with the image run.
 
-    The answer may not depend on gradients, which only one of the runs has. Calls on weights alone
-    are left out, calls that turn out to be linear in the image are simply not treated.
+    The answer must not depend on gradients, which only one of the runs has. Calls on weights alone
+    are left out. Calls that turn out to be linear in the image are recorded and left unchanged.
     """
     floating = [operand for operand in call.operands() if is_floating(operand)]
     if not floating or all(mode.from_parameters(operand) for operand in floating):
         return False
-    decide = _DECISIONS.get(call.family)
-    return False if decide is None else decide(call, mode)
+    may_be_nonlinear = _MAY_BE_NONLINEAR.get(call.kind)
+    return False if may_be_nonlinear is None else may_be_nonlinear(call, mode)
 
 
 def _always(call: Call, mode: RuleMode) -> bool:  # noqa: ARG001
@@ -43,7 +43,7 @@ def _divides(call: Call, mode: RuleMode) -> bool:
     return isinstance(divisor, Tensor) and not mode.from_parameters(divisor)
 
 
-def _has_moving_weight(call: Call, mode: RuleMode) -> bool:
+def _has_computed_weight(call: Call, mode: RuleMode) -> bool:
     return not mode.from_parameters(call.arguments["weight"])
 
 
@@ -55,14 +55,14 @@ def _uses_statistics(call: Call, mode: RuleMode) -> bool:  # noqa: ARG001
     return not is_affine(call)
 
 
-_DECISIONS: dict[OperationKind, Callable[[Call, RuleMode], bool]] = {
+_MAY_BE_NONLINEAR: dict[OperationKind, Callable[[Call, RuleMode], bool]] = {
     OperationKind.RECTIFIER: _always,
     OperationKind.SQUASHING: _always,
     OperationKind.ELEMENTWISE: _always,
     OperationKind.PRODUCT: _two_operands,
     OperationKind.QUOTIENT: _divides,
     OperationKind.BILINEAR: _two_operands,
-    OperationKind.WEIGHTED: _has_moving_weight,
+    OperationKind.WEIGHTED: _has_computed_weight,
     OperationKind.SELECT: _has_mask,
     OperationKind.ATTENTION: _always,
     OperationKind.COMPOSITE: _always,
@@ -73,7 +73,7 @@ _DECISIONS: dict[OperationKind, Callable[[Call, RuleMode], bool]] = {
 
 
 def mask_of(call: Call) -> Tensor | None:
-    """The mask of a selecting call that chooses voxel by voxel, else None."""
+    """The boolean mask of a call that selects element by element, else None."""
     if call.name == "where":
         mask = call.get("condition") if "input" in call.arguments else None
     else:
@@ -83,12 +83,12 @@ def mask_of(call: Call) -> Tensor | None:
 
 
 class Recording(RuleMode):
-    """The calls of the reference run in order, with the operands they had when they were made.
+    """The calls of the reference run in order, with their operands at the time of the call.
 
-    Operands are kept by reference; one that is about to be written in place is copied first.
+    Operands are stored by reference; one that is about to be written in place is copied first.
 
     Attributes:
-        calls: Recorded calls, the parts of composite functions in place of the whole.
+        calls: Recorded calls; composite functions as the simpler calls they are decomposed into.
     """
 
     def __init__(self) -> None:
@@ -98,20 +98,24 @@ class Recording(RuleMode):
         self._by_storage: dict[int, list[int]] = {}
 
     def treat(self, call: Call, native: Callable[[], Any]) -> Any:
-        """Keeps the call and lets torch compute it."""
+        """Records the call and runs it."""
         if is_recorded(call, self):
-            steps = decomposition(call)
-            if steps is None:
-                self._keep(call)
+            decomposed = decomposition(call)
+            if decomposed is None:
+                self._record(call)
             else:
                 with self:
-                    steps()
+                    decomposed()
         if (target := written_tensor(call)) is not None:
-            self._copy_kept(storage_key(target))
+            self._copy_operands(storage_key(target))
         return native()
 
     def finish(self) -> None:
-        """Makes sure that nothing was written behind the back of the mode."""
+        """Checks that no recorded operand was overwritten by an unknown function.
+
+        Raises:
+            RuleError: Names the call whose operand changed.
+        """
         for position, call in enumerate(self.calls):
             if self._versions[position] != _versions(call):
                 raise RuleError(
@@ -119,16 +123,17 @@ class Recording(RuleMode):
                     "overwritten by a function that is not known to write; use the rule 'plain'"
                 )
 
-    def _keep(self, call: Call) -> None:
+    def _record(self, call: Call) -> None:
         position = len(self.calls)
-        kept = call.detached()
-        self.calls.append(kept)
-        self._versions.append(_versions(kept))
+        detached = call.detached()
+        self.calls.append(detached)
+        self._versions.append(_versions(detached))
         self.treated[call.name] += 1
-        for operand in kept.operands():
+        for operand in detached.operands():
             self._by_storage.setdefault(storage_key(operand), []).append(position)
 
-    def _copy_kept(self, storage: int) -> None:
+    def _copy_operands(self, storage: int) -> None:
+        """Copies the recorded operands that share a storage which is about to be written."""
         for position in self._by_storage.pop(storage, []):
             call = self.calls[position]
             arguments = map_tensors(
@@ -140,35 +145,35 @@ class Recording(RuleMode):
 
 
 class Alignment:
-    """Walks through a recording as the image run makes its calls.
+    """Pairs each call of the image run with the next one of a recording.
 
     Args:
-        recording: Of the reference run, finished.
+        recording: Of the finished reference run.
     """
 
     def __init__(self, recording: Recording) -> None:
         self._calls = recording.calls
         self._position = 0
 
-    def partner(self, call: Call) -> Call:
-        """The reference run's call that belongs to this one.
+    def reference_call(self, call: Call) -> Call:
+        """The call of the reference run that corresponds to the next call of the image run.
 
         Raises:
             RuleError: If it is another function or has other shapes.
         """
         if self._position >= len(self._calls):
             raise RuleError(f"{_DIVERGED}: {call.name} in {caller()} has no counterpart")
-        found = self._calls[self._position]
-        if found.name != call.name or found.shapes() != call.shapes():
+        reference = self._calls[self._position]
+        if reference.name != call.name or reference.shapes() != call.shapes():
             raise RuleError(
                 f"{_DIVERGED}: call {self._position} is {call.name}{list(call.shapes())} in "
-                f"{caller()}, and was {found.name}{list(found.shapes())} for the baseline"
+                f"{caller()}, and was {reference.name}{list(reference.shapes())} for the baseline"
             )
         self._position += 1
-        return found
+        return reference
 
     def finish(self) -> None:
-        """Makes sure that every recorded call was met.
+        """Checks that every recorded call has its counterpart.
 
         Raises:
             RuleError: If the image run ended early.
@@ -182,7 +187,7 @@ _DIVERGED = "the control flow of the network differs between image and baseline"
 
 
 def written_tensor(call: Call) -> Tensor | None:
-    """The tensor that the caller expects to change, if any."""
+    """The tensor of the caller that the call writes to, if any."""
     if call.out is not None:
         return call.out
     return next(call.operands(), None) if call.inplace else None

@@ -1,8 +1,8 @@
 """DeepLIFT multipliers of elementwise functions, products, quotients and selections.
 
-Each function returns the value of the call in the graph with the multipliers as its backward.
-Where a multiplier is linear in what it acts on, it is written as a *stand-in*: a linear
-expression whose ordinary autograd is the multiplier, grafted under the value of the call.
+Each function returns the value of the call with the multipliers as its backward. Most multipliers
+are written as a *surrogate*: a linear expression of the operands whose ordinary gradient is the
+multiplier (see ``with_surrogate_gradient``).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from voxplain.engine.rules.calls import Call, slope_at
-from voxplain.engine.rules.substitutes import grafted, scaled
+from voxplain.engine.rules.calls import Call, value_and_derivative
+from voxplain.engine.rules.substitutes import with_scaled_gradient, with_surrogate_gradient
 from voxplain.engine.tensors import wide
 
 _EPS = {torch.float64: 1e-10, torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 1e-3}
@@ -25,7 +25,7 @@ def threshold(operand: Tensor, eps: float | None) -> Tensor:
 
     Args:
         operand: Values of the image run.
-        eps: Relative to max(1, abs x); None for the default of the type.
+        eps: Relative to max(1, abs x); None for the default of the data type.
     """
     relative = _EPS[operand.dtype] if eps is None else eps
     return relative * operand.abs().clamp(min=1)
@@ -34,9 +34,9 @@ def threshold(operand: Tensor, eps: float | None) -> Tensor:
 def difference_quotient(
     value_change: Tensor, change: Tensor, eps: Tensor, slope: Callable[[], Tensor]
 ) -> Tensor:
-    """Delta y / Delta x, and the slope half-way where Delta x is too small to divide by.
+    """Delta y / Delta x; the slope half-way between the runs if Delta x is below ``eps``.
 
-    A slope that is not finite (a square root at 0) counts as 0: its share of Delta y is 0.
+    A slope that is not finite (a square root at 0) counts as 0.
     """
     near = change.abs() < eps
     quotient = value_change / torch.where(near, torch.ones_like(change), change)
@@ -47,24 +47,20 @@ def difference_quotient(
 
 
 def elementwise(call: Call, reference: Call, eps: float | None) -> Tensor:
-    """``p = q * Delta y / Delta x`` for y = f(x) applied to each number by itself."""
+    """``p = q * Delta y / Delta x`` for an elementwise function y = f(x)."""
     operand = call.input.detach()
     dtype = wide(operand.dtype)
     with torch.no_grad():
         value = call.run()
-        here, there = _pair(operand, reference.input, dtype)
-        change = _run(call, here, dtype) - _run(reference, there, dtype)
+        x, x_b = operand.to(dtype), reference.input.to(dtype)
+        change = _run(call, x, dtype) - _run(reference, x_b, dtype)
 
         def slope() -> Tensor:
-            return slope_at(call.detached(), (here + there) / 2)[1]
+            return value_and_derivative(call.detached(), (x + x_b) / 2)[1]
 
         limits = threshold(operand, eps).to(dtype)
-        quotient = difference_quotient(change, (here - there).expand_as(change), limits, slope)
-    return scaled(call.input, quotient, value)
-
-
-def _pair(operand: Tensor, reference: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    return operand.to(dtype), reference.to(dtype)
+        quotient = difference_quotient(change, (x - x_b).expand_as(change), limits, slope)
+    return with_scaled_gradient(call.input, quotient, value)
 
 
 def _run(call: Call, operand: Tensor, dtype: torch.dtype) -> Tensor:
@@ -90,8 +86,8 @@ def bilinear(
     """
     mean_left = _mean(left)
     mean_right = _mean(right)
-    stand_in = function(left[0], mean_right) + function(mean_left, right[0])
-    return grafted(stand_in, value)
+    surrogate = function(left[0], mean_right) + function(mean_left, right[0])
+    return with_surrogate_gradient(surrogate, value)
 
 
 def _mean(pair: tuple[Tensor, Tensor]) -> Tensor:
@@ -111,9 +107,9 @@ def quotient(
     below, below_b = denominator[0].detach(), denominator[1]
     above = numerator[0].detach() if isinstance(numerator[0], Tensor) else numerator[0]
     mean_reciprocal = (1 / below + 1 / below_b) / 2
-    pull = (above + numerator[1]) / 2 / (below * below_b)
-    stand_in = numerator[0] * mean_reciprocal - pull * denominator[0]
-    return grafted(stand_in, value)
+    multiplier_of_v = -((above + numerator[1]) / 2 / (below * below_b))
+    surrogate = numerator[0] * mean_reciprocal + multiplier_of_v * denominator[0]
+    return with_surrogate_gradient(surrogate, value)
 
 
 def selection(
@@ -123,10 +119,10 @@ def selection(
     value: Tensor,
     eps: float | None,
 ) -> tuple[Tensor, float]:
-    """Y = where(m, u, v) = v + m * d with d = u - v: linear in v, rescale in d.
+    """Multipliers of y = where(m, u, v) = v + m * d with d = u - v: linear in v, rescale in d.
 
-    Exact where the mask is a function of d (every hand-written rectifier, ``maximum``) or equal
-    in both runs.
+    Exact if the mask is a function of d (every hand-written rectifier, ``maximum``) or equal in
+    both runs.
 
     Args:
         mask: m in both runs, boolean or a factor.
@@ -136,21 +132,20 @@ def selection(
         eps: As in ``threshold``.
 
     Returns:
-        The value in the graph, and the largest part of Delta y that d cannot account for.
+        The value with its multipliers, and the largest part of Delta y that they do not explain.
     """
-    gap = chosen[0] - other[0]
-    here = gap.detach()
-    there = chosen[1] - other[1]
-    m, m_b = mask[0].detach().to(here.dtype), mask[1].to(here.dtype)
+    difference = chosen[0] - other[0]
+    d = difference.detach()
+    d_b = chosen[1] - other[1]
+    m, m_b = mask[0].detach().to(d.dtype), mask[1].to(d.dtype)
     with torch.no_grad():
-        interpolated = m * here - m_b * there
-        change = (here - there).expand_as(interpolated)
-        limit = threshold(here, eps).expand_as(interpolated)
+        value_change = m * d - m_b * d_b
+        change = (d - d_b).expand_as(value_change)
+        limit = threshold(d, eps).expand_as(value_change)
         slope = difference_quotient(
-            interpolated, change, limit, lambda: ((m + m_b) / 2).expand_as(interpolated)
+            value_change, change, limit, lambda: ((m + m_b) / 2).expand_as(value_change)
         )
-        left_over = (
-            float((interpolated - slope * change).abs().max()) if interpolated.numel() else 0.0
-        )
-    stand_in = slope * gap + other[0]
-    return grafted(stand_in.expand_as(value), value), left_over
+        residual = value_change - slope * change
+        unexplained = float(residual.abs().max()) if residual.numel() else 0.0
+    surrogate = slope * difference + other[0]
+    return with_surrogate_gradient(surrogate.expand_as(value), value), unexplained

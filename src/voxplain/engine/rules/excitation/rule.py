@@ -1,4 +1,4 @@
-"""Excitation backprop: winning probabilities handed from the output down to the image."""
+"""The rule of excitation backprop."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 
 from voxplain.engine.rules.calls import Call, OperationKind
 from voxplain.engine.rules.decompositions import decomposition
-from voxplain.engine.rules.excitation.dispatch import EvidenceMode, shared_out
+from voxplain.engine.rules.excitation.dispatch import ExcitationMode, redistribute
 from voxplain.engine.rules.graph import RECTIFIER_NODES, unseen_calls
 from voxplain.engine.rules.lrp.layer_rules import accumulator
 from voxplain.engine.rules.mode import OnUnknown, Rule, RuleMode, ThroughLayer, caller
-from voxplain.engine.rules.redistribution import redistributed
-from voxplain.engine.rules.substitutes import grafted_all, written
+from voxplain.engine.rules.redistribution import with_redistribution
+from voxplain.engine.rules.substitutes import with_surrogate_gradients, write_result
 from voxplain.engine.tensors import map_tensors
 from voxplain.errors import RuleError, TargetError
 from voxplain.targets import Term, WeightField
@@ -30,21 +30,23 @@ _NODES = (
 
 @dataclass(frozen=True)
 class Excitation(Rule):
-    """Marginal winning probabilities: "gradients" under this rule are shares of a mass of 1.
+    """Excitation backprop: marginal winning probabilities in place of gradients.
 
-    The mass enters at the output as W+ / sum W+, whatever the link. Every unit hands what it has
-    to the units that raise it, in proportion to ``max(0, w) * max(0, x)``; biases get nothing,
-    and a unit that nothing raises loses its share. Rectifiers, norms and squashing functions hand
-    on what they get; a maximum gives all to its winner, a gated product all to its signal, an
-    attention all to its values. Published for convolutions, linear layers, ReLU, pooling and
-    batch norm; instance, group and layer norm, transposed convolutions, concatenation, gates and
-    attention are extensions. Inputs may be negative here (after LeakyReLU or a norm), hence
-    ``max(0, x)``. Zhang et al., Top-down neural attention by excitation backprop, 2016.
+    The backward starts at the output with W / sum abs(W), a mass of 1, whatever the link. Every
+    unit redistributes its probability to the units that raise it, in proportion to
+    ``max(0, w) * max(0, x)``. Biases get nothing, and the probability of a unit that no input
+    raises is lost. Rectifiers, norms and squashing functions pass it unchanged; a maximum gives all
+    to its winner, a gated product all to its signal, an attention all to its values. Published for
+    convolutions, linear layers, ReLU, pooling and batch norm; instance, group and layer norm,
+    transposed convolutions, concatenation, gates and attention are extensions. Inputs may be
+    negative here (after LeakyReLU or a norm), hence ``max(0, x)``. Zhang et al., Top-down neural
+    attention by excitation backprop, 2016.
 
     Attributes:
-        against: Ask about -S: the last weights on the way are negated.
-        through: A layer; what does not pass through its output is left out.
-        on_unknown: What to do about a function without a rule that evidence arrives at.
+        against: Whether to explain -S: the last weights on the way are negated.
+        through: A layer through whose output all probability has to pass.
+        on_unknown: Whether a function without a rule that probability reaches is an error, or gets
+            the plain gradient with a warning.
     """
 
     name: ClassVar[str] = "excitation"
@@ -53,10 +55,10 @@ class Excitation(Rule):
     through: ThroughLayer | None = None
     on_unknown: OnUnknown = "error"
 
-    def field(self, bound: WeightField) -> WeightField:
-        """The weights without their link, over the sum of their magnitudes.
+    def seed_field(self, bound: WeightField) -> WeightField:
+        """The weights without their link, divided by the sum of their magnitudes.
 
-        Weights that are negative throughout (class 0 of a one-channel output) ask about -S.
+        Weights that are all negative (class 0 of a one-channel output) explain -S.
 
         Raises:
             TargetError: For weights of both signs in one image.
@@ -69,80 +71,85 @@ class Excitation(Rule):
                 "two scores; explain one of them with contrastive_excitation_backprop"
             )
         wide = flat.to(accumulator(flat))
-        shares = wide / wide.abs().sum(1, keepdim=True).clamp(min=1e-30)
-        seed = (-shares if self.against else shares).to(weights).reshape(weights.shape)
+        normalized = wide / wide.abs().sum(1, keepdim=True).clamp(min=1e-30)
+        seed = (-normalized if self.against else normalized).to(weights).reshape(weights.shape)
         return replace(bound, terms=(Term(seed),), offset=torch.zeros_like(bound.offset))
 
     def unseen(self, output: Tensor, image: Tensor) -> list[str]:
-        """Functions that were called out of sight of the mode, in words."""
+        """Descriptions of functions that the mode did not see."""
         return unseen_calls(output, image, _NODES)
 
     def mode(self) -> RuleMode:
         """A context for the image forward."""
-        return _ExcitationMode(self.on_unknown, self.against)
+        return _ExcitationForward(self.on_unknown, self.against)
 
 
-class _ExcitationMode(EvidenceMode):
-    """Puts the shares of every call in the graph."""
+class _ExcitationForward(ExcitationMode):
+    """Gives every call the redistribution of its winning probability as backward."""
 
     def __init__(self, on_unknown: OnUnknown, against: bool) -> None:
         super().__init__()
         self._on_unknown, self._against = on_unknown, against
 
     def treat(self, call: Call, native: Callable[[], Any]) -> Any:
-        """The value of the call with its shares as the backward."""
+        """The value of the call with the redistribution of probability as its backward."""
         if not self.depends(*call.operands()):
             return native()
-        if call.family is OperationKind.RECURRENT:
+        if call.kind is OperationKind.RECURRENT:
             raise RuleError(
                 f"{call.name} in {caller()} hides its gates, so excitation backprop cannot treat "
                 "it; use the rule 'plain'"
             )
         result = self._result(call, native)
-        self.gates.note(call, result, self)
+        self.gates.mark(call, result, self)
         return result
 
-    def unknown(self, what: str) -> None:
-        """Refuses, or remarks on, a function that would get the plain gradient."""
+    def report_unknown(self, function: str) -> None:
+        """Refuses, or warns about, a function without a rule."""
         if self._on_unknown == "error":
-            raise RuleError(_sentence(what))
-        remark = f"excitation backprop has no rule for {what}; it got the plain gradient"
+            raise RuleError(_no_rule_message(function))
+        remark = f"excitation backprop has no rule for {function}; it got the plain gradient"
         if remark not in self.warnings:
             self.warnings.append(remark)
 
-    def shares(self) -> dict[str, float]:
-        """What ended at units that nothing raises."""
+    def residuals(self) -> dict[str, float]:
+        """Probability that ended at constants or at units which no input raises."""
         return {"unraised_against" if self._against else "unraised": self.lost.amount}
 
     def _result(self, call: Call, native: Callable[[], Any]) -> Any:
-        steps = None if call.name in ("maximum", "minimum") else decomposition(call)
-        if steps is not None:
-            return self._composite(call, steps, native)
-        found = shared_out(self, call, native)
-        if isinstance(found, str):
-            return self._untreated(call, found, native)
-        if found is NotImplemented:
+        decomposed = None if call.name in ("maximum", "minimum") else decomposition(call)
+        if decomposed is not None:
+            return self._composite(call, decomposed, native)
+        outcome = redistribute(self, call, native)
+        if isinstance(outcome, str):
+            return self._raise_on_probability(call, outcome, native)
+        if outcome is NotImplemented:
             return native()
         self.treated[call.name] += 1
-        return written(call, found)
+        return write_result(call, outcome)
 
-    def _composite(self, call: Call, steps: Callable[[], Any], native: Callable[[], Any]) -> Any:
+    def _composite(
+        self, call: Call, decomposed: Callable[[], Any], native: Callable[[], Any]
+    ) -> Any:
         with self:
-            stand_in = steps()
-        if stand_in is NotImplemented:
-            return self._untreated(call, call.name, native)
+            surrogate = decomposed()
+        if surrogate is NotImplemented:
+            return self._raise_on_probability(call, call.name, native)
         if call.inplace or call.out is not None:
-            return written(call, stand_in)
+            return write_result(call, surrogate)
         with torch.no_grad():
             value = native()
-        return grafted_all(stand_in, value)
+        return with_surrogate_gradients(surrogate, value)
 
-    def _untreated(self, call: Call, what: str, native: Callable[[], Any]) -> Any:
-        """An error as soon as evidence arrives; what only makes gates or weights is let through."""
+    def _raise_on_probability(self, call: Call, description: str, native: Callable[[], Any]) -> Any:
+        """A call without a rule: an error once probability reaches it.
+
+        Calls that only compute gates or weights are allowed.
+        """
         if self._on_unknown == "warn" or call.inplace or call.out is not None:
-            self.unknown(what)
+            self.report_unknown(description)
             return native()
-        message = _sentence(what)
+        message = _no_rule_message(description)
 
         def refuse(q: Tensor) -> tuple[Tensor]:  # noqa: ARG001
             raise RuleError(message)
@@ -150,13 +157,13 @@ class _ExcitationMode(EvidenceMode):
         def guarded(tensor: Tensor) -> Tensor:
             if not tensor.requires_grad:
                 return tensor
-            return redistributed(tensor.detach(), (tensor,), refuse)
+            return with_redistribution(tensor.detach(), (tensor,), refuse)
 
         return map_tensors(native(), guarded)
 
 
-def _sentence(what: str) -> str:
+def _no_rule_message(function: str) -> str:
     return (
-        f"excitation backprop has no rule for {what}, called in {caller()}; "
+        f"excitation backprop has no rule for {function}, called in {caller()}; "
         "on_unknown: warn gives it the plain gradient"
     )

@@ -1,7 +1,7 @@
-"""Composites: which layer rule a linear call gets, as data.
+"""Composites: the layer rule of each linear call, as data.
 
-A composite is a list of choices; the first that fits a call decides, and the epsilon rule is what
-is left. Layers nearer to the image want rules that smooth, layers nearer to the output want rules
+A composite is a list of choices. The first one that fits a call gives its rule; if none fits, it
+is the epsilon rule. Layers near the image need rules that smooth, layers near the output rules
 that are faithful to it (Montavon et al., 2019).
 """
 
@@ -31,15 +31,15 @@ _FOR_IMAGES = ("box", "flat")
 
 @dataclass(frozen=True)
 class Choice:
-    """A layer rule, and the calls it is for.
+    """A layer rule, and the calls to which it applies.
 
     Attributes:
-        rule: Its keyword; ``pass`` hands relevance on unchanged and is for norms.
+        rule: Its keyword; ``pass`` passes relevance unchanged and is for norms.
         kind: ``convolution`` (transposed ones too), ``dense`` (linear layers and products with a
             weight), ``norm``, or ``any`` of the weighted ones.
         function: One function by its canonical name, such as ``conv3d``.
-        depth: Part of the network, from 0 at the input to 1 at the output.
-        first: For layers that read the image itself only.
+        depth: Range of depths in the network, from 0 at the input to 1 at the output.
+        first: Only for layers that read the image itself.
         kernel: ``point`` for convolutions of one voxel, ``wide`` for larger ones.
         epsilon: Of the rule.
         gamma: Of the gamma rule.
@@ -47,7 +47,7 @@ class Choice:
         beta: Of the alpha-beta rule.
 
     Raises:
-        ConfigError: For a rule that does not fit what it is chosen for.
+        ConfigError: For a rule that cannot be applied to these calls.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -78,7 +78,7 @@ class Choice:
         self.layer_rule()
 
     def layer_rule(self) -> LayerRule | None:
-        """The rule itself; None for ``pass``."""
+        """The layer rule; None for ``pass``."""
         if self.rule == "gamma":
             return Gamma(self.gamma, self.epsilon)
         if self.rule == "alpha_beta":
@@ -90,11 +90,11 @@ class Choice:
         return None if self.rule == "pass" else Epsilon(self.epsilon)
 
     def fits(self, place: LayerPlace, depth: float) -> bool:
-        """Whether the choice is for this call.
+        """Whether the choice applies to a call.
 
         Args:
-            place: What is known of the call.
-            depth: Where it comes among the weighted calls, from 0 to 1.
+            place: The call.
+            depth: Its position among the weighted calls, from 0 to 1.
         """
         if self.first and not place.first:
             return False
@@ -120,18 +120,18 @@ COMPOSITES: dict[str, Composite] = {
     "epsilon_plus": (Choice("alpha_beta", "convolution", alpha=1.0, beta=0.0),),
     "alpha2_beta1": (Choice("alpha_beta", "convolution", alpha=2.0, beta=1.0),),
 }
-"""Epsilon is what all of them fall back to: in dense layers and in the upper half."""
+"""All of them use the epsilon rule where no choice fits: in dense layers, in the upper half."""
 
 
 @dataclass(frozen=True)
 class LayerPlace:
-    """A weighted call or a norm, as composites see it.
+    """The properties of a weighted call or norm by which composites choose.
 
     Attributes:
         function: Canonical name.
         kind: ``convolution``, ``dense`` or ``norm``.
-        order: How many weighted calls came before it in the forward.
-        first: Whether it reads the image itself, at most moved about.
+        order: Number of weighted calls before it in the forward.
+        first: Whether it reads the image itself, at most rearranged.
         kernel: Of a convolution: ``point`` for one voxel, ``wide`` for more.
     """
 
@@ -142,9 +142,9 @@ class LayerPlace:
     kernel: Literal["none", "point", "wide"] = "none"
 
 
-def place_of(call: Call, order: int, first: bool) -> LayerPlace:
-    """What composites may know of a call."""
-    if call.family is OperationKind.NORM:
+def layer_place(call: Call, order: int, first: bool) -> LayerPlace:
+    """The place of a call in the forward, for :func:`choose_rule`."""
+    if call.kind is OperationKind.NORM:
         return LayerPlace(call.name, "norm", order)
     if "conv" not in call.name:
         return LayerPlace(call.name, "dense", order, first)
@@ -152,16 +152,16 @@ def place_of(call: Call, order: int, first: bool) -> LayerPlace:
     return LayerPlace(call.name, "convolution", order, first, "wide" if wide else "point")
 
 
-def chosen(
+def choose_rule(
     composite: Composite, place: LayerPlace, count: int, epsilon: float = EPSILON
 ) -> LayerRule | None:
-    """The rule of one call; None where relevance passes unchanged.
+    """The layer rule of one call; None if relevance passes unchanged.
 
     Args:
         composite: The choices, in order.
         place: The call.
-        count: Weighted calls of the whole forward.
-        epsilon: Of the epsilon rule where no choice fits.
+        count: Number of weighted calls in the forward.
+        epsilon: Of the epsilon rule if no choice fits.
     """
     depth = place.order / max(count - 1, 1)
     for choice in composite:
@@ -171,7 +171,7 @@ def chosen(
 
 
 def composite_of(given: CompositeName | Composite, epsilon: float, gamma: float) -> Composite:
-    """The choices behind a name, with these parameters; a list of choices as it is.
+    """The choices of a named composite with these parameters; a list of choices unchanged.
 
     Raises:
         ConfigError: With the nearest names.

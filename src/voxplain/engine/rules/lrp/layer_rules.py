@@ -1,9 +1,8 @@
-"""How one linear call shares out relevance: the layer rules of layer-wise relevance propagation.
+"""The layer rules of layer-wise relevance propagation.
 
-A layer computes z_j = sum_i c_ij + b_j from contributions c_ij = x_i w_ij. A rule says which part
-of the relevance R_j each input gets. Sums over a denominator are kept away from 0 by
-``stabilized``; what the bias and the stabilizer take is returned beside the relevance, so that
-nothing is lost unseen.
+A layer computes z_j = sum_i c_ij + b_j from contributions c_ij = x_i w_ij. A rule redistributes the
+relevance R_j to the inputs. Denominators are kept away from 0 by ``stabilize``. The relevance that
+the bias and the stabilizer absorb is returned beside that of the inputs.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ class Layer:
     """One linear call.
 
     Attributes:
-        map: The linear part with its bias set apart.
-        input: x, outside the graph.
+        linear_map: The call as a map, its bias apart.
+        input: x, detached.
         low: Smallest model-space intensity, broadcastable to x; for the box rule alone.
         high: Largest one.
     """
 
-    map: LinearMap
+    linear_map: LinearMap
     input: Tensor
     low: Tensor | None = None
     high: Tensor | None = None
@@ -41,12 +40,12 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Where the relevance of one call went.
+    """The redistributed relevance of one call.
 
     Attributes:
-        relevance: Of the input, of its shape.
-        bias: Sum of what the bias took, a float64 scalar.
-        epsilon: Sum of what the stabilizer took.
+        relevance: Relevance of the input, of its shape.
+        bias: Relevance absorbed by the bias, a float64 scalar.
+        epsilon: Relevance absorbed by the stabilizer.
     """
 
     relevance: Tensor
@@ -59,7 +58,7 @@ class LayerRule(ABC):
 
     @abstractmethod
     def split(self, layer: Layer, relevance: Tensor) -> Split:
-        """Shares out the relevance of the output of a layer.
+        """Redistributes the relevance of the output of a layer to its input.
 
         Args:
             layer: The call.
@@ -78,22 +77,22 @@ class Epsilon(LayerRule):
     epsilon: float = EPSILON
 
     def split(self, layer: Layer, relevance: Tensor) -> Split:
-        """In proportion to the contributions, of either sign."""
-        sums, transposed = layer.map.linearized(layer.input)
-        bias = _bias(layer.map, sums)
-        quotient, lost = divided(relevance, sums + bias, self.epsilon)
-        return Split(layer.input * transposed(quotient), total(bias * quotient), lost)
+        """Relevance in proportion to the contributions of both signs."""
+        sums, adjoint = layer.linear_map.value_and_adjoint(layer.input)
+        bias = _bias(layer.linear_map, sums)
+        quotient, absorbed = divide_stabilized(relevance, sums + bias, self.epsilon)
+        return Split(layer.input * adjoint(quotient), total(bias * quotient), absorbed)
 
 
 @dataclass(frozen=True)
 class Gamma(LayerRule):
     """Contributions of the sign of their sum count 1 + gamma times (Montavon et al., 2019).
 
-    ``c + gamma c+`` where z_j >= 0 and ``c + gamma c-`` where z_j < 0, bias included, divided by
-    their own sum. The second half is the extension to rectifiers with negative values.
+    ``c + gamma c+`` if z_j >= 0 and ``c + gamma c-`` if z_j < 0, bias included, divided by their
+    own sum. The second case is the extension to rectifiers with negative values.
 
     Attributes:
-        gamma: How much one sign is favored; 0 is the epsilon rule.
+        gamma: Additional weight of the favored sign; 0 is the epsilon rule.
         epsilon: As in :class:`Epsilon`.
     """
 
@@ -101,25 +100,25 @@ class Gamma(LayerRule):
     epsilon: float = EPSILON
 
     def split(self, layer: Layer, relevance: Tensor) -> Split:
-        """In proportion to the favored contributions."""
+        """Relevance in proportion to the weighted contributions."""
         raising, lowering = _contributions(layer, 1), _contributions(layer, -1)
-        bias = _bias(layer.map, raising.sums)
+        bias = _bias(layer.linear_map, raising.sums)
         upward = raising.sums + lowering.sums + bias >= 0
         more = torch.where(upward, 1 + self.gamma, 1.0).to(raising.sums)
         less = torch.where(upward, 1.0, 1 + self.gamma).to(raising.sums)
         bias = bias * torch.where(bias > 0, more, less)
         sums = more * raising.sums + less * lowering.sums + bias
-        quotient, lost = divided(relevance, sums, self.epsilon)
-        found = raising.spread(more * quotient) + lowering.spread(less * quotient)
-        return Split(found, total(bias * quotient), lost)
+        quotient, absorbed = divide_stabilized(relevance, sums, self.epsilon)
+        redistributed = raising.spread(more * quotient) + lowering.spread(less * quotient)
+        return Split(redistributed, total(bias * quotient), absorbed)
 
 
 @dataclass(frozen=True)
 class AlphaBeta(LayerRule):
     """``alpha c+ / sum c+ R - beta c- / sum c- R`` with alpha - beta = 1 (Bach et al., 2015).
 
-    The sums are those of the contributions alone, so a bias takes nothing. Where there is no
-    contribution of a sign, its part of the relevance is counted with the stabilizer's.
+    The sums are those of the contributions alone, so a bias absorbs nothing. If there is no
+    contribution of a sign, the relevance of that sign is counted with that of the stabilizer.
 
     Attributes:
         alpha: Weight of the positive contributions; 1 (with beta 0) is the z-plus rule.
@@ -127,7 +126,7 @@ class AlphaBeta(LayerRule):
         epsilon: As in :class:`Epsilon`.
 
     Raises:
-        ConfigError: If alpha - beta is not 1, which would create relevance out of nothing.
+        ConfigError: If alpha - beta is not 1, which would not conserve relevance.
     """
 
     alpha: float = 1.0
@@ -142,23 +141,23 @@ class AlphaBeta(LayerRule):
             )
 
     def split(self, layer: Layer, relevance: Tensor) -> Split:
-        """Each sign in proportion to its own contributions."""
-        found = self.alpha * self._signed(layer, 1, relevance)
+        """Relevance of each sign in proportion to the contributions of that sign."""
+        redistributed = self.alpha * self._signed(layer, 1, relevance)
         if self.beta:
-            found = found - self.beta * self._signed(layer, -1, relevance)
-        return Split(found, _nothing(found), total(relevance) - total(found))
+            redistributed = redistributed - self.beta * self._signed(layer, -1, relevance)
+        return Split(redistributed, _zero(redistributed), total(relevance) - total(redistributed))
 
     def _signed(self, layer: Layer, sign: int, relevance: Tensor) -> Tensor:
-        part = _contributions(layer, sign)
-        quotient, _ = divided(relevance, part.sums, self.epsilon)
-        return part.spread(quotient)
+        contributions = _contributions(layer, sign)
+        quotient, _ = divide_stabilized(relevance, contributions.sums, self.epsilon)
+        return contributions.spread(quotient)
 
 
 @dataclass(frozen=True)
 class Box(LayerRule):
     """``x w - l w+ - h w-`` by its sum, for intensities between l and h (Montavon et al., 2017).
 
-    For layers that read the image itself. The bias takes nothing.
+    For layers that read the image itself. The bias absorbs nothing.
 
     Attributes:
         epsilon: As in :class:`Epsilon`.
@@ -167,91 +166,93 @@ class Box(LayerRule):
     epsilon: float = EPSILON
 
     def split(self, layer: Layer, relevance: Tensor) -> Split:
-        """In proportion to the distance from the worst intensity."""
+        """Relevance in proportion to the distance from the least favorable intensity."""
         if layer.low is None or layer.high is None:
             raise ValueError("the box rule needs the range of the image")
         low, high = (bound.expand_as(layer.input) for bound in (layer.low, layer.high))
         parts = (
-            (layer.input, layer.map.linearized(layer.input)),
-            (-low, _signed(layer.map, 1).linearized(low)),
-            (-high, _signed(layer.map, -1).linearized(high)),
+            (layer.input, layer.linear_map.value_and_adjoint(layer.input)),
+            (-low, _signed(layer.linear_map, 1).value_and_adjoint(low)),
+            (-high, _signed(layer.linear_map, -1).value_and_adjoint(high)),
         )
         (_, (at_x, _)), (_, (at_low, _)), (_, (at_high, _)) = parts
-        quotient, lost = divided(relevance, at_x - at_low - at_high, self.epsilon)
-        found = torch.zeros_like(layer.input)
-        for value, (_, transposed) in parts:
-            found = found + value * transposed(quotient)
-        return Split(found, _nothing(found), lost)
+        quotient, absorbed = divide_stabilized(relevance, at_x - at_low - at_high, self.epsilon)
+        redistributed = torch.zeros_like(layer.input)
+        for value, (_, adjoint) in parts:
+            redistributed = redistributed + value * adjoint(quotient)
+        return Split(redistributed, _zero(redistributed), absorbed)
 
 
 @dataclass(frozen=True)
 class Flat(LayerRule):
-    """Every input of the receptive field gets the same share (Bach et al., 2016).
+    """Every input of the receptive field gets the same relevance (Bach et al., 2016).
 
-    For layers that read the image itself. What lies in the padding is no input and gets nothing.
+    For layers that read the image itself. Padding is not an input and gets nothing.
     """
 
     def split(self, layer: Layer, relevance: Tensor) -> Split:
-        """Evenly."""
-        even = layer.map.with_weight(torch.ones_like)
-        counts, transposed = even.linearized(torch.ones_like(layer.input))
-        quotient, lost = divided(relevance, counts, 0.0)
-        found = transposed(quotient)
-        return Split(found, _nothing(found), lost)
+        """Relevance in equal parts."""
+        even = layer.linear_map.with_weight(torch.ones_like)
+        counts, adjoint = even.value_and_adjoint(torch.ones_like(layer.input))
+        quotient, absorbed = divide_stabilized(relevance, counts, 0.0)
+        redistributed = adjoint(quotient)
+        return Split(redistributed, _zero(redistributed), absorbed)
 
 
 @dataclass(frozen=True, eq=False)
 class _Contributions:
-    """The contributions of one sign: their sums, and how to spread a quotient over them."""
+    """Contributions of one sign: their sums, and a function that redistributes a quotient."""
 
     sums: Tensor
     spread: Callable[[Tensor], Tensor]
 
 
 def _contributions(layer: Layer, sign: int) -> _Contributions:
-    """Positive contributions from equal signs of x and w, negative ones from different signs."""
-    pairs = [(layer.input.clamp(min=0), _signed(layer.map, sign))]
+    """Positive contributions: x and w of equal signs; negative ones: of different signs."""
+    pairs = [(layer.input.clamp(min=0), _signed(layer.linear_map, sign))]
     if bool((layer.input < 0).any()):
-        pairs.append((layer.input.clamp(max=0), _signed(layer.map, -sign)))
-    linearized = [(x, *map.linearized(x)) for x, map in pairs]
+        pairs.append((layer.input.clamp(max=0), _signed(layer.linear_map, -sign)))
+    evaluated = [(x, *linear_map.value_and_adjoint(x)) for x, linear_map in pairs]
 
     def spread(quotient: Tensor) -> Tensor:
-        shares = [x * transposed(quotient) for x, _, transposed in linearized]
-        return torch.stack(shares).sum(0) if len(shares) > 1 else shares[0]
+        relevances = [x * adjoint(quotient) for x, _, adjoint in evaluated]
+        return torch.stack(relevances).sum(0) if len(relevances) > 1 else relevances[0]
 
-    sums = [part for _, part, _ in linearized]
+    sums = [value for _, value, _ in evaluated]
     return _Contributions(torch.stack(sums).sum(0) if len(sums) > 1 else sums[0], spread)
 
 
-def _signed(map: LinearMap, sign: int) -> LinearMap:
-    """The map with its weights of one sign; those of the function itself are positive."""
-    if map.weight is None and sign < 0:
-        return replace(map, function=lambda x, weight: 0 * map.function(x, weight))
+def _signed(linear_map: LinearMap, sign: int) -> LinearMap:
+    """The map with its weights of one sign; a function's own weights are positive."""
+    if linear_map.weight is None and sign < 0:
+        return replace(linear_map, function=lambda x, weight: 0 * linear_map.function(x, weight))
     if sign > 0:
-        return map.with_weight(lambda weight: weight.clamp(min=0))
-    return map.with_weight(lambda weight: weight.clamp(max=0))
+        return linear_map.with_weight(lambda weight: weight.clamp(min=0))
+    return linear_map.with_weight(lambda weight: weight.clamp(max=0))
 
 
-def stabilized(sums: Tensor, epsilon: float = EPSILON) -> Tensor:
+def stabilize(sums: Tensor, epsilon: float = EPSILON) -> Tensor:
     """``z + e sign(z)`` with sign(0) = 1 and e relative to the root mean square of each row.
 
-    Rows are those of the first axis, so that images of a batch do not touch each other.
+    A row is one index of the first axis, so images of a batch do not affect each other.
     """
     magnitude = sums.abs() if sums.ndim < 2 else sums.square().flatten(1).mean(1).sqrt()
     margin = epsilon * magnitude.reshape(magnitude.shape + (1,) * (sums.ndim - magnitude.ndim))
     return torch.where(sums < 0, sums - margin, sums + margin)
 
 
-def divided(relevance: Tensor, sums: Tensor, epsilon: float = EPSILON) -> tuple[Tensor, Tensor]:
-    """``R / stabilized(z)``, 0 where z is, and the sum of what the stabilizer takes."""
-    bottom = stabilized(sums, epsilon)
-    empty = bottom == 0
-    quotient = torch.where(empty, 0.0, relevance / torch.where(empty, 1.0, bottom))
+def divide_stabilized(
+    relevance: Tensor, sums: Tensor, epsilon: float = EPSILON
+) -> tuple[Tensor, Tensor]:
+    """``R / stabilize(z)`` (0 where z is 0), and the relevance absorbed by the stabilizer."""
+    denominator = stabilize(sums, epsilon)
+    zero = denominator == 0
+    quotient = torch.where(zero, 0.0, relevance / torch.where(zero, 1.0, denominator))
     return quotient, total(relevance) - total(quotient * sums)
 
 
 def accumulator(tensor: Tensor) -> torch.dtype:
-    """The type in which shares are summed: float64 where the device has it."""
+    """The type of sums of relevance: float64 if the device supports it, else float32."""
     return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
@@ -260,11 +261,11 @@ def total(values: Tensor) -> Tensor:
     return values.sum(dtype=accumulator(values))
 
 
-def _nothing(like: Tensor) -> Tensor:
+def _zero(like: Tensor) -> Tensor:
     return like.new_zeros((), dtype=accumulator(like))
 
 
-def _bias(map: LinearMap, sums: Tensor) -> Tensor:
-    if map.bias is None:
+def _bias(linear_map: LinearMap, sums: Tensor) -> Tensor:
+    if linear_map.bias is None:
         return sums.new_zeros(()).expand_as(sums)
-    return map.bias.to(sums).expand_as(sums)
+    return linear_map.bias.to(sums).expand_as(sums)

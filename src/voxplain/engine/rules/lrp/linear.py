@@ -1,4 +1,4 @@
-"""Relevance through calls that are linear in what they act on: the value, with shares behind it."""
+"""Calls with LRP redistributions as their backward: linear maps, sums, norms, first-order parts."""
 
 from __future__ import annotations
 
@@ -8,182 +8,201 @@ import torch
 from torch import Tensor
 
 from voxplain.engine.rules.calls import Call
-from voxplain.engine.rules.lrp.layer_rules import Epsilon, Layer, LayerRule, divided, total
+from voxplain.engine.rules.lrp.layer_rules import (
+    Epsilon,
+    Layer,
+    LayerRule,
+    divide_stabilized,
+    total,
+)
 from voxplain.engine.rules.lrp.mode import ConservationLedger
-from voxplain.engine.rules.norms import frozen_slope
-from voxplain.engine.rules.redistribution import LinearMap, redistributed
+from voxplain.engine.rules.norms import with_frozen_statistics
+from voxplain.engine.rules.redistribution import LinearMap, with_redistribution
 from voxplain.engine.tensors import wide
 
 
-def under_rule(
-    map: LinearMap,
+def by_layer_rule(
+    linear_map: LinearMap,
     operand: Tensor,
     value: Tensor,
     rule: Callable[[], LayerRule | None],
-    balance: ConservationLedger,
-    ends: tuple[Tensor, Tensor] | None = None,
+    conservation: ConservationLedger,
+    intensities: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """A linear call of one operand under a layer rule.
 
     Args:
-        map: The call as a map.
-        operand: What it acts on, in the graph.
-        value: The result of the call, outside the graph.
-        rule: Asked at the time of the backward, when the depth of the network is known.
-        balance: Where the shares of bias and stabilizer are booked.
-        ends: Smallest and largest intensity at each place, for a call that reads the image.
+        linear_map: The call as a map.
+        operand: Its operand, in the graph.
+        value: Its result, detached.
+        rule: Returns the rule at the time of the backward, when the depth of the network is known;
+            None for relevance that passes unchanged.
+        conservation: For the relevance of bias and stabilizer.
+        intensities: Smallest and largest intensity at each place, if the operand is the image.
     """
 
     def backward(q: Tensor, x: Tensor) -> tuple[Tensor]:
-        chosen = rule()
-        if chosen is None:
+        layer_rule = rule()
+        if layer_rule is None:
             return (q,)
         x = x.to(wide(x.dtype))
-        low, high = (None, None) if ends is None else (end.to(x) for end in ends)
-        found = chosen.split(Layer(map, x, low, high), q.to(x.dtype))
-        balance.take(found.bias, found.epsilon)
-        return (found.relevance,)
+        low, high = (None, None) if intensities is None else (end.to(x) for end in intensities)
+        split = layer_rule.split(Layer(linear_map, x, low, high), q.to(x.dtype))
+        conservation.add(split.bias, split.epsilon)
+        return (split.relevance,)
 
-    return redistributed(value, [operand], backward, [operand.detach()])
+    return with_redistribution(value, [operand], backward, [operand.detach()])
 
 
-def linear(
-    map: LinearMap, operand: Tensor, value: Tensor, epsilon: float, balance: ConservationLedger
+def by_epsilon(
+    linear_map: LinearMap,
+    operand: Tensor,
+    value: Tensor,
+    epsilon: float,
+    conservation: ConservationLedger,
 ) -> Tensor:
-    """A linear call of one operand that composites have no say in: the epsilon rule."""
-    return under_rule(map, operand, value, lambda: Epsilon(epsilon), balance)
+    """A linear call of one operand under the epsilon rule, whatever the composite."""
+    return by_layer_rule(linear_map, operand, value, lambda: Epsilon(epsilon), conservation)
 
 
-def halved(
+def split_equally(
     maps: Sequence[LinearMap],
     operands: Sequence[Tensor],
     value: Tensor,
     epsilon: float,
-    balance: ConservationLedger,
+    conservation: ConservationLedger,
 ) -> Tensor:
-    """A call that is linear in each of two operands: half to each, both by the epsilon rule.
+    """A call that is linear in each of two operands: half of the relevance to each, by epsilon.
 
     Args:
-        maps: Per operand the call with the other one held fixed.
+        maps: Per operand the call with the other operand held fixed.
         operands: In the graph.
         value: The result of the call.
         epsilon: Of the rule.
-        balance: For what the stabilizer takes.
+        conservation: For the relevance of the stabilizer.
     """
 
-    def backward(q: Tensor, *kept: Tensor) -> tuple[Tensor, ...]:
-        shares = []
-        for map, x in zip(maps, kept, strict=True):
-            found = Epsilon(epsilon).split(Layer(map, x), q / len(maps))
-            balance.take(found.bias, found.epsilon)
-            shares.append(found.relevance)
-        return tuple(shares)
+    def backward(q: Tensor, *saved: Tensor) -> tuple[Tensor, ...]:
+        relevances = []
+        for linear_map, x in zip(maps, saved, strict=True):
+            split = Epsilon(epsilon).split(Layer(linear_map, x), q / len(maps))
+            conservation.add(split.bias, split.epsilon)
+            relevances.append(split.relevance)
+        return tuple(relevances)
 
-    return redistributed(value, operands, backward, [operand.detach() for operand in operands])
+    return with_redistribution(
+        value, operands, backward, [operand.detach() for operand in operands]
+    )
 
 
-def added(
-    parts: Sequence[tuple[Tensor, float]],
-    moving: Sequence[bool],
+def through_sum(
+    terms: Sequence[tuple[Tensor, float]],
+    dependent: Sequence[bool],
     value: Tensor,
     epsilon: float,
-    balance: ConservationLedger,
+    conservation: ConservationLedger,
     *,
     overwritten: bool = False,
 ) -> Tensor:
-    """A sum of operands, each with a factor: in proportion to what each contributes.
+    """A sum of operands with factors: relevance in proportion to the terms, by epsilon.
 
     Args:
-        parts: Operand and factor; operands broadcast to the value.
-        moving: Which of them depend on the image; the others count as biases.
+        terms: Operand and factor; operands broadcast to the value.
+        dependent: Which of them depend on the image; the others count as biases.
         value: The sum.
         epsilon: Of the rule.
-        balance: For the shares of constants and stabilizer.
-        overwritten: Whether the caller is about to write the sum into the first operand.
+        conservation: For the relevance of constants and stabilizer.
+        overwritten: Whether the caller will write the sum into the first operand.
     """
-    factors = [factor for _, factor in parts]
+    factors = [factor for _, factor in terms]
 
-    def backward(q: Tensor, *kept: Tensor) -> tuple[Tensor, ...]:
-        scaled = [x * factor for x, factor in zip(kept, factors, strict=True)]
+    def backward(q: Tensor, *saved: Tensor) -> tuple[Tensor, ...]:
+        scaled = [x * factor for x, factor in zip(saved, factors, strict=True)]
         sums = scaled[0].expand_as(q)
-        for part in scaled[1:]:
-            sums = sums + part
-        quotient, lost = divided(q, sums, epsilon)
-        shares = [(part * quotient).sum_to_size(part.shape) for part in scaled]
-        still = [share for share, moves in zip(shares, moving, strict=True) if not moves]
-        balance.take(sum((total(share) for share in still), torch.zeros_like(lost)), lost)
-        return tuple(share for share, moves in zip(shares, moving, strict=True) if moves)
+        for term in scaled[1:]:
+            sums = sums + term
+        quotient, absorbed = divide_stabilized(q, sums, epsilon)
+        relevances = [(term * quotient).sum_to_size(term.shape) for term in scaled]
+        pairs = list(zip(relevances, dependent, strict=True))
+        of_constants = [total(relevance) for relevance, depends in pairs if not depends]
+        conservation.add(sum(of_constants, torch.zeros_like(absorbed)), absorbed)
+        return tuple(relevance for relevance, depends in pairs if depends)
 
-    operands = [part for (part, _), moves in zip(parts, moving, strict=True) if moves]
-    kept = [part.detach() for part, _ in parts]
+    operands = [operand for (operand, _), depends in zip(terms, dependent, strict=True) if depends]
+    saved = [operand.detach() for operand, _ in terms]
     if overwritten:
-        kept[0] = kept[0].clone()
-    return redistributed(value, operands, backward, kept)
+        saved[0] = saved[0].clone()
+    return with_redistribution(value, operands, backward, saved)
 
 
-def normalized(
-    call: Call, value: Tensor, rule: Callable[[], LayerRule | None], balance: ConservationLedger
+def through_norm(
+    call: Call,
+    value: Tensor,
+    rule: Callable[[], LayerRule | None],
+    conservation: ConservationLedger,
 ) -> Tensor:
-    """A norm with the statistics of its input: they are frozen, and epsilon acts on what is left.
+    """A norm with its statistics frozen, as an affine map under the epsilon rule.
 
-    The shift (the frozen mean and the bias of the norm) takes its part as a bias does.
+    The shift (the frozen mean and the bias of the norm) absorbs relevance as a bias does.
 
     Args:
-        call: An instance, group, layer, RMS or batch norm.
+        call: An instance, group, layer, RMS or batch norm that uses the input's statistics.
         value: Its result.
-        rule: The epsilon rule, or None where relevance passes unchanged.
-        balance: For the shares of shift and stabilizer.
+        rule: Returns the epsilon rule, or None for relevance that passes unchanged.
+        conservation: For the relevance of shift and stabilizer.
     """
-    rest = call.detached()
+    detached = call.detached()
 
     def backward(q: Tensor, x: Tensor) -> tuple[Tensor]:
-        chosen = rule()
-        if not isinstance(chosen, Epsilon):
+        layer_rule = rule()
+        if not isinstance(layer_rule, Epsilon):
             return (q,)
         x = x.to(wide(x.dtype))
-        slope, sums = frozen_slope(rest, x)
-        quotient, lost = divided(q.to(x.dtype), sums, chosen.epsilon)
-        share = x * slope * quotient
-        balance.take(total(sums * quotient) - total(share), lost)
-        return (share,)
+        slope, sums = with_frozen_statistics(detached, x)
+        quotient, absorbed = divide_stabilized(q.to(x.dtype), sums, layer_rule.epsilon)
+        relevance = x * slope * quotient
+        conservation.add(total(sums * quotient) - total(relevance), absorbed)
+        return (relevance,)
 
-    return redistributed(value, [call.input], backward, [call.input.detach()])
+    return with_redistribution(value, [call.input], backward, [call.input.detach()])
 
 
-def linearized(
+def by_first_order(
     function: Callable[[Tensor], Tensor],
     operand: Tensor,
     value: Tensor,
     epsilon: float,
-    balance: ConservationLedger,
+    conservation: ConservationLedger,
 ) -> Tensor:
-    """A nonlinear function by its first-order part at the operand; the rest counts as a bias.
+    """A nonlinear function by its first-order Taylor part; the rest counts as a bias.
 
     For softmax this is R_i = z_i (R_i - y_i sum R) (Achtibat et al., 2024).
     """
 
     def backward(q: Tensor, x: Tensor) -> tuple[Tensor]:
-        sums, transposed = LinearMap(lambda z, _: function(z)).linearized(x)
-        quotient, lost = divided(q, sums, epsilon)
-        share = torch.where(torch.isfinite(x), x, 0.0) * transposed(quotient)
-        balance.take(total(sums * quotient) - total(share), lost)
-        return (share,)
+        sums, adjoint = LinearMap(lambda z, _: function(z)).value_and_adjoint(x)
+        quotient, absorbed = divide_stabilized(q, sums, epsilon)
+        relevance = torch.where(torch.isfinite(x), x, 0.0) * adjoint(quotient)
+        conservation.add(total(sums * quotient) - total(relevance), absorbed)
+        return (relevance,)
 
-    return redistributed(value, [operand], backward, [operand.detach()])
+    return with_redistribution(value, [operand], backward, [operand.detach()])
 
 
-def joined(value: Tensor, constant: Tensor, balance: ConservationLedger) -> Tensor:
-    """A concatenation in the graph; what arrives at its constant parts is booked as bias.
+def through_concatenation(
+    value: Tensor, is_constant: Tensor, conservation: ConservationLedger
+) -> Tensor:
+    """A concatenation in its own graph; relevance of its constants is counted as that of a bias.
 
     Args:
         value: The result, in the graph.
-        constant: True where it is a constant, broadcastable to it.
-        balance: The books.
+        is_constant: 1 for elements of constants, else 0; broadcastable to the value.
+        conservation: For the relevance of the constants.
     """
 
-    def backward(q: Tensor, still: Tensor) -> tuple[Tensor]:
-        taken = total(q * still)
-        balance.take(taken, torch.zeros_like(taken))
+    def backward(q: Tensor, is_constant: Tensor) -> tuple[Tensor]:
+        of_constants = total(q * is_constant)
+        conservation.add(of_constants, torch.zeros_like(of_constants))
         return (q,)
 
-    return redistributed(value.detach(), [value], backward, [constant])
+    return with_redistribution(value.detach(), [value], backward, [is_constant])
