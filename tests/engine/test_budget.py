@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import voxplain as vx
 from voxplain.engine.memory import BackwardBudget
-from voxplain.models.lone_volume import lone_volume_is_slow
+from voxplain.models.model import lone_volume_is_slow
 
 CPU = torch.device("cpu")
 
@@ -80,7 +80,7 @@ def test_a_lone_volume_goes_twice_and_gets_the_same_map(
     network = Counting().eval()
     twice = vx.explain(network, image, asked, 1)[method]
     assert min(network.batches[:1] + network.batches[-1:]) == 2
-    for module in ("engine.passes.whole", "models.lone_volume"):
+    for module in ("engine.passes.whole", "models.model"):
         monkeypatch.setattr(f"voxplain.{module}.lone_volume_is_slow", lambda _: False)
     network = Counting().eval()
     once = vx.explain(network, image, asked, 1)[method]

@@ -13,7 +13,7 @@ from metric_cases import CLASS_ONE, LinearClasses, bright
 from torch import Tensor, nn
 
 from voxplain.metrics import Case, Scores, evaluate, metric_key, metrics, parse_metric
-from voxplain.study.config.study import Study
+from voxplain.study import Study
 
 PLUGIN = '''\
 """Three metrics, as a package beside voxplain would bring them."""

@@ -27,8 +27,10 @@ class Term:
 
     def score(self, output: Tensor) -> Tensor:
         """The part of S per image ``(B,)``, summed in double precision."""
-        linked = self.weights * apply_link(output, self.link, self.activation)
-        return linked.flatten(1).sum(dim=1, dtype=_accumulator(output))
+        linked = output
+        if self.link != "identity":
+            linked = apply_link(output, self.link, self.activation)
+        return (self.weights * linked).flatten(1).sum(dim=1, dtype=_accumulator(output))
 
 
 @dataclass(frozen=True, eq=False)

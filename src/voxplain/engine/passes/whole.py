@@ -11,7 +11,7 @@ from voxplain.engine.passes.base import Passes
 from voxplain.engine.passes.points import PassResult, Points
 from voxplain.engine.rules import RuleMode
 from voxplain.engine.taps import Changes, Tap, tapping
-from voxplain.models.lone_volume import lone_volume_is_slow
+from voxplain.models.model import lone_volume_is_slow
 from voxplain.targets import WeightField
 
 

@@ -33,9 +33,8 @@ def stages(model: Model, example: Tensor, traced: ForwardTrace | None = None) ->
     """
     paths, seen = [], set[int]()
     for path in reversed((traced or trace(model, example)).by_last_use):
-        new = {
-            id(parameter) for parameter in own_parameters(model.network.get_submodule(path))
-        } - seen
+        module = model.network.get_submodule(path)
+        new = {id(parameter) for parameter in own_parameters(module)} - seen
         if new:
             paths.append(path)
         seen |= new

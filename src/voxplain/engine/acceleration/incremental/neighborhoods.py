@@ -21,7 +21,7 @@ from voxplain.engine.acceleration.incremental.boxes import (
     select_cells,
 )
 from voxplain.engine.acceleration.incremental.value import BoxRule, ChangedBoxes, IncrementalStep
-from voxplain.models.lone_volume import with_companion
+from voxplain.models.model import with_companion
 
 
 def convolution(step: IncrementalStep) -> ChangedBoxes | None:
