@@ -104,10 +104,10 @@ class _MapAssembler:
         """The maps of a layer, on its own grid or assembled from windows on that of the image."""
         context, grid = self.context, self._input_grid()
         tap = next(tap for stream in self.streams for tap in stream.taps if tap.path == layer)
-        geometry = context.geometry(tap)
+        geometry = context.layers.geometry(tap)
         if context.layout is not None:
             assembly = self.properties.window_assembly
-            maps = torch.stack([context.on_image(tap, values, assembly) for values in maps])
+            maps = torch.stack([context.layers.on_image(tap, values, assembly) for values in maps])
         elif grid is not None and maps.ndim == 2 + grid.rank:
             grid = grid.sub(geometry.start, geometry.stride, tuple(maps.shape[2:]))
         facts = LayerFacts(

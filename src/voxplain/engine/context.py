@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from voxplain.engine.taps import Tap, tapping
 from voxplain.errors import ConfigError, InputError, TargetError
 from voxplain.image import Image
 from voxplain.models.model import Model
+from voxplain.models.windows import Layout
 from voxplain.regions import RegionMap, Regions, segment
 from voxplain.targets import Target, UnperturbedOutput, WeightField
 
@@ -64,7 +66,7 @@ class BoundTarget:
         return lambda output: self.target.rebind(replace(self.seen, output=output))
 
 
-class Context(NetworkLayers):
+class Context:
     """A network and the images it is asked about; layers, regions and bound targets of both.
 
     Args:
@@ -74,6 +76,7 @@ class Context(NetworkLayers):
         image: The image on its grid, where the call is about one.
 
     Attributes:
+        shape: Spatial shape of the images.
         home: Where the caller's images are, and the maps return to.
     """
 
@@ -84,8 +87,8 @@ class Context(NetworkLayers):
         spacing: tuple[float, ...] | None = None,
         image: Image | None = None,
     ) -> None:
-        super().__init__(model, inputs, spacing)
-        self.image = image
+        self.model, self.inputs, self.spacing = model, inputs, spacing
+        self.image, self.shape = image, tuple(inputs.shape[2:])
         self.home = inputs.device
         self._unperturbed: UnperturbedOutput | None = None
 
@@ -128,7 +131,7 @@ class Context(NetworkLayers):
             with tapping(self.model.network, taps) as tapped:
                 outputs.append(self.model.output(images, self.spacing))
             for tap in taps:
-                value = self.arranged(tap, tapped[tap].detach().clone())
+                value = self.layers.arranged(tap, tapped[tap].detach().clone())
                 activations[tap.path].append(value[: len(images)])
         grid = self.image.grid if self.image else None
         self._unperturbed = UnperturbedOutput(
@@ -167,8 +170,29 @@ class Context(NetworkLayers):
             rebind: Binds the target again at each batch of outputs, for targets that follow.
         """
         if self.layout is None:
-            return WholePasses(model, rule, field, places, self.arranged, rebind)
-        return WindowedPasses(model, rule, field, places, self.arranged, rebind, self.spacing)
+            return WholePasses(model, rule, field, places, self._arranged, rebind)
+        return WindowedPasses(model, rule, field, places, self._arranged, rebind, self.spacing)
+
+    def _arranged(self, tap: Tap, activation: Tensor) -> Tensor:
+        return self.layers.arranged(tap, activation)
+
+    @cached_property
+    def layout(self) -> Layout | None:
+        """The windows over the image, or None."""
+        return self.model.layout(self.shape, self.spacing)
+
+    @cached_property
+    def example(self) -> Tensor:
+        """What one call of the network sees: the image, or its middle window."""
+        if self.layout is None:
+            return self.inputs[:1]
+        middle = self.layout.positions[len(self.layout) // 2]
+        return self.layout.cut(self.layout.pad(self.inputs[0]), [middle])
+
+    @cached_property
+    def layers(self) -> NetworkLayers:
+        """The layers of the network, on the first image."""
+        return NetworkLayers(self.model, self.example, self.shape, self.layout)
 
     def regions(self, spec: Regions, item: StreamInput) -> RegionMap:
         """The regions of an image, whatever noise it is under."""

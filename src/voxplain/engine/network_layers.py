@@ -23,40 +23,25 @@ Interpolation = Literal["linear", "nearest"]
 
 
 class NetworkLayers:
-    """A network on one input, whole or in windows, and the geometry of its layers.
+    """The layers of a network on one input, whole or in windows.
 
     Args:
         model: The network under study.
-        inputs: Images ``(B, C, *spatial)`` in model space; layers are followed on the first.
-        spacing: Millimeters per voxel, or None.
-
-    Attributes:
-        shape: Spatial shape of the images.
+        example: What one call of the network sees, ``(1, C, *spatial)``: the image or a window.
+        shape: Spatial shape of the image.
+        layout: The windows over the image, or None.
     """
 
     def __init__(
-        self, model: Model, inputs: Tensor, spacing: tuple[float, ...] | None = None
+        self, model: Model, example: Tensor, shape: tuple[int, ...], layout: Layout | None
     ) -> None:
-        self.model, self.inputs, self.spacing = model, inputs, spacing
-        self.shape = tuple(inputs.shape[2:])
+        self.model, self.example = model, example
+        self.shape, self.layout = shape, layout
         self._geometry: dict[Tap, LayerGeometry] = {}
         self._channels: dict[Tap, int] = {}
 
     @cached_property
-    def layout(self) -> Layout | None:
-        """The windows over the image, or None."""
-        return self.model.layout(self.shape, self.spacing)
-
-    @cached_property
-    def example(self) -> Tensor:
-        """What one call of the network sees: the image, or its middle window."""
-        if self.layout is None:
-            return self.inputs[:1]
-        middle = self.layout.positions[len(self.layout) // 2]
-        return self.layout.cut(self.layout.pad(self.inputs[0]), [middle])
-
-    @cached_property
-    def layers(self) -> tuple[LayerInfo, ...]:
+    def listed(self) -> tuple[LayerInfo, ...]:
         """The layers in execution order."""
         with self.model.at_rest():
             return tuple(list_layers(self.model.network, self.example))
@@ -70,7 +55,7 @@ class NetworkLayers:
         if not paths:
             paths = [self.default_layer]
         elif tuple(paths) == ("all",):
-            paths = [info.path for info in self.layers if info.leaf]
+            paths = [info.path for info in self.listed if info.leaf]
         found = tuple(Tap(path, "input" if side == "input" else "output") for path in paths)
         for tap in found:
             find_layer(self.model.network, tap.module)
@@ -94,10 +79,10 @@ class NetworkLayers:
     def geometry(self, tap: Tap) -> LayerGeometry:
         """Where the cells of a layer lie in what the network sees."""
         if tap not in self._geometry:
-            self.locate_layers((tap,))
+            self.locate((tap,))
         return self._geometry[tap]
 
-    def locate_layers(self, taps: Sequence[Tap]) -> None:
+    def locate(self, taps: Sequence[Tap]) -> None:
         """Follows one forward and keeps the geometry of these layers."""
         for side in ("output", "input"):
             paths = [tap.path for tap in taps if tap.side == side and tap not in self._geometry]
@@ -110,7 +95,7 @@ class NetworkLayers:
     @property
     def _listed(self) -> dict[str, LayerGeometry]:
         """Geometry of the outputs that listing the layers brought along, if they were listed."""
-        layers: tuple[LayerInfo, ...] = self.__dict__.get("layers", ())
+        layers: tuple[LayerInfo, ...] = self.__dict__.get("listed", ())
         return {info.path: info.geometry for info in layers}
 
     def arranged(self, tap: Tap, activation: Tensor) -> Tensor:

@@ -57,13 +57,13 @@ class AttentionRollout(Method):
         image = results.item.image
         if context.layout is None:
             grid, cells = self._cells(context, image[None])
-            return {None: context.on_image(grid.tap, cells)}
+            return {None: context.layers.on_image(grid.tap, cells)}
         padded = context.layout.pad(image)
         windows = []
         for position in context.layout.positions:
             grid, cells = self._cells(context, context.layout.cut(padded, [position]))
             windows.append(cells)
-        return {None: context.on_image(grid.tap, torch.stack(windows, dim=1), "blend")}
+        return {None: context.layers.on_image(grid.tap, torch.stack(windows, dim=1), "blend")}
 
     def _cells(self, context: Context, image: Tensor) -> tuple[TokenGrid, Tensor]:
         """The rollout of one call of the network, ``(1, *cells)``."""
@@ -158,7 +158,7 @@ def token_grid(context: Context, path: str, count: int) -> TokenGrid:
     """
     for tap in _enclosing(path):
         try:
-            geometry = context.geometry(tap)
+            geometry = context.layers.geometry(tap)
         except ModelError:  # not called with a tensor of its own
             continue
         shape = geometry.layout.shape if geometry.layout else ()
@@ -170,7 +170,7 @@ def token_grid(context: Context, path: str, count: int) -> TokenGrid:
             )
         if (grid := _grid(tap, geometry, shape, count)) is not None:
             return grid
-    for info in context.layers:  # where the network itself computes the attention
+    for info in context.layers.listed:  # where the network itself computes the attention
         shape = info.geometry.layout.shape if info.geometry.layout else ()
         if (grid := _grid(Tap(info.path), info.geometry, shape, count)) is not None:
             return grid

@@ -64,7 +64,7 @@ class AtLayers(Method):
 
     def taps(self, context: Context) -> tuple[Tap, ...]:
         """The layers, or the last feature layer."""
-        return context.taps(tuple(self.layers), self.side)
+        return context.layers.taps(tuple(self.layers), self.side)
 
     def requests(self, context: Context) -> tuple[Request, ...]:
         """Those of the method, read at the layers."""
@@ -88,7 +88,7 @@ class FromLayer(Method):
 
     def tap(self, context: Context, side: Side = "output") -> Tap:
         """The layer, or the last feature layer."""
-        (tap,) = context.taps((self.layer,) if self.layer else (), side)
+        (tap,) = context.layers.taps((self.layer,) if self.layer else (), side)
         return tap
 
 

@@ -71,7 +71,7 @@ class _GradientCam(CamMethod):
         """The weighted sum, rectified, on the image grid."""
         ((tap, cam),) = results[0].items()
         if not self.relu:
-            return {None: context.on_image(tap, cam, self.weights.windows)}
+            return {None: context.layers.on_image(tap, cam, self.weights.windows)}
         return {None: _rectified_on_image(context, tap, cam, self.weights.windows)}
 
     def properties(self) -> MapProperties:
@@ -242,5 +242,5 @@ def _rectified_on_image(
     Where windows add up, a single window holds a part of the value, so that their sum is rectified.
     """
     if context.layout is None or windows == "blend":
-        return context.on_image(tap, functional.relu(cam), windows, interpolation)
-    return functional.relu(context.on_image(tap, cam, windows, interpolation))
+        return context.layers.on_image(tap, functional.relu(cam), windows, interpolation)
+    return functional.relu(context.layers.on_image(tap, cam, windows, interpolation))

@@ -85,7 +85,7 @@ def _request(
     method: _BaselineDeepLift | _ReferenceDeepLift, sampler: Sampler, context: Context
 ) -> GradientRequest:
     """A DeepLIFT stream; in float64 where norms would cancel."""
-    automatic = method.precision == "auto" and context.has_data_norms
+    automatic = method.precision == "auto" and context.layers.has_data_norms
     return GradientRequest(
         sampler,
         TimesDifference,

@@ -35,7 +35,7 @@ class _ExcitationMethod(Method):
     on_unknown: Literal["error", "warn"] = "error"
 
     def _place(self, context: Context) -> Tap:
-        return context.taps((self.layer,), self.side)[0] if self.layer else INPUT
+        return context.layers.taps((self.layer,), self.side)[0] if self.layer else INPUT
 
     def _request(self, context: Context, rule: Excitation) -> GradientRequest:
         return GradientRequest(Original(), MeanGradient, rule, (self._place(context),))
@@ -89,7 +89,7 @@ class ContrastiveExcitationBackprop(_ExcitationMethod):
         """Two passes, the first of them that of ``excitation_backprop``."""
         through = None
         if self.contrast_layer is not None:
-            (tap,) = context.taps((self.contrast_layer,))
+            (tap,) = context.layers.taps((self.contrast_layer,))
             through = ThroughLayer(tap.path)
         rules = (
             Excitation(against=against, through=through, on_unknown=self.on_unknown)
@@ -111,6 +111,6 @@ class ContrastiveExcitationBackprop(_ExcitationMethod):
 
 def _on_image(context: Context, tap: Tap, shares: Tensor) -> Tensor:
     """Shares of the cells of a layer, interpolated on the image grid and scaled to keep the sum."""
-    placed = context.on_image(tap, shares, "sum")
+    placed = context.layers.on_image(tap, shares, "sum")
     total = placed.sum()
     return placed * (shares.sum() / total) if bool(total > 0) else placed

@@ -52,9 +52,9 @@ class FullGrad(Method):
         total = image[INPUT].abs().sum(dim=0, keepdim=True)
         for stream in biases:
             ((tap, contribution),) = stream.items()
-            if context.geometry(tap).spatial:
+            if context.layers.geometry(tap).spatial:
                 strength = contribution.abs().sum(dim=0, keepdim=True)
-                total = total + context.on_image(tap, strength, "sum")
+                total = total + context.layers.on_image(tap, strength, "sum")
         return {None: total}
 
 
@@ -65,7 +65,7 @@ def layers_with_bias(context: Context) -> dict[Tap, Callable[[], Reducer]]:
         ModelError: If there is none.
     """
     reducers: dict[Tap, Callable[[], Reducer]] = {}
-    for info in context.layers:
+    for info in context.layers.listed:
         module = context.model.network.get_submodule(info.path)
         if not _adds_bias(module):
             continue

@@ -43,7 +43,7 @@ class _MaskCam(CamMethod, MaskMethod):
         cam = results[0][INPUT]
         rectified = functional.relu(cam) if self.relu else cam
         tap = self.tap(context, self.side)
-        return {None: context.on_image(tap, rectified.to(results.item.image))}
+        return {None: context.layers.on_image(tap, rectified.to(results.item.image))}
 
 
 @register

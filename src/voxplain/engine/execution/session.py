@@ -90,7 +90,7 @@ class Session:
             by_value[value] = by_value.get(value) or bind(stream.target)
             self.bound[stream] = by_value[value]
         if taps := [tap for stream in self.streams for tap in stream.taps]:
-            context.locate_layers(taps)
+            context.layers.locate(taps)
         self._progress, self._done = progress, 0
 
     @classmethod

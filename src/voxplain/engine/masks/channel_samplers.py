@@ -39,7 +39,7 @@ class _ChannelSampler(MaskSampler):
         return (self.tap,)
 
     def _groups(self, context: Context) -> int:
-        channels = context.channels(self.tap)
+        channels = context.layers.channels(self.tap)
         return channels if self.most is None else min(channels, self.most)
 
 
@@ -119,13 +119,13 @@ def activation_of(item: StreamInput, tap: Tap, context: Context) -> TappedActiva
             with tapping(model.network, (tap,)) as tapped:
                 model(item.image[None])
             values = tapped[tap].numel()
-            activation = context.arranged(tap, tapped[tap]).detach()[0]
+            activation = context.layers.arranged(tap, tapped[tap]).detach()[0]
         else:
             padded = layout.pad(item.image)
             for positions in layout.batches(model.window.batch if model.window else 1):
                 with tapping(model.network, (tap,)) as tapped:
                     model.dense(layout.cut(padded, positions))
-                batches.append(context.arranged(tap, tapped[tap]).detach())
+                batches.append(context.layers.arranged(tap, tapped[tap]).detach())
                 values += tapped[tap].numel()
             activation = torch.cat(batches).transpose(0, 1)
     return TappedActivation(activation, tapped.calls(tap), activation.numel() == values)

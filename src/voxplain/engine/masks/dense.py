@@ -153,7 +153,7 @@ class ActivationMasks(DenseMasks):
 
     def extent(self) -> tuple[float, ...]:
         """The size of a cell of the layer."""
-        return tuple(abs(float(stride)) for stride in self.context.geometry(self.tap).stride)
+        return tuple(abs(float(stride)) for stride in self.context.layers.geometry(self.tap).stride)
 
     def identities(self) -> Sequence[object]:
         """One key per channel; constant channels remove everything, as the last mask does."""
@@ -163,7 +163,9 @@ class ActivationMasks(DenseMasks):
         """One channel scaled from its minimum (0) to its maximum (1); 0 if it is constant."""
         if not self._varies[index]:
             return like.new_zeros(self.shape)
-        channel = self.context.on_image(self.tap, self.activation[index : index + 1])[0].to(like)
+        channel = self.context.layers.on_image(self.tap, self.activation[index : index + 1])[0].to(
+            like
+        )
         low, high = channel.amin(), channel.amax()
         return (channel - low) / (high - low) if high > low else torch.zeros_like(channel)
 

@@ -63,7 +63,9 @@ class LayerChannels(Masks):
     def _replaced(self, value: Tensor, indices: Sequence[int]) -> Tensor:
         """The activation with channels replaced; a batch may repeat its rows (doubled volumes)."""
         changed = value.clone(memory_format=torch.contiguous_format)
-        cells = self.context.arranged(self.tap, _flat_indices(changed.shape)).to(changed.device)
+        cells = self.context.layers.arranged(self.tap, _flat_indices(changed.shape)).to(
+            changed.device
+        )
         axis = _channel_axis(cells, changed)
         flat, levels = changed.view(-1), self.levels.to(changed)
         for row in range(len(cells)):

@@ -104,7 +104,7 @@ class Representations(Query):
 
     def _tap(self, context: Context) -> Tap:
         if self.layer is not None:
-            return context.taps((self.layer,))[0]
+            return context.layers.taps((self.layer,))[0]
         return _last_input(context)
 
 
@@ -154,7 +154,7 @@ def _calls(
     padded = [layout.pad(image) for image in images]
     for positions in layout.batches(batch):
         windows = (layout.cut(volume, positions) for volume in padded)
-        yield windows, _cell_weights(layout, positions, context.geometry(tap))
+        yield windows, _cell_weights(layout, positions, context.layers.geometry(tap))
 
 
 def _cell_weights(
@@ -198,7 +198,7 @@ def _activation(context: Context, tap: Tap, inputs: Tensor, on_grid: bool) -> Te
         with tapping(model.network, (tap,)) as tapped:
             model(inputs)
         activation: Tensor = tapped[tap]
-        activation = context.arranged(tap, activation) if on_grid else activation
+        activation = context.layers.arranged(tap, activation) if on_grid else activation
     if not activation.is_floating_point():
         raise Undefined(f"{_in_words(tap)} holds no real numbers")
     return activation if activation.dtype is torch.float64 else activation.float()
