@@ -101,8 +101,6 @@ class Model:
     @property
     def facts(self) -> ModelFacts:
         """What sidecars and manifests say of this model."""
-        from voxplain.models.loading import weights_sha256
-
         return ModelFacts(
             name=self.name,
             weights_sha256=weights_sha256(self.network),
@@ -231,6 +229,20 @@ def _described(output: Any) -> str:
     if isinstance(output, (tuple, list)):
         return f"a {type(output).__name__} of {len(output)} parts"
     return f"a {type(output).__name__}"
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """A hash of everything a network has learned: parameters and buffers with their names.
+
+    It depends on names, types, shapes and bytes, not on device, order or mode.
+    """
+    digest = hashlib.sha256()
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    for name in sorted(tensors):
+        tensor = tensors[name].detach()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def lone_volume_is_slow(inputs: Tensor) -> bool:

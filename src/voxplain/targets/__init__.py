@@ -5,10 +5,9 @@ from __future__ import annotations
 from voxplain.targets.base import Target, UnperturbedOutput
 from voxplain.targets.contrast import Contrast
 from voxplain.targets.field import Term, WeightField
-from voxplain.targets.label import Label
 from voxplain.targets.parse import AnyTarget, parse_target
 from voxplain.targets.regions import ErrorRegion, Pixelwise, Region, Threshold
-from voxplain.targets.scores import ClassScore, Unit, Volume
+from voxplain.targets.scores import ClassScore, Label, Unit, Volume
 
 __all__ = [
     "AnyTarget",

@@ -9,9 +9,8 @@ from pydantic import Field, SerializeAsAny, ValidationError
 from voxplain.errors import ConfigError, TargetError
 from voxplain.targets.base import Target, UnperturbedOutput
 from voxplain.targets.field import WeightField
-from voxplain.targets.label import Label
 from voxplain.targets.regions import ErrorRegion, Pixelwise, Region, Threshold
-from voxplain.targets.scores import ClassScore, Unit, Volume
+from voxplain.targets.scores import ClassScore, Label, Unit, Volume
 
 
 class Against(Target):

@@ -10,9 +10,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from voxplain.errors import ConfigError, nearest
 from voxplain.targets.base import Target
 from voxplain.targets.contrast import Contrast
-from voxplain.targets.label import Label
 from voxplain.targets.regions import ErrorRegion, Pixelwise, Region, Threshold
-from voxplain.targets.scores import ClassScore, Unit, Volume
+from voxplain.targets.scores import ClassScore, Label, Unit, Volume
 
 AnyTarget = Annotated[
     Label | ClassScore | Pixelwise | Threshold | Region | ErrorRegion | Volume | Unit | Contrast,

@@ -1,4 +1,4 @@
-"""Targets without a place: class scores, volumes, units of a layer."""
+"""Class scores, volumes, units of a layer, and what a bare class number stands for."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from voxplain.errors import TargetError
 from voxplain.targets.base import Target, UnperturbedOutput, check_label, class_weights
 from voxplain.targets.field import Term, WeightField
 from voxplain.targets.links import Link, predicted_mask, probabilities
+from voxplain.targets.regions import Pixelwise
 
 SATURATED = 1e-6
 
@@ -183,3 +184,26 @@ class Unit(Target):
                 f"layer {self.layer} has positions {tuple(values.shape)}, not {position}"
             )
         return position, f" at {position}"
+
+
+class Label(Target):
+    """A class by its number: its score for ``(B, K)`` outputs, pixel-wise for dense ones."""
+
+    kind: Literal["label"] = "label"
+    label: int
+
+    def _field(self, seen: UnperturbedOutput) -> WeightField:
+        return self._meant(seen).rebind(seen)
+
+    def why_empty(self, seen: UnperturbedOutput, row: int) -> str:
+        """As the target it stands for says."""
+        return self._meant(seen).why_empty(seen, row)
+
+    def _meant(self, seen: UnperturbedOutput) -> Target:
+        chosen: type[Pixelwise] | type[ClassScore] = Pixelwise if seen.is_dense else ClassScore
+        return chosen(label=self.label, activation=self.activation, threshold=self.threshold)
+
+    @property
+    def slug(self) -> str:
+        """The label."""
+        return str(self.label)

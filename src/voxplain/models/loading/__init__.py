@@ -6,7 +6,8 @@ from voxplain.models.loading.blackbox import BlackBox
 from voxplain.models.loading.fitting import load_weights
 from voxplain.models.loading.load import load_network
 from voxplain.models.loading.spec import ModelSpec
-from voxplain.models.loading.weights import read_weights, weights_sha256
+from voxplain.models.loading.weights import read_weights
+from voxplain.models.model import weights_sha256
 
 __all__ = [
     "BlackBox",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from voxplain.errors import ModelError
 
@@ -35,20 +34,6 @@ def read_weights(file: Path, *, trust: bool = False) -> Any:
     except Exception as error:
         raise _unreadable(file, error) from error
     return _unpickle(file)
-
-
-def weights_sha256(network: nn.Module) -> str:
-    """A hash of everything a network has learned: parameters and buffers with their names.
-
-    It depends on names, types, shapes and bytes, not on device, order or mode.
-    """
-    digest = hashlib.sha256()
-    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    for name in sorted(tensors):
-        tensor = tensors[name].detach()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def existing(file: Path, what: str) -> Path:
