@@ -81,10 +81,10 @@ def test_the_package_can_be_run_as_a_module(tiny: TinyStudy) -> None:
             command, capture_output=True, text=True, check=False, env=tiny.environment
         )
 
-    shown = module("--help")
-    assert shown.returncode == 0, shown.stderr
-    assert "Usage: voxplain" in shown.stdout
-    assert "explain" in shown.stdout
+    overview = module("--help")
+    assert overview.returncode == 0, overview.stderr
+    assert "Usage: voxplain" in overview.stdout
+    assert "explain" in overview.stdout
     refused = module("run", "none.yaml")
     assert refused.returncode == 2
     assert "there is no such study file" in refused.stderr
@@ -364,9 +364,9 @@ def test_methods_lists_all_and_describes_one() -> None:
     listed = voxplain("methods").stdout
     for name in methods:
         assert name in listed
-    one = voxplain("methods", "integrated_gradients").stdout
+    described = voxplain("methods", "integrated_gradients").stdout
     for word in ("steps", "32 passes", "quadrature", "gauss_legendre", "baseline", "Gradients"):
-        assert word in one
+        assert word in described
     assert "Class activation maps" in listed
     assert "121 / 1,331 forwards" in flat(listed)
 

@@ -199,10 +199,10 @@ def test_metrics_are_listed_and_described() -> None:
     assert listed.exit_code == 0
     for name in metrics:
         assert f"  {name} " in listed.output
-    one = flat(voxplain("metrics", "deletion").output)
-    assert "better lower" in one
-    assert "33 per map" in one
-    assert "levels" in one
+    described = flat(voxplain("metrics", "deletion").output)
+    assert "better lower" in described
+    assert "33 per map" in described
+    assert "levels" in described
     wrong = voxplain("metrics", "deletoin")
     assert wrong.exit_code == 2
     assert "deletion" in wrong.stderr

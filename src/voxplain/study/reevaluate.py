@@ -130,7 +130,7 @@ def evaluate_run(
     manifest = store.manifest()
     _require_same_networks(study, manifest, trust)
     checked = check_study(study, trust=trust)
-    _require_same_images(checked, manifest, copies=study.base == folder)
+    _require_same_images(checked, manifest, copies=study.base == folder.absolute())
     evaluations = checked.plan.evaluations
     listener.planned(Plan((), evaluations))
     failures: list[str] = []
@@ -141,7 +141,7 @@ def evaluate_run(
         for result in executor.run(_specs(waiting, checked, manifest, folder, listener)):
             scores[result.id] = result.scores
             failures += _failures(result)
-        new = Scores.joined(part for part in scores.values() if part is not None)
+        new = Scores.joined(table for table in scores.values() if table is not None)
         table = completed(merged(store.scores(), new))
         store.write_scores(table)
     return Reevaluation(Scores(table.rows[len(table) - len(new) :]), tuple(failures))

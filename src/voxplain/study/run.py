@@ -1,4 +1,4 @@
-"""Carries out a study: what is missing is computed, what fails is recorded, the rest goes on."""
+"""The run of a study: what is missing is computed, and a task that fails leaves the others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Run:
 
     Attributes:
         folder: The run directory.
-        manifest: What it says of itself.
+        manifest: Its cases, models, tasks, predictions and maps.
     """
 
     folder: Path
@@ -79,10 +79,10 @@ def run_study(
         resume: Keep the results of an earlier run in the same folder that are still right.
         trust: Whether files that run code may be opened.
         output: Another run directory than the study says.
-        listener: Is told of the progress.
+        listener: Callbacks.
 
     Raises:
-        VoxplainError: If the request is wrong; then nothing has been written.
+        VoxplainError: If the study is wrong; then nothing has been written.
     """
     store = Store(output or study.folder)
     store.check()

@@ -1,4 +1,4 @@
-"""A study: the file that says what to explain, and the run that does it."""
+"""A study that is read from a file and run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Study(StudyConfig):
 
     Relative paths start at the study file. Either ``target`` or ``targets`` is given;
     ``references`` (case ids or image files) serve the methods that compare with other images.
-    ``metrics`` and ``randomization`` judge the maps.
+    ``metrics`` and ``randomization`` tell how far the maps can be trusted.
     """
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Targets and methods with files: the right file for each case, and no name of it in the run."""
+"""Targets and methods with files: the file of every case, and no file name in the run."""
 
 from __future__ import annotations
 
@@ -91,9 +91,9 @@ def test_files_inside_a_contrast_are_found(masked: TinyStudy) -> None:
         }
     )
     case = CaseConfig(id="a", image=(masked.folder / "first.nii.gz",))
-    found = for_case(target, case, masked.folder)
-    assert list(files_of(found)) == [str(masked.folder / "a_SMITH.nii.gz")]
-    assert "SMITH" not in str(without_files(found))
+    with_paths = for_case(target, case, masked.folder)
+    assert list(files_of(with_paths)) == [str(masked.folder / "a_SMITH.nii.gz")]
+    assert "SMITH" not in str(without_files(with_paths))
     assert without_files(target).slug == without_files(target).slug
 
 
@@ -139,9 +139,9 @@ def test_each_case_has_its_own_label_map_and_no_file_name_is_written(drawn: Tiny
     for case, path in zip("ab", done.maps, strict=True):
         grid = read_image(drawn.folder / "first.nii.gz").grid
         labels = read_mask(drawn.folder / f"{case}_JONES.nii.gz", grid)
-        map = read_image(path).data[0]
-        assert all(len(map[labels == label].unique()) == 1 for label in range(3))
-        assert float(map[labels == 1].mean()) > abs(float(map[labels == 2].mean()))
+        values = read_image(path).data[0]
+        assert all(len(values[labels == label].unique()) == 1 for label in range(3))
+        assert float(values[labels == 1].mean()) > abs(float(values[labels == 2].mean()))
 
 
 def test_a_changed_label_map_makes_its_case_new_and_no_other(drawn: TinyStudy) -> None:
@@ -160,10 +160,10 @@ def test_a_changed_label_map_makes_its_case_new_and_no_other(drawn: TinyStudy) -
 def test_a_label_map_inside_a_method_of_a_method_is_found(drawn: TinyStudy) -> None:
     method = parse_method({"name": "xrai", "of": on_regions()[0]})
     case = CaseConfig(id="a", image=(drawn.folder / "first.nii.gz",))
-    found = for_case(method, case, drawn.folder)
+    with_paths = for_case(method, case, drawn.folder)
     names = [drawn.folder / name for name in ("a_JONES.nii.gz", "table_JONES.tsv")]
-    assert list(files_of(found)) == [str(name) for name in names]
-    assert "JONES" not in found.model_dump_json()
+    assert list(files_of(with_paths)) == [str(name) for name in names]
+    assert "JONES" not in with_paths.model_dump_json()
     assert for_case(parse_method("saliency"), case, drawn.folder) == parse_method("saliency")
 
 
@@ -175,7 +175,7 @@ def test_the_reference_of_the_case_serves_as_label_map(masked: TinyStudy) -> Non
 
 
 @pytest.mark.parametrize("wrong", ["missing", "grid", "empty"])
-def test_a_label_map_that_does_not_fit_is_said_before_anything_runs(
+def test_a_label_map_that_does_not_fit_is_refused_before_anything_runs(
     drawn: TinyStudy, wrong: str
 ) -> None:
     file = drawn.folder / "b_JONES.nii.gz"
@@ -183,7 +183,7 @@ def test_a_label_map_that_does_not_fit_is_said_before_anything_runs(
         file.unlink()
     else:
         save(file, np.zeros((14, 12, 10 if wrong == "empty" else 9), np.int16))
-    said = {"missing": "there is no file", "grid": "on another grid", "empty": "voxel of it is 0"}
-    with pytest.raises(VoxplainError, match=f"case b.*{said[wrong]}"):
+    reasons = {"missing": "there is no file", "grid": "another grid", "empty": "voxel of it is 0"}
+    with pytest.raises(VoxplainError, match=f"case b.*{reasons[wrong]}"):
         run(drawn, methods=on_regions())
     assert not drawn.run.exists()

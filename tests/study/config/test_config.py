@@ -86,9 +86,9 @@ def test_json_and_yaml_give_equal_studies(tiny: TinyStudy) -> None:
     ],
 )
 def test_a_typo_names_its_exact_path(tiny: TinyStudy, changes: dict[str, Any], words: str) -> None:
-    found = sentence(tiny, **changes)
-    assert found.startswith(words), found
-    assert "\n" not in found
+    message = sentence(tiny, **changes)
+    assert message.startswith(words), message
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(

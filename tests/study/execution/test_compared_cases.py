@@ -1,4 +1,4 @@
-"""Metrics over cases in a study: the table is concluded, cases are added, patients are known."""
+"""Cross-case metrics in a study: the table is completed, cases are added, patients are kept."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ def consistency(tiny: TinyStudy, **changes: Any) -> list[Any]:
     return list(table(run).of(metric="consistency"))
 
 
-def test_a_study_concludes_its_table_and_goes_on_with_more_cases(
+def test_a_study_completes_its_table_and_goes_on_with_more_cases(
     tiny: TinyStudy, counted: list[tuple[str, str, str]]
 ) -> None:
     (alone,) = consistency(tiny, cases=cases(tiny, 1))
     assert (math.isnan(alone.value), alone.reason) == (True, ALONE)
     counted.clear()
-    found = consistency(tiny, cases=cases(tiny, 3))
+    rows = consistency(tiny, cases=cases(tiny, 3))
     assert {case for case, _, _ in counted} == {"c1", "c2"}
-    assert [row.value for row in found] == [0.5, 0.5, 0]
-    assert [row.facts["alike"] for row in found] == [2, 2, 2]
+    assert [row.value for row in rows] == [0.5, 0.5, 0]
+    assert [row.facts["alike"] for row in rows] == [2, 2, 2]
     counted.clear()
-    assert consistency(tiny) == found
+    assert consistency(tiny) == rows
     assert counted == []
 
 
-def test_patients_are_known_without_judging_again(
+def test_a_patient_is_added_without_a_new_evaluation(
     tiny: TinyStudy, counted: list[tuple[str, str, str]]
 ) -> None:
     apart = consistency(tiny, cases=cases(tiny, 3))
@@ -72,23 +72,23 @@ def test_patients_are_known_without_judging_again(
 def test_a_pattern_fills_in_the_patient(tiny: TinyStudy) -> None:
     cases(tiny, 2)
     pattern = {"id": "x*", "image": "ball*.nii.gz", "patient": "p*"}
-    found = Study.load(tiny.write(cases=[pattern])).expanded_cases()
-    assert [(case.id, case.patient) for case in found] == [("x0", "p0"), ("x1", "p1")]
+    expanded = Study.load(tiny.write(cases=[pattern])).expanded_cases()
+    assert [(case.id, case.patient) for case in expanded] == [("x0", "p0"), ("x1", "p1")]
     wrong = {"id": "x", "image": "ball0.nii.gz", "patient": "p*"}
     with pytest.raises(ConfigError, match="the patient 'p\\*' has a \\*"):
         Study.load(tiny.write(cases=[wrong])).expanded_cases()
 
 
-def test_a_run_that_is_judged_later_is_compared_as_a_whole(tiny: TinyStudy) -> None:
+def test_a_run_that_is_evaluated_later_is_compared_as_a_whole(tiny: TinyStudy) -> None:
     run, _ = go(tiny, cases=cases(tiny, 3, patient="p", truth=1), methods=["saliency"])
     study = study_of_run(run.folder, {"factory": "tiny_net:build", "weights": _weights(tiny)})
     assert [(case.patient, case.truth) for case in study.expanded_cases()] == [("p", 1)] * 3
     own = Study.load(tiny.write(cases=[*cases(tiny, 2), {**cases(tiny, 3)[2], "patient": "q"}]))
     metric: Metric = parse_metric(SAME)
-    judged = evaluate_run(run.folder, reevaluation_of(own, [metric], None))
-    maps = judged.scores.of(method="saliency")
+    result = evaluate_run(run.folder, reevaluation_of(own, [metric], None))
+    maps = result.scores.of(method="saliency")
     assert [row.value for row in maps] == [0.5, 0.5, 0]
-    assert str(judged.scores) == str(table(run))
+    assert str(result.scores) == str(table(run))
 
 
 def test_calibration_is_one_row_of_the_network(
@@ -96,14 +96,14 @@ def test_calibration_is_one_row_of_the_network(
 ) -> None:
     metrics = ["calibration", "sparseness"]
     run, _ = go(tiny, metrics=metrics, cases=with_reference(tiny))
-    found = table(run)
-    first, second = found.of(metric="calibration")
+    rows = table(run)
+    first, second = rows.of(metric="calibration")
     assert (first.case, first.method, first.control) == ("a", "", False)
     assert 0 <= first.value <= 1
     assert first.facts["error_scaled"] <= first.value
     assert "no reference mask" in second.reason
-    assert {row.correct for row in found.of(case="a")} == {True}
-    assert {row.correct for row in found.of(case="b")} == {None}
+    assert {row.correct for row in rows.of(case="a")} == {True}
+    assert {row.correct for row in rows.of(case="b")} == {None}
     counted.clear()
     again, _ = go(tiny, methods=["saliency"])
     assert counted == []

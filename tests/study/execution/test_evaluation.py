@@ -1,4 +1,4 @@
-"""Metrics and randomization in a study: the table, what is taken up again, what fails."""
+"""Metrics and randomization in a study: the table, resumed runs, failures."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ METRICS: list[Any] = ["sparseness", {"name": "deletion", "levels": 4}, "roc_auc"
 CONTROLS = {"random", "edges", "intensity", "center"}
 
 
-class Heard(Silent):
-    """Remembers which tasks were done, and which were kept."""
+class Recorder(Silent):
+    """Records which tasks were done, and which were kept."""
 
     def __init__(self) -> None:
         self.computed: list[str] = []
@@ -46,9 +46,9 @@ class Heard(Silent):
         where.append(f"{record.case} {','.join(record.methods)}")
 
 
-def go(tiny: TinyStudy, **changes: Any) -> tuple[Run, Heard]:
-    heard = Heard()
-    return run_study(Study.load(tiny.write(**changes)), listener=heard), heard
+def go(tiny: TinyStudy, **changes: Any) -> tuple[Run, Recorder]:
+    recorder = Recorder()
+    return run_study(Study.load(tiny.write(**changes)), listener=recorder), recorder
 
 
 def table(run: Run) -> Scores:
@@ -58,15 +58,15 @@ def table(run: Run) -> Scores:
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, str]]:
     """Every score that was computed: case, metric, map."""
-    found = []
+    scored = []
     original = MapScorer.score
 
     def score(self: MapScorer, pending: PendingScore) -> Any:
-        found.append((self.context.case.id, pending.metric.name, pending.method))
+        scored.append((self.context.case.id, pending.metric.name, pending.method))
         return original(self, pending)
 
     monkeypatch.setattr(MapScorer, "score", score)
-    return found
+    return scored
 
 
 def with_reference(tiny: TinyStudy) -> list[dict[str, Any]]:
@@ -78,36 +78,36 @@ def with_reference(tiny: TinyStudy) -> list[dict[str, Any]]:
 
 
 def test_the_plan_counts_the_reference_as_a_map_where_there_is_one(tiny: TinyStudy) -> None:
-    asked = [{"name": "deletion", "levels": 4}]
-    study = Study.load(tiny.write(metrics=asked, cases=with_reference(tiny)))
-    streams = {part.combination.case: part.streams for part in check_study(study).plan.evaluations}
+    metrics = [{"name": "deletion", "levels": 4}]
+    study = Study.load(tiny.write(metrics=metrics, cases=with_reference(tiny)))
+    streams = {task.combination.case: task.streams for task in check_study(study).plan.evaluations}
     maps = 2 + len(CONTROLS)
     assert f"5 forwards for each of {maps + 1} maps" in streams["a"]
     assert f"5 forwards for each of {maps} maps" in streams["b"]
 
 
 def test_the_table_has_a_row_per_case_map_control_and_metric(tiny: TinyStudy) -> None:
-    run, heard = go(tiny, metrics=METRICS, cases=with_reference(tiny))
+    run, recorder = go(tiny, metrics=METRICS, cases=with_reference(tiny))
     assert run.exit_code == 0, [task.reason for task in run.failed]
     rows = table(run)
     maps = {"saliency", "integrated_gradients"}
     for case, controls in (("a", CONTROLS | {"reference"}), ("b", CONTROLS)):
         for metric in ("sparseness", "deletion", "roc_auc"):
-            part = rows.of(case=case, metric=metric)
-            assert {row.method for row in part} == maps | controls
-            assert {row.method for row in part if row.control} == controls
-            assert len(part) == len(maps | controls)
+            scores = rows.of(case=case, metric=metric)
+            assert {row.method for row in scores} == maps | controls
+            assert {row.method for row in scores if row.control} == controls
+            assert len(scores) == len(maps | controls)
     assert {(row.model, row.target, row.seed) for row in rows} == {("net", "1", 0)}
     assert {row.direction for row in rows.of(metric="deletion")} == {"down"}
     assert all(row.parameters["levels"] == 4 for row in rows.of(metric="deletion"))
     assert rows.of(case="a", metric="roc_auc", method="reference").values() == [1.0]
     without = rows.of(case="b", metric="roc_auc")
     assert all(math.isnan(row.value) and "reference" in row.reason for row in without)
-    assert "a sparseness,deletion,roc_auc" in heard.computed
+    assert "a sparseness,deletion,roc_auc" in recorder.computed
     assert [task.kind for task in run.manifest.tasks].count("metrics") == 2
 
 
-def test_what_is_judged_is_what_was_written(tiny: TinyStudy) -> None:
+def test_the_maps_are_scored_as_they_were_written(tiny: TinyStudy) -> None:
     """On a turned grid, so that maps travel from the files back to the network."""
     import tiny_net
 
@@ -123,10 +123,10 @@ def test_what_is_judged_is_what_was_written(tiny: TinyStudy) -> None:
         network, image, ["saliency", {"name": "integrated_gradients", "steps": 4}], target
     )
     live = evaluate(network, image, maps, METRICS[:2], target, controls=False)
-    found = table(run).of(case="a")
-    assert len(found) == len(live) == 4
+    written = table(run).of(case="a")
+    assert len(written) == len(live) == 4
     for row in live:
-        assert found.value(row.metric, row.method) == pytest.approx(row.value, abs=2e-3)
+        assert written.value(row.metric, row.method) == pytest.approx(row.value, abs=2e-3)
     broken = run.folder / next(r.file for r in run.manifest.maps if r.label == "saliency")
     nibabel.save(nibabel.Nifti1Image(np.eye(14, 12)[..., None] + np.zeros(SHAPE), AFFINE), broken)
     (run.folder / "metrics.parquet").unlink()
@@ -135,10 +135,10 @@ def test_what_is_judged_is_what_was_written(tiny: TinyStudy) -> None:
     again, _ = go(tiny)
     other = table(again).of(case="a")
     assert other.value("sparseness", "saliency") != pytest.approx(
-        found.value("sparseness", "saliency"), abs=1e-2
+        written.value("sparseness", "saliency"), abs=1e-2
     )
     name = "integrated_gradients"
-    assert other.value("sparseness", name) == found.value("sparseness", name)
+    assert other.value("sparseness", name) == written.value("sparseness", name)
 
 
 def test_maps_come_back_from_their_files_with_what_they_mean(
@@ -182,9 +182,9 @@ def test_a_second_run_scores_nothing(tiny: TinyStudy, counted: list[tuple[str, s
     first, _ = go(tiny, metrics=METRICS)
     before = table(first)
     counted.clear()
-    second, heard = go(tiny)
+    second, recorder = go(tiny)
     assert counted == []
-    assert heard.computed == []
+    assert recorder.computed == []
     assert repr(table(second)) == repr(before)
     run_study(Study.load(tiny.file), resume=False)
     assert len(counted) == len(before)
@@ -208,7 +208,19 @@ def test_only_what_is_new_is_scored(tiny: TinyStudy, counted: list[tuple[str, st
     assert {case for case, _, _ in counted} == {"a", "b"}
 
 
-def test_agreement_knows_all_maps(tiny: TinyStudy, counted: list[tuple[str, str, str]]) -> None:
+def test_rows_stay_in_the_order_of_the_plan_when_a_map_is_made_again(tiny: TinyStudy) -> None:
+    run, _ = go(tiny, metrics=["sparseness"], cases=tiny.config["cases"][:1])
+    before = [row.method for row in table(run)]
+    (run.folder / "maps/a/net/a_label-1_desc-saliency_attr.nii.gz").unlink()
+    (run.folder / "metrics.parquet").unlink()
+    again, recorder = go(tiny, metrics=["sparseness", "entropy"])
+    assert recorder.computed == ["a saliency", "a sparseness,entropy"]
+    assert [row.method for row in table(again).of(metric="sparseness")] == before
+    assert [row.method for row in table(again).of(metric="entropy")] == before
+    assert [record.label for record in again.manifest.maps] == before[:2]
+
+
+def test_agreement_compares_all_maps(tiny: TinyStudy, counted: list[tuple[str, str, str]]) -> None:
     run, _ = go(tiny, metrics=["method_agreement"], run={"controls": False})
     assert set(table(run).rows[0].facts) == {"integrated_gradients", "kendall_w"}
     counted.clear()
@@ -237,12 +249,12 @@ def test_a_metric_that_breaks_is_a_row_with_its_reason(
 
     kind = metrics.get("deletion")
 
-    def broken(self: Any, field: Any, question: Any) -> Any:
+    def broken(self: Any, field: Any, context: Any) -> Any:
         raise RuntimeError("/secret/path went wrong")
 
     with monkeypatch.context() as patched:
         patched.setattr(kind, "score", broken)
-        run, heard = go(tiny, metrics=METRICS)
+        run, recorder = go(tiny, metrics=METRICS)
     assert run.exit_code == 1
     assert all(task.kind == "metrics" for task in run.failed)
     assert "deletion: RuntimeError" in str(run.failed[0].reason)
@@ -252,7 +264,7 @@ def test_a_metric_that_breaks_is_a_row_with_its_reason(
         assert "RuntimeError" in row.reason
         assert "secret" not in row.reason
     assert all(math.isfinite(row.value) for row in rows.of(metric="sparseness"))
-    assert heard.errors
+    assert recorder.errors
     counted.clear()
     again, _ = go(tiny)
     assert again.exit_code == 0
@@ -284,13 +296,13 @@ def test_maps_of_layers_are_left_out_with_a_remark(tiny: TinyStudy) -> None:
 def test_randomization_leaves_curves_and_pictures(
     tiny: TinyStudy, counted: list[tuple[str, str, str]]
 ) -> None:
-    asked = {"steps": 2, "seeds": 2, "methods": ["saliency"]}
+    randomization = {"steps": 2, "seeds": 2, "methods": ["saliency"]}
     cases = tiny.config["cases"][:1]
-    run, _ = go(tiny, randomization=asked, cases=cases)
+    run, _ = go(tiny, randomization=randomization, cases=cases)
     assert run.exit_code == 0, [task.reason for task in run.failed]
     (record,) = read_randomizations(run.folder)
     assert (record.case, record.model, record.target, record.order) == ("a", "net", "1", "top_down")
-    assert [part.method for part in record.maps] == ["saliency", "edges"]
+    assert [randomized.method for randomized in record.maps] == ["saliency", "edges"]
     assert record.stages[0] == []
     assert record.stages[1] == ["head"]
     assert np.shape(record.maps[0].similarity["spearman"]) == (2, 3)
@@ -338,7 +350,7 @@ def test_a_metric_that_would_take_too_long_is_refused_before_anything(tiny: Tiny
     assert not tiny.run.exists()
 
 
-def test_the_plan_counts_shared_probes_once(tiny: TinyStudy) -> None:
+def test_the_plan_counts_shared_queries_once(tiny: TinyStudy) -> None:
     few = {"levels": 4}
     metrics = [
         {"name": "deletion", **few},
@@ -355,9 +367,9 @@ def test_the_plan_counts_shared_probes_once(tiny: TinyStudy) -> None:
     (evaluation,) = check_study(study).plan.evaluations
     tasks = check_study(study).plan.tasks
     assert evaluation.passes == 3 * sum(task.passes for task in tasks)
-    asked = {"steps": 2, "seeds": 5, "methods": ["saliency"]}
+    cascade = {"steps": 2, "seeds": 5, "methods": ["saliency"]}
     layered = [*tiny.config["methods"], {"name": "layer_activation", "layers": ["features"]}]
-    study = Study.load(tiny.write(metrics=metrics, methods=layered, randomization=asked))
+    study = Study.load(tiny.write(metrics=metrics, methods=layered, randomization=cascade))
     (evaluation,) = check_study(study).plan.evaluations
     assert evaluation.forwards == 5 * maps + 10
     assert evaluation.passes == evaluation.forwards + 2 * 5 * 1
@@ -434,12 +446,12 @@ def test_the_label_of_the_reference_is_that_of_the_target_unless_told(
     if inside == 3:
         assert "reference" in row.reason
         return
-    map = np.asanyarray(nibabel.load(run.maps[0]).dataobj).clip(0)
-    expected = map[labels == inside].sum() / map.sum()
+    positive = np.asanyarray(nibabel.load(run.maps[0]).dataobj).clip(0)
+    expected = positive[labels == inside].sum() / positive.sum()
     assert row.value == pytest.approx(expected, rel=1e-5)
 
 
-def test_pictures_without_physical_size_are_judged(tiny: TinyStudy) -> None:
+def test_pictures_without_physical_size_are_scored(tiny: TinyStudy) -> None:
     """A classifier, a PNG and a PNG mask; and again from the copies in the run directory."""
     from PIL import Image as Picture
 
@@ -477,7 +489,7 @@ def test_pictures_without_physical_size_are_judged(tiny: TinyStudy) -> None:
         assert again.value("roc_auc", row.method) == pytest.approx(row.value, abs=0.02)
 
 
-def test_windows_are_judged_much_like_the_whole(tiny: TinyStudy) -> None:
+def test_windows_score_much_like_the_whole(tiny: TinyStudy) -> None:
     """Not equal: the network pads every window with zeros."""
     cases = tiny.config["cases"][:1]
     metrics = [{"name": "deletion", "levels": 3}, {"name": "infidelity", "draws": 4}]

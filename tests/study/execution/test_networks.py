@@ -39,14 +39,14 @@ def _weights(tiny: TinyStudy, name: str, scale: float) -> str:
     """Weights whose scores of class 1 are scaled, so that maps are alike or opposite."""
     import tiny_net  # type: ignore[import-not-found]
 
-    state = {key: part.clone() for key, part in tiny_net.build().state_dict().items()}
+    state = {key: value.clone() for key, value in tiny_net.build().state_dict().items()}
     state["head.weight"] *= scale
     save_file(state, tiny.folder / name)
     return name
 
 
 def _networks(tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
-    """The one under study, another seed, another architecture, and one of permuted labels."""
+    """The network under study, another seed, another architecture, and permuted labels."""
     wide = NETWORK.replace("nn.Conv3d(channels, 4", "nn.Conv3d(channels, 6").replace(
         "nn.Conv3d(4, 3", "nn.Conv3d(6, 3"
     )
@@ -75,7 +75,7 @@ def _run(tiny: TinyStudy, models: list[dict[str, Any]], metrics: list[str] = MET
 
 
 def _compared(run: Run) -> dict[tuple[str, str], set[str]]:
-    """With which networks the maps of each network were compared."""
+    """The networks that the maps of each network were compared with, by network and metric."""
     rows = Scores.read(run.folder / "metrics.parquet")
     return {(row.model, row.metric): set(row.facts.get("networks", row.facts)) for row in rows}
 
@@ -86,13 +86,13 @@ def test_parameters_tell_seeds_from_architectures(
     networks = _networks(tiny, monkeypatch)
     run = _run(tiny, list(networks.values()))
     assert run.exit_code == 0
-    found = _compared(run)
-    assert found["net", "seed_agreement"] == {"twin"}
-    assert found["net", "architecture_agreement"] == {"wide"}
-    assert found["net", "data_randomization"] == {"permuted"}
-    assert found["wide", "seed_agreement"] == set()
-    assert found["wide", "architecture_agreement"] == {"net", "twin"}
-    assert found["wide", "data_randomization"] == set()  # its architecture has no such network
+    compared = _compared(run)
+    assert compared["net", "seed_agreement"] == {"twin"}
+    assert compared["net", "architecture_agreement"] == {"wide"}
+    assert compared["net", "data_randomization"] == {"permuted"}
+    assert compared["wide", "seed_agreement"] == set()
+    assert compared["wide", "architecture_agreement"] == {"net", "twin"}
+    assert compared["wide", "data_randomization"] == set()  # its architecture has no such network
     rows = [row for row in Scores.read(run.folder / "metrics.parquet") if row.model == "net"]
     values = {row.metric: row.value for row in rows}
     assert values["seed_agreement"] == pytest.approx(1)
@@ -138,10 +138,10 @@ def test_names_of_architectures_decide_where_there_are_two(
         "wide": {**networks["wide"], "architecture": "unet"},
         "permuted": networks["permuted"],
     }
-    found = _compared(_run(tiny, list(named.values())))
-    assert found["net", "seed_agreement"] == {"wide"}
-    assert found["net", "architecture_agreement"] == {"twin"}
-    assert found["net", "data_randomization"] == {"permuted"}
+    compared = _compared(_run(tiny, list(named.values())))
+    assert compared["net", "seed_agreement"] == {"wide"}
+    assert compared["net", "architecture_agreement"] == {"twin"}
+    assert compared["net", "data_randomization"] == {"permuted"}
 
 
 def test_the_plan_counts_an_explanation_per_network(
@@ -151,10 +151,10 @@ def test_the_plan_counts_an_explanation_per_network(
     third = {**networks["twin"], "name": "third"}
     file = tiny.write(models=[*networks.values(), third], metrics=METRICS, methods=["saliency"])
     checked = check_study(Study.load(file))
-    asked = {part.combination.model: part.streams for part in checked.plan.evaluations}
-    passes = {part.combination.model: part.passes for part in checked.plan.evaluations}
-    assert asked["net"] == ("all maps 4 times again",)  # two seeds, wide and permuted
-    assert asked["wide"] == ("all maps 3 times again",)
+    streams = {task.combination.model: task.streams for task in checked.plan.evaluations}
+    passes = {task.combination.model: task.passes for task in checked.plan.evaluations}
+    assert streams["net"] == ("all maps 4 times again",)  # two seeds, wide and permuted
+    assert streams["wide"] == ("all maps 3 times again",)
     assert (passes["net"], passes["wide"]) == (4, 3)
 
 
@@ -164,9 +164,9 @@ def test_another_role_is_another_score(tiny: TinyStudy, monkeypatch: pytest.Monk
     pair = [networks["net"], networks["twin"]]
     assert _compared(_run(tiny, pair))["net", "seed_agreement"] == {"twin"}
     named = [{**model, "architecture": model["name"]} for model in pair]
-    found = _compared(_run(tiny, named))
-    assert found["net", "seed_agreement"] == set()
-    assert found["net", "architecture_agreement"] == {"twin"}
+    compared = _compared(_run(tiny, named))
+    assert compared["net", "seed_agreement"] == set()
+    assert compared["net", "architecture_agreement"] == {"twin"}
 
 
 def test_a_network_of_permuted_labels_may_join_a_finished_run(
@@ -176,9 +176,9 @@ def test_a_network_of_permuted_labels_may_join_a_finished_run(
     run = _run(tiny, [networks["net"]], ["data_randomization"])
     assert _compared(run)["net", "data_randomization"] == set()
     study = Study.load(tiny.write(models=[networks["net"], networks["permuted"]]))
-    judged = evaluate_run(run.folder, study)
-    assert not judged.failures
-    assert judged.scores.values() == pytest.approx([-1])
+    result = evaluate_run(run.folder, study)
+    assert not result.failures
+    assert result.scores.values() == pytest.approx([-1])
 
 
 @pytest.mark.parametrize("word", [True, "true"])
@@ -212,6 +212,6 @@ def test_networks_without_parameters_may_be_either(
         {"name": "three", "factory": "bare_net:build", "arguments": {"sign": -1}},
     ]
     models[2]["labels"] = "permuted"
-    found = _compared(_run(tiny, models))
-    assert found["one", "seed_agreement"] == found["one", "architecture_agreement"] == {"two"}
-    assert found["one", "data_randomization"] == {"three"}
+    compared = _compared(_run(tiny, models))
+    assert compared["one", "seed_agreement"] == compared["one", "architecture_agreement"] == {"two"}
+    assert compared["one", "data_randomization"] == {"three"}

@@ -1,4 +1,4 @@
-"""What a run leaves, what it takes up again, and what it says of failures."""
+"""The files of a run, resumed runs, and failures."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from voxplain.study import Run, Study, Task, check_study, run_study
 from voxplain.study.execution.progress import Silent
 
 
-class Heard(Silent):
-    """Remembers what it was told."""
+class Recorder(Silent):
+    """Records all callbacks."""
 
     def __init__(self) -> None:
         self.computed: list[str] = []
@@ -46,15 +46,15 @@ class Heard(Silent):
         where.append(f"{record.case} {','.join(record.methods)}")
 
 
-def go(tiny: TinyStudy, **changes: Any) -> tuple[Run, Heard]:
-    heard = Heard()
-    return run_study(Study.load(tiny.write(**changes)), listener=heard), heard
+def go(tiny: TinyStudy, **changes: Any) -> tuple[Run, Recorder]:
+    recorder = Recorder()
+    return run_study(Study.load(tiny.write(**changes)), listener=recorder), recorder
 
 
 def test_a_run_leaves_every_file_and_a_manifest_of_them(tiny: TinyStudy) -> None:
-    run, heard = go(tiny)
+    run, recorder = go(tiny)
     assert run.exit_code == 0
-    assert len(heard.computed) == 4
+    assert len(recorder.computed) == 4
     stems = [f"{case}_label-1_desc-{name}_attr" for case in "ab"
              for name in ("saliency", "integrated_gradients")]  # fmt: skip
     expected = {
@@ -77,8 +77,9 @@ def test_a_map_is_what_the_engine_gives_and_lies_on_the_scan(tiny: TinyStudy) ->
     run, _ = go(tiny)
     written = nibabel.load(run.folder / "maps/a/net/a_label-1_desc-saliency_attr.nii.gz")
     image = read_image(tiny.folder / "first.nii.gz")
-    found = explain(tiny_net.build().eval(), image, ["saliency"], {"kind": "pixelwise", "label": 1})
-    np.testing.assert_allclose(written.get_fdata(), found["saliency"].to_numpy()[0], rtol=1e-6)
+    target = {"kind": "pixelwise", "label": 1}
+    maps = explain(tiny_net.build().eval(), image, ["saliency"], target)
+    np.testing.assert_allclose(written.get_fdata(), maps["saliency"].to_numpy()[0], rtol=1e-6)
     np.testing.assert_allclose(written.affine, AFFINE, atol=1e-6)
     copy = nibabel.load(run.folder / "images/a_image.nii.gz").get_fdata()
     np.testing.assert_allclose(copy, blob((6, 6, 5)), atol=2e-3)
@@ -86,21 +87,21 @@ def test_a_map_is_what_the_engine_gives_and_lies_on_the_scan(tiny: TinyStudy) ->
 
 def test_the_same_run_twice_gives_the_same_bytes(tiny: TinyStudy) -> None:
     methods = [{"name": "smoothgrad", "of": "saliency", "samples": 3}, "saliency"]
-    one, _ = go(tiny, methods=methods, output="one")
-    two, _ = go(tiny, methods=methods, output="two")
-    for first, second in zip(one.maps, two.maps, strict=True):
-        assert first.read_bytes() == second.read_bytes()
+    first, _ = go(tiny, methods=methods, output="one")
+    second, _ = go(tiny, methods=methods, output="two")
+    for here, there in zip(first.maps, second.maps, strict=True):
+        assert here.read_bytes() == there.read_bytes()
 
 
 def test_a_second_run_computes_nothing(tiny: TinyStudy) -> None:
     first, _ = go(tiny)
     before = {path: path.stat().st_mtime_ns for path in first.maps}
-    second, heard = go(tiny)
-    assert heard.computed == []
-    assert len(heard.reused) == 4
+    second, recorder = go(tiny)
+    assert recorder.computed == []
+    assert len(recorder.reused) == 4
     assert before == {path: path.stat().st_mtime_ns for path in second.maps}
     assert second.manifest.predictions == first.manifest.predictions
-    again = Heard()
+    again = Recorder()
     assert run_study(Study.load(tiny.file), resume=False, listener=again).exit_code == 0
     assert len(again.computed) == 4
 
@@ -109,8 +110,8 @@ def test_a_second_run_computes_nothing(tiny: TinyStudy) -> None:
 def test_only_what_is_missing_is_computed_again(tiny: TinyStudy, ending: str) -> None:
     run, _ = go(tiny)
     (run.folder / f"maps/b/net/b_label-1_desc-saliency_attr{ending}").unlink()
-    again, heard = go(tiny)
-    assert heard.computed == ["b saliency"]
+    again, recorder = go(tiny)
+    assert recorder.computed == ["b saliency"]
     assert all(path.is_file() for path in again.maps)
     assert len(again.maps) == 4
 
@@ -127,9 +128,9 @@ def test_a_changed_method_leaves_the_others(
     tiny: TinyStudy, changes: dict[str, Any], computed: str
 ) -> None:
     go(tiny)
-    _, heard = go(tiny, **changes)
-    assert len(heard.computed) == 2
-    assert all(computed in words for words in heard.computed)
+    _, recorder = go(tiny, **changes)
+    assert len(recorder.computed) == 2
+    assert all(computed in words for words in recorder.computed)
 
 
 @pytest.mark.parametrize(
@@ -144,32 +145,32 @@ def test_a_changed_method_leaves_the_others(
 )  # fmt: skip
 def test_what_determines_a_result_makes_it_new(tiny: TinyStudy, changes: dict[str, Any]) -> None:
     go(tiny)
-    _, heard = go(tiny, **changes)
+    _, recorder = go(tiny, **changes)
     same_weights = "models" in changes and "preprocess" not in changes["models"][0]
-    assert len(heard.computed) == (0 if same_weights else 4)
+    assert len(recorder.computed) == (0 if same_weights else 4)
 
 
 def test_changed_voxels_make_a_case_new_and_a_moved_file_does_not(tiny: TinyStudy) -> None:
     go(tiny)
     (tiny.folder / "first.nii.gz").rename(tiny.folder / "moved.nii.gz")
     cases = [{"id": "a", "image": "moved.nii.gz"}, {"id": "b", "image": "second.nii.gz"}]
-    _, heard = go(tiny, cases=cases)
-    assert heard.computed == []
+    _, recorder = go(tiny, cases=cases)
+    assert recorder.computed == []
     save(tiny.folder / "moved.nii.gz", blob((5, 5, 5)))
-    _, heard = go(tiny)
-    assert {words[0] for words in heard.computed} == {"a"}
+    _, recorder = go(tiny)
+    assert {words[0] for words in recorder.computed} == {"a"}
 
 
 def test_a_case_that_fails_leaves_the_others(tiny: TinyStudy) -> None:
     save(tiny.folder / "dark.nii.gz", 0 * blob((1, 1, 1)))
     cases = [{"id": "dark", "image": "dark.nii.gz"}, {"id": "a", "image": "first.nii.gz"}]
-    run, heard = go(tiny, cases=cases)
+    run, recorder = go(tiny, cases=cases)
     assert run.exit_code == 1
     assert {record.case for record in run.failed} == {"dark"}
     assert all("predicted nowhere" in str(record.reason) for record in run.failed)
     assert len([record for record in run.manifest.tasks if record.status == "done"]) == 2
     assert len(run.maps) == 2
-    assert heard.errors
+    assert recorder.errors
     events = [json.loads(line) for line in (run.folder / "events.jsonl").open()]
     assert [event["event"] for event in events].count("task failed") == len(run.failed)
 
@@ -200,7 +201,7 @@ def test_running_out_of_memory_is_a_reason_not_an_end(
     assert len(run.maps) == 2
 
 
-def test_foreign_errors_are_told_by_their_type_only(
+def test_foreign_errors_are_named_by_their_type_only(
     tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from voxplain.study.execution import execute as execution
@@ -209,17 +210,17 @@ def test_foreign_errors_are_told_by_their_type_only(
         raise KeyError("/data/SMITH/secret.nii")
 
     monkeypatch.setattr(execution, "explain", broken)
-    run, heard = go(tiny)
+    run, recorder = go(tiny)
     assert len(run.failed) == 4
     assert "SMITH" not in (run.folder / "manifest.json").read_text()
     assert "SMITH" not in (run.folder / "events.jsonl").read_text()
-    assert "SMITH" in str(heard.errors[0])
+    assert "SMITH" in str(recorder.errors[0])
 
 
 def test_a_stopped_run_is_taken_up_where_it_was(
     tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Stops(Heard):
+    class Stops(Recorder):
         def finished(self, record: TaskRecord, reused: bool) -> None:
             super().finished(record, reused)
             if len(self.computed) == 3:
@@ -229,8 +230,8 @@ def test_a_stopped_run_is_taken_up_where_it_was(
         run_study(Study.load(tiny.file), listener=Stops())
     states = [record.status for record in Manifest.read(tiny.run).tasks]
     assert states == ["done", "done", "done", "pending"]
-    _, heard = go(tiny)
-    assert (len(heard.reused), len(heard.computed)) == (3, 1)
+    _, recorder = go(tiny)
+    assert (len(recorder.reused), len(recorder.computed)) == (3, 1)
 
 
 def test_a_killed_run_leaves_no_half_file_and_is_taken_up(tiny: TinyStudy) -> None:
@@ -246,10 +247,10 @@ def test_a_killed_run_leaves_no_half_file_and_is_taken_up(tiny: TinyStudy) -> No
     process.wait()
     for file in tiny.run.rglob("*.nii.gz"):
         gzip.decompress(file.read_bytes())
-    known = Manifest.read(tiny.run)
-    run, heard = go(tiny)
+    killed = Manifest.read(tiny.run)
+    run, recorder = go(tiny)
     assert run.exit_code == 0
-    assert len(heard.reused) == sum(record.status == "done" for record in known.tasks)
+    assert len(recorder.reused) == sum(record.status == "done" for record in killed.tasks)
     assert len(run.maps) == 24
     assert not list(tiny.run.rglob(".tmp*"))
 
@@ -320,8 +321,8 @@ def test_draws_do_not_depend_on_the_other_methods(tiny: TinyStudy) -> None:
     varying = {"name": "vargrad", "of": "saliency", "samples": 3}
     among, _ = go(tiny, methods=["saliency", noisy, varying], output="among")
     name = "maps/a/net/a_label-1_desc-smoothgrad_saliency_attr.nii.gz"
-    one, other = (nibabel.load(run.folder / name).get_fdata() for run in (alone, among))
-    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6 * np.abs(one).max())
+    first, second = (nibabel.load(run.folder / name).get_fdata() for run in (alone, among))
+    np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-6 * np.abs(first).max())
 
 
 def test_tasks_share_streams_and_count_passes(tiny: TinyStudy) -> None:
@@ -339,8 +340,8 @@ def test_tasks_share_streams_and_count_passes(tiny: TinyStudy) -> None:
 
 
 def test_progress_counts_every_pass(tiny: TinyStudy) -> None:
-    _, heard = go(tiny, methods=[{"name": "integrated_gradients", "steps": 6}])
-    assert heard.ticks[-1] == (6, 6)
+    _, recorder = go(tiny, methods=[{"name": "integrated_gradients", "steps": 6}])
+    assert recorder.ticks[-1] == (6, 6)
 
 
 def test_several_targets_and_references_have_their_own_files(tiny: TinyStudy) -> None:
@@ -354,16 +355,16 @@ def test_several_targets_and_references_have_their_own_files(tiny: TinyStudy) ->
     assert nibabel.load(run.folder / "images/a_ref.nii.gz").get_fdata().max() == 1
 
 
-def test_a_damaged_manifest_is_said_and_replaced(tiny: TinyStudy) -> None:
+def test_a_damaged_manifest_is_refused_and_replaced(tiny: TinyStudy) -> None:
     run, _ = go(tiny)
     (run.folder / "manifest.json").write_text("{")
     with pytest.raises(VoxplainError, match="damaged"):
         Run.load(run.folder)
-    _, heard = go(tiny)
-    assert len(heard.computed) == 4
+    _, recorder = go(tiny)
+    assert len(recorder.computed) == 4
 
 
-def test_a_folder_without_a_run_is_said(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not a run directory"):
         Run.load(tmp_path)
 

@@ -38,11 +38,12 @@ def test_references_are_cases_and_files(tiny: TinyStudy) -> None:
     for case, name in names.items():
         image = read_image(tiny.folder / f"{name}.nii.gz")
         network = tiny_net.build().eval()
-        found = explain(network, image, METHODS[2], TARGET, references=others)["deep_lift_shap"]
+        found = explain(network, image, METHODS[2], TARGET, references=others)
+        attribution = found["deep_lift_shap"]
         at = f"maps/{case}/net/{case}_label-1_desc-deep_lift_shap_attr.nii.gz"
         written = np.asarray(nibabel.load(run.folder / at).dataobj)
-        np.testing.assert_allclose(written, found.map[0].numpy(), atol=1e-5)
-        assert found.stats.passes == 2
+        np.testing.assert_allclose(written, attribution.map[0].numpy(), atol=1e-5)
+        assert attribution.stats.passes == 2
         for method in METHODS[:2]:
             stem = f"{case}_label-1_desc-{method['name']}_attr.nii.gz"
             drawn = np.asarray(nibabel.load(run.folder / f"maps/{case}/net" / stem).dataobj)
@@ -52,7 +53,7 @@ def test_references_are_cases_and_files(tiny: TinyStudy) -> None:
     assert len(resolved["references"]) == 3
 
 
-def test_too_few_references_are_said(tiny: TinyStudy) -> None:
+def test_too_few_references_are_refused(tiny: TinyStudy) -> None:
     """Case a alone as reference leaves case a none, and the other methods go on."""
     run = go(tiny, ["a"], ["saliency", METHODS[0]])
     assert run.exit_code != 0

@@ -1,4 +1,4 @@
-"""Files that targets and methods name: found per case, and never named in what a run writes."""
+"""Files that targets and methods name: their paths for a case, and hashes in place of names."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from voxplain.regions import LabelMap
 from voxplain.study.config.cases import CaseConfig
 
 OWN_REFERENCE = "reference"
-"""Written in place of a file, this is the reference of the case."""
+"""In place of a file name: the reference of the case."""
 
-P = TypeVar("P", bound=BaseModel)
+D = TypeVar("D", bound=BaseModel)
 
 
-def for_case(part: P, case: CaseConfig, base: Path) -> P:
-    """A target or method with the files of one case.
+def for_case(declaration: D, case: CaseConfig, base: Path) -> D:
+    """A target or method with the paths of the files of one case.
 
-    Which fields may name a file is said by the ``files`` of the class; what lies inside (the sides
-    of a contrast, the regions of a method) is gone through as well.
+    The class variable ``files`` lists the fields that may name a file; declarations inside others
+    (the sides of a contrast, the regions of a method) are included.
 
     Args:
-        part: As the study states it; ``*`` in a file name stands for the id of the case.
+        declaration: As the study states it; ``*`` in a file name stands for the id of the case.
         case: With id and absolute paths.
         base: Folder that relative paths start from.
 
@@ -36,65 +36,67 @@ def for_case(part: P, case: CaseConfig, base: Path) -> P:
         InputError: If a file does not exist.
     """
     update: dict[str, Any] = {
-        name: str(_file(text, f"{_kind(part)}.{name}", case, base))
-        for name, text in _named(part).items()
+        name: str(_file(text, f"{_kind(declaration)}.{name}", case, base))
+        for name, text in _file_fields(declaration).items()
     }
-    for name, inner in _inside(part):
-        placed = for_case(inner, case, base)
-        update |= {name: placed} if placed is not inner else {}
-    return part.model_copy(update=update) if update else part
+    for name, inner in _inner(declaration):
+        with_paths = for_case(inner, case, base)
+        update |= {name: with_paths} if with_paths is not inner else {}
+    return declaration.model_copy(update=update) if update else declaration
 
 
-def contents(part: BaseModel) -> list[str]:
-    """Hashes of the files that :func:`for_case` has found."""
-    return [sha256(text) for text in files_of(part)]
+def contents(declaration: BaseModel) -> list[str]:
+    """Hashes of the files of a target or method, after :func:`for_case`."""
+    return [sha256(text) for text in files_of(declaration)]
 
 
-def files_of(part: BaseModel) -> Iterator[str]:
-    """Every file a target or method names."""
-    yield from _named(part).values()
-    for _, inner in _inside(part):
+def files_of(declaration: BaseModel) -> Iterator[str]:
+    """Every file that a target or method names."""
+    yield from _file_fields(declaration).values()
+    for _, inner in _inner(declaration):
         yield from files_of(inner)
 
 
-def label_maps(part: BaseModel) -> Iterator[LabelMap]:
+def label_maps(declaration: BaseModel) -> Iterator[LabelMap]:
     """Every label map of a method that comes from a file."""
-    if isinstance(part, LabelMap) and "labels" in _named(part):
-        yield part
-    for _, inner in _inside(part):
+    if isinstance(declaration, LabelMap) and "labels" in _file_fields(declaration):
+        yield declaration
+    for _, inner in _inner(declaration):
         yield from label_maps(inner)
 
 
-def without_files(part: P) -> P:
-    """The same with hashes in place of names, for everything that is written."""
+def without_files(declaration: D) -> D:
+    """The same with hashes in place of file names, for everything that is written."""
     update: dict[str, Any] = {
         name: OWN_REFERENCE if text == OWN_REFERENCE else f"file:{_digest(text)}"
-        for name, text in _named(part).items()
+        for name, text in _file_fields(declaration).items()
     }
-    update |= {name: without_files(inner) for name, inner in _inside(part)}
-    return part.model_copy(update=update) if update else part
+    update |= {name: without_files(inner) for name, inner in _inner(declaration)}
+    return declaration.model_copy(update=update) if update else declaration
 
 
-def _named(part: BaseModel) -> dict[str, str]:
-    values = {name: getattr(part, name) for name in getattr(part, "files", ())}
+def _file_fields(declaration: BaseModel) -> dict[str, str]:
+    """The fields that name a file, with the names."""
+    values = {name: getattr(declaration, name) for name in getattr(declaration, "files", ())}
     return {name: str(value) for name, value in values.items() if isinstance(value, (str, Path))}
 
 
-def _inside(part: BaseModel) -> Iterator[tuple[str, BaseModel]]:
-    for name in type(part).model_fields:
-        inner = getattr(part, name)
+def _inner(declaration: BaseModel) -> Iterator[tuple[str, BaseModel]]:
+    """The fields that are declarations themselves."""
+    for name in type(declaration).model_fields:
+        inner = getattr(declaration, name)
         if isinstance(inner, BaseModel):
             yield name, inner
 
 
-def _kind(part: BaseModel) -> str:
-    return str(getattr(part, "kind", type(part).__name__))
+def _kind(declaration: BaseModel) -> str:
+    return str(getattr(declaration, "kind", type(declaration).__name__))
 
 
 def _file(text: str, field: str, case: CaseConfig, base: Path) -> Path:
     if text == OWN_REFERENCE:
         if case.reference is None:
-            raise ConfigError(f"{field} asks for the reference of case {case.id}: it has none")
+            raise ConfigError(f"{field} is the reference of case {case.id}, which has none")
         return case.reference
     file = base / text.replace("*", str(case.id))
     if not file.exists():

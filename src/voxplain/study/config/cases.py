@@ -1,4 +1,4 @@
-"""The cases of a study: which files they are, and how a pattern becomes many of them."""
+"""The cases of a study: their files, and the expansion of patterns."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class CaseConfig(BaseModel):
 
 
 def expand_cases(entries: Sequence[CaseConfig], base: Path) -> tuple[CaseConfig, ...]:
-    """Every case with its id and with paths that start at the study file.
+    """Every case, patterns filled in, with its id and with paths below ``base``.
 
     Args:
         entries: As written in the study.
@@ -93,11 +93,11 @@ def expand_cases(entries: Sequence[CaseConfig], base: Path) -> tuple[CaseConfig,
     Raises:
         ConfigError: If a pattern fits no file, or two cases have one id.
     """
-    found = [case for entry in entries for case in _expanded(entry, base)]
-    width = max(3, len(str(len(found))))
+    expanded = [case for entry in entries for case in _expanded(entry, base)]
+    width = max(3, len(str(len(expanded))))
     cases = [
         case if case.id else case.model_copy(update={"id": f"case{number:0{width}d}"})
-        for number, case in enumerate(found, start=1)
+        for number, case in enumerate(expanded, start=1)
     ]
     repeated = [name for name, count in Counter(case.id for case in cases).items() if count > 1]
     if repeated:
@@ -118,9 +118,9 @@ def _expanded(entry: CaseConfig, base: Path) -> list[CaseConfig]:
 
 
 def _matches(entry: CaseConfig, base: Path) -> list[str]:
-    """What ``*`` stands for in the first file of the pattern, once per case."""
+    """The texts that ``*`` stands for in the first file of the pattern, one per case."""
     pattern = next(str(base / path) for path in entry.image if "*" in str(path))
-    head, *rest = (re.escape(part) for part in pattern.split("*"))
+    head, *rest = map(re.escape, pattern.split("*"))
     shape = re.compile(head + "([^/]*)" + r"\1".join(rest), re.DOTALL)
     fits = (shape.fullmatch(file) for file in sorted(glob.glob(pattern)))
     texts = [fit[1] for fit in fits if fit]

@@ -17,7 +17,7 @@ from voxplain.registry import Registry
 
 
 def named(parse: Callable[[Any], Any]) -> BeforeValidator:
-    """A parser whose sentences pydantic puts behind the path of the entry."""
+    """A validator from a parser, whose errors are given with the path of the entry."""
 
     def parsed(value: Any) -> Any:
         try:
@@ -29,18 +29,18 @@ def named(parse: Callable[[Any], Any]) -> BeforeValidator:
 
 
 def registered(base: type[BaseModel], registry: Registry[Any], title: str) -> GetPydanticSchema:
-    """Checks that a parsed value is of a registry, and describes everything that is in it.
+    """A schema of the entries of a registry: checks their class, and describes all of them.
 
     Args:
-        base: What every entry of the registry is.
-        registry: Read when a schema is asked for, so that plug-ins are in it.
+        base: The class of all entries.
+        registry: Read when a JSON schema is made, so that plug-ins are in it.
         title: Of the list of names.
     """
 
     def describe(_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         names: JsonSchemaValue = {"type": "string", "enum": list(registry), "title": title}
-        found = [handler(registry.get(name).__pydantic_core_schema__) for name in registry]
-        return {"anyOf": [names, *found]}
+        models = [handler(registry.get(name).__pydantic_core_schema__) for name in registry]
+        return {"anyOf": [names, *models]}
 
     return GetPydanticSchema(
         lambda _source, _handler: core_schema.is_instance_schema(

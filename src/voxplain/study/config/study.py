@@ -1,4 +1,4 @@
-"""What to do: the models that read a study file. A typo names its exact path."""
+"""The models that read a study file."""
 
 from __future__ import annotations
 
@@ -41,15 +41,17 @@ def _short_target(value: Any) -> Any:
 
 
 def _true_in_words(value: Any) -> Any:
-    """``labels: true`` is a word here, and not what YAML makes of it."""
+    """``labels: true`` as the word, and not as the boolean that YAML reads."""
     return "true" if value is True else value
 
 
 def _seconds(value: Any) -> Any:
-    found = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if isinstance(value, str) and not found:
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value)
+    if match is None:
         raise ValueError(f"{value!r} is not a duration; write 90s, 10min or 2h")
-    return float(found[1]) * _UNITS[found[2]] if found else value
+    return float(match[1]) * _UNITS[match[2]]
 
 
 StudyTarget = Annotated[AnyTarget, named(_short_target)]
@@ -107,11 +109,11 @@ class RunConfig(_Config):
             first CUDA device, or the CPU where there is none.
         timeout: The longest a task may take, such as ``10min``; None for no limit.
         precision: The numeric type of networks that name none of their own.
-        seed: Where all random draws start from.
+        seed: Seed of all random draws.
         max_passes: What one method may take for one image, and one metric for one map; what would
             take more is refused before anything starts.
-        controls: Judge maps that explain nothing (random, edges, intensity, center, and the
-            reference where there is one) beside the maps.
+        controls: Score control maps beside the maps: random, edges, intensity, center, and the
+            reference where there is one.
     """
 
     executor: Literal["local"] = "local"
@@ -154,11 +156,11 @@ class StudyConfig(_Config):
             study = cls.model_validate(dict(mapping))
         except ValidationError as error:
             raise ConfigError(explain_validation(error, cls, origin)) from error
-        study._base = base or Path.cwd()
+        study._base = (base or Path.cwd()).absolute()
         return study
 
     def allowing(self: S, max_passes: int | None) -> S:
-        """The same study with another limit of passes per method and image; None leaves it."""
+        """The same study with another limit of passes per method and image; None keeps it."""
         if max_passes is None:
             return self
         execution = self.execution.model_copy(update={"max_passes": max_passes})
@@ -181,7 +183,7 @@ class StudyConfig(_Config):
 
     @property
     def all_targets(self) -> tuple[Target, ...]:
-        """The targets, however many."""
+        """The targets, from ``target`` or ``targets``."""
         return self.targets or ((self.target,) if self.target is not None else ())
 
     def expanded_cases(self) -> tuple[CaseConfig, ...]:
@@ -193,14 +195,14 @@ class StudyConfig(_Config):
         return expand_cases(self.cases, self._base)
 
     @model_validator(mode="after")
-    def _one_way_to_ask(self) -> StudyConfig:
+    def _check_names(self) -> StudyConfig:
         if (self.target is None) == (not self.targets):
             raise ValueError("give either target (one) or targets (a list of them)")
         _unique("models", [model.name for model in self.models])
         _unique("methods", [method.key for method in self.methods])
         _unique("targets", [target.slug for target in self.all_targets])
         _unique("metrics", [metric_key(metric) for metric in self.metrics])
-        self._know_the_randomized()
+        self._check_randomization()
         if all(model.only_compared for model in self.models):
             raise ValueError(
                 "models: all of them were trained on permuted labels or have explained: false, "
@@ -208,11 +210,14 @@ class StudyConfig(_Config):
             )
         return self
 
-    def _know_the_randomized(self) -> None:
-        along = self.randomization.metrics if self.randomization else ()
-        _unique("randomization.metrics", [metric_key(metric) for metric in along])
-        known = [method.key for method in self.methods]
-        for name in self.randomization.methods if self.randomization else ():
-            if name not in known:
-                help = nearest(name, known)
-                raise ValueError(f"randomization.methods: no method is called {name!r}; {help}")
+    def _check_randomization(self) -> None:
+        if self.randomization is None:
+            return
+        metrics = [metric_key(metric) for metric in self.randomization.metrics]
+        _unique("randomization.metrics", metrics)
+        labels = [method.key for method in self.methods]
+        for name in self.randomization.methods:
+            if name not in labels:
+                raise ValueError(
+                    f"randomization.methods: no method is called {name!r}; {nearest(name, labels)}"
+                )

@@ -44,13 +44,13 @@ def _parsed(text: str, path: Path) -> Any:
 
 def _checked(parsed: Any, name: str) -> dict[str, Any]:
     if not isinstance(parsed, dict):
-        found = "nothing" if parsed is None else f"a {type(parsed).__name__}"
-        raise ConfigError(f"{name}: a study is a mapping with cases, models, ...; found {found}")
+        kind = "nothing" if parsed is None else f"a {type(parsed).__name__}"
+        raise ConfigError(f"{name}: a study is a mapping with cases, models, ...; found {kind}")
     return {str(key): value for key, value in parsed.items()}
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML without objects, and without the silent overwriting of a repeated key."""
+    """A safe YAML loader that refuses a repeated key, where others overwrite it silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()

@@ -55,8 +55,9 @@ class EarlierResults:
 
     def maps(self, task: Task) -> list[MapRecord]:
         """The maps of those methods of a task whose files are all there."""
-        found = (self._maps.get((task.combination.model, key), []) for key in task.methods)
-        return [record for records in found if self._complete(records) for record in records]
+        model = task.combination.model
+        groups = [self._maps.get((model, key), []) for key in task.methods]
+        return [record for records in groups if self._complete(records) for record in records]
 
     def task(self, task: Task | EvaluationTask) -> TaskRecord | None:
         """The record of a task, if it was done as it stands now."""

@@ -1,4 +1,4 @@
-"""``events.jsonl``: what happened during a run, one line each, without dates and paths."""
+"""``events.jsonl``: the events of a run, one per line, without dates and paths."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class EventLog:
     def add(self, event: str, **facts: Any) -> None:
         """Writes one event with the seconds since the start of this run."""
         seconds = round(time.monotonic() - self._start, 3)
-        told = {
+        filtered = {
             name: self._private(value) if isinstance(value, str) else value
             for name, value in facts.items()
         }
-        line = json.dumps({"event": event, "seconds": seconds, **told}, default=str)
+        line = json.dumps({"event": event, "seconds": seconds, **filtered}, default=str)
         with self._file.open("a", encoding="utf-8") as stream:
             stream.write(line + "\n")

@@ -1,4 +1,4 @@
-"""Keeps paths and identifiers out of everything a run directory says."""
+"""A filter that keeps paths and identifiers out of the files of a run directory."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Redactor:
     """Replaces the source files of a study, other paths and UIDs in a text.
 
     Args:
-        sources: Files, and folders of files, that must not be named.
-        base: The folder of the study; what lies in it may be named, where it lies may not.
+        sources: Files, and folders of files, whose names are replaced.
+        base: The folder of the study; its path is replaced, the names of files in it are not.
     """
 
     def __init__(self, sources: Iterable[Path], base: Path | None = None) -> None:
@@ -31,7 +31,7 @@ class Redactor:
         self._sources = re.compile(rf"(?<!\w)(?:{longest_first})(?!\w)" if words else r"(?!)")
 
     def __call__(self, text: str) -> str:
-        """The text with ``<file>``, ``<path>`` and ``<uid>`` in place of what it must not say."""
+        """The text with ``<file>``, ``<path>`` and ``<uid>`` in place of these names."""
         text = self._sources.sub("<file>", text)
         return _UID.sub("<uid>", _PATH.sub("<path>", text))
 

@@ -1,4 +1,4 @@
-"""The resolved study that a run directory keeps: every default filled in, and no path."""
+"""The resolved study of a run directory: every default filled in, and no path."""
 
 from __future__ import annotations
 

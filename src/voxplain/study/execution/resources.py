@@ -41,7 +41,7 @@ class CombinationSpec:
         """The shared part of the tasks of a combination of a study."""
         loaded = checked.models[combination.model]
         return cls(
-            folder,
+            folder.absolute(),
             combination,
             checked.study.execution.timeout,
             checked.image_source(combination.case),

@@ -1,4 +1,4 @@
-"""One run in progress: what is left to do, in which order, and the record of what was done."""
+"""A run in progress: which tasks are left, in which order, and what came of them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from voxplain.study.planning.tasks import Combination, CombinationId, Task, Task
 
 
 class Scheduler:
-    """Carries out a checked study; it alone writes the manifest and the events, and tells of them.
+    """Carries out a checked study; nothing else writes manifest and events or calls the listener.
 
     The manifest lists every task from the start; each one changes from pending to done or failed,
     so that a run that was stopped at any moment can be resumed.
@@ -46,7 +46,7 @@ class Scheduler:
         store: The run directory.
         listener: Callbacks.
         resume: Keep the results of an earlier run that are still right.
-        resources: What this process has loaded; images are read here to be copied.
+        resources: Images and networks of this process, which copies the images.
     """
 
     def __init__(
@@ -99,9 +99,9 @@ class Scheduler:
             if not self._missing(task).methods:
                 self._settle(task.id, self.earlier.task(task) or _record(task, "done"), reused=True)
         for evaluation in self.checked.plan.evaluations:
-            combination = evaluation.combination
-            cache = ScoreCache(self.store.folder, combination.key, self.resume)
-            scores = finished_scores(evaluation, maps_of(self.manifest, combination), cache)
+            cache = ScoreCache(self.store.folder, evaluation.combination.key, self.resume)
+            records = maps_of(self.manifest, evaluation.combination)
+            scores = finished_scores(evaluation, records, cache)
             if scores is not None:
                 self.scores[evaluation.id] = scores
                 record = self.earlier.task(evaluation) or _record(evaluation, "done")
@@ -149,12 +149,12 @@ class Scheduler:
         """Takes what came of a task into the manifest."""
         self.manifest.predictions += result.predictions
         self._add_maps(result.maps)
-        self.scores[result.id] = result.scores
         task = self.tasks.get(result.id)
-        if task is None:  # a prediction has no record; why it failed is told by the tasks after it
+        if task is None:  # a prediction; where it fails, the tasks after it say why
             for text in result.warnings:
                 warnings.warn(text, VoxplainWarning, stacklevel=2)
             return
+        self.scores[task.id] = result.scores
         record = _record(task, "failed" if result.reason else "done")
         record.reason = self.private(result.reason) or None
         record.seconds = result.seconds
@@ -176,8 +176,8 @@ class Scheduler:
         """Writes the table of all scores, in the order of the plan."""
         evaluations = self.checked.plan.evaluations
         if evaluations:
-            found = (self.scores[task.id] for task in evaluations if task.id in self.scores)
-            self.store.write_scores(completed(Scores.joined(found)))
+            scores = [self.scores[task.id] for task in evaluations if task.id in self.scores]
+            self.store.write_scores(completed(Scores.joined(scores)))
         elif self.has_new_maps:
             self.store.remove_scores()  # they are of the maps that were there before
 

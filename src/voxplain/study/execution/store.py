@@ -1,4 +1,4 @@
-"""The run directory: every file of it, each written under a temporary name and renamed."""
+"""The run directory; every file is written under a temporary name and renamed."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class Store:
     """Reads and writes one run directory.
 
     Args:
-        folder: Made when the first file is written.
+        folder: The run directory; it is made when the first file is written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def check(self) -> None:
-        """Refuses a folder that holds something else.
+        """Refuses a folder that holds something else than a run.
 
         Raises:
             ConfigError: If the output is a file, or a folder with other contents than a run.
@@ -56,7 +56,7 @@ class Store:
             )
 
     def manifest(self) -> Manifest:
-        """What the run in this folder says of itself.
+        """The manifest of the run in this folder.
 
         Raises:
             ConfigError: If there is no run here, or one of another version.
@@ -71,7 +71,7 @@ class Store:
             ) from error
 
     def earlier(self) -> Manifest | None:
-        """The manifest of an earlier run in this folder; None if there is none to build on."""
+        """The manifest of an earlier run in this folder; None if there is none that can be read."""
         with contextlib.suppress(ConfigError):
             return self.manifest()
         return None
@@ -111,12 +111,12 @@ class Store:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def write_description(self) -> None:
-        """Says to other tools what kind of folder this is (BIDS derivative)."""
+        """Writes the description of this folder for other tools (BIDS derivative)."""
         text = json.dumps(dataset_description(__version__), indent=2) + "\n"
         atomic_write(self.folder / "dataset_description.json", text)
 
     def write_source(self, case: str, image: Image) -> str:
-        """Writes the copy of a case that carries no identity."""
+        """Writes a copy of the image of a case that carries no identity."""
         return self._relative(write_image(image, self._images(f"{case}_image.nii.gz")))
 
     def write_reference(self, case: str, labels: Tensor, grid: Grid) -> str:
@@ -124,7 +124,7 @@ class Store:
         return self._relative(write_labels(labels, grid, self._images(f"{case}_ref.nii.gz")))
 
     def write_prediction(self, case: str, model: str, labels: Tensor, grid: Grid) -> str:
-        """Writes what a model predicts for a case, on the grid of the case."""
+        """Writes the predicted labels of a case, on the grid of the case."""
         file = self._images(f"{case}_{safe(model)}_pred.nii.gz")
         return self._relative(write_labels(labels, grid, file))
 
@@ -150,7 +150,7 @@ class Store:
         Args:
             combination: What was explained.
             attribution: The map.
-            key: Hash of everything that determines it.
+            key: Hash of everything that determines the map.
         """
         folder = self.folder / "maps" / combination.case / safe(combination.model)
         file = attribution.save(folder, combination.case, combination.slug)

@@ -241,7 +241,7 @@ def _require_affordable(
         return
     where, settings = metric.name, "levels, draws or regions"
     if networks > 1:
-        where = f"randomization.metrics: {metric.name}, asked of {networks} networks,"
+        where = f"randomization.metrics: {metric.name}, for {networks} networks,"
         settings += ", steps or seeds"
     raise ConfigError(
         f"{where} takes about {once * networks:,} forwards for one map of an image of shape "

@@ -196,12 +196,12 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def predict_case(loaded: LoadedModel, image: Image, target: Target) -> Prediction:
-    """What a network says of an image, with its failures in words.
+    """The prediction of a network for an image, with failures of the network in words.
 
     Args:
         loaded: The network.
-        image: As the network wants to see it.
-        target: What is asked.
+        image: After the preprocessing of the network.
+        target: What is explained.
 
     Raises:
         ModelError: If the network cannot take the image.
@@ -220,7 +220,8 @@ def predict_case(loaded: LoadedModel, image: Image, target: Target) -> Predictio
 
 def _misfit(network: nn.Module, image: Image) -> str | None:
     """How the first convolution disagrees with the image, which is why a call fails."""
-    first = next((part for part in network.modules() if isinstance(part, _CONVOLUTIONS)), None)
+    convolutions = (module for module in network.modules() if isinstance(module, _CONVOLUTIONS))
+    first = next(convolutions, None)
     if first is None:
         return None
     rank, channels = first.weight.ndim - 2, len(image.data)

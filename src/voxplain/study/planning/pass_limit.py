@@ -1,4 +1,4 @@
-"""How many passes one method may take for one image, checked before anything starts."""
+"""The limit of passes per method and image, checked before anything starts."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def require_affordable(
     image: Image,
     model: Model,
 ) -> None:
-    """Refuses a method that would take more passes than are allowed.
+    """Refuses a method that takes more passes than the limit.
 
     Args:
         methods: A group that shares streams.
         streams: Of the group.
-        limit: Passes that each of them may take.
+        limit: Passes that one method may take.
         image: As the network sees it.
         model: The network.
 
     Raises:
-        ConfigError: With the number, and with the settings that would bring it down.
+        ConfigError: With the number of passes, and with cheaper settings.
     """
     for method in methods:
         passes = sum(stream.passes for stream in streams if method.key in stream.methods)
@@ -37,13 +37,13 @@ def require_affordable(
 
 
 def _sentence(method: Method, passes: int, limit: int, image: Image, model: Model) -> str:
-    enough = cheaper_settings(method, image, model, limit)
-    help = f"{_either(enough)} would do, or a higher run.max_passes (--max-passes)"
-    if not enough:
-        help = "a higher run.max_passes (--max-passes) lets it run"
+    settings = cheaper_settings(method, image, model, limit)
+    advice = f"{_either(settings)} would do, or a higher run.max_passes (--max-passes)"
+    if not settings:
+        advice = "a higher run.max_passes (--max-passes) lets it run"
     return (
         f"{method.key} takes about {passes:,} passes for an image of shape "
-        f"{tuple(image.data.shape[1:])}, and no more than {limit:,} are allowed; {help}"
+        f"{tuple(image.data.shape[1:])}, and no more than {limit:,} are allowed; {advice}"
     )
 
 

@@ -15,12 +15,12 @@ from voxplain.study.planning.images import read_case
 
 @dataclass(frozen=True)
 class TimingTrial:
-    """What one forward and backward pass of a whole image costs.
+    """Time and memory of one forward and backward pass of a whole image.
 
     Attributes:
-        seconds: Time of the pass over all windows.
-        forward: Time of the forward alone.
-        megabytes: What autograd saves for one call of the network.
+        seconds: Seconds of the pass over all windows.
+        forward: Seconds of the forward alone.
+        megabytes: Size of the tensors that autograd saves for one call of the network.
     """
 
     seconds: float
@@ -33,15 +33,15 @@ def time_models(checked: CheckedStudy) -> dict[str, TimingTrial]:
     first = next(iter(checked.cases.values()))
     image = read_case(first)
     return {
-        name: _probe(loaded.model, loaded.prepare(image).data)
+        name: _trial(loaded.model, loaded.prepare(image).data)
         for name, loaded in checked.models.items()
     }
 
 
-def _probe(model: Model, data: Tensor) -> TimingTrial:
+def _trial(model: Model, data: Tensor) -> TimingTrial:
     layout = model.layout(data.shape[1:])
     calls = len(layout) if layout else 1
-    piece = layout.cut(layout.pad(data), layout.positions[:1]) if layout else data[None]
+    window = layout.cut(layout.pad(data), layout.positions[:1]) if layout else data[None]
     saved: dict[int, int] = {}
 
     def count(tensor: Tensor) -> Tensor:
@@ -50,11 +50,11 @@ def _probe(model: Model, data: Tensor) -> TimingTrial:
 
     start = time.perf_counter()
     with model.at_rest(), torch.autograd.graph.saved_tensors_hooks(count, lambda kept: kept):
-        piece = model.admit(piece).requires_grad_(model.differentiable)
-        output = model(piece)
-        between = time.perf_counter()
+        inputs = model.admit(window).requires_grad_(model.differentiable)
+        output = model(inputs)
+        forward = time.perf_counter() - start
         if output.requires_grad:
-            torch.autograd.grad(output.sum(), piece)
-    whole = time.perf_counter() - start
+            torch.autograd.grad(output.sum(), inputs)
+    seconds = time.perf_counter() - start
     megabytes = sum(saved.values()) / 2**20
-    return TimingTrial(whole * calls, (between - start) * calls, megabytes)
+    return TimingTrial(seconds * calls, forward * calls, megabytes)

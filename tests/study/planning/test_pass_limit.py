@@ -1,4 +1,4 @@
-"""Passes are counted before anything starts, and what would bring them down is found out."""
+"""Passes are counted before anything starts, and cheaper settings are proposed."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def test_each_setting_alone_is_enough(written: dict[str, Any], limit: int, first
     method = parse_method(written)
     before = sum(stream.passes for stream in estimate([method], IMAGE, NETWORK))
     assert before > limit
-    found = cheaper_settings(method, IMAGE, NETWORK, limit)
-    assert first in found
-    for setting in found:
+    settings = cheaper_settings(method, IMAGE, NETWORK, limit)
+    assert first in settings
+    for setting in settings:
         changed = parse_method(_with(method.model_dump(by_alias=True), setting))
         assert sum(stream.passes for stream in estimate([changed], IMAGE, NETWORK)) <= limit
 
@@ -91,9 +91,9 @@ def test_forwards_are_counted_apart(tiny: TinyStudy) -> None:
 
 def _with(written: dict[str, Any], setting: str) -> dict[str, Any]:
     path, _, value = setting.partition("=")
-    inside: Any = written
+    inner: Any = written
     *parents, last = path.split(".")
-    for part in parents:
-        inside = inside[part]
-    inside[last] = float(value) if "." in value else int(value)
+    for parent in parents:
+        inner = inner[parent]
+    inner[last] = float(value) if "." in value else int(value)
     return written

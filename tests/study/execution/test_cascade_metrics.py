@@ -1,4 +1,4 @@
-"""Metrics at every step of a cascade in a study: what is kept, what it costs, what is refused."""
+"""Metrics at every step of a cascade in a study: results, cost, and metrics that are refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from voxplain.study import Run, Study, check_study, run_study
 from voxplain.study.execution import evaluator
 
 GAP = {"name": "morf_lerf_gap", "levels": 4}
-ASKED: dict[str, Any] = {"steps": 2, "seeds": 2, "methods": ["saliency"], "pictures": False}
+RANDOMIZATION: dict[str, Any] = {"steps": 2, "seeds": 2, "methods": ["saliency"], "pictures": False}
 
 
 def reference(tiny: TinyStudy, above: float) -> list[dict[str, Any]]:
@@ -34,8 +34,8 @@ def go(
     tiny: TinyStudy, along: list[Any], above: float = 1.0, **changes: Any
 ) -> tuple[Run, RandomizationRecord]:
     changes["cases"] = reference(tiny, above)
-    asked = {**ASKED, "metrics": along}
-    run = run_study(Study.load(tiny.write(randomization=asked, **changes)))
+    randomization = {**RANDOMIZATION, "metrics": along}
+    run = run_study(Study.load(tiny.write(randomization=randomization, **changes)))
     assert run.exit_code == 0, [task.reason for task in run.failed]
     (record,) = read_randomizations(run.folder)
     return run, record
@@ -56,26 +56,26 @@ def cascades(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_every_step_of_every_map_has_its_scores(tiny: TinyStudy) -> None:
     run, record = go(tiny, [GAP, "roc_auc"], metrics=[GAP, "roc_auc"])
-    assert [(each.key, each.name, each.direction) for each in record.metrics] == [
+    assert [(metric.key, metric.name, metric.direction) for metric in record.metrics] == [
         ("morf_lerf_gap, levels 4", "morf_lerf_gap", "up"),
         ("roc_auc", "roc_auc", "up"),
     ]
     assert (record.metrics[1].minimum, record.metrics[1].maximum) == (0.0, 1.0)
-    assert [part.method for part in record.maps] == ["saliency", "edges"]
+    assert [randomized.method for randomized in record.maps] == ["saliency", "edges"]
     table = Scores.read(run.folder / "metrics.parquet")
-    for part in record.maps:
-        for each in record.metrics:
-            scores = scores_along(part, each.key)
+    for randomized in record.maps:
+        for metric in record.metrics:
+            scores = scores_along(randomized, metric.key)
             assert scores.shape == (2, 3)
-            first = table.value(each.name, part.method)
+            first = table.value(metric.name, randomized.method)
             assert scores[:, 0] == pytest.approx([first, first], abs=1e-3)
 
 
-def test_a_control_stays_and_the_network_it_is_judged_with_does_not(tiny: TinyStudy) -> None:
+def test_a_control_stays_and_the_network_that_scores_it_changes(tiny: TinyStudy) -> None:
     _, record = go(tiny, [GAP, "roc_auc"])
     _, edges = record.maps
     places = scores_along(edges, "roc_auc")
-    assert np.ptp(places) == 0  # asks for the reference alone
+    assert np.ptp(places) == 0  # needs the reference alone
     removal = scores_along(edges, "morf_lerf_gap, levels 4")
     assert np.ptp(removal[0]) > 1e-3
     assert not np.array_equal(removal[0], removal[1])
@@ -85,12 +85,12 @@ def test_a_control_stays_and_the_network_it_is_judged_with_does_not(tiny: TinySt
 def test_without_metrics_nothing_is_scored(tiny: TinyStudy) -> None:
     _, record = go(tiny, [])
     assert record.metrics == []
-    assert all(part.scores == {} for part in record.maps)
+    assert all(randomized.scores == {} for randomized in record.maps)
 
 
 def test_units_are_those_of_the_grid(tiny: TinyStudy) -> None:
     _, record = go(tiny, ["effective_volume", "distance_to_lesion", "components"])
-    assert [each.unit for each in record.metrics] == ["mL", "mm", "count"]
+    assert [metric.unit for metric in record.metrics] == ["mL", "mm", "count"]
 
 
 def test_the_tidy_table_lies_beside_the_records(tiny: TinyStudy) -> None:
@@ -100,17 +100,17 @@ def test_the_tidy_table_lies_beside_the_records(tiny: TinyStudy) -> None:
         *record.maps[0].similarity,
         metric_key(parse_metric(GAP)),
     }
-    found = {
+    values = {
         (row["method"], row["seed"], row["step"]): row["value"]
         for row in rows
         if row["kind"] == "metric"
     }
-    assert len(found) == 2 * 2 * 3
-    for part in record.maps:
+    assert len(values) == 2 * 2 * 3
+    for randomized in record.maps:
         for (seed, step), value in np.ndenumerate(
-            scores_along(part, metric_key(parse_metric(GAP)))
+            scores_along(randomized, metric_key(parse_metric(GAP)))
         ):
-            assert found[part.method, seed, step] == value
+            assert values[randomized.method, seed, step] == value
 
 
 def test_a_cascade_is_computed_anew_if_and_only_if_it_would_be_another(
@@ -169,19 +169,20 @@ def test_metrics_with_two_fills_are_two(tiny: TinyStudy) -> None:
     assert keys == ["deletion", "deletion, fill mean", "deletion, fill noise sigma 0.01"]
 
 
-def test_the_plan_counts_what_is_asked_of_every_network(tiny: TinyStudy) -> None:
+def test_the_plan_counts_the_forwards_of_every_network(tiny: TinyStudy) -> None:
     cases = tiny.config["cases"][:1]
     few = [{"name": "deletion", "levels": 4}, {"name": "infidelity", "draws": 10}]
     (plain,) = check_study(
-        Study.load(tiny.write(randomization=ASKED, cases=cases))
+        Study.load(tiny.write(randomization=RANDOMIZATION, cases=cases))
     ).plan.evaluations
-    asked = {**ASKED, "metrics": few}
-    (evaluation,) = check_study(Study.load(tiny.write(randomization=asked))).plan.evaluations
+    randomization = {**RANDOMIZATION, "metrics": few}
+    study = Study.load(tiny.write(randomization=randomization))
+    (evaluation,) = check_study(study).plan.evaluations
     networks, maps = 2 * 2 + 1, 1 + 1  # the trained network, and an edge detector
     assert evaluation.forwards - plain.forwards == networks * (5 * maps + 10)
     assert evaluation.passes - plain.passes == networks * (5 * maps + 10)
     assert "20 forwards for each of these" in evaluation.streams
-    again = {**ASKED, "metrics": [{"name": "max_sensitivity", "draws": 3}]}
+    again = {**RANDOMIZATION, "metrics": [{"name": "max_sensitivity", "draws": 3}]}
     (evaluation,) = check_study(Study.load(tiny.write(randomization=again))).plan.evaluations
     (saliency,) = (task for task in check_study(Study.load(tiny.file)).plan.tasks
                    if task.labels == ["saliency"])  # fmt: skip
@@ -189,12 +190,12 @@ def test_the_plan_counts_what_is_asked_of_every_network(tiny: TinyStudy) -> None
 
 
 def test_what_would_take_too_long_is_refused_before_anything(tiny: TinyStudy) -> None:
-    asked = {**ASKED, "metrics": [{"name": "deletion", "levels": 100}]}
-    study = Study.load(tiny.write(randomization=asked))
+    randomization = {**RANDOMIZATION, "metrics": [{"name": "deletion", "levels": 100}]}
+    study = Study.load(tiny.write(randomization=randomization))
     check_study(study.allowing(5 * 101))
     with pytest.raises(ConfigError) as caught:
         check_study(study.allowing(5 * 101 - 1))
-    assert "randomization.metrics: deletion, asked of 5 networks, takes about 505 forwards" in str(
+    assert "randomization.metrics: deletion, for 5 networks, takes about 505 forwards" in str(
         caught.value
     )
     assert not tiny.run.exists()
