@@ -1,4 +1,4 @@
-"""Looks at the trained demo network: Dice on the template as the demo sees it, and a picture.
+"""Checks the trained demo network: Dice on the template as the demo sees it, and a picture.
 
 python studies/demo/check.py [--weights WEIGHTS] [--picture studies/demo/segmentation.png]
 """
@@ -72,16 +72,16 @@ def draw(image: Image, labels: Tensor, truth: Tensor, saliency: Tensor) -> Figur
         (saliency, "inferno", peak, "|gradient|"),
     ]
     for row, (volume, colors, top, title) in zip(axes, rows, strict=True):
-        for axis, panel in enumerate(row):
-            _show(panel, volume, axis, colors, top)
+        for axis, plot in enumerate(row):
+            _show(plot, volume, axis, colors, top)
         row[0].set_title(title)
     return figure
 
 
-def _show(panel: Axes, volume: Tensor, axis: int, colors: str, top: float) -> None:
+def _show(plot: Axes, volume: Tensor, axis: int, colors: str, top: float) -> None:
     plane = volume.select(axis, int(volume.shape[axis] * (0.6 if axis == 0 else 0.5)))
-    panel.imshow(plane.T, cmap=colors, vmin=0, vmax=top, origin="lower")
-    panel.set_axis_off()
+    plot.imshow(plane.T, cmap=colors, vmin=0, vmax=top, origin="lower")
+    plot.set_axis_off()
 
 
 def _arguments() -> argparse.Namespace:

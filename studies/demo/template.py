@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 TISSUES = ("background", "CSF", "gray matter", "white matter")
-"""What the demo network's four output channels mean (the order of FSL FAST)."""
+"""The classes of the demo network's four output channels (the order of FSL FAST)."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Template:
 def read_template() -> Template:
     """The template with tissue probabilities that sum to one in every voxel.
 
-    Gray and white matter are the published ICBM 2009a maps; CSF is what they leave of the brain.
+    Gray and white matter are the published ICBM 2009a maps; CSF is the rest of the brain.
     """
     brain = nibabel.load(template_path("t1"))
     image, gray, white = (_unit_range(template_path(kind)) for kind in ("t1", "gm", "wm"))
@@ -52,10 +52,10 @@ def template_path(kind: str) -> Path:
     Raises:
         FileNotFoundError: If nilearn is not installed (``pip install voxplain[demo]``).
     """
-    found = importlib.util.find_spec("nilearn")
-    if found is None or not found.submodule_search_locations:
+    package = importlib.util.find_spec("nilearn")
+    if package is None or not package.submodule_search_locations:
         raise FileNotFoundError("the template comes with nilearn: pip install voxplain[demo]")
-    data = Path(found.submodule_search_locations[0]) / "datasets" / "data"
+    data = Path(package.submodule_search_locations[0]) / "datasets" / "data"
     return data / f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
 
 

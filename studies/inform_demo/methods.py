@@ -15,7 +15,7 @@ def methods(region_mode: str = "full") -> list[dict[str, Any]]:
     """Fifteen pixel maps and the region map of each, all of absolute values.
 
     Args:
-        region_mode: How XRAI puts segments together, ``full`` or ``fast``.
+        region_mode: How XRAI combines segments, ``full`` or ``fast``.
     """
     pixel = [
         _labeled(f"{prefix}{name}", _smoothed(of, copies, power) if power else of)
@@ -35,13 +35,13 @@ def methods(region_mode: str = "full") -> list[dict[str, Any]]:
 
 
 def passes() -> int:
-    """Of the distinct streams: what black and white, both powers and the regions share is once."""
+    """Gradient passes of the distinct streams; those that several maps share count once."""
     plain = 2 + 2 * STEPS + SAMPLES
     return plain + 2 * COPIES + COPIES_OF_PATHS * (2 * STEPS + SAMPLES)
 
 
 def _plain() -> dict[str, tuple[dict[str, Any], int]]:
-    """By the name on the poster, the method and its number of noisy copies."""
+    """The methods and their numbers of noisy copies, by their names on the poster."""
     black_white = "integrated_gradients_black_white"
     return {
         "BP": ({"name": "saliency"}, COPIES),

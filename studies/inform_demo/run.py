@@ -28,12 +28,12 @@ CENTER, CORNER = [40, 48, 40], [16, 16, 16]
 
 def main() -> None:
     """Writes the study, runs it, and prints the table."""
-    asked = _arguments()
-    study = write_study(asked.output, CORNER if asked.quick else CENTER, asked.whole)
+    arguments = _arguments()
+    study = write_study(arguments.output, CORNER if arguments.quick else CENTER, arguments.whole)
     started = perf_counter()
     carry_out(Study.load(study), None, resume=True, trust=False)
     print(f"{passes()} gradient passes, {perf_counter() - started:.0f} s in all")
-    show(Scores.read(asked.output / "run" / "metrics.parquet"))
+    show(Scores.read(arguments.output / "run" / "metrics.parquet"))
 
 
 def write_study(folder: Path, size: list[int], whole: bool = False) -> Path:
@@ -73,7 +73,7 @@ def write_study(folder: Path, size: list[int], whole: bool = False) -> Path:
 
 
 def _others(values: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """What expected gradients compare with: the same brain turned, other tissue at every place."""
+    """References of expected gradients: the same brain turned, with other tissue at most places."""
     return [np.flip(values, axes) for axes in ((1,), (2,), (1, 2), (0, 2))]
 
 
@@ -97,7 +97,7 @@ def _write(values: NDArray[np.generic], affine: NDArray[np.float64], path: Path)
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("inform-run"))
-    parser.add_argument("--quick", action="store_true", help="a tiny box: does it run at all?")
+    parser.add_argument("--quick", action="store_true", help="a tiny box, to see that it runs")
     parser.add_argument("--whole", action="store_true", help="the whole brain")
     return parser.parse_args()
 

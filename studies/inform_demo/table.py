@@ -9,7 +9,7 @@ from rich.table import Table
 from voxplain.records.scores import Score, Scores
 
 COLUMNS = {"roc_auc": ("AUC", 1), "max_dice": ("Dice", 1), "fidelity": ("F x 10", 10)}
-"""Per metric its title, and what publications multiply it with."""
+"""The title of each metric, and the factor that publications multiply it with."""
 
 
 def show(scores: Scores) -> None:
@@ -28,5 +28,5 @@ def show(scores: Scores) -> None:
 
 
 def _cells(rows: dict[tuple[str, str], Score], name: str) -> list[str]:
-    found = [(rows.get((name, metric)), scale) for metric, (_, scale) in COLUMNS.items()]
-    return [f"{row.value * scale:.2f}" if row else "" for row, scale in found]
+    scaled = [(rows.get((name, metric)), scale) for metric, (_, scale) in COLUMNS.items()]
+    return [f"{row.value * scale:.2f}" if row else "" for row, scale in scaled]
