@@ -20,7 +20,7 @@ from voxplain.attribution import explain
 from voxplain.engine.acceleration.forward_trace import trace
 from voxplain.engine.rules import guard
 from voxplain.engine.rules.call_recorder import recorded_calls
-from voxplain.engine.rules.guard import GuardRecord
+from voxplain.engine.rules.visibility import GuardRecord
 from voxplain.engine.taps import Tap, tapping
 from voxplain.models.geometry.follow import follow_network
 from voxplain.models.model import Model
@@ -233,7 +233,7 @@ class TestHooks:
 
 def _layers(network: nn.Module, shown: Tensor) -> list[list[str]]:
     recorder, _, _ = recorded_calls(network, network, shown)
-    return [calls.layers for calls in recorder.seen.values()]
+    return [calls.layers for calls in recorder.calls.values()]
 
 
 def test_threads_may_evaluate_one_network() -> None:

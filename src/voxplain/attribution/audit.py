@@ -25,8 +25,7 @@ from voxplain.engine.rules import (
     guard,
 )
 from voxplain.engine.rules.call_recorder import recorded_calls
-from voxplain.engine.rules.graph import unseen_calls
-from voxplain.engine.rules.guard import invisible_parts
+from voxplain.engine.rules.visibility import invisible_parts, unseen_calls
 from voxplain.errors import ConfigError, ModelError, RuleError, nearest
 from voxplain.models.model import Model
 

@@ -10,11 +10,11 @@ from voxplain.engine.rules.calls import Call, OperationKind
 from voxplain.engine.rules.deep_lift.alignment import Recording
 from voxplain.engine.rules.deep_lift.rule import DeepLift
 from voxplain.engine.rules.excitation.rule import Excitation
-from voxplain.engine.rules.guard import GuardRecord, guard
 from voxplain.engine.rules.lrp.mode import LrpMode
 from voxplain.engine.rules.lrp.rule import Lrp
 from voxplain.engine.rules.mode import Plain, Rule, RuleMode, ThroughLayer
 from voxplain.engine.rules.rectifiers import Deconvnet, Guided
+from voxplain.engine.rules.visibility import GuardRecord, guard
 
 __all__ = [
     "Call",

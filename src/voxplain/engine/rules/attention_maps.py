@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from voxplain.engine.rules.call_recorder import layer_paths
 from voxplain.engine.rules.calls import Call, OperationKind
 from voxplain.engine.rules.decompositions import decomposition
-from voxplain.engine.rules.guard import guard
 from voxplain.engine.rules.mode import RuleMode
+from voxplain.engine.rules.visibility import guard
 from voxplain.engine.tensors import storage_key
 
 Path = Callable[[], str]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from voxplain.engine.rules.calls import Call, OperationKind, value_and_derivative
-from voxplain.engine.rules.graph import RECTIFIER_NODES, unseen_calls
 from voxplain.engine.rules.mode import OnUnknown, Rule, RuleMode, caller, is_rectifier
 from voxplain.engine.rules.substitutes import with_clamped_gradient, write_result
+from voxplain.engine.rules.visibility import RECTIFIER_NODES, unseen_calls
 from voxplain.errors import RuleError
 
 Functions = Literal["rectifiers", "relu_only"]

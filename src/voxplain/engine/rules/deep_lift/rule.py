@@ -13,9 +13,9 @@ from voxplain.engine.rules.calls import Call, OperationKind
 from voxplain.engine.rules.decompositions import decomposition
 from voxplain.engine.rules.deep_lift.alignment import Alignment, Recording, is_recorded
 from voxplain.engine.rules.deep_lift.dispatch import ReplayMode, apply_multipliers
-from voxplain.engine.rules.graph import NONLINEAR_NODES, unseen_calls
 from voxplain.engine.rules.mode import OnUnknown, Rule, RuleMode, caller
 from voxplain.engine.rules.substitutes import with_surrogate_gradients, write_result
+from voxplain.engine.rules.visibility import NONLINEAR_NODES, unseen_calls
 from voxplain.engine.tensors import is_floating
 from voxplain.errors import RuleError
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from voxplain.engine.rules.calls import Call, OperationKind
 from voxplain.engine.rules.decompositions import decomposition
 from voxplain.engine.rules.excitation.dispatch import ExcitationMode, redistribute
-from voxplain.engine.rules.graph import RECTIFIER_NODES, unseen_calls
 from voxplain.engine.rules.lrp.layer_rules import accumulator
 from voxplain.engine.rules.mode import OnUnknown, Rule, RuleMode, ThroughLayer, caller
 from voxplain.engine.rules.redistribution import with_redistribution
 from voxplain.engine.rules.substitutes import with_surrogate_gradients, write_result
+from voxplain.engine.rules.visibility import RECTIFIER_NODES, unseen_calls
 from voxplain.engine.tensors import map_tensors
 from voxplain.errors import RuleError, TargetError
 from voxplain.targets import Term, WeightField

@@ -7,13 +7,13 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from voxplain.engine.rules.graph import unseen_calls
 from voxplain.engine.rules.lrp.composites import Composite, CompositeName, composite_of
 from voxplain.engine.rules.lrp.dispatch import propagate
 from voxplain.engine.rules.lrp.intensity_range import IntensityRange
 from voxplain.engine.rules.lrp.layer_rules import EPSILON
 from voxplain.engine.rules.lrp.mode import LrpMode
 from voxplain.engine.rules.mode import OnUnknown, Rule, ThroughLayer
+from voxplain.engine.rules.visibility import unseen_calls
 
 
 @dataclass(frozen=True)

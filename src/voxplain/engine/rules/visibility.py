@@ -1,4 +1,4 @@
-"""What rules cannot see: refused, or switched off for the length of a pass."""
+"""Whether a rule sees every torch call of a network: before, during and after a forward."""
 
 from __future__ import annotations
 
@@ -11,17 +11,31 @@ from typing import Any
 
 import torch
 import torch.utils.checkpoint as checkpointing
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd.graph import Node, get_gradient_edge
 
+from voxplain.engine.rules.substitutes import custom_function_name
 from voxplain.errors import RuleError
+
+RECTIFIER_NODES = (
+    *("Relu", "LeakyRelu", "Prelu", "PreluKernel", "Elu", "Celu", "Selu", "Threshold", "Rrelu"),
+    *("RreluWithNoise", "Hardswish", "Softplus", "Gelu", "Silu", "Mish"),
+)
+NONLINEAR_NODES = (
+    *RECTIFIER_NODES,
+    *("Sigmoid", "Tanh", "Hardsigmoid", "Hardtanh", "Clamp", "LogSigmoid", "Exp", "Log", "Sqrt"),
+    *("Softmax", "LogSoftmax", "Logsumexp", "NativeLayerNorm", "NativeGroupNorm", "FusedRmsNorm"),
+    *("MaxPool2DWithIndices", "MaxPool3DWithIndices", "AdaptiveMaxPool2D", "AdaptiveMaxPool3D"),
+    *("Amax", "Maximum", "Max", "Pow", "Rsqrt", "Reciprocal"),
+)
 
 
 @dataclass
 class GuardRecord:
-    """What the guard did during its block.
+    """What a guard switched off during its block.
 
     Attributes:
-        checkpointed: Segments that ran without their checkpoint.
+        checkpointed: Number of segments that ran without their activation checkpoint.
     """
 
     checkpointed: int = 0
@@ -29,10 +43,10 @@ class GuardRecord:
 
 @contextmanager
 def guard(network: nn.Module) -> Iterator[GuardRecord]:
-    """Makes every torch call of a network visible to a rule, or says why it cannot be.
+    """Makes every torch call of a network visible to a rule inside the block.
 
-    Activation checkpoints are skipped (their segment runs in the open, which costs memory and
-    changes no value), and compiled parts run eagerly. Both hold for the block alone.
+    Activation checkpoints are skipped (their segment runs directly, which costs memory and changes
+    no value), and compiled parts run eagerly.
 
     Args:
         network: The network under study; it is not changed.
@@ -51,18 +65,18 @@ def guard(network: nn.Module) -> Iterator[GuardRecord]:
 
 
 def invisible_parts(network: nn.Module) -> list[tuple[str, str]]:
-    """Paths of the parts that no rule can see into, each with the reason and a way out."""
-    found = []
+    """Paths of the parts that no rule can see into, each with the reason and a remedy."""
+    parts = []
     for name, module in network.named_modules():
         path = name or type(network).__name__
         if isinstance(module, nn.DataParallel):
             advice = "its replicas run in other threads; pass the wrapped module instead"
-            found.append((path, f"nn.DataParallel, {advice}"))
+            parts.append((path, f"nn.DataParallel, {advice}"))
         elif isinstance(module, torch.jit.ScriptModule):
-            found.append((path, "TorchScript; use the original Python module"))
+            parts.append((path, "TorchScript; use the original Python module"))
         else:
-            found += _scripted_attributes(path, module)
-    return found
+            parts += _scripted_attributes(path, module)
+    return parts
 
 
 def _scripted_attributes(path: str, module: nn.Module) -> list[tuple[str, str]]:
@@ -73,11 +87,57 @@ def _scripted_attributes(path: str, module: nn.Module) -> list[tuple[str, str]]:
     ]
 
 
-class _ProcessWide:
-    """A change of the process that the first of several blocks makes and the last one undoes.
+def unseen_calls(output: Tensor, image: Tensor, kinds: tuple[str, ...]) -> list[str]:
+    """Descriptions of autograd nodes that a rule should have replaced, and of custom functions.
+
+    Under a rule every call of these kinds has one of voxplain's autograd functions as its node. A
+    node of torch itself was made where the mode does not see it: by TorchScript, in another thread,
+    or in a recomputed segment.
 
     Args:
-        change: A context manager that makes and undoes it.
+        output: Of a forward under the rule.
+        image: The input leaf.
+        kinds: ``RECTIFIER_NODES`` or ``NONLINEAR_NODES``.
+    """
+    descriptions = []
+    for node in nodes_between(output, image):
+        name = type(node).__name__.split("Backward")[0]
+        if custom := custom_function_name(node):
+            descriptions.append(f"custom autograd function {custom}")
+        elif name in kinds:
+            descriptions.append(f"{name} made out of sight of the rule")
+    return descriptions
+
+
+def nodes_between(output: Tensor, image: Tensor) -> list[Node]:
+    """Every node of the autograd graph on a path from the output to a leaf.
+
+    Args:
+        output: Of the network.
+        image: The leaf; nodes that lead to parameters alone are left out.
+    """
+    if output.grad_fn is None:
+        return []
+    leaf = get_gradient_edge(image).node
+    leads_to_leaf: dict[Node, bool] = {leaf: True}
+    stack: list[tuple[Node, bool]] = [(output.grad_fn, False)]
+    while stack:
+        node, expanded = stack.pop()
+        following = [after for after, _ in node.next_functions if after is not None]
+        if expanded:
+            leads_to_leaf[node] = any(leads_to_leaf[after] for after in following)
+        elif node not in leads_to_leaf:
+            leads_to_leaf[node] = False
+            stack.append((node, True))
+            stack.extend((after, False) for after in following if after not in leads_to_leaf)
+    return [node for node, leads in leads_to_leaf.items() if leads and node is not leaf]
+
+
+class _ProcessWide:
+    """A change of the process that is made by the first of several blocks and undone by the last.
+
+    Args:
+        change: Returns a context manager that makes and undoes it.
     """
 
     def __init__(self, change: Callable[[], AbstractContextManager[None]]) -> None:
@@ -88,7 +148,7 @@ class _ProcessWide:
 
     @contextmanager
     def block(self) -> Iterator[None]:
-        """The change holds inside, in all threads."""
+        """The change holds inside the block, in all threads."""
         with self._lock:
             if not self._blocks:
                 self._made.enter_context(self._change())
@@ -104,7 +164,7 @@ class _ProcessWide:
 
 @contextmanager
 def _without_compilation() -> Iterator[None]:
-    """Runs torch.compile'd code eagerly; nothing to do where nothing was ever compiled."""
+    """Runs code of ``torch.compile`` eagerly; without effect if nothing was ever compiled."""
     if "torch._dynamo" not in sys.modules:
         yield
         return
@@ -118,7 +178,7 @@ _EAGER = _ProcessWide(lambda: torch.compiler.set_stance("force_eager"))
 
 
 class _Guards(threading.local):
-    """The records of the guards that the present thread is inside of, the innermost last."""
+    """The records of the guards around the code of the current thread, the innermost last."""
 
     def __init__(self) -> None:
         self.records: list[GuardRecord] = []
@@ -129,7 +189,7 @@ _GUARDS = _Guards()
 
 @contextmanager
 def _without_checkpoints(record: GuardRecord) -> Iterator[None]:
-    """Both kinds of ``torch.utils.checkpoint`` run their segment directly in this thread."""
+    """Runs the segments of both kinds of ``torch.utils.checkpoint`` directly in this thread."""
     _GUARDS.records.append(record)
     try:
         with _DIRECT.block():
@@ -140,7 +200,7 @@ def _without_checkpoints(record: GuardRecord) -> Iterator[None]:
 
 @contextmanager
 def _checkpoints_replaced() -> Iterator[None]:
-    """Checkpoints ask whether their thread is guarded, and run as ever where it is not.
+    """Replaces checkpoints by ones that run directly in guarded threads, and as usual in others.
 
     The names are looked up by ``checkpoint()`` at each call, however it was imported.
     """
@@ -158,7 +218,7 @@ _DIRECT = _ProcessWide(_checkpoints_replaced)
 
 
 class _Reentrant:
-    """Takes the place of the reentrant checkpoint function."""
+    """Replaces the reentrant checkpoint function."""
 
     def __init__(self, original: Any) -> None:
         self._original = original
@@ -171,18 +231,18 @@ class _Reentrant:
 
 
 def _without_reentry(original: Callable[..., Iterator[None]]) -> Callable[..., Iterator[None]]:
-    """Takes the place of the generator around the segment of a checkpoint without reentry."""
+    """Replaces the generator around the segment of a checkpoint that is not reentrant."""
 
     def around_segment(*args: Any, **kwargs: Any) -> Iterator[None]:
         if not _GUARDS.records:
             return original(*args, **kwargs)
         _GUARDS.records[-1].checkpointed += 1
-        return _nothing_around_it()
+        return _empty_block()
 
     return around_segment
 
 
-def _nothing_around_it() -> Iterator[None]:
+def _empty_block() -> Iterator[None]:
     yield
 
 
