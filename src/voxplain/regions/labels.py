@@ -14,6 +14,8 @@ from torch import Tensor
 
 from voxplain.errors import InputError
 from voxplain.image import Image
+from voxplain.io import read_mask
+from voxplain.io.read import read_raw
 from voxplain.regions.map import RegionMap, distinct
 from voxplain.regions.names import read_names
 from voxplain.regions.spec import Regions, Spacing
@@ -84,8 +86,6 @@ class LabelMap(Regions):
         )
 
     def _from_file(self, shape: tuple[int, ...], scan: Image | None) -> Tensor:
-        from voxplain.io import read_mask
-
         if scan is None:
             raise InputError(
                 f"{self._called} needs an image on its grid: pass an Image, or the labels as array"
@@ -101,8 +101,6 @@ class LabelMap(Regions):
     def _read(self, rank: int) -> Any:
         if not _is_path(self.labels):
             return _whole(self.labels).cpu().numpy()
-        from voxplain.io.read import read_raw
-
         return read_raw(Path(self.labels), None, rank, None).data
 
     def _read_names(self) -> Mapping[int, str]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from voxplain.errors import TargetError
+from voxplain.io import read_mask
 from voxplain.targets.base import Target, UnperturbedOutput, check_label, class_weights, classes_in
 from voxplain.targets.field import Term, WeightField
 from voxplain.targets.links import Link, predicted_mask
@@ -221,8 +222,6 @@ def _labels(mask: Any, seen: UnperturbedOutput) -> Tensor:
         return mask.as_subclass(Tensor) if is_tensor else torch.as_tensor(np.asarray(mask))
     if seen.image is None:
         raise TargetError("a mask file needs an image on its grid; pass an Image, or an array")
-    from voxplain.io import read_mask
-
     return seen.image.project(read_mask(mask, seen.image.source_grid))
 
 
