@@ -1,4 +1,4 @@
-"""Statistics over cases: intervals by bootstrap, paired comparisons, corrections."""
+"""Statistics over cases: bootstrap intervals, paired comparisons, adjusted p values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy import stats
 
 Array = NDArray[np.float64]
 FEWEST = 8
-"""Below so many patients the points are shown and no interval is given."""
+"""Fewest patients for which an interval is given."""
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ class Summary:
     """A metric over cases.
 
     Attributes:
-        mean: Over the defined values.
-        median: Likewise.
-        quartiles: First and third.
+        mean: Mean of the defined values.
+        median: Median of the defined values.
+        quartiles: First and third quartile.
         interval: 95 % bootstrap interval of the mean; None below 8 patients.
-        count: Defined values.
-        undefined: Values that are NaN.
-        patients: Whose defined values they are.
+        count: Number of defined values.
+        undefined: Number of values that are NaN.
+        patients: Number of patients with a defined value.
     """
 
     mean: float
@@ -43,35 +43,36 @@ def summarize(values: Sequence[float], patients: Sequence[str] = (), seed: int =
 
     Args:
         values: One per case; NaN where undefined.
-        patients: Whose case it is; images of one patient are resampled together.
-        seed: Of the resamples.
+        patients: The patient of each case, whose images are resampled together; each case is a
+            patient of its own if empty.
+        seed: Seed of the resamples.
     """
     array = np.asarray(values, dtype=np.float64)
-    known = np.isfinite(array)
-    kept = array[known]
-    if not len(kept):
+    is_defined = np.isfinite(array)
+    defined, undefined = array[is_defined], int((~is_defined).sum())
+    if not len(defined):
         nan = float("nan")
-        return Summary(nan, nan, (nan, nan), None, 0, int((~known).sum()), 0)
-    who = _whose(patients, known)
-    low, high = np.quantile(kept, [0.25, 0.75])
+        return Summary(nan, nan, (nan, nan), None, 0, undefined, 0)
+    groups = _patients(patients, is_defined)
+    low, high = np.quantile(defined, [0.25, 0.75])
     return Summary(
-        mean=float(kept.mean()),
-        median=float(np.median(kept)),
+        mean=float(defined.mean()),
+        median=float(np.median(defined)),
         quartiles=(float(low), float(high)),
-        interval=bootstrap(kept, who, seed=seed),
-        count=len(kept),
-        undefined=int((~known).sum()),
-        patients=len(set(who.tolist())),
+        interval=bootstrap(defined, groups, seed=seed),
+        count=len(defined),
+        undefined=undefined,
+        patients=len(set(groups.tolist())),
     )
 
 
-def _whose(patients: Sequence[str], known: NDArray[np.bool_]) -> NDArray[np.str_]:
-    """The patient of every defined value; every case is one of its own where none is named."""
-    return np.asarray(patients or [str(n) for n in range(len(known))])[known]
+def _patients(patients: Sequence[str], is_defined: NDArray[np.bool_]) -> NDArray[np.str_]:
+    """The patient of every defined value."""
+    return np.asarray(patients or [str(n) for n in range(len(is_defined))])[is_defined]
 
 
 def mean(sample: Array) -> float:
-    """The plain mean."""
+    """The arithmetic mean."""
     return float(sample.mean())
 
 
@@ -83,23 +84,33 @@ def bootstrap(
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float] | None:
-    """A BCa interval over patients; percentile where its acceleration is undefined.
+    """BCa bootstrap interval of a statistic, resampling patients.
 
-    Efron, Better bootstrap confidence intervals, 1987. On synthetic studies of 40 cases 93 to 94 %
-    of the 95 % intervals covered the mean; of 8 cases, 87 to 88 %.
+    It is the percentile interval where the acceleration is undefined. Of the 95 % intervals of
+    synthetic studies 93 to 94 % covered the mean with 40 cases, 87 to 88 % with 8 cases.
+
+    Paper: Efron, Better bootstrap confidence intervals, 1987.
+
+    Args:
+        values: ``(cases,)``.
+        patients: The patient of each case; each case is a patient of its own if None.
+        statistic: Computed on the values of each resample.
+        level: Nominal coverage.
+        resamples: Number of resamples.
+        seed: Seed of the resamples.
 
     Returns:
-        None below 8 patients.
+        Lower and upper end; None below 8 patients.
     """
     groups = _groups(values, np.arange(len(values)).astype(str) if patients is None else patients)
     if len(groups) < FEWEST:
         return None
-    source = np.random.default_rng(seed)
-    picks = source.integers(0, len(groups), size=(resamples, len(groups)))
-    draws = _draws(groups, picks, statistic)
-    whole = statistic(np.concatenate(groups))
-    tails = _tails(draws, whole, _left_out(groups, statistic), level)
-    low, high = np.quantile(draws, tails)
+    generator = np.random.default_rng(seed)
+    picks = generator.integers(0, len(groups), size=(resamples, len(groups)))
+    resampled = _resampled(groups, picks, statistic)
+    estimate = statistic(np.concatenate(groups))
+    tails = _tails(resampled, estimate, _jackknife(groups, statistic), level)
+    low, high = np.quantile(resampled, tails)
     return float(low), float(high)
 
 
@@ -108,10 +119,10 @@ def _groups(values: Array, patients: NDArray[np.str_]) -> list[Array]:
     return [values[patients == name] for name in dict.fromkeys(patients.tolist())]
 
 
-def _draws(
+def _resampled(
     groups: list[Array], picks: NDArray[np.int64], statistic: Callable[[Array], float]
 ) -> Array:
-    """The statistic of every resample; means by sums of whole groups."""
+    """The statistic of every resample, ``(resamples,)``; the mean is taken from sums of groups."""
     if statistic is mean:
         sums = np.array([group.sum() for group in groups])
         sizes = np.array([len(group) for group in groups])
@@ -119,40 +130,42 @@ def _draws(
     return np.array([statistic(np.concatenate([groups[i] for i in row])) for row in picks])
 
 
-def _left_out(groups: list[Array], statistic: Callable[[Array], float]) -> Array:
-    """The statistic without each group in turn."""
+def _jackknife(groups: list[Array], statistic: Callable[[Array], float]) -> Array:
+    """The statistic without each group in turn, ``(groups,)``."""
     return np.array(
         [
-            statistic(np.concatenate([part for at, part in enumerate(groups) if at != left]))
-            for left in range(len(groups))
+            statistic(np.concatenate([*groups[:left_out], *groups[left_out + 1 :]]))
+            for left_out in range(len(groups))
         ]
     )
 
 
-def _tails(draws: Array, whole: float, jackknife: Array, level: float) -> tuple[float, float]:
-    """The quantiles of the resamples that bound the interval."""
-    plain = ((1 - level) / 2, (1 + level) / 2)
-    below = float((draws < whole).mean() + (draws == whole).mean() / 2)
-    spread = jackknife.mean() - jackknife
-    scale = float((spread**2).sum()) ** 1.5
+def _tails(
+    resampled: Array, estimate: float, jackknife: Array, level: float
+) -> tuple[float, float]:
+    """The quantiles of the resamples at which the interval ends."""
+    percentile = ((1 - level) / 2, (1 + level) / 2)
+    below = float((resampled < estimate).mean() + (resampled == estimate).mean() / 2)
+    deviations = jackknife.mean() - jackknife
+    scale = float((deviations**2).sum()) ** 1.5
     if scale == 0 or not 0 < below < 1:
-        return plain
-    bias, acceleration = stats.norm.ppf(below), float((spread**3).sum()) / (6 * scale)
-    shifted = [bias + stats.norm.ppf(tail) for tail in plain]
+        return percentile
+    bias, acceleration = stats.norm.ppf(below), float((deviations**3).sum()) / (6 * scale)
+    shifted = [bias + stats.norm.ppf(tail) for tail in percentile]
     tails = [stats.norm.cdf(bias + z / (1 - acceleration * z)) for z in shifted]
-    return (float(tails[0]), float(tails[1])) if all(map(math.isfinite, tails)) else plain
+    return (float(tails[0]), float(tails[1])) if all(map(math.isfinite, tails)) else percentile
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two maps on the same cases.
+    """A metric of two maps, compared over the same cases.
 
     Attributes:
         difference: Mean of the paired differences, first minus second.
-        interval: 95 % bootstrap interval; None below 8 patients.
-        p: Wilcoxon signed-rank over the mean differences of patients, two-sided; NaN below 6
-            patients or without differences.
-        count: Pairs with both values defined.
+        interval: 95 % bootstrap interval of the difference; None below 8 patients.
+        p: Two-sided p value of the Wilcoxon signed-rank test over the mean differences of the
+            patients; NaN below 6 patients, or if all differences are 0.
+        count: Number of pairs with both values defined.
     """
 
     difference: float
@@ -172,53 +185,32 @@ def compare(
     seed: int = 0,
     patients: Sequence[str] = (),
 ) -> Comparison:
-    """Paired differences of two maps over the same cases.
+    """Paired differences of a metric of two maps over the same cases.
 
     Args:
-        first: One value per case; NaN where undefined.
-        second: Of the other map, in the same order.
-        seed: Of the resamples.
-        patients: Whose case it is; images of one patient are resampled together, and count once
-            in the test.
+        first: Values of the first map, one per case; NaN where undefined.
+        second: Values of the second map, in the same order.
+        seed: Seed of the resamples.
+        patients: The patient of each case; images of one patient are resampled together, and
+            count once in the test. Each case is a patient of its own if empty.
     """
-    gaps = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
-    known = np.isfinite(gaps)
-    who, gaps = _whose(patients, known), gaps[known]
-    if not len(gaps):
+    differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    is_defined = np.isfinite(differences)
+    groups, differences = _patients(patients, is_defined), differences[is_defined]
+    if not len(differences):
         return Comparison(float("nan"), None, float("nan"), 0)
-    own = np.array([group.mean() for group in _groups(gaps, who)])
-    testable = len(own) >= 6 and bool(np.any(own != 0))
-    p = float(stats.wilcoxon(own).pvalue) if testable else float("nan")
-    return Comparison(float(gaps.mean()), bootstrap(gaps, who, seed=seed), p, len(gaps))
+    per_patient = np.array([group.mean() for group in _groups(differences, groups)])
+    is_testable = len(per_patient) >= 6 and bool(np.any(per_patient != 0))
+    p = float(stats.wilcoxon(per_patient).pvalue) if is_testable else float("nan")
+    interval = bootstrap(differences, groups, seed=seed)
+    return Comparison(float(differences.mean()), interval, p, len(differences))
 
 
 def holm(values: Sequence[float]) -> list[float]:
     """Adjusted p values (Holm, 1979); NaN stay and do not count."""
-    return _stepped(values, lambda count, rank: count - rank, np.maximum.accumulate)
-
-
-def benjamini_hochberg(values: Sequence[float]) -> list[float]:
-    """Adjusted p values for the false discovery rate (Benjamini and Hochberg, 1995)."""
-    found = np.asarray(values, dtype=np.float64)
-    known = np.flatnonzero(np.isfinite(found))
-    order = known[np.argsort(found[known])[::-1]]
-    count = len(order)
-    scaled = [found[at] * count / (count - place) for place, at in enumerate(order)]
-    result = found.copy()
-    result[order] = np.minimum(np.minimum.accumulate(scaled), 1.0) if count else []
-    return [float(value) for value in result]
-
-
-def _stepped(
-    values: Sequence[float],
-    factor: Callable[[int, int], int],
-    keep: Callable[[Array], Array],
-) -> list[float]:
-    found = np.asarray(values, dtype=np.float64)
-    known = np.flatnonzero(np.isfinite(found))
-    order = known[np.argsort(found[known])]
-    scaled = np.array([found[at] * factor(len(order), place) for place, at in enumerate(order)])
-    result = found.copy()
-    if len(order):
-        result[order] = np.minimum(keep(scaled), 1.0)
-    return [float(value) for value in result]
+    p_values = np.array(values, dtype=np.float64)
+    defined = np.flatnonzero(np.isfinite(p_values))
+    order = defined[np.argsort(p_values[defined])]
+    factors = np.arange(len(order), 0, -1)
+    p_values[order] = np.minimum(np.maximum.accumulate(factors * p_values[order]), 1.0)
+    return [float(value) for value in p_values]

@@ -28,7 +28,6 @@ class TargetFacts(_SidecarPart):
     baseline_score: float | None = None
     probability: float | None = None
     field_size: int | None = None
-    volume_ml: float | None = None
 
 
 class ValueRange(_SidecarPart):

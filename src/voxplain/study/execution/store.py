@@ -19,8 +19,8 @@ from voxplain.errors import ConfigError
 from voxplain.image import Grid, Image
 from voxplain.io import write_image, write_labels
 from voxplain.records.atomic import atomic_write
-from voxplain.records.cascade_table import write_steps
 from voxplain.records.cascades import FOLDER as RANDOMIZATION
+from voxplain.records.cascades import write_steps
 from voxplain.records.manifest import Manifest, MapRecord
 from voxplain.records.names import dataset_description, safe
 from voxplain.records.scores import Scores

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
-from voxplain.records.cascade_table import write_steps
 from voxplain.records.cascades import (
     MapRandomized,
     MetricFollowed,
@@ -20,6 +19,7 @@ from voxplain.records.cascades import (
     scores_along,
     similarities,
     write_randomization,
+    write_steps,
 )
 
 GAP = MetricFollowed(
