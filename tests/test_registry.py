@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from importlib.metadata import EntryPoint
 
 import pytest
+from threads import in_threads
 
 from voxplain.errors import ConfigError, VoxplainWarning, nearest
 from voxplain.registry import Registry
@@ -111,3 +113,17 @@ def test_nearest() -> None:
     assert nearest("zzz", known) == "known: " + ", ".join(sorted(known))
     assert nearest("zzz", []) == "there are none"
     assert nearest("q", [f"name{index:02}" for index in range(20)]).endswith("name11, …")
+
+
+def test_a_thread_waits_for_plug_ins_that_another_one_loads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Slow(EntryPoint):
+        def load(self) -> object:
+            time.sleep(0.05)
+            return fruits.add("fig", Apple)
+
+    point = Slow("fig", "somewhere:Fig", "voxplain.fruits")
+    monkeypatch.setattr("voxplain.registry.entry_points", lambda **_: [point])
+    fruits: Registry[object] = Registry("fruit", "voxplain.fruits")
+    assert in_threads([lambda: fruits.get("fig")] * 3) == [Apple] * 3

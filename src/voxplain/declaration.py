@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict
 class Declaration(BaseModel, ABC):
     """A method or metric as a study names it; its fields are its parameters.
 
-    The first line of the docstring of a subclass is its meaning in plain words, as reports and the
-    command line show it.
+    The first line of the docstring of a subclass is its meaning, as reports and the command line
+    show it.
 
     Attributes:
         family: Name of the family it is listed under.
@@ -42,5 +42,5 @@ class Declaration(BaseModel, ABC):
 
     @classmethod
     def title(cls) -> str:
-        """The registry name of the class."""
+        """The name of the class in the registry."""
         return str(cls.model_fields["name"].default)

@@ -1,4 +1,4 @@
-"""The demo: where a small network sees white matter in the brain template of nilearn."""
+"""The demo: a study of a small network that segments the brain template of nilearn."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ output: run
 
 
 def write_demo(folder: Path) -> Path:
-    """Writes the study of the demo with its image and weights, ready to be changed and run.
+    """Writes the study of the demo with its image and weights.
 
     Args:
-        folder: Made if it is not there.
+        folder: Created if it does not exist.
 
     Returns:
         The study file.
 
     Raises:
-        ConfigError: If nilearn, which carries the template, is not installed.
+        ConfigError: If nilearn, which holds the template, is not installed.
     """
     template = template_file()
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def template_file() -> Path:
     """The MNI152 T1 template inside the installed nilearn package; nothing is downloaded.
 
     Raises:
-        ConfigError: If nilearn is not installed, or no longer carries the template.
+        ConfigError: If nilearn is not installed, or does not hold the template.
     """
     package = importlib.util.find_spec("nilearn")
     if package is None or package.origin is None:

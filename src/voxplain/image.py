@@ -1,4 +1,4 @@
-"""An image on its grid: the array, where it lies in the patient, and how it got there."""
+"""An image on its grid: voxels, their place in the patient, and the steps that led there."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Mode = Literal["value", "mass", "label"]
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Where the voxels of an image lie.
+    """The place of the voxels of an image in the patient.
 
     Attributes:
         shape: Spatial shape, two or three axes.
         affine: 4x4, voxel index (of the center) to RAS+ millimeters. A 2-D grid uses the first
             two columns; the third is its through-plane direction.
         unit: ``"mm"``, or ``"pixel"`` where the physical size is unknown (then no volume in mL).
-        code: The NIfTI sform code of the source (1 scanner, 2 aligned, 4 MNI, 0 unknown).
+        code: NIfTI sform code of the source (1 scanner, 2 aligned, 4 MNI, 0 unknown).
     """
 
     shape: tuple[int, ...]
@@ -49,7 +49,7 @@ class Grid:
 
     @classmethod
     def default(cls, shape: Sequence[int], spacing: ArrayLike | None = None) -> Grid:
-        """An axis-aligned RAS grid at the origin, in pixels where no spacing is given."""
+        """An axis-aligned RAS grid at the origin, in pixels if no spacing is given."""
         diagonal = np.ones(4)
         if spacing is not None:
             diagonal[: len(shape)] = np.broadcast_to(spacing, len(shape))
@@ -74,7 +74,7 @@ class Grid:
 
     @property
     def axis_codes(self) -> tuple[str, ...]:
-        """The direction each axis grows to, such as ``("R", "A", "S")``."""
+        """The anatomical direction of each axis, such as ``("R", "A", "S")``."""
         return tuple(aff2axcodes(self.affine)[: self.rank])
 
     @property
@@ -86,11 +86,11 @@ class Grid:
 
     @property
     def corners(self) -> NDArray[np.float64]:
-        """RAS+ positions of the centers of the corner voxels, ``(2 ** rank, 3)``."""
+        """RAS+ positions of the centers of the corner voxels, ``(2 ** rank, 3)`` in mm."""
         return self.world(list(product(*((0, size - 1) for size in self.shape))))
 
     def world(self, index: ArrayLike) -> NDArray[np.float64]:
-        """RAS+ position of voxel indices ``(..., rank)``, as ``(..., 3)``."""
+        """RAS+ positions ``(..., 3)`` in mm of voxel indices ``(..., rank)``."""
         index = np.asarray(index, dtype=np.float64)
         return index @ self.affine[:3, : self.rank].T + self.affine[:3, 3]
 
@@ -102,11 +102,11 @@ class Grid:
         return replace(self, shape=tuple(shape), affine=self.affine @ inner)
 
     def matches(self, other: Grid, tolerance: float = 0.01) -> bool:
-        """Whether both grids have the same shape and no corner differs by ``tolerance`` voxels."""
+        """Whether the shapes are equal and no corners lie more than ``tolerance`` voxels apart."""
         if self.shape != other.shape:
             return False
-        apart = np.linalg.norm(self.corners - other.corners, axis=1)
-        return bool(apart.max() <= tolerance * min(self.spacing))
+        distances = np.linalg.norm(self.corners - other.corners, axis=1)
+        return bool(distances.max() <= tolerance * min(self.spacing))
 
     def __str__(self) -> str:
         size = " x ".join(map(str, self.shape))
@@ -115,17 +115,17 @@ class Grid:
 
 
 class Inverse(Protocol):
-    """What a preprocessing step leaves behind: the way back, and the way there."""
+    """A spatial preprocessing step that was applied, in both directions."""
 
     @property
     def name(self) -> str:
-        """The kind of the step, as a study names it."""
+        """The kind of the step, as named in a study."""
 
     @property
     def grid(self) -> Grid:
         """The grid before the step."""
 
-    def __call__(self, map: Tensor, mode: Mode) -> Tensor:
+    def __call__(self, values: Tensor, mode: Mode) -> Tensor:
         """Brings ``(C, *spatial)`` from the grid after the step to :attr:`grid`."""
 
     def forward(self, values: Tensor, mode: Mode = "label") -> Tensor:
@@ -134,16 +134,16 @@ class Inverse(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """Channels on a grid, with the record of how they came from the source file.
+    """Channels on a grid, with the preprocessing that led there from the source file.
 
     Attributes:
         data: ``(C, *spatial)``, floating point.
         grid: Where the voxels lie; ``grid.shape == data.shape[1:]``.
-        channels: A name per channel, such as ``("flair", "t1")``.
-        history: Inverses of the spatial preprocessing steps, in the order they were applied.
+        channels: Name of each channel, such as ``("flair", "t1")``.
+        history: Inverses of the spatial preprocessing steps, in the order of the steps.
         intensity: Slope and intercept per channel that turn a value of ``data`` into the
-            intensity of the source file (HU in a CT); empty while they are the same.
-        source: Facts about the file that may be shown (modality, format); never identity.
+            intensity of the source file (HU in a CT); empty where both are equal.
+        source: Facts about the file without identity (modality, format).
     """
 
     data: Tensor
@@ -154,7 +154,7 @@ class Image:
     source: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # A MetaTensor of MONAI is unwrapped at this door.
+        # A MetaTensor of MONAI becomes a plain tensor.
         data = torch.as_tensor(self.data).as_subclass(Tensor).detach()
         if not data.is_floating_point():
             data = data.to(torch.float32)
@@ -187,28 +187,28 @@ class Image:
         """The grid of the file, before any preprocessing."""
         return self.history[0].grid if self.history else self.grid
 
-    def restore(self, map: Tensor, mode: Mode = "value") -> Tensor:
-        """Brings a map ``(C, *spatial)`` from this image's grid back to the source grid.
+    def restore(self, values: Tensor, mode: Mode = "value") -> Tensor:
+        """A map on this image's grid, brought back to the source grid.
 
         Args:
-            map: Any number of channels on this image's grid.
+            values: ``(C, *spatial)`` with any number of channels.
             mode: ``value`` interpolates; ``mass`` also keeps the sum over space (densities such
                 as integrated gradients); ``label`` takes the nearest value.
 
         Returns:
-            The map on :attr:`source_grid`; zero where preprocessing had cropped. What lies on
-            padding belongs to no voxel of the source and is dropped.
+            The map on :attr:`source_grid`: 0 in what preprocessing had cropped; values on padding
+            are dropped.
 
         Raises:
             InputError: If the map is not on this image's grid.
         """
-        _require_shape("map", tuple(map.shape[1:]), self.grid.shape)
+        _require_shape("map", tuple(values.shape[1:]), self.grid.shape)
         for step in reversed(self.history):
-            map = step(map, mode)
-        return map
+            values = step(values, mode)
+        return values
 
     def project(self, labels: Tensor) -> Tensor:
-        """Brings labels ``(*spatial)`` from the source grid to this image's grid, by nearest voxel.
+        """Labels ``(*spatial)`` on the source grid, brought to this image's grid by nearest voxel.
 
         Raises:
             InputError: If the labels are not on :attr:`source_grid`.
@@ -218,28 +218,26 @@ class Image:
             labels = step.forward(labels)
         return labels
 
-    def carry(self, map: Tensor, mode: Mode = "value") -> Tensor:
-        """Brings a map ``(C, *spatial)`` from the source grid to this image's grid.
-
-        The way back of :meth:`restore`: a map that was written to a file, or made elsewhere.
+    def carry(self, values: Tensor, mode: Mode = "value") -> Tensor:
+        """A map on the source grid, as in a file, brought to this image's grid.
 
         Args:
-            map: Any number of channels.
+            values: ``(C, *spatial)`` with any number of channels.
             mode: ``value`` interpolates, ``mass`` also keeps the sum over space.
 
         Raises:
             InputError: If the map is not on :attr:`source_grid`.
         """
-        _require_shape("map", tuple(map.shape[1:]), self.source_grid.shape)
+        _require_shape("map", tuple(values.shape[1:]), self.source_grid.shape)
         for step in self.history:
-            map = step.forward(map, mode)
-        return map
+            values = step.forward(values, mode)
+        return values
 
     def source_intensity(self, value: float) -> list[float]:
-        """What a value of :attr:`data` stood for in the source file, per channel.
+        """The intensity in the source file of a value of :attr:`data`, per channel.
 
-        Clipping and the masking of a background cannot be told from a value alone: after a
-        z-score in the foreground, 0 is the foreground's mean.
+        Clipping and masking of the background are not undone: after a z-score over the foreground,
+        0 is the mean of the foreground.
         """
         slopes = self.intensity or ((1.0, 0.0),) * len(self.channels)
         return [value * slope + intercept for slope, intercept in slopes]

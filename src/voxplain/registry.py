@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
@@ -21,8 +22,8 @@ class Registry(Generic[T]):
     A plug-in that cannot be loaded causes a warning, and the others are loaded all the same.
 
     Args:
-        kind: What is registered, in the singular, as errors name it.
-        group: The entry-point group of third parties; loading a point registers its classes.
+        kind: Singular noun for what is registered, used in errors.
+        group: Entry-point group of plug-ins; loading an entry point registers its classes.
     """
 
     def __init__(self, kind: str, group: str) -> None:
@@ -30,6 +31,7 @@ class Registry(Generic[T]):
         self._group = group
         self._entries: dict[str, type[T]] = {}
         self._plugins_loaded = False
+        self._loading = threading.RLock()
 
     def add(self, name: str, entry: type[T]) -> type[T]:
         """Registers a class under its name.
@@ -43,10 +45,10 @@ class Registry(Generic[T]):
         return entry
 
     def get(self, name: str) -> type[T]:
-        """The class of that name.
+        """The class registered under a name.
 
         Raises:
-            ConfigError: With the nearest names, if there is none.
+            ConfigError: If there is none; with the nearest names.
         """
         if name not in self._entries:
             self._load_plugins()

@@ -1,4 +1,4 @@
-"""The networks we ship: one U-Net for any rank, small enough to explain on two cores."""
+"""Networks that come with voxplain: a small U-Net for images with 1, 2 or 3 axes."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def unet(
         classes: Output channels; 1 for a one-logit (sigmoid) segmenter.
         widths: Feature channels per resolution, the bottleneck last.
         norm: Normalization after each convolution.
-        pool: How the encoder halves the resolution. Averages spread gradients evenly over the
-            voxels of a cell; maxima send them to one.
+        pool: How the encoder halves the resolution. An average distributes the gradient evenly
+            over the voxels of a cell, a maximum gives it to one of them.
 
     Returns:
         A network from ``(B, in_channels, *spatial)`` to logits ``(B, classes, *spatial)``, with
@@ -77,16 +77,16 @@ def unet3d(
     norm: Norm = "none",
     pool: Pool = "average",
 ) -> UNet:
-    """A U-Net for volumes; the defaults are those of the demo's weights. See :func:`unet`."""
+    """A U-Net for volumes; its defaults fit the weights of the demo. See :func:`unet`."""
     return unet(3, in_channels, classes, widths, norm=norm, pool=pool)
 
 
 class UNet(nn.Module):
-    """Encoder and decoder with skips; takes any spatial shape, one-slice volumes included.
+    """Encoder and decoder with skip connections, for any spatial shape, even one-slice volumes.
 
-    Pooling rounds up and the decoder crops what upsampling has too much, so that cell ``i`` of
-    a coarser level always lies over cells ``2i`` and ``2i + 1`` of the finer one. Upsampling
-    is linear interpolation, which leaves no checkerboard in gradients.
+    Pooling rounds up and the decoder crops the surplus of upsampling, so that cell ``i`` of a
+    coarser level always covers cells ``2i`` and ``2i + 1`` of the finer one. Upsampling is linear
+    interpolation, which causes no checkerboard in gradients.
 
     Paper:
         Ronneberger et al. 2015, U-Net; Çiçek et al. 2016, 3D U-Net.
@@ -144,14 +144,14 @@ class UNet(nn.Module):
 
 
 class _Block(nn.Sequential):
-    """Two convolutions, each followed by its norm (if any) and a rectifier."""
+    """Two convolutions, each followed by a norm (if any) and a rectifier."""
 
     def __init__(self, rank: int, sources: int, width: int, norm: Norm) -> None:
         super().__init__()
         for step, channels in enumerate((sources, width), start=1):
             self.add_module(f"conv{step}", _CONVOLUTIONS[rank](channels, width, 3, padding=1))
             if norm != "none":
-                # Batch statistics are affine already; instance norm is not by default.
+                # Batch norm is affine by default; instance norm is not.
                 self.add_module(f"norm{step}", _NORMS[norm][rank](width, affine=True))
             self.add_module(f"relu{step}", nn.ReLU())
 
@@ -171,12 +171,12 @@ class _Halve(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """Narrows the coarse features, brings them to the skip's grid and joins the two."""
+    """Upsamples coarse features to the grid of the skip connection and joins both."""
 
     def __init__(self, rank: int, sources: int, width: int, norm: Norm) -> None:
         super().__init__()
         self.interpolation = _INTERPOLATIONS[rank]
-        # Narrowing before upsampling costs an eighth of narrowing after it.
+        # Fewer channels before upsampling cost an eighth of fewer channels after it.
         self.narrow = _CONVOLUTIONS[rank](sources, width, 1)
         self.block = _Block(rank, 2 * width, width, norm)
 
@@ -211,9 +211,6 @@ def _check(
             f"channel counts start at 1: in_channels={in_channels}, classes={classes}, "
             f"widths={list(widths)}"
         )
-    for word, known in ((norm, _NORMS), (pool, _POOLS)):
-        if word not in known:
-            raise ConfigError(
-                f"{word!r} is no {'norm' if known is _NORMS else 'pool'} of the "
-                f"U-Net; {nearest(word, known)}"
-            )
+    for kind, name, known in (("norm", norm, _NORMS), ("pool", pool, _POOLS)):
+        if name not in known:
+            raise ConfigError(f"{name!r} is no {kind} of the U-Net; {nearest(name, known)}")

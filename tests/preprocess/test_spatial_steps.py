@@ -41,11 +41,11 @@ def blob(grid: Grid, center: np.ndarray, width: float = 3.0) -> torch.Tensor:
     return torch.exp(-distance / (2 * width**2))[None]
 
 
-def centroid(map: torch.Tensor) -> torch.Tensor:
-    weight = map[0] / map[0].sum()
-    axes = [torch.arange(size, dtype=map.dtype) for size in map.shape[1:]]
+def centroid(values: torch.Tensor) -> torch.Tensor:
+    weight = values[0] / values[0].sum()
+    axes = [torch.arange(size, dtype=values.dtype) for size in values.shape[1:]]
     index = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-    return (index * weight[..., None]).sum(dim=tuple(range(map.ndim - 1)))
+    return (index * weight[..., None]).sum(dim=tuple(range(values.ndim - 1)))
 
 
 @pytest.mark.parametrize("mode", ["value", "mass"])
@@ -90,10 +90,10 @@ def test_mass_keeps_the_total_of_any_signed_map(size):
     seen = apply(
         Image(torch.zeros(2, *grid.shape), grid), [STEPS[0], {"kind": "spacing", "size": size}]
     )
-    map = torch.randn(seen.data.shape, dtype=torch.float64, generator=generator)
-    back = seen.restore(map, "mass")
-    assert torch.allclose(back.sum(dim=(1, 2, 3)), map.sum(dim=(1, 2, 3)), rtol=1e-9)
-    assert not torch.allclose(seen.restore(map, "value").sum(), map.sum(), rtol=0.05)
+    density = torch.randn(seen.data.shape, dtype=torch.float64, generator=generator)
+    back = seen.restore(density, "mass")
+    assert torch.allclose(back.sum(dim=(1, 2, 3)), density.sum(dim=(1, 2, 3)), rtol=1e-9)
+    assert not torch.allclose(seen.restore(density, "value").sum(), density.sum(), rtol=0.05)
 
 
 @pytest.mark.parametrize("size", [0.4, 0.9, 1.1, 1.5, 2.6])

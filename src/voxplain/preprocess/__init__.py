@@ -1,4 +1,4 @@
-"""Preprocessing that a study can state and a map can travel back through."""
+"""Preprocessing steps of a study, through which maps can be brought back."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _ADAPTER: TypeAdapter[Step] = TypeAdapter(AnyStep)
 
 
 def apply(image: Image, steps: Iterable[Step | Mapping[str, Any]]) -> Image:
-    """Runs the steps in order; the image remembers how a map comes back.
+    """The image after all steps in order; its history brings maps back.
 
     Args:
-        image: As it was read.
+        image: As it was read from its file.
         steps: Step objects, or mappings such as ``{"kind": "spacing", "size": 1}``.
 
     Raises:
         ConfigError: If a step does not exist or does not fit the image.
-        InputError: If the image holds nothing that the step looks for.
+        InputError: If the image has no foreground to crop to.
     """
     for step in [parse_step(step) for step in steps]:
         image = step.apply(image)
@@ -47,10 +47,10 @@ def apply(image: Image, steps: Iterable[Step | Mapping[str, Any]]) -> Image:
 
 
 def parse_step(step: Step | Mapping[str, Any]) -> Step:
-    """A step object from its mapping.
+    """A step object from a mapping.
 
     Raises:
-        ConfigError: With the nearest kinds, or the field that does not fit.
+        ConfigError: If the kind is unknown (with the nearest ones) or a field does not fit.
     """
     if isinstance(step, Step):
         return step

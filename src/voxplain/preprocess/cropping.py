@@ -1,4 +1,4 @@
-"""Steps that cut the image or pad it; no voxel moves and none changes its value."""
+"""Steps that crop or pad the image; voxels keep their place and their value."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from voxplain.errors import ConfigError, InputError
 from voxplain.extents import Extent, resolve
 from voxplain.image import Image
 from voxplain.preprocess.inverses import WindowInverse, windowed
-from voxplain.preprocess.step import Step, millimeters, moved, per_axis
+from voxplain.preprocess.step import Step, moved, per_axis
 
 PadValue = float | Literal["minimum"]
 
 
 class CropForeground(Step):
-    """Crops to the bounding box of everything above a threshold, in any channel.
+    """Crops to the bounding box of the voxels above a threshold in any channel.
 
     Attributes:
-        threshold: In the units of the image at this point of the preprocessing.
-        margin: Kept around the box, as far as the image reaches.
+        threshold: In the intensity units that the image has before this step.
+        margin: Added around the box, within the image.
     """
 
     kind: Literal["crop_foreground"] = "crop_foreground"
@@ -42,22 +42,22 @@ class CropForeground(Step):
                 f"crop_foreground: no voxel is above {self.threshold:g}; the image reaches from "
                 f"{image.data.min():g} to {image.data.max():g}"
             )
-        margin = resolve(self.margin, image.grid.shape, millimeters(image.grid))
+        margin = resolve(self.margin, image.grid.shape, image.grid.spacing_mm)
         start, end = [], []
         for axis, extra in enumerate(margin):
             others = [other for other in range(image.rank) if other != axis]
-            found = torch.nonzero(foreground.amax(dim=others))
-            start.append(max(int(found[0]) - extra, 0))
-            end.append(min(int(found[-1]) + 1 + extra, image.grid.shape[axis]))
+            inside = torch.nonzero(foreground.amax(dim=others))
+            start.append(max(int(inside[0]) - extra, 0))
+            end.append(min(int(inside[-1]) + 1 + extra, image.grid.shape[axis]))
         return _cut(image, self.kind, start, [b - a for a, b in zip(start, end, strict=True)])
 
 
 class Crop(Step):
-    """Cuts a box out of the image.
+    """Crops to a box.
 
     Attributes:
-        start: First voxel per axis.
-        shape: Voxels per axis. Both also as fractions of the axis or as lengths (``"64mm"``).
+        start: First voxel per axis, also as a fraction of the axis or as a length (``"64mm"``).
+        shape: Voxels per axis, also as a fraction of the axis or as a length.
     """
 
     kind: Literal["crop"] = "crop"
@@ -65,29 +65,29 @@ class Crop(Step):
     shape: Extent
 
     def apply(self, image: Image) -> Image:
-        """The box.
+        """The box as an image.
 
         Raises:
-            ConfigError: If the box reaches out of the image.
+            ConfigError: If the box reaches beyond the image.
         """
-        size = image.grid.shape
-        start = resolve(self.start, size, millimeters(image.grid))
-        shape = resolve(self.shape, size, millimeters(image.grid))
-        axes = zip(start, shape, size, strict=True)
-        if any(first + extent > have or extent < 1 for first, extent, have in axes):
+        grid = image.grid
+        start = resolve(self.start, grid.shape, grid.spacing_mm)
+        shape = resolve(self.shape, grid.shape, grid.spacing_mm)
+        axes = zip(start, shape, grid.shape, strict=True)
+        if any(first + size > length or size < 1 for first, size, length in axes):
             raise ConfigError(
                 f"crop: a box of {list(shape)} from {list(start)} does not fit into an image of "
-                f"{list(size)}; center_crop_pad pads where the image is too small"
+                f"{list(grid.shape)}; center_crop_pad pads where the image is too small"
             )
         return _cut(image, self.kind, start, shape)
 
 
 class CenterCropPad(Step):
-    """Brings the image to a shape around its center, cropping and padding as each axis needs.
+    """Crops or pads each axis to a shape, around the center of the image.
 
     Attributes:
-        shape: Voxels per axis, also as fractions of the axis or as lengths.
-        value: What padding holds: a number, or the minimum of each channel.
+        shape: Voxels per axis, also as a fraction of the axis or as a length.
+        value: Value of the padding: a number, or the minimum of each channel.
     """
 
     kind: Literal["center_crop_pad"] = "center_crop_pad"
@@ -95,20 +95,23 @@ class CenterCropPad(Step):
     value: PadValue = 0.0
 
     def apply(self, image: Image) -> Image:
-        """The image in that shape."""
-        shape = resolve(self.shape, image.grid.shape, millimeters(image.grid))
+        """The image in that shape.
+
+        Raises:
+            ConfigError: If the shape leaves no voxel along an axis.
+        """
+        shape = resolve(self.shape, image.grid.shape, image.grid.spacing_mm)
         if min(shape) < 1:
             raise ConfigError(f"center_crop_pad.shape: {list(shape)} leaves no voxel on one axis")
-        start = [_centered(have, size) for have, size in zip(image.grid.shape, shape, strict=True)]
-        return _cut(image, self.kind, start, shape, self.value)
+        return _cut(image, self.kind, _centered(image.grid.shape, shape), shape, self.value)
 
 
 class PadToMultiple(Step):
-    """Pads both ends of each axis up to the next multiple, as networks with strides need.
+    """Pads both ends of each axis to the next multiple, as networks with strides need it.
 
     Attributes:
-        multiple: For all axes or one per axis.
-        value: What padding holds: a number, or the minimum of each channel.
+        multiple: In voxels, for all axes or one per axis.
+        value: Value of the padding: a number, or the minimum of each channel.
     """
 
     kind: Literal["pad_to_multiple"] = "pad_to_multiple"
@@ -119,8 +122,7 @@ class PadToMultiple(Step):
         """The padded image."""
         multiples = per_axis(self.multiple, image.rank, "pad_to_multiple.multiple")
         shape = [-(-n // m) * m for n, m in zip(image.grid.shape, multiples, strict=True)]
-        start = [_centered(have, size) for have, size in zip(image.grid.shape, shape, strict=True)]
-        return _cut(image, self.kind, start, shape, self.value)
+        return _cut(image, self.kind, _centered(image.grid.shape, shape), shape, self.value)
 
 
 def _cut(
@@ -134,9 +136,12 @@ def _cut(
     return moved(image, data, image.grid.sub(start, (1,) * image.rank, shape), inverse)
 
 
-def _centered(have: int, size: int) -> int:
-    """Where a window begins; what cannot be halved is cut or padded at the end."""
-    return (have - size) // 2 if have >= size else -((size - have) // 2)
+def _centered(shape: Sequence[int], window: Sequence[int]) -> list[int]:
+    """First voxel of a centered window, per axis; an odd voxel is cut or padded at the end."""
+    axes = zip(shape, window, strict=True)
+    return [
+        (length - size) // 2 if length >= size else -((size - length) // 2) for length, size in axes
+    ]
 
 
 def _minimum(data: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The step that brings intensities to what a network was trained on."""
+"""The step that normalizes intensities as the network was trained on them."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ Mode = Literal["zscore", "minmax", "percentile", "hu_window", "scale"]
 
 
 class Normalize(Step):
-    """An affine change of intensity, x -> (x - shift) / scale, recorded so that it can be undone.
+    """An affine change of intensity, x -> (x - shift) / scale, which the image records.
 
     ==============  =========================================================================
     mode            meaning
     ==============  =========================================================================
     ``zscore``      shift = mean, scale = standard deviation
-    ``minmax``      minimum and maximum go to the ends of ``output``
-    ``percentile``  the two ``percentiles`` go to the ends of ``output``, what is beyond is cut
-    ``hu_window``   the two ends of ``window`` go to the ends of ``output``, beyond is cut
+    ``minmax``      minimum and maximum become the ends of ``output``
+    ``percentile``  the two ``percentiles`` become the ends of ``output``, values beyond are cut
+    ``hu_window``   the ends of ``window`` become the ends of ``output``, values beyond are cut
     ``scale``       shift = ``subtract``, scale = ``divide``
     ==============  =========================================================================
 
     Attributes:
         mode: See the table.
-        foreground: Take the statistics from the foreground only.
-        threshold: The foreground is what lies above it; None for everything that is not 0.
-        keep_background: With ``foreground``, leave the background at 0 after the step.
-        per_channel: Each channel by its own statistics, or all by the same.
-        percentiles: Of 100, lower and upper.
+        foreground: Whether statistics are those of the foreground alone.
+        threshold: Lower limit of the foreground; None for all voxels that are not 0.
+        keep_background: With ``foreground``, set the background to 0 after the step.
+        per_channel: Whether each channel has its own statistics.
+        percentiles: Lower and upper percentile, 0 to 100.
         window: Lower and upper HU, such as ``(-1000, 400)`` for lungs.
-        output: The range that minimum and maximum, percentiles or window ends are brought to.
-        clip: Cut what lies beyond ``output`` (percentile and HU window).
+        output: Range to which minimum and maximum, percentiles or window ends are mapped.
+        clip: Whether values beyond ``output`` are cut (percentile and HU window).
         subtract: One number, or one per channel.
         divide: One number, one per channel, or ``"maximum"``.
     """
@@ -74,13 +74,13 @@ class Normalize(Step):
         return self
 
     def apply(self, image: Image) -> Image:
-        """The image with new intensities; its grid stays."""
+        """The image with new intensities on the same grid."""
         mask = self._foreground(image.data)
         pairs = self._shifts_and_scales(image, mask)
-        spread = (-1,) + (1,) * image.rank
+        per_channel = (-1,) + (1,) * image.rank
         shift, scale = (
-            torch.tensor(part, dtype=torch.float64).to(image.data).view(spread)
-            for part in zip(*pairs, strict=True)
+            torch.tensor(numbers, dtype=torch.float64).to(image.data).view(per_channel)
+            for numbers in zip(*pairs, strict=True)
         )
         data = (image.data - shift) / scale
         if self.clip and self.mode in ("percentile", "hu_window"):
@@ -105,13 +105,13 @@ class Normalize(Step):
         return [self._measured(data[inside], name) for data, inside, name in channels]
 
     def _measured(self, values: Tensor, name: str) -> tuple[float, float]:
-        """Shift and scale from the values of the foreground."""
+        """Shift and scale by the values of the foreground, ``(n,)``."""
         if len(values) == 0:
             return _constant(name, "has no foreground", 0.0)
         sample = values.double().cpu().numpy()
         if self.mode == "zscore":
-            shift, spread = float(sample.mean()), float(sample.std())
-            return (shift, spread) if spread > 0 else _constant(name, "is constant", shift)
+            mean, deviation = float(sample.mean()), float(sample.std())
+            return (mean, deviation) if deviation > 0 else _constant(name, "is constant", mean)
         ends = (0.0, 100.0) if self.mode == "minmax" else self.percentiles
         low, high = (float(end) for end in np.percentile(sample, ends))
         return self._between(low, high) if high > low else _constant(name, "is constant", low)
@@ -125,12 +125,12 @@ class Normalize(Step):
         shift = _per_channel(self.subtract, count, "subtract")
         if self.divide != "maximum":
             return list(zip(shift, _per_channel(self.divide, count, "divide"), strict=True))
-        peaks = [float(channel.max()) for channel in image.data]
-        peaks = peaks if self.per_channel else [max(peaks)] * count
-        ranges = [(low, peak - low) for low, peak in zip(shift, peaks, strict=True)]
-        named = zip(ranges, image.channels, strict=True)
+        maxima = [float(channel.max()) for channel in image.data]
+        maxima = maxima if self.per_channel else [max(maxima)] * count
+        channels = zip(shift, maxima, image.channels, strict=True)
         return [
-            pair if pair[1] > 0 else _constant(name, "is constant", pair[0]) for pair, name in named
+            (low, high - low) if high > low else _constant(name, "is constant", low)
+            for low, high, name in channels
         ]
 
 
@@ -141,8 +141,8 @@ def _per_channel(value: float | tuple[float, ...], count: int, name: str) -> lis
     return list(values)
 
 
-def _constant(name: str, finding: str, shift: float) -> tuple[float, float]:
-    text = f"normalize: {name} {finding}; it was shifted but not scaled"
+def _constant(name: str, reason: str, shift: float) -> tuple[float, float]:
+    text = f"normalize: {name} {reason}; it was shifted but not scaled"
     warnings.warn(text, VoxplainWarning, stacklevel=2)
     return shift, 1.0
 
@@ -150,9 +150,10 @@ def _constant(name: str, finding: str, shift: float) -> tuple[float, float]:
 def _composed(
     image: Image, pairs: Sequence[tuple[float, float]]
 ) -> tuple[tuple[float, float], ...]:
-    """Slope and intercept back to the source, through this step and those before it."""
+    """Slope and intercept from intensities after this step to those of the source file."""
     before = image.intensity or ((1.0, 0.0),) * len(pairs)
-    both = zip(before, pairs, strict=True)
+    channels = zip(before, pairs, strict=True)
     return tuple(
-        (slope * scale, slope * shift + intercept) for (slope, intercept), (shift, scale) in both
+        (slope * scale, slope * shift + intercept)
+        for (slope, intercept), (shift, scale) in channels
     )

@@ -1,4 +1,4 @@
-"""The ways back of the spatial steps: axes put in another order, a window, a resampling."""
+"""Inverses of the spatial steps: of a reordering of axes, of a window, of a resampling."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from voxplain.preprocess.resample import along_axes, mass_weights, nearest, valu
 
 @dataclass(frozen=True)
 class AxesInverse:
-    """Undoes a permutation of the axes and the flips that followed it.
+    """The inverse of a permutation of the axes and the flips after it.
 
     Attributes:
         name: Kind of the step.
         grid: Grid before the step.
-        order: The old axis that each new axis is.
-        flips: Whether each new axis runs backward.
+        order: Number of the old axis, for each new axis.
+        flips: Whether each new axis is reversed.
     """
 
     name: str
@@ -28,25 +28,25 @@ class AxesInverse:
     order: tuple[int, ...]
     flips: tuple[bool, ...]
 
-    def __call__(self, map: Tensor, mode: Mode) -> Tensor:
-        """Puts the axes of ``(C, *spatial)`` back; no value changes."""
-        back = [self.order.index(axis) for axis in range(len(self.order))]
-        return permuted(flipped(map, self.flips), back)
+    def __call__(self, values: Tensor, mode: Mode) -> Tensor:
+        """``(C, *spatial)`` with its axes in the old order; no value changes."""
+        old_order = [self.order.index(axis) for axis in range(len(self.order))]
+        return permuted(flipped(values, self.flips), old_order)
 
     def forward(self, values: Tensor, mode: Mode = "label") -> Tensor:
-        """Orders the axes of ``(..., *spatial)`` as the step did."""
+        """``(..., *spatial)`` with its axes in the new order."""
         return flipped(permuted(values, self.order), self.flips)
 
 
 @dataclass(frozen=True)
 class WindowInverse:
-    """Undoes a crop, a padding, or both at once.
+    """The inverse of a crop, a padding, or both at once.
 
     Attributes:
         name: Kind of the step.
         grid: Grid before the step.
-        start: Where the window begins in the old grid; negative where it pads.
-        shape: Shape of the window, the grid after the step.
+        start: First voxel of the window in the old grid; negative for padding.
+        shape: Shape of the window, which is the grid after the step.
     """
 
     name: str
@@ -54,24 +54,24 @@ class WindowInverse:
     start: tuple[int, ...]
     shape: tuple[int, ...]
 
-    def __call__(self, map: Tensor, mode: Mode) -> Tensor:
-        """Lays ``(C, *spatial)`` back into zeros of the old shape; padding is dropped."""
-        return windowed(map, [-first for first in self.start], self.grid.shape)
+    def __call__(self, values: Tensor, mode: Mode) -> Tensor:
+        """``(C, *spatial)`` on the old grid, 0 outside the window; padding is dropped."""
+        return windowed(values, [-first for first in self.start], self.grid.shape)
 
     def forward(self, values: Tensor, mode: Mode = "label") -> Tensor:
-        """Cuts the window out of ``(..., *spatial)``, with 0 where it pads."""
+        """The window of ``(..., *spatial)``, padded with 0."""
         return windowed(values, self.start, self.shape)
 
 
 @dataclass(frozen=True)
 class ResampleInverse:
-    """Undoes a resampling along the axes.
+    """The inverse of a resampling along the axes.
 
     Attributes:
         name: Kind of the step.
         grid: Grid before the step.
         shape: Shape after the step.
-        start: Old index of the first new voxel, per axis.
+        start: Position of the first new voxel in old voxels, per axis.
         step: Old voxels per new voxel, per axis.
     """
 
@@ -81,18 +81,18 @@ class ResampleInverse:
     start: tuple[float, ...]
     step: tuple[float, ...]
 
-    def __call__(self, map: Tensor, mode: Mode) -> Tensor:
-        """Brings ``(C, *spatial)`` to the old grid.
+    def __call__(self, values: Tensor, mode: Mode) -> Tensor:
+        """``(C, *spatial)`` on the old grid.
 
-        ``value`` interpolates linearly, ``mass`` does so and keeps the total, ``label`` takes the
-        nearest.
+        ``value`` interpolates linearly, ``mass`` also keeps the sum, ``label`` takes the nearest
+        value.
         """
-        start = [-first / pace for first, pace in zip(self.start, self.step, strict=True)]
-        step = [1 / pace for pace in self.step]
-        return _resampled(map, self.shape, self.grid.shape, start, step, mode)
+        start = [-first / step for first, step in zip(self.start, self.step, strict=True)]
+        step = [1 / step for step in self.step]
+        return _resampled(values, self.shape, self.grid.shape, start, step, mode)
 
     def forward(self, values: Tensor, mode: Mode = "label") -> Tensor:
-        """Brings ``(..., *spatial)`` to the new grid, labels by the nearest voxel."""
+        """``(..., *spatial)`` on the new grid, labels by the nearest voxel."""
         return _resampled(values, self.grid.shape, self.shape, self.start, self.step, mode)
 
 
@@ -112,7 +112,7 @@ def _resampled(
 
 
 def permuted(data: Tensor, order: Sequence[int]) -> Tensor:
-    """``(..., *spatial)`` with its spatial axes in another order."""
+    """``(..., *spatial)`` with its spatial axes in this order."""
     lead = data.ndim - len(order)
     return data.permute(*range(lead), *(lead + axis for axis in order))
 
@@ -126,11 +126,11 @@ def flipped(data: Tensor, flips: Sequence[bool]) -> Tensor:
 def windowed(
     data: Tensor, start: Sequence[int], shape: Sequence[int], value: Tensor | float = 0.0
 ) -> Tensor:
-    """The window of ``(..., *spatial)`` from ``start``, filled with ``value`` outside the data.
+    """A window of the data, filled with a value where it reaches beyond them.
 
     Args:
-        data: Any dtype.
-        start: First index per spatial axis; negative where the window begins before the data.
+        data: ``(..., *spatial)`` of any dtype.
+        start: First voxel of the window per spatial axis, which may be negative.
         shape: Shape of the window.
         value: A number, or a tensor that broadcasts against the window.
     """
@@ -138,8 +138,9 @@ def windowed(
     result = torch.empty((*lead, *shape), dtype=data.dtype, device=data.device)
     result[...] = value
     source, target = [...], [...]
-    for first, size, have in zip(start, shape, data.shape[len(lead) :], strict=True):
-        begin, end = max(first, 0), max(min(first + size, have), max(first, 0))
+    for first, size, length in zip(start, shape, data.shape[len(lead) :], strict=True):
+        begin = max(first, 0)
+        end = max(min(first + size, length), begin)
         source.append(slice(begin, end))  # type: ignore[arg-type]
         target.append(slice(begin - first, end - first))  # type: ignore[arg-type]
     result[tuple(target)] = data[tuple(source)]
@@ -147,5 +148,5 @@ def windowed(
 
 
 def unchanged(source: int, target: int, start: float, step: float) -> bool:
-    """Whether resampling would leave an axis as it is."""
+    """Whether resampling an axis would change nothing."""
     return source == target and abs(start) < 1e-9 and abs(step - 1) < 1e-9

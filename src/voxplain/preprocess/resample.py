@@ -1,4 +1,4 @@
-"""Linear and nearest resampling along the axes of a grid, as small matrices, one per axis."""
+"""Linear and nearest resampling along the axes of a grid, by one matrix per axis."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 
 def value_weights(source: int, target: int, start: float, step: float) -> Tensor:
-    """The matrix that resamples the values of one axis; a linear ramp stays that ramp.
+    """The matrix that resamples values along one axis and keeps linear ramps.
 
-    Target cell ``i`` lies at source index ``start + step * i``. Toward a coarser grid the linear
-    interpolation is averaged over a stretch that makes the cells' own blur equal,
-    ``sqrt(step**2 - 1)``, against aliasing. Beyond the edge the edge value goes on.
+    Target cell ``i`` lies at source index ``start + step * i``. Toward a coarser grid, the linear
+    interpolation is averaged over ``sqrt(step**2 - 1)`` source cells against aliasing, which gives
+    target cells the blur of their size. Beyond the ends the last value is repeated.
 
     Returns:
         ``(target, source)``, float64, rows sum to 1.
@@ -23,11 +23,11 @@ def value_weights(source: int, target: int, start: float, step: float) -> Tensor
 
 
 def mass_weights(source: int, target: int, start: float, step: float) -> Tensor:
-    """The matrix that resamples a density of one axis; the total stays, whatever the density.
+    """The matrix that resamples a density along one axis and keeps its sum.
 
-    Each target cell gets the integral over itself of the linearly interpolated density, so that a
-    constant or a ramp comes out as one, times the ratio of the cell sizes (conservative remapping
-    of second order; the adjoint of an anti-aliased resampling would ripple by up to 9 %).
+    Each target cell gets the integral of the linearly interpolated density over that cell, so that
+    constants and ramps stay such, times the ratio of the cell sizes (conservative remapping of
+    second order; the adjoint of an anti-aliased resampling would ripple by up to 9 %).
 
     Returns:
         ``(target, source)``, float64, columns sum to 1.
@@ -57,24 +57,31 @@ def along_axes(data: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:
 
     Args:
         data: Floating point; leading axes are kept.
-        matrices: One per spatial axis; None leaves that axis alone.
+        matrices: One per spatial axis; None leaves that axis unchanged.
     """
     for axis, matrix in enumerate(matrices, start=data.ndim - len(matrices)):
         if matrix is not None:
-            moved = data.movedim(axis, -1) @ matrix.T.to(data)
-            data = moved.movedim(-1, axis)
+            axis_last = data.movedim(axis, -1) @ matrix.T.to(data)
+            data = axis_last.movedim(-1, axis)
     return data.contiguous()
 
 
 def nearest(
     data: Tensor, shape: Sequence[int], start: Sequence[float], step: Sequence[float]
 ) -> Tensor:
-    """Takes the value of the nearest cell: ``(..., *source)`` to ``(..., *shape)``."""
-    first = data.ndim - len(shape)
-    for axis, (size, origin, pace) in enumerate(zip(shape, start, step, strict=True), start=first):
-        at = origin + pace * torch.arange(size, dtype=torch.float64, device=data.device)
-        # Ties go up, on every platform; rounding to even would repeat and skip cells in turn.
-        index = torch.floor(at + 0.5).long().clamp(0, data.shape[axis] - 1)
+    """The values of the nearest cells: ``(..., *source)`` as ``(..., *shape)``.
+
+    Args:
+        data: Of any dtype.
+        shape: Number of target cells per axis.
+        start: Source index of the first target cell, per axis.
+        step: Source cells per target cell, per axis.
+    """
+    lead = data.ndim - len(shape)
+    for axis, (size, first, width) in enumerate(zip(shape, start, step, strict=True), start=lead):
+        positions = first + width * torch.arange(size, dtype=torch.float64, device=data.device)
+        # Ties are rounded up on every platform; rounding to even would repeat and skip cells.
+        index = torch.floor(positions + 0.5).long().clamp(0, data.shape[axis] - 1)
         data = data.index_select(axis, index)
     return data
 
@@ -91,6 +98,7 @@ def _averaged_linear(source: int, target: int, start: float, step: float, width:
         weights = (1 - distance.abs()).clamp_min(0)
     else:
         weights = (_area(distance + width / 2) - _area(distance - width / 2)) / width
+    # Cells beyond the ends repeat the first and the last one.
     inside = weights[:, reach : reach + source].clone()
     inside[:, 0] += weights[:, :reach].sum(dim=1)
     inside[:, -1] += weights[:, reach + source :].sum(dim=1)
@@ -98,6 +106,6 @@ def _averaged_linear(source: int, target: int, start: float, step: float, width:
 
 
 def _area(end: Tensor) -> Tensor:
-    """Area of the unit triangle up to ``end``."""
+    """Area of the triangle of height 1 over [-1, 1], from -1 to ``end``."""
     end = end.clamp(-1, 1)
     return torch.where(end < 0, (1 + end).square() / 2, 1 - (1 - end).square() / 2)

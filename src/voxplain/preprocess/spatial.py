@@ -17,20 +17,20 @@ from voxplain.extents import Extent, resolve
 from voxplain.image import Grid, Image
 from voxplain.preprocess.inverses import AxesInverse, ResampleInverse, unchanged
 from voxplain.preprocess.resample import along_axes, nearest, triangle_weights, value_weights
-from voxplain.preprocess.step import Step, millimeters, moved, per_axis
+from voxplain.preprocess.step import Step, moved, per_axis
 
 Interpolation = Literal["linear", "nearest"]
 Millimeters = Annotated[float, Field(gt=0)]
 
 
 class Reorient(Step):
-    """Permutes and flips the axes so that they grow to the given directions.
+    """Permutes and flips the axes to an anatomical orientation.
 
-    Nothing is interpolated: an oblique scan stays oblique, with the nearest axis order. Of a 2-D
-    image the letters of its two axes count (a sagittal slice and ``RAS`` give ``AS``).
+    Nothing is interpolated: an oblique scan stays oblique, with the nearest axis order. For a 2-D
+    image only the letters of its two axes count (a sagittal slice and ``RAS`` give ``AS``).
 
     Attributes:
-        axes: One letter of each of R/L, A/P, S/I; the direction that each axis grows to.
+        axes: The direction of each axis, one letter of each of R/L, A/P, S/I.
     """
 
     kind: Literal["reorient"] = "reorient"
@@ -49,7 +49,11 @@ class Reorient(Step):
         return axes
 
     def apply(self, image: Image) -> Image:
-        """The image in the new axis order; the same object where the order is right already."""
+        """The image in the new axis order; the same object if it is in that order.
+
+        Raises:
+            ConfigError: If the image has no anatomical axes.
+        """
         grid = image.grid
         if grid.unit == "pixel":
             raise ConfigError("reorient: a picture has no anatomical axes; leave this step out")
@@ -63,11 +67,11 @@ class Reorient(Step):
 class Spacing(Step):
     """Resamples to a voxel size in millimeters; the field of view keeps its center.
 
-    Linear resampling is anti-aliased toward a coarser grid and keeps linear ramps in place. The
-    number of voxels is the old extent over the new size, rounded.
+    Linear resampling is anti-aliased toward a coarser grid and keeps linear ramps. The number of
+    voxels is the old extent divided by the new size, rounded.
 
     Attributes:
-        size: Millimeters, for all axes or one per axis; None keeps that axis.
+        size: Millimeters, for all axes or one per axis; None leaves that axis unchanged.
         interpolation: ``nearest`` for images whose values are labels.
     """
 
@@ -76,7 +80,7 @@ class Spacing(Step):
     interpolation: Interpolation = "linear"
 
     def apply(self, image: Image) -> Image:
-        """The resampled image; the same object where the spacing is right already.
+        """The resampled image; the same object if it has that spacing.
 
         Raises:
             ConfigError: If the physical size of the image is unknown.
@@ -84,11 +88,11 @@ class Spacing(Step):
         grid = image.grid
         if grid.unit == "pixel":
             raise ConfigError("spacing: the pixel size of the image is unknown; use resize instead")
-        wanted: tuple[float | None, ...] = per_axis(self.size, grid.rank, "spacing.size")
-        step = [(new or old) / old for new, old in zip(wanted, grid.spacing, strict=True)]
-        step = [1.0 if abs(pace - 1) < 1e-5 else pace for pace in step]
-        pairs = zip(grid.shape, step, strict=True)
-        shape = [max(1, math.floor(size / pace + 0.5)) for size, pace in pairs]
+        size: tuple[float | None, ...] = per_axis(self.size, grid.rank, "spacing.size")
+        ratios = [(new or old) / old for new, old in zip(size, grid.spacing, strict=True)]
+        step = [1.0 if abs(ratio - 1) < 1e-5 else ratio for ratio in ratios]
+        axes = zip(grid.shape, step, strict=True)
+        shape = [max(1, math.floor(length / width + 0.5)) for length, width in axes]
         weights = value_weights if self.interpolation == "linear" else None
         return _resampled(image, self.kind, shape, step, weights)
 
@@ -100,8 +104,8 @@ class Resize(Step):
         shape: Voxels (int), a fraction of the axis (float) or a length (``"240mm"``), for all axes
             or one per axis.
         interpolation: ``nearest`` for images whose values are labels.
-        antialias: True as in Pillow and torchvision, false as in MONAI: what the network was
-            trained with.
+        antialias: True as in Pillow and torchvision, false as in MONAI; as the network was
+            trained.
     """
 
     kind: Literal["resize"] = "resize"
@@ -110,9 +114,13 @@ class Resize(Step):
     antialias: bool = True
 
     def apply(self, image: Image) -> Image:
-        """The resized image; the same object where the shape is right already."""
+        """The resized image; the same object if it has that shape.
+
+        Raises:
+            ConfigError: If the shape leaves no voxel along an axis.
+        """
         grid = image.grid
-        shape = resolve(self.shape, grid.shape, millimeters(grid))
+        shape = resolve(self.shape, grid.shape, grid.spacing_mm)
         if min(shape) < 1:
             raise ConfigError(f"resize.shape: {list(shape)} leaves no voxel on one axis")
         step = [old / new for old, new in zip(grid.shape, shape, strict=True)]
@@ -124,14 +132,14 @@ class Resize(Step):
 
 
 def _axes_toward(grid: Grid, axes: str) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-    """For each new axis the old axis it is, and whether it runs backward."""
-    have = io_orientation(grid.affine)[: grid.rank]
+    """For each new axis the number of the old axis, and whether it is reversed."""
+    orientation = io_orientation(grid.affine)[: grid.rank]
     order, flips = [], []
     for world, direction in axcodes2ornt(tuple(axes)):
-        found = np.flatnonzero(have[:, 0] == world)
-        if len(found):
-            order.append(int(found[0]))
-            flips.append(bool(have[found[0], 1] != direction))
+        old_axes = np.flatnonzero(orientation[:, 0] == world)
+        if len(old_axes):
+            order.append(int(old_axes[0]))
+            flips.append(bool(orientation[old_axes[0], 1] != direction))
     return tuple(order), tuple(flips)
 
 
@@ -152,20 +160,26 @@ def _resampled(
     step: Sequence[float],
     weights: Callable[[int, int, float, float], Tensor] | None,
 ) -> Image:
-    """The image with ``shape`` voxels, ``step`` old ones each, around the same center.
+    """The image resampled around its center.
 
-    ``weights`` makes the matrix of one axis from old size, new size, start and step; None stands
-    for the nearest voxel.
+    Args:
+        image: The image.
+        kind: Kind of the step.
+        shape: New number of voxels per axis.
+        step: Old voxels per new voxel, per axis.
+        weights: The matrix of one axis, from old size, new size, start and step; None for the
+            nearest voxel.
     """
     grid = image.grid
     axes = zip(grid.shape, shape, step, strict=True)
-    start = [((old - 1) - (new - 1) * pace) / 2 for old, new, pace in axes]
-    each = list(zip(grid.shape, shape, start, step, strict=True))
-    if all(unchanged(*axis) for axis in each):
+    start = [((old - 1) - (new - 1) * width) / 2 for old, new, width in axes]
+    resampling = list(zip(grid.shape, shape, start, step, strict=True))
+    if all(unchanged(*axis) for axis in resampling):
         return image
     if weights is None:
         data = nearest(image.data, shape, start, step)
     else:
-        data = along_axes(image.data, [None if unchanged(*a) else weights(*a) for a in each])
+        matrices = [None if unchanged(*axis) else weights(*axis) for axis in resampling]
+        data = along_axes(image.data, matrices)
     inverse = ResampleInverse(kind, grid, tuple(shape), tuple(start), tuple(step))
     return moved(image, data, grid.sub(start, step, shape), inverse)

@@ -1,4 +1,4 @@
-"""What every preprocessing step is: a frozen configuration with one method."""
+"""The base of preprocessing steps: a frozen configuration with one method."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ T = TypeVar("T")
 
 
 class Step(BaseModel):
-    """A preprocessing step as a study states it; its fields are its parameters."""
+    """A preprocessing step; its fields are its parameters."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def apply(self, image: Image) -> Image:
-        """The image after this step, with the way back in its history."""
+        """The image after this step, with the inverse of the step in its history."""
         raise NotImplementedError
 
 
 def moved(image: Image, data: Tensor, grid: Grid, inverse: Inverse) -> Image:
-    """The image with new data on a new grid, remembering the way back."""
+    """The image with new data on a new grid, and the inverse of the step in its history."""
     return replace(image, data=data, grid=grid, history=(*image.history, inverse))
 
 
@@ -35,12 +35,7 @@ def per_axis(value: T | tuple[T, ...], rank: int, what: str) -> tuple[T, ...]:
     Raises:
         ConfigError: If several are given and their number is not the number of axes.
     """
-    parts = value if isinstance(value, tuple) else (value,) * rank
-    if len(parts) != rank:
-        raise ConfigError(f"{what} has {len(parts)} values {list(parts)} for {rank} image axes")
-    return parts
-
-
-def millimeters(grid: Grid) -> tuple[float, ...] | None:
-    """The spacing, or None where the physical size is unknown."""
-    return grid.spacing if grid.unit == "mm" else None
+    values = value if isinstance(value, tuple) else (value,) * rank
+    if len(values) != rank:
+        raise ConfigError(f"{what} has {len(values)} values {list(values)} for {rank} image axes")
+    return values
