@@ -24,7 +24,7 @@ DIM = 0.01
 
 
 def certain(rank: int = 2, channels: int = 1) -> nn.Sequential:
-    """A classifier that takes an image for class 1, unless there is almost nothing to be seen."""
+    """A classifier that predicts class 1, except for an image that is almost zero."""
     network, image = classifier(rank, channels), images(rank, channels)
     with torch.no_grad():
         scores = network(torch.cat([image, DIM * image]))

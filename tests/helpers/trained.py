@@ -1,4 +1,4 @@
-"""A small classifier, trained within seconds: disks against rings, with bars that say nothing."""
+"""A small classifier, trained within seconds: disks against rings, with irrelevant bars."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Controls: what each is, and that metrics give them what they deserve."""
+"""Controls: how each is made, and that exact maps score better."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def test_an_exact_map_beats_every_control(rank: int) -> None:
     """In the direction that each metric declares."""
     image = bright(rank, 1, 6)
     network = LinearClasses(tuple(image.shape))
-    map = network.weight.detach()[1] * image
-    asked = [
+    shares = network.weight.detach()[1] * image
+    specs = [
         {"name": "infidelity"},
         {"name": "infidelity_normalized"},
         {"name": "deletion", "fill": "zero"},
@@ -64,9 +64,9 @@ def test_an_exact_map_beats_every_control(rank: int) -> None:
     ]
     with torch.no_grad():
         network.weight.abs_()  # all evidence speaks for the class, so that areas lie in [0, 1]
-    found = evaluate(network, image[None], [{"exact": map.abs()}], asked, CLASS_ONE)
-    for row in found.of(control=False):
-        others = found.of(metric=row.metric, control=True).values()
+    scores = evaluate(network, image[None], [{"exact": shares.abs()}], specs, CLASS_ONE)
+    for row in scores.of(control=False):
+        others = scores.of(metric=row.metric, control=True).values()
         assert len(others) == 4
         better = min(others) if row.direction == "down" else max(others)
         assert (row.value < better) if row.direction == "down" else (row.value > better), row.metric
@@ -75,16 +75,16 @@ def test_an_exact_map_beats_every_control(rank: int) -> None:
 @every_rank
 def test_random_maps_have_the_spectrum_of_the_image(rank: int) -> None:
     image = bright(rank, 1, 8).cumsum(1)
-    map = random_map(image, "key")
+    values = random_map(image, "key")
     axes = tuple(range(rank))
     spectrum = torch.fft.fftn(image[0] - image[0].mean(), dim=axes).abs()
-    assert torch.fft.fftn(map, dim=axes).abs() == pytest.approx(spectrum, abs=1e-6)
-    assert torch.equal(map, random_map(image, "key"))
+    assert torch.fft.fftn(values, dim=axes).abs() == pytest.approx(spectrum, abs=1e-6)
+    assert torch.equal(values, random_map(image, "key"))
     others = [random_map(image, str(n)) for n in range(30)]
-    alike = [
+    correlations = [
         float(torch.corrcoef(torch.stack([image[0].flatten(), o.flatten()]))[0, 1]) for o in others
     ]
-    assert abs(np.mean(alike)) < 3 * np.std(alike) / math.sqrt(30)
+    assert abs(np.mean(correlations)) < 3 * np.std(correlations) / math.sqrt(30)
 
 
 def test_edges_are_slopes_per_millimeter() -> None:
@@ -98,9 +98,9 @@ def test_edges_are_slopes_per_millimeter() -> None:
 
 @every_rank
 def test_the_center_is_in_the_middle(rank: int) -> None:
-    map = center((9,) * rank)
-    assert int(map.flatten().argmax()) == map.numel() // 2
-    sigma = map[(4,) * (rank - 1)][4] / map[(4,) * (rank - 1)][4 + 2]
+    values = center((9,) * rank)
+    assert int(values.flatten().argmax()) == values.numel() // 2
+    sigma = values[(4,) * (rank - 1)][4] / values[(4,) * (rank - 1)][4 + 2]
     assert float(sigma) == pytest.approx(math.exp((2 / (9 / 4)) ** 2 / 2))
 
 
@@ -108,28 +108,28 @@ def test_the_center_is_in_the_middle(rank: int) -> None:
 def test_the_table_of_controls(rank: int) -> None:
     image = bright(rank, 2, 6)
     context = metric_context(LinearClasses(tuple(image.shape)), image, mask=lesion(rank))
-    made = {field.name: field for field in control_maps(context)}
-    assert tuple(made) == CONTROLS
-    assert torch.equal(made["intensity"].values, image.abs().sum(0))
-    assert torch.equal(made["reference"].values, lesion(rank).double())
+    controls = {field.name: field for field in control_maps(context)}
+    assert tuple(controls) == CONTROLS
+    assert torch.equal(controls["intensity"].values, image.abs().sum(0))
+    assert torch.equal(controls["reference"].values, lesion(rank).double())
     bare = metric_context(LinearClasses(tuple(image.shape)), image)
     assert "reference" not in {field.name for field in control_maps(bare)}
 
 
-def _rows(shown: Tensor | Image) -> list[float]:
+def _rows(image: Tensor | Image) -> list[float]:
     network = LinearClasses((1, 6, 6))
-    found = evaluate(
+    scores = evaluate(
         network,
-        shown,
+        image,
         {"m": torch.randn(1, 6, 6)},
         ["roc_auc"],
         CLASS_ONE,
         cases=[Case(mask=lesion(2))],
     )
-    return found.of(control=True).values()
+    return scores.of(control=True).values()
 
 
-def test_an_image_on_its_grid_has_controls_in_millimeters() -> None:
+def test_edges_are_per_millimeter_for_an_image_on_its_grid() -> None:
     image = bright(2, 1, 6)
     flat, tall = (_rows(Image.from_array(image, spacing)) for spacing in ((1, 1), (9, 1)))
     assert flat != tall  # edges across long voxels are weaker

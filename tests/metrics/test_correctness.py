@@ -1,4 +1,4 @@
-"""Whether a prediction was right: stated with every score, where the truth is known."""
+"""Whether a prediction was right: in every row, where the truth is known."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def squares(*voxels: int) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("found", "true", "right"),
+    ("predicted", "true", "right"),
     [
         ([0, 1, 2], [0, 1, 2], True),
         ([0, 1], [1, 2], True),  # a Dice of exactly 0.5
@@ -35,10 +35,10 @@ def squares(*voxels: int) -> Tensor:
     ],
 )
 def test_an_object_is_right_from_a_dice_of_one_half_on(
-    found: list[int], true: list[int], right: bool
+    predicted: list[int], true: list[int], right: bool
 ) -> None:
     mask = squares(*true)[0] > 0
-    assert metric_context(nn.Identity(), squares(*found), mask=mask).correct is right
+    assert metric_context(nn.Identity(), squares(*predicted), mask=mask).correct is right
 
 
 def test_without_a_truth_nothing_is_right_or_wrong() -> None:

@@ -88,13 +88,13 @@ def _numbers(scores: Scores) -> list[tuple[str, str, str, float]]:
 
 @every_setting
 def test_every_metric_has_a_value_or_a_reason(task: str, rank: int, channels: int) -> None:
-    found = table(task, rank, channels)
-    assert {row.metric for row in found} == set(NAMES)
+    scores = table(task, rank, channels)
+    assert {row.metric for row in scores} == set(NAMES)
     maps = (*METHODS, *CONTROLS)
     for name in NAMES:
-        judged = [row.method for row in found if row.metric == name]
-        assert sorted(judged) == sorted([""] if name in OF_NETWORK else maps)
-    for row in found:
+        methods = [row.method for row in scores if row.metric == name]
+        assert sorted(methods) == sorted([""] if name in OF_NETWORK else maps)
+    for row in scores:
         assert math.isnan(row.value) == bool(row.reason), row
         if row.reason:
             assert _may_be_undefined(row, task, channels), row
@@ -111,9 +111,9 @@ def test_the_same_seed_gives_the_same_scores(task: str) -> None:
         evaluate(network, images(), maps, [short(name) for name in NAMES], target)
     once, again = table(task, 2, 1), table(task, 2, 1)
     assert str(_numbers(once)) == str(_numbers(again))  # NaN equals itself as text
-    other = table(task, 2, 1, seed=1)
+    reseeded = table(task, 2, 1, seed=1)
     changed = {
-        row.metric for row, before in zip(other, once, strict=True) if row.value != before.value
+        row.metric for row, before in zip(reseeded, once, strict=True) if row.value != before.value
     }
     assert {"infidelity", "max_sensitivity", "faithfulness_correlation"} <= changed
 
@@ -125,14 +125,14 @@ def test_batch_mates_do_not_change_a_score(task: str) -> None:
     network, batch = build(2, 1).double(), images(2, 1, 8).double()
     batch[1] *= 1000 if task == "classification" else 2
     left_out = (RESAMPLED, *CROSS_CASE)
-    asked = [short(name) for name in NAMES if name not in left_out and "_parameter_" not in name]
+    specs = [short(name) for name in NAMES if name not in left_out and "_parameter_" not in name]
 
     method = {"name": "integrated_gradients", "steps": 2}
 
-    def scores(part: Tensor) -> list[Score]:
-        maps = explain(network, part, method, target)
-        cases = [Case(mask=lesion(2))] * len(part)
-        return list(evaluate(network, part, maps, asked, target, cases=cases, controls=False))
+    def scores(images: Tensor) -> list[Score]:
+        maps = explain(network, images, method, target)
+        cases = [Case(mask=lesion(2))] * len(images)
+        return list(evaluate(network, images, maps, specs, target, cases=cases, controls=False))
 
     together = scores(batch)
     for index in (0, 7):
@@ -150,9 +150,9 @@ def test_later_images_count(task: str) -> None:
     batch = images(2, 1, 3).double()
     maps = explain(network, batch, "input_x_gradient", target)["input_x_gradient"].map
     negated = torch.cat([maps[:1], -maps[1:]])
-    asked = [short("sensitivity_n")]
-    before = evaluate(network, batch, {"m": maps}, asked, target, controls=False).values()
-    after = evaluate(network, batch, {"m": negated}, asked, target, controls=False).values()
+    specs = [short("sensitivity_n")]
+    before = evaluate(network, batch, {"m": maps}, specs, target, controls=False).values()
+    after = evaluate(network, batch, {"m": negated}, specs, target, controls=False).values()
     assert after == pytest.approx([before[0], -before[1], -before[2]])
 
 
@@ -161,26 +161,26 @@ def test_a_slice_and_a_volume_of_one_slice_score_the_same(task: str) -> None:
     flat, target = TASKS[task][0](2, 2).double(), TASKS[task][1]
     thin, image, mask = one_slice(flat), images(2, 2).double(), lesion(2)
     others = images(2, 2, 12).double()[8:]
-    asked = [short(name) for name in NAMES]
-    one = evaluate(
+    specs = [short(name) for name in NAMES]
+    of_slice = evaluate(
         flat,
         image,
         maps_of(flat, image, target),
-        asked,
+        specs,
         target,
         cases=[Case(mask=mask)],
         references=others,
     )
-    other = evaluate(
+    of_volume = evaluate(
         thin,
         image[:, :, None],
         maps_of(thin, image[:, :, None], target),
-        asked,
+        specs,
         target,
         cases=[Case(mask=mask[None])],
         references=others[:, :, None],
     )
-    for row, lifted in zip(one, other, strict=True):
+    for row, lifted in zip(of_slice, of_volume, strict=True):
         assert row.value == pytest.approx(lifted.value, rel=1e-5, abs=1e-7, nan_ok=True), (
             row.metric,
             row.method,
@@ -197,8 +197,8 @@ NOTHING_TO_SAY = {
 
 @pytest.mark.parametrize("kind", NOTHING_TO_SAY)
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in OF_NETWORK])
-def test_a_map_that_says_nothing_has_no_score(name: str, kind: str) -> None:
-    """Reasons come from the map, even where methods, masks and other networks are there."""
+def test_a_constant_or_infinite_map_has_no_score(name: str, kind: str) -> None:
+    """The reason is about the map, not about methods, masks or other networks."""
     network, image = segmenter().double(), images().double()
     target = TASKS["segmentation"][1]
     attribution = explain(network, image, "saliency", target)["saliency"][0]
@@ -225,31 +225,31 @@ def test_the_mode_of_the_caller_does_not_matter() -> None:
     """Inside inference mode, or with a network in training: gradients are needed, dropout not."""
     plain, training = segmenter(), segmenter().train()
     target = TASKS["segmentation"][1]
-    maps, asked = maps_of(plain, images(), target), [short(name) for name in AGAIN]
-    expected = evaluate(plain, images(), maps, asked, target)
+    maps, specs = maps_of(plain, images(), target), [short(name) for name in AGAIN]
+    expected = evaluate(plain, images(), maps, specs, target)
     with torch.inference_mode():
-        inside = evaluate(plain, images().clone(), maps, asked, target)
+        inside = evaluate(plain, images().clone(), maps, specs, target)
     with untouched(training):
-        trained = evaluate(training, images(), maps, asked, target)
+        trained = evaluate(training, images(), maps, specs, target)
     assert str(_numbers(inside)) == str(_numbers(trained)) == str(_numbers(expected))
 
 
-def test_what_cannot_be_asked_is_a_reason_and_no_end() -> None:
-    """A metric without what it needs leaves the others their scores."""
+def test_a_metric_that_lacks_an_input_gives_a_reason() -> None:
+    """The other metrics keep their scores."""
     network, image = LinearClasses((1, 6, 6)), bright()
     maps = {"noise": torch.randn(1, 6, 6)}
-    found = evaluate(network, image[None], [maps], [RESAMPLED, "sparseness"], SCORE)
-    assert "none is given" in found.of(metric=RESAMPLED, method="noise").rows[0].reason
-    assert math.isfinite(found.value("sparseness", "noise"))
+    scores = evaluate(network, image[None], [maps], [RESAMPLED, "sparseness"], SCORE)
+    assert "none is given" in scores.of(metric=RESAMPLED, method="noise").rows[0].reason
+    assert math.isfinite(scores.value("sparseness", "noise"))
 
 
-def test_a_map_cannot_bear_the_name_of_a_control() -> None:
+def test_a_map_must_not_have_the_name_of_a_control() -> None:
     network, image = LinearClasses((1, 6, 6)), bright()
     maps = {"edges": torch.randn(1, 6, 6)}
     with pytest.raises(ConfigError, match="'edges', which is the name of a control"):
         evaluate(network, image[None], [maps], ["sparseness"], SCORE)
-    found = evaluate(network, image[None], [maps], ["sparseness"], SCORE, controls=False)
-    assert len(found) == 1
+    scores = evaluate(network, image[None], [maps], ["sparseness"], SCORE, controls=False)
+    assert len(scores) == 1
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -21,56 +21,56 @@ from voxplain.preprocess import Reorient, apply
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_every_image_is_explained_for_its_own_class(rank: int) -> None:
-    network, shown = classifier(rank, 2), images(rank, 2, 4)
+    network, batch = classifier(rank, 2), images(rank, 2, 4)
     func = as_explain_func({"name": "integrated_gradients", "steps": 3})
     classes = np.array([1, 0, 1, 0])
-    found = func(model=network, inputs=shown.numpy(), targets=classes, device="cpu")
-    assert isinstance(found, np.ndarray)
-    assert found.dtype == np.float32
+    maps = func(model=network, inputs=batch.numpy(), targets=classes, device="cpu")
+    assert isinstance(maps, np.ndarray)
+    assert maps.dtype == np.float32
     method = {"name": "integrated_gradients", "steps": 3}
     for row, label in enumerate(classes):
-        alone = explain(network, shown[row : row + 1], method, int(label))
+        alone = explain(network, batch[row : row + 1], method, int(label))
         expected = alone["integrated_gradients"].to_numpy()[0]
-        np.testing.assert_allclose(found[row], expected, rtol=1e-5, atol=1e-7)
-    assert not np.allclose(found[0], func(network, shown[:1].numpy(), 0)[0])
+        np.testing.assert_allclose(maps[row], expected, rtol=1e-5, atol=1e-7)
+    assert not np.allclose(maps[0], func(network, batch[:1].numpy(), 0)[0])
 
 
 def test_draws_do_not_depend_on_the_batch() -> None:
-    network, shown = classifier(2, 1), images(2, 1, 3)
+    network, batch = classifier(2, 1), images(2, 1, 3)
     func = as_explain_func({"name": "smoothgrad", "of": "saliency", "samples": 3})
-    together = func(network, shown, torch.tensor([1, 1, 1]))
+    together = func(network, batch, torch.tensor([1, 1, 1]))
     for row in range(3):
-        alone = func(network, shown[row : row + 1], 1)
+        alone = func(network, batch[row : row + 1], 1)
         np.testing.assert_allclose(alone[0], together[row], rtol=1e-5, atol=1e-7)
 
 
 def test_a_fixed_target_serves_segmentation() -> None:
-    network, shown = segmenter(3, 1), images(3, 1, 2)
+    network, batch = segmenter(3, 1), images(3, 1, 2)
     target = {"kind": "pixelwise", "label": 1}
-    found = as_explain_func("saliency", target)(network, shown.numpy(), np.array([0, 2]))
-    expected = explain(network, shown, "saliency", target)["saliency"].to_numpy()
-    np.testing.assert_allclose(found, expected)
+    maps = as_explain_func("saliency", target)(network, batch.numpy(), np.array([0, 2]))
+    expected = explain(network, batch, "saliency", target)["saliency"].to_numpy()
+    np.testing.assert_allclose(maps, expected)
 
 
-def test_what_does_not_fit_is_said() -> None:
-    network, shown = classifier(2, 1), images(2, 1, 3)
+def test_errors_name_what_does_not_fit() -> None:
+    network, batch = classifier(2, 1), images(2, 1, 3)
     with pytest.raises(ConfigError, match="2 targets for 3 images"):
-        as_explain_func("saliency")(network, shown, np.array([0, 1]))
+        as_explain_func("saliency")(network, batch, np.array([0, 1]))
     with pytest.raises(ConfigError, match="unknown method 'salienci'"):
         as_explain_func("salienci")
     with pytest.raises(ConfigError, match="no map on the grid of the image"):
-        as_explain_func({"name": "layer_activation", "layers": ["conv1"]})(network, shown, 1)
+        as_explain_func({"name": "layer_activation", "layers": ["conv1"]})(network, batch, 1)
 
 
 def test_quantus_takes_the_function() -> None:
     quantus = pytest.importorskip("quantus")
-    network, shown = classifier(2, 1).eval(), images(2, 1, 3)
+    network, batch = classifier(2, 1).eval(), images(2, 1, 3)
     metric = quantus.MaxSensitivity(
         nr_samples=2, lower_bound=0.02, disable_warnings=True, display_progressbar=False
     )
     scores = metric(
         model=network,
-        x_batch=shown.numpy(),
+        x_batch=batch.numpy(),
         y_batch=np.array([0, 1, 1]),
         explain_func=as_explain_func("saliency"),
         device="cpu",
@@ -79,16 +79,16 @@ def test_quantus_takes_the_function() -> None:
     assert np.isfinite(scores).all()
 
 
-def judged(image: Any, maps: dict[str, Any], channels: int = 1, **options: Any) -> Any:
+def scored(image: Any, maps: dict[str, Any], channels: int = 1, **options: Any) -> Any:
     network = segmenter(3, channels)
     target = {"kind": "pixelwise", "label": 1}
     mask = torch.zeros(image.grid.shape)
     mask[1:3, :2] = 1
-    asked = {"cases": [Case(mask=mask)], "controls": False, **options}
-    return evaluate(network, image, maps, ["relevance_mass_accuracy"], target, **asked)
+    settings = {"cases": [Case(mask=mask)], "controls": False, **options}
+    return evaluate(network, image, maps, ["relevance_mass_accuracy"], target, **settings)
 
 
-def test_a_map_is_the_same_however_it_is_given(tmp_path: Path) -> None:
+def test_all_forms_of_a_map_score_the_same(tmp_path: Path) -> None:
     affine = np.array([[0, -2.0, 0, 9], [1.5, 0, 0, -8], [0, 0, 3.0, 4], [0, 0, 0, 1]])
     source = images(3, 1, 1)[0].numpy()
     nibabel.save(nibabel.Nifti1Image(source[0], affine), tmp_path / "scan.nii.gz")
@@ -96,11 +96,11 @@ def test_a_map_is_the_same_however_it_is_given(tmp_path: Path) -> None:
 
     scan = read_image(tmp_path / "scan.nii.gz")
     turned = apply(scan, [Reorient(axes="RAS")])
-    found = explain(segmenter(3, 1), turned, "saliency", {"kind": "pixelwise", "label": 1})
-    ours = found["saliency"]
+    attributions = explain(segmenter(3, 1), turned, "saliency", {"kind": "pixelwise", "label": 1})
+    ours = attributions["saliency"]
     file = ours.save(tmp_path, case="a", target="1")
     np.save(tmp_path / "map.npy", ours.to_numpy())
-    given = {
+    forms = {
         "attribution": ours,
         "network": ours.on_input,
         "array": ours.on_input.numpy()[0],
@@ -110,8 +110,8 @@ def test_a_map_is_the_same_however_it_is_given(tmp_path: Path) -> None:
         "declared": read_map(file, turned, sign="absolute"),
         "scan": ExternalMap(ours.map, place="scan"),
     }
-    values = judged(turned, given).values()
-    assert values == pytest.approx([values[0]] * len(given), rel=1e-5)
+    values = scored(turned, forms).values()
+    assert values == pytest.approx([values[0]] * len(forms), rel=1e-5)
 
 
 def test_a_map_on_another_grid_is_refused(tmp_path: Path) -> None:
@@ -122,21 +122,21 @@ def test_a_map_on_another_grid_is_refused(tmp_path: Path) -> None:
         tmp_path / "moved.nii.gz",
     )
     with pytest.raises(InputError, match="does not lie on the grid of the scan"):
-        judged(scan, {"moved": tmp_path / "moved.nii.gz"})
+        scored(scan, {"moved": tmp_path / "moved.nii.gz"})
     with pytest.raises(InputError, match="has shape"):
-        judged(scan, {"small": np.ones((2, 2, 2))})
+        scored(scan, {"small": np.ones((2, 2, 2))})
     (tmp_path / "map.txt").write_text("1")
     with pytest.raises(InputError, match="neither NIfTI nor NumPy"):
-        judged(scan, {"text": tmp_path / "map.txt"})
+        scored(scan, {"text": tmp_path / "map.txt"})
     with pytest.raises(InputError, match="there is no file"):
-        judged(scan, {"none": tmp_path / "none.npy"})
+        scored(scan, {"none": tmp_path / "none.npy"})
 
 
-def test_a_batch_of_arrays_is_judged_row_by_row() -> None:
-    network, shown = classifier(2, 1), images(2, 1, 3)
-    maps = explain(network, shown, "saliency", 1)["saliency"].to_numpy()
-    together = evaluate(network, shown, {"saliency": maps}, ["sparseness"], 1, controls=False)
+def test_a_batch_of_arrays_is_scored_row_by_row() -> None:
+    network, batch = classifier(2, 1), images(2, 1, 3)
+    maps = explain(network, batch, "saliency", 1)["saliency"].to_numpy()
+    together = evaluate(network, batch, {"saliency": maps}, ["sparseness"], 1, controls=False)
     for row in range(3):
-        part = {"saliency": maps[row : row + 1]}
-        alone = evaluate(network, shown[row : row + 1], part, ["sparseness"], 1, controls=False)
+        own_maps = {"saliency": maps[row : row + 1]}
+        alone = evaluate(network, batch[row : row + 1], own_maps, ["sparseness"], 1, controls=False)
         assert alone.values()[0] == together.values()[row]

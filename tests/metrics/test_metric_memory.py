@@ -38,13 +38,13 @@ def growth(few: dict[str, Any], many: dict[str, Any]) -> float:
         nn.Conv3d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv3d(4, 2, 3, padding=1)
     ).eval()
     image, target = torch.rand(1, 1, SIDE, SIDE, SIDE), {"kind": "volume", "label": 1}
-    found = explain(network, image, ["saliency", "input_x_gradient"], target)
+    maps = explain(network, image, ["saliency", "input_x_gradient"], target)
 
-    def judge(metric: dict[str, Any]) -> object:
-        return evaluate(network, image, found, [metric], target, controls=False)
+    def score(metric: dict[str, Any]) -> object:
+        return evaluate(network, image, maps, [metric], target, controls=False)
 
-    judge(few)
-    low, high = (peak(lambda: judge(metric)) for metric in (few, many))  # noqa: B023
+    score(few)
+    low, high = (peak(lambda: score(metric)) for metric in (few, many))  # noqa: B023
     return (high - low) / VOLUME
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong in other libraries, as their users met it, does not go wrong here."""
+"""Errors that users of other libraries reported do not occur here."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def test_one_image_has_one_number_on_dense_outputs() -> None:
     network, image = segmenter(), images()
     target = {"kind": "pixelwise", "label": 1}
     maps = explain(network, image, "saliency", target)
-    found = evaluate(network, image, maps, ["pixel_flipping"], target, controls=False)
-    assert len(found) == 1
-    assert isinstance(found.rows[0].value, float)
-    assert found.rows[0].target
+    scores = evaluate(network, image, maps, ["pixel_flipping"], target, controls=False)
+    assert len(scores) == 1
+    assert isinstance(scores.rows[0].value, float)
+    assert scores.rows[0].target
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (3, 5, 7), (1, 9), (11, 4)])
@@ -48,26 +48,30 @@ def test_one_image_has_one_number_on_dense_outputs() -> None:
 def test_steps_need_not_divide_the_voxels(shape: tuple[int, ...], levels: int) -> None:
     image = torch.rand(1, *shape, dtype=torch.float64) + 0.5
     network = present(LinearClasses((1, *shape)))
-    map = network.weight.detach()[1] * image
-    found = value(
-        "deletion", MapField("m", map), metric_context(network, image), fill="zero", levels=levels
+    values = network.weight.detach()[1] * image
+    result = value(
+        "deletion",
+        MapField("m", values),
+        metric_context(network, image),
+        fill="zero",
+        levels=levels,
     )
-    assert len(found.curve) == levels + 1
-    assert found.curve[0] == (0, pytest.approx(1))
-    assert found.curve[-1] == (1, pytest.approx(0, abs=1e-12))
+    assert len(result.curve) == levels + 1
+    assert result.curve[0] == (0, pytest.approx(1))
+    assert result.curve[-1] == (1, pytest.approx(0, abs=1e-12))
 
 
 def test_more_levels_converge() -> None:
     image = bright(2, 1, 24)
     network = present(LinearClasses((1, 24, 24)))
-    map, context = network.weight.detach()[1] * image, metric_context(network, image)
-    areas = [number("deletion", map, context, fill="zero", levels=n) for n in (16, 32, 64, 576)]
+    values, context = network.weight.detach()[1] * image, metric_context(network, image)
+    areas = [number("deletion", values, context, fill="zero", levels=n) for n in (16, 32, 64, 576)]
     errors = [abs(area - areas[-1]) for area in areas[:-1]]
     assert errors[2] < errors[1] < errors[0]
     assert errors[1] < 0.01 * abs(areas[-1])
 
 
-def test_black_is_the_number_that_was_asked_for() -> None:
+def test_the_fill_is_the_given_number() -> None:
     """On z-scored images the minimum is far from zero; the row says what was filled."""
     image = torch.randn(1, 6, 6, dtype=torch.float64) - 3
     network = LinearClasses((1, 6, 6))
@@ -75,11 +79,11 @@ def test_black_is_the_number_that_was_asked_for() -> None:
     levels = {"zero": 0.0, "minimum": float(image.min()), 2.5: 2.5}
     for fill, level in levels.items():
         whole_drop = float((weight * (image - level)).sum())
-        found = value("pixel_flipping", MapField("m", torch.randn(1, 6, 6)), context, fill=fill)
-        assert found.curve[-1][1] == pytest.approx(whole_drop)
-    asked = [{"name": "pixel_flipping", "fill": "minimum"}]
+        result = value("pixel_flipping", MapField("m", torch.randn(1, 6, 6)), context, fill=fill)
+        assert result.curve[-1][1] == pytest.approx(whole_drop)
+    specs = [{"name": "pixel_flipping", "fill": "minimum"}]
     (row,) = evaluate(
-        network, image[None], {"m": torch.randn(1, 1, 6, 6)}, asked, CLASS_ONE, controls=False
+        network, image[None], {"m": torch.randn(1, 1, 6, 6)}, specs, CLASS_ONE, controls=False
     )
     assert row.parameters["fill"] == {"kind": "constant", "value": "minimum"}
 
@@ -88,40 +92,42 @@ def test_signs_are_kept() -> None:
     """A map and its negative are opposite statements: nothing is made absolute on the way."""
     image = bright(2, 1, 6)
     network = LinearClasses((1, 6, 6))
-    map, context = network.weight.detach()[1] * image, metric_context(network, image)
-    asked: dict[str, Any] = {"regions": BLOCKS, "fill": "zero"}
-    there = number("faithfulness_correlation", map, context, **asked)
-    assert there == pytest.approx(-number("faithfulness_correlation", -map, context, **asked))
-    assert number("deletion", map, context, fill="zero") < number(
-        "deletion", -map, context, fill="zero"
+    values, context = network.weight.detach()[1] * image, metric_context(network, image)
+    parameters: dict[str, Any] = {"regions": BLOCKS, "fill": "zero"}
+    correlation = number("faithfulness_correlation", values, context, **parameters)
+    assert correlation == pytest.approx(
+        -number("faithfulness_correlation", -values, context, **parameters)
+    )
+    assert number("deletion", values, context, fill="zero") < number(
+        "deletion", -values, context, fill="zero"
     )
 
 
-def test_logits_are_scored_unless_something_else_is_asked() -> None:
-    """Softmax saturates: a sure network would seem to lose nothing."""
+def test_logits_are_scored_by_default() -> None:
+    """Softmax saturates: a confident network would seem to lose nothing."""
     network, image = LinearClasses((1, 6, 6)), bright(2, 1, 6)
     context = metric_context(network, image)
     assert context.score == pytest.approx(float(network(image[None])[0, 1].detach()))
-    asked = {"kind": "class_score", "label": 1, "link": "probability"}
-    chance = metric_context(network, image, target=asked).score
-    assert chance == pytest.approx(float(network(image[None]).softmax(1)[0, 1].detach()))
+    target = {"kind": "class_score", "label": 1, "link": "probability"}
+    probability = metric_context(network, image, target=target).score
+    assert probability == pytest.approx(float(network(image[None]).softmax(1)[0, 1].detach()))
 
 
-def test_every_score_that_is_asked_for_comes_back() -> None:
+def test_every_requested_score_is_a_row() -> None:
     """Eleven of nineteen callers computed a metric and dropped it."""
     network, batch = classifier(), images(2, 1, 2)
     maps = explain(network, batch, ["saliency", "input_x_gradient"], CLASS_ONE)
-    asked = ["deletion", "sparseness", "entropy"]
-    found = evaluate(network, batch, maps, [short(name) for name in asked], CLASS_ONE)
-    cells = {(row.case, row.metric, row.method) for row in found}
-    assert len(cells) == len(found) == 2 * 3 * (2 + 4)
+    specs = ["deletion", "sparseness", "entropy"]
+    scores = evaluate(network, batch, maps, [short(name) for name in specs], CLASS_ONE)
+    cells = {(row.case, row.metric, row.method) for row in scores}
+    assert len(cells) == len(scores) == 2 * 3 * (2 + 4)
 
 
 def test_rounding_is_no_violation_of_completeness() -> None:
     """Equality of floats called an exact linear attribution wrong every time."""
     context = explained(LinearClasses((1, 6, 6)), bright(2, 1, 6), "integrated_gradients")
-    found = value("completeness_residual", context.fields["integrated_gradients"], context)
-    assert 0 <= found.value < 1e-5
+    result = value("completeness_residual", context.fields["integrated_gradients"], context)
+    assert 0 <= result.value < 1e-5
 
 
 class Counted(nn.Module):
@@ -140,8 +146,8 @@ def test_passes_are_shared_by_maps_and_metrics() -> None:
     """f(x) was computed again in every chunk: 110 images for 100 changes."""
     network, image = Counted(), bright(2, 1, 6)
     maps = {f"map {n}": torch.randn(1, 6, 6) for n in range(5)}
-    asked = ["infidelity", "infidelity_normalized"]
-    evaluate(network, image[None], [maps], asked, CLASS_ONE, controls=False)
+    specs = ["infidelity", "infidelity_normalized"]
+    evaluate(network, image[None], [maps], specs, CLASS_ONE, controls=False)
     assert network.seen <= 64 + 2  # 64 changes and the look, for five maps and both metrics
     network.seen = 0
     removal = ["deletion", "pixel_flipping", "insertion", "monotonicity", "morf_lerf_gap"]
@@ -153,14 +159,14 @@ def test_passes_are_shared_by_maps_and_metrics() -> None:
 def test_subsets_are_fractions_of_the_regions(share: float) -> None:
     context = metric_context(LinearClasses((1, 6, 6)), bright(2, 1, 6))
     metric = metrics.get("faithfulness_correlation")
-    asked = metric.model_validate({"name": metric.title(), "regions": BLOCKS, "share": share})
-    found = context.run_query(asked.queries(context.engine)[0])
-    assert found.removed.shape == (100, 9)
-    assert found.removed.sum(dim=1).tolist() == [max(1, round(9 * share))] * 100
-    assert len({tuple(row) for row in found.removed.tolist()}) > 5
+    parsed = metric.model_validate({"name": metric.title(), "regions": BLOCKS, "share": share})
+    result = context.run_query(parsed.queries(context.engine)[0])
+    assert result.removed.shape == (100, 9)
+    assert result.removed.sum(dim=1).tolist() == [max(1, round(9 * share))] * 100
+    assert len({tuple(row) for row in result.removed.tolist()}) > 5
 
 
-def test_another_target_or_network_has_answers_of_its_own() -> None:
+def test_another_network_has_a_cache_of_its_own() -> None:
     context = metric_context(LinearClasses((1, 6, 6)), bright(2, 1, 6))
     context.cached("key", lambda: 1)
     other = context.with_model(Model(LinearClasses((1, 6, 6))))
@@ -168,7 +174,7 @@ def test_another_target_or_network_has_answers_of_its_own() -> None:
     assert context.cached("key", lambda: 3) == 1
 
 
-def test_questions_are_compared_by_value() -> None:
+def test_queries_are_compared_by_value() -> None:
     context = metric_context(LinearClasses((1, 6, 6)), bright(2, 1, 6)).engine
 
     def queries(name: str, **parameters: Any) -> tuple[Query, ...]:
@@ -179,8 +185,8 @@ def test_questions_are_compared_by_value() -> None:
     assert queries("deletion") != queries("deletion", levels=8)
 
 
-def test_forgotten_maps_leave_no_answers_to_others() -> None:
-    """Answers belong to the map, not to the place in memory where another one may come to lie."""
+def test_results_of_deleted_maps_are_not_reused() -> None:
+    """Results belong to the map, not to its place in memory, which another map may take."""
     image = bright(2, 1, 6)
     network = LinearClasses((1, 6, 6))
     context, exact = metric_context(network, image), network.weight.detach()[1] * image
@@ -190,7 +196,7 @@ def test_forgotten_maps_leave_no_answers_to_others() -> None:
         assert number("deletion", exact.clone(), context, fill="zero") == expected
 
 
-def test_maps_elsewhere_are_refused_by_name() -> None:
+def test_a_map_on_another_grid_is_refused_by_name() -> None:
     network, image = LinearClasses((1, 6, 6)), bright(2, 1, 6)
     with pytest.raises(InputError, match="small"):
         evaluate(network, image[None], [{"small": torch.randn(1, 3, 3)}], ["sparseness"], CLASS_ONE)
@@ -198,28 +204,28 @@ def test_maps_elsewhere_are_refused_by_name() -> None:
 
 def test_a_mask_of_the_file_follows_the_image() -> None:
     image = Image.from_array(bright(2, 1, 6), (2, 1))
-    map = lesion(2)[None]
-    found = evaluate(
+    values = lesion(2)[None]
+    scores = evaluate(
         LinearClasses((1, 6, 6)),
         image,
-        {"m": map},
+        {"m": values},
         ["roc_auc"],
         CLASS_ONE,
         cases=[Case(mask=lesion(2))],
     )
-    assert found.value("roc_auc", "m") == 1
+    assert scores.value("roc_auc", "m") == 1
 
 
 def test_one_table_holds_everything(tmp_path: Path) -> None:
     network, batch = classifier(), images(2, 1, 2)
     maps = explain(network, batch, "saliency", CLASS_ONE)
-    asked = [short(name) for name in ("deletion", "completeness_residual", "max_dice")]
-    cases = [Case(id, mask=lesion(2)) for id in ("a", "b")]
-    found = evaluate(network, batch, maps, asked, CLASS_ONE, cases=cases)
-    found.write(tmp_path / "scores.parquet")
+    specs = [short(name) for name in ("deletion", "completeness_residual", "max_dice")]
+    cases = [Case(name, mask=lesion(2)) for name in ("a", "b")]
+    scores = evaluate(network, batch, maps, specs, CLASS_ONE, cases=cases)
+    scores.write(tmp_path / "scores.parquet")
     again = Scores.read(tmp_path / "scores.parquet")
-    assert len(again) == len(found)
-    for row, back in zip(found, again, strict=True):
+    assert len(again) == len(scores)
+    for row, back in zip(scores, again, strict=True):
         assert math.isnan(row.value) == math.isnan(back.value)
         assert math.isnan(row.value) or row.value == back.value
         assert (row.case, row.metric, row.method, row.reason) == (

@@ -1,4 +1,4 @@
-"""Networks that see a volume in windows are judged on the whole-volume prediction."""
+"""Networks that see a volume in windows are scored on the prediction for the whole volume."""
 
 from __future__ import annotations
 
@@ -36,29 +36,31 @@ def test_every_metric_in_windows_equals_the_whole(rank: int) -> None:
     network, image = _pointwise(rank), images(rank, 2, 1, 8).double()
     mask = torch.zeros(image.shape[2:])
     mask[(slice(2, 4),) * rank] = 1
-    found = []
+    tables = []
     with untouched(network):
         for model in (Model(network, name="n"), Model(network, window=WINDOW, name="n")):
             maps = explain(model, image, ["saliency", "input_x_gradient"], SEGMENT)
-            asked = [short(name) for name in NAMES if name != "smooth_parameter_randomization"]
+            specs = [short(name) for name in NAMES if name != "smooth_parameter_randomization"]
             others = images(rank, 2, 4, 8).double()[1:]
-            found.append(
+            tables.append(
                 evaluate(
                     model,
                     image,
                     maps,
-                    asked,
+                    specs,
                     SEGMENT,
                     cases=[Case(mask=mask)],
                     references=others,
                     controls=False,
                 )
             )
-    whole, windowed = found
+    whole, windowed = tables
     assert len(whole) == len(windowed)
-    for one, other in zip(whole, windowed, strict=True):
-        assert other.value == pytest.approx(one.value, rel=1e-5, abs=1e-7, nan_ok=True), one.metric
-        assert one.reason == other.reason
+    for row, windowed_row in zip(whole, windowed, strict=True):
+        assert windowed_row.value == pytest.approx(row.value, rel=1e-5, abs=1e-7, nan_ok=True), (
+            row.metric
+        )
+        assert row.reason == windowed_row.reason
 
 
 @every_rank
@@ -68,11 +70,11 @@ def test_deletion_removes_from_the_whole_image(rank: int, build: object) -> None
     case = build(rank)  # type: ignore[operator]
     model, image = case.model, case.image
     context = metric_context(model, image[0], target=SEGMENT)
-    map = torch.randn(image.shape[2:], generator=torch.Generator().manual_seed(1))
+    values = torch.randn(image.shape[2:], generator=torch.Generator().manual_seed(1))
     levels = 3
-    asked = {"fill": 0.2, "levels": levels}
-    curve = value("deletion", MapField("m", map[None]), context, **asked).curve
-    order = map.flatten().argsort(descending=True)
+    parameters = {"fill": 0.2, "levels": levels}
+    curve = value("deletion", MapField("m", values[None]), context, **parameters).curve
+    order = values.flatten().argsort(descending=True)
     scores = []
     for level in range(levels + 1):
         masked = image.clone()
@@ -85,15 +87,15 @@ def test_deletion_removes_from_the_whole_image(rank: int, build: object) -> None
 @every_rank
 def test_infidelity_sees_the_blended_score(rank: int) -> None:
     case = global_context(rank)
-    found = explain(case.model, case.image, "saliency", SEGMENT)["saliency"]
+    attribution = explain(case.model, case.image, "saliency", SEGMENT)["saliency"]
     scores = evaluate(
         case.model,
         case.image,
-        {"exact": found, "other": torch.randn_like(found.map)},
+        {"exact": attribution, "other": torch.randn_like(attribution.map)},
         [{"name": "infidelity_normalized", "sigma": 1e-5, "draws": 16}],
         SEGMENT,
         controls=False,
     )
-    exact_value, other = scores.values()
+    exact_value, random_value = scores.values()
     assert exact_value < 0.01  # the gradient of the blended output explains small changes
-    assert other > 0.3
+    assert random_value > 0.3

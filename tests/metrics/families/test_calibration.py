@@ -34,7 +34,7 @@ class Scored(nn.Module):
 
 
 def of_voxels(output: Tensor, mask: Tensor, target: Any = ONE, **parameters: Any) -> Score:
-    """Of a dense network that gives the image back."""
+    """The score of a dense network that returns the image."""
     image = output[None]
     metric = {"name": "calibration", **parameters}
     maps, cases = {"m": image[:, :1]}, [Case(mask=mask)]
@@ -48,7 +48,7 @@ def of_cases(
     target: Any = PREDICTED,
     patients: Sequence[str] = (),
 ) -> Scores:
-    """Of a classifier with these scores ``(B, K)``."""
+    """The scores of a classifier with these outputs ``(B, K)``."""
     padded = functional.pad(logits, (0, 25 - logits.shape[1])).view(-1, 1, 5, 5)
     network = Scored(logits.shape[1])
     maps = {"m": torch.rand(len(logits), 1, 5, 5)}
@@ -78,21 +78,21 @@ def drawn(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return odds, torch.rand(count, generator=source, dtype=torch.float64) < odds.sigmoid()
 
 
-def test_right_as_often_as_said() -> None:
-    """Four in five at 0.8: no error. All of them: 0.2 too little was said."""
+def test_probabilities_that_match_frequencies_have_no_error() -> None:
+    """Four in five at 0.8: no error. All of them: an error of 0.2."""
     output = torch.full((1, 10, 10), math.log(4.0), dtype=torch.float64)
     mask = torch.zeros(10, 10)
     mask[:8] = 1
     assert of_voxels(output, mask).value == pytest.approx(0, abs=1e-12)
     assert of_voxels(output, torch.ones(10, 10)).value == pytest.approx(0.2)
     assert of_voxels(output, torch.zeros(10, 10)).value == pytest.approx(0.8)
-    found = of_voxels(output, mask)
-    assert found.curve == (pytest.approx((0.8, 0.8)),)
-    assert found.facts["share"] == found.facts["mean_probability"] == pytest.approx(0.8)
+    score = of_voxels(output, mask)
+    assert score.curve == (pytest.approx((0.8, 0.8)),)
+    assert score.facts["share"] == score.facts["mean_probability"] == pytest.approx(0.8)
 
 
 def test_a_margin_leaves_easy_background_out() -> None:
-    """What is far from both objects does not count; in mm, where the size of voxels is known."""
+    """Voxels far from both objects do not count; in mm, where the size of voxels is known."""
     odds, there = drawn(400)
     output, mask = odds.view(20, 20) - 30, there.view(20, 20).clone()
     output[8:12, 8:12] += 30
@@ -103,11 +103,11 @@ def test_a_margin_leaves_easy_background_out() -> None:
     assert tight.value == pytest.approx(expected)
     assert whole.value < tight.value / 5
     around = torch.from_numpy(ndimage.binary_dilation(inside.numpy()))
-    one = of_voxels(output[None], mask, margin=1).value
-    assert one == pytest.approx(counted(output[around].sigmoid(), mask[around]))
+    flat = of_voxels(output[None], mask, margin=1).value
+    assert flat == pytest.approx(counted(output[around].sigmoid(), mask[around]))
     scan = Image(output[None], Grid.default((20, 20), 2))
     metric = {"name": "calibration", "margin": 2}
-    (found,) = evaluate(
+    (volume,) = evaluate(
         nn.Identity(),
         scan,
         {"m": output[None]},
@@ -116,7 +116,7 @@ def test_a_margin_leaves_easy_background_out() -> None:
         cases=[Case(mask=mask)],
         controls=False,
     )
-    assert found.value == pytest.approx(one)
+    assert volume.value == pytest.approx(flat)
     nothing = of_voxels(output[None] - 60, torch.zeros(20, 20), margin=1)
     assert "neither a true nor a predicted object" in nothing.reason
 
@@ -124,51 +124,51 @@ def test_a_margin_leaves_easy_background_out() -> None:
 @pytest.mark.parametrize("bins", [1, 10, 15])
 def test_a_second_way_of_counting(bins: int) -> None:
     odds, there = drawn(400)
-    found = of_voxels(1.7 * odds.view(1, 20, 20), there.view(20, 20), bins=bins)
-    assert found.value == pytest.approx(counted((1.7 * odds).sigmoid(), there, bins))
-    assert found.parameters["bins"] == bins
+    score = of_voxels(1.7 * odds.view(1, 20, 20), there.view(20, 20), bins=bins)
+    assert score.value == pytest.approx(counted((1.7 * odds).sigmoid(), there, bins))
+    assert score.parameters["bins"] == bins
 
 
 def test_bins_of_equal_mass() -> None:
     odds, there = drawn(400, 1)
-    found = of_voxels(odds.view(1, 20, 20), there.view(20, 20), bins=8, binning="equal_mass")
+    score = of_voxels(odds.view(1, 20, 20), there.view(20, 20), bins=8, binning="equal_mass")
     chances, order = odds.sigmoid(), odds.argsort()
     parts = [order[50 * n : 50 * (n + 1)] for n in range(8)]
     gaps = [abs(float(chances[p].mean() - there[p].double().mean())) for p in parts]
-    assert found.value == pytest.approx(np.mean(gaps))
-    assert len(found.curve) == 8
+    assert score.value == pytest.approx(np.mean(gaps))
+    assert len(score.curve) == 8
 
 
 def test_equal_probabilities_share_a_bin() -> None:
     """Else the order of the voxels would decide."""
     output = torch.cat([torch.zeros(50), torch.full((50,), 2.0)]).double()
     mask = (torch.arange(100) % 50 < 25).float()
-    found = of_voxels(output.view(1, 10, 10), mask.view(10, 10), bins=7, binning="equal_mass")
+    score = of_voxels(output.view(1, 10, 10), mask.view(10, 10), bins=7, binning="equal_mass")
     expected = (0 + float(torch.tensor(2.0).sigmoid()) - 0.5) / 2
-    assert found.value == pytest.approx(expected, abs=1e-6)
+    assert score.value == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("heat", [0.5, 3.0])
-def test_the_temperature_of_a_network_that_says_too_much(heat: float) -> None:
+def test_the_temperature_of_an_overconfident_network(heat: float) -> None:
     odds, there = drawn(40_000)
-    found = of_voxels(heat * odds.view(1, 200, 200), there.view(200, 200))
-    assert found.facts["temperature"] == pytest.approx(heat, rel=0.05)
-    assert found.facts["error_scaled"] < 0.01 < 0.05 < found.value
+    score = of_voxels(heat * odds.view(1, 200, 200), there.view(200, 200))
+    assert score.facts["temperature"] == pytest.approx(heat, rel=0.05)
+    assert score.facts["error_scaled"] < 0.01 < 0.05 < score.value
 
 
 def test_two_classes_are_one_logit() -> None:
     odds, there = drawn(400)
-    one, mask = odds.view(1, 20, 20), there.view(20, 20)
-    two = torch.cat([torch.full_like(one, 0.3), one + 0.3])
-    alone, both = of_voxels(one, mask), of_voxels(two, mask)
+    logit, mask = odds.view(1, 20, 20), there.view(20, 20)
+    two = torch.cat([torch.full_like(logit, 0.3), logit + 0.3])
+    alone, both = of_voxels(logit, mask), of_voxels(two, mask)
     assert alone.value == pytest.approx(both.value)
     assert alone.facts == pytest.approx(both.facts)
-    given = of_voxels(one.sigmoid(), mask, ONE | {"activation": "none"})
-    assert given.facts == pytest.approx(alone.facts, rel=1e-4)
+    probability = of_voxels(logit.sigmoid(), mask, ONE | {"activation": "none"})
+    assert probability.facts == pytest.approx(alone.facts, rel=1e-4)
     shares = of_voxels(two.softmax(dim=0), mask, ONE | {"activation": "none"})
     assert shares.facts == pytest.approx(alone.facts, rel=1e-4)
-    other = of_voxels(one, ~mask, ONE | {"label": 0})
-    assert other.facts["temperature"] == pytest.approx(alone.facts["temperature"])
+    opposite = of_voxels(logit, ~mask, ONE | {"label": 0})
+    assert opposite.facts["temperature"] == pytest.approx(alone.facts["temperature"])
 
 
 def test_a_class_among_others() -> None:
@@ -188,11 +188,11 @@ def test_a_class_among_others() -> None:
         return float(functional.binary_cross_entropy(chances, there.double()))
 
     best = optimize.minimize_scalar(loss, bounds=(-3, 3), method="bounded")
-    found = of_voxels(output, mask).facts["temperature"]
-    assert loss(math.log(found)) == pytest.approx(float(best.fun), abs=1e-6)
+    temperature = of_voxels(output, mask).facts["temperature"]
+    assert loss(math.log(temperature)) == pytest.approx(float(best.fun), abs=1e-6)
 
 
-def test_what_voxels_cannot_say() -> None:
+def test_reasons_why_voxels_have_no_calibration() -> None:
     image = torch.rand(1, 1, 6, 6)
     (without,) = evaluate(nn.Identity(), image, {"m": image}, ["calibration"], ONE)
     assert "no reference mask" in without.reason
@@ -206,7 +206,7 @@ def test_what_voxels_cannot_say() -> None:
 
 
 def classes(count: int = 60, kinds: int = 3, seed: int = 0) -> tuple[Tensor, list[int]]:
-    """Scores of a classifier that is too sure by a factor of 2, and the true classes."""
+    """Scores of a classifier that is overconfident by a factor of 2, and the true classes."""
     source = torch.Generator().manual_seed(seed)
     plain = 2 * torch.randn(count, kinds, generator=source, dtype=torch.float64)
     truths = torch.multinomial(plain.softmax(dim=1), 1, generator=source)[:, 0]
@@ -215,44 +215,44 @@ def classes(count: int = 60, kinds: int = 3, seed: int = 0) -> tuple[Tensor, lis
 
 def test_the_mean_over_cases_is_the_error_of_the_classifier() -> None:
     logits, truths = classes()
-    found = of_cases(logits, truths)
+    scores = of_cases(logits, truths)
     best = logits.softmax(dim=1).max(dim=1)
     right = best.indices == torch.tensor(truths)
     expected = counted(best.values, right)
-    assert np.mean(found.values()) == pytest.approx(expected, abs=1e-6)
-    assert all(row.facts["error"] == pytest.approx(expected, abs=1e-6) for row in found)
+    assert np.mean(scores.values()) == pytest.approx(expected, abs=1e-6)
+    assert all(row.facts["error"] == pytest.approx(expected, abs=1e-6) for row in scores)
     top = best.values > 14 / 15
     point = float(best.values[top].mean()), float(right[top].double().mean())
-    assert all(row.curve[-1] == pytest.approx(point, abs=1e-6) for row in found)
-    shown = [row.facts["probability"] for row in found]
-    assert shown == pytest.approx(best.values.tolist(), abs=1e-6)
-    assert [row.correct for row in found] == right.tolist()
-    one = of_cases(logits, truths, ONE)
+    assert all(row.curve[-1] == pytest.approx(point, abs=1e-6) for row in scores)
+    probabilities = [row.facts["probability"] for row in scores]
+    assert probabilities == pytest.approx(best.values.tolist(), abs=1e-6)
+    assert [row.correct for row in scores] == right.tolist()
+    of_class_one = of_cases(logits, truths, ONE)
     own = counted(logits.softmax(dim=1)[:, 1], torch.tensor(truths) == 1)
-    assert np.mean(one.values()) == pytest.approx(own, abs=1e-6)
+    assert np.mean(of_class_one.values()) == pytest.approx(own, abs=1e-6)
 
 
 def test_the_temperature_comes_from_the_other_patients() -> None:
     logits, truths = classes(24)
-    whose = [f"p{n // 2}" for n in range(24)]
-    found = of_cases(logits, truths, patients=whose)
+    patients = [f"p{n // 2}" for n in range(24)]
+    scores = of_cases(logits, truths, patients=patients)
     for row in (0, 7, 23):
-        others = torch.tensor([name != whose[row] for name in whose])
+        others = torch.tensor([patient != patients[row] for patient in patients])
         true = torch.tensor(truths)[others]
 
-        def loss(log: float, part: Tensor = logits[others], true: Tensor = true) -> float:
-            return float(functional.cross_entropy(part / math.exp(log), true))
+        def loss(log: float, logits: Tensor = logits[others], true: Tensor = true) -> float:
+            return float(functional.cross_entropy(logits / math.exp(log), true))
 
         best = optimize.minimize_scalar(loss, bounds=(-3, 3), method="bounded")
-        facts = found.rows[row].facts
+        facts = scores.rows[row].facts
         assert math.log(facts["temperature"]) == pytest.approx(float(best.x), abs=1e-3)
         scaled = (logits[row] / facts["temperature"]).softmax(dim=0).max()
         assert facts["probability_scaled"] == pytest.approx(float(scaled), abs=1e-6)
-    assert found.rows[0].facts["temperature"] == found.rows[1].facts["temperature"]
-    assert found.rows[0].facts["temperature"] != found.rows[2].facts["temperature"]
+    assert scores.rows[0].facts["temperature"] == scores.rows[1].facts["temperature"]
+    assert scores.rows[0].facts["temperature"] != scores.rows[2].facts["temperature"]
 
 
-def test_scaling_helps_a_classifier_that_is_too_sure() -> None:
+def test_scaling_helps_an_overconfident_classifier() -> None:
     (row, *others) = of_cases(*classes(400))
     assert row.facts["temperature"] == pytest.approx(2, rel=0.15)
     assert row.facts["error_scaled"] < 0.6 * row.facts["error"]
@@ -263,21 +263,21 @@ def test_scaling_helps_a_classifier_that_is_too_sure() -> None:
 def test_a_classifier_of_one_logit_is_one_of_two_classes(label: int) -> None:
     logits, truths = classes(40, 2)
     target = ONE | {"label": label}
-    two = of_cases(logits, truths, target)
-    one = of_cases(logits[:, 1:] - logits[:, :1], truths, target)
-    assert one.values() == pytest.approx(two.values(), abs=1e-6)
-    for mine, other in zip(one, two, strict=True):
-        assert mine.facts["temperature"] == pytest.approx(other.facts["temperature"], rel=1e-3)
+    double = of_cases(logits, truths, target)
+    single = of_cases(logits[:, 1:] - logits[:, :1], truths, target)
+    assert single.values() == pytest.approx(double.values(), abs=1e-6)
+    for row, row_of_two in zip(single, double, strict=True):
+        assert row.facts["temperature"] == pytest.approx(row_of_two.facts["temperature"], rel=1e-3)
 
 
 def test_classes_that_do_not_exclude_each_other() -> None:
     logits, truths = classes(40)
-    found = of_cases(logits, truths, ONE | {"activation": "sigmoid"})
+    scores = of_cases(logits, truths, ONE | {"activation": "sigmoid"})
     own = counted(logits[:, 1].sigmoid(), torch.tensor(truths) == 1)
-    assert np.mean(found.values()) == pytest.approx(own, abs=1e-6)
+    assert np.mean(scores.values()) == pytest.approx(own, abs=1e-6)
 
 
-def test_a_classifier_that_is_always_right_is_as_cold_as_can_be() -> None:
+def test_a_classifier_that_is_always_right_has_the_coldest_temperature() -> None:
     logits = torch.tensor([[3.0, 0], [0, 3], [3, 0], [0, 3]])
     for row in of_cases(logits, [0, 1, 0, 1]):
         assert row.facts["temperature"] == pytest.approx(COLDEST, rel=0.01)
@@ -285,7 +285,7 @@ def test_a_classifier_that_is_always_right_is_as_cold_as_can_be() -> None:
 
 
 def test_others_that_are_all_right_make_no_case_certain() -> None:
-    """The one that is wrong would be shown at 100 %, by what the others say alone."""
+    """The scaled probability of the wrong one would be 100 %, because the others are right."""
     logits = torch.tensor([[3.0, 0], [0, 3], [3, 0], [1, 0]])
     *right, wrong = of_cases(logits, [0, 1, 0, 1])
     assert wrong.facts["probability"] == pytest.approx(float(torch.tensor(1.0).sigmoid()))
@@ -295,20 +295,20 @@ def test_others_that_are_all_right_make_no_case_certain() -> None:
 
 def test_one_row_per_image_whatever_the_maps() -> None:
     logits, truths = classes(5)
-    found = of_cases(logits, truths)
-    assert [row.method for row in found] == [""] * 5
-    assert [row.case for row in found] == [f"c{n}" for n in range(5)]
-    assert not any(row.control for row in found)
-    assert {row.direction for row in found} == {"down"}
+    scores = of_cases(logits, truths)
+    assert [row.method for row in scores] == [""] * 5
+    assert [row.case for row in scores] == [f"c{n}" for n in range(5)]
+    assert not any(row.control for row in scores)
+    assert {row.direction for row in scores} == {"down"}
 
 
 def test_cases_without_a_truth_say_so_and_do_not_count() -> None:
     logits, truths = classes(6)
-    found = of_cases(logits, [*truths[:3], None, None, 7])
+    scores = of_cases(logits, [*truths[:3], None, None, 7])
     kept = of_cases(logits[:3], truths[:3])
-    assert found.values()[:3] == pytest.approx(kept.values())
-    assert [row.correct for row in found][3:] == [None, None, False]
-    assert "the true class of the image is not known" in found.rows[3].reason
-    assert "the truth is class 7, of 3 from 0 on" in found.rows[5].reason
+    assert scores.values()[:3] == pytest.approx(kept.values())
+    assert [row.correct for row in scores][3:] == [None, None, False]
+    assert "the true class of the image is not known" in scores.rows[3].reason
+    assert "the truth is class 7, of 3 from 0 on" in scores.rows[5].reason
     (alone,) = of_cases(logits[:1], truths[:1])
     assert "other patients" in alone.reason

@@ -29,9 +29,9 @@ def _setting(task: str, rank: int) -> tuple[nn.Module, nn.Module, Any, int, Tens
     if task == "classification":
         network = classifier(rank, 2).double()
         return network, network, {"kind": "class_score", "label": 1}, 1, image
-    network, asked = segmenter(rank, 2).double(), {"kind": "pixelwise", "label": 1}
-    weights = Context.open(network, image).bind(parse_target(asked)).field.terms[0].weights
-    return network, Summed(network, weights), asked, 0, image
+    network, target = segmenter(rank, 2).double(), {"kind": "pixelwise", "label": 1}
+    weights = Context.open(network, image).bind(parse_target(target)).field.terms[0].weights
+    return network, Summed(network, weights), target, 0, image
 
 
 def _noise(image: Tensor, scale: float) -> Tensor:
@@ -43,21 +43,21 @@ def _noise(image: Tensor, scale: float) -> Tensor:
 @pytest.mark.parametrize("normalize", [False, True])
 def test_infidelity(task: str, rank: int, normalize: bool) -> None:
     network, theirs, target, label, image = _setting(task, rank)
-    changes, map = _noise(image, 0.1), torch.randn_like(image)
+    changes, attribution_map = _noise(image, 0.1), torch.randn_like(image)
     expected = captum.metrics.infidelity(
         theirs,
-        lambda shown: (changes, shown - changes),
+        lambda images: (changes, images - changes),
         image,
-        map,
+        attribution_map,
         target=label,
         n_perturb_samples=DRAWS,
         normalize=normalize,
     )
     context, given = metric_context(network, image[0], target=target), GivenChanges.of(changes)
-    field = MapField("noise", map[0], share=False)
-    found = value(GivenInfidelity(given=given, draws=DRAWS), field, context)
+    field = MapField("noise", attribution_map[0], share=False)
+    result = value(GivenInfidelity(given=given, draws=DRAWS), field, context)
     if not normalize:
-        assert found.value == pytest.approx(float(expected), rel=1e-5)
+        assert result.value == pytest.approx(float(expected), rel=1e-5)
         return
     # Captum scales the map at its best and divides by nothing; ours is a share of E[d^2].
     scores = torch.cat([_score(network, image - change, target, image) for change in changes])
@@ -66,9 +66,9 @@ def test_infidelity(task: str, rank: int, normalize: bool) -> None:
     assert best.value * float(drops.square().mean()) == pytest.approx(float(expected), rel=1e-5)
 
 
-def _score(network: nn.Module, shown: Tensor, target: Any, image: Tensor) -> Tensor:
+def _score(network: nn.Module, images: Tensor, target: Any, image: Tensor) -> Tensor:
     bound = Context.open(network, image).bind(parse_target(target))
-    return bound.field.score(network(shown).detach())
+    return bound.field.score(network(images).detach())
 
 
 @every_setting
@@ -90,6 +90,6 @@ def test_sensitivity(task: str, rank: int, name: str) -> None:
         target=label,
     )
     context = explained(network, image[0], name, target=target)
-    asked = GivenSensitivity(given=noise, draws=DRAWS)
-    found = value(asked, context.fields[name], context)
-    assert found.value == pytest.approx(float(expected), rel=1e-5)
+    metric = GivenSensitivity(given=noise, draws=DRAWS)
+    result = value(metric, context.fields[name], context)
+    assert result.value == pytest.approx(float(expected), rel=1e-5)

@@ -1,4 +1,4 @@
-"""A linear score tells every metric of faithfulness what it must be."""
+"""Closed forms of the faithfulness metrics for linear scores."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _linear(rank: int, channels: int) -> tuple[LinearClasses, Tensor]:
 
 
 def _shared(network: LinearClasses, image: Tensor) -> Tensor:
-    """What each number contributes to class 1: w x."""
+    """The contribution of each voxel and channel to class 1: w x."""
     return network.weight.detach()[1] * image
 
 
@@ -49,21 +49,21 @@ def test_an_exact_map_has_no_infidelity(
 ) -> None:
     context = explained(*_linear(rank, channels), name)
     field = context.fields[name]
-    asked: dict[str, Any] = {"perturbation": perturbation, "window": 0.5, "fill": "zero"}
-    assert 0 <= value("infidelity", field, context, **asked).value < NOTHING
-    assert value("infidelity_normalized", field, context, **asked).value < NOTHING
+    parameters: dict[str, Any] = {"perturbation": perturbation, "window": 0.5, "fill": "zero"}
+    assert 0 <= value("infidelity", field, context, **parameters).value < NOTHING
+    assert value("infidelity_normalized", field, context, **parameters).value < NOTHING
 
 
 @pytest.mark.parametrize("perturbation", ["noise", "boxes"])
 def test_only_the_normalized_form_forgives_a_wrong_scale(perturbation: str) -> None:
     network, image = _linear(2, 1)
     context = metric_context(network, image)
-    asked: dict[str, Any] = {"perturbation": perturbation, "fill": "zero"}
+    parameters: dict[str, Any] = {"perturbation": perturbation, "fill": "zero"}
     tripled = 3 * _shared(network, image)
-    assert number("infidelity", tripled, context, **asked) > 0.01
-    found = value("infidelity_normalized", MapField("tripled", tripled), context, **asked)
-    assert found.value < NOTHING
-    assert found.facts["scale"] == pytest.approx(1 / 3)
+    assert number("infidelity", tripled, context, **parameters) > 0.01
+    result = value("infidelity_normalized", MapField("tripled", tripled), context, **parameters)
+    assert result.value < NOTHING
+    assert result.facts["scale"] == pytest.approx(1 / 3)
 
 
 @every_shape
@@ -72,9 +72,9 @@ def test_shares_are_counted_from_the_baseline_of_their_method(rank: int, channel
     method = {"name": "integrated_gradients", "baseline": 0.3, "steps": 2, "label": "shares"}
     network, image = _linear(rank, channels)
     context = explained(network, image, method)
-    found = value("infidelity_normalized", context.fields["shares"], context)
-    assert found.value < NOTHING
-    assert found.facts["scale"] == pytest.approx(1)
+    result = value("infidelity_normalized", context.fields["shares"], context)
+    assert result.value < NOTHING
+    assert result.facts["scale"] == pytest.approx(1)
     bare = number("infidelity_normalized", context.fields["shares"].map, context)
     assert bare > 0.001
 
@@ -84,9 +84,9 @@ def test_one_value_for_all_channels_is_divided_among_them(rank: int) -> None:
     """A tenth of the image gone is a tenth of every share gone."""
     network, image = _linear(rank, 3)
     summed = _shared(network, image).sum(dim=0, keepdim=True)
-    given = GivenChanges.of(torch.stack([0.1 * image, -0.3 * image]))
-    asked = GivenInfidelity(given=given, draws=2)
-    assert value(asked, MapField("summed", summed), metric_context(network, image)).value < NOTHING
+    changes = GivenChanges.of(torch.stack([0.1 * image, -0.3 * image]))
+    metric = GivenInfidelity(given=changes, draws=2)
+    assert value(metric, MapField("summed", summed), metric_context(network, image)).value < NOTHING
 
 
 @every_shape
@@ -106,22 +106,22 @@ def test_a_gradient_counts_for_what_the_fill_changes() -> None:
     """Whatever the fill, <w, x - filled> is the drop of a linear score."""
     context = explained(*_linear(2, 2), "saliency")
     for fill in ("mean", "blur", 0.2):
-        found = value(
+        result = value(
             "faithfulness_correlation",
             context.fields["saliency"],
             context,
             regions=BLOCKS,
             fill=fill,
         )
-        assert found.value == pytest.approx(1, abs=NOTHING)
+        assert result.value == pytest.approx(1, abs=NOTHING)
 
 
 def test_sensitivity_n_has_a_point_for_every_size() -> None:
     network, image = _linear(2, 1)
     context = metric_context(network, image)
     field = MapField("exact", _shared(network, image))
-    found = value("sensitivity_n", field, context, regions=BLOCKS, fill="zero")
-    assert [share for share, _ in found.curve] == [0.05, 0.1, 0.2, 0.4, 0.8]
+    result = value("sensitivity_n", field, context, regions=BLOCKS, fill="zero")
+    assert [share for share, _ in result.curve] == [0.05, 0.1, 0.2, 0.4, 0.8]
 
 
 @every_shape
@@ -152,24 +152,26 @@ def _mean_of_trapezoids(curve: np.ndarray) -> float:
 def test_removal_by_hand(rank: int, channels: int) -> None:
     network, image = _linear(rank, channels)
     present(network)
-    map, context = _shared(network, image), metric_context(network, image)
-    relevance = map.sum(dim=0).flatten().numpy()
+    shares, context = _shared(network, image), metric_context(network, image)
+    relevance = shares.sum(dim=0).flatten().numpy()
     order = np.argsort(-relevance)
-    asked: dict[str, Any] = {"fill": "zero", "levels": len(order)}
+    parameters: dict[str, Any] = {"fill": "zero", "levels": len(order)}
     whole, empty = context.score, float(network.bias.detach()[1])
 
     most = (_removed_one_by_one(network, image, order) - empty) / (whole - empty)
     least = (_removed_one_by_one(network, image, order[::-1]) - empty) / (whole - empty)
     deletion, insertion = _mean_of_trapezoids(most), _mean_of_trapezoids(least[::-1])
 
-    assert number("deletion", map, context, **asked) == pytest.approx(deletion, abs=NOTHING)
-    assert number("insertion", map, context, **asked) == pytest.approx(insertion, abs=NOTHING)
+    assert number("deletion", shares, context, **parameters) == pytest.approx(deletion, abs=NOTHING)
+    assert number("insertion", shares, context, **parameters) == pytest.approx(
+        insertion, abs=NOTHING
+    )
     gap = _mean_of_trapezoids(least) - deletion
-    assert number("morf_lerf_gap", map, context, **asked) == pytest.approx(gap, abs=NOTHING)
+    assert number("morf_lerf_gap", shares, context, **parameters) == pytest.approx(gap, abs=NOTHING)
     drops = (1 - most) * (whole - empty)
-    flipping = number("pixel_flipping", map, context, **asked)
+    flipping = number("pixel_flipping", shares, context, **parameters)
     assert flipping == pytest.approx(drops.mean(), abs=1e-10)
-    rising = number("monotonicity", map, context, **asked)
+    rising = number("monotonicity", shares, context, **parameters)
     assert rising == pytest.approx((relevance >= 0).mean())
     assert deletion + insertion == pytest.approx(1)  # a linear score loses what it never gets
 
@@ -182,14 +184,14 @@ def test_a_gap_is_positive_for_exact_maps_whether_the_class_is_there_or_not(
     """An image may score less than the filled one, and still has evidence for the class."""
     network, image = _linear(rank, channels)
     present(network, 0.5 if there else -0.5)
-    context, map = metric_context(network, image), _shared(network, image)
-    assert (float(map.sum()) > 0) == there
-    undefined = reason("deletion", MapField("m", map), context, fill="zero", levels=8)
+    context, shares = metric_context(network, image), _shared(network, image)
+    assert (float(shares.sum()) > 0) == there
+    undefined = reason("deletion", MapField("m", shares), context, fill="zero", levels=8)
     assert ("nothing to lose" in undefined) != there
-    asked: dict[str, Any] = {"fill": "zero", "levels": 8}
-    gap = number("morf_lerf_gap", map, context, **asked)
+    parameters: dict[str, Any] = {"fill": "zero", "levels": 8}
+    gap = number("morf_lerf_gap", shares, context, **parameters)
     assert gap > 0.1
-    assert number("morf_lerf_gap", -map, context, **asked) == pytest.approx(-gap)
+    assert number("morf_lerf_gap", -shares, context, **parameters) == pytest.approx(-gap)
 
 
 def test_ends_that_nearly_meet_are_no_scale() -> None:
@@ -209,56 +211,56 @@ def _blocks(metric: str) -> dict[str, Any]:
 
 def test_the_curve_of_deletion_is_the_sorted_sum() -> None:
     network, image = _linear(2, 1)
-    map = _shared(network, image)
-    field = MapField("exact", map)
-    found = value(
-        "deletion", field, metric_context(network, image), fill="zero", levels=map.numel()
+    shares = _shared(network, image)
+    field = MapField("exact", shares)
+    result = value(
+        "deletion", field, metric_context(network, image), fill="zero", levels=shares.numel()
     )
-    removed = map.flatten().sort(descending=True).values.cumsum(0) / map.sum()
+    removed = shares.flatten().sort(descending=True).values.cumsum(0) / shares.sum()
     expected = [1.0, *(1 - removed).tolist()]
-    assert [y for _, y in found.curve] == pytest.approx(expected, abs=NOTHING)
-    assert [x for x, _ in found.curve] == pytest.approx(np.linspace(0, 1, 37))
+    assert [y for _, y in result.curve] == pytest.approx(expected, abs=NOTHING)
+    assert [x for x, _ in result.curve] == pytest.approx(np.linspace(0, 1, 37))
 
 
 def test_insertion_begins_with_nothing_and_ends_with_the_image() -> None:
     network, image = _linear(2, 1)
-    map = _shared(network, image)
-    field = MapField("exact", map)
-    found = value(
-        "insertion", field, metric_context(network, image), fill="zero", levels=map.numel()
+    shares = _shared(network, image)
+    field = MapField("exact", shares)
+    result = value(
+        "insertion", field, metric_context(network, image), fill="zero", levels=shares.numel()
     )
-    kept = map.flatten().sort(descending=True).values.cumsum(0) / map.sum()
-    assert [y for _, y in found.curve] == pytest.approx([0, *kept.tolist()], abs=NOTHING)
+    kept = shares.flatten().sort(descending=True).values.cumsum(0) / shares.sum()
+    assert [y for _, y in result.curve] == pytest.approx([0, *kept.tolist()], abs=NOTHING)
 
 
 @every_shape
 def test_regions_by_hand(rank: int, channels: int) -> None:
     network, image = _linear(rank, channels)
     present(network)
-    map, context = _shared(network, image), metric_context(network, image)
+    shares, context = _shared(network, image), metric_context(network, image)
     pool = functional.avg_pool2d if rank == 2 else functional.avg_pool3d
-    sums = pool(map.sum(dim=0)[None], 2).flatten() * 2**rank
+    sums = pool(shares.sum(dim=0)[None], 2).flatten() * 2**rank
     ordered = sums.sort(descending=True).values.numpy()
-    left = 1 - np.concatenate([[0], np.cumsum(ordered)]) / float(map.sum())
+    left = 1 - np.concatenate([[0], np.cumsum(ordered)]) / float(shares.sum())
     area = _mean_of_trapezoids(left)
-    asked: dict[str, Any] = {"regions": BLOCKS, "fill": "zero"}
-    assert number("irof", map, context, **asked) == pytest.approx(1 - area, abs=NOTHING)
-    assert number("selectivity", map, context, **asked) == pytest.approx(area, abs=NOTHING)
-    lost = ((1 - left) * float(map.sum())).mean()
-    found = number("region_perturbation", map, context, **asked, levels=None)
-    assert found == pytest.approx(lost, abs=1e-10)
+    parameters: dict[str, Any] = {"regions": BLOCKS, "fill": "zero"}
+    assert number("irof", shares, context, **parameters) == pytest.approx(1 - area, abs=NOTHING)
+    assert number("selectivity", shares, context, **parameters) == pytest.approx(area, abs=NOTHING)
+    lost = ((1 - left) * float(shares.sum())).mean()
+    result = number("region_perturbation", shares, context, **parameters, levels=None)
+    assert result == pytest.approx(lost, abs=1e-10)
 
 
-def test_idle_regions_are_told_from_those_that_matter() -> None:
+def test_irrelevant_regions_are_separated_from_relevant_ones() -> None:
     network, image = _linear(2, 1)
     with torch.no_grad():
         network.weight[:, :, :2] = 0  # three blocks of nine change nothing
-    map, context = _shared(network, image), metric_context(network, image)
-    asked: dict[str, Any] = {"regions": BLOCKS, "fill": "zero"}
-    assert number("non_sensitivity", map, context, **asked) == 0
-    everywhere = map.clone()
+    shares, context = _shared(network, image), metric_context(network, image)
+    parameters: dict[str, Any] = {"regions": BLOCKS, "fill": "zero"}
+    assert number("non_sensitivity", shares, context, **parameters) == 0
+    everywhere = shares.clone()
     everywhere[:, :2] = 1
-    assert number("non_sensitivity", everywhere, context, **asked) == pytest.approx(3 / 9)
+    assert number("non_sensitivity", everywhere, context, **parameters) == pytest.approx(3 / 9)
 
 
 def test_monotonicity_correlation_ranks_what_other_cases_change() -> None:
@@ -281,13 +283,13 @@ def test_the_exact_gradient_beats_no_map_and_a_random_one() -> None:
         "zero": torch.zeros_like(image),
         "noise": torch.randn_like(image),
     }
-    found = evaluate(
+    scores = evaluate(
         network, image[None], [maps], ["infidelity", "infidelity_normalized"], CLASS_ONE
     )
     drop = 0.1**2 * float(network.weight[1].detach().square().sum())  # where the range is about 1
-    assert found.value("infidelity", "exact") < 1e-12
-    assert found.value("infidelity", "noise") > drop / 4
-    assert found.value("infidelity_normalized", "noise") > 0.5
-    for row in found.of(method="zero"):
+    assert scores.value("infidelity", "exact") < 1e-12
+    assert scores.value("infidelity", "noise") > drop / 4
+    assert scores.value("infidelity_normalized", "noise") > 0.5
+    for row in scores.of(method="zero"):
         assert np.isnan(row.value)
         assert row.reason == "the map is constant"

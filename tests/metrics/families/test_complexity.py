@@ -16,21 +16,21 @@ from voxplain.metrics import MapField, MetricContext, evaluate
 
 def _context(rank: int = 2, spacing: object = None, channels: int = 1) -> MetricContext:
     image = bright(rank, channels, 4)
-    shown = Image.from_array(image, spacing) if spacing else image  # type: ignore[arg-type]
-    return metric_context(LinearClasses(tuple(image.shape)), shown)
+    scan = Image.from_array(image, spacing) if spacing else image  # type: ignore[arg-type]
+    return metric_context(LinearClasses(tuple(image.shape)), scan)
 
 
 def _one(rank: int = 2) -> Tensor:
-    map = torch.zeros(1, *(4,) * rank, dtype=torch.float64)
-    map[(0, *(1,) * rank)] = -2.0
-    return map
+    values = torch.zeros(1, *(4,) * rank, dtype=torch.float64)
+    values[(0, *(1,) * rank)] = -2.0
+    return values
 
 
 def _even(rank: int = 2) -> Tensor:
     """The same magnitude everywhere, of both signs."""
-    map = torch.ones(1, *(4,) * rank, dtype=torch.float64)
-    map[0, ::2] = -1
-    return map
+    values = torch.ones(1, *(4,) * rank, dtype=torch.float64)
+    values[0, ::2] = -1
+    return values
 
 
 @pytest.mark.parametrize("rank", [2, 3])
@@ -50,20 +50,20 @@ def test_extremes(metric: str, alone: object, even: object, rank: int) -> None:
 
 
 def test_gini_and_entropy_by_their_definitions() -> None:
-    map = torch.randn(1, 4, 4, dtype=torch.float64)
-    sizes = map.abs().flatten().numpy()
+    values = torch.randn(1, 4, 4, dtype=torch.float64)
+    sizes = values.abs().flatten().numpy()
     apart = np.abs(sizes[:, None] - sizes[None]).mean()
-    assert number("sparseness", map, _context()) == pytest.approx(apart / (2 * sizes.mean()))
+    assert number("sparseness", values, _context()) == pytest.approx(apart / (2 * sizes.mean()))
     share = sizes / sizes.sum()
     entropy = -(share * np.log(share)).sum() / np.log(16)
-    assert number("entropy", map, _context()) == pytest.approx(entropy)
+    assert number("entropy", values, _context()) == pytest.approx(entropy)
 
 
 @pytest.mark.parametrize("metric", ["sparseness", "entropy", "effective_complexity"])
 @pytest.mark.parametrize("scale", [1e-6, 1000, -1])
 def test_units_do_not_matter(metric: str, scale: float) -> None:
-    map = torch.randn(1, 4, 4, dtype=torch.float64)
-    once, again = (number(metric, factor * map, _context()) for factor in (1, scale))
+    values = torch.randn(1, 4, 4, dtype=torch.float64)
+    once, again = (number(metric, factor * values, _context()) for factor in (1, scale))
     assert once == pytest.approx(again, abs=1e-12)
 
 
@@ -72,40 +72,40 @@ def test_units_do_not_matter(metric: str, scale: float) -> None:
     [(3, (5, 4, 2), 0.04, "mL"), (2, (5, 4), 0.2, "cm²"), (3, None, 1, "voxels")],
 )
 def test_volumes_are_physical(rank: int, spacing: object, size: float, unit: str) -> None:
-    map = torch.zeros(1, *(4,) * rank)
-    map.view(-1)[:9], map.view(-1)[-1] = 1, 1e-3
+    values = torch.zeros(1, *(4,) * rank)
+    values.view(-1)[:9], values.view(-1)[-1] = 1, 1e-3
     context = _context(rank, spacing)
-    found = value("effective_volume", MapField("m", map), context)
-    assert found.value == pytest.approx(9 * size)
-    assert found.facts["unit"] == unit
+    result = value("effective_volume", MapField("m", values), context)
+    assert result.value == pytest.approx(9 * size)
+    assert result.facts["unit"] == unit
 
 
 def test_the_table_says_the_unit_of_each_image() -> None:
     image = bright(2, 1, 4)
     for spacing, unit in (((2, 2), "cm²"), (None, "voxels")):
         scan = Image.from_array(image, spacing)
-        found = evaluate(
+        scores = evaluate(
             LinearClasses((1, 4, 4)), scan, {"m": _one()}, ["effective_volume"], CLASS_ONE
         )
-        assert {row.unit for row in found} == {unit}
+        assert {row.unit for row in scores} == {unit}
 
 
 def test_places_are_counted_above_their_smallest_size() -> None:
-    map = torch.zeros(1, 4, 4)
-    map[0, 0, 0], map[0, 1, 1] = 1, 1  # touch at a corner
-    map[0, 3, 3] = 1
-    assert number("components", map, _context()) == 2
+    values = torch.zeros(1, 4, 4)
+    values[0, 0, 0], values[0, 1, 1] = 1, 1  # touch at a corner
+    values[0, 3, 3] = 1
+    assert number("components", values, _context()) == 2
     spaced = _context(2, (4, 4))  # 0.16 cm² each
-    assert number("components", map, spaced, smallest=0.2) == 1
-    assert value("components", MapField("m", map), spaced, smallest=0.2).facts == {"all": 2}
+    assert number("components", values, spaced, smallest=0.2) == 1
+    assert value("components", MapField("m", values), spaced, smallest=0.2).facts == {"all": 2}
 
 
 def test_shares_of_channels_add_up() -> None:
-    map = torch.zeros(2, 4, 4)
-    map[0, 0, 0], map[1, 1, 1] = -3, 1
-    found = value("channel_share", MapField("m", map), _context(channels=2))
-    assert found.value == 0.75
-    assert found.facts == {"channel 0": 0.75, "channel 1": 0.25}
+    values = torch.zeros(2, 4, 4)
+    values[0, 0, 0], values[1, 1, 1] = -3, 1
+    result = value("channel_share", MapField("m", values), _context(channels=2))
+    assert result.value == 0.75
+    assert result.facts == {"channel 0": 0.75, "channel 1": 0.25}
     assert "one value for all channels" in reason(
-        "channel_share", MapField("m", map[:1]), _context(channels=2)
+        "channel_share", MapField("m", values[:1]), _context(channels=2)
     )

@@ -49,9 +49,9 @@ def test_gradients_of_a_network_without_places_move_along(rank: int, dense: bool
     target = target if dense else {"kind": "class_score", "label": 1}
     context = explained(network, image, "saliency", "input_x_gradient", target=target)
     for field in context.fields.values():
-        found = value(METRIC, field, context, regions=BLOCKS, shifts=(0.05, 0.2))
-        assert found.value == pytest.approx(0, abs=1e-9)
-        assert len(found.facts) == 2 * rank  # one and three voxels
+        result = value(METRIC, field, context, regions=BLOCKS, shifts=(0.05, 0.2))
+        assert result.value == pytest.approx(0, abs=1e-9)
+        assert len(result.facts) == 2 * rank  # one and three voxels
 
 
 @every_rank
@@ -60,14 +60,14 @@ def test_a_map_that_does_not_move_by_hand(rank: int) -> None:
     image = bright(rank, 2, 6)
     network = LinearClasses(tuple(image.shape))
     context = explained(network, image, "saliency")
-    found = value(METRIC, context.fields["saliency"], context, regions=BLOCKS, shifts=(0.3,))
+    result = value(METRIC, context.fields["saliency"], context, regions=BLOCKS, shifts=(0.3,))
     weight = network.weight.detach()[1].sum(dim=0)
     by_hand = []
     for axis in range(rank):
         before, after = weight.narrow(axis, 0, 4), weight.narrow(axis, 2, 4)
         by_hand.append(1 - correlation(_blocks(before), _blocks(after)))
     assert all(change > 0.1 for change in by_hand)
-    assert found.value == pytest.approx(sum(by_hand) / rank, rel=1e-9)
+    assert result.value == pytest.approx(sum(by_hand) / rank, rel=1e-9)
 
 
 def _blocks(values: Tensor) -> Tensor:
@@ -96,10 +96,10 @@ def test_every_axis_moves_by_at_least_a_voxel() -> None:
     assert [moves.cost(reference_context(shape)) for shape in (PICTURE, VOLUME)] == [6, 9]
 
 
-def test_what_cannot_be_asked_is_said() -> None:
+def test_missing_inputs_are_named() -> None:
     network, image = LinearClasses((1, 6, 6)), bright()
     context = metric_context(network, image, {"given": torch.randn(1, 6, 6)})
     assert "no method behind this map" in reason(METRIC, context.fields["given"], context)
     context = explained(network, image, "saliency")
-    one = {"kind": "blocks", "size": 6}
-    assert "same sum" in reason(METRIC, context.fields["saliency"], context, regions=one)
+    single_region = {"kind": "blocks", "size": 6}
+    assert "same sum" in reason(METRIC, context.fields["saliency"], context, regions=single_region)

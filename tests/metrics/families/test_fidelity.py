@@ -45,16 +45,16 @@ def _halved(rank: int) -> tuple[MetricContext, Tensor]:
 def test_fidelity_by_hand(protocol: str, rank: int) -> None:
     """Accuracy curves are steps: 1 while the class stays, 0 after."""
     context, image = _halved(rank)
-    found = value("fidelity", MapField("exact", image), context, protocol=protocol)
+    result = value("fidelity", MapField("exact", image), context, protocol=protocol)
     ordered, total = image.flatten().sort(descending=True).values, float(image.sum())
     areas = []
     for values in (ordered, ordered.flip(0)):
         counts = [round(len(values) * step / 40) for step in range(41)]
         kept = [float(total - float(values[:count].sum()) > total / 2) for count in counts]
         areas.append(np.trapezoid(kept, dx=1 / 40))
-    assert found.value == pytest.approx(areas[1] - areas[0], abs=1e-12)
-    assert found.value > 0.1
-    assert found.facts["fill"] == "dark"
+    assert result.value == pytest.approx(areas[1] - areas[0], abs=1e-12)
+    assert result.value > 0.1
+    assert result.facts["fill"] == "dark"
 
 
 @every_protocol
@@ -65,9 +65,9 @@ def test_the_reversed_order_negates_it(protocol: str, task: str) -> None:
     else:
         image = images(2, 1, 1, 8)[0].double()
         context = metric_context(segmenter().double(), image, target=SEGMENT)
-    map = image + torch.randn(1, 8, 8, dtype=torch.float64)
-    there = value("fidelity", MapField("m", map), context, protocol=protocol)
-    back = value("fidelity", MapField("m", -map), context, protocol=protocol)
+    values = image + torch.randn(1, 8, 8, dtype=torch.float64)
+    there = value("fidelity", MapField("m", values), context, protocol=protocol)
+    back = value("fidelity", MapField("m", -values), context, protocol=protocol)
     assert there.value == pytest.approx(-back.value, abs=1e-9)
     assert there.value != 0
 
@@ -75,23 +75,23 @@ def test_the_reversed_order_negates_it(protocol: str, task: str) -> None:
 @every_protocol
 def test_random_maps_have_no_fidelity(protocol: str) -> None:
     context, _ = _halved(2)
-    found = [
+    values = [
         value(
             "fidelity", MapField("m", torch.randn(1, 8, 8), key=str(n)), context, protocol=protocol
         ).value
         for n in range(60)
     ]
-    assert abs(np.mean(found)) < 3 * np.std(found, ddof=1) / np.sqrt(60)
+    assert abs(np.mean(values)) < 3 * np.std(values, ddof=1) / np.sqrt(60)
 
 
 @every_protocol
 def test_protocols_have_their_own_levels_and_fills(protocol: str) -> None:
     context, image = _halved(2)
     metric = Fidelity(protocol=protocol)
-    asked = [query for query in metric.queries(context.engine) if isinstance(query, Removal)]
-    assert {query.levels for query in asked} == {PROTOCOLS[protocol]}
-    assert {query.cost(context.engine) for query in asked} == {PROTOCOLS[protocol] + 1}
-    fills = {type(query.fill) for query in asked}
+    removals = [query for query in metric.queries(context.engine) if isinstance(query, Removal)]
+    assert {query.levels for query in removals} == {PROTOCOLS[protocol]}
+    assert {query.cost(context.engine) for query in removals} == {PROTOCOLS[protocol] + 1}
+    fills = {type(query.fill) for query in removals}
     expected: dict[str, Any] = {
         "inform": {Constant, Blur, Mean},
         "brocki2022": {Constant},
@@ -99,13 +99,13 @@ def test_protocols_have_their_own_levels_and_fills(protocol: str) -> None:
     }
     assert fills == expected[protocol]
     before = context.forwards
-    found = value(metric, MapField("m", image), context)
+    result = value(metric, MapField("m", image), context)
     # Both orders share their ends, and 100 levels of 64 voxels are 64.
-    assert context.forwards - before == len(asked) * min(PROTOCOLS[protocol], image.numel())
+    assert context.forwards - before == len(removals) * min(PROTOCOLS[protocol], image.numel())
     if protocol == "inform":
-        assert {"score_blur", "score_mean"} <= set(found.facts)
+        assert {"score_blur", "score_mean"} <= set(result.facts)
     if protocol == "thesis2024":
-        assert set(found.facts) == {"dark", "half", "bright", "mean"}
+        assert set(result.facts) == {"dark", "half", "bright", "mean"}
 
 
 def test_half_bright_lies_between_dark_and_bright() -> None:
@@ -119,13 +119,13 @@ def test_half_bright_lies_between_dark_and_bright() -> None:
 
 
 def test_class_zero_is_filled_bright() -> None:
-    """A dark fill speaks for class 0, which would then never be lost."""
+    """A dark fill is evidence for class 0, which would then never be lost."""
     image = bright(2, 1, 8)
-    asked = {"kind": "class_score", "label": 0}
-    context = metric_context(Threshold(float(image.sum()) * 1.05), image, target=asked)
-    found = value("fidelity", MapField("m", -image), context, protocol="brocki2022")
-    assert found.facts["fill"] == "bright"
-    assert found.value > 0
+    target = {"kind": "class_score", "label": 0}
+    context = metric_context(Threshold(float(image.sum()) * 1.05), image, target=target)
+    result = value("fidelity", MapField("m", -image), context, protocol="brocki2022")
+    assert result.facts["fill"] == "bright"
+    assert result.value > 0
 
 
 @pytest.mark.parametrize("rank", [2, 3])
@@ -144,8 +144,8 @@ def test_a_ramp_is_imputed_exactly(
     places = inside.flatten().nonzero()[:, 0]
     order = places[torch.randperm(len(places))]
     masks = RankedMasks(order, (round(share * len(order)),), (side,) * rank)
-    shown = Image.from_array(ramp, spacing[:rank]) if spacing else ramp
-    context = metric_context(LinearClasses(tuple(ramp.shape)), shown)
+    image = Image.from_array(ramp, spacing[:rank]) if spacing else ramp
+    context = metric_context(LinearClasses(tuple(ramp.shape)), image)
     (painter,) = Noise(sigma=0).painters(context.input, masks)
     imputed = painter.painted(range(1))[0]
     assert float((imputed - ramp).abs().max()) < 1e-3 * float(ramp.abs().max())
@@ -156,23 +156,23 @@ def test_a_ramp_is_imputed_exactly(
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_road_tells_orders_apart(rank: int) -> None:
-    """Removing what the score needs costs it more, though neighbors give some of it back."""
+    """Removing relevant voxels costs more, though imputation from neighbors gives some back."""
     source = torch.Generator().manual_seed(1)
     image = torch.rand(1, *(8,) * rank, generator=source, dtype=torch.float64)
     context = metric_context(Threshold(1.0), image)
-    map = image  # each voxel's brightness is its contribution
-    found = value("road", MapField("m", map), context)
-    assert [share for share, _ in found.curve] == [0.1, 0.2, 0.3, 0.5, 0.7, 0.9]
-    assert found.value < 1
-    assert found.facts["gap"] > 0.1
-    reversed_ = value("road", MapField("m", -map), context)
-    assert reversed_.facts["gap"] == pytest.approx(-found.facts["gap"], abs=1e-9)
-    assert found.value == pytest.approx(np.mean([y for _, y in found.curve]))
+    values = image  # each voxel's brightness is its contribution
+    result = value("road", MapField("m", values), context)
+    assert [share for share, _ in result.curve] == [0.1, 0.2, 0.3, 0.5, 0.7, 0.9]
+    assert result.value < 1
+    assert result.facts["gap"] > 0.1
+    reversed_ = value("road", MapField("m", -values), context)
+    assert reversed_.facts["gap"] == pytest.approx(-result.facts["gap"], abs=1e-9)
+    assert result.value == pytest.approx(np.mean([y for _, y in result.curve]))
 
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_road_guesses_by_distances_in_mm(rank: int) -> None:
-    """Thick slices give another score; cubes of any size give one."""
+    """Thick slices give another score; cubic voxels of any size the same."""
     image = bright(rank, 1, 8)
 
     def road(*spacing: float) -> float:

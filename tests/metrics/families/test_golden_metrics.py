@@ -52,16 +52,16 @@ def test_infidelity_by_hand(case: int, rank: int, share: bool) -> None:
     changes = draws * torch.tensor([0.5, -1.0])
     given = GivenChanges.of(torch.stack([_as(change, rank) for change in changes]))
     context = metric_context(Squares(), image, target=SCORE)
-    map = 2 * image * (image if share else 1)  # what it shares out, or its slopes
-    field = MapField("gradient", map, share=share)
+    values = 2 * image * (image if share else 1)  # what it shares out, or its slopes
+    field = MapField("gradient", values, share=share)
     plain = value(GivenInfidelity(given=given, draws=2), field, context)
     assert plain.value == pytest.approx(row.plain, abs=1e-9)
     best = value(GivenNormalized(given=given, draws=2), field, context)
     assert best.value == pytest.approx(row.normalized, abs=1e-9)
     assert best.facts["scale"] == pytest.approx(row.factor)
-    scaled = MapField("scaled", row.factor * map, share=share)
-    found = value(GivenInfidelity(given=given, draws=2), scaled, context)
-    assert found.value == pytest.approx(row.scaled, abs=1e-9)
+    scaled = MapField("scaled", row.factor * values, share=share)
+    result = value(GivenInfidelity(given=given, draws=2), scaled, context)
+    assert result.value == pytest.approx(row.scaled, abs=1e-9)
 
 
 RATIOS = (
@@ -77,7 +77,7 @@ def test_sensitivity_by_hand(case: int, rank: int) -> None:
     context = explained(Cubes(), _as(IMAGES[case], rank), "saliency", target=SCORE)
     field = context.fields["saliency"]
     assert field.values.flatten().tolist() == (3 * IMAGES[case] ** 2).tolist()
-    asked = GivenSensitivity(given=torch.stack([_as(row, rank) for row in noise]), draws=4)
-    ratios = [step.map for step in context.run_query(asked.queries(context.engine)[0])["saliency"]]
+    metric = GivenSensitivity(given=torch.stack([_as(row, rank) for row in noise]), draws=4)
+    ratios = [step.map for step in context.run_query(metric.queries(context.engine)[0])["saliency"]]
     assert ratios == pytest.approx(RATIOS[case], abs=1e-6)
-    assert value(asked, field, context).value == pytest.approx(max(RATIOS[case]), abs=1e-6)
+    assert value(metric, field, context).value == pytest.approx(max(RATIOS[case]), abs=1e-6)

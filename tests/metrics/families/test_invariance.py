@@ -33,11 +33,11 @@ def test_a_linear_score_by_hand(rank: int) -> None:
     weight, constant = network.weight.detach()[1], 0.1 * intensity_range(image)
     by_hand = 1 - correlation((weight * image).sum(0), (weight * (image + constant)).sum(0))
     assert by_hand > 1e-3
-    found = {name: value(METRIC, f, context).value for name, f in context.fields.items()}
-    assert found["saliency"] == pytest.approx(0, abs=1e-12)
-    assert found["from minimum"] == pytest.approx(0, abs=1e-12)  # which moves with the image
-    assert found["input_x_gradient"] == pytest.approx(by_hand, rel=1e-9)
-    assert found["from zero"] == pytest.approx(by_hand, rel=1e-9)
+    by_method = {name: value(METRIC, f, context).value for name, f in context.fields.items()}
+    assert by_method["saliency"] == pytest.approx(0, abs=1e-12)
+    assert by_method["from minimum"] == pytest.approx(0, abs=1e-12)  # which moves with the image
+    assert by_method["input_x_gradient"] == pytest.approx(by_hand, rel=1e-9)
+    assert by_method["from zero"] == pytest.approx(by_hand, rel=1e-9)
 
 
 @every_rank
@@ -46,9 +46,9 @@ def test_gradients_of_a_network_stay(rank: int, build: Any, target: Any) -> None
     network, image = build(rank, 2).double(), images(rank, 2)[0].double()
     with untouched(network):
         context = explained(network, image, "saliency", "input_x_gradient", target=target)
-        found = {name: value(METRIC, f, context).value for name, f in context.fields.items()}
-    assert found["saliency"] == pytest.approx(0, abs=1e-10)
-    assert found["input_x_gradient"] > 1e-4
+        by_method = {name: value(METRIC, f, context).value for name, f in context.fields.items()}
+    assert by_method["saliency"] == pytest.approx(0, abs=1e-10)
+    assert by_method["input_x_gradient"] > 1e-4
 
 
 @every_rank
@@ -56,21 +56,21 @@ def test_windows_shift_as_the_whole(rank: int) -> None:
     torch.manual_seed(0)
     conv = convolution(rank)
     network = nn.Sequential(conv(1, 3, 1), nn.Tanh(), conv(3, 2, 1)).double()
-    image, found = images(rank, 1, 1, 8)[0].double(), []
+    image, values = images(rank, 1, 1, 8)[0].double(), []
     for window in (None, {"size": 5, "overlap": 0.4}):
         model = Model(network, window=window)
         context = explained(model, image, "input_x_gradient", target=SEGMENT)
-        found.append(value(METRIC, context.fields["input_x_gradient"], context).value)
-    assert found[0] == pytest.approx(found[1], rel=1e-9)
-    assert found[0] > 0
+        values.append(value(METRIC, context.fields["input_x_gradient"], context).value)
+    assert values[0] == pytest.approx(values[1], rel=1e-9)
+    assert values[0] > 0
 
 
 def test_other_images_of_the_data_are_shifted_too() -> None:
     image = bright(2, 1, 6)
     others = bright(2, 5, 6, seed=1)[:, None]
-    asked = {"name": "expected_gradients", "label": "expected"}
+    method = {"name": "expected_gradients", "label": "expected"}
     network = classifier().double()
-    context = explained(network, image, asked, target=SCORE, references=others)
+    context = explained(network, image, method, target=SCORE, references=others)
     assert value(METRIC, context.fields["expected"], context).value < 1e-10
 
 
@@ -107,24 +107,24 @@ def test_the_first_biases_absorb_the_constant(name: str, rank: int) -> None:
     image = images(rank, 4, 2, 6).double()
     constant = torch.tensor([0.3, -2.0, 0.0, 1.0]).view(4, *(1,) * rank).double()
     with untouched(model.network):
-        other = shifted_input_network(model, image[:1], constant)
-    assert torch.allclose(other(image + constant), model(image), atol=1e-12)
-    assert not other.network._forward_pre_hooks  # nothing is subtracted
+        shifted = shifted_input_network(model, image[:1], constant)
+    assert torch.allclose(shifted(image + constant), model(image), atol=1e-12)
+    assert not shifted.network._forward_pre_hooks  # nothing is subtracted
 
 
 @every_rank
 @pytest.mark.parametrize("kind", ["BatchNorm", "InstanceNorm"])
 def test_a_norm_absorbs_the_constant(kind: str, rank: int) -> None:
-    """The one in its running mean; the other by what it is."""
+    """A batch norm in its running mean; an instance norm subtracts the mean of the image anyway."""
     torch.manual_seed(0)
     network = nn.Sequential(getattr(nn, f"{kind}{rank}d")(2), convolution(rank)(2, 2, 3, padding=1))
     network(images(rank, 2, 8) * 3 + 1)
     model, image = Model(network.double().eval()), images(rank, 2, 2).double()
     constant = torch.tensor([0.3, -2.0]).view(2, *(1,) * rank).double()
     with untouched(model.network):
-        other = shifted_input_network(model, image[:1], constant)
-    assert torch.allclose(other(image + constant), model(image), atol=1e-12)
-    assert not other.network._forward_pre_hooks
+        shifted = shifted_input_network(model, image[:1], constant)
+    assert torch.allclose(shifted(image + constant), model(image), atol=1e-12)
+    assert not shifted.network._forward_pre_hooks
 
 
 class _Skipping(nn.Module):
@@ -142,15 +142,15 @@ def test_where_biases_cannot_the_constant_is_subtracted() -> None:
     torch.manual_seed(0)
     model, image = Model(_Skipping().double()), images(2, 1, 2).double()
     constant = torch.full((1, 1, 1), 0.7, dtype=torch.float64)
-    other = shifted_input_network(model, image[:1], constant)
-    assert torch.allclose(other(image + constant), model(image), atol=1e-12)
-    assert len(other.network._forward_pre_hooks) == 1
-    assert torch.equal(other.network.conv.bias, model.network.conv.bias)  # type: ignore[union-attr]
-    double = copy.deepcopy(other.network)  # as methods in float64 do
+    shifted = shifted_input_network(model, image[:1], constant)
+    assert torch.allclose(shifted(image + constant), model(image), atol=1e-12)
+    assert len(shifted.network._forward_pre_hooks) == 1
+    assert torch.equal(shifted.network.conv.bias, model.network.conv.bias)  # type: ignore[union-attr]
+    double = copy.deepcopy(shifted.network)  # as methods in float64 do
     assert torch.allclose(double(image + constant), model(image), atol=1e-12)
     context = explained(model, image[0], "saliency", "input_x_gradient", target=SEGMENT)
-    found = {name: value(METRIC, f, context).value for name, f in context.fields.items()}
-    assert found["saliency"] < 1e-12 < found["input_x_gradient"]
+    by_method = {name: value(METRIC, f, context).value for name, f in context.fields.items()}
+    assert by_method["saliency"] < 1e-12 < by_method["input_x_gradient"]
 
 
 @pytest.mark.parametrize("method", ["lrp", "excitation_backprop", "grad_cam", "deep_lift"])
@@ -168,19 +168,19 @@ def test_rules_and_layers_meet_the_network_that_a_person_would_write(method: str
     by_hand = copy.deepcopy(network)
     with torch.no_grad():
         by_hand[0].bias -= by_hand[0].weight.sum(dim=(1, 2, 3)) * float(constant)
-    map = explain(by_hand, (image + constant)[None], method, SCORE)[method].map[0]
-    expected = 1 - correlation(field.values, map.double().sum(dim=0))
+    expected = explain(by_hand, (image + constant)[None], method, SCORE)[method].map[0]
+    expected = 1 - correlation(field.values, expected.double().sum(dim=0))
     assert value(METRIC, field, context).value == pytest.approx(expected, abs=1e-9)
 
 
 def test_cells_stay_where_they_are_when_the_padding_changes() -> None:
     network, image = classifier().double(), images()[0].double()
-    asked = {"name": "grad_cam", "layer": "conv1", "label": "cam"}
-    context = explained(network, image, asked, target=SCORE)
+    method = {"name": "grad_cam", "layer": "conv1", "label": "cam"}
+    context = explained(network, image, method, target=SCORE)
     assert value(METRIC, context.fields["cam"], context).value < 1e-10
 
 
-def test_what_cannot_be_asked_is_said() -> None:
+def test_missing_inputs_are_named() -> None:
     constant = torch.full((1, 4, 4), 0.7, dtype=torch.float64)
     context = explained(LinearClasses((1, 4, 4)), constant, "saliency")
     assert "constant" in reason(METRIC, context.fields["saliency"], context)

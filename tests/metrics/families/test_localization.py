@@ -29,8 +29,8 @@ def _mask(rank: int, size: int = 8) -> Tensor:
 
 def _context(mask: Tensor, spacing: Any = None) -> MetricContext:
     image = bright(mask.ndim, 1, mask.shape[0])
-    shown = Image.from_array(image, spacing) if spacing else image
-    return metric_context(LinearClasses(tuple(image.shape)), shown, mask=mask)
+    scan = Image.from_array(image, spacing) if spacing else image
+    return metric_context(LinearClasses(tuple(image.shape)), scan, mask=mask)
 
 
 FAR: dict[str, Any] = {"pointing_game": {"tolerance": 0}, "energy_in_dilated_mask": {"margin": 1}}
@@ -41,21 +41,21 @@ FAR: dict[str, Any] = {"pointing_game": {"tolerance": 0}, "energy_in_dilated_mas
 def test_the_mask_itself_reaches_the_ceiling(rank: int, name: str) -> None:
     mask = _mask(rank)
     near = FAR.get(name, {})
-    found = value(name, MapField("mask", mask[None].float()), _context(mask), **near).value
+    result = value(name, MapField("mask", mask[None].float()), _context(mask), **near).value
     ceilings = {"distance_to_lesion": 0, "attribution_localization": mask.numel() / mask.sum()}
-    assert found == pytest.approx(float(ceilings.get(name, 1)))
+    assert result == pytest.approx(float(ceilings.get(name, 1)))
     corner = torch.zeros(1, *mask.shape)
     corner[(0, *(-1 if axis else 0 for axis in range(rank)))] = 1  # far from both lesions
     elsewhere = value(name, MapField("corner", corner), _context(mask), **near).value
-    assert elsewhere != pytest.approx(found)
+    assert elsewhere != pytest.approx(result)
 
 
 def test_a_lesion_below_one_percent_can_still_be_found() -> None:
     mask = torch.zeros(40, 40, dtype=torch.bool)
     mask[7, 7:10] = True
-    found = value("max_dice", MapField("mask", mask[None].float()), _context(mask))
-    assert found.value == 1
-    assert found.facts["share"] == 3 / 1600
+    result = value("max_dice", MapField("mask", mask[None].float()), _context(mask))
+    assert result.value == 1
+    assert result.facts["share"] == 3 / 1600
 
 
 SEEDS = range(200)
@@ -68,7 +68,7 @@ def test_random_maps_score_at_chance(rank: int, name: str) -> None:
     mask = _mask(rank)
     context = _context(mask)
     share = float(mask.double().mean())
-    found = np.array(
+    values = np.array(
         [
             value(name, MapField("r", torch.randn(1, *mask.shape), key=str(seed)), context).value
             for seed in SEEDS
@@ -79,17 +79,17 @@ def test_random_maps_score_at_chance(rank: int, name: str) -> None:
         rng = np.random.default_rng(0)
         flat = mask.flatten().numpy()
         chance = np.mean([average_precision_score(flat, rng.random(len(flat))) for _ in SEEDS])
-    error = found.std(ddof=1) / math.sqrt(len(found))
-    assert abs(found.mean() - chance) < (3 if name != "auprc" else 3 * math.sqrt(2)) * error
+    error = values.std(ddof=1) / math.sqrt(len(values))
+    assert abs(values.mean() - chance) < (3 if name != "auprc" else 3 * math.sqrt(2)) * error
 
 
 def test_precision_of_large_random_maps_is_the_share() -> None:
     mask = torch.zeros(200, 200, dtype=torch.bool)
     mask[50:90, 50:90] = True
-    found = value("auprc", MapField("r", torch.randn(1, 200, 200)), _context(mask))
-    assert found.value == pytest.approx(0.04, rel=0.1)
-    assert found.facts["chance"] == pytest.approx(0.04)
-    assert found.facts["lift"] == pytest.approx(found.value / 0.04)
+    result = value("auprc", MapField("r", torch.randn(1, 200, 200)), _context(mask))
+    assert result.value == pytest.approx(0.04, rel=0.1)
+    assert result.facts["chance"] == pytest.approx(0.04)
+    assert result.facts["lift"] == pytest.approx(result.value / 0.04)
 
 
 @pytest.mark.parametrize("rank", [2, 3])
@@ -97,10 +97,10 @@ def test_precision_of_large_random_maps_is_the_share() -> None:
 def test_curves_equal_scikit_learn_with_and_without_ties(rank: int, levels: int) -> None:
     mask = _mask(rank)
     source = torch.Generator().manual_seed(levels)
-    map = (torch.rand(1, *mask.shape, generator=source, dtype=torch.float64) * levels).floor()
-    map[:, mask] += levels // 2
-    context, field = _context(mask), MapField("given", map)
-    truth, scores = mask.flatten().numpy(), map.flatten().numpy()
+    values = (torch.rand(1, *mask.shape, generator=source, dtype=torch.float64) * levels).floor()
+    values[:, mask] += levels // 2
+    context, field = _context(mask), MapField("given", values)
+    truth, scores = mask.flatten().numpy(), values.flatten().numpy()
     roc, precision = roc_auc_score(truth, scores), average_precision_score(truth, scores)
     assert value("roc_auc", field, context).value == pytest.approx(roc, abs=1e-12)
     assert value("auprc", field, context).value == pytest.approx(precision, abs=1e-12)
@@ -108,12 +108,12 @@ def test_curves_equal_scikit_learn_with_and_without_ties(rank: int, levels: int)
 
 def test_the_best_dice_is_the_best_of_all_cuts() -> None:
     mask = _mask(2)
-    map = torch.rand(1, 8, 8, dtype=torch.float64)
-    found = value("max_dice", MapField("given", map), _context(mask), levels=64)
-    cuts = [map[0] >= cut for cut in map.flatten()]
+    values = torch.rand(1, 8, 8, dtype=torch.float64)
+    result = value("max_dice", MapField("given", values), _context(mask), levels=64)
+    cuts = [values[0] >= cut for cut in values.flatten()]
     dice = [2 * float((cut & mask).sum()) / float(cut.sum() + mask.sum()) for cut in cuts]
-    assert found.value == pytest.approx(max(dice))
-    assert round(found.facts["share"] * 64) == int(cuts[int(np.argmax(dice))].sum())
+    assert result.value == pytest.approx(max(dice))
+    assert round(result.facts["share"] * 64) == int(cuts[int(np.argmax(dice))].sum())
 
 
 def test_negative_evidence_does_not_count_as_mass() -> None:
@@ -122,17 +122,17 @@ def test_negative_evidence_does_not_count_as_mass() -> None:
     context = _context(mask)
     for seed in range(20):
         source = torch.Generator().manual_seed(seed)
-        map = torch.randn(1, 8, 8, generator=source)
-        map -= map.mean()
+        values = torch.randn(1, 8, 8, generator=source)
+        values -= values.mean()
         for name in ("relevance_mass_accuracy", "energy_in_dilated_mask"):
-            assert 0 <= value(name, MapField("zero mean", map), context).value <= 1
+            assert 0 <= value(name, MapField("zero mean", values), context).value <= 1
 
 
 def test_mass_is_a_ratio_of_sums() -> None:
     mask = _mask(2)
-    map = torch.full((1, 8, 8), -5.0)
-    map[0, 1, 1], map[0, 0, 0] = 3.0, 1.0
-    assert value("relevance_mass_accuracy", MapField("m", map), _context(mask)).value == 0.75
+    values = torch.full((1, 8, 8), -5.0)
+    values[0, 1, 1], values[0, 0, 0] = 3.0, 1.0
+    assert value("relevance_mass_accuracy", MapField("m", values), _context(mask)).value == 0.75
 
 
 def test_the_tolerance_of_pointing_is_in_millimeters() -> None:
@@ -141,9 +141,9 @@ def test_the_tolerance_of_pointing_is_in_millimeters() -> None:
     context = _context(mask, spacing=(3.0, 1.0, 1.0))
 
     def hit(*place: int, tolerance: float = 5.0) -> float:
-        map = torch.zeros(1, 9, 9, 9)
-        map[(0, *place)] = 1
-        return value("pointing_game", MapField("m", map), context, tolerance=tolerance).value
+        values = torch.zeros(1, 9, 9, 9)
+        values[(0, *place)] = 1
+        return value("pointing_game", MapField("m", values), context, tolerance=tolerance).value
 
     assert hit(4, 4, 8) == 1  # 4 mm
     assert hit(6, 4, 4) == 0  # 6 mm
@@ -156,36 +156,36 @@ def test_the_tolerance_of_pointing_is_in_millimeters() -> None:
 def test_distances_are_in_millimeters() -> None:
     mask = torch.zeros(9, 9, 9, dtype=torch.bool)
     mask[4, 4, 4] = True
-    map = torch.zeros(1, 9, 9, 9)
-    map[0, 5, 4, 4], map[0, 4, 4, 5], map[0, 0, 0, 0] = 1.0, 3.0, -9.0
-    field = MapField("m", map)
-    found = value("distance_to_lesion", field, _context(mask, spacing=(3.0, 1.0, 1.0)))
-    assert found.value == pytest.approx((3 + 3 * 1) / 4)
-    assert found.facts["unit"] == "mm"
+    values = torch.zeros(1, 9, 9, 9)
+    values[0, 5, 4, 4], values[0, 4, 4, 5], values[0, 0, 0, 0] = 1.0, 3.0, -9.0
+    field = MapField("m", values)
+    result = value("distance_to_lesion", field, _context(mask, spacing=(3.0, 1.0, 1.0)))
+    assert result.value == pytest.approx((3 + 3 * 1) / 4)
+    assert result.facts["unit"] == "mm"
     assert value("distance_to_lesion", field, _context(mask)).facts["unit"] == "voxels"
 
 
 def test_lesions_are_hit_one_by_one() -> None:
     mask = _mask(3)  # two lesions of eight voxels
-    map = torch.zeros(1, 8, 8, 8)
-    map[0, 1, 1, 1] = 2.0
-    map[0, 0, 6, 0] = 1.0
-    map += torch.linspace(0, -1, 8)[None, :, None, None]
-    found = value("lesion_hit_rate", MapField("m", map), _context(mask), factor=1 / 8)
-    assert found.value == 0.5
-    assert found.facts == {"lesions": 2, "hits": 1, "false_positives": 1}
+    values = torch.zeros(1, 8, 8, 8)
+    values[0, 1, 1, 1] = 2.0
+    values[0, 0, 6, 0] = 1.0
+    values += torch.linspace(0, -1, 8)[None, :, None, None]
+    result = value("lesion_hit_rate", MapField("m", values), _context(mask), factor=1 / 8)
+    assert result.value == 0.5
+    assert result.facts == {"lesions": 2, "hits": 1, "false_positives": 1}
 
 
 def test_a_lesion_is_not_hit_by_touching_its_edge() -> None:
     mask = torch.zeros(10, 10, dtype=torch.bool)
     mask[1:6, 1:6] = True  # 25 voxels
     for hits, expected in ((2, 0), (3, 1)):
-        map = torch.zeros(1, 10, 10)
-        map[0, 9, : 3 - hits] = 3
-        map[0, 1, 1 : 1 + hits] = 2
-        map += torch.linspace(0, -1, 100).view(1, 10, 10)
-        found = value("lesion_hit_rate", MapField("m", map), _context(mask), factor=3 / 25)
-        assert found.value == expected
+        values = torch.zeros(1, 10, 10)
+        values[0, 9, : 3 - hits] = 3
+        values[0, 1, 1 : 1 + hits] = 2
+        values += torch.linspace(0, -1, 100).view(1, 10, 10)
+        result = value("lesion_hit_rate", MapField("m", values), _context(mask), factor=3 / 25)
+        assert result.value == expected
 
 
 @pytest.mark.parametrize("name", LOCALIZATION)
@@ -202,19 +202,19 @@ def test_no_mask_and_no_lesion_are_reasons(name: str) -> None:
 
 @pytest.mark.parametrize("name", LOCALIZATION)
 def test_a_slice_and_a_volume_of_one_slice_score_the_same(name: str) -> None:
-    mask, map = _mask(2), torch.randn(1, 8, 8)
+    mask, values = _mask(2), torch.randn(1, 8, 8)
     image = bright(size=8)
     flat = metric_context(LinearClasses((1, 8, 8)), image, mask=mask)
     thin = metric_context(LinearClasses((1, 1, 8, 8)), image[:, None], mask=mask[None])
-    one = value(name, MapField("m", map, key="k"), flat)
-    other = value(name, MapField("m", map[:, None], key="k"), thin)
-    assert one.value == pytest.approx(other.value, abs=1e-12)
+    of_slice = value(name, MapField("m", values, key="k"), flat)
+    of_volume = value(name, MapField("m", values[:, None], key="k"), thin)
+    assert of_slice.value == pytest.approx(of_volume.value, abs=1e-12)
 
 
 @pytest.mark.parametrize("rank", [2, 3])
 @pytest.mark.parametrize("name", FAR)
-def test_a_distance_that_reaches_everything_tells_nothing(rank: int, name: str) -> None:
-    """Millimeters meant for bodies, on pixels of a fundus photograph."""
+def test_a_margin_that_covers_the_image_gives_a_reason(rank: int, name: str) -> None:
+    """Margins meant for bodies, on pixels of a fundus photograph."""
     mask = _mask(rank)
     field = MapField("m", torch.randn(1, *mask.shape))
     fine = _context(mask, spacing=(0.02,) * rank)

@@ -31,18 +31,18 @@ def _context(mask: Tensor | None = None) -> MetricContext:
     return metric_context(classifier(), IMAGE[0], target=LABEL, mask=mask)
 
 
-def _theirs(metric: Any, map: Tensor = MAP, mask: Tensor | None = None) -> Any:
-    (found,) = metric(
+def _theirs(metric: Any, values: Tensor = MAP, mask: Tensor | None = None) -> Any:
+    (scores,) = metric(
         model=classifier(),
         x_batch=IMAGE.numpy(),
         y_batch=np.array([1]),
-        a_batch=map[None].numpy(),
+        a_batch=values[None].numpy(),
         s_batch=None if mask is None else mask[None, None].numpy().astype(bool),
         device="cpu",
         channel_first=True,
         softmax=False,
     )
-    return found
+    return scores
 
 
 def _filled(level: float) -> Callable[..., Array]:
@@ -81,55 +81,55 @@ def test_faithfulness_correlation() -> None:
     )
     np.random.seed(3)
     expected = _theirs(metric)
-    asked = GivenCorrelation(subsets=subsets, regions={"kind": "blocks", "size": 1}, fill="zero")
-    assert value(asked, MapField("m", MAP), _context()).value == pytest.approx(expected, abs=1e-5)
+    metric = GivenCorrelation(subsets=subsets, regions={"kind": "blocks", "size": 1}, fill="zero")
+    assert value(metric, MapField("m", MAP), _context()).value == pytest.approx(expected, abs=1e-5)
 
 
 def test_sparseness() -> None:
     """Theirs adds 1e-7 to every value."""
-    found = value("sparseness", MapField("m", MAP), _context()).value
-    assert found == pytest.approx(_theirs(quantus.Sparseness(**{**CALL, "abs": True})), abs=1e-5)
+    mine = value("sparseness", MapField("m", MAP), _context()).value
+    assert mine == pytest.approx(_theirs(quantus.Sparseness(**{**CALL, "abs": True})), abs=1e-5)
 
 
 def test_entropy() -> None:
     """Theirs is in nats; ours is relative to a map that is the same everywhere."""
     expected = _theirs(quantus.Complexity(**{**CALL, "abs": True}))
-    found = value("entropy", MapField("m", MAP), _context()).value
-    assert found * math.log(36) == pytest.approx(expected, abs=1e-5)
+    mine = value("entropy", MapField("m", MAP), _context()).value
+    assert mine * math.log(36) == pytest.approx(expected, abs=1e-5)
 
 
 def test_effective_complexity() -> None:
     metric = quantus.EffectiveComplexity(eps=0.5, **{**CALL, "abs": True})
     field = MapField("m", MAP)
     eps = 0.5 / float(MAP.abs().max())  # theirs is no share of the maximum of the image
-    found = value("effective_complexity", field, _context(), eps=eps).value
-    assert found * 36 == _theirs(metric)
+    mine = value("effective_complexity", field, _context(), eps=eps).value
+    assert mine * 36 == _theirs(metric)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_localization(seed: int) -> None:
     mask = lesion(2).bool()
-    map = torch.rand(1, 6, 6, generator=torch.Generator().manual_seed(seed)) + 0.1
-    map[0, 1:3, 1:3] += 0.5
-    context, field = _context(mask), MapField("m", map)
+    values = torch.rand(1, 6, 6, generator=torch.Generator().manual_seed(seed)) + 0.1
+    values[0, 1:3, 1:3] += 0.5
+    context, field = _context(mask), MapField("m", values)
     pairs = {
         "relevance_rank_accuracy": quantus.RelevanceRankAccuracy,
         "relevance_mass_accuracy": quantus.RelevanceMassAccuracy,
         "roc_auc": quantus.AUC,
     }
     for name, metric in pairs.items():
-        found = value(name, field, context).value
-        assert found == pytest.approx(float(_theirs(metric(**CALL), map, mask)), abs=1e-5), name
+        mine = value(name, field, context).value
+        assert mine == pytest.approx(float(_theirs(metric(**CALL), values, mask)), abs=1e-5), name
     top = quantus.TopKIntersection(k=9, **CALL)
-    found = value("top_k_intersection", field, context, share=0.25).value
-    assert found == pytest.approx(float(_theirs(top, map, mask)), abs=1e-5)
+    mine = value("top_k_intersection", field, context, share=0.25).value
+    assert mine == pytest.approx(float(_theirs(top, values, mask)), abs=1e-5)
 
 
 @pytest.mark.parametrize("place", [(1, 2), (5, 5)])
 def test_the_pointing_game(place: tuple[int, int]) -> None:
-    """Ours forgives a voxel diagonal, so that places next to the mask are no parity."""
-    mask, map = lesion(2).bool(), MAP.clone()
-    map[(0, *place)] = 9
-    expected = _theirs(quantus.PointingGame(**CALL), map, mask)
-    found = value("pointing_game", MapField("m", map), _context(mask), tolerance=0).value
-    assert found == float(np.asarray(expected))
+    """Ours tolerates a voxel diagonal, so that places next to the mask are left out."""
+    mask, values = lesion(2).bool(), MAP.clone()
+    values[(0, *place)] = 9
+    expected = _theirs(quantus.PointingGame(**CALL), values, mask)
+    mine = value("pointing_game", MapField("m", values), _context(mask), tolerance=0).value
+    assert mine == float(np.asarray(expected))

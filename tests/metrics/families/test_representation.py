@@ -38,7 +38,7 @@ def test_by_hand(rank: int, build: Any, target: Any, layer: str | None, layers: 
     network, image = build(rank, 2).double(), images(rank, 2)[0].double()
     context = explained(network, image, "saliency", target=target)
     field = context.fields["saliency"]
-    found = value(RRS, field, context, draws=3, layer=layer)
+    result = value(RRS, field, context, draws=3, layer=layer)
     query = Neighbors(UniformNoise(0.02), 3, ranked=False)
     steps = context.run_query(query)["saliency"]
     body = network[:layers]
@@ -48,8 +48,8 @@ def test_by_hand(rank: int, build: Any, target: Any, layer: str | None, layers: 
         changed = UniformNoise(0.02).changed(image, context.input.key, draw)
         moved = float((body(changed[None]).detach() - before).norm() / before.norm())
         by_hand.append(step.map / moved)
-    assert found.value == pytest.approx(max(by_hand), rel=1e-9)
-    assert found.facts["layer"] == (f"layer '{layer}'" if layer else "what enters layer 'head'")
+    assert result.value == pytest.approx(max(by_hand), rel=1e-9)
+    assert result.facts["layer"] == (f"layer '{layer}'" if layer else "what enters layer 'head'")
 
 
 def test_the_representation_of_a_linear_score_is_the_image() -> None:
@@ -87,9 +87,9 @@ def test_layers_are_named() -> None:
     with torch.no_grad():
         silent.conv1.weight.zero_()
         silent.conv1.bias.zero_()
-    other = context.with_model(Model(silent))
-    other.fields = context.fields
-    assert "is 0 for this image" in reason(RRS, field, other, layer="conv1")
+    of_silent = context.with_model(Model(silent))
+    of_silent.fields = context.fields
+    assert "is 0 for this image" in reason(RRS, field, of_silent, layer="conv1")
 
 
 class _Supervised(nn.Module):
@@ -115,8 +115,8 @@ def test_the_head_that_is_explained_counts(head: int, expected: str) -> None:
     torch.manual_seed(0)
     model = Model(_Supervised().eval(), head=head)
     context = explained(model, images()[0], "saliency", target=SEGMENT)
-    found = value(RRS, context.fields["saliency"], context, draws=2)
-    assert found.facts["layer"] == f"what enters layer '{expected}'"
+    result = value(RRS, context.fields["saliency"], context, draws=2)
+    assert result.facts["layer"] == f"what enters layer '{expected}'"
 
 
 def test_a_layer_that_is_called_by_keywords_is_passed_over() -> None:
@@ -124,27 +124,27 @@ def test_a_layer_that_is_called_by_keywords_is_passed_over() -> None:
     model = Model(_Supervised().eval(), head=lambda output: output[0])
     model.network.main = nn.Identity()  # so that attention is the last of its branch
     context = explained(model, images()[0], "saliency", target=SEGMENT)
-    found = value(RRS, context.fields["saliency"], context, draws=2)
-    assert found.facts["layer"] == "what enters layer 'second'"
+    result = value(RRS, context.fields["saliency"], context, draws=2)
+    assert result.facts["layer"] == "what enters layer 'second'"
 
 
 class _Gated(nn.Module):
-    """What runs last before the head is a gate that does not look at the image."""
+    """The last layer before the head scales the features and does not depend on the image."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.gate = nn.Conv2d(1, 3, 3, padding=1), nn.Linear(1, 3)
+        self.conv, self.scale = nn.Conv2d(1, 3, 3, padding=1), nn.Linear(1, 3)
 
     def forward(self, image: Tensor) -> Tensor:
         features = self.conv(image).tanh()
-        return features * self.gate(features.new_ones(1)).view(3, 1, 1)
+        return features * self.scale(features.new_ones(1)).view(3, 1, 1)
 
 
 def test_a_layer_that_does_not_see_the_image_is_no_representation() -> None:
     torch.manual_seed(0)
     context = explained(_Gated(), images()[0], "saliency", target=SEGMENT)
-    found = value(RRS, context.fields["saliency"], context, draws=2)
-    assert found.facts["layer"] == "what enters layer 'conv'"
+    result = value(RRS, context.fields["saliency"], context, draws=2)
+    assert result.facts["layer"] == "what enters layer 'conv'"
 
 
 @every_rank
@@ -157,24 +157,24 @@ def test_windows_count_a_cell_once(rank: int) -> None:
     network, image = network.double().eval(), images(rank, 2, 1, 8)[0].double()
     window = {"size": 4, "overlap": 0.5, "blend": "constant"}
     for layer, same in (("1", 1e-12), ("2", 1e-12), (None, 1e-12)):
-        found = []
+        changes = []
         for model in (Model(network), Model(network, window=window)):
             context = explained(model, image, "saliency", target=SEGMENT)
             query = Representations(UniformNoise(0.02), 3, layer)
-            found.append(context.run_query(query).changes)
-        assert found[1] == pytest.approx(found[0], rel=same), layer
+            changes.append(context.run_query(query).changes)
+        assert changes[1] == pytest.approx(changes[0], rel=same), layer
 
 
 @pytest.mark.filterwarnings("ignore:the window")
 def test_windows_larger_than_the_volume_do_not_count_their_padding() -> None:
     network = nn.Sequential(nn.Conv2d(1, 3, 1), nn.Tanh(), nn.Conv2d(3, 2, 1)).double().eval()
     image = bright(2, 1, 6)
-    found = []
+    changes = []
     for model in (Model(network), Model(network, window={"size": 8})):
         context = explained(model, image, "saliency", target=SEGMENT)
         field = context.fields["saliency"]
-        found.append(value(RRS, field, context, draws=2).value)
-    assert found[1] == pytest.approx(found[0], rel=1e-9)
+        changes.append(value(RRS, field, context, draws=2).value)
+    assert changes[1] == pytest.approx(changes[0], rel=1e-9)
 
 
 def test_neighbors_are_explained_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,5 +241,5 @@ def test_where_every_number_has_the_same_size_the_other_library_agrees() -> None
         explain_func=gradient,
         device="cpu",
     )
-    found = value(RRS, field, context, draws=4, layer="hidden").value
-    assert found == pytest.approx(float(expected), rel=1e-4)
+    mine = value(RRS, field, context, draws=4, layer="hidden").value
+    assert mine == pytest.approx(float(expected), rel=1e-4)

@@ -48,37 +48,37 @@ def test_sensitivities_by_hand() -> None:
     ]
     moved = [float((weight * e).norm()) for e in noise]
     ratios = [size / float((weight * image).norm()) for size in moved]
-    asked = dict.fromkeys(SENSITIVE, 0.0)
-    for metric in asked:
-        asked[metric] = value(metric, field, context).value
-    assert asked["max_sensitivity"] == pytest.approx(max(ratios), rel=1e-4)
-    assert asked["average_sensitivity"] == pytest.approx(sum(ratios) / 8, rel=1e-4)
+    values = dict.fromkeys(SENSITIVE, 0.0)
+    for metric in values:
+        values[metric] = value(metric, field, context).value
+    assert values["max_sensitivity"] == pytest.approx(max(ratios), rel=1e-4)
+    assert values["average_sensitivity"] == pytest.approx(sum(ratios) / 8, rel=1e-4)
     slopes = [size / float(e.norm()) for size, e in zip(moved, noise, strict=True)]
-    assert asked["local_lipschitz"] == pytest.approx(max(slopes), rel=1e-4)
+    assert values["local_lipschitz"] == pytest.approx(max(slopes), rel=1e-4)
     inputs = [r / float(e.norm() / image.norm()) for r, e in zip(ratios, noise, strict=True)]
-    assert asked["relative_input_stability"] == pytest.approx(max(inputs), rel=1e-4)
+    assert values["relative_input_stability"] == pytest.approx(max(inputs), rel=1e-4)
     scores = [abs(float((weight * e).sum()) / context.score) for e in noise]
     outputs = [r / max(s, 1e-6) for r, s in zip(ratios, scores, strict=True)]
-    assert asked["relative_output_stability"] == pytest.approx(max(outputs), rel=1e-4)
+    assert values["relative_output_stability"] == pytest.approx(max(outputs), rel=1e-4)
 
 
-def test_the_method_that_is_judged_is_the_one_that_explains_again() -> None:
+def test_the_method_of_the_map_explains_the_neighbors() -> None:
     """Other libraries explain neighbors with defaults: another method."""
     image = bright(2, 1, 4)
-    asked = {"name": "integrated_gradients", "baseline": 0.4, "steps": 3, "label": "mine"}
-    context = explained(Cubes(), image, asked, "integrated_gradients", target=SCORE)
-    found = value("max_sensitivity", context.fields["mine"], context).value
+    method = {"name": "integrated_gradients", "baseline": 0.4, "steps": 3, "label": "mine"}
+    context = explained(Cubes(), image, method, "integrated_gradients", target=SCORE)
+    sensitivity = value("max_sensitivity", context.fields["mine"], context).value
 
-    def map(shown: Tensor) -> Tensor:
-        return explain(Cubes(), shown[None], asked, SCORE)["mine"].map[0].double()
+    def map_of(image: Tensor) -> Tensor:
+        return explain(Cubes(), image[None], method, SCORE)["mine"].map[0].double()
 
     by_hand = []
     for draw in range(8):
-        moved = map(UniformNoise(0.02).changed(image, context.input.key, draw))
-        by_hand.append(float((moved - map(image)).norm() / map(image).norm()))
-    assert found == pytest.approx(max(by_hand), rel=1e-5)
+        moved = map_of(UniformNoise(0.02).changed(image, context.input.key, draw))
+        by_hand.append(float((moved - map_of(image)).norm() / map_of(image).norm()))
+    assert sensitivity == pytest.approx(max(by_hand), rel=1e-5)
     plain = value("max_sensitivity", context.fields["integrated_gradients"], context).value
-    assert plain != pytest.approx(found, rel=1e-2)
+    assert plain != pytest.approx(sensitivity, rel=1e-2)
 
 
 def test_stochastic_methods_keep_their_draws() -> None:
@@ -87,9 +87,9 @@ def test_stochastic_methods_keep_their_draws() -> None:
     smooth = {"name": "smoothgrad", "of": "input_x_gradient", "samples": 3, "label": "smooth"}
     network = LinearClasses(tuple(image.shape))
     context = explained(network, image, smooth, "input_x_gradient")
-    found = value("max_sensitivity", context.fields["smooth"], context).value
+    sensitivity = value("max_sensitivity", context.fields["smooth"], context).value
     plain = value("max_sensitivity", context.fields["input_x_gradient"], context).value
-    assert found < 2 * plain  # other draws of sigma 0.15 would move it several times as much
+    assert sensitivity < 2 * plain  # other draws of sigma 0.15 would move it several times as much
 
 
 class Blurry(nn.Module):
@@ -122,13 +122,13 @@ def test_maps_of_a_moved_image_move_back(rank: int) -> None:
 def test_medical_stability_names_every_change() -> None:
     network, image = segmenter(), images()[0]
     context = explained(network, image, "saliency", target={"kind": "pixelwise", "label": 1})
-    found = value("medical_stability", context.fields["saliency"], context)
-    assert set(found.facts) == set(MEDICAL)
-    assert found.value == pytest.approx(sum(found.facts.values()) / len(MEDICAL))
-    assert found.facts["ct_noise"] > 0.9
+    result = value("medical_stability", context.fields["saliency"], context)
+    assert set(result.facts) == set(MEDICAL)
+    assert result.value == pytest.approx(sum(result.facts.values()) / len(MEDICAL))
+    assert result.facts["ct_noise"] > 0.9
 
 
-def test_what_cannot_explain_again_has_no_robustness() -> None:
+def test_a_map_without_a_method_has_no_robustness() -> None:
     image = bright(2, 1, 4)
     context = metric_context(
         LinearClasses(tuple(image.shape)), image, {"given": torch.randn(1, 4, 4)}
@@ -155,20 +155,20 @@ def test_one_set_of_neighbors_serves_all_maps_and_metrics() -> None:
 
 
 @pytest.mark.parametrize("rank", [2, 3])
-def test_neighbors_turn_in_the_body(rank: int) -> None:
-    """Rows of 3 mm: the probe tells the rotation how large the voxels are."""
+def test_neighbors_are_rotated_in_physical_space(rank: int) -> None:
+    """Rows of 3 mm: the query gives the rotation the size of the voxels."""
     spacing = (3.0, 1.0, 1.0)[:rank]
     image = Image.from_array(bright(rank, 1, 8).float(), spacing)
     network = Cubes()
     field = explained(network, image.data, "saliency", target=SCORE).fields["saliency"]
-    asked = metric_context(network, image, {"saliency": field.map}, target=SCORE)
-    asked.methods = (parse_method("saliency"),)
+    context = metric_context(network, image, {"saliency": field.map}, target=SCORE)
+    context.methods = (parse_method("saliency"),)
     query = Neighbors(Rotation(10.0), 1)
-    (step,) = asked.run_query(query)["saliency"]
+    (step,) = context.run_query(query)["saliency"]
     turned = Rotation(10.0, spacing).changed(image.data, "", 0)
     assert step.image == pytest.approx(float((turned - image.data).norm()), rel=1e-5)
 
 
-def test_a_change_that_nobody_knows_is_refused_by_name() -> None:
+def test_an_unknown_change_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"changes.*'noise', 'shift'"):
         parse_metric({"name": "medical_stability", "changes": ["tilt"]})

@@ -1,4 +1,4 @@
-"""What becomes of the predicted object, and where the evidence lies, on a network by hand."""
+"""Metrics of the predicted object, on a network whose object is known."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def _context(rank: int, spacing: Any = None) -> MetricContext:
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_the_object_dissolves_as_its_voxels_go(rank: int) -> None:
-    """The map that holds the object first takes away the most."""
+    """The map that ranks the object first has the largest drop."""
     context, size = _context(rank), 4**rank
     total = 8**rank
     first = _object(rank) + 1e-3 * torch.rand(1, *(8,) * rank)
-    found = value("dice_drop", MapField("m", first), context, fill="zero", levels=total)
+    result = value("dice_drop", MapField("m", first), context, fill="zero", levels=total)
     left = np.clip(size - np.arange(total + 1), 0, None)
     dice = 2 * left / (left + size)
-    assert found.value == pytest.approx(1 - np.trapezoid(dice, dx=1 / total), abs=1e-12)
-    assert [y for _, y in found.curve] == pytest.approx(dice)
+    assert result.value == pytest.approx(1 - np.trapezoid(dice, dx=1 / total), abs=1e-12)
+    assert [y for _, y in result.curve] == pytest.approx(dice)
     last = value("dice_drop", MapField("m", -first), context, fill="zero", levels=total)
-    assert last.value < found.value
+    assert last.value < result.value
 
 
 @pytest.mark.parametrize(
@@ -70,25 +70,25 @@ def test_volumes_change_in_physical_units(rank: int, spacing: Any, unit: str, vo
     context, total = _context(rank, spacing), 8**rank
     first = _object(rank) + 1e-3 * torch.rand(1, *(8,) * rank)
     share = 1 / 16
-    found = value("volume_change", MapField("m", first), context, fill="zero", share=share)
-    assert found.value == pytest.approx(-total * share * voxel)
-    assert found.facts["relative"] == pytest.approx(-total * share / 4**rank)
-    assert found.facts["unit"] == unit
+    result = value("volume_change", MapField("m", first), context, fill="zero", share=share)
+    assert result.value == pytest.approx(-total * share * voxel)
+    assert result.facts["relative"] == pytest.approx(-total * share / 4**rank)
+    assert result.facts["unit"] == unit
     half = value("volume_change", MapField("m", first), context, fill="zero", share=share / 2)
-    assert half.value == pytest.approx(found.value / 2)
+    assert half.value == pytest.approx(result.value / 2)
 
 
 @pytest.mark.parametrize("rank", [2, 3])
 def test_context_and_boundary_are_shares_of_magnitude(rank: int) -> None:
     context = _context(rank, spacing=(1.0,) * rank)
-    map = torch.zeros(1, *(8,) * rank)
+    values = torch.zeros(1, *(8,) * rank)
     middle = (0, *(3,) * rank)
     edge, near, far = (0, 2, *(3,) * (rank - 1)), (0, 1, *(3,) * (rank - 1)), (0, *(0,) * rank)
-    map[middle], map[edge], map[near], map[far] = -1, 2, 3, 4
-    field = MapField("m", map)
-    found = value("context_share", field, context, margin=1.0)
-    assert found.value == pytest.approx(0.7)
-    assert found.facts["beyond_margin"] == pytest.approx(0.4)
+    values[middle], values[edge], values[near], values[far] = -1, 2, 3, 4
+    field = MapField("m", values)
+    result = value("context_share", field, context, margin=1.0)
+    assert result.value == pytest.approx(0.7)
+    assert result.facts["beyond_margin"] == pytest.approx(0.4)
     band = value("boundary_share", field, context, margin=1.0)
     assert band.value == pytest.approx(0.5)
 
@@ -133,9 +133,9 @@ def test_the_map_of_an_error_is_compared_with_that_error(
     share = 4 ** (rank - 1) / 8**rank
     assert ceiling.facts["chance"] == pytest.approx(share)
     assert ceiling.facts["lift"] == pytest.approx(1 / share)
-    other = MapField("m", (predicted ^ _truth(rank) ^ wrong)[None].double())  # the other error
-    found = value("error_localization", other, context).value
-    assert found == pytest.approx(share)  # nothing is found before everything is taken
+    opposite = MapField("m", (predicted ^ _truth(rank) ^ wrong)[None].double())  # the other error
+    precision = value("error_localization", opposite, context).value
+    assert precision == pytest.approx(share)  # nothing is found before everything is taken
     noise = MapField("m", torch.randn(1, *(8,) * rank))
     beside = metric_context(Bright(), _object(rank), target=SEGMENT, mask=wrong)
     expected = value("auprc", noise, beside).value
@@ -162,10 +162,10 @@ def test_an_error_on_a_coarser_output_has_no_place_on_the_image() -> None:
 @pytest.mark.parametrize("rank", [2, 3])
 def test_a_boundary_is_as_wide_as_its_voxels(rank: int) -> None:
     """Voxels of 3.2 mm have none within 3 mm of the other side; pixels of 0.02 mm, all."""
-    map = torch.zeros(1, *(8,) * rank)
+    values = torch.zeros(1, *(8,) * rank)
     edge, inner, outer = (0, 2, *(3,) * (rank - 1)), (0, *(3,) * rank), (0, *(0,) * rank)
-    map[edge], map[inner], map[outer] = 1, 1, 2
-    field = MapField("m", map)
+    values[edge], values[inner], values[outer] = 1, 1, 2
+    field = MapField("m", values)
     coarse = _context(rank, spacing=(3.2,) * rank)
     assert value("boundary_share", field, coarse).value == pytest.approx(0.25)
     fine = _context(rank, spacing=(0.02,) * rank)

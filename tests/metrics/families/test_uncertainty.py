@@ -1,4 +1,4 @@
-"""Uncertainty: deviations by hand, thinned networks that stay the same, one set for all maps."""
+"""Uncertainty: deviations by hand, and draws of dropout that are the same in every call."""
 
 from __future__ import annotations
 
@@ -58,24 +58,24 @@ def test_augmentation_of_a_linear_score_by_hand(rank: int) -> None:
         changed = around.changed(image, context.input.key, draw // 4)
         back.append(around.returned(weight * changed, draw // 4)[0])
     stacked = torch.stack(back)
-    found = value("map_uncertainty", field, context, draws=6)
+    result = value("map_uncertainty", field, context, draws=6)
     expected = float(stacked.std(dim=0).mean()) / float((weight * image).abs().mean())
-    assert found.value == pytest.approx(expected, rel=1e-6)
+    assert result.value == pytest.approx(expected, rel=1e-6)
     unsettled = (stacked.std(dim=0) > stacked.mean(dim=0).abs()).double().mean()
-    assert found.facts["unsettled"] == float(unsettled)
+    assert result.facts["unsettled"] == float(unsettled)
 
 
 @every_rank
 def test_target_and_map_follow_a_moved_image(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One convolution and an object far from the border: a shift alone scatters nothing."""
+    """One convolution and an object far from the border: shifts alone cause no deviation."""
     monkeypatch.setattr(uncertainty, "_CHANGES", ("shift",))
     network = convolution(rank)(1, 2, 3, padding=1).double()
     image = torch.zeros(1, *(8,) * rank, dtype=torch.float64)
     image[(0, *(slice(2, 5),) * rank)] = bright(rank, 1, 3)[0]
     target = {"kind": "region", "label": 1, "voxel": (3,) * rank}
     context = explained(network, image, "input_x_gradient", target=target)
-    found = value("map_uncertainty", context.fields["input_x_gradient"], context, draws=4)
-    assert found.value == pytest.approx(0, abs=1e-9)
+    result = value("map_uncertainty", context.fields["input_x_gradient"], context, draws=4)
+    assert result.value == pytest.approx(0, abs=1e-9)
 
 
 def test_a_spread_is_mean_and_deviation() -> None:
@@ -105,8 +105,8 @@ def test_predictions_by_hand(rank: int, measure: str) -> None:
     expected = rank_correlation(
         field.values.abs(), deviation if measure == "deviation" else entropy
     )
-    found = value("uncertainty_correlation", field, context, draws=4, uncertainty=measure)
-    assert found.value == pytest.approx(expected, abs=1e-6)
+    result = value("uncertainty_correlation", field, context, draws=4, uncertainty=measure)
+    assert result.value == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_map_of_the_uncertainty_itself_correlates() -> None:
@@ -114,7 +114,7 @@ def test_a_map_of_the_uncertainty_itself_correlates() -> None:
     context = explained(segmenter().double(), images()[0].double(), "saliency", target=SEGMENT)
     query = ("uncertainty_correlation", context.fields["saliency"])
     value(*query, context)
-    (spread,) = (found for found in context._cache.values() if isinstance(found, Spread))
+    (spread,) = (result for result in context._cache.values() if isinstance(result, Spread))
     for sign in (1, -1):
         field = MapField("control", sign * spread.deviation[None])
         assert value("uncertainty_correlation", field, context).value == pytest.approx(1)
@@ -124,26 +124,26 @@ def test_a_map_of_the_uncertainty_itself_correlates() -> None:
 def test_one_logit_has_two_classes() -> None:
     torch.manual_seed(0)
     network, image = nn.Conv2d(1, 1, 3, padding=1).double(), images()[0].double()
-    map, found = torch.randn(1, 6, 6), []
+    values, correlations = torch.randn(1, 6, 6), []
     for label in (0, 1):
         context = metric_context(
-            network, image, {"m": map}, target={"kind": "pixelwise", "label": label}
+            network, image, {"m": values}, target={"kind": "pixelwise", "label": label}
         )
-        found.append(value("uncertainty_correlation", context.fields["m"], context).value)
-    assert found[0] == pytest.approx(found[1])
+        correlations.append(value("uncertainty_correlation", context.fields["m"], context).value)
+    assert correlations[0] == pytest.approx(correlations[1])
 
 
 @every_rank
-def test_a_thinned_network_is_one_network(rank: int) -> None:
+def test_one_draw_of_dropout_is_one_network(rank: int) -> None:
     """The same units for every call, batch, and copy; half of them, at twice the size."""
     model, image = Model(Dropping(rank).double().eval()), images(rank, 1, 3).double()
     with untouched(model.network), torch.no_grad():
-        other = dropout_draw(model, "key", 0)
-        together = other(image)
+        dropped = dropout_draw(model, "key", 0)
+        together = dropped(image)
         for row in range(3):
-            assert torch.allclose(other(image[row : row + 1])[0], together[row], atol=1e-12)
-        assert torch.allclose(other.in_double()(image), together)
-        again = copy.deepcopy(other.network)
+            assert torch.allclose(dropped(image[row : row + 1])[0], together[row], atol=1e-12)
+        assert torch.allclose(dropped.in_double()(image), together)
+        again = copy.deepcopy(dropped.network)
         assert torch.allclose(again(image), together)
         assert torch.allclose(again(image), together)  # its calls start anew as well
         assert torch.allclose(dropout_draw(model, "key", 0)(image), together)
@@ -183,45 +183,45 @@ def test_dropout_by_hand(rank: int) -> None:
     with untouched(network):
         context = explained(network, image, "saliency", target=target)
         field = context.fields["saliency"]
-        found = value("map_uncertainty", field, context, source="dropout", draws=3)
+        result = value("map_uncertainty", field, context, source="dropout", draws=3)
         uncertain = value("uncertainty_correlation", field, context, source="dropout", draws=3)
     maps, chances = [], []
     for draw in range(3):
-        one = dropout_draw(Model(network), context.input.key, draw)
-        maps.append(explain(one, image[None], "saliency", target)["saliency"].map[0, 0])
+        dropped = dropout_draw(Model(network), context.input.key, draw)
+        maps.append(explain(dropped, image[None], "saliency", target)["saliency"].map[0, 0])
         with torch.no_grad():
-            chances.append(one(image[None]).softmax(dim=1)[0, 1])
+            chances.append(dropped(image[None]).softmax(dim=1)[0, 1])
     deviation = torch.stack(maps).double().std(dim=0)
-    assert found.value == pytest.approx(float(deviation.mean() / field.values.abs().mean()))
-    assert found.value > 0
+    assert result.value == pytest.approx(float(deviation.mean() / field.values.abs().mean()))
+    assert result.value > 0
     by_hand = rank_correlation(field.values.abs(), torch.stack(chances).std(dim=0))
     assert uncertain.value == pytest.approx(by_hand)
 
 
 @pytest.mark.parametrize("method", ["integrated_gradients", "lrp", "grad_cam", "occlusion"])
-def test_every_kind_of_method_sees_the_thinned_network(method: str) -> None:
+def test_every_kind_of_method_sees_the_dropped_units(method: str) -> None:
     network, image = Dropping(2).eval(), images(2, 1, 1, 8)[0]
     context = explained(network, image, method, target={"kind": "volume", "label": 1})
-    asked = {"source": "dropout", "draws": 2}
-    assert value("map_uncertainty", context.fields[method], context, **asked).value > 0
+    parameters = {"source": "dropout", "draws": 2}
+    assert value("map_uncertainty", context.fields[method], context, **parameters).value > 0
 
 
-def test_windows_ask_one_thinned_network() -> None:
+def test_windows_share_one_draw_of_dropout() -> None:
     """Every window loses the same units: with units of channels alone, windows change nothing."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(1, 8, 1), nn.Tanh(), nn.Dropout2d(0.5), nn.Conv2d(8, 2, 1))
-    image, found = images(2, 1, 1, 8)[0], []
+    image, values = images(2, 1, 1, 8)[0], []
     for window in (None, {"size": 5, "overlap": 0.4, "batch": 3}):
         context = explained(Model(network.eval(), window=window), image, "saliency", target=SEGMENT)
         field = context.fields["saliency"]
-        asked: dict[str, Any] = {"source": "dropout", "draws": 4}
+        parameters: dict[str, Any] = {"source": "dropout", "draws": 4}
         both = ("map_uncertainty", "uncertainty_correlation")
-        found.append([value(metric, field, context, **asked).value for metric in both])
-    assert found[0] == pytest.approx(found[1], rel=1e-4)
-    assert all(math.isfinite(one) and one for one in found[0])
+        values.append([value(metric, field, context, **parameters).value for metric in both])
+    assert values[0] == pytest.approx(values[1], rel=1e-4)
+    assert all(math.isfinite(value_of_whole) and value_of_whole for value_of_whole in values[0])
 
 
-def test_what_cannot_be_asked_is_said() -> None:
+def test_missing_inputs_are_named() -> None:
     context = explained(segmenter(), images()[0], "saliency", target=SEGMENT)
     field = context.fields["saliency"]
     for metric in ("map_uncertainty", "uncertainty_correlation"):

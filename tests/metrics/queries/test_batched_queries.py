@@ -35,8 +35,8 @@ def case(request: pytest.FixtureRequest) -> tuple[nn.Module, Tensor, dict[str, A
 
 
 def values(case: tuple[nn.Module, Tensor, dict[str, Any]], metric: str) -> dict[str, float]:
-    network, image, found = case
-    table = evaluate(network, image, found, [{"name": metric, "draws": 6}], TARGET, controls=False)
+    network, image, maps = case
+    table = evaluate(network, image, maps, [{"name": metric, "draws": 6}], TARGET, controls=False)
     return {row.method: row.value for row in table}
 
 
@@ -60,14 +60,14 @@ def test_noise_is_drawn_once_for_the_network_and_once_for_all_maps(
     drawn: list[int] = []
     original = NoiseDrops.noise
 
-    def counted(self: NoiseDrops, context: MetricContext, index: int) -> Tensor:
-        drawn.append(index)
-        return original(self, context, index)
+    def counted(self: NoiseDrops, context: MetricContext, draw: int) -> Tensor:
+        drawn.append(draw)
+        return original(self, context, draw)
 
     monkeypatch.setattr(NoiseDrops, "noise", counted)
-    network, image, found = case
+    network, image, maps = case
     metrics = [{"name": name, "draws": 6} for name in ("infidelity", "infidelity_normalized")]
-    evaluate(network, image, found, metrics, TARGET, controls=True)
+    evaluate(network, image, maps, metrics, TARGET, controls=True)
     assert sorted(drawn) == sorted([*range(6), *range(6)])
 
 
@@ -96,15 +96,15 @@ def test_neighbors_are_scored_once(
 ) -> None:
     """For the metric, and for the methods that explain them."""
     original = MetricContext.predict
-    shown: list[int] = []
+    sizes: list[int] = []
 
-    def counted(self: MetricContext, inputs: Tensor) -> Any:
-        shown.append(len(inputs))
-        return original(self, inputs)
+    def counted(self: MetricContext, images: Tensor) -> Any:
+        sizes.append(len(images))
+        return original(self, images)
 
     monkeypatch.setattr(MetricContext, "predict", counted)
     values(case, metric)
-    assert sum(shown) == 6
+    assert sum(sizes) == 6
 
 
 def test_batches_are_halved_when_memory_runs_out(
@@ -114,11 +114,11 @@ def test_batches_are_halved_when_memory_runs_out(
     original = MetricContext.predict
     tried: list[int] = []
 
-    def scarce(self: MetricContext, inputs: Tensor) -> Any:
-        tried.append(len(inputs))
-        if len(inputs) > 1:
+    def scarce(self: MetricContext, images: Tensor) -> Any:
+        tried.append(len(images))
+        if len(images) > 1:
             raise RuntimeError("out of memory")
-        return original(self, inputs)
+        return original(self, images)
 
     monkeypatch.setattr(MetricContext, "predict", scarce)
     assert values(case, "infidelity") == pytest.approx(expected, rel=1e-9)

@@ -1,4 +1,4 @@
-"""Neighbors: bounded changes, their own inverses, the same for the same seed."""
+"""Perturbations: bounded, invertible, and the same for the same seed."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_cubic_voxels_turn_as_on_a_grid(shape: tuple[int, ...], plane: tuple[int
 
 @every_rank
 def test_a_disk_in_the_body_stays_a_disk(rank: int) -> None:
-    """On flat voxels it is an ellipse of the grid, which a turn of the grid would tilt."""
+    """On flat voxels it is an ellipse of the grid, which a rotation of the grid would tilt."""
     shape, spacing = ((40, 120), (3.0, 1.0)) if rank == 2 else ((4, 40, 120), (1.0, 3.0, 1.0))
     rows = (torch.arange(40, dtype=torch.float64) - 19.5) * 3
     columns = torch.arange(120, dtype=torch.float64) - 59.5
@@ -223,7 +223,7 @@ def test_a_volume_of_one_slice_changes_like_the_slice(name: str) -> None:
         assert around.returned(thin, draw)[:, 0] == pytest.approx(around.returned(flat, draw))
 
 
-def test_all_changes_of_the_clinic_are_there() -> None:
+def test_the_usual_changes_in_imaging_are_there() -> None:
     assert {"bias_field", "ct_noise", "window", "shift", "rotation"} <= set(MEDICAL)
     kinds = {type(around) for around in MEDICAL.values()}
     assert all(a is not b for a, b in itertools.combinations(kinds, 2))

@@ -18,12 +18,12 @@ from voxplain.models.model import Model
 def _trained(network: nn.Module) -> nn.Module:
     """Weights far from anything an initializer draws."""
     with torch.no_grad():
-        for part in network.parameters():
-            part.add_(100)
-    for part in network.modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm):
-            part.running_mean.add_(7)  # type: ignore[operator]
-            part.running_var.mul_(50)  # type: ignore[operator]
+        for parameter in network.parameters():
+            parameter.add_(100)
+    for parameter in network.modules():
+        if isinstance(parameter, nn.modules.batchnorm._BatchNorm):
+            parameter.running_mean.add_(7)  # type: ignore[operator]
+            parameter.running_var.mul_(50)  # type: ignore[operator]
     return network.eval()
 
 
@@ -43,12 +43,14 @@ class Varied(nn.Module):
         self.bias = nn.Parameter(torch.zeros(4))
 
 
-def test_every_parameter_forgets_what_it_learned() -> None:
+def test_every_parameter_is_drawn_again() -> None:
     network = _trained(Varied())
-    paths = [path for path, part in network.named_modules() if list(part.parameters(False))]
+    paths = [
+        path for path, parameter in network.named_modules() if list(parameter.parameters(False))
+    ]
     reinitialize(network, paths, seed=0)
-    for name, part in network.named_parameters():
-        assert float(part.abs().max()) < 10, name
+    for name, parameter in network.named_parameters():
+        assert float(parameter.abs().max()) < 10, name
     assert network.norm.weight.tolist() == [1] * 4
     assert network.act.weight.tolist() == [0.25] * 4  # ones would make it linear
     assert float(network.relative_position_bias_table.std()) > 0
@@ -61,14 +63,14 @@ def test_every_parameter_forgets_what_it_learned() -> None:
 
 
 def test_weights_depend_on_the_seed_and_the_module_alone() -> None:
-    one, other, third = (_trained(classifier()) for _ in range(3))
+    first, second, third = (_trained(classifier()) for _ in range(3))
     with untouched(nn.Identity()):  # the global generator stays where it was
-        reinitialize(one, ["conv1", "conv2", "head"], seed=0)
-        reinitialize(other, ["conv2"], seed=0)
+        reinitialize(first, ["conv1", "conv2", "head"], seed=0)
+        reinitialize(second, ["conv2"], seed=0)
         reinitialize(third, ["conv2"], seed=1)
-    assert torch.equal(one.conv2.weight, other.conv2.weight)
-    assert not torch.equal(one.conv2.weight, third.conv2.weight)
-    assert float(other.conv1.weight.detach().min()) > 50  # untouched
+    assert torch.equal(first.conv2.weight, second.conv2.weight)
+    assert not torch.equal(first.conv2.weight, third.conv2.weight)
+    assert float(second.conv1.weight.detach().min()) > 50  # untouched
 
 
 class Resets(nn.Module):
@@ -102,9 +104,9 @@ class Normed(nn.Module):
         return self.norm2(self.conv2(features)).mean((2, 3))
 
 
-def test_norms_below_the_randomized_layer_keep_what_they_learned() -> None:
+def test_norms_before_the_randomized_layer_keep_their_statistics() -> None:
     model = Model(_trained(Normed()))
-    before = {name: part.clone() for name, part in model.network.state_dict().items()}
+    before = {name: value.clone() for name, value in model.network.state_dict().items()}
     reinitialize(model.network, ["conv2"], seed=0)
     recalibrate(model, images(), ["conv2"])
     after = model.network.state_dict()
@@ -117,12 +119,12 @@ def test_norms_below_the_randomized_layer_keep_what_they_learned() -> None:
 
 def test_recalibrated_norms_give_standard_activations() -> None:
     model = Model(_trained(Normed()))
-    shown = images(2, 1, 5)
+    batch = images(2, 1, 5)
     reinitialize(model.network, ["conv1", "norm1", "conv2"], seed=0)
-    recalibrate(model, shown, ["conv1", "norm1", "conv2"])
+    recalibrate(model, batch, ["conv1", "norm1", "conv2"])
     seen: list[Tensor] = []
     handle = model.network.norm2.register_forward_hook(lambda *call: seen.append(call[2]))
-    model.output(shown)
+    model.output(batch)
     handle.remove()
     channels = seen[0].transpose(0, 1).flatten(1)
     assert channels.mean(1).tolist() == pytest.approx([0] * 4, abs=0.05)
@@ -138,9 +140,9 @@ def test_real_networks_stay_finite(name: str, order: str) -> None:
         paths = stages(model, example)
         ordered = paths[::-1] if order == "top_down" else paths
         random, whole = copied(model), float(model.output(example).abs().max())
-        for part in (ordered[: len(paths) // 2], ordered):
-            reinitialize(random.network, part, seed=0)
-            recalibrate(random, example, part)
+        for randomized_paths in (ordered[: len(paths) // 2], ordered):
+            reinitialize(random.network, randomized_paths, seed=0)
+            recalibrate(random, example, randomized_paths)
             output = random.output(example)
             assert torch.isfinite(output).all()
             assert float(output.abs().max()) < 100 * max(1.0, whole)
@@ -159,9 +161,9 @@ def test_features_of_one_place_are_not_blown_up(count: int) -> None:
     recalibrate(random, example, paths)
     assert float(random.output(example).abs().max()) < 100
     assert all(
-        float(part.running_var.min()) > 0
-        for part in random.network.modules()
-        if isinstance(part, nn.BatchNorm2d)
+        float(module.running_var.min()) > 0
+        for module in random.network.modules()
+        if isinstance(module, nn.BatchNorm2d)
     )
 
 

@@ -1,4 +1,4 @@
-"""Networks of a cascade share what runs before they differ, and give what they give alone."""
+"""Networks of a cascade share modules before their first difference, and maps stay the same."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Residual(nn.Module):
 
 
 class Stateful(nn.Module):
-    """An encoder that leaves a skip connection lying on itself."""
+    """An encoder that keeps a skip connection as an attribute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Stateful(nn.Module):
 
 
 class Awkward(nn.Module):
-    """Everything that makes taking over outputs dangerous."""
+    """Everything that makes it dangerous to share outputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,26 +94,26 @@ def _networks(
     context: MetricContext, order: Order, seed: int = 0
 ) -> tuple[list[Any], UnchangedModules]:
     model, example = context.engine.model, context.engine.example
-    ran = trace(model, example)
-    groups = [(path,) for path in stages(model, example, ran)]
-    found = list(randomized(model, groups, order, seed, example))
-    return found, UnchangedModules(ran, found, example)
+    traced = trace(model, example)
+    groups = [(path,) for path in stages(model, example, traced)]
+    networks = list(randomized(model, groups, order, seed, example))
+    return networks, UnchangedModules(traced, networks, example)
 
 
 def _both_ways(context: MetricContext, order: Order) -> None:
-    """Side by side equals one after the other."""
-    networks, kinship = _networks(context, order)
-    asked = [context.with_model(each.model) for each in networks]
+    """Networks together give the maps that they give one by one."""
+    networks, shared = _networks(context, order)
+    contexts = [context.with_model(each.model) for each in networks]
     image, methods = context.input.image[None], context.methods
-    together = explain_networks(asked, image, methods, kinship)
-    for one, found in zip(asked, together, strict=True):
-        alone = explain_again(one, image, methods)
-        assert found.keys() == alone.keys()
+    together = explain_networks(contexts, image, methods, shared)
+    for own_context, maps in zip(contexts, together, strict=True):
+        alone = explain_again(own_context, image, methods)
+        assert maps.keys() == alone.keys()
         for name in alone:
             if float(alone[name].abs().max()) == 0:
-                assert torch.equal(found[name], alone[name]), name
+                assert torch.equal(maps[name], alone[name]), name
             else:
-                assert_close(found[name], alone[name], 1e-5, name)
+                assert_close(maps[name], alone[name], 1e-5, name)
 
 
 METHODS: list[Any] = [
@@ -132,7 +132,7 @@ METHODS: list[Any] = [
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("rank", [2, 3])
 @pytest.mark.parametrize("make", [classifier, segmenter])
-def test_side_by_side_equals_one_after_the_other(
+def test_networks_together_equal_networks_one_by_one(
     make: Callable[..., nn.Sequential], rank: int, order: Order
 ) -> None:
     network = make(rank, 2)
@@ -171,45 +171,45 @@ def _counted(network: nn.Sequential) -> nn.Sequential:
 @pytest.mark.parametrize(
     ("method", "points"), [(PATH, 4), ({"name": "occlusion", "incremental": "off"}, 36)]
 )
-def test_what_lies_below_runs_once(method: dict[str, Any], points: int) -> None:
+def test_modules_before_the_first_difference_run_once(method: dict[str, Any], points: int) -> None:
     """Three networks: without head; and conv2; and conv1. Each layer counts what reaches it."""
     context = explained(_counted(classifier(2)), images()[0], method)
-    networks, kinship = _networks(context, "top_down")
-    asked = [context.with_model(each.model) for each in networks]
-    assert kinship(0, ())  # tries it out
+    networks, shared = _networks(context, "top_down")
+    contexts = [context.with_model(each.model) for each in networks]
+    assert shared(0, ())  # tries it out
 
-    def cost(alike: UnchangedModules | None) -> int:
+    def cost(sharing: UnchangedModules | None) -> int:
         before = Counting.calls
-        explain_networks(asked, context.input.image[None], context.methods, alike)
+        explain_networks(contexts, context.input.image[None], context.methods, sharing)
         return Counting.calls - before
 
     spared = 3 + 1  # conv1, act1 and what enters conv2 of the second; what enters conv1 of the last
-    assert cost(None) - cost(kinship) == spared * points
+    assert cost(None) - cost(shared) == spared * points
 
 
-def test_a_course_says_what_is_untouched() -> None:
+def test_a_trace_lists_untouched_modules() -> None:
     network, example = classifier(2), images()
-    ran = trace(Model(network), example)
-    assert ran.untouched(("head",)) == {"conv1", "act1", "conv2", "act2"}
-    assert ran.untouched(("conv2",)) == {"conv1", "act1"}
-    assert ran.untouched(("conv1",)) == frozenset()
-    assert ran.untouched(("head",), [Tap("conv2")]) == {"conv1", "act1"}
-    assert ran.untouched(("head",), [Tap("act1", "input")]) == {"conv1"}
-    assert ran.untouched(("head",), [Tap("elsewhere")]) == frozenset()
+    traced = trace(Model(network), example)
+    assert traced.untouched(("head",)) == {"conv1", "act1", "conv2", "act2"}
+    assert traced.untouched(("conv2",)) == {"conv1", "act1"}
+    assert traced.untouched(("conv1",)) == frozenset()
+    assert traced.untouched(("head",), [Tap("conv2")]) == {"conv1", "act1"}
+    assert traced.untouched(("head",), [Tap("act1", "input")]) == {"conv1"}
+    assert traced.untouched(("head",), [Tap("elsewhere")]) == frozenset()
 
 
-def test_a_course_leaves_out_what_cannot_be_taken_over() -> None:
+def test_a_trace_leaves_out_modules_whose_outputs_cannot_be_shared() -> None:
     network = Awkward().eval()
-    ran = trace(Model(network), images(2))
-    held = ran.untouched(("head",))
-    assert {"tied", "late", "block.first"} <= held
+    traced = trace(Model(network), images(2))
+    untouched = traced.untouched(("head",))
+    assert {"tied", "late", "block.first"} <= untouched
     for path in ("stem.1", "stem", "block", "block.act", "encoder", "twice", "act", "head", ""):
-        assert path not in held, path
-    assert "tied" not in ran.untouched(("late",))  # they share their weight
+        assert path not in untouched, path
+    assert "tied" not in traced.untouched(("late",))  # they share their weight
 
 
-def test_networks_that_do_not_agree_when_they_share_share_nothing() -> None:
-    """The number of calls so far is nothing that watching one forward could find."""
+def test_networks_whose_outputs_change_by_sharing_share_nothing() -> None:
+    """Tracing one forward cannot reveal that outputs depend on the number of calls."""
 
     class Moody(nn.Module):
         seen: dict[str, int] = {"calls": 0}  # noqa: RUF012 - that is what is wrong with it

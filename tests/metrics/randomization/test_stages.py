@@ -83,10 +83,10 @@ class Tokens(nn.Module):
 
 
 def test_tokens_count_where_they_join_and_projections_though_they_are_never_called() -> None:
-    found = _stages(Tokens().eval(), images())
-    assert found[:2] == ("embed", "")  # the network itself holds the token
-    assert set(found[2:4]) == {"attention", "attention.out_proj"}
-    assert found[4:] == ("head",)
+    paths = _stages(Tokens().eval(), images())
+    assert paths[:2] == ("embed", "")  # the network itself holds the token
+    assert set(paths[2:4]) == {"attention", "attention.out_proj"}
+    assert paths[4:] == ("head",)
 
 
 class Asking(nn.Module):
@@ -146,18 +146,18 @@ def test_every_weight_of_real_networks_belongs_to_a_stage(name: str, first: str,
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network, example = matrix.network(name, 2), matrix.image(name, 2)
-    found = _stages(network, example)
-    assert (found[0], found[-1]) in [(first, last), (first, last + ".0")]
+    paths = _stages(network, example)
+    assert (paths[0], paths[-1]) in [(first, last), (first, last + ".0")]
     held = {path for path, part in network.named_modules() if list(part.parameters(recurse=False))}
-    left = {path for path in held if path not in found}
+    left = {path for path in held if path not in paths}
     assert all(path.endswith("norm_cross_attn") for path in left), left  # which never run
     if name == "ViT":
-        assert found.index("network") < 4  # its class token joins behind the embedding
+        assert paths.index("network") < 4  # its class token joins behind the embedding
 
 
 def test_neighbors_are_joined_evenly_and_none_is_lost() -> None:
     paths = tuple("abcdefghij")
     assert grouped(paths, 20) == tuple((path,) for path in paths)
-    found = grouped(paths, 4)
-    assert tuple(path for group in found for path in group) == paths
-    assert {len(group) for group in found} <= {2, 3}
+    groups = grouped(paths, 4)
+    assert tuple(path for group in groups for path in group) == paths
+    assert {len(group) for group in groups} <= {2, 3}
