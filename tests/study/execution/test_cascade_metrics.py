@@ -219,5 +219,5 @@ def test_metrics_of_a_cascade_are_in_the_schema_and_in_the_resolved_study(tiny: 
 def test_the_report_draws_them(tiny: TinyStudy) -> None:
     run, _ = go(tiny, [GAP], metrics=["sparseness"])
     text = run.write_report().read_text()
-    assert "Scores of the maps, each asked of its own network" in text
+    assert "Scores of the maps, each with the network of its step" in text
     assert "MoRF-LeRF gap, higher is better: Saliency from" in text
