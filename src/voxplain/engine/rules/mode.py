@@ -140,10 +140,7 @@ class RuleMode(TorchFunctionMode):
         """
 
     def residuals(self) -> dict[str, float]:
-        """After a backward: relevance that did not reach the image, by cause.
-
-        Empty for rules that do not conserve a sum.
-        """
+        """After a backward: relevance that did not reach the image, by cause; else empty."""
         return {}
 
     def finish(self) -> None:
@@ -161,11 +158,7 @@ class RuleMode(TorchFunctionMode):
         )
 
     def from_parameters(self, tensor: Tensor) -> bool:
-        """Whether the tensor is a parameter or was computed from parameters alone.
-
-        The answer is the same with and without gradients. Only ``depends`` recognizes tensors
-        computed from parameters and constants.
-        """
+        """Whether the tensor is a parameter or comes from parameters alone, gradients or not."""
         return isinstance(tensor, nn.Parameter) or tensor in self._parameters
 
     def is_data_dependent(self, *operands: Any) -> bool:
