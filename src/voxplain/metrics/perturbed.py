@@ -69,7 +69,7 @@ class PerturbedPrediction:
     @classmethod
     def joined(cls, predictions: Sequence[PerturbedPrediction]) -> PerturbedPrediction:
         """Several predictions one after the other."""
-        columns = ([getattr(each, name) for each in predictions] for name in _COLUMNS)
+        columns = ([getattr(prediction, name) for prediction in predictions] for name in _COLUMNS)
         return cls(*(_concatenated(column) for column in columns))  # type: ignore[arg-type]
 
     @classmethod
@@ -77,7 +77,7 @@ class PerturbedPrediction:
         """The mean of several predictions for the same changes, such as several fill images."""
         if len(predictions) == 1:
             return predictions[0]
-        columns = ([getattr(each, name) for each in predictions] for name in _COLUMNS)
+        columns = ([getattr(prediction, name) for prediction in predictions] for name in _COLUMNS)
         return cls(*(_mean(column) for column in columns))  # type: ignore[arg-type]
 
 
@@ -107,10 +107,10 @@ def _preferred_class(output: Tensor) -> Tensor:
 
 
 def _mean(column: Sequence[Tensor | None]) -> Tensor | None:
-    known = [values.double() for values in column if values is not None]
-    return torch.stack(known).mean(dim=0) if known else None
+    tensors = [values.double() for values in column if values is not None]
+    return torch.stack(tensors).mean(dim=0) if tensors else None
 
 
 def _concatenated(column: Sequence[Tensor | None]) -> Tensor | None:
-    known = [values for values in column if values is not None]
-    return torch.cat(known) if known else None
+    tensors = [values for values in column if values is not None]
+    return torch.cat(tensors) if tensors else None

@@ -104,7 +104,7 @@ def _predicted_under_noise(field: MapField, context: MetricContext, noisy: Noisy
         ]
         at_once = max(1, _SLOPES_BYTES // (8 * context.input.image.numel()))
         fields = [field, *others][:at_once]
-        slopes = torch.stack([_slopes(each, context) for each in fields])
+        slopes = torch.stack([_slopes(other_field, context) for other_field in fields])
         products.update(zip(fields, noisy.products(slopes), strict=True))
     return products[field]
 

@@ -90,8 +90,8 @@ class Cascade(Query):
         self, context: MetricContext, methods: Mapping[str, Method]
     ) -> dict[str, StepCollector]:
         """One collector per map, with the map of the trained network."""
-        found = explain_again(context, context.input.image[None], list(methods.values()))
-        trained = self._by_name(methods, found, context)
+        maps = explain_again(context, context.input.image[None], list(methods.values()))
+        trained = self._by_name(methods, maps, context)
         scores = self._scores(context, trained)
         return {
             name: StepCollector(values, scores[name], self.pictures)
@@ -108,8 +108,8 @@ class Cascade(Query):
         """Name, map and scores of every map of some networks."""
         contexts = [context.with_model(network.model) for network in networks]
         image = context.input.image[None]
-        found = explain_networks(contexts, image, list(methods.values()), shared)
-        for own_context, maps in zip(contexts, found, strict=True):
+        by_network = explain_networks(contexts, image, list(methods.values()), shared)
+        for own_context, maps in zip(contexts, by_network, strict=True):
             named = self._by_name(methods, maps, own_context)
             scores = self._scores(own_context.with_own_prediction(), named) if self.metrics else {}
             for name, values in named.items():

@@ -173,8 +173,8 @@ class FullyRandom(Query):
         paths = stages(model, context.engine.example)
         for seed in range(self.seeds):
             (random,) = randomized(model, [paths], "top_down", seed, images)
-            found = explain_again(context.with_model(random.model), context.input.image[None])
-            for name, values in found.items():
+            random_maps = explain_again(context.with_model(random.model), context.input.image[None])
+            for name, values in random_maps.items():
                 maps.setdefault(name, []).append(values[0].double().sum(dim=0))
         return maps
 
