@@ -159,7 +159,7 @@ def test_maps_come_back_from_their_files_with_what_they_mean(
     run, _ = go(tiny, models=[model], methods=methods, cases=tiny.config["cases"][:1],
                 metrics=["sparseness"], run={"controls": False})  # fmt: skip
     for method in Study.load(tiny.file).methods:
-        assert fields[method.key].sign == method.sign
+        assert fields[method.key].sign == method.properties().sign
     assert fields["deconvolution"].sign == "absolute"
     assert [fields[name].share for name in ("saliency", "input_x_gradient")] == [False, True]
     files = {record.label: run.folder / record.file for record in run.manifest.maps}
