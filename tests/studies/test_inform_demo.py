@@ -8,9 +8,9 @@ from types import ModuleType
 
 import torch
 
+from voxplain.attribution import parse_method
 from voxplain.engine.context import Context
 from voxplain.engine.execution.session import Session
-from voxplain.engine.method import parse_method
 from voxplain.models.model import Model
 from voxplain.targets import parse_target
 from voxplain.zoo import unet3d
