@@ -1,4 +1,4 @@
-"""Regions of images: supervoxels, blocks, anatomical labels, channels."""
+"""Regions of images: supervoxels, blocks, anatomical labels, channels, and segments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Regions that were computed lately, by the content of the image."""
+"""A cache of regions by the content of the image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Regions that someone has drawn: an atlas or organs on the grid of the scan."""
+"""Regions from a label map, such as an atlas or organs on the grid of the scan."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class LabelMap(Regions):
     """Anatomical regions from a label map.
 
     Attributes:
-        labels: Whole numbers ``(*spatial)``, or ``(C, *spatial)``, as the network sees the image
-            or on the grid of the scan; or a file on the grid of the scan. Below 0 is no region.
-        names: Label to name, or a JSON, CSV or TSV file or a color table with them.
-        rest: Whether what has label 0 is one region too; else it is never masked.
+        labels: Whole numbers ``(*spatial)``, or ``(C, *spatial)``, on the grid of the network's
+            input or of the scan; or a file on the grid of the scan. Labels below 0 are no region.
+        names: Mapping from label to name, or a JSON, CSV or TSV file or a color table with one.
+        rest: Whether voxels of label 0 are a region too; else they are never masked.
     """
 
     files: ClassVar[tuple[str, ...]] = ("labels", "names")
@@ -51,21 +51,23 @@ class LabelMap(Regions):
         labels = self._placed(image, scan).to(image.device)
         if not bool((labels > 0).any()):
             raise InputError(f"{self._called} has no label on the image: every voxel of it is 0")
-        last = int(labels.amax()) + 1
-        ordered = torch.where(labels == 0, last if self.rest else -1, labels)
-        found = distinct(ordered).tolist()
+        rest = int(labels.amax()) + 1
+        ordered = torch.where(labels == 0, rest if self.rest else -1, labels)
         names = self._read_names()
-        named = [REST if label == last else names.get(label, f"label {label}") for label in found]
-        return RegionMap(RegionMap.compacted(ordered).labels, tuple(named))
+        names_in_order = [
+            REST if label == rest else names.get(label, f"label {label}")
+            for label in distinct(ordered).tolist()
+        ]
+        return RegionMap(RegionMap.compacted(ordered).labels, tuple(names_in_order))
 
     def expected(self, shape: Sequence[int], channels: int, spacing: Spacing = None) -> int:
-        """The labels there are; cropping may leave fewer."""
-        found = distinct(torch.as_tensor(self._read(len(shape)))).tolist()
-        return sum(1 for label in found if label > 0 or self.rest)
+        """The number of labels in the map; cropping may leave fewer."""
+        labels = distinct(torch.as_tensor(self._read(len(shape)))).tolist()
+        return sum(1 for label in labels if label > 0 or self.rest)
 
     @field_serializer("labels", "names", when_used="always")
     def _without_path(self, value: Any) -> Any:
-        """A file is written as the hash of its content: what it holds counts, not its place."""
+        """A file is serialized as the hash of its content, independent of its path."""
         return f"file:{_hashed(value)}" if isinstance(value, (str, Path)) else value
 
     @property

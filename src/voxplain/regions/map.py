@@ -1,4 +1,4 @@
-"""Regions of an image: which voxel belongs to which."""
+"""A partition of the voxels of an image into regions."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class RegionMap:
 
     Attributes:
         labels: int64, ``(*spatial)``, or ``(C, *spatial)`` for regions that differ per channel:
-            ``0 .. count - 1``; -1 is in no region and never masked.
-        names: One per region, or none at all.
+            ``0 .. count - 1``; voxels with -1 are in no region and never masked.
+        names: One per region, or empty.
     """
 
     labels: Tensor
@@ -32,7 +32,7 @@ class RegionMap:
 
     @classmethod
     def compacted(cls, labels: Tensor) -> RegionMap:
-        """A partition from any whole labels, renumbered in their order; below 0 is no region."""
+        """A partition from any whole labels, renumbered in order; labels below 0 are no region."""
         present = distinct(labels)
         if not len(present) or int(present[-1]) >= _MANY:
             inside = labels >= 0
@@ -55,32 +55,35 @@ class RegionMap:
 
     @cached_property
     def sizes(self) -> Tensor:
-        """Voxels per region, ``(count,)`` int64; a voxel counts once per channel it differs in."""
+        """Voxels per region, ``(count,)`` int64; with labels per channel, voxels times channels."""
         return torch.bincount(self.labels[self.labels >= 0], minlength=self.count)
 
     def painted(self, values: Tensor) -> Tensor:
-        """Values ``(..., count)`` on every voxel of their region, 0 outside.
+        """A map that has the value of its region at every voxel, 0 outside.
+
+        Args:
+            values: ``(..., count)``.
 
         Returns:
             ``(..., *labels.shape)``, on the device of the values.
         """
         outside = values.new_zeros(*values.shape[:-1], 1)
-        # Index -1 is the last entry: the zero behind all regions.
+        # Label -1 indexes the last entry, which is the zero of voxels in no region.
         return torch.cat([values, outside], dim=-1)[..., self.labels.to(values.device)]
 
     def name(self, region: int) -> str:
-        """What a region is called, its number (from 1) where it has no name."""
+        """The name of a region; its number, from 1, if it has none."""
         return self.names[region] if self.names else f"region {region + 1}"
 
 
 _MANY = 2**22
-"""Labels up to here are counted; sorting all voxels takes twenty times as long."""
+"""Labels below this are found by counting; sorting all voxels takes twenty times as long."""
 
 
 def distinct(labels: Tensor) -> Tensor:
-    """The labels that occur, ascending, int64; those below 0 are no labels."""
+    """The labels that occur, ascending, int64, without those below 0."""
     inside = (labels if int(labels.amin()) >= 0 else labels[labels >= 0]).flatten().long()
     if not len(inside) or int(inside.amax()) >= _MANY:
-        found: Tensor = torch.unique(inside)
-        return found
+        unique: Tensor = torch.unique(inside)
+        return unique
     return torch.bincount(inside).nonzero().flatten()

@@ -1,4 +1,4 @@
-"""Names of labels, from a mapping or from the tables that atlases come with."""
+"""Names of labels from JSON, tables, or the color tables of atlases."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from voxplain.errors import InputError
 
 
 def read_names(path: str | Path) -> dict[int, str]:
-    """Label to name from a JSON, CSV or TSV file, or a color table of FreeSurfer or ITK-SNAP.
+    """Names by label from a JSON, CSV or TSV file, or a color table of FreeSurfer or ITK-SNAP.
 
-    In a table, the label is the first whole number of a line and the name its first other word;
-    lines without either (headers, comments) are passed over.
+    In a table, the label is the first whole number of a line, and the name the first word that is
+    no number; lines without either (headers, comments) are skipped.
 
     Raises:
-        InputError: If the file is missing or names no label.
+        InputError: If the file is missing or holds no name of a label.
     """
     path = Path(path)
     if not path.is_file():
@@ -34,12 +34,12 @@ def read_names(path: str | Path) -> dict[int, str]:
 
 
 def _from_json(text: str) -> dict[int, str]:
-    found = json.loads(text)
-    if not isinstance(found, Mapping):
+    mapping = json.loads(text)
+    if not isinstance(mapping, Mapping):
         raise ValueError('it must be a mapping such as {"3": "liver"}')
     # Some tools write {"3": "liver"}, others {"liver": 3}.
-    turned = all(isinstance(value, int) for value in found.values())
-    pairs = ((value, key) if turned else (key, value) for key, value in found.items())
+    by_name = all(isinstance(value, int) for value in mapping.values())
+    pairs = ((value, key) if by_name else (key, value) for key, value in mapping.items())
     return {int(label): str(name) for label, name in pairs}
 
 

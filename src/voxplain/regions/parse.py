@@ -1,4 +1,4 @@
-"""Regions from what people write, and the regions of an image."""
+"""Region settings of studies and callers, and the regions of an image."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CACHE: RegionCache[RegionMap] = RegionCache()
 
 
 def _spelled_out(value: Any) -> Any:
-    """The short forms as mappings: a kind, a count, an array, a file."""
+    """A kind, a count, an array or a file as the mapping that it abbreviates."""
     if isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -50,20 +50,20 @@ RegionSpec = Annotated[
     AnyRegions,
     BeforeValidator(_spelled_out, json_schema_input_type=AnyRegions | int | str),
 ]
-"""Regions as the fields of methods take them: also a kind, a count, an array or a file alone."""
+"""Regions as a field of a method: settings, or a kind, a count, an array or a file alone."""
 
 _ADAPTER: TypeAdapter[Regions] = TypeAdapter(RegionSpec)
 
 
 def parse_regions(spec: Any) -> Regions:
-    """Regions from what people write.
+    """The region settings that a study or a caller writes.
 
     Args:
         spec: ``"supervoxels"``, ``"blocks"`` or ``"channels"``; a number of supervoxels; a label
-            map as array or file; a mapping with ``kind``; or regions.
+            map as array or file; a mapping with ``kind``; or settings.
 
     Raises:
-        ConfigError: With the nearest names, or the field that does not fit.
+        ConfigError: If the kind is unknown (with the nearest ones) or a field does not fit.
     """
     if isinstance(spec, Regions):
         return spec
@@ -71,20 +71,20 @@ def parse_regions(spec: Any) -> Regions:
         return _ADAPTER.validate_python(dict(spec) if isinstance(spec, Mapping) else spec)
     except ValidationError as error:
         first = error.errors()[0]
-        path = ".".join(["regions", *(str(part) for part in first["loc"])])
+        path = ".".join(["regions", *map(str, first["loc"])])
         raise ConfigError(f"{path}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 def segment(
     spec: Any, image: Tensor, spacing: Spacing = None, scan: Image | None = None
 ) -> RegionMap:
-    """The regions of an image; the last few are remembered, for the next method that asks.
+    """The regions of an image; supervoxels are cached, so that methods share them.
 
     Args:
         spec: See :func:`parse_regions`.
-        image: ``(C, *spatial)`` as the network sees it, without any noise.
+        image: ``(C, *spatial)`` on the grid of the network's input, without added noise.
         spacing: Millimeters per voxel, or None.
-        scan: The image on its grid, for label maps in files and for the names of channels.
+        scan: The image on its grid, for label maps in files and names of channels.
 
     Raises:
         InputError: If a label map does not fit, or holds no region.

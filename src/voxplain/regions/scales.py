@@ -21,7 +21,7 @@ FELZENSZWALB_SCALES = (50, 100, 150, 250, 500, 1200)
 SUPERVOXEL_COUNTS = (2000, 1000, 500, 250, 125, 60)
 _PIXELS = 224**2
 _VOXELS = 96**3
-_FINER = 4**2  # enlarging a thumbnail further finds nothing more
+_FINER = 4**2  # enlarging a thumbnail further finds no more segments
 _SMOOTHING = 0.8
 _SMALLEST = 0.003
 _DILATION = 5 / 224
@@ -34,11 +34,11 @@ def scales(image: Tensor, spacing: Spacing = None) -> Segments:
     """Segments at six scales, each dilated by 2.2 % of the mean side (one voxel at least).
 
     Pictures are divided as published (Kapishnikov et al., 2019; Felzenszwalb and Huttenlocher,
-    2004) on 224 x 224 pixels, or as many in the proportions of the image; volumes into supervoxels
-    of six sizes in millimeters, on at most 96 x 96 x 96 cubic voxels.
+    2004) on 224 x 224 pixels, or the same number in the proportions of the image; volumes into
+    supervoxels of six sizes in millimeters, on at most 96 x 96 x 96 cubic voxels.
 
     Args:
-        image: ``(C, *spatial)``, without any noise.
+        image: ``(C, *spatial)``, without added noise.
         spacing: Millimeters per voxel, or None.
     """
     settings = None if spacing is None else tuple(spacing)
@@ -47,15 +47,16 @@ def scales(image: Tensor, spacing: Spacing = None) -> Segments:
 
 def _segments(image: Tensor, spacing: Spacing) -> Segments:
     shape = tuple(image.shape[1:])
-    flat = len(thick_axes(shape)) == 2
+    is_flat = len(thick_axes(shape)) == 2
     own = math.prod(shape)
-    voxels = min(_PIXELS, _FINER * own) if flat else min(_VOXELS, own)
+    voxels = min(_PIXELS, _FINER * own) if is_flat else min(_VOXELS, own)
     grid = WorkingGrid.over(shape, spacing, voxels)
-    values = (2 * grid.bring(scaled(image), order=3 if flat else 1) - 1).clamp(-1, 1).numpy()
-    labels = _pictures(values) if flat else _volumes(values)
+    values = (2 * grid.bring(scaled(image), order=3 if is_flat else 1) - 1).clamp(-1, 1).numpy()
+    partitions = _pictures(values) if is_flat else _volumes(values)
     radius = max(1.0, _DILATION * math.prod(grid.shape) ** (1 / len(grid.shape)))
-    found = Segments.of([crop for one in labels for crop in crops_of(one, radius)], grid.shape)
-    return Segments(grid.back(found.cells), found.members)
+    crops = [crop for labels in partitions for crop in crops_of(labels, radius)]
+    segments = Segments.of(crops, grid.shape)
+    return Segments(grid.back(segments.cells), segments.members)
 
 
 def _pictures(values: NDArray[np.float32]) -> list[NDArray[np.int64]]:
@@ -63,7 +64,7 @@ def _pictures(values: NDArray[np.float32]) -> list[NDArray[np.int64]]:
 
     pixels = np.moveaxis(values, 0, -1)
     smallest = round(_SMALLEST * math.prod(pixels.shape[:-1]))
-    # It warns of any number of channels but three, even where it is told which axis they are.
+    # It warns of any number of channels but three, even if the channel axis is given.
     with without_warnings(RuntimeWarning):
         return [
             felzenszwalb(pixels, scale=scale, sigma=_SMOOTHING, min_size=smallest, channel_axis=-1)

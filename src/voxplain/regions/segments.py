@@ -1,4 +1,4 @@
-"""Overlapping segments of an image, kept as the cells that they have in common."""
+"""Overlapping segments of an image, stored as the cells of which they consist."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from torch import Tensor
 from voxplain.errors import InputError
 
 Crop = tuple[tuple[slice, ...], NDArray[np.bool_]]
-"""A segment: its bounding box, and which voxels inside belong to it."""
+"""A segment: its bounding box, and the voxels of the box that belong to it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Segments:
     """Segments that may overlap.
 
-    Voxels in exactly the same segments form a cell, so that sums over segments are sums over a few
-    thousand cells, however large the image is and however often the segments are used.
+    Voxels that are in exactly the same segments form a cell, so that sums over segments are sums
+    over a few thousand cells, independent of the size of the image.
 
     Attributes:
-        cells: int64 ``(*spatial)``: the number of the cell of each voxel.
-        members: ``(segments, cells)``, 1 where the cell belongs to the segment.
+        cells: int64 ``(*spatial)``, the number of the cell of each voxel.
+        members: Sparse ``(segments, cells)``, 1 where the cell belongs to the segment.
     """
 
     cells: Tensor
@@ -36,15 +36,15 @@ class Segments:
 
     @classmethod
     def of(cls, crops: Sequence[Crop], shape: Sequence[int]) -> Segments:
-        """The cells of segments on a grid of this shape.
+        """Segments on a grid of this shape, divided into cells.
 
         Raises:
             InputError: If there is no segment.
         """
         if not crops:
             raise InputError("there is no segment: not one label has a voxel")
-        # The sum of random numbers of the segments of a voxel names its cell: two of some 100,000
-        # cells share a sum of 64 bits with a chance below 1e-9.
+        # Each segment has a random number, and their sum over the segments of a voxel identifies
+        # its cell: two of 100,000 cells have equal sums of 64 bits with a probability below 1e-9.
         numbers = np.random.default_rng(0).integers(1, 2**63, len(crops), dtype=np.uint64)
         sums = np.zeros(tuple(shape), dtype=np.uint64)
         for (box, inside), number in zip(crops, numbers, strict=True):
@@ -60,14 +60,14 @@ class Segments:
 
     @classmethod
     def given(cls, arrays: Any) -> Segments:
-        """Segments as they are, without dilation.
+        """Segments from arrays, without dilation.
 
         Args:
-            arrays: ``(n, *spatial)``: boolean masks, each a segment; or label maps, of which each
+            arrays: ``(n, *spatial)``: boolean masks, one per segment; or label maps, in which every
                 label from 0 is a segment.
 
         Raises:
-            InputError: If these are neither.
+            InputError: If the arrays are neither.
         """
         array = arrays.detach().cpu().numpy() if isinstance(arrays, Tensor) else np.asarray(arrays)
         if array.ndim < 2 or not (array.dtype == bool or np.issubdtype(array.dtype, np.integer)):
@@ -95,13 +95,13 @@ class Segments:
 
     @cached_property
     def sizes(self) -> NDArray[np.float64]:
-        """Voxels per cell."""
+        """Voxels per cell, ``(cells,)``."""
         counts = torch.bincount(self.cells.flatten(), minlength=self.members.shape[1])
         return counts.double().numpy()
 
-    def sums(self, map: Tensor) -> NDArray[np.float64]:
-        """The sum of a map ``(*spatial)`` over each cell."""
-        weights = map.detach().double().cpu().flatten()
+    def sums(self, values: Tensor) -> NDArray[np.float64]:
+        """Sums of ``(*spatial)`` over each cell, ``(cells,)``."""
+        weights = values.detach().double().cpu().flatten()
         cells = self.cells.flatten()
         return torch.bincount(cells, weights, minlength=self.members.shape[1]).numpy()
 
@@ -109,13 +109,13 @@ class Segments:
 def crops_of(labels: NDArray[np.integer[Any]], radius: float = 0.0) -> Iterator[Crop]:
     """Every label from 0 as a segment, dilated by a ball of this radius in voxels."""
     margin = int(np.ceil(radius))
-    # Labels of find_objects start at 1; those below 0 are nothing.
+    # find_objects starts at label 1, so 1 is added; labels below 0 become 0 and are skipped.
     for number, box in enumerate(ndimage.find_objects(np.maximum(labels, -1) + 1)):
         if box is None:
             continue
         wider = tuple(
-            slice(max(0, part.start - margin), min(length, part.stop + margin))
-            for part, length in zip(box, labels.shape, strict=True)
+            slice(max(0, side.start - margin), min(length, side.stop + margin))
+            for side, length in zip(box, labels.shape, strict=True)
         )
         inside = labels[wider] == number
         if radius:

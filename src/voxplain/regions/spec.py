@@ -1,4 +1,4 @@
-"""What a division into regions is, and the two that look at no intensity."""
+"""Settings for dividing an image into regions: the base, blocks, and channels."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Spacing = Sequence[float] | None
 
 
 class Regions(BaseModel, ABC):
-    """How an image is divided; its fields are the parameters.
+    """A way to divide an image into regions; its fields are the parameters.
 
     Attributes:
-        files: Fields that may name a file.
+        files: Names of the fields that may hold a file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -34,25 +34,37 @@ class Regions(BaseModel, ABC):
 
     @abstractmethod
     def divide(self, image: Tensor, spacing: Spacing, scan: Image | None) -> RegionMap:
-        """The regions of ``(C, *spatial)``; :func:`voxplain.regions.segment` remembers them."""
+        """The regions of an image; see :func:`voxplain.regions.segment`, which caches them.
+
+        Args:
+            image: ``(C, *spatial)``.
+            spacing: Millimeters per voxel, or None.
+            scan: The image on its grid, if there is one.
+        """
 
     @abstractmethod
     def expected(self, shape: Sequence[int], channels: int, spacing: Spacing = None) -> int:
-        """About how many regions an image will have, before anything is computed."""
+        """The approximate number of regions of an image, before they are computed.
+
+        Args:
+            shape: Spatial shape.
+            channels: Number of channels.
+            spacing: Millimeters per voxel, or None.
+        """
 
 
 class Blocks(Regions):
-    """Regular blocks; of size 1, every voxel is its own region.
+    """Regular blocks; with size 1, every voxel is a region.
 
     Attributes:
-        size: Extent of a block; the last one along an axis may be smaller.
+        size: Extent of a block; the last block along an axis may be smaller.
     """
 
     kind: Literal["blocks"] = "blocks"
     size: Extent = Field(default=0.125, description="voxels, fraction of an axis, or mm")
 
     def divide(self, image: Tensor, spacing: Spacing, scan: Image | None) -> RegionMap:
-        """Blocks in the order of their first voxels."""
+        """Blocks, numbered with the last axis fastest."""
         shape = tuple(image.shape[1:])
         sides, counts = self._sides(shape, spacing), self._counts(shape, spacing)
         labels = torch.zeros(shape, dtype=torch.int64, device=image.device)
@@ -63,7 +75,7 @@ class Blocks(Regions):
         return RegionMap(labels)
 
     def expected(self, shape: Sequence[int], channels: int, spacing: Spacing = None) -> int:
-        """Exactly so many."""
+        """The exact number of blocks."""
         return math.prod(self._counts(shape, spacing))
 
     def _sides(self, shape: Sequence[int], spacing: Spacing) -> list[int]:
@@ -75,16 +87,16 @@ class Blocks(Regions):
 
 
 class Channels(Regions):
-    """Each input channel is one region: which sequence of an MR study matters."""
+    """One region per input channel, such as the sequences of an MR study."""
 
     kind: Literal["channels"] = "channels"
 
     def divide(self, image: Tensor, spacing: Spacing, scan: Image | None) -> RegionMap:
-        """Labels ``(C, *spatial)``, with the names of the channels where the scan has them."""
+        """Labels ``(C, *spatial)``, with the names of the channels if the scan has them."""
         numbers = torch.arange(len(image), device=image.device)
         labels = numbers.view(-1, *(1,) * (image.ndim - 1)).expand(image.shape).contiguous()
-        named = scan is not None and len(scan.channels) == len(image)
-        return RegionMap(labels, scan.channels if named and scan is not None else ())
+        names = () if scan is None or len(scan.channels) != len(image) else scan.channels
+        return RegionMap(labels, names)
 
     def expected(self, shape: Sequence[int], channels: int, spacing: Spacing = None) -> int:
         """The number of channels."""

@@ -26,13 +26,13 @@ _VOXELS = 128**3
 class Supervoxels(Regions):
     """Simple linear iterative clustering (Achanta et al., 2012) in millimeters, in 2-D and 3-D.
 
-    Channels are brought to [0, 1] by their quantiles 0.5 % and 99.5 % and count alike. Where noise
-    would leave less than half of the regions, they are made more compact. Images of more than
-    2 million voxels are divided on a coarser grid.
+    Channels are scaled to [0, 1] between their 0.5 % and 99.5 % quantiles and have equal weight.
+    Where noise would leave less than half of the regions, compactness is raised. Images of more
+    than 2 million voxels are divided on a coarser grid.
 
     Attributes:
-        count: About how many.
-        size: Side of one instead, as an extent.
+        count: Approximate number of regions.
+        size: Side of a region as an extent, instead of a count.
         compactness: Weight of distance against intensity: 1 is nearly a grid, 0.01 follows every
             edge.
     """
@@ -46,33 +46,33 @@ class Supervoxels(Regions):
         """The supervoxels of ``(C, *spatial)``."""
         shape = tuple(image.shape[1:])
         count = self.expected(shape, len(image), spacing)
-        # The seeds of scikit-image lie at equal steps in voxels: only on cubic ones are the regions
-        # of thick slices as long as they are wide.
+        # scikit-image places its seeds at equal distances in voxels, so thick slices are resampled
+        # to cubic voxels for regions of equal sides in millimeters.
         grid = WorkingGrid.over(shape, spacing, min(_VOXELS, math.prod(shape)), _NEARLY_CUBIC)
         labels = clustered(grid.bring(scaled(image)).numpy(), count, self.compactness)
         return RegionMap.compacted(grid.back(torch.from_numpy(labels)).to(image.device))
 
     def expected(self, shape: Sequence[int], channels: int, spacing: Spacing = None) -> int:
-        """The count, or the voxels of the image by those of one region."""
+        """The count, or the number of voxels divided by that of a region."""
         voxels = math.prod(shape)
         if self.size is None:
             return min(self.count, voxels)
         sides = [max(1, side) for side in resolve(self.size, shape, spacing)]
-        one = math.prod(min(pair) for pair in zip(sides, shape, strict=True))
-        return max(1, round(voxels / one))
+        per_region = math.prod(min(pair) for pair in zip(sides, shape, strict=True))
+        return max(1, round(voxels / per_region))
 
 
 def scaled(image: Tensor) -> Tensor:
     """``(C, *spatial)`` on the CPU, each channel in [0, 1] between its quantiles 0.5 and 99.5 %.
 
-    A channel that is constant between them is scaled by its minimum and maximum, so that a small
-    object on an empty ground is not lost.
+    A channel with equal quantiles is scaled by its minimum and maximum, so that a small object on
+    a constant background is kept.
     """
     flat = image.detach().to("cpu", torch.float32).flatten(1).numpy()
     low, high = np.quantile(flat, [0.005, 0.995], axis=1, keepdims=True)
-    flat_channel = low >= high
-    low = np.where(flat_channel, flat.min(axis=1, keepdims=True), low)
-    high = np.where(flat_channel, flat.max(axis=1, keepdims=True), high)
+    is_constant = low >= high
+    low = np.where(is_constant, flat.min(axis=1, keepdims=True), low)
+    high = np.where(is_constant, flat.max(axis=1, keepdims=True), high)
     span = np.where(high > low, high - low, 1)
     values = np.clip((flat - low) / span, 0, 1).astype(np.float32)
     return torch.from_numpy(values).view(image.shape)
@@ -83,8 +83,8 @@ def clustered(
 ) -> NDArray[np.int64]:
     """Labels ``(*spatial)`` of about ``count`` regions of ``(C, *spatial)`` on cubic voxels.
 
-    Noise tears regions into pieces that scikit-image then counts as one; compactness is doubled
-    until half of what was asked for is left.
+    Noise splits regions into pieces, which scikit-image merges with others; compactness is doubled
+    until at least half of the regions are left.
     """
     labels = _slic(values, count, compactness, rounds)
     while len(np.unique(labels)) < count / 2 and compactness < _NEARLY_A_GRID:
@@ -101,7 +101,7 @@ def _slic(
     labels = slic(
         np.moveaxis(values, 0, -1).astype(np.float32),
         n_segments=min(count, math.prod(values.shape[1:])),
-        # Squared differences add up over channels; this makes them a mean.
+        # Squared differences are summed over channels; this makes them a mean.
         compactness=compactness * math.sqrt(len(values)),
         max_num_iter=rounds,
         convert2lab=False,

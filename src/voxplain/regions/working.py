@@ -1,4 +1,4 @@
-"""The grid on which regions are found: cubic voxels, and the way of labels back."""
+"""The grid of cubic voxels on which regions are computed, and the labels back on the image."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from voxplain.regions.spec import Spacing
 
 
 def thick_axes(shape: Sequence[int]) -> list[int]:
-    """The axes of more than one voxel; two at least, as a picture has.
+    """The axes of more than one voxel, but at least two, as a picture has.
 
-    What is done on these alone gives a volume of one slice the regions of the slice.
+    A volume of one slice is divided along these alone, and so gets the regions of the slice.
     """
-    by_length = sorted(range(len(shape)), key=lambda axis: shape[axis] == 1)
-    several = sum(length > 1 for length in shape)
-    return sorted(by_length[: max(2, several)])
+    long_axes_first = sorted(range(len(shape)), key=lambda axis: shape[axis] == 1)
+    long_axes = sum(length > 1 for length in shape)
+    return sorted(long_axes_first[: max(2, long_axes)])
 
 
 @dataclass(frozen=True)
 class WorkingGrid:
-    """Voxels of equal sides over the thick axes of an image.
+    """Cubic voxels over the axes of an image that have more than one voxel.
 
     Attributes:
         source: Spatial shape of the image.
-        flat: The same without axes of one voxel.
-        shape: Voxels along these axes on the working grid.
+        flat: Spatial shape without axes of one voxel.
+        shape: Number of cubic voxels along these axes.
     """
 
     source: tuple[int, ...]
@@ -50,10 +50,10 @@ class WorkingGrid:
 
         Args:
             shape: Spatial shape of the image.
-            spacing: Millimeters per voxel, or None where they are equal.
-            voxels: About how many the grid has; as many as the image if None.
-            nearly: Voxels whose longest side is at most so many times the shortest are taken for
-                cubic, where a grid of their own would only blur.
+            spacing: Millimeters per voxel; None for cubic voxels.
+            voxels: Approximate number of voxels of the grid; that of the image if None.
+            nearly: Largest ratio of sides up to which voxels count as cubic, since resampling them
+                would only blur.
         """
         kept = thick_axes(shape)
         flat = [shape[axis] for axis in kept]
@@ -62,8 +62,8 @@ class WorkingGrid:
             steps = [1.0] * len(steps)
         sides = [length * step for length, step in zip(flat, steps, strict=True)]
         edge = (math.prod(sides) / (voxels or math.prod(flat))) ** (1 / len(sides))
-        working = tuple(max(1, round(side / edge)) for side in sides)
-        return cls(tuple(shape), tuple(flat), working)
+        cubic = tuple(max(1, round(side / edge)) for side in sides)
+        return cls(tuple(shape), tuple(flat), cubic)
 
     def flatten(self, image: Tensor) -> Tensor:
         """``(C, *spatial)`` without axes of one voxel."""
@@ -74,7 +74,7 @@ class WorkingGrid:
 
         Args:
             image: Floating point, on the CPU.
-            order: Of the spline between voxels.
+            order: Order of the spline between voxels.
         """
         flat = self.flatten(image)
         if self.shape == self.flat:
@@ -88,8 +88,8 @@ class WorkingGrid:
         return torch.from_numpy(np.stack(resized).astype(np.float32))
 
     def back(self, labels: Tensor) -> Tensor:
-        """Labels of the working grid on the image, by nearest voxel."""
+        """Labels of the working grid on the grid of the image, by nearest voxel."""
         if self.shape != self.flat:
-            shown = labels[None, None].double()
-            labels = functional.interpolate(shown, size=self.flat, mode="nearest-exact")[0, 0]
+            batch = labels[None, None].double()
+            labels = functional.interpolate(batch, size=self.flat, mode="nearest-exact")[0, 0]
         return labels.long().view(self.source)
