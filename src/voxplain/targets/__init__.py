@@ -1,4 +1,4 @@
-"""Targets: what is asked of a network, as one number per image."""
+"""Targets: what is explained, as one number per image."""
 
 from __future__ import annotations
 

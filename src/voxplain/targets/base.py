@@ -1,4 +1,4 @@
-"""What every target has: a sign convention, a binding, and what it says of itself."""
+"""The base of targets: binding to an output, sign, checks, and descriptions in words."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from torch import Tensor
 from voxplain.errors import TargetError
 from voxplain.image import Image
 from voxplain.targets.field import WeightField
-from voxplain.targets.links import Activation, predicted_mask, probabilities, settled
+from voxplain.targets.links import Activation, predicted_mask, probabilities, resolve_activation
 
 
 @dataclass(frozen=True, eq=False)
 class UnperturbedOutput:
-    """The one look a target gets at the unperturbed images.
+    """The output for unperturbed images, to which targets are bound.
 
     Attributes:
         output: ``(B, K, *spatial)`` or ``(B, K)``.
-        image: The image, where the batch is one image with a grid.
+        image: The image, if the batch is one image with a grid.
         input_shape: Spatial shape of the network's input.
-        voxel_volume: Of the input grid in mm³ (mm² in 2-D), or None where unknown.
-        activations: Of the tapped layers, by path.
-        classes: Class names, where they are known.
+        voxel_volume: Volume of a voxel of the input in mm³ (mm² in 2-D), None where unknown.
+        activations: Activations of the tapped layers, by path.
+        classes: Class names, where known.
     """
 
     output: Tensor
@@ -47,7 +47,7 @@ class UnperturbedOutput:
 
     @property
     def elements(self) -> str:
-        """What positions of the output are called."""
+        """Plural noun for positions of the output: pixels or voxels."""
         return "pixels" if self.output.ndim == 4 else "voxels"
 
     def class_name(self, label: int) -> str:
@@ -59,16 +59,20 @@ class Target(BaseModel, ABC):
     """One number per image: a weight field on the output of the network.
 
     Attributes:
-        signed_for: ``predicted`` explains -S for images on the other side of a one-logit
-            classifier, so that positive always speaks for what was predicted.
-        follow: Bind again at each perturbed input instead of keeping the field of the
-            unperturbed one (the published formula read literally; gradients stay those of a
-            fixed field).
+        files: Names of the fields that may hold a file.
+        signed_for: ``predicted`` explains -S where a one-logit classifier predicts class 0, so that
+            positive values always support the prediction.
+        follow: Whether the target is bound again at each perturbed input instead of keeping the
+            field of the unperturbed one (the published formula read literally; gradients are still
+            those of a fixed field).
+        activation: What turns the output into probabilities; ``auto`` is sigmoid for one channel,
+            softmax for more.
+        threshold: Probability above which a class is predicted under sigmoid.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
-    files: ClassVar[tuple[str, ...]] = ()  # fields that may name a file
+    files: ClassVar[tuple[str, ...]] = ()
 
     kind: str
     signed_for: Literal["class", "predicted"] = "class"
@@ -77,49 +81,61 @@ class Target(BaseModel, ABC):
     threshold: float = Field(default=0.5, gt=0, lt=1)
 
     def bind(self, output: Tensor | UnperturbedOutput, image: Image | None = None) -> WeightField:
-        """Looks once at the unperturbed output and fixes the weight field.
+        """The weight field of the unperturbed output.
 
         Args:
             output: ``(B, K)`` or ``(B, K, *spatial)``.
-            image: The image behind a batch of one: masks are brought to its grid, volumes are
-                stated in its units.
+            image: The image of a batch of one, for the grid of masks and the unit of volumes.
 
         Raises:
-            TargetError: If the output holds NaN, the class is absent, a region is empty, or the
+            TargetError: If the output is not finite, the class is absent, a region is empty, or the
                 score cannot depend on the image.
         """
-        seen = output if isinstance(output, UnperturbedOutput) else _seen(output, image)
-        _check_finite(seen.output)
-        self._check_activation(seen)
-        bound = self.rebind(seen)
-        self._check_not_empty(bound, seen)
-        scores = bound.score(seen.activations[bound.layer] if bound.layer else seen.output)
+        unperturbed = (
+            output if isinstance(output, UnperturbedOutput) else _unperturbed(output, image)
+        )
+        _check_finite(unperturbed.output)
+        self._check_activation(unperturbed)
+        bound = self.rebind(unperturbed)
+        self._check_not_empty(bound, unperturbed)
+        scores = bound.score(
+            unperturbed.activations[bound.layer] if bound.layer else unperturbed.output
+        )
         if not torch.isfinite(scores).all():
             raise TargetError(f"the score of {self} is {scores.tolist()}; it must be finite")
         return bound
 
-    def rebind(self, seen: UnperturbedOutput) -> WeightField:
-        """The field without checks, which may be empty: what ``follow`` uses at each point."""
-        bound = self._field(seen)
-        return _towards_prediction(bound, seen, self) if self.signed_for == "predicted" else bound
+    def rebind(self, unperturbed: UnperturbedOutput) -> WeightField:
+        """The weight field without checks, which may be empty; for ``follow``."""
+        bound = self._field(unperturbed)
+        return (
+            _toward_prediction(bound, unperturbed, self)
+            if self.signed_for == "predicted"
+            else bound
+        )
 
     @abstractmethod
-    def _field(self, seen: UnperturbedOutput) -> WeightField:
-        """The weight field for these images, before signs and checks."""
+    def _field(self, unperturbed: UnperturbedOutput) -> WeightField:
+        """The weight field before signs and checks."""
 
-    def why_empty(self, seen: UnperturbedOutput, row: int) -> str:
-        """Why nothing is selected in one image, and what would be."""
-        del seen, row
+    def why_empty(self, unperturbed: UnperturbedOutput, row: int) -> str:
+        """The reason why no position of an image has a weight, for errors.
+
+        Args:
+            unperturbed: The output.
+            row: Number of the image in the batch.
+        """
+        del unperturbed, row
         return f"{self} selects nothing, so its score is 0 whatever the image"
 
-    def _check_not_empty(self, bound: WeightField, seen: UnperturbedOutput) -> None:
+    def _check_not_empty(self, bound: WeightField, unperturbed: UnperturbedOutput) -> None:
         for row in range(len(bound)):
             if bound.size(row) == 0:
                 where = f"image {row}: " if len(bound) > 1 else ""
-                raise TargetError(where + self.why_empty(seen, row))
+                raise TargetError(where + self.why_empty(unperturbed, row))
 
-    def _check_activation(self, seen: UnperturbedOutput) -> None:
-        if self.activation == "softmax" and seen.output.shape[1] == 1:
+    def _check_activation(self, unperturbed: UnperturbedOutput) -> None:
+        if self.activation == "softmax" and unperturbed.output.shape[1] == 1:
             raise TargetError(
                 "softmax over one channel is 1 everywhere, so nothing can be explained; a network "
                 "with one output channel takes activation: sigmoid"
@@ -127,12 +143,12 @@ class Target(BaseModel, ABC):
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Layers that must be tapped for this target."""
+        """Paths of the layers that must be tapped for this target."""
         return ()
 
     @property
     def slug(self) -> str:
-        """A short name for files: the kind, the label, and what else is stated."""
+        """A short name for files: the kind, the label, and parameters that are no default."""
         stated = self._stated()
         parts = [self.kind, _short(stated.pop("label", ""))]
         parts += [name + _short(value) for name, value in stated.items()]
@@ -160,7 +176,7 @@ def _is_array(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """A parameter in words: arrays by their shape, and no path, as these words are written."""
+    """A parameter for descriptions: the shape of an array, and no path, as these are written."""
     if _is_array(value):
         return f"array {tuple(value.shape)}"
     text = str(value)
@@ -174,7 +190,7 @@ def _short(value: Any) -> str:
     return text if plain else hashlib.sha256(content).hexdigest()[:8]
 
 
-def _seen(output: Tensor, image: Image | None) -> UnperturbedOutput:
+def _unperturbed(output: Tensor, image: Image | None) -> UnperturbedOutput:
     in_mm = image is not None and image.grid.unit == "mm"
     return UnperturbedOutput(
         output=output,
@@ -184,22 +200,23 @@ def _seen(output: Tensor, image: Image | None) -> UnperturbedOutput:
     )
 
 
-def check_label(seen: UnperturbedOutput, label: int) -> None:
-    """Refuses a class the output does not have.
+def check_label(unperturbed: UnperturbedOutput, label: int) -> None:
+    """Refuses a class that the output does not have.
 
     Raises:
-        TargetError: With the classes there are.
+        TargetError: With the classes of the output.
     """
-    classes = max(2, seen.output.shape[1])
+    channels = unperturbed.output.shape[1]
+    classes = max(2, channels)
     if not 0 <= label < classes:
-        one = " (one logit: 1 is its side, 0 the other side)" if seen.output.shape[1] == 1 else ""
-        raise TargetError(f"class {label} does not exist; the output has 0 to {classes - 1}{one}")
+        note = " (one logit: 1 is its side, 0 the other side)" if channels == 1 else ""
+        raise TargetError(f"class {label} does not exist; the output has 0 to {classes - 1}{note}")
 
 
 def class_weights(output: Tensor, label: int, mask: Tensor) -> Tensor:
-    """Weights ``(B, K, *spatial)`` of a class where a mask ``(B, *spatial)`` holds.
+    """Weights ``(B, K, *spatial)``: 1 for a class inside a mask ``(B, *spatial)``, else 0.
 
-    Class 0 of a one-channel output is minus its logit.
+    Class 0 of a one-channel output has weight -1 for its logit.
     """
     weights = torch.zeros_like(output)
     if output.shape[1] == 1:
@@ -210,37 +227,39 @@ def class_weights(output: Tensor, label: int, mask: Tensor) -> Tensor:
 
 
 def probability_of(output: Tensor, label: int, activation: Activation) -> Tensor:
-    """Probability ``(B, *spatial)`` of a class, with the two classes of a one-channel output."""
-    chances = probabilities(output, activation)
+    """Probability ``(B, *spatial)`` of a class; a one-channel output has classes 0 and 1."""
+    probability = probabilities(output, activation)
     if output.shape[1] > 1:
-        return chances[:, label]
-    return chances[:, 0] if label == 1 else 1 - chances[:, 0]
+        return probability[:, label]
+    return probability[:, 0] if label == 1 else 1 - probability[:, 0]
 
 
 def classes_in(output: Tensor, target: Target) -> dict[int, int]:
-    """Predicted classes of an output ``(1, K, *spatial)`` and how many positions each has."""
-    found = {}
+    """Number of positions of each predicted class of an output ``(1, K, *spatial)``."""
+    counts = {}
     for label in range(max(2, output.shape[1])):
         mask = predicted_mask(output, label, target.activation, target.threshold)
         if count := int(mask.sum()):
-            found[label] = count
-    return found
+            counts[label] = count
+    return counts
 
 
 def _check_finite(output: Tensor) -> None:
     if not torch.isfinite(output).all():
-        bad = int((~torch.isfinite(output)).sum())
+        not_finite = int((~torch.isfinite(output)).sum())
         raise TargetError(
-            f"the output of the network holds {bad} NaN or infinite values of {output.numel()}; "
-            "check the weights and the intensity range of the image"
+            f"the output of the network holds {not_finite} NaN or infinite values of "
+            f"{output.numel()}; check the weights and the intensity range of the image"
         )
 
 
-def _towards_prediction(bound: WeightField, seen: UnperturbedOutput, target: Target) -> WeightField:
-    if seen.is_dense or seen.output.shape[1] != 1:
+def _toward_prediction(
+    bound: WeightField, unperturbed: UnperturbedOutput, target: Target
+) -> WeightField:
+    if unperturbed.is_dense or unperturbed.output.shape[1] != 1:
         raise TargetError("signed_for='predicted' is for classifiers with one logit")
-    activation = settled(target.activation, 1)
-    predicted = probabilities(seen.output, activation)[:, 0] > target.threshold
+    activation = resolve_activation(target.activation, 1)
+    predicted = probabilities(unperturbed.output, activation)[:, 0] > target.threshold
     other_side = predicted.new_tensor([label == 0 for label in bound.labels])
     agrees = predicted ^ other_side if bound.labels else predicted
     signs = torch.where(agrees, 1.0, -1.0).to(bound.offset)

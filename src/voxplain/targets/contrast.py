@@ -14,10 +14,10 @@ from voxplain.targets.scores import ClassScore, Label, Unit, Volume
 
 
 class Against(Target):
-    """The target of the call against another one; it stands for itself until that is known.
+    """A placeholder for the contrast between the target of a call and another target.
 
     Attributes:
-        other: What speaks against.
+        other: The target whose score is subtracted.
     """
 
     kind: Literal["against"] = "against"
@@ -25,27 +25,31 @@ class Against(Target):
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The layers of the other side."""
+        """The layers of the other target."""
         return self.other.layers
 
-    def _field(self, seen: UnperturbedOutput) -> WeightField:
+    def _field(self, unperturbed: UnperturbedOutput) -> WeightField:
         raise TargetError("a target against another needs the target of the call")
 
 
-def facing(asked: Target, main: Target) -> Target:
-    """What is explained where a method asks for a target: a contrast with that of the call.
+def resolve_target(target: Target, main: Target) -> Target:
+    """The target of a method, with a placeholder replaced by the contrast.
+
+    Args:
+        target: As the method declares it.
+        main: The target of the call.
 
     Raises:
-        ConfigError: If the target of the call is a contrast already.
+        ConfigError: If one side of the contrast is a contrast already.
     """
-    if not isinstance(asked, Against):
-        return asked
+    if not isinstance(target, Against):
+        return target
     try:
-        return Contrast(a=main, b=asked.other)
+        return Contrast(a=main, b=target.other)
     except ValidationError:
         raise ConfigError(
-            f"contrast_map sets one target against another, and one of {main} and {asked.other} is "
-            "a contrast already"
+            f"contrast_map sets one target against another, and one of {main} and {target.other} "
+            "is a contrast already"
         ) from None
 
 
@@ -56,11 +60,11 @@ Single = Annotated[
 
 
 class Contrast(Target):
-    """One target against another: S_a - S_b, explained in one pass.
+    """The difference of two targets, S_a - S_b, explained in one pass.
 
     Attributes:
-        a: What speaks for.
-        b: What speaks against.
+        a: The first target.
+        b: The target that is subtracted.
     """
 
     kind: Literal["contrast"] = "contrast"
@@ -69,16 +73,16 @@ class Contrast(Target):
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The layers of both sides."""
+        """The layers of both targets."""
         return self.a.layers + self.b.layers
 
-    def _field(self, seen: UnperturbedOutput) -> WeightField:
-        first, second = self.a.rebind(seen), self.b.rebind(seen)
+    def _field(self, unperturbed: UnperturbedOutput) -> WeightField:
+        first, second = self.a.rebind(unperturbed), self.b.rebind(unperturbed)
         pairs = zip(first.in_words, second.in_words, strict=True)
-        return first.minus(second, tuple(f"{one}, against {other}" for one, other in pairs))
+        return first.minus(second, tuple(f"{a}, against {b}" for a, b in pairs))
 
-    def _check_not_empty(self, bound: WeightField, seen: UnperturbedOutput) -> None:
-        """Both sides must be there, and must not be the same."""
+    def _check_not_empty(self, bound: WeightField, unperturbed: UnperturbedOutput) -> None:
+        """Neither target may be empty, nor their difference."""
         for side in (self.a, self.b):
-            side._check_not_empty(side.rebind(seen), seen)
-        super()._check_not_empty(bound, seen)
+            side._check_not_empty(side.rebind(unperturbed), unperturbed)
+        super()._check_not_empty(bound, unperturbed)

@@ -1,4 +1,4 @@
-"""The weight field: what a bound target is."""
+"""The weight field: a target that is bound to an output."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from voxplain.targets.links import Activation, Link, apply_link
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """One weighted part of a target: sum over classes and positions of W * link(f(x)).
+    """A weighted sum over classes and positions, W * link(f(x)).
 
     Attributes:
         weights: ``(B, K, *spatial)``, broadcastable to the output.
-        link: The scale on which the output is summed.
-        activation: What turns scores into probabilities.
+        link: The function of the output that is summed.
+        activation: What turns the output into probabilities.
     """
 
     weights: Tensor
@@ -26,7 +26,7 @@ class Term:
     activation: Activation = "auto"
 
     def score(self, output: Tensor) -> Tensor:
-        """The part of S per image ``(B,)``, summed in double precision."""
+        """The weighted sum per image, ``(B,)``, in float64 (float32 on MPS)."""
         linked = output
         if self.link != "identity":
             linked = apply_link(output, self.link, self.activation)
@@ -38,12 +38,12 @@ class WeightField:
     """S(x) = offset + sum of terms, fixed for every perturbed input.
 
     Attributes:
-        terms: Weighted parts; more than one for a contrast of different links.
-        offset: ``(B,)``, what is added to the sum (1 - p of a one-logit network, say).
-        layer: The tapped layer that the weights live on; None for the output.
-        in_words: One sentence per image.
-        remarks: What a reader should know (saturated probability, resized mask).
-        labels: Per image the class it is about; empty if it is about none.
+        terms: Weighted sums; several for a contrast of targets with different links.
+        offset: ``(B,)``, added to the terms (such as the 1 in 1 - p of a one-logit network).
+        layer: Path of the tapped layer to which the weights apply; None for the output.
+        in_words: A description per image.
+        remarks: Warnings for the reader of a map (such as a saturated probability).
+        labels: The explained class per image; empty for targets that are not about a class.
     """
 
     terms: tuple[Term, ...]
@@ -57,7 +57,7 @@ class WeightField:
         return len(self.offset)
 
     def score(self, output: Tensor) -> Tensor:
-        """S per image ``(B,)``; differentiable, accumulated in float64 (float32 on MPS)."""
+        """S per image, ``(B,)``, differentiable, in float64 (float32 on MPS)."""
         total = self.offset.to(_accumulator(output))
         for term in self.terms:
             total = total + term.score(output)
@@ -69,7 +69,7 @@ class WeightField:
         return all(term.link == "identity" for term in self.terms)
 
     def cotangent(self, output: Tensor) -> Tensor:
-        """dS/dF at an output ``(B, K, *spatial)``; the sum of the weights for identity links."""
+        """dS/dF at an output F ``(B, K, *spatial)``: for identity links the sum of the weights."""
         if self.is_linear:
             weights = [term.weights.expand_as(output) for term in self.terms]
             return torch.stack(weights).sum(dim=0) if len(weights) > 1 else weights[0]
@@ -79,27 +79,35 @@ class WeightField:
         return gradient
 
     def rows(self, indices: list[int]) -> WeightField:
-        """The field for a batch made of these images, in this order; repeats are not copied."""
-        single = len(set(indices)) == 1
-        pick = slice(indices[0], indices[0] + 1) if single else indices
+        """The field for a batch of these images, which may be repeated."""
+        is_single = len(set(indices)) == 1
+        pick = slice(indices[0], indices[0] + 1) if is_single else indices
         return replace(
             self,
             terms=tuple(
                 replace(term, weights=term.weights[pick]) if len(term.weights) > 1 else term
                 for term in self.terms
             ),
-            offset=self.offset[pick].expand(len(indices)) if single else self.offset[pick],
+            offset=self.offset[pick].expand(len(indices)) if is_single else self.offset[pick],
             in_words=tuple(self.in_words[index] for index in indices),
             labels=tuple(self.labels[index] for index in indices) if self.labels else (),
         )
 
     def to(self, dtype: torch.dtype) -> WeightField:
-        """The same field with weights of another type."""
+        """The field with weights of another floating-point type."""
         terms = tuple(replace(term, weights=term.weights.to(dtype)) for term in self.terms)
         return replace(self, terms=terms)
 
     def minus(self, other: WeightField, words: tuple[str, ...]) -> WeightField:
-        """The contrast of two fields on the same output."""
+        """The difference of two fields on the same output.
+
+        Args:
+            other: The field to subtract.
+            words: The description of the difference, per image.
+
+        Raises:
+            TargetError: If one field is on the output and the other one on a layer.
+        """
         if self.layer != other.layer:
             raise TargetError("a contrast needs both targets on the output or on the same layer")
         return replace(
@@ -111,7 +119,7 @@ class WeightField:
         )
 
     def scaled(self, factors: Tensor) -> WeightField:
-        """The field times one factor ``(B,)`` per image."""
+        """The field times a factor per image, ``(B,)``."""
         terms = []
         for term in self.terms:
             shape = (-1, *(1,) * (term.weights.ndim - 1))
@@ -119,17 +127,17 @@ class WeightField:
         return replace(self, terms=tuple(terms), offset=self.offset * factors)
 
     def label_of(self, index: int) -> int | None:
-        """The class it is about in one image, if it is about one."""
+        """The explained class of an image; None for targets that are not about a class."""
         return self.labels[index] if self.labels else None
 
     def size(self, index: int) -> int:
-        """Number of output entries with a weight, for one image; what cancels does not count."""
-        scales: dict[tuple[Link, Activation], Tensor] = {}
+        """Number of output values of an image with a weight other than 0 after all sums."""
+        by_link: dict[tuple[Link, Activation], Tensor] = {}
         for term in self.terms:
-            row = term.weights[index if len(term.weights) > 1 else 0]
-            scale = (term.link, term.activation)
-            scales[scale] = scales[scale] + row if scale in scales else row
-        return sum(int(torch.count_nonzero(row)) for row in scales.values())
+            weights = term.weights[index if len(term.weights) > 1 else 0]
+            key = (term.link, term.activation)
+            by_link[key] = by_link[key] + weights if key in by_link else weights
+        return sum(int(torch.count_nonzero(weights)) for weights in by_link.values())
 
 
 def _accumulator(output: Tensor) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""Links from network outputs to the scale on which a target is stated."""
+"""Links: raw outputs, probabilities and log-odds, and the mask of a predicted class."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ Activation = Literal["auto", "softmax", "sigmoid", "none"]
 Link = Literal["identity", "probability", "log_odds"]
 
 
-def settled(activation: Activation, classes: int) -> Activation:
-    """What ``auto`` means: sigmoid for one output channel, softmax for more."""
+def resolve_activation(activation: Activation, classes: int) -> Activation:
+    """The activation itself; for ``auto`` sigmoid with one output channel, softmax with more."""
     if activation != "auto":
         return activation
     return "sigmoid" if classes == 1 else "softmax"
 
 
 def apply_link(output: Tensor, link: Link, activation: Activation) -> Tensor:
-    """The linked output, of the shape ``(B, K, *spatial)`` of the output itself.
+    """The output ``(B, K, *spatial)`` on the scale of a link, of the same shape.
 
-    ``log_odds`` is log p / (1 - p): the logit itself under sigmoid, the logit minus the
-    log-sum-exp of the other classes under softmax.
+    ``log_odds`` is log(p / (1 - p)): the logit under sigmoid, the logit minus the log-sum-exp of
+    the other classes under softmax.
     """
-    activation = settled(activation, output.shape[1])
+    activation = resolve_activation(activation, output.shape[1])
     if link == "identity":
         return output
     if link == "probability":
@@ -38,43 +38,43 @@ def apply_link(output: Tensor, link: Link, activation: Activation) -> Tensor:
 
 
 def probabilities(output: Tensor, activation: Activation) -> Tensor:
-    """Class probabilities of the shape of the output."""
-    activation = settled(activation, output.shape[1])
+    """Class probabilities, of the shape of the output."""
+    activation = resolve_activation(activation, output.shape[1])
     if activation == "none":
         return output
     return functional.softmax(output, dim=1) if activation == "softmax" else torch.sigmoid(output)
 
 
 def predicted_mask(output: Tensor, label: int, activation: Activation, threshold: float) -> Tensor:
-    """Where a class is predicted: ``(B, *spatial)``, boolean.
+    """Where a class is predicted, ``(B, *spatial)`` boolean.
 
-    One channel has two classes, 0 below and 1 above the probability threshold. Under softmax the
-    largest score wins; under sigmoid each class is compared with the threshold by itself.
+    One channel has class 1 above the probability threshold and class 0 below. Under softmax the
+    class with the largest score is predicted; under sigmoid each class above the threshold.
     """
     classes = output.shape[1]
     if classes == 1:
         above = probabilities(output, activation)[:, 0] > threshold
         return above if label == 1 else ~above
-    if settled(activation, classes) == "sigmoid":
+    if resolve_activation(activation, classes) == "sigmoid":
         return torch.sigmoid(output[:, label]) > threshold
-    return _wins(output, label)
+    return _has_largest_score(output, label)
 
 
-def _wins(output: Tensor, label: int) -> Tensor:
+def _has_largest_score(output: Tensor, label: int) -> Tensor:
     """``output.argmax(dim=1) == label``, which over strided channels takes ten times as long.
 
-    Of equal scores that of the first class wins, as with argmax.
+    Of equal scores the first counts, as with argmax.
     """
-    own = output[:, label]
-    won = torch.ones_like(own, dtype=torch.bool)
+    score = output[:, label]
+    is_largest = torch.ones_like(score, dtype=torch.bool)
     if label > 0:
-        won &= own > output[:, :label].amax(dim=1)
+        is_largest &= score > output[:, :label].amax(dim=1)
     if label < output.shape[1] - 1:
-        won &= own >= output[:, label + 1 :].amax(dim=1)
-    return won
+        is_largest &= score >= output[:, label + 1 :].amax(dim=1)
+    return is_largest
 
 
 def _logsumexp_of_others(output: Tensor) -> Tensor:
     classes = output.shape[1]
     others = [[k for k in range(classes) if k != label] for label in range(classes)]
-    return torch.stack([torch.logsumexp(output[:, part], dim=1) for part in others], dim=1)
+    return torch.stack([torch.logsumexp(output[:, rest], dim=1) for rest in others], dim=1)

@@ -1,4 +1,4 @@
-"""What users write for a target, parsed into a target object."""
+"""Target objects from what studies and callers write."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AnyTarget = Annotated[
     Label | ClassScore | Pixelwise | Threshold | Region | ErrorRegion | Volume | Unit | Contrast,
     Field(discriminator="kind"),
 ]
-"""A target as a study states it, told apart by ``kind``."""
+"""A target of a study, discriminated by ``kind``."""
 
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(AnyTarget)
 KINDS = (
@@ -34,14 +34,15 @@ KINDS = (
 
 
 def parse_target(target: int | str | Mapping[str, Any] | Target) -> Target:
-    """A target from what people write.
+    """A target object from a number, a string or a mapping.
 
     Args:
         target: A target; a class number; ``"kind"`` or ``"kind:label"``; or a mapping with a
             ``kind``.
 
     Raises:
-        ConfigError: With the path of what is wrong and the nearest names.
+        ConfigError: If the kind is unknown (with the nearest ones) or a parameter does not fit
+            (with its path).
     """
     if isinstance(target, Target):
         return target

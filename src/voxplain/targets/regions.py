@@ -1,4 +1,4 @@
-"""Targets with a place: predicted, thresholded, drawn and erroneous regions."""
+"""Targets on regions of a dense output: predicted, thresholded, given, or in error."""
 
 from __future__ import annotations
 
@@ -21,33 +21,37 @@ from voxplain.targets.links import Link, predicted_mask
 
 
 class _Dense(Target):
-    """A target that weighs the scores of one class on a region of a dense output."""
+    """A target that sums the scores of one class over a region of a dense output."""
 
     link: Literal["score", "probability", "log_odds"] = "score"
 
-    def _over(self, seen: UnperturbedOutput, label: int, mask: Tensor, words: str) -> WeightField:
+    def _over(
+        self, unperturbed: UnperturbedOutput, label: int, mask: Tensor, words: str
+    ) -> WeightField:
         link: Link = "identity" if self.link == "score" else self.link
         sizes = mask.flatten(1).sum(dim=1)
-        flipped = link == "probability" and seen.output.shape[1] == 1 and label == 0
+        is_complement = link == "probability" and unperturbed.output.shape[1] == 1 and label == 0
         quantity = {"score": "scores", "probability": "probabilities", "log_odds": "log-odds"}
         return WeightField(
-            terms=(Term(class_weights(seen.output, label, mask), link, self.activation),),
-            offset=(sizes if flipped else torch.zeros_like(sizes)).to(seen.output.dtype),
+            terms=(Term(class_weights(unperturbed.output, label, mask), link, self.activation),),
+            offset=(sizes if is_complement else torch.zeros_like(sizes)).to(
+                unperturbed.output.dtype
+            ),
             in_words=tuple(
-                f"the sum of the {quantity[self.link]} of {seen.class_name(label)} over the "
-                f"{int(size)} {seen.elements} {words}"
+                f"the sum of the {quantity[self.link]} of {unperturbed.class_name(label)} over the "
+                f"{int(size)} {unperturbed.elements} {words}"
                 for size in sizes
             ),
-            labels=(label,) * len(seen.output),
+            labels=(label,) * len(unperturbed.output),
         )
 
-    def _check(self, seen: UnperturbedOutput, label: int) -> None:
-        if not seen.is_dense:
+    def _check(self, unperturbed: UnperturbedOutput, label: int) -> None:
+        if not unperturbed.is_dense:
             raise TargetError(
-                f"{self.kind} needs a dense output, and this network gives {seen.output.shape[1]} "
-                "class scores; use class_score"
+                f"{self.kind} needs a dense output, and this network gives "
+                f"{unperturbed.output.shape[1]} class scores; use class_score"
             )
-        check_label(seen, label)
+        check_label(unperturbed, label)
 
 
 class Pixelwise(_Dense):
@@ -59,15 +63,17 @@ class Pixelwise(_Dense):
     kind: Literal["pixelwise"] = "pixelwise"
     label: int
 
-    def _field(self, seen: UnperturbedOutput) -> WeightField:
-        self._check(seen, self.label)
-        mask = predicted_mask(seen.output, self.label, self.activation, self.threshold)
-        return self._over(seen, self.label, mask, "where it is predicted")
+    def _field(self, unperturbed: UnperturbedOutput) -> WeightField:
+        self._check(unperturbed, self.label)
+        mask = predicted_mask(unperturbed.output, self.label, self.activation, self.threshold)
+        return self._over(unperturbed, self.label, mask, "where it is predicted")
 
-    def why_empty(self, seen: UnperturbedOutput, row: int) -> str:
-        """The classes that are predicted instead."""
-        present = classes_in(seen.output[row : row + 1], self)
-        listed = ", ".join(f"{label} ({count} {seen.elements})" for label, count in present.items())
+    def why_empty(self, unperturbed: UnperturbedOutput, row: int) -> str:
+        """A sentence with the classes that are predicted instead."""
+        present = classes_in(unperturbed.output[row : row + 1], self)
+        listed = ", ".join(
+            f"{label} ({count} {unperturbed.elements})" for label, count in present.items()
+        )
         return f"class {self.label} is predicted nowhere; predicted are: {listed}"
 
     @property
@@ -80,46 +86,46 @@ class Pixelwise(_Dense):
 class Threshold(_Dense):
     """Scores summed where the min-max normalized output exceeds its Otsu threshold.
 
-    TorchEsegeta, equations 17 and 18, with output, threshold and mask in one space and one
-    threshold per image.
+    TorchEsegeta, equations 17 and 18, with output, threshold and mask on one grid and one threshold
+    per image.
 
     Attributes:
         label: The output channel that is thresholded.
-        foreground: The part above the threshold, or its complement.
+        foreground: Whether the region is above the threshold, or not above it.
     """
 
     kind: Literal["threshold"] = "threshold"
     label: int = 1
     foreground: bool = True
 
-    def _field(self, seen: UnperturbedOutput) -> WeightField:
-        self._check(seen, self.label)
-        channel = 0 if seen.output.shape[1] == 1 else self.label
-        masks = [self._mask(values) for values in seen.output[:, channel]]
+    def _field(self, unperturbed: UnperturbedOutput) -> WeightField:
+        self._check(unperturbed, self.label)
+        channel = 0 if unperturbed.output.shape[1] == 1 else self.label
+        masks = [self._mask(values) for values in unperturbed.output[:, channel]]
         side = "above" if self.foreground else "not above"
-        label = self.label if seen.output.shape[1] > 1 else 1
-        return self._over(seen, label, torch.stack(masks), f"{side} the Otsu threshold")
+        label = self.label if unperturbed.output.shape[1] > 1 else 1
+        return self._over(unperturbed, label, torch.stack(masks), f"{side} the Otsu threshold")
 
     def _mask(self, values: Tensor) -> Tensor:
-        spread = values.amax() - values.amin()
-        if spread == 0:
+        span = values.amax() - values.amin()
+        if span == 0:
             raise TargetError("the output is constant, so it has no Otsu threshold")
-        normalized = (values - values.amin()) / spread
-        cut = float(threshold_otsu(normalized.double().cpu().numpy()))  # type: ignore[no-untyped-call]
-        above = normalized > cut
+        normalized = (values - values.amin()) / span
+        threshold = float(threshold_otsu(normalized.double().cpu().numpy()))  # type: ignore[no-untyped-call]
+        above = normalized > threshold
         return above if self.foreground else ~above
 
 
 class Region(_Dense):
-    """Scores of a class summed over a stated region: exactly one of mask, box, component, voxel.
+    """Scores of a class summed over one region: a mask, a box, a component or a voxel.
 
     Attributes:
         mask: Boolean or integer array on the output grid, or a mask file on the grid of the scan;
             non-zero is inside.
-        value: The label inside the mask file that counts; any non-zero one if None.
+        value: The label of the mask that is inside; every non-zero label if None.
         box: ``(start, stop)`` per axis in voxels of the network's output.
-        component: Rank of a connected component of the predicted class by size, 1 the largest
-            ("this lesion").
+        component: Rank by size of a connected component of the predicted class, 1 for the largest
+            (such as one lesion).
         voxel: One position of the output.
     """
 
@@ -135,31 +141,27 @@ class Region(_Dense):
 
     @model_validator(mode="after")
     def _one_region(self) -> Region:
-        named = [self.mask is not None, *(part is not None for part in self._shapes)]
-        if sum(named) != 1:
+        regions = (self.mask, self.box, self.component, self.voxel)
+        if sum(region is not None for region in regions) != 1:
             raise ValueError("a region target takes exactly one of mask, box, component, voxel")
         return self
 
-    @property
-    def _shapes(self) -> tuple[object, ...]:
-        return (self.box, self.component, self.voxel)
-
-    def _field(self, seen: UnperturbedOutput) -> WeightField:
-        self._check(seen, self.label)
+    def _field(self, unperturbed: UnperturbedOutput) -> WeightField:
+        self._check(unperturbed, self.label)
         if self.mask is not None:
-            mask, words = _mask_on_output(self.mask, self.value, seen), "of the given mask"
+            mask, words = _mask_on_output(self.mask, self.value, unperturbed), "of the given mask"
         elif self.component is not None:
-            mask = self._components(seen)
+            mask = self._components(unperturbed)
             words = f"of its predicted component number {self.component} by size"
         elif self.box is not None:
-            mask, words = _box(self.box, seen.output), f"of the box {self.box}"
+            mask, words = _box(self.box, unperturbed.output), f"of the box {self.box}"
         else:
-            box = tuple((at, at + 1) for at in self.voxel or ())
-            mask, words = _box(box, seen.output), f"at {self.voxel}"
-        return self._over(seen, self.label, mask, words)
+            box = tuple((index, index + 1) for index in self.voxel or ())
+            mask, words = _box(box, unperturbed.output), f"at {self.voxel}"
+        return self._over(unperturbed, self.label, mask, words)
 
-    def _components(self, seen: UnperturbedOutput) -> Tensor:
-        predicted = predicted_mask(seen.output, self.label, self.activation, self.threshold)
+    def _components(self, unperturbed: UnperturbedOutput) -> Tensor:
+        predicted = predicted_mask(unperturbed.output, self.label, self.activation, self.threshold)
         return torch.stack([_component(mask, self.component or 1, self) for mask in predicted])
 
 
@@ -168,8 +170,9 @@ class ErrorRegion(_Dense):
 
     Attributes:
         reference: The true mask: array on the output grid, or file on the grid of the scan.
-        value: The label inside the reference that is the class; any non-zero one if None.
-        error: ``fp`` predicted but not true, ``fn`` true but not predicted.
+        value: The label of the reference that is the class; every non-zero label if None.
+        error: ``fp`` for voxels that are predicted and not true, ``fn`` for true ones that are not
+            predicted.
     """
 
     files: ClassVar[tuple[str, ...]] = ("reference",)
@@ -180,49 +183,49 @@ class ErrorRegion(_Dense):
     value: int | None = None
     error: Literal["fp", "fn"] = "fp"
 
-    def _field(self, seen: UnperturbedOutput) -> WeightField:
-        self._check(seen, self.label)
-        predicted = predicted_mask(seen.output, self.label, self.activation, self.threshold)
-        truth = _mask_on_output(self.reference, self.value, seen)
+    def _field(self, unperturbed: UnperturbedOutput) -> WeightField:
+        self._check(unperturbed, self.label)
+        predicted = predicted_mask(unperturbed.output, self.label, self.activation, self.threshold)
+        truth = _mask_on_output(self.reference, self.value, unperturbed)
         mask = predicted & ~truth if self.error == "fp" else truth & ~predicted
-        return self._over(seen, self.label, mask, self._in_words)
+        return self._over(unperturbed, self.label, mask, self._in_words)
 
-    def why_empty(self, seen: UnperturbedOutput, row: int) -> str:
-        """That there is no such error."""
+    def why_empty(self, unperturbed: UnperturbedOutput, row: int) -> str:
+        """A sentence that there is no such error."""
         del row
-        return f"class {self.label} has no {self._in_words} {seen.elements[:-1]} to explain"
+        return f"class {self.label} has no {self._in_words} {unperturbed.elements[:-1]} to explain"
 
     @property
     def _in_words(self) -> str:
         return "falsely predicted" if self.error == "fp" else "missed"
 
 
-def _mask_on_output(mask: Any, value: int | None, seen: UnperturbedOutput) -> Tensor:
-    labels = _labels(mask, seen)
+def _mask_on_output(mask: Any, value: int | None, unperturbed: UnperturbedOutput) -> Tensor:
+    labels = _labels(mask, unperturbed)
     inside = labels != 0 if value is None else labels == value
-    shape = seen.output.shape[2:]
+    shape = unperturbed.output.shape[2:]
     if inside.ndim == len(shape):
-        inside = inside.expand(len(seen.output), *inside.shape)
-    if len(inside) != len(seen.output):
-        raise TargetError(f"{len(inside)} masks for {len(seen.output)} images")
+        inside = inside.expand(len(unperturbed.output), *inside.shape)
+    if len(inside) != len(unperturbed.output):
+        raise TargetError(f"{len(inside)} masks for {len(unperturbed.output)} images")
     if inside.shape[1:] == shape:
-        return inside.to(seen.output.device)
-    if inside.shape[1:] != seen.input_shape:
+        return inside.to(unperturbed.output.device)
+    if inside.shape[1:] != unperturbed.input_shape:
         raise TargetError(
             f"a mask of shape {tuple(inside.shape[1:])} fits neither the output {tuple(shape)} "
-            f"nor the input {tuple(seen.input_shape)}"
+            f"nor the input {tuple(unperturbed.input_shape)}"
         )
     resized = functional.interpolate(inside[:, None].float(), size=tuple(shape), mode="nearest")
-    return (resized[:, 0] > 0.5).to(seen.output.device)
+    return (resized[:, 0] > 0.5).to(unperturbed.output.device)
 
 
-def _labels(mask: Any, seen: UnperturbedOutput) -> Tensor:
+def _labels(mask: Any, unperturbed: UnperturbedOutput) -> Tensor:
     if not isinstance(mask, (str, Path)):
         is_tensor = isinstance(mask, Tensor)
         return mask.as_subclass(Tensor) if is_tensor else torch.as_tensor(np.asarray(mask))
-    if seen.image is None:
+    if unperturbed.image is None:
         raise TargetError("a mask file needs an image on its grid; pass an Image, or an array")
-    return seen.image.project(read_mask(mask, seen.image.source_grid))
+    return unperturbed.image.project(read_mask(mask, unperturbed.image.source_grid))
 
 
 def _box(box: tuple[tuple[int, int], ...], output: Tensor) -> Tensor:
@@ -240,8 +243,8 @@ def _box(box: tuple[tuple[int, int], ...], output: Tensor) -> Tensor:
 def _component(mask: Tensor, rank: int, target: Region) -> Tensor:
     labels, count = ndimage.label(mask.cpu().numpy(), structure=np.ones((3,) * mask.ndim))
     if rank > count:
-        found = "nowhere" if count == 0 else f"as {count} connected components"
-        raise TargetError(f"class {target.label} is predicted {found}; there is no number {rank}")
+        where = "nowhere" if count == 0 else f"as {count} connected components"
+        raise TargetError(f"class {target.label} is predicted {where}; there is no number {rank}")
     sizes = np.bincount(labels.ravel())[1:]
-    chosen = np.argsort(-sizes, kind="stable")[rank - 1] + 1
-    return torch.from_numpy(labels == chosen).to(mask.device)
+    label = np.argsort(-sizes, kind="stable")[rank - 1] + 1
+    return torch.from_numpy(labels == label).to(mask.device)

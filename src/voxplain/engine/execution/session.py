@@ -24,7 +24,7 @@ from voxplain.engine.rules import guard
 from voxplain.errors import ModelError
 from voxplain.models.precision import Precision
 from voxplain.targets import Target
-from voxplain.targets.contrast import facing
+from voxplain.targets.contrast import resolve_target
 
 Progress = Callable[[int, int], None]
 """Called with passes done and passes planned."""
@@ -130,7 +130,7 @@ class Session:
         )
 
         def bind(other: Target) -> BoundTarget:
-            return main if other is target else context.bind(facing(other, target))
+            return main if other is target else context.bind(resolve_target(other, target))
 
         return cls(context, methods, target, bind, batch, memory, progress)
 

@@ -19,7 +19,7 @@ from voxplain.metrics.cross_case import CaseSummary, CrossCaseMetric, to_compare
 from voxplain.metrics.maps import Undefined
 from voxplain.metrics.metric import Direction, NetworkMetric, Value, register
 from voxplain.metrics.queries.voxel_sets import dilated
-from voxplain.targets.links import settled
+from voxplain.targets.links import resolve_activation
 
 COLDEST, HOTTEST = 0.05, 20.0
 """Temperatures that are tried; the coldest is the best where all predictions are right."""
@@ -208,7 +208,7 @@ def _logits(context: MetricContext) -> Logits:
     values = output.reshape(len(output), -1).T
     activation = context.bound.target.activation
     if activation != "none":
-        return Logits(values, settled(activation, len(output)) == "softmax")
+        return Logits(values, resolve_activation(activation, len(output)) == "softmax")
     if bool(((values < 0) | (values > 1)).any()):
         raise Undefined("the output is no probability, and the target says that it is one")
     if len(output) == 1:

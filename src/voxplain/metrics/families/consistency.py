@@ -18,7 +18,7 @@ from voxplain.metrics.context import MetricContext
 from voxplain.metrics.cross_case import CaseSummary, CrossCaseMetric, to_compare
 from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
-from voxplain.targets.links import predicted_mask, settled
+from voxplain.targets.links import predicted_mask, resolve_activation
 from voxplain.targets.scores import volume_per_voxel
 
 Pairs = NDArray[np.bool_]
@@ -146,7 +146,7 @@ def _prediction(context: MetricContext) -> dict[str, Any]:
         size = float(context.predicted.sum()) * per_voxel
         return {"says": f"class {label}, {unit}", "size": size}
     output, target = seen.output[row][None], bound.target
-    several = output.shape[1] > 1 and settled(target.activation, output.shape[1]) == "sigmoid"
+    several = output.shape[1] > 1 and resolve_activation(target.activation, output.shape[1]) == "sigmoid"
     if several and label is not None:
         present = predicted_mask(output, label, target.activation, target.threshold)
         return {"says": f"class {label}", "size": float(present)}
