@@ -1,4 +1,4 @@
-"""Copies of a network that share what is not changed."""
+"""Copies of a model, which may share parameters with it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from voxplain.models.model import Model
 
 
 def copied(model: Model, own: Iterable[str] | None = None) -> Model:
-    """The same model around a copy of its network; the trained one is never touched.
+    """The model with a copy of its network.
 
     Args:
-        model: Of which a copy is made.
-        own: Paths of modules that get parameters of their own, while all others are shared with
-            the model; None copies everything.
+        model: Left as it was.
+        own: Paths of modules whose own parameters are copied, while all others are shared with the
+            model; None copies all parameters.
     """
     shared: dict[int, Tensor] = {}
     if own is not None:
         modules = [model.network.get_submodule(path) for path in own]
-        kept = {id(part) for module in modules for part in module.parameters(recurse=False)}
-        shared = {id(part): part for part in model.network.parameters() if id(part) not in kept}
+        own_parameters = (
+            tensor for module in modules for tensor in module.parameters(recurse=False)
+        )
+        copied_ids = set(map(id, own_parameters))
+        parameters = model.network.parameters()
+        shared = {id(tensor): tensor for tensor in parameters if id(tensor) not in copied_ids}
     return Model(
         copy_network(model.network, shared),
         head=model.head,

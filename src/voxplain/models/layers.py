@@ -1,4 +1,4 @@
-"""The layers of a network: which there are, what they give, which one a CAM is read from."""
+"""The layers of a network in one forward, and the default layer of CAM methods."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _CONVOLUTIONS = (
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """One layer of a network as it ran on an example.
+    """One layer of a network in a forward of an example.
 
     Attributes:
         path: As in ``get_submodule``.
         type: Class of the module.
-        calls: How often one forward calls it.
-        shapes: Output shapes of its last call, one per tensor it gives.
-        parameters: Number of parameters in it and below it.
-        geometry: Cells, start and stride of its last output on the input grid.
-        leaf: Whether it has no layers inside.
+        calls: Number of calls in one forward.
+        shapes: Shapes of the tensors in the output of its last call.
+        parameters: Number of parameters of the layer and the layers inside.
+        geometry: Grid of its last output in the input image.
+        leaf: Whether there are no layers inside.
     """
 
     path: str
@@ -45,7 +45,7 @@ class LayerInfo:
 
     @property
     def spatial(self) -> bool:
-        """Whether its output still has more than one place in the image."""
+        """Whether its output has more than one cell."""
         return self.geometry.spatial
 
     @property
@@ -60,9 +60,9 @@ class LayerInfo:
 
 
 def list_layers(network: nn.Module, example: Tensor) -> list[LayerInfo]:
-    """The layers that one forward calls, in the order in which they first run.
+    """The layers that one forward calls, in the order in which they begin.
 
-    A block stands before the layers inside it. A module under two names has its first one.
+    A block precedes the layers inside it. A module with two names is listed under the first.
 
     Args:
         network: Left as it was; runs once in evaluation mode without gradients.
@@ -90,37 +90,36 @@ def find_layer(network: nn.Module, path: str) -> nn.Module:
 
 
 def last_feature_layer(network: nn.Module, example: Tensor) -> str:
-    """The default layer of the CAM family: what gives the last feature map before the head.
+    """The default layer of CAM methods: the one that returns the last feature map before the head.
 
-    The last feature map is the last tensor any layer gives that has more than one place in the
-    image and more than one channel, seen from the end of the network without its head. The head
-    is what carries as many channels as the network has outputs, and up to two convolutions: the
-    final 1x1 convolution of a segmentation network (two in V-Net), the score maps of a fully
-    convolutional classifier, an interpolation or softmax after them. Its channels are the
-    answer, not evidence for it. Usually the feature map is that of the last convolution after
-    its norm and rectifier; but in a residual network it is the sum and not the shortcut, in a
-    DenseNet all features and not the last 32, in a vision transformer the last token grid.
-
-    Returns:
-        The innermost layer that gives this tensor and runs only once; where all of them run more
-        than once, the innermost one with the number of the call, such as ``relu#0``.
+    The last feature map is the last tensor before the head with more than one cell and more than
+    one channel. The head consists of the layers at the end with as many channels as the network
+    has outputs, with up to two convolutions: the final 1x1 convolution of a segmentation network
+    (two in V-Net), the score maps of a fully convolutional classifier, an interpolation or softmax
+    after them. Their channels are class scores and no features. Usually the feature map is that of
+    the last convolution after its norm and rectifier; in a residual network it is the sum, in a
+    DenseNet all features, in a vision transformer the last token grid.
 
     Args:
         network: Left as it was.
         example: ``(B, C, *spatial)``.
 
+    Returns:
+        The innermost layer that returns this tensor and is called once; if all are called more
+        than once, the innermost one with the number of the call, such as ``relu#0``.
+
     Raises:
-        ModelError: If no layer has places left, as in a network of linear layers.
+        ModelError: If no layer has more than one cell, as in a network of linear layers.
     """
     calls = follow_network(network, example)
-    counts = [call.path for call in calls]
+    paths = [call.path for call in calls]
     for tensor in _features(network, calls, tuple(example.shape)):
-        named = [at for at, call in enumerate(calls) if call.tensor == tensor and call.path]
-        once = [counts[at] for at in named if counts.count(counts[at]) == 1]
-        if once:
-            return once[-1]
-        if named:
-            path, before = counts[named[-1]], counts[: named[-1]]
+        numbers = [n for n, call in enumerate(calls) if call.tensor == tensor and call.path]
+        called_once = [paths[n] for n in numbers if paths.count(paths[n]) == 1]
+        if called_once:
+            return called_once[-1]
+        if numbers:
+            path, before = paths[numbers[-1]], paths[: numbers[-1]]
             return f"{path}#{before.count(path)}"
     raise ModelError(
         "no layer of the network still has places in the image; gradient methods at the input "
@@ -134,7 +133,7 @@ def _info(network: nn.Module, calls: list[LayerCall], image: tuple[int, ...]) ->
         path=last.path,
         type=type(module).__name__,
         calls=len(calls),
-        shapes=tuple(place.shape for place in last.outputs),
+        shapes=tuple(tensor.shape for tensor in last.outputs),
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         geometry=geometry_of(last.outputs[0], image),
         leaf=next(module.children(), None) is None,
@@ -144,25 +143,26 @@ def _info(network: nn.Module, calls: list[LayerCall], image: tuple[int, ...]) ->
 def _features(
     network: nn.Module, calls: list[LayerCall], example: tuple[int, ...]
 ) -> Iterator[int]:
-    """The numbers of the feature maps before the head, last one first."""
+    """Numbers of the feature maps before the head, the last one first."""
     root = next(call for call in calls if not call.path)
-    scores, head = root.outputs[0].shape[1], len(root.outputs) + 1
+    outputs, head_convolutions = root.outputs[0].shape[1], len(root.outputs) + 1
     in_head = True
-    for call in sorted(calls, key=lambda one: -one.ended):
-        width = _channels(call, example)
-        if not call.path or width is None:
+    for call in sorted(calls, key=lambda call: -call.ended):
+        channels = _channels(call, example)
+        if not call.path or channels is None:
             continue
-        convolution = isinstance(network.get_submodule(call.path), _CONVOLUTIONS)
-        in_head = in_head and width == scores and not (convolution and head == 0)
-        head -= in_head and convolution
-        if not in_head and width > 1:
+        is_convolution = isinstance(network.get_submodule(call.path), _CONVOLUTIONS)
+        fits = channels == outputs and not (is_convolution and head_convolutions == 0)
+        in_head = in_head and fits
+        head_convolutions -= in_head and is_convolution
+        if not in_head and channels > 1:
             yield call.tensor
 
 
 def _channels(call: LayerCall, example: tuple[int, ...]) -> int | None:
-    """Channels of a layer whose output has places; None for flat and pooled outputs."""
-    place = call.outputs[0]
-    geometry = geometry_of(place, example[2:])
-    if not geometry.spatial or len(place.shape) < 3:
+    """Channels of an output with more than one cell; None for flat and pooled outputs."""
+    output = call.outputs[0]
+    geometry = geometry_of(output, example[2:])
+    if not geometry.spatial or len(output.shape) < 3:
         return None
-    return math.prod(place.shape) // (example[0] * math.prod(geometry.shape)) or None
+    return math.prod(output.shape) // (example[0] * math.prod(geometry.shape)) or None

@@ -1,4 +1,4 @@
-"""The network under study: called, tapped and windowed, never changed."""
+"""The network under study with its windows, precision and head; it is never changed."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Model:
     Args:
         network: Any module that maps ``(B, C, *spatial)`` to scores ``(B, K)`` or to a dense
             output ``(B, K, *spatial)``.
-        head: Which part of a tuple, list or dict output to explain: an index, a key, or a
-            function of the output. None takes the output as it is.
-        window: Sliding windows, for networks that see a volume piece by piece.
-        precision: ``auto`` uses half precision on a GPU where it agrees with float32.
-        name: As shown in files and reports; the class name if None.
+        head: The explained part of a tuple, list or dict output: an index, a key, or a function of
+            the output. None for an output that is a tensor.
+        window: Sliding windows, for networks that run on parts of a volume.
+        precision: ``auto`` for half precision on a GPU if it agrees with float32.
+        name: Name in files and reports; the class name if None.
         classes: Names of the output classes, for reports.
 
     Example:
@@ -74,25 +74,25 @@ class Model:
 
     @classmethod
     def of(cls, model: Model | nn.Module) -> Model:
-        """A model as it is, or a bare network as a model."""
+        """The model itself, or a model of a bare network."""
         return model if isinstance(model, cls) else cls(model)  # type: ignore[arg-type]
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are; the CPU for a network without any."""
+        """The device of the parameters; the CPU for a network without any."""
         first = next(_tensors(self.network), None)
         return first.device if first is not None else torch.device("cpu")
 
     @property
     def dtype(self) -> torch.dtype:
         """The floating-point type of the parameters; float32 for a network without any."""
-        floating = (part.dtype for part in _tensors(self.network) if part.is_floating_point())
-        return next(floating, torch.float32)
+        tensors = _tensors(self.network)
+        return next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
 
     def admit(self, images: Tensor) -> Tensor:
-        """Images where the network is, in its type; in their own for one without parameters."""
-        floating = any(part.is_floating_point() for part in _tensors(self.network))
-        return images.to(self.device, self.dtype if floating else images.dtype)
+        """Images on the device of the network and in its type, if it has floating-point tensors."""
+        has_type = any(tensor.is_floating_point() for tensor in _tensors(self.network))
+        return images.to(self.device, self.dtype if has_type else images.dtype)
 
     @property
     def differentiable(self) -> bool:
@@ -101,7 +101,7 @@ class Model:
 
     @property
     def facts(self) -> ModelFacts:
-        """What sidecars and manifests say of this model."""
+        """The description of the model in sidecars and manifests."""
         return ModelFacts(
             name=self.name,
             weights_sha256=weights_sha256(self.network),
@@ -112,7 +112,10 @@ class Model:
         )
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """The explained output of one call of the network, whatever the size of the input.
+        """The explained output of one call of the network, without windows.
+
+        Args:
+            inputs: ``(B, C, *spatial)``.
 
         Raises:
             ModelError: If the output is no tensor ``(B, K, ...)``, or the network fails; its own
@@ -137,12 +140,17 @@ class Model:
         return output
 
     def layout(self, shape: Sequence[int], spacing: Sequence[float] | None = None) -> Layout | None:
-        """The windows over a volume of this spatial shape; None where it is seen whole."""
+        """The windows over a volume of this spatial shape; None for a model without windows."""
         return self.window.layout(shape, spacing) if self.window else None
 
     @torch.no_grad()
     def output(self, inputs: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
-        """The output for whole images ``(B, C, *spatial)``, blended if there are windows."""
+        """The output for whole images, blended from windows if there are any.
+
+        Args:
+            inputs: ``(B, C, *spatial)``.
+            spacing: Millimeters per voxel, for windows in mm.
+        """
         with self.at_rest():
             layout = self.layout(inputs.shape[2:], spacing)
             if layout is None:
@@ -153,21 +161,21 @@ class Model:
         padded = layout.pad(image)
         output: Tensor | None = None
         for positions in layout.batches(self.window.batch if self.window else 1):
-            parts = self.dense(layout.cut(padded, positions))
-            parts = parts * layout.blend_weights(positions, parts)
+            outputs = self.dense(layout.cut(padded, positions))
+            outputs = outputs * layout.blend_weights(positions, outputs)
             if output is None:
-                output = parts.new_zeros(parts.shape[1], *layout.padded)
-            for position, part in zip(positions, parts, strict=True):
-                output[layout.region(position)] += part
+                output = outputs.new_zeros(outputs.shape[1], *layout.padded)
+            for position, window in zip(positions, outputs, strict=True):
+                output[layout.region(position)] += window
         if output is None:
             raise ModelError(f"no window fits a volume of shape {layout.shape}")
         return layout.unpad(output)
 
     def dense(self, windows: Tensor) -> Tensor:
-        """The output for windows, which must have their size.
+        """The output for windows ``(n, C, *size)``, of the same spatial shape.
 
         Raises:
-            ModelError: If the network gives scores, or another resolution, for a window.
+            ModelError: If the network returns scores, or another resolution, for a window.
         """
         output = self(windows)
         if output.shape[2:] != windows.shape[2:]:
@@ -178,7 +186,7 @@ class Model:
         return output
 
     def in_double(self) -> Model:
-        """The same model in float64, on a copy of the network that is made once."""
+        """The model in float64, with a copy of the network that is made once."""
         if self.dtype is torch.float64:
             return self
         with _ONE_COPY:
@@ -187,7 +195,7 @@ class Model:
         return self._twin(self._double, "float64")
 
     def in_precision(self, precision: Precision) -> Model:
-        """The same network run in another precision."""
+        """The model in another precision."""
         return self.in_double() if precision == "float64" else self._twin(self.network, precision)
 
     def _twin(self, network: nn.Module, precision: Precision) -> Model:
@@ -201,9 +209,9 @@ class Model:
         )
 
     def at_rest(self) -> AbstractContextManager[None]:
-        """Evaluation mode without parameter gradients; every flag is put back on leaving.
+        """A block in evaluation mode without parameter gradients.
 
-        Several threads may be inside at once; the last one to leave puts the flags back.
+        Several threads may be in such blocks at once; flags are restored when the last one leaves.
         """
         return at_rest(self.network)
 
@@ -233,9 +241,9 @@ def _described(output: Any) -> str:
 
 
 def weights_sha256(network: nn.Module) -> str:
-    """A hash of everything a network has learned: parameters and buffers with their names.
+    """A hash of the parameters and buffers of a network.
 
-    It depends on names, types, shapes and bytes, not on device, order or mode.
+    It depends on their names, types, shapes and bytes, not on device, order or mode.
     """
     digest = hashlib.sha256()
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
@@ -247,7 +255,7 @@ def weights_sha256(network: nn.Module) -> str:
 
 
 def lone_volume_is_slow(inputs: Tensor) -> bool:
-    """Whether an input takes longer alone than twice: a small float32 volume on a CPU.
+    """Whether one input takes longer than two: a small float32 volume on a CPU.
 
     torch convolves ``B * C * D * H <= 20480`` cells of a lone volume without oneDNN, which takes
     four times as long as with it; from two volumes on it always uses oneDNN.
@@ -255,11 +263,11 @@ def lone_volume_is_slow(inputs: Tensor) -> bool:
     Args:
         inputs: ``(B, C, *spatial)``.
     """
-    lone = len(inputs) == 1 and inputs.ndim == _VOLUME
-    small = inputs[0, 0].numel() <= _SMALL_VOLUME if lone else False
-    return small and inputs.device.type == "cpu" and inputs.dtype is torch.float32
+    is_lone = len(inputs) == 1 and inputs.ndim == _VOLUME
+    is_small = inputs[0, 0].numel() <= _SMALL_VOLUME if is_lone else False
+    return is_small and inputs.device.type == "cpu" and inputs.dtype is torch.float32
 
 
 def with_companion(inputs: Tensor) -> Tensor:
-    """The inputs ``(B, C, *spatial)``; a copy beside a volume that is slow alone."""
+    """The inputs ``(B, C, *spatial)``, twice for a lone volume that is slow."""
     return torch.cat([inputs, inputs]) if lone_volume_is_slow(inputs) else inputs

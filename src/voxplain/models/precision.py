@@ -1,4 +1,4 @@
-"""The numeric type a network runs in, and the gate that half precision has to pass."""
+"""The numeric type in which a network runs, and the agreement that half precision must reach."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from torch import Tensor
 Precision = Literal["auto", "float32", "float64", "bfloat16", "float16"]
 
 _HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-GATE = 0.99
+LEAST_AGREEMENT = 0.99
+"""Smallest cosine with float32 at which half precision is used."""
 
 
 def resolve_precision(
     precision: Precision, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Precision:
-    """What ``auto`` means on a device: bfloat16 is worth a try on a GPU, never on a CPU.
+    """The precision itself; for ``auto`` bfloat16 on a GPU that has it, else float32.
 
-    A network with float64 weights runs in float64 unless something else is asked for.
+    Args:
+        precision: As given for the model.
+        device: Where the network runs.
+        dtype: Type of its parameters; with float64, ``auto`` is float64.
     """
     if precision != "auto":
         return precision
@@ -31,13 +35,13 @@ def resolve_precision(
 
 
 def is_half(precision: Precision) -> bool:
-    """Whether a precision must agree with float32 before it is used."""
+    """Whether a precision is a half one, which must agree with float32 before it is used."""
     return precision in _HALF
 
 
 @contextlib.contextmanager
 def running_in(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Runs the calls of a network under autocast where the precision is a half one."""
+    """Autocast for the calls of a network inside, if the precision is a half one."""
     if not is_half(precision):
         yield
         return
@@ -46,7 +50,7 @@ def running_in(precision: Precision, device: torch.device) -> Iterator[None]:
 
 
 def agreement(candidate: Tensor, reference: Tensor) -> float:
-    """Cosine between two maps of one pass; NaN and all-zero maps count as no agreement."""
+    """Cosine between two maps of one pass, -1 to 1; 0 if it is undefined."""
     a, b = candidate.double().flatten(), reference.double().flatten()
     cosine = float(torch.dot(a, b) / (a.norm() * b.norm()))
     return cosine if cosine == cosine else 0.0

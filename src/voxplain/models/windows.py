@@ -1,7 +1,7 @@
-"""Sliding windows: how a volume is cut, and how the outputs are blended into one.
+"""Sliding windows: how a volume is divided, and how outputs are blended.
 
-Windows lie on a product grid, so their blending weights and the normalization are products of
-one vector per axis: nothing of the size of the volume is kept for them.
+Windows lie on a product grid, so blending weights and normalization are products of one vector per
+axis, and no array of the size of the volume is stored for them.
 """
 
 from __future__ import annotations
@@ -24,15 +24,14 @@ from voxplain.extents import Extent, resolve
 
 
 class Window(BaseModel):
-    """How a network sees a volume larger than itself.
+    """Sliding windows, for networks with an input size of their own.
 
     Attributes:
         size: Extent of a window.
-        overlap: Share of a window (inside its halo) that neighbors cover too, in [0, 1).
-        blend: ``gaussian`` trusts the middle of a window more (sigma 1/8 of its side, as MONAI
-            does); ``constant`` is the plain mean.
-        halo: Margin of a window that gives context only; its output is not used, except at the
-            border of the volume.
+        overlap: Share of a window without its halo that a neighbor covers too, in [0, 1).
+        blend: Weights of overlapping outputs: ``gaussian`` around the center of the window (sigma
+            1/8 of its side, as in MONAI), or ``constant``.
+        halo: Margin of a window whose output is ignored, except at the border of the volume.
         batch: Windows per call of the network.
     """
 
@@ -45,7 +44,7 @@ class Window(BaseModel):
     batch: int = Field(default=1, ge=1)
 
     def layout(self, shape: Sequence[int], spacing: Sequence[float] | None = None) -> Layout:
-        """Where the windows of a volume lie.
+        """The windows over a volume.
 
         Args:
             shape: Spatial shape of the volume.
@@ -68,10 +67,15 @@ class Window(BaseModel):
 
 @dataclass(frozen=True)
 class _WindowAxis:
-    """Start positions along one axis, and the normalized weight vector of each."""
+    """The windows along one axis.
+
+    Attributes:
+        starts: First voxel of each window.
+        weights: Blending weights ``(windows, side)``, float64; they sum to 1 at every voxel.
+    """
 
     starts: tuple[int, ...]
-    weights: Tensor  # (positions, side), float64; for every voxel they sum to 1 over positions
+    weights: Tensor
 
 
 def _axis(length: int, side: int, halo: int, overlap: float, blend: str) -> _WindowAxis:
@@ -99,8 +103,9 @@ class Layout:
 
     Attributes:
         shape: Spatial shape of the volume.
-        padded: Its shape after padding at the far end to at least one window.
+        padded: Shape after padding at the end of each axis to at least one window.
         size: Voxels of a window per axis.
+        axes: The windows along each axis.
     """
 
     shape: tuple[int, ...]
@@ -110,7 +115,7 @@ class Layout:
 
     @cached_property
     def positions(self) -> tuple[tuple[int, ...], ...]:
-        """One index per axis for every window, in order."""
+        """The position of every window: its number along each axis."""
         return tuple(itertools.product(*(range(len(axis.starts)) for axis in self.axes)))
 
     def __len__(self) -> int:
@@ -118,7 +123,7 @@ class Layout:
 
     @property
     def redundancy(self) -> float:
-        """How many windows see a voxel, on average."""
+        """Mean number of windows over a voxel."""
         return len(self) * math.prod(self.size) / math.prod(self.shape)
 
     @property
@@ -127,7 +132,7 @@ class Layout:
         return self.padded != self.shape
 
     def batches(self, size: int) -> Iterator[tuple[tuple[int, ...], ...]]:
-        """The window positions, ``size`` at a time."""
+        """The positions in batches of ``size``."""
         for first in range(0, len(self), size):
             yield self.positions[first : first + size]
 
@@ -138,30 +143,31 @@ class Layout:
     def box(self, position: tuple[int, ...]) -> tuple[slice, ...]:
         """The voxels of a window, one slice per axis."""
         starts = (axis.starts[index] for axis, index in zip(self.axes, position, strict=True))
-        return tuple(slice(at, at + side) for at, side in zip(starts, self.size, strict=True))
+        sides = zip(starts, self.size, strict=True)
+        return tuple(slice(start, start + side) for start, side in sides)
 
     def weight(self, position: tuple[int, ...]) -> Tensor:
-        """Blending weight of a window, ``(*size)`` in float64; the windows sum to 1 everywhere."""
+        """Blending weights of a window, ``(*size)`` in float64; all windows sum to 1 at a voxel."""
         vectors = [axis.weights[index] for axis, index in zip(self.axes, position, strict=True)]
         return reduce(lambda left, right: left[..., None] * right, vectors)
 
     def pad(self, volume: Tensor) -> Tensor:
-        """``(..., *shape)`` to ``(..., *padded)``, with zeros at the far end."""
+        """``(..., *shape)`` as ``(..., *padded)``, with zeros at the end of each axis."""
         after = [large - small for small, large in zip(self.shape, self.padded, strict=True)]
         if not any(after):
             return volume
-        return functional.pad(volume, [part for end in reversed(after) for part in (0, end)])
+        return functional.pad(volume, [size for end in reversed(after) for size in (0, end)])
 
     def unpad(self, volume: Tensor) -> Tensor:
-        """``(..., *padded)`` back to ``(..., *shape)``."""
+        """``(..., *padded)`` as ``(..., *shape)``, without the padding."""
         inside: tuple[EllipsisType | slice, ...] = (..., *(slice(0, end) for end in self.shape))
         return volume[inside]
 
     def cut(self, padded: Tensor, positions: Sequence[tuple[int, ...]]) -> Tensor:
-        """Windows ``(len(positions), C, *size)`` of one padded volume ``(C, *padded)``."""
+        """Windows ``(n, C, *size)`` at these positions of a padded volume ``(C, *padded)``."""
         return torch.stack([padded[self.region(position)] for position in positions])
 
     def blend_weights(self, positions: Sequence[tuple[int, ...]], like: Tensor) -> Tensor:
-        """Blending weights ``(len(positions), 1, *size)`` in the type and place of ``like``."""
+        """Blending weights ``(n, 1, *size)`` with the type and device of ``like``."""
         stacked = torch.stack([self.weight(position) for position in positions])[:, None]
         return stacked.to(device=like.device, dtype=like.dtype)

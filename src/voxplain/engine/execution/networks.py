@@ -28,7 +28,13 @@ from voxplain.engine.requests import Request, Stream
 from voxplain.engine.rules import Plain
 from voxplain.engine.stream_io import MethodOutput, StreamInput, StreamResults
 from voxplain.engine.taps import INPUT
-from voxplain.models.precision import GATE, Precision, agreement, is_half, resolve_precision
+from voxplain.models.precision import (
+    LEAST_AGREEMENT,
+    Precision,
+    agreement,
+    is_half,
+    resolve_precision,
+)
 
 Outputs = dict[str, list[MethodOutput]]
 """Per image the output of each method, by the key of the method."""
@@ -70,7 +76,7 @@ def _precision(session: Session) -> Precision:
     if not is_half(precision):
         return precision
     full, half = (_first_gradient(session, kind) for kind in ("float32", precision))
-    return precision if agreement(half, full) >= GATE else "float32"
+    return precision if agreement(half, full) >= LEAST_AGREEMENT else "float32"
 
 
 def _first_gradient(session: Session, precision: Precision) -> Tensor:

@@ -146,7 +146,9 @@ def _prediction(context: MetricContext) -> dict[str, Any]:
         size = float(context.predicted.sum()) * per_voxel
         return {"says": f"class {label}, {unit}", "size": size}
     output, target = seen.output[row][None], bound.target
-    several = output.shape[1] > 1 and resolve_activation(target.activation, output.shape[1]) == "sigmoid"
+    several = (
+        output.shape[1] > 1 and resolve_activation(target.activation, output.shape[1]) == "sigmoid"
+    )
     if several and label is not None:
         present = predicted_mask(output, label, target.activation, target.threshold)
         return {"says": f"class {label}", "size": float(present)}

@@ -1,15 +1,15 @@
-"""Which voxels of the input the cells of a layer stand for."""
+"""The place of the cells of a layer in the input image."""
 
 from __future__ import annotations
 
-from voxplain.models.geometry.follow import LayerCall, Place, follow_network
+from voxplain.models.geometry.follow import LayerCall, TracedTensor, follow_network
 from voxplain.models.geometry.layer import LayerGeometry, geometry_of, layer_geometry
 from voxplain.models.geometry.place import place
 
 __all__ = [
     "LayerCall",
     "LayerGeometry",
-    "Place",
+    "TracedTensor",
     "follow_network",
     "geometry_of",
     "layer_geometry",

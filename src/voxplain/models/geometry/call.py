@@ -1,4 +1,4 @@
-"""One call of a torch operator, as the rules of :mod:`voxplain.geometry.operators` see it."""
+"""A call of a torch operator, for the rules of :mod:`voxplain.models.geometry.operators`."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 from torch import Tensor
 from torch._ops import OpOverload
 
-from voxplain.models.geometry.layout import AxisLayout
+from voxplain.models.geometry.layout import CellLayout
 
-LayoutOf = Callable[[Tensor], "AxisLayout | None"]
+LayoutOf = Callable[[Tensor], "CellLayout | None"]
 
 
 @dataclass(frozen=True)
 class TracedCall:
-    """An operator, its arguments by name, and what came out.
+    """A call of an operator with its results.
 
     Attributes:
-        arguments: By the names of the operator's schema, defaults filled in.
-        outputs: The tensors that came out, in order.
-        layout_of: The layout of a tensor where it is known.
+        arguments: By their names in the operator's schema, with defaults.
+        outputs: The tensors among the results, in order.
+        layout_of: Returns the layout of a tensor, None where unknown.
     """
 
     arguments: Mapping[str, Any]
@@ -37,10 +37,10 @@ class TracedCall:
         result: Any,
         layout_of: LayoutOf,
     ) -> TracedCall:
-        """The call with positional and keyword arguments under their names."""
+        """The call of an operator with these positional and keyword arguments."""
         schema = operator._schema.arguments
-        arguments = {one.name: one.default_value for one in schema if one.has_default_value()}
-        arguments.update(zip((one.name for one in schema), args, strict=False))
+        arguments = {arg.name: arg.default_value for arg in schema if arg.has_default_value()}
+        arguments.update(zip((argument.name for argument in schema), args, strict=False))
         arguments.update(kwargs)
         return cls(arguments, tuple(tensors_in(result)), layout_of)
 
@@ -52,24 +52,24 @@ class TracedCall:
         """Shape of the first output."""
         return tuple(self.outputs[0].shape)
 
-    def layout(self, name: str = "self") -> AxisLayout | None:
-        """The layout of a tensor argument, None if it is unknown or not given."""
+    def layout(self, name: str = "self") -> CellLayout | None:
+        """The layout of a tensor argument; None if it is unknown or missing."""
         value = self.arguments.get(name)
         return self.layout_of(value) if isinstance(value, Tensor) else None
 
     @property
-    def known(self) -> list[tuple[Tensor, AxisLayout]]:
-        """Every tensor argument whose layout is known, with it."""
+    def known(self) -> list[tuple[Tensor, CellLayout]]:
+        """The tensor arguments with a known layout, with their layouts."""
         pairs = ((value, self.layout_of(value)) for value in tensors_in(self.arguments))
         return [(value, layout) for value, layout in pairs if layout is not None]
 
     def dim(self, name: str = "dim", ndim: int | None = None) -> int:
-        """An argument that names a dimension, not negative."""
+        """An argument that is the index of a dimension, as a number from 0."""
         ndim = self.arguments["self"].ndim if ndim is None else ndim
         return int(self.arguments[name]) % max(ndim, 1)
 
     def dims(self, name: str = "dim") -> list[int]:
-        """An argument that names several dimensions (or one, or none for all)."""
+        """An argument that holds indices of dimensions; all dimensions if it is empty."""
         ndim, value = self.arguments["self"].ndim, self.arguments.get(name)
         if value is None or value == []:
             return list(range(ndim))
@@ -82,12 +82,12 @@ class TracedCall:
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Every tensor in nested tuples, lists and mappings, in order."""
+    """The tensors in nested tuples, lists and mappings, in order."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from tensors_in(part)
+        for item in value.values():
+            yield from tensors_in(item)
     elif isinstance(value, (tuple, list)):
-        for part in value:
-            yield from tensors_in(part)
+        for item in value:
+            yield from tensors_in(item)

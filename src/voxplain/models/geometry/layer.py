@@ -1,4 +1,4 @@
-"""Where the cells of a layer lie on the grid of the network's input."""
+"""The grid of a layer in the network's input."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ from torch import Tensor, nn
 
 from voxplain.errors import ModelError, nearest
 from voxplain.models.geometry.arrange import arrange, cell_runs, flat_atoms
-from voxplain.models.geometry.follow import LayerCall, Place, follow_network
-from voxplain.models.geometry.layout import AxisLayout
+from voxplain.models.geometry.follow import LayerCall, TracedTensor, follow_network
+from voxplain.models.geometry.layout import CellLayout
 
 
 @dataclass(frozen=True)
 class LayerGeometry:
-    """The grid of a layer: cell ``i`` of an axis sits at input voxel ``start + stride * i``.
+    """The grid of a layer: cell ``i`` of an axis lies at input voxel ``start + stride * i``.
 
     Attributes:
-        start: Voxel of cell 0 per axis, the center of what it has seen.
-        stride: Voxels per cell; negative after a flip.
-        shape: Cells per axis; 1 along an axis the layer no longer has.
-        exact: Whether every step was followed; otherwise some were assumed from the shapes.
-        layout: How the tensor holds the cells, None where it is unknown.
+        start: Voxel of cell 0 per axis, the center of its receptive field.
+        stride: Voxels per cell, per axis; negative after a flip.
+        shape: Cells per axis; 1 for axes that the layer no longer has.
+        exact: Whether all operators were followed; else some layouts are assumed from shapes.
+        layout: The cells in the tensor, None where unknown.
     """
 
     start: tuple[float, ...]
     stride: tuple[float, ...]
     shape: tuple[int, ...]
     exact: bool
-    layout: AxisLayout | None = field(default=None, repr=False, compare=False)
+    layout: CellLayout | None = field(default=None, repr=False, compare=False)
 
     @property
     def spatial(self) -> bool:
-        """Whether the layer still has more than one place."""
+        """Whether the layer has more than one cell."""
         return any(size > 1 for size in self.shape)
 
     def as_map(self, activation: Tensor) -> Tensor:
         """An activation (or its gradient) with channels first and one dimension per image axis.
 
-        Tokens of a transformer return to their grid (class tokens are left out), windows and
-        slices folded into the batch are unfolded, channels-last becomes channels-first.
+        Tokens of a transformer get back their grid (without class tokens), windows and slices in
+        the batch dimension are unfolded, and channels come first.
 
         Args:
-            activation: What the layer gave, with any number of images.
+            activation: The output of the layer for any number of images.
 
         Returns:
             ``(B, K, *shape)``.
 
         Raises:
-            ModelError: If the activation is not laid out as in the forward that was followed.
+            ModelError: If the activation has another layout than in the forward that was followed.
         """
         if self.layout is None:
             return activation.reshape(len(activation), -1, *self.shape)
@@ -64,72 +64,81 @@ def layer_geometry(
     paths: Iterable[str],
     side: Literal["output", "input"] = "output",
 ) -> dict[str, LayerGeometry]:
-    """The grid of each layer, followed through one forward without gradients.
+    """The grid of each layer, derived from one forward without gradients.
 
     Strides, paddings, dilations, transposed convolutions, both conventions of interpolation,
-    skips and token grids are followed operator by operator (Araujo et al., "Computing receptive
-    fields of convolutional neural networks", Distill 2019). What no rule covers is assumed to
-    divide each axis evenly, ``start = (stride - 1) / 2``, and marked ``exact=False``.
+    skip connections and token grids are followed operator by operator. Operators without a rule
+    are assumed to divide each axis evenly, ``start = (stride - 1) / 2``, and marked
+    ``exact=False``.
+
+    Paper: Araujo et al., Computing receptive fields of convolutional neural networks, Distill 2019.
 
     Args:
         network: Left as it was.
         example: ``(B, C, *spatial)``.
-        paths: Module paths; of a module that is called repeatedly ``path#2`` is the third call,
-            and the last one counts where no number is given.
-        side: What leaves the layers, or what enters them (their first positional tensor).
+        paths: Paths of modules; ``path#2`` is the third call of a module, and the path alone its
+            last call.
+        side: The output of the layers, or their input (the first positional tensor).
 
     Raises:
         ModelError: If a path does not exist or its module is not called.
     """
-    wanted = {path: _split_path(network, path) for path in paths}
+    named_calls = {path: _split_path(network, path) for path in paths}
     calls: dict[str, list[LayerCall]] = {}
     for call in follow_network(network, example):
         calls.setdefault(call.path, []).append(call)
     image = tuple(example.shape[2:])
     return {
-        path: geometry_of(_place(path, calls.get(name, []), number, side), image)
-        for path, (name, number) in wanted.items()
+        path: geometry_of(_tensor(path, calls.get(name, []), number, side), image)
+        for path, (name, number) in named_calls.items()
     }
 
 
-def geometry_of(place: Place, image: tuple[int, ...]) -> LayerGeometry:
-    """The grid of a tensor of the forward on an image of a spatial shape."""
-    if place.layout is None:
-        return _assumed(place.shape, image)
-    layout = _split_cells(place.layout)
+def geometry_of(tensor: TracedTensor, image: tuple[int, ...]) -> LayerGeometry:
+    """The grid of a tensor of a forward.
+
+    Args:
+        tensor: With its layout.
+        image: Spatial shape of the input.
+    """
+    if tensor.layout is None:
+        return _assumed(tensor.shape, image)
+    layout = _split_cells(tensor.layout)
     axes = [_axis(layout, axis, run) for axis, run in enumerate(cell_runs(layout))]
-    start = tuple(one[0] for one in axes)
-    stride = tuple(one[1] or float(size) for one, size in zip(axes, image, strict=True))
-    return LayerGeometry(start, stride, tuple(one[2] for one in axes), layout.exact, layout)
+    start, strides, shape = zip(*axes, strict=True) if axes else ((), (), ())
+    # A layer without cells along an axis has one cell over the whole of it.
+    stride = tuple(step or float(size) for step, size in zip(strides, image, strict=True))
+    return LayerGeometry(start, stride, shape, layout.exact, layout)
 
 
 def _split_path(network: nn.Module, path: str) -> tuple[str, int]:
-    """The name under which a module is followed, and the number of the call."""
+    """The first path of a module that has several, and the number of the call, -1 for the last."""
     name, _, number = path.partition("#")
-    every = dict(network.named_modules(remove_duplicate=False))
-    if not name or name not in every:
-        raise ModelError(f"the network has no layer {name!r}; {nearest(name, filter(None, every))}")
-    first = next(one for one, module in network.named_modules() if module is every[name])
+    modules = dict(network.named_modules(remove_duplicate=False))
+    if not name or name not in modules:
+        known = filter(None, modules)
+        raise ModelError(f"the network has no layer {name!r}; {nearest(name, known)}")
+    first = next(path for path, module in network.named_modules() if module is modules[name])
     return first, int(number) if number.isdigit() else -1
 
 
-def _place(path: str, calls: list[LayerCall], number: int, side: str) -> Place:
+def _tensor(path: str, calls: list[LayerCall], number: int, side: str) -> TracedTensor:
     if not calls:
-        why = "gives no tensor, or lies in a TorchScript part"
-        raise ModelError(f"layer {path!r} is not called for this image, {why}")
+        reasons = "gives no tensor, or lies in a TorchScript part"
+        raise ModelError(f"layer {path!r} is not called for this image, {reasons}")
     if number >= len(calls):
         raise ModelError(f"layer {path!r}: there are {len(calls)} calls, numbered from #0")
-    places = calls[number].outputs if side == "output" else calls[number].inputs
-    if not places:
+    tensors = calls[number].outputs if side == "output" else calls[number].inputs
+    if not tensors:
         raise ModelError(f"layer {path!r} is called with keywords only; choose its output")
-    return places[0]
+    return tensors[0]
 
 
-def _axis(layout: AxisLayout, axis: int, run: list[int]) -> tuple[float, float, int]:
+def _axis(layout: CellLayout, axis: int, run: list[int]) -> tuple[float, float, int]:
     """Start, stride (0 where the layer has no cells along the axis) and number of cells."""
     atoms, start = flat_atoms(layout), layout.start[axis]
     for index, atom in enumerate(atoms):
-        # Factors that overlap count as channels; the cell sits at their center.
+        # Factors that overlap count as channels; the cell lies at their center.
         if atom.axis == axis and index not in run:
             start += atom.stride * (atom.size - 1) / 2
     stride = atoms[run[-1]].stride if run else 0.0
@@ -142,12 +151,12 @@ def _assumed(shape: tuple[int, ...], image: tuple[int, ...]) -> LayerGeometry:
     return LayerGeometry(tuple((step - 1) / 2 for step in stride), stride, cells, exact=False)
 
 
-def _split_cells(layout: AxisLayout) -> AxisLayout:
-    """Where each axis has a dimension of its own, inner factors subdivide the cells."""
+def _split_cells(layout: CellLayout) -> CellLayout:
+    """A layout in which inner factors subdivide the cells, if each axis has its own dimension."""
     if len(layout.dims) < 2 + len(layout.start):
         return layout
     for index, dim in enumerate(layout.dims):
         axes = {atom.axis for atom in dim.atoms if atom.spatial}
         if len(axes) == 1 and len(dim.parts) > 1:
-            layout = layout.solid(index) or layout
+            layout = layout.with_single_atom(index) or layout
     return layout

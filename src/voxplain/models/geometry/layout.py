@@ -1,9 +1,10 @@
-"""Where the cells of a tensor lie in the input image, through any reshaping.
+"""The place of the cells of a tensor in the input image, through any reshaping.
 
-A dimension of a tensor is a product of *atoms*, as in einops: the token dimension of a vision
-transformer is ``(depth height width)``. The position of a cell along an image axis is linear in
-the atoms' indices, ``start[axis] + Σ stride · index``, and stays so through convolutions, pooling,
-window partitions and patch merging. What a layer sums over is replaced by its mean position.
+A dimension of a tensor is a product of factors, its *atoms*, as in einops: the token dimension of
+a vision transformer is ``(depth height width)``. The position of a cell along an image axis is
+linear in the indices of the atoms, ``start[axis] + Σ stride · index``, and remains so through
+convolutions, pooling, window partitions and patch merging. Cells over which a layer sums are
+replaced by their mean position.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 BATCH = -1
-"""The axis of atoms that count images, not positions."""
+"""The axis of atoms whose index is the number of the image."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class Atom:
 
     Attributes:
         size: Number of indices.
-        axis: Image axis it walks along, :data:`BATCH`, or None (channels and the like).
-        stride: Voxels of that axis per step; negative after a flip.
+        axis: Image axis, :data:`BATCH`, or None (such as channels).
+        stride: Voxels along the image axis per index; negative after a flip.
     """
 
     size: int
@@ -33,18 +34,18 @@ class Atom:
 
     @property
     def spatial(self) -> bool:
-        """Whether it walks along an image axis."""
+        """Whether the index is a position along an image axis."""
         return self.axis is not None and self.axis != BATCH
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Atoms between cells that lie nowhere, such as a class token; it cannot be split.
+    """Cells on a grid between cells without a place, such as a class token; it cannot be split.
 
     Attributes:
-        atoms: The factors of the cells that have a place.
-        before: Leading cells without a place.
-        after: Trailing ones.
+        atoms: The factors of the grid.
+        before: Number of cells without a place before the grid.
+        after: Number of cells without a place after the grid.
     """
 
     atoms: tuple[Atom, ...]
@@ -53,18 +54,18 @@ class Tokens:
 
     @property
     def cells(self) -> int:
-        """Cells that have a place."""
+        """Number of cells of the grid."""
         return math.prod(atom.size for atom in self.atoms)
 
     @property
     def size(self) -> int:
-        """All cells."""
+        """Number of all cells."""
         return self.before + self.cells + self.after
 
 
 @dataclass(frozen=True)
-class Dim:
-    """A dimension of a tensor: its factors from the slowest to the fastest."""
+class Dimension:
+    """A dimension of a tensor, as factors from the slowest to the fastest."""
 
     parts: tuple[Atom | Tokens, ...]
 
@@ -75,96 +76,96 @@ class Dim:
 
     @property
     def atoms(self) -> tuple[Atom, ...]:
-        """The atoms of all factors."""
+        """The atoms of all parts."""
         nested = (part.atoms if isinstance(part, Tokens) else (part,) for part in self.parts)
         return tuple(atom for atoms in nested for atom in atoms)
 
     @property
     def spatial(self) -> bool:
-        """Whether any factor walks along an image axis."""
+        """Whether any atom is along an image axis."""
         return any(atom.spatial for atom in self.atoms)
 
     @property
     def tokens(self) -> Tokens | None:
-        """The dimension as one run of cells with (possibly empty) margins, if it is one."""
+        """The dimension as one grid with (possibly empty) margins; None if it is several parts."""
         if len(self.parts) == 1 and isinstance(self.parts[0], Tokens):
             return self.parts[0]
-        plain = tuple(part for part in self.parts if isinstance(part, Atom))
-        return Tokens(plain, 0, 0) if len(plain) == len(self.parts) else None
+        atoms = tuple(part for part in self.parts if isinstance(part, Atom))
+        return Tokens(atoms, 0, 0) if len(atoms) == len(self.parts) else None
 
     @classmethod
-    def of(cls, atoms: tuple[Atom, ...], before: int = 0, after: int = 0) -> Dim:
-        """A dimension with margins, or without where both are empty."""
+    def of(cls, atoms: tuple[Atom, ...], before: int = 0, after: int = 0) -> Dimension:
+        """A dimension of atoms, with margins of cells without a place."""
         return cls((Tokens(atoms, before, after),) if before or after else atoms)
 
 
 @dataclass(frozen=True)
-class AxisLayout:
-    """The place in the image of every cell of a tensor.
+class CellLayout:
+    """The place of every cell of a tensor in the input image.
 
     Attributes:
-        dims: One per dimension of the tensor.
-        start: Voxel position per image axis where all indices are 0.
-        reach: Extent in voxels of what one cell has seen, per axis.
-        exact: False once a step was assumed from the shapes.
+        dims: The dimensions of the tensor.
+        start: Voxel position of the cell with all indices 0, per image axis.
+        reach: Extent of the receptive field of a cell in voxels, per image axis.
+        exact: Whether no layout on the way was assumed from shapes.
     """
 
-    dims: tuple[Dim, ...]
+    dims: tuple[Dimension, ...]
     start: tuple[float, ...]
     reach: tuple[float, ...]
     exact: bool = True
 
     @classmethod
-    def of_image(cls, shape: Sequence[int]) -> AxisLayout:
+    def of_image(cls, shape: Sequence[int]) -> CellLayout:
         """The layout of the network's input ``(B, C, *spatial)``."""
-        axes = tuple(Dim((Atom(size, axis, 1.0),)) for axis, size in enumerate(shape[2:]))
+        axes = tuple(Dimension((Atom(size, axis, 1.0),)) for axis, size in enumerate(shape[2:]))
         zero = (0.0,) * len(axes)
-        return cls((Dim((Atom(shape[0], BATCH),)), channels(shape[1]), *axes), zero, zero)
+        return cls((Dimension((Atom(shape[0], BATCH),)), channels(shape[1]), *axes), zero, zero)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the tensor."""
         return tuple(dim.size for dim in self.dims)
 
-    def permute(self, order: Sequence[int]) -> AxisLayout:
-        """The dimensions in another order."""
+    def permute(self, order: Sequence[int]) -> CellLayout:
+        """The layout with its dimensions in another order."""
         return replace(self, dims=tuple(self.dims[index] for index in order))
 
-    def insert(self, index: int, size: int = 1) -> AxisLayout:
-        """A new dimension without a place."""
+    def insert(self, index: int, size: int = 1) -> CellLayout:
+        """The layout with a new dimension without a place."""
         return replace(self, dims=(*self.dims[:index], channels(size), *self.dims[index:]))
 
-    def put(self, index: int, dim: Dim) -> AxisLayout:
-        """One dimension replaced."""
+    def with_dimension(self, index: int, dim: Dimension) -> CellLayout:
+        """The layout with one dimension replaced."""
         return replace(self, dims=(*self.dims[:index], dim, *self.dims[index + 1 :]))
 
-    def reshape(self, shape: Sequence[int]) -> AxisLayout | None:
-        """The same cells under another shape; None where the atoms do not split that way."""
+    def reshape(self, shape: Sequence[int]) -> CellLayout | None:
+        """The layout after a reshape; None if the atoms cannot be split like that."""
         dims = _regroup(self.dims, list(shape))
         return None if dims is None else replace(self, dims=dims)
 
-    def select(self, index: int, at: int) -> AxisLayout:
-        """One index of a dimension, which is dropped."""
+    def select(self, index: int, cell: int) -> CellLayout:
+        """The layout of one cell of a dimension, without that dimension."""
         tokens = self.dims[index].tokens
-        if tokens is None or not tokens.before <= at < tokens.before + tokens.cells:
+        if tokens is None or not tokens.before <= cell < tokens.before + tokens.cells:
             return self.collapse([index])
-        start, remaining = list(self.start), at - tokens.before
+        start, remaining = list(self.start), cell - tokens.before
         for atom in reversed(tokens.atoms):
-            remaining, step = divmod(remaining, atom.size)
+            remaining, position = divmod(remaining, atom.size)
             if atom.axis is not None and atom.axis != BATCH:
-                start[atom.axis] += atom.stride * step
+                start[atom.axis] += atom.stride * position
         return replace(self, start=tuple(start)).drop(index)
 
-    def drop(self, index: int) -> AxisLayout:
-        """One dimension removed, at its index 0."""
+    def drop(self, index: int) -> CellLayout:
+        """The layout of cell 0 of a dimension, without that dimension."""
         return replace(self, dims=(*self.dims[:index], *self.dims[index + 1 :]))
 
-    def collapse(self, indices: Sequence[int], keep: bool = False) -> AxisLayout:
-        """Dimensions summed over: their cells are replaced by the mean position.
+    def collapse(self, indices: Sequence[int], keep: bool = False) -> CellLayout:
+        """The layout after a sum over dimensions, at the mean position of their cells.
 
         Args:
-            indices: Which dimensions, not negative.
-            keep: Whether they stay with size 1.
+            indices: Numbers of the dimensions, from 0.
+            keep: Whether the dimensions remain with size 1.
         """
         result = self
         for index in sorted(set(indices), reverse=True):
@@ -173,53 +174,66 @@ class AxisLayout:
 
     def resample(
         self, index: int, offset: float, step: float, size: int, extent: float = 0.0
-    ) -> AxisLayout | None:
-        """A dimension whose new index ``o`` looks at the old index ``offset + step * o``.
+    ) -> CellLayout | None:
+        """The layout after resampling a dimension, with new cell ``o`` at ``offset + step * o``.
 
         Args:
-            index: Which dimension.
-            offset: Old index, possibly fractional, at the new index 0.
-            step: Old indices per new index.
+            index: Number of the dimension.
+            offset: Old cell, possibly fractional, at the new cell 0.
+            step: Old cells per new cell.
             size: New length.
-            extent: Old indices between the first and the last one looked at.
+            extent: Distance between the first and the last old cell that a new cell reads.
 
         Returns:
-            The new layout, or None where the dimension is a product that cannot be followed.
+            The layout; None if the dimension is a product that cannot be resampled.
         """
-        solid = self.solid(index)
-        if solid is None:
+        layout = self.with_single_atom(index)
+        if layout is None:
             return None
-        (atom,) = solid.dims[index].atoms
+        (atom,) = layout.dims[index].atoms
         axis = atom.axis
         if axis is None or axis == BATCH:
-            return solid.put(index, Dim((Atom(size, axis),)))
-        start, reach = list(solid.start), list(solid.reach)
+            return layout.with_dimension(index, Dimension((Atom(size, axis),)))
+        start, reach = list(layout.start), list(layout.reach)
         start[axis] += atom.stride * offset
         reach[axis] += abs(atom.stride) * extent
-        moved = replace(solid, start=tuple(start), reach=tuple(reach))
-        return moved.put(index, Dim((Atom(size, axis, atom.stride * step),)))
+        moved = replace(layout, start=tuple(start), reach=tuple(reach))
+        return moved.with_dimension(index, Dimension((Atom(size, axis, atom.stride * step),)))
 
-    def solid(self, index: int) -> AxisLayout | None:
-        """The layout with one single atom in a dimension, its margins counted as cells."""
+    def with_single_atom(self, index: int) -> CellLayout | None:
+        """The layout with a single atom in a dimension, of which the margins are cells.
+
+        Args:
+            index: Number of the dimension.
+
+        Returns:
+            The layout; None if the dimension is a product of several image axes.
+        """
         dim = self.dims[index]
         if not dim.spatial:
-            alone = dim.parts[0] if len(dim.parts) == 1 else None
-            counts_images = isinstance(alone, Atom) and alone.axis == BATCH
-            return self.put(index, Dim((Atom(dim.size, BATCH if counts_images else None),)))
+            only = dim.parts[0] if len(dim.parts) == 1 else None
+            counts_images = isinstance(only, Atom) and only.axis == BATCH
+            return self.with_dimension(
+                index, Dimension((Atom(dim.size, BATCH if counts_images else None),))
+            )
         if dim.tokens is None:
             return None
         atoms = dim.atoms if len(dim.atoms) == 1 else tuple(a for a in dim.atoms if a.size > 1)
         first, *inner = merged(atoms) or dim.atoms[:1]
-        if first.axis is None or first.axis == BATCH or any(one.axis is not None for one in inner):
+        if (
+            first.axis is None
+            or first.axis == BATCH
+            or any(atom.axis is not None for atom in inner)
+        ):
             return None
-        # Inner factors without a place subdivide the cell: a pixel shuffle.
+        # Inner atoms without a place subdivide the cell, as a pixel shuffle does.
         count = dim.tokens.cells // first.size
         stride, start = first.stride / count, list(self.start)
         start[first.axis] -= stride * ((count - 1) / 2 + dim.tokens.before)
         moved = replace(self, start=tuple(start))
-        return moved.put(index, Dim((Atom(dim.size, first.axis, stride),)))
+        return moved.with_dimension(index, Dimension((Atom(dim.size, first.axis, stride),)))
 
-    def _collapse_one(self, index: int, keep: bool) -> AxisLayout:
+    def _collapse_one(self, index: int, keep: bool) -> CellLayout:
         start, reach = list(self.start), list(self.reach)
         kept = Atom(1)
         for atom in self.dims[index].atoms:
@@ -228,16 +242,16 @@ class AxisLayout:
                 reach[atom.axis] += abs(atom.stride) * (atom.size - 1)
                 kept = Atom(1, atom.axis, atom.stride * atom.size)
         result = replace(self, start=tuple(start), reach=tuple(reach))
-        return result.put(index, Dim((kept,))) if keep else result.drop(index)
+        return result.with_dimension(index, Dimension((kept,))) if keep else result.drop(index)
 
 
-def channels(size: int) -> Dim:
-    """A dimension without a place."""
-    return Dim((Atom(size),))
+def channels(size: int) -> Dimension:
+    """A dimension without a place, such as channels."""
+    return Dimension((Atom(size),))
 
 
 def merged(atoms: tuple[Atom, ...]) -> tuple[Atom, ...]:
-    """Neighboring atoms that walk along one axis without a gap, joined."""
+    """The atoms, with consecutive ones joined that cover one axis without a gap."""
     for index, (outer, inner) in enumerate(pairwise(atoms)):
         gapless = math.isclose(outer.stride, inner.stride * inner.size, abs_tol=1e-9)
         if outer.axis == inner.axis and (gapless or not inner.spatial):
@@ -246,24 +260,24 @@ def merged(atoms: tuple[Atom, ...]) -> tuple[Atom, ...]:
     return atoms
 
 
-def _regroup(dims: tuple[Dim, ...], shape: list[int]) -> tuple[Dim, ...] | None:
-    """The factors dealt out again to dimensions of the given sizes."""
+def _regroup(dims: tuple[Dimension, ...], shape: list[int]) -> tuple[Dimension, ...] | None:
+    """The parts grouped into dimensions of the given sizes; None if they do not divide so."""
     pending = [part for dim in dims for part in dim.parts]
-    grouped: list[Dim] = []
+    grouped: list[Dimension] = []
     for index, size in enumerate(shape):
         taken = _take(pending, size)
         if taken is None:
             return None
-        # Factors of size 1 stay with their neighbor unless a dimension of size 1 awaits them.
-        awaited = index + 1 < len(shape) and shape[index + 1] == 1
-        while pending and pending[0].size == 1 and not awaited:
+        # Parts of size 1 stay with the part before, unless a dimension of size 1 follows.
+        size_1_follows = index + 1 < len(shape) and shape[index + 1] == 1
+        while pending and pending[0].size == 1 and not size_1_follows:
             taken.append(pending.pop(0))
-        grouped.append(Dim(tuple(taken)))
+        grouped.append(Dimension(tuple(taken)))
     return None if pending else tuple(grouped)
 
 
 def _take(pending: list[Atom | Tokens], size: int) -> list[Atom | Tokens] | None:
-    """Factors whose product is the size, the last one split if need be."""
+    """The next parts whose product is the size, removed from ``pending``; the last may be split."""
     taken: list[Atom | Tokens] = []
     while size > 1 or not taken:
         if not pending or (size == 1 and pending[0].size > 1):

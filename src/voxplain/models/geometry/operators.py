@@ -1,4 +1,4 @@
-"""What every torch operator does to the place of its cells: one table."""
+"""The rules for the layouts of operator outputs, in one table."""
 
 from __future__ import annotations
 
@@ -11,50 +11,52 @@ from torch._ops import OpOverload
 
 from voxplain.models.geometry import joining, sampling, views
 from voxplain.models.geometry.call import TracedCall
-from voxplain.models.geometry.layout import AxisLayout, channels
+from voxplain.models.geometry.layout import CellLayout, channels
 from voxplain.models.geometry.views import Layouts
 
 
-def follow(operator: OpOverload, call: TracedCall) -> list[AxisLayout | None]:
-    """The layout of each output of a call, at least one of whose arguments has a known one.
+def follow(operator: OpOverload, call: TracedCall) -> list[CellLayout | None]:
+    """The layout of each output of a call with at least one argument of known layout.
 
-    An operator that no rule covers keeps the layout where the shape stays, and is otherwise
-    assumed to divide each axis evenly; both are marked as not exact.
+    Operators without a rule are assumed to keep the layout if they keep the shape, and else to
+    divide each axis evenly; both are marked as not exact.
     """
     name = operator._schema.name.removeprefix("aten::").removesuffix("_copy")
     rule = RULES.get(name) or RULES.get(name.rstrip("_"))
-    found: Layouts = None
+    derived: Layouts = None
     if rule:
-        found = rule(call)
+        derived = rule(call)
     elif name.endswith("_like") or name.startswith("new_"):
         return [None] * len(call.outputs)
     elif torch.Tag.pointwise in operator.tags or name.endswith("_"):
-        found = joining.elementwise(call)
-    if found is None:
+        derived = joining.elementwise(call)
+    if derived is None:
         return [assume(call.known[0][1], tuple(output.shape)) for output in call.outputs]
-    layouts = [found] * len(call.outputs) if isinstance(found, AxisLayout) else list(found)
+    if isinstance(derived, CellLayout):
+        derived = [derived] * len(call.outputs)
     return [
         layout if layout and layout.shape == tuple(output.shape) else None
-        for layout, output in zip(layouts, call.outputs, strict=True)
+        for layout, output in zip(derived, call.outputs, strict=True)
     ]
 
 
-def assume(layout: AxisLayout, shape: tuple[int, ...]) -> AxisLayout | None:
-    """The layout under the assumption that every axis was divided evenly, marked as assumed."""
-    guess = replace(layout, exact=False)
+def assume(layout: CellLayout, shape: tuple[int, ...]) -> CellLayout | None:
+    """The layout after dividing every axis evenly to a shape, marked as not exact."""
+    assumed = replace(layout, exact=False)
     if len(shape) != len(layout.dims):
         return None
     for index, size in enumerate(shape):
-        before = guess.dims[index].size
+        before = assumed.dims[index].size
         if size != before:
             step = before / size
-            moved = guess.resample(index, (step - 1) / 2, step, size, max(step - 1, 0))
-            guess = moved or guess.collapse([index], keep=True).put(index, channels(size))
-    return guess
+            resampled = assumed.resample(index, (step - 1) / 2, step, size, max(step - 1, 0))
+            summed = assumed.collapse([index], keep=True).with_dimension(index, channels(size))
+            assumed = resampled or summed
+    return assumed
 
 
 def _keep(call: TracedCall) -> Layouts:
-    """Normalizations, softmax and attention keep the place of the first tensor they take."""
+    """Normalizations, softmax and attention keep the layout of their first tensor."""
     layout = call.known[0][1]
     return [layout if tuple(out.shape) == layout.shape else None for out in call.outputs]
 
@@ -63,7 +65,7 @@ def _query(call: TracedCall) -> Layouts:
     layout = call.layout("query")
     if layout is None:
         return None
-    values = layout.put(len(layout.dims) - 1, channels(call.shape[-1]))
+    values = layout.with_dimension(len(layout.dims) - 1, channels(call.shape[-1]))
     return [values, *[None] * (len(call.outputs) - 1)]
 
 
@@ -74,17 +76,17 @@ def _reduce(call: TracedCall) -> Layouts:
 
 
 def _product(call: TracedCall, left: str, right: str) -> Layouts:
-    """Matrix products: the side whose rows or columns have a place gives it to the result."""
-    one, two = call.layout(left), call.layout(right)
+    """Matrix products: the result has the layout of the operand whose rows or columns are cells."""
+    first, second = call.layout(left), call.layout(right)
     size = call.shape[-1]
-    rows = one and sampling.mix_channels(one, size, len(one.dims) - 1)
-    columns = two and _columns(two, call.shape)
+    rows = first and sampling.mix_channels(first, size, len(first.dims) - 1)
+    columns = second and _columns(second, call.shape)
     return rows if rows and (joining.spatial_axes(rows) or columns is None) else columns or rows
 
 
-def _columns(layout: AxisLayout, shape: Sequence[int]) -> AxisLayout:
-    at = len(layout.dims) - 2
-    return layout.collapse([at], keep=True).put(at, channels(shape[-2]))
+def _columns(layout: CellLayout, shape: Sequence[int]) -> CellLayout:
+    index = len(layout.dims) - 2
+    return layout.collapse([index], keep=True).with_dimension(index, channels(shape[-2]))
 
 
 Rule = Callable[[TracedCall], Layouts]
@@ -122,8 +124,8 @@ _INTERPOLATIONS = (
 
 
 def _named(names: str, rule: Rule) -> dict[str, Rule]:
-    every = (name.format(r=rank) for name in names.split() for rank in (1, 2, 3))
-    return dict.fromkeys(every, rule)
+    operators = (name.format(r=rank) for name in names.split() for rank in (1, 2, 3))
+    return dict.fromkeys(operators, rule)
 
 
 RULES: dict[str, Rule] = {
@@ -131,7 +133,7 @@ RULES: dict[str, Rule] = {
     **_named(_POOLS, sampling.pooling),
     **_named(_ADAPTIVE, sampling.adaptive_pooling),
     **_named(f"constant_pad_nd {_PADS}", sampling.padding),
-    **{one: partial(sampling.interpolation, name=one) for one in _INTERPOLATIONS.split()},
+    **{name: partial(sampling.interpolation, name=name) for name in _INTERPOLATIONS.split()},
     **_named(_KEEPERS, _keep),
     **_named(_UNTAGGED, joining.elementwise),
     **_named(_ATTENTION, _query),

@@ -1,4 +1,4 @@
-"""Operators that look at neighborhoods: convolutions, pooling, interpolation, padding."""
+"""Layouts of operators on neighborhoods: convolution, pooling, interpolation, padding."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import re
 from fractions import Fraction
 
 from voxplain.models.geometry.call import TracedCall
-from voxplain.models.geometry.layout import AxisLayout, channels
+from voxplain.models.geometry.layout import CellLayout, channels
 
 
-def convolution(call: TracedCall) -> AxisLayout | None:
-    """``conv1d`` to ``conv3d`` and their transposes, any stride, dilation and padding."""
+def convolution(call: TracedCall) -> CellLayout | None:
+    """``conv1d`` to ``conv3d`` and their transposes, with any stride, dilation and padding."""
     layout, rank = call.layout("input"), call["input"].ndim - 2
     stride, padding = call.per_axis("stride", rank), call.per_axis("padding", rank)
     dilation, kernel = call.per_axis("dilation", rank), call["weight"].shape[2:]
@@ -21,20 +21,20 @@ def convolution(call: TracedCall) -> AxisLayout | None:
         extent = dilation[axis] * (kernel[axis] - 1)
         offset, step = extent / 2 - padding[axis], float(stride[axis])
         if call["transposed"]:
-            # The same relation read from the other end.
+            # The relation of a convolution between output and input, inverted.
             offset, step = -offset / step, 1 / step
             extent *= step
         layout = layout.resample(2 + axis, offset, step, call.shape[2 + axis], extent)
     return layout and mix_channels(layout, call.shape[1])
 
 
-def mix_channels(layout: AxisLayout, size: int, index: int = 1) -> AxisLayout:
+def mix_channels(layout: CellLayout, size: int, index: int = 1) -> CellLayout:
     """The layout after a linear map over one dimension."""
-    return layout.collapse([index], keep=True).put(index, channels(size))
+    return layout.collapse([index], keep=True).with_dimension(index, channels(size))
 
 
-def pooling(call: TracedCall) -> AxisLayout | None:
-    """``max_pool`` and ``avg_pool`` in any rank."""
+def pooling(call: TracedCall) -> CellLayout | None:
+    """``max_pool`` and ``avg_pool`` of any rank."""
     layout, rank = call.layout(), len(call["kernel_size"])
     kernel = call.per_axis("kernel_size", rank)
     stride = call.per_axis("stride", rank) if call["stride"] else kernel
@@ -50,8 +50,8 @@ def pooling(call: TracedCall) -> AxisLayout | None:
     return layout
 
 
-def adaptive_pooling(call: TracedCall) -> AxisLayout | None:
-    """Adaptive pooling; exact where the sizes divide."""
+def adaptive_pooling(call: TracedCall) -> CellLayout | None:
+    """Adaptive pooling; exact if the output size divides the input size."""
     layout, rank = call.layout(), len(call["output_size"])
     for index in range(call["self"].ndim - rank, call["self"].ndim):
         if layout is None:
@@ -64,8 +64,8 @@ def adaptive_pooling(call: TracedCall) -> AxisLayout | None:
     return layout
 
 
-def interpolation(call: TracedCall, name: str) -> AxisLayout | None:
-    """``F.interpolate`` in its linear, cubic and nearest modes, both conventions of corners."""
+def interpolation(call: TracedCall, name: str) -> CellLayout | None:
+    """``F.interpolate``: linear, cubic and nearest, with both conventions of corners."""
     layout, rank = call.layout(), call["self"].ndim - 2
     for axis in range(rank):
         if layout is None:
@@ -81,7 +81,7 @@ def interpolation(call: TracedCall, name: str) -> AxisLayout | None:
     return layout
 
 
-def padding(call: TracedCall) -> AxisLayout | None:
+def padding(call: TracedCall) -> CellLayout | None:
     """``F.pad`` in every mode; negative padding crops."""
     layout = call.layout()
     pad = call["pad"] if "pad" in call.arguments else call["padding"]
@@ -94,30 +94,30 @@ def padding(call: TracedCall) -> AxisLayout | None:
     return layout
 
 
-def unfold(call: TracedCall) -> AxisLayout | None:
-    """``Tensor.unfold``: windows of one dimension, their content in a new last dimension."""
+def unfold(call: TracedCall) -> CellLayout | None:
+    """``Tensor.unfold``: windows of a dimension, with their content in a new last dimension."""
     index, size, step = call.dim("dimension"), int(call["size"]), int(call["step"])
     layout = call.layout()
-    solid = layout and layout.solid(index)
-    if not solid:
+    single = layout and layout.with_single_atom(index)
+    if not single:
         return None
-    inner = solid.resample(index, 0, 1, size)
-    outer = solid.resample(index, 0, step, call.shape[index])
+    inner = single.resample(index, 0, 1, size)
+    outer = single.resample(index, 0, step, call.shape[index])
     if not (inner and outer):
         return None
-    return outer.insert(len(outer.dims)).put(len(outer.dims), inner.dims[index])
+    return outer.insert(len(outer.dims)).with_dimension(len(outer.dims), inner.dims[index])
 
 
-def pixel_shuffle(call: TracedCall) -> AxisLayout | None:
-    """``F.pixel_shuffle``: channels become positions inside the cell."""
+def pixel_shuffle(call: TracedCall) -> CellLayout | None:
+    """``F.pixel_shuffle``: channels become positions inside a cell."""
     factor = call["upscale_factor"]
     batch, channel, height, width = call["self"].shape
     split = (batch, channel // factor**2, factor, factor, height, width)
     return _rearrange(call, split, (0, 1, 4, 2, 5, 3))
 
 
-def pixel_unshuffle(call: TracedCall) -> AxisLayout | None:
-    """``F.pixel_unshuffle``: positions inside the cell become channels."""
+def pixel_unshuffle(call: TracedCall) -> CellLayout | None:
+    """``F.pixel_unshuffle``: positions inside a cell become channels."""
     factor = call["downscale_factor"]
     batch, channel, height, width = call["self"].shape
     split = (batch, channel, height // factor, factor, width // factor, factor)
@@ -126,18 +126,18 @@ def pixel_unshuffle(call: TracedCall) -> AxisLayout | None:
 
 def _rearrange(
     call: TracedCall, split: tuple[int, ...], order: tuple[int, ...]
-) -> AxisLayout | None:
+) -> CellLayout | None:
     layout = call.layout()
     parts = layout and layout.reshape(split)
     return parts.permute(order).reshape(call.shape) if parts else None
 
 
-def _assumed(layout: AxisLayout) -> AxisLayout:
-    return AxisLayout(layout.dims, layout.start, layout.reach, exact=False)
+def _assumed(layout: CellLayout) -> CellLayout:
+    return CellLayout(layout.dims, layout.start, layout.reach, exact=False)
 
 
 def _scale(call: TracedCall, axis: int, rank: int) -> float | None:
-    """The scale factor given to an interpolation, None where it follows from the sizes."""
+    """The scale factor of an interpolation; None if it follows from the sizes."""
     name = "scales" if rank == 1 else "scales_" + "dhw"[3 - rank + axis]
     value = call.arguments.get(name)
     return float(value) if value else None
@@ -146,7 +146,7 @@ def _scale(call: TracedCall, axis: int, rank: int) -> float | None:
 def _source_index(
     name: str, before: int, after: int, scale: float | None, corners: bool
 ) -> tuple[float, float]:
-    """The old index at the new index 0, and old indices per new index."""
+    """The old cell at the new cell 0, and old cells per new cell."""
     step = Fraction(before, after)
     if scale:
         step = Fraction(1 / scale).limit_denominator(4096)
@@ -154,7 +154,7 @@ def _source_index(
         return 0.0, (before - 1) / (after - 1) if after > 1 else 1.0
     if "nearest" not in name:
         return float(step - 1) / 2, float(step)
-    # Rounding down a straight line: its mean shift over one period is exact.
+    # Nearest cells are a line rounded down, whose mean shift over one period is exact.
     shift = Fraction(1, 2) if re.search("nearest_exact", name) else Fraction(0)
     period = range(step.denominator)
     mean = sum((math.floor((o + shift) * step) - o * step for o in period), Fraction(0))

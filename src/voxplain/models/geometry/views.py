@@ -1,4 +1,4 @@
-"""Operators that only rename, pick or move cells: reshapes, slices, rolls, repeats."""
+"""Layouts of operators that only reorder or select cells: reshapes, slices, rolls, repeats."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from voxplain.models.geometry.call import TracedCall
 from voxplain.models.geometry.joining import broadcast
-from voxplain.models.geometry.layout import Atom, AxisLayout, Dim, channels
+from voxplain.models.geometry.layout import Atom, CellLayout, Dimension, channels
 
-Layouts = AxisLayout | None | Sequence[AxisLayout | None]
+Layouts = CellLayout | None | Sequence[CellLayout | None]
 
 
 def reshape(call: TracedCall) -> Layouts:
@@ -22,19 +22,19 @@ def reshape(call: TracedCall) -> Layouts:
 
 
 def permute(call: TracedCall) -> Layouts:
-    """Dimensions in another order."""
+    """A permutation of dimensions."""
     layout = call.layout()
     return layout and layout.permute(call.dims("dims"))
 
 
 def transpose(call: TracedCall, first: str | int, second: str | int) -> Layouts:
-    """Two dimensions exchanged, by arguments or by fixed indices."""
+    """An exchange of two dimensions, by names of arguments or by fixed indices."""
     layout, order = call.layout(), list(range(call["self"].ndim))
     if layout is None or len(order) < 2:
         return layout
-    one = call.dim(first) if isinstance(first, str) else first
-    two = call.dim(second) if isinstance(second, str) else second
-    order[one], order[two] = order[two], order[one]
+    a = call.dim(first) if isinstance(first, str) else first
+    b = call.dim(second) if isinstance(second, str) else second
+    order[a], order[b] = order[b], order[a]
     return layout.permute(order)
 
 
@@ -45,7 +45,7 @@ def unsqueeze(call: TracedCall) -> Layouts:
 
 
 def squeeze(call: TracedCall) -> Layouts:
-    """Dimensions of size 1 dropped."""
+    """Removal of dimensions of size 1."""
     layout, shape = call.layout(), call["self"].shape
     for index in sorted(call.dims(), reverse=True):
         layout = layout.drop(index) if layout and shape[index] == 1 else layout
@@ -59,7 +59,7 @@ def expand(call: TracedCall) -> Layouts:
 
 
 def repeat(call: TracedCall) -> Layouts:
-    """Whole copies one after the other, which share their places."""
+    """Consecutive copies, with the same places."""
     layout = call.layout()
     if layout is None:
         return None
@@ -68,7 +68,9 @@ def repeat(call: TracedCall) -> Layouts:
     for index, size in enumerate(call.shape):
         times = size // max(layout.dims[index].size, 1)
         if times > 1:
-            layout = layout.put(index, Dim((Atom(times), *layout.dims[index].parts)))
+            layout = layout.with_dimension(
+                index, Dimension((Atom(times), *layout.dims[index].parts))
+            )
     return layout
 
 
@@ -81,7 +83,7 @@ def slicing(call: TracedCall) -> Layouts:
     return layout and _sliced(layout, index, begin, end, step)
 
 
-def _sliced(layout: AxisLayout, index: int, begin: int, end: int, step: int) -> AxisLayout | None:
+def _sliced(layout: CellLayout, index: int, begin: int, end: int, step: int) -> CellLayout | None:
     size, tokens = max(0, math.ceil((end - begin) / step)), layout.dims[index].tokens
     if (begin, end, step) == (0, layout.dims[index].size, 1):
         return layout
@@ -89,63 +91,63 @@ def _sliced(layout: AxisLayout, index: int, begin: int, end: int, step: int) -> 
         return None
     first, last = tokens.before, tokens.before + tokens.cells
     if step == 1 and begin <= first and end >= last:
-        return layout.put(index, Dim.of(tokens.atoms, first - begin, end - last))
+        return layout.with_dimension(index, Dimension.of(tokens.atoms, first - begin, end - last))
     if end <= first or begin >= last:
-        return layout.collapse([index], keep=True).put(index, channels(size))
+        return layout.collapse([index], keep=True).with_dimension(index, channels(size))
     return layout.resample(index, begin, step, size)
 
 
 def pieces(call: TracedCall) -> Layouts:
-    """A dimension cut into neighboring ranges."""
+    """A dimension split into consecutive ranges."""
     layout, index, begin = call.layout(), call.dim(), 0
-    found: list[AxisLayout | None] = []
+    layouts: list[CellLayout | None] = []
     for output in call.outputs:
         end = begin + output.shape[index]
-        found.append(layout and _sliced(layout, index, begin, end, 1))
+        layouts.append(layout and _sliced(layout, index, begin, end, 1))
         begin = end
-    return found
+    return layouts
 
 
 def select(call: TracedCall) -> Layouts:
-    """One index of a dimension."""
+    """One cell of a dimension."""
     layout, index = call.layout(), call.dim()
     return layout and layout.select(index, int(call["index"]) % call["self"].shape[index])
 
 
 def unbind(call: TracedCall) -> Layouts:
-    """Every index of a dimension as a tensor of its own."""
+    """Every cell of a dimension as a tensor of its own."""
     layout, index = call.layout(), call.dim()
-    return layout and [layout.select(index, at) for at in range(len(call.outputs))]
+    return layout and [layout.select(index, cell) for cell in range(len(call.outputs))]
 
 
 def index_select(call: TracedCall) -> Layouts:
     """Cells by a list of indices."""
     layout = call.layout()
-    return layout and _picked(layout, call.dim(), call["index"])
+    return layout and _selected(layout, call.dim(), call["index"])
 
 
 def advanced_index(call: TracedCall) -> Layouts:
-    """Indexing with one list of indices; with more there is no rule."""
+    """Indexing with one list of indices; None for several."""
     layout = call.layout()
-    given = [(at, index) for at, index in enumerate(call["indices"]) if index is not None]
-    if layout is None or len(given) != 1 or given[0][1].ndim != 1:
+    indices = [(dim, index) for dim, index in enumerate(call["indices"]) if index is not None]
+    if layout is None or len(indices) != 1 or indices[0][1].ndim != 1:
         return None
-    return _picked(layout, *given[0])
+    return _selected(layout, *indices[0])
 
 
-def _picked(layout: AxisLayout, dim: int, index: Tensor) -> AxisLayout | None:
-    """Cells by a list of indices: an even step is followed, any other order has no place."""
+def _selected(layout: CellLayout, dim: int, index: Tensor) -> CellLayout | None:
+    """Cells by a list of indices: with equal steps on a grid, else without a place."""
     if index.dtype == torch.bool:
         index = index.nonzero().flatten()
-    places = [int(place) % layout.dims[dim].size for place in index.tolist()]
-    step = places[1] - places[0] if len(places) > 1 else 1
-    if step and places == list(range(places[0], places[0] + step * len(places), step)):
-        return layout.resample(dim, places[0], step, len(places))
-    return layout.collapse([dim], keep=True).put(dim, channels(len(places)))
+    cells = [int(cell) % layout.dims[dim].size for cell in index.tolist()]
+    step = cells[1] - cells[0] if len(cells) > 1 else 1
+    if step and cells == list(range(cells[0], cells[0] + step * len(cells), step)):
+        return layout.resample(dim, cells[0], step, len(cells))
+    return layout.collapse([dim], keep=True).with_dimension(dim, channels(len(cells)))
 
 
 def roll(call: TracedCall) -> Layouts:
-    """Cells moved along a dimension; those that wrap around keep the moved place."""
+    """Cells shifted along a dimension; cells that wrap around keep the shifted place."""
     layout = call.layout()
     for index, shift in zip(call.dims("dims"), call["shifts"], strict=True):
         layout = layout and layout.resample(index, -shift, 1, call.shape[index])
@@ -153,7 +155,7 @@ def roll(call: TracedCall) -> Layouts:
 
 
 def flip(call: TracedCall) -> Layouts:
-    """Dimensions in reverse."""
+    """Reversal of dimensions."""
     layout = call.layout()
     for index in call.dims("dims"):
         size = call.shape[index]
