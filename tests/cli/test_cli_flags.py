@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from voxplain.cli.flags import Request, parsed_declaration, parsed_parameters, parsed_target
+from voxplain.cli.flags import SharedFlags, parsed_declaration, parsed_parameters, parsed_target
 from voxplain.errors import ConfigError
 
 
@@ -53,7 +53,7 @@ def test_a_parameter_without_a_value_is_refused() -> None:
 
 
 def test_preprocessing_runs_in_the_order_of_a_pipeline() -> None:
-    request = Request(
+    request = SharedFlags(
         [Path("a.nii")],
         factory="a:b",
         pad_to_multiple="16",
@@ -72,27 +72,28 @@ def test_preprocessing_runs_in_the_order_of_a_pipeline() -> None:
 
 
 def test_stated_steps_replace_the_flags() -> None:
-    request = Request([Path("a.nii")], factory="a:b", preprocess='[{"kind": "reorient"}]')
+    request = SharedFlags([Path("a.nii")], factory="a:b", preprocess='[{"kind": "reorient"}]')
     assert request.model()["preprocess"] == [{"kind": "reorient"}]
 
 
 def test_window_and_head_are_read_as_values() -> None:
-    model = Request([Path("a.nii")], factory="a:b", window="64,64,32", head="0").model()
+    model = SharedFlags([Path("a.nii")], factory="a:b", window="64,64,32", head="0").model()
     assert model["window"] == {"size": [64, 64, 32], "overlap": 0.5}
     assert model["head"] == 0
     assert (
-        Request([Path("a.nii")], factory="a:b", window="80mm").model()["window"]["size"] == "80mm"
+        SharedFlags([Path("a.nii")], factory="a:b", window="80mm").model()["window"]["size"]
+        == "80mm"
     )
 
 
 def test_the_id_of_a_case_says_nothing_of_its_file() -> None:
-    case = Request([Path("SMITH.nii")]).case()
+    case = SharedFlags([Path("SMITH.nii")]).case()
     assert case["id"] == "scan"
     assert Path(case["image"][0]).is_absolute()
 
 
 def test_an_image_and_a_network_make_a_study() -> None:
-    request = Request([Path("a.nii")], factory="a:b", weights=Path("w.pt"), device="cpu")
+    request = SharedFlags([Path("a.nii")], factory="a:b", weights=Path("w.pt"), device="cpu")
     study = request.study("pixelwise:1", ["saliency"], seed=3)
     assert study["cases"] == [request.case()]
     assert study["models"] == [request.model()]

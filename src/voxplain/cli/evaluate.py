@@ -9,7 +9,7 @@ import typer
 
 from voxplain.cli.app import FAILED, app, debugging
 from voxplain.cli.console import complain, err, fact, short_path
-from voxplain.cli.flags import Request, parsed_declaration, parsed_parameters, with_request
+from voxplain.cli.flags import SharedFlags, parsed_declaration, parsed_parameters, with_request
 from voxplain.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _MAP_SETTINGS = {
 @app.command()
 @with_request
 def evaluate(
-    request: Request,
+    request: SharedFlags,
     context: typer.Context,
     metric: Annotated[
         list[str] | None,
@@ -122,7 +122,7 @@ def evaluate(
 
 
 def _evaluate_run(
-    request: Request,
+    request: SharedFlags,
     metrics: list[BaseMetric],
     reference: tuple[Path | None, int | None],
     file: Path | None,
@@ -154,7 +154,7 @@ def _evaluate_run(
 
 
 def _evaluate_image(
-    request: Request,
+    request: SharedFlags,
     metrics: list[BaseMetric],
     reference: tuple[Path | None, int | None],
     maps: list[str] | None,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from voxplain.cli.app import app, debugging
-from voxplain.cli.flags import MaxPasses, Request, parsed_declaration, with_request
+from voxplain.cli.flags import MaxPasses, SharedFlags, parsed_declaration, with_request
 from voxplain.cli.studies import carry_out
 from voxplain.errors import ConfigError
 
@@ -16,7 +16,7 @@ from voxplain.errors import ConfigError
 @app.command()
 @with_request
 def explain(
-    request: Request,
+    request: SharedFlags,
     context: typer.Context,
     target: Annotated[
         str,

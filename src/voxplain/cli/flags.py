@@ -41,7 +41,7 @@ MaxPasses = Annotated[
 
 
 @dataclass(frozen=True)
-class Request:
+class SharedFlags:
     """One image and one network, as flags state them."""
 
     images: Annotated[
@@ -190,7 +190,7 @@ class Request:
 
 
 def with_request(command: F) -> F:
-    """Gives a command the flags of :class:`Request`, and passes it the request they make.
+    """Gives a command the flags of :class:`SharedFlags`, and passes it the request they make.
 
     Args:
         command: A function whose first parameter is a request.
@@ -199,12 +199,12 @@ def with_request(command: F) -> F:
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for parameter in list(inspect.signature(command, eval_str=True).parameters.values())[1:]
     ]
-    hints = get_type_hints(Request, include_extras=True)
-    shared = [_parameter(field, hints[field.name]) for field in dataclasses.fields(Request)]
+    hints = get_type_hints(SharedFlags, include_extras=True)
+    shared = [_parameter(field, hints[field.name]) for field in dataclasses.fields(SharedFlags)]
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
-        request = Request(**{flag.name: values.pop(flag.name) for flag in shared})
+        request = SharedFlags(**{flag.name: values.pop(flag.name) for flag in shared})
         command(request, **values)
 
     # Typer reads a command from its signature and its annotations.

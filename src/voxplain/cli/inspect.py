@@ -8,7 +8,7 @@ import typer
 
 from voxplain.cli.app import FAILED, app
 from voxplain.cli.console import complain, fact, out, table
-from voxplain.cli.flags import Request, with_request
+from voxplain.cli.flags import SharedFlags, with_request
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +51,7 @@ def metrics(
 @app.command()
 @with_request
 def layers(
-    request: Request,
+    request: SharedFlags,
     blocks: Annotated[
         bool, typer.Option("--all", help="Also the blocks that hold layers.")
     ] = False,
@@ -80,7 +80,7 @@ def layers(
 @app.command()
 @with_request
 def audit(
-    request: Request,
+    request: SharedFlags,
     rule: Annotated[
         list[str] | None,
         typer.Option(
@@ -111,7 +111,7 @@ def audit(
         raise typer.Exit(FAILED)
 
 
-def _opened(request: Request) -> tuple[LoadedModel, Image]:
+def _opened(request: SharedFlags) -> tuple[LoadedModel, Image]:
     """The network and its prepared image, of flags or of the first entries of a study file."""
     from voxplain.study import Study
     from voxplain.study.planning.networks import open_first
