@@ -88,14 +88,16 @@ class Registry(Generic[T]):
         return len(self._entries)
 
     def _load_plugins(self) -> None:
-        if self._plugins_loaded:
-            return
-        self._plugins_loaded = True
-        for point in entry_points(group=self._group):
-            try:
-                point.load()
-            except Exception as error:  # whatever the code of others may raise
-                warnings.warn(_left_out(point, self.kind, error), VoxplainWarning, stacklevel=3)
+        with self._loading:
+            if self._plugins_loaded:
+                return
+            self._plugins_loaded = True
+            for point in entry_points(group=self._group):
+                try:
+                    point.load()
+                except Exception as error:  # foreign code may raise anything
+                    text = _left_out(point, self.kind, error)
+                    warnings.warn(text, VoxplainWarning, stacklevel=3)
 
 
 def _sentence(error: ValidationError, name: str, entry: type[BaseModel]) -> str:
