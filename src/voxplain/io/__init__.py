@@ -1,4 +1,4 @@
-"""Images, masks and maps in and out of files."""
+"""Reading and writing of images, masks and maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NumPy files in; they say nothing of space, so the caller says where the channels are."""
+"""Reading of NumPy files, whose axes and spacing the caller has to state."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from numpy.typing import NDArray
 
 from voxplain.errors import InputError
 from voxplain.image import Grid
-from voxplain.io.raw import Raw
+from voxplain.io.raw import RawImage
 
 Axis = Literal["first", "last"]
 
 
 def read_array(
     path: Path, axis: Axis | None, rank: int | None, spacing: tuple[float, ...] | float | None
-) -> Raw:
+) -> RawImage:
     """A ``.npy`` file, or an ``.npz`` file of one array.
 
     Args:
         path: The file.
-        axis: Where the channel axis is; None if the array has none.
-        rank: Number of spatial axes, as a check.
-        spacing: Millimeters per voxel; None gives a grid in pixels.
+        axis: Which axis holds the channels; None if the array has no channel axis.
+        rank: Expected number of spatial axes; 2 or 3 if None.
+        spacing: Millimeters per voxel; None for a grid in pixels.
 
     Raises:
-        InputError: If it is no such file, holds objects, or its axes do not fit.
+        InputError: If the file is of another kind, holds objects, or its axes do not fit.
     """
     array = _loaded(path)
     if array.dtype.kind not in "biuf":
@@ -41,7 +41,7 @@ def read_array(
         )
     data = array[None] if axis is None else np.moveaxis(array, -1 if axis == "last" else 0, 0)
     grid = Grid.default(data.shape[1:], spacing)
-    return Raw(np.ascontiguousarray(data, dtype=np.float32), grid, {"format": "NumPy"})
+    return RawImage(np.ascontiguousarray(data, dtype=np.float32), grid, {"format": "NumPy"})
 
 
 def _loaded(path: Path) -> NDArray[Any]:
@@ -50,7 +50,7 @@ def _loaded(path: Path) -> NDArray[Any]:
         if isinstance(content, np.ndarray):
             return content
         with content:
-            return _only(path, {name: content[name] for name in content.files})
+            return _single(path, {name: content[name] for name in content.files})
     except (ValueError, OSError, EOFError) as error:
         if "pickle" in str(error).lower():
             raise InputError(
@@ -61,7 +61,7 @@ def _loaded(path: Path) -> NDArray[Any]:
         ) from None
 
 
-def _only(path: Path, arrays: dict[str, NDArray[Any]]) -> NDArray[Any]:
+def _single(path: Path, arrays: dict[str, NDArray[Any]]) -> NDArray[Any]:
     if len(arrays) != 1:
         names = ", ".join(sorted(arrays)) or "none"
         raise InputError(f"{path.name} must hold one array and holds {len(arrays)}: {names}")

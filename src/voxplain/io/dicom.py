@@ -1,4 +1,4 @@
-"""DICOM in: a series folder or a single file, as values in source units on an RAS+ grid."""
+"""Reading of DICOM: a series or a single file, as values in source units on an RAS+ grid."""
 
 from __future__ import annotations
 
@@ -13,29 +13,33 @@ from numpy.typing import NDArray
 from voxplain.errors import InputError, VoxplainWarning
 from voxplain.io.dicom_planes import DicomPlane, read_pixels, read_planes
 from voxplain.io.dicom_stack import slice_grid, sort_planes, volume_grid
-from voxplain.io.raw import Raw
+from voxplain.io.raw import RawImage
 
 _SUFFIXES = (".dcm", ".dicom", ".ima")
-# Their values are physical quantities, whatever gray they are shown in.
+# Values of these modalities are quantities, independent of the gray values on a display.
 _QUANTITATIVE = ("CT", "PT", "NM", "MR")
 _MAY_CARRY_TEXT = ("US", "IVUS", "CR", "DX", "MG", "RG", "RF", "XA", "SC", "OT", "XC")
 _MODALITIES = (*_QUANTITATIVE, *_MAY_CARRY_TEXT, "OP", "OPT", "ES", "GM", "SM", "BMD", "IO", "PX")
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file starts as DICOM files do."""
+    """Whether a file has the preamble of DICOM files."""
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
 
 
-def read_dicom(path: Path, rank: int | None) -> Raw:
-    """A series folder or one file; rescaled, MONOCHROME1 inverted, LPS turned to RAS here and once.
+def read_dicom(path: Path, rank: int | None) -> RawImage:
+    """A series in a folder, or one file, rescaled, with MONOCHROME1 inverted, on an RAS+ grid.
 
-    A series is ``(columns, rows, slices)``, as NIfTI converters store it; a single image is
-    ``(rows, columns)``, as pictures are, unless ``rank`` is 3.
+    A series becomes ``(columns, rows, slices)``, as NIfTI converters store it; a single image
+    becomes ``(rows, columns)``, as pictures, unless ``rank`` is 3.
+
+    Args:
+        path: Folder or file.
+        rank: Number of spatial axes; None for 3 if there are several slices.
 
     Raises:
-        InputError: If there is no series, several, or one with missing or double slices.
+        InputError: If there is no series or more than one, or slices are missing or repeated.
     """
     stack = sort_planes(_planes(path))
     if len(stack) == 1 and rank != 3:
@@ -46,26 +50,26 @@ def read_dicom(path: Path, rank: int | None) -> Raw:
     values, header = _values(stack)
     if values.ndim == 4:
         raise InputError(f"{path.name} is a color series; give single images")
-    return Raw(values.T[None], grid, _facts(header, len(stack)))
+    return RawImage(values.T[None], grid, _facts(header, len(stack)))
 
 
-def _image(plane: DicomPlane) -> Raw:
+def _image(plane: DicomPlane) -> RawImage:
     values, header = _values([plane])
-    colored = values.ndim == 4
-    data = np.moveaxis(values[0], -1, 0) if colored else values
-    names = ("red", "green", "blue") if colored else ()
-    return Raw(data, slice_grid(plane), _facts(header, 1), names)
+    is_color = values.ndim == 4
+    data = np.moveaxis(values[0], -1, 0) if is_color else values
+    names = ("red", "green", "blue") if is_color else ()
+    return RawImage(data, slice_grid(plane), _facts(header, 1), names)
 
 
 def _planes(path: Path) -> list[DicomPlane]:
-    inside = sorted(path.iterdir()) if path.is_dir() else [path]
-    files = [file for file in inside if file.is_file() and _looks_like_dicom(file)]
-    found = [plane for file in files for plane in read_planes(file)]
-    if not found:
-        deeper = any(file.is_dir() for file in inside)
-        hint = " itself; give the folder inside it that holds the slices" if deeper else ""
+    entries = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = [entry for entry in entries if entry.is_file() and _looks_like_dicom(entry)]
+    planes = [plane for file in files for plane in read_planes(file)]
+    if not planes:
+        has_folders = any(entry.is_dir() for entry in entries)
+        hint = " itself; give the folder inside it that holds the slices" if has_folders else ""
         raise InputError(f"{path.name} holds no DICOM images{hint}")
-    return found
+    return planes
 
 
 def _looks_like_dicom(file: Path) -> bool:
@@ -75,18 +79,18 @@ def _looks_like_dicom(file: Path) -> bool:
 def _values(stack: Sequence[DicomPlane]) -> tuple[NDArray[np.float32], Any]:
     """Rescaled values ``(slices, rows, columns)``, with a last axis for color, and one header."""
     slices: list[NDArray[np.float32]] = []
-    opened: Path | None = None
+    current: Path | None = None
     for plane in stack:
-        if plane.file != opened:
+        if plane.file != current:
             stored, header = read_pixels(plane.file)
-            opened = plane.file
-        values = _upright_gray(stored[plane.frame], header)
+            current = plane.file
+        values = _bright_is_large(stored[plane.frame], header)
         slices.append((values * plane.slope + plane.intercept).astype(np.float32))
     return np.stack(slices), header
 
 
-def _upright_gray(stored: NDArray[Any], header: Any) -> NDArray[Any]:
-    """Stored values as float64, large for bright."""
+def _bright_is_large(stored: NDArray[Any], header: Any) -> NDArray[Any]:
+    """Stored values as float64, inverted where small values are displayed bright."""
     photometric = str(header.get("PhotometricInterpretation", ""))
     if photometric.startswith("PALETTE"):
         raise InputError("DICOM images with a color palette are not supported; convert to RGB")
@@ -98,8 +102,8 @@ def _upright_gray(stored: NDArray[Any], header: Any) -> NDArray[Any]:
 
 
 def _facts(header: Any, slices: int) -> dict[str, Any]:
-    """What of a header may be shown; warns where text may be burned into the pixels."""
-    # A code of the standard or nothing: the attribute may hold anything.
+    """Facts of a header without identity; warns where text may be burned into the pixels."""
+    # Only a code of the standard is taken, as the attribute may hold any text.
     modality = next((code for code in _MODALITIES if code == header.get("Modality")), "unknown")
     if modality in _MAY_CARRY_TEXT and str(header.get("BurnedInAnnotation")) != "NO":
         warnings.warn(
@@ -118,7 +122,7 @@ def _facts(header: Any, slices: int) -> dict[str, Any]:
 
 
 def _first(value: Any) -> float | None:
-    """The first of possibly several numbers; what is no number is left out."""
+    """The first of possibly several numbers; None if it is no number."""
     values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     try:
         return float(values[0])

@@ -1,4 +1,4 @@
-"""DICOM headers in: which plane each frame is, read through an allow-list of attributes."""
+"""Reading of DICOM headers through an allow-list: the place of each frame in the patient."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from voxplain.errors import InputError, without_warnings
 
-# Nothing outside this list is even parsed: no name, date, institution or description.
-# The series UID only groups files; it goes nowhere.
+# Only these attributes are parsed: no name, date, institution or description. The series UID only
+# groups files and is not passed on.
 _HEADER = (
     "SOPClassUID", "SeriesInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames",
     "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated",
@@ -32,16 +32,16 @@ class DicomPlane:
     """One frame of a series, without its pixels.
 
     Attributes:
-        file: Where its pixels are.
-        frame: Its number in the file.
-        series: Groups the files of a series; not for display.
+        file: The file with its pixels.
+        frame: Number of the frame in the file.
+        series: Identifier that the files of a series share; not for display.
         size: Rows and columns.
-        position: Center of the first pixel, LPS mm; None in a plain radiograph.
-        orientation: Two unit vectors, LPS: along a row (growing column), down a column.
+        position: Center of the first pixel, LPS mm; None for a plain radiograph.
+        orientation: Two unit vectors, LPS: toward the next column, toward the next row.
         spacing: Millimeters between rows and between columns; None where unknown.
-        thickness: Of the slice in mm, 1 where unknown.
-        slope: Of the modality rescale.
-        intercept: Of the modality rescale.
+        thickness: Slice thickness in mm, 1 where unknown.
+        slope: Slope of the modality rescale.
+        intercept: Intercept of the modality rescale.
     """
 
     file: Path
@@ -57,7 +57,7 @@ class DicomPlane:
 
 
 def read_planes(path: Path) -> list[DicomPlane]:
-    """The frames of one file; none if it holds no image (a report, a directory).
+    """The frames of one file; none if it holds no image (such as a report).
 
     Raises:
         InputError: If the file is not DICOM, is damaged, or has frames without positions.
@@ -75,7 +75,7 @@ def read_planes(path: Path) -> list[DicomPlane]:
 
 
 def read_pixels(path: Path) -> tuple[NDArray[Any], Any]:
-    """The stored values of a file, decompressed, and its allowed attributes.
+    """The stored values of a file, decompressed, and its attributes on the allow-list.
 
     Returns:
         ``(frames, rows, columns)``, with a last axis for color.
@@ -113,7 +113,7 @@ def _planes(path: Path, header: Any) -> list[DicomPlane]:
 
 
 def _levels(*groups: Any) -> list[Any]:
-    """Data sets to look an attribute up in: functional groups of a frame, shared ones, the file."""
+    """Data sets in which to look attributes up: groups of the frame, shared groups, the file."""
     nested = [
         item for group in groups[:-1] for element in group if element.VR == "SQ" for item in element
     ]
@@ -154,7 +154,7 @@ def _vector(levels: list[Any], name: str, size: int) -> NDArray[np.float64] | No
     value = _find(levels, name)
     if value is None or len(value) != size:
         return None
-    return np.array([float(part) for part in value])
+    return np.array([float(number) for number in value])
 
 
 def _unit(axes: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -163,8 +163,9 @@ def _unit(axes: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _spacing(levels: list[Any]) -> tuple[float, float] | None:
     for name in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
-        if (found := _vector(levels, name, 2)) is not None and (found > 0).all():
-            return float(found[0]), float(found[1])
+        spacing = _vector(levels, name, 2)
+        if spacing is not None and (spacing > 0).all():
+            return float(spacing[0]), float(spacing[1])
     return None
 
 

@@ -1,4 +1,4 @@
-"""Planes of a DICOM series into one stack: sorted by position, refused where it has holes."""
+"""The planes of a DICOM series as one volume, sorted by position; refused if slices are missing."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from voxplain.errors import InputError, VoxplainWarning
 from voxplain.image import Grid
 from voxplain.io.dicom_planes import DicomPlane
 
-_SAME_PLACE = 1e-3
+_SAME_POSITION = 1e-3
+"""Millimeters."""
 _TILT_DEGREES = 0.1
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def sort_planes(planes: Sequence[DicomPlane]) -> list[DicomPlane]:
-    """The planes of one series, ascending along their normal.
+    """The planes of one series in the order of their positions along the normal.
 
     Raises:
-        InputError: If they are of several series, directions, sizes or spacings, or lack a place.
+        InputError: If series, orientations, sizes or spacings differ, or positions are missing.
     """
     _require_one(planes)
     first = planes[0]
@@ -33,19 +34,20 @@ def sort_planes(planes: Sequence[DicomPlane]) -> list[DicomPlane]:
 
 
 def volume_grid(planes: Sequence[DicomPlane]) -> Grid:
-    """The grid ``(columns, rows, slices)`` of sorted planes, from positions, not slice thickness.
+    """The grid ``(columns, rows, slices)`` of sorted planes, by their positions.
 
-    A tilted gantry gives a sheared affine, which is true, and a warning.
+    A tilted gantry gives a sheared affine, which is right, and a warning.
 
     Raises:
-        InputError: If slices are missing, double, or not evenly spaced.
+        InputError: If slices are missing, repeated, or not evenly spaced.
     """
     first = planes[0]
     row, column, normal = _axes(first)
-    down, along = first.spacing or (1.0, 1.0)
+    row_spacing, column_spacing = first.spacing or (1.0, 1.0)
     step = normal * first.thickness if len(planes) == 1 else _step(planes, normal)
     affine = np.eye(4)
-    affine[:3] = np.stack([row * along, column * down, step, _position(first)], axis=1)
+    axes = [row * column_spacing, column * row_spacing, step, _position(first)]
+    affine[:3] = np.stack(axes, axis=1)
     rows, columns = first.size
     return _grid((columns, rows, len(planes)), affine, first)
 
@@ -53,9 +55,10 @@ def volume_grid(planes: Sequence[DicomPlane]) -> Grid:
 def slice_grid(plane: DicomPlane) -> Grid:
     """The grid ``(rows, columns)`` of a single image."""
     row, column, normal = _axes(plane)
-    down, along = plane.spacing or (1.0, 1.0)
+    row_spacing, column_spacing = plane.spacing or (1.0, 1.0)
     affine = np.eye(4)
-    axes = [column * down, row * along, normal * plane.thickness, _position(plane)]
+    step = normal * plane.thickness
+    axes = [column * row_spacing, row * column_spacing, step, _position(plane)]
     affine[:3] = np.stack(axes, axis=1)
     return _grid(plane.size, affine, plane)
 
@@ -89,19 +92,19 @@ def _require_one(planes: Sequence[DicomPlane]) -> None:
 
 
 def _close(
-    one: NDArray[np.float64] | tuple[float, ...] | None,
-    other: NDArray[np.float64] | tuple[float, ...] | None,
+    first: NDArray[np.float64] | tuple[float, ...] | None,
+    second: NDArray[np.float64] | tuple[float, ...] | None,
     tolerance: float = 1e-4,
 ) -> bool:
-    if one is None or other is None:
-        return one is other
-    return bool(np.allclose(one, other, rtol=0, atol=tolerance))
+    if first is None or second is None:
+        return first is second
+    return bool(np.allclose(first, second, rtol=0, atol=tolerance))
 
 
 def _axes(
     plane: DicomPlane,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Unit vectors along a row, down a column, and their normal, LPS."""
+    """Unit vectors along a row, along a column, and their normal, LPS."""
     axes = plane.orientation if plane.orientation is not None else np.eye(3)[:2]
     return axes[0], axes[1], np.cross(axes[0], axes[1])
 
@@ -115,12 +118,12 @@ def _height(plane: DicomPlane) -> float:
 
 
 def _step(planes: Sequence[DicomPlane], normal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """From one slice to the next, LPS mm."""
+    """The vector from one slice to the next, LPS mm."""
     positions = np.stack([_position(plane) for plane in planes])
     _require_even(positions @ normal)
     step = (positions[-1] - positions[0]) / (len(planes) - 1)
-    off_line = positions - positions[0] - np.arange(len(planes))[:, None] * step
-    sideways = np.linalg.norm(off_line - np.outer(off_line @ normal, normal), axis=1).max()
+    residuals = positions - positions[0] - np.arange(len(planes))[:, None] * step
+    sideways = np.linalg.norm(residuals - np.outer(residuals @ normal, normal), axis=1).max()
     if sideways > 0.1 * min(planes[0].spacing or (1.0, 1.0)):
         raise InputError(
             f"the slices of the series are shifted sideways by up to {sideways:.3g} mm"
@@ -128,7 +131,7 @@ def _step(planes: Sequence[DicomPlane], normal: NDArray[np.float64]) -> NDArray[
     tilt = math.degrees(math.acos(min(1.0, step @ normal / np.linalg.norm(step))))
     if tilt <= _TILT_DEGREES:
         return np.asarray((step @ normal) * normal)
-    _remark(
+    _warn(
         f"the gantry was tilted by {tilt:.1f} degrees: positions are right, but the network sees "
         "a sheared body"
     )
@@ -137,28 +140,28 @@ def _step(planes: Sequence[DicomPlane], normal: NDArray[np.float64]) -> NDArray[
 
 def _require_even(heights: NDArray[np.float64]) -> None:
     gaps = np.diff(heights)
-    double = int((gaps < _SAME_PLACE).sum())
-    if double:
+    repeated = int((gaps < _SAME_POSITION).sum())
+    if repeated:
         raise InputError(
-            f"the series has {double} slices at places where it has another already (several "
+            f"the series has {repeated} slices at places where it has another already (several "
             "phases, echoes or copies?)"
         )
-    usual = float(np.median(gaps))
-    missing = int(sum(round(gap / usual) - 1 for gap in gaps if gap > 1.5 * usual))
+    spacing = float(np.median(gaps))
+    missing = int(sum(round(gap / spacing) - 1 for gap in gaps if gap > 1.5 * spacing))
     if missing:
         place = int(np.argmax(gaps)) + 1
         raise InputError(
             f"the series lacks {missing} slices: slices {place} and {place + 1} lie "
-            f"{gaps.max():.4g} mm apart, the others {usual:.4g} mm"
+            f"{gaps.max():.4g} mm apart, the others {spacing:.4g} mm"
         )
     even = heights[0] + np.arange(len(heights)) * (heights[-1] - heights[0]) / (len(heights) - 1)
-    uneven = float(np.abs(heights - even).max()) / usual
-    finding = f"the slices are not evenly spaced ({gaps.min():.4g} to {gaps.max():.4g} mm apart)"
-    if uneven > 0.25:
-        raise InputError(finding)
-    if uneven > 0.05:
-        _remark(f"{finding}; the mean is used")
+    deviation = float(np.abs(heights - even).max()) / spacing
+    text = f"the slices are not evenly spaced ({gaps.min():.4g} to {gaps.max():.4g} mm apart)"
+    if deviation > 0.25:
+        raise InputError(text)
+    if deviation > 0.05:
+        _warn(f"{text}; the mean is used")
 
 
-def _remark(text: str) -> None:
+def _warn(text: str) -> None:
     warnings.warn(text, VoxplainWarning, stacklevel=2)

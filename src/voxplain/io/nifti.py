@@ -1,4 +1,4 @@
-"""NIfTI files in: any of their ways to state where voxels lie, to one affine."""
+"""Reading of NIfTI files, with one affine from sform, qform or pixel sizes."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from numpy.typing import NDArray
 
 from voxplain.errors import InputError, VoxplainWarning
 from voxplain.image import Grid
-from voxplain.io.raw import Raw
+from voxplain.io.raw import RawImage
 
 _UNREADABLE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)
 _TO_MILLIMETERS = {1: 1e3, 3: 1e-3}
 _DISAGREEMENT = 0.25
+"""Voxels between sform and qform that are tolerated."""
 
 
-def read_nifti(path: Path, rank: int | None) -> Raw:
-    """A NIfTI-1 or NIfTI-2 file, compressed or not, whatever its suffix says.
+def read_nifti(path: Path, rank: int | None) -> RawImage:
+    """A NIfTI-1 or NIfTI-2 file, compressed or not, independent of its suffix.
 
-    Axes beyond the third are channels. One slice gives a 2-D image unless ``rank`` is 3.
+    Axes beyond the third are channels. One slice becomes a 2-D image unless ``rank`` is 3.
 
     Raises:
-        InputError: If the file is no NIfTI, is cut off, or has an affine that places nothing.
+        InputError: If the file is no NIfTI, is cut off, or has an invalid affine.
     """
     file = _parsed(path)
     array = _array(path, file)
@@ -88,7 +89,7 @@ def _array(path: Path, file: Any) -> NDArray[np.float32]:
 
 
 def _affine(file: Any) -> tuple[NDArray[np.float64], int]:
-    """The affine in RAS+ millimeters, and the code of the form it came from."""
+    """The affine to RAS+ millimeters, and the code of the form it is taken from."""
     header = file.header
     sform, qform = header.get_sform(), _qform(header)
     codes = int(header["sform_code"]), int(header["qform_code"])
@@ -122,10 +123,10 @@ def _compare(
 ) -> None:
     size = (*shape, 1, 1, 1)[:3]
     forms = [Grid(size, form) for form in (sform, qform)]
-    apart = np.linalg.norm(forms[0].corners - forms[1].corners, axis=1).max()
-    if apart > _DISAGREEMENT * min(forms[0].spacing):
+    distance = np.linalg.norm(forms[0].corners - forms[1].corners, axis=1).max()
+    if distance > _DISAGREEMENT * min(forms[0].spacing):
         warnings.warn(
-            f"sform and qform of the NIfTI header place the image up to {apart:.3g} mm apart; "
+            f"sform and qform of the NIfTI header place the image up to {distance:.3g} mm apart; "
             "the sform is used",
             VoxplainWarning,
             stacklevel=2,
@@ -134,22 +135,22 @@ def _compare(
 
 def _placed(
     path: Path, array: NDArray[np.float32], affine: NDArray[np.float64], code: int, rank: int | None
-) -> Raw:
+) -> RawImage:
     spatial = array.shape[:3] + (1,) * (3 - array.ndim)
     data = np.moveaxis(array.reshape(*spatial, -1, order="F"), -1, 0)
     thin = [axis for axis in range(3) if spatial[axis] == 1]
     if rank == 3 or (rank is None and not thin):
-        return Raw(data, Grid(spatial, affine, code=code), {"format": "NIfTI"})
+        return RawImage(data, Grid(spatial, affine, code=code), {"format": "NIfTI"})
     if not thin:
         size = " x ".join(map(str, spatial))
         raise InputError(f"{path.name} has rank 3 ({size} voxels), and rank 2 was asked for")
-    return Raw(
+    return RawImage(
         data.squeeze(1 + thin[-1]), _slice(spatial, affine, code, thin[-1]), {"format": "NIfTI"}
     )
 
 
 def _slice(shape: tuple[int, ...], affine: NDArray[np.float64], code: int, through: int) -> Grid:
-    """The grid of one slice; its normal goes into the third column."""
+    """The grid of one slice, with its normal in the third column."""
     inside = [axis for axis in range(3) if axis != through]
     placed = affine[:, [*inside, through, 3]].copy()
     if not placed[:3, 2].any():  # A 2-D header may leave the slice thickness at 0.

@@ -1,4 +1,4 @@
-"""PNG, JPEG, TIFF and BMP in, as ``(C, rows, columns)``; only pixels are taken."""
+"""Reading of PNG, JPEG, TIFF and BMP as ``(C, rows, columns)``, without their metadata."""
 
 from __future__ import annotations
 
@@ -13,22 +13,25 @@ from PIL import ImageOps, UnidentifiedImageError
 
 from voxplain.errors import InputError, VoxplainWarning
 from voxplain.image import Grid
-from voxplain.io.raw import Raw
+from voxplain.io.raw import RawImage
 
-# Lossy copies of a black-and-white mask are a little off.
+# Lossy compression changes black and white a little.
 _BLACK, _WHITE = 5, 250
 _COLORS = ("red", "green", "blue")
 _DAMAGED = (OSError, ValueError, SyntaxError, EOFError, Pillow.DecompressionBombError)
 
 
-def read_picture(path: Path, rank: int | None, spacing: tuple[float, ...] | float | None) -> Raw:
-    """A picture with its stored orientation applied; gray stays one channel, 16 bit stay.
+def read_picture(
+    path: Path, rank: int | None, spacing: tuple[float, ...] | float | None
+) -> RawImage:
+    """A picture in its stored orientation; gray is one channel, 16 bits are kept.
 
-    Print resolution (DPI) is not a size in the patient and is not used. A TIFF of several pages
-    is a volume ``(rows, columns, pages)`` where ``rank`` is 3.
+    Print resolution (DPI) is no size in the patient and is ignored. A TIFF of several pages is a
+    volume ``(rows, columns, pages)`` if ``rank`` is 3.
 
     Raises:
-        InputError: If it is no picture, is damaged, or has pages that were not asked for.
+        InputError: If the file is no picture, is damaged, or has several pages and ``rank`` is not
+            3.
     """
     pages = _pages(path)
     if len(pages) == 1 and rank != 3:
@@ -38,7 +41,7 @@ def read_picture(path: Path, rank: int | None, spacing: tuple[float, ...] | floa
     else:
         raise InputError(f"{path.name} has {len(pages)} pages; say rank 3 if they are a volume")
     array = _without_alpha(array)
-    return Raw(
+    return RawImage(
         np.ascontiguousarray(array, dtype=np.float32),
         picture_grid(array.shape[1:], spacing),
         {"format": "picture"},
@@ -47,12 +50,12 @@ def read_picture(path: Path, rank: int | None, spacing: tuple[float, ...] | floa
 
 
 def read_indices(path: Path) -> NDArray[Any]:
-    """The labels ``(rows, columns)`` of a mask picture.
+    """The labels ``(rows, columns)`` of a mask picture: palette indices or gray values.
 
-    Palette indices or gray values; black and white become 0 and 1.
+    In a picture of black and white alone these become 0 and 1.
 
     Raises:
-        InputError: If the picture is colored.
+        InputError: If the picture has colors that are no palette.
     """
     array = _without_alpha(_pages(path, palette=False)[0])
     if (array != array[:1]).any():
@@ -63,21 +66,21 @@ def read_indices(path: Path) -> NDArray[Any]:
 
 
 def picture_grid(shape: tuple[int, ...], spacing: tuple[float, ...] | float | None) -> Grid:
-    """A grid that shows a picture upright in viewers: rows grow to P, columns to L."""
-    plain = Grid.default(shape, spacing)
+    """A grid with rows toward P and columns toward L, as viewers display a picture upright."""
+    default = Grid.default(shape, spacing)
     upright = np.eye(4)
     upright[:2, :2] = [[0, -1], [-1, 0]]
-    return Grid(shape, upright @ plain.affine, unit=plain.unit, code=0)
+    return Grid(shape, upright @ default.affine, unit=default.unit, code=0)
 
 
 def _pages(path: Path, palette: bool = True) -> list[NDArray[Any]]:
-    """Each page as ``(C, rows, columns)``."""
+    """The pages, each ``(C, rows, columns)``."""
     try:
         with Pillow.open(path) as picture:
             if picture.format == "TIFF" and _deep_color_tiff(picture):
                 return _unusual_tiff(path)
             if picture.format == "PNG" and _deep_color_png(path):
-                _remark("the color PNG has 16 bits per channel; 8 of them are read")
+                _warn("the color PNG has 16 bits per channel; 8 of them are read")
             pages = []
             for index in range(getattr(picture, "n_frames", 1)):
                 picture.seek(index)
@@ -100,7 +103,7 @@ def _decoded(picture: Pillow.Image, palette: bool) -> NDArray[Any]:
 
 
 def _unusual_tiff(path: Path) -> list[NDArray[Any]]:
-    """TIFF kinds that Pillow does not know, or reads with 8 bits, such as color with 16."""
+    """Pages of TIFF files that Pillow cannot read, or reads with 8 of 16 bits."""
     unknown = InputError(f"{path.name} is not a picture that can be read (PNG, JPEG, TIFF, BMP)")
     if path.suffix.lower() not in (".tif", ".tiff"):
         raise unknown
@@ -123,7 +126,7 @@ def _stacked(path: Path, pages: list[NDArray[Any]]) -> NDArray[Any]:
 def _without_alpha(array: NDArray[Any]) -> NDArray[Any]:
     if len(array) not in (2, 4):
         return array
-    _remark("the picture has a transparency channel; it is left out")
+    _warn("the picture has a transparency channel; it is left out")
     return array[:-1]
 
 
@@ -137,5 +140,5 @@ def _deep_color_png(path: Path) -> bool:
     return len(header) == 26 and header[24] == 16 and header[25] in (2, 6)
 
 
-def _remark(text: str) -> None:
+def _warn(text: str) -> None:
     warnings.warn(text, VoxplainWarning, stacklevel=2)

@@ -1,4 +1,4 @@
-"""What a reader of one format hands on: channels, grid and the facts that may be shown."""
+"""The result of a reader of one file format: channels, grid and facts without identity."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from voxplain.image import Grid
 
 
 @dataclass(frozen=True, eq=False)
-class Raw:
-    """One file or series, before it becomes an image.
+class RawImage:
+    """The content of one file or series.
 
     Attributes:
         data: ``(C, *spatial)``, float32.
-        grid: Where the voxels lie.
-        source: Format, modality, unit, window: an allow-list, never identity.
-        channels: Names that the format itself gives, such as red, green, blue.
+        grid: The place of the voxels.
+        source: Format, modality, unit and window, from an allow-list without identity.
+        channels: Channel names that the format defines, such as red, green, blue.
     """
 
     data: NDArray[np.float32]

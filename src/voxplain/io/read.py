@@ -1,4 +1,4 @@
-"""Any supported file, or several as channels, into one image."""
+"""Reading of an image from any supported file, or from several as its channels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from voxplain.io.arrays import read_array
 from voxplain.io.dicom import is_dicom, read_dicom
 from voxplain.io.nifti import read_nifti
 from voxplain.io.picture import read_picture
-from voxplain.io.raw import Raw
+from voxplain.io.raw import RawImage
 
 Spacing = float | tuple[float, ...]
 Channels = Literal["first", "last"] | Sequence[str]
@@ -33,7 +33,7 @@ def read_image(
     rank: Literal[2, 3] | None = None,
     spacing: Spacing | None = None,
 ) -> Image:
-    """Reads an image with its place in the patient, and nothing that tells who the patient is.
+    """An image with its place in the patient, and without the patient's identity.
 
     ==========================  =============================================================
     source                      data
@@ -42,24 +42,25 @@ def read_image(
     DICOM folder                ``(1, columns, rows, slices)``, sorted by position
     DICOM file of one image     ``(C, rows, columns)``
     PNG, JPEG, TIFF, BMP        ``(C, rows, columns)``, gray is one channel
-    ``.npy``, ``.npz``          as ``channels`` says; without it the array has no channel axis
-    several of these            their channels one after the other; the grids must be the same
+    ``.npy``, ``.npz``          channel axis by ``channels``; none without it
+    several of these            all their channels, in order; the grids must be equal
     ==========================  =============================================================
 
     Args:
         path: A file, a DICOM folder, or several of them as channels.
-        channels: A name per channel; or ``"first"`` or ``"last"``, the channel axis of NumPy files.
-        rank: 2 or 3 where the file leaves it open: 3 keeps a single slice a volume.
-        spacing: Millimeters per pixel of pictures and NumPy files, which do not state it.
+        channels: Name of each channel; or ``"first"`` or ``"last"``, the channel axis of NumPy
+            files.
+        rank: 2 or 3 where the file leaves it open; with 3 a single slice is a volume.
+        spacing: Millimeters per pixel of pictures and NumPy files, which do not hold it.
 
     Raises:
-        InputError: In one sentence, what is wrong with which file.
+        InputError: If a file cannot be read, or several do not fit together.
     """
-    paths = [Path(path)] if isinstance(path, (str, Path)) else [Path(each) for each in path]
+    paths = [Path(path)] if isinstance(path, (str, Path)) else [Path(file) for file in path]
     if not paths:
         raise InputError("no image file was given")
     axis = channels if channels in ("first", "last") else None
-    raws = [read_raw(each, axis, rank, spacing) for each in paths]
+    raws = [read_raw(file, axis, rank, spacing) for file in paths]
     for other, raw in zip(paths[1:], raws[1:], strict=True):
         _require_same(paths[0], raws[0].grid, other, raw.grid)
     data = np.concatenate([raw.data for raw in raws])
@@ -73,11 +74,17 @@ def read_image(
 
 def read_raw(
     path: Path, axis: Literal["first", "last"] | None, rank: int | None, spacing: Spacing | None
-) -> Raw:
-    """One file, with every value finite.
+) -> RawImage:
+    """The content of one file, all values finite.
+
+    Args:
+        path: A file or a DICOM folder.
+        axis: Channel axis of NumPy files; None for none.
+        rank: 2 or 3 where the file leaves it open.
+        spacing: Millimeters per pixel of pictures and NumPy files.
 
     Raises:
-        InputError: If it does not exist, is of no known kind, or holds NaN or infinity.
+        InputError: If the file does not exist, is of no known kind, or holds NaN or infinity.
     """
     if not path.exists():
         raise InputError(f"there is no file {path}")
@@ -112,11 +119,11 @@ def _kind(path: Path) -> Literal["nifti", "dicom", "picture", "array"]:
     raise InputError(f"{path.name} is of no kind that can be read ({known}, or a DICOM folder)")
 
 
-def _require_finite(path: Path, raw: Raw) -> None:
+def _require_finite(path: Path, raw: RawImage) -> None:
     finite = np.isfinite(raw.data)
     if finite.all():
         return
-    channel, *index = (int(part) for part in np.argwhere(~finite)[0])
+    channel, *index = map(int, np.argwhere(~finite)[0])
     raise InputError(
         f"{path.name} holds {int((~finite).sum())} values that are NaN or infinite, the first at "
         f"voxel {tuple(index)} of channel {channel}; replace them before explaining"
@@ -132,7 +139,7 @@ def _require_same(first: Path, grid: Grid, other: Path, other_grid: Grid) -> Non
         )
 
 
-def _names(raws: Sequence[Raw], names: Sequence[str] | None, count: int) -> tuple[str, ...]:
+def _names(raws: Sequence[RawImage], names: Sequence[str] | None, count: int) -> tuple[str, ...]:
     if names is None:
         return raws[0].channels if len(raws) == 1 else ()
     if isinstance(names, str):

@@ -1,4 +1,4 @@
-"""NIfTI out: maps, de-identified images and label maps on the source grid."""
+"""Writing of maps, de-identified images and label maps as NIfTI."""
 
 from __future__ import annotations
 
@@ -17,29 +17,30 @@ from voxplain.image import Grid, Image
 from voxplain.records.atomic import atomic_write
 from voxplain.records.sidecar import Sidecar
 
-_ROBUST = 99.5
+_DISPLAY_PERCENTILE = 99.5
 _ALIGNED = 2
+"""The NIfTI code of an affine that is aligned with another scan."""
 
 
-def write_map(map: Tensor, grid: Grid, path_stem: str | Path, sidecar: Sidecar) -> Path:
+def write_map(values: Tensor, grid: Grid, path_stem: str | Path, sidecar: Sidecar) -> Path:
     """Writes a map and its sidecar: ``<stem>.nii.gz``, ``<stem>.json``, in 2-D also ``<stem>.npy``.
 
-    float32, channels last where there are several, display range symmetric at the 99.5 % quantile
-    of the absolute value for signed maps. The same map gives the same bytes.
+    The map is float32 with several channels last. The display range ends at the 99.5 % quantile of
+    the absolute value, and is symmetric for signed maps. Equal maps give equal bytes.
 
     Args:
-        map: ``(C, *spatial)``.
-        grid: Where the map lies, the source grid or that of a layer.
+        values: ``(C, *spatial)``.
+        grid: Grid of the map: the source grid or that of a layer.
         path_stem: Folder and name without suffix, see :func:`voxplain.io.map_name`.
-        sidecar: What the map is.
+        sidecar: Description of the map.
 
     Returns:
-        The NIfTI file; it is written last, so that it never stands without its sidecar.
+        The NIfTI file, which is written after its sidecar.
 
     Raises:
         InputError: If the map is not on the grid, or holds NaN or infinity.
     """
-    array = _checked(map, grid).astype(np.float32)
+    array = _checked(values, grid).astype(np.float32)
     stem = Path(path_stem)
     atomic_write(_named(stem, ".json"), sidecar.to_json() + "\n")
     if grid.rank == 2:
@@ -53,14 +54,14 @@ def write_map(map: Tensor, grid: Grid, path_stem: str | Path, sidecar: Sidecar) 
 
 
 def write_image(image: Image, path: str | Path) -> Path:
-    """Writes the channels of an image without anything that came with its file.
+    """Writes the channels of an image without the metadata of its source file.
 
-    int16, exact for whole numbers, else with a slope if that keeps the error below 0.1 % of the
-    range; otherwise float32.
+    Whole numbers are stored as int16, others too, with a slope, where the error stays below 0.1 %
+    of the range; else the type is float32.
 
     Args:
-        image: Usually as it was read, before preprocessing.
-        path: Ending in ``.nii.gz``.
+        image: Usually the image before preprocessing.
+        path: Ends in ``.nii.gz``.
     """
     array = _checked(image.data, image.grid).astype(np.float32)
     stored, slope, intercept = _as_int16(array)
@@ -71,7 +72,7 @@ def write_image(image: Image, path: str | Path) -> Path:
 
 
 def write_labels(labels: Tensor, grid: Grid, path: str | Path) -> Path:
-    """Writes a label map ``(*spatial)`` in the smallest integer type that holds it.
+    """Writes a label map ``(*spatial)`` in the smallest integer type that holds its labels.
 
     Raises:
         InputError: If the labels are not on the grid.
@@ -92,16 +93,16 @@ def _checked(data: Tensor, grid: Grid) -> NDArray[Any]:
         )
     data = data.detach().cpu()
     array: NDArray[Any] = (data.float() if data.is_floating_point() else data).numpy()
-    bad = int((~np.isfinite(array)).sum())
-    if bad:
+    not_finite = int((~np.isfinite(array)).sum())
+    if not_finite:
         raise InputError(
-            f"{bad} of {array.size} values are NaN or infinite; such a map is not written"
+            f"{not_finite} of {array.size} values are NaN or infinite; such a map is not written"
         )
     return array
 
 
 def _nifti(array: NDArray[Any], grid: Grid) -> Any:
-    """A file of ``(C, *spatial)`` with a clean header, both forms set, and no extensions."""
+    """``(C, *spatial)`` as a file with a new header, sform and qform, and no extensions."""
     volume = array.reshape(len(array), *grid.shape, *(1,) * (3 - grid.rank))
     file = nib.Nifti1Image(
         volume[0] if len(volume) == 1 else np.moveaxis(volume, 0, -1), grid.affine
@@ -115,7 +116,7 @@ def _nifti(array: NDArray[Any], grid: Grid) -> Any:
 
 
 def _code(grid: Grid, header: Any) -> int:
-    """The code of the source; 0 only where a reader then assumes this very affine."""
+    """The sform code of the source; 0 only if readers then assume the same affine."""
     if grid.code or np.allclose(header.get_base_affine(), grid.affine, atol=1e-4):
         return grid.code
     return _ALIGNED
@@ -127,7 +128,7 @@ def _sheared(grid: Grid) -> bool:
 
 
 def _compressed(file: Any) -> bytes:
-    # No name and no time inside: the same map gives the same bytes on every machine.
+    # Without name and time, equal maps give equal bytes on every machine.
     buffer = io.BytesIO()
     with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, compresslevel=3, mtime=0) as stream:
         stream.write(file.to_bytes())
@@ -141,8 +142,8 @@ def _npy(array: NDArray[np.float32]) -> bytes:
 
 
 def _display_limit(array: NDArray[np.float32]) -> float:
-    size = np.abs(array)
-    return float(np.percentile(size, _ROBUST)) or float(size.max())
+    magnitude = np.abs(array)
+    return float(np.percentile(magnitude, _DISPLAY_PERCENTILE)) or float(magnitude.max())
 
 
 def _as_int16(array: NDArray[np.float32]) -> tuple[NDArray[Any], float, float]:
@@ -154,9 +155,9 @@ def _as_int16(array: NDArray[np.float32]) -> tuple[NDArray[Any], float, float]:
     if slope == 0 or not np.isfinite(slope):
         return array, 1.0, 0.0
     stored = np.round((array.astype(np.float64) - intercept) / slope).astype(np.int16)
-    # The header keeps slope and intercept in float32; what counts is what comes back from it.
-    back = stored * np.float64(np.float32(slope)) + np.float64(np.float32(intercept))
-    if np.abs(back - array).max() > 1e-3 * (high - low):
+    # The header keeps slope and intercept in float32, so the error is that of a reader.
+    read = stored * np.float64(np.float32(slope)) + np.float64(np.float32(intercept))
+    if np.abs(read - array).max() > 1e-3 * (high - low):
         return array, 1.0, 0.0
     return stored, slope, intercept
 
