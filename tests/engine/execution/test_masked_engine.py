@@ -85,7 +85,7 @@ class Closed(BlackBox):
         super().__init__()
         self._ask = [inner]
 
-    def answer(self, inputs: Tensor) -> Tensor:
+    def compute(self, inputs: Tensor) -> Tensor:
         return torch.from_numpy(self._ask[0](inputs).numpy())
 
 

@@ -1,4 +1,4 @@
-"""Networks from factories and weights, MONAI bundles, pickles, TorchScript and ONNX."""
+"""Loading of networks: factories and weights, MONAI bundles, pickles, TorchScript and ONNX."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks whose inside cannot be seen: TorchScript and ONNX, forward only."""
+"""Networks without gradients and layers: TorchScript and ONNX files."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from voxplain.errors import ModelError
 
 
 class BlackBox(nn.Module):
-    """A network that answers but gives no gradients and has no layers.
+    """A network without gradients and layers.
 
-    Methods of masked passes work on it; the engine refuses gradient methods where
-    ``differentiable`` is False.
+    Methods of masked passes work for it; the engine refuses gradient methods if ``differentiable``
+    is False.
     """
 
     differentiable = False
@@ -25,18 +25,18 @@ class BlackBox(nn.Module):
     @torch.no_grad()
     def forward(self, inputs: Tensor) -> Any:
         """The output for ``(B, C, *spatial)``, detached."""
-        return self.answer(inputs.detach())
+        return self.compute(inputs.detach())
 
-    def answer(self, inputs: Tensor) -> Any:
-        """What the file computes."""
+    def compute(self, inputs: Tensor) -> Any:
+        """The output of the file for ``(B, C, *spatial)``."""
         raise NotImplementedError
 
 
 class ScriptBox(BlackBox):
-    """A TorchScript file. No backward rule sees its calls, so it counts as a black box.
+    """A TorchScript file, a black box because backward rules do not see its calls.
 
     Args:
-        file: Written by ``torch.jit.save``; trusted, since loading it can run code.
+        file: Written by ``torch.jit.save``, from a trusted source, as loading can run code.
 
     Raises:
         ModelError: If it cannot be loaded.
@@ -51,13 +51,13 @@ class ScriptBox(BlackBox):
                 f"{file.name} is no TorchScript file ({type(error).__name__})"
             ) from error
 
-    def answer(self, inputs: Tensor) -> Any:
-        """Runs the script."""
+    def compute(self, inputs: Tensor) -> Any:
+        """The output of the script."""
         return self.script(inputs)
 
 
 class OnnxBox(BlackBox):
-    """An ONNX file, run by onnxruntime (extra ``onnx``).
+    """An ONNX file, which onnxruntime runs (extra ``onnx``).
 
     Args:
         file: A model with one image input ``(B, C, *spatial)``.
@@ -72,36 +72,31 @@ class OnnxBox(BlackBox):
         self._content = file.read_bytes()
         self._session = _session(self._content, self._name)
         digest = np.frombuffer(hashlib.sha256(self._content).digest(), dtype=np.uint8)
-        # A network without parameters still has an identity: the hash of its file.
+        # The hash of the file distinguishes networks that have no parameters.
         self.register_buffer("file_sha256", torch.from_numpy(digest.copy()))
 
-    def answer(self, inputs: Tensor) -> Any:
-        """Runs the session, image by image where the file fixes the batch to one."""
-        asked = self._session.get_inputs()[0]
-        array = inputs.cpu().numpy().astype(_NUMPY_TYPES.get(asked.type, np.float32))
-        single = asked.shape and asked.shape[0] == 1 and len(array) > 1
-        parts = (
-            [self._run(part) for part in np.split(array, len(array))]
-            if single
-            else [self._run(array)]
-        )
-        outputs = [
-            torch.from_numpy(np.concatenate(one)).to(inputs) for one in zip(*parts, strict=True)
-        ]
+    def compute(self, inputs: Tensor) -> Any:
+        """The output of the session, image by image if the file fixes the batch to one."""
+        expected = self._session.get_inputs()[0]
+        array = inputs.cpu().numpy().astype(_NUMPY_TYPES.get(expected.type, np.float32))
+        one_by_one = expected.shape and expected.shape[0] == 1 and len(array) > 1
+        batches = np.split(array, len(array)) if one_by_one else [array]
+        results = zip(*(self._run(batch) for batch in batches), strict=True)
+        outputs = [torch.from_numpy(np.concatenate(output)).to(inputs) for output in results]
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def _run(self, array: Any) -> list[Any]:
-        asked = self._session.get_inputs()[0]
+        expected = self._session.get_inputs()[0]
         try:
-            return list(self._session.run(None, {asked.name: array}))
+            return list(self._session.run(None, {expected.name: array}))
         except Exception as error:
             raise ModelError(
-                f"{self._name} takes inputs of shape {asked.shape} and was given {array.shape} "
+                f"{self._name} takes inputs of shape {expected.shape} and was given {array.shape} "
                 f"({type(error).__name__})"
             ) from error
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the session, which neither a copy nor another process can take over."""
+        """The state without the session, which can be neither copied nor pickled."""
         return {name: value for name, value in self.__dict__.items() if name != "_session"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -128,7 +123,7 @@ def _session(content: bytes, name: str) -> Any:
             f"{name} is no ONNX file that onnxruntime can run ({type(error).__name__})"
         ) from error
     if len(session.get_inputs()) != 1:
-        names = ", ".join(one.name for one in session.get_inputs())
+        names = ", ".join(node.name for node in session.get_inputs())
         raise ModelError(
             f"{name} has several inputs ({names}); voxplain explains networks with one"
         )

@@ -17,11 +17,11 @@ _WEIGHTS = ("model.safetensors", "model.pt", "model.pth", "best_metric_model.pt"
 
 
 def read_bundle(folder: Path, trust: bool) -> tuple[nn.Module, Path]:
-    """The network a bundle defines, and the file of its weights.
+    """The network that a bundle defines, and the file of its weights.
 
     Args:
-        folder: With ``configs/`` and ``models/``.
-        trust: The expressions of a bundle's configuration run as code.
+        folder: Holds ``configs/`` and ``models/``.
+        trust: Whether the configuration of the bundle may run code.
 
     Raises:
         ModelError: If the folder is no bundle, is not trusted, or defines no network.
@@ -31,20 +31,17 @@ def read_bundle(folder: Path, trust: bool) -> tuple[nn.Module, Path]:
         folder / "models" / name for name in _WEIGHTS if (folder / "models" / name).is_file()
     ]
     if not configs or not weights:
-        lacking = "configs/inference.json" if not configs else f"models/{_WEIGHTS[1]}"
-        raise ModelError(f"{str(folder)!r} is no MONAI bundle: there is no {lacking} in it")
+        missing = "configs/inference.json" if not configs else f"models/{_WEIGHTS[1]}"
+        raise ModelError(f"{str(folder)!r} is no MONAI bundle: there is no {missing} in it")
     require_trust(trust, f"{folder.name} is a MONAI bundle, whose configuration runs code")
     with importing_from(folder):
         return _network(folder, configs), weights[0]
 
 
 def _configs(folder: Path) -> list[Path]:
-    """Configuration files, the one for inference first."""
-    files = [
-        folder / "configs" / f"{name}{end}"
-        for name in _CONFIGS
-        for end in (".json", ".yaml", ".yml")
-    ]
+    """The configuration files, the one for inference first."""
+    suffixes = (".json", ".yaml", ".yml")
+    files = [folder / "configs" / f"{name}{suffix}" for name in _CONFIGS for suffix in suffixes]
     return [file for file in files if file.is_file()]
 
 

@@ -1,4 +1,4 @@
-"""A network built by a function or class of the user's."""
+"""Networks that a function or class of the user builds."""
 
 from __future__ import annotations
 
@@ -20,11 +20,17 @@ from voxplain.models.loading.weights import existing, require_trust
 
 
 def build(factory: str, arguments: Mapping[str, Any], *, trust: bool, base: Path) -> nn.Module:
-    """Calls ``package.module:function`` or ``file.py:function`` with keyword arguments.
+    """The network that a function returns.
+
+    Args:
+        factory: ``package.module:function`` or ``file.py:function``.
+        arguments: Keyword arguments of the function.
+        trust: Whether the code of a file may run.
+        base: Folder from which the path of a file starts.
 
     Raises:
-        ModelError: If it does not exist, does not take these arguments, fails, or gives no
-            network.
+        ModelError: If the function does not exist, does not take these arguments, fails, or
+            returns no network.
     """
     source, _, name = factory.rpartition(":")
     if source.endswith(".py"):
@@ -37,7 +43,7 @@ def build(factory: str, arguments: Mapping[str, Any], *, trust: bool, base: Path
 
 @contextlib.contextmanager
 def importing_from(folder: Path) -> Iterator[None]:
-    """Lets the files of a folder import each other inside the block."""
+    """A block in which files of a folder can be imported."""
     entry = str(folder.resolve())
     sys.path.insert(0, entry)
     try:
@@ -50,15 +56,15 @@ def _installed(module: str, factory: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        where = f"module {error.name!r} cannot be imported"
+        reason = f"module {error.name!r} cannot be imported"
         hint = "install it, or give the path of its file as in 'nets/unet.py:build'"
-        raise ModelError(f"factory {factory!r}: {where}; {hint}") from error
+        raise ModelError(f"factory {factory!r}: {reason}; {hint}") from error
     except Exception as error:
         raise _failed(factory, "importing it", error) from error
 
 
 def _module_of(file: Path) -> ModuleType:
-    """Runs a file as a module whose name depends on its place alone, so that pickles find it."""
+    """The module of a file, with a name that depends on its path alone, so that pickles find it."""
     digest = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]
     name = f"voxplain_factory_{file.stem}_{digest}"
     spec = importlib.util.spec_from_file_location(name, file)
@@ -75,16 +81,16 @@ def _module_of(file: Path) -> ModuleType:
 
 
 def _find(module: ModuleType, name: str, factory: str) -> Callable[..., Any]:
-    found: Any = module
-    for part in name.split("."):
-        if not hasattr(found, part):
-            known = [one for one, value in vars(found).items() if callable(value)]
-            hint = nearest(part, (one for one in known if not one.startswith("_")))
-            raise ModelError(f"factory {factory!r}: there is no {part!r} in it; {hint}")
-        found = getattr(found, part)
-    if not callable(found):
-        raise ModelError(f"factory {factory!r} is a {type(found).__name__}, not a function")
-    return found  # type: ignore[no-any-return]
+    owner: Any = module
+    for attribute in name.split("."):
+        if not hasattr(owner, attribute):
+            functions = [key for key, value in vars(owner).items() if callable(value)]
+            hint = nearest(attribute, (key for key in functions if not key.startswith("_")))
+            raise ModelError(f"factory {factory!r}: there is no {attribute!r} in it; {hint}")
+        owner = getattr(owner, attribute)
+    if not callable(owner):
+        raise ModelError(f"factory {factory!r} is a {type(owner).__name__}, not a function")
+    return owner  # type: ignore[no-any-return]
 
 
 def _call(factory: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> nn.Module:
@@ -107,7 +113,7 @@ def _check_arguments(
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
         return
-    if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     for name in arguments:
         if name not in parameters:

@@ -1,4 +1,4 @@
-"""Weights brought onto a network, whatever their checkpoint wraps around them."""
+"""Loading of weights into a network, whatever wrappers their checkpoint has."""
 
 from __future__ import annotations
 
@@ -19,16 +19,22 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class _WeightFit:
-    """Weights under the names of the network, and what was in the file beside them."""
+    """Weights under one reading of their names.
+
+    Attributes:
+        tensors: By their names in the network.
+        prefix: Removed from the names in the file.
+        ignored: Names in the file without the prefix.
+    """
 
     tensors: dict[str, Tensor]
     prefix: str
-    aside: tuple[str, ...]
+    ignored: tuple[str, ...]
 
     def score(self, expected: Collection[str]) -> tuple[int, int]:
-        """How many names fit, and (as a tie-break) how few do not."""
+        """Number of names that fit; then, to break ties, minus the number of those that do not."""
         fitting = sum(name in expected for name in self.tensors)
-        return fitting, fitting - len(self.tensors) - len(self.aside)
+        return fitting, fitting - len(self.tensors) - len(self.ignored)
 
 
 def load_weights(
@@ -36,38 +42,35 @@ def load_weights(
 ) -> None:
     """Copies weights into a network; every name and shape must fit.
 
-    The tensors may lie inside a checkpoint (``state_dict``, ``model``, ``network_weights`` ...),
-    and their names may begin with what a wrapper has put before them (``module.``, ``model.``,
-    ``net.``, ``_orig_mod.``): the reading under which most names fit is taken.
+    The tensors may be nested in a checkpoint (``state_dict``, ``model``, ``network_weights`` ...),
+    and wrappers may have put a prefix before their names (``module.``, ``model.``, ``net.``,
+    ``_orig_mod.``): the reading under which most names fit is taken.
 
     Args:
         network: Filled in place.
-        checkpoint: What the file holds.
+        checkpoint: The content of the file.
         origin: Name of the file, for messages.
-        prefix: What names begin with, if it is known.
+        prefix: Prefix of the names in the file; determined from the names if None.
 
     Raises:
-        ModelError: With how many and the first names that are missing, not expected, or of
-            another shape.
+        ModelError: If weights are missing, not expected, or of another shape; with their number and
+            the first names.
     """
     expected = network.state_dict()
-    fits = [
-        fit
-        for tensors in _containers(checkpoint)
-        for fit in _readings(tensors, list(expected), prefix)
-    ]
+    names = list(expected)
+    fits = [fit for tensors in _containers(checkpoint) for fit in _readings(tensors, names, prefix)]
     if not fits:
         raise ModelError(f"weights {origin} hold {_described(checkpoint)}, no tensors by name")
     best = max(fits, key=lambda fit: fit.score(expected))
     problems = _problems(best.tensors, expected)
     if problems:
         raise ModelError(f"weights {origin} do not fit the network: {'; '.join(problems)}")
-    _remark(best, origin)
+    _warn(best, origin)
     network.load_state_dict(best.tensors, strict=False)
 
 
 def _containers(checkpoint: Any, depth: int = 3) -> Iterator[Tensors]:
-    """Every mapping of tensors in a checkpoint, outermost first."""
+    """The mappings of tensors in a checkpoint, outermost first."""
     if isinstance(checkpoint, nn.Module):
         checkpoint = checkpoint.state_dict()
     if not isinstance(checkpoint, Mapping) or depth == 0:
@@ -80,22 +83,22 @@ def _containers(checkpoint: Any, depth: int = 3) -> Iterator[Tensors]:
 
 
 def _readings(tensors: Tensors, expected: list[str], prefix: str | None) -> Iterator[_WeightFit]:
-    """The tensors under every prefix that makes some names fit."""
+    """The tensors under every prefix with which some names fit."""
     if prefix is not None:
         yield _without(tensors, prefix)
         return
-    plain = {_unwrapped(name): tensor for name, tensor in tensors.items()}
-    known = expected[:1] + expected[-1:]
-    for start in _starts(plain, known):
-        yield _without(plain, start)
-    for start in _starts(known, plain) - {""}:
-        yield _WeightFit({start + name: tensor for name, tensor in plain.items()}, "", ())
+    unwrapped = {_unwrapped(name): tensor for name, tensor in tensors.items()}
+    examples = expected[:1] + expected[-1:]
+    for start in _prefixes(unwrapped, examples):
+        yield _without(unwrapped, start)
+    for start in _prefixes(examples, unwrapped) - {""}:
+        yield _WeightFit({start + name: tensor for name, tensor in unwrapped.items()}, "", ())
 
 
-def _starts(longer: Collection[str], shorter: Collection[str]) -> set[str]:
-    """What stands before the dot where a longer name ends with a shorter one."""
-    ends = ((name, end) for name in longer for end in shorter if name.endswith("." + end))
-    return {"", *(name.removesuffix(end) for name, end in ends)}
+def _prefixes(longer: Collection[str], shorter: Collection[str]) -> set[str]:
+    """The prefixes, with their dot, of longer names that end with a shorter one."""
+    pairs = ((name, end) for name in longer for end in shorter if name.endswith("." + end))
+    return {"", *(name.removesuffix(end) for name, end in pairs)}
 
 
 def _unwrapped(name: str) -> str:
@@ -105,47 +108,51 @@ def _unwrapped(name: str) -> str:
 
 
 def _without(tensors: Tensors, prefix: str) -> _WeightFit:
-    begin = {
+    with_prefix = {
         name.removeprefix(prefix): tensor
         for name, tensor in tensors.items()
         if name.startswith(prefix)
     }
-    return _WeightFit(begin, prefix, tuple(name for name in tensors if not name.startswith(prefix)))
+    ignored = tuple(name for name in tensors if not name.startswith(prefix))
+    return _WeightFit(with_prefix, prefix, ignored)
 
 
 def _problems(tensors: Tensors, expected: Mapping[str, Any]) -> list[str]:
-    # Batch norms of old checkpoints do not count their batches; torch fills that in.
+    # Old checkpoints lack the counts of batch norms, which torch adds.
     missing = [
         name
         for name in expected
         if name not in tensors and not name.endswith(("num_batches_tracked", "_extra_state"))
     ]
     unexpected = [name for name in tensors if name not in expected]
-    other = [
+    other_shape = [
         f"{name} {tuple(tensors[name].shape)} instead of {tuple(value.shape)}"
         for name, value in expected.items()
         if isinstance(value, Tensor) and name in tensors and tensors[name].shape != value.shape
     ]
-    found = (("missing", missing), ("not expected", unexpected), ("of another shape", other))
-    return [f"{len(names)} {what} ({_first(names)})" for what, names in found if names]
+    problems = {
+        "missing": missing, "not expected": unexpected, "of another shape": other_shape
+    }  # fmt: skip
+    return [f"{len(names)} {what} ({_first(names)})" for what, names in problems.items() if names]
 
 
 def _first(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
 
 
-def _remark(fit: _WeightFit, origin: str) -> None:
-    if fit.aside:
-        shown = _first(list(fit.aside))
-        text = f"{len(fit.aside)} tensors outside {fit.prefix!r} left aside ({shown})"
+def _warn(fit: _WeightFit, origin: str) -> None:
+    if fit.ignored:
+        names = _first(list(fit.ignored))
+        text = f"{len(fit.ignored)} tensors outside {fit.prefix!r} left aside ({names})"
         warnings.warn(f"weights {origin}: {text}", VoxplainWarning, stacklevel=4)
-    bad = [
+    not_finite = [
         name
         for name, tensor in fit.tensors.items()
         if tensor.is_floating_point() and not torch.isfinite(tensor).all()
     ]
-    if bad:
-        text = f"weights {origin}: {len(bad)} tensors hold NaN or infinity ({_first(bad)})"
+    if not_finite:
+        names = _first(not_finite)
+        text = f"weights {origin}: {len(not_finite)} tensors hold NaN or infinity ({names})"
         warnings.warn(text, VoxplainWarning, stacklevel=4)
 
 

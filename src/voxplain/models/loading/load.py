@@ -1,4 +1,4 @@
-"""One door for every way a network can be given."""
+"""A network with its weights, from any source that a study can name."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from voxplain.models.loading.weights import existing, read_weights, require_trus
 
 
 def load_network(spec: ModelSpec, *, trust: bool = False, base: Path | None = None) -> nn.Module:
-    """The network of a spec with its weights, on the CPU, in the mode its maker left it in.
+    """The network of a spec with its weights, on the CPU, in the mode in which it was created.
 
     Args:
-        spec: Where it comes from.
+        spec: The source of the network.
         trust: Whether files may run code: pickles, TorchScript, bundles, factories in files.
-        base: Folder that relative paths start from; the working folder if None.
+        base: Folder from which relative paths start; the working folder if None.
 
     Raises:
         ModelError: If a file is missing or needs trust, the factory does not exist or fails, or
@@ -34,8 +34,8 @@ def load_network(spec: ModelSpec, *, trust: bool = False, base: Path | None = No
         return _from_file(existing(base / spec.file, "file"), trust)
     weights = existing(base / spec.weights, "weights") if spec.weights is not None else None
     if spec.bundle is not None:
-        network, shipped = read_bundle(base / spec.bundle, trust)
-        weights = weights or shipped
+        network, bundled_weights = read_bundle(base / spec.bundle, trust)
+        weights = weights or bundled_weights
     else:
         assert spec.factory is not None
         network = build(spec.factory, spec.arguments, trust=trust, base=base)
@@ -53,7 +53,7 @@ def _from_file(file: Path, trust: bool) -> nn.Module:
 
 
 def _is_script(file: Path) -> bool:
-    """TorchScript archives hold source code beside their tensors."""
+    """Whether a file is a TorchScript archive, which holds source code beside tensors."""
     if not zipfile.is_zipfile(file):
         return False
     with zipfile.ZipFile(file) as archive:

@@ -1,4 +1,4 @@
-"""Where a network comes from, as a study says it."""
+"""The source of a network in a study."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ class ModelSpec(BaseModel):
     """A network of a study: exactly one of ``factory``, ``bundle`` and ``file``.
 
     Attributes:
-        name: In file names and reports.
+        name: Name in file names and reports.
         factory: ``package.module:function`` of an installed module, or ``nets/unet.py:function``
             of a file (which runs its code, so it needs trust).
         arguments: Keyword arguments of the factory.
         weights: A safetensors file, or a ``state_dict`` saved by torch, alone or in a checkpoint.
-        prefix: What the names in the weights file begin with before they fit the network, such
-            as ``module.``; found by itself where it is None.
+        prefix: Prefix of the names in the weights file, such as ``module.``; determined from the
+            names if None.
         bundle: Folder of a MONAI bundle (needs trust).
         file: An ONNX file, or a TorchScript or pickled module (both need trust).
-        head: Which part of a tuple, list or dict output to explain: an index or a key.
+        head: The explained part of a tuple, list or dict output: an index or a key.
         window: Sliding windows.
         precision: Numeric type of the passes.
         classes: Names of the output classes, for reports.
@@ -43,12 +43,13 @@ class ModelSpec(BaseModel):
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelSpec:
-        given = [name for name in ("factory", "bundle", "file") if getattr(self, name) is not None]
-        if len(given) != 1:
-            found = " and ".join(given) or "none of them"
-            raise ValueError(f"give exactly one of factory, bundle and file, not {found}")
+        sources = {"factory": self.factory, "bundle": self.bundle, "file": self.file}
+        names = [name for name, source in sources.items() if source is not None]
+        if len(names) != 1:
+            stated = " and ".join(names) or "none of them"
+            raise ValueError(f"give exactly one of factory, bundle and file, not {stated}")
         if self.arguments and self.factory is None:
-            raise ValueError(f"arguments belong to a factory, and this network is a {given[0]}")
+            raise ValueError(f"arguments belong to a factory, and this network is a {names[0]}")
         if self.file is not None and (self.weights is not None or self.prefix is not None):
             raise ValueError("a network from a file brings its weights; leave weights out")
         return self

@@ -14,14 +14,14 @@ from voxplain.errors import ModelError
 
 
 def read_weights(file: Path, *, trust: bool = False) -> Any:
-    """What a weights file holds: tensors by name, perhaps inside a checkpoint.
+    """The content of a weights file: tensors by name, perhaps nested in a checkpoint.
 
     Args:
-        file: ``.safetensors``, or anything ``torch.save`` wrote.
+        file: A ``.safetensors`` file, or one that ``torch.save`` wrote.
         trust: Whether a file that holds more than tensors may be unpickled.
 
     Raises:
-        ModelError: If it cannot be read, or needs trust.
+        ModelError: If the file cannot be read, or needs trust.
     """
     if file.suffix == ".safetensors":
         return _read_safetensors(file)
@@ -37,10 +37,10 @@ def read_weights(file: Path, *, trust: bool = False) -> Any:
 
 
 def existing(file: Path, what: str) -> Path:
-    """The path, if there is such a file.
+    """The path of a file that exists.
 
     Raises:
-        ModelError: If there is none.
+        ModelError: If it does not exist.
     """
     if not file.is_file():
         raise ModelError(f"{what} {str(file)!r} does not exist")
@@ -48,10 +48,10 @@ def existing(file: Path, what: str) -> Path:
 
 
 def require_trust(trust: bool, reason: str) -> None:
-    """Stops before code from a file runs.
+    """Refuses to run code from a file that is not trusted.
 
     Raises:
-        ModelError: Unless trusted.
+        ModelError: If it is not trusted.
     """
     if not trust:
         raise ModelError(f"{reason}; repeat with --trust (trust=True) if you trust its source")
@@ -74,14 +74,14 @@ def _unpickle(file: Path) -> Any:
 
 
 def _is_pickle(file: Path) -> bool:
-    """Whether it begins as a zip archive of torch or as a bare pickle."""
+    """Whether a file begins as a zip archive of torch or as a pickle."""
     with file.open("rb") as stream:
-        begin = stream.read(2)
-    return begin in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+        first_bytes = stream.read(2)
+    return first_bytes in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 def _unreadable(file: Path, error: Exception) -> ModelError:
-    # Messages of the readers run over many lines; their first one says what is wrong.
+    # The first line of a reader's message says what is wrong.
     reason = (str(error).strip().splitlines() or [""])[0]
     return ModelError(
         f"weights {file.name} cannot be read ({type(error).__name__}: {reason}); a safetensors "
