@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from windowed_cases import Case, blended, bound, exact, global_context, gradient, region, targets
 
 from voxplain.attribution import Attribution, explain
-from voxplain.engine.rules import Deconvnet, DeepLift, Guided
+from voxplain.engine.rules import Deconvnet, DeepLiftRule, Guided
 from voxplain.errors import TargetError
 from voxplain.models.model import Model
 
@@ -80,11 +80,11 @@ class TestAnyNetwork:
         case, target = global_context(rank), targets(rank)[which]
         field = bound(case, target)
         baseline = torch.randn_like(case.image) * 0.3
-        recording = DeepLift().record()
+        recording = DeepLiftRule().record()
         with torch.no_grad(), recording:
             start = field.score(blended(case, baseline).output)
         leaf = case.image.clone().requires_grad_(True)
-        with DeepLift().replay(recording):
+        with DeepLiftRule().replay(recording):
             score = field.score(blended(case, leaf).output)
         (multiplier,) = torch.autograd.grad(score.sum(), leaf)
         found = ours(case, {"name": "deep_lift", "baseline": baseline[0]}, target)

@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from voxplain.engine.rules import Deconvnet, DeepLift, Excitation, Guided, Plain, Rule, guard
+from voxplain.engine.rules import Deconvnet, DeepLiftRule, Excitation, Guided, Plain, Rule, guard
 from voxplain.targets import Term, WeightField
 
 RULES: dict[str, Rule] = {
     "plain": Plain(),
     "guided": Guided(),
     "deconvnet": Deconvnet(),
-    "deep_lift": DeepLift(),
+    "deep_lift": DeepLiftRule(),
     "excitation": Excitation(),
 }
 

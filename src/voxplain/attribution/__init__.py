@@ -88,7 +88,7 @@ from voxplain.engine.randomness import GaussianNoise, NoisyCopies
 from voxplain.engine.requests import GradientRequest, MaskRequest, Request
 from voxplain.engine.rules import (
     Deconvnet,
-    DeepLift,
+    DeepLiftRule,
     Excitation,
     Guided,
     Lrp,
@@ -121,7 +121,7 @@ __all__ = [
     "Constant",
     "Context",
     "Deconvnet",
-    "DeepLift",
+    "DeepLiftRule",
     "Dependence",
     "Drop",
     "DropOfChannels",

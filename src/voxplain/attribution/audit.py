@@ -15,7 +15,7 @@ from voxplain.engine.passes.base import no_gradient
 from voxplain.engine.passes.conservation import conservation_error
 from voxplain.engine.rules import (
     Deconvnet,
-    DeepLift,
+    DeepLiftRule,
     Excitation,
     Guided,
     Lrp,
@@ -33,7 +33,7 @@ RULES: dict[str, Rule] = {
     "plain": Plain(),
     "guided": Guided(),
     "deconvnet": Deconvnet(),
-    "deep_lift": DeepLift(),
+    "deep_lift": DeepLiftRule(),
     "excitation": Excitation(),
     "lrp": Lrp(),
 }

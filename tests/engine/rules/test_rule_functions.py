@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from rule_passes import RULES, AsNetwork, relative, run_pass
 from torch import nn
 
-from voxplain.engine.rules import Deconvnet, DeepLift, Guided
+from voxplain.engine.rules import Deconvnet, DeepLiftRule, Guided
 from voxplain.errors import RuleError
 
 F64 = torch.float64
@@ -145,7 +145,7 @@ def test_deep_lift_is_complete_and_leaves_the_value(name):
     def score(output):
         return (output * weights).sum()[None]
 
-    result = run_pass(network, x, DeepLift(), b, score)
+    result = run_pass(network, x, DeepLiftRule(), b, score)
     change = result.scores - result.start_scores
     change = float(change)
     assert abs(float(((x - b) * result.gradient).sum()) - change) <= 1e-10 * max(1, abs(change))
@@ -158,7 +158,7 @@ def test_deep_lift_between_nearly_equal_points_is_the_gradient(name):
     """The secant becomes the tangent: a wrong formula that happens to be complete would not."""
     x, step = _inputs(1, 4, 6, 6, seed=5)
     network = AsNetwork(FUNCTIONS[name])
-    lift = run_pass(network, x, DeepLift(), x + 1e-6 * step, _total).gradient
+    lift = run_pass(network, x, DeepLiftRule(), x + 1e-6 * step, _total).gradient
     plain = run_pass(network, x, RULES["plain"], score=_total).gradient
     assert relative(lift, plain, torch.cat([plain.flatten(), torch.ones(1, dtype=F64)])) <= 2e-3
 
@@ -170,7 +170,7 @@ def _total(output):
 @pytest.mark.parametrize("name", ["relu", "sigmoid", "sqrt", "softmax", "layer_norm", "mul"])
 def test_deep_lift_at_the_reference_itself_is_finite(name):
     x = torch.zeros(1, 4, 6, 6, dtype=F64)
-    result = run_pass(AsNetwork(FUNCTIONS[name]), x, DeepLift(), x)
+    result = run_pass(AsNetwork(FUNCTIONS[name]), x, DeepLiftRule(), x)
     assert torch.isfinite(result.gradient).all()
 
 
@@ -245,21 +245,23 @@ def test_relu_only_says_that_other_rectifiers_got_the_plain_gradient():
 
 def test_rescale_is_the_difference_quotient():
     x, b = _inputs(7)
-    _close(_rule_matrix(F.silu, x, b, DeepLift()), torch.diag((F.silu(x) - F.silu(b)) / (x - b)))
+    _close(
+        _rule_matrix(F.silu, x, b, DeepLiftRule()), torch.diag((F.silu(x) - F.silu(b)) / (x - b))
+    )
 
 
 def test_rescale_near_zero_difference_is_the_slope_half_way():
     x, _ = _inputs(7)
     b = x + 1e-12
     middle = ((x + b) / 2).sigmoid()
-    _close(_rule_matrix(torch.sigmoid, x, b, DeepLift()), torch.diag(middle * (1 - middle)))
+    _close(_rule_matrix(torch.sigmoid, x, b, DeepLiftRule()), torch.diag(middle * (1 - middle)))
 
 
 def test_products_by_dense_algebra():
     x, b = _inputs(6)
     u, v, u_b, v_b = x[:3], x[3:], b[:3], b[3:]
     expected = torch.cat([torch.diag((v + v_b) / 2), torch.diag((u + u_b) / 2)], 1)
-    _close(_rule_matrix(lambda z: z[:, :3] * z[:, 3:], x, b, DeepLift()), expected)
+    _close(_rule_matrix(lambda z: z[:, :3] * z[:, 3:], x, b, DeepLiftRule()), expected)
 
 
 def test_quotients_by_dense_algebra():
@@ -269,7 +271,8 @@ def test_quotients_by_dense_algebra():
     over = torch.diag((1 / v + 1 / v_b) / 2)
     under = torch.diag(-(u + u_b) / 2 / (v * v_b))
     _close(
-        _rule_matrix(lambda z: z[:, :3] / z[:, 3:], x, b, DeepLift()), torch.cat([over, under], 1)
+        _rule_matrix(lambda z: z[:, :3] / z[:, 3:], x, b, DeepLiftRule()),
+        torch.cat([over, under], 1),
     )
 
 
@@ -284,7 +287,7 @@ def test_matrix_products_by_dense_algebra():
     def function(z):
         return z[:, :6].reshape(-1, 2, 3) @ z[:, 6:].reshape(-1, 3, 2)
 
-    _close(_rule_matrix(function, x, b, DeepLift()), torch.cat([left, right], 1))
+    _close(_rule_matrix(function, x, b, DeepLiftRule()), torch.cat([left, right], 1))
 
 
 @pytest.mark.parametrize("apart", [0.0, 3.0, 900.0])
@@ -302,8 +305,8 @@ def test_softmax_by_exponential_sum_and_quotient_with_one_shift(apart):
         mixed = (1 - weight) * e + weight * e_b
         by_sum = torch.outer(-mixed / (total * total_b), torch.ones(5, dtype=F64))
         expected = (divide + by_sum) @ exponential
-        _close(_rule_matrix(lambda x: torch.softmax(x, -1), z, z_b, DeepLift()), expected)
-    result = _rule_matrix(lambda x: torch.softmax(x, -1), z, z_b, DeepLift())
+        _close(_rule_matrix(lambda x: torch.softmax(x, -1), z, z_b, DeepLiftRule()), expected)
+    result = _rule_matrix(lambda x: torch.softmax(x, -1), z, z_b, DeepLiftRule())
     assert float(result.abs().max()) < 2
     _close(result @ (z - z_b), torch.softmax(z, 0) - torch.softmax(z_b, 0))
 
@@ -313,7 +316,7 @@ def test_log_softmax_by_exponential_sum_and_logarithm():
     e, e_b = z.exp(), z_b.exp()
     weights = (e.sum().log() - e_b.sum().log()) / (e.sum() - e_b.sum()) * (e - e_b) / (z - z_b)
     expected = torch.eye(5, dtype=F64) - torch.outer(torch.ones(5, dtype=F64), weights)
-    _close(_rule_matrix(lambda x: F.log_softmax(x, -1), z, z_b, DeepLift()), expected)
+    _close(_rule_matrix(lambda x: F.log_softmax(x, -1), z, z_b, DeepLiftRule()), expected)
 
 
 def test_compatible_softmax_is_rescale_minus_its_mean():
@@ -321,7 +324,9 @@ def test_compatible_softmax_is_rescale_minus_its_mean():
     y, y_b = torch.softmax(z, 0), torch.softmax(z_b, 0)
     rescaled = torch.diag((y - y_b) / (z - z_b))
     expected = rescaled - rescaled.mean(1, keepdim=True)
-    result = _rule_matrix(lambda x: torch.softmax(x, -1), z, z_b, DeepLift(softmax="compatible"))
+    result = _rule_matrix(
+        lambda x: torch.softmax(x, -1), z, z_b, DeepLiftRule(softmax="compatible")
+    )
     _close(result, expected)
 
 
@@ -340,7 +345,7 @@ def test_normalization_by_centering_variance_root_and_product(spread):
     product = torch.eye(n, dtype=F64) * (weight * r + (1 - weight) * r_b)
     by_root = torch.outer(weight * c_b + (1 - weight) * c, root[0])
     expected = (product + by_root) @ center
-    result = _rule_matrix(lambda z: F.layer_norm(z, (6,)), x, b, DeepLift())
+    result = _rule_matrix(lambda z: F.layer_norm(z, (6,)), x, b, DeepLiftRule())
     _close(result, expected)
     assert float(result.abs().max()) < 10 / float(c.std())
 
@@ -355,12 +360,12 @@ def test_cross_max_credits_both_winners_and_accumulates_over_windows():
         for credit, i in ((both - o_b, j + window.argmax()), (o - both, j + window_b.argmax())):
             if credit != 0:
                 expected[j, i] += credit / (x[0, i] - b[0, i])
-    _close(_rule_matrix(lambda z: F.max_pool1d(z, 3, 1), x, b, DeepLift()), expected)
+    _close(_rule_matrix(lambda z: F.max_pool1d(z, 3, 1), x, b, DeepLiftRule()), expected)
 
 
 def test_cross_max_without_a_difference_is_zero():
     x, _ = _inputs(1, 7)
-    assert _rule_matrix(lambda z: F.max_pool1d(z, 3, 1), x, x, DeepLift()).abs().max() == 0
+    assert _rule_matrix(lambda z: F.max_pool1d(z, 3, 1), x, x, DeepLiftRule()).abs().max() == 0
 
 
 @pytest.mark.parametrize("need_weights", [True, False])
@@ -373,7 +378,7 @@ def test_multi_head_attention_and_the_encoder_layer_are_decomposed(need_weights)
     def network(x):
         return layer(attention(x, x * 2, x, need_weights=need_weights)[0]).exp()
 
-    result = run_pass(AsNetwork(network), x, DeepLift(), b)
+    result = run_pass(AsNetwork(network), x, DeepLiftRule(), b)
     assert result.residual(x, b) < 1e-8
     assert result.treated["softmax"] == 2
     assert relative(result.output, network(x).detach()) < 1e-6
@@ -387,7 +392,7 @@ def test_pooling_and_norms_in_every_rank(rank):
     adaptive = (F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d)[rank - 1]
     x, b = _inputs(2, 1, *[9] * rank)
     network = AsNetwork(lambda x: adaptive(pool(F.instance_norm(conv(x)), 3, 2).relu(), 2) ** 2)
-    assert run_pass(network, x, DeepLift(), b).residual(x, b) < 1e-10
+    assert run_pass(network, x, DeepLiftRule(), b).residual(x, b) < 1e-10
 
 
 @pytest.mark.parametrize(
@@ -404,19 +409,19 @@ def test_pooling_and_norms_in_every_rank(rank):
 def test_a_function_without_a_rule_is_an_error_with_its_name(function, function_name):
     x, b = _inputs(2, 4, 4, seed=2)
     with pytest.raises(RuleError, match=function_name):
-        run_pass(AsNetwork(function), x, DeepLift(), b, _total)
+        run_pass(AsNetwork(function), x, DeepLiftRule(), b, _total)
     assert any(function_name in text for text in _warned(function, x, b))
 
 
 def _warned(function, x, b):
-    return run_pass(AsNetwork(function), x, DeepLift(on_unknown="warn"), b, _total).warnings
+    return run_pass(AsNetwork(function), x, DeepLiftRule(on_unknown="warn"), b, _total).warnings
 
 
 def test_a_mask_of_other_values_of_the_image_is_an_error():
     x, b = _inputs(1, 1, 6)
     b[..., 3:] = x[..., 3:]
     with pytest.raises(RuleError, match="mul with a mask"):
-        run_pass(AsNetwork(lambda x: x * (x.flip(-1) > 0)), x, DeepLift(), b)
+        run_pass(AsNetwork(lambda x: x * (x.flip(-1) > 0)), x, DeepLiftRule(), b)
 
 
 def test_unknown_functions_of_weights_alone_do_not_matter():
@@ -425,7 +430,7 @@ def test_unknown_functions_of_weights_alone_do_not_matter():
     network = AsNetwork(
         lambda x: F.relu(x @ torch.linalg.inv(weight + 4 * torch.eye(4, dtype=F64)))
     )
-    result = run_pass(network, x, DeepLift(), b)
+    result = run_pass(network, x, DeepLiftRule(), b)
     assert result.residual(x, b) < 1e-10
     assert result.treated == {"relu": 1}
 
@@ -434,6 +439,6 @@ def test_recurrent_networks_are_refused_by_every_rule():
     recurrent = nn.LSTM(4, 3).double()
     network = AsNetwork(lambda x: recurrent(x)[0])
     x, b = _inputs(2, 4, 4)
-    for rule in (Guided(), Deconvnet(), DeepLift()):
+    for rule in (Guided(), Deconvnet(), DeepLiftRule()):
         with pytest.raises(RuleError, match="lstm"):
             run_pass(network, x, rule, b)

@@ -7,7 +7,7 @@ from rule_passes import GRADIENTS, blurred, relative, run_pass
 from torch import nn
 
 from voxplain.attribution.audit import audit
-from voxplain.engine.rules import DeepLift
+from voxplain.engine.rules import DeepLiftRule
 
 GATED = ("guided", "deconvnet", "deep_lift")
 
@@ -108,7 +108,7 @@ def test_one_slice_three_d_runs_are_complete(name):
     """The networks of the matrix whose strides leave a single slice a single slice."""
     net = network(name).double()
     thin = image(name, 2, light=True).double()[..., None]
-    lift = run_pass(net, thin, DeepLift(), blurred(thin), score)
+    lift = run_pass(net, thin, DeepLiftRule(), blurred(thin), score)
     assert torch.equal(lift.output, net(thin).detach())
     assert lift.residual(thin, blurred(thin)) <= 1e-8
 

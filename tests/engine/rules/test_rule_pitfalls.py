@@ -11,7 +11,7 @@ from rule_passes import RULES, AsNetwork, relative, run_pass
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from voxplain.engine.rules import DeepLift, Guided, Plain, guard
+from voxplain.engine.rules import DeepLiftRule, Guided, Plain, guard
 from voxplain.errors import RuleError
 
 NOT_PLAIN = ("guided", "deconvnet", "deep_lift")
@@ -138,7 +138,7 @@ def _doubled_in_a_thread(x):
     return result[0] * 2
 
 
-@pytest.mark.parametrize("rule", [Guided(), DeepLift()])
+@pytest.mark.parametrize("rule", [Guided(), DeepLiftRule()])
 @pytest.mark.parametrize("function", [lambda x: _scripted(x) * 2, _doubled_in_a_thread])
 def test_4_and_7_the_graph_shows_calls_that_the_mode_did_not_see(function, rule):
     x, b = _inputs()
@@ -168,7 +168,7 @@ def test_8_a_custom_autograd_function_is_an_error_for_deep_lift_and_a_remark_for
     x, b = _inputs()
     network = AsNetwork(lambda x: Doubled.apply(x * 2).relu() + 1)
     with pytest.raises(RuleError, match=r"custom autograd function .*Doubled"):
-        run_pass(network, x, DeepLift(), b)
+        run_pass(network, x, DeepLiftRule(), b)
     assert "Doubled" in run_pass(network, x, Guided()).warnings[0]
     with pytest.raises(RuleError, match="Doubled"):
         run_pass(network, x, Guided(on_unknown="error"))
@@ -195,7 +195,7 @@ def test_11_a_function_of_the_user_with_a_known_name_is_not_matched():
     def relu(x):
         return torch.tanh(x)
 
-    assert run_pass(AsNetwork(relu), x, DeepLift(), b).treated == {"tanh": 1}
+    assert run_pass(AsNetwork(relu), x, DeepLiftRule(), b).treated == {"tanh": 1}
 
 
 def test_12_batches_that_are_folded_into_another_axis_are_paired_by_call():
@@ -206,7 +206,7 @@ def test_12_batches_that_are_folded_into_another_axis_are_paired_by_call():
         stacked = torch.stack([folded, folded.exp(), folded**2])
         return (stacked.softmax(-1)[0] * stacked[1]).reshape(4, 5)
 
-    result = run_pass(AsNetwork(network), x, DeepLift(), b)
+    result = run_pass(AsNetwork(network), x, DeepLiftRule(), b)
     change = float((result.scores - result.start_scores).sum())
     assert abs(float(((x - b) * result.gradient).sum()) - change) < 1e-10
 
@@ -220,11 +220,11 @@ def test_12_a_branch_on_the_data_is_an_error():
 
     x, b = torch.ones(1, 3), -torch.ones(1, 3)
     with pytest.raises(RuleError, match="control flow"):
-        run_pass(AsNetwork(network), x, DeepLift(), b)
+        run_pass(AsNetwork(network), x, DeepLiftRule(), b)
     with pytest.raises(RuleError, match=r"exp.*no counterpart"):
-        run_pass(AsNetwork(longer), x, DeepLift(), b)
+        run_pass(AsNetwork(longer), x, DeepLiftRule(), b)
     with pytest.raises(RuleError, match="exp was called for the baseline alone"):
-        run_pass(AsNetwork(longer), b, DeepLift(), x)
+        run_pass(AsNetwork(longer), b, DeepLiftRule(), x)
 
 
 @pytest.mark.parametrize("rule", NOT_PLAIN)
@@ -272,7 +272,7 @@ def test_15_a_reference_overwritten_in_place_is_kept_as_it_was():
         y *= z
         return y
 
-    assert run_pass(AsNetwork(network), x, DeepLift(), b).residual(x, b) < 1e-10
+    assert run_pass(AsNetwork(network), x, DeepLiftRule(), b).residual(x, b) < 1e-10
 
 
 def test_a_tensor_of_weights_that_is_overwritten_by_the_image_depends_on_it():
@@ -284,7 +284,7 @@ def test_a_tensor_of_weights_that_is_overwritten_by_the_image_depends_on_it():
         y.copy_(x)
         return F.relu(y)
 
-    result = run_pass(AsNetwork(network), x, DeepLift(), b)
+    result = run_pass(AsNetwork(network), x, DeepLiftRule(), b)
     assert result.treated == {"relu": 1}
     assert result.residual(x, b) < 1e-10
 
@@ -292,7 +292,7 @@ def test_a_tensor_of_weights_that_is_overwritten_by_the_image_depends_on_it():
 def test_a_recording_is_replayed_as_often_as_needed():
     x, b = (t.double() for t in _inputs())
     network = Block().double()
-    rule = DeepLift()
+    rule = DeepLiftRule()
     with torch.no_grad(), rule.record() as recording:
         network(b)
     maps = []
@@ -320,10 +320,12 @@ def test_in_place_results_may_be_changed_again():
 
 def test_rules_are_equal_by_value_and_hash():
     assert Guided() == Guided()
-    assert len({Guided(), Guided(), Guided("relu_only"), DeepLift(), DeepLift(eps=1e-8)}) == 4
+    assert (
+        len({Guided(), Guided(), Guided("relu_only"), DeepLiftRule(), DeepLiftRule(eps=1e-8)}) == 4
+    )
     assert not Plain().paired
-    assert DeepLift().paired
+    assert DeepLiftRule().paired
     with pytest.raises(RuleError, match="record"):
-        DeepLift().mode()
+        DeepLiftRule().mode()
     with pytest.raises(RuleError, match="mode"):
         Guided().record()

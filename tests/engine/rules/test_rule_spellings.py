@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from rule_passes import RULES, relative, run_pass, seed
 from torch import nn
 
-from voxplain.engine.rules import DeepLift
+from voxplain.engine.rules import DeepLiftRule
 
 
 class Network(nn.Module):
@@ -93,9 +93,9 @@ def test_five_spellings_agree(spelling, rule, rank):
 def test_hand_written_rectifiers_agree_under_deep_lift(spelled):
     x, b = (image.double() for image in _images(3))
     network = _network(Network).double()
-    one = run_pass(network, x, DeepLift(), b)
+    one = run_pass(network, x, DeepLiftRule(), b)
     network.rectified = lambda x, i: spelled(x)
-    other = run_pass(network, x, DeepLift(), b)
+    other = run_pass(network, x, DeepLiftRule(), b)
     assert relative(other.gradient, one.gradient) <= 1e-6
 
 
@@ -166,7 +166,7 @@ def test_multipliers_at_a_layer_are_complete_from_there():
     handle = network[0].register_forward_hook(
         lambda module, inputs, output: taps.append(output.clone()) or taps[-1]
     )
-    _, multipliers = _with_tap(network, x, b, DeepLift(), taps)
+    _, multipliers = _with_tap(network, x, b, DeepLiftRule(), taps)
     handle.remove()
     total = ((taps[-1].detach() - taps[0]) * multipliers).sum()
     assert abs(float(total - (network(x) - network(b)).sum())) < 1e-10
@@ -208,7 +208,7 @@ class Pooled(nn.Module):
 @pytest.mark.parametrize("kind", [Network, Pooled])
 def test_deep_lift_equals_captum_on_module_rectifiers(rank, kind):
     network, (x, b) = _network(kind, rank), _images(rank, batch=1)
-    ours = (x - b) * run_pass(network, x, DeepLift(), b, lambda y: y[:, 1]).gradient
+    ours = (x - b) * run_pass(network, x, DeepLiftRule(), b, lambda y: y[:, 1]).gradient
     theirs = captum.DeepLift(network).attribute(x.clone().requires_grad_(), b, target=1)
     assert relative(ours, theirs) <= 1e-4
 
@@ -218,7 +218,7 @@ def test_the_compatible_softmax_equals_captum(classes):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, classes), nn.Softmax(1))
     x, b = torch.randn(2, 1, 6)
-    rule = DeepLift(softmax="compatible")
+    rule = DeepLiftRule(softmax="compatible")
     ours = (x - b) * run_pass(network, x, rule, b, lambda y: y[:, 1]).gradient
     theirs = captum.DeepLift(network).attribute(x.clone().requires_grad_(), b, target=1)
     assert relative(ours, theirs) <= 1e-4

@@ -13,7 +13,7 @@ from voxplain.engine.gradients.reducers import TimesDifference
 from voxplain.engine.gradients.samplers import PairedReference, Sampler
 from voxplain.engine.method import Method, register
 from voxplain.engine.requests import GradientRequest, Request
-from voxplain.engine.rules import DeepLift
+from voxplain.engine.rules import DeepLiftRule
 
 FloatType = Literal["auto", "float32", "float64"]
 """``auto`` is float64 for networks with norms of the data, where differences would cancel."""
@@ -35,7 +35,7 @@ class _BaselineDeepLift(Method):
 
 
 @register
-class DeepLiftMethod(_BaselineDeepLift):
+class DeepLift(_BaselineDeepLift):
     """The share of each voxel in S(x) - S(baseline), by the Rescale rule of DeepLIFT."""
 
     formula = "(x - b) m, multipliers m by finite differences at every nonlinearity"
@@ -89,6 +89,6 @@ def _request(
     return GradientRequest(
         sampler,
         TimesDifference,
-        DeepLift(eps=method.eps),
+        DeepLiftRule(eps=method.eps),
         double=method.precision == "float64" or automatic,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from voxplain.engine.rules.calls import Call, OperationKind
 from voxplain.engine.rules.deep_lift.alignment import Recording
-from voxplain.engine.rules.deep_lift.rule import DeepLift
+from voxplain.engine.rules.deep_lift.rule import DeepLiftRule
 from voxplain.engine.rules.excitation.rule import Excitation
 from voxplain.engine.rules.lrp.mode import LrpMode
 from voxplain.engine.rules.lrp.rule import Lrp
@@ -19,7 +19,7 @@ from voxplain.engine.rules.visibility import GuardRecord, guard
 __all__ = [
     "Call",
     "Deconvnet",
-    "DeepLift",
+    "DeepLiftRule",
     "Excitation",
     "GuardRecord",
     "Guided",

@@ -19,8 +19,8 @@ class ReplayMode(RuleMode):
     """Mode of the image run, with the settings that the rules below read.
 
     Attributes:
-        eps: See ``DeepLift``.
-        softmax: See ``DeepLift``.
+        eps: See ``DeepLiftRule``.
+        softmax: See ``DeepLiftRule``.
     """
 
     eps: float | None = None

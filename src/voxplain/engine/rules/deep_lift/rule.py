@@ -21,7 +21,7 @@ from voxplain.errors import RuleError
 
 
 @dataclass(frozen=True)
-class DeepLift(Rule):
+class DeepLiftRule(Rule):
     """DeepLIFT multipliers m with sum((x - b) * m) = S(x) - S(b), exact for any composition.
 
     Shrikumar et al., Learning important features through propagating activation differences,
@@ -60,7 +60,7 @@ class DeepLift(Rule):
 class _Replay(ReplayMode):
     """Gives every call that is nonlinear in the image its multipliers as backward."""
 
-    def __init__(self, rule: DeepLift, recording: Recording) -> None:
+    def __init__(self, rule: DeepLiftRule, recording: Recording) -> None:
         super().__init__()
         self.eps, self.softmax = rule.eps, rule.softmax
         self._on_unknown = rule.on_unknown
