@@ -56,16 +56,18 @@ class Registry(Generic[T]):
             raise ConfigError(f"unknown {self.kind} {name!r}; {nearest(name, self._entries)}")
         return self._entries[name]
 
-    def parse(self, spec: str | Mapping[str, Any], where: str = "") -> T:
+    def parse(self, spec: str | Mapping[str, Any] | T, where: str = "") -> T:
         """An instance of a registered class, from what people write.
 
         Args:
-            spec: A name, or a mapping with ``name`` and parameters.
+            spec: A name, a mapping with ``name`` and parameters, or an instance, which is returned.
             where: Path of the entry in a study, for errors.
 
         Raises:
             ConfigError: With the nearest names or the exact path of the parameter.
         """
+        if isinstance(spec, BaseModel):
+            return spec
         values = {"name": spec} if isinstance(spec, str) else dict(spec)
         try:
             if "name" not in values:

@@ -19,6 +19,7 @@ from voxplain.engine.method import Method, parse_method
 from voxplain.errors import ConfigError, VoxplainWarning
 from voxplain.image import Image
 from voxplain.models.model import Model
+from voxplain.models.windows import Layout
 from voxplain.targets import Target, parse_target
 
 AnyMethod = str | Mapping[str, Any] | Method
@@ -148,19 +149,18 @@ def _explain(
     """The attributions of one image, or of a batch."""
     with torch.inference_mode(False):  # the caller may have switched it on, which stops gradients
         context = Context.open(model, images)
-        _warn_of_padding(context)
+        if context.layout is not None and context.layout.is_padded:
+            _warn_of_padding(context.layout, context.shape)
         return assemble(Session.open(context, methods, target, references, seed, memory, progress))
 
 
-def _warn_of_padding(context: Context) -> None:
-    layout = context.layout
-    if layout is not None and layout.is_padded:
-        warnings.warn(
-            f"the window {layout.size} is larger than the image {context.shape}; the image is "
-            "padded with zeros at its end",
-            VoxplainWarning,
-            stacklevel=4,
-        )
+def _warn_of_padding(layout: Layout, shape: tuple[int, ...]) -> None:
+    warnings.warn(
+        f"the window {layout.size} is larger than the image {shape}; the image is padded with "
+        "zeros at its end",
+        VoxplainWarning,
+        stacklevel=4,
+    )
 
 
 __all__ = ["AnyMethod", "AnyTarget", "explain"]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -175,17 +175,8 @@ def register(cls: type[Method]) -> type[Method]:
     return methods.add(cls.title(), cls)
 
 
-def parse_method(spec: str | Mapping[str, Any] | Method, where: str = "") -> Method:
-    """A method from what people write.
-
-    Args:
-        spec: A name, a mapping with ``name`` and parameters, or a method.
-        where: Path of the entry in a study, for errors.
-
-    Raises:
-        ConfigError: With the nearest names or the exact path of the parameter.
-    """
-    return spec if isinstance(spec, Method) else methods.parse(spec, where)
+parse_method = methods.parse
+"""A method from a name, a mapping with ``name`` and parameters, or a method."""
 
 
 def streams_of(

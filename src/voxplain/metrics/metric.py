@@ -115,13 +115,8 @@ def register(cls: type[BaseMetric]) -> type[BaseMetric]:
     return metrics.add(cls.title(), cls)
 
 
-def parse_metric(spec: str | Mapping[str, Any] | BaseMetric) -> BaseMetric:
-    """A metric from a name, a mapping with ``name`` and parameters, or a metric.
-
-    Raises:
-        ConfigError: With the nearest names or the exact path of the parameter.
-    """
-    return spec if isinstance(spec, BaseMetric) else metrics.parse(spec)
+parse_metric = metrics.parse
+"""A metric from a name, a mapping with ``name`` and parameters, or a metric."""
 
 
 def metric_key(metric: BaseMetric) -> str:
