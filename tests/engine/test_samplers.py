@@ -18,8 +18,9 @@ from voxplain.engine.gradients.samplers import (
     RandomPathPoint,
     StraightPath,
 )
+from voxplain.engine.identity import image_key
 from voxplain.engine.method import parse_method
-from voxplain.engine.randomness import GaussianNoise, generator, image_key, standard_normal
+from voxplain.engine.randomness import GaussianNoise, generator, standard_normal
 from voxplain.engine.stream_io import StreamInput
 from voxplain.errors import ConfigError
 

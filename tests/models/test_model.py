@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from voxplain.attribution import explain
 from voxplain.errors import ConfigError, ModelError, TargetError, VoxplainWarning
 from voxplain.models.model import Model
-from voxplain.models.precision import agreement, resolve_precision
+from voxplain.models.precision import agreement
 
 
 class Several(nn.Module):
@@ -145,10 +145,10 @@ def test_classes_are_named_in_words() -> None:
 
 class TestPrecision:
     def test_auto(self) -> None:
-        cpu = torch.device("cpu")
-        assert resolve_precision("auto", cpu) == "float32"
-        assert resolve_precision("auto", cpu, torch.float64) == "float64"
-        assert resolve_precision("bfloat16", cpu) == "bfloat16"
+        network = segmenter()
+        assert Model(network).resolved_precision == "float32"
+        assert Model(network.double()).resolved_precision == "float64"
+        assert Model(network, precision="bfloat16").resolved_precision == "bfloat16"
 
     def test_agreement(self) -> None:
         a, b = torch.tensor([3.0, 4.0]), torch.tensor([4.0, 3.0])

@@ -13,7 +13,7 @@ from voxplain.image import Image
 from voxplain.models.model import Model
 from voxplain.targets import Target, UnperturbedOutput, parse_target
 from voxplain.targets.base import probability_of
-from voxplain.targets.links import predicted_mask
+from voxplain.targets.field import predicted_mask
 from voxplain.targets.scores import volume_per_voxel
 
 

@@ -100,10 +100,11 @@ class Context:
             model: A network, or a model.
             images: One image on its grid, or a batch ``(B, C, *spatial)``.
         """
-        studied = Model.of(model)
         batch = images if isinstance(images, Tensor) else images.data[None]
         image = None if isinstance(images, Tensor) else images
-        inputs = studied.admit(plain_tensor(batch))
+        plain = plain_tensor(batch)
+        studied = Model.of(model)
+        inputs = studied.admit(plain)
         context = cls(studied, inputs, image.grid.spacing_mm if image else None, image)
         context.home = batch.device
         return context

@@ -1,4 +1,4 @@
-"""Declarations by value: when two are the same, and how a sidecar shows one."""
+"""Declarations and images by value: when two are the same, and how a sidecar shows one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from pydantic import BaseModel
 from torch import Tensor
 
@@ -29,6 +30,17 @@ def identity(value: object) -> Hashable:
     if isinstance(value, (list, tuple)):
         return tuple(identity(part) for part in value)
     return value if isinstance(value, Hashable) else repr(value)
+
+
+def image_key(image: Tensor) -> str:
+    """A key of the content of an image ``(C, *spatial)``: the same alone and in any batch.
+
+    Axes of size one do not count, so that a volume of one slice gets the draws of the slice.
+    """
+    values = image.detach().to("cpu", torch.float32).contiguous().numpy()
+    digest = hashlib.blake2b(np.ascontiguousarray(values).tobytes(), digest_size=16)
+    digest.update(str([size for size in values.shape if size != 1]).encode())
+    return digest.hexdigest()
 
 
 def plain(value: object) -> Any:

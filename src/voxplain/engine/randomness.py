@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,17 +14,6 @@ from voxplain.engine.baselines import intensity_range
 
 Statistic = Literal["mean", "mean_square", "variance"]
 """What becomes of the maps of noisy copies."""
-
-
-def image_key(image: Tensor) -> str:
-    """A key of the content of an image ``(C, *spatial)``: the same alone and in any batch.
-
-    Axes of size one do not count, so that a volume of one slice gets the draws of the slice.
-    """
-    values = image.detach().to("cpu", torch.float32).contiguous().numpy()
-    digest = hashlib.blake2b(np.ascontiguousarray(values).tobytes(), digest_size=16)
-    digest.update(str([size for size in values.shape if size != 1]).encode())
-    return digest.hexdigest()
 
 
 def generator(*parts: object) -> torch.Generator:

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from voxplain.engine.context import BoundTarget, Context, References, references_of
-from voxplain.engine.identity import identity
+from voxplain.engine.identity import identity, image_key
 from voxplain.engine.masks import Fill, Masks, Painter
 from voxplain.engine.memory import ForwardBudget, in_batches
 from voxplain.engine.method import Method
 from voxplain.engine.passes.base import Passes
 from voxplain.engine.passes.points import Points
-from voxplain.engine.randomness import image_key
 from voxplain.engine.rules import Plain
 from voxplain.engine.stream_io import StreamInput
 from voxplain.metrics.case import Case
@@ -27,8 +26,7 @@ from voxplain.metrics.maps import AnyMap, MapField, Maps, Undefined, map_field, 
 from voxplain.metrics.other_networks import Networks, OtherNetwork, other_networks
 from voxplain.metrics.perturbed import PerturbedPrediction, predicted_object
 from voxplain.models.model import Model
-from voxplain.models.precision import running_in
-from voxplain.targets.links import predicted_mask
+from voxplain.targets.field import predicted_mask
 
 T = TypeVar("T")
 
@@ -313,7 +311,7 @@ class MetricContext:
         if self.bound.field.layer is not None:
             return PerturbedPrediction(self.passes.scores(Points(images, rows)))
         model = self.engine.model
-        with torch.inference_mode(), running_in(model.precision, model.device):
+        with torch.inference_mode(), model.precise():
             output = model.output(images, self.engine.spacing)
             rebind = self.bound.rebind
             weights = rebind(output) if rebind else self.bound.field.rows(rows)

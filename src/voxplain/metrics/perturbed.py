@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from voxplain.engine.context import BoundTarget
-from voxplain.targets.links import predicted_mask
+from voxplain.targets.field import predicted_mask
 from voxplain.targets.scores import volume_per_voxel
 
 

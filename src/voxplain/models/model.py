@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from voxplain.errors import ModelError, nearest
 from voxplain.models.failures import raise_in_words
 from voxplain.models.hooks import copy_network
-from voxplain.models.precision import Precision, resolve_precision
+from voxplain.models.precision import HALF, Precision
 from voxplain.models.rest import at_rest
 from voxplain.models.windows import Layout, Window
 from voxplain.records.sidecar import ModelFacts
@@ -106,7 +106,7 @@ class Model:
             name=self.name,
             weights_sha256=weights_sha256(self.network),
             parameters=sum(parameter.numel() for parameter in self.network.parameters()),
-            precision=resolve_precision(self.precision, self.device, self.dtype),
+            precision=self.resolved_precision,
             head=None if self.head is None else getattr(self.head, "__name__", str(self.head)),
             window=self.window.model_dump(mode="json") if self.window else None,
         )
@@ -207,6 +207,25 @@ class Model:
             name=self.name,
             classes=self.classes,
         )
+
+    @property
+    def resolved_precision(self) -> Precision:
+        """The precision as given; ``auto`` is bfloat16 on a GPU that has it, else float32.
+
+        ``auto`` is float64 for a network of that type.
+        """
+        if self.precision != "auto":
+            return self.precision
+        device, dtype = self.device, self.dtype
+        if dtype is torch.float64:
+            return "float64"
+        capable = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return "bfloat16" if capable else "float32"
+
+    def precise(self) -> AbstractContextManager[Any]:
+        """A block whose calls of the network run in its precision: under autocast for half ones."""
+        half = HALF.get(self.precision)
+        return nullcontext() if half is None else torch.autocast(self.device.type, dtype=half)
 
     def at_rest(self) -> AbstractContextManager[None]:
         """A block in evaluation mode without parameter gradients.

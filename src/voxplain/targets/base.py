@@ -16,8 +16,13 @@ from torch import Tensor
 
 from voxplain.errors import TargetError
 from voxplain.image import Image
-from voxplain.targets.field import WeightField
-from voxplain.targets.links import Activation, predicted_mask, probabilities, resolve_activation
+from voxplain.targets.field import (
+    Activation,
+    WeightField,
+    predicted_mask,
+    probabilities,
+    resolve_activation,
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,8 +16,7 @@ from torch.nn import functional
 from voxplain.errors import TargetError
 from voxplain.io import read_mask
 from voxplain.targets.base import Target, UnperturbedOutput, check_label, class_weights, classes_in
-from voxplain.targets.field import Term, WeightField
-from voxplain.targets.links import Link, predicted_mask
+from voxplain.targets.field import Link, Term, WeightField, predicted_mask
 
 
 class _Dense(Target):

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from voxplain.errors import TargetError
 from voxplain.targets.base import Target, UnperturbedOutput, check_label, class_weights
-from voxplain.targets.field import Term, WeightField
-from voxplain.targets.links import Link, predicted_mask, probabilities
+from voxplain.targets.field import Link, Term, WeightField, predicted_mask, probabilities
 from voxplain.targets.regions import Pixelwise
 
 SATURATED = 1e-6
@@ -34,23 +33,21 @@ class ClassScore(Target):
     def _field(self, unperturbed: UnperturbedOutput) -> WeightField:
         output = unperturbed.output
         labels = self._labels(unperturbed)
+        classes = [unperturbed.class_name(label) for label in labels]
         everywhere = torch.ones_like(output[:, 0], dtype=torch.bool)
         weights = torch.zeros_like(output)
         for row, label in enumerate(labels):
             weights[row] = class_weights(output[row : row + 1], label, everywhere[:1])[0]
+        place = ", summed over all positions" if unperturbed.is_dense else ""
         link: Link = "identity" if self.link == "score" else self.link
         is_probability = output.shape[1] == 1 and self.link == "probability"
         positions = float(everywhere[0].numel())
         offset = [positions if is_probability and label == 0 else 0 for label in labels]
         quantity = {"score": "score", "probability": "probability", "log_odds": "log-odds"}
-        place = ", summed over all positions" if unperturbed.is_dense else ""
         return WeightField(
             terms=(Term(weights, link, self.activation),),
             offset=output.new_tensor(offset),
-            in_words=tuple(
-                f"the {quantity[self.link]} of {unperturbed.class_name(label)}{place}"
-                for label in labels
-            ),
+            in_words=tuple(f"the {quantity[self.link]} of {each}{place}" for each in classes),
             remarks=self._remarks(unperturbed),
             labels=tuple(labels),
         )

@@ -12,7 +12,8 @@ from captum_cases import Case, build, every_case
 from torch import Tensor, nn
 
 from voxplain.engine.gradients.samplers import PointBatch, RandomPathPoint
-from voxplain.engine.randomness import GaussianNoise, image_key
+from voxplain.engine.identity import image_key
+from voxplain.engine.randomness import GaussianNoise
 from voxplain.engine.stream_io import StreamInput
 
 SAMPLES = 6

@@ -51,7 +51,7 @@ class GradientRunner(Runner):
         self.scores = scores
         self.redundancy = context.layout.redundancy if context.layout else 1.0
         self.sampler, self.paired = stream.request.sampler, stream.request.rule.paired
-        complete = any(slot.request.complete for slot in stream.slots)
+        complete = bool(stream.complete)
         ends_are_scored = self.paired or self.sampler.ends in ("shared", "visited")
         self.has_scores = complete and ends_are_scored
         self.taps_at_ends = any(

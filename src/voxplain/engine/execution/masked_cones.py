@@ -71,7 +71,7 @@ class ConeScores:
             indices: Which of them.
         """
         self.passes.log.forwards += len(indices)
-        with self.passes.precise():
+        with self.passes.model.precise():
             changes = masks.changes(indices)
             if changes is not None:
                 output = self.incremental.outputs_with_changes(changes, len(indices))

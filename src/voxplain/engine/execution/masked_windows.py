@@ -175,5 +175,5 @@ class WindowedScores:
 
     def _dense(self, windows: Tensor) -> Tensor:
         self.passes.log.forwards += len(windows)
-        with torch.inference_mode(), self.passes.precise():
+        with torch.inference_mode(), self.passes.model.precise():
             return self.passes.model.dense(windows)

@@ -28,14 +28,10 @@ from voxplain.engine.requests import Request, Stream
 from voxplain.engine.rules import Plain
 from voxplain.engine.stream_io import MethodOutput, StreamInput, StreamResults
 from voxplain.engine.taps import INPUT
-from voxplain.models.precision import (
-    LEAST_AGREEMENT,
-    Precision,
-    agreement,
-    is_half,
-    resolve_precision,
-)
+from voxplain.models.precision import HALF, LEAST_AGREEMENT, Precision, agreement
 
+Maps = dict[str | None, Tensor]
+"""Maps of one image by layer path, None for that on the image grid."""
 Outputs = dict[str, list[MethodOutput]]
 """Per image the output of each method, by the key of the method."""
 
@@ -71,9 +67,8 @@ def run_networks(
 
 def _precision(session: Session) -> Precision:
     """The precision to run in: a half one only where its first gradient agrees with float32."""
-    model = session.context.model
-    precision = resolve_precision(model.precision, model.device, model.dtype)
-    if not is_half(precision):
+    precision = session.context.model.resolved_precision
+    if precision not in HALF:
         return precision
     full, half = (_first_gradient(session, kind) for kind in ("float32", precision))
     return precision if agreement(half, full) >= LEAST_AGREEMENT else "float32"
@@ -233,33 +228,39 @@ class _MethodSums:
     def __init__(
         self, method: Method, key: str, session: Session, streams: Sequence[Stream[Request]]
     ) -> None:
-        noise, count = method.noise(), len(session.batch.images)
+        noise, properties = method.noise(), method.properties()
         self.method, self.key, self._session = method, key, session
         self._read = [key in stream.methods for stream in streams]
         # Noisy copies have no completeness of their own.
-        is_complete = noise is None and method.properties().complete
+        is_complete = noise is None and properties.complete
         self._complete = [is_complete and key in stream.complete for stream in streams]
-        self._has_noise = noise is not None
-        self._statistic = noise.statistic if noise else "mean"
-        self._maps: list[dict[str | None, CopyStatistic]] = [{} for _ in range(count)]
-        self._facts: list[dict[str, Any]] = [{} for _ in range(count)]
-        self._findings: list[dict[str, Any]] = [{} for _ in range(count)]
+        self._noise, images = noise, session.batch.images
+        self._maps: list[Maps] = [{} for _ in images]
+        self._statistics: list[dict[str | None, CopyStatistic]] = [{} for _ in images]
+        self._facts: list[dict[str, Any]] = [{} for _ in images]
+        self._findings: list[dict[str, Any]] = [{} for _ in images]
 
     def add(self, item: StreamInput, by_stream: Sequence[StreamOutput]) -> None:
         """Adds the maps of one input."""
         outputs = [output for output, read in zip(by_stream, self._read, strict=True) if read]
         maps = self.method.maps(self._results(item, outputs), self._session.context)
-        sums, dtype = self._maps[item.row], self._session.batch.images.dtype
-        for layer, values in maps.items():
-            sums.setdefault(layer, CopyStatistic(self._statistic)).update(values.to(dtype))
-        if not self._has_noise:
+        dtype = self._session.batch.images.dtype
+        maps = {layer: values.to(dtype) for layer, values in maps.items()}
+        if self._noise is None:
+            self._maps[item.row] = maps
             self._add_facts(item.row, by_stream)
+            return
+        statistics = self._statistics[item.row]
+        for layer, values in maps.items():
+            statistics.setdefault(layer, CopyStatistic(self._noise.statistic)).update(values)
 
     def outputs(self) -> list[MethodOutput]:
         """What the method makes of its maps, per image."""
         outputs = []
         for row, image in enumerate(self._session.batch.images):
-            maps = {layer: sums.result() for layer, sums in self._maps[row].items()}
+            maps = self._maps[row]
+            if self._noise is not None:
+                maps = {layer: sums.result() for layer, sums in self._statistics[row].items()}
             output = self.method.conclude(maps, image, self._session.context)
             findings = {**self._findings[row], **output.findings}
             outputs.append(replace(output, findings=findings, **self._facts[row]))

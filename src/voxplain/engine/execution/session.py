@@ -14,11 +14,10 @@ from voxplain.engine.context import BoundTarget, Context, References, references
 from voxplain.engine.execution.gradient_runner import GradientRunner
 from voxplain.engine.execution.masked_runner import MaskedRunner
 from voxplain.engine.execution.runner import Runner
-from voxplain.engine.identity import identity
+from voxplain.engine.identity import image_key
 from voxplain.engine.memory import BatchBudget
 from voxplain.engine.method import Method, streams_of
 from voxplain.engine.passes.points import PassLog
-from voxplain.engine.randomness import image_key
 from voxplain.engine.requests import GradientRequest, MaskRequest, Request, Stream
 from voxplain.engine.rules import guard
 from voxplain.errors import ModelError
@@ -83,12 +82,9 @@ class Session:
         self.methods = {method.key: method for method in methods}
         self.streams = streams_of(methods, context, target)
         self.logs: dict[Stream[Request], PassLog] = {}
-        self.bound: dict[Stream[Request], BoundTarget] = {}
-        by_value: dict[object, BoundTarget] = {}
-        for stream in self.streams:
-            value = identity(stream.target)
-            by_value[value] = by_value.get(value) or bind(stream.target)
-            self.bound[stream] = by_value[value]
+        targets = {id(stream.target): stream.target for stream in self.streams}
+        bound = {key: bind(target) for key, target in targets.items()}
+        self.bound = {stream: bound[id(stream.target)] for stream in self.streams}
         if taps := [tap for stream in self.streams for tap in stream.taps]:
             context.layers.locate(taps)
         self._progress, self._done = progress, 0
@@ -160,9 +156,11 @@ class Session:
         passes = self.context.passes(model, request.rule, field, stream.places, bound.rebind)
         passes.log.precision = precision
         self.logs[stream] = passes.log
-        kind, budget = _RUNNERS[type(request)], BatchBudget()
-        if self.context.layout is None:  # of windowed volumes several at once save nothing
+        kind = _RUNNERS[type(request)]
+        if self.context.layout is None:
             budget = kind.batch_budget(model.device, self.memory, self.batch.images[0])
+        else:
+            budget = BatchBudget()  # of windowed volumes several at once save nothing
         scores = None if stream.noise else bound.scores
         runner: Runner = kind(stream, passes, budget, self.tick, scores, self.context)
         runner.planned = self.passes_of(stream, 0)

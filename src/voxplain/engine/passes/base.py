@@ -20,7 +20,6 @@ from voxplain.engine.rules import Rule, RuleMode
 from voxplain.engine.taps import INPUT, Changes, Tap, Tapped
 from voxplain.errors import ConfigError, ModelError, RuleError, TargetError
 from voxplain.models.model import Model
-from voxplain.models.precision import running_in
 from voxplain.targets import WeightField
 
 Arrange = Callable[[Tap, Tensor], Tensor]
@@ -95,7 +94,7 @@ class Passes(ABC):
         shown = self._with_companion(points)
         self._copies = len(shown.rows) // count
         try:
-            with torch.inference_mode(False), torch.enable_grad(), self.precise():
+            with torch.inference_mode(False), torch.enable_grad(), self.model.precise():
                 result = _first(count, shown, self._run(shown))
         except NotImplementedError as error:
             raise ModelError(no_gradient(error)) from error
@@ -107,7 +106,7 @@ class Passes(ABC):
         """Scores and tapped activations of points, without gradients."""
         count = len(points.inputs)
         self.log.forwards += count
-        with torch.inference_mode(False), torch.no_grad(), self.precise():
+        with torch.inference_mode(False), torch.no_grad(), self.model.precise():
             shown = self._with_companion(points)
             return _first(count, shown, self._observe(shown))
 
@@ -119,7 +118,7 @@ class Passes(ABC):
             changes: What layers give instead of what they compute.
         """
         shown = self._with_companion(points)
-        with torch.inference_mode(), self.precise():
+        with torch.inference_mode(), self.model.precise():
             return self._scores(shown, changes)[: len(points.inputs)]
 
     def _with_companion(self, points: Points) -> Points:
@@ -134,10 +133,6 @@ class Passes(ABC):
 
     @abstractmethod
     def _scores(self, points: Points, changes: Changes | None) -> Tensor: ...
-
-    def precise(self) -> contextlib.AbstractContextManager[None]:
-        """Forwards inside run in the precision of the model."""
-        return running_in(self.model.precision, self.model.device)
 
     def _explained(self, output: Tensor, tapped: Tapped) -> Tensor:
         layer = self.bound.layer
@@ -246,17 +241,19 @@ class Passes(ABC):
             for place, value in places.items()
         }
 
-    @contextlib.contextmanager
-    def under_rule(self, images: Tensor, recording: RuleMode | None = None) -> Iterator[None]:
+    def under_rule(
+        self, images: Tensor, recording: RuleMode | None = None
+    ) -> contextlib.AbstractContextManager[None]:
         """Forwards inside are differentiated by the rule; its counts are noted.
 
         Args:
             images: ``(k, C, *spatial)``, whole even where the network sees windows of them.
             recording: The reference run of a paired rule.
         """
-        if self.rule.is_plain:
-            yield
-            return
+        return contextlib.nullcontext() if self.rule.is_plain else self._mode_of(images, recording)
+
+    @contextlib.contextmanager
+    def _mode_of(self, images: Tensor, recording: RuleMode | None) -> Iterator[None]:
         mode = self.rule.mode() if recording is None else self.rule.replay(recording)
         mode.prepare(images)
         self._mode = mode

@@ -19,7 +19,7 @@ from voxplain.metrics.cross_case import CaseSummary, CrossCaseMetric, to_compare
 from voxplain.metrics.maps import Undefined
 from voxplain.metrics.metric import Direction, NetworkMetric, Value, register
 from voxplain.metrics.queries.voxel_sets import dilated
-from voxplain.targets.links import resolve_activation
+from voxplain.targets.field import resolve_activation
 
 COLDEST, HOTTEST = 0.05, 20.0
 """Temperatures that are tried; the coldest is the best where all predictions are right."""

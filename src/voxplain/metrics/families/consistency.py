@@ -18,7 +18,7 @@ from voxplain.metrics.context import MetricContext
 from voxplain.metrics.cross_case import CaseSummary, CrossCaseMetric, to_compare
 from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
-from voxplain.targets.links import predicted_mask, resolve_activation
+from voxplain.targets.field import predicted_mask, resolve_activation
 from voxplain.targets.scores import volume_per_voxel
 
 Pairs = NDArray[np.bool_]

@@ -19,8 +19,7 @@ from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.re_explain import explain_again
-from voxplain.models.precision import running_in
-from voxplain.targets.links import predicted_mask
+from voxplain.targets.field import predicted_mask
 
 Tile = tuple[slice, ...]
 """Where one image lies in a mosaic."""
@@ -204,7 +203,7 @@ def _predicted_as(label: int, context: MetricContext, references: Tensor) -> lis
     model, target = context.engine.model, context.bound.target
     predicted = []
     for image in (context.input.image, *references):
-        with torch.inference_mode(), running_in(model.precision, model.device):
+        with torch.inference_mode(), model.precise():
             output = model.output(image[None], context.engine.spacing)
         predicted.append(bool(predicted_mask(output, label, target.activation, target.threshold)))
     context.forwards += len(predicted)

@@ -20,7 +20,6 @@ from voxplain.metrics.metric import Value, register
 from voxplain.metrics.queries.perturbations import Perturbation, UniformNoise
 from voxplain.metrics.randomization.stages import stages
 from voxplain.models.geometry import LayerGeometry
-from voxplain.models.precision import running_in
 from voxplain.models.windows import Layout
 
 _SMALLEST_CHANGE = 1e-6
@@ -194,7 +193,7 @@ def _squares(
 
 def _activation(context: Context, tap: Tap, inputs: Tensor, on_grid: bool) -> Tensor:
     model = context.model
-    with torch.inference_mode(), running_in(model.precision, model.device), model.at_rest():
+    with torch.inference_mode(), model.precise(), model.at_rest():
         with tapping(model.network, (tap,)) as tapped:
             model(inputs)
         activation: Tensor = tapped[tap]

@@ -19,7 +19,6 @@ from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.queries.dropout import dropout_draw, dropout_layers
 from voxplain.metrics.queries.perturbations import MEDICAL
 from voxplain.metrics.re_explain import FieldMove, explain_again
-from voxplain.models.precision import running_in
 from voxplain.targets.base import probability_of
 
 Source = Literal["augmentation", "dropout"]
@@ -183,7 +182,7 @@ class VariedPredictions(_VariantQuery):
         spread = Spread()
         for variant in _variants(context, self.source, self.draws):
             model, context.forwards = variant.context.engine.model, context.forwards + 1
-            with torch.inference_mode(), running_in(model.precision, model.device):
+            with torch.inference_mode(), model.precise():
                 output = model.output(variant.image[None], context.engine.spacing).double()
             probability = probability_of(output, label, bound.target.activation)
             spread.add(variant.returned(probability)[0])

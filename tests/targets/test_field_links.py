@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from voxplain.targets.links import predicted_mask
+from voxplain.targets.field import predicted_mask
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (3, 4, 5)])
