@@ -134,7 +134,7 @@ def test_layer_forms_share_the_streams_of_their_methods() -> None:
         assert attributions[name].stats.shared_with == tuple(sorted({*names} - {name}))
 
 
-def test_only_windows_make_a_cam_approximate_and_it_says_so() -> None:
+def test_only_windows_make_a_map_approximate_and_it_says_so() -> None:
     network, image = segmenter(2), images(2)
     near = "over overlapping windows this map is near that of the whole, not equal to it"
 
@@ -143,9 +143,11 @@ def test_only_windows_make_a_cam_approximate_and_it_says_so() -> None:
         return near in attribution.stats.warnings
 
     windowed = Model(network, window={"size": 4, "overlap": 0.5})
-    assert warned(windowed, "layer_cam")
-    assert not warned(windowed, "grad_cam")
-    assert not warned(network, "layer_cam")
+    for name in ("layer_cam", "full_grad", "guided_grad_cam", "lrp"):
+        assert warned(windowed, name)
+        assert not warned(network, name)
+    for name in ("grad_cam", "saliency", "occlusion"):
+        assert not warned(windowed, name)
 
 
 def test_properties_are_those_of_attributions() -> None:

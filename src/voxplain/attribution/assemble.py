@@ -162,11 +162,19 @@ class _MapAssembler:
     def _warnings(self, maps: Tensor, logs: Sequence[PassLog]) -> tuple[str, ...]:
         remarks = [remark for log in logs for remark in log.remarks]
         remarks += [*self.bound.field.remarks, *self.method.remarks(self.context)]
+        if self.context.layout is not None and not self._is_exact_in_windows():
+            remarks.append(
+                "over overlapping windows this map is near that of the whole, not equal to it"
+            )
         if not torch.isfinite(maps).all():
             remarks.append("the map holds NaN or infinite values: it is not to be used")
         elif not maps.any():
             remarks.append("the map is zero everywhere: the score does not react to the image here")
         return tuple(dict.fromkeys(remarks))
+
+    def _is_exact_in_windows(self) -> bool:
+        streams_are = all(stream.request.exact_in_windows for stream in self.streams)
+        return streams_are and self.properties.exact_in_windows
 
     def _target_facts(self) -> tuple[TargetFacts, ...]:
         bound = self.bound
@@ -209,7 +217,7 @@ def _present(values: Sequence[float | None]) -> tuple[float, ...] | None:
 
 def _probability(bound: BoundTarget, row: int) -> float | None:
     """Of the class, for classifiers."""
-    label, seen = bound.field.label_of(row), bound.seen
+    label, seen = bound.field.label_of(row), bound.unperturbed
     if seen.is_dense or label is None or bound.field.layer is not None:
         return None
     return float(probability_of(seen.output, label, bound.target.activation)[row])

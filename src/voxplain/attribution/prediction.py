@@ -55,7 +55,7 @@ def predict(model: Model | nn.Module, image: Image, target: int | str | Target) 
     """
     parsed = parse_target(target)
     bound = Context.open(model, image).bind(parsed)
-    seen, words, score = bound.seen, bound.field.in_words[0], bound.scores[0]
+    seen, words, score = bound.unperturbed, bound.field.in_words[0], bound.scores[0]
     if not seen.is_dense:
         return Prediction(
             output=seen.output[0],

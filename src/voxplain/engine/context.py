@@ -37,24 +37,26 @@ class BoundTarget:
         target: What is explained.
         field: Its weight field.
         scores: S(x) per image.
-        seen: The output that it was bound on.
+        unperturbed: The output that it was bound on.
     """
 
     target: Target
     field: WeightField
     scores: tuple[float, ...]
-    seen: UnperturbedOutput
+    unperturbed: UnperturbedOutput
 
     @classmethod
-    def of(cls, target: Target, seen: UnperturbedOutput) -> BoundTarget:
+    def of(cls, target: Target, unperturbed: UnperturbedOutput) -> BoundTarget:
         """Fixes a target on the output for unperturbed images.
 
         Raises:
             TargetError: In words, if there is nothing to explain.
         """
-        field = target.bind(seen)
-        explained = seen.output if field.layer is None else seen.activations[field.layer]
-        return cls(target, field, tuple(field.score(explained).tolist()), seen)
+        field = target.bind(unperturbed)
+        explained = unperturbed.output
+        if field.layer is not None:
+            explained = unperturbed.activations[field.layer]
+        return cls(target, field, tuple(field.score(explained).tolist()), unperturbed)
 
     @property
     def rebind(self) -> Callable[[Tensor], WeightField] | None:
@@ -63,7 +65,7 @@ class BoundTarget:
             return None
         if self.field.layer is not None:
             raise TargetError("follow=True is for targets on the output, not for units of a layer")
-        return lambda output: self.target.rebind(replace(self.seen, output=output))
+        return lambda output: self.target.rebind(replace(self.unperturbed, output=output))
 
 
 class Context:

@@ -73,6 +73,8 @@ class Method(Declaration):
         resampling: How the map comes to another grid.
         complete: Whether the map keeps the sum of its streams.
         exact_in_windows: Whether sliding windows give the map of the whole image.
+        revision: Raised when equal parameters give other maps than before, so that a resumed run
+            computes them again.
         grid: Where the map lies.
         window_assembly: How layer maps of overlapping windows come together.
         label: The key of the map in results and files; the name of the method if None.
@@ -88,6 +90,7 @@ class Method(Declaration):
     resampling: ClassVar[Resampling] = "mass"
     complete: ClassVar[bool] = True
     exact_in_windows: ClassVar[bool] = True
+    revision: ClassVar[int] = 1
     grid: ClassVar[MapGrid] = "image"
     window_assembly: ClassVar[Assembly] = "sum"
 

@@ -191,7 +191,7 @@ class MetricContext:
     @cached_property
     def _predicted_object(self) -> Tensor | None:
         row = self.input.row
-        objects = predicted_object(self.bound, row, self.bound.seen.output[row][None])
+        objects = predicted_object(self.bound, row, self.bound.unperturbed.output[row][None])
         return None if objects is None else objects[0]
 
     @property
@@ -201,9 +201,9 @@ class MetricContext:
         Raises:
             Undefined: If the output is dense.
         """
-        if self.bound.seen.is_dense:
+        if self.bound.unperturbed.is_dense:
             raise Undefined("a dense output has no class of the whole image")
-        target, output = self.bound.target, self.bound.seen.output[self.input.row][None]
+        target, output = self.bound.target, self.bound.unperturbed.output[self.input.row][None]
         if output.shape[1] > 1:
             return int(output.argmax(dim=1))
         return int(predicted_mask(output, 1, target.activation, target.threshold))
@@ -215,7 +215,7 @@ class MetricContext:
         A classifier is right if it prefers the true class. A dense output is right if the Dice of
         the predicted object with the reference is at least 0.5, or there is neither.
         """
-        if not self.bound.seen.is_dense:
+        if not self.bound.unperturbed.is_dense:
             return None if self.case.truth is None else self.predicted_class == self.case.truth
         predicted = self._predicted_object
         if self.reference is None or predicted is None or predicted.shape != self.reference.shape:
@@ -243,12 +243,13 @@ class MetricContext:
 
         The weight field stays: S is the score of the same voxels, given by the other network.
         """
-        seen = self.engine.look([self.bound.target])
-        field = self.bound.field
-        explained = seen.output if field.layer is None else seen.activations[field.layer]
+        unperturbed = self.engine.look([self.bound.target])
+        field, explained = self.bound.field, unperturbed.output
+        if field.layer is not None:
+            explained = unperturbed.activations[field.layer]
         weights = self.bound.rebind(explained) if self.bound.rebind else field
         scores = tuple(weights.score(explained).tolist())
-        return self.with_bound(replace(self.bound, seen=seen, scores=scores))
+        return self.with_bound(replace(self.bound, unperturbed=unperturbed, scores=scores))
 
     def with_bound(self, bound: BoundTarget) -> MetricContext:
         """The same context with another bound target; nothing is cached yet."""

@@ -49,8 +49,9 @@ class PerturbedPrediction:
             unchanged: The predicted object on the unchanged image, ``(*spatial)`` bool; None where
                 :func:`predicted_object` gives none.
         """
-        if not bound.seen.is_dense:
-            agreed = _preferred_class(output) == _preferred_class(bound.seen.output[row][None])
+        if not bound.unperturbed.is_dense:
+            before = bound.unperturbed.output[row][None]
+            agreed = _preferred_class(output) == _preferred_class(before)
             return cls(scores, agreed=agreed.cpu())
         objects = predicted_object(bound, row, output)
         if objects is None or unchanged is None:
@@ -58,7 +59,7 @@ class PerturbedPrediction:
         sizes = objects.flatten(1).sum(dim=1).double()
         common = (objects & unchanged).flatten(1).sum(dim=1).double()
         overlap = 2 * common / (sizes + unchanged.sum()).clamp_min(1)
-        return cls(scores, overlap.cpu(), (sizes * volume_per_voxel(bound.seen)[0]).cpu())
+        return cls(scores, overlap.cpu(), (sizes * volume_per_voxel(bound.unperturbed)[0]).cpu())
 
     def __getitem__(self, rows: Sequence[int]) -> PerturbedPrediction:
         """The predictions of these rows, in this order."""
@@ -96,7 +97,7 @@ def predicted_object(bound: BoundTarget, row: int, output: Tensor) -> Tensor | N
         None where the output is not dense, or the target is not about a class of it.
     """
     label = bound.field.label_of(row)
-    if not bound.seen.is_dense or label is None or bound.field.layer is not None:
+    if not bound.unperturbed.is_dense or label is None or bound.field.layer is not None:
         return None
     return predicted_mask(output, label, bound.target.activation, bound.target.threshold)
 

@@ -104,7 +104,7 @@ def _bound(
     """A target as it was bound on the original image, for each of the changed images."""
     original = context.bound
     if target is not original.target:
-        original, scores = BoundTarget.of(target, original.seen), None
+        original, scores = BoundTarget.of(target, original.unperturbed), None
     field = original.field.rows([context.input.row] * len(images))
     field = moved(field) if moved else field
     if scores is None or moved:

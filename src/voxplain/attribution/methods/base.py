@@ -120,6 +120,7 @@ class Wrapper(Method):
     """
 
     family = "wrapper"
+    revision = 2
 
     of: SerializeAsAny[Method] = Field(description="the inner method: name or mapping")
 

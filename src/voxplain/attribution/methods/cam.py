@@ -82,12 +82,6 @@ class _GradientCam(CamMethod):
             window_assembly=self.weights.windows,
         )
 
-    def remarks(self, context: Context) -> tuple[str, ...]:
-        """Whether windows make the map an approximation."""
-        if context.layout is None or self.weights.exact_in_windows:
-            return ()
-        return ("over overlapping windows this map is near that of the whole, not equal to it",)
-
 
 @register
 class GradCam(_GradientCam):

@@ -75,7 +75,7 @@ class Calibration(CrossCaseMetric, NetworkMetric):
 
     def score(self, context: MetricContext) -> Value:
         """Over the voxels of a dense output; for a classifier its scores and the true class."""
-        if context.bound.seen.is_dense:
+        if context.bound.unperturbed.is_dense:
             return self._of_voxels(context)
         return to_compare(_case_summary(context))
 
@@ -204,7 +204,7 @@ def _logits(context: MetricContext) -> Logits:
     Raises:
         Undefined: If the target says that the output is probabilities, and it is not.
     """
-    output = context.bound.seen.output[context.input.row]
+    output = context.bound.unperturbed.output[context.input.row]
     values = output.reshape(len(output), -1).T
     activation = context.bound.target.activation
     if activation != "none":
@@ -220,7 +220,7 @@ def _reference(context: MetricContext) -> Tensor:
     """Where the class is, ``(*spatial)`` bool on the voxels of the output."""
     if context.reference is None:
         raise Undefined("there is no reference mask that probabilities could be compared with")
-    output = context.bound.seen.output
+    output = context.bound.unperturbed.output
     if context.reference.shape != output.shape[2:]:
         raise Undefined("the output has another resolution than the image")
     return context.reference.to(output.device)

@@ -140,7 +140,7 @@ def coarse(values: Tensor, cells: int) -> Tensor:
 def _prediction(context: MetricContext) -> dict[str, Any]:
     """What the network predicts, and how much of it (0 is none)."""
     bound, row = context.bound, context.input.row
-    label, seen = bound.field.label_of(row), bound.seen
+    label, seen = bound.field.label_of(row), bound.unperturbed
     if seen.is_dense:
         per_voxel, unit = volume_per_voxel(seen)
         size = float(context.predicted.sum()) * per_voxel

@@ -137,7 +137,7 @@ def _kept(predictions: PerturbedPrediction) -> Tensor:
 
 def _predicts_class_one(context: MetricContext) -> bool:
     """Whether the image is predicted as class 1, which a dark fill speaks against."""
-    seen = context.bound.seen
+    seen = context.bound.unperturbed
     if seen.is_dense:
         return True
     output = seen.output[context.input.row]

@@ -188,7 +188,7 @@ def _references(context: MetricContext) -> tuple[Tensor, Tensor]:
 
 def _label(context: MetricContext) -> int:
     """The class whose evidence is explained."""
-    if context.bound.seen.is_dense:
+    if context.bound.unperturbed.is_dense:
         raise Undefined("a mosaic needs images of one class each, and this output is dense")
     if context.bound.target.signed_for == "predicted":
         return context.predicted_class

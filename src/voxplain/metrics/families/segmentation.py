@@ -94,7 +94,7 @@ class VolumeChange(_ObjectRemoval):
     def score(self, field: MapField, context: MetricContext) -> Value:
         volume = self._predictions(field, context).volume
         assert volume is not None
-        voxel, unit = volume_per_voxel(context.bound.seen)
+        voxel, unit = volume_per_voxel(context.bound.unperturbed)
         before = voxel * float(context.predicted.sum())
         change = float(volume[0]) - before
         return Value(change, facts={"relative": change / before, "unit": unit})

@@ -175,9 +175,9 @@ class VariedPredictions(_VariantQuery):
         """
         bound = context.bound
         label = bound.field.label_of(context.input.row)
-        if not bound.seen.is_dense or label is None or bound.field.layer is not None:
+        if not bound.unperturbed.is_dense or label is None or bound.field.layer is not None:
             raise Undefined("the target is not about a class of a dense output")
-        if tuple(bound.seen.output.shape[2:]) != context.engine.shape:
+        if tuple(bound.unperturbed.output.shape[2:]) != context.engine.shape:
             raise Undefined("the output has another resolution than the image")
         spread = Spread()
         for variant in _variants(context, self.source, self.draws):

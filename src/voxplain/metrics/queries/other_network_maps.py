@@ -77,7 +77,7 @@ def _require_comparable(model: Model, context: MetricContext) -> None:
         raise Undefined("the target is a unit of a layer, which is another one in other networks")
     studied = context.engine.model
     _require_same(model, "uses", (model.device, model.dtype), (studied.device, studied.dtype))
-    shapes = _output_shape(model, context), context.bound.seen.output.shape[1:]
+    shapes = _output_shape(model, context), context.bound.unperturbed.output.shape[1:]
     _require_same(model, "gives an output of shape", *map(tuple, shapes))
 
 

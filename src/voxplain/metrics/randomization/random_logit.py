@@ -61,7 +61,7 @@ class RunnerUp(Query):
         Raises:
             Undefined: If the target is not about one of several classes.
         """
-        target, seen, row = context.bound.target, context.bound.seen, context.input.row
+        target, seen, row = context.bound.target, context.bound.unperturbed, context.input.row
         label = context.bound.field.label_of(row)
         if label is None or not hasattr(target, "label") or seen.output.shape[1] < 2:
             raise Undefined("the target is not about one of several classes")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -21,7 +21,7 @@ CombinationId = tuple[str, str, str]
 TaskId = tuple[str, ...]
 """Kind, case, model and target of a task; of explanations their key too."""
 
-# Raised whenever an equal task would give another map or another score.
+# Raised whenever equal tasks would give other maps or scores; for one method, its revision is.
 RESULT_VERSION = 2
 
 
@@ -73,7 +73,9 @@ class Combination:
 
     def method_key(self, method: Method) -> str:
         """Hash of everything that determines the maps of a method."""
-        return digest([self.key, self.seed, _dumped(method)])
+        revised = {type(each).__name__: each.revision for each in _with_inner(method)}
+        revised = {name: revision for name, revision in revised.items() if revision > 1}
+        return digest([self.key, self.seed, _dumped(method), *([revised] if revised else [])])
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,14 @@ def digest(facts: Any) -> str:
     """SHA-256 of facts in their canonical JSON form."""
     text = json.dumps([RESULT_VERSION, facts], sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _with_inner(method: Method) -> Iterator[Method]:
+    """A method, and those that it is around."""
+    yield method
+    inner = getattr(method, "of", None)
+    if isinstance(inner, Method):
+        yield from _with_inner(inner)
 
 
 def _dumped(declaration: Method | Target) -> dict[str, Any]:

@@ -1,0 +1,24 @@
+"""Keys of tasks: what makes a resumed run compute a map again."""
+
+from __future__ import annotations
+
+import pytest
+
+import voxplain as vx
+from voxplain.attribution.methods.saliency import Saliency
+from voxplain.study.planning.tasks import Combination
+from voxplain.targets import Label
+
+
+@pytest.mark.parametrize("name", ["saliency", "smoothgrad"])
+def test_a_revised_method_is_computed_again_also_inside_another(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = Label(label=1)
+    combination = Combination("a", "net", target, target, {}, seed=0)
+    spec = {"name": name, "of": "saliency"} if name == "smoothgrad" else name
+    method, other = vx.methods.parse(spec), vx.methods.parse("input_x_gradient")
+    before = combination.method_key(method), combination.method_key(other)
+    monkeypatch.setattr(Saliency, "revision", 2)
+    assert combination.method_key(method) != before[0]
+    assert combination.method_key(other) == before[1]
