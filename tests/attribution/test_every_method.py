@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -94,10 +95,17 @@ def test_the_registry_holds_the_methods_of_gradients_and_layers() -> None:
     assert set(NAMES) >= INPUT_MAPS | ONE_CHANNEL | LAYER_CHANNELS
 
 
-@pytest.mark.parametrize("task", ["classifier", "segmenter"])
-@pytest.mark.parametrize("rank", [2, 3])
-@pytest.mark.parametrize("channels", [1, 4])
-@pytest.mark.parametrize("batch", [1, 3])
+EVERY_TRIPLE = [
+    (task, rank, channels, batch)
+    for task, rank, channels, batch in itertools.product(
+        ("classifier", "segmenter"), (2, 3), (1, 4), (1, 3)
+    )
+    if ((task == "segmenter") + rank + (channels == 4) + (batch == 3)) % 2
+]
+"""Half of the combinations, in which any three of the four settings meet in every way."""
+
+
+@pytest.mark.parametrize(("task", "rank", "channels", "batch"), EVERY_TRIPLE)
 def test_every_method_everywhere(task: str, rank: int, channels: int, batch: int) -> None:
     build = {"classifier": classifier, "segmenter": segmenter}[task]
     network = build(rank, channels)
