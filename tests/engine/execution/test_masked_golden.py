@@ -1,4 +1,4 @@
-"""Feature ablation by hand (model M), under every lift that must not change a number."""
+"""Feature ablation of model M by hand, in every setting that must not change a number."""
 
 from __future__ import annotations
 
@@ -41,24 +41,24 @@ def _ablation(regions: Any, fill: float, rank: int) -> dict[str, Any]:
 def _explained(image: Tensor, method: dict[str, Any], spelling: Spelling = "module") -> Tensor:
     network = ModelM(spelling).to(image.dtype).eval()
     with untouched(network):
-        found = explain(network, image, {**method, "label": "asked"}, 0)
-    return found["asked"].map
+        found = explain(network, image, {**method, "label": "ablation"}, 0)
+    return found["ablation"].map
 
 
 @every_case
 @pytest.mark.parametrize("rank", [2, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("company", [0, 7])
+@pytest.mark.parametrize("other_count", [0, 7])
 def test_feature_ablation(
     regions: Any,
     fill: float,
     expected: tuple[float, ...],
     rank: int,
     dtype: torch.dtype,
-    company: int,
+    other_count: int,
 ) -> None:
     image = _shaped(IMAGE, rank)[None, None].to(dtype)
-    others = torch.rand(company, *image.shape[1:], dtype=dtype)
+    others = torch.rand(other_count, *image.shape[1:], dtype=dtype)
     found = _explained(torch.cat([others, image]), _ablation(regions, fill, rank))
     assert found[-1].flatten().tolist() == pytest.approx(expected, rel=1e-6)
 
@@ -105,12 +105,12 @@ def test_two_methods_over_the_same_masks_run_them_once() -> None:
     calls = []
     network = ModelM().eval()
     network.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
-    image, asked = _shaped(IMAGE, 2)[None, None], _ablation(EACH, 0, 2)
-    explain(network, image, asked, 0)
+    image, method = _shaped(IMAGE, 2)[None, None], _ablation(EACH, 0, 2)
+    explain(network, image, method, 0)
     alone = sum(calls)
     calls.clear()
-    found = explain(network, image, [asked, {**asked, "label": "again"}, "saliency"], 0)
-    assert alone == 1 + 3  # the look at the image, and one forward per region
+    found = explain(network, image, [method, {**method, "label": "again"}, "saliency"], 0)
+    assert alone == 1 + 3  # the unperturbed image, and one forward per region
     assert sum(calls) == alone + 1  # saliency has a pass of its own
     assert torch.equal(found["again"].map, found["feature_ablation"].map)
     assert found["again"].stats.shared_with == ("feature_ablation",)
@@ -119,8 +119,8 @@ def test_two_methods_over_the_same_masks_run_them_once() -> None:
 def test_regions_are_listed_by_name_and_size() -> None:
     names = {1: "left", 2: "right"}
     regions = {"kind": "labels", "labels": PAIR.view(1, 3), "names": names}
-    asked = {"name": "feature_ablation", "regions": regions, "fill": 0}
-    found = explain(ModelM().eval(), IMAGE.view(1, 1, 1, 3), asked, 0)["feature_ablation"]
+    method = {"name": "feature_ablation", "regions": regions, "fill": 0}
+    found = explain(ModelM().eval(), IMAGE.view(1, 1, 1, 3), method, 0)["feature_ablation"]
     (findings,) = found.stats.findings
     assert findings["regions"] == [
         {"name": "left", "value": pytest.approx(280), "voxels": 2},
