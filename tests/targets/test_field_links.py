@@ -1,4 +1,4 @@
-"""Which class is predicted where."""
+"""Masks of the voxels where a class is predicted."""
 
 from __future__ import annotations
 
