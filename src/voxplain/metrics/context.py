@@ -44,7 +44,7 @@ class BaseQuery(ABC):
 
     @abstractmethod
     def cost(self, context: Context) -> int:
-        """About how many forwards (or explanations) it takes, of each network that it asks."""
+        """About how many forwards (or explanations) it takes, of each network that it runs."""
 
     def networks(self, networks: Sequence[OtherNetwork]) -> int:
         """How many networks it runs, if these are the other networks."""
@@ -56,7 +56,7 @@ class Query(BaseQuery):
 
     @abstractmethod
     def run(self, context: MetricContext) -> Any:
-        """Asks the network; called by :meth:`MetricContext.run_query`."""
+        """Runs the network; called by :meth:`MetricContext.run_query`."""
 
 
 class MapQuery(BaseQuery):
@@ -66,7 +66,7 @@ class MapQuery(BaseQuery):
 
     @abstractmethod
     def run(self, context: MetricContext, field: MapField) -> Any:
-        """Asks the network; called by :meth:`MetricContext.run_map_query`."""
+        """Runs the network; called by :meth:`MetricContext.run_map_query`."""
 
 
 class MetricContext:
