@@ -111,10 +111,12 @@ class TestInputs:
     def test_a_network_in_float64(self) -> None:
         network, shown = classifier(2, 2), images(2, 2, 2)
         double = classifier(2, 2).double()
-        found = explain(double, shown, "saliency", CLASS_ONE)["saliency"]
-        assert found.map.dtype == torch.float64
-        assert_close(found.map, explain(network, shown, "saliency", CLASS_ONE)["saliency"].map)
-        assert found.stats.streams[0]["precision"] == "float64"
+        attribution = explain(double, shown, "saliency", CLASS_ONE)["saliency"]
+        assert attribution.map.dtype == torch.float64
+        assert_close(
+            attribution.map, explain(network, shown, "saliency", CLASS_ONE)["saliency"].map
+        )
+        assert attribution.stats.streams[0]["precision"] == "float64"
 
     def test_subclasses_of_tensors_are_unwrapped(self) -> None:
         meta = pytest.importorskip("monai.data").MetaTensor
@@ -126,11 +128,11 @@ class TestInputs:
             assert type(wrapped[name].map) is Tensor, name
         baseline = meta(references[0])
         method = {"name": "integrated_gradients", "steps": 3, "baseline": baseline}
-        found = explain(network, meta(shown), method, target)["integrated_gradients"].map
+        attribution_map = explain(network, meta(shown), method, target)["integrated_gradients"].map
         method["baseline"] = references[0]
         expected = explain(network, shown, method, target)["integrated_gradients"].map
-        assert torch.equal(found, expected)
-        assert type(found) is Tensor
+        assert torch.equal(attribution_map, expected)
+        assert type(attribution_map) is Tensor
 
     def test_masks_in_targets_may_be_wrapped(self) -> None:
         meta = pytest.importorskip("monai.data").MetaTensor
@@ -157,11 +159,11 @@ class TestNetworks:
         network.conv2.weight.grad = torch.ones_like(network.conv2.weight)
         handle = network.act2.register_forward_hook(lambda *_: None)
         with untouched(network):
-            found = all_maps(network, shown, references, target)
+            attributions = all_maps(network, shown, references, target)
         assert len(network.act2._forward_hooks) == 1
         handle.remove()
         for name in NAMES:
-            assert torch.equal(found[name].map, expected[name].map), name
+            assert torch.equal(attributions[name].map, expected[name].map), name
 
     def test_dropout_and_batch_norm_are_at_rest(self) -> None:
         network = nn.Sequential(

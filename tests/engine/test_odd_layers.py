@@ -56,8 +56,8 @@ class Named(nn.Module):
 
 class TestOddLayers:
     def test_not_used(self) -> None:
-        found = layer_maps(Branching(), images(), "vanilla_layer_visualization", "unused")
-        (attribution,) = found.values()
+        attributions = layer_maps(Branching(), images(), "vanilla_layer_visualization", "unused")
+        (attribution,) = attributions.values()
         assert not attribution.map.any()
         assert any("does not depend on layer 'unused'" in t for t in attribution.stats.warnings)
         assert any("zero everywhere" in text for text in attribution.stats.warnings)
@@ -125,12 +125,12 @@ def test_tokens_return_to_their_grid(rank: int) -> None:
         {"name": "vanilla_layer_visualization", "layers": "blocks.1.norm1"},
     ]
     with untouched(network):
-        found = explain(model, shown, methods, CLASS_ONE)
+        attributions = explain(model, shown, methods, CLASS_ONE)
     grid = (4,) * rank
-    assert found["layer_activation"].map.shape == (2, 12, *grid)
-    assert found["layer_grad_cam"].map.shape == (2, 1, *grid)
-    assert found["grad_cam"].map.shape == (2, 1, *shown.shape[2:])
-    assert found["grad_cam"].map.std() > 0
+    assert attributions["layer_activation"].map.shape == (2, 12, *grid)
+    assert attributions["layer_grad_cam"].map.shape == (2, 1, *grid)
+    assert attributions["grad_cam"].map.shape == (2, 1, *shown.shape[2:])
+    assert attributions["grad_cam"].map.std() > 0
     activations: list[Tensor] = []
     handle = network.blocks[1].register_forward_hook(
         lambda _, __, output: activations.append(output)
@@ -140,7 +140,7 @@ def test_tokens_return_to_their_grid(rank: int) -> None:
     handle.remove()
     tokens = activations[0][:, 1:]  # the class token has no place
     expected = tokens.transpose(1, 2).reshape(2, 12, *grid)
-    assert_close(found["layer_activation"].map, expected, 1e-6)
+    assert_close(attributions["layer_activation"].map, expected, 1e-6)
     unit = {"kind": "unit", "layer": "blocks.1", "channel": 3, "position": (1,) * rank}
     of_unit = explain(model, shown, "saliency", unit)["saliency"]
     assert of_unit.stats.scores == pytest.approx(
@@ -159,8 +159,8 @@ def test_tokens_in_half_precision() -> None:
     ).eval()  # fmt: skip
     model = Model(network, head=0, precision="bfloat16")
     unit = {"kind": "unit", "layer": "blocks.0", "channel": 3}
-    found = explain(model, images(size=8), "saliency", unit)["saliency"]
-    assert found.map.std() > 0
+    attribution = explain(model, images(size=8), "saliency", unit)["saliency"]
+    assert attribution.map.std() > 0
 
 
 class FunctionNetwork(nn.Module):
@@ -199,5 +199,5 @@ def test_full_grad_counts_the_implicit_bias_of_rms_norms() -> None:
 
 
 def test_a_network_without_parameters_keeps_the_type_of_the_image() -> None:
-    found = explain(nn.Flatten(), torch.rand(2, 1, 3, 3, dtype=torch.float64), "saliency", 1)
-    assert found["saliency"].map.dtype is torch.float64
+    attributions = explain(nn.Flatten(), torch.rand(2, 1, 3, 3, dtype=torch.float64), "saliency", 1)
+    assert attributions["saliency"].map.dtype is torch.float64

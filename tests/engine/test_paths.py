@@ -68,8 +68,8 @@ def published(
 def test_guided_paths_are_the_published_ones(rank: int, steps: int, distance: float) -> None:
     network, shown = classifier(rank, 2).double(), images(rank, 2, 1).double()
     method = {"name": GUIDED, "steps": steps, "max_distance": distance, "quadrature": "left"}
-    found = explain(network, shown, method, 1)[GUIDED].map[0]
-    assert_close(found, published(network, shown[0], 1, steps, 0.25, distance), 1e-9)
+    attribution_map = explain(network, shown, method, 1)[GUIDED].map[0]
+    assert_close(attribution_map, published(network, shown[0], 1, steps, 0.25, distance), 1e-9)
 
 
 @every_rank
@@ -93,18 +93,18 @@ def test_linear_scores_have_a_closed_form(method: str, rank: int) -> None:
     start = torch.zeros_like(shown)
     if method == BLUR:
         start = torch.stack([blurred(image, [0.2 * 6] * rank) for image in shown])
-    found = explain(network, shown, {"name": method, "steps": 3}, 1)[method]
-    assert_close(found.map, network.weight.detach() * (shown - start), EXACT)
-    assert max(found.stats.completeness or [1.0]) < EXACT
+    attribution = explain(network, shown, {"name": method, "steps": 3}, 1)[method]
+    assert_close(attribution.map, network.weight.detach() * (shown - start), EXACT)
+    assert max(attribution.stats.completeness or [1.0]) < EXACT
     expected = network(start).flatten().tolist()
-    assert list(found.stats.baseline_scores or ()) == pytest.approx(expected)
+    assert list(attribution.stats.baseline_scores or ()) == pytest.approx(expected)
 
 
 def test_an_equal_image_and_baseline_give_zero() -> None:
     network = classifier(2, 1).double()
     zeros = torch.zeros(1, 1, 6, 6, dtype=torch.float64)
-    found = explain(network, zeros, {"name": GUIDED, "steps": 3}, 1)[GUIDED]
-    assert not found.map.any()
+    attribution = explain(network, zeros, {"name": GUIDED, "steps": 3}, 1)[GUIDED]
+    assert not attribution.map.any()
 
 
 def test_guided_points_stay_near_the_straight_path() -> None:

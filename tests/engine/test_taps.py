@@ -65,8 +65,8 @@ class TestReused:
         assert numbered.layer.call == 1
 
     def test_several_calls_in_one_method(self) -> None:
-        found = layer_maps(Reused(), images(2, 2), "layer_activation", ["conv#0", "conv#1"])
-        assert list(found) == ["layer_activation@conv#0", "layer_activation@conv#1"]
+        attributions = layer_maps(Reused(), images(2, 2), "layer_activation", ["conv#0", "conv#1"])
+        assert list(attributions) == ["layer_activation@conv#0", "layer_activation@conv#1"]
 
     def test_deep_lift_and_paths_at_a_call(self) -> None:
         """All of the score passes through the first call, so its map sums to the whole change."""
@@ -165,8 +165,8 @@ def test_the_input_of_a_layer_is_the_output_of_the_layer_before(rank: int) -> No
 
 def test_all_is_every_leaf_in_order() -> None:
     network = nn.Sequential(segmenter(2, 2), nn.Softplus())
-    found = layer_maps(network, images(2, 2), "layer_activation", "all")
-    paths = [key.removeprefix("layer_activation@") for key in found]
+    attributions = layer_maps(network, images(2, 2), "layer_activation", "all")
+    paths = [key.removeprefix("layer_activation@") for key in attributions]
     assert paths == ["0.conv1", "0.act1", "0.conv2", "0.act2", "0.head", "1"]
 
 

@@ -22,8 +22,8 @@ EXACT = 1e-10
 
 def ours(case: Case, method: Any, target: dict[str, Any], **options: Any) -> Attribution:
     with untouched(case.network):
-        found = explain(case.model, case.image, method, target, **options)
-    ((_, attribution),) = found.items()
+        attributions = explain(case.model, case.image, method, target, **options)
+    ((_, attribution),) = attributions.items()
     return attribution
 
 
@@ -37,11 +37,11 @@ class TestAnyNetwork:
         for blend, batch in (("gaussian", 1), ("constant", 3)):
             case = global_context(rank, blend, batch)
             field = bound(case, target)
-            found = ours(case, "saliency", target)
-            assert_close(found.map, gradient(case, case.image, field.score), EXACT)
+            attribution = ours(case, "saliency", target)
+            assert_close(attribution.map, gradient(case, case.image, field.score), EXACT)
             with torch.no_grad():
                 score = field.score(blended(case, case.image).output)
-            assert found.stats.scores == pytest.approx(score.tolist())
+            assert attribution.stats.scores == pytest.approx(score.tolist())
 
     def test_integrated_gradients(self, rank: int, which: int) -> None:
         case, target = global_context(rank), targets(rank)[which]
@@ -57,13 +57,13 @@ class TestAnyNetwork:
         for step in range(4):
             point = baseline + (2 * step + 1) / 8 * (case.image - baseline)
             expected += gradient(case, point, field.score) / 4 * (case.image - baseline)
-        found = ours(case, method, target)
-        assert_close(found.map, expected, EXACT)
+        attribution = ours(case, method, target)
+        assert_close(attribution.map, expected, EXACT)
         with torch.no_grad():
             ends = [field.score(blended(case, end).output) for end in (case.image, baseline)]
         change = float(ends[0] - ends[1])
         residual = abs(float(expected.sum()) - change) / abs(change)
-        assert found.stats.completeness == pytest.approx([residual], abs=1e-8)
+        assert attribution.stats.completeness == pytest.approx([residual], abs=1e-8)
 
     @pytest.mark.parametrize("rule", [Guided, Deconvnet])
     def test_rules(self, rank: int, which: int, rule: Any) -> None:
@@ -87,12 +87,12 @@ class TestAnyNetwork:
         with DeepLiftRule().replay(recording):
             score = field.score(blended(case, leaf).output)
         (multiplier,) = torch.autograd.grad(score.sum(), leaf)
-        found = ours(case, {"name": "deep_lift", "baseline": baseline[0]}, target)
-        assert_close(found.map, multiplier * (case.image - baseline), 1e-8)
+        attribution = ours(case, {"name": "deep_lift", "baseline": baseline[0]}, target)
+        assert_close(attribution.map, multiplier * (case.image - baseline), 1e-8)
         change = float((score - start).detach())
-        assert float(found.map.sum()) == pytest.approx(change, rel=1e-8)
-        assert found.stats.completeness is not None
-        assert found.stats.completeness[0] < 1e-8
+        assert float(attribution.map.sum()) == pytest.approx(change, rel=1e-8)
+        assert attribution.stats.completeness is not None
+        assert attribution.stats.completeness[0] < 1e-8
 
     def test_layers(self, rank: int, which: int) -> None:
         """Every window's share, added (or blended) where the window lies."""
@@ -285,9 +285,9 @@ def test_windows_without_weight_are_skipped() -> None:
     target = {"kind": "region", "label": 1, "voxel": (0, 0)}
     field = bound(case, target)
     calls.clear()
-    found = explain(case.model, case.image, "saliency", target)["saliency"].map
+    attribution_map = explain(case.model, case.image, "saliency", target)["saliency"].map
     assert sum(calls) == 1
-    assert_close(found, gradient(case, case.image, field.score), EXACT)
+    assert_close(attribution_map, gradient(case, case.image, field.score), EXACT)
 
 
 def test_one_window_over_everything_is_the_whole() -> None:

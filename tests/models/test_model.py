@@ -49,11 +49,11 @@ def test_heads_choose_the_explained_output(kind: str, head: Any) -> None:
     assert torch.equal(model.output(shown), plain(shown))
     for window in (None, {"size": 4, "overlap": 0.5}):
         methods = ["saliency", "deep_lift", {"name": "grad_cam", "layer": "network.act2"}]
-        found = explain(Model(network, head=head, window=window), shown, methods, 1)
+        attributions = explain(Model(network, head=head, window=window), shown, methods, 1)
         methods[2] = {"name": "grad_cam", "layer": "act2"}
         expected = explain(Model(plain, window=window), shown, methods, 1)
         for key, attribution in expected.items():
-            torch.testing.assert_close(found[key].map, attribution.map)
+            torch.testing.assert_close(attributions[key].map, attribution.map)
 
 
 @pytest.mark.parametrize(
@@ -139,8 +139,10 @@ def test_at_rest_puts_every_flag_back() -> None:
 
 def test_classes_are_named_in_words() -> None:
     model = Model(segmenter(), classes=["background", "gray", "white"])
-    found = explain(model, images(), "saliency", {"kind": "pixelwise", "label": 1})["saliency"]
-    assert "class 1 (gray)" in found.target[0].in_words
+    attribution = explain(model, images(), "saliency", {"kind": "pixelwise", "label": 1})[
+        "saliency"
+    ]
+    assert "class 1 (gray)" in attribution.target[0].in_words
 
 
 class TestPrecision:
@@ -199,9 +201,11 @@ class TestPrecision:
         image = Image.from_array(images()[0], spacing=1.0)
         methods = ["saliency", {"name": "smoothgrad", "of": "saliency", "samples": 2}]
         target = {"kind": "class_score", "label": 1}
-        found = explain(Model(network, precision="bfloat16", window=window), image, methods, target)
+        attributions = explain(
+            Model(network, precision="bfloat16", window=window), image, methods, target
+        )
         full = explain(Model(network, window=window), image, methods, target)
-        for key, attribution in found.items():
+        for key, attribution in attributions.items():
             assert attribution.sidecar.stream[0]["precision"] == "float32"
             assert torch.equal(attribution.map, full[key].map)
 
@@ -211,9 +215,9 @@ class TestPrecision:
             model = Model(network, precision="float64", window=window)
             with untouched(network):
                 methods = ["saliency", "deep_lift", {"name": "grad_cam", "layer": "act2"}]
-                found = explain(model, shown, methods, 1)
+                attributions = explain(model, shown, methods, 1)
             exact = explain(Model(segmenter().double(), window=window), shown, methods, 1)
-            for key, attribution in found.items():
+            for key, attribution in attributions.items():
                 assert attribution.stats.streams[0]["precision"] == "float64"
                 torch.testing.assert_close(
                     attribution.map.double(), exact[key].map, rtol=1e-6, atol=1e-9
@@ -227,12 +231,12 @@ class TestWindowed:
         with pytest.warns(
             VoxplainWarning, match=r"window \(8, 8\) is larger than the image \(5, 5\)"
         ):
-            found = explain(model, shown, "saliency", 1)["saliency"].map
+            attribution_map = explain(model, shown, "saliency", 1)["saliency"].map
         padded = nn.functional.pad(shown, (0, 3, 0, 3)).requires_grad_(True)
         output = network(padded)[..., :5, :5]
         mask = output.argmax(1) == 1
         (expected,) = torch.autograd.grad((output[:, 1] * mask).sum(), padded)
-        torch.testing.assert_close(found, expected[..., :5, :5])
+        torch.testing.assert_close(attribution_map, expected[..., :5, :5])
 
     def test_millimeters_need_a_spacing(self) -> None:
         with pytest.raises(ConfigError, match="'4mm' needs the pixel size of the image"):

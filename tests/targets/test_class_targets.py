@@ -73,8 +73,8 @@ class TestClassScore:
         odds = ClassScore(label=label, link="log_odds").bind(LOGIT).score(LOGIT)
         torch.testing.assert_close(odds, sign * LOGIT[:, 0])
         slope = torch.sigmoid(LOGIT) * (1 - torch.sigmoid(LOGIT))
-        found = derivative(ClassScore(label=label, link="probability"), LOGIT)
-        torch.testing.assert_close(found, sign * slope)
+        gradient = derivative(ClassScore(label=label, link="probability"), LOGIT)
+        torch.testing.assert_close(gradient, sign * slope)
 
     def test_multi_label_networks_are_sigmoid(self) -> None:
         target = ClassScore(label=1, link="probability", activation="sigmoid")
@@ -174,10 +174,10 @@ class TestContrast:
     def test_offsets_count(self) -> None:
         """1 - p of one logit against p."""
         a, b = (ClassScore(label=label, link="probability") for label in (0, 1))
-        found = Contrast(a=a, b=b).bind(LOGIT).score(LOGIT)
-        torch.testing.assert_close(found, 1 - 2 * torch.sigmoid(LOGIT[:, 0]))
+        scores = Contrast(a=a, b=b).bind(LOGIT).score(LOGIT)
+        torch.testing.assert_close(scores, 1 - 2 * torch.sigmoid(LOGIT[:, 0]))
         negative = Contrast(a=b, b=a).bind(LOGIT).score(LOGIT)
-        torch.testing.assert_close(negative, -found)
+        torch.testing.assert_close(negative, -scores)
 
     @every_rank
     @pytest.mark.parametrize("method", ["saliency", "integrated_gradients", "layer_conductance"])
@@ -189,8 +189,8 @@ class TestContrast:
         ]
         maps = [explain(network, shown, method, target)[method].map for target in targets]
         contrast = {"kind": "contrast", "a": targets[0], "b": targets[1]}
-        found = explain(network, shown, method, contrast)[method].map
-        torch.testing.assert_close(found, maps[0] - maps[1], rtol=1e-10, atol=1e-12)
+        attribution_map = explain(network, shown, method, contrast)[method].map
+        torch.testing.assert_close(attribution_map, maps[0] - maps[1], rtol=1e-10, atol=1e-12)
 
     def test_a_side_that_is_predicted_nowhere(self) -> None:
         """Otherwise the contrast would silently be the other side alone."""

@@ -32,12 +32,12 @@ def weights(field: WeightField) -> Tensor:
 
 def expected_weights(output: Tensor, label: int, mask: Tensor) -> Tensor:
     """1 in the channel of the class where the mask holds; -1 for class 0 of one channel."""
-    found = torch.zeros_like(output)
+    of_class = torch.zeros_like(output)
     if output.shape[1] == 1:
-        found[:, 0] = mask.to(output) * (1 if label == 1 else -1)
+        of_class[:, 0] = mask.to(output) * (1 if label == 1 else -1)
     else:
-        found[:, label] = mask.to(output)
-    return found
+        of_class[:, label] = mask.to(output)
+    return of_class
 
 
 def predicted(output: Tensor, label: int) -> Tensor:
@@ -123,10 +123,10 @@ class TestEveryRegion:
 
 def _components(masks: Tensor, rank: int) -> Tensor | None:
     """By flood fill over all neighbors, not by the library that the target uses."""
-    found = [_component(mask, rank) for mask in masks]
+    components = [_component(mask, rank) for mask in masks]
     return (
-        torch.stack([mask for mask in found if mask is not None])
-        if all(mask is not None for mask in found)
+        torch.stack([component for component in components if component is not None])
+        if all(component is not None for component in components)
         else None
     )
 
@@ -150,10 +150,10 @@ def _component(mask: Tensor, rank: int) -> Tensor | None:
     components.sort(key=len, reverse=True)  # stable: the first one in order wins a tie
     if len(components) < rank:
         return None
-    found = torch.zeros_like(mask)
+    inside = torch.zeros_like(mask)
     for index in components[rank - 1]:
-        found[index] = True
-    return found
+        inside[index] = True
+    return inside
 
 
 @every_rank
@@ -190,8 +190,8 @@ class TestThreshold:
     def test_gradients_are_not_zero(self, rank: int) -> None:
         """The scores are summed, and not the mask, whose derivative is 0."""
         network, shown = segmenter(rank), images(rank)
-        found = explain(network, shown, "saliency", {"kind": "threshold", "label": 1})
-        assert found["saliency"].map.abs().max() > 1e-3
+        attributions = explain(network, shown, "saliency", {"kind": "threshold", "label": 1})
+        assert attributions["saliency"].map.abs().max() > 1e-3
 
 
 def test_connectivity_includes_corners() -> None:
@@ -199,7 +199,7 @@ def test_connectivity_includes_corners() -> None:
     output = torch.zeros(1, 2, 4, 4, 4)
     for step in range(4):
         output[0, 1, step, step, step] = 1
-    found = weights(Region(label=1, component=1).bind(output))
-    assert int(found.sum()) == 4
+    selected = weights(Region(label=1, component=1).bind(output))
+    assert int(selected.sum()) == 4
     _, count = ndimage.label(output[0, 1].numpy())
     assert count == 4  # components that are connected by faces alone

@@ -121,10 +121,10 @@ def test_masks_on_the_input_grid_are_brought_to_a_coarser_output() -> None:
     mask = torch.zeros(12, 14, dtype=torch.bool)
     mask[4:8, 2:6] = True
     unperturbed = UnperturbedOutput(dense(2), input_shape=(12, 14))
-    found = weights(Region(label=1, mask=mask).bind(unperturbed))[:, 1]
+    selected = weights(Region(label=1, mask=mask).bind(unperturbed))[:, 1]
     expected = torch.zeros(6, 7)
     expected[2:4, 1:3] = 1
-    assert torch.equal(found, expected.double().expand(2, 6, 7))
+    assert torch.equal(selected, expected.double().expand(2, 6, 7))
 
 
 class TestFiles:
@@ -153,12 +153,12 @@ class TestFiles:
         image = apply(self.image(), steps)
         network = segmenter(3)
         for value in (None, 2):
-            found = weights(
+            selected = weights(
                 Region(label=1, mask=str(path), value=value).bind(network(image.data[None]), image)
             )[0, 1]
             expected = image.project(torch.from_numpy(labels)) == 2
             assert expected.sum() == 27
-            assert torch.equal(found != 0, expected)
+            assert torch.equal(selected != 0, expected)
 
     def test_error_region_from_a_file(self, tmp_path: Path) -> None:
         labels = np.zeros((12, 10, 8))

@@ -48,8 +48,8 @@ class TestVolume:
         affine[:3, :3] = [[1, 0, 0.5], [0, 2, 0], [0, 0, 3]]
         output = dense(3, batch=1)
         image = Image(torch.zeros(1, 4, 5, 3), Grid((4, 5, 3), affine))
-        found = Volume(label=1).bind(output, image).score(output)[0]
-        torch.testing.assert_close(found, torch.softmax(output, 1)[:, 1].sum() * 6 / 1000)
+        score = Volume(label=1).bind(output, image).score(output)[0]
+        torch.testing.assert_close(score, torch.softmax(output, 1)[:, 1].sum() * 6 / 1000)
 
     def test_unknown_size_counts_elements(self) -> None:
         output = dense(3)
@@ -63,15 +63,15 @@ class TestVolume:
     @pytest.mark.parametrize("label", [0, 1])
     def test_one_channel(self, label: int) -> None:
         output = dense(3, classes=1, batch=1)
-        found = Volume(label=label).bind(output, self.image(3, 2.0)).score(output)
+        scores = Volume(label=label).bind(output, self.image(3, 2.0)).score(output)
         probabilities = torch.sigmoid(output if label == 1 else -output)
-        torch.testing.assert_close(found[0], probabilities.sum() * 8 / 1000)
+        torch.testing.assert_close(scores[0], probabilities.sum() * 8 / 1000)
 
     def test_a_coarser_output_has_larger_voxels(self) -> None:
         unperturbed = UnperturbedOutput(dense(3), input_shape=(8, 10, 3), voxel_volume=1.0)
-        found = Volume(label=1).bind(unperturbed).score(unperturbed.output)
+        scores = Volume(label=1).bind(unperturbed).score(unperturbed.output)
         expected = torch.softmax(unperturbed.output, 1)[:, 1].flatten(1).sum(1) * 4 / 1000
-        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(scores, expected)
 
     def test_scores_have_no_volume(self) -> None:
         with pytest.raises(TargetError, match="a volume needs a dense output"):
@@ -99,11 +99,11 @@ class TestUnit:
         network, shown = segmenter(rank), images(rank, batch=2)
         place = (2,) * rank
         unit = Unit(layer="conv2", channel=3, position=place)
-        found = explain(network, shown, method, unit)[method].map
+        attribution_map = explain(network, shown, method, unit)[method].map
         class_target = {"kind": "region", "label": 3, "voxel": place}
         inner = nn.Sequential(*list(network.children())[:3])
         expected = explain(inner, shown, method, class_target)[method].map
-        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(attribution_map, expected)
 
     def test_fields(self) -> None:
         activation = torch.tensor([[[[1.0, 2.0]], [[9.0, -9.0]], [[3.0, 3.0]]]])
@@ -130,14 +130,14 @@ class TestUnit:
 
     def test_a_unit_before_the_tapped_layer(self) -> None:
         """A unit does not depend on later layers: a zero map with a warning."""
-        found = explain(
+        attribution = explain(
             segmenter(2),
             images(2),
             {"name": "vanilla_layer_visualization", "layers": "head"},
             Unit(layer="conv2", channel=1),
         )["vanilla_layer_visualization"]
-        assert not found.map.any()
-        assert any("does not depend on layer 'head'" in text for text in found.stats.warnings)
+        assert not attribution.map.any()
+        assert any("does not depend on layer 'head'" in text for text in attribution.stats.warnings)
 
 
 class TestFacts:
@@ -147,19 +147,19 @@ class TestFacts:
         with torch.no_grad():
             network[1].weight.fill_(1.0)
         shown = torch.tensor([[[[0.3, 0.4]]], [[[-0.6, -0.6]]]])
-        found = explain(network, shown, "saliency", ClassScore())["saliency"]
-        probabilities = [facts.probability for facts in found.target]
+        attribution = explain(network, shown, "saliency", ClassScore())["saliency"]
+        probabilities = [facts.probability for facts in attribution.target]
         expected = [torch.sigmoid(torch.tensor(0.7)), torch.sigmoid(torch.tensor(1.2))]
         assert probabilities == pytest.approx([float(probability) for probability in expected])
-        assert [facts.score for facts in found.target] == pytest.approx([0.7, 1.2])
-        assert torch.equal(found.map[0], -found.map[1])
+        assert [facts.score for facts in attribution.target] == pytest.approx([0.7, 1.2])
+        assert torch.equal(attribution.map[0], -attribution.map[1])
 
     def test_layer_guided_backprop_states_its_own_target(self) -> None:
         method = parse_method({"name": "layer_activation_guided_backprop", "layer": "act2"})
-        found = explain(segmenter(2), images(2), [method, "saliency"], 1)
-        assert found[method.key].target[0].kind == "unit"
-        assert "layer act2" in found[method.key].target[0].in_words
-        assert found["saliency"].target[0].kind == "label"
+        attributions = explain(segmenter(2), images(2), [method, "saliency"], 1)
+        assert attributions[method.key].target[0].kind == "unit"
+        assert "layer act2" in attributions[method.key].target[0].in_words
+        assert attributions["saliency"].target[0].kind == "label"
 
     def test_not_finite(self) -> None:
         output = SCORES.clone()

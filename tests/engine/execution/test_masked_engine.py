@@ -43,9 +43,9 @@ def test_the_batch_size_does_not_matter(
 
     monkeypatch.setattr("voxplain.engine.execution.masked_runner.ForwardBudget", Fixed)
     with untouched(network):
-        found = explain(network, shown, METHODS, 1, references=references)
+        attributions = explain(network, shown, METHODS, 1, references=references)
     for key, attribution in expected.items():
-        assert_close(found[key].map, attribution.map, 1e-11, key)
+        assert_close(attributions[key].map, attribution.map, 1e-11, key)
 
 
 def test_batches_shrink_when_memory_runs_out() -> None:
@@ -61,9 +61,9 @@ def test_batches_shrink_when_memory_runs_out() -> None:
             Small.most = max(Small.most, len(image))
             return network(image)
 
-    found = explain(Small(), shown, METHODS[0], 1)["occlusion"].map
+    attribution_map = explain(Small(), shown, METHODS[0], 1)["occlusion"].map
     assert Small.most in (2, 3)
-    assert_close(found, expected, 1e-6)
+    assert_close(attribution_map, expected, 1e-6)
 
 
 def test_errors_of_the_network_are_not_taken_for_out_of_memory() -> None:
@@ -121,12 +121,12 @@ def test_smoothgrad_of_occlusion_is_the_mean_over_noisy_copies() -> None:
     inner = {"name": "occlusion", "window": 3, "fill": "mean"}
     smoothgrad = {"name": "smoothgrad", "of": inner, "samples": 3, "sigma": 0.2}
     with untouched(network):
-        found = explain(network, shown, smoothgrad, 1)["smoothgrad_occlusion"]
-    noise = found.stats.streams[0]["noise"]
+        attribution = explain(network, shown, smoothgrad, 1)["smoothgrad_occlusion"]
+    noise = attribution.stats.streams[0]["noise"]
     assert noise["samples"] == 3
     plain = explain(network, shown, inner, 1)["occlusion"]
-    assert not torch.allclose(found.map, plain.map)
-    assert found.stats.passes == 3 * plain.stats.passes
+    assert not torch.allclose(attribution.map, plain.map)
+    assert attribution.stats.passes == 3 * plain.stats.passes
 
 
 def test_smoothgrad_of_occlusion_without_noise_is_occlusion(
@@ -136,8 +136,8 @@ def test_smoothgrad_of_occlusion_without_noise_is_occlusion(
     network, shown = classifier(2, 2).double(), images(2, 2).double()
     inner = {"name": "occlusion", "window": 3}
     smoothgrad = {"name": "smoothgrad", "of": inner, "samples": 3}
-    found = explain(network, shown, [smoothgrad, inner], 1)
-    assert_close(found["smoothgrad_occlusion"].map, found["occlusion"].map, 1e-12)
+    attributions = explain(network, shown, [smoothgrad, inner], 1)
+    assert_close(attributions["smoothgrad_occlusion"].map, attributions["occlusion"].map, 1e-12)
 
 
 def test_permutation_without_another_case_is_an_error() -> None:
@@ -154,11 +154,11 @@ def test_masks_that_change_nothing_are_not_run() -> None:
     calls: list[int] = []
     network.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
     method = {"name": "feature_ablation", "regions": {"kind": "blocks", "size": 1}, "fill": 0}
-    found = explain(network, shown, method, 1)["feature_ablation"]
-    assert found.stats.passes == 18
+    attribution = explain(network, shown, method, 1)["feature_ablation"]
+    assert attribution.stats.passes == 18
     assert sum(calls) < 1 + 36
-    assert not found.map[..., :3, :].any()
-    assert found.map[..., 3:, :].all()
+    assert not attribution.map[..., :3, :].any()
+    assert attribution.map[..., 3:, :].all()
 
 
 def test_progress_reports_every_masked_image() -> None:

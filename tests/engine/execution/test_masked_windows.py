@@ -91,7 +91,7 @@ def test_channels_of_a_layer_in_windows(rank: int, target: dict[str, Any]) -> No
     """Channels that are replaced in every window; the weights are those of the whole volume."""
     network, model, image = _case(rank)
     with untouched(network):
-        found = explain(model, image, METHODS[4:], target)
+        attributions = explain(model, image, METHODS[4:], target)
     bound = explain(model, image, "occlusion", target)["occlusion"].stats.scores[0]
     drops = []
     for channel in range(4):
@@ -100,13 +100,13 @@ def test_channels_of_a_layer_in_windows(rank: int, target: dict[str, Any]) -> No
             output = model.output(image)
         network.conv._forward_hooks.clear()
         drops.append(bound - float(_score(output, model.output(image), target)))
-    map = found["layer_feature_ablation"].map[0]
+    map = attributions["layer_feature_ablation"].map[0]
     assert map.shape == (4, *image.shape[2:])
     expected = torch.tensor(drops, dtype=torch.float64).view(-1, *(1,) * rank).expand_as(map)
     assert_close(map, expected, 1e-10)
     for key in ("score_cam", "ablation_cam"):
-        assert found[key].map.shape == (1, 1, *image.shape[2:])
-        assert float(found[key].map.std()) > 0
+        assert attributions[key].map.shape == (1, 1, *image.shape[2:])
+        assert float(attributions[key].map.std()) > 0
 
 
 def _without(channel: int) -> Any:
@@ -155,7 +155,7 @@ def test_windows_that_do_not_see_the_target_are_left_out() -> None:
     method = {"name": "occlusion", "window": 2, "stride": 2, "fill": 0}
     explain(model, image, method, LINEAR)
     everywhere, network.windows_run = network.windows_run, 0
-    found = explain(model, image, method, BOX)["occlusion"].map
+    attribution_map = explain(model, image, method, BOX)["occlusion"].map
     assert network.windows_run < 0.5 * everywhere
     whole = explain(Assembled(model).eval(), image, method, BOX)["occlusion"].map
-    assert_close(found, whole, 1e-10)
+    assert_close(attribution_map, whole, 1e-10)
