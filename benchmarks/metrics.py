@@ -86,7 +86,7 @@ _NOTE = (
     "The ten: saliency, input x gradient, guided backpropagation, deconvolution; SmoothGrad, its "
     f"square and VarGrad ({COPIES} copies) of the first two. With paths: the four, integrated "
     f"gradients from black and from black and white ({STEPS} steps), the three of saliency and "
-    f"SmoothGrad of input x gradient. Captum is asked method by method, {BATCH} images at a time, "
+    f"SmoothGrad of input x gradient. Captum is called method by method, {BATCH} images at a time, "
     "which is its fastest here; everything at once is its default. Changes and neighbors are "
     "drawn from the same distributions on both sides; that the numbers agree where the draws are "
     "the same is a test. Infidelity gains from one set of changes for all maps. Max-sensitivity "

@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 class Counting(nn.Module):
-    """A small segmenter that notes the size of every batch."""
+    """A small segmenter that records the size of every batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Counting(nn.Module):
         return self.layers(x).flatten(2).mean(dim=2)
 
 
-def test_small_points_start_together() -> None:
+def test_small_points_start_in_batches() -> None:
     assert BackwardBudget(CPU, point=2**10).size == 8
     assert BackwardBudget(CPU, point=2**20).size == 2
     assert BackwardBudget(CPU, point=2**30).size == 1
@@ -71,19 +71,19 @@ def test_lone_small_volumes_are_slow(points: Tensor, slow: bool) -> None:
 
 
 @pytest.mark.parametrize("method", ["saliency", "layer_conductance", "deep_lift"])
-def test_a_lone_volume_goes_twice_and_gets_the_same_map(
+def test_a_lone_volume_is_sent_twice_and_gets_the_same_map(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image, asked = torch.rand(1, 1, 7, 7, 7), {"name": method}
+    image, declaration = torch.rand(1, 1, 7, 7, 7), {"name": method}
     if method == "layer_conductance":
-        asked |= {"layers": "layers.1", "steps": 3}
+        declaration |= {"layers": "layers.1", "steps": 3}
     network = Counting().eval()
-    twice = vx.explain(network, image, asked, 1)[method]
+    twice = vx.explain(network, image, declaration, 1)[method]
     assert min(network.batches[:1] + network.batches[-1:]) == 2
     for module in ("engine.passes.whole", "models.model"):
         monkeypatch.setattr(f"voxplain.{module}.lone_volume_is_slow", lambda _: False)
     network = Counting().eval()
-    once = vx.explain(network, image, asked, 1)[method]
+    once = vx.explain(network, image, declaration, 1)[method]
     assert network.batches[0] == 1
     assert twice.map.shape == once.map.shape
     torch.testing.assert_close(twice.map, once.map, rtol=1e-5, atol=1e-7)
@@ -98,8 +98,8 @@ torch.set_num_threads(1)
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(20):
-        parts = [torch.ones(2**20) for _ in range(4)]
-        del parts
+        blocks = [torch.ones(2**20) for _ in range(4)]
+        del blocks
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 faults()
 keep_allocator_pages()
@@ -110,6 +110,6 @@ print(faults())
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators keep what they get")
 def test_memory_is_kept_from_pass_to_pass() -> None:
-    """Four blocks of 4 MiB are 4096 pages, which would come anew each time."""
-    found = subprocess.run([sys.executable, "-c", _FAULTS], capture_output=True, check=True)
-    assert int(found.stdout) < 1000  # without it tens of thousands, on most layouts of a heap
+    """Four blocks of 4 MiB are 4096 pages, which would be requested again in every pass."""
+    completed = subprocess.run([sys.executable, "-c", _FAULTS], capture_output=True, check=True)
+    assert int(completed.stdout) < 1000  # without it tens of thousands, on most layouts of a heap

@@ -1,4 +1,4 @@
-"""Where a call stands, what the image is, and in which state the network is do not matter."""
+"""Maps depend neither on the context of the call, nor on the kind of tensor or the mode."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from voxplain.models.model import Model
 
 
 class TestCallers:
-    """Where the call stands does not matter."""
+    """Maps are the same in every gradient mode and under a rule of the caller."""
 
     @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
     @pytest.mark.parametrize("link", ["score", "probability", "log_odds"])
@@ -49,10 +49,10 @@ class TestCallers:
             (window, {"kind": "volume", "label": 1}),
             (network, {"kind": "unit", "layer": "conv1", "channel": "strongest"}),
         ):
-            asked = ["saliency", {"name": "integrated_gradients", "steps": 3}, "deep_lift"]
-            outside = explain(model, shown, asked, target, references=references)
+            methods = ["saliency", {"name": "integrated_gradients", "steps": 3}, "deep_lift"]
+            outside = explain(model, shown, methods, target, references=references)
             with torch.inference_mode():
-                inside = explain(model, shown, asked, target, references=references)
+                inside = explain(model, shown, methods, target, references=references)
             for key, attribution in outside.items():
                 assert torch.equal(attribution.map, inside[key].map), (key, target)
 
@@ -60,8 +60,10 @@ class TestCallers:
         network, shown, _, target = setting("classifier", 2)
         outside = explain(network, shown, "saliency", target)["saliency"].map
         with torch.inference_mode():
-            frozen = shown * 1
-        assert torch.equal(explain(network, frozen, "saliency", target)["saliency"].map, outside)
+            made_inside = shown * 1
+        assert torch.equal(
+            explain(network, made_inside, "saliency", target)["saliency"].map, outside
+        )
 
     def test_with_a_rule_active(self) -> None:
         """A rule of the caller does not leak into ours, nor ours into the caller's."""
@@ -78,19 +80,19 @@ class TestCallers:
 
 
 class TestInputs:
-    """What kind of tensor the image is does not matter, and it is left alone."""
+    """Maps are the same for every kind of tensor, and the tensor is not changed."""
 
-    def found(self, image: Tensor, network: nn.Module | None = None, **options: Any) -> Tensor:
-        asked = ["saliency", "input_x_gradient", "deep_lift", "grad_cam"]
-        maps = explain(network or classifier(2, 2), image, asked, CLASS_ONE, **options)
-        return torch.cat([maps[key].map.flatten() for key in asked])
+    def flat_maps(self, image: Tensor, network: nn.Module | None = None, **options: Any) -> Tensor:
+        methods = ["saliency", "input_x_gradient", "deep_lift", "grad_cam"]
+        maps = explain(network or classifier(2, 2), image, methods, CLASS_ONE, **options)
+        return torch.cat([maps[key].map.flatten() for key in methods])
 
     def test_flags_and_values_stay(self) -> None:
         shown = images(2, 2, 2)
         for requires in (False, True):
             given = shown.clone().requires_grad_(requires)
             version = given._version
-            self.found(given)
+            self.flat_maps(given)
             assert torch.equal(given.detach(), shown)
             assert given.requires_grad is requires
             assert given.grad is None
@@ -99,20 +101,22 @@ class TestInputs:
     def test_an_image_inside_a_graph(self) -> None:
         shown = images(2, 2, 2).requires_grad_(True)
         (shown * 2).requires_grad_(True)
-        assert_close(self.found(shown * 1), self.found(shown.detach()), 1e-6)
+        assert_close(self.flat_maps(shown * 1), self.flat_maps(shown.detach()), 1e-6)
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.int16, torch.uint8])
     def test_types_become_that_of_the_network(self, dtype: torch.dtype) -> None:
         shown = (images(2, 2, 2) * 10).abs().to(dtype)
-        assert_close(self.found(shown), self.found(shown.float()), 1e-6)
+        assert_close(self.flat_maps(shown), self.flat_maps(shown.float()), 1e-6)
 
     def test_a_network_in_float64(self) -> None:
         network, shown = classifier(2, 2), images(2, 2, 2)
         double = classifier(2, 2).double()
-        found = explain(double, shown, "saliency", CLASS_ONE)["saliency"]
-        assert found.map.dtype == torch.float64
-        assert_close(found.map, explain(network, shown, "saliency", CLASS_ONE)["saliency"].map)
-        assert found.stats.streams[0]["precision"] == "float64"
+        attribution = explain(double, shown, "saliency", CLASS_ONE)["saliency"]
+        assert attribution.map.dtype == torch.float64
+        assert_close(
+            attribution.map, explain(network, shown, "saliency", CLASS_ONE)["saliency"].map
+        )
+        assert attribution.stats.streams[0]["precision"] == "float64"
 
     def test_subclasses_of_tensors_are_unwrapped(self) -> None:
         meta = pytest.importorskip("monai.data").MetaTensor
@@ -124,11 +128,11 @@ class TestInputs:
             assert type(wrapped[name].map) is Tensor, name
         baseline = meta(references[0])
         method = {"name": "integrated_gradients", "steps": 3, "baseline": baseline}
-        found = explain(network, meta(shown), method, target)["integrated_gradients"].map
+        attribution_map = explain(network, meta(shown), method, target)["integrated_gradients"].map
         method["baseline"] = references[0]
         expected = explain(network, shown, method, target)["integrated_gradients"].map
-        assert torch.equal(found, expected)
-        assert type(found) is Tensor
+        assert torch.equal(attribution_map, expected)
+        assert type(attribution_map) is Tensor
 
     def test_masks_in_targets_may_be_wrapped(self) -> None:
         meta = pytest.importorskip("monai.data").MetaTensor
@@ -136,14 +140,14 @@ class TestInputs:
         mask = torch.zeros(6, 6, dtype=torch.bool)
         mask[1:3, 2:5] = True
         maps = [
-            explain(network, shown, "saliency", {"kind": "region", "label": 1, "mask": one})
-            for one in (mask, meta(mask))
+            explain(network, shown, "saliency", {"kind": "region", "label": 1, "mask": each})
+            for each in (mask, meta(mask))
         ]
         assert torch.equal(maps[0]["saliency"].map, maps[1]["saliency"].map)
 
 
 class TestNetworks:
-    """What state the network is in does not matter, and it keeps that state."""
+    """Maps are the same in every state of the network, and it keeps that state."""
 
     def test_mixed_modes_and_flags(self) -> None:
         network, shown, references, target = setting("classifier", 2)
@@ -155,11 +159,11 @@ class TestNetworks:
         network.conv2.weight.grad = torch.ones_like(network.conv2.weight)
         handle = network.act2.register_forward_hook(lambda *_: None)
         with untouched(network):
-            found = all_maps(network, shown, references, target)
+            attributions = all_maps(network, shown, references, target)
         assert len(network.act2._forward_hooks) == 1
         handle.remove()
         for name in NAMES:
-            assert torch.equal(found[name].map, expected[name].map), name
+            assert torch.equal(attributions[name].map, expected[name].map), name
 
     def test_dropout_and_batch_norm_are_at_rest(self) -> None:
         network = nn.Sequential(
@@ -175,7 +179,7 @@ class TestNetworks:
     @pytest.mark.parametrize("name", NAMES)
     @pytest.mark.parametrize("last", [0, 1, 2, 4])
     def test_nothing_is_left_after_an_error(self, name: str, last: int) -> None:
-        """Wherever a forward fails: at the first look, while layers are listed, in a pass."""
+        """Wherever a forward fails: at first, while layers are listed, in a pass."""
 
         forwards = itertools.count()
 

@@ -1,4 +1,4 @@
-"""Faster input gradients of convolutions with few channels equal those of autograd."""
+"""Fast input gradients of convolutions with few channels equal those of autograd."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ SHAPES = [
     ((12, 12), (3, 3), (1, 1), (1, 1)),
     ((9, 14), (7, 7), (2, 2), (3, 3)),
     ((11, 8), (5, 2), (1, 3), (0, 1)),
-    ((10, 10), (2, 2), (4, 4), (0, 0)),  # voxels that no cell reads
-    ((7, 9), (1, 3), (2, 1), (2, 4)),  # cells that read no voxel
+    ((10, 10), (2, 2), (4, 4), (0, 0)),  # some voxels are read by no cell
+    ((7, 9), (1, 3), (2, 1), (2, 4)),  # some cells read padding alone
     ((9, 8, 7), (3, 3, 3), (1, 1, 1), (1, 1, 1)),
     ((8, 9, 11), (7, 7, 7), (2, 2, 2), (3, 3, 3)),
     ((5, 8, 9), (1, 3, 4), (1, 2, 3), (0, 1, 0)),
@@ -102,14 +102,12 @@ def test_maps_are_the_same(
 
 
 class Mean(nn.Module):
-    """The mean of each channel over positions."""
-
     def forward(self, values: Tensor) -> Tensor:
         return values.mean(dim=2)
 
 
 @pytest.mark.parametrize(
-    ("convolution", "dtype", "sides", "learns"),
+    ("convolution", "dtype", "sides", "trainable"),
     [
         (nn.Conv2d(2, 4, 3, dilation=2), torch.float32, 128, False),
         (nn.Conv2d(2, 4, 3, groups=2), torch.float32, 128, False),
@@ -125,10 +123,10 @@ class Mean(nn.Module):
     ids=str,
 )
 def test_other_gradients_are_left_alone(
-    convolution: Any, dtype: torch.dtype, sides: int, learns: bool, accelerated: list[Any]
+    convolution: Any, dtype: torch.dtype, sides: int, trainable: bool, accelerated: list[Any]
 ) -> None:
     """Other kinds of convolutions, small ones, full vectors, and gradients for weights as well."""
-    convolution.to(dtype).requires_grad_(learns)
+    convolution.to(dtype).requires_grad_(trainable)
     shape = (1, convolution.in_channels, sides, sides)
     image = torch.randn(shape, dtype=dtype, requires_grad=True)
     leaves = [image, *(weight for weight in convolution.parameters() if weight.requires_grad)]

@@ -1,4 +1,4 @@
-"""Incremental forwards of a changed box give what a plain forward gives, and compute less."""
+"""Incremental forwards of a changed box equal plain forwards, and compute less."""
 
 from __future__ import annotations
 
@@ -85,10 +85,10 @@ def calibrated(network: nn.Module) -> nn.Module:
     for module in network.modules():
         if isinstance(getattr(module, "running_mean", None), Tensor):
             with torch.no_grad():
-                for part in (module.running_mean, module.bias):
-                    part.copy_(0.3 * torch.randn(part.shape, generator=source))
-                for part in (module.running_var, module.weight):
-                    part.copy_(0.5 + torch.rand(part.shape, generator=source))
+                for tensor in (module.running_mean, module.bias):
+                    tensor.copy_(0.3 * torch.randn(tensor.shape, generator=source))
+                for tensor in (module.running_var, module.weight):
+                    tensor.copy_(0.5 + torch.rand(tensor.shape, generator=source))
     return network.eval()
 
 
@@ -103,7 +103,7 @@ def noise(rank: int, channels: int = 2) -> Tensor:
 
 def _convolutions(rank: int) -> dict[str, Callable[[Tensor], Tensor]]:
     conv = getattr(F, f"conv{rank}d")
-    turned = getattr(F, f"conv_transpose{rank}d")
+    transposed = getattr(F, f"conv_transpose{rank}d")
     three, two, one = (weight(4, 2, *(side,) * rank) for side in (3, 2, 1))
     grouped, up = weight(4, 1, *(3,) * rank), weight(2, 3, *(3,) * rank)
     uneven = weight(4, 2, *(5, 1, 3)[:rank])
@@ -117,11 +117,11 @@ def _convolutions(rank: int) -> dict[str, Callable[[Tensor], Tensor]]:
         "all at once": lambda x: conv(x, three, None, 3, 2, 2),
         "grouped": lambda x: conv(x, grouped, padding=1, groups=2),
         "uneven": lambda x: conv(x, uneven, padding=(2, 0, 1)[:rank]),
-        "up by 2": lambda x: turned(x, up[..., :2].contiguous() if rank == 1 else up, stride=2),
-        "up with output padding": lambda x: turned(x, up, weight(3), 2, 1, 1),
-        "up with gaps": lambda x: turned(x, weight(2, 3, *(1,) * rank), weight(3), 3, 0, 2),
-        "up dilated": lambda x: turned(x, up, None, 2, 1, 0, 1, 2),
-        "up grouped": lambda x: turned(x, grouped[:2], None, 2, 0, 0, 2),
+        "up by 2": lambda x: transposed(x, up[..., :2].contiguous() if rank == 1 else up, stride=2),
+        "up with output padding": lambda x: transposed(x, up, weight(3), 2, 1, 1),
+        "up with gaps": lambda x: transposed(x, weight(2, 3, *(1,) * rank), weight(3), 3, 0, 2),
+        "up dilated": lambda x: transposed(x, up, None, 2, 1, 0, 1, 2),
+        "up grouped": lambda x: transposed(x, grouped[:2], None, 2, 0, 0, 2),
         "twice": lambda x: conv(conv(x, three, padding=1), weight(3, 4, *(3,) * rank), stride=2),
     }
 
@@ -130,7 +130,7 @@ def _pools(rank: int) -> dict[str, Callable[[Tensor], Tensor]]:
     maximum, mean = getattr(F, f"max_pool{rank}d"), getattr(F, f"avg_pool{rank}d")
     return {
         "max": lambda x: maximum(x, 2),
-        "max of the network": lambda x: maximum(x, 3, 2, 1),
+        "max, overlapping": lambda x: maximum(x, 3, 2, 1),
         "max dilated, rounded up": lambda x: maximum(x, 3, 2, 1, 2, ceil_mode=True),
         "mean": lambda x: mean(x, 2),
         "mean with padding": lambda x: mean(x, 3, 2, 1),
@@ -217,8 +217,8 @@ def test_local_operators_are_exact_and_stay_local(rank: int, group: Any, name: s
     check(network, noise(rank), 1e-12)
     box = tuple(slice(8, 10) for _ in range(rank))
     Incremental(Model(network), noise(rank)).outputs(torch.stack([noise(rank)] * 2), [box] * 2)
-    whole_by_torch = rank == 1 and group is _pools  # one axis is lifted to two in its own way
-    assert network.local or whole_by_torch, "the result was computed everywhere"
+    pooled_in_2d = rank == 1 and group is _pools  # torch adds an axis and pools in 2-D
+    assert network.local or pooled_in_2d, "the result was computed everywhere"
 
 
 def _written_slice(x: Tensor) -> Tensor:
@@ -247,9 +247,9 @@ def _written_after_view(x: Tensor) -> Tensor:
 
 
 def _filled(x: Tensor) -> Tensor:
-    room = torch.zeros(len(x), 3, *x.shape[2:], dtype=x.dtype)
-    room[:, :2] = x * 3
-    return room
+    padded = torch.zeros(len(x), 3, *x.shape[2:], dtype=x.dtype)
+    padded[:, :2] = x * 3
+    return padded
 
 
 def _written_alias(x: Tensor) -> Tensor:
@@ -300,7 +300,7 @@ GLOBAL: dict[str, Callable[[Tensor], Tensor]] = {
     "joined with constants": lambda x: torch.cat([x, torch.ones_like(x)], 1),
     "indices as numbers": lambda x: sum(F.max_pool2d(x, 2, return_indices=True)),
     "own constants": lambda x: x + torch.linspace(0, 1, x.shape[-1]).to(x),
-    "mean over the batch axis kept": lambda x: x * torch.ones(len(x), 1, 1, 1).to(x),
+    "constants of the batch size": lambda x: x * torch.ones(len(x), 1, 1, 1).to(x),
     "weights by weights": lambda x: F.conv2d(x, weight(3, 2, 3, 3) / weight(3, 2, 3, 3).norm()),
     "weights by data": lambda x: F.conv2d(x, x[:1, :, :3, :3]),
     "flattened": lambda x: x.flatten(1) @ weight(x[0].numel(), 3),
@@ -312,7 +312,7 @@ GLOBAL: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("name", GLOBAL)
-def test_everything_else_is_exact_too(name: str) -> None:
+def test_other_operators_are_exact_too(name: str) -> None:
     model, image = Model(FunctionNetwork(GLOBAL[name])), noise(2)
     incremental = Incremental(model, image)
     for seed in range(3):
@@ -419,7 +419,7 @@ def test_a_box_that_changes_nothing_or_everything() -> None:
 def test_changes_at_a_layer(name: str) -> None:
     network = calibrated(monai(name, 2)).double()
     image, model = weight(1, 32, 32), Model(network)
-    paths = [path for path, part in network.named_modules() if isinstance(part, nn.Conv2d)]
+    paths = [path for path, module in network.named_modules() if isinstance(module, nn.Conv2d)]
     incremental = Incremental(model, image)
     for path in (paths[0], paths[len(paths) // 2], paths[-1]):
         tap = Tap(path)
@@ -436,7 +436,7 @@ def test_changes_at_a_layer(name: str) -> None:
 
 
 def _convolved_cells(run: Callable[[], object]) -> int:
-    """Input numbers that convolutions take, as torch's own profiler sees them."""
+    """Number of input values of all convolutions, by the profiler of torch."""
     with torch.profiler.profile(record_shapes=True) as profile:
         run()
     shapes = [event.input_shapes[0] for event in profile.events() if _is_convolution(event.name)]
@@ -461,7 +461,7 @@ def test_much_less_is_computed_where_operators_are_local() -> None:
 def test_layers_before_a_change_are_not_computed_again() -> None:
     network, image = calibrated(monai("UNet", 2)), torch.randn(1, 32, 32)
     incremental = Incremental(Model(network), image)
-    last = [path for path, part in network.named_modules() if isinstance(part, nn.Conv2d)][-1]
+    last = [path for path, module in network.named_modules() if isinstance(module, nn.Conv2d)][-1]
     changes = {Tap(last): lambda values: values * 0}
     incremental.outputs_with_changes(changes, 3)
     assert _convolved_cells(lambda: incremental.outputs_with_changes(changes, 3)) == 0
@@ -480,7 +480,7 @@ def test_work_is_counted_and_the_choice_follows_it() -> None:
 
 
 @pytest.mark.parametrize("name", ["UNet", "SegResNet", "SEResNet50"])
-def test_what_depends_on_the_content_of_one_image_is_not_kept(name: str) -> None:
+def test_activations_that_depend_on_the_changed_image_are_not_kept(name: str) -> None:
     mixed, image = Model(monai(name, 2)), torch.randn(1, 64, 64)
     box: Box = (slice(28, 36),) * 2
     incremental = Incremental(mixed, image)

@@ -1,4 +1,4 @@
-"""Layers that are unused, give no tensor, have no places, or hold tokens."""
+"""Layers that are unused, return no tensor, have no spatial axes, or hold tokens."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def layer_maps(
 
 
 class Branching(nn.Module):
-    """A layer that runs and is not used, one that never runs, and one that gives a tuple."""
+    """A layer that runs and is not used, one that never runs, and one that returns a tuple."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,16 +56,16 @@ class Named(nn.Module):
 
 class TestOddLayers:
     def test_not_used(self) -> None:
-        found = layer_maps(Branching(), images(), "vanilla_layer_visualization", "unused")
-        (attribution,) = found.values()
+        attributions = layer_maps(Branching(), images(), "vanilla_layer_visualization", "unused")
+        (attribution,) = attributions.values()
         assert not attribution.map.any()
         assert any("does not depend on layer 'unused'" in t for t in attribution.stats.warnings)
         assert any("zero everywhere" in text for text in attribution.stats.warnings)
 
     def test_the_first_tensor_of_a_tuple(self) -> None:
         network, shown = Branching(), images()
-        (found,) = layer_maps(network, shown, "layer_activation", "pair").values()
-        assert_close(found.map, 2 * network.used(shown).detach(), 1e-6)
+        (attribution,) = layer_maps(network, shown, "layer_activation", "pair").values()
+        assert_close(attribution.map, 2 * network.used(shown).detach(), 1e-6)
 
     @pytest.mark.parametrize(
         ("layer", "side", "words"),
@@ -118,19 +118,19 @@ def test_tokens_return_to_their_grid(rank: int) -> None:
 
     model = Model(network, head=0)
     shown = images(rank, batch=2, size=16)
-    asked: list[Any] = [
+    methods: list[Any] = [
         {"name": "layer_activation", "layers": "blocks.1"},
         {"name": "layer_grad_cam", "layers": "blocks.0"},
         {"name": "grad_cam", "layer": "blocks.0", "relu": False},
         {"name": "vanilla_layer_visualization", "layers": "blocks.1.norm1"},
     ]
     with untouched(network):
-        found = explain(model, shown, asked, CLASS_ONE)
+        attributions = explain(model, shown, methods, CLASS_ONE)
     grid = (4,) * rank
-    assert found["layer_activation"].map.shape == (2, 12, *grid)
-    assert found["layer_grad_cam"].map.shape == (2, 1, *grid)
-    assert found["grad_cam"].map.shape == (2, 1, *shown.shape[2:])
-    assert found["grad_cam"].map.std() > 0
+    assert attributions["layer_activation"].map.shape == (2, 12, *grid)
+    assert attributions["layer_grad_cam"].map.shape == (2, 1, *grid)
+    assert attributions["grad_cam"].map.shape == (2, 1, *shown.shape[2:])
+    assert attributions["grad_cam"].map.std() > 0
     activations: list[Tensor] = []
     handle = network.blocks[1].register_forward_hook(
         lambda _, __, output: activations.append(output)
@@ -140,16 +140,16 @@ def test_tokens_return_to_their_grid(rank: int) -> None:
     handle.remove()
     tokens = activations[0][:, 1:]  # the class token has no place
     expected = tokens.transpose(1, 2).reshape(2, 12, *grid)
-    assert_close(found["layer_activation"].map, expected, 1e-6)
+    assert_close(attributions["layer_activation"].map, expected, 1e-6)
     unit = {"kind": "unit", "layer": "blocks.1", "channel": 3, "position": (1,) * rank}
-    seen = explain(model, shown, "saliency", unit)["saliency"]
-    assert seen.stats.scores == pytest.approx(
+    of_unit = explain(model, shown, "saliency", unit)["saliency"]
+    assert of_unit.stats.scores == pytest.approx(
         expected[(slice(None), 3, *(1,) * rank)].tolist(), rel=1e-4
     )
 
 
 def test_tokens_in_half_precision() -> None:
-    """The gate arranges tokens too."""
+    """The precision check arranges tokens too."""
     vit = pytest.importorskip("monai.networks.nets").ViT
     from voxplain.models.model import Model
 
@@ -159,11 +159,11 @@ def test_tokens_in_half_precision() -> None:
     ).eval()  # fmt: skip
     model = Model(network, head=0, precision="bfloat16")
     unit = {"kind": "unit", "layer": "blocks.0", "channel": 3}
-    found = explain(model, images(size=8), "saliency", unit)["saliency"]
-    assert found.map.std() > 0
+    attribution = explain(model, images(size=8), "saliency", unit)["saliency"]
+    assert attribution.map.std() > 0
 
 
-class Through(nn.Module):
+class FunctionNetwork(nn.Module):
     """A network of one function, summed over positions."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
@@ -174,13 +174,13 @@ class Through(nn.Module):
         return self.function(x).sum(dim=(2, 3))
 
 
-def test_functions_without_a_derivative_are_told_in_one_sentence() -> None:
+def test_functions_without_a_derivative_are_errors_of_one_sentence() -> None:
     shown = torch.rand(1, 2, 5, 5)
-    gamma = Through(lambda x: torch.igamma(x, torch.ones_like(x)))
+    gamma = FunctionNetwork(lambda x: torch.igamma(x, torch.ones_like(x)))
     with pytest.raises(ModelError, match="cannot be differentiated: the derivative for 'igamma"):
         explain(gamma, shown, "saliency", 1)
     assert any("igamma" in name for name in audit(gamma, shown).unknown)
-    bessel = Through(torch.special.bessel_j0)
+    bessel = FunctionNetwork(torch.special.bessel_j0)
     with pytest.raises(TargetError, match="does not depend on the image through"):
         explain(bessel, shown, "saliency", 1)
     with pytest.raises(ModelError, match="no gradient flows"):
@@ -199,5 +199,5 @@ def test_full_grad_counts_the_implicit_bias_of_rms_norms() -> None:
 
 
 def test_a_network_without_parameters_keeps_the_type_of_the_image() -> None:
-    found = explain(nn.Flatten(), torch.rand(2, 1, 3, 3, dtype=torch.float64), "saliency", 1)
-    assert found["saliency"].map.dtype is torch.float64
+    attributions = explain(nn.Flatten(), torch.rand(2, 1, 3, 3, dtype=torch.float64), "saliency", 1)
+    assert attributions["saliency"].map.dtype is torch.float64

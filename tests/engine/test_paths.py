@@ -1,4 +1,4 @@
-"""Curved paths: guided and blur integrated gradients, and routes that hear of gradients."""
+"""Curved paths: guided and blur integrated gradients, and paths that depend on gradients."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def published(
 
     def gradient(point: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         leaf = torch.from_numpy(point).view_as(image).requires_grad_(True)
-        (found,) = torch.autograd.grad(network(leaf[None])[0, label], leaf)
-        return found.numpy().ravel()
+        (slope,) = torch.autograd.grad(network(leaf[None])[0, label], leaf)
+        return slope.numpy().ravel()
 
     end = image.numpy().ravel()
     point, total = np.zeros_like(end), np.abs(end).sum()
@@ -68,8 +68,8 @@ def published(
 def test_guided_paths_are_the_published_ones(rank: int, steps: int, distance: float) -> None:
     network, shown = classifier(rank, 2).double(), images(rank, 2, 1).double()
     method = {"name": GUIDED, "steps": steps, "max_distance": distance, "quadrature": "left"}
-    found = explain(network, shown, method, 1)[GUIDED].map[0]
-    assert_close(found, published(network, shown[0], 1, steps, 0.25, distance), 1e-9)
+    attribution_map = explain(network, shown, method, 1)[GUIDED].map[0]
+    assert_close(attribution_map, published(network, shown[0], 1, steps, 0.25, distance), 1e-9)
 
 
 @every_rank
@@ -93,34 +93,34 @@ def test_linear_scores_have_a_closed_form(method: str, rank: int) -> None:
     start = torch.zeros_like(shown)
     if method == BLUR:
         start = torch.stack([blurred(image, [0.2 * 6] * rank) for image in shown])
-    found = explain(network, shown, {"name": method, "steps": 3}, 1)[method]
-    assert_close(found.map, network.weight.detach() * (shown - start), EXACT)
-    assert max(found.stats.completeness or [1.0]) < EXACT
+    attribution = explain(network, shown, {"name": method, "steps": 3}, 1)[method]
+    assert_close(attribution.map, network.weight.detach() * (shown - start), EXACT)
+    assert max(attribution.stats.completeness or [1.0]) < EXACT
     expected = network(start).flatten().tolist()
-    assert list(found.stats.baseline_scores or ()) == pytest.approx(expected)
+    assert list(attribution.stats.baseline_scores or ()) == pytest.approx(expected)
 
 
 def test_an_equal_image_and_baseline_give_zero() -> None:
     network = classifier(2, 1).double()
-    still = torch.zeros(1, 1, 6, 6, dtype=torch.float64)
-    found = explain(network, still, {"name": GUIDED, "steps": 3}, 1)[GUIDED]
-    assert not found.map.any()
+    zeros = torch.zeros(1, 1, 6, 6, dtype=torch.float64)
+    attribution = explain(network, zeros, {"name": GUIDED, "steps": 3}, 1)[GUIDED]
+    assert not attribution.map.any()
 
 
 def test_guided_points_stay_near_the_straight_path() -> None:
     image = images(2, 2, 1)[0].double()
-    walk = GuidedPath(10, 0.25, 0.07).route(StreamInput(image, 0, "key"))
+    route = GuidedPath(10, 0.25, 0.07).route(StreamInput(image, 0, "key"))
     source = torch.Generator().manual_seed(0)
     total, before = float(image.abs().sum()), torch.zeros_like(image)
-    for index in range(walk.count):
-        point = walk.draw(range(index, index + 1)).inputs[0]
+    for index in range(route.count):
+        point = route.draw(range(index, index + 1)).inputs[0]
         share = point / image
         assert float((share - index / 10).abs().max()) <= 0.07 + 1e-12
         assert float((image - point).abs().sum()) == pytest.approx(total * (1 - index / 10))
         assert bool((share >= before - 1e-12).all())
         before = share
-        assert walk.feedback is not None
-        walk.feedback(
+        assert route.feedback is not None
+        route.feedback(
             torch.zeros(1), torch.randn(1, *image.shape, generator=source, dtype=image.dtype)
         )
     assert torch.equal(point, image)
@@ -159,14 +159,14 @@ def test_a_blur_needs_axes() -> None:
 
 
 @pytest.mark.parametrize("method", [GUIDED, BLUR])
-def test_windows_see_the_path_of_the_whole(method: str) -> None:
+def test_windows_take_the_path_of_the_whole_image(method: str) -> None:
     """A network without context past its voxel is the same in windows and whole."""
     network = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Softplus(), nn.Conv2d(4, 2, 1)).double()
     shown = images(2, 1, 1).double()
     windowed = Model(network, window={"size": 4, "overlap": 0.5})
     target = {"kind": "volume", "label": 1}
-    asked = {"name": method, "steps": 6}
-    whole, parts = (
-        explain(model, shown, asked, target)[method].map for model in (network, windowed)
+    declaration = {"name": method, "steps": 6}
+    whole, windowed_map = (
+        explain(model, shown, declaration, target)[method].map for model in (network, windowed)
     )
-    assert_close(parts, whole, 1e-9)
+    assert_close(windowed_map, whole, 1e-9)

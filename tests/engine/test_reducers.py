@@ -1,4 +1,4 @@
-"""Reducers, the size of batches, and when two declarations are one stream."""
+"""Reducers, batch sizes, and which declarations are equal."""
 
 from __future__ import annotations
 
@@ -74,27 +74,27 @@ class TestReducers:
     @pytest.mark.parametrize("kind", SUMS)
     @pytest.mark.parametrize("size", [1, 2, 7])
     def test_sums(self, kind: type, size: int) -> None:
-        given = points(7)
+        batch = points(7)
         reducer = kind()
-        for part in cut(given, size):
-            reducer.update(part)
-        torch.testing.assert_close(reducer.result(), self.SUMS[kind](given), rtol=1e-12, atol=1e-14)
+        for piece in cut(batch, size):
+            reducer.update(piece)
+        torch.testing.assert_close(reducer.result(), self.SUMS[kind](batch), rtol=1e-12, atol=1e-14)
 
     def test_differences_of_each_point(self) -> None:
-        given = points(5)
+        batch = points(5)
         ends = torch.randn(2, 5, 2, 3, dtype=torch.float64)
         reducer = TimesDifference()
-        reducer.update(TapBatch(given.value, given.gradient, given.weights, ends[0], ends[1]))
-        expected = _weighted(given, given.gradient * (ends[1] - ends[0]))
+        reducer.update(TapBatch(batch.value, batch.gradient, batch.weights, ends[0], ends[1]))
+        expected = _weighted(batch, batch.gradient * (ends[1] - ends[0]))
         torch.testing.assert_close(reducer.result(), expected)
 
     @pytest.mark.parametrize("rule", QUADRATURES)
     @pytest.mark.parametrize("size", [1, 3, 8])
     def test_changes_along_a_path_add_up(self, rule: Quadrature, size: int) -> None:
         """With gradient 1 everywhere the pieces of conductance telescope to end - start."""
-        nodes, weights = (torch.from_numpy(part) for part in nodes_and_weights(rule, 8))
+        nodes, weights = (torch.from_numpy(array) for array in nodes_and_weights(rule, 8))
         curve = lambda a: torch.stack([a**2, torch.sin(3 * a)], -1)  # noqa: E731
-        given = TapBatch(
+        batch = TapBatch(
             curve(nodes),
             torch.ones(8, 2, dtype=torch.float64),
             weights,
@@ -103,8 +103,8 @@ class TestReducers:
             nodes,
         )
         reducer = AlongPath()
-        for part in cut(given, size):
-            reducer.update(part)
+        for piece in cut(batch, size):
+            reducer.update(piece)
         expected = torch.tensor([1.0, math.sin(3)], dtype=torch.float64)
         torch.testing.assert_close(reducer.result(), expected, rtol=1e-12, atol=0)
 
@@ -112,7 +112,9 @@ class TestReducers:
         """G = a^3, A = a^2: the integral of a^3 dA = 2 a^4 da is 2/5."""
         errors = []
         for count in (10, 20, 40):
-            nodes, weights = (torch.from_numpy(p) for p in nodes_and_weights("midpoint", count))
+            nodes, weights = (
+                torch.from_numpy(array) for array in nodes_and_weights("midpoint", count)
+            )
             column = nodes[:, None]
             zero, one = torch.zeros(1, 1).double(), torch.ones(1, 1).double()
             reducer = AlongPath()
@@ -137,17 +139,17 @@ class TestReducers:
         torch.testing.assert_close(summed.result().double(), expected, rtol=tolerance, atol=0)
 
     @pytest.mark.parametrize(
-        "made",
+        "build",
         [MeanGradient, AlongPath, lambda: CopyStatistic("mean")],
         ids=["sum", "path", "draws"],
     )
-    def test_nothing_seen_is_an_error(self, made: Callable[[], MeanGradient]) -> None:
+    def test_a_result_without_points_is_an_error(self, build: Callable[[], MeanGradient]) -> None:
         with pytest.raises(ValueError, match="was seen"):
-            made().result()
+            build().result()
 
 
-def _weighted(given: TapBatch, values: Tensor) -> Tensor:
-    return (given.weights.view(-1, 1, 1) * values).sum(0)
+def _weighted(batch: TapBatch, values: Tensor) -> Tensor:
+    return (batch.weights.view(-1, 1, 1) * values).sum(0)
 
 
 class TestBudget:

@@ -1,4 +1,4 @@
-"""Samplers and what they draw on: quadrature, baselines, ranges, generators."""
+"""Samplers and their parts: quadrature, baselines, intensity ranges, random generators."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class TestQuadrature:
             assert weights @ nodes**degree == pytest.approx(1 / (degree + 1), rel=1e-14)
         assert abs(weights @ nodes**8 - 1 / 9) > 1e-6
 
-    def test_the_others_as_they_are_defined(self) -> None:
+    def test_other_rules_by_their_definition(self) -> None:
         expected = {
             "left": ([0, 0.25, 0.5, 0.75], [0.25] * 4),
             "right": ([0.25, 0.5, 0.75, 1], [0.25] * 4),
@@ -60,9 +60,9 @@ class TestQuadrature:
             "pair": ([0, 1 / 3, 2 / 3, 1], [0.25] * 4),
         }
         for rule, (nodes, weights) in expected.items():
-            found = nodes_and_weights(rule, 4)  # type: ignore[arg-type]
-            np.testing.assert_allclose(found[0], nodes, atol=1e-15)
-            np.testing.assert_allclose(found[1], weights, atol=1e-15)
+            result = nodes_and_weights(rule, 4)  # type: ignore[arg-type]
+            np.testing.assert_allclose(result[0], nodes, atol=1e-15)
+            np.testing.assert_allclose(result[1], weights, atol=1e-15)
 
     @pytest.mark.parametrize("rule", ["trapezoid", "pair"])
     def test_both_ends_need_two_steps(self, rule: Quadrature) -> None:
@@ -73,20 +73,22 @@ class TestQuadrature:
 IMAGE = torch.arange(24.0).view(2, 3, 4)
 
 
-def item(image: Tensor = IMAGE, references: Tensor | None = None, key: str = "k") -> StreamInput:
+def stream_input(
+    image: Tensor = IMAGE, references: Tensor | None = None, key: str = "k"
+) -> StreamInput:
     return StreamInput(image, 0, key, references)
 
 
 class TestSamplers:
     def test_original(self) -> None:
-        route = Original().route(item())
+        route = Original().route(stream_input())
         draw = route.draw(range(1))
         assert (route.count, draw.weights.tolist()) == (1, [1.0])
         assert torch.equal(draw.inputs[0], IMAGE)
 
     def test_straight_path(self) -> None:
         sampler = StraightPath(5, "right", 2.0)
-        draw = sampler.route(item()).draw(range(5))
+        draw = sampler.route(stream_input()).draw(range(5))
         for step, point in enumerate(draw.inputs, 1):
             torch.testing.assert_close(point, 2 + step / 5 * (IMAGE - 2))
         assert draw.start is not None
@@ -102,18 +104,18 @@ class TestSamplers:
             PairedReference(None, 3),
         ],
     )
-    def test_points_do_not_depend_on_how_they_are_cut(self, sampler: StraightPath) -> None:
+    def test_points_do_not_depend_on_their_batches(self, sampler: StraightPath) -> None:
         references = torch.randn(3, *IMAGE.shape)
-        route = sampler.route(item(references=references))
+        route = sampler.route(stream_input(references=references))
         whole = route.draw(range(route.count))
-        parts = [route.draw(range(at, at + 1)) for at in range(route.count)]
-        assert torch.equal(torch.cat([part.inputs for part in parts]), whole.inputs)
-        assert torch.equal(torch.cat([part.weights for part in parts]), whole.weights)
+        single = [route.draw(range(at, at + 1)) for at in range(route.count)]
+        assert torch.equal(torch.cat([draw.inputs for draw in single]), whole.inputs)
+        assert torch.equal(torch.cat([draw.weights for draw in single]), whole.weights)
         assert float(whole.weights.sum()) == pytest.approx(1, abs=1e-15)
 
     def test_random_path_points_lie_between_reference_and_image(self) -> None:
         references = torch.randn(4, *IMAGE.shape)
-        draw = RandomPathPoint(200).route(item(references=references)).draw(range(200))
+        draw = RandomPathPoint(200).route(stream_input(references=references)).draw(range(200))
         assert draw.start is not None
         assert draw.end is not None
         assert torch.equal(draw.end, IMAGE.expand_as(draw.end))
@@ -127,10 +129,10 @@ class TestSamplers:
         assert min(np.bincount(picks, minlength=4)) > 30
 
     @pytest.mark.parametrize("references", [None, torch.zeros(1, 2, 3, 4)])
-    def test_references_are_asked_for_in_words(self, references: Tensor | None) -> None:
+    def test_missing_references_are_an_error(self, references: Tensor | None) -> None:
         count = 0 if references is None else 1
         with pytest.raises(ConfigError, match=f"with other images and {count} are given; pass at"):
-            RandomPathPoint(3).route(item(references=references)).draw(range(1))
+            RandomPathPoint(3).route(stream_input(references=references)).draw(range(1))
 
     def test_noise_has_its_deviation_and_its_own_generator(self) -> None:
         image = torch.randn(2, 64, 64)
@@ -161,20 +163,20 @@ class TestBaselines:
         ],
     )
     def test_levels(self, baseline: object, levels: list[float]) -> None:
-        found = baseline_image(baseline, IMAGE)
-        assert torch.equal(found, torch.tensor(levels).float().view(2, 1, 1).expand_as(IMAGE))
+        filled = baseline_image(baseline, IMAGE)
+        assert torch.equal(filled, torch.tensor(levels).float().view(2, 1, 1).expand_as(IMAGE))
 
     def test_blur_is_a_gaussian_of_a_tenth_of_each_axis_and_no_channel(self) -> None:
         image = torch.randn(2, 20, 30, 10)
-        found = baseline_image("blur", image)
+        filled = baseline_image("blur", image)
         for channel in range(2):
             sigma = [BLUR * size for size in image.shape[1:]]
             expected = ndimage.gaussian_filter(
                 image[channel].double().numpy(), sigma, mode="nearest"
             )
-            np.testing.assert_allclose(found[channel], expected, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(filled[channel], expected, rtol=1e-5, atol=1e-6)
 
-    def test_a_tensor_of_its_own(self) -> None:
+    def test_a_tensor_as_baseline(self) -> None:
         other = torch.randn(2, 3, 4, dtype=torch.float64)
         assert torch.equal(baseline_image(other, IMAGE), other.float())
         with pytest.raises(
@@ -182,7 +184,7 @@ class TestBaselines:
         ):
             baseline_image(other[:1], IMAGE)
 
-    def test_channels_are_counted(self) -> None:
+    def test_values_must_match_the_channels(self) -> None:
         with pytest.raises(ConfigError, match="3 baseline values for an image with 2 channels"):
             baseline_image((1.0, 2.0, 3.0), IMAGE)
 
@@ -195,7 +197,7 @@ class TestBaselines:
             (["a"], "a baseline is a name"),
         ],
     )
-    def test_what_is_no_baseline(self, wrong: object, words: str) -> None:
+    def test_invalid_baselines_are_errors(self, wrong: object, words: str) -> None:
         with pytest.raises(ConfigError, match=rf"integrated_gradients\.baseline: {words}"):
             parse_method({"name": "integrated_gradients", "baseline": wrong})
 
@@ -213,16 +215,16 @@ class TestRange:
         assert float(intensity_range(image, "minmax")) == 1e6
 
     def test_per_channel(self) -> None:
-        found = intensity_range(torch.stack([IMAGE[0], 10 * IMAGE[0]]), "minmax")
-        assert found.shape == (2, 1, 1)
-        assert found.flatten().tolist() == [11, 110]
+        ranges = intensity_range(torch.stack([IMAGE[0], 10 * IMAGE[0]]), "minmax")
+        assert ranges.shape == (2, 1, 1)
+        assert ranges.flatten().tolist() == [11, 110]
 
     def test_without_background(self) -> None:
         values = torch.randn(1, 10_000)
         expected = float(torch.quantile(values, 0.995) - torch.quantile(values, 0.005))
         assert float(intensity_range(values)) == pytest.approx(expected, rel=1e-3)
 
-    def test_constant_images_have_none(self) -> None:
+    def test_constant_images_have_range_zero(self) -> None:
         assert float(intensity_range(torch.ones(1, 4, 4))) == 0
 
 

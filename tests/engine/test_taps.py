@@ -1,4 +1,4 @@
-"""Where layers are tapped: calls, sides, in-place neighbors."""
+"""Which values taps read: numbered calls, inputs and outputs, layers changed in place."""
 
 from __future__ import annotations
 
@@ -50,13 +50,14 @@ class TestReused:
             ("layer_activation", activation),
             ("layer_gradient_x_activation", activation * _gradient(network, shown, call)),
         ):
-            (found,) = layer_maps(network, shown, name, path).values()
-            assert_close(found.map, expected, 1e-6)
+            (attribution,) = layer_maps(network, shown, name, path).values()
+            assert_close(attribution.map, expected, 1e-6)
 
-    def test_the_last_call_is_taken_and_said_so(self) -> None:
-        (found,) = layer_maps(Reused(), images(2, 2), "layer_activation", "conv").values()
+    def test_the_last_call_is_taken_with_a_warning(self) -> None:
+        (attribution,) = layer_maps(Reused(), images(2, 2), "layer_activation", "conv").values()
         assert any(
-            "called 2 times; its last call is taken, conv#0" in t for t in found.stats.warnings
+            "called 2 times; its last call is taken, conv#0" in t
+            for t in attribution.stats.warnings
         )
         (numbered,) = layer_maps(Reused(), images(2, 2), "layer_activation", "conv#1").values()
         assert not numbered.stats.warnings
@@ -64,20 +65,20 @@ class TestReused:
         assert numbered.layer.call == 1
 
     def test_several_calls_in_one_method(self) -> None:
-        found = layer_maps(Reused(), images(2, 2), "layer_activation", ["conv#0", "conv#1"])
-        assert list(found) == ["layer_activation@conv#0", "layer_activation@conv#1"]
+        attributions = layer_maps(Reused(), images(2, 2), "layer_activation", ["conv#0", "conv#1"])
+        assert list(attributions) == ["layer_activation@conv#0", "layer_activation@conv#1"]
 
     def test_deep_lift_and_paths_at_a_call(self) -> None:
-        """The first call carries everything, so its shares add up to the whole."""
+        """All of the score passes through the first call, so its map sums to the whole change."""
         network, shown = Reused().double(), images(2, 2, 2).double()
         with torch.no_grad():
             change = (network(shown) - network(shown * 0))[:, 1].flatten(1).sum(1)
         for name in ("layer_deep_lift", "layer_conductance"):
             options = {"steps": 300, "quadrature": "midpoint"} if "conductance" in name else {}
-            (found,) = layer_maps(network, shown, name, "conv#0", **options).values()
+            (attribution,) = layer_maps(network, shown, name, "conv#0", **options).values()
             tolerance = 1e-3 if options else 1e-9
             torch.testing.assert_close(
-                found.map.flatten(1).sum(1), change, rtol=tolerance, atol=tolerance
+                attribution.map.flatten(1).sum(1), change, rtol=tolerance, atol=tolerance
             )
 
     @pytest.mark.parametrize("path", ["conv#2", "conv#7"])
@@ -94,12 +95,12 @@ def _gradient(network: nn.Module, shown: Tensor, call: int) -> Tensor:
     first = network.conv(shown)
     leaf = (first if call == 0 else network.conv(first.relu())).detach().requires_grad_(True)
     output = network.conv(leaf.relu()).relu() if call == 0 else leaf.relu()
-    (found,) = torch.autograd.grad(output[:, 1].sum(), leaf)
-    return found
+    (gradient,) = torch.autograd.grad(output[:, 1].sum(), leaf)
+    return gradient
 
 
 class InPlace(nn.Module):
-    """Functions that overwrite what a layer gave."""
+    """Functions that overwrite the output of a layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,7 +118,7 @@ class InPlace(nn.Module):
 
 
 class Overwriting(InPlace):
-    """What the rectifier gave is needed for its gradient, and is overwritten."""
+    """The output of the rectifier, which its gradient needs, is overwritten."""
 
     def forward(self, image: Tensor) -> Tensor:
         features = functional.relu_(self.norm(self.conv(image)))
@@ -129,19 +130,19 @@ def test_in_place_calls_after_a_tap_do_not_reach_it() -> None:
     network, shown = InPlace().eval(), images(2, 2, 2)
     with torch.no_grad():
         expected = network.norm(network.conv(shown))
-    (found,) = layer_maps(network, shown, "layer_activation", "norm").values()
-    assert_close(found.map, expected, 1e-6)
-    assert (found.map < 0).any()
+    (attribution,) = layer_maps(network, shown, "layer_activation", "norm").values()
+    assert_close(attribution.map, expected, 1e-6)
+    assert (attribution.map < 0).any()
     leaf = expected.clone().requires_grad_(True)
     scale = torch.tensor([2.0, 1, 1]).view(1, 3, 1, 1)
     output = network.head((functional.leaky_relu(leaf, 0.1) + 1) * scale)
     (gradient,) = torch.autograd.grad(output[:, 1].sum(), leaf)
-    (found,) = layer_maps(network, shown, "vanilla_layer_visualization", "norm").values()
-    assert_close(found.map, gradient, 1e-6)
+    (attribution,) = layer_maps(network, shown, "vanilla_layer_visualization", "norm").values()
+    assert_close(attribution.map, gradient, 1e-6)
 
 
 @pytest.mark.parametrize("name", ["saliency", "grad_cam", "integrated_gradients"])
-def test_what_cannot_be_differentiated_is_not_differentiated_wrongly(name: str) -> None:
+def test_overwritten_values_are_an_error_and_not_a_wrong_gradient(name: str) -> None:
     """Also not in the first batch, whose saved tensors are counted."""
     network = Overwriting().eval()
     with (
@@ -152,7 +153,7 @@ def test_what_cannot_be_differentiated_is_not_differentiated_wrongly(name: str) 
 
 
 @pytest.mark.parametrize("rank", [2, 3])
-def test_what_enters_a_layer_is_what_leaves_the_one_before(rank: int) -> None:
+def test_the_input_of_a_layer_is_the_output_of_the_layer_before(rank: int) -> None:
     network, shown = segmenter(rank, 2), images(rank, 2, 2)
     for name in ("layer_activation", "layer_gradient_x_activation", "layer_deep_lift"):
         (entering,) = layer_maps(network, shown, name, "conv2", side="input").values()
@@ -164,24 +165,24 @@ def test_what_enters_a_layer_is_what_leaves_the_one_before(rank: int) -> None:
 
 def test_all_is_every_leaf_in_order() -> None:
     network = nn.Sequential(segmenter(2, 2), nn.Softplus())
-    found = layer_maps(network, images(2, 2), "layer_activation", "all")
-    paths = [key.removeprefix("layer_activation@") for key in found]
+    attributions = layer_maps(network, images(2, 2), "layer_activation", "all")
+    paths = [key.removeprefix("layer_activation@") for key in attributions]
     assert paths == ["0.conv1", "0.act1", "0.conv2", "0.act2", "0.head", "1"]
 
 
 def test_blocks_may_be_tapped() -> None:
     network, shown = nn.Sequential(segmenter(2, 2), nn.Softplus()), images(2, 2)
-    (found,) = layer_maps(network, shown, "layer_activation", "0").values()
-    assert_close(found.map, network[0](shown).detach(), 1e-6)
+    (attribution,) = layer_maps(network, shown, "layer_activation", "0").values()
+    assert_close(attribution.map, network[0](shown).detach(), 1e-6)
 
 
 def test_the_default_layer_is_the_last_feature_map() -> None:
-    (key,) = layer_maps(classifier(2, 2), images(2, 2), "layer_activation", ()).values()
-    assert key.layer is not None
-    assert key.layer.path == "act2"
+    (attribution,) = layer_maps(classifier(2, 2), images(2, 2), "layer_activation", ()).values()
+    assert attribution.layer is not None
+    assert attribution.layer.path == "act2"
 
 
-def test_taps_leave_with_their_block() -> None:
+def test_taps_are_removed_at_the_end_of_their_block() -> None:
     network = segmenter()
     taps = (Tap("conv1"), Tap("act2", "input"))
     with untouched(network):

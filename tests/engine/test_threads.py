@@ -53,14 +53,14 @@ class Slow(nn.Module):
 def test_two_explanations_that_overlap_leave_the_network_as_it_was() -> None:
     network, shown = Slow().train(), images(size=8)
 
-    def ask(steps: int) -> None:
+    def run(steps: int) -> None:
         explain(network, shown, {"name": "integrated_gradients", "steps": steps}, 1, memory=1)
 
     with untouched(network):
-        first = threading.Thread(target=ask, args=(10,))
+        first = threading.Thread(target=run, args=(10,))
         first.start()
         time.sleep(0.01)
-        second = threading.Thread(target=ask, args=(20,))
+        second = threading.Thread(target=run, args=(20,))
         second.start()
         first.join()
         second.join()
@@ -78,47 +78,47 @@ def test_four_threads_get_the_maps_of_one() -> None:
     network, shown = Slow().train(), images(size=8)
     model, replaced = Model(network), [getattr(checkpointing, name) for name in REPLACED]
 
-    def ask(methods: list[Any]) -> list[Tensor]:
+    def maps_of(methods: list[Any]) -> list[Tensor]:
         return [
             attribution.map
             for _ in range(3)
             for attribution in explain(model, shown, methods, CLASS_ONE).values()
         ]
 
-    alone = [ask(methods) for methods in FAMILIES]
+    alone = [maps_of(methods) for methods in FAMILIES]
     with untouched(network):
-        together = in_threads([lambda methods=methods: ask(methods) for methods in FAMILIES])
-    for expected, found in zip(alone, together, strict=True):
-        for one, other in zip(expected, found, strict=True):
-            assert torch.equal(one, other)
+        together = in_threads([lambda methods=methods: maps_of(methods) for methods in FAMILIES])
+    for expected, maps in zip(alone, together, strict=True):
+        for expected_map, attribution_map in zip(expected, maps, strict=True):
+            assert torch.equal(expected_map, attribution_map)
     assert [getattr(checkpointing, name) for name in REPLACED] == replaced
 
 
 def test_threads_of_a_bare_network_may_each_copy_it_to_float64() -> None:
     network, shown = Slow().train(), images(size=8)
 
-    def ask(precision: str) -> Tensor:
+    def map_in(precision: str) -> Tensor:
         model = Model(network, precision=precision)
         return explain(model, shown, ["grad_cam", "deep_lift"], CLASS_ONE)["grad_cam"].map
 
     kinds = ["float32", "float64", "float32", "float64"]
-    alone = [ask(kind) for kind in kinds]
+    alone = [map_in(kind) for kind in kinds]
     with untouched(network):
-        together = in_threads([lambda kind=kind: ask(kind) for kind in kinds])
-    for expected, found in zip(alone, together, strict=True):
-        assert torch.equal(expected, found)
+        together = in_threads([lambda kind=kind: map_in(kind) for kind in kinds])
+    for expected, attribution_map in zip(alone, together, strict=True):
+        assert torch.equal(expected, attribution_map)
 
 
 class TestGuard:
     def test_two_threads_may_be_guarded_at_once(self) -> None:
         network, shown = Slow().eval(), images(size=8)
-        both = threading.Barrier(2)
+        barrier = threading.Barrier(2)
 
         def count() -> int:
             with guard(network) as record:
-                both.wait(timeout=10)  # would break if one thread waited for the other
+                barrier.wait(timeout=10)  # would break if one thread waited for the other
                 network(shown)
-                both.wait(timeout=10)
+                barrier.wait(timeout=10)
             return record.checkpointed
 
         replaced = [getattr(checkpointing, name) for name in REPLACED]
@@ -219,8 +219,8 @@ class TestHooks:
             finally:
                 done.set()
 
-        _, found = in_threads([keep_running, record])
-        assert found == [(expected_trace, expected_calls, expected_layers)] * 5
+        _, records = in_threads([keep_running, record])
+        assert records == [(expected_trace, expected_calls, expected_layers)] * 5
 
     def test_a_copy_that_is_made_meanwhile_is_not_tapped(self) -> None:
         network, shown = classifier(), images()

@@ -1,4 +1,4 @@
-"""Windows explain the whole-volume prediction: against the blended output in one graph."""
+"""Maps of windowed networks equal the gradient of the blended output, taken in one graph."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ EXACT = 1e-10
 
 def ours(case: Case, method: Any, target: dict[str, Any], **options: Any) -> Attribution:
     with untouched(case.network):
-        found = explain(case.model, case.image, method, target, **options)
-    ((_, attribution),) = found.items()
+        attributions = explain(case.model, case.image, method, target, **options)
+    ((_, attribution),) = attributions.items()
     return attribution
 
 
@@ -37,11 +37,11 @@ class TestAnyNetwork:
         for blend, batch in (("gaussian", 1), ("constant", 3)):
             case = global_context(rank, blend, batch)
             field = bound(case, target)
-            found = ours(case, "saliency", target)
-            assert_close(found.map, gradient(case, case.image, field.score), EXACT)
+            attribution = ours(case, "saliency", target)
+            assert_close(attribution.map, gradient(case, case.image, field.score), EXACT)
             with torch.no_grad():
                 score = field.score(blended(case, case.image).output)
-            assert found.stats.scores == pytest.approx(score.tolist())
+            assert attribution.stats.scores == pytest.approx(score.tolist())
 
     def test_integrated_gradients(self, rank: int, which: int) -> None:
         case, target = global_context(rank), targets(rank)[which]
@@ -57,13 +57,13 @@ class TestAnyNetwork:
         for step in range(4):
             point = baseline + (2 * step + 1) / 8 * (case.image - baseline)
             expected += gradient(case, point, field.score) / 4 * (case.image - baseline)
-        found = ours(case, method, target)
-        assert_close(found.map, expected, EXACT)
+        attribution = ours(case, method, target)
+        assert_close(attribution.map, expected, EXACT)
         with torch.no_grad():
-            ends = [field.score(blended(case, one).output) for one in (case.image, baseline)]
+            ends = [field.score(blended(case, end).output) for end in (case.image, baseline)]
         change = float(ends[0] - ends[1])
         residual = abs(float(expected.sum()) - change) / abs(change)
-        assert found.stats.completeness == pytest.approx([residual], abs=1e-8)
+        assert attribution.stats.completeness == pytest.approx([residual], abs=1e-8)
 
     @pytest.mark.parametrize("rule", [Guided, Deconvnet])
     def test_rules(self, rank: int, which: int, rule: Any) -> None:
@@ -87,51 +87,53 @@ class TestAnyNetwork:
         with DeepLiftRule().replay(recording):
             score = field.score(blended(case, leaf).output)
         (multiplier,) = torch.autograd.grad(score.sum(), leaf)
-        found = ours(case, {"name": "deep_lift", "baseline": baseline[0]}, target)
-        assert_close(found.map, multiplier * (case.image - baseline), 1e-8)
+        attribution = ours(case, {"name": "deep_lift", "baseline": baseline[0]}, target)
+        assert_close(attribution.map, multiplier * (case.image - baseline), 1e-8)
         change = float((score - start).detach())
-        assert float(found.map.sum()) == pytest.approx(change, rel=1e-8)
-        assert found.stats.completeness is not None
-        assert found.stats.completeness[0] < 1e-8
+        assert float(attribution.map.sum()) == pytest.approx(change, rel=1e-8)
+        assert attribution.stats.completeness is not None
+        assert attribution.stats.completeness[0] < 1e-8
 
     def test_layers(self, rank: int, which: int) -> None:
         """Every window's share, added (or blended) where the window lies."""
         case, target = global_context(rank), targets(rank)[which]
         field = bound(case, target)
         leaf = case.image.clone().requires_grad_(True)
-        found = blended(case, leaf, ("conv1", "act2"))
-        flat = found.tapped_values["conv1"] + found.tapped_values["act2"]
-        gradients = torch.autograd.grad(field.score(found.output).sum(), flat)
+        output = blended(case, leaf, ("conv1", "act2"))
+        tapped = output.tapped_values["conv1"] + output.tapped_values["act2"]
+        gradients = torch.autograd.grad(field.score(output.output).sum(), tapped)
         count = len(case.layout)
         for at, layer in ((0, "conv1"), (count, "act2")):
-            values = found.tapped_values[layer]
-            parts = gradients[at : at + count]
+            values = output.tapped_values[layer]
+            of_windows = gradients[at : at + count]
             expected = {
-                "vanilla_layer_visualization": _added(case, list(parts)),
+                "vanilla_layer_visualization": _added(case, list(of_windows)),
                 "layer_gradient_x_activation": _added(
-                    case, [value * part for value, part in zip(values, parts, strict=True)]
+                    case, [value * share for value, share in zip(values, of_windows, strict=True)]
                 ),
                 "layer_activation": _blend(case, values),
             }
             for name, map in expected.items():
-                asked = {"name": name, "layers": layer}
-                assert_close(ours(case, asked, target).map, map, EXACT, f"{name} at {layer}")
+                method = {"name": name, "layers": layer}
+                assert_close(ours(case, method, target).map, map, EXACT, f"{name} at {layer}")
 
 
-def _added(case: Case, parts: list[Tensor]) -> Tensor:
-    volume = torch.zeros(1, parts[0].shape[1], *case.layout.padded, dtype=torch.float64)
-    for position, part in zip(case.layout.positions, parts, strict=True):
-        volume[case.layout.region(position)] += part.detach()
+def _added(case: Case, of_windows: list[Tensor]) -> Tensor:
+    volume = torch.zeros(1, of_windows[0].shape[1], *case.layout.padded, dtype=torch.float64)
+    for position, values in zip(case.layout.positions, of_windows, strict=True):
+        volume[case.layout.region(position)] += values.detach()
     return case.layout.unpad(volume)
 
 
-def _blend(case: Case, parts: list[Tensor]) -> Tensor:
+def _blend(case: Case, of_windows: list[Tensor]) -> Tensor:
     weights = [case.layout.weight(position) for position in case.layout.positions]
-    return _added(case, [part * weight for part, weight in zip(parts, weights, strict=True)])
+    return _added(
+        case, [values * weight for values, weight in zip(of_windows, weights, strict=True)]
+    )
 
 
 LAYER = "dec1.block.relu2"
-MASSES: list[dict[str, Any]] = [
+AT_A_LAYER: list[dict[str, Any]] = [
     {"name": name, "layers": LAYER}
     for name in (
         "layer_activation",
@@ -161,16 +163,16 @@ AT_THE_IMAGE: list[Any] = [
 @every_rank
 @pytest.mark.parametrize("kind", ["pixelwise", "volume", "region"])
 def test_windowed_is_whole(rank: int, kind: str) -> None:
-    """With a halo as large as the receptive field nothing tells the two apart.
+    """With a halo as large as the receptive field, windowed and whole networks have equal maps.
 
-    Methods that are linear in the cotangent, that is: a guided gradient of a sum of windows is
-    not the sum of their guided gradients. For those, see the blended graph above.
+    This holds for methods that are linear in the cotangent. A guided gradient of a sum of windows
+    is not the sum of their guided gradients; these methods are tested on the blended graph above.
     """
     case = exact(rank)
     target = region(rank) if kind == "region" else {"kind": kind, "label": 1}
-    asked = [*AT_THE_IMAGE, *MASSES]
-    windowed = explain(case.model, case.image, asked, target)
-    whole = explain(case.network, case.image, asked, target)
+    methods = [*AT_THE_IMAGE, *AT_A_LAYER]
+    windowed = explain(case.model, case.image, methods, target)
+    whole = explain(case.network, case.image, methods, target)
     assert len(case.layout) >= 5
     for key, attribution in whole.items():
         assert_close(windowed[key].map, attribution.map, 1e-8, key)
@@ -184,9 +186,9 @@ def test_windowed_is_whole(rank: int, kind: str) -> None:
 def test_windowed_is_whole_in_float32() -> None:
     case = exact(3, torch.float32)
     for target in ({"kind": "pixelwise", "label": 1}, {"kind": "volume", "label": 1}, region(3)):
-        asked = ["saliency", "deep_lift", {"name": "integrated_gradients", "steps": 2}]
-        windowed = explain(case.model, case.image, asked, target)
-        whole = explain(case.network, case.image, asked, target)
+        methods = ["saliency", "deep_lift", {"name": "integrated_gradients", "steps": 2}]
+        windowed = explain(case.model, case.image, methods, target)
+        whole = explain(case.network, case.image, methods, target)
         for key, attribution in whole.items():
             assert_close(windowed[key].map, attribution.map, 1e-5, key)
 
@@ -205,24 +207,24 @@ NOT_LINEAR = (
 
 @every_rank
 @pytest.mark.parametrize("layer", [LAYER, "bottleneck"])
-def test_what_is_not_linear_in_the_cotangent_is_near_the_whole(rank: int, layer: str) -> None:
+def test_methods_not_linear_in_the_cotangent_are_near_the_whole(rank: int, layer: str) -> None:
     """Products and rectifiers of each window's share are not those of the sum of the shares."""
     case, target = exact(rank), {"kind": "pixelwise", "label": 1}
-    asked = [{"name": name, "layer": layer} if "cam" in name else name for name in NOT_LINEAR]
-    windowed = explain(case.model, case.image, asked, target)
-    whole = explain(case.network, case.image, asked, target)
+    methods = [{"name": name, "layer": layer} if "cam" in name else name for name in NOT_LINEAR]
+    windowed = explain(case.model, case.image, methods, target)
+    whole = explain(case.network, case.image, methods, target)
     for name in NOT_LINEAR:
         pair = torch.stack([windowed[name].map.flatten(), whole[name].map.flatten()])
         assert float(torch.corrcoef(pair)[0, 1]) > 0.85, name
 
 
 @every_rank
-def test_coarse_layers_lie_where_they_lie_in_the_whole(rank: int) -> None:
-    """Layer maps of windows are on the image grid; those of the whole are brought there."""
+def test_coarse_layer_maps_equal_those_of_the_whole_volume(rank: int) -> None:
+    """Layer maps of windows lie on the image grid; those of the whole are resampled to it."""
     case, target = exact(rank), {"kind": "pixelwise", "label": 1}
-    asked = {"name": "layer_activation", "layers": "bottleneck"}
-    windowed = ours(case, asked, target).map
-    whole = explain(case.network, case.image, asked, target)["layer_activation"].map
+    method = {"name": "layer_activation", "layers": "bottleneck"}
+    windowed = ours(case, method, target).map
+    whole = explain(case.network, case.image, method, target)["layer_activation"].map
     mode = {2: "bilinear", 3: "trilinear"}[rank]
     upsampled = torch.nn.functional.interpolate(whole, case.image.shape[2:], mode=mode)
     assert windowed.shape == upsampled.shape
@@ -233,10 +235,14 @@ def test_coarse_layers_lie_where_they_lie_in_the_whole(rank: int) -> None:
 def test_batches_of_volumes(rank: int) -> None:
     case, target = global_context(rank), {"kind": "volume", "label": 1}
     other = torch.randn_like(case.image)
-    asked = ["saliency", {"name": "smoothgrad", "of": "deep_lift", "samples": 2}, "guided_backprop"]
-    both = explain(case.model, torch.cat([case.image, other]), asked, target)
+    methods = [
+        "saliency",
+        {"name": "smoothgrad", "of": "deep_lift", "samples": 2},
+        "guided_backprop",
+    ]
+    both = explain(case.model, torch.cat([case.image, other]), methods, target)
     for row, image in enumerate((case.image, other)):
-        alone = explain(case.model, image, asked, target)
+        alone = explain(case.model, image, methods, target)
         for key, attribution in alone.items():
             assert_close(both[key].map[row], attribution.map[0], EXACT, key)
 
@@ -245,9 +251,9 @@ def test_batches_of_volumes(rank: int) -> None:
 @pytest.mark.parametrize("batch", [2, 5, 64])
 def test_the_number_of_windows_at_once_does_not_matter(rank: int, batch: int) -> None:
     target = {"kind": "volume", "label": 1}
-    one, several = global_context(rank), global_context(rank, batch=batch)
+    single, several = global_context(rank), global_context(rank, batch=batch)
     for name in ("saliency", "deep_lift", "grad_cam"):
-        assert_close(ours(several, name, target).map, ours(one, name, target).map, EXACT, name)
+        assert_close(ours(several, name, target).map, ours(single, name, target).map, EXACT, name)
 
 
 def test_follow_binds_on_the_blended_output() -> None:
@@ -279,29 +285,29 @@ def test_windows_without_weight_are_skipped() -> None:
     target = {"kind": "region", "label": 1, "voxel": (0, 0)}
     field = bound(case, target)
     calls.clear()
-    found = explain(case.model, case.image, "saliency", target)["saliency"].map
+    attribution_map = explain(case.model, case.image, "saliency", target)["saliency"].map
     assert sum(calls) == 1
-    assert_close(found, gradient(case, case.image, field.score), EXACT)
+    assert_close(attribution_map, gradient(case, case.image, field.score), EXACT)
 
 
 def test_one_window_over_everything_is_the_whole() -> None:
     case = exact(2)
     model = Model(case.network, window={"size": (60, 48), "blend": "constant"})
     more = ["guided_backprop", "deconvolution", {"name": "eigen_cam", "layer": LAYER}]
-    asked = [*AT_THE_IMAGE, *MASSES, *more, {"name": "guided_grad_cam", "layer": LAYER}]
+    methods = [*AT_THE_IMAGE, *AT_A_LAYER, *more, {"name": "guided_grad_cam", "layer": LAYER}]
     target = {"kind": "volume", "label": 1}
-    windowed = explain(model, case.image, asked, target)
-    whole = explain(case.network, case.image, asked, target)
+    windowed = explain(model, case.image, methods, target)
+    whole = explain(case.network, case.image, methods, target)
     for key, attribution in whole.items():
         assert_close(windowed[key].map, attribution.map, 1e-10, key)
 
 
-@pytest.mark.parametrize(("name", "near"), [("grad_cam", False), ("layer_cam", True)])
-def test_a_cam_that_windows_only_approach_says_so(name: str, near: bool) -> None:
+@pytest.mark.parametrize(("name", "approximate"), [("grad_cam", False), ("layer_cam", True)])
+def test_a_cam_that_windows_approximate_has_a_warning(name: str, approximate: bool) -> None:
     network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1))
     shown, box = torch.rand(1, 1, 12, 12), {"kind": "region", "label": 1, "box": [[2, 9]] * 2}
     model = Model(network, window={"size": 8, "overlap": 0.5})
     (whole,) = explain(network, shown, name, box).values()
     (windowed,) = explain(model, shown, name, box).values()
     assert not any("windows" in text for text in whole.stats.warnings)
-    assert any("windows" in text for text in windowed.stats.warnings) is near
+    assert any("windows" in text for text in windowed.stats.warnings) is approximate

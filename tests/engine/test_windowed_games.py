@@ -28,23 +28,23 @@ METHODS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize(("rank", "target"), [(2, "pixelwise"), (2, "volume"), (3, "volume")])
-def test_windows_with_a_halo_give_what_the_whole_gives(rank: int, target: str) -> None:
+def test_windows_with_a_halo_give_the_maps_of_the_whole_volume(rank: int, target: str) -> None:
     case, methods = exact(rank), METHODS[:: 3 if rank == 2 else 4]
     whole = explain(Model(case.network), case.image, methods, TARGETS[target])
     windowed = explain(case.model, case.image, methods, TARGETS[target])
-    for name, found in windowed.items():
-        assert_close(found.map, whole[name].map, 1e-9, name)
+    for name, attribution in windowed.items():
+        assert_close(attribution.map, whole[name].map, 1e-9, name)
 
 
 def test_only_touched_windows_change_the_score(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if every window were computed anew for every coalition."""
+    """Maps equal those of computing every window for every coalition."""
     case: Case = global_context(2)
-    found = explain(case.model, case.image, METHODS, TARGETS["volume"])
+    attributions = explain(case.model, case.image, METHODS, TARGETS["volume"])
 
     def everywhere(masks: Any, index: int, layout: Any) -> Any:
         return iter(layout.positions)
 
     monkeypatch.setattr(Coalitions, "touched", everywhere)
     again = explain(case.model, case.image, METHODS, TARGETS["volume"])
-    for name in found:
-        assert_close(again[name].map, found[name].map, 1e-9, name)
+    for name in attributions:
+        assert_close(again[name].map, attributions[name].map, 1e-9, name)

@@ -41,14 +41,14 @@ def peak(run: Callable[[], object]) -> int:
 
 def arrays_per_volume(method: Any, target: Any, window: Any, lengths: tuple[int, int]) -> float:
     """How many arrays of the size of the image a longer volume adds to the peak."""
-    found = []
+    peaks = []
     for length in lengths:
         shape = (1, 1, length, 8, 8)
         image, references = torch.rand(shape), torch.rand(3, *shape[1:])
         model = Model(network(), window=window)
-        found.append(peak(lambda: explain(model, image, method, target, references=references)))  # noqa: B023
+        peaks.append(peak(lambda: explain(model, image, method, target, references=references)))  # noqa: B023
     volume = (lengths[1] - lengths[0]) * 8 * 8 * 4
-    return (found[1] - found[0]) / volume
+    return (peaks[1] - peaks[0]) / volume
 
 
 METHODS: list[Any] = [
@@ -79,7 +79,7 @@ def test_peak_memory_does_not_grow_with_the_volume(method: Any, kind: str) -> No
     assert arrays_per_volume(method, target, WINDOW, (32, 96)) < OWN_ARRAYS
 
 
-def test_the_measure_sees_what_it_should() -> None:
+def test_the_measurement_includes_activations_and_results() -> None:
     """Without windows the same run holds the features of the whole volume."""
     target = {"kind": "volume", "label": 1}
     assert arrays_per_volume("saliency", target, None, (96, 192)) > 64

@@ -76,12 +76,12 @@ def test_the_marker_stays_with_the_source(tmp_path, kind):
     folder = tmp_path / MARKER
     folder.mkdir()
     source = SOURCES[kind](folder)
-    with warnings.catch_warnings(record=True) as heard:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         image = read_image(source)
     assert MARKER.encode() in content_of(next(folder.iterdir()))
     assert MARKER not in repr(image)
-    assert MARKER not in "".join(str(remark.message) for remark in heard)
+    assert MARKER not in "".join(str(remark.message) for remark in caught)
 
     out = tmp_path / "out"
     write_image(image, out / "image.nii.gz")

@@ -1,4 +1,4 @@
-"""DICOM in: geometry against an affine worked out by hand, and every way a series can be wrong."""
+"""Reading DICOM: geometry against an affine computed by hand, and errors of series."""
 
 import math
 
@@ -57,7 +57,7 @@ def test_missing_slice_is_refused_with_its_place(tmp_path):
 
 def test_double_slices_are_refused(tmp_path):
     folder = write_series(tmp_path / "series", VALUES)
-    place = [float(f"{part:.6f}") for part in known_affine()[:3, 3] * [-1, -1, 1]]
+    place = [float(f"{coordinate:.6f}") for coordinate in known_affine()[:3, 3] * [-1, -1, 1]]
     write_slice(folder / "again.dcm", VALUES[0], ImagePositionPatient=place)
     with pytest.raises(InputError, match="1 slices at places where it has another"):
         read_image(folder)
@@ -91,8 +91,8 @@ def test_a_localizer_among_the_slices_is_refused(tmp_path, attributes, words):
 
 
 def test_gantry_tilt_warns_and_keeps_positions_true(tmp_path):
-    lean = math.tan(math.radians(15)) * GAP
-    step = NORMAL * GAP + ORIENTATION[1] * lean
+    tilt = math.tan(math.radians(15)) * GAP
+    step = NORMAL * GAP + ORIENTATION[1] * tilt
     folder = write_series(tmp_path / "series", VALUES, step=step)
     with pytest.warns(VoxplainWarning, match=r"tilted by 15\.0 degrees"):
         image = read_image(folder)
@@ -127,8 +127,8 @@ def test_single_image_is_rows_by_columns_with_its_place(tmp_path):
     np.testing.assert_allclose(volume.grid.spacing, (0.9, 0.7, 5.0))
 
 
-@pytest.mark.parametrize(("dtype", "ends"), [(np.uint16, 65535), (np.int16, -1)])
-def test_monochrome1_is_turned_so_that_bright_is_large(tmp_path, dtype, ends):
+@pytest.mark.parametrize(("dtype", "largest"), [(np.uint16, 65535), (np.int16, -1)])
+def test_monochrome1_is_inverted_so_that_bright_is_large(tmp_path, dtype, largest):
     stored = np.array([[0, 10], [200, 3000]], dtype=dtype)
     path = tmp_path / "x.dcm"
     write_slice(
@@ -138,7 +138,7 @@ def test_monochrome1_is_turned_so_that_bright_is_large(tmp_path, dtype, ends):
     )  # fmt: skip
     with pytest.warns(VoxplainWarning, match="burned into the pixels"):
         image = read_image(path)
-    np.testing.assert_array_equal(image.data[0].numpy(), ends - stored.astype(float))
+    np.testing.assert_array_equal(image.data[0].numpy(), largest - stored.astype(float))
     assert image.grid.spacing == pytest.approx((0.2, 0.3))
     assert image.grid.unit == "mm"
 
@@ -156,7 +156,7 @@ def test_color_image_has_three_named_channels_and_no_size_stays_in_pixels(tmp_pa
     np.testing.assert_array_equal(image.data.numpy(), np.moveaxis(colors, -1, 0))
 
 
-def test_cine_loop_damage_and_empty_folders_are_told_in_words(tmp_path):
+def test_cine_loops_damaged_files_and_empty_folders_are_errors(tmp_path):
     write_slice(tmp_path / "cine.dcm", VALUES, NumberOfFrames=6)
     with pytest.raises(InputError, match="6 frames without positions"):
         read_image(tmp_path / "cine.dcm")

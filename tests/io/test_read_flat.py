@@ -1,4 +1,4 @@
-"""Pictures, arrays and masks in."""
+"""Reading pictures, arrays and masks."""
 
 import nibabel as nib
 import numpy as np
@@ -27,16 +27,16 @@ def test_gray_stays_one_channel_and_color_has_three(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_sixteen_bits_stay(tmp_path, suffix):
-    deep = (GRAY.astype(np.uint16) * 5000) + 7
-    Pillow.fromarray(deep).save(tmp_path / f"x{suffix}")
-    np.testing.assert_array_equal(read_image(tmp_path / f"x{suffix}").data[0], deep)
+    sixteen_bit = (GRAY.astype(np.uint16) * 5000) + 7
+    Pillow.fromarray(sixteen_bit).save(tmp_path / f"x{suffix}")
+    np.testing.assert_array_equal(read_image(tmp_path / f"x{suffix}").data[0], sixteen_bit)
 
 
 def test_tiff_color_with_sixteen_bits_and_floats(tmp_path):
-    deep = COLOR.astype(np.uint16) * 257
-    tifffile.imwrite(tmp_path / "c.tif", deep, photometric="rgb")
+    sixteen_bit = COLOR.astype(np.uint16) * 257
+    tifffile.imwrite(tmp_path / "c.tif", sixteen_bit, photometric="rgb")
     np.testing.assert_array_equal(
-        read_image(tmp_path / "c.tif").data.numpy(), np.moveaxis(deep, -1, 0)
+        read_image(tmp_path / "c.tif").data.numpy(), np.moveaxis(sixteen_bit, -1, 0)
     )
     tifffile.imwrite(tmp_path / "f.tif", GRAY.astype(np.float32) / 7)
     np.testing.assert_array_equal(
@@ -59,7 +59,7 @@ def test_transparency_is_left_out_with_a_warning(tmp_path):
     np.testing.assert_array_equal(image.data.numpy(), np.moveaxis(COLOR, -1, 0))
 
 
-def test_pages_are_refused_or_read_as_the_volume_that_was_asked_for(tmp_path):
+def test_pages_are_refused_unless_a_volume_is_requested(tmp_path):
     pages = [Pillow.fromarray(GRAY + k) for k in range(5)]
     pages[0].save(tmp_path / "x.tif", save_all=True, append_images=pages[1:])
     with pytest.raises(InputError, match="5 pages; say rank 3"):
@@ -77,7 +77,7 @@ def test_a_picture_stands_upright_in_a_viewer_of_nifti(tmp_path):
     assert grid.unit == "mm"
 
 
-def test_broken_pictures_are_told_in_words(tmp_path):
+def test_broken_pictures_are_errors(tmp_path):
     (tmp_path / "x.png").write_text("no picture")
     with pytest.raises(InputError, match="not a picture"):
         read_image(tmp_path / "x.png")
@@ -144,10 +144,10 @@ def test_mask_on_the_grid_is_taken_as_it_is(tmp_path):
     np.testing.assert_array_equal(mask, LABELS)
 
 
-def test_mask_with_flipped_axes_is_put_in_order_without_being_asked(tmp_path):
-    turn = nib.orientations.axcodes2ornt("PSL")
-    turned = nib.Nifti1Image(LABELS, AFFINE).as_reoriented(turn)
-    path = save(tmp_path / "m.nii.gz", np.asarray(turned.dataobj), turned.affine)
+def test_mask_with_flipped_axes_is_reordered_automatically(tmp_path):
+    orientation = nib.orientations.axcodes2ornt("PSL")
+    reordered = nib.Nifti1Image(LABELS, AFFINE).as_reoriented(orientation)
+    path = save(tmp_path / "m.nii.gz", np.asarray(reordered.dataobj), reordered.affine)
     np.testing.assert_array_equal(read_mask(path, Grid((6, 7, 8), AFFINE)), LABELS)
 
 
@@ -160,7 +160,7 @@ def test_mask_on_another_grid_is_refused_or_resampled_to_the_nearest(tmp_path):
     np.testing.assert_array_equal(resampled[::2, ::2, ::2], LABELS)
 
 
-def test_masks_that_are_no_labels_are_refused(tmp_path):
+def test_masks_without_labels_are_refused(tmp_path):
     grid = Grid((6, 7, 8), AFFINE)
     with pytest.raises(InputError, match="fractions"):
         read_mask(save(tmp_path / "m.nii.gz", LABELS / np.float32(2), AFFINE), grid)

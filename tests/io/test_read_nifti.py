@@ -1,4 +1,4 @@
-"""NIfTI in: every way a header can state a place, and every way a file can be broken."""
+"""Reading NIfTI: every way a header can state the affine, and every way a file can be broken."""
 
 import gzip
 
@@ -72,7 +72,7 @@ def test_a_fourth_axis_is_channels_and_one_of_length_one_is_none(tmp_path):
 
 
 @pytest.mark.parametrize("through", [0, 1, 2])
-def test_one_slice_is_an_image_at_its_place_or_a_volume_if_asked(tmp_path, through):
+def test_one_slice_is_an_image_at_its_place_or_a_volume_if_requested(tmp_path, through):
     values = VALUES.take([2], axis=through)
     path = save(tmp_path / "x.nii.gz", values)
     image = read_image(path)
@@ -97,7 +97,7 @@ def test_scaled_integers_rgb_and_nifti2_are_read(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "two.nii.gz").data[0], VALUES)
 
 
-def test_compression_is_told_by_the_content_not_the_suffix(tmp_path):
+def test_compression_is_detected_by_content_not_by_suffix(tmp_path):
     plain = save(tmp_path / "x.nii").read_bytes()
     (tmp_path / "named.nii.gz").write_bytes(plain)
     (tmp_path / "packed.nii").write_bytes(gzip.compress(plain))
@@ -145,7 +145,7 @@ def broken(tmp_path, kind):
         ("complex", "complex numbers"),
     ],
 )
-def test_broken_files_are_told_in_one_sentence(tmp_path, kind, words):
+def test_broken_files_are_errors_of_one_sentence(tmp_path, kind, words):
     with pytest.raises(InputError, match=words) as caught:
         read_image(broken(tmp_path, kind))
     assert "\n" not in str(caught.value)
@@ -153,7 +153,7 @@ def test_broken_files_are_told_in_one_sentence(tmp_path, kind, words):
 
 def test_rank_two_of_a_volume_and_spacing_of_a_nifti_are_refused(tmp_path):
     path = save(tmp_path / "x.nii.gz")
-    with pytest.raises(InputError, match="rank 2 was asked for"):
+    with pytest.raises(InputError, match="rank 2 was requested"):
         read_image(path, rank=2)
     with pytest.raises(InputError, match="states its own spacing"):
         read_image(path, spacing=1.0)

@@ -1,4 +1,4 @@
-"""Files as they come from scanners and challenges, where they are at hand."""
+"""Files of scanners and challenges, where they are available."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""NIfTI out: place, header, bytes, and what a second reader sees."""
+"""Writing NIfTI: affine, header, bytes, and the result of another reader."""
 
 import gzip
 import json
@@ -23,7 +23,7 @@ GRID = Grid((6, 7, 8), AFFINE, code=2)
 MAP = torch.randn(1, 6, 7, 8, generator=torch.Generator().manual_seed(0))
 
 
-def test_map_comes_back_to_the_last_bit_on_the_same_grid(tmp_path):
+def test_a_map_is_read_back_bit_identical_on_the_same_grid(tmp_path):
     path = write_map(MAP, GRID, tmp_path / "deep" / "case.1_attr", sidecar())
     assert path.name == "case.1_attr.nii.gz"
     image = read_image(path)
@@ -72,7 +72,7 @@ def test_channels_come_last_and_two_dimensions_are_one_slice_and_an_array(tmp_pa
 
 def test_the_maximum_lies_at_the_same_place_in_another_reader(tmp_path):
     path = write_map(MAP, GRID, tmp_path / "m", sidecar())
-    content = gzip.decompress(path.read_bytes())  # By the format's own bytes.
+    content = gzip.decompress(path.read_bytes())  # Read from the bytes of the format.
     rows = [struct.unpack("<4f", content[start : start + 16]) for start in (280, 296, 312)]
     stored = np.frombuffer(content[352:], "<f4").reshape((6, 7, 8), order="F")
     index = np.unravel_index(stored.argmax(), stored.shape)
@@ -89,7 +89,7 @@ def test_the_same_map_gives_the_same_bytes_under_any_name(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_failed_map_is_no_file(tmp_path, bad):
+def test_a_map_that_is_not_finite_is_not_written(tmp_path, bad):
     broken = MAP.clone()
     broken[0, 0, 0, 0] = bad
     with pytest.raises(InputError, match="1 of 336 values are NaN or infinite"):
@@ -181,6 +181,6 @@ def test_names_keep_what_is_safe_and_never_collide():
 
 
 def test_dataset_description_is_a_derivative():
-    note = dataset_description("0.1", ["hash:abc"])
-    assert note["DatasetType"] == "derivative"
-    assert note["GeneratedBy"] == [{"Name": "voxplain", "Version": "0.1"}]
+    description = dataset_description("0.1", ["hash:abc"])
+    assert description["DatasetType"] == "derivative"
+    assert description["GeneratedBy"] == [{"Name": "voxplain", "Version": "0.1"}]

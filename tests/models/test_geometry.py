@@ -1,4 +1,4 @@
-"""Places of layers, against impulses sent through the networks themselves."""
+"""Positions of layer cells, against the responses of the networks to impulses."""
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ AVG_POOL = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
 class Function(nn.Module):
-    """A function as a network."""
-
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.function = function
@@ -72,8 +70,8 @@ def measured(network: nn.Module, shape: Size, path: str, axis: int) -> Tensor:
     border = seen[:3].any(0) | seen[-3:].any(0) | ~seen.any(0)
     # Next to them are cells that would see the border but for a gap in their kernel.
     border = F.max_pool1d(border.double()[None], 5, 1, 2)[0] > 0
-    where = torch.arange(size, dtype=torch.float64)
-    center = (response * where[:, None]).sum(0) / response.sum(0)
+    positions = torch.arange(size, dtype=torch.float64)
+    center = (response * positions[:, None]).sum(0) / response.sum(0)
     return torch.where(border, torch.nan, center)
 
 
@@ -84,9 +82,9 @@ def line(centers: Tensor, period: int) -> tuple[float, float]:
     first += -first % period
     count = (last + 1 - first) // period * period
     assert count >= 2 * period, "the network is too small to measure"
-    part = centers[first : first + count].reshape(-1, period)
-    stride = float((part[-1] - part[0]).mean()) / (len(part) - 1) / period
-    return float(part.mean()) - stride * (first + (count - 1) / 2), stride
+    periods = centers[first : first + count].reshape(-1, period)
+    stride = float((periods[-1] - periods[0]).mean()) / (len(periods) - 1) / period
+    return float(periods.mean()) - stride * (first + (count - 1) / 2), stride
 
 
 def check(
@@ -95,16 +93,16 @@ def check(
     """Compares one layer with impulses; the axis that is measured is long, the others short."""
     network = uniform(network)
     for axis in range(rank):
-        shape = tuple(length if one == axis else width for one in range(rank))
+        shape = tuple(length if index == axis else width for index in range(rank))
         example = torch.rand(1, 1, *shape, dtype=torch.float64)
-        found = layer_geometry(network, example, [path])[path]
+        geometry = layer_geometry(network, example, [path])[path]
         centers = measured(network, shape, path, axis)
         start, stride = line(centers, period)
-        assert found.exact
-        assert found.shape[axis] == len(centers)
-        assert found.start[axis] == pytest.approx(start, abs=1e-6)
-        assert found.stride[axis] == pytest.approx(stride, abs=1e-6)
-    return found
+        assert geometry.exact
+        assert geometry.shape[axis] == len(centers)
+        assert geometry.start[axis] == pytest.approx(start, abs=1e-6)
+        assert geometry.stride[axis] == pytest.approx(stride, abs=1e-6)
+    return geometry
 
 
 def stack(*layers: nn.Module) -> nn.Sequential:
@@ -232,36 +230,36 @@ def test_interpolations_without_corners(mode: str, scale: float) -> None:
 
 
 @pytest.mark.parametrize("upwards", [True, False])
-def test_the_own_shuffles_of_torch(upwards: bool) -> None:
+def test_pixel_shuffles_of_torch(upwards: bool) -> None:
     shuffles = {True: (nn.PixelShuffle(2), shuffled), False: (nn.PixelUnshuffle(2), unshuffled)}
     layer, ours = shuffles[upwards]
     image = torch.rand(2, 4, 6, 8)
     assert torch.equal(layer(image), ours(image))
-    one, two = (stack(part) for part in (layer, Function(ours)))
-    assert layer_geometry(one, image, ["0"]) == layer_geometry(two, image, ["0"])
+    first, second = (stack(module) for module in (layer, Function(ours)))
+    assert layer_geometry(first, image, ["0"]) == layer_geometry(second, image, ["0"])
 
 
 @pytest.mark.parametrize("size", [7, 16, 31])
 def test_corners_stay_in_the_corners(size: int) -> None:
     network = stack(interpolation(size=(size, 9), mode="bilinear", align_corners=True))
-    found = layer_geometry(network, torch.rand(1, 1, 13, 9), ["0"])["0"]
-    assert found.exact
-    assert found.start == (0, 0)
-    assert found.stride[0] * (size - 1) == pytest.approx(12)
+    geometry = layer_geometry(network, torch.rand(1, 1, 13, 9), ["0"])["0"]
+    assert geometry.exact
+    assert geometry.start == (0, 0)
+    assert geometry.stride[0] * (size - 1) == pytest.approx(12)
     ramp = torch.arange(13.0)[None, None, :, None].expand(1, 1, 13, 9)
-    cells = found.start[0] + found.stride[0] * torch.arange(size)
+    cells = geometry.start[0] + geometry.stride[0] * torch.arange(size)
     torch.testing.assert_close(network(ramp)[0, 0, :, 0], cells)
 
 
 @pytest.mark.parametrize("size", [5, 8, 24])
 def test_adaptive_pooling(size: int) -> None:
     network = stack(nn.AdaptiveAvgPool2d((size, 1)))
-    found = layer_geometry(network, torch.rand(1, 1, 24, 10), ["0"])["0"]
+    geometry = layer_geometry(network, torch.rand(1, 1, 24, 10), ["0"])["0"]
     centers = network(torch.arange(24.0)[None, None, :, None].expand(1, 1, 24, 10))[0, 0, :, 0]
-    cells = found.start[0] + found.stride[0] * torch.arange(size)
+    cells = geometry.start[0] + geometry.stride[0] * torch.arange(size)
     torch.testing.assert_close(cells, centers, atol=0.5 if 24 % size else 1e-5, rtol=0)
-    assert found.exact == (24 % size == 0)
-    assert (found.shape[1], found.start[1]) == (1, 4.5)
+    assert geometry.exact == (24 % size == 0)
+    assert (geometry.shape[1], geometry.start[1]) == (1, 4.5)
 
 
 class TestMonai:
@@ -288,8 +286,8 @@ class TestMonai:
 
         kernels, strides = [(1, 3, 3), (3, 3, 3), (3, 3, 3)], [1, (1, 2, 2), 2]
         network = DynUNet(3, 1, 2, kernels, strides, strides[1:], filters=(2, 2, 2))
-        found = check(network, 3, "bottleneck", length=96, width=8)
-        assert (found.start, found.stride) == ((0, 0, 0), (2, 4, 4))
+        geometry = check(network, 3, "bottleneck", length=96, width=8)
+        assert (geometry.start, geometry.stride) == ((0, 0, 0), (2, 4, 4))
         paths = ["upsamples.1.transp_conv", "upsamples.1", "output_block"]
         up, merged, out = layer_geometry(network, torch.rand(1, 1, 16, 32, 32), paths).values()
         assert up.stride == merged.stride == (1, 1, 1)
@@ -301,8 +299,8 @@ class TestMonai:
 
         network = resnet10(spatial_dims=rank, n_input_channels=1, num_classes=2, conv1_t_stride=2)
         for path, stride in (("maxpool", 4), ("layer2", 8)):
-            found = layer_geometry(network, torch.rand(1, 1, *(64, 48, 32)[:rank]), [path])[path]
-            assert (found.start, found.stride) == ((0.0,) * rank, (stride,) * rank)
+            geometry = layer_geometry(network, torch.rand(1, 1, *(64, 48, 32)[:rank]), [path])[path]
+            assert (geometry.start, geometry.stride) == ((0.0,) * rank, (stride,) * rank)
         check(stack(network.conv1, network.act, network.maxpool), rank, "2", width=8)
 
     def test_densenet(self) -> None:
@@ -314,8 +312,8 @@ class TestMonai:
             ("features.transition1", 2, 8),
             ("features.transition2", 6, 16),
         ):
-            found = check(network, 2, path, length=288, width=32)
-            assert (found.start, found.stride) == ((start,) * 2, (stride,) * 2)
+            geometry = check(network, 2, path, length=288, width=32)
+            assert (geometry.start, geometry.stride) == ((start,) * 2, (stride,) * 2)
 
     def test_swin_windows_and_patches(self) -> None:
         from monai.networks.nets import SwinUNETR
@@ -326,8 +324,12 @@ class TestMonai:
         names = ["patch_embed", "layers1.0.blocks.1", "layers1.0.blocks.1.attn", "layers1.0"]
         paths = [f"swinViT.{name}" for name in names]
         embed, block, attention, merged = layer_geometry(network, example, paths).values()
-        for found, start, stride in ((embed, 0.5, 2), (block, 0.5, 2), (merged, 1.5, 4)):
-            assert (found.exact, found.start, found.stride) == (True, (start,) * 2, (stride,) * 2)
+        for geometry, start, stride in ((embed, 0.5, 2), (block, 0.5, 2), (merged, 1.5, 4)):
+            assert (geometry.exact, geometry.start, geometry.stride) == (
+                True,
+                (start,) * 2,
+                (stride,) * 2,
+            )
         assert attention.stride == (2, 2)
         assert attention.shape == (35, 49)  # padded to whole windows of 7, rolled by 3
         assert attention.start == (0.5 + 2 * 3,) * 2
@@ -336,12 +338,12 @@ class TestMonai:
         from monai.networks.nets import ViT
 
         network = ViT(1, (32, 48, 16), (8, 16, 8), 24, 32, 2, 2, classification=True)
-        found = layer_geometry(network, torch.rand(1, 1, 32, 48, 16), ["blocks.1", "norm"])
-        for one in found.values():
-            assert one.exact
-            assert one.shape == (4, 3, 2)
-            assert one.stride == (8, 16, 8)
-            assert one.start == (3.5, 7.5, 3.5)
+        geometries = layer_geometry(network, torch.rand(1, 1, 32, 48, 16), ["blocks.1", "norm"])
+        for geometry in geometries.values():
+            assert geometry.exact
+            assert geometry.shape == (4, 3, 2)
+            assert geometry.stride == (8, 16, 8)
+            assert geometry.start == (3.5, 7.5, 3.5)
 
     def test_perceptron_patches(self) -> None:
         from monai.networks.blocks import PatchEmbeddingBlock
@@ -349,9 +351,9 @@ class TestMonai:
         network = stack(
             PatchEmbeddingBlock(1, (16, 24), (4, 8), 8, 2, "perceptron", spatial_dims=2)
         )
-        found = layer_geometry(network, torch.rand(2, 1, 16, 24), ["0"])["0"]
-        assert (found.exact, found.shape) == (True, (4, 3))
-        assert (found.start, found.stride) == ((1.5, 3.5), (4, 8))
+        geometry = layer_geometry(network, torch.rand(2, 1, 16, 24), ["0"])["0"]
+        assert (geometry.exact, geometry.shape) == (True, (4, 3))
+        assert (geometry.start, geometry.stride) == ((1.5, 3.5), (4, 8))
 
 
 class TestAsMap:
@@ -359,19 +361,21 @@ class TestAsMap:
 
     @staticmethod
     def coordinates(shape: Size) -> Tensor:
-        """An image whose channels are its own voxel coordinates."""
+        """An image whose channels are its voxel coordinates."""
         return torch.stack(torch.meshgrid(*map(torch.arange, shape), indexing="ij")).float()[None]
 
     def arranged(self, network: nn.Module, shape: Size, batch: int = 3) -> None:
         """Every cell of the map holds the coordinates that the geometry says it has."""
         image = self.coordinates(shape)
-        found = layer_geometry(network, image, ["0"])["0"]
+        geometry = layer_geometry(network, image, ["0"])["0"]
         images = torch.cat([image + index for index in range(batch)])
         for activation in (network(image), network(images)):
-            map = found.as_map(activation)
-            assert map.shape[2:] == found.shape
+            map = geometry.as_map(activation)
+            assert map.shape[2:] == geometry.shape
             for index, axis in itertools.product(range(len(map)), range(len(shape))):
-                cells = found.start[axis] + found.stride[axis] * torch.arange(found.shape[axis])
+                cells = geometry.start[axis] + geometry.stride[axis] * torch.arange(
+                    geometry.shape[axis]
+                )
                 along = map[index, axis].movedim(axis, 0).reshape(len(cells), -1)[:, 0]
                 torch.testing.assert_close(along, cells + index)
 
@@ -401,8 +405,8 @@ class TestAsMap:
 
     def test_class_token_alone_has_no_place(self) -> None:
         network = stack(Function(lambda x: torch.cat([x[..., :1] * 0, x], -1)[..., 0]))
-        found = layer_geometry(network, torch.rand(1, 2, 9), ["0"])["0"]
-        assert not found.spatial
+        geometry = layer_geometry(network, torch.rand(1, 2, 9), ["0"])["0"]
+        assert not geometry.spatial
 
     def test_windows_in_the_batch(self) -> None:
         def windows(x: Tensor) -> Tensor:
@@ -421,23 +425,23 @@ class TestAsMap:
     def test_windows_that_overlap_or_leave_gaps_are_channels(self, size: int, step: int) -> None:
         network = stack(Function(lambda x: x.unfold(2, size, step)))
         image = torch.arange(16.0).reshape(1, 1, 16)
-        found = layer_geometry(network, image, ["0"])["0"]
-        map = found.as_map(network(image))
-        assert (found.exact, map.shape) == (True, (1, size, *found.shape))
-        assert found.start == ((size - 1) / 2,)
-        assert found.stride == (float(step),)
-        centers = found.start[0] + found.stride[0] * torch.arange(found.shape[0])
+        geometry = layer_geometry(network, image, ["0"])["0"]
+        map = geometry.as_map(network(image))
+        assert (geometry.exact, map.shape) == (True, (1, size, *geometry.shape))
+        assert geometry.start == ((size - 1) / 2,)
+        assert geometry.stride == (float(step),)
+        centers = geometry.start[0] + geometry.stride[0] * torch.arange(geometry.shape[0])
         torch.testing.assert_close(map.mean(1)[0], centers)
 
     def test_another_layout_is_refused(self) -> None:
-        found = layer_geometry(stack(nn.Conv2d(1, 2, 1)), torch.rand(1, 1, 4, 4), ["0"])["0"]
+        geometry = layer_geometry(stack(nn.Conv2d(1, 2, 1)), torch.rand(1, 1, 4, 4), ["0"])["0"]
         with pytest.raises(ModelError, match=r"not laid out as its layer was"):
-            found.as_map(torch.rand(1, 2, 5, 4))
+            geometry.as_map(torch.rand(1, 2, 5, 4))
 
 
 class TestPlace:
     @pytest.mark.parametrize("marker", [(48, 16, 32), (0, 64, 80), (96, 32, 0)])
-    def test_a_copied_marker_comes_back_at_the_marker(self, marker: Size) -> None:
+    def test_a_copied_marker_returns_to_its_position(self, marker: Size) -> None:
         """Four stride-2 convolutions that copy: start 0, where interpolation is 7.5 off."""
         network = stack(*(nn.Conv3d(1, 1, 3, 2, 1, bias=False) for _ in range(4)))
         for layer in network:
@@ -504,7 +508,7 @@ class TestPlace:
         geometry = LayerGeometry((0.0,), (2.0,), (4,), exact=True)
         assert place(torch.rand(1, 4).bfloat16(), geometry, (8,)).dtype == torch.float32
 
-    def test_misfit(self) -> None:
+    def test_a_map_of_another_shape_is_refused(self) -> None:
         geometry = LayerGeometry((0.0,), (2.0,), (4,), exact=True)
         with pytest.raises(ModelError, match=r"does not fit a layer with cells \(4,\)"):
             place(torch.rand(1, 5), geometry, (8,))
@@ -513,17 +517,21 @@ class TestPlace:
 class TestFollowing:
     def test_unknown_functions_are_assumed_and_marked(self) -> None:
         network = stack(Function(lambda x: torch.fft.fft(x).real), AVG_POOL[1](2), nn.LSTM(8, 5))
-        found = layer_geometry(network, torch.rand(1, 1, 16), ["0", "1"])
-        assert (found["1"].exact, found["1"].start, found["1"].stride) == (False, (0.5,), (2,))
+        geometries = layer_geometry(network, torch.rand(1, 1, 16), ["0", "1"])
+        assert (geometries["1"].exact, geometries["1"].start, geometries["1"].stride) == (
+            False,
+            (0.5,),
+            (2,),
+        )
 
     def test_a_module_of_which_nothing_is_seen_is_assumed_by_its_shapes(self) -> None:
         def by_numpy(x: Tensor) -> Tensor:
             return torch.from_numpy(x.numpy()[..., ::4].copy())
 
         network = stack(nn.Conv1d(1, 2, 3, padding=1), Function(by_numpy), nn.Conv1d(2, 2, 3))
-        found = layer_geometry(network, torch.rand(1, 1, 32), ["1", "2"])
-        assert found["1"] == LayerGeometry((1.5,), (4.0,), (8,), exact=False)
-        assert found["2"] == LayerGeometry((5.5,), (4.0,), (6,), exact=False)
+        geometries = layer_geometry(network, torch.rand(1, 1, 32), ["1", "2"])
+        assert geometries["1"] == LayerGeometry((1.5,), (4.0,), (8,), exact=False)
+        assert geometries["2"] == LayerGeometry((5.5,), (4.0,), (6,), exact=False)
 
     def test_torchscript_and_custom_functions_are_followed(self) -> None:
         class Double(torch.autograd.Function):
@@ -533,10 +541,10 @@ class TestFollowing:
 
         scripted = torch.jit.script(stack(nn.Conv1d(1, 1, 3, 2, 1), nn.ReLU()))
         network = stack(scripted, Function(Double.apply))
-        found = layer_geometry(network, torch.rand(1, 1, 32), ["1"])
+        geometries = layer_geometry(network, torch.rand(1, 1, 32), ["1"])
         with pytest.raises(ModelError, match=r"'0' is not called .*TorchScript"):
             layer_geometry(network, torch.rand(1, 1, 32), ["0"])
-        assert found["1"] == LayerGeometry((0.0,), (4.0,), (8,), exact=True)
+        assert geometries["1"] == LayerGeometry((0.0,), (4.0,), (8,), exact=True)
 
     def test_skips_take_the_shorter_branch(self) -> None:
         class Skip(nn.Module):
@@ -550,9 +558,9 @@ class TestFollowing:
                 return self.join((self.up(self.down(x)), x))
 
         for join in (torch.add, torch.mul, lambda a, b: torch.cat([a, b], 1)):
-            found = layer_geometry(Skip(join), torch.rand(1, 1, 32), ["up", "join"])
-            assert found["up"].start == (-3.5,)
-            assert (found["join"].start, found["join"].exact) == ((0.0,), True)
+            geometries = layer_geometry(Skip(join), torch.rand(1, 1, 32), ["up", "join"])
+            assert geometries["up"].start == (-3.5,)
+            assert (geometries["join"].start, geometries["join"].exact) == ((0.0,), True)
 
     def test_pooled_gates_do_not_move_the_map(self) -> None:
         class Gate(nn.Module):
@@ -560,8 +568,8 @@ class TestFollowing:
                 return torch.sigmoid(x.mean((2, 3), keepdim=True)) * x
 
         network = stack(nn.Conv2d(1, 2, 3, 2, 1), Gate())
-        found = layer_geometry(network, torch.rand(1, 1, 16, 12), ["1"])["1"]
-        assert found == LayerGeometry((0.0, 0.0), (2.0, 2.0), (8, 6), exact=True)
+        geometry = layer_geometry(network, torch.rand(1, 1, 16, 12), ["1"])["1"]
+        assert geometry == LayerGeometry((0.0, 0.0), (2.0, 2.0), (8, 6), exact=True)
 
     def test_attention_keeps_the_places_of_its_queries(self) -> None:
         torch.manual_seed(0)
@@ -569,9 +577,9 @@ class TestFollowing:
         network = stack(
             nn.Conv2d(1, 8, 4, 4), Function(lambda x: x.flatten(2).transpose(1, 2)), encoder
         )
-        found = layer_geometry(network, torch.rand(2, 1, 16, 24), ["2", "2.self_attn"])
-        for one in found.values():
-            assert one == LayerGeometry((1.5, 1.5), (4.0, 4.0), (4, 6), exact=True)
+        geometries = layer_geometry(network, torch.rand(2, 1, 16, 24), ["2", "2.self_attn"])
+        for geometry in geometries.values():
+            assert geometry == LayerGeometry((1.5, 1.5), (4.0, 4.0), (4, 6), exact=True)
 
     def test_repeated_layers_by_number_and_inputs_by_side(self) -> None:
         class Reused(nn.Module):
@@ -582,10 +590,10 @@ class TestFollowing:
             def forward(self, x: Tensor) -> Tensor:
                 return self.down(self.down(self.down(x)))
 
-        found = layer_geometry(Reused(), torch.rand(1, 1, 32), ["down", "down#0", "down#1"])
-        assert [one.stride for one in found.values()] == [(8.0,), (2.0,), (4.0,)]
-        given = layer_geometry(Reused(), torch.rand(1, 1, 32), ["down", "down#0"], side="input")
-        assert [one.stride for one in given.values()] == [(4.0,), (1.0,)]
+        geometries = layer_geometry(Reused(), torch.rand(1, 1, 32), ["down", "down#0", "down#1"])
+        assert [geometry.stride for geometry in geometries.values()] == [(8.0,), (2.0,), (4.0,)]
+        of_inputs = layer_geometry(Reused(), torch.rand(1, 1, 32), ["down", "down#0"], side="input")
+        assert [geometry.stride for geometry in of_inputs.values()] == [(4.0,), (1.0,)]
         with pytest.raises(ModelError, match="there are 3 calls"):
             layer_geometry(Reused(), torch.rand(1, 1, 32), ["down#3"])
 
@@ -609,7 +617,7 @@ class TestFollowing:
                 self.calls += 1
                 self.last = x.detach().mean() + torch.randn(2)
                 if fails:
-                    raise RuntimeError("out of eels")
+                    raise RuntimeError("the forward failed")
                 return x
 
         network = stack(
@@ -618,21 +626,21 @@ class TestFollowing:
         network[3].eval()
         network[0].bias.requires_grad_(False)
         example = torch.rand(2, 1, 8, 8, requires_grad=True)
-        before, generator = facts(network), torch.get_rng_state()
+        before, generator = network_state(network), torch.get_rng_state()
         copy_of_example = example.detach().clone()
         if fails:
-            with pytest.raises(ModelError, match="eels"):
+            with pytest.raises(ModelError, match="the forward failed"):
                 follow_network(network, example)
         else:
             follow_network(network, example)
-        assert facts(network) == before
+        assert network_state(network) == before
         assert torch.equal(torch.get_rng_state(), generator)
         assert torch.equal(example, copy_of_example)
         assert example.grad is None
         assert example.requires_grad
 
 
-def facts(network: nn.Module) -> Sequence[object]:
+def network_state(network: nn.Module) -> Sequence[object]:
     """Everything that must not change."""
     tensors = {**network.state_dict(), **dict(network.named_buffers())}
     return (

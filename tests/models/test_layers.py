@@ -1,4 +1,4 @@
-"""Layers as they run, by name, and the one a CAM is read from."""
+"""Layers in execution order, by name, and the default layer of CAMs."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ class TestLastConvolution:
         assert self.path(getattr(nets, name)(**arguments), 1, *shape) == path
 
 
-def test_our_own_unet() -> None:
+def test_the_unet_of_the_zoo() -> None:
     from voxplain.zoo import unet
 
     network = unet(2, 1, 3, (4, 6, 8))

@@ -1,4 +1,4 @@
-"""Networks come back as they were saved, and what does not fit is said in one sentence."""
+"""Networks are loaded as they were saved, and misfits are errors of one sentence."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def not_a_network():
     return 7
 
 def broken():
-    raise ValueError("the disk is full of eels")
+    raise ValueError("the disk is full")
 """
 
 
@@ -147,7 +147,7 @@ class TestWeights:
         assert "1 not expected (9.weight)" in text
         assert "1 of another shape (0.weight (4, 2, 3, 3, 3) instead of (4, 1, 3, 3, 3))" in text
 
-    def test_nan_weights_are_said(self, folder: Path) -> None:
+    def test_nan_weights_have_a_warning(self, folder: Path) -> None:
         state = reference().state_dict()
         state["3.bias"] = torch.full((2,), torch.nan)
         torch.save(state, folder / "w.pt")
@@ -155,7 +155,9 @@ class TestWeights:
             load(folder, weights="w.pt")
 
     @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
-    def test_a_broken_file_is_no_question_of_trust(self, folder: Path, name: str) -> None:
+    def test_a_broken_file_cannot_be_read_with_or_without_trust(
+        self, folder: Path, name: str
+    ) -> None:
         (folder / name).write_text("these are not weights")
         with pytest.raises(ModelError, match=rf"weights {name} cannot be read"):
             load(folder, weights=name, trust=True)
@@ -225,7 +227,7 @@ class TestFactory:
             ({"factory": "gone.py:build"}, r"factory file '.*gone.py' does not exist"),
             ({"factory": "no_such_package:build"}, r"module 'no_such_package' cannot be imported"),
             ({"arguments": {"chanels": 2}}, r"takes no 'chanels'; did you mean channels"),
-            ({"factory": "nets.py:broken"}, r"ValueError: the disk is full of eels"),
+            ({"factory": "nets.py:broken"}, r"ValueError: the disk is full"),
             ({"factory": "nets.py:not_a_network"}, r"gives a int, not a torch.nn.Module"),
             ({"factory": "nets.py:not_a_function"}, r"is a int, not a function"),
             ({"weights": "gone.pt"}, r"weights '.*gone.pt' does not exist"),
@@ -253,7 +255,7 @@ class TestSpec:
         with pytest.raises(ValidationError, match=sentence):
             ModelSpec(**fields)
 
-    def test_travels_through_json(self) -> None:
+    def test_json_round_trip(self) -> None:
         spec = ModelSpec(name="u", factory="a.b:c", arguments={"k": [1, 2]}, weights="w.pt", head=1)
         assert ModelSpec.model_validate_json(spec.model_dump_json()) == spec
 
@@ -281,7 +283,7 @@ class TestFiles:
         assert not box(image).requires_grad
         assert weights_sha256(box) != weights_sha256(reference(1))
 
-    def test_file_of_no_kind(self, folder: Path) -> None:
+    def test_a_file_of_unknown_format(self, folder: Path) -> None:
         (folder / "net.pt").write_text("nothing")
         with pytest.raises(ModelError, match=r"net.pt cannot be unpickled"):
             load_network(ModelSpec(file="net.pt"), trust=True, base=folder)
@@ -325,9 +327,11 @@ class TestOnnx:
         layer = write_onnx(tmp_path / "net.onnx", "n")
         box = load_network(ModelSpec(file="net.onnx"), base=tmp_path)
         image = torch.randn(1, 2, 5, 5)
-        for twin in (copy.deepcopy(box), pickle.loads(pickle.dumps(box))):
-            torch.testing.assert_close(twin(image), layer(image).detach(), atol=1e-6, rtol=1e-5)
-            assert weights_sha256(twin) == weights_sha256(box)
+        for duplicate in (copy.deepcopy(box), pickle.loads(pickle.dumps(box))):
+            torch.testing.assert_close(
+                duplicate(image), layer(image).detach(), atol=1e-6, rtol=1e-5
+            )
+            assert weights_sha256(duplicate) == weights_sha256(box)
 
     def test_wrong_channels_and_wrong_files(self, tmp_path: Path) -> None:
         write_onnx(tmp_path / "net.onnx", "n")
@@ -393,15 +397,15 @@ class TestBundle:
 
 
 class TestHash:
-    def test_depends_on_what_was_learned_and_nothing_else(self) -> None:
+    def test_depends_on_weights_and_buffers_alone(self) -> None:
         network = reference()
         first = weights_sha256(network)
         assert first == weights_sha256(reference())
         assert first == weights_sha256(network.train())
-        for part in (network[1].running_mean, network[3].bias.data):
-            part[0] += 1
+        for tensor in (network[1].running_mean, network[3].bias.data):
+            tensor[0] += 1
             assert weights_sha256(network) != first
-            part[0] -= 1
+            tensor[0] -= 1
         assert first != weights_sha256(reference().half())
 
     def test_names_count(self) -> None:

@@ -1,4 +1,4 @@
-"""The network under study: heads, types, rest, and what is said when it does not fit."""
+"""The network under study: heads, precision, windows, and errors of networks that do not fit."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def test_heads_choose_the_explained_output(kind: str, head: Any) -> None:
     plain = segmenter()
     assert torch.equal(model.output(shown), plain(shown))
     for window in (None, {"size": 4, "overlap": 0.5}):
-        asked = ["saliency", "deep_lift", {"name": "grad_cam", "layer": "network.act2"}]
-        found = explain(Model(network, head=head, window=window), shown, asked, 1)
-        asked[2] = {"name": "grad_cam", "layer": "act2"}
-        expected = explain(Model(plain, window=window), shown, asked, 1)
+        methods = ["saliency", "deep_lift", {"name": "grad_cam", "layer": "network.act2"}]
+        attributions = explain(Model(network, head=head, window=window), shown, methods, 1)
+        methods[2] = {"name": "grad_cam", "layer": "act2"}
+        expected = explain(Model(plain, window=window), shown, methods, 1)
         for key, attribution in expected.items():
-            torch.testing.assert_close(found[key].map, attribution.map)
+            torch.testing.assert_close(attributions[key].map, attribution.map)
 
 
 @pytest.mark.parametrize(
@@ -77,16 +77,16 @@ def test_heads_that_do_not_fit(kind: str, head: Any, words: str) -> None:
 
 
 class Wrong(nn.Module):
-    def __init__(self, give: Any) -> None:
+    def __init__(self, function: Any) -> None:
         super().__init__()
-        self.give = give
+        self.function = function
 
     def forward(self, image: Tensor) -> Any:
-        return self.give(image)
+        return self.function(image)
 
 
 @pytest.mark.parametrize(
-    ("give", "words"),
+    ("function", "words"),
     [
         (lambda image: image.flatten(), r"maps \(2, 1, 6, 6\) to \(72,\); voxplain needs"),
         (lambda image: image.sum(), r"to \(\); voxplain needs"),
@@ -94,9 +94,9 @@ class Wrong(nn.Module):
         (lambda _: "text", "the network returns a str; choose a part"),
     ],
 )
-def test_outputs_that_cannot_be_explained(give: Any, words: str) -> None:
+def test_outputs_that_cannot_be_explained(function: Any, words: str) -> None:
     with pytest.raises(ModelError, match=words):
-        Model(Wrong(give)).output(images(batch=2))
+        Model(Wrong(function)).output(images(batch=2))
 
 
 def test_data_parallel_is_refused() -> None:
@@ -108,7 +108,7 @@ def test_facts() -> None:
     model = Model(segmenter(), head=None, window={"size": 4}, name="unet", classes=["a", "b", "c"])
     facts = model.facts
     assert facts.name == "unet"
-    assert facts.parameters == sum(part.numel() for part in segmenter().parameters())
+    assert facts.parameters == sum(parameter.numel() for parameter in segmenter().parameters())
     assert facts.weights_sha256 == Model(segmenter()).facts.weights_sha256
     assert facts.window is not None
     assert facts.window["size"] == 4
@@ -132,15 +132,17 @@ def test_at_rest_puts_every_flag_back() -> None:
     with untouched(network):
         with Model(network).at_rest():
             assert not any(module.training for module in network.modules())
-            assert not any(part.requires_grad for part in network.parameters())
+            assert not any(parameter.requires_grad for parameter in network.parameters())
         with pytest.raises(ZeroDivisionError), Model(network).at_rest():
             raise ZeroDivisionError
 
 
 def test_classes_are_named_in_words() -> None:
     model = Model(segmenter(), classes=["background", "gray", "white"])
-    found = explain(model, images(), "saliency", {"kind": "pixelwise", "label": 1})["saliency"]
-    assert "class 1 (gray)" in found.target[0].in_words
+    attribution = explain(model, images(), "saliency", {"kind": "pixelwise", "label": 1})[
+        "saliency"
+    ]
+    assert "class 1 (gray)" in attribution.target[0].in_words
 
 
 class TestPrecision:
@@ -162,11 +164,16 @@ class TestPrecision:
     @pytest.mark.parametrize("window", [None, {"size": 4, "overlap": 0.5}])
     def test_half_precision_is_used_where_it_agrees(self, window: Any) -> None:
         network, shown = segmenter(), images()
-        asked = ["saliency", {"name": "integrated_gradients", "steps": 4}, "grad_cam", "deep_lift"]
+        methods = [
+            "saliency",
+            {"name": "integrated_gradients", "steps": 4},
+            "grad_cam",
+            "deep_lift",
+        ]
         model = Model(network, precision="bfloat16", window=window)
         with untouched(network):
-            half = explain(model, shown, asked, 1)
-        full = explain(Model(network, window=window), shown, asked, 1)
+            half = explain(model, shown, methods, 1)
+        full = explain(Model(network, window=window), shown, methods, 1)
         for key in ("saliency", "integrated_gradients", "grad_cam"):
             assert half[key].stats.streams[0]["precision"] == "bfloat16"
             assert half[key].map.dtype == torch.float32
@@ -192,23 +199,25 @@ class TestPrecision:
         from voxplain.image import Image
 
         image = Image.from_array(images()[0], spacing=1.0)
-        asked = ["saliency", {"name": "smoothgrad", "of": "saliency", "samples": 2}]
+        methods = ["saliency", {"name": "smoothgrad", "of": "saliency", "samples": 2}]
         target = {"kind": "class_score", "label": 1}
-        found = explain(Model(network, precision="bfloat16", window=window), image, asked, target)
-        full = explain(Model(network, window=window), image, asked, target)
-        for key, attribution in found.items():
+        attributions = explain(
+            Model(network, precision="bfloat16", window=window), image, methods, target
+        )
+        full = explain(Model(network, window=window), image, methods, target)
+        for key, attribution in attributions.items():
             assert attribution.sidecar.stream[0]["precision"] == "float32"
             assert torch.equal(attribution.map, full[key].map)
 
-    def test_double_on_request(self) -> None:
+    def test_float64_on_request(self) -> None:
         network, shown = segmenter(), images()
         for window in (None, {"size": 4, "overlap": 0.5}):
             model = Model(network, precision="float64", window=window)
             with untouched(network):
-                asked = ["saliency", "deep_lift", {"name": "grad_cam", "layer": "act2"}]
-                found = explain(model, shown, asked, 1)
-            exact = explain(Model(segmenter().double(), window=window), shown, asked, 1)
-            for key, attribution in found.items():
+                methods = ["saliency", "deep_lift", {"name": "grad_cam", "layer": "act2"}]
+                attributions = explain(model, shown, methods, 1)
+            exact = explain(Model(segmenter().double(), window=window), shown, methods, 1)
+            for key, attribution in attributions.items():
                 assert attribution.stats.streams[0]["precision"] == "float64"
                 torch.testing.assert_close(
                     attribution.map.double(), exact[key].map, rtol=1e-6, atol=1e-9
@@ -216,18 +225,18 @@ class TestPrecision:
 
 
 class TestWindowed:
-    def test_a_window_larger_than_the_image_pads_and_says_so(self) -> None:
+    def test_a_window_larger_than_the_image_pads_with_a_warning(self) -> None:
         network, shown = segmenter(), images(size=5)
         model = Model(network, window={"size": 8})
         with pytest.warns(
             VoxplainWarning, match=r"window \(8, 8\) is larger than the image \(5, 5\)"
         ):
-            found = explain(model, shown, "saliency", 1)["saliency"].map
+            attribution_map = explain(model, shown, "saliency", 1)["saliency"].map
         padded = nn.functional.pad(shown, (0, 3, 0, 3)).requires_grad_(True)
         output = network(padded)[..., :5, :5]
         mask = output.argmax(1) == 1
         (expected,) = torch.autograd.grad((output[:, 1] * mask).sum(), padded)
-        torch.testing.assert_close(found, expected[..., :5, :5])
+        torch.testing.assert_close(attribution_map, expected[..., :5, :5])
 
     def test_millimeters_need_a_spacing(self) -> None:
         with pytest.raises(ConfigError, match="'4mm' needs the pixel size of the image"):
@@ -239,8 +248,6 @@ class TestWindowed:
 
 
 class Failing(nn.Module):
-    """A network that raises an error in every call."""
-
     def __init__(self, error: BaseException) -> None:
         super().__init__()
         self.error = error
@@ -260,7 +267,7 @@ class TestFailures:
             (NotImplementedError("no such thing"), r"\(NotImplementedError: no such thing\)"),
         ],
     )
-    def test_an_error_of_the_network_is_said_in_a_sentence(
+    def test_an_error_of_the_network_becomes_one_sentence(
         self, error: Exception, words: str
     ) -> None:
         with pytest.raises(ModelError, match=words) as caught:
@@ -285,10 +292,10 @@ class TestFailures:
             MemoryError(),
             TimeoutError("the time limit is over"),
             KeyboardInterrupt(),
-            TargetError("is no error of the network"),
+            TargetError("is not an error of the network"),
         ],
     )
-    def test_what_callers_handle_passes(self, error: BaseException) -> None:
+    def test_errors_that_callers_handle_are_not_changed(self, error: BaseException) -> None:
         with pytest.raises(type(error)) as caught:
             Model(Failing(error)).output(images())
         assert caught.value is error

@@ -17,8 +17,8 @@ from voxplain.models.model import Model
 from voxplain.models.rest import at_rest, observing, random_state_kept
 
 
-def mixed() -> nn.Sequential:
-    """Modes and flags that are not all alike."""
+def mixed_network() -> nn.Sequential:
+    """A network whose layers differ in mode and in requires_grad."""
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout()).train()
     network[1].eval()
     network[0].bias.requires_grad_(False)
@@ -27,11 +27,11 @@ def mixed() -> nn.Sequential:
 
 def is_at_rest(network: nn.Module) -> bool:
     training = any(module.training for module in network.modules())
-    return not training and not any(part.requires_grad for part in network.parameters())
+    return not training and not any(parameter.requires_grad for parameter in network.parameters())
 
 
 def test_the_first_block_to_be_entered_may_be_left_first() -> None:
-    network = mixed()
+    network = mixed_network()
     with untouched(network):
         first, second = ExitStack(), ExitStack()
         first.enter_context(at_rest(network))
@@ -42,7 +42,7 @@ def test_the_first_block_to_be_entered_may_be_left_first() -> None:
 
 
 def test_nested_blocks_restore_when_the_outermost_is_left() -> None:
-    network = mixed()
+    network = mixed_network()
     with untouched(network), at_rest(network):
         with at_rest(network), observing(network):
             assert is_at_rest(network)
@@ -50,7 +50,7 @@ def test_nested_blocks_restore_when_the_outermost_is_left() -> None:
 
 
 def test_an_error_inside_does_not_leave_a_block_counted() -> None:
-    network = mixed()
+    network = mixed_network()
     for _ in range(2):
         with untouched(network), pytest.raises(ZeroDivisionError), at_rest(network):
             raise ZeroDivisionError
@@ -60,7 +60,7 @@ def test_an_error_inside_does_not_leave_a_block_counted() -> None:
 
 
 def test_modes_that_change_between_blocks_are_those_that_are_restored() -> None:
-    network = mixed()
+    network = mixed_network()
     with at_rest(network):
         pass
     network.eval()
@@ -73,7 +73,7 @@ def test_modes_that_change_between_blocks_are_those_that_are_restored() -> None:
 
 
 def test_copies_that_share_parameters_share_their_flags() -> None:
-    network = mixed()
+    network = mixed_network()
     other = copied(Model(network), own=["1"])
     assert other.network[0].weight is network[0].weight
     with untouched(network), untouched(other.network):

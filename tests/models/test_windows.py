@@ -1,4 +1,4 @@
-"""Windows: where they lie, how they blend, and that they agree with MONAI where it has a say."""
+"""Windows: positions, blending weights, and agreement with MONAI."""
 
 from __future__ import annotations
 
@@ -34,26 +34,28 @@ class TestLayout:
     def test_weights_sum_to_one_everywhere(
         self, shape: tuple[int, ...], size: Any, options: dict[str, Any]
     ) -> None:
-        found = layout(shape, size, **options)
-        total = torch.zeros(found.padded, dtype=torch.float64)
-        for position in found.positions:
-            total[found.region(position)] += found.weight(position)
-            assert (found.weight(position) >= 0).all()
+        windows = layout(shape, size, **options)
+        total = torch.zeros(windows.padded, dtype=torch.float64)
+        for position in windows.positions:
+            total[windows.region(position)] += windows.weight(position)
+            assert (windows.weight(position) >= 0).all()
         torch.testing.assert_close(total, torch.ones_like(total), rtol=1e-14, atol=0)
 
     def test_windows_lie_inside_and_reach_both_ends(
         self, shape: tuple[int, ...], size: Any, options: dict[str, Any]
     ) -> None:
-        found = layout(shape, size, **options)
-        for axis, length, side in zip(found.axes, found.padded, found.size, strict=True):
+        windows = layout(shape, size, **options)
+        for axis, length, side in zip(windows.axes, windows.padded, windows.size, strict=True):
             assert axis.starts[0] == 0
             assert axis.starts[-1] == length - side
             steps = [b - a for a, b in itertools.pairwise(axis.starts)]
             assert all(step > 0 for step in steps)
             inner = side - 2 * options.get("halo", 0)
             assert all(step <= max(1, int(inner * (1 - options["overlap"]))) for step in steps)
-        assert len(found) == math.prod(len(axis.starts) for axis in found.axes)
-        assert [p for part in found.batches(3) for p in part] == list(found.positions)
+        assert len(windows) == math.prod(len(axis.starts) for axis in windows.axes)
+        assert [position for batch in windows.batches(3) for position in batch] == list(
+            windows.positions
+        )
 
     def test_the_identity_network_comes_back(
         self, shape: tuple[int, ...], size: Any, options: dict[str, Any]
@@ -65,10 +67,10 @@ class TestLayout:
 
 def test_halo_gives_context_only() -> None:
     """Its outputs are not used, except at the border of the volume."""
-    found = layout((20, 8), (8, 8), halo=(2, 0), overlap=0.0)
-    for position in found.positions:
-        weight = found.weight(position)
-        start = found.axes[0].starts[position[0]]
+    windows = layout((20, 8), (8, 8), halo=(2, 0), overlap=0.0)
+    for position in windows.positions:
+        weight = windows.weight(position)
+        start = windows.axes[0].starts[position[0]]
         assert bool(weight[:2].any()) is (start == 0)
         assert bool(weight[-2:].any()) is (start == 12)
         assert weight[2:-2].all()
@@ -126,18 +128,18 @@ def test_extents_of_windows() -> None:
     [{"size": 8, "overlap": 1.0}, {"size": 8, "overlap": -0.1}, {"size": 8, "blend": "mean"},
      {"size": "8cm"}, {"size": -8}, {"size": 8, "batch": 0}, {"size": 8, "halos": 2}, {}],
 )  # fmt: skip
-def test_what_is_no_window(wrong: dict[str, Any]) -> None:
+def test_invalid_windows_are_errors(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="validation error"):
         Window.model_validate(wrong)
 
 
 def test_padding_at_the_far_end() -> None:
-    found = layout((5, 12), 8)
-    assert (found.padded, found.is_padded) == ((8, 12), True)
+    windows = layout((5, 12), 8)
+    assert (windows.padded, windows.is_padded) == ((8, 12), True)
     volume = torch.randn(3, 5, 12)
-    padded = found.pad(volume)
+    padded = windows.pad(volume)
     assert padded.shape == (3, 8, 12)
-    assert torch.equal(found.unpad(padded), volume)
+    assert torch.equal(windows.unpad(padded), volume)
     assert not padded[:, 5:].any()
     whole = layout((9, 12), 8)
     assert not whole.is_padded
@@ -145,15 +147,15 @@ def test_padding_at_the_far_end() -> None:
 
 
 def test_redundancy_is_how_many_windows_see_a_voxel() -> None:
-    found = layout((16, 12), 8, overlap=0.5)
-    seen = torch.zeros(16, 12)
-    for position in found.positions:
-        seen[found.region(position)] += 1
-    assert found.redundancy == pytest.approx(float(seen.mean()))
+    windows = layout((16, 12), 8, overlap=0.5)
+    windows_per_voxel = torch.zeros(16, 12)
+    for position in windows.positions:
+        windows_per_voxel[windows.region(position)] += 1
+    assert windows.redundancy == pytest.approx(float(windows_per_voxel.mean()))
 
 
 @pytest.mark.parametrize("rank", [2, 3])
-def test_networks_without_windows_in_their_output_are_refused(rank: int) -> None:
+def test_networks_with_another_output_size_are_refused(rank: int) -> None:
     shrinks = getattr(nn, f"Conv{rank}d")(1, 2, 3)
     with pytest.raises(
         ModelError, match="sliding windows need an output of the size of the window"

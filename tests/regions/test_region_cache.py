@@ -1,4 +1,4 @@
-"""What the cache of regions keeps, for how long, and for several threads."""
+"""The cache of regions: limits, order of removal, keys and threads."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Result:
     nbytes: int
 
 
-class Asked:
-    """A cache, and for which images something was computed."""
+class RecordedCache:
+    """A cache that records the numbers of the images for which it computes a result."""
 
     def __init__(self, limit: int, nbytes: int = 20) -> None:
         self.cache: RegionCache[Result] = RegionCache(limit)
@@ -37,62 +37,62 @@ class Asked:
 
 
 def test_the_least_recently_used_result_is_dropped_first() -> None:
-    ask = Asked(limit=50)
-    assert [ask(number).number for number in (1, 2, 1, 3, 1, 2)] == [1, 2, 1, 3, 1, 2]
-    assert ask.computed == [1, 2, 3, 2]
+    recorded = RecordedCache(limit=50)
+    assert [recorded(number).number for number in (1, 2, 1, 3, 1, 2)] == [1, 2, 1, 3, 1, 2]
+    assert recorded.computed == [1, 2, 3, 2]
 
 
-def test_the_limit_is_one_of_all_bytes() -> None:
-    ask = Asked(limit=100)
+def test_the_limit_holds_for_the_sum_of_bytes() -> None:
+    recorded = RecordedCache(limit=100)
     for number in range(10):
-        ask(number)
-        assert ask.cache.nbytes == 20 * min(5, number + 1)
+        recorded(number)
+        assert recorded.cache.nbytes == 20 * min(5, number + 1)
 
 
-def test_what_is_too_large_is_found_while_it_is_in_use_and_drops_nothing_else() -> None:
-    ask = Asked(limit=50)
-    ask(1)
-    ask.nbytes = 51
-    held = ask(2)
-    assert ask(2) is held
+def test_a_result_above_the_limit_is_kept_while_in_use_and_drops_no_other() -> None:
+    recorded = RecordedCache(limit=50)
+    recorded(1)
+    recorded.nbytes = 51
+    held = recorded(2)
+    assert recorded(2) is held
     del held
     gc.collect()
-    ask(2)
-    ask(1)
-    assert ask.computed == [1, 2, 2]
-    assert ask.cache.nbytes == 20
+    recorded(2)
+    recorded(1)
+    assert recorded.computed == [1, 2, 2]
+    assert recorded.cache.nbytes == 20
 
 
 def test_another_image_type_or_setting_is_another_entry() -> None:
     cache: RegionCache[Result] = RegionCache(1000)
     image = torch.arange(8.0).view(1, 2, 4)
     images = [image, image.double(), image.view(2, 1, 4), image + 1]
-    found = [cache.get("a", each, lambda: Result(0, 1)) for each in images]
-    found.append(cache.get("b", image, lambda: Result(0, 1)))
-    assert len({id(result) for result in found}) == 5
-    assert cache.get("a", image.clone(), lambda: Result(0, 1)) is found[0]
+    results = [cache.get("a", each, lambda: Result(0, 1)) for each in images]
+    results.append(cache.get("b", image, lambda: Result(0, 1)))
+    assert len({id(result) for result in results}) == 5
+    assert cache.get("a", image.clone(), lambda: Result(0, 1)) is results[0]
 
 
 def test_an_error_is_not_kept() -> None:
-    ask, image = Asked(limit=50), torch.zeros(1, 2, 2)
+    recorded, image = RecordedCache(limit=50), torch.zeros(1, 2, 2)
 
     def fails() -> Result:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        ask.cache.get("settings", image, fails)
-    assert ask.cache.get("settings", image, lambda: Result(3, 1)).number == 3
+        recorded.cache.get("settings", image, fails)
+    assert recorded.cache.get("settings", image, lambda: Result(3, 1)).number == 3
 
 
 def test_threads_may_share_a_cache() -> None:
-    ask = Asked(limit=50)
+    recorded = RecordedCache(limit=50)
 
     def work() -> list[int]:
-        return [ask(number % 7).number for number in range(200)]
+        return [recorded(number % 7).number for number in range(200)]
 
-    for found in in_threads([work] * 4):
-        assert found == [number % 7 for number in range(200)]
-    assert ask.cache.nbytes <= 50
+    for numbers in in_threads([work] * 4):
+        assert numbers == [number % 7 for number in range(200)]
+    assert recorded.cache.nbytes <= 50
 
 
 @pytest.mark.parametrize("divide", [lambda image: segment(9, image), scales])

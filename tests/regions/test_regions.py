@@ -1,4 +1,4 @@
-"""Divisions of images into regions: who belongs where, in voxels and in millimeters."""
+"""Divisions of images into regions, with sizes in voxels and in millimeters."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
 
 def ball(shape: tuple[int, ...], center: tuple[float, ...], radius: float) -> Tensor:
     axes = np.meshgrid(*map(np.arange, shape), indexing="ij")
-    away = sum((axis - at) ** 2 for axis, at in zip(axes, center, strict=True))
-    return torch.from_numpy(away <= radius**2)
+    squared_distance = sum((axis - at) ** 2 for axis, at in zip(axes, center, strict=True))
+    return torch.from_numpy(squared_distance <= radius**2)
 
 
 def phantom(shape: tuple[int, ...], channels: int = 1) -> Tensor:
@@ -66,8 +66,8 @@ def test_a_map_without_regions_or_with_wrong_names_is_refused() -> None:
 
 
 def test_compacted_numbers_have_no_gaps() -> None:
-    found = RegionMap.compacted(torch.tensor([[7, 3], [-4, 9]]))
-    assert found.labels.tolist() == [[1, 0], [-1, 2]]
+    regions = RegionMap.compacted(torch.tensor([[7, 3], [-4, 9]]))
+    assert regions.labels.tolist() == [[1, 0], [-1, 2]]
 
 
 @pytest.mark.parametrize("shape", [(7, 10), (5, 6, 7), (4, 1, 6)])
@@ -75,24 +75,24 @@ def test_compacted_numbers_have_no_gaps() -> None:
 def test_blocks_are_boxes_and_as_many_as_expected(shape: tuple[int, ...], size: Any) -> None:
     image = torch.zeros(2, *shape)
     spec, spacing = Blocks(size=size), (2.0,) * len(shape)
-    found = segment(spec, image, spacing)
-    assert found.count == spec.expected(shape, 2, spacing)
-    assert found.labels.shape == shape
-    boxes = ndimage.find_objects(found.labels.numpy() + 1)
-    volumes = [np.prod([part.stop - part.start for part in box]) for box in boxes]
-    assert volumes == found.sizes.tolist()
+    regions = segment(spec, image, spacing)
+    assert regions.count == spec.expected(shape, 2, spacing)
+    assert regions.labels.shape == shape
+    boxes = ndimage.find_objects(regions.labels.numpy() + 1)
+    volumes = [np.prod([side.stop - side.start for side in box]) for box in boxes]
+    assert volumes == regions.sizes.tolist()
     if size == 1:
-        assert torch.equal(found.labels.flatten(), torch.arange(found.labels.numel()))
+        assert torch.equal(regions.labels.flatten(), torch.arange(regions.labels.numel()))
     if size == "4mm":
         assert max(boxes[0][0].stop, boxes[0][-1].stop) == 2
 
 
 def test_channels_are_regions_with_their_names() -> None:
     scan = Image(torch.rand(2, 4, 5), Grid.default((4, 5)), ("flair", "t1"))
-    found = segment("channels", scan.data, None, scan)
-    assert found.names == ("flair", "t1")
-    assert found.labels.shape == (2, 4, 5)
-    assert found.painted(torch.tensor([1.0, 2.0]))[1].unique().tolist() == [2]
+    regions = segment("channels", scan.data, None, scan)
+    assert regions.names == ("flair", "t1")
+    assert regions.labels.shape == (2, 4, 5)
+    assert regions.painted(torch.tensor([1.0, 2.0]))[1].unique().tolist() == [2]
     assert Channels().expected((4, 5), 2) == 2
 
 
@@ -100,21 +100,21 @@ def test_channels_are_regions_with_their_names() -> None:
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_supervoxels_follow_the_edge_of_a_ball(shape: tuple[int, ...], channels: int) -> None:
     image = phantom(shape, channels)
-    found = segment(Supervoxels(count=60, compactness=0.1), image)
-    assert 30 <= found.count <= 90
-    assert found.sizes.min() > 0
+    regions = segment(Supervoxels(count=60, compactness=0.1), image)
+    assert 30 <= regions.count <= 90
+    assert regions.sizes.min() > 0
     inside = ball(shape, tuple(size * 0.4 for size in shape), min(shape) / 5)
-    share = torch.bincount(found.labels.flatten(), inside.flatten().double()) / found.sizes
-    mixed = found.sizes[(share > 0.1) & (share < 0.9)].sum() / found.sizes.sum()
+    share = torch.bincount(regions.labels.flatten(), inside.flatten().double()) / regions.sizes
+    mixed = regions.sizes[(share > 0.1) & (share < 0.9)].sum() / regions.sizes.sum()
     assert (share > 0.9).any()
     assert mixed < 0.1
 
 
 def test_supervoxels_are_the_same_every_time_and_in_one_piece() -> None:
     image = phantom((24, 20, 22))
-    found = [Supervoxels(count=40).divide(image, None, None).labels for _ in range(2)]
-    assert torch.equal(*found)
-    pieces = [ndimage.label(found[0].numpy() == label)[1] for label in range(int(found[0].max()))]
+    first, again = (Supervoxels(count=40).divide(image, None, None).labels for _ in range(2))
+    assert torch.equal(first, again)
+    pieces = [ndimage.label(first.numpy() == label)[1] for label in range(int(first.max()))]
     assert set(pieces) == {1}
 
 
@@ -124,7 +124,7 @@ def test_supervoxels_do_not_depend_on_the_scale_of_a_channel() -> None:
     assert torch.equal(segment(30, image).labels, segment(30, other).labels)
 
 
-def test_a_channel_that_is_there_twice_counts_as_one() -> None:
+def test_repeated_channels_count_as_one() -> None:
     image = phantom((40, 36))
     assert torch.equal(segment(30, image).labels, segment(30, image.expand(3, -1, -1)).labels)
 
@@ -148,18 +148,18 @@ def test_a_volume_of_one_slice_has_the_regions_of_the_slice(
 def test_supervoxels_are_as_long_in_millimeters_along_thick_slices() -> None:
     image = torch.rand(1, 60, 60, 12, generator=torch.Generator().manual_seed(1))
     spacing = (1.0, 1.0, 5.0)
-    found = segment(Supervoxels(count=64, compactness=10), image, spacing)
-    boxes = ndimage.find_objects(found.labels.numpy() + 1)
-    sides = np.median([[part.stop - part.start for part in box] for box in boxes], axis=0)
+    regions = segment(Supervoxels(count=64, compactness=10), image, spacing)
+    boxes = ndimage.find_objects(regions.labels.numpy() + 1)
+    sides = np.median([[side.stop - side.start for side in box] for box in boxes], axis=0)
     lengths = sides * np.array(spacing)
     assert lengths.max() / lengths.min() < 1.5
 
 
-def test_supervoxels_by_size_are_so_large() -> None:
+def test_supervoxels_have_the_stated_size() -> None:
     spec = Supervoxels(size="10mm", compactness=10)
     assert spec.expected((40, 40, 20), 1, (1.0, 1.0, 2.0)) == 4 * 4 * 4
-    found = segment(spec, phantom((40, 40, 20)), (1.0, 1.0, 2.0))
-    assert 48 <= found.count <= 80
+    regions = segment(spec, phantom((40, 40, 20)), (1.0, 1.0, 2.0))
+    assert 48 <= regions.count <= 80
     with pytest.raises(ConfigError, match="pixel size"):
         spec.expected((40, 40, 20), 1)
 
@@ -168,9 +168,9 @@ def test_supervoxels_by_size_are_so_large() -> None:
 def test_pure_noise_on_a_small_grid_still_has_regions(shape: tuple[int, ...]) -> None:
     image = torch.randn(2, *shape, generator=torch.Generator().manual_seed(2))
     spec = Supervoxels(count=10)
-    found = segment(spec, image)
-    assert found.count >= min(4, found.labels.numel())
-    assert found.labels.shape == shape
+    regions = segment(spec, image)
+    assert regions.count >= min(4, regions.labels.numel())
+    assert regions.labels.shape == shape
 
 
 def test_a_constant_image_is_divided_as_well() -> None:
@@ -181,12 +181,12 @@ def test_a_constant_image_is_divided_as_well() -> None:
 def test_labels_of_an_array_in_their_order_with_names(rest: bool) -> None:
     labels = torch.tensor([[0, 5, 5], [2, -1, 0]])
     spec = LabelMap(labels=labels, names={5: "liver"}, rest=rest)
-    found = segment(spec, torch.rand(3, 2, 3))
+    regions = segment(spec, torch.rand(3, 2, 3))
     named = ("label 2", "liver", "the rest of the image")
-    assert found.names == named[: 2 + rest]
+    assert regions.names == named[: 2 + rest]
     last = 2 if rest else -1
-    assert found.labels.tolist() == [[last, 1, 1], [0, -1, last]]
-    assert spec.expected((2, 3), 3) == found.count
+    assert regions.labels.tolist() == [[last, 1, 1], [0, -1, last]]
+    assert spec.expected((2, 3), 3) == regions.count
 
 
 def test_labels_may_differ_per_channel() -> None:
@@ -202,23 +202,23 @@ def write_atlas(folder: Path, affine: Any = AFFINE) -> tuple[Image, Path, np.nda
     return read_image(folder / "scan.nii.gz"), folder / "atlas.nii.gz", labels
 
 
-def test_a_label_file_travels_with_the_scan_to_the_grid_of_the_network(tmp_path: Path) -> None:
+def test_a_label_file_is_moved_to_the_grid_of_the_network(tmp_path: Path) -> None:
     scan, atlas, labels = write_atlas(tmp_path)
     steps = [
         {"kind": "crop", "start": (1, 0, 0), "shape": (7, 6, 5)},
         {"kind": "reorient", "axes": "LPS"},
     ]
     prepared = apply(scan, steps)
-    found = segment(atlas, prepared.data, prepared.grid.spacing, prepared)
-    assert found.names == ("label 3", "label 8", "the rest of the image")
+    regions = segment(atlas, prepared.data, prepared.grid.spacing, prepared)
+    assert regions.names == ("label 3", "label 8", "the rest of the image")
     expected = np.flip(labels[1:], (0, 1))
-    assert np.array_equal(found.labels.numpy() == 0, expected == 3)
-    assert np.array_equal(found.labels.numpy() == 1, expected == 8)
+    assert np.array_equal(regions.labels.numpy() == 0, expected == 3)
+    assert np.array_equal(regions.labels.numpy() == 1, expected == 8)
     same = segment(labels, prepared.data, prepared.grid.spacing, prepared)
-    assert torch.equal(same.labels, found.labels)
+    assert torch.equal(same.labels, regions.labels)
 
 
-def test_a_label_file_that_does_not_fit_is_said(tmp_path: Path) -> None:
+def test_a_label_file_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
     scan, atlas, labels = write_atlas(tmp_path, np.diag([1, 2, 2.5, 1.0]))
     with pytest.raises(InputError, match="another grid"):
         segment(atlas, scan.data, None, scan)
@@ -232,7 +232,7 @@ def test_a_label_file_that_does_not_fit_is_said(tmp_path: Path) -> None:
         segment(np.full((4, 4), 0.5), torch.rand(1, 4, 4))
 
 
-def test_what_is_written_of_a_label_file_is_its_content(tmp_path: Path) -> None:
+def test_a_label_file_is_stated_by_its_content(tmp_path: Path) -> None:
     _, atlas, _ = write_atlas(tmp_path)
     spec = LabelMap(labels=str(atlas))
     written = spec.model_dump_json()
@@ -261,11 +261,11 @@ def test_names_from_the_tables_of_atlases(tmp_path: Path, file: str, text: str) 
     (tmp_path / file).write_text(text)
     assert read_names(tmp_path / file) == {3: "left lung", 10: "heart"}
     labels = torch.tensor([[10, 3]])
-    found = segment(LabelMap(labels=labels, names=tmp_path / file), torch.rand(1, 1, 2))
-    assert found.names == ("left lung", "heart")
+    regions = segment(LabelMap(labels=labels, names=tmp_path / file), torch.rand(1, 1, 2))
+    assert regions.names == ("left lung", "heart")
 
 
-def test_a_table_without_names_is_said(tmp_path: Path) -> None:
+def test_a_table_without_names_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "lut.csv").write_text("1,2\n")
     (tmp_path / "lut.json").write_text("[1]")
     with pytest.raises(InputError, match="names no label"):
@@ -277,7 +277,7 @@ def test_a_table_without_names_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"),
+    ("written", "expected"),
     [
         ("supervoxels", Supervoxels()),
         (12, Supervoxels(count=12)),
@@ -286,17 +286,17 @@ def test_a_table_without_names_is_said(tmp_path: Path) -> None:
         ("atlas_*.nii.gz", LabelMap(labels="atlas_*.nii.gz")),
     ],
 )
-def test_short_forms(written: Any, meant: Any) -> None:
+def test_short_forms(written: Any, expected: Any) -> None:
     class Holder(BaseModel):
         regions: RegionSpec
 
-    assert Holder(regions=written).regions == meant
-    assert parse_regions(written) == meant
-    assert parse_regions(meant) is meant
+    assert Holder(regions=written).regions == expected
+    assert parse_regions(written) == expected
+    assert parse_regions(expected) is expected
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "words"),
     [
         ("supervoxel", "did you mean supervoxels"),
         ({"kind": "blobs"}, "blobs"),
@@ -305,8 +305,8 @@ def test_short_forms(written: Any, meant: Any) -> None:
         (True, "regions"),
     ],
 )
-def test_mistakes_are_named(wrong: Any, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_mistakes_are_named(wrong: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
         parse_regions(wrong)
 
 
@@ -328,7 +328,7 @@ def test_segments_at_six_scales_overlap_and_hold_the_ball(
     assert overlap.max() > 0.4
 
 
-def test_segments_are_remembered_for_the_same_image_only() -> None:
+def test_segments_are_cached_for_the_same_image_only() -> None:
     image = phantom((30, 30))
     first = scales(image)
     assert scales(image.clone()) is first

@@ -1,4 +1,4 @@
-"""Segments of real images hold what a reader would point at."""
+"""Segments and supervoxels of real images follow the outline of a tumor."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def test_most_supervoxels_lie_inside_or_outside_the_tumor(
     tumor: tuple[Image, torch.Tensor],
 ) -> None:
     scan, inside = tumor
-    found = segment(Supervoxels(count=400), scan.data, scan.grid.spacing, scan)
-    share = torch.bincount(found.labels.flatten(), inside.flatten().double()) / found.sizes
+    regions = segment(Supervoxels(count=400), scan.data, scan.grid.spacing, scan)
+    share = torch.bincount(regions.labels.flatten(), inside.flatten().double()) / regions.sizes
     mostly = torch.where(share > 0.5, share, 1 - share)
-    assert float((mostly * found.sizes).sum() / found.sizes.sum()) > 0.97
+    assert float((mostly * regions.sizes).sum() / regions.sizes.sum()) > 0.97
     assert int((share > 0.9).sum()) >= 5
-    assert 300 <= found.count <= 500
+    assert 300 <= regions.count <= 500

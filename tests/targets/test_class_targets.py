@@ -45,18 +45,18 @@ class TestClassScore:
     @pytest.mark.parametrize("label", [0, 1, 2])
     def test_probability(self, label: int) -> None:
         target = ClassScore(label=label, link="probability")
-        chances = SCORES.exp() / SCORES.exp().sum(1, keepdim=True)
-        torch.testing.assert_close(target.bind(SCORES).score(SCORES), chances[:, label])
+        probabilities = SCORES.exp() / SCORES.exp().sum(1, keepdim=True)
+        torch.testing.assert_close(target.bind(SCORES).score(SCORES), probabilities[:, label])
         one_hot = torch.eye(3).double()[label]
-        expected = chances[:, label : label + 1] * (one_hot - chances)
+        expected = probabilities[:, label : label + 1] * (one_hot - probabilities)
         torch.testing.assert_close(derivative(target, SCORES), expected)
 
     @pytest.mark.parametrize("label", [0, 1, 2])
     def test_log_odds(self, label: int) -> None:
         """d log(p / (1 - p)) is 1 for the class, minus the softmax over the others for them."""
         target = ClassScore(label=label, link="log_odds")
-        chances = torch.softmax(SCORES, 1)[:, label]
-        expected = torch.log(chances / (1 - chances))
+        probabilities = torch.softmax(SCORES, 1)[:, label]
+        expected = torch.log(probabilities / (1 - probabilities))
         torch.testing.assert_close(target.bind(SCORES).score(SCORES), expected)
         others = [k for k in range(3) if k != label]
         gradient = torch.zeros_like(SCORES)
@@ -68,13 +68,13 @@ class TestClassScore:
     def test_one_logit(self, label: int, sign: float) -> None:
         score = ClassScore(label=label).bind(LOGIT).score(LOGIT)
         assert torch.equal(score, sign * LOGIT[:, 0])
-        chance = ClassScore(label=label, link="probability").bind(LOGIT).score(LOGIT)
-        torch.testing.assert_close(chance, torch.sigmoid(sign * LOGIT[:, 0]))
+        probability = ClassScore(label=label, link="probability").bind(LOGIT).score(LOGIT)
+        torch.testing.assert_close(probability, torch.sigmoid(sign * LOGIT[:, 0]))
         odds = ClassScore(label=label, link="log_odds").bind(LOGIT).score(LOGIT)
         torch.testing.assert_close(odds, sign * LOGIT[:, 0])
         slope = torch.sigmoid(LOGIT) * (1 - torch.sigmoid(LOGIT))
-        found = derivative(ClassScore(label=label, link="probability"), LOGIT)
-        torch.testing.assert_close(found, sign * slope)
+        gradient = derivative(ClassScore(label=label, link="probability"), LOGIT)
+        torch.testing.assert_close(gradient, sign * slope)
 
     def test_multi_label_networks_are_sigmoid(self) -> None:
         target = ClassScore(label=1, link="probability", activation="sigmoid")
@@ -83,11 +83,15 @@ class TestClassScore:
         assert torch.equal(odds.bind(SCORES).score(SCORES), SCORES[:, 1])
 
     def test_networks_that_end_in_probabilities(self) -> None:
-        chances = torch.softmax(SCORES, 1)
+        probabilities = torch.softmax(SCORES, 1)
         target = ClassScore(label=1, link="probability", activation="none")
-        assert torch.equal(target.bind(chances).score(chances), chances[:, 1])
-        odds = ClassScore(label=1, link="log_odds", activation="none").bind(chances).score(chances)
-        torch.testing.assert_close(odds, torch.logit(chances[:, 1]))
+        assert torch.equal(target.bind(probabilities).score(probabilities), probabilities[:, 1])
+        odds = (
+            ClassScore(label=1, link="log_odds", activation="none")
+            .bind(probabilities)
+            .score(probabilities)
+        )
+        torch.testing.assert_close(odds, torch.logit(probabilities[:, 1]))
 
     def test_predicted_is_chosen_for_each_image_and_stays(self) -> None:
         bound = ClassScore().bind(SCORES)
@@ -105,7 +109,7 @@ class TestClassScore:
         background = ClassScore(label=0, link="probability").bind(one).score(one)
         torch.testing.assert_close(background, torch.sigmoid(-one).flatten(1).sum(1))
 
-    def test_saturation_is_remarked(self) -> None:
+    def test_saturation_has_a_remark(self) -> None:
         target = ClassScore(label=1, link="probability")
         assert not target.bind(SCORES).remarks
         (remark,) = target.bind(SCORES * 20).remarks
@@ -124,7 +128,7 @@ class TestClassScore:
 
 
 class TestSignedFor:
-    def test_one_logit_below_the_threshold_is_turned(self) -> None:
+    def test_one_logit_below_the_threshold_changes_sign(self) -> None:
         target = ClassScore(label=1, signed_for="predicted")
         bound = target.bind(LOGIT)
         assert torch.equal(bound.score(LOGIT), LOGIT[:, 0].abs())
@@ -133,7 +137,7 @@ class TestSignedFor:
         zero = ClassScore(label=0, signed_for="predicted").bind(LOGIT)
         assert torch.equal(zero.score(LOGIT), LOGIT[:, 0].abs())
 
-    def test_predicted_labels_are_on_their_own_side_already(self) -> None:
+    def test_predicted_labels_keep_their_sign(self) -> None:
         """Each image of a batch by its own label."""
         target = ClassScore(signed_for="predicted")
         for output in (LOGIT, LOGIT.flip(0)):
@@ -144,10 +148,10 @@ class TestSignedFor:
         assert torch.equal(bound.score(LOGIT), LOGIT[:, 0].abs())
 
     def test_probability(self) -> None:
-        """-S of a probability is turned as it is, without an offset."""
+        """The score of a probability becomes -S, without an offset."""
         target = ClassScore(label=1, link="probability", signed_for="predicted")
-        chances = torch.sigmoid(LOGIT[:, 0])
-        expected = torch.stack([chances[0], -chances[1]])
+        probabilities = torch.sigmoid(LOGIT[:, 0])
+        expected = torch.stack([probabilities[0], -probabilities[1]])
         torch.testing.assert_close(target.bind(LOGIT).score(LOGIT), expected)
 
     def test_the_threshold_decides(self) -> None:
@@ -170,26 +174,26 @@ class TestContrast:
     def test_offsets_count(self) -> None:
         """1 - p of one logit against p."""
         a, b = (ClassScore(label=label, link="probability") for label in (0, 1))
-        found = Contrast(a=a, b=b).bind(LOGIT).score(LOGIT)
-        torch.testing.assert_close(found, 1 - 2 * torch.sigmoid(LOGIT[:, 0]))
-        turned = Contrast(a=b, b=a).bind(LOGIT).score(LOGIT)
-        torch.testing.assert_close(turned, -found)
+        scores = Contrast(a=a, b=b).bind(LOGIT).score(LOGIT)
+        torch.testing.assert_close(scores, 1 - 2 * torch.sigmoid(LOGIT[:, 0]))
+        negative = Contrast(a=b, b=a).bind(LOGIT).score(LOGIT)
+        torch.testing.assert_close(negative, -scores)
 
     @every_rank
     @pytest.mark.parametrize("method", ["saliency", "integrated_gradients", "layer_conductance"])
     def test_its_map_is_the_difference_of_two_maps(self, rank: int, method: str) -> None:
         network, shown = segmenter(rank).double(), images(rank, batch=2).double()
-        sides = [
+        targets = [
             {"kind": "pixelwise", "label": 1},
             {"kind": "pixelwise", "label": 2, "link": "probability"},
         ]
-        maps = [explain(network, shown, method, side)[method].map for side in sides]
-        contrast = {"kind": "contrast", "a": sides[0], "b": sides[1]}
-        found = explain(network, shown, method, contrast)[method].map
-        torch.testing.assert_close(found, maps[0] - maps[1], rtol=1e-10, atol=1e-12)
+        maps = [explain(network, shown, method, target)[method].map for target in targets]
+        contrast = {"kind": "contrast", "a": targets[0], "b": targets[1]}
+        attribution_map = explain(network, shown, method, contrast)[method].map
+        torch.testing.assert_close(attribution_map, maps[0] - maps[1], rtol=1e-10, atol=1e-12)
 
     def test_a_side_that_is_predicted_nowhere(self) -> None:
-        """Else the contrast would silently be the other side alone."""
+        """Otherwise the contrast would silently be the other side alone."""
         output = dense(2)
         output[:, 2] = -9
         contrast = parse_target(
@@ -202,13 +206,13 @@ class TestContrast:
         with pytest.raises(TargetError, match="class 2 is predicted nowhere"):
             contrast.bind(output)
 
-    def test_against_itself_there_is_nothing(self) -> None:
+    def test_a_contrast_with_itself_is_an_error(self) -> None:
         same = ClassScore(label=1)
         with pytest.raises(TargetError, match="selects nothing, so its score is 0"):
             Contrast(a=same, b=same).bind(SCORES)
 
     def test_sides_must_lie_on_one_output(self) -> None:
         unit = Unit(layer="conv1", channel=0)
-        seen = UnperturbedOutput(SCORES, activations={"conv1": torch.rand(2, 4, 3, 3)})
+        unperturbed = UnperturbedOutput(SCORES, activations={"conv1": torch.rand(2, 4, 3, 3)})
         with pytest.raises(TargetError, match="both targets on the output or on the same layer"):
-            Contrast(a=ClassScore(label=1), b=unit).bind(seen)
+            Contrast(a=ClassScore(label=1), b=unit).bind(unperturbed)

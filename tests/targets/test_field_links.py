@@ -1,4 +1,4 @@
-"""Which class is predicted where."""
+"""Masks of the voxels where a class is predicted."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def test_the_largest_score_wins_and_the_first_of_equal_ones(
 ) -> None:
     torch.manual_seed(0)
     output = torch.randint(0, 3, (2, 4, *shape)).float()
-    found = predicted_mask(output, label, "softmax", 0.5)
-    assert torch.equal(found, output.argmax(dim=1) == label)
+    mask = predicted_mask(output, label, "softmax", 0.5)
+    assert torch.equal(mask, output.argmax(dim=1) == label)

@@ -32,12 +32,12 @@ def weights(field: WeightField) -> Tensor:
 
 def expected_weights(output: Tensor, label: int, mask: Tensor) -> Tensor:
     """1 in the channel of the class where the mask holds; -1 for class 0 of one channel."""
-    found = torch.zeros_like(output)
+    of_class = torch.zeros_like(output)
     if output.shape[1] == 1:
-        found[:, 0] = mask.to(output) * (1 if label == 1 else -1)
+        of_class[:, 0] = mask.to(output) * (1 if label == 1 else -1)
     else:
-        found[:, label] = mask.to(output)
-    return found
+        of_class[:, label] = mask.to(output)
+    return of_class
 
 
 def predicted(output: Tensor, label: int) -> Tensor:
@@ -62,22 +62,22 @@ class TestEveryRegion:
         single[voxel] = True
         drawn = torch.rand(output.shape[2:]) > 0.6
         pairs = torch.rand(len(output), *output.shape[2:]) > 0.6
-        mine = predicted(output, label)
+        of_class = predicted(output, label)
         shared: dict[str, Any] = {"label": label}
-        parts = [(Region(**shared, component=k), _components(mine, k)) for k in (1, 2)]
+        components = [(Region(**shared, component=k), _components(of_class, k)) for k in (1, 2)]
         return [
-            *((target, mask) for target, mask in parts if mask is not None),
-            (Pixelwise(**shared), mine),
-            (Label(**shared), mine),
-            (Region(**shared, box=box), inside.expand_as(mine)),
-            (Region(**shared, voxel=voxel), single.expand_as(mine)),
-            (Region(**shared, mask=drawn), drawn.expand_as(mine)),
-            (Region(**shared, mask=drawn.numpy().astype(np.uint8)), drawn.expand_as(mine)),
+            *((target, mask) for target, mask in components if mask is not None),
+            (Pixelwise(**shared), of_class),
+            (Label(**shared), of_class),
+            (Region(**shared, box=box), inside.expand_as(of_class)),
+            (Region(**shared, voxel=voxel), single.expand_as(of_class)),
+            (Region(**shared, mask=drawn), drawn.expand_as(of_class)),
+            (Region(**shared, mask=drawn.numpy().astype(np.uint8)), drawn.expand_as(of_class)),
             (Region(**shared, mask=pairs), pairs),
-            (Region(**shared, mask=drawn.int() * 3 + 1, value=4), drawn.expand_as(mine)),
-            (ErrorRegion(**shared, reference=drawn), mine & ~drawn),
-            (ErrorRegion(**shared, reference=drawn, error="fn"), ~mine & drawn),
-            (ErrorRegion(**shared, reference=pairs, error="fp"), mine & ~pairs),
+            (Region(**shared, mask=drawn.int() * 3 + 1, value=4), drawn.expand_as(of_class)),
+            (ErrorRegion(**shared, reference=drawn), of_class & ~drawn),
+            (ErrorRegion(**shared, reference=drawn, error="fn"), ~of_class & drawn),
+            (ErrorRegion(**shared, reference=pairs, error="fp"), of_class & ~pairs),
         ]
 
     def test_weights(self, rank: int, classes: int, label: int) -> None:
@@ -95,16 +95,16 @@ class TestEveryRegion:
 
     def test_links(self, rank: int, classes: int, label: int) -> None:
         output = dense(rank, classes)
-        chances = torch.sigmoid(output) if classes == 1 else torch.softmax(output, 1)
+        probabilities = torch.sigmoid(output) if classes == 1 else torch.softmax(output, 1)
         if classes == 1:
-            chances = torch.cat([1 - chances, chances], 1)
-        chance = chances[:, label]
+            probabilities = torch.cat([1 - probabilities, probabilities], 1)
+        probability = probabilities[:, label]
         for target, mask in self.cases(output, label):
             if isinstance(target, Label):
                 continue
             for link, values in (
-                ("probability", chance),
-                ("log_odds", torch.log(chance / (1 - chance))),
+                ("probability", probability),
+                ("log_odds", torch.log(probability / (1 - probability))),
             ):
                 linked = target.model_copy(update={"link": link})
                 expected = (values * mask).flatten(1).sum(1)
@@ -123,10 +123,10 @@ class TestEveryRegion:
 
 def _components(masks: Tensor, rank: int) -> Tensor | None:
     """By flood fill over all neighbors, not by the library that the target uses."""
-    found = [_component(mask, rank) for mask in masks]
+    components = [_component(mask, rank) for mask in masks]
     return (
-        torch.stack([one for one in found if one is not None])
-        if all(one is not None for one in found)
+        torch.stack([component for component in components if component is not None])
+        if all(component is not None for component in components)
         else None
     )
 
@@ -134,26 +134,26 @@ def _components(masks: Tensor, rank: int) -> Tensor | None:
 def _component(mask: Tensor, rank: int) -> Tensor | None:
     left = {tuple(index) for index in mask.nonzero().tolist()}
     order = sorted(left)
-    parts = []
+    components = []
     for first in order:
         if first not in left:
             continue
-        part, edge = set(), [first]
+        component, edge = set(), [first]
         left.discard(first)
         while edge:
             here = edge.pop()
-            part.add(here)
-            near = {one for one in left if max(abs(a - b) for a, b in zip(one, here)) <= 1}  # noqa: B905
+            component.add(here)
+            near = {at for at in left if max(abs(a - b) for a, b in zip(at, here)) <= 1}  # noqa: B905
             left -= near
             edge += near
-        parts.append(part)
-    parts.sort(key=len, reverse=True)  # stable: the first one in order wins a tie
-    if len(parts) < rank:
+        components.append(component)
+    components.sort(key=len, reverse=True)  # stable: the first one in order wins a tie
+    if len(components) < rank:
         return None
-    found = torch.zeros_like(mask)
-    for index in parts[rank - 1]:
-        found[index] = True
-    return found
+    inside = torch.zeros_like(mask)
+    for index in components[rank - 1]:
+        inside[index] = True
+    return inside
 
 
 @every_rank
@@ -188,10 +188,10 @@ class TestThreshold:
             Threshold(label=1).bind(torch.ones_like(dense(rank)))
 
     def test_gradients_are_not_zero(self, rank: int) -> None:
-        """The ancestor's threshold summed out/out, whose derivative is 0."""
+        """The scores are summed, and not the mask, whose derivative is 0."""
         network, shown = segmenter(rank), images(rank)
-        found = explain(network, shown, "saliency", {"kind": "threshold", "label": 1})
-        assert found["saliency"].map.abs().max() > 1e-3
+        attributions = explain(network, shown, "saliency", {"kind": "threshold", "label": 1})
+        assert attributions["saliency"].map.abs().max() > 1e-3
 
 
 def test_connectivity_includes_corners() -> None:
@@ -199,8 +199,7 @@ def test_connectivity_includes_corners() -> None:
     output = torch.zeros(1, 2, 4, 4, 4)
     for step in range(4):
         output[0, 1, step, step, step] = 1
-    found = weights(Region(label=1, component=1).bind(output))
-    assert int(found.sum()) == 4
-    labels, count = ndimage.label(output[0, 1].numpy())
-    assert count == 4  # by faces alone it would be four
-    del labels
+    selected = weights(Region(label=1, component=1).bind(output))
+    assert int(selected.sum()) == 4
+    _, count = ndimage.label(output[0, 1].numpy())
+    assert count == 4  # components that are connected by faces alone

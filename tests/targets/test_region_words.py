@@ -1,4 +1,4 @@
-"""Targets with a place: what they say when there is none, masks from files, and follow."""
+"""Targets with a place: errors where it does not exist, masks from files, and follow."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class TestSentences:
         ):
             Pixelwise(label=1).bind(torch.randn(2, 3))
 
-    def test_no_such_error(self) -> None:
+    def test_a_case_without_such_an_error(self) -> None:
         output = dense(2)
         truth = output.argmax(1) == 1
         for error, word in (("fp", "falsely predicted"), ("fn", "missed")):
@@ -120,11 +120,11 @@ class TestSentences:
 def test_masks_on_the_input_grid_are_brought_to_a_coarser_output() -> None:
     mask = torch.zeros(12, 14, dtype=torch.bool)
     mask[4:8, 2:6] = True
-    seen = UnperturbedOutput(dense(2), input_shape=(12, 14))
-    found = weights(Region(label=1, mask=mask).bind(seen))[:, 1]
+    unperturbed = UnperturbedOutput(dense(2), input_shape=(12, 14))
+    selected = weights(Region(label=1, mask=mask).bind(unperturbed))[:, 1]
     expected = torch.zeros(6, 7)
     expected[2:4, 1:3] = 1
-    assert torch.equal(found, expected.double().expand(2, 6, 7))
+    assert torch.equal(selected, expected.double().expand(2, 6, 7))
 
 
 class TestFiles:
@@ -153,12 +153,12 @@ class TestFiles:
         image = apply(self.image(), steps)
         network = segmenter(3)
         for value in (None, 2):
-            found = weights(
+            selected = weights(
                 Region(label=1, mask=str(path), value=value).bind(network(image.data[None]), image)
             )[0, 1]
             expected = image.project(torch.from_numpy(labels)) == 2
             assert expected.sum() == 27
-            assert torch.equal(found != 0, expected)
+            assert torch.equal(selected != 0, expected)
 
     def test_error_region_from_a_file(self, tmp_path: Path) -> None:
         labels = np.zeros((12, 10, 8))
@@ -168,8 +168,8 @@ class TestFiles:
         network = segmenter(3)
         with torch.no_grad():
             output = network(image.data[None])
-        mine, truth = output[0].argmax(0) == 1, image.project(torch.from_numpy(labels)) == 1
-        for error, expected in (("fp", mine & ~truth), ("fn", truth & ~mine)):
+        of_class, truth = output[0].argmax(0) == 1, image.project(torch.from_numpy(labels)) == 1
+        for error, expected in (("fp", of_class & ~truth), ("fn", truth & ~of_class)):
             if expected.any():
                 target = ErrorRegion(label=1, reference=path, error=error)
                 assert torch.equal(weights(target.bind(output, image))[0, 1] != 0, expected)

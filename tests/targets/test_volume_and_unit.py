@@ -1,4 +1,4 @@
-"""Targets without a place: volumes, units of layers, and what results say of them."""
+"""Targets without a place: volumes, units of layers, and the facts about targets in results."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class TestVolume:
         affine[:3, :3] = [[1, 0, 0.5], [0, 2, 0], [0, 0, 3]]
         output = dense(3, batch=1)
         image = Image(torch.zeros(1, 4, 5, 3), Grid((4, 5, 3), affine))
-        found = Volume(label=1).bind(output, image).score(output)[0]
-        torch.testing.assert_close(found, torch.softmax(output, 1)[:, 1].sum() * 6 / 1000)
+        score = Volume(label=1).bind(output, image).score(output)[0]
+        torch.testing.assert_close(score, torch.softmax(output, 1)[:, 1].sum() * 6 / 1000)
 
     def test_unknown_size_counts_elements(self) -> None:
         output = dense(3)
@@ -63,17 +63,17 @@ class TestVolume:
     @pytest.mark.parametrize("label", [0, 1])
     def test_one_channel(self, label: int) -> None:
         output = dense(3, classes=1, batch=1)
-        found = Volume(label=label).bind(output, self.image(3, 2.0)).score(output)
-        chances = torch.sigmoid(output if label == 1 else -output)
-        torch.testing.assert_close(found[0], chances.sum() * 8 / 1000)
+        scores = Volume(label=label).bind(output, self.image(3, 2.0)).score(output)
+        probabilities = torch.sigmoid(output if label == 1 else -output)
+        torch.testing.assert_close(scores[0], probabilities.sum() * 8 / 1000)
 
     def test_a_coarser_output_has_larger_voxels(self) -> None:
-        seen = UnperturbedOutput(dense(3), input_shape=(8, 10, 3), voxel_volume=1.0)
-        found = Volume(label=1).bind(seen).score(seen.output)
-        expected = torch.softmax(seen.output, 1)[:, 1].flatten(1).sum(1) * 4 / 1000
-        torch.testing.assert_close(found, expected)
+        unperturbed = UnperturbedOutput(dense(3), input_shape=(8, 10, 3), voxel_volume=1.0)
+        scores = Volume(label=1).bind(unperturbed).score(unperturbed.output)
+        expected = torch.softmax(unperturbed.output, 1)[:, 1].flatten(1).sum(1) * 4 / 1000
+        torch.testing.assert_close(scores, expected)
 
-    def test_scores_have_none(self) -> None:
+    def test_scores_have_no_volume(self) -> None:
         with pytest.raises(TargetError, match="a volume needs a dense output"):
             Volume(label=1).bind(SCORES)
         with pytest.raises(TargetError, match="class 5 does not exist"):
@@ -82,14 +82,14 @@ class TestVolume:
     def test_predict_states_volumes(self) -> None:
         network = segmenter(3)
         image = Image(images(3)[0], Grid.default((6, 6, 6), (1.0, 2.0, 3.0)))
-        said = predict(network, image, Volume(label=1))
+        prediction = predict(network, image, Volume(label=1))
         with torch.no_grad():
             output = network(image.data[None])
         counts = torch.bincount(output.argmax(1).flatten(), minlength=3) * 6 / 1000
-        assert list(said.volumes.values()) == pytest.approx(counts.tolist())
-        assert said.volume_unit == "mL"
+        assert list(prediction.volumes.values()) == pytest.approx(counts.tolist())
+        assert prediction.volume_unit == "mL"
         expected = float(torch.softmax(output, 1)[:, 1].sum()) * 6 / 1000
-        assert said.score == pytest.approx(expected, rel=1e-5)
+        assert prediction.score == pytest.approx(expected, rel=1e-5)
 
 
 class TestUnit:
@@ -99,27 +99,27 @@ class TestUnit:
         network, shown = segmenter(rank), images(rank, batch=2)
         place = (2,) * rank
         unit = Unit(layer="conv2", channel=3, position=place)
-        found = explain(network, shown, method, unit)[method].map
+        attribution_map = explain(network, shown, method, unit)[method].map
         class_target = {"kind": "region", "label": 3, "voxel": place}
         inner = nn.Sequential(*list(network.children())[:3])
         expected = explain(inner, shown, method, class_target)[method].map
-        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(attribution_map, expected)
 
     def test_fields(self) -> None:
         activation = torch.tensor([[[[1.0, 2.0]], [[9.0, -9.0]], [[3.0, 3.0]]]])
-        seen = UnperturbedOutput(SCORES[:1], activations={"a": activation})
+        unperturbed = UnperturbedOutput(SCORES[:1], activations={"a": activation})
         for unit, expected, words in (
             (Unit(layer="a", channel=1), 0.0, "channel 1 of layer a, summed over positions"),
             (Unit(layer="a", channel="strongest"), 6.0, "channel 2 of layer a, summed"),
             (Unit(layer="a", channel=1, position="max"), 9.0, "at its maximum (0, 0)"),
             (Unit(layer="a", channel=1, position=(0, 1)), -9.0, "channel 1 of layer a at (0, 1)"),
         ):
-            bound = unit.bind(seen)
+            bound = unit.bind(unperturbed)
             assert bound.layer == "a"
             assert bound.score(activation).tolist() == [expected]
             assert words in bound.in_words[0]
 
-    def test_what_is_outside(self) -> None:
+    def test_channels_and_positions_that_do_not_exist(self) -> None:
         network, shown = segmenter(2), images(2)
         with pytest.raises(TargetError, match="layer conv2 has channels 0 to 5, not 6"):
             explain(network, shown, "saliency", Unit(layer="conv2", channel=6))
@@ -128,16 +128,16 @@ class TestUnit:
         with pytest.raises(TargetError, match=r"positions \(6, 6\), not \(1,\)"):
             explain(network, shown, "saliency", Unit(layer="conv2", channel=1, position=(1,)))
 
-    def test_a_unit_after_what_is_tapped(self) -> None:
-        """A layer behind the unit has no part in it: a zero map that says so."""
-        found = explain(
+    def test_a_unit_before_the_tapped_layer(self) -> None:
+        """A unit does not depend on later layers: a zero map with a warning."""
+        attribution = explain(
             segmenter(2),
             images(2),
             {"name": "vanilla_layer_visualization", "layers": "head"},
             Unit(layer="conv2", channel=1),
         )["vanilla_layer_visualization"]
-        assert not found.map.any()
-        assert any("does not depend on layer 'head'" in text for text in found.stats.warnings)
+        assert not attribution.map.any()
+        assert any("does not depend on layer 'head'" in text for text in attribution.stats.warnings)
 
 
 class TestFacts:
@@ -147,19 +147,19 @@ class TestFacts:
         with torch.no_grad():
             network[1].weight.fill_(1.0)
         shown = torch.tensor([[[[0.3, 0.4]]], [[[-0.6, -0.6]]]])
-        found = explain(network, shown, "saliency", ClassScore())["saliency"]
-        chances = [facts.probability for facts in found.target]
+        attribution = explain(network, shown, "saliency", ClassScore())["saliency"]
+        probabilities = [facts.probability for facts in attribution.target]
         expected = [torch.sigmoid(torch.tensor(0.7)), torch.sigmoid(torch.tensor(1.2))]
-        assert chances == pytest.approx([float(chance) for chance in expected])
-        assert [facts.score for facts in found.target] == pytest.approx([0.7, 1.2])
-        assert torch.equal(found.map[0], -found.map[1])
+        assert probabilities == pytest.approx([float(probability) for probability in expected])
+        assert [facts.score for facts in attribution.target] == pytest.approx([0.7, 1.2])
+        assert torch.equal(attribution.map[0], -attribution.map[1])
 
-    def test_layer_guided_backprop_says_what_it_explains(self) -> None:
+    def test_layer_guided_backprop_states_its_own_target(self) -> None:
         method = parse_method({"name": "layer_activation_guided_backprop", "layer": "act2"})
-        found = explain(segmenter(2), images(2), [method, "saliency"], 1)
-        assert found[method.key].target[0].kind == "unit"
-        assert "layer act2" in found[method.key].target[0].in_words
-        assert found["saliency"].target[0].kind == "label"
+        attributions = explain(segmenter(2), images(2), [method, "saliency"], 1)
+        assert attributions[method.key].target[0].kind == "unit"
+        assert "layer act2" in attributions[method.key].target[0].in_words
+        assert attributions["saliency"].target[0].kind == "label"
 
     def test_not_finite(self) -> None:
         output = SCORES.clone()

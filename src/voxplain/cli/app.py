@@ -44,7 +44,7 @@ class Commands(TyperGroup):
             complain(str(error))
             raise typer.Exit(WRONG_REQUEST) from None
         except KeyboardInterrupt:
-            complain("stopped; what is finished is kept, and the same command takes it up again")
+            complain("stopped; finished results are kept, and the same command resumes the run")
             raise typer.Exit(STOPPED) from None
 
 

@@ -1,4 +1,4 @@
-"""``voxplain evaluate``: scores the maps of a run, or maps from elsewhere."""
+"""``voxplain evaluate``: scores the maps of a run, or external maps."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def evaluate(
             "--metric",
             "-m",
             help="A metric, with parameters if need be: deletion:levels=16. Repeat it for several. "
-            "Left out: those of the study of the run, or a usual few.",
+            "Left out: those of the study of the run, or a default set.",
         ),
     ] = None,
     reference: Annotated[
@@ -90,7 +90,7 @@ def evaluate(
         Path | None, typer.Option("--output", "-o", help="Write the scores: .parquet or .csv.")
     ] = None,
 ) -> None:
-    """Score the maps of a run directory, or maps from elsewhere, beside controls.
+    """Score the maps of a run directory, or external maps, beside controls.
 
     voxplain evaluate runs/vessels --study study.yaml -m deletion -m roc_auc
 
@@ -175,7 +175,7 @@ def _evaluate_image(
             "image, name them with --map"
         )
     if target is None:
-        raise ConfigError("what do the maps explain? Say it with --target, such as --target 1")
+        raise ConfigError("say with --target what the maps explain, such as --target 1")
     study = Study.parse(request.study(target, seed=seed))
     (case,), (config,), (explained,) = study.expanded_cases(), study.models, study.all_targets
     loaded, image = open_first(case, config, study, trust=request.trust)

@@ -72,7 +72,7 @@ class SharedFlags:
     ] = None
     head: Annotated[
         str | None,
-        _network("--head", "Index or key of the output, where the network gives several."),
+        _network("--head", "Index or key of the output, where the network returns several."),
     ] = None
     window: Annotated[
         str | None, _network("--window", "Sliding window: 64, or 64,64,32, or 80mm.")
@@ -91,7 +91,7 @@ class SharedFlags:
     channels: Annotated[
         str | None, _image("--channels", "first or last: channel axis of a NumPy array.")
     ] = None
-    rank: Annotated[int | None, _image("--rank", "2 or 3, where the file leaves it open.")] = None
+    rank: Annotated[int | None, _image("--rank", "2 or 3, where the file does not say.")] = None
     reorient: Annotated[str | None, _image("--reorient", "Axis directions, such as RAS.")] = None
     spacing: Annotated[str | None, _image("--spacing", "Voxel size in mm: 1, or 1,1,2.5.")] = None
     crop_foreground: Annotated[
@@ -119,7 +119,7 @@ class SharedFlags:
         return len(self.images) == 1 and first.suffix.lower() in {".yaml", ".yml", ".json"}
 
     def case(self) -> dict[str, Any]:
-        """The image as a case of a study; its id says nothing of the file, unless it is given."""
+        """The image as a case of a study; its id holds no file name unless it is given."""
         absolute = [str(path.absolute()) for path in self.images]
         return _stated(id=self.id, image=absolute, channels=self.channels, rank=self.rank)
 

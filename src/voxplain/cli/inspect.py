@@ -1,4 +1,4 @@
-"""Commands that run nothing: methods, metrics, layers, audit."""
+"""Commands that inspect and explain nothing: methods, metrics, layers, audit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def methods(
         str | None, typer.Argument(help="One method, with its formula and parameters.")
     ] = None,
 ) -> None:
-    """List the methods with what they cost, or one with its formula, streams and parameters."""
+    """List the methods with meaning and cost, or one with its formula, streams and parameters."""
     from voxplain.cli.methods import describe_method, list_methods
 
     if name is None:
@@ -39,7 +39,7 @@ def metrics(
         str | None, typer.Argument(help="One metric, with its range and parameters.")
     ] = None,
 ) -> None:
-    """List the metrics with what they tell and cost, or one with range, chance and parameters."""
+    """List the metrics with meaning and cost, or one with range, chance level and parameters."""
     from voxplain.cli.metrics import describe_metric, list_metrics
 
     if name is None:
@@ -105,9 +105,9 @@ def audit(
         typer.echo(result.to_json())
     else:
         _show_audit(result, rules)
-    open_rules = [name for name in rules if not result.covered(name)]
-    if open_rules:
-        complain(f"not covered: {', '.join(open_rules)}")
+    uncovered = [name for name in rules if not result.covered(name)]
+    if uncovered:
+        complain(f"not covered: {', '.join(uncovered)}")
         raise typer.Exit(FAILED)
 
 

@@ -24,7 +24,7 @@ from voxplain.records.scores import Score, Scores
 NETWORK = "(network)"
 """Stands in place of a map in scores that are about the network itself."""
 
-_COLUMNS = ("metric", "", "what it tells", "cost per image")
+_COLUMNS = ("metric", "", "what it measures", "cost per image")
 _ARROWS = {"up": "↑", "down": "↓", "none": ""}
 
 

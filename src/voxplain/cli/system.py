@@ -53,7 +53,7 @@ def _cores() -> int:
 
 
 def _memory() -> float | None:
-    """Memory of the machine in GB, where the system tells."""
+    """Memory of the machine in GB, where the system reports it."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     except (AttributeError, ValueError, OSError):

@@ -45,7 +45,7 @@ def read_dicom(path: Path, rank: int | None) -> RawImage:
     if len(stack) == 1 and rank != 3:
         return _image(stack[0])
     if rank == 2:
-        raise InputError(f"{path.name} has rank 3 ({len(stack)} slices), and rank 2 was asked for")
+        raise InputError(f"{path.name} has rank 3 ({len(stack)} slices), and rank 2 was requested")
     grid = volume_grid(stack)
     values, header = _values(stack)
     if values.ndim == 4:

@@ -143,7 +143,7 @@ def _placed(
         return RawImage(data, Grid(spatial, affine, code=code), {"format": "NIfTI"})
     if not thin:
         size = " x ".join(map(str, spatial))
-        raise InputError(f"{path.name} has rank 3 ({size} voxels), and rank 2 was asked for")
+        raise InputError(f"{path.name} has rank 3 ({size} voxels), and rank 2 was requested")
     return RawImage(
         data.squeeze(1 + thin[-1]), _slice(spatial, affine, code, thin[-1]), {"format": "NIfTI"}
     )

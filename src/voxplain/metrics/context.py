@@ -1,4 +1,4 @@
-"""One image, one network and one target, and what metrics ask of them; each query is run once."""
+"""One image, one network and one target; equal queries of metrics are run once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class BaseQuery(ABC):
-    """Something to ask of the network; subclasses are frozen dataclasses, compared by value.
+    """A query to the network; subclasses are frozen dataclasses, compared by value.
 
     Attributes:
         per_map: Whether the result depends on the map that is scored.
@@ -44,10 +44,10 @@ class BaseQuery(ABC):
 
     @abstractmethod
     def cost(self, context: Context) -> int:
-        """About how many forwards (or explanations) it takes, of each network that it asks."""
+        """About how many forwards (or explanations) it takes, of each network that it runs."""
 
     def networks(self, networks: Sequence[OtherNetwork]) -> int:
-        """How many networks it asks, if these are the other networks."""
+        """How many networks it runs, if these are the other networks."""
         return 1
 
 
@@ -56,7 +56,7 @@ class Query(BaseQuery):
 
     @abstractmethod
     def run(self, context: MetricContext) -> Any:
-        """Asks the network; called by :meth:`MetricContext.run_query`."""
+        """Runs the network; called by :meth:`MetricContext.run_query`."""
 
 
 class MapQuery(BaseQuery):
@@ -66,7 +66,7 @@ class MapQuery(BaseQuery):
 
     @abstractmethod
     def run(self, context: MetricContext, field: MapField) -> Any:
-        """Asks the network; called by :meth:`MetricContext.run_map_query`."""
+        """Runs the network; called by :meth:`MetricContext.run_map_query`."""
 
 
 class MetricContext:

@@ -31,8 +31,8 @@ def normalized(scores: Tensor, image_score: float, filled_score: float) -> Tenso
     span, largest = float(everything.amax() - everything.amin()), float(everything.abs().amax())
     if abs(image_score - filled_score) <= max(_ROUNDING * largest, _SMALLEST_SCALE * span):
         raise Undefined(
-            "the filled image scores nearly as the image does, which is no scale for what is lost; "
-            "pixel_flipping has it in units of the score"
+            "the scores of the image and of the filled image are too close to normalize by their "
+            "difference; pixel_flipping gives the loss in units of the score"
         )
     return (scores - filled_score) / (image_score - filled_score)
 
@@ -45,8 +45,8 @@ def require_fall(image_score: float, filled_score: float) -> None:
     """
     if filled_score > image_score:
         raise Undefined(
-            "the filled image scores higher than the image, which has nothing to lose; "
-            "pixel_flipping has it in units of the score"
+            "the filled image scores higher than the image, so there is no loss to normalize by; "
+            "pixel_flipping gives the loss in units of the score"
         )
 
 
@@ -65,7 +65,7 @@ def _standardized(values: Tensor) -> Tensor:
     centered = flat - flat.mean()
     length = centered.norm()
     if float(length) <= 1e-9 * float(flat.norm()):
-        raise Undefined("what is to be correlated is constant")
+        raise Undefined("one of the quantities to correlate is constant")
     unit: Tensor = centered / length
     return unit
 

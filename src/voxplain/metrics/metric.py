@@ -66,7 +66,7 @@ class BaseMetric(Declaration):
     chance: ClassVar[str] = ""
 
     def queries(self, context: Context) -> tuple[BaseQuery, ...]:
-        """What has to be asked of the network; equal queries of all metrics are run once."""
+        """Queries to the network; equal queries of all metrics are run once."""
         return ()
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Methods of voxplain for libraries of metrics that ask for a function, such as Quantus."""
+"""Methods of voxplain as functions, for libraries of metrics such as Quantus."""
 
 from __future__ import annotations
 

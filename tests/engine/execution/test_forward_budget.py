@@ -12,18 +12,18 @@ CPU = torch.device("cpu")
 MIB = 2**20
 
 
-def _after(image: Tensor, network: nn.Module, limit: int | None = None) -> int:
+def _size_after(image: Tensor, network: nn.Module, limit: int | None = None) -> int:
     budget = ForwardBudget(CPU, limit)
     assert budget.size == 2  # torch convolves small volumes slowly alone
     with torch.inference_mode(), budget.measured(len(image)):
         network(image)
     with budget.measured(1):
-        network(image[:1])  # only the first forward is looked at
+        network(image[:1])  # only the first forward is measured
     return budget.size
 
 
 class Widening(nn.Module):
-    """The largest tensor lies inside, beyond a functional call."""
+    """Its largest tensor is an intermediate result of functional calls."""
 
     def forward(self, image: Tensor) -> Tensor:
         return torch.cat([image] * 4, dim=1).relu().mean(dim=(1, 2))
@@ -40,7 +40,7 @@ class Widening(nn.Module):
     ],
 )
 def test_batches_stay_in_the_caches(side: int, images: int, expected: int) -> None:
-    assert _after(torch.rand(images, 1, side, side), Widening()) == expected
+    assert _size_after(torch.rand(images, 1, side, side), Widening()) == expected
 
 
 @pytest.mark.parametrize(
@@ -48,13 +48,13 @@ def test_batches_stay_in_the_caches(side: int, images: int, expected: int) -> No
 )
 def test_batches_stay_below_the_limit(limit: int, expected: int) -> None:
     """A quarter of the limit, since several activations live at once."""
-    assert _after(torch.rand(1, 1, 256, 256), Widening(), limit) == expected
+    assert _size_after(torch.rand(1, 1, 256, 256), Widening(), limit) == expected
 
 
 def test_halving_ends_at_single_images() -> None:
     budget = ForwardBudget(CPU)
     budget.size = 5
-    found = []
+    sizes = []
     while budget.halve():
-        found.append(budget.size)
-    assert found == [2, 1]
+        sizes.append(budget.size)
+    assert sizes == [2, 1]

@@ -1,4 +1,4 @@
-"""The masked stream as a whole: batches, black boxes, noise, ranks, and what must not happen."""
+"""Masked streams end to end: batches, black boxes, noise, ranks and errors."""
 
 from __future__ import annotations
 
@@ -30,10 +30,12 @@ ON_THE_IMAGE = METHODS[:5]
 
 @pytest.mark.parametrize("rank", [2, 3])
 @pytest.mark.parametrize("size", [1, 3, 64])
-def test_masked_images_at_once(rank: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_batch_size_does_not_matter(
+    rank: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network, shown = classifier(rank, 2).double(), images(rank, 2, 2).double()
     references = images(rank, 2, 4).double()[2:]
-    usual = explain(network, shown, METHODS, 1, references=references)
+    expected = explain(network, shown, METHODS, 1, references=references)
 
     class Fixed(ForwardBudget):
         def __init__(self, *_: object) -> None:
@@ -41,9 +43,9 @@ def test_masked_images_at_once(rank: int, size: int, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("voxplain.engine.execution.masked_runner.ForwardBudget", Fixed)
     with untouched(network):
-        found = explain(network, shown, METHODS, 1, references=references)
-    for key, attribution in usual.items():
-        assert_close(found[key].map, attribution.map, 1e-11, key)
+        attributions = explain(network, shown, METHODS, 1, references=references)
+    for key, attribution in expected.items():
+        assert_close(attributions[key].map, attribution.map, 1e-11, key)
 
 
 def test_batches_shrink_when_memory_runs_out() -> None:
@@ -59,12 +61,12 @@ def test_batches_shrink_when_memory_runs_out() -> None:
             Small.most = max(Small.most, len(image))
             return network(image)
 
-    found = explain(Small(), shown, METHODS[0], 1)["occlusion"].map
+    attribution_map = explain(Small(), shown, METHODS[0], 1)["occlusion"].map
     assert Small.most in (2, 3)
-    assert_close(found, expected, 1e-6)
+    assert_close(attribution_map, expected, 1e-6)
 
 
-def test_errors_of_the_network_are_not_taken_for_memory() -> None:
+def test_errors_of_the_network_are_not_taken_for_out_of_memory() -> None:
     class Broken(nn.Module):
         calls = 0
 
@@ -79,14 +81,14 @@ def test_errors_of_the_network_are_not_taken_for_memory() -> None:
 
 
 class Closed(BlackBox):
-    """A network that can be asked and not looked into."""
+    """A network that returns outputs without a graph or layers."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
-        self._ask = [inner]
+        self._network = [inner]  # in a list, which hides its layers
 
     def compute(self, inputs: Tensor) -> Tensor:
-        return torch.from_numpy(self._ask[0](inputs).numpy())
+        return torch.from_numpy(self._network[0](inputs).numpy())
 
 
 @pytest.mark.parametrize("rank", [2, 3])
@@ -99,15 +101,15 @@ def test_black_boxes(rank: int) -> None:
         assert torch.equal(closed[key].map, attribution.map), key
 
 
-def test_one_slice_is_the_slice() -> None:
+def test_a_volume_of_one_slice_equals_the_slice() -> None:
     network, shown = classifier(2, 2).double(), images(2, 2).double()
-    asked = [
+    methods = [
         {**method, "fill": "noise"} if method["name"] == "rise" else method for method in METHODS
     ]
     references = images(2, 2, 3).double()[1:]
-    flat = explain(network, shown, asked, 1, references=references)
+    flat = explain(network, shown, methods, 1, references=references)
     solid = explain(
-        one_slice(network), shown[:, :, None], asked, 1, references=references[:, :, None]
+        one_slice(network), shown[:, :, None], methods, 1, references=references[:, :, None]
     )
     for key, attribution in flat.items():
         assert_close(solid[key].map[:, :, 0], attribution.map, 1e-11, key)
@@ -117,14 +119,14 @@ def test_smoothgrad_of_occlusion_is_the_mean_over_noisy_copies() -> None:
     """Boxes and blur are those of the image; what is kept is noisy."""
     network, shown = classifier(2, 2).double(), images(2, 2).double()
     inner = {"name": "occlusion", "window": 3, "fill": "mean"}
-    asked = {"name": "smoothgrad", "of": inner, "samples": 3, "sigma": 0.2}
+    smoothgrad = {"name": "smoothgrad", "of": inner, "samples": 3, "sigma": 0.2}
     with untouched(network):
-        found = explain(network, shown, asked, 1)["smoothgrad_occlusion"]
-    noise = found.stats.streams[0]["noise"]
+        attribution = explain(network, shown, smoothgrad, 1)["smoothgrad_occlusion"]
+    noise = attribution.stats.streams[0]["noise"]
     assert noise["samples"] == 3
-    levels = explain(network, shown, inner, 1)["occlusion"]
-    assert not torch.allclose(found.map, levels.map)
-    assert found.stats.passes == 3 * levels.stats.passes
+    plain = explain(network, shown, inner, 1)["occlusion"]
+    assert not torch.allclose(attribution.map, plain.map)
+    assert attribution.stats.passes == 3 * plain.stats.passes
 
 
 def test_smoothgrad_of_occlusion_without_noise_is_occlusion(
@@ -133,16 +135,16 @@ def test_smoothgrad_of_occlusion_without_noise_is_occlusion(
     monkeypatch.setattr(GaussianNoise, "noise", lambda *_: torch.zeros(()))
     network, shown = classifier(2, 2).double(), images(2, 2).double()
     inner = {"name": "occlusion", "window": 3}
-    asked = {"name": "smoothgrad", "of": inner, "samples": 3}
-    found = explain(network, shown, [asked, inner], 1)
-    assert_close(found["smoothgrad_occlusion"].map, found["occlusion"].map, 1e-12)
+    smoothgrad = {"name": "smoothgrad", "of": inner, "samples": 3}
+    attributions = explain(network, shown, [smoothgrad, inner], 1)
+    assert_close(attributions["smoothgrad_occlusion"].map, attributions["occlusion"].map, 1e-12)
 
 
-def test_permutation_without_another_case_is_refused_in_words() -> None:
-    asked = {"name": "feature_permutation"}
+def test_permutation_without_another_case_is_an_error() -> None:
+    method = {"name": "feature_permutation"}
     for references in (None, images(2)):  # the image itself does not count
         with pytest.raises(ConfigError, match="those of other cases, and none is given"):
-            explain(classifier(2), images(2), asked, 1, references=references)
+            explain(classifier(2), images(2), method, 1, references=references)
 
 
 def test_masks_that_change_nothing_are_not_run() -> None:
@@ -151,17 +153,17 @@ def test_masks_that_change_nothing_are_not_run() -> None:
     shown[..., :3, :] = 0
     calls: list[int] = []
     network.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
-    asked = {"name": "feature_ablation", "regions": {"kind": "blocks", "size": 1}, "fill": 0}
-    found = explain(network, shown, asked, 1)["feature_ablation"]
-    assert found.stats.passes == 18
+    method = {"name": "feature_ablation", "regions": {"kind": "blocks", "size": 1}, "fill": 0}
+    attribution = explain(network, shown, method, 1)["feature_ablation"]
+    assert attribution.stats.passes == 18
     assert sum(calls) < 1 + 36
-    assert not found.map[..., :3, :].any()
-    assert found.map[..., 3:, :].all()
+    assert not attribution.map[..., :3, :].any()
+    assert attribution.map[..., 3:, :].all()
 
 
-def test_progress_is_told_of_every_masked_image() -> None:
-    told: list[tuple[int, int]] = []
-    asked = {"name": "occlusion", "window": 3, "fill": 0}
-    explain(classifier(2), images(2), asked, 1, progress=lambda *pair: told.append(pair))
-    assert told[-1] == (9, 9)
-    assert [done for done, _ in told] == sorted({done for done, _ in told})
+def test_progress_reports_every_masked_image() -> None:
+    reported: list[tuple[int, int]] = []
+    method = {"name": "occlusion", "window": 3, "fill": 0}
+    explain(classifier(2), images(2), method, 1, progress=lambda *pair: reported.append(pair))
+    assert reported[-1] == (9, 9)
+    assert [done for done, _ in reported] == sorted({done for done, _ in reported})

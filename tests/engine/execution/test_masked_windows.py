@@ -1,7 +1,8 @@
-"""Masked volumes in windows: the numbers of recomputing everything, from the touched windows."""
+"""Masked volumes in windows: running the touched windows alone changes no map."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,10 +30,10 @@ METHODS: tuple[dict[str, Any], ...] = (
 
 
 class Dense(nn.Module):
-    """Looks at all of its window through a norm, so that windows change its output.
+    """Every output depends on the whole window through a norm, so windows change the output.
 
     Attributes:
-        seen: How many windows went through it.
+        windows_run: How many windows it was called with.
     """
 
     def __init__(self, rank: int) -> None:
@@ -43,10 +44,10 @@ class Dense(nn.Module):
         self.norm = getattr(nn, f"InstanceNorm{rank}d")(4)
         self.act = nn.ReLU()
         self.head = conv(4, 3, 1)
-        self.seen = 0
+        self.windows_run = 0
 
     def forward(self, image: Tensor) -> Tensor:
-        self.seen += len(image)
+        self.windows_run += len(image)
         output = self.head(self.act(self.norm(self.conv(image))))
         return output - output.mean(dim=tuple(range(2, output.ndim)), keepdim=True)
 
@@ -67,7 +68,7 @@ class Assembled(nn.Module):
         self.inner = model.network
 
     def forward(self, image: Tensor) -> Tensor:
-        return torch.cat([self.model.output(one[None]) for one in image])
+        return torch.cat([self.model.output(single[None]) for single in image])
 
 
 @pytest.mark.parametrize("rank", [2, 3])
@@ -90,7 +91,7 @@ def test_channels_of_a_layer_in_windows(rank: int, target: dict[str, Any]) -> No
     """Channels that are replaced in every window; the weights are those of the whole volume."""
     network, model, image = _case(rank)
     with untouched(network):
-        found = explain(model, image, METHODS[4:], target)
+        attributions = explain(model, image, METHODS[4:], target)
     bound = explain(model, image, "occlusion", target)["occlusion"].stats.scores[0]
     drops = []
     for channel in range(4):
@@ -99,13 +100,13 @@ def test_channels_of_a_layer_in_windows(rank: int, target: dict[str, Any]) -> No
             output = model.output(image)
         network.conv._forward_hooks.clear()
         drops.append(bound - float(_score(output, model.output(image), target)))
-    map = found["layer_feature_ablation"].map[0]
+    map = attributions["layer_feature_ablation"].map[0]
     assert map.shape == (4, *image.shape[2:])
     expected = torch.tensor(drops, dtype=torch.float64).view(-1, *(1,) * rank).expand_as(map)
     assert_close(map, expected, 1e-10)
     for key in ("score_cam", "ablation_cam"):
-        assert found[key].map.shape == (1, 1, *image.shape[2:])
-        assert float(found[key].map.std()) > 0
+        assert attributions[key].map.shape == (1, 1, *image.shape[2:])
+        assert float(attributions[key].map.std()) > 0
 
 
 def _without(channel: int) -> Any:
@@ -134,27 +135,27 @@ def test_one_window_over_everything_is_the_whole() -> None:
 
 @pytest.mark.parametrize("target", [LINEAR, PROBABILITY], ids=str)
 def test_only_touched_windows_are_computed(target: dict[str, Any]) -> None:
-    """Beside the look at the image and one pass over its windows."""
+    """Beside the unperturbed forward and one pass over its windows."""
     network, model, image = _case(3)
     layout = model.layout(tuple(image.shape[2:]))
     assert layout is not None
     sampler = SlidingBox(2, 2)
-    context: Any = type("Scene", (), {"shape": tuple(image.shape[2:]), "spacing": None})()
+    context: Any = SimpleNamespace(shape=tuple(image.shape[2:]), spacing=None)
     masks = sampler.masks(None, context)  # type: ignore[arg-type]
     assert isinstance(masks, Boxes)
     touched = sum(len(list(masks.touched(index, layout))) for index in range(len(masks)))
-    network.seen = 0
+    network.windows_run = 0
     explain(model, image, {"name": "occlusion", "window": 2, "stride": 2, "fill": 0}, target)
-    assert network.seen == touched + 2 * len(layout)
+    assert network.windows_run == touched + 2 * len(layout)
     assert touched < 0.5 * len(masks) * len(layout)
 
 
 def test_windows_that_do_not_see_the_target_are_left_out() -> None:
     network, model, image = _case(3)
-    asked = {"name": "occlusion", "window": 2, "stride": 2, "fill": 0}
-    explain(model, image, asked, LINEAR)
-    everywhere, network.seen = network.seen, 0
-    found = explain(model, image, asked, BOX)["occlusion"].map
-    assert network.seen < 0.5 * everywhere
-    whole = explain(Assembled(model).eval(), image, asked, BOX)["occlusion"].map
-    assert_close(found, whole, 1e-10)
+    method = {"name": "occlusion", "window": 2, "stride": 2, "fill": 0}
+    explain(model, image, method, LINEAR)
+    everywhere, network.windows_run = network.windows_run, 0
+    attribution_map = explain(model, image, method, BOX)["occlusion"].map
+    assert network.windows_run < 0.5 * everywhere
+    whole = explain(Assembled(model).eval(), image, method, BOX)["occlusion"].map
+    assert_close(attribution_map, whole, 1e-10)

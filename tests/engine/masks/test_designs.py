@@ -1,4 +1,4 @@
-"""Coalitions: which there are, how often, and from which draws."""
+"""Designs of coalitions: their rows, how often each occurs, and their random draws."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ ALL = [
 
 @pytest.mark.parametrize("sampler", ALL, ids=lambda sampler: type(sampler).__name__)
 @pytest.mark.parametrize("count", [1, 2, 3, 11])
-def test_rows_are_as_many_as_announced_and_depend_on_the_key_alone(
+def test_designs_have_the_stated_rows_and_depend_on_the_key_alone(
     sampler: object, count: int
 ) -> None:
     design = sampler.design(count, "key")
     distinct = len(torch.unique(design, dim=0))
-    announced = sampler.rows(count)
-    assert len(design) == announced or distinct == announced < len(design)
+    stated = sampler.rows(count)
+    assert len(design) == stated or distinct == stated < len(design)
     assert design.shape[1] == count
     assert float(design.min()) >= 0
     assert float(design.max()) <= 1
@@ -63,7 +63,7 @@ def test_too_many_regions_for_all_coalitions() -> None:
         AllCoalitions(REGIONS).rows(100)
 
 
-def test_fair_coins() -> None:
+def test_bernoulli_designs_keep_each_region_half_of_the_time() -> None:
     design = Bernoulli(REGIONS, 4000).design(30, "key")
     error = 0.5 / math.sqrt(4000)
     assert float((design.mean(dim=0) - 0.5).abs().max()) < 4 * error
@@ -80,7 +80,7 @@ def test_samples_follow_the_number_of_regions() -> None:
     assert PickFreeze(REGIONS).rows(64) == 32 * 66
 
 
-def test_few_regions_are_asked_about_in_all_combinations_equally_often() -> None:
+def test_with_few_regions_every_coalition_occurs_equally_often() -> None:
     design = Bernoulli(REGIONS, 600).design(5, "key")
     assert set(Counter(map(tuple, design.tolist())).values()) == {600 // 32}
     design = ShapleyKernel(REGIONS, 30).design(5, "key")
@@ -117,7 +117,7 @@ def test_walks_grow_by_one_region_and_come_with_their_reversal() -> None:
     assert len({tuple(order) for order in orders.tolist()}) == 7
 
 
-def test_all_walks_where_there_are_few() -> None:
+def test_few_regions_get_every_walk() -> None:
     orders = Walks(REGIONS, 25).orders(4, "key").tolist()
     assert sorted(orders) == [list(order) for order in itertools.permutations(range(4))]
 
@@ -146,6 +146,6 @@ def test_switches_and_levels_are_balanced() -> None:
         assert torch.equal(shares, torch.full((40,), 0.25))
 
 
-def test_a_sobol_sequence_has_only_so_many_dimensions() -> None:
+def test_too_many_regions_for_a_sobol_sequence() -> None:
     with pytest.raises(ConfigError, match="fewer regions"):
         PickFreeze(REGIONS, 4).design(11_000, "key")

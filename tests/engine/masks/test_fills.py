@@ -1,4 +1,4 @@
-"""What removed voxels become."""
+"""Fills: the values of removed voxels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _fill(value: Any) -> Any:
     return TypeAdapter(AnyFill).validate_python(value)
 
 
-def _item(image: Tensor, references: Tensor | None = None) -> StreamInput:
+def _stream_input(image: Tensor, references: Tensor | None = None) -> StreamInput:
     return StreamInput(image, 0, "key", references)
 
 
@@ -46,7 +46,7 @@ def _item(image: Tensor, references: Tensor | None = None) -> StreamInput:
 def test_constants(spec: Any, expected: tuple[float, float]) -> None:
     """The mean is that of the foreground: a constant corner does not count."""
     image = torch.tensor([[0.0, 0, 0, 0, 4, 4], [-2.0, -2, -2, -2, 6, 6]])
-    (filled,) = _fill(spec).images(_item(image), (2.0,))
+    (filled,) = _fill(spec).images(_stream_input(image), (2.0,))
     assert filled.shape == image.shape
     assert filled[:, 0].tolist() == list(expected)
 
@@ -54,21 +54,22 @@ def test_constants(spec: Any, expected: tuple[float, float]) -> None:
 def test_blur_keeps_a_constant_and_the_axes_of_one_voxel() -> None:
     blur = _fill("blur")
     assert_close(
-        blur.images(_item(torch.full((1, 8, 8), 3.0)), (4.0, 4.0))[0], torch.full((1, 8, 8), 3.0)
+        blur.images(_stream_input(torch.full((1, 8, 8), 3.0)), (4.0, 4.0))[0],
+        torch.full((1, 8, 8), 3.0),
     )
     image = images(2, 1, 1, 8)[0]
-    (flat,) = blur.images(_item(image), (4.0, 4.0))
-    (solid,) = blur.images(_item(image[:, None]), (1.0, 4.0, 4.0))
+    (flat,) = blur.images(_stream_input(image), (4.0, 4.0))
+    (solid,) = blur.images(_stream_input(image[:, None]), (1.0, 4.0, 4.0))
     assert torch.equal(flat, solid[:, 0])
     assert float(flat.std()) < 0.5 * float(image.std())
 
 
-def test_cases_are_averaged_and_at_most_so_many() -> None:
+def test_fills_by_cases_average_at_most_the_stated_number() -> None:
     fill = _fill({"kind": "case", "references": 2})
-    assert len(fill.images(_item(torch.zeros(1, 4), torch.ones(5, 1, 4)), (1.0,))) == 2
+    assert len(fill.images(_stream_input(torch.zeros(1, 4), torch.ones(5, 1, 4)), (1.0,))) == 2
     assert (fill.runs(None), fill.runs(1)) == (2, 1)
     with pytest.raises(ConfigError, match="parts of the image by those of other cases"):
-        fill.images(_item(torch.zeros(1, 4)), (1.0,))
+        fill.images(_stream_input(torch.zeros(1, 4)), (1.0,))
 
 
 def test_a_misspelled_fill_names_the_nearest() -> None:
@@ -81,7 +82,7 @@ def _solved_densely(image: Tensor, removed: Tensor, spacing: Sequence[float]) ->
     places = [tuple(place) for place in removed.nonzero().tolist()]
     number = {place: row for row, place in enumerate(places)}
     system = torch.zeros(len(places), len(places), dtype=torch.float64)
-    wanted = torch.zeros(len(places), dtype=torch.float64)
+    right_side = torch.zeros(len(places), dtype=torch.float64)
     for place, row in number.items():
         for offset in itertools.product((-1, 0, 1), repeat=image.ndim):
             other = tuple(a + b for a, b in zip(place, offset, strict=True))
@@ -93,15 +94,15 @@ def _solved_densely(image: Tensor, removed: Tensor, spacing: Sequence[float]) ->
             if other in number:
                 system[row, number[other]] -= weight
             else:
-                wanted[row] += weight * float(image[other])
+                right_side[row] += weight * float(image[other])
     result = image.clone()
-    result[removed] = torch.linalg.solve(system, wanted)
+    result[removed] = torch.linalg.solve(system, right_side)
     return result
 
 
 @every_rank
 @pytest.mark.parametrize("spacing", [None, (5.0, 1.0, 0.7)], ids=["unknown", "anisotropic"])
-def test_imputed_solves_the_linear_system(
+def test_imputation_solves_the_linear_system(
     rank: int, spacing: tuple[float, ...] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every channel with voxels of its own removed; up to most of the image, and all borders."""
@@ -116,8 +117,8 @@ def test_imputed_solves_the_linear_system(
         result = impute(image, removed, sides)
         assert torch.equal(result[~removed], image[~removed])
         assert float((result - expected).abs().max()) < 1e-3 * 50
-        with monkeypatch.context() as patience:
-            patience.setattr(imputation, "_TOLERANCE", 1e-10)
+        with monkeypatch.context() as patch:
+            patch.setattr(imputation, "_TOLERANCE", 1e-10)
             assert_close(impute(image, removed, sides), expected, 1e-5)
 
 
@@ -142,22 +143,22 @@ def test_thick_slices_count_less_than_neighbors_in_the_plane() -> None:
     assert result < 0.3 * float(impute(image, removed)[0, 1, 1, 1])
 
 
-def test_a_fill_knows_the_spacing_of_the_image() -> None:
+def test_fills_use_the_spacing_of_the_image() -> None:
     """Maps of methods follow it, noisy copies of the image included."""
-    array, mean = images(2)[0], classifier(2)
-    asked = {"name": "occlusion", "window": 3, "fill": {"kind": "noise", "sigma": 0}}
-    noisy = {"name": "smoothgrad", "of": asked, "samples": 2, "label": "noisy"}
+    array, network = images(2)[0], classifier(2)
+    occlusion = {"name": "occlusion", "window": 3, "fill": {"kind": "noise", "sigma": 0}}
+    noisy = {"name": "smoothgrad", "of": occlusion, "samples": 2, "label": "noisy"}
 
     def maps(*spacing: float) -> list[Tensor]:
         image = Image.from_array(array, spacing)
-        return [result.map for result in explain(mean, image, [asked, noisy], 1).values()]
+        return [result.map for result in explain(network, image, [occlusion, noisy], 1).values()]
 
     for thin, thick, cubes in zip(maps(1, 1), maps(5, 1), maps(5, 5), strict=True):
         assert torch.equal(thin, cubes)
         assert not torch.allclose(thin, thick, rtol=1e-3)
 
 
-def test_imputed_continues_what_is_linear() -> None:
+def test_imputation_continues_a_linear_ramp() -> None:
     """A ramp is its own weighted mean of neighbors, so a hole in it closes without a trace."""
     ramp = torch.arange(16.0, dtype=torch.float64).expand(1, 16, 16).contiguous()
     removed = torch.zeros(1, 16, 16, dtype=torch.bool)
@@ -172,7 +173,7 @@ def test_one_slice_is_imputed_as_the_slice() -> None:
 
 
 def _painted(masks: Any, fill: Noise, image: Tensor) -> Tensor:
-    (painter,) = fill.painters(_item(image), masks)
+    (painter,) = fill.painters(_stream_input(image), masks)
     return painter.painted(range(len(masks))).clone()
 
 
@@ -185,14 +186,14 @@ def test_noise_fills_boxes_regions_and_channels(rank: int) -> None:
     design = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
     regions = RegionMap((~removed).long())
     per_channel = RegionMap(torch.arange(2).view(2, *(1,) * rank).expand(2, *shape).contiguous())
-    still, fill = Noise(sigma=0), Noise()
+    noiseless, fill = Noise(sigma=0), Noise()
     expected = impute(image, removed.expand_as(image))
-    of_box = _painted(Boxes((box,), shape, (4.0,) * rank), still, image)[0]
-    of_region, empty = _painted(Coalitions(regions, design, shape), still, image)
+    of_box = _painted(Boxes((box,), shape, (4.0,) * rank), noiseless, image)[0]
+    of_region, empty = _painted(Coalitions(regions, design, shape), noiseless, image)
     assert_close(of_box, expected, 1e-4)
     assert_close(of_region, expected, 1e-4)
     assert float(empty.std(dim=tuple(range(1, rank + 1))).max()) < 1e-5  # its mean, everywhere
-    first, _ = _painted(Coalitions(per_channel, design, shape), still, image)
+    first, _ = _painted(Coalitions(per_channel, design, shape), noiseless, image)
     assert torch.equal(first[1], image[1])
     assert torch.equal(first[0], empty[0])
     noisy = _painted(Boxes((box,), shape, (4.0,) * rank), fill, image)[0]
@@ -216,9 +217,9 @@ def test_every_fill_for_every_mask(rank: int, fill: Any) -> None:
     """Alone and in a batch, whole and in one window, the same; and the fill has an effect."""
     network, shown = classifier(rank, 2).double(), images(rank, 2, 2).double()
     references = images(rank, 2, 3).double()[2:]
-    asked = [{**method, "fill": fill} for method in METHODS]
-    both = explain(network, shown, asked, 1, references=references)
-    alone = explain(network, shown[1:], asked, 1, references=references)
+    methods = [{**method, "fill": fill} for method in METHODS]
+    both = explain(network, shown, methods, 1, references=references)
+    alone = explain(network, shown[1:], methods, 1, references=references)
     other = explain(
         network, shown, [{**method, "fill": 3.0} for method in METHODS], 1, references=references
     )
@@ -232,18 +233,18 @@ def test_every_fill_in_windows(fill: Any) -> None:
     network, shown = segmenter(2, 2).double(), images(2, 2, 1, 10).double()
     references = images(2, 2, 2, 10).double()[1:]
     model = Model(network, window={"size": 8, "halo": 2, "overlap": 0.5})
-    asked = [{**method, "fill": fill} for method in METHODS[:4]]
+    methods = [{**method, "fill": fill} for method in METHODS[:4]]
     target = {"kind": "volume", "label": 1}
-    windowed = explain(model, shown, asked, target, references=references)
-    whole = explain(network, shown, asked, target, references=references)
+    windowed = explain(model, shown, methods, target, references=references)
+    whole = explain(network, shown, methods, target, references=references)
     for key, attribution in whole.items():
         assert_close(windowed[key].map, attribution.map, 1e-9, key)
 
 
 def test_the_same_seed_gives_the_same_noise() -> None:
-    asked = {"name": "occlusion", "fill": "noise"}
+    method = {"name": "occlusion", "fill": "noise"}
     first, again, other = (
-        explain(classifier(2), images(2), asked, 1, seed=seed)["occlusion"].map
+        explain(classifier(2), images(2), method, 1, seed=seed)["occlusion"].map
         for seed in (0, 0, 1)
     )
     assert torch.equal(first, again)

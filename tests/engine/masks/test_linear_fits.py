@@ -35,13 +35,13 @@ def _game(rows: int, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 def test_ridge_is_where_the_gradient_vanishes(penalty: float) -> None:
     design, scores, weights = _game(60, 12, 0)
     fit = ridge(design, scores, weights, penalty)
-    off = scores - fit.intercept - design @ fit.coefficients
-    assert float((weights * off).sum()) == pytest.approx(0, abs=1e-9)
-    gradient = design.T @ (weights * off) - penalty * fit.coefficients
+    residual = scores - fit.intercept - design @ fit.coefficients
+    assert float((weights * residual).sum()) == pytest.approx(0, abs=1e-9)
+    gradient = design.T @ (weights * residual) - penalty * fit.coefficients
     assert float(gradient.abs().max()) < 1e-9
     mean = (weights * scores).sum() / weights.sum()
     spread = (weights * (scores - mean) ** 2).sum()
-    assert fit.r2 == pytest.approx(1 - float((weights * off**2).sum() / spread), abs=1e-12)
+    assert fit.r2 == pytest.approx(1 - float((weights * residual**2).sum() / spread), abs=1e-12)
 
 
 @pytest.mark.parametrize("penalty", [1e-4, 0.01, 0.1, 0.5])
@@ -83,33 +83,33 @@ def test_kernel_shap_is_the_constrained_fit() -> None:
     inner = (design.sum(dim=1) > 0) & (design.sum(dim=1) < 9)
     gradient = design[inner].T @ (scores[inner] - scores[0] - design[inner] @ phi)
     assert float((gradient - gradient.mean()).abs().max()) < 1e-9
-    assert float(gradient.mean().abs()) > 1e-3  # it is the constraint that holds it
+    assert float(gradient.mean().abs()) > 1e-3  # not zero, because of the constraint
 
 
 @pytest.mark.parametrize("rank", [2, 3])
-@pytest.mark.parametrize("own", [False, True], ids=["regions", "regions per channel"])
+@pytest.mark.parametrize("per_channel", [False, True], ids=["regions", "regions per channel"])
 @pytest.mark.parametrize("level", [0.0, 0.7])
-def test_cosines_are_those_of_the_masked_images(rank: int, own: bool, level: float) -> None:
+def test_cosines_are_those_of_the_masked_images(rank: int, per_channel: bool, level: float) -> None:
     source = torch.Generator().manual_seed(rank)
     image = torch.randn(3, *(6,) * rank, generator=source)
-    shape = image.shape if own else image.shape[1:]
+    shape = image.shape if per_channel else image.shape[1:]
     labels = torch.randint(-1, 7, tuple(shape), generator=source)
     design = torch.cat([torch.rand(5, 7, generator=source), every_coalition(7)[::9]])
     masks = Coalitions(RegionMap(labels), design, tuple(image.shape[1:]))
     filled = torch.full_like(image, level)
     painters = [masks.painter(image, filled), masks.painter(image, image.flip(0))]
-    expected = torch.stack([_shown(painter, image, len(design)) for painter in painters])
+    expected = torch.stack([_masked_cosines(painter, image, len(design)) for painter in painters])
     torch.testing.assert_close(image_cosines(masks, painters[:1]), expected[0])
     torch.testing.assert_close(image_cosines(masks, painters), expected.mean(dim=0))
 
 
-def _shown(painter: Any, image: Tensor, count: int) -> Tensor:
+def _masked_cosines(painter: Any, image: Tensor, count: int) -> Tensor:
     shown = torch.cat([painter.painted([index]).clone() for index in range(count)]).double()
-    one = image.double().expand_as(shown).flatten(1)
-    return nn.functional.cosine_similarity(shown.flatten(1), one, dim=1)
+    original = image.double().expand_as(shown).flatten(1)
+    return nn.functional.cosine_similarity(shown.flatten(1), original, dim=1)
 
 
-def test_nothing_left_is_unlike_everything() -> None:
+def test_an_empty_image_has_cosine_zero() -> None:
     image = torch.rand(1, 4, 4)
     masks = Coalitions(RegionMap(torch.zeros(4, 4).long()), every_coalition(1), (4, 4))
     assert image_cosines(masks, [masks.painter(image, 0 * image)]).tolist() == [0, 1]

@@ -1,4 +1,4 @@
-"""Compact masks against what they stand for: one weight per voxel, images written by where()."""
+"""Compact masks against dense ones: one weight per voxel, images written by torch.where."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _context(shape: tuple[int, ...], spacing: tuple[float, ...] | None = None) -
     return cast(Context, SimpleNamespace(shape=shape, spacing=spacing))
 
 
-def _item(rank: int, size: int = 7) -> StreamInput:
+def _stream_input(rank: int, size: int = 7) -> StreamInput:
     return StreamInput(images(rank, 2, 1, size)[0], 0, "key")
 
 
@@ -40,11 +40,11 @@ def _coalitions(rank: int, fades: bool, per_channel: bool = False) -> Coalitions
 
 
 def _boxes(rank: int) -> Masks:
-    return SlidingBox(0.4, 2).masks(_item(rank), _context((7,) * rank))
+    return SlidingBox(0.4, 2).masks(_stream_input(rank), _context((7,) * rank))
 
 
 def _grids(rank: int) -> Masks:
-    return RandomGrids(25, 3, 0.5).masks(_item(rank), _context((7,) * rank))
+    return RandomGrids(25, 3, 0.5).masks(_stream_input(rank), _context((7,) * rank))
 
 
 MASKS = {
@@ -67,20 +67,20 @@ def _naive(masks: Masks, index: int, image: Tensor, filled: Tensor) -> Tensor:
 @pytest.mark.parametrize("batch", [1, 3, 64])
 def test_painted_is_blended_voxel_by_voxel(rank: int, kind: str, batch: int) -> None:
     """Rows of one buffer are overwritten by mask after mask, in any order."""
-    masks, image = MASKS[kind](rank), _item(rank).image
+    masks, image = MASKS[kind](rank), _stream_input(rank).image
     filled = images(rank, 2, 2, 7)[1]
     painter = masks.painter(image, filled)
     order = torch.randperm(len(masks)).tolist() * 2
     for first in range(0, len(order), batch):
-        part = order[first : first + batch]
-        painted = painter.painted(part)
-        for row, index in zip(painted, part, strict=True):
+        indices = order[first : first + batch]
+        painted = painter.painted(indices)
+        for row, index in zip(painted, indices, strict=True):
             torch.testing.assert_close(row, _naive(masks, index, image, filled), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("kind", MASKS)
-def test_a_network_that_writes_into_its_input_harms_no_mask(kind: str) -> None:
-    masks, image = MASKS[kind](2), _item(2).image
+def test_a_network_that_writes_into_its_input_changes_no_other_mask(kind: str) -> None:
+    masks, image = MASKS[kind](2), _stream_input(2).image
     painter = masks.painter(image, torch.zeros_like(image))
     painter.painted([0, 1]).mul_(0)
     for row, index in zip(painter.painted([2, 3]), (2, 3), strict=True):
@@ -90,15 +90,15 @@ def test_a_network_that_writes_into_its_input_harms_no_mask(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", MASKS)
 def test_equal_identities_are_equal_images(kind: str) -> None:
-    masks, image = MASKS[kind](2), _item(2).image
+    masks, image = MASKS[kind](2), _stream_input(2).image
     filled = torch.where(torch.arange(7) < 4, image, torch.zeros_like(image))  # idle on the left
     painter = masks.painter(image, filled)
-    seen: dict[object, Tensor] = {None: image}
+    images_by_key: dict[object, Tensor] = {None: image}
     for index, key in enumerate(painter.identities()):
         painted = painter.painted([index])[0].clone()
-        assert torch.equal(seen.setdefault(key, painted), painted)
-    different = {tuple(shown.flatten().tolist()) for shown in seen.values()}
-    assert len(different) == len(seen), "two keys for one image"
+        assert torch.equal(images_by_key.setdefault(key, painted), painted)
+    different = {tuple(shown.flatten().tolist()) for shown in images_by_key.values()}
+    assert len(different) == len(images_by_key), "two keys for one image"
 
 
 @every_rank
@@ -149,7 +149,7 @@ def test_where_boxes_start(
 ) -> None:
     """ceil((L - w) / stride) + 1 boxes; those beyond the end are not there."""
     sampler = SlidingBox(window, stride)
-    masks = sampler.masks(_item(1), _context((side,)))
+    masks = sampler.masks(_stream_input(1), _context((side,)))
     assert isinstance(masks, Boxes)
     assert [box[0].start for box in masks.boxes] == [at for at in starts if at < side]
     assert all(box[0].stop == min(box[0].start + min(window, side), side) for box in masks.boxes)
@@ -162,7 +162,7 @@ def test_default_boxes_of_a_cube() -> None:
 
 
 def test_boxes_in_millimeters() -> None:
-    masks = SlidingBox("6mm", "3mm").masks(_item(2), _context((12, 12), (1.0, 3.0)))
+    masks = SlidingBox("6mm", "3mm").masks(_stream_input(2), _context((12, 12), (1.0, 3.0)))
     assert isinstance(masks, Boxes)
     assert masks.boxes[0] == (slice(0, 6), slice(0, 2))
     assert len({box[1].start for box in masks.boxes}) == 11
@@ -194,7 +194,7 @@ def test_random_grids_are_those_of_rise(rank: int) -> None:
 
 
 def test_cells_are_isotropic_in_millimeters() -> None:
-    masks = RandomGrids(2, 4).masks(_item(2), _context((40, 20), (1.0, 4.0)))
+    masks = RandomGrids(2, 4).masks(_stream_input(2), _context((40, 20), (1.0, 4.0)))
     assert isinstance(masks, Grids)
     assert masks.grids.shape[1:] == (4, 8)  # 40 mm and 80 mm
     assert masks.cell == (10, 3)

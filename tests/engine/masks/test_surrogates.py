@@ -40,23 +40,23 @@ def test_the_penalty_makes_coefficients_smaller_and_the_lasso_makes_some_zero() 
     weights = torch.linspace(-1, 2, 12).double()
     worth = lambda kept: kept @ weights  # noqa: E731
     free = torch.tensor(values(worth, 12, {"name": "lime", "penalty": 0}))
-    held = torch.tensor(values(worth, 12, {"name": "lime"}))
+    penalized = torch.tensor(values(worth, 12, {"name": "lime"}))
     sparse = torch.tensor(
         values(worth, 12, {"name": "lime", "surrogate": "lasso", "penalty": 0.1, "width": 5})
     )
     assert_close(free, weights.float(), 1e-6)
-    assert float(held.norm()) < float(free.norm())
-    assert_close(held, free, 0.06)
+    assert float(penalized.norm()) < float(free.norm())
+    assert_close(penalized, free, 0.06)
     small = weights.abs() < 0.3
     assert bool((sparse[small] == 0).all())
     assert bool((sparse[weights.abs() > 0.6] != 0).all())
 
 
 def test_nearby_coalitions_count_more_for_narrow_kernels() -> None:
-    """A score that bends: near the image its slope is 0, on the whole it is not."""
-    bends = lambda kept: torch.minimum(kept.sum(dim=1), torch.tensor(6.0))  # noqa: E731
+    """A score with a kink: its slope is 0 near the image and not 0 on average."""
+    capped = lambda kept: torch.minimum(kept.sum(dim=1), torch.tensor(6.0))  # noqa: E731
     slopes = [
-        sum(values(bends, 12, {"name": "lime", "width": width, "penalty": 0})) / 12
+        sum(values(capped, 12, {"name": "lime", "width": width, "penalty": 0})) / 12
         for width in (0.05, 0.25, 5.0)
     ]
     assert slopes[0] < slopes[1] < slopes[2]
@@ -96,7 +96,7 @@ def test_the_piecewise_linear_part_is_exact_where_the_score_is_one() -> None:
     findings = result.stats.findings[0]
     assert findings["r2_held_out_of_additive_part"] == pytest.approx(1)
     assert findings["r2_held_out"] == pytest.approx(1, abs=1e-6)
-    bends = {one["name"]: one["bend"] for one in findings["regions"]}
+    bends = {region["name"]: region["bend"] for region in findings["regions"]}
     assert bends["region 1"] == pytest.approx(1.0, abs=1e-6)
     assert bends["region 3"] == pytest.approx(0.0, abs=1e-6)
     assert findings["held_out"] == findings["coalitions"] // 4
@@ -131,16 +131,16 @@ def test_the_surrogate_depends_on_the_seed_alone() -> None:
 def test_surrogates_share_nothing_with_other_games_but_their_own_coalitions() -> None:
     image = torch.rand(1, 1, 6, 6)
     network = Game(lambda kept: kept.square().sum(dim=1))
-    both = [{"name": "lime"}, {"name": "lime", "width": 1.0, "label": "wide"}, "kernel_shap"]
-    method = [
+    surrogates = [{"name": "lime"}, {"name": "lime", "width": 1.0, "label": "wide"}, "kernel_shap"]
+    methods = [
         {
-            **({"name": one} if isinstance(one, str) else one),
+            **({"name": surrogate} if isinstance(surrogate, str) else surrogate),
             "regions": {"kind": "blocks", "size": 2},
         }
-        for one in both
+        for surrogate in surrogates
     ]
-    result = explain(network, image, method, 0)
+    result = explain(network, image, methods, 0)
     assert result["lime"].stats.shared_with == ("wide",)
     assert result["kernel_shap"].stats.shared_with == ()
-    alone = explain(network, image, method[1], 0)["wide"]
+    alone = explain(network, image, methods[1], 0)["wide"]
     assert torch.equal(alone.map, result["wide"].map)

@@ -30,7 +30,7 @@ def _ishigami_indices() -> tuple[list[float], list[float]]:
     together = 8 * b**2 * pi**8 / 225
     variance = sum(alone) + together
     total = [alone[0] + together, alone[1], together]
-    return [part / variance for part in alone], [part / variance for part in total]
+    return [share / variance for share in alone], [share / variance for share in total]
 
 
 FIRST, TOTAL = _ishigami_indices()
@@ -38,7 +38,7 @@ FIRST, TOTAL = _ishigami_indices()
 
 def _column(result: Attribution, name: str) -> list[float]:
     """A column of the list of regions, in the order of the players."""
-    listed = {one["name"]: one[name] for one in result.stats.findings[0]["regions"]}
+    listed = {region["name"]: region[name] for region in result.stats.findings[0]["regions"]}
     return [listed[f"region {number + 1}"] for number in range(len(listed))]
 
 
@@ -81,14 +81,14 @@ def test_jansen_s_estimators_written_out() -> None:
 
 def test_defaults_follow_the_dimension() -> None:
     """Blocks of an eighth in 2-D, also in a volume of one slice; supervoxels in 3-D."""
-    worth = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(2)).eval()
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(2)).eval()
     flat = torch.rand(1, 1, 16, 24, generator=torch.Generator().manual_seed(0))
-    worth(flat)
+    network(flat)
     for name in ("sobol_attribution", "hsic_attribution"):
         method = {"name": name, "samples": 4}
-        result = explain(worth, flat, method, 0)[name]
-        lifted = explain(worth, flat[:, :, None], method, 0)[name]
-        torch.testing.assert_close(lifted.map[:, :, 0], result.map)
+        result = explain(network, flat, method, 0)[name]
+        volume = explain(network, flat[:, :, None], method, 0)[name]
+        torch.testing.assert_close(volume.map[:, :, 0], result.map)
         assert len(result.stats.findings[0]["regions"]) == 64
         corners = result.map[0, 0, ::2, ::3]
         torch.testing.assert_close(
@@ -130,7 +130,7 @@ def test_the_level_of_chance_is_the_mean_over_shuffles() -> None:
     scores = torch.randn(40, generator=source).double()
     masks = Coalitions(RegionMap(torch.tensor([[0, 1]])), design, (1, 2))
     listed = Dependence().reduce(masks, scores, 0.0).findings["regions"]
-    by_chance = {one["name"]: one["by_chance"] for one in listed}
+    by_chance = {region["name"]: region["by_chance"] for region in listed}
     shuffled = torch.stack(
         [
             Dependence().reduce(masks, scores[torch.randperm(40, generator=source)], 0.0).map
@@ -148,8 +148,8 @@ def test_hsic_ranks_what_is_irrelevant_last_and_sees_what_is_not_linear() -> Non
         switched = (2 * kept[:, 1] - 1) * (2 * kept[:, 2] - 1)
         return 3 * kept[:, 0] + switched + 0.8 * kept[:, 4]
 
-    listed = played(worth, 6, {"name": "hsic_attribution"})
-    result, chance = listed.map.flatten().tolist(), _column(listed, "by_chance")
+    attribution = played(worth, 6, {"name": "hsic_attribution"})
+    result, chance = attribution.map.flatten().tolist(), _column(attribution, "by_chance")
     assert result.index(max(result)) == 0
     assert max(result[3], result[5]) < 0.05 * result[4]
     assert result[4] > 5 * chance[4]

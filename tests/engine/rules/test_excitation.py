@@ -63,10 +63,10 @@ def _close(one, other):
     assert torch.allclose(one, other, rtol=1e-9, atol=1e-12)
 
 
-MAPS = ("factor", "number", "divisor", "stored statistics")
+ELEMENTWISE = ("factor", "number", "divisor", "stored statistics")
 
 
-@pytest.mark.parametrize("name", [name for name in WEIGHTED if name not in MAPS])
+@pytest.mark.parametrize("name", [name for name in WEIGHTED if name not in ELEMENTWISE])
 def test_weights_redistribute_to_the_inputs_that_raise(name):
     shape, function = WEIGHTED[name]
     x = _draw(*shape, seed=9)
@@ -129,7 +129,7 @@ def test_copies_redistribute_everything_to_their_origin(function):
         lambda x: (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True) + 1e-5).sqrt(),
     ],
 )
-def test_what_is_passed_unchanged(function):
+def test_functions_that_pass_probability_unchanged(function):
     x = _draw(*IMAGE, seed=9)
     q = _draw(*IMAGE, seed=3).abs()
     _close(_probability(function, x, q), q)
@@ -170,7 +170,7 @@ def test_a_subtrahend_gets_evidence_against():
     _close(_probability(lambda x: torch.rsub(x[1], x[0]), x, q), expected)
 
 
-def test_a_negative_factor_loses_evidence_and_says_so():
+def test_a_negative_factor_loses_evidence_and_reports_it():
     x = _draw(6)
     output, leaf, mode = _run(lambda x: torch.cat([-x, x * -2.0, 1 - x, x]), x)
     (probability,) = torch.autograd.grad(output, leaf, torch.ones_like(output))
@@ -254,7 +254,7 @@ def _by_matmul(q, k, v):
 
 
 def _by_bmm(q, k, v):
-    flat = [part.flatten(0, 1) for part in (q, k, v)]
+    flat = [tensor.flatten(0, 1) for tensor in (q, k, v)]
     logits = torch.baddbmm(torch.zeros(()).to(q), flat[0], flat[1].mT, alpha=q.shape[-1] ** -0.5)
     return torch.bmm(logits.softmax(-1), flat[2]).reshape(q.shape)
 
@@ -273,14 +273,14 @@ def test_attention_gives_everything_to_the_values_by_frozen_weights(function):
 
 
 @pytest.mark.parametrize("need_weights", [True, False])
-def test_multi_head_attention_is_its_parts(need_weights):
+def test_multi_head_attention_equals_attention_by_hand(need_weights):
     torch.manual_seed(0)
     layer = nn.MultiheadAttention(6, 2, batch_first=True, dtype=F64).eval()
     x, q = _draw(2, 5, 6), _draw(2, 5, 6, seed=3).abs()
 
     def by_hand(x):
-        parts = F.linear(x, layer.in_proj_weight, layer.in_proj_bias)
-        heads = parts.unflatten(-1, (3, 2, 3)).permute(2, 0, 3, 1, 4)
+        projected = F.linear(x, layer.in_proj_weight, layer.in_proj_bias)
+        heads = projected.unflatten(-1, (3, 2, 3)).permute(2, 0, 3, 1, 4)
         values = _by_einsum(heads[0], heads[1], heads[2]).transpose(1, 2).flatten(2)
         return F.linear(values, layer.out_proj.weight, layer.out_proj.bias)
 
@@ -341,7 +341,7 @@ def test_probability_of_constants_is_counted_as_lost(function):
     assert mode.residuals()["unraised"] > 0
 
 
-def test_on_unknown_warn_gives_the_plain_gradient_and_says_so():
+def test_on_unknown_warn_gives_the_plain_gradient_with_a_warning():
     x = _draw(3, 4)
     output, leaf, mode = _run(torch.exp, x, Excitation(on_unknown="warn"))
     (probability,) = torch.autograd.grad(output.sum(), leaf)

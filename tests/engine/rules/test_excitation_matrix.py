@@ -12,7 +12,7 @@ from voxplain.engine.rules import Excitation, guard
 from voxplain.engine.taps import Tap, tapping
 
 # Layers whose output every path from the output to the image passes.
-WAISTS = {
+CUT_LAYERS = {
     "UNet": ("model.2", "model.2.0.conv", "model.1", "model.0"),
     "BasicUNet": ("final_conv", "upcat_1.convs.conv_0.conv"),
     "SegResNet": ("conv_final.0", "up_layers.0", "down_layers.0", "convInit"),
@@ -30,7 +30,7 @@ WAISTS = {
 
 
 class _Backward:
-    """One backward: the map, and at each waist the mass plus what was lost above it."""
+    """One backward: the map, and at each cut layer the mass plus what was lost above it."""
 
     def __init__(self, net: nn.Module, x: torch.Tensor, paths: tuple[str, ...] = ()) -> None:
         rule, leaf = Excitation(), x.clone().requires_grad_()
@@ -47,7 +47,7 @@ class _Backward:
         (self.map,) = torch.autograd.grad(self.output, leaf, weights)
 
     def _record(self, path: str, q: torch.Tensor) -> None:
-        """Called with the complete gradient of a waist, before anything is lost below it."""
+        """Called with the complete gradient of a cut layer, before anything is lost below it."""
         self.masses[path] = float(q.double().sum()) + self.mode.lost.amount
 
 
@@ -61,12 +61,12 @@ def _cases():
 
 
 @pytest.mark.parametrize(("name", "rank"), _cases())
-def test_the_mass_at_every_waist_is_what_was_not_lost_before(name, rank):
+def test_the_mass_at_every_cut_layer_is_what_was_not_lost_before(name, rank):
     net, x = network(name, rank), image(name, rank, light=True)
     before = state(net)
-    result = _Backward(net, x, WAISTS[name])
+    result = _Backward(net, x, CUT_LAYERS[name])
     assert_same_state(before, state(net))
-    assert len(result.masses) == len(WAISTS[name])
+    assert len(result.masses) == len(CUT_LAYERS[name])
     for path, mass in result.masses.items():
         assert mass == pytest.approx(1, abs=1e-4), path
     total = float(result.map.double().sum()) + result.mode.lost.amount
@@ -83,14 +83,14 @@ def test_nothing_is_lost_where_every_unit_is_raised(name):
     """The other networks have units behind norms with few inputs, none of them positive, or, as
     the head of BasicUNet with these weights, no positive weight at all: there z = 0."""
     net = network(name, 2)
-    result = _Backward(net, image(name, 2, light=True), WAISTS[name])
+    result = _Backward(net, image(name, 2, light=True), CUT_LAYERS[name])
     assert result.mode.lost.amount == 0
     assert float(result.map.double().sum()) == pytest.approx(1, abs=1e-4)
     assert result.masses == pytest.approx(dict.fromkeys(result.masses, 1), abs=1e-4)
 
 
 def test_probability_of_a_class_token_is_counted_as_lost():
-    """The token is zero here; a trained one gets a part at every residual sum."""
+    """The token is zero here; a trained one gets a share at every residual sum."""
     net, x = network("ViT", 2), image("ViT", 2, light=True)
     with torch.no_grad():
         net.network.cls_token += torch.randn(24, generator=torch.Generator().manual_seed(0))
@@ -113,7 +113,7 @@ def test_a_batch_of_four_is_four_times_one(name):
 @pytest.mark.parametrize("name", ["SegResNet", "AttentionUnet", "ResNet10"])
 def test_one_slice_in_three_d_conserves_the_mass(name):
     net, thin = network(name), image(name, 2, light=True)[..., None]
-    result = _Backward(net, thin, WAISTS[name])
+    result = _Backward(net, thin, CUT_LAYERS[name])
     assert result.masses == pytest.approx(dict.fromkeys(result.masses, 1), abs=1e-4)
     total = float(result.map.double().sum()) + result.mode.lost.amount
     assert total == pytest.approx(1, abs=1e-4)

@@ -112,7 +112,7 @@ def _iadd(x, other):
 def test_sums_redistribute_in_proportion_to_their_terms(function, factors):
     pair = draw(2, 5)
     relevance, output_seed, _ = propagate(lambda both: function(both[:1], both[1:]), pair)
-    first, second = (factor * part for factor, part in zip(factors, pair, strict=True))
+    first, second = (factor * term for factor, term in zip(factors, pair, strict=True))
     quotient = output_seed[0] / stabilized(first + second)
     close(relevance, torch.stack([first * quotient, second * quotient]))
 
@@ -150,7 +150,7 @@ def test_gates_give_everything_to_their_signal_or_half():
     close(plain, torch.cat([output_seed, output_seed]) / 2)
 
 
-def test_squeeze_and_excitation_is_a_gate_whatever_happens_to_the_sigmoid():
+def test_squeeze_and_excitation_is_a_gate_after_reshaping_the_sigmoid():
     x = draw(2, 3, 4, 4)
 
     def network(x):
@@ -188,8 +188,8 @@ def test_a_product_of_matrices_gives_half_to_each():
     assert abs(float(relevance.sum() - output_seed.sum()) + mode.conservation.epsilon) < 1e-9
 
 
-def test_attention_weights_are_frozen():
-    """However attention is written, relevance goes to the values by their weights."""
+def test_attention_weights_are_constants():
+    """In every spelling of attention, relevance goes to the values by their weights."""
     x = draw(1, 2, 5, 4)
 
     def steps(x):
@@ -236,8 +236,8 @@ NORMS = {
 def norm_of(name):
     torch.manual_seed(2)
     norm = NORMS[name]().double()
-    for part in norm.parameters():
-        nn.init.normal_(part, 1.0)
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter, 1.0)
     norm.train()
     norm(draw(4, 4, 3, 3, seed=4) + 1)
     return norm.eval()
@@ -250,8 +250,8 @@ def test_norms_are_affine_with_frozen_statistics(name):
     relevance, output_seed, mode = propagate(norm, x)
     value = norm(x).detach()
     slope = _slope(name, norm, x)
-    share = x * slope / stabilized(value) * output_seed
-    close(relevance, share)
+    expected = x * slope / stabilized(value) * output_seed
+    close(relevance, expected)
     total = float(relevance.sum()) + mode.conservation.bias + mode.conservation.epsilon
     assert total == pytest.approx(float(output_seed.sum()))
     passing, _, _ = propagate(norm, x, output_seed, Lrp(composite=(Choice("pass", "norm"),)))
@@ -296,10 +296,10 @@ def test_softmax_keeps_its_first_order_part():
 def test_the_larger_of_two_operands_gets_all_relevance():
     x = draw(2, 6)
     relevance, output_seed, _ = propagate(lambda both: torch.maximum(both[:1], both[1:]), x)
-    wins = x[:1] >= x[1:]
-    close(relevance, torch.cat([output_seed * wins, output_seed * ~wins]))
+    first_wins = x[:1] >= x[1:]
+    close(relevance, torch.cat([output_seed * first_wins, output_seed * ~first_wins]))
     relevance, output_seed, _ = propagate(lambda both: torch.min(both[:1], both[1:]), x)
-    close(relevance, torch.cat([output_seed * ~wins, output_seed * wins]))
+    close(relevance, torch.cat([output_seed * ~first_wins, output_seed * first_wins]))
 
 
 def test_a_class_token_absorbs_relevance_as_a_bias_does():
@@ -352,7 +352,7 @@ def test_functions_that_relevance_never_reaches_need_no_rule():
     close(relevance, output_seed)
 
 
-def test_warnings_instead_of_errors_say_what_happened():
+def test_on_unknown_warn_names_the_function():
     x = draw(1, 5)
     rule = Lrp(composite="epsilon", on_unknown="warn")
     relevance, output_seed, mode = propagate(lambda x: x.exp(), x, rule=rule)
@@ -362,7 +362,7 @@ def test_warnings_instead_of_errors_say_what_happened():
     assert "cumprod" in mode.warnings[0]
 
 
-def test_a_network_without_a_layer_that_reads_the_image_says_so():
+def test_a_network_without_a_layer_that_reads_the_image_has_a_warning():
     conv = nn.Conv2d(1, 2, 1).double()
     _, _, mode = propagate(lambda x: conv(x.relu()), draw(1, 1, 3, 3), rule=Lrp())
     assert "box" in mode.warnings[0]

@@ -35,7 +35,7 @@ def test_relevance_of_image_biases_and_stabilizers_adds_up_to_the_score(name, co
 
 
 @pytest.mark.parametrize("name", MATRIX)
-def test_the_audit_covers_it(name):
+def test_the_audit_covers_every_network(name):
     result = audit(network(name, 2), image(name, 2, light=True), ("lrp",))
     assert result.covered("lrp")
     assert result.conservation["lrp"] <= 1e-4

@@ -115,13 +115,13 @@ def test_the_box_rule_equals_dense_algebra(name):
     assert abs(total - float(seed.sum())) <= 1e-9 * float(seed.abs().sum())
 
 
-def test_the_box_rule_takes_the_range_that_is_given():
+def test_the_box_rule_takes_a_given_range():
     layer, x = layer_of("conv2d")
     seed = random_relevance(layer, x)
-    given = Lrp(low=(-4.0, -5.0), high=(6.0, 7.0))
-    relevance, _, _ = propagate(layer, x, given, seed)
+    rule = Lrp(low=(-4.0, -5.0), high=(6.0, 7.0))
+    relevance, _, _ = propagate(layer, x, rule, seed)
     low, high = (torch.tensor(end, dtype=torch.float64).view(1, 2, 1, 1).expand_as(x) for end in
-                 (given.low, given.high))  # fmt: skip
+                 (rule.low, rule.high))  # fmt: skip
     expected = dense.box(dense.dense(layer, x), seed.flatten(), low, high)
     assert float((relevance.flatten() - expected).abs().max() / expected.abs().max()) <= 1e-9
     assert float((relevance - propagate(layer, x, Lrp(), seed)[0]).abs().max()) > 1e-3
@@ -129,7 +129,7 @@ def test_the_box_rule_takes_the_range_that_is_given():
 
 @pytest.mark.parametrize("arrangement", ["pad", "tokens", "cut"])
 def test_the_box_rule_follows_rearrangements_of_the_image(arrangement):
-    """Padding is no intensity, and tokens keep the range of the channel they came from."""
+    """Padding does not extend the range, and tokens keep the range of their channel."""
     torch.manual_seed(0)
     x = torch.randn(1, 2, 4, 4, dtype=torch.float64) * torch.tensor([1.0, 9.0]).view(1, 2, 1, 1)
     conv = nn.Conv2d(2, 3, 3, bias=False).double()
@@ -180,7 +180,7 @@ def test_the_stabilizer_absorbs_the_relevance_of_a_unit_without_contributions():
         assert conservation.epsilon == pytest.approx(2.0)
 
 
-def test_composites_choose_by_depth_kind_kernel_and_place():
+def test_composites_choose_by_depth_kind_kernel_and_function():
     """Four layers; each choice changes the rule of the layers that it fits."""
     torch.manual_seed(0)
     net = nn.Sequential(
@@ -188,7 +188,7 @@ def test_composites_choose_by_depth_kind_kernel_and_place():
         nn.Conv2d(3, 3, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(48, 2),
     ).double()  # fmt: skip
     x = torch.randn(1, 1, 4, 4, dtype=torch.float64)
-    steps = {0: 0.0, 2: 1 / 3, 4: 2 / 3, 7: 1.0}
+    depths = {0: 0.0, 2: 1 / 3, 4: 2 / 3, 7: 1.0}
 
     def map_of(*choices):
         return propagate(net, x, Lrp(composite=choices), random_relevance(net, x))[0]
@@ -196,7 +196,7 @@ def test_composites_choose_by_depth_kind_kernel_and_place():
     def by_hand(gamma_layers):
         relevance = random_relevance(net, x).flatten()
         for index in reversed(range(len(net))):
-            if index not in steps:
+            if index not in depths:
                 continue
             before = net[:index](x).detach()
             matrix = dense.dense(net[index], before)
@@ -222,7 +222,7 @@ def test_composites_choose_by_depth_kind_kernel_and_place():
     assert torch.equal(map_of(Choice("epsilon"), Choice("gamma")), map_of())
 
 
-def test_the_layer_of_dense_algebra_is_the_layer():
+def test_the_dense_matrix_gives_the_output_of_the_layer():
     layer, x = layer_of("strided")
     matrix = dense.dense(layer, x)
     assert isinstance(matrix, Dense)

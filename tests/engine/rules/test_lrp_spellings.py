@@ -1,4 +1,4 @@
-"""One mathematics, one relevance map; closed forms; captum where it is right."""
+"""Equal computations have one relevance map; closed forms; captum where it is correct."""
 
 import captum.attr as captum
 import pytest
@@ -11,7 +11,7 @@ from torch import nn
 
 from voxplain.engine.rules import Lrp
 
-FINE = {name: Lrp(composite=name, epsilon=1e-10) for name in (
+COMPOSITES = {name: Lrp(composite=name, epsilon=1e-10) for name in (
     "epsilon", "epsilon_gamma_box", "epsilon_plus", "alpha2_beta1"
 )}  # fmt: skip
 
@@ -27,18 +27,18 @@ def images(rank, batch=2):
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
-@pytest.mark.parametrize("composite", FINE)
+@pytest.mark.parametrize("composite", COMPOSITES)
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_five_spellings_agree(spelling, composite, rank):
     x = images(rank)
-    one = run_lrp(network(Network, rank), x, FINE[composite])
-    other = run_lrp(network(spelling, rank), x, FINE[composite])
-    assert relative(other.relevance, one.relevance) <= 1e-6
+    expected = run_lrp(network(Network, rank), x, COMPOSITES[composite])
+    other = run_lrp(network(spelling, rank), x, COMPOSITES[composite])
+    assert relative(other.relevance, expected.relevance) <= 1e-6
     assert other.residual <= 1e-8
     assert torch.equal(other.output, network(spelling, rank)(x))
 
 
-@pytest.mark.parametrize("composite", FINE)
+@pytest.mark.parametrize("composite", COMPOSITES)
 def test_one_slice_in_three_d_is_the_two_d_result(composite):
     flat, thick = network(Network, 2), network(Network, 3)
     for name in ("first", "second"):
@@ -48,8 +48,8 @@ def test_one_slice_in_three_d_is_the_two_d_result(composite):
         getattr(thick, name).bias = getattr(flat, name).bias
     thick.head = flat.head
     x = images(2)
-    two = run_lrp(flat, x, FINE[composite])
-    three = run_lrp(thick, x[..., None], FINE[composite])
+    two = run_lrp(flat, x, COMPOSITES[composite])
+    three = run_lrp(thick, x[..., None], COMPOSITES[composite])
     assert relative(three.relevance[..., 0], two.relevance) <= 1e-9
 
 
@@ -78,7 +78,7 @@ def test_relevance_of_biases_is_the_biases_times_their_gradients():
         nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)
     ).double()
     result = run_lrp(net, images(2), Lrp(composite="epsilon", epsilon=0.0))
-    biases = [part for name, part in net.named_parameters() if name.endswith("bias")]
+    biases = [parameter for name, parameter in net.named_parameters() if name.endswith("bias")]
     gradients = torch.autograd.grad(net(images(2)).sum(), biases)
     expected = sum(float((b * g).sum()) for b, g in zip(biases, gradients, strict=True))
     assert result.bias == pytest.approx(expected, rel=1e-9)
@@ -115,7 +115,7 @@ def test_captum_agrees_where_it_has_rules(composite):
             module.rule = positive if composite == "epsilon_plus" else captum_rules.EpsilonRule(0)
     net.head.rule = captum_rules.EpsilonRule(0)
     expected = captum.LRP(net).attribute(x, target=1)
-    result = run_lrp(net, x, FINE[composite], lambda output: output[:, 1])
+    result = run_lrp(net, x, COMPOSITES[composite], lambda output: output[:, 1])
     assert relative(result.relevance, expected) <= 1e-6
 
 
@@ -139,6 +139,6 @@ def test_a_layer_that_is_called_twice_has_two_relevances():
     copied.load_state_dict(shared.state_dict())
     copied.other = nn.Conv2d(2, 2, 3, padding=1).double()
     copied.other.load_state_dict(shared.conv.state_dict())
-    one, other = (run_lrp(net, images(2), Lrp()) for net in (shared, copied))
-    assert torch.equal(one.relevance, other.relevance)
+    of_shared, of_copied = (run_lrp(net, images(2), Lrp()) for net in (shared, copied))
+    assert torch.equal(of_shared.relevance, of_copied.relevance)
     assert run_lrp(network(Reused), images(3), Lrp()).residual <= 1e-8

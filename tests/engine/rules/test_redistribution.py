@@ -103,13 +103,15 @@ def _map(function, x):
     operand = "input"
     if call.kind is OperationKind.BILINEAR:
         names = call.operation.parameters[:2]
-        operand = next((key for key in names if _moves(call, key)), 0)
+        operand = next((key for key in names if _requires_grad(call, key)), 0)
         if call.name == "einsum":
-            operand = next(i for i, part in enumerate(call.get("operands")) if part.requires_grad)
+            operand = next(
+                i for i, tensor in enumerate(call.get("operands")) if tensor.requires_grad
+            )
     return linear_map(call, operand)
 
 
-def _moves(call, key):
+def _requires_grad(call, key):
     return getattr(call.get(key), "requires_grad", False)
 
 
@@ -120,32 +122,32 @@ def _close(one, other):
 @pytest.mark.parametrize(("shape", "function"), [*WEIGHTED.values(), *STRUCTURAL.values()])
 def test_a_linear_call_is_its_jacobian(shape, function):
     x = _draw(*shape, seed=9)
-    found = _map(function, x)
-    nothing = torch.zeros_like(x)
-    jacobian = torch.autograd.functional.jacobian(function, nothing)
+    linear = _map(function, x)
+    zero = torch.zeros_like(x)
+    jacobian = torch.autograd.functional.jacobian(function, zero)
     rows = jacobian.reshape(-1, x.numel())
     value = function(x)
-    _close(found.apply(x).flatten(), rows @ x.flatten())
-    bias = found.apply(nothing) if found.bias is None else found.bias.expand_as(value)
-    _close(found.apply(x) + bias, value)
+    _close(linear.apply(x).flatten(), rows @ x.flatten())
+    bias = linear.apply(zero) if linear.bias is None else linear.bias.expand_as(value)
+    _close(linear.apply(x) + bias, value)
     q = _draw(*value.shape, seed=8)
-    _close(found.adjoint(q, x).flatten(), rows.T @ q.flatten())
+    _close(linear.adjoint(q, x).flatten(), rows.T @ q.flatten())
 
 
 @pytest.mark.parametrize(("shape", "function"), WEIGHTED.values())
-def test_another_weight_is_the_jacobian_with_its_entries_changed(shape, function):
+def test_changed_weights_change_the_entries_of_the_jacobian(shape, function):
     x = _draw(*shape, seed=9)
-    found = _map(function, x).with_weight(lambda weight: weight.clamp(min=0))
+    linear = _map(function, x).with_weight(lambda weight: weight.clamp(min=0))
     rows = torch.autograd.functional.jacobian(function, torch.zeros_like(x))
     rows = rows.reshape(-1, x.numel()).clamp(min=0)
-    _close(found.apply(x).flatten(), rows @ x.flatten())
+    _close(linear.apply(x).flatten(), rows @ x.flatten())
 
 
 @pytest.mark.parametrize(("shape", "function"), STRUCTURAL.values())
 def test_weights_of_the_function_itself_are_left_as_they_are(shape, function):
-    found = _map(function, _draw(*shape))
-    assert found.weight is None
-    assert found.with_weight(lambda weight: weight * 0) is found
+    linear = _map(function, _draw(*shape))
+    assert linear.weight is None
+    assert linear.with_weight(lambda weight: weight * 0) is linear
     rows = torch.autograd.functional.jacobian(function, torch.zeros(shape, dtype=F64))
     assert float(rows.min()) >= 0
 
@@ -176,9 +178,9 @@ def test_any_backward_takes_the_place_of_the_gradient():
     u, v = x * 1, x * 2
     value = (u * v).detach()
     saved = (u.detach(), v.detach())
-    found = with_redistribution(value, (u, v), lambda q, a, b: (q * a, q + b), saved)
-    assert torch.equal(found, value)
-    (gradient,) = torch.autograd.grad((found * 3).sum(), x)
+    output = with_redistribution(value, (u, v), lambda q, a, b: (q * a, q + b), saved)
+    assert torch.equal(output, value)
+    (gradient,) = torch.autograd.grad((output * 3).sum(), x)
     _close(gradient, 3 * saved[0] + 2 * (3 + saved[1]))
 
 
@@ -195,10 +197,10 @@ def test_an_operand_without_a_part_gets_no_gradient():
 def test_saved_tensors_must_not_be_overwritten():
     x = _draw(3).requires_grad_()
     u = x * 1
-    found = with_redistribution(u.detach() * 2, (u,), lambda q, a: (q * a,), (u.detach(),))
+    output = with_redistribution(u.detach() * 2, (u,), lambda q, a: (q * a,), (u.detach(),))
     u.detach().add_(1)
     with pytest.raises(RuntimeError, match="inplace operation"):
-        found.sum().backward()
+        output.sum().backward()
 
 
 def test_in_place_calls_are_written_to_the_caller():
@@ -218,7 +220,7 @@ def test_in_place_calls_are_written_to_the_caller():
     assert gradient.tolist() == [2] * 5
 
 
-def test_a_map_can_be_made_by_hand():
-    found = LinearMap(lambda x, weight: x @ weight, torch.eye(3, dtype=F64))
+def test_a_linear_map_from_a_function_and_a_weight():
+    linear = LinearMap(lambda x, weight: x @ weight, torch.eye(3, dtype=F64))
     x = _draw(2, 3)
-    assert relative(found.apply(x), x) == 0
+    assert relative(linear.apply(x), x) == 0

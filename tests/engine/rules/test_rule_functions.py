@@ -290,14 +290,14 @@ def test_matrix_products_by_dense_algebra():
     _close(_rule_matrix(function, x, b, DeepLiftRule()), torch.cat([left, right], 1))
 
 
-@pytest.mark.parametrize("apart", [0.0, 3.0, 900.0])
-def test_softmax_by_exponential_sum_and_quotient_with_one_shift(apart):
-    """In exact enough arithmetic for any distance: the multipliers stay below 2."""
+@pytest.mark.parametrize("distance", [0.0, 3.0, 900.0])
+def test_softmax_by_exponential_sum_and_quotient_with_one_shift(distance):
+    """The multipliers stay below 2 for any distance of the logits."""
     z, z_b = _inputs(5)
-    z[0] += apart
+    z[0] += distance
     shift = torch.maximum(z.max(), z_b.max())
     e, e_b = (z - shift).exp(), (z_b - shift).exp()
-    if apart < 100:
+    if distance < 100:
         total, total_b = e.sum(), e_b.sum()
         weight = total / (total + total_b)
         exponential = torch.diag((e - e_b) / (z - z_b))

@@ -152,7 +152,7 @@ def _by_hooks(net, x, rule):
 def _hooked(module, rule):
     def forward(module, inputs, output):
         x = inputs[0].detach().clone()
-        held["slope"] = _slope(module, x).clamp(min=0)
+        saved["slope"] = _slope(module, x).clamp(min=0)
         return output.clone()
 
     def widen(module, inputs):
@@ -160,9 +160,9 @@ def _hooked(module, rule):
 
     def backward(module, into, out):
         positive = out[0].clamp(min=0)
-        return (positive * held["slope"] if rule == "guided" else positive,)
+        return (positive * saved["slope"] if rule == "guided" else positive,)
 
-    held = {}
+    saved = {}
     module.inplace = False
     return [
         module.register_forward_pre_hook(widen),

@@ -1,4 +1,4 @@
-"""Known pitfalls of function modes, one test each (numbered as in the list of pitfalls)."""
+"""Known pitfalls of function modes; tests of one pitfall share the number in their names."""
 
 import threading
 import warnings
@@ -98,7 +98,7 @@ def test_7_a_mode_sees_its_own_thread_only():
 @pytest.mark.parametrize("rule", NOT_PLAIN)
 def test_7_threads_with_rules_of_their_own_do_not_mix(rule):
     x, b = _inputs()
-    block = Block()  # made once: its seed is that of the whole process
+    block = Block()  # made once: it sets the seed of the whole process
     alone = run_pass(block, x, RULES[rule], b).gradient
     result = {}
 

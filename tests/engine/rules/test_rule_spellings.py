@@ -1,4 +1,4 @@
-"""The same mathematics written in five ways gives one map; ranks and captum agree."""
+"""Equal computations written in five ways have one map; ranks and captum agree."""
 
 import captum.attr as captum
 import pytest
@@ -80,10 +80,10 @@ def _images(rank, batch=2):
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_five_spellings_agree(spelling, rule, rank):
     x, b = _images(rank)
-    one = run_pass(_network(Network, rank), x, RULES[rule], b)
+    expected = run_pass(_network(Network, rank), x, RULES[rule], b)
     other = run_pass(_network(spelling, rank), x, RULES[rule], b)
-    assert relative(other.gradient, one.gradient) <= 1e-6
-    assert relative(other.output, one.output) <= 1e-6
+    assert relative(other.gradient, expected.gradient) <= 1e-6
+    assert relative(other.output, expected.output) <= 1e-6
 
 
 @pytest.mark.parametrize(
@@ -93,10 +93,10 @@ def test_five_spellings_agree(spelling, rule, rank):
 def test_hand_written_rectifiers_agree_under_deep_lift(spelled):
     x, b = (image.double() for image in _images(3))
     network = _network(Network).double()
-    one = run_pass(network, x, DeepLiftRule(), b)
+    expected = run_pass(network, x, DeepLiftRule(), b)
     network.rectified = lambda x, i: spelled(x)
     other = run_pass(network, x, DeepLiftRule(), b)
-    assert relative(other.gradient, one.gradient) <= 1e-6
+    assert relative(other.gradient, expected.gradient) <= 1e-6
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -197,12 +197,12 @@ def test_reasons_why_voxels_have_no_calibration() -> None:
     (without,) = evaluate(nn.Identity(), image, {"m": image}, ["calibration"], ONE)
     assert "no reference mask" in without.reason
     raw = of_voxels(3 + image[0], torch.ones(6, 6), ONE | {"activation": "none"})
-    assert "no probability" in raw.reason
+    assert "not between 0 and 1" in raw.reason
     coarse = nn.AvgPool2d(2)
     (small,) = evaluate(
         coarse, image, {"m": image}, ["calibration"], ONE, cases=[Case(mask=image[0, 0])]
     )
-    assert "another resolution" in small.reason
+    assert "differ in resolution" in small.reason
 
 
 def classes(count: int = 60, kinds: int = 3, seed: int = 0) -> tuple[Tensor, list[int]]:
@@ -309,6 +309,6 @@ def test_cases_without_a_truth_say_so_and_do_not_count() -> None:
     assert scores.values()[:3] == pytest.approx(kept.values())
     assert [row.correct for row in scores][3:] == [None, None, False]
     assert "the true class of the image is not known" in scores.rows[3].reason
-    assert "the truth is class 7, of 3 from 0 on" in scores.rows[5].reason
+    assert "the true class is 7, and the output has classes 0 to 2" in scores.rows[5].reason
     (alone,) = of_cases(logits[:1], truths[:1])
     assert "other patients" in alone.reason

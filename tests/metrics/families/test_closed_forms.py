@@ -187,21 +187,21 @@ def test_a_gap_is_positive_for_exact_maps_whether_the_class_is_there_or_not(
     context, shares = metric_context(network, image), _shared(network, image)
     assert (float(shares.sum()) > 0) == there
     undefined = reason("deletion", MapField("m", shares), context, fill="zero", levels=8)
-    assert ("nothing to lose" in undefined) != there
+    assert ("no loss to normalize by" in undefined) != there
     parameters: dict[str, Any] = {"fill": "zero", "levels": 8}
     gap = number("morf_lerf_gap", shares, context, **parameters)
     assert gap > 0.1
     assert number("morf_lerf_gap", -shares, context, **parameters) == pytest.approx(-gap)
 
 
-def test_ends_that_nearly_meet_are_no_scale() -> None:
+def test_nearly_equal_ends_are_too_close_to_normalize() -> None:
     """A gap of 518 is what a score of -0.08 beside -0.1 once gave."""
     network, image = _linear(2, 1)
     with torch.no_grad():
         network.weight[1] -= (network.weight[1] * image).sum() / image.sum() - 1e-4
     field, context = MapField("m", _shared(network, image)), metric_context(network, image)
     for metric in ("deletion", "insertion", "morf_lerf_gap", "irof"):
-        assert "no scale" in reason(metric, field, context, fill="zero", **_blocks(metric))
+        assert "too close" in reason(metric, field, context, fill="zero", **_blocks(metric))
     assert number("pixel_flipping", field.map, context, fill="zero") > 0
 
 

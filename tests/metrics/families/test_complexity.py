@@ -106,6 +106,6 @@ def test_shares_of_channels_add_up() -> None:
     result = value("channel_share", MapField("m", values), _context(channels=2))
     assert result.value == 0.75
     assert result.facts == {"channel 0": 0.75, "channel 1": 0.25}
-    assert "one value for all channels" in reason(
+    assert "one channel for each channel" in reason(
         "channel_share", MapField("m", values[:1]), _context(channels=2)
     )

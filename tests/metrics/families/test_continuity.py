@@ -99,7 +99,7 @@ def test_every_axis_moves_by_at_least_a_voxel() -> None:
 def test_missing_inputs_are_named() -> None:
     network, image = LinearClasses((1, 6, 6)), bright()
     context = metric_context(network, image, {"given": torch.randn(1, 6, 6)})
-    assert "no method behind this map" in reason(METRIC, context.fields["given"], context)
+    assert "this map has no method" in reason(METRIC, context.fields["given"], context)
     context = explained(network, image, "saliency")
     single_region = {"kind": "blocks", "size": 6}
     assert "same sum" in reason(METRIC, context.fields["saliency"], context, regions=single_region)

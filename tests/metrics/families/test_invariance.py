@@ -187,7 +187,7 @@ def test_missing_inputs_are_named() -> None:
     context = metric_context(
         LinearClasses((1, 4, 4)), bright(2, 1, 4), {"given": torch.randn(1, 4, 4)}
     )
-    assert "no method behind this map" in reason(METRIC, context.fields["given"], context)
+    assert "this map has no method" in reason(METRIC, context.fields["given"], context)
 
 
 @pytest.mark.filterwarnings("ignore:the window")

@@ -195,7 +195,7 @@ def test_no_mask_and_no_lesion_are_reasons(name: str) -> None:
     network = LinearClasses(tuple(image.shape))
     assert "no reference mask" in reason(name, field, metric_context(network, image))
     for mask in (torch.zeros(8, 8), torch.ones(8, 8)):
-        assert "empty, or everything" in reason(
+        assert "empty or fills the image" in reason(
             name, field, metric_context(network, image, mask=mask)
         )
 

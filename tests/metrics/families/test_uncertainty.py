@@ -231,7 +231,9 @@ def test_missing_inputs_are_named() -> None:
     context = explained(LinearClasses(tuple(image.shape)), image, "saliency")
     field = context.fields["saliency"]
     assert "dense output" in reason("uncertainty_correlation", field, context)
-    assert "no method behind" in reason("map_uncertainty", MapField("x", field.map), context)
+    assert "no method that could explain" in reason(
+        "map_uncertainty", MapField("x", field.map), context
+    )
     context = explained(LinearClasses((1, 4, 4)), torch.ones(1, 4, 4).double(), "saliency")
     field = context.fields["saliency"]
     assert "image is constant" in reason("map_uncertainty", field, context)

@@ -212,7 +212,7 @@ def test_a_class_without_a_map_says_so() -> None:
         network.weight[0] = 0
     context = _context(network, images()[0], "saliency")
     said = reason("random_logit", context.fields["saliency"], context)
-    assert said == "the map of the other class is constant, or holds NaN"
+    assert said == "the map of the other class is constant or not finite"
 
 
 def test_similarity_by_hand() -> None:

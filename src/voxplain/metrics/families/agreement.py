@@ -34,7 +34,7 @@ class MethodAgreement(Metric):
         field.require_informative()
         others = [other for other in _informative_maps(context) if other.name != field.name]
         if not others:
-            raise Undefined("there is no other map to agree with")
+            raise Undefined("there is no other map to compare with")
         correlations: dict[str, float] = {}
         for other in others:
             pair = tuple(sorted((field.name, other.name)))

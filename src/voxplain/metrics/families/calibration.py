@@ -188,7 +188,7 @@ def _case_summary(context: MetricContext) -> dict[str, Any]:
     if truth is None:
         raise Undefined("the true class of the image is not known (truth)")
     if truth >= classes:
-        raise Undefined(f"the truth is class {truth}, of {classes} from 0 on")
+        raise Undefined(f"the true class is {truth}, and the output has classes 0 to {classes - 1}")
     label = context.bound.field.label_of(context.input.row)
     return {
         "logits": [float(f"{value:.7g}") for value in logits.values[0].tolist()],
@@ -210,7 +210,9 @@ def _logits(context: MetricContext) -> Logits:
     if activation != "none":
         return Logits(values, resolve_activation(activation, len(output)) == "softmax")
     if bool(((values < 0) | (values > 1)).any()):
-        raise Undefined("the output is no probability, and the target says that it is one")
+        raise Undefined(
+            "the target says that the output is a probability, but it is not between 0 and 1"
+        )
     if len(output) == 1:
         return Logits(torch.logit(values.double(), eps=1e-12), False)
     return Logits(values.double().clamp_min(1e-12).log(), True)
@@ -219,10 +221,10 @@ def _logits(context: MetricContext) -> Logits:
 def _reference(context: MetricContext) -> Tensor:
     """Where the class is, ``(*spatial)`` bool on the voxels of the output."""
     if context.reference is None:
-        raise Undefined("there is no reference mask that probabilities could be compared with")
+        raise Undefined("there is no reference mask to compare probabilities with")
     output = context.bound.unperturbed.output
     if context.reference.shape != output.shape[2:]:
-        raise Undefined("the output has another resolution than the image")
+        raise Undefined("the output and the image differ in resolution")
     return context.reference.to(output.device)
 
 
@@ -230,7 +232,7 @@ def _near_objects(context: MetricContext, margin: float) -> Tensor:
     """Voxels in or near the true or predicted object, ``(*spatial)`` bool; margin in mm."""
     objects = _reference(context) | context.predicted
     if not bool(objects.any()):
-        raise Undefined("there is neither a true nor a predicted object to stay near")
+        raise Undefined("there is neither a true nor a predicted object, so no voxel is near one")
     return dilated(objects, margin, context.spacing)
 
 

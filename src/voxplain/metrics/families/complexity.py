@@ -152,7 +152,7 @@ class ModalityShare(Metric):
     def score(self, field: MapField, context: MetricContext) -> Value:
         field.require_informative()
         if len(field.map) != len(context.input.image):
-            raise Undefined("the map has one value for all channels")
+            raise Undefined("the map does not have one channel for each channel of the image")
         sums = field.map.double().abs().flatten(1).sum(dim=1)
         shares = (sums / sums.sum()).tolist()
         scan = context.engine.image

@@ -53,7 +53,7 @@ class Continuity(Metric):
         changes: dict[str, dict[str, float]]
         changes = context.run_query(self.queries(context.engine)[0])
         if field.name not in changes:
-            raise Undefined("there is no method behind this map that could explain a moved image")
+            raise Undefined("this map has no method that could explain a moved image")
         by_shift = changes[field.name]
         mean = sum(by_shift.values()) / len(by_shift)
         if math.isnan(mean):

@@ -131,7 +131,9 @@ def _kept(predictions: PerturbedPrediction) -> Tensor:
     """1 while a classifier keeps its class, or the Dice with the predicted object, ``(n,)``."""
     kept = predictions.agreed if predictions.agreed is not None else predictions.overlap
     if kept is None:
-        raise Undefined("the target is neither a class nor an object whose prediction could last")
+        raise Undefined(
+            "the target is neither a class nor an object, so it has no prediction to keep"
+        )
     return kept.double()
 
 
@@ -172,7 +174,9 @@ class Road(Metric):
         ]
         scale, largest = abs(context.score), float(torch.stack(changes).abs().amax())
         if scale <= 0.1 * largest or scale == 0:
-            raise Undefined("the score of the image is near 0, which is no scale for its changes")
+            raise Undefined(
+                "the score of the image is too close to 0 to normalize its changes by it"
+            )
         most, least = (change / scale + 1 for change in changes)
         points = tuple(zip(self.shares, most.tolist(), strict=True))
         return Value(float(most.mean()), points, {"gap": float((least - most).mean())})

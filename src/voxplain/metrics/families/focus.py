@@ -52,7 +52,7 @@ class Focus(Metric):
         field.require_informative()
         evidence: MosaicEvidence = context.run_query(self.queries(context.engine)[0])
         if field.name not in evidence.shares:
-            raise Undefined("there is no method behind this map that could explain a mosaic")
+            raise Undefined("this map has no method that could explain a mosaic")
         shares = [share for share in evidence.shares[field.name] if math.isfinite(share)]
         if not shares:
             raise Undefined("the maps of the mosaics have no positive value")
@@ -176,7 +176,7 @@ def _references(context: MetricContext) -> tuple[Tensor, Tensor]:
     )
     if not predicted[0]:
         raise Undefined(
-            f"the image is not predicted as class {label}, and cannot stand for it in a mosaic"
+            f"the image is not predicted as class {label}, and cannot represent it in a mosaic"
         )
     if all(predicted):
         raise Undefined(
@@ -194,7 +194,9 @@ def _label(context: MetricContext) -> int:
         return context.predicted_class
     label = context.bound.field.label_of(context.input.row)
     if label is None:
-        raise Undefined("the target is not about a class, which the images of a mosaic have")
+        raise Undefined(
+            "the target is not about a class, and a mosaic needs images of one class each"
+        )
     return label
 
 

@@ -87,7 +87,9 @@ class InfidelityNormalized(_InfidelityMetric):
         predicted, actual = self._predicted_and_actual(field, context)
         size = float(predicted.square().mean() * actual.square().mean())
         if size == 0:
-            raise Undefined("the score, or what the map says of it, does not change")
+            raise Undefined(
+                "the changes of the score, or those that the map predicts, are all zero"
+            )
         product = (predicted * actual).mean()
         scale = float(product / predicted.square().mean())
         value = 1 - float(product) ** 2 / size

@@ -42,7 +42,7 @@ class InputInvariance(Metric):
         before = field.require_informative()
         maps: dict[str, Tensor] = context.run_query(self.queries(context.engine)[0])
         if field.name not in maps:
-            raise Undefined("there is no method behind this map that could explain again")
+            raise Undefined("this map has no method that could explain again")
         after = replace(field, map=maps[field.name].to(before.device))
         return Value(1 - correlation(before, after.require_informative()))
 
@@ -67,7 +67,7 @@ class ShiftedIntensity(Query):
         original, engine = context.input, context.engine
         constant = self.shift * intensity_range(original.image)
         if not bool(constant.any()):
-            raise Undefined("the image is constant, so that a share of its range is no shift")
+            raise Undefined("the image is constant, so a shift by a share of its range is zero")
         if engine.layout is not None and engine.layout.is_padded:
             raise Undefined(
                 "the image is smaller than a window of the network, whose padding would not be "

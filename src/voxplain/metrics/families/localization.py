@@ -34,7 +34,7 @@ class Localization(Metric):
             raise Undefined("there is no reference mask")
         inside = context.reference.to(field.values.device)
         if not bool(inside.any()) or bool(inside.all()):
-            raise Undefined("the reference mask is empty, or everything")
+            raise Undefined("the reference mask is empty or fills the image")
         return inside
 
 
@@ -155,7 +155,7 @@ def near_mask(inside: Tensor, radius: float, context: MetricContext) -> Tensor:
     """
     near = dilated(inside, radius, context.spacing)
     if bool(near.all()):
-        raise Undefined(f"the whole image lies within {radius:g} mm; ask with a smaller distance")
+        raise Undefined(f"the whole image lies within {radius:g} mm; choose a smaller distance")
     return near
 
 

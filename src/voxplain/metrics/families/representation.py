@@ -112,7 +112,7 @@ def _last_input(context: Context) -> Tap:
     for path in reversed(stages(context.model, context.example)):
         if _reaches_output(context, path):
             return Tap(path, "input")
-    raise Undefined("no tensor enters a layer with weights; name a layer to compare with")
+    raise Undefined("no layer with weights has a tensor as its input; name a layer")
 
 
 def _reaches_output(context: Context, path: str) -> bool:

@@ -46,7 +46,7 @@ class NoiseStability(Metric):
         field.require_informative()
         steps = neighbor_steps(field, context, self.queries(context.engine)[0])
         if not all(step.image for step in steps):
-            raise Undefined("the image is constant, so that noise relative to its range is none")
+            raise Undefined("the image is constant, so noise relative to its range is zero")
         return steps
 
 
@@ -58,7 +58,7 @@ def neighbor_steps(field: MapField, context: MetricContext, query: Query) -> lis
     """
     steps: dict[str, list[PerturbationStep]] = context.run_query(query)
     if field.name not in steps:
-        raise Undefined("there is no method behind this map that could explain a neighbor")
+        raise Undefined("this map has no method that could explain a perturbed image")
     return steps[field.name]
 
 
@@ -163,7 +163,7 @@ class MedicalStability(Metric):
             steps = neighbor_steps(field, context, query)
             means[change] = sum(step.rank for step in steps) / len(steps)
             if math.isnan(means[change]):
-                raise Undefined(f"the map of a neighbor ({change}) is constant")
+                raise Undefined(f"the map of a perturbed image ({change}) is constant")
         return Value(sum(means.values()) / len(means), facts=means)
 
 

@@ -150,9 +150,9 @@ def _predicted_object(context: MetricContext) -> Tensor:
     """The predicted object on the voxels of the image, neither empty nor everything."""
     inside = context.predicted
     if tuple(inside.shape) != context.engine.shape:
-        raise Undefined("the output has another resolution than the image")
+        raise Undefined("the output and the image differ in resolution")
     if not bool(inside.any()) or bool(inside.all()):
-        raise Undefined("the predicted object is empty, or everything")
+        raise Undefined("the predicted object is empty or fills the image")
     return inside
 
 
@@ -185,7 +185,7 @@ def _wrong_voxels(context: MetricContext) -> Tensor:
     (term,) = context.bound.field.rows([context.input.row]).terms
     wrong = (term.weights[0] != 0).any(dim=0)
     if tuple(wrong.shape) != context.engine.shape:
-        raise Undefined("the output has another resolution than the image")
+        raise Undefined("the output and the image differ in resolution")
     if bool(wrong.all()):
-        raise Undefined("every voxel is wrong in this way")
+        raise Undefined("the error region fills the image")
     return wrong

@@ -63,7 +63,7 @@ class MapUncertainty(_Uncertainty):
         size = float(field.require_informative().abs().mean())
         spreads: dict[str, Spread] = context.run_query(self.queries(context.engine)[0])
         if field.name not in spreads:
-            raise Undefined("there is no method behind this map that could explain again")
+            raise Undefined("this map has no method that could explain again")
         mean, deviation = spreads[field.name].mean, spreads[field.name].deviation
         unsettled = float((deviation > mean.abs()).double().mean())
         return Value(float(deviation.mean()) / size, facts={"unsettled": unsettled})
@@ -94,7 +94,7 @@ class UncertaintyCorrelation(_Uncertainty):
         deviation = self.uncertainty == "deviation"
         uncertainty = spread.deviation if deviation else _binary_entropy(spread.mean)
         if not bool((uncertainty != uncertainty.flatten()[0]).any()):
-            raise Undefined("the prediction is as uncertain at every voxel as at any other")
+            raise Undefined("the uncertainty of the prediction is the same at every voxel")
         return Value(rank_correlation(magnitudes, uncertainty.to(magnitudes.device)))
 
 
@@ -178,7 +178,7 @@ class VariedPredictions(_VariantQuery):
         if not bound.unperturbed.is_dense or label is None or bound.field.layer is not None:
             raise Undefined("the target is not about a class of a dense output")
         if tuple(bound.unperturbed.output.shape[2:]) != context.engine.shape:
-            raise Undefined("the output has another resolution than the image")
+            raise Undefined("the output and the image differ in resolution")
         spread = Spread()
         for variant in _variants(context, self.source, self.draws):
             model, context.forwards = variant.context.engine.model, context.forwards + 1
@@ -191,7 +191,7 @@ class VariedPredictions(_VariantQuery):
 
 @dataclass(frozen=True, eq=False)
 class _Variant:
-    """An image and a network that are asked instead of the original ones.
+    """An image and a network that replace the original ones.
 
     Attributes:
         context: Holds the network.
@@ -214,7 +214,7 @@ def _variants(context: MetricContext, source: Source, draws: int) -> Iterator[_V
 def _augmented(context: MetricContext, draw: int) -> _Variant:
     image, key = context.input.image, context.input.key
     if not bool(intensity_range(image).any()):
-        raise Undefined("the image is constant, so that no change of it shows")
+        raise Undefined("the image is constant, so augmentation does not change it")
     repeat, change = divmod(draw, len(_CHANGES))
     around = MEDICAL[_CHANGES[change]].on(context.spacing)
     return _Variant(
@@ -229,7 +229,7 @@ def _without_units(context: MetricContext, draw: int) -> _Variant:
     model, image = context.engine.model, context.input
     if not dropout_layers(model.network):
         raise Undefined(
-            "the network has no dropout layer (nn.Dropout, nn.Dropout1d, 2d or 3d with p > 0) that "
-            "could leave out units; source: augmentation works for every network"
+            "the network has no dropout layer (nn.Dropout, nn.Dropout1d, 2d or 3d with p > 0); "
+            "source: augmentation works for every network"
         )
     return _Variant(context.with_model(dropout_draw(model, image.key, draw)), image.image)

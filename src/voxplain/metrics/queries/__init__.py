@@ -1,1 +1,1 @@
-"""Queries: what is asked of the network once, for all metrics and often for all maps."""
+"""Queries to the network that run once for all metrics, and often once for all maps."""

@@ -74,7 +74,7 @@ def _require_comparable(model: Model, context: MetricContext) -> None:
         Undefined: With what does not fit.
     """
     if context.bound.field.layer is not None:
-        raise Undefined("the target is a unit of a layer, which is another one in other networks")
+        raise Undefined("the target is a unit of a layer, and other networks have other units")
     studied = context.engine.model
     _require_same(model, "uses", (model.device, model.dtype), (studied.device, studied.dtype))
     shapes = _output_shape(model, context), context.bound.unperturbed.output.shape[1:]

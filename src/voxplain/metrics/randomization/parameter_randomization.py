@@ -56,12 +56,12 @@ class ParameterRandomization(Metric):
         field.require_informative()
         maps: dict[str, Steps] = context.run_query(self.queries(context.engine)[0])
         if field.name not in maps:
-            raise Undefined("there is no method behind this map that could explain again")
+            raise Undefined("this map has no method that could explain again")
         steps = maps[field.name]
         curve = _mean_curve(steps, self.similarity)
         finite = [(x, y) for x, y in curve if math.isfinite(y)]
         if len(finite) < 2:
-            raise Undefined("the maps of the randomized networks are constant, or too small")
+            raise Undefined("the maps of the randomized networks are constant or too small")
         x, y = torch.tensor(finite, dtype=torch.float64).unbind(1)
         facts = {
             "last": curve[-1][1],
@@ -141,13 +141,13 @@ class EfficientParameterRandomization(Metric):
         before = _entropy(field.require_informative(), self.bins)
         maps: dict[str, list[Tensor]] = context.run_query(FullyRandom(self.seeds))
         if field.name not in maps:
-            raise Undefined("there is no method behind this map that could explain again")
+            raise Undefined("this map has no method that could explain again")
         if before == 0:
             raise Undefined("the histogram of the map has a single bin")
         after = [_entropy(values, self.bins) for values in maps[field.name]]
         change = _finite_mean([(entropy - before) / before for entropy in after])
         if math.isnan(change):
-            raise Undefined("the maps of the random networks hold NaN or infinite values")
+            raise Undefined("the maps of the randomized networks hold NaN or infinite values")
         return Value(change)
 
 

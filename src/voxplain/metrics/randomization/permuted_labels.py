@@ -64,7 +64,7 @@ def network_similarities(
     field.require_informative()
     maps: dict[str, dict[str, Tensor]] = context.run_query(OtherNetworkMaps(differs))
     if not all(field.name in own for own in maps.values()):
-        raise Undefined("there is no method behind this map that could explain again")
+        raise Undefined("this map has no method that could explain again")
     return {network: similarity(field.values, own[field.name]) for network, own in maps.items()}
 
 

@@ -39,10 +39,10 @@ class RandomLogit(Metric):
         field.require_informative()
         maps: dict[str, Tensor] = context.run_query(RunnerUp())
         if field.name not in maps:
-            raise Undefined("there is no method behind this map that could explain again")
+            raise Undefined("this map has no method that could explain again")
         other = maps[field.name]
         if not bool(other.isfinite().all()) or bool(other.amax() == other.amin()):
-            raise Undefined("the map of the other class is constant, or holds NaN")
+            raise Undefined("the map of the other class is constant or not finite")
         return Value(float(getattr(similarity(field.values, other), self.similarity)))
 
 
@@ -75,4 +75,4 @@ class RunnerUp(Query):
                 continue
             maps = explain_again(context.with_bound(bound), context.input.image[None])
             return {name: values[0].double().sum(dim=0) for name, values in maps.items()}
-        raise Undefined("no other class has anything to explain on this image")
+        raise Undefined("no other class can be explained on this image")
