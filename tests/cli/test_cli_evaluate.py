@@ -148,7 +148,7 @@ def test_maps_from_elsewhere_are_scored(tiny: TinyStudy) -> None:
         (("run", "--study", "study.yaml", "--reference", "*_no.nii.gz"),
          "the reference of case a"),
         (("first.nii.gz", *FLAGS), "is not a run directory (no manifest.json)"),
-        (("first.nii.gz", *FLAGS, "--map", "m.npy"), "Say it with --target"),
+        (("first.nii.gz", *FLAGS, "--map", "m.npy"), "say with --target"),
         (("first.nii.gz", *FLAGS, "--map", "no.npy", "-t", "1"), "there is no file no.npy"),
         (("first.nii.gz", *FLAGS, "--map", "first.nii.gz:sing=signed", "-t", "1"),
          "sing=signed; one"),
