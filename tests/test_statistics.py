@@ -43,6 +43,15 @@ def test_intervals_equal_those_of_scipy(statistic: object) -> None:
         assert abs(mine[1] - other.high) < abs(mine[1] - plain.high)  # type: ignore[index]
 
 
+def test_ties_with_the_estimate_count_half() -> None:
+    """Of five successes in twelve a quarter of all resamples give the estimate again."""
+    values = np.repeat([1.0, 0.0], [5, 7])
+    low, high = stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(0)
+    ).confidence_interval
+    assert bootstrap(values, resamples=20_000) == pytest.approx((low, high), abs=1e-9)
+
+
 def test_bias_and_skew_are_corrected() -> None:
     """The variance of a sample is biased: its percentiles lie too low by half their width."""
 

@@ -237,6 +237,7 @@ def test_the_dense_matrix_gives_the_output_of_the_layer():
         (lambda: Choice("pass", "convolution"), "norms take"),
         (lambda: Choice("gamma", "norm"), "norms take"),
         (lambda: Choice("alpha_beta", alpha=2.0, beta=2.0), "alpha - beta"),
+        (lambda: Choice("alpha_beta", alpha=0.5, beta=-0.5), "beta at least 0"),
         (lambda: Lrp(composite="epsilon_gama").mode(), "epsilon_gamma_box"),
         (lambda: Lrp(low=(0.0,)).mode(), "together"),
         (lambda: Lrp(low=(2.0,), high=(1.0,)).mode(), "exceed"),

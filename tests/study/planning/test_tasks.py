@@ -22,3 +22,15 @@ def test_a_revised_method_is_computed_again_also_inside_another(
     monkeypatch.setattr(Saliency, "revision", 2)
     assert combination.method_key(method) != before[0]
     assert combination.method_key(other) == before[1]
+
+
+def test_random_draws_depend_on_case_target_and_seed_but_not_on_methods() -> None:
+    one, two = Label(label=1), Label(label=2)
+    combinations = [
+        Combination(case, "net", target, target, facts, seed)
+        for case in ("a", "b")
+        for target in (one, two)
+        for facts in ({"image": "0"}, {"image": "1"})
+        for seed in (0, 1)
+    ]
+    assert len({combination.draw_seed for combination in combinations}) == 16

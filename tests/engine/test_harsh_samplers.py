@@ -1,0 +1,84 @@
+"""Points, masks and regions of images with odd sizes, and shares that are not one half."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from harsh import SHAPES, SPACINGS, harsh_classifier, harsh_images
+from scipy.ndimage import gaussian_filter
+
+from voxplain.engine.context import Context
+from voxplain.engine.gradients.path_samplers import BlurPath
+from voxplain.engine.identity import image_key
+from voxplain.engine.masks.dense import Grids
+from voxplain.engine.masks.samplers import RandomGrids
+from voxplain.engine.stream_io import StreamInput
+from voxplain.models.model import Model
+from voxplain.regions import parse_regions, segment
+
+ranks = pytest.mark.parametrize("rank", [2, 3])
+
+
+def item_of(rank: int) -> StreamInput:
+    """One harsh image as streams see it."""
+    image = harsh_images(rank)[0].double()
+    return StreamInput(image, 0, image_key(image))
+
+
+def grids_of(rank: int, samples: int, cells: int, keep: float, spaced: bool = False) -> Grids:
+    """Random grids on a harsh image."""
+    item = item_of(rank)
+    spacing = SPACINGS[rank] if spaced else None
+    context = Context(Model(harsh_classifier(rank)), item.image[None], spacing)
+    masks = RandomGrids(samples, cells, keep).masks(item, context)
+    assert isinstance(masks, Grids)
+    return masks
+
+
+@ranks
+@pytest.mark.parametrize("keep", [0.2, 0.9])
+def test_random_grids_keep_the_share_that_is_wanted(rank: int, keep: float) -> None:
+    grids = grids_of(rank, 400, 3, keep)
+    weights = torch.stack([grids.weights(index, torch.zeros(1)) for index in range(len(grids))])
+    assert float(weights.mean()) == pytest.approx(keep, abs=0.03)
+    assert weights.shape == (400, *SHAPES[rank])
+
+
+@ranks
+def test_cells_of_random_grids_have_one_size_in_millimeters(rank: int) -> None:
+    """The axis that is shortest in mm has as many cells as stated; the others have more."""
+    lengths = [side * step for side, step in zip(SHAPES[rank], SPACINGS[rank], strict=True)]
+    for spaced, sizes in ((False, [float(side) for side in SHAPES[rank]]), (True, lengths)):
+        cells = grids_of(rank, 1, 2, 0.5, spaced).grids.shape[1:]
+        cell = min(sizes) / 2
+        wanted = [round(size / cell) for size in sizes]
+        assert list(cells) == [min(n, side) for n, side in zip(wanted, SHAPES[rank], strict=True)]
+
+
+@ranks
+def test_widths_of_the_blur_path_fall_with_the_square(rank: int) -> None:
+    item, steps, widest = item_of(rank), 4, 0.4
+    points = BlurPath(steps, widest).route(item).draw(range(steps + 1)).inputs
+    for index, point in enumerate(points):
+        sigma = widest * min(SHAPES[rank]) * (1 - index / steps) ** 2
+        for found, channel in zip(point, item.image, strict=True):
+            expected = gaussian_filter(channel.numpy(), sigma, mode="nearest", truncate=6)
+            assert (found - torch.from_numpy(expected)).abs().max() < 1e-5
+
+
+@ranks
+def test_blocks_have_one_size_but_for_the_last(rank: int) -> None:
+    image = harsh_images(rank)[0]
+    labels = segment(parse_regions({"kind": "blocks", "size": 3}), image).labels
+    for axis, side in enumerate(SHAPES[rank]):
+        first = labels.movedim(axis, 0).flatten(1)[:, 0]
+        runs = torch.unique_consecutive(first, return_counts=True)[1].tolist()
+        assert runs == [3] * (side // 3) + ([side % 3] if side % 3 else [])
+
+
+@ranks
+def test_the_clean_image_is_that_without_noise(rank: int) -> None:
+    item = item_of(rank)
+    noisy = StreamInput(item.image + 1, 0, item.key, source=item.image)
+    assert torch.equal(noisy.clean, item.image)
+    assert torch.equal(item.clean, item.image)
