@@ -18,8 +18,6 @@ from voxplain.records.atomic import atomic_write
 from voxplain.records.sidecar import Sidecar
 
 _DISPLAY_PERCENTILE = 99.5
-_ALIGNED = 2
-"""The NIfTI code of an affine that is aligned with another scan."""
 
 
 def write_map(values: Tensor, grid: Grid, path_stem: str | Path, sidecar: Sidecar) -> Path:
@@ -79,10 +77,8 @@ def write_labels(labels: Tensor, grid: Grid, path: str | Path) -> Path:
     """
     array = _checked(labels[None], grid)
     low, high = int(array.min()), int(array.max())
-    kinds = (np.uint8, np.int16, np.int32)
-    kind = next((k for k in kinds if np.iinfo(k).min <= low and high <= np.iinfo(k).max), None)
-    if kind is None:
-        raise InputError(f"labels from {low} to {high} do not fit into a label map")
+    kinds = (np.uint8, np.int16, np.int32, np.int64)
+    kind = next(k for k in kinds if np.iinfo(k).min <= low and high <= np.iinfo(k).max)
     return atomic_write(path, _compressed(_nifti(array.astype(kind), grid)))
 
 
@@ -107,19 +103,13 @@ def _nifti(array: NDArray[Any], grid: Grid) -> Any:
     file = nib.Nifti1Image(
         volume[0] if len(volume) == 1 else np.moveaxis(volume, 0, -1), grid.affine
     )
-    code = _code(grid, file.header)
-    file.set_sform(grid.affine, code)
+    # Code 0 where the orientation in the patient is unknown, as in a picture: the matrix is there
+    # for readers of the run, and viewers do not name sides.
+    file.set_sform(grid.affine, grid.code)
     # A sheared affine (tilted gantry) has no qform; an approximate one would mislead.
-    file.set_qform(grid.affine, 0 if _sheared(grid) else code)
+    file.set_qform(grid.affine, 0 if _sheared(grid) else grid.code)
     file.header.set_xyzt_units("mm" if grid.unit == "mm" else "unknown")
     return file
-
-
-def _code(grid: Grid, header: Any) -> int:
-    """The sform code of the source; 0 only if readers then assume the same affine."""
-    if grid.code or np.allclose(header.get_base_affine(), grid.affine, atol=1e-4):
-        return grid.code
-    return _ALIGNED
 
 
 def _sheared(grid: Grid) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from voxplain.engine.context import Context
 from voxplain.engine.method import Method, Resampling
 from voxplain.engine.randomness import generator
 from voxplain.engine.stream_io import StreamInput
-from voxplain.errors import InputError, VoxplainError
+from voxplain.errors import InputError, VoxplainError, VoxplainWarning, without_warnings
 from voxplain.image import Image
 from voxplain.io.read import NIFTI, read_image
 
@@ -240,9 +241,13 @@ def read_map(
     path = Path(path)
     rank: Any = scan.rank if scan is not None else None
     if path.name.lower().endswith(NIFTI):
-        image = read_image(path, rank=rank)
+        # A scan without orientation (a picture) has maps without it, which is no news.
+        quiet = without_warnings(VoxplainWarning) if scan and not scan.source_grid.code else None
+        with quiet or nullcontext():
+            image = read_image(path, rank=rank)
         values = image.data
-        if scan is not None and scan.grid.unit == "mm" and not image.grid.matches(scan.source_grid):
+        unplaced = scan is None or not (scan.source_grid.code and image.grid.code)
+        if scan is not None and not unplaced and not image.grid.matches(scan.source_grid):
             raise InputError(
                 f"the map {path.name} does not lie on the grid of the scan: {image.grid}; scan "
                 f"{scan.source_grid}"
