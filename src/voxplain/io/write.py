@@ -55,7 +55,7 @@ def write_image(image: Image, path: str | Path) -> Path:
     """Writes the channels of an image without the metadata of its source file.
 
     Whole numbers are stored as int16, others too, with a slope, where the error stays below 0.1 %
-    of the range; else the type is float32.
+    of the range; else the type is float32. The window for display that the source states is kept.
 
     Args:
         image: Usually the image before preprocessing.
@@ -66,6 +66,9 @@ def write_image(image: Image, path: str | Path) -> Path:
     file = _nifti(stored, image.grid)
     if stored.dtype == np.int16:
         file.header.set_slope_inter(slope, intercept)
+    # The window for display that a DICOM file states.
+    if len(array) == 1 and "window" in image.source:
+        file.header["cal_min"], file.header["cal_max"] = image.source["window"]
     return atomic_write(path, _compressed(file))
 
 
