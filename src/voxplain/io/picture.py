@@ -52,8 +52,7 @@ def read_indices(path: Path, rank: int) -> NDArray[Any]:
     if (array != array[:1]).any():
         raise InputError(f"{path.name} is colored; a mask needs one gray value per label")
     labels: NDArray[Any] = array[0]
-    with Pillow.open(path) as picture:
-        kind, mode = picture.format, picture.mode
+    kind, mode = _kind_and_mode(path)
     white = 255 if labels.dtype == np.uint8 else 65535  # Pillow may widen 16 bits to 32.
     # An index of a palette is a label, whatever its color.
     if mode != "P" and np.isin(labels, (0, white)).all():
@@ -64,6 +63,15 @@ def read_indices(path: Path, rank: int) -> NDArray[Any]:
             "mask as PNG"
         )
     return labels
+
+
+def _kind_and_mode(path: Path) -> tuple[str | None, str]:
+    """The format and the mode of a picture; none for a TIFF that Pillow cannot read."""
+    try:
+        with Pillow.open(path) as picture:
+            return picture.format, picture.mode
+    except UnidentifiedImageError:
+        return None, ""
 
 
 def _of_rank(path: Path, pages: list[NDArray[Any]], rank: int | None) -> NDArray[Any]:

@@ -18,6 +18,8 @@ from voxplain.records.atomic import atomic_write
 from voxplain.records.sidecar import Sidecar
 
 _DISPLAY_PERCENTILE = 99.5
+_ALIGNED = 2
+"""The NIfTI code of an affine that is aligned with another scan."""
 
 
 def write_map(values: Tensor, grid: Grid, path_stem: str | Path, sidecar: Sidecar) -> Path:
@@ -104,15 +106,26 @@ def _nifti(array: NDArray[Any], grid: Grid) -> Any:
     """``(C, *spatial)`` as a file with a new header, sform and qform, and no extensions."""
     volume = array.reshape(len(array), *grid.shape, *(1,) * (3 - grid.rank))
     file = nib.Nifti1Image(
-        volume[0] if len(volume) == 1 else np.moveaxis(volume, 0, -1), grid.affine
+        volume[0] if len(volume) == 1 else np.moveaxis(volume, 0, -1),
+        grid.affine,
+        dtype=array.dtype,
     )
-    # Code 0 where the orientation in the patient is unknown, as in a picture: the matrix is there
-    # for readers of the run, and viewers do not name sides.
-    file.set_sform(grid.affine, grid.code)
+    code = _code(grid, file.header)
+    file.set_sform(grid.affine, code)
     # A sheared affine (tilted gantry) has no qform; an approximate one would mislead.
-    file.set_qform(grid.affine, 0 if _sheared(grid) else grid.code)
+    file.set_qform(grid.affine, 0 if _sheared(grid) else code)
     file.header.set_xyzt_units("mm" if grid.unit == "mm" else "unknown")
     return file
+
+
+def _code(grid: Grid, header: Any) -> int:
+    """The sform code of the source.
+
+    A picture keeps 0, as it has no sides. A volume keeps it only if readers then assume the same
+    affine: else the maps of its layers would not lie on it.
+    """
+    is_assumed = np.allclose(header.get_base_affine(), grid.affine, atol=1e-4)
+    return grid.code if grid.code or grid.rank == 2 or is_assumed else _ALIGNED
 
 
 def _sheared(grid: Grid) -> bool:
