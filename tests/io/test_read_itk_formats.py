@@ -142,6 +142,19 @@ def test_a_vector_axis_of_nrrd_is_channels_and_no_space_is_no_orientation(tmp_pa
     assert image.grid.code == 0
 
 
+def test_a_flat_nrrd_of_itk_names_no_space_and_lies_as_itk_places_it(tmp_path):
+    path = write_nrrd(
+        tmp_path / "a.nrrd", VALUES[:, :, 0].tobytes(order="F"), dimension=2, sizes="5 6",
+        space=None, space_dimension=2, space_directions="(0,2) (-3,0)", space_origin="(5,6)",
+        kinds="domain domain",
+    )  # fmt: skip
+    with pytest.warns(VoxplainWarning, match="no orientation"):
+        image = read_image(path)
+    np.testing.assert_array_equal(image.data[0], VALUES[:, :, 0])
+    np.testing.assert_allclose(image.grid.world((1, 2)), [1, -8, 0])
+    assert image.grid.code == 0
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -141,36 +141,37 @@ def _placed(path: Path, values: NDArray[Any], fields: Fields, rank: int | None) 
         )
     data = np.moveaxis(values, other[0], 0) if other else values[None]
     affine, code = _affine(path, fields, [directions[axis] for axis in spatial if directions])
-    if code:
-        return PlacedArray(data, affine)
-    spacings = fields.get("spacings", "").split() or ["1"] * values.ndim
-    np.fill_diagonal(affine[:3, :3], [*(float(spacings[axis]) for axis in spatial), 1.0][:3])
-    warnings.warn(
-        f"{path.name} states no orientation: left and right are a guess",
-        VoxplainWarning,
-        stacklevel=2,
-    )
-    return PlacedArray(data, affine, 0)
+    if not directions:
+        spacings = fields.get("spacings", "").split() or ["1"] * values.ndim
+        np.fill_diagonal(affine[:3, :3], [*(float(spacings[axis]) for axis in spatial), 1.0][:3])
+    if not code:
+        warnings.warn(
+            f"{path.name} states no orientation: left and right are a guess",
+            VoxplainWarning,
+            stacklevel=2,
+        )
+    return PlacedArray(data, affine, code)
 
 
 def _affine(
     path: Path, fields: Fields, directions: list[list[float] | None]
 ) -> tuple[NDArray[np.float64], int]:
-    """The affine to RAS+ mm, and 1; or the identity, and 0 where the file states no space."""
+    """The affine to RAS+ mm, and 1; or 0 where the file names no space, which ITK takes as LPS."""
     affine = np.eye(4)
     if not directions:
         return affine, 0
     space = fields.get("space", "").lower()
     name = next((name for name, names in _SPACES.items() if space in names), None)
-    if name is None:
+    if space and name is None:
         raise InputError(f"{path.name} lies in the space {space!r}; known: {', '.join(_SPACES)}")
-    for axis, direction in enumerate(directions):
-        affine[:3, axis] = direction
+    origin = (_vectors(fields.get("space origin", "")) or [None])[0] or [0.0, 0.0, 0.0]
+    for column, vector in zip((*range(len(directions)), 3), (*directions, origin), strict=True):
+        affine[: len(vector or ()), column] = vector
+        affine[len(vector or ()) : 3, column] = 0
     if len(directions) == 2:
         normal = np.cross(affine[:3, 0], affine[:3, 1])
         affine[:3, 2] = normal / (np.linalg.norm(normal) or 1)
-    affine[:3, 3] = (_vectors(fields.get("space origin", "")) or [[0.0, 0.0, 0.0]])[0]
-    return np.diag([*_SIGNS[name], 1.0]) @ affine, 1
+    return np.diag([*_SIGNS[name or "LPS"], 1.0]) @ affine, 1 if name else 0
 
 
 def _vectors(text: str) -> list[list[float] | None]:
