@@ -55,7 +55,7 @@ class Reorient(Step):
             ConfigError: If the image has no anatomical axes.
         """
         grid = image.grid
-        if grid.unit == "pixel":
+        if grid.unit == "pixel" or (grid.rank == 2 and not grid.code):
             raise ConfigError("reorient: a picture has no anatomical axes; leave this step out")
         order, flips = _axes_toward(grid, self.axes)
         if order == tuple(range(grid.rank)) and not any(flips):
