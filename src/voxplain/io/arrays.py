@@ -32,7 +32,7 @@ def read_array(
     Raises:
         InputError: If the file holds objects or several arrays, or its axes do not fit.
     """
-    array = _loaded(path)
+    array = load_array(path)
     if array.dtype.kind not in "biuf":
         raise InputError(f"{path.name} holds {array.dtype}, and an image needs real numbers")
     spatial = array.ndim - (axis is not None)
@@ -46,7 +46,12 @@ def read_array(
     return RawImage(data, Grid.default(data.shape[1:], spacing), {"format": "NumPy"})
 
 
-def _loaded(path: Path) -> NDArray[Any]:
+def load_array(path: Path) -> NDArray[Any]:
+    """The array of a ``.npy`` file, or of an ``.npz`` file of one array; read-only.
+
+    Raises:
+        InputError: If the file holds objects or several arrays, or is cut off.
+    """
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
             return _array(path, file)
