@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from voxplain.errors import InputError
+from voxplain.objects import placed_array
 
 Unit = Literal["mm", "pixel"]
 Mode = Literal["value", "mass", "label"]
@@ -29,7 +30,8 @@ class Grid:
         affine: 4x4, voxel index (of the center) to RAS+ millimeters. A 2-D grid uses the first
             two columns; the third is its through-plane direction.
         unit: ``"mm"``, or ``"pixel"`` where the physical size is unknown (then no volume in mL).
-        code: NIfTI sform code of the source (1 scanner, 2 aligned, 4 MNI, 0 unknown).
+        code: NIfTI sform code of the source (1 scanner, 2 aligned, 4 MNI); 0 where the orientation
+            in the patient is unknown, as in pictures and bare arrays.
     """
 
     shape: tuple[int, ...]
@@ -41,7 +43,10 @@ class Grid:
         affine = np.array(self.affine, dtype=np.float64)
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
             raise InputError(f"a grid needs a finite 4x4 affine, not one of shape {affine.shape}")
-        if abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        if min(self.shape, default=0) < 1:
+            raise InputError(f"a grid of shape {tuple(self.shape)} has an axis without voxels")
+        lengths = np.linalg.norm(affine[:3, :3], axis=0)
+        if not lengths.all() or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-9:
             raise InputError("the affine of the grid is singular: two axes point the same way")
         affine.setflags(write=False)
         object.__setattr__(self, "affine", affine)
@@ -56,6 +61,17 @@ class Grid:
         return cls(
             tuple(shape), np.diag(diagonal), unit="pixel" if spacing is None else "mm", code=0
         )
+
+    @classmethod
+    def picture(cls, shape: Sequence[int], spacing: ArrayLike | None = None) -> Grid:
+        """The grid of a picture, which knows no patient.
+
+        Its rows go toward P and its columns toward L, so that viewers of NIfTI display it upright.
+        """
+        default = cls.default(shape, spacing)
+        upright = np.eye(4)
+        upright[:2, :2] = [[0, -1], [-1, 0]]
+        return replace(default, affine=upright @ default.affine)
 
     @property
     def rank(self) -> int:
@@ -74,8 +90,13 @@ class Grid:
 
     @property
     def axis_codes(self) -> tuple[str, ...]:
-        """The anatomical direction of each axis, such as ``("R", "A", "S")``."""
+        """The direction of each axis, such as ``("R", "A", "S")``, by the affine alone."""
         return tuple(aff2axcodes(self.affine)[: self.rank])
+
+    @property
+    def orientation(self) -> str:
+        """The anatomical direction of each axis, such as ``RAS``; empty where it is unknown."""
+        return "".join(self.axis_codes) if self.code else ""
 
     @property
     def voxel_volume(self) -> float:
@@ -111,7 +132,8 @@ class Grid:
     def __str__(self) -> str:
         size = " x ".join(map(str, self.shape))
         spacing = " x ".join(f"{length:.4g}" for length in self.spacing)
-        return f"{size} voxels of {spacing} {self.unit}, axes {''.join(self.axis_codes)}"
+        axes = f", axes {self.orientation}" if self.orientation else ""
+        return f"{size} voxels of {spacing} {self.unit}{axes}"
 
 
 class Inverse(Protocol):
@@ -154,10 +176,7 @@ class Image:
     source: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # A MetaTensor of MONAI becomes a plain tensor.
-        data = torch.as_tensor(self.data).as_subclass(Tensor).detach()
-        if not data.is_floating_point():
-            data = data.to(torch.float32)
+        data = _real(_plain(self.data))
         if tuple(data.shape[1:]) != self.grid.shape:
             raise InputError(
                 f"image data of shape {tuple(data.shape)} does not fit a grid of shape "
@@ -173,9 +192,33 @@ class Image:
 
     @classmethod
     def from_array(cls, array: Any, spacing: ArrayLike | None = None) -> Image:
-        """An image from a bare array or tensor ``(C, *spatial)`` on an axis-aligned grid."""
-        data = torch.as_tensor(array)
-        return cls(data, Grid.default(tuple(data.shape[1:]), spacing))
+        """An image from an array or tensor, or from an image object of another library.
+
+        A bare array ``(C, *spatial)`` comes on an axis-aligned grid without orientation. Objects
+        that know where they lie keep their affine: ``MetaTensor`` of MONAI ``(C, *spatial)``,
+        images of nibabel, SimpleITK and TorchIO (one slice becomes a 2-D image, except of
+        SimpleITK). A picture of Pillow becomes ``(C, rows, columns)``.
+
+        Args:
+            array: Real numbers.
+            spacing: Millimeters per voxel, for arrays that do not know it; pixels if None.
+
+        Raises:
+            InputError: If the values are complex or boolean, an axis is empty, or ``spacing`` is
+                given for an object that has its own.
+        """
+        found = placed_array(array)
+        if found is None:
+            data = _plain(array)
+            return cls(data, Grid.default(tuple(data.shape[1:]), spacing))
+        data, shape = _plain(found.data), tuple(found.data.shape[1:])
+        if found.affine is None:
+            grid = Grid.picture(shape, spacing) if found.picture else Grid.default(shape, spacing)
+        elif spacing is None:
+            grid = Grid(shape, found.affine, code=found.code)
+        else:
+            raise InputError("the image states its own spacing; leave the argument out")
+        return cls(data, grid, found.channels)
 
     @property
     def rank(self) -> int:
@@ -241,6 +284,28 @@ class Image:
         """
         slopes = self.intensity or ((1.0, 0.0),) * len(self.channels)
         return [value * slope + intercept for slope, intercept in slopes]
+
+
+def _plain(array: Any) -> Tensor:
+    """A plain tensor of any array, also of one that is flipped or has the other byte order."""
+    if isinstance(array, Tensor):
+        return array.as_subclass(Tensor)
+    values = np.asarray(array)
+    native = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
+    try:
+        return torch.from_numpy(native if native.flags.writeable else native.copy())
+    except TypeError:
+        raise InputError(f"an image needs real numbers, not {values.dtype}") from None
+
+
+def _real(data: Tensor) -> Tensor:
+    """The same as floating point, without gradients."""
+    if data.is_complex() or data.dtype == torch.bool:
+        kind = "complex numbers" if data.is_complex() else "true and false"
+        raise InputError(f"an image holds real numbers, not {kind}; convert it first")
+    if data.numel() == 0:
+        raise InputError(f"an image of shape {tuple(data.shape)} holds no voxels")
+    return data.detach() if data.is_floating_point() else data.detach().to(torch.float32)
 
 
 def _require_shape(what: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:

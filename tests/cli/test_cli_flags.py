@@ -76,6 +76,20 @@ def test_stated_steps_replace_the_flags() -> None:
     assert request.model()["preprocess"] == [{"kind": "reorient"}]
 
 
+@pytest.mark.parametrize(
+    "flag", [{"spacing": "3"}, {"normalize": "zscore"}, {"crop_foreground": True}]
+)
+def test_single_steps_beside_a_list_of_all_steps_are_refused(flag: dict[str, Any]) -> None:
+    request = SharedFlags([Path("a.nii")], factory="a:b", preprocess="[]", **flag)
+    name = next(iter(flag)).replace("_", "-")
+    with pytest.raises(ConfigError, match=f"--preprocess states all steps, so --{name} beside"):
+        request.model()
+
+
+def test_the_number_of_a_series_is_part_of_the_case() -> None:
+    assert SharedFlags([Path("scans")], factory="a:b", series=4).case()["series"] == 4
+
+
 def test_window_and_head_are_read_as_values() -> None:
     model = SharedFlags([Path("a.nii")], factory="a:b", window="64,64,32", head="0").model()
     assert model["window"] == {"size": [64, 64, 32], "overlap": 0.5}

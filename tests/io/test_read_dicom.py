@@ -1,9 +1,14 @@
-"""Reading DICOM: geometry against an affine computed by hand, and errors of series."""
+"""DICOM in: geometry against an affine worked out by hand, and every way a series can be wrong."""
 
 import math
+import shutil
 
 import numpy as np
+import pydicom
 import pytest
+import torch
+from pydicom.sequence import Sequence
+from pydicom.uid import BasicTextSRStorage
 from synthetic_dicom import (
     GAP,
     NORMAL,
@@ -57,8 +62,8 @@ def test_missing_slice_is_refused_with_its_place(tmp_path):
 
 def test_double_slices_are_refused(tmp_path):
     folder = write_series(tmp_path / "series", VALUES)
-    place = [float(f"{coordinate:.6f}") for coordinate in known_affine()[:3, 3] * [-1, -1, 1]]
-    write_slice(folder / "again.dcm", VALUES[0], ImagePositionPatient=place)
+    place = [float(f"{part:.6f}") for part in known_affine()[:3, 3] * [-1, -1, 1]]
+    write_slice(folder / "again.dcm", VALUES[0] + 1, ImagePositionPatient=place)
     with pytest.raises(InputError, match="1 slices at places where it has another"):
         read_image(folder)
 
@@ -91,8 +96,8 @@ def test_a_localizer_among_the_slices_is_refused(tmp_path, attributes, words):
 
 
 def test_gantry_tilt_warns_and_keeps_positions_true(tmp_path):
-    tilt = math.tan(math.radians(15)) * GAP
-    step = NORMAL * GAP + ORIENTATION[1] * tilt
+    lean = math.tan(math.radians(15)) * GAP
+    step = NORMAL * GAP + ORIENTATION[1] * lean
     folder = write_series(tmp_path / "series", VALUES, step=step)
     with pytest.warns(VoxplainWarning, match=r"tilted by 15\.0 degrees"):
         image = read_image(folder)
@@ -127,8 +132,8 @@ def test_single_image_is_rows_by_columns_with_its_place(tmp_path):
     np.testing.assert_allclose(volume.grid.spacing, (0.9, 0.7, 5.0))
 
 
-@pytest.mark.parametrize(("dtype", "largest"), [(np.uint16, 65535), (np.int16, -1)])
-def test_monochrome1_is_inverted_so_that_bright_is_large(tmp_path, dtype, largest):
+@pytest.mark.parametrize(("dtype", "ends"), [(np.uint16, 65535), (np.int16, -1)])
+def test_monochrome1_is_turned_so_that_bright_is_large(tmp_path, dtype, ends):
     stored = np.array([[0, 10], [200, 3000]], dtype=dtype)
     path = tmp_path / "x.dcm"
     write_slice(
@@ -138,7 +143,7 @@ def test_monochrome1_is_inverted_so_that_bright_is_large(tmp_path, dtype, larges
     )  # fmt: skip
     with pytest.warns(VoxplainWarning, match="burned into the pixels"):
         image = read_image(path)
-    np.testing.assert_array_equal(image.data[0].numpy(), largest - stored.astype(float))
+    np.testing.assert_array_equal(image.data[0].numpy(), ends - stored.astype(float))
     assert image.grid.spacing == pytest.approx((0.2, 0.3))
     assert image.grid.unit == "mm"
 
@@ -156,7 +161,7 @@ def test_color_image_has_three_named_channels_and_no_size_stays_in_pixels(tmp_pa
     np.testing.assert_array_equal(image.data.numpy(), np.moveaxis(colors, -1, 0))
 
 
-def test_cine_loops_damaged_files_and_empty_folders_are_errors(tmp_path):
+def test_cine_loop_damage_and_empty_folders_are_told_in_words(tmp_path):
     write_slice(tmp_path / "cine.dcm", VALUES, NumberOfFrames=6)
     with pytest.raises(InputError, match="6 frames without positions"):
         read_image(tmp_path / "cine.dcm")
@@ -174,3 +179,138 @@ def test_cine_loops_damaged_files_and_empty_folders_are_errors(tmp_path):
     (tmp_path / "empty" / "series").mkdir()
     with pytest.raises(InputError, match="give the folder inside it"):
         read_image(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("size", [150, 200, 300, 600])
+@pytest.mark.parametrize("suffix", [".dcm", ""])
+def test_a_slice_that_was_cut_off_is_refused_by_name(tmp_path, size, suffix):
+    folder = write_series(tmp_path / "series", VALUES)
+    first = folder / "001.dcm"
+    cut = folder / f"last{suffix}"
+    cut.write_bytes(first.read_bytes()[:size])
+    first.unlink()
+    with pytest.raises(InputError, match=rf"{cut.name} is damaged or cut off"):
+        read_image(folder)
+
+
+def test_an_empty_slice_is_refused_and_what_is_no_image_is_passed_over(tmp_path):
+    folder = write_series(tmp_path / "series", VALUES)
+    report = pydicom.dcmread(folder / "001.dcm")
+    report.SOPClassUID = report.file_meta.MediaStorageSOPClassUID = BasicTextSRStorage
+    for name in ("Rows", "Columns", "PixelData"):
+        delattr(report, name)
+    report.save_as(folder / "report.dcm")
+    (folder / ".DS_Store").write_bytes(b"")
+    (folder / "notes.txt").write_bytes(b"")
+    assert read_image(folder).grid.shape == (4, 5, 6)
+    (folder / "IM0007").write_bytes(b"")
+    with pytest.raises(InputError, match="IM0007 is empty"):
+        read_image(folder)
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_files_without_a_preamble_are_read(tmp_path, implicit):
+    folder = write_series(tmp_path / "series", VALUES)
+    whole = read_image(folder)
+    for file in list(folder.iterdir()):
+        data = pydicom.dcmread(file)
+        del data.file_meta
+        data.preamble = None
+        bare = folder / file.stem
+        pydicom.dcmwrite(bare, data, implicit_vr=implicit, little_endian=True)
+        file.unlink()
+        assert b"DICM" not in bare.read_bytes()[:140]
+    image = read_image(folder)
+    assert torch.equal(image.data, whole.data)
+    assert image.grid.matches(whole.grid)
+
+
+def test_a_series_is_chosen_by_its_number(tmp_path):
+    folder = write_series(tmp_path / "both", VALUES, SeriesNumber=3)
+    for index in range(2):
+        place = [0.0, 0.0, float(index)]
+        write_slice(
+            folder / f"x{index}.dcm", VALUES[index], SeriesInstanceUID="9.8.7", SeriesNumber=5,
+            ImagePositionPatient=place, ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+        )  # fmt: skip
+    with pytest.raises(InputError, match=r"3 with 6 images, 5 with 2 images"):
+        read_image(folder)
+    assert read_image(folder, series=5).grid.shape == (4, 5, 2)
+    assert read_image(folder, series=3).grid.shape == (4, 5, 6)
+    with pytest.raises(InputError, match="no DICOM series number 4"):
+        read_image(folder, series=4)
+    with pytest.raises(InputError, match="chooses from a DICOM folder"):
+        read_image(folder / "x0.dcm", series=5)
+
+
+def test_exact_copies_are_used_once_with_a_warning(tmp_path):
+    folder = write_series(tmp_path / "series", VALUES)
+    shutil.copy(folder / "002.dcm", folder / "copy of 002.dcm")
+    with pytest.warns(VoxplainWarning, match="1 images of the series are exact copies"):
+        image = read_image(folder)
+    np.testing.assert_array_equal(image.data[0].numpy(), VALUES.T * 2.0 - 1000)
+
+
+def write_table(path, table, **attributes):
+    item = pydicom.Dataset()
+    item.LUTDescriptor, item.LUTData = [len(table), 0, 16], table.tolist()
+    item.ModalityLUTType = "US"
+    item["LUTDescriptor"].VR = item["LUTData"].VR = "US"
+    stored = np.random.default_rng(0).integers(0, len(table), (5, 4)).astype(np.uint16)
+    write_slice(
+        path, stored, Modality="CR", BurnedInAnnotation="NO", RescaleSlope=None,
+        RescaleIntercept=None, ModalityLUTSequence=Sequence([item]), **attributes,
+    )  # fmt: skip
+    return stored
+
+
+def test_a_modality_table_gives_the_values_and_monochrome1_turns_them(tmp_path):
+    table = (np.arange(4096) ** 2 // 256).astype(np.uint16)
+    stored = write_table(tmp_path / "x.dcm", table)
+    np.testing.assert_array_equal(read_image(tmp_path / "x.dcm").data[0], table[stored])
+    window = {"WindowCenter": 100, "WindowWidth": 50}
+    stored = write_table(
+        tmp_path / "y.dcm", table, PhotometricInterpretation="MONOCHROME1", **window
+    )
+    image = read_image(tmp_path / "y.dcm")
+    np.testing.assert_array_equal(image.data[0], 65535 - table[stored].astype(float))
+    assert image.source["window"] == [65535 - 125, 65535 - 75]
+
+
+def test_colors_of_a_palette_are_those_of_its_table(tmp_path):
+    table = np.random.default_rng(0).integers(0, 65535, (3, 256)).astype(np.uint16)
+    stored = np.random.default_rng(1).integers(0, 255, (5, 4)).astype(np.uint8)
+    palette = {}
+    for row, color in zip(table, ("Red", "Green", "Blue"), strict=True):
+        palette[f"{color}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
+        palette[f"{color}PaletteColorLookupTableData"] = row.tobytes()
+    write_slice(
+        tmp_path / "x.dcm", stored, Modality="US", BurnedInAnnotation="NO", RescaleSlope=None,
+        RescaleIntercept=None, PhotometricInterpretation="PALETTE COLOR", **palette,
+    )  # fmt: skip
+    image = read_image(tmp_path / "x.dcm")
+    np.testing.assert_array_equal(image.data.numpy(), table[:, stored])
+    assert image.channels == ("red", "green", "blue")
+
+
+def test_the_window_of_an_inverted_image_is_inverted_with_it(tmp_path):
+    stored = np.array([[0, 10], [200, 3000]], dtype=np.uint16)
+    common = {
+        "Modality": "DX", "BurnedInAnnotation": "NO", "RescaleSlope": 2, "RescaleIntercept": 7,
+        "WindowCenter": [207, 1], "WindowWidth": [400, 1],
+    }  # fmt: skip
+    write_slice(tmp_path / "x.dcm", stored, PhotometricInterpretation="MONOCHROME1", **common)
+    image = read_image(tmp_path / "x.dcm")
+    # Stored 0 and 200 are the values 7 and 407, the ends of the window.
+    assert image.source["window"] == [float(image.data[0, 1, 0]), float(image.data[0, 0, 0])]
+    write_slice(tmp_path / "y.dcm", stored, **common)
+    assert read_image(tmp_path / "y.dcm").source["window"] == [7, 407]
+
+
+def test_a_radiograph_without_orientation_has_no_sides(tmp_path):
+    write_slice(
+        tmp_path / "x.dcm", np.ones((5, 4), np.uint16), Modality="DX", BurnedInAnnotation="NO",
+        ImageOrientationPatient=None,
+    )  # fmt: skip
+    grid = read_image(tmp_path / "x.dcm").grid
+    assert (grid.code, grid.orientation) == (0, "")

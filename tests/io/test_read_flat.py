@@ -1,4 +1,4 @@
-"""Reading pictures, arrays and masks."""
+"""Pictures and arrays in."""
 
 import nibabel as nib
 import numpy as np
@@ -6,10 +6,10 @@ import pytest
 import tifffile
 import torch
 from PIL import Image as Pillow
+from sidecar_example import sidecar
 
 from voxplain.errors import InputError, VoxplainWarning
-from voxplain.image import Grid
-from voxplain.io import read_image, read_mask
+from voxplain.io import read_image, write_map
 
 GRAY = np.arange(12, dtype=np.uint8).reshape(3, 4)
 COLOR = np.random.default_rng(0).integers(0, 255, (3, 4, 3), dtype=np.uint8)
@@ -27,16 +27,16 @@ def test_gray_stays_one_channel_and_color_has_three(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_sixteen_bits_stay(tmp_path, suffix):
-    sixteen_bit = (GRAY.astype(np.uint16) * 5000) + 7
-    Pillow.fromarray(sixteen_bit).save(tmp_path / f"x{suffix}")
-    np.testing.assert_array_equal(read_image(tmp_path / f"x{suffix}").data[0], sixteen_bit)
+    deep = (GRAY.astype(np.uint16) * 5000) + 7
+    Pillow.fromarray(deep).save(tmp_path / f"x{suffix}")
+    np.testing.assert_array_equal(read_image(tmp_path / f"x{suffix}").data[0], deep)
 
 
 def test_tiff_color_with_sixteen_bits_and_floats(tmp_path):
-    sixteen_bit = COLOR.astype(np.uint16) * 257
-    tifffile.imwrite(tmp_path / "c.tif", sixteen_bit, photometric="rgb")
+    deep = COLOR.astype(np.uint16) * 257
+    tifffile.imwrite(tmp_path / "c.tif", deep, photometric="rgb")
     np.testing.assert_array_equal(
-        read_image(tmp_path / "c.tif").data.numpy(), np.moveaxis(sixteen_bit, -1, 0)
+        read_image(tmp_path / "c.tif").data.numpy(), np.moveaxis(deep, -1, 0)
     )
     tifffile.imwrite(tmp_path / "f.tif", GRAY.astype(np.float32) / 7)
     np.testing.assert_array_equal(
@@ -59,7 +59,7 @@ def test_transparency_is_left_out_with_a_warning(tmp_path):
     np.testing.assert_array_equal(image.data.numpy(), np.moveaxis(COLOR, -1, 0))
 
 
-def test_pages_are_refused_unless_a_volume_is_requested(tmp_path):
+def test_pages_are_refused_or_read_as_the_volume_that_was_asked_for(tmp_path):
     pages = [Pillow.fromarray(GRAY + k) for k in range(5)]
     pages[0].save(tmp_path / "x.tif", save_all=True, append_images=pages[1:])
     with pytest.raises(InputError, match="5 pages; say rank 3"):
@@ -73,11 +73,15 @@ def test_a_picture_stands_upright_in_a_viewer_of_nifti(tmp_path):
     Pillow.fromarray(GRAY).save(tmp_path / "g.png")
     grid = read_image(tmp_path / "g.png", spacing=(0.5, 0.25)).grid
     assert grid.axis_codes == ("P", "L")
+    assert grid.orientation == ""  # Viewers display it upright, but it has no sides.
     assert grid.spacing == (0.5, 0.25)
     assert grid.unit == "mm"
+    header = nib.load(write_map(torch.ones(1, 3, 4), grid, tmp_path / "map", sidecar())).header
+    assert (header["sform_code"], header["qform_code"]) == (0, 0)
+    np.testing.assert_allclose(header.get_sform(), grid.affine)
 
 
-def test_broken_pictures_are_errors(tmp_path):
+def test_broken_pictures_are_told_in_words(tmp_path):
     (tmp_path / "x.png").write_text("no picture")
     with pytest.raises(InputError, match="not a picture"):
         read_image(tmp_path / "x.png")
@@ -87,9 +91,9 @@ def test_broken_pictures_are_errors(tmp_path):
     (tmp_path / "y.png").write_bytes((tmp_path / "y.png").read_bytes()[:2000])
     with pytest.raises(InputError, match="damaged or cut off"):
         read_image(tmp_path / "y.png")
-    (tmp_path / "x.mha").write_text("x")
-    with pytest.raises(InputError, match=r"x\.mha is of no kind that can be read"):
-        read_image(tmp_path / "x.mha")
+    (tmp_path / "x.xyz").write_text("x")
+    with pytest.raises(InputError, match=r"x\.xyz is of no kind that can be read"):
+        read_image(tmp_path / "x.xyz")
 
 
 @pytest.mark.parametrize(
@@ -120,6 +124,9 @@ def test_array_axes_are_as_declared(tmp_path, shape, channels, rank, expected):
         ({"a": np.zeros((2, 2)), "b": np.zeros((2, 2))}, "holds 2: a, b"),
         ({"a": np.array([{}], dtype=object)}, "pickled objects"),
         ({"a": np.zeros((2, 2), dtype=complex)}, "real numbers"),
+        ({"a": np.zeros((2, 2), dtype=bool)}, "true and false"),
+        ({"a": np.zeros((2, 0))}, "holds no voxels"),
+        ({"a": np.full((2, 2), 1e300)}, "values beyond 3e38"),
         ({"a": np.zeros((2, 2, 2, 2))}, "say channels='first'"),
     ],
 )
@@ -129,64 +136,37 @@ def test_arrays_that_are_no_image_are_refused(tmp_path, content, words):
         read_image(tmp_path / "x.npz")
 
 
-AFFINE = np.array([[-0.9, 0, 0.1, 4], [0, 1.1, 0, 5], [0.1, 0, 2, 6], [0, 0, 0, 1]])
-LABELS = np.random.default_rng(0).integers(0, 4, (6, 7, 8)).astype(np.uint8)
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_color_planes_of_a_tiff_are_channels(tmp_path, kind):
+    planes = (np.random.default_rng(0).random((3, 5, 7)) * 250).astype(kind)
+    tifffile.imwrite(tmp_path / "x.tif", planes, photometric="rgb", planarconfig="separate")
+    np.testing.assert_array_equal(read_image(tmp_path / "x.tif").data.numpy(), planes)
 
 
-def save(path, labels, affine):
-    nib.save(nib.Nifti1Image(labels, affine), path)
-    return path
+@pytest.mark.parametrize(
+    ("axes", "shape", "order"),
+    [
+        ("ZCYX", (4, 3, 5, 7), (1, 2, 3, 0)),
+        ("CZYX", (3, 4, 5, 7), (0, 2, 3, 1)),
+        ("CYX", (4, 5, 7), (0, 1, 2)),
+    ],
+)
+def test_axes_of_ome_are_channels_rows_columns_and_pages(tmp_path, axes, shape, order):
+    values = (np.random.default_rng(0).random(shape) * 60000).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "x.ome.tif", values, metadata={"axes": axes})
+    image = read_image(tmp_path / "x.ome.tif", rank=3 if "Z" in axes else None)
+    np.testing.assert_array_equal(image.data.numpy(), values.transpose(order))
 
 
-def test_mask_on_the_grid_is_taken_as_it_is(tmp_path):
-    mask = read_mask(save(tmp_path / "m.nii.gz", LABELS, AFFINE), Grid((6, 7, 8), AFFINE))
-    assert mask.dtype == torch.int64
-    np.testing.assert_array_equal(mask, LABELS)
+def test_a_tiff_with_a_time_axis_is_refused_with_its_axes(tmp_path):
+    movie = np.zeros((4, 3, 5, 7), np.uint8)
+    tifffile.imwrite(tmp_path / "x.ome.tif", movie, metadata={"axes": "TZYX"})
+    with pytest.raises(InputError, match="axes TZYX"):
+        read_image(tmp_path / "x.ome.tif", rank=3)
 
 
-def test_mask_with_flipped_axes_is_reordered_automatically(tmp_path):
-    orientation = nib.orientations.axcodes2ornt("PSL")
-    reordered = nib.Nifti1Image(LABELS, AFFINE).as_reoriented(orientation)
-    path = save(tmp_path / "m.nii.gz", np.asarray(reordered.dataobj), reordered.affine)
-    np.testing.assert_array_equal(read_mask(path, Grid((6, 7, 8), AFFINE)), LABELS)
-
-
-def test_mask_on_another_grid_is_refused_or_resampled_to_the_nearest(tmp_path):
-    fine = Grid((12, 14, 16), AFFINE @ np.diag([0.5, 0.5, 0.5, 1]))
-    path = save(tmp_path / "m.nii.gz", LABELS, AFFINE)
-    with pytest.raises(InputError, match="resample=True"):
-        read_mask(path, fine)
-    resampled = read_mask(path, fine, resample=True)
-    np.testing.assert_array_equal(resampled[::2, ::2, ::2], LABELS)
-
-
-def test_masks_without_labels_are_refused(tmp_path):
-    grid = Grid((6, 7, 8), AFFINE)
-    with pytest.raises(InputError, match="fractions"):
-        read_mask(save(tmp_path / "m.nii.gz", LABELS / np.float32(2), AFFINE), grid)
-    with pytest.raises(InputError, match="2 channels"):
-        read_mask(save(tmp_path / "m.nii.gz", np.stack([LABELS] * 2, -1), AFFINE), grid)
-
-
-def test_black_and_white_mask_pictures_are_zero_and_one(tmp_path):
-    white = (GRAY > 5).astype(np.uint8) * 255
-    white[0, 0], white[2, 2] = 1, 254  # A lossy copy.
-    Pillow.fromarray(np.dstack([white] * 3)).save(tmp_path / "m.png")
-    mask = read_mask(tmp_path / "m.png", Grid.default((3, 4)))
-    np.testing.assert_array_equal(mask, GRAY > 5)
-    Pillow.fromarray(GRAY).save(tmp_path / "l.png")
-    np.testing.assert_array_equal(read_mask(tmp_path / "l.png", Grid.default((3, 4))), GRAY)
-    Pillow.fromarray(COLOR).save(tmp_path / "c.png")
-    with pytest.raises(InputError, match="colored"):
-        read_mask(tmp_path / "c.png", Grid.default((3, 4)))
-    with pytest.raises(InputError, match=r"shape \(3, 4\), and the image \(4, 4\)"):
-        read_mask(tmp_path / "l.png", Grid.default((4, 4)))
-
-
-def test_a_sheared_mask_grid_is_no_mere_reordering(tmp_path):
-    shear = np.eye(4)
-    shear[0, 1] = 1
-    own = Grid((12, 7, 8), AFFINE)
-    path = save(tmp_path / "m.nii.gz", np.zeros(own.shape, np.uint8), AFFINE)
-    with pytest.raises(InputError, match="another grid"):
-        read_mask(path, Grid((6, 7, 8), AFFINE @ shear))
+def test_gray_types_of_a_tiff_keep_their_values(tmp_path):
+    for kind, top in ((np.uint32, 3e9), (np.int8, -100), (np.float64, 0.1), (np.int16, -3000)):
+        values = np.full((5, 7), top).astype(kind)
+        tifffile.imwrite(tmp_path / "x.tif", values)
+        np.testing.assert_allclose(read_image(tmp_path / "x.tif").data[0], values, rtol=1e-7)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from voxplain.errors import InputError, VoxplainWarning
-from voxplain.io import read_image
+from voxplain.io import read_image, write_image
 
 RIGID = nib.affines.from_matvec(
     nib.eulerangles.euler2mat(0.2, -0.3, 0.4) @ np.diag([-0.8, 1.2, 3.0]), [5, -60, 33]
@@ -58,6 +58,24 @@ def test_no_form_at_all_warns_and_is_what_other_readers_assume(tmp_path):
 def test_units_become_millimeters(tmp_path, units, scale):
     image = read_image(save(tmp_path / "x.nii.gz", units=units))
     np.testing.assert_allclose(image.grid.spacing, np.array([0.8, 1.2, 3]) * scale, rtol=1e-5)
+    np.testing.assert_allclose(image.grid.affine[:3], RIGID[:3] * scale, rtol=1e-5)
+    written = read_image(write_image(image, tmp_path / "copy.nii.gz"))
+    np.testing.assert_allclose(written.grid.affine, image.grid.affine, rtol=1e-4)
+
+
+def test_channels_of_a_fifth_axis_follow_those_of_the_fourth(tmp_path):
+    five = np.random.default_rng(0).normal(size=(5, 6, 7, 2, 3)).astype(np.float32)
+    image = read_image(save(tmp_path / "x.nii.gz", five))
+    for fourth in range(2):
+        for fifth in range(3):
+            channel = image.data[fourth + 2 * fifth]
+            np.testing.assert_array_equal(channel, five[..., fourth, fifth])
+
+
+def test_micrometers_of_a_microscope_are_no_singular_affine(tmp_path):
+    tiny = np.diag([1e-5, 2e-5, 1e-5, 1])
+    image = read_image(save(tmp_path / "x.nii.gz", sform=(tiny, 1), qform=(None, 0)))
+    np.testing.assert_allclose(image.grid.spacing, (1e-5, 2e-5, 1e-5), rtol=1e-5)
 
 
 def test_a_fourth_axis_is_channels_and_one_of_length_one_is_none(tmp_path):

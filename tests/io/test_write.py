@@ -107,7 +107,7 @@ def test_sheared_grid_keeps_its_sform_and_claims_no_qform(tmp_path):
     assert read_image(path).grid.matches(Grid(GRID.shape, sheared))
 
 
-def test_code_zero_is_kept_only_where_readers_assume_that_affine(tmp_path):
+def test_code_zero_of_a_volume_is_kept_only_where_readers_assume_that_affine(tmp_path):
     nib.save(nib.Nifti1Image(MAP[0].numpy(), None), tmp_path / "bare.nii.gz")
     with pytest.warns(UserWarning, match="no orientation"):
         grid = read_image(tmp_path / "bare.nii.gz").grid

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from torch import nn
 
 from voxplain.errors import ModelError, VoxplainWarning
 from voxplain.models.loading import BlackBox, ModelSpec, load_network, weights_sha256
+from voxplain.models.loading.weights import read_weights
 
 DATA = Path(__file__).parents[2] / "../shared/data"
 
@@ -420,6 +422,25 @@ class TestHash:
         first = weights_sha256(network)
         network.flag.fill_(False)
         assert len(first) == 64 != weights_sha256(network)
+
+
+def test_an_archive_that_unpacks_to_far_more_than_its_size_is_refused(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(4)}, tmp_path / "plain.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as plain,
+        zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in plain.namelist():
+            content = bytes(2**27) if name.endswith("/data/0") else plain.read(name)
+            packed.writestr(name, content)
+    (tmp_path / "net.py").write_text("from torch import nn\nbuild = lambda: nn.PReLU(4)\n")
+    for spec in (
+        ModelSpec(factory="net.py:build", weights="bomb.pt"),
+        ModelSpec(file="bomb.pt"),
+    ):
+        with pytest.raises(ModelError, match=r"bomb\.pt would unpack to 128 MiB"):
+            load_network(spec, trust=True, base=tmp_path)
+    assert read_weights(tmp_path / "plain.pt")["weight"].tolist() == [0] * 4
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the real networks are not in this checkout")

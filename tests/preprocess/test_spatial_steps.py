@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from nibabel.orientations import aff2axcodes
+from scipy.ndimage import map_coordinates
 from torch.nn import functional
 
 from voxplain.errors import ConfigError, InputError
 from voxplain.image import Grid, Image
 from voxplain.preprocess import apply, parse_step
+from voxplain.preprocess.resample import nearest
 
 STEPS = [
     {"kind": "reorient", "axes": "RAS"},
@@ -254,3 +256,30 @@ def test_spacing_toward_a_coarser_grid_does_not_alias():
     assert (seen.data[0, 3:-3, 3:-3] - 0.5).abs().max() < 0.12
     plain = apply(image, [{"kind": "resize", "shape": 29, "antialias": False}])
     assert (plain.data[0, 3:-3, 3:-3] - 0.5).abs().max() > 0.4
+
+
+def test_spacing_without_anti_aliasing_samples_the_linear_interpolation():
+    values = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 12, 15, 9)))
+    image = Image(values, Grid((12, 15, 9), np.diag([1.0, 1, 2, 1])))
+    step = {"kind": "spacing", "size": [2.4, 3.0, 2.0], "antialias": False}
+    seen = apply(image, [step])
+    index = np.stack(np.meshgrid(*map(np.arange, seen.grid.shape), indexing="ij"), axis=-1)
+    world = np.concatenate([seen.grid.world(index), np.ones((*seen.grid.shape, 1))], axis=-1)
+    there = np.moveaxis((world @ np.linalg.inv(image.grid.affine).T)[..., :3], -1, 0)
+    expected = map_coordinates(values[0].numpy(), there, order=1, mode="nearest")
+    np.testing.assert_allclose(seen.data[0], expected, atol=1e-6)
+    smooth = apply(image, [step | {"antialias": True}])
+    assert smooth.data.std() < 0.8 * seen.data.std()
+
+
+def test_ties_of_the_nearest_voxel_go_up_and_none_is_skipped():
+    halves = nearest(torch.arange(8), (4,), (0.5,), (2.0,))
+    assert halves.tolist() == [1, 3, 5, 7]
+    steps = nearest(torch.arange(8), (7,), (0.5,), (1.0,))
+    assert steps.tolist() == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_picture_with_a_spacing_still_has_no_anatomical_axes():
+    image = Image(torch.zeros(1, 4, 5), Grid.picture((4, 5), 0.5))
+    with pytest.raises(ConfigError, match="no anatomical axes"):
+        apply(image, [{"kind": "reorient"}])

@@ -8,7 +8,8 @@ import pytest
 import torch
 from synthetic_runs import UPRIGHT
 
-from voxplain.image import Grid
+from voxplain.image import Grid, Image
+from voxplain.io import write_image
 from voxplain.viz.volume import DisplayVolume, read_volume
 
 OBLIQUE = np.array(
@@ -106,3 +107,11 @@ def test_tensors_of_two_and_three_axes_become_volumes() -> None:
     deep = DisplayVolume.of(torch.ones(1, 4, 5, 6), Grid((4, 5, 6), OBLIQUE))
     assert deep.shape == (4, 5, 6)
     assert not deep.planar
+
+
+def test_the_window_that_a_source_states_comes_back_from_the_copy_of_a_run(tmp_path):
+    values = torch.arange(24.0).reshape(1, 2, 3, 4)
+    for source, window in (({"window": [3.0, 17.0]}, (3, 17)), ({}, None)):
+        image = Image(values, Grid((2, 3, 4), np.eye(4)), source=source)
+        path = write_image(image, tmp_path / "copy.nii.gz")
+        assert read_volume(path, 3, "mm").window == window

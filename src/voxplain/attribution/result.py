@@ -175,7 +175,7 @@ class Attribution:
             affine=grid.affine.tolist(),
             spacing=grid.spacing,
             unit=grid.unit,
-            orientation="".join(grid.axis_codes),
+            orientation=grid.orientation,
             inverted=list(self.inverted),
         )
 

@@ -92,6 +92,9 @@ class SharedFlags:
         str | None, _image("--channels", "first or last: channel axis of a NumPy array.")
     ] = None
     rank: Annotated[int | None, _image("--rank", "2 or 3, where the file does not say.")] = None
+    series: Annotated[
+        int | None, _image("--series", "Series number, for DICOM folders with several.")
+    ] = None
     reorient: Annotated[str | None, _image("--reorient", "Axis directions, such as RAS.")] = None
     spacing: Annotated[str | None, _image("--spacing", "Voxel size in mm: 1, or 1,1,2.5.")] = None
     crop_foreground: Annotated[
@@ -121,7 +124,13 @@ class SharedFlags:
     def case(self) -> dict[str, Any]:
         """The image as a case of a study; its id holds no file name unless it is given."""
         absolute = [str(path.absolute()) for path in self.images]
-        return _stated(id=self.id, image=absolute, channels=self.channels, rank=self.rank)
+        return _stated(
+            id=self.id,
+            image=absolute,
+            channels=self.channels,
+            rank=self.rank,
+            series=self.series,
+        )
 
     def model(self) -> dict[str, Any]:
         """The network as a model of a study."""
@@ -172,6 +181,7 @@ class SharedFlags:
 
     def _steps(self) -> list[Any]:
         if self.preprocess is not None:
+            self._require_no_single_steps()
             steps = parsed_json(self.preprocess, "--preprocess")
             return steps if isinstance(steps, list) else [steps]
         steps = []
@@ -187,6 +197,18 @@ class SharedFlags:
         if self.pad_to_multiple is not None:
             steps.append({"kind": "pad_to_multiple", "multiple": _values(self.pad_to_multiple)})
         return steps
+
+    def _require_no_single_steps(self) -> None:
+        given = [name for name in _SINGLE_STEPS if getattr(self, name)]
+        if given:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise ConfigError(
+                f"--preprocess states all steps, so {flags} beside it would be left out; write "
+                "them into the list"
+            )
+
+
+_SINGLE_STEPS = ("reorient", "spacing", "crop_foreground", "normalize", "pad_to_multiple")
 
 
 def with_request(command: F) -> F:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from voxplain.io.mask import read_mask
+from voxplain.io.mask import read_labels, read_mask
 from voxplain.io.read import read_image
 from voxplain.io.write import write_image, write_labels, write_map
 from voxplain.records.atomic import atomic_write, sha256
@@ -15,6 +15,7 @@ __all__ = [
     "dataset_description",
     "map_name",
     "read_image",
+    "read_labels",
     "read_mask",
     "safe",
     "sha256",

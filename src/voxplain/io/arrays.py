@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from voxplain.errors import InputError
 from voxplain.image import Grid
+from voxplain.io.bounds import read_exactly, require_bounded
 from voxplain.io.raw import RawImage
 
 Axis = Literal["first", "last"]
@@ -27,9 +30,9 @@ def read_array(
         spacing: Millimeters per voxel; None for a grid in pixels.
 
     Raises:
-        InputError: If the file is of another kind, holds objects, or its axes do not fit.
+        InputError: If the file holds objects or several arrays, or its axes do not fit.
     """
-    array = _loaded(path)
+    array = load_array(path)
     if array.dtype.kind not in "biuf":
         raise InputError(f"{path.name} holds {array.dtype}, and an image needs real numbers")
     spatial = array.ndim - (axis is not None)
@@ -40,29 +43,33 @@ def read_array(
             "channels='first', channels='last' or the rank"
         )
     data = array[None] if axis is None else np.moveaxis(array, -1 if axis == "last" else 0, 0)
-    grid = Grid.default(data.shape[1:], spacing)
-    return RawImage(np.ascontiguousarray(data, dtype=np.float32), grid, {"format": "NumPy"})
+    return RawImage(data, Grid.default(data.shape[1:], spacing), {"format": "NumPy"})
 
 
-def _loaded(path: Path) -> NDArray[Any]:
-    try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content
-        with content:
-            return _single(path, {name: content[name] for name in content.files})
-    except (ValueError, OSError, EOFError) as error:
-        if "pickle" in str(error).lower():
-            raise InputError(
-                f"{path.name} is not an array of numbers (it may be pickled objects)"
-            ) from None
-        raise InputError(
-            f"{path.name} is damaged or is no NumPy file ({type(error).__name__})"
-        ) from None
+def load_array(path: Path) -> NDArray[Any]:
+    """The array of a ``.npy`` file, or of an ``.npz`` file of one array; read-only.
+
+    Raises:
+        InputError: If the file holds objects or several arrays, or is cut off.
+    """
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            return _array(path, file)
+    with zipfile.ZipFile(path) as packed:
+        names = sorted(name.removesuffix(".npy") for name in packed.namelist())
+        if len(names) != 1:
+            listed = ", ".join(names) or "none"
+            raise InputError(f"{path.name} must hold one array and holds {len(names)}: {listed}")
+        with packed.open(packed.namelist()[0]) as file:
+            return _array(path, file)
 
 
-def _single(path: Path, arrays: dict[str, NDArray[Any]]) -> NDArray[Any]:
-    if len(arrays) != 1:
-        names = ", ".join(sorted(arrays)) or "none"
-        raise InputError(f"{path.name} must hold one array and holds {len(arrays)}: {names}")
-    return next(iter(arrays.values()))
+def _array(path: Path, file: IO[bytes]) -> NDArray[Any]:
+    """One array, of which nothing is read before its header is known to be sound."""
+    version = npy.read_magic(file)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, is_fortran, dtype = read(file)
+    if dtype.hasobject:
+        raise InputError(f"{path.name} holds pickled objects, and an image needs real numbers")
+    content = read_exactly(path, file, require_bounded(path, shape, dtype.itemsize))
+    return np.frombuffer(content, dtype).reshape(shape, order="F" if is_fortran else "C")

@@ -11,8 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxplain.errors import InputError, VoxplainWarning
-from voxplain.io.dicom_planes import DicomPlane, read_pixels, read_planes
-from voxplain.io.dicom_stack import slice_grid, sort_planes, volume_grid
+from voxplain.io.dicom_planes import DicomPlane, is_dicom, read_pixels, read_planes
+from voxplain.io.dicom_stack import (
+    of_series,
+    slice_grid,
+    sort_planes,
+    volume_grid,
+    without_copies,
+)
 from voxplain.io.raw import RawImage
 
 _SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -22,13 +28,7 @@ _MAY_CARRY_TEXT = ("US", "IVUS", "CR", "DX", "MG", "RG", "RF", "XA", "SC", "OT",
 _MODALITIES = (*_QUANTITATIVE, *_MAY_CARRY_TEXT, "OP", "OPT", "ES", "GM", "SM", "BMD", "IO", "PX")
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file has the preamble of DICOM files."""
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
-def read_dicom(path: Path, rank: int | None) -> RawImage:
+def read_dicom(path: Path, rank: int | None, series: int | None = None) -> RawImage:
     """A series in a folder, or one file, rescaled, with MONOCHROME1 inverted, on an RAS+ grid.
 
     A series becomes ``(columns, rows, slices)``, as NIfTI converters store it; a single image
@@ -37,11 +37,14 @@ def read_dicom(path: Path, rank: int | None) -> RawImage:
     Args:
         path: Folder or file.
         rank: Number of spatial axes; None for 3 if there are several slices.
+        series: Number of the series, for folders that hold several.
 
     Raises:
-        InputError: If there is no series or more than one, or slices are missing or repeated.
+        InputError: If there is no series or more than one, files are cut off, or slices are
+            missing, or repeated with other values.
     """
-    stack = sort_planes(_planes(path))
+    planes = sort_planes(of_series(_planes(path), series))
+    stack = without_copies(planes, _pixels_of)
     if len(stack) == 1 and rank != 3:
         return _image(stack[0])
     if rank == 2:
@@ -63,6 +66,7 @@ def _image(plane: DicomPlane) -> RawImage:
 
 def _planes(path: Path) -> list[DicomPlane]:
     entries = sorted(path.iterdir()) if path.is_dir() else [path]
+    _require_no_empty(entries)
     files = [entry for entry in entries if entry.is_file() and _looks_like_dicom(entry)]
     planes = [plane for file in files for plane in read_planes(file)]
     if not planes:
@@ -70,6 +74,19 @@ def _planes(path: Path) -> list[DicomPlane]:
         hint = " itself; give the folder inside it that holds the slices" if has_folders else ""
         raise InputError(f"{path.name} holds no DICOM images{hint}")
     return planes
+
+
+def _require_no_empty(entries: Sequence[Path]) -> None:
+    """A slice of which nothing was copied may have no suffix either."""
+    for entry in entries:
+        is_slice = entry.suffix.lower() in ("", *_SUFFIXES) and not entry.name.startswith(".")
+        if is_slice and entry.is_file() and not entry.stat().st_size:
+            raise InputError(f"{entry.name} is empty; copy it again, or take it out of the folder")
+
+
+def _pixels_of(plane: DicomPlane) -> NDArray[Any]:
+    values: NDArray[Any] = read_pixels(plane.file)[0][plane.frame]
+    return values
 
 
 def _looks_like_dicom(file: Path) -> bool:
@@ -84,21 +101,39 @@ def _values(stack: Sequence[DicomPlane]) -> tuple[NDArray[np.float32], Any]:
         if plane.file != current:
             stored, header = read_pixels(plane.file)
             current = plane.file
-        values = _bright_is_large(stored[plane.frame], header)
-        slices.append((values * plane.slope + plane.intercept).astype(np.float32))
+        slices.append(_source_values(stored[plane.frame], header, plane))
     return np.stack(slices), header
 
 
-def _bright_is_large(stored: NDArray[Any], header: Any) -> NDArray[Any]:
-    """Stored values as float64, inverted where small values are displayed bright."""
-    photometric = str(header.get("PhotometricInterpretation", ""))
-    if photometric.startswith("PALETTE"):
-        raise InputError("DICOM images with a color palette are not supported; convert to RGB")
-    values = stored.astype(np.float64)
-    if photometric != "MONOCHROME1" or str(header.get("Modality", "")) in _QUANTITATIVE:
-        return values
-    span = 2 ** int(header.BitsStored) - 1
-    return (-1.0 if header.PixelRepresentation else span) - values
+def _source_values(stored: NDArray[Any], header: Any, plane: DicomPlane) -> NDArray[np.float32]:
+    """Values in source units, inverted where small ones are displayed bright."""
+    if str(header.get("PhotometricInterpretation", "")).startswith("PALETTE"):
+        return np.asarray(_pixel_functions().apply_color_lut(stored, header), dtype=np.float32)
+    if header.get("ModalityLUTSequence"):
+        values = _pixel_functions().apply_modality_lut(stored, header).astype(np.float64)
+        bits = int(header.ModalityLUTSequence[0].LUTDescriptor[2])
+        values = 2**bits - 1 - values if _is_inverted(header) else values
+        return np.asarray(values, dtype=np.float32)
+    values = np.asarray(stored, dtype=np.float64)
+    if _is_inverted(header):
+        values = _ends(header) - values
+    return np.asarray(values * plane.slope + plane.intercept, dtype=np.float32)
+
+
+def _is_inverted(header: Any) -> bool:
+    is_quantity = str(header.get("Modality", "")) in _QUANTITATIVE
+    return header.get("PhotometricInterpretation") == "MONOCHROME1" and not is_quantity
+
+
+def _ends(header: Any) -> float:
+    """The sum of the smallest and the largest value that can be stored."""
+    return -1.0 if header.PixelRepresentation else 2.0 ** int(header.BitsStored) - 1
+
+
+def _pixel_functions() -> Any:
+    from pydicom import pixels
+
+    return pixels
 
 
 def _facts(header: Any, slices: int) -> dict[str, Any]:
@@ -117,8 +152,20 @@ def _facts(header: Any, slices: int) -> dict[str, Any]:
         facts["unit"] = "HU"
     center, width = _first(header.get("WindowCenter")), _first(header.get("WindowWidth"))
     if center is not None and width is not None:
-        facts["window"] = [center - width / 2, center + width / 2]
+        low, high = center - width / 2, center + width / 2
+        if _is_inverted(header):
+            turn = _mirror(header)
+            low, high = turn - high, turn - low
+        facts["window"] = [low, high]
     return facts
+
+
+def _mirror(header: Any) -> float:
+    """What a value and its inverted value add up to, in source units."""
+    if header.get("ModalityLUTSequence"):
+        return float(2 ** int(header.ModalityLUTSequence[0].LUTDescriptor[2]) - 1)
+    slope = _first(header.get("RescaleSlope")) or 1.0
+    return slope * _ends(header) + 2 * (_first(header.get("RescaleIntercept")) or 0.0)
 
 
 def _first(value: Any) -> float | None:

@@ -11,19 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxplain.errors import InputError, without_warnings
+from voxplain.io.bounds import reading, require_bounded
 
 # Only these attributes are parsed: no name, date, institution or description. The series UID only
 # groups files and is not passed on.
 _HEADER = (
-    "SOPClassUID", "SeriesInstanceUID", "Modality", "Rows", "Columns", "NumberOfFrames",
-    "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated",
-    "BitsStored", "HighBit", "PixelRepresentation", "ImagePositionPatient",
+    "SOPClassUID", "SeriesInstanceUID", "SeriesNumber", "Modality", "Rows", "Columns",
+    "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "ImagePositionPatient",
     "ImageOrientationPatient", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing",
     "SliceThickness", "SpacingBetweenSlices", "RescaleSlope", "RescaleIntercept", "WindowCenter",
     "WindowWidth", "BurnedInAnnotation", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence", "ModalityLUTSequence", "SegmentationType",
+    "MaximumFractionalValue", "PaletteColorLookupTableUID",
+    *(f"{color}PaletteColorLookupTable{part}" for color in ("Red", "Green", "Blue")
+      for part in ("Descriptor", "Data")),
+    *(f"Segmented{color}PaletteColorLookupTableData" for color in ("Red", "Green", "Blue")),
 )  # fmt: skip
-_DAMAGED = (AttributeError, EOFError, KeyError, OSError, TypeError, ValueError)
+_WITH_PIXELS = ("Image Storage", "Segmentation Storage", "RT Dose Storage", "Map Storage")
+"""What the names of the object classes contain whose files hold an image."""
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
@@ -35,6 +41,7 @@ class DicomPlane:
         file: The file with its pixels.
         frame: Number of the frame in the file.
         series: Identifier that the files of a series share; not for display.
+        number: Number of the series in its study; None where there is none.
         size: Rows and columns.
         position: Center of the first pixel, LPS mm; None for a plain radiograph.
         orientation: Two unit vectors, LPS: toward the next column, toward the next row.
@@ -42,11 +49,13 @@ class DicomPlane:
         thickness: Slice thickness in mm, 1 where unknown.
         slope: Slope of the modality rescale.
         intercept: Intercept of the modality rescale.
+        segment: Number of the segment that a frame of a segmentation shows; None otherwise.
     """
 
     file: Path
     frame: int
     series: str
+    number: int | None
     size: tuple[int, int]
     position: NDArray[np.float64] | None
     orientation: NDArray[np.float64] | None
@@ -54,6 +63,7 @@ class DicomPlane:
     thickness: float
     slope: float
     intercept: float
+    segment: int | None = None
 
 
 def read_planes(path: Path) -> list[DicomPlane]:
@@ -62,16 +72,48 @@ def read_planes(path: Path) -> list[DicomPlane]:
     Raises:
         InputError: If the file is not DICOM, is damaged, or has frames without positions.
     """
+    with reading(path):
+        header = read_header(path)
+        if "Rows" in header:
+            return _planes(path, header)
+        _require_no_image(path, header)
+        return []
+
+
+def read_header(path: Path, *more: str) -> Any:
+    """The attributes of a file that are on the allow-list, and ``more``.
+
+    Raises:
+        InputError: If the file is not DICOM.
+    """
     pydicom = _pydicom()
-    try:
-        # Values are parsed when they are first read. Warnings of pydicom may quote them.
-        with without_warnings():
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_HEADER))
-            return _planes(path, header) if "Rows" in header else []
-    except pydicom.errors.InvalidDicomError:
-        raise InputError(f"{path.name} is not a DICOM file") from None
-    except _DAMAGED as error:
-        raise InputError(f"{path.name} is a damaged DICOM file ({type(error).__name__})") from None
+    # Values are parsed when they are first read. Warnings of pydicom may quote them.
+    with without_warnings():
+        try:
+            return pydicom.dcmread(
+                path,
+                stop_before_pixels=not more,
+                specific_tags=[*_HEADER, *more],
+                force=lacks_preamble(path),
+            )
+        except pydicom.errors.InvalidDicomError:
+            raise InputError(f"{path.name} is not a DICOM file") from None
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file has the preamble of DICOM files, or begins with the elements after it."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM" or lacks_preamble(path)
+
+
+def lacks_preamble(path: Path) -> bool:
+    """Whether a file begins with an element of group 2 or 8, as DICOM without a preamble does."""
+    with path.open("rb") as file:
+        start = file.read(132)
+    if len(start) < 132 or start[128:] == b"DICM" or start[:2] not in (b"\2\0", b"\x08\0"):
+        return False
+    is_explicit = start[4:6].isalpha() and start[4:6].isupper()
+    return start[3] == 0 and (is_explicit or int.from_bytes(start[4:8], "little") <= 64)
 
 
 def read_pixels(path: Path) -> tuple[NDArray[Any], Any]:
@@ -83,21 +125,40 @@ def read_pixels(path: Path) -> tuple[NDArray[Any], Any]:
     Raises:
         InputError: If the pixels cannot be decoded.
     """
-    pydicom = _pydicom()
-    try:
-        with without_warnings():
-            data = pydicom.dcmread(path, specific_tags=[*_HEADER, *_PIXELS])
+    with reading(path), without_warnings():
+        data = read_header(path, *_PIXELS)
+        frames = int(data.get("NumberOfFrames") or 1)
+        require_bounded(path, (frames, data.Rows, data.Columns, data.get("SamplesPerPixel") or 1))
+        if "TransferSyntaxUID" not in data.file_meta:
+            data.file_meta.TransferSyntaxUID = _plain_syntax(data)
+        try:
             pixels = data.pixel_array
-            return (pixels if int(data.get("NumberOfFrames") or 1) > 1 else pixels[None]), data
-    except (NotImplementedError, RuntimeError) as error:
+        except (NotImplementedError, RuntimeError) as error:
+            raise InputError(
+                f"{path.name}: its compression needs a decoder ({type(error).__name__}); "
+                "pip install 'voxplain[dicom]'"
+            ) from None
+        return (pixels if frames > 1 else pixels[None]), data
+
+
+def _plain_syntax(data: Any) -> str:
+    """The transfer syntax of a file that does not state it: uncompressed, as it was parsed."""
+    is_implicit, is_little = data.original_encoding
+    if is_implicit:
+        return "1.2.840.10008.1.2"
+    return "1.2.840.10008.1.2.1" if is_little else "1.2.840.10008.1.2.2"
+
+
+def _require_no_image(path: Path, header: Any) -> None:
+    """Refuses a file of a class that holds an image, or of none, if its image is not there."""
+    meta = getattr(header, "file_meta", {})
+    kind = header.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or ""
+    name = _pydicom().uid.UID(str(kind)).name
+    if not kind or any(words in name for words in _WITH_PIXELS):
         raise InputError(
-            f"{path.name}: its compression needs a decoder ({type(error).__name__}); "
-            "pip install 'voxplain[dicom]'"
-        ) from None
-    except _DAMAGED as error:
-        raise InputError(
-            f"{path.name} is damaged or cut off: its pixels cannot be read ({type(error).__name__})"
-        ) from None
+            f"{path.name} is damaged or cut off: its header ends before its image; copy it again, "
+            "or take it out of the folder"
+        )
 
 
 def _planes(path: Path, header: Any) -> list[DicomPlane]:
@@ -126,6 +187,7 @@ def _plane(path: Path, frame: int, header: Any, levels: list[Any]) -> DicomPlane
         file=path,
         frame=frame,
         series=str(header.get("SeriesInstanceUID", "")),
+        number=_whole(header.get("SeriesNumber")),
         size=(int(header.Rows), int(header.Columns)),
         position=_vector(levels, "ImagePositionPatient", 3),
         orientation=None if orientation is None else _unit(orientation.reshape(2, 3)),
@@ -135,6 +197,7 @@ def _plane(path: Path, frame: int, header: Any, levels: list[Any]) -> DicomPlane
         or 1.0,
         slope=_number(levels, "RescaleSlope") or 1.0,
         intercept=_number(levels, "RescaleIntercept") or 0.0,
+        segment=_whole(_find(levels, "ReferencedSegmentNumber")),
     )
 
 
@@ -148,6 +211,10 @@ def _find(levels: list[Any], name: str) -> Any:
 def _number(levels: list[Any], name: str) -> float | None:
     value = _find(levels, name)
     return None if value is None or value == "" else float(value)
+
+
+def _whole(value: Any) -> int | None:
+    return None if value is None or value == "" else int(value)
 
 
 def _vector(levels: list[Any], name: str, size: int) -> NDArray[np.float64] | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +25,73 @@ def sort_planes(planes: Sequence[DicomPlane]) -> list[DicomPlane]:
     """The planes of one series in the order of their positions along the normal.
 
     Raises:
-        InputError: If series, orientations, sizes or spacings differ, or positions are missing.
+        InputError: If orientations, sizes or spacings differ, or positions are missing.
     """
-    _require_one(planes)
+    _require_alike(planes)
     first = planes[0]
     if len(planes) > 1 and (first.orientation is None or any(p.position is None for p in planes)):
         raise InputError(f"{len(planes)} images without positions in the patient are no volume")
     return sorted(planes, key=_height)
+
+
+def of_series(planes: Sequence[DicomPlane], number: int | None) -> list[DicomPlane]:
+    """The planes of one series.
+
+    Args:
+        planes: Of all files.
+        number: ``SeriesNumber`` of the series; may be None if there is one series only.
+
+    Raises:
+        InputError: If there are several to choose from, or none has the number.
+    """
+    chosen = [plane for plane in planes if number in (None, plane.number)]
+    counts = Counter((plane.number, plane.series) for plane in chosen)
+    if len(counts) == 1:
+        return chosen
+    every = Counter((plane.number, plane.series) for plane in planes)
+    numbers = [found for found, _ in every if found is not None]
+    listed = ", ".join(
+        f"{found} with {count} images" for (found, _), count in sorted(every.items(), key=str)
+    )
+    if not chosen:
+        raise InputError(f"the folder holds no DICOM series number {number}; there are: {listed}")
+    choice = f"say series= with a number ({listed}), or " if len(set(numbers)) == len(every) else ""
+    raise InputError(
+        f"the folder holds {len(counts)} DICOM series (the largest of {max(counts.values())} "
+        f"images); {choice}give a folder with one of them"
+    )
+
+
+def without_copies(
+    planes: Sequence[DicomPlane], pixels: Callable[[DicomPlane], NDArray[Any]]
+) -> list[DicomPlane]:
+    """Sorted planes, each once: of planes at one place with equal values the first is kept.
+
+    Args:
+        planes: Sorted by position.
+        pixels: Reads the stored values of a plane.
+    """
+    kept: list[DicomPlane] = []
+    for plane in planes:
+        if not (kept and _is_copy(kept[-1], plane, pixels)):
+            kept.append(plane)
+    if len(kept) < len(planes):
+        _warn(
+            f"{len(planes) - len(kept)} images of the series are exact copies of others; each is "
+            "used once"
+        )
+    return kept
+
+
+def _is_copy(
+    first: DicomPlane, second: DicomPlane, pixels: Callable[[DicomPlane], NDArray[Any]]
+) -> bool:
+    places = _position(first), _position(second)
+    return (
+        _close(*places, _SAME_POSITION)
+        and (first.slope, first.intercept) == (second.slope, second.intercept)
+        and bool(np.array_equal(pixels(first), pixels(second)))
+    )
 
 
 def volume_grid(planes: Sequence[DicomPlane]) -> Grid:
@@ -69,13 +130,7 @@ def _grid(shape: tuple[int, ...], affine: NDArray[np.float64], plane: DicomPlane
     return Grid(shape, _LPS_TO_RAS @ affine, unit=unit, code=code)  # type: ignore[arg-type]
 
 
-def _require_one(planes: Sequence[DicomPlane]) -> None:
-    counts = Counter(plane.series for plane in planes)
-    if len(counts) > 1:
-        raise InputError(
-            f"the folder holds {len(counts)} DICOM series (the largest of {max(counts.values())} "
-            "images); give a folder with one of them"
-        )
+def _require_alike(planes: Sequence[DicomPlane]) -> None:
     first = planes[0]
     for plane in planes[1:]:
         if plane.size != first.size:

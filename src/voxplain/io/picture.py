@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
-from PIL import ImageOps, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from voxplain.errors import InputError, VoxplainWarning
 from voxplain.image import Grid
+from voxplain.io.bounds import require_bounded
 from voxplain.io.raw import RawImage
+from voxplain.io.tiff import is_unusual_tiff, read_tiff_pages
+from voxplain.objects import COLORS, decoded
 
-# Lossy compression changes black and white a little.
-_BLACK, _WHITE = 5, 250
-_COLORS = ("red", "green", "blue")
-_DAMAGED = (OSError, ValueError, SyntaxError, EOFError, Pillow.DecompressionBombError)
+_TIFF = (".tif", ".tiff")
 
 
 def read_picture(
@@ -27,116 +27,91 @@ def read_picture(
     """A picture in its stored orientation; gray is one channel, 16 bits are kept.
 
     Print resolution (DPI) is no size in the patient and is ignored. A TIFF of several pages is a
-    volume ``(rows, columns, pages)`` if ``rank`` is 3.
+    volume ``(rows, columns, pages)`` if ``rank`` is 3; its channel axis, where it states one, is
+    that of the image.
 
     Raises:
         InputError: If the file is no picture, is damaged, or has several pages and ``rank`` is not
             3.
     """
-    pages = _pages(path)
-    if len(pages) == 1 and rank != 3:
-        array = pages[0]
-    elif rank == 3:
-        array = _stacked(path, pages)
-    else:
-        raise InputError(f"{path.name} has {len(pages)} pages; say rank 3 if they are a volume")
-    array = _without_alpha(array)
-    return RawImage(
-        np.ascontiguousarray(array, dtype=np.float32),
-        picture_grid(array.shape[1:], spacing),
-        {"format": "picture"},
-        _COLORS if len(array) == 3 else (),
-    )
+    data = _of_rank(path, _pages(path), rank)
+    colors = COLORS if len(data) == 3 else ()
+    return RawImage(data, Grid.picture(data.shape[1:], spacing), {"format": "picture"}, colors)
 
 
-def read_indices(path: Path) -> NDArray[Any]:
-    """The labels ``(rows, columns)`` of a mask picture: palette indices or gray values.
+def read_indices(path: Path, rank: int) -> NDArray[Any]:
+    """The labels of a mask picture: palette indices or gray values, ``(rows, columns[, pages])``.
 
-    In a picture of black and white alone these become 0 and 1.
+    In a gray picture of black and white alone these become 0 and 1.
 
     Raises:
-        InputError: If the picture has colors that are no palette.
+        InputError: If the picture has colors that are no palette, or gray values that a lossy
+            compression made.
     """
-    array = _without_alpha(_pages(path, palette=False)[0])
+    array = _of_rank(path, _pages(path, palette=False), rank)
     if (array != array[:1]).any():
         raise InputError(f"{path.name} is colored; a mask needs one gray value per label")
     labels: NDArray[Any] = array[0]
-    black_and_white = labels.max() >= _WHITE and ((labels <= _BLACK) | (labels >= _WHITE)).all()
-    return (labels >= _WHITE).astype(labels.dtype) if black_and_white else labels
+    kind, mode = _kind_and_mode(path)
+    white = 255 if labels.dtype == np.uint8 else 65535  # Pillow may widen 16 bits to 32.
+    # An index of a palette is a label, whatever its color.
+    if mode != "P" and np.isin(labels, (0, white)).all():
+        return np.asarray(labels == white, dtype=np.uint8)
+    if kind in ("JPEG", "MPO"):
+        raise InputError(
+            f"{path.name} is a JPEG, whose lossy compression makes labels of its own; save the "
+            "mask as PNG"
+        )
+    return labels
 
 
-def picture_grid(shape: tuple[int, ...], spacing: tuple[float, ...] | float | None) -> Grid:
-    """A grid with rows toward P and columns toward L, as viewers display a picture upright."""
-    default = Grid.default(shape, spacing)
-    upright = np.eye(4)
-    upright[:2, :2] = [[0, -1], [-1, 0]]
-    return Grid(shape, upright @ default.affine, unit=default.unit, code=0)
-
-
-def _pages(path: Path, palette: bool = True) -> list[NDArray[Any]]:
-    """The pages, each ``(C, rows, columns)``."""
+def _kind_and_mode(path: Path) -> tuple[str | None, str]:
+    """The format and the mode of a picture; none for a TIFF that Pillow cannot read."""
     try:
         with Pillow.open(path) as picture:
-            if picture.format == "TIFF" and _deep_color_tiff(picture):
-                return _unusual_tiff(path)
-            if picture.format == "PNG" and _deep_color_png(path):
-                _warn("the color PNG has 16 bits per channel; 8 of them are read")
-            pages = []
-            for index in range(getattr(picture, "n_frames", 1)):
-                picture.seek(index)
-                pages.append(_decoded(picture, palette))
-            return pages
+            return picture.format, picture.mode
     except UnidentifiedImageError:
-        return _unusual_tiff(path)
-    except _DAMAGED as error:
-        raise InputError(f"{path.name} is damaged or cut off ({type(error).__name__})") from None
+        return None, ""
 
 
-def _decoded(picture: Pillow.Image, palette: bool) -> NDArray[Any]:
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode == "P" and palette:
-        upright = upright.convert("RGBA" if "transparency" in upright.info else "RGB")
-    elif upright.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-        upright = upright.convert("RGB")
-    array = np.asarray(upright)
-    return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
-
-
-def _unusual_tiff(path: Path) -> list[NDArray[Any]]:
-    """Pages of TIFF files that Pillow cannot read, or reads with 8 of 16 bits."""
-    unknown = InputError(f"{path.name} is not a picture that can be read (PNG, JPEG, TIFF, BMP)")
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        raise unknown
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(path) as file:
-            arrays = [page.asarray() for page in file.pages]
-    except (tifffile.TiffFileError, *_DAMAGED):
-        raise unknown from None
-    return [array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0) for array in arrays]
-
-
-def _stacked(path: Path, pages: list[NDArray[Any]]) -> NDArray[Any]:
+def _of_rank(path: Path, pages: list[NDArray[Any]], rank: int | None) -> NDArray[Any]:
+    if len(pages) == 1 and rank != 3:
+        return pages[0]
+    if rank != 3:
+        raise InputError(f"{path.name} has {len(pages)} pages; say rank 3 if they are a volume")
     if len({page.shape for page in pages}) != 1:
         raise InputError(f"{path.name} has pages of different sizes, which are no volume")
     return np.stack(pages, axis=-1)
 
 
-def _without_alpha(array: NDArray[Any]) -> NDArray[Any]:
-    if len(array) not in (2, 4):
-        return array
-    _warn("the picture has a transparency channel; it is left out")
-    return array[:-1]
+def _pages(path: Path, palette: bool = True) -> list[NDArray[Any]]:
+    """The pages, each ``(C, rows, columns)``."""
+    is_tiff = path.suffix.lower() in _TIFF
+    if is_tiff and is_unusual_tiff(path):
+        return read_tiff_pages(path)
+    try:
+        with Pillow.open(path) as picture:
+            pages = getattr(picture, "n_frames", 1)
+            require_bounded(path, (pages, picture.height, picture.width, len(picture.getbands())))
+            if picture.format == "PNG" and _is_deep_color(path):
+                _warn("the color PNG has 16 bits per channel; 8 of them are read")
+            return [_page(picture, index, palette) for index in range(pages)]
+    except UnidentifiedImageError:
+        if is_tiff:
+            return read_tiff_pages(path)
+        raise InputError(
+            f"{path.name} is not a picture that can be read (PNG, JPEG, TIFF, BMP)"
+        ) from None
 
 
-def _deep_color_tiff(picture: Any) -> bool:
-    bits = picture.tag_v2.get(258, (8,))  # BitsPerSample
-    return len(bits) > 1 and max(bits) > 8
+def _page(picture: Pillow.Image, index: int, palette: bool) -> NDArray[Any]:
+    picture.seek(index)
+    return decoded(picture, palette)
 
 
-def _deep_color_png(path: Path) -> bool:
-    header = path.read_bytes()[:26]
+def _is_deep_color(path: Path) -> bool:
+    with path.open("rb") as file:
+        header = file.read(26)
     return len(header) == 26 and header[24] == 16 and header[25] in (2, 6)
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from voxplain.errors import InputError
 from voxplain.image import Grid, Image
 from voxplain.io.arrays import read_array
-from voxplain.io.dicom import is_dicom, read_dicom
-from voxplain.io.nifti import read_nifti
+from voxplain.io.bounds import reading
+from voxplain.io.dicom import read_dicom
+from voxplain.io.dicom_planes import is_dicom
+from voxplain.io.metaimage import read_metaimage
+from voxplain.io.nifti import read_mgh, read_nifti, read_nifti_pair
+from voxplain.io.nrrd import read_nrrd
 from voxplain.io.picture import read_picture
 from voxplain.io.raw import RawImage
 
@@ -24,6 +29,14 @@ NIFTI = (".nii", ".nii.gz")
 PICTURE = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 ARRAY = (".npy", ".npz")
 _DICOM = (".dcm", ".dicom", ".ima")
+_PLACED = {
+    **dict.fromkeys(NIFTI, read_nifti),
+    **dict.fromkeys((".hdr", ".img"), read_nifti_pair),
+    **dict.fromkeys((".mgh", ".mgz"), read_mgh),
+    **dict.fromkeys((".mha", ".mhd"), read_metaimage),
+    **dict.fromkeys((".nrrd", ".nhdr"), read_nrrd),
+}
+"""Readers of formats that state the place of their voxels, by the end of the name."""
 
 
 def read_image(
@@ -32,13 +45,15 @@ def read_image(
     channels: Channels | None = None,
     rank: Literal[2, 3] | None = None,
     spacing: Spacing | None = None,
+    series: int | None = None,
 ) -> Image:
     """An image with its place in the patient, and without the patient's identity.
 
     ==========================  =============================================================
     source                      data
     ==========================  =============================================================
-    NIfTI                       ``(C, i, j, k)`` in the order of the file; a 4th axis is channels
+    NIfTI, MGH, Analyze         ``(C, i, j, k)`` in the order of the file; a 4th axis is channels
+    NRRD, MetaImage             ``(C, i, j, k)`` in the order of the file
     DICOM folder                ``(1, columns, rows, slices)``, sorted by position
     DICOM file of one image     ``(C, rows, columns)``
     PNG, JPEG, TIFF, BMP        ``(C, rows, columns)``, gray is one channel
@@ -52,6 +67,9 @@ def read_image(
             files.
         rank: 2 or 3 where the file leaves it open; with 3 a single slice is a volume.
         spacing: Millimeters per pixel of pictures and NumPy files, which do not hold it.
+        series: ``SeriesNumber`` of the series to read, for DICOM folders that hold several.
+
+    A file may unpack to 2 GiB, or to a hundred times its own size if that is more.
 
     Raises:
         InputError: If a file cannot be read, or several do not fit together.
@@ -60,12 +78,12 @@ def read_image(
     if not paths:
         raise InputError("no image file was given")
     axis = channels if channels in ("first", "last") else None
-    raws = [read_raw(file, axis, rank, spacing) for file in paths]
+    raws = [read_raw(file, axis, rank, spacing, series) for file in paths]
     for other, raw in zip(paths[1:], raws[1:], strict=True):
         _require_same(paths[0], raws[0].grid, other, raw.grid)
-    data = np.concatenate([raw.data for raw in raws])
+    data = np.concatenate([_float32(file, raw) for file, raw in zip(paths, raws, strict=True)])
     return Image(
-        torch.from_numpy(np.ascontiguousarray(data)),
+        torch.from_numpy(data),
         raws[0].grid,
         channels=_names(raws, None if axis else channels, len(data)),
         source=dict(raws[0].source),
@@ -73,7 +91,11 @@ def read_image(
 
 
 def read_raw(
-    path: Path, axis: Literal["first", "last"] | None, rank: int | None, spacing: Spacing | None
+    path: Path,
+    axis: Literal["first", "last"] | None,
+    rank: int | None,
+    spacing: Spacing | None,
+    series: int | None = None,
 ) -> RawImage:
     """The content of one file, all values finite.
 
@@ -82,41 +104,66 @@ def read_raw(
         axis: Channel axis of NumPy files; None for none.
         rank: 2 or 3 where the file leaves it open.
         spacing: Millimeters per pixel of pictures and NumPy files.
+        series: Number of the series of a DICOM folder.
 
     Raises:
         InputError: If the file does not exist, is of no known kind, or holds NaN or infinity.
     """
-    if not path.exists():
-        raise InputError(f"there is no file {path}")
-    kind = _kind(path)
-    if spacing is not None and kind in ("nifti", "dicom"):
-        raise InputError(f"{path.name} states its own spacing; leave the argument out")
-    if kind == "nifti":
-        raw = read_nifti(path, rank)
-    elif kind == "dicom":
-        raw = read_dicom(path, rank)
-    elif kind == "picture":
-        raw = read_picture(path, rank, spacing)
-    else:
-        raw = read_array(path, axis, rank, spacing)
-    _require_finite(path, raw)
-    return raw
+    try:
+        if not path.exists():
+            raise InputError(f"there is no file {path}")
+    except OSError as error:
+        raise InputError(f"{path} cannot be looked up ({error.strerror})") from None
+    with reading(path):
+        raw = _read(path, axis, rank, spacing, series)
+        _require_finite(path, raw)
+        return raw
 
 
-def _kind(path: Path) -> Literal["nifti", "dicom", "picture", "array"]:
-    if path.is_dir():
-        return "dicom"
+def _read(
+    path: Path,
+    axis: Literal["first", "last"] | None,
+    rank: int | None,
+    spacing: Spacing | None,
+    series: int | None,
+) -> RawImage:
     name = path.name.lower()
-    if name.endswith(NIFTI):
-        return "nifti"
-    if name.endswith(PICTURE):
-        return "picture"
-    if name.endswith(ARRAY):
-        return "array"
+    if series is not None and not path.is_dir():
+        raise InputError(f"{path.name} is a file, and series chooses from a DICOM folder")
+    if not path.is_dir():
+        if name.endswith(PICTURE):
+            return read_picture(path, rank, spacing)
+        if name.endswith(ARRAY):
+            return read_array(path, axis, rank, spacing)
+    reader = _placing_reader(path)
+    if spacing is not None:
+        raise InputError(f"{path.name} states its own spacing; leave the argument out")
+    return read_dicom(path, rank, series) if path.is_dir() else reader(path, rank)
+
+
+def _placing_reader(path: Path) -> Callable[[Path, int | None], RawImage]:
+    name = path.name.lower()
+    if path.is_dir():
+        return read_dicom
+    reader = next((read for end, read in _PLACED.items() if name.endswith(end)), None)
+    if reader is not None:
+        return reader
     if name.endswith(_DICOM) or is_dicom(path):
-        return "dicom"
-    known = ", ".join((*NIFTI, *_DICOM[:1], *PICTURE, *ARRAY))
+        return read_dicom
+    known = ", ".join((*_PLACED, *_DICOM[:1], *PICTURE, *ARRAY))
     raise InputError(f"{path.name} is of no kind that can be read ({known}, or a DICOM folder)")
+
+
+def _float32(path: Path, raw: RawImage) -> NDArray[np.float32]:
+    if raw.data.dtype == bool:
+        raise InputError(
+            f"{path.name} holds true and false, which is a mask and no image; convert it to numbers"
+        )
+    with np.errstate(over="ignore"):
+        data = np.ascontiguousarray(raw.data, dtype=np.float32)
+    if raw.data.dtype.itemsize > 4 and not np.isfinite(data).all():
+        raise InputError(f"{path.name} holds values beyond 3e38, which 32-bit numbers cannot hold")
+    return data
 
 
 def _require_finite(path: Path, raw: RawImage) -> None:

@@ -57,7 +57,7 @@ def write_image(image: Image, path: str | Path) -> Path:
     """Writes the channels of an image without the metadata of its source file.
 
     Whole numbers are stored as int16, others too, with a slope, where the error stays below 0.1 %
-    of the range; else the type is float32.
+    of the range; else the type is float32. The window for display that the source states is kept.
 
     Args:
         image: Usually the image before preprocessing.
@@ -68,6 +68,9 @@ def write_image(image: Image, path: str | Path) -> Path:
     file = _nifti(stored, image.grid)
     if stored.dtype == np.int16:
         file.header.set_slope_inter(slope, intercept)
+    # The window for display that a DICOM file states.
+    if len(array) == 1 and "window" in image.source:
+        file.header["cal_min"], file.header["cal_max"] = image.source["window"]
     return atomic_write(path, _compressed(file))
 
 
@@ -79,10 +82,8 @@ def write_labels(labels: Tensor, grid: Grid, path: str | Path) -> Path:
     """
     array = _checked(labels[None], grid)
     low, high = int(array.min()), int(array.max())
-    kinds = (np.uint8, np.int16, np.int32)
-    kind = next((k for k in kinds if np.iinfo(k).min <= low and high <= np.iinfo(k).max), None)
-    if kind is None:
-        raise InputError(f"labels from {low} to {high} do not fit into a label map")
+    kinds = (np.uint8, np.int16, np.int32, np.int64)
+    kind = next(k for k in kinds if np.iinfo(k).min <= low and high <= np.iinfo(k).max)
     return atomic_write(path, _compressed(_nifti(array.astype(kind), grid)))
 
 
@@ -105,7 +106,9 @@ def _nifti(array: NDArray[Any], grid: Grid) -> Any:
     """``(C, *spatial)`` as a file with a new header, sform and qform, and no extensions."""
     volume = array.reshape(len(array), *grid.shape, *(1,) * (3 - grid.rank))
     file = nib.Nifti1Image(
-        volume[0] if len(volume) == 1 else np.moveaxis(volume, 0, -1), grid.affine
+        volume[0] if len(volume) == 1 else np.moveaxis(volume, 0, -1),
+        grid.affine,
+        dtype=array.dtype,
     )
     code = _code(grid, file.header)
     file.set_sform(grid.affine, code)
@@ -116,10 +119,13 @@ def _nifti(array: NDArray[Any], grid: Grid) -> Any:
 
 
 def _code(grid: Grid, header: Any) -> int:
-    """The sform code of the source; 0 only if readers then assume the same affine."""
-    if grid.code or np.allclose(header.get_base_affine(), grid.affine, atol=1e-4):
-        return grid.code
-    return _ALIGNED
+    """The sform code of the source.
+
+    A picture keeps 0, as it has no sides. A volume keeps it only if readers then assume the same
+    affine: else the maps of its layers would not lie on it.
+    """
+    is_assumed = np.allclose(header.get_base_affine(), grid.affine, atol=1e-4)
+    return grid.code if grid.code or grid.rank == 2 or is_assumed else _ALIGNED
 
 
 def _sheared(grid: Grid) -> bool:

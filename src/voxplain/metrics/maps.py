@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +20,11 @@ from voxplain.engine.context import Context
 from voxplain.engine.method import Method, Resampling
 from voxplain.engine.randomness import generator
 from voxplain.engine.stream_io import StreamInput
-from voxplain.errors import InputError, VoxplainError
+from voxplain.errors import InputError, VoxplainError, VoxplainWarning, without_warnings
 from voxplain.image import Image
-from voxplain.io.read import NIFTI, read_image
+from voxplain.io.arrays import load_array
+from voxplain.io.bounds import reading
+from voxplain.io.read import ARRAY, NIFTI, read_image
 
 Sign = Literal["signed", "absolute", "positive"]
 
@@ -238,11 +241,17 @@ def read_map(
         InputError: If there is no such file, or it lies on another grid than the scan.
     """
     path = Path(path)
+    if not path.exists():
+        raise InputError(f"there is no file {path}")
     rank: Any = scan.rank if scan is not None else None
     if path.name.lower().endswith(NIFTI):
-        image = read_image(path, rank=rank)
+        # A picture has no place, and neither have its maps, which is no news.
+        is_picture = scan is not None and scan.rank == 2 and not scan.source_grid.code
+        with without_warnings(VoxplainWarning) if is_picture else nullcontext():
+            image = read_image(path, rank=rank)
         values = image.data
-        if scan is not None and scan.grid.unit == "mm" and not image.grid.matches(scan.source_grid):
+        is_placed = scan is not None and scan.grid.unit == "mm" and not is_picture
+        if scan and is_placed and not image.grid.matches(scan.source_grid):
             raise InputError(
                 f"the map {path.name} does not lie on the grid of the scan: {image.grid}; scan "
                 f"{scan.source_grid}"
@@ -253,16 +262,10 @@ def read_map(
 
 
 def _numpy_array(path: Path) -> NDArray[np.float32]:
-    if not path.exists():
-        raise InputError(f"there is no file {path}")
-    try:
-        loaded = np.load(path)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path.name} is neither NIfTI nor NumPy; a map is one of them") from error
-    if isinstance(loaded, np.lib.npyio.NpzFile):
-        if len(loaded.files) != 1:
-            raise InputError(f"{path.name} holds {len(loaded.files)} arrays, and a map is one")
-        loaded = loaded[loaded.files[0]]
-    if loaded.dtype.kind not in "fiub":
-        raise InputError(f"{path.name} holds {loaded.dtype} values, and a map holds numbers")
-    return np.asarray(loaded, dtype=np.float32)
+    with reading(path):
+        if path.suffix.lower() not in ARRAY:
+            raise InputError(f"{path.name} is neither NIfTI nor NumPy; a map is one of them")
+        loaded = load_array(path)
+        if loaded.dtype.kind not in "fiub":
+            raise InputError(f"{path.name} holds {loaded.dtype} values, and a map holds numbers")
+        return np.array(loaded, dtype=np.float32)

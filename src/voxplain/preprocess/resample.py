@@ -9,17 +9,21 @@ import torch
 from torch import Tensor
 
 
-def value_weights(source: int, target: int, start: float, step: float) -> Tensor:
+def value_weights(
+    source: int, target: int, start: float, step: float, antialias: bool = True
+) -> Tensor:
     """The matrix that resamples values along one axis and keeps linear ramps.
 
     Target cell ``i`` lies at source index ``start + step * i``. Toward a coarser grid, the linear
     interpolation is averaged over ``sqrt(step**2 - 1)`` source cells against aliasing, which gives
-    target cells the blur of their size. Beyond the ends the last value is repeated.
+    target cells the blur of their size; without ``antialias`` it is sampled at the target centers.
+    Beyond the ends the last value is repeated.
 
     Returns:
         ``(target, source)``, float64, rows sum to 1.
     """
-    return _averaged_linear(source, target, start, step, math.sqrt(max(step**2 - 1, 0.0)))
+    width = math.sqrt(max(step**2 - 1, 0.0)) if antialias else 0.0
+    return _averaged_linear(source, target, start, step, width)
 
 
 def mass_weights(source: int, target: int, start: float, step: float) -> Tensor:

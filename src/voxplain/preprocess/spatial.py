@@ -55,7 +55,7 @@ class Reorient(Step):
             ConfigError: If the image has no anatomical axes.
         """
         grid = image.grid
-        if grid.unit == "pixel":
+        if grid.unit == "pixel" or (grid.rank == 2 and not grid.code):
             raise ConfigError("reorient: a picture has no anatomical axes; leave this step out")
         order, flips = _axes_toward(grid, self.axes)
         if order == tuple(range(grid.rank)) and not any(flips):
@@ -67,17 +67,21 @@ class Reorient(Step):
 class Spacing(Step):
     """Resamples to a voxel size in millimeters; the field of view keeps its center.
 
-    Linear resampling is anti-aliased toward a coarser grid and keeps linear ramps. The number of
+    Linear resampling keeps linear ramps, and is anti-aliased toward a coarser grid unless switched
+    off. The number of
     voxels is the old extent divided by the new size, rounded.
 
     Attributes:
         size: Millimeters, for all axes or one per axis; None leaves that axis unchanged.
         interpolation: ``nearest`` for images whose values are labels.
+        antialias: False samples the linear interpolation, as MONAI and nnU-Net do; as the network
+            was trained.
     """
 
     kind: Literal["spacing"] = "spacing"
     size: Millimeters | tuple[Millimeters | None, ...] = 1.0
     interpolation: Interpolation = "linear"
+    antialias: bool = True
 
     def apply(self, image: Image) -> Image:
         """The resampled image; the same object if it has that spacing.
@@ -93,8 +97,11 @@ class Spacing(Step):
         step = [1.0 if abs(ratio - 1) < 1e-5 else ratio for ratio in ratios]
         axes = zip(grid.shape, step, strict=True)
         shape = [max(1, math.floor(length / width + 0.5)) for length, width in axes]
-        weights = value_weights if self.interpolation == "linear" else None
+        weights = self._weights if self.interpolation == "linear" else None
         return _resampled(image, self.kind, shape, step, weights)
+
+    def _weights(self, source: int, target: int, start: float, step: float) -> Tensor:
+        return value_weights(source, target, start, step, self.antialias)
 
 
 class Resize(Step):

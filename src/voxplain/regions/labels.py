@@ -14,8 +14,7 @@ from torch import Tensor
 
 from voxplain.errors import InputError
 from voxplain.image import Image
-from voxplain.io import read_mask
-from voxplain.io.read import read_raw
+from voxplain.io import read_labels, read_mask
 from voxplain.regions.map import RegionMap, distinct
 from voxplain.regions.names import read_names
 from voxplain.regions.spec import Regions, Spacing
@@ -28,7 +27,8 @@ class LabelMap(Regions):
 
     Attributes:
         labels: Whole numbers ``(*spatial)``, or ``(C, *spatial)``, on the grid of the network's
-            input or of the scan; or a file on the grid of the scan. Labels below 0 are no region.
+            input or of the scan; or a file on the grid of the scan. In an array, labels below
+            0 are no region; a file with such labels is refused.
         names: Mapping from label to name, or a JSON, CSV or TSV file or a color table with one.
         rest: Whether voxels of label 0 are a region too; else they are never masked.
     """
@@ -103,7 +103,7 @@ class LabelMap(Regions):
     def _read(self, rank: int) -> Any:
         if not _is_path(self.labels):
             return _whole(self.labels).cpu().numpy()
-        return read_raw(Path(self.labels), None, rank, None).data
+        return read_labels(self.labels, rank)
 
     def _read_names(self) -> Mapping[int, str]:
         if isinstance(self.names, (str, Path)):

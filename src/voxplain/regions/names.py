@@ -23,10 +23,10 @@ def read_names(path: str | Path) -> dict[int, str]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no file {path.name} with the names of the labels")
-    text = path.read_text(encoding="utf-8-sig")
     try:
+        text = path.read_text(encoding="utf-8-sig")
         names = _from_json(text) if path.suffix.lower() == ".json" else dict(_from_table(text))
-    except (ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError, csv.Error) as error:
         raise InputError(f"{path.name} is not a table of label names: {error}") from error
     if not names:
         raise InputError(f"{path.name} names no label; write one '3,liver' per line")

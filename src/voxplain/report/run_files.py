@@ -45,7 +45,7 @@ class Backdrop:
 def read_backdrop(run: Path, case: CaseRecord, view: CaseView) -> Backdrop:
     """Image and masks of a case; a mask that cannot be read becomes a problem of the view."""
     image = read_volume(run / case.image, len(case.shape), case.unit, case.channels).canonical()
-    windows = tuple(gray_window(channel) for channel in image.data)
+    windows = tuple(image.window or gray_window(channel) for channel in image.data)
     backdrop = Backdrop(image, windows, {}, None)
     for prediction in view.predictions:
         if prediction.image:

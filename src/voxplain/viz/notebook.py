@@ -87,7 +87,17 @@ def _overlay(volume: DisplayVolume, image: Image | None, sidecar: Sidecar) -> Ov
         subtitle=sentence(sidecar.target.in_words),
         units=sidecar.units,
         sign=sidecar.sign,
+        windows=None if image is None else _stated_window(image),
     )
+
+
+def _stated_window(image: Image) -> tuple[tuple[float, float]] | None:
+    """The window that the source states for display, in the values of the image."""
+    if "window" not in image.source or len(image.channels) != 1:
+        return None
+    slope, intercept = (*image.intensity, (1.0, 0.0))[0]
+    low, high = (float((end - intercept) / slope) for end in image.source["window"])
+    return ((low, high),)
 
 
 @lru_cache(maxsize=1)

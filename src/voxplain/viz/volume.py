@@ -26,6 +26,7 @@ class DisplayVolume:
         channels: A name per channel.
         picture: Whether the first two axes are the rows and columns of a picture, not
             directions in a patient.
+        window: Black and white point that the file states for its display, in source units.
     """
 
     data: Array
@@ -33,6 +34,7 @@ class DisplayVolume:
     unit: Literal["mm", "pixel"] = "mm"
     channels: tuple[str, ...] = ()
     picture: bool = False
+    window: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, data: Tensor, grid: Grid, channels: tuple[str, ...] = ()) -> DisplayVolume:
@@ -166,4 +168,6 @@ def read_volume(
         stated = nifti.affine
     upright = "".join(aff2axcodes(stated))[:2] == "PL" and int(nifti.header["sform_code"]) in (0, 2)
     picture = rank == 2 and (unit == "pixel" or upright)
-    return DisplayVolume(np.moveaxis(data, -1, 0), stated, unit, channels, picture)
+    low, high = float(nifti.header["cal_min"]), float(nifti.header["cal_max"])
+    window = (low, high) if low < high else None
+    return DisplayVolume(np.moveaxis(data, -1, 0), stated, unit, channels, picture, window)

@@ -14,7 +14,12 @@ from voxplain.models.loading.bundle import read_bundle
 from voxplain.models.loading.factory import build
 from voxplain.models.loading.fitting import load_weights
 from voxplain.models.loading.spec import ModelSpec
-from voxplain.models.loading.weights import existing, read_weights, require_trust
+from voxplain.models.loading.weights import (
+    existing,
+    read_weights,
+    require_bounded,
+    require_trust,
+)
 
 
 def load_network(spec: ModelSpec, *, trust: bool = False, base: Path | None = None) -> nn.Module:
@@ -48,6 +53,7 @@ def _from_file(file: Path, trust: bool) -> nn.Module:
     if file.suffix.lower() == ".onnx":
         return OnnxBox(file)
     kind = "a TorchScript file" if _is_script(file) else "a pickled network"
+    require_bounded(file)
     require_trust(trust, f"{file.name} is {kind}, and opening it runs the code in it")
     return ScriptBox(file) if _is_script(file) else _from_pickle(file)
 

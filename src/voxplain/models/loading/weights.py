@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ import torch
 from torch import Tensor
 
 from voxplain.errors import ModelError
+
+_UNPACKED_BYTES = 2**26
+_UNPACKED_RATIO = 10
 
 
 def read_weights(file: Path, *, trust: bool = False) -> Any:
@@ -25,6 +29,7 @@ def read_weights(file: Path, *, trust: bool = False) -> Any:
     """
     if file.suffix == ".safetensors":
         return _read_safetensors(file)
+    require_bounded(file)
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -45,6 +50,24 @@ def existing(file: Path, what: str) -> Path:
     if not file.is_file():
         raise ModelError(f"{what} {str(file)!r} does not exist")
     return file
+
+
+def require_bounded(file: Path) -> None:
+    """Refuses a zip archive that unpacks to much more than its size; torch hardly compresses.
+
+    Raises:
+        ModelError: If it unpacks to more than 64 MiB and to more than ten times its size.
+    """
+    if not zipfile.is_zipfile(file):
+        return
+    with zipfile.ZipFile(file) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > max(_UNPACKED_BYTES, _UNPACKED_RATIO * file.stat().st_size):
+        raise ModelError(
+            f"{file.name} would unpack to {unpacked / 2**20:.0f} MiB from "
+            f"{file.stat().st_size / 2**20:.3g} MiB, which no file of torch does; save it again "
+            "with torch.save"
+        )
 
 
 def require_trust(trust: bool, reason: str) -> None:

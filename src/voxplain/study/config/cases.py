@@ -61,6 +61,7 @@ class CaseConfig(BaseModel):
             the target where it occurs, else every label.
         truth: The class that is right for the whole image, for classifiers.
         rank: 2 or 3, where the file leaves it open (one slice is 2-D unless 3 is asked for).
+        series: Number of the series (``SeriesNumber``), for DICOM folders that hold several.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -76,6 +77,7 @@ class CaseConfig(BaseModel):
     reference_label: int | None = Field(default=None, ge=1)
     truth: int | None = Field(default=None, ge=0)
     rank: Literal[2, 3] | None = None
+    series: int | None = None
 
     @property
     def is_pattern(self) -> bool:

@@ -55,7 +55,13 @@ def read_case(case: CaseConfig) -> Image:
     """
     with errors_at(f"case {case.id}"):
         spacing = case.spacing[0] if case.spacing and len(case.spacing) == 1 else case.spacing
-        return read_image(case.image, channels=case.channels, rank=case.rank, spacing=spacing)
+        return read_image(
+            case.image,
+            channels=case.channels,
+            rank=case.rank,
+            spacing=spacing,
+            series=case.series,
+        )
 
 
 def content_sha256(image: Image) -> str:

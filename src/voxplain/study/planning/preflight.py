@@ -201,7 +201,7 @@ def _record(name: str, case: CaseConfig, image: Image, texts: list[str]) -> Case
         shape=grid.shape,
         spacing=grid.spacing,
         unit=grid.unit,
-        orientation="".join(grid.axis_codes),
+        orientation=grid.orientation,
         channels=image.channels,
         warnings=texts,
     )
