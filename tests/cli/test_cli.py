@@ -379,13 +379,13 @@ def test_audit_says_what_is_covered(tiny: TinyStudy) -> None:
 
 
 def test_audit_fails_where_a_rule_is_not_covered(tiny: TinyStudy) -> None:
-    (tiny.folder / "odd_net.py").write_text(
+    (tiny.packages / "odd_net.py").write_text(
         "import torch\nfrom torch import nn\n"
         "class Odd(nn.Module):\n"
         "    def __init__(self):\n        super().__init__()\n"
         "        self.mix = nn.Conv3d(1, 2, 1)\n"
         "    def forward(self, x):\n        return torch.cumprod(self.mix(x), -1)\n"
-        "def build():\n    return Odd()\n"
+        "def build() -> nn.Module:\n    return Odd()\n"
     )
     result = voxplain("audit", "first.nii.gz", "--factory", "odd_net:build", "-r", "deep_lift")
     assert result.exit_code == 1, result.output

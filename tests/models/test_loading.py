@@ -14,7 +14,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from voxplain.errors import ModelError, VoxplainWarning
-from voxplain.models.loading import BlackBox, ModelSpec, load_network, weights_sha256
+from voxplain.models.loading import (
+    BlackBox,
+    ModelSpec,
+    installed,
+    load_network,
+    weights_sha256,
+)
 
 DATA = Path(__file__).parents[2] / "../shared/data"
 
@@ -185,6 +191,56 @@ class Evil:
         return (open, (str(self.trace), "w"))
 
 
+INSTALLED = """
+import os
+from torch import nn
+import beside
+
+nearby = beside.build
+
+class Head(nn.Conv2d):
+    def __init__(self, classes=2):
+        super().__init__(1, classes, 1)
+
+    @classmethod
+    def made(cls) -> nn.Module:
+        return cls()
+
+def build(classes=2) -> Head:
+    return Head(classes)
+
+def silent():
+    return Head()
+
+def load_any() -> nn.Module:
+    return Head()
+"""
+
+BESIDE = """
+from torch import nn
+
+open("imported", "w").close()
+
+def build() -> nn.Module:
+    return nn.Identity()
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of installed packages; beside it a file that can be imported too."""
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / "installed_nets.py").write_text(INSTALLED)
+    (tmp_path / "beside.py").write_text(BESIDE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.syspath_prepend(str(folder))
+    for name in ("installed_nets", "beside"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    return folder
+
+
 class TestTrust:
     def test_a_pickle_runs_nothing_until_it_is_trusted(self, folder: Path) -> None:
         trace = folder / "trace"
@@ -202,12 +258,86 @@ class TestTrust:
         with pytest.raises(ModelError, match="--trust"):
             load_network(ModelSpec(**fields), base=folder)
 
-    def test_an_importable_factory_needs_none(self, tmp_path: Path) -> None:
-        spec = ModelSpec(
-            factory="torch.nn:Conv2d",
-            arguments={"in_channels": 1, "out_channels": 2, "kernel_size": 3},
-        )
-        assert load_network(spec, base=tmp_path)(torch.zeros(1, 1, 5, 5)).shape == (1, 2, 3, 3)
+    @pytest.mark.parametrize(
+        ("factory", "arguments"),
+        [
+            ("torch.nn:Conv2d", {"in_channels": 1, "out_channels": 3, "kernel_size": 3}),
+            ("voxplain.zoo:unet2d", {"classes": 3}),
+            ("installed_nets:build", {"classes": 3}),
+            ("installed_nets:Head", {"classes": 3}),
+        ],
+    )
+    def test_what_can_only_build_a_network_needs_none(
+        self, site: Path, factory: str, arguments: dict[str, object]
+    ) -> None:
+        network = load_network(ModelSpec(factory=factory, arguments=arguments), base=site.parent)
+        assert network(torch.zeros(1, 1, 16, 16)).shape[1] == 3
+
+    @pytest.mark.parametrize(
+        ("factory", "arguments", "reason"),
+        [
+            ("os:system", {"command": "touch made"}, "os belongs to Python"),
+            ("subprocess:getoutput", {"cmd": "touch made"}, "subprocess belongs to Python"),
+            ("timeit:timeit", {"stmt": "open('made', 'w')"}, "timeit belongs to Python"),
+            ("builtins:exec", {}, "builtins belongs to Python"),
+            ("torch:load", {"f": "w.pt", "weights_only": False}, "may open files"),
+            ("torch.hub:load", {"repo_or_dir": ".", "source": "local"}, "may open files"),
+            ("torch.jit:load", {"f": "w.pt"}, "may open files"),
+            ("torch.jit:ScriptModule", {}, "no layer of torch.nn"),
+            ("torch.utils.data:DataLoader", {"dataset": []}, "no subclass of torch.nn.Module"),
+            (
+                "voxplain.models.loading.factory:build",
+                {"factory": "os:system", "arguments": {"command": "touch made"}, "trust": True},
+                "may open files",
+            ),
+            ("installed_nets:silent", {}, "does not state that it returns"),
+            ("installed_nets:load_any", {}, "may open files"),
+            ("installed_nets:Head.made", {}, "neither a function of a module nor a class"),
+            ("installed_nets:os.system", {"command": "touch made"}, "belongs to Python"),
+            ("installed_nets:nearby", {}, "no installed package"),
+            ("beside:build", {}, "beside is a file on the import path"),
+            ("pip.__main__:main", {}, "is a program"),
+        ],
+    )
+    def test_what_can_do_more_is_not_called(
+        self,
+        site: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        factory: str,
+        arguments: dict[str, object],
+        reason: str,
+    ) -> None:
+        monkeypatch.chdir(site.parent)
+        spec = ModelSpec(factory=factory, arguments=arguments)
+        with pytest.raises(ModelError, match=rf"{reason}.*--trust"):
+            load_network(spec, base=site.parent)
+        assert not (site.parent / "made").exists()
+
+    def test_a_file_beside_the_study_is_not_even_imported(
+        self, site: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(site.parent)
+        with pytest.raises(ModelError, match="--trust"):
+            load_network(ModelSpec(factory="beside:build"), base=site.parent)
+        assert not (site.parent / "imported").exists()
+        spec = ModelSpec(factory="beside:build")
+        assert isinstance(load_network(spec, trust=True, base=site.parent), nn.Identity)
+        assert (site.parent / "imported").exists()
+
+    def test_a_package_installed_in_place_is_installed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its source may lie anywhere but beside the study."""
+        source = tmp_path / "source"
+        source.mkdir()
+        (source / "editable_nets.py").write_text(BESIDE)
+        monkeypatch.syspath_prepend(str(source))
+        monkeypatch.chdir(source)
+        monkeypatch.setattr(installed, "_editable", lambda: (source,))
+        spec = ModelSpec(factory="editable_nets:build")
+        with pytest.raises(ModelError, match="--trust"):
+            load_network(spec, base=source)
+        assert isinstance(load_network(spec, base=tmp_path / "studies"), nn.Identity)
 
 
 class TestFactory:
