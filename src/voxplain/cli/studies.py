@@ -135,7 +135,7 @@ def carry_out(
 
 
 def _summarize(done: Run) -> None:
-    from voxplain.study.execution.time_limit import in_words
+    from voxplain.study.planning.time_limit import in_words
 
     manifest = done.manifest
     for prediction in manifest.predictions:
@@ -181,7 +181,7 @@ def _sums(
     tasks: Sequence[Task | EvaluationTask], trials: Mapping[str, TimingTrial]
 ) -> tuple[str, str, str, str]:
     """Tasks, passes forward and backward, passes forward only, time; empty where there are none."""
-    from voxplain.study.execution.time_limit import in_words
+    from voxplain.study.planning.time_limit import in_words
 
     forwards = sum(task.forwards for task in tasks)
     passes = sum(task.passes for task in tasks) - forwards

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from voxplain.errors import InputError, VoxplainWarning, is_out_of_memory
-from voxplain.study.execution.time_limit import in_words, reason_of, time_limit
+from voxplain.study.planning.time_limit import in_words, reason_of, time_limit
 
 
 def test_a_time_limit_ends_what_runs_and_leaves_no_alarm() -> None:

@@ -23,9 +23,7 @@ from torch import nn
 
 _SITE_FOLDERS = {"site-packages", "dist-packages"}
 _OWN_NETWORKS = "voxplain.zoo"
-_LOADS = re.compile(
-    r"(?:^|_)(?:un)?(?:load|pickle|restore|from|import|eval|exec)(?:ed|er|s)?(?:_|$)"
-)
+_LOADS = re.compile(r"(?:^|_)(?:un)?(?:load|pickle|restore|from|import|eval|exec)(?:_|$)")
 
 
 def why_not_importable(module: str, base: Path) -> str:
