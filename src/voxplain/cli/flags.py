@@ -16,6 +16,7 @@ import yaml
 
 from voxplain.errors import ConfigError
 
+_SHOWN = 60
 _NETWORK, _IMAGE = "Network", "Image and preprocessing"
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -170,8 +171,19 @@ class SharedFlags:
             return self.factory.rsplit(":", 1)[-1]
         return "network"
 
+    def _refuse_single_steps(self) -> None:
+        """Refuses the flags that --preprocess stands in place of."""
+        flags = ("reorient", "spacing", "crop_foreground", "normalize", "pad_to_multiple")
+        given = [name for name in flags if getattr(self, name)]
+        if given:
+            names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise ConfigError(
+                f"{names} beside --preprocess: write all steps into --preprocess, in their order"
+            )
+
     def _steps(self) -> list[Any]:
         if self.preprocess is not None:
+            self._refuse_single_steps()
             steps = parsed_json(self.preprocess, "--preprocess")
             return steps if isinstance(steps, list) else [steps]
         steps = []
@@ -225,7 +237,7 @@ def parsed_parameters(text: str) -> dict[str, Any]:
         name, equals, value = parameter.partition("=")
         if not equals:
             raise ConfigError(f"{parameter!r} is not name=value; write steps=16,baseline=minimum")
-        mapping[name.strip()] = yaml.safe_load(value)
+        mapping[name.strip()] = _value(value)
     return mapping
 
 
@@ -263,6 +275,8 @@ def parsed_json(text: str, flag: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{flag}: not JSON ({error.msg} at character {error.pos})") from error
+    except (ValueError, RecursionError) as error:  # endless numbers, endless brackets
+        raise ConfigError(f"{flag}: JSON that cannot be read ({type(error).__name__})") from error
 
 
 def _parameter(field: dataclasses.Field[Any], annotation: Any) -> inspect.Parameter:
@@ -274,8 +288,21 @@ def _parameter(field: dataclasses.Field[Any], annotation: Any) -> inspect.Parame
 
 def _values(text: str) -> Any:
     """One value, or a list of comma-separated ones."""
-    values = [yaml.safe_load(value) for value in text.split(",")]
+    values = [_value(value) for value in text.split(",")]
     return values[0] if len(values) == 1 else values
+
+
+def _value(text: str) -> Any:
+    """A value as YAML reads it.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+        raise ConfigError(f"{shown!r} is no value; write a number, a word or [a, b]") from error
 
 
 def _split(text: str) -> list[str]:

@@ -119,7 +119,7 @@ def carry_out(
         debug: Whether to print the traceback of a failing task.
 
     Raises:
-        typer.Exit: With code 1, if some task failed.
+        typer.Exit: With code 1, if some task failed or was not reached.
     """
     from voxplain.cli.progress import Bar
     from voxplain.study import run_study
@@ -130,7 +130,7 @@ def carry_out(
     with err.status("writing the report"):
         page = done.write_report()
     fact("report", short_path(page), "bold")
-    if done.failed:
+    if done.exit_code:
         raise typer.Exit(done.exit_code)
 
 
@@ -152,6 +152,8 @@ def _summarize(done: Run) -> None:
         fact("scores", short_path(scores))
     if manifest.failed:
         fact("failed", f"{len(manifest.failed)} of {len(manifest.tasks)} tasks", "red")
+    if manifest.pending:
+        fact("not done", f"{len(manifest.pending)} of {len(manifest.tasks)} tasks", "red")
 
 
 def _show_tasks(plan: Plan, trials: Mapping[str, TimingTrial]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from voxplain.records.folder import refuse_links
 from voxplain.records.manifest import Manifest, TaskRecord
 from voxplain.report import render
 from voxplain.study.config.study import StudyConfig
@@ -55,7 +56,11 @@ class Run:
 
         Returns:
             The file to open.
+
+        Raises:
+            InputError: If the folder holds no run, or a link.
         """
+        refuse_links(self.folder)
         return render(self.folder, share=share)
 
     @property
