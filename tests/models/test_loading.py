@@ -15,7 +15,6 @@ from torch import nn
 
 from voxplain.errors import ModelError, VoxplainWarning
 from voxplain.models.loading import (
-    BlackBox,
     ModelSpec,
     installed,
     load_network,
@@ -399,18 +398,6 @@ class TestFiles:
         with pytest.raises(ModelError, match="holds a OrderedDict, no network"):
             load_network(ModelSpec(file="net.pt"), trust=True, base=folder)
 
-    def test_torchscript_answers_but_gives_no_gradient(self, folder: Path) -> None:
-        torch.jit.script(reference()).save(str(folder / "net.pt"))
-        with pytest.raises(ModelError, match=r"TorchScript.*--trust"):
-            load_network(ModelSpec(file="net.pt"), base=folder)
-        box = load_network(ModelSpec(file="net.pt"), trust=True, base=folder)
-        assert isinstance(box, BlackBox)
-        assert box.differentiable is False
-        assert same(box, reference())
-        image = torch.randn(1, 1, 6, 6, 6, requires_grad=True)
-        assert not box(image).requires_grad
-        assert weights_sha256(box) != weights_sha256(reference(1))
-
     def test_file_of_no_kind(self, folder: Path) -> None:
         (folder / "net.pt").write_text("nothing")
         with pytest.raises(ModelError, match=r"net.pt cannot be unpickled"):
@@ -504,6 +491,21 @@ class TestBundle:
         image = torch.randn(1, 1, 16, 16)
         assert torch.equal(loaded(image), self.network()(image))
 
+    def test_its_preprocessing_and_inferer_are_named_where_none_is_stated(
+        self, bundle: Path
+    ) -> None:
+        stated = BUNDLE.rstrip()[:-1] + ''',
+            "preprocessing": {"_target_": "Compose", "transforms": [
+                {"_target_": "LoadImaged", "keys": "image"},
+                {"_target_": "NormalizeIntensityd", "keys": "image"}]},
+            "inferer": {"_target_": "SlidingWindowInferer", "roi_size": [96, 96]}}'''
+        (bundle / "b/configs/inference.json").write_text(stated)
+        words = r"preprocessing \(LoadImaged, NormalizeIntensityd\) and its inferer \(Sliding"
+        with pytest.warns(VoxplainWarning, match=words):
+            load_network(ModelSpec(bundle="b"), trust=True, base=bundle)
+        with pytest.warns(VoxplainWarning, match=r"its preprocessing \(.*\) are not taken over"):
+            load_network(ModelSpec(bundle="b", window={"size": 96}), trust=True, base=bundle)
+
     def test_other_weights(self, bundle: Path) -> None:
         zeros = {
             name: torch.zeros_like(value) for name, value in self.network().state_dict().items()
@@ -520,6 +522,33 @@ class TestBundle:
         (bundle / "b/configs/inference.json").write_text('{"classes": 3}')
         with pytest.raises(ModelError, match=r"bundle b defines no network"):
             load_network(ModelSpec(bundle="b"), trust=True, base=bundle)
+
+
+class TestLeftAside:
+    """What would be taken wrongly or left aside without a word."""
+
+    @pytest.mark.parametrize("kind", [torch.complex64, torch.bool])
+    def test_weights_that_are_no_real_numbers(self, folder: Path, kind: torch.dtype) -> None:
+        state = renamed(reference(), "module.")
+        state["module.0.weight"] = state["module.0.weight"].to(kind)
+        torch.save({"state_dict": state}, folder / "w.pt")
+        with pytest.raises(ModelError, match="0.weight is (complex64|bool), and the network has"):
+            load(folder, weights="w.pt")
+
+    def test_boolean_buffers_of_a_network_are_its_own(self, tmp_path: Path) -> None:
+        (tmp_path / "nets.py").write_text(
+            "import torch\nfrom torch import nn\n"
+            "def build():\n    net = nn.Conv2d(1, 1, 1)\n"
+            "    net.register_buffer('mask', torch.zeros(2, dtype=torch.bool))\n    return net\n"
+        )
+        net = nn.Conv2d(1, 1, 1)
+        net.register_buffer("mask", torch.ones(2, dtype=torch.bool))
+        torch.save(net.state_dict(), tmp_path / "w.pt")
+        assert load(tmp_path, weights="w.pt").mask.all()
+
+    def test_a_file_name_that_no_system_takes(self, folder: Path) -> None:
+        with pytest.raises(ModelError, match=r"x: the file cannot be read \(file name too long"):
+            load(folder, weights="x" * 5000)
 
 
 class TestHash:

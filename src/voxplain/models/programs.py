@@ -13,6 +13,10 @@ import torch
 from torch import Tensor, fx, nn
 
 
+COMPILED = (torch.jit.ScriptModule, fx.GraphModule, torch.export.ExportedProgram)
+"""What :func:`as_module` may turn into another module."""
+
+
 class Program(nn.Module):
     """A compiled network, whose functions no backward rule sees.
 
