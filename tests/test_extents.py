@@ -65,7 +65,7 @@ def test_zero_is_a_margin_and_no_size(given: Any) -> None:
 
 def test_shapes_that_no_image_has() -> None:
     require_bounded((1024, 1024, 2048), "window.size")
-    with pytest.raises(ConfigError, match="window.size asks for 90,000 x 90,000 voxels"):
+    with pytest.raises(ConfigError, match=r"window.size asks for 90,000 x 90,000 voxels"):
         require_bounded((90_000, 90_000), "window.size")
 
 

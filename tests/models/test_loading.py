@@ -494,11 +494,14 @@ class TestBundle:
     def test_its_preprocessing_and_inferer_are_named_where_none_is_stated(
         self, bundle: Path
     ) -> None:
-        stated = BUNDLE.rstrip()[:-1] + ''',
+        stated = (
+            BUNDLE.rstrip()[:-1]
+            + """,
             "preprocessing": {"_target_": "Compose", "transforms": [
                 {"_target_": "LoadImaged", "keys": "image"},
                 {"_target_": "NormalizeIntensityd", "keys": "image"}]},
-            "inferer": {"_target_": "SlidingWindowInferer", "roi_size": [96, 96]}}'''
+            "inferer": {"_target_": "SlidingWindowInferer", "roi_size": [96, 96]}}"""
+        )
         (bundle / "b/configs/inference.json").write_text(stated)
         words = r"preprocessing \(LoadImaged, NormalizeIntensityd\) and its inferer \(Sliding"
         with pytest.warns(VoxplainWarning, match=words):
@@ -532,7 +535,7 @@ class TestLeftAside:
         state = renamed(reference(), "module.")
         state["module.0.weight"] = state["module.0.weight"].to(kind)
         torch.save({"state_dict": state}, folder / "w.pt")
-        with pytest.raises(ModelError, match="0.weight is (complex64|bool), and the network has"):
+        with pytest.raises(ModelError, match=r"0.weight is (complex64|bool), and the network has"):
             load(folder, weights="w.pt")
 
     def test_boolean_buffers_of_a_network_are_its_own(self, tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", [".lock", "events.jsonl", "maps/a/net/x.nii.gz", "maps/b", "figures"])
+@pytest.mark.parametrize(
+    "name", [".lock", "events.jsonl", "maps/a/net/x.nii.gz", "maps/b", "figures"]
+)
 def test_links_where_a_run_writes_are_refused(run: Path, tmp_path: Path, name: str) -> None:
     refuse_links(run)
     (run / name).symlink_to(tmp_path / "elsewhere")
@@ -51,9 +53,14 @@ def test_what_systems_leave() -> None:
     assert not any(map(is_left_by_system, ("thesis.txt", ".tmp-mine", "study.yaml")))
 
 
-@pytest.mark.parametrize("file", ["/etc/passwd", "../x.nii", "maps/../../x", "C:\\x", "a\\..\\..\\x"])
+@pytest.mark.parametrize(
+    "file", ["/etc/passwd", "../x.nii", "maps/../../x", "C:\\x", "a\\..\\..\\x"]
+)
 def test_a_record_names_no_file_outside(file: str) -> None:
-    facts = dict(case="a", model="m", target="1", label="s", method="s", sidecar="maps/s.json")
-    assert MapRecord(file="maps/s.nii.gz", **facts).file
+    def record(file: str) -> MapRecord:
+        names = {"case": "a", "model": "m", "target": "1", "label": "s", "method": "s"}
+        return MapRecord(file=file, sidecar="maps/s.json", **names)
+
+    assert record("maps/s.nii.gz").file == "maps/s.nii.gz"
     with pytest.raises(ValueError, match="leads out of the run directory"):
-        MapRecord(file=file, **facts)
+        record(file)

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-
 COMPILED = (torch.jit.ScriptModule, fx.GraphModule, torch.export.ExportedProgram)
 """What :func:`as_module` may turn into another module."""
 

@@ -29,8 +29,7 @@ class CaseRecord(Record):
 
     ``image`` is a de-identified copy of the source channels (NIfTI, source grid); ``reference``
     likewise, where the study names one. ``patient`` is as written in the study, None if the case
-    stands for itself. ``reference_sha256`` is the hash of the reference as the study names it,
-    ``copies_sha256`` that of the copies.
+    stands for itself. ``reference_sha256`` is the hash of the reference as the study names it.
     """
 
     id: str
@@ -39,7 +38,6 @@ class CaseRecord(Record):
     image: RunFile
     reference: RunFile | None = None
     reference_sha256: str | None = None
-    copies_sha256: str = ""
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
     unit: Literal["mm", "pixel"]
@@ -78,7 +76,7 @@ class PredictionRecord(Record):
     ``image`` is the label map of a dense output on the source grid (``<case>_<model>_pred``),
     None for a classifier; ``scores`` are class scores or ``volumes`` class volumes (mL, or pixels
     where the physical size is unknown), keyed by class name. ``key`` is the hash of everything
-    that determines it, ``sha256`` that of the file.
+    that determines it.
     """
 
     case: str
@@ -92,14 +90,12 @@ class PredictionRecord(Record):
     volumes: dict[str, float] = {}
     volume_unit: str = "mL"
     key: str = ""
-    sha256: str = ""
 
 
 class MapRecord(Record):
     """One map: NIfTI and sidecar relative to the run directory.
 
-    ``key`` is the hash of everything that determines the maps of this method, ``sha256`` that of
-    both files.
+    ``key`` is the hash of everything that determines the maps of this method.
     """
 
     case: str
@@ -111,7 +107,6 @@ class MapRecord(Record):
     file: RunFile
     sidecar: RunFile
     key: str = ""
-    sha256: str = ""
 
 
 class TaskRecord(Record):

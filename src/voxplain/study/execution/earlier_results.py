@@ -46,19 +46,13 @@ class EarlierResults:
             and earlier.image_sha256 == record.image_sha256
             and earlier.reference == record.reference
             and earlier.reference_sha256 == record.reference_sha256
-            and self._is_whole(earlier.copies_sha256, record.image, record.reference)
+            and self._store.is_whole(record.image, record.reference)
         )
-
-    def copies_sha256(self, case: str) -> str:
-        """The hash of the copies of a case."""
-        return self._cases[case].copies_sha256
 
     def prediction(self, combination: Combination) -> PredictionRecord | None:
         """The prediction of a combination, if its file is whole."""
         record = self._predictions.get((combination.model, combination.key))
-        if record is None or (record.image and not self._is_whole(record.sha256, record.image)):
-            return None
-        return record
+        return record if record is not None and self._store.is_whole(record.image) else None
 
     def maps(self, task: Task) -> list[MapRecord]:
         """The maps of those methods of a task whose files are all there and whole."""
@@ -79,11 +73,7 @@ class EarlierResults:
             self._maps.setdefault((record.model, record.key), []).append(record)
 
     def _complete(self, records: list[MapRecord]) -> bool:
-        return all(self._is_whole(record.sha256, record.file, record.sidecar) for record in records)
-
-    def _is_whole(self, sha256: str, *files: str | None) -> bool:
-        """Whether files hold what was written; never of old runs, which noted no hash."""
-        return bool(sha256) and self._store.sha256(*files) == sha256
+        return all(self._store.is_whole(record.file, record.sidecar) for record in records)
 
 
 class ScoreCache:

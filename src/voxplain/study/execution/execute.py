@@ -156,8 +156,6 @@ class PredictionSpec(TaskSpec):
                 self.combination.case, self.combination.model, prediction.labels, image.source_grid
             )
         record = _record(self.combination, prediction, file)
-        if file is not None:
-            record.sha256 = self.store.sha256(file)
         return TaskResult(self.id, predictions=(record,))
 
 

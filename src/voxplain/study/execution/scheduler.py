@@ -14,7 +14,6 @@ from voxplain.io import read_mask
 from voxplain.metrics.cross_case import completed
 from voxplain.records.folder import sweep
 from voxplain.records.manifest import (
-    CaseRecord,
     Manifest,
     MapRecord,
     ModelRecord,
@@ -128,10 +127,8 @@ class Scheduler:
             combinations = [
                 combination for combination in self.checked.combinations if combination.case == case
             ]
-            if self.earlier.has_case(record):
-                record.copies_sha256 = self.earlier.copies_sha256(case)
-            else:
-                self._write_copies(record)
+            if not self.earlier.has_case(record):
+                self._write_copies(case)
             for combination in combinations:
                 yield from self._specs_of(combination)
 
@@ -203,16 +200,14 @@ class Scheduler:
         elif self.has_new_maps:
             self.store.remove_scores()  # they are of the maps that were there before
 
-    def _write_copies(self, record: CaseRecord) -> None:
+    def _write_copies(self, case: str) -> None:
         """Writes the image and the reference of a case without any identity."""
-        case = record.id
         image = self.resources.image(self.checked.image_source(case))
         self.store.write_source(case, image)
         reference = self.checked.cases[case].reference
         if reference is not None:
             labels = read_mask(reference, image.source_grid)
             self.store.write_reference(case, labels, image.source_grid)
-        record.copies_sha256 = self.store.sha256(record.image, record.reference)
 
     def _is_done(self, combination: Combination) -> bool:
         plan = self.checked.plan

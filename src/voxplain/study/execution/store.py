@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from voxplain.attribution import Attribution
 from voxplain.errors import ConfigError
 from voxplain.image import Grid, Image
 from voxplain.io import write_image, write_labels
-from voxplain.records.atomic import atomic_write, sha256
+from voxplain.records.atomic import atomic_write
 from voxplain.records.cascades import FOLDER as RANDOMIZATION
 from voxplain.records.cascades import write_steps
 from voxplain.records.folder import is_left_by_system, refuse_links
@@ -27,6 +29,7 @@ from voxplain.version import __version__
 
 MANIFEST, STUDY, EVENTS = "manifest.json", "study.yaml", "events.jsonl"
 SCORES = "metrics.parquet"
+_CHUNK = 1 << 20
 
 
 class Store:
@@ -167,13 +170,11 @@ class Store:
             file=self._relative(file),
             sidecar=self._relative(sidecar),
             key=key,
-            sha256=sha256([file, sidecar]),
         )
 
-    def sha256(self, *files: str | None) -> str:
-        """The hash of what these files of the run hold together; empty if one is missing."""
-        paths = [self.folder / file for file in files if file is not None]
-        return sha256(paths) if all(path.is_file() for path in paths) else ""
+    def is_whole(self, *files: str | None) -> bool:
+        """Whether all of these files of the run, compressed images or JSON, can be read."""
+        return all(_can_be_read(self.folder / file) for file in files if file is not None)
 
     def _holds_something_else(self) -> bool:
         """Whether a folder holds files, and no run: neither its manifest nor what comes before."""
@@ -195,3 +196,16 @@ class Store:
 
     def _relative(self, file: Path) -> str:
         return file.relative_to(self.folder).as_posix()
+
+
+def _can_be_read(file: Path) -> bool:
+    """Whether a file is there to its end; compressed ones end with a checksum."""
+    try:
+        if file.suffix == ".json":
+            json.loads(file.read_bytes())
+            return True
+        with gzip.open(file) as stream:
+            size = sum(map(len, iter(lambda: stream.read(_CHUNK), b"")))
+        return size > 0
+    except (OSError, EOFError, ValueError, zlib.error):
+        return False

@@ -69,7 +69,7 @@ def fingerprint(model: Model, shape: Sequence[int]) -> str:
 
 def _sums(output: Tensor) -> Tensor:
     """Mean, spread and place of the channels ``(1, K, ...)``, each under a few fixed weights."""
-    values = torch.nan_to_num(output.detach().double().cpu()[0]).flatten(1)
+    values = torch.nan_to_num(output.detach().double().cpu()).reshape(output.shape[1], -1)
     along = torch.linspace(0, 1, values.shape[1], dtype=torch.float64)
     facts = torch.stack([values.mean(1), values.std(1, correction=0), (values * along).mean(1)])
     ranks = torch.arange(1, len(values) + 1, dtype=torch.float64)
