@@ -55,7 +55,11 @@ class SharedFlags:
     ]
     factory: Annotated[
         str | None,
-        _network("--factory", "package.module:function that builds the network."),
+        _network(
+            "--factory",
+            "package.module:Name of an installed package, a network class or a function that "
+            "states a network as what it returns; others need --trust, as do files (net.py:build).",
+        ),
     ] = None
     bundle: Annotated[Path | None, _network("--bundle", "MONAI bundle folder (needs --trust).")] = (
         None
@@ -86,7 +90,7 @@ class SharedFlags:
     ] = "auto"
     device: Annotated[str, _network("--device", "auto, cpu, cuda, cuda:1 or mps.")] = "auto"
     trust: Annotated[
-        bool, _network("--trust", "Open files that run code (pickles, bundles, .py files).")
+        bool, _network("--trust", "Run code of others: pickles, bundles, .py files, any factory.")
     ] = False
     id: Annotated[str, _image("--id", "Name of the image in files and reports.")] = "scan"
     channels: Annotated[

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 StudyFile = Annotated[Path, typer.Argument(help="A study, YAML or JSON.", show_default=False)]
 Trust = Annotated[
-    bool, typer.Option("--trust", help="Open files that run code (pickles, bundles, .py files).")
+    bool,
+    typer.Option("--trust", help="Run code of others: pickles, bundles, .py files, any factory."),
 ]
 _PLAN_COLUMNS = ("network", "target", "methods", "stream", "cases", "passes", "forwards", "time")
 

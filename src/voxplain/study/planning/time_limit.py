@@ -77,8 +77,8 @@ def _without_foreign_words(error: VoxplainError) -> str:
     cause: BaseException | None = error.__cause__
     while cause is not None:
         if _is_foreign(cause):
-            for words in filter(None, (quoted(cause), str(cause))):
-                text = text.replace(words, type(cause).__name__)
+            name = type(cause).__name__
+            text = text.replace(quoted(cause), name).replace(f"{name}: {cause}", name)
         cause = cause.__cause__
     return text
 
