@@ -18,7 +18,7 @@ _MILLIMETERS = re.compile(r"\s*(\d+(?:\.\d+)?)\s*mm\s*")
 
 def _checked(extent: Scalar | tuple[Scalar, ...]) -> Scalar | tuple[Scalar, ...]:
     for size in extent if isinstance(extent, tuple) else (extent,):
-        if isinstance(size, bool) or (isinstance(size, float) and not math.isfinite(size)):
+        if isinstance(size, float) and not math.isfinite(size):
             raise ValueError(f"{size} is not a size; write 16 (voxels), 0.25 (of an axis) or '8mm'")
         if isinstance(size, int) and size > _LONGEST_AXIS:
             raise ValueError(f"{size:,} voxels are more than any image has along an axis")

@@ -71,7 +71,7 @@ class FixedProgram(Program):
         except (RuntimeError, AssertionError):
             if len(inputs) == 1:
                 raise
-        outputs = [program(image) for image in given.split(1)]
+        outputs = [program(image) for image in torch.split(given, 1)]
         if isinstance(outputs[0], Tensor):
             return torch.cat(outputs)
         return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
@@ -89,7 +89,7 @@ def as_module(network: Any) -> nn.Module:
     if hasattr(network, "training"):
         return ScriptProgram(network)
     buffer = io.BytesIO()
-    torch.jit.save(network, buffer)  # type: ignore[no-untyped-call]
+    torch.jit.save(network, buffer)
     return FixedProgram(network, "frozen TorchScript", buffer.getvalue())
 
 

@@ -73,7 +73,7 @@ def test_a_contrast_with_another_class(tiny: TinyStudy, against: Any) -> None:
 
 def test_no_references_are_refused_by_the_plan(tiny: TinyStudy) -> None:
     """For methods of the image and of layers, alone and around others."""
-    for method in (*METHODS, {"name": "layer_expected_gradients", "layers": ["features"]}):
+    for method in (*METHODS, {"name": "layer_gradient_shap", "layers": ["features"]}):
         study = Study.load(tiny.write(references=[], methods=["saliency", method]))
         with pytest.raises(ConfigError, match=f"references: {method['name']}: .* and 0 are given"):
             check_study(study)

@@ -141,14 +141,15 @@ class Preflight:
         loaded: LoadedModel,
         targets: Sequence[tuple[Target, Target]],
     ) -> None:
+        voxels = content_sha256(image)
         facts = {
-            "image": content_sha256(image),
+            "image": voxels,
             "preprocess": [step.model_dump(mode="json") for step in loaded.config.preprocess],
             "model": loaded.facts.model_dump(mode="json", exclude={"name"}),
             "references": self.reference_sha256,
         }
         methods = self._methods(case, prepared)
-        self._count_references(methods, facts["image"], Context.open(loaded.model, prepared))
+        self._count_references(methods, voxels, Context.open(loaded.model, prepared))
         for target, named in targets:
             combination = Combination(
                 case=case,
