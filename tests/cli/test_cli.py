@@ -344,7 +344,7 @@ def test_what_the_system_refuses_is_a_sentence(tiny: TinyStudy, where: str) -> N
     result = voxplain("run", tiny.file, "-o", where)
     assert result.exit_code in (1, 2), result.output
     assert len(result.stderr.strip().splitlines()) == 1
-    assert result.stderr.startswith("error ")
+    assert result.stderr.strip().startswith("error ")
     assert len(result.stderr) < 500
 
 
