@@ -8,7 +8,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from voxplain.errors import ConfigError
-from voxplain.extents import Extent, resolve
+from voxplain.extents import Extent, PositiveExtent, require_bounded, resolve
 
 ADAPTER: TypeAdapter[Any] = TypeAdapter(Extent)
 
@@ -45,11 +45,27 @@ def test_what_is_a_size(given: Any) -> None:
         (-1, "a size cannot be negative, and this is -1"),
         ((4, -0.5), "a size cannot be negative, and this is -0.5"),
         (None, "validation error"),
+        (float("nan"), "nan is not a size"),
+        (float("inf"), "inf is not a size"),
+        ((4, 10**9), "1,000,000,000 voxels are more than any image has"),
     ],
 )
 def test_what_is_none(given: Any, words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         ADAPTER.validate_python(given)
+
+
+@pytest.mark.parametrize("given", [0, 0.0, "0mm", "0.0 mm", (4, 0)])
+def test_zero_is_a_margin_and_no_size(given: Any) -> None:
+    assert ADAPTER.validate_python(given) == given
+    with pytest.raises(ValidationError, match="a size of 0 holds no voxel"):
+        TypeAdapter(PositiveExtent).validate_python(given)
+
+
+def test_shapes_that_no_image_has() -> None:
+    require_bounded((1024, 1024, 2048), "window.size")
+    with pytest.raises(ConfigError, match=r"window.size asks for 90,000 x 90,000 voxels"):
+        require_bounded((90_000, 90_000), "window.size")
 
 
 def test_errors() -> None:

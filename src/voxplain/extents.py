@@ -12,11 +12,16 @@ from pydantic import AfterValidator
 from voxplain.errors import ConfigError
 
 Scalar = int | float | str
+_LONGEST_AXIS = 100_000
 _MILLIMETERS = re.compile(r"\s*(\d+(?:\.\d+)?)\s*mm\s*")
 
 
 def _checked(extent: Scalar | tuple[Scalar, ...]) -> Scalar | tuple[Scalar, ...]:
     for size in extent if isinstance(extent, tuple) else (extent,):
+        if isinstance(size, float) and not math.isfinite(size):
+            raise ValueError(f"{size} is not a size; write 16 (voxels), 0.25 (of an axis) or '8mm'")
+        if isinstance(size, int) and size > _LONGEST_AXIS:
+            raise ValueError(f"{size:,} voxels are more than any image has along an axis")
         if isinstance(size, str) and not _MILLIMETERS.fullmatch(size):
             raise ValueError(
                 f"{size!r} is not a size; write 16 (voxels), 0.25 (of an axis) or '8mm'"
@@ -28,8 +33,33 @@ def _checked(extent: Scalar | tuple[Scalar, ...]) -> Scalar | tuple[Scalar, ...]
     return extent
 
 
+def _above_zero(extent: Scalar | tuple[Scalar, ...]) -> Scalar | tuple[Scalar, ...]:
+    for size in extent if isinstance(extent, tuple) else (extent,):
+        match = _MILLIMETERS.fullmatch(size) if isinstance(size, str) else None
+        if (float(match[1]) if match else size) == 0:
+            raise ValueError("a size of 0 holds no voxel; write 1 or more")
+    return extent
+
+
 Extent = Annotated[Scalar | tuple[Scalar, ...], AfterValidator(_checked)]
 """An int is a number of voxels, a float a fraction of the axis, ``"8mm"`` a length."""
+
+PositiveExtent = Annotated[Extent, AfterValidator(_above_zero)]
+"""An extent above 0."""
+
+MOST_VOXELS = 2**31
+"""What one image or window may hold: 8 GB of float32 per channel."""
+
+
+def require_bounded(shape: Sequence[int], what: str) -> None:
+    """Refuses a shape that no image has, before memory is taken for it.
+
+    Raises:
+        ConfigError: If it has more than :data:`MOST_VOXELS` voxels.
+    """
+    if math.prod(shape) > MOST_VOXELS:
+        sides = " x ".join(f"{side:,}" for side in shape)
+        raise ConfigError(f"{what} asks for {sides} voxels, and {MOST_VOXELS:,} are the most")
 
 
 def resolve(

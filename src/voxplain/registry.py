@@ -68,8 +68,10 @@ class Registry(Generic[T]):
         """
         if isinstance(spec, BaseModel):
             return spec
-        values = {"name": spec} if isinstance(spec, str) else dict(spec)
         try:
+            if not isinstance(spec, (str, Mapping)):
+                raise ConfigError(f"a {self.kind} is a name, or a mapping with one, not {spec!r}")
+            values = {"name": spec} if isinstance(spec, str) else dict(spec)
             if "name" not in values:
                 raise ConfigError(f"a {self.kind} needs a name")
             name = str(values["name"])

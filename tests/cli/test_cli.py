@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import subprocess
@@ -251,6 +252,37 @@ BAD: dict[str, tuple[Callable[[TinyStudy], dict[str, Any]], str]] = {
     "head of a plain tensor": (_model(head="logits"), "head"),
     "a device that is not there": (
         _with(run={"device": "cuda:63"}), "run.device: cuda:63 is not there"),
+    "a factory that runs commands": (
+        _model(factory="os:system", arguments={"command": "touch made"}, weights=None), "--trust"),
+    "a method that is no name": (_with(methods=[True]), "methods[0]: a method is a name"),
+    "a method that is a number": (_with(methods=[float("inf")]), "a method is a name"),
+    "a method that is a list": (_with(methods=[[None]]), "a method is a name"),
+    "a target that is a list": (_with(target=[1]), "a target is a class number"),
+    "a target that is a truth": (_with(target=True), "a target is a class number"),
+    "ids that differ by case": (_with(cases=[
+        {"id": "a", "image": "first.nii.gz"}, {"id": "A", "image": "second.nii.gz"}]),
+        "which some systems do not tell by case"),
+    "models that differ by case": (lambda tiny: {"models": [
+        *tiny.config["models"], {**tiny.config["models"][0], "name": "NET"}]},
+        "'net' and 'NET' differ by case alone"),
+    "labels that differ by case": (_with(methods=[
+        {"name": "saliency", "label": "x"}, {"name": "saliency", "label": "X", "abs": True}]),
+        "'x' and 'X' differ by case alone"),
+    "a window that no image fills": (
+        _model(window={"size": [10**9] * 3}), "models[0].window.size: 1,000,000,000 voxels"),
+    "a window that no memory holds": (
+        _model(window={"size": [90_000] * 3}), "window.size asks for 90,000 x 90,000 x 90,000"),
+    "voxels that are too small": (_model(preprocess=[{"kind": "spacing", "size": 1e-3}]),
+        "spacing.size asks for"),
+    "voxels that are too large": (_model(preprocess=[{"kind": "spacing", "size": 1e9}]),
+        "larger than the whole image"),
+    "padding that no memory holds": (
+        _model(preprocess=[{"kind": "pad_to_multiple", "multiple": 10**6}]),
+        "pad_to_multiple asks for"),
+    "weights of an endless name": (_model(weights="x" * 5000), "file name too long"),
+    "a time limit of ages": (_with(run={"timeout": 1e30}), "run.timeout"),
+    "a method without references": (_with(methods=["saliency", "expected_gradients"]),
+        "references: expected_gradients: this method compares with other images and 0 are given"),
     "a key that does not exist": (_with(modells=[]), "modells: unknown parameter; did you mean"),
 }  # fmt: skip
 
@@ -282,6 +314,16 @@ def test_a_wrong_request_is_one_sentence_and_writes_nothing(tiny: TinyStudy, nam
         (("explain", "first.nii.gz", "--factory", "tiny_net:build", "--target", "{kind"),
          "--target: not JSON"),
         (("explain", "study.yaml", "--target", "1"), "voxplain run STUDY"),
+        (("explain", "first.nii.gz", "--factory", "os:system", "--target", "1"), "--trust"),
+        (("explain", "first.nii.gz", "--factory", "tiny_net:build", "--target", "1",
+          "-m", "occlusion:window=["), "'[' is no value"),
+        (("explain", "first.nii.gz", "--factory", "tiny_net:build", "--target", "1",
+          "--window", "{"), "'{' is no value"),
+        (("explain", "first.nii.gz", "--factory", "tiny_net:build", "--target", "1",
+          "--arguments", "[" * 100_000), "--arguments: JSON that cannot be read"),
+        (("explain", "first.nii.gz", "--factory", "tiny_net:build", "--target", "1",
+          "--spacing", "3", "--normalize", "zscore", "--preprocess", "[]"),
+         "--spacing and --normalize beside --preprocess"),
         (("report", "."), "not a run directory"),
         (("methods", "salincy"), "did you mean saliency"),
     ],
@@ -295,6 +337,27 @@ def test_wrong_flags_are_one_sentence_too(
     assert words in flat(result.stderr)
     assert len(result.stderr.strip().splitlines()) == 1
     assert tiny.files() == before
+
+
+@pytest.mark.parametrize("where", ["x" * 300, "first.nii.gz/run"])
+def test_what_the_system_refuses_is_a_sentence(tiny: TinyStudy, where: str) -> None:
+    result = voxplain("run", tiny.file, "-o", where)
+    assert result.exit_code in (1, 2), result.output
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert result.stderr.strip().startswith("error ")
+    assert len(result.stderr) < 500
+
+
+def test_a_full_disk_is_a_sentence(tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+    from voxplain.study.execution import store
+
+    def full(path: Path, content: object) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(store, "atomic_write", full)
+    result = voxplain("run", tiny.file)
+    assert result.exit_code == 1
+    assert "error No space left on device: " in flat(result.stderr)
 
 
 def test_debug_lets_the_error_through(tiny: TinyStudy) -> None:
@@ -379,13 +442,13 @@ def test_audit_says_what_is_covered(tiny: TinyStudy) -> None:
 
 
 def test_audit_fails_where_a_rule_is_not_covered(tiny: TinyStudy) -> None:
-    (tiny.folder / "odd_net.py").write_text(
+    (tiny.packages / "odd_net.py").write_text(
         "import torch\nfrom torch import nn\n"
         "class Odd(nn.Module):\n"
         "    def __init__(self):\n        super().__init__()\n"
         "        self.mix = nn.Conv3d(1, 2, 1)\n"
         "    def forward(self, x):\n        return torch.cumprod(self.mix(x), -1)\n"
-        "def build():\n    return Odd()\n"
+        "def build() -> nn.Module:\n    return Odd()\n"
     )
     result = voxplain("audit", "first.nii.gz", "--factory", "odd_net:build", "-r", "deep_lift")
     assert result.exit_code == 1, result.output

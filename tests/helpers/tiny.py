@@ -33,7 +33,7 @@ class Bright(nn.Module):
         return self.head(self.act(self.features(x)))
 
 
-def build(channels=1):
+def build(channels=1) -> nn.Module:
     net = Bright(channels)
     with torch.no_grad():
         for part in net.parameters():
@@ -75,9 +75,14 @@ class TinyStudy:
         return self.folder / "run"
 
     @property
+    def packages(self) -> Path:
+        """A folder of installed packages, whose networks need no trust."""
+        return self.folder / "site-packages"
+
+    @property
     def environment(self) -> dict[str, str]:
         """Variables of a process that imports what this one does, and the network of the study."""
-        path = [str(self.folder), *filter(None, sys.path)]
+        path = [str(self.packages), *filter(None, sys.path)]
         return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
 
     def write(self, **changes: Any) -> Path:
@@ -112,15 +117,15 @@ def save(path: Path, array: np.ndarray) -> Path:
 
 def write_tiny(folder: Path, monkeypatch: pytest.MonkeyPatch) -> TinyStudy:
     """A study of two cases with two methods."""
-    folder.mkdir(parents=True)
-    (folder / "tiny_net.py").write_text(NETWORK, encoding="utf-8")
-    monkeypatch.syspath_prepend(str(folder))
+    study = TinyStudy(folder)
+    study.packages.mkdir(parents=True)
+    (study.packages / "tiny_net.py").write_text(NETWORK, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(study.packages))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     sys.modules.pop("tiny_net", None)
     save(folder / "first.nii.gz", blob((6, 6, 5)))
     save(folder / "second.nii.gz", blob((8, 4, 6)))
     save_weights(folder / "net.safetensors")
-    study = TinyStudy(folder)
     study.write(
         cases=[{"id": "a", "image": "first.nii.gz"}, {"id": "b", "image": "second.nii.gz"}],
         models=[{"name": "net", "factory": "tiny_net:build", "weights": "net.safetensors"}],

@@ -15,7 +15,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from voxplain.errors import ModelError, VoxplainWarning
-from voxplain.models.loading import BlackBox, ModelSpec, load_network, weights_sha256
+from voxplain.models.loading import (
+    ModelSpec,
+    installed,
+    load_network,
+    weights_sha256,
+)
 from voxplain.models.loading.weights import read_weights
 
 DATA = Path(__file__).parents[2] / "../shared/data"
@@ -189,6 +194,56 @@ class Evil:
         return (open, (str(self.trace), "w"))
 
 
+INSTALLED = """
+import os
+from torch import nn
+import beside
+
+nearby = beside.build
+
+class Head(nn.Conv2d):
+    def __init__(self, classes=2):
+        super().__init__(1, classes, 1)
+
+    @classmethod
+    def made(cls) -> nn.Module:
+        return cls()
+
+def build(classes=2) -> Head:
+    return Head(classes)
+
+def silent():
+    return Head()
+
+def load_any() -> nn.Module:
+    return Head()
+"""
+
+BESIDE = """
+from torch import nn
+
+open("imported", "w").close()
+
+def build() -> nn.Module:
+    return nn.Identity()
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of installed packages; beside it a file that can be imported too."""
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / "installed_nets.py").write_text(INSTALLED)
+    (tmp_path / "beside.py").write_text(BESIDE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.syspath_prepend(str(folder))
+    for name in ("installed_nets", "beside"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    return folder
+
+
 class TestTrust:
     def test_a_pickle_runs_nothing_until_it_is_trusted(self, folder: Path) -> None:
         trace = folder / "trace"
@@ -206,12 +261,86 @@ class TestTrust:
         with pytest.raises(ModelError, match="--trust"):
             load_network(ModelSpec(**fields), base=folder)
 
-    def test_an_importable_factory_needs_none(self, tmp_path: Path) -> None:
-        spec = ModelSpec(
-            factory="torch.nn:Conv2d",
-            arguments={"in_channels": 1, "out_channels": 2, "kernel_size": 3},
-        )
-        assert load_network(spec, base=tmp_path)(torch.zeros(1, 1, 5, 5)).shape == (1, 2, 3, 3)
+    @pytest.mark.parametrize(
+        ("factory", "arguments"),
+        [
+            ("torch.nn:Conv2d", {"in_channels": 1, "out_channels": 3, "kernel_size": 3}),
+            ("voxplain.zoo:unet2d", {"classes": 3}),
+            ("installed_nets:build", {"classes": 3}),
+            ("installed_nets:Head", {"classes": 3}),
+        ],
+    )
+    def test_what_can_only_build_a_network_needs_none(
+        self, site: Path, factory: str, arguments: dict[str, object]
+    ) -> None:
+        network = load_network(ModelSpec(factory=factory, arguments=arguments), base=site.parent)
+        assert network(torch.zeros(1, 1, 16, 16)).shape[1] == 3
+
+    @pytest.mark.parametrize(
+        ("factory", "arguments", "reason"),
+        [
+            ("os:system", {"command": "touch made"}, "os belongs to Python"),
+            ("subprocess:getoutput", {"cmd": "touch made"}, "subprocess belongs to Python"),
+            ("timeit:timeit", {"stmt": "open('made', 'w')"}, "timeit belongs to Python"),
+            ("builtins:exec", {}, "builtins belongs to Python"),
+            ("torch:load", {"f": "w.pt", "weights_only": False}, "may open files"),
+            ("torch.hub:load", {"repo_or_dir": ".", "source": "local"}, "may open files"),
+            ("torch.jit:load", {"f": "w.pt"}, "may open files"),
+            ("torch.jit:ScriptModule", {}, "no layer of torch.nn"),
+            ("torch.utils.data:DataLoader", {"dataset": []}, "no subclass of torch.nn.Module"),
+            (
+                "voxplain.models.loading.factory:build",
+                {"factory": "os:system", "arguments": {"command": "touch made"}, "trust": True},
+                "may open files",
+            ),
+            ("installed_nets:silent", {}, "does not state that it returns"),
+            ("installed_nets:load_any", {}, "may open files"),
+            ("installed_nets:Head.made", {}, "neither a function of a module nor a class"),
+            ("installed_nets:os.system", {"command": "touch made"}, "belongs to Python"),
+            ("installed_nets:nearby", {}, "no installed package"),
+            ("beside:build", {}, "beside is a file on the import path"),
+            ("pip.__main__:main", {}, "is a program"),
+        ],
+    )
+    def test_what_can_do_more_is_not_called(
+        self,
+        site: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        factory: str,
+        arguments: dict[str, object],
+        reason: str,
+    ) -> None:
+        monkeypatch.chdir(site.parent)
+        spec = ModelSpec(factory=factory, arguments=arguments)
+        with pytest.raises(ModelError, match=rf"{reason}.*--trust"):
+            load_network(spec, base=site.parent)
+        assert not (site.parent / "made").exists()
+
+    def test_a_file_beside_the_study_is_not_even_imported(
+        self, site: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(site.parent)
+        with pytest.raises(ModelError, match="--trust"):
+            load_network(ModelSpec(factory="beside:build"), base=site.parent)
+        assert not (site.parent / "imported").exists()
+        spec = ModelSpec(factory="beside:build")
+        assert isinstance(load_network(spec, trust=True, base=site.parent), nn.Identity)
+        assert (site.parent / "imported").exists()
+
+    def test_a_package_installed_in_place_is_installed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its source may lie anywhere but beside the study."""
+        source = tmp_path / "source"
+        source.mkdir()
+        (source / "editable_nets.py").write_text(BESIDE)
+        monkeypatch.syspath_prepend(str(source))
+        monkeypatch.chdir(source)
+        monkeypatch.setattr(installed, "_editable", lambda: (source,))
+        spec = ModelSpec(factory="editable_nets:build")
+        with pytest.raises(ModelError, match="--trust"):
+            load_network(spec, base=source)
+        assert isinstance(load_network(spec, base=tmp_path / "studies"), nn.Identity)
 
 
 class TestFactory:
@@ -272,18 +401,6 @@ class TestFiles:
         torch.save(reference().state_dict(), folder / "net.pt")
         with pytest.raises(ModelError, match="holds a OrderedDict, no network"):
             load_network(ModelSpec(file="net.pt"), trust=True, base=folder)
-
-    def test_torchscript_answers_but_gives_no_gradient(self, folder: Path) -> None:
-        torch.jit.script(reference()).save(str(folder / "net.pt"))
-        with pytest.raises(ModelError, match=r"TorchScript.*--trust"):
-            load_network(ModelSpec(file="net.pt"), base=folder)
-        box = load_network(ModelSpec(file="net.pt"), trust=True, base=folder)
-        assert isinstance(box, BlackBox)
-        assert box.differentiable is False
-        assert same(box, reference())
-        image = torch.randn(1, 1, 6, 6, 6, requires_grad=True)
-        assert not box(image).requires_grad
-        assert weights_sha256(box) != weights_sha256(reference(1))
 
     def test_a_file_of_unknown_format(self, folder: Path) -> None:
         (folder / "net.pt").write_text("nothing")
@@ -380,6 +497,24 @@ class TestBundle:
         image = torch.randn(1, 1, 16, 16)
         assert torch.equal(loaded(image), self.network()(image))
 
+    def test_its_preprocessing_and_inferer_are_named_where_none_is_stated(
+        self, bundle: Path
+    ) -> None:
+        stated = (
+            BUNDLE.rstrip()[:-1]
+            + """,
+            "preprocessing": {"_target_": "Compose", "transforms": [
+                {"_target_": "LoadImaged", "keys": "image"},
+                {"_target_": "NormalizeIntensityd", "keys": "image"}]},
+            "inferer": {"_target_": "SlidingWindowInferer", "roi_size": [96, 96]}}"""
+        )
+        (bundle / "b/configs/inference.json").write_text(stated)
+        words = r"preprocessing \(LoadImaged, NormalizeIntensityd\) and its inferer \(Sliding"
+        with pytest.warns(VoxplainWarning, match=words):
+            load_network(ModelSpec(bundle="b"), trust=True, base=bundle)
+        with pytest.warns(VoxplainWarning, match=r"its preprocessing \(.*\) are not taken over"):
+            load_network(ModelSpec(bundle="b", window={"size": 96}), trust=True, base=bundle)
+
     def test_other_weights(self, bundle: Path) -> None:
         zeros = {
             name: torch.zeros_like(value) for name, value in self.network().state_dict().items()
@@ -396,6 +531,33 @@ class TestBundle:
         (bundle / "b/configs/inference.json").write_text('{"classes": 3}')
         with pytest.raises(ModelError, match=r"bundle b defines no network"):
             load_network(ModelSpec(bundle="b"), trust=True, base=bundle)
+
+
+class TestLeftAside:
+    """What would be taken wrongly or left aside without a word."""
+
+    @pytest.mark.parametrize("kind", [torch.complex64, torch.bool])
+    def test_weights_that_are_no_real_numbers(self, folder: Path, kind: torch.dtype) -> None:
+        state = renamed(reference(), "module.")
+        state["module.0.weight"] = state["module.0.weight"].to(kind)
+        torch.save({"state_dict": state}, folder / "w.pt")
+        with pytest.raises(ModelError, match=r"0.weight is (complex64|bool), and the network has"):
+            load(folder, weights="w.pt")
+
+    def test_boolean_buffers_of_a_network_are_its_own(self, tmp_path: Path) -> None:
+        (tmp_path / "nets.py").write_text(
+            "import torch\nfrom torch import nn\n"
+            "def build():\n    net = nn.Conv2d(1, 1, 1)\n"
+            "    net.register_buffer('mask', torch.zeros(2, dtype=torch.bool))\n    return net\n"
+        )
+        net = nn.Conv2d(1, 1, 1)
+        net.register_buffer("mask", torch.ones(2, dtype=torch.bool))
+        torch.save(net.state_dict(), tmp_path / "w.pt")
+        assert load(tmp_path, weights="w.pt").mask.all()
+
+    def test_a_file_name_that_no_system_takes(self, folder: Path) -> None:
+        with pytest.raises(ModelError, match=r"x: the file cannot be read \(file name too long"):
+            load(folder, weights="x" * 5000)
 
 
 class TestHash:

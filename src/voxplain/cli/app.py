@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Iterator
 from typing import Annotated, Any, TextIO
@@ -43,9 +44,25 @@ class Commands(TyperGroup):
         except VoxplainError as error:
             complain(str(error))
             raise typer.Exit(WRONG_REQUEST) from None
+        except OSError as error:  # no space, no permission, a name too long
+            complain(_of_system(error))
+            raise typer.Exit(FAILED) from None
+        except RecursionError:
+            complain("something in this request is nested too deep")
+            raise typer.Exit(WRONG_REQUEST) from None
         except KeyboardInterrupt:
             complain("stopped; finished results are kept, and the same command resumes the run")
             raise typer.Exit(STOPPED) from None
+
+
+def _of_system(error: OSError) -> str:
+    """What the system did not allow, and where."""
+    what = os.strerror(error.errno) if error.errno else str(error) or type(error).__name__
+    where = str(error.filename or "")
+    return f"{what}: {where if len(where) <= _SHOWN else where[:_SHOWN] + '…'}".rstrip(": ")
+
+
+_SHOWN = 160
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ import yaml
 
 from voxplain.errors import ConfigError
 
+_SHOWN = 60
 _NETWORK, _IMAGE = "Network", "Image and preprocessing"
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -54,7 +55,11 @@ class SharedFlags:
     ]
     factory: Annotated[
         str | None,
-        _network("--factory", "package.module:function that builds the network."),
+        _network(
+            "--factory",
+            "package.module:Name of an installed package, a network class or a function that "
+            "states a network as what it returns; others need --trust, as do files (net.py:build).",
+        ),
     ] = None
     bundle: Annotated[Path | None, _network("--bundle", "MONAI bundle folder (needs --trust).")] = (
         None
@@ -85,7 +90,7 @@ class SharedFlags:
     ] = "auto"
     device: Annotated[str, _network("--device", "auto, cpu, cuda, cuda:1 or mps.")] = "auto"
     trust: Annotated[
-        bool, _network("--trust", "Open files that run code (pickles, bundles, .py files).")
+        bool, _network("--trust", "Run code of others: pickles, bundles, .py files, any factory.")
     ] = False
     id: Annotated[str, _image("--id", "Name of the image in files and reports.")] = "scan"
     channels: Annotated[
@@ -247,7 +252,7 @@ def parsed_parameters(text: str) -> dict[str, Any]:
         name, equals, value = parameter.partition("=")
         if not equals:
             raise ConfigError(f"{parameter!r} is not name=value; write steps=16,baseline=minimum")
-        mapping[name.strip()] = yaml.safe_load(value)
+        mapping[name.strip()] = _value(value)
     return mapping
 
 
@@ -285,6 +290,8 @@ def parsed_json(text: str, flag: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{flag}: not JSON ({error.msg} at character {error.pos})") from error
+    except (ValueError, RecursionError) as error:  # endless numbers, endless brackets
+        raise ConfigError(f"{flag}: JSON that cannot be read ({type(error).__name__})") from error
 
 
 def _parameter(field: dataclasses.Field[Any], annotation: Any) -> inspect.Parameter:
@@ -296,8 +303,21 @@ def _parameter(field: dataclasses.Field[Any], annotation: Any) -> inspect.Parame
 
 def _values(text: str) -> Any:
     """One value, or a list of comma-separated ones."""
-    values = [yaml.safe_load(value) for value in text.split(",")]
+    values = [_value(value) for value in text.split(",")]
     return values[0] if len(values) == 1 else values
+
+
+def _value(text: str) -> Any:
+    """A value as YAML reads it.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+        raise ConfigError(f"{shown!r} is no value; write a number, a word or [a, b]") from error
 
 
 def _split(text: str) -> list[str]:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 StudyFile = Annotated[Path, typer.Argument(help="A study, YAML or JSON.", show_default=False)]
 Trust = Annotated[
-    bool, typer.Option("--trust", help="Open files that run code (pickles, bundles, .py files).")
+    bool,
+    typer.Option("--trust", help="Run code of others: pickles, bundles, .py files, any factory."),
 ]
 _PLAN_COLUMNS = ("network", "target", "methods", "stream", "cases", "passes", "forwards", "time")
 
@@ -119,7 +120,7 @@ def carry_out(
         debug: Whether to print the traceback of a failing task.
 
     Raises:
-        typer.Exit: With code 1, if some task failed.
+        typer.Exit: With code 1, if some task failed or was not reached.
     """
     from voxplain.cli.progress import Bar
     from voxplain.study import run_study
@@ -130,12 +131,12 @@ def carry_out(
     with err.status("writing the report"):
         page = done.write_report()
     fact("report", short_path(page), "bold")
-    if done.failed:
+    if done.exit_code:
         raise typer.Exit(done.exit_code)
 
 
 def _summarize(done: Run) -> None:
-    from voxplain.study.execution.time_limit import in_words
+    from voxplain.study.planning.time_limit import in_words
 
     manifest = done.manifest
     for prediction in manifest.predictions:
@@ -152,6 +153,8 @@ def _summarize(done: Run) -> None:
         fact("scores", short_path(scores))
     if manifest.failed:
         fact("failed", f"{len(manifest.failed)} of {len(manifest.tasks)} tasks", "red")
+    if manifest.pending:
+        fact("not done", f"{len(manifest.pending)} of {len(manifest.tasks)} tasks", "red")
 
 
 def _show_tasks(plan: Plan, trials: Mapping[str, TimingTrial]) -> None:
@@ -181,7 +184,7 @@ def _sums(
     tasks: Sequence[Task | EvaluationTask], trials: Mapping[str, TimingTrial]
 ) -> tuple[str, str, str, str]:
     """Tasks, passes forward and backward, passes forward only, time; empty where there are none."""
-    from voxplain.study.execution.time_limit import in_words
+    from voxplain.study.planning.time_limit import in_words
 
     forwards = sum(task.forwards for task in tasks)
     passes = sum(task.passes for task in tasks) - forwards

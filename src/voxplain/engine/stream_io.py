@@ -38,18 +38,32 @@ class StreamInput:
         return self.image if self.source is None else self.source
 
 
+FEWEST_REFERENCES = 2
+
+
+class TooFewReferencesError(ConfigError):
+    """A method that compares with other images has too few of them.
+
+    Args:
+        have: How many are given, without the image itself.
+    """
+
+    def __init__(self, have: int) -> None:
+        super().__init__(
+            f"this method compares with other images and {have} are given; pass at least "
+            f"{FEWEST_REFERENCES} as references (the image itself does not count)"
+        )
+
+
 def require_references(item: StreamInput) -> Tensor:
     """The references of an image.
 
     Raises:
-        ConfigError: If there are fewer than two.
+        TooFewReferencesError: If there are fewer than two.
     """
-    if item.references is None or len(item.references) < 2:
-        have = 0 if item.references is None else len(item.references)
-        raise ConfigError(
-            f"this method compares with other images and {have} are given; pass at least 2 as "
-            "references (the image itself does not count)"
-        )
+    have = 0 if item.references is None else len(item.references)
+    if item.references is None or have < FEWEST_REFERENCES:
+        raise TooFewReferencesError(have)
     return item.references
 
 

@@ -36,18 +36,31 @@ def raise_in_words(error: Exception, inputs: Tensor) -> NoReturn:
     is_known = isinstance(error, (VoxplainError, TimeoutError)) or is_out_of_memory(error)
     if is_known or without_derivative:
         raise error
+    more = _MORE_INPUTS.search(str(error))
+    if more:
+        raise ModelError(
+            f"the forward of the network takes more than the image ({more[1]}); explain a module "
+            "around it whose forward(self, x) fills in the rest, as in self.net(x, self.other), or "
+            "which takes several images as channels of x, as in self.net(x[:, :1], x[:, 1:])"
+        ) from error
     raise ModelError(
-        f"the network fails on inputs of shape {tuple(inputs.shape)} ({_quoted(error)}); if it "
+        f"the network fails on inputs of shape {tuple(inputs.shape)} ({quoted(error)}); if it "
         "needs another size, a preprocessing step such as pad_to_multiple may be missing"
     ) from error
 
 
-def _quoted(error: Exception) -> str:
+def quoted(error: BaseException) -> str:
     """The type of an error and the first line of its text, without paths."""
     first_line = next(iter(str(error).strip().splitlines()), "")
     text = _PATH.sub("…", first_line)[:_LONGEST_QUOTE]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
+
+_MORE_INPUTS = re.compile(
+    r"forward\(\) (?:missing \d+ required positional arguments?: |is missing value for argument )"
+    r"('\w+'(?:(?:,|,? and) '\w+')*)"
+)
+"""What Python and TorchScript say where a forward is called with too few inputs."""
 
 _LONGEST_QUOTE = 160
 _PATH = re.compile(r"[^\s'\"()\[\],;:]*[\\/][^\s'\"()\[\],;]*")

@@ -15,6 +15,7 @@ from voxplain.errors import ModelError, nearest
 from voxplain.models.failures import raise_in_words
 from voxplain.models.hooks import copy_network
 from voxplain.models.precision import HALF, Precision
+from voxplain.models.programs import COMPILED, as_module
 from voxplain.models.rest import at_rest
 from voxplain.models.windows import Layout, Window
 from voxplain.records.sidecar import ModelFacts
@@ -64,7 +65,7 @@ class Model:
                 "the network is wrapped in nn.DataParallel, whose threads no backward rule sees; "
                 "pass network.module"
             )
-        self.network = network
+        self.network = as_module(network) if isinstance(network, COMPILED) else network
         self.head = head
         self.window = Window.model_validate(window) if isinstance(window, Mapping) else window
         self.precision: Precision = precision
@@ -96,7 +97,7 @@ class Model:
 
     @property
     def differentiable(self) -> bool:
-        """False for forward-only black boxes (ONNX, TorchScript)."""
+        """False for forward-only black boxes (ONNX)."""
         return bool(getattr(self.network, "differentiable", True))
 
     @property

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from voxplain.errors import ConfigError
-from voxplain.extents import Extent, resolve
+from voxplain.extents import Extent, PositiveExtent, require_bounded, resolve
 
 
 class Window(BaseModel):
@@ -37,7 +37,7 @@ class Window(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    size: Extent
+    size: PositiveExtent
     overlap: float = Field(default=0.5, ge=0, lt=1)
     blend: Literal["gaussian", "constant"] = "gaussian"
     halo: Extent = 0
@@ -54,6 +54,7 @@ class Window(BaseModel):
             ConfigError: If a window has no voxel left inside its halo.
         """
         size = resolve(self.size, shape, spacing)
+        require_bounded(size, "window.size")
         halo = resolve(self.halo, shape, spacing)
         if any(side <= 2 * margin for side, margin in zip(size, halo, strict=True)):
             raise ConfigError(f"a window of {size} voxels has nothing left inside a halo of {halo}")

@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from voxplain.errors import ConfigError, InputError
-from voxplain.extents import Extent, resolve
+from voxplain.extents import Extent, require_bounded, resolve
 from voxplain.image import Image
 from voxplain.preprocess.inverses import WindowInverse, windowed
 from voxplain.preprocess.step import Step, moved, per_axis
@@ -130,6 +130,7 @@ def _cut(
 ) -> Image:
     if tuple(shape) == image.grid.shape and not any(start):
         return image
+    require_bounded(shape, kind)
     fill = _minimum(image.data) if value == "minimum" else value
     data = windowed(image.data, start, shape, fill)
     inverse = WindowInverse(kind, image.grid, tuple(start), tuple(shape))

@@ -13,14 +13,14 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from voxplain.errors import ConfigError
-from voxplain.extents import Extent, resolve
+from voxplain.extents import Extent, require_bounded, resolve
 from voxplain.image import Grid, Image
 from voxplain.preprocess.inverses import AxesInverse, ResampleInverse, unchanged
 from voxplain.preprocess.resample import along_axes, nearest, triangle_weights, value_weights
 from voxplain.preprocess.step import Step, moved, per_axis
 
 Interpolation = Literal["linear", "nearest"]
-Millimeters = Annotated[float, Field(gt=0)]
+Millimeters = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Reorient(Step):
@@ -97,6 +97,8 @@ class Spacing(Step):
         step = [1.0 if abs(ratio - 1) < 1e-5 else ratio for ratio in ratios]
         axes = zip(grid.shape, step, strict=True)
         shape = [max(1, math.floor(length / width + 0.5)) for length, width in axes]
+        _require_within(size, grid)
+        require_bounded(shape, "spacing.size")
         weights = self._weights if self.interpolation == "linear" else None
         return _resampled(image, self.kind, shape, step, weights)
 
@@ -130,12 +132,23 @@ class Resize(Step):
         shape = resolve(self.shape, grid.shape, grid.spacing_mm)
         if min(shape) < 1:
             raise ConfigError(f"resize.shape: {list(shape)} leaves no voxel on one axis")
+        require_bounded(shape, "resize.shape")
         step = [old / new for old, new in zip(grid.shape, shape, strict=True)]
         weights = self._weights if self.interpolation == "linear" else None
         return _resampled(image, self.kind, shape, step, weights)
 
     def _weights(self, source: int, target: int, start: float, step: float) -> Tensor:
         return triangle_weights(source, target, step, self.antialias)
+
+
+def _require_within(size: Sequence[float | None], grid: Grid) -> None:
+    """Refuses voxels more than twice as large as an image of several voxels."""
+    for new, old, length in zip(size, grid.spacing, grid.shape, strict=True):
+        if new is not None and length > 1 and new > 2 * length * old:
+            raise ConfigError(
+                f"spacing.size: a voxel of {new:g} mm is larger than the whole image, which "
+                f"measures {length * old:g} mm along one axis"
+            )
 
 
 def _axes_toward(grid: Grid, axes: str) -> tuple[tuple[int, ...], tuple[bool, ...]]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
 _CHUNK = 1 << 20
+TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{16}")
+"""Names of files that are not whole yet."""
 
 
 def atomic_write(path: str | Path, content: bytes | str) -> Path:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal
+import re
+from pathlib import Path, PureWindowsPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator
 
 from voxplain.records.record import Record
 
 Status = Literal["pending", "done", "failed"]
+
+
+def _inside(path: str) -> str:
+    """Refuses a path that leads out of the run directory."""
+    if PureWindowsPath(path).anchor or path.startswith("/") or ".." in re.split(r"[\\/]", path):
+        raise ValueError(f"{path!r} leads out of the run directory")
+    return path
+
+
+RunFile = Annotated[str, AfterValidator(_inside)]
+"""A file of a run, relative to its directory."""
 
 
 class CaseRecord(Record):
@@ -15,14 +29,15 @@ class CaseRecord(Record):
 
     ``image`` is a de-identified copy of the source channels (NIfTI, source grid); ``reference``
     likewise, where the study names one. ``patient`` is as written in the study, None if the case
-    stands for itself.
+    stands for itself. ``reference_sha256`` is the hash of the reference as the study names it.
     """
 
     id: str
     patient: str | None = None
     image_sha256: str
-    image: str
-    reference: str | None = None
+    image: RunFile
+    reference: RunFile | None = None
+    reference_sha256: str | None = None
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
     unit: Literal["mm", "pixel"]
@@ -37,6 +52,9 @@ class ModelRecord(Record):
     Attributes:
         labels: One that was trained on permuted labels is only compared with.
         explained: Whether it is explained itself.
+        definition: Hash of its factory, arguments and code.
+        fingerprint: Hash of what it answers to a fixed pattern.
+        probe: ``(C, *spatial)`` of the pattern.
     """
 
     name: str
@@ -47,6 +65,9 @@ class ModelRecord(Record):
     window: dict[str, Any] | None = None
     labels: Literal["true", "permuted"] = "true"
     explained: bool = True
+    definition: str = ""
+    fingerprint: str = ""
+    probe: tuple[int, ...] = ()
 
 
 class PredictionRecord(Record):
@@ -64,7 +85,7 @@ class PredictionRecord(Record):
     in_words: str
     score: float
     probability: float | None = None
-    image: str | None = None
+    image: RunFile | None = None
     scores: dict[str, float] = {}
     volumes: dict[str, float] = {}
     volume_unit: str = "mL"
@@ -83,8 +104,8 @@ class MapRecord(Record):
     label: str
     method: str
     layer: str | None = None
-    file: str
-    sidecar: str
+    file: RunFile
+    sidecar: RunFile
     key: str = ""
 
 
@@ -125,10 +146,20 @@ class Manifest(Record):
 
     @classmethod
     def read(cls, run: Path) -> Manifest:
-        """The manifest of a run directory."""
-        return cls.model_validate_json((run / "manifest.json").read_text(encoding="utf-8"))
+        """The manifest of a run directory.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            ValueError: If it is damaged or of another version.
+        """
+        return cls.model_validate_json((run / "manifest.json").read_bytes())
 
     @property
     def failed(self) -> list[TaskRecord]:
         """The tasks that did not finish, each with its reason."""
         return [task for task in self.tasks if task.status == "failed"]
+
+    @property
+    def pending(self) -> list[TaskRecord]:
+        """The tasks that no process has come to the end of."""
+        return [task for task in self.tasks if task.status == "pending"]

@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from voxplain.extents import Extent, resolve
+from voxplain.extents import PositiveExtent, resolve
 from voxplain.image import Image
 from voxplain.regions.map import RegionMap
 
@@ -57,11 +57,11 @@ class Blocks(Regions):
     """Regular blocks; with size 1, every voxel is a region.
 
     Attributes:
-        size: Extent of a block; the last block along an axis may be smaller.
+        size: PositiveExtent of a block; the last block along an axis may be smaller.
     """
 
     kind: Literal["blocks"] = "blocks"
-    size: Extent = Field(default=0.125, description="voxels, fraction of an axis, or mm")
+    size: PositiveExtent = Field(default=0.125, description="voxels, fraction of an axis, or mm")
 
     def divide(self, image: Tensor, spacing: Spacing, scan: Image | None) -> RegionMap:
         """Blocks, numbered with the last axis fastest."""

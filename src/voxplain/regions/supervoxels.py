@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from voxplain.extents import Extent, resolve
+from voxplain.extents import PositiveExtent, resolve
 from voxplain.image import Image
 from voxplain.regions.map import RegionMap
 from voxplain.regions.spec import Regions, Spacing
@@ -39,7 +39,9 @@ class Supervoxels(Regions):
 
     kind: Literal["supervoxels"] = "supervoxels"
     count: int = Field(default=100, ge=1, description="about how many")
-    size: Extent | None = Field(default=None, description="side of one, in place of a count")
+    size: PositiveExtent | None = Field(
+        default=None, description="side of one, in place of a count"
+    )
     compactness: float = Field(default=0.2, gt=0, description="distance against intensity")
 
     def divide(self, image: Tensor, spacing: Spacing, scan: Image | None) -> RegionMap:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from voxplain.errors import InputError
 from voxplain.records.atomic import atomic_write
 from voxplain.records.manifest import Manifest
@@ -63,7 +61,7 @@ def _manifest(run: Path) -> Manifest:
         return Manifest.read(run)
     except FileNotFoundError:
         raise InputError(f"{run} is not a run directory: it has no manifest.json") from None
-    except ValidationError:
+    except ValueError:
         raise InputError(f"the manifest.json of {run} is damaged or of another version") from None
 
 

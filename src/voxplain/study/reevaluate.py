@@ -30,6 +30,7 @@ from voxplain.study.planning.evaluation_task import EvaluationTask
 from voxplain.study.planning.networks import NetworkSource
 
 _NETWORK_FIELDS = ("factory", "file", "bundle")
+_NOT_KEPT = ("weights_sha256", "weights", "file", "bundle")
 _GIVE_STUDY = "give the study file that made the run: --study study.yaml"
 
 
@@ -129,7 +130,9 @@ def evaluate_run(
     store, listener = Store(folder), listener or Silent()
     manifest = store.manifest()
     _require_same_networks(study, manifest, trust)
-    checked = check_study(study, trust=trust)
+    probes = {model.name: model.probe for model in manifest.models}
+    checked = check_study(study, trust=trust, explains=False, probes=probes)
+    _require_same_answers(checked, manifest)
     _require_same_images(checked, manifest, copies=study.base == folder.absolute())
     evaluations = checked.plan.evaluations
     listener.planned(Plan((), evaluations))
@@ -208,10 +211,18 @@ def _kept_fields(cases: Sequence[Mapping[str, Any]], case: str) -> dict[str, Any
 
 def _model(resolved: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, Any]:
     """A network of the run with the files that were named for it."""
-    model = {name: value for name, value in resolved.items() if name != "weights_sha256"}
+    # Who sent the run may have named files beside it; only those that are named now are opened.
+    model = {name: value for name, value in resolved.items() if name not in _NOT_KEPT}
+    if ".py:" in str(model.get("factory", "")):
+        del model["factory"]
     if any(name in network for name in _NETWORK_FIELDS):
         model = {name: value for name, value in model.items() if name not in _NETWORK_FIELDS}
     model = {**model, **network}
+    if "factory" in model and "<path>" in repr(model.get("arguments")):
+        raise ConfigError(
+            f"model {model['name']}: the run keeps no paths, and its factory takes one; "
+            f"{_GIVE_STUDY}"
+        )
     if not any(name in model for name in _NETWORK_FIELDS):
         raise ConfigError(
             f"model {model['name']}: the run keeps no file of its network; name it (--factory, "
@@ -262,6 +273,19 @@ def _require_same_networks(study: StudyConfig, manifest: Manifest, trust: bool) 
             raise ModelError(
                 f"model {config.name}: its weights are not those that were explained; name their "
                 f"file with --weights, or {_GIVE_STUDY}"
+            )
+
+
+def _require_same_answers(checked: CheckedStudy, manifest: Manifest) -> None:
+    """Refuses networks that have the weights of the run and answer otherwise."""
+    before = {record.name: record for record in manifest.models}
+    for name, loaded in checked.models.items():
+        record = before.get(name)
+        known = record is not None and record.fingerprint and loaded.probe == record.probe
+        if record is not None and known and loaded.fingerprint != record.fingerprint:
+            raise ModelError(
+                f"model {name}: it has the weights that were explained and other code or "
+                f"arguments, with which it answers otherwise; {_GIVE_STUDY}"
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from voxplain.records.folder import refuse_links
 from voxplain.records.manifest import Manifest, TaskRecord
 from voxplain.report import render
 from voxplain.study.config.study import StudyConfig
@@ -44,8 +45,8 @@ class Run:
 
     @property
     def exit_code(self) -> int:
-        """0 if every task is done, 1 if some failed."""
-        return 1 if self.failed else 0
+        """0 if every task is done, 1 if some failed or were not reached."""
+        return 1 if self.failed or self.manifest.pending else 0
 
     def write_report(self, *, share: bool = False) -> Path:
         """Writes the page that shows this run.
@@ -55,7 +56,11 @@ class Run:
 
         Returns:
             The file to open.
+
+        Raises:
+            InputError: If the folder holds no run, or a link.
         """
+        refuse_links(self.folder)
         return render(self.folder, share=share)
 
     @property
@@ -86,7 +91,9 @@ def run_study(
     """
     store = Store(output or study.folder)
     store.check()
-    checked = check_study(study, trust=trust)
+    earlier = store.earlier() if resume else None
+    probes = {model.name: model.probe for model in earlier.models} if earlier else {}
+    checked = check_study(study, trust=trust, probes=probes)
     with store.locked():
         listener, resources = listener or Silent(), LoadedResources.of(checked)
         scheduler = Scheduler(checked, store, listener, resume, resources)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, SupportsIndex
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -33,12 +34,12 @@ KINDS = (
 )
 
 
-def parse_target(target: int | str | Mapping[str, Any] | Target) -> Target:
+def parse_target(target: SupportsIndex | str | Mapping[str, Any] | Target) -> Target:
     """A target object from a number, a string or a mapping.
 
     Args:
-        target: A target; a class number; ``"kind"`` or ``"kind:label"``; or a mapping with a
-            ``kind``.
+        target: A target; a class number, of Python, NumPy or torch; ``"kind"`` or
+            ``"kind:label"``; or a mapping with a ``kind``.
 
     Raises:
         ConfigError: If the kind is unknown (with the nearest ones) or a parameter does not fit
@@ -46,14 +47,19 @@ def parse_target(target: int | str | Mapping[str, Any] | Target) -> Target:
     """
     if isinstance(target, Target):
         return target
-    if isinstance(target, int):
-        return Label(label=target)
+    number = _class_number(target)
+    if number is not None:
+        return Label(label=number)
     if isinstance(target, str):
         if target.lstrip("-").isdigit():
             return Label(label=int(target))
         kind, _, label = target.partition(":")
         target = {"kind": kind, "label": int(label) if label.isdigit() else label}
         target = {key: value for key, value in target.items() if value != ""}
+    if not isinstance(target, Mapping):
+        raise ConfigError(
+            f"a target is a class number, a kind such as pixelwise:1, or a mapping, not {target!r}"
+        )
     if target.get("kind") not in KINDS:
         raise ConfigError(
             f"unknown target {target.get('kind')!r}; {nearest(str(target.get('kind')), KINDS)}"
@@ -63,6 +69,16 @@ def parse_target(target: int | str | Mapping[str, Any] | Target) -> Target:
     except ValidationError as error:
         raise ConfigError(_sentence(error, target)) from None
     return parsed
+
+
+def _class_number(target: object) -> int | None:
+    """The number behind integers of Python, NumPy and torch; None for anything else."""
+    if isinstance(target, bool) or not hasattr(target, "__index__"):
+        return None
+    try:
+        return operator.index(target)
+    except (TypeError, ValueError):  # arrays and tensors of several numbers, or of fractions
+        return None
 
 
 def _sentence(error: ValidationError, target: Mapping[str, Any]) -> str:

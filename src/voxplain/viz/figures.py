@@ -129,7 +129,9 @@ def _draw(axes: Axes, overlay: Overlay, panel: _MapPanel) -> None:
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_visible(False)
-    axes.set_xlabel(_caption(overlay, panel), color=QUIET, fontsize=10, labelpad=4)
+    axes.set_xlabel(
+        _caption(overlay, panel), color=QUIET, fontsize=10, labelpad=4, parse_math=False
+    )
     if panel.kind == ("image" if overlay.map.planar else "cut"):
         _outline(axes, overlay, panel, (width, height))
     if panel.kind == "cut" and not overlay.map.planar:
@@ -223,13 +225,29 @@ def _letters(axes: Axes, plane: Plane) -> None:
 
 def _annotate(figure: Figure, overlay: Overlay) -> None:
     left, height = 0.25 / _WIDTH, figure.get_figheight()
-    figure.text(left, 1 - 0.3 / height, overlay.title, color=PAPER, fontsize=14.5, va="center")
-    figure.text(left, 1 - 0.58 / height, overlay.subtitle, color=QUIET, fontsize=11, va="center")
+    figure.text(
+        left,
+        1 - 0.3 / height,
+        overlay.title,
+        color=PAPER,
+        fontsize=14.5,
+        va="center",
+        parse_math=False,
+    )
+    figure.text(
+        left,
+        1 - 0.58 / height,
+        overlay.subtitle,
+        color=QUIET,
+        fontsize=11,
+        va="center",
+        parse_math=False,
+    )
     _color_bar(figure, overlay)
     lines = [*_legend(overlay), "Research use. Shows what the model used, not what is true."]
     for row, line in enumerate(lines):
         y = (0.74 - 0.23 * row) / height
-        figure.text(left, y, line, color=QUIET, fontsize=10, va="center")
+        figure.text(left, y, line, color=QUIET, fontsize=10, va="center", parse_math=False)
 
 
 def _color_bar(figure: Figure, overlay: Overlay) -> None:

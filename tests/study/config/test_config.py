@@ -15,6 +15,17 @@ def sentence(tiny: TinyStudy, **changes: Any) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize("written", [float("inf"), None])
+def test_no_limit_can_be_said(tiny: TinyStudy, written: float | None) -> None:
+    assert Study.load(tiny.write(run={"timeout": written})).execution.timeout is None
+
+
+@pytest.mark.parametrize("written", [float("nan"), 0, -1.0, 1e30, "999999999h"])
+def test_limits_that_are_none(tiny: TinyStudy, written: object) -> None:
+    with pytest.raises(ConfigError, match=r"run\.timeout"):
+        Study.load(tiny.write(run={"timeout": written}))
+
+
 def test_a_study_reads_its_defaults(tiny: TinyStudy) -> None:
     study = Study.load(tiny.file)
     assert [case.id for case in study.expanded_cases()] == ["a", "b"]

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from voxplain.errors import ConfigError
+from voxplain.study.config import yaml_files
 from voxplain.study.config.yaml_files import read_mapping
 
 
@@ -49,3 +50,45 @@ def test_a_missing_file_a_folder_and_bytes_are_told_apart(tmp_path: Path) -> Non
     (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(ConfigError, match="not a text file"):
         read_mapping(tmp_path / "b.yaml")
+
+
+NINES = "\n".join(
+    ["a: &a [x, x, x, x, x, x, x, x, x]"]
+    + [
+        f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]"
+        for old, new in zip("abcdefghi", "bcdefghij", strict=True)
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("s.yaml", "? [a]\n: b\n", "line 1: a list or mapping stands as a key"),
+        ("s.yaml", "x: 2026-99-99", "a value that cannot be read"),
+        ("s.yaml", "a: !!timestamp 0000-00-00", "a value that cannot be read"),
+        ("s.yaml", "cases: " + "9" * 5000, "a value that cannot be read"),
+        ("s.json", '{"cases": ' + "9" * 5000 + "}", "a value that cannot be read"),
+        ("s.yaml", "{" * 5000, "nested too deep"),
+        ("s.json", "[" * 200_000, "nested too deep"),
+        ("s.yaml", NINES, "more than 1,000,000 values, its aliases filled in"),
+        ("s.yaml", "a: &a [*a]", "an alias stands inside of what it is an alias of"),
+        ("s.yaml", "a: &a {b: *a}", "an alias stands inside of what it is an alias of"),
+    ],
+)
+def test_odd_files_are_a_sentence(tmp_path: Path, name: str, text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        read_mapping(written(tmp_path, name, text))
+    assert len(str(caught.value)) < 300
+
+
+def test_aliases_of_a_person_are_taken(tmp_path: Path) -> None:
+    text = "a: &steps [{kind: spacing, size: 1}]\nb: *steps\nc: *steps\n"
+    found = read_mapping(written(tmp_path, "s.yaml", text))
+    assert found["a"] == found["b"] == found["c"] == [{"kind": "spacing", "size": 1}]
+
+
+def test_a_file_that_no_person_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yaml_files, "LARGEST", 10)
+    with pytest.raises(ConfigError, match="12 bytes, and a study has 10 at most"):
+        read_mapping(written(tmp_path, "s.yaml", "cases: [abc]"))

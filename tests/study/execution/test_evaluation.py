@@ -459,10 +459,10 @@ def test_pictures_without_physical_size_are_scored(tiny: TinyStudy) -> None:
     gray = np.clip(ball / ball.max() * 255, 0, 255).astype(np.uint8)
     Picture.fromarray(gray).save(tiny.folder / "photo.png")
     Picture.fromarray((gray > 120).astype(np.uint8) * 255).save(tiny.folder / "truth.png")
-    (tiny.folder / "flat_net.py").write_text(
+    (tiny.packages / "flat_net.py").write_text(
         "import torch\n"
         "from torch import nn\n"
-        "def build():\n"
+        "def build() -> nn.Module:\n"
         "    torch.manual_seed(0)\n"
         "    body = nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1)\n"
         "    return nn.Sequential(*body, nn.Flatten(), nn.Linear(4, 2))\n"

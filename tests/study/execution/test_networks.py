@@ -30,7 +30,7 @@ class Squares(torch.nn.Module):
         return torch.cat([0 * x + 1, self.sign * x * x], 1)
 
 
-def build(sign=1):
+def build(sign=1) -> torch.nn.Module:
     return Squares(sign)
 """
 
@@ -50,7 +50,7 @@ def _networks(tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch) -> dict[str, dic
     wide = NETWORK.replace("nn.Conv3d(channels, 4", "nn.Conv3d(channels, 6").replace(
         "nn.Conv3d(4, 3", "nn.Conv3d(6, 3"
     )
-    (tiny.folder / "wide_net.py").write_text(wide, encoding="utf-8")
+    (tiny.packages / "wide_net.py").write_text(wide, encoding="utf-8")
     monkeypatch.delitem(sys.modules, "wide_net", raising=False)
     (net,) = tiny.config["models"]
     return {
@@ -205,7 +205,7 @@ def test_mistakes_name_their_place(tiny: TinyStudy, changed: dict[str, Any], wor
 def test_networks_without_parameters_may_be_either(
     tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tiny.folder / "bare_net.py").write_text(BARE, encoding="utf-8")
+    (tiny.packages / "bare_net.py").write_text(BARE, encoding="utf-8")
     models = [
         {"name": "one", "factory": "bare_net:build"},
         {"name": "two", "factory": "bare_net:build"},

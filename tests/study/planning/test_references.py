@@ -11,8 +11,9 @@ import yaml
 from tiny import TinyStudy, blob, save
 
 from voxplain.attribution import explain
+from voxplain.errors import ConfigError
 from voxplain.io import read_image
-from voxplain.study import Run, Study, run_study
+from voxplain.study import Run, Study, check_study, run_study
 
 METHODS: list[dict[str, Any]] = [
     {"name": "expected_gradients", "samples": 4},
@@ -68,3 +69,24 @@ def test_a_contrast_with_another_class(tiny: TinyStudy, against: Any) -> None:
     run = go(tiny, [], methods)
     assert run.exit_code == 0
     assert len(run.maps) == 2
+
+
+def test_no_references_are_refused_by_the_plan(tiny: TinyStudy) -> None:
+    """For methods of the image and of layers, alone and around others."""
+    for method in (*METHODS, {"name": "layer_gradient_shap", "layers": ["features"]}):
+        study = Study.load(tiny.write(references=[], methods=["saliency", method]))
+        with pytest.raises(ConfigError, match=f"references: {method['name']}: .* and 0 are given"):
+            check_study(study)
+    assert check_study(Study.load(tiny.write(methods=["saliency", "integrated_gradients"])))
+
+
+def test_too_few_for_some_cases_are_failures_of_those(tiny: TinyStudy) -> None:
+    save(tiny.folder / "third.nii.gz", blob((4, 8, 4)))
+    cases = [*tiny.config["cases"], {"id": "c", "image": "third.nii.gz"}]
+    tiny.write(cases=cases)
+    run = go(tiny, ["a", "b"], ["saliency", METHODS[0]])
+    assert {(task.case, task.methods[0]) for task in run.failed} == {
+        ("a", "expected_gradients"),
+        ("b", "expected_gradients"),
+    }
+    assert len(run.maps) == 4

@@ -17,7 +17,7 @@ from voxplain.engine.context import Context
 from voxplain.engine.identity import identity
 from voxplain.engine.method import Method, Resampling, Sign, parse_method, streams_of
 from voxplain.engine.requests import Request, Stream
-from voxplain.engine.stream_io import StreamInput
+from voxplain.engine.stream_io import StreamInput, TooFewReferencesError
 from voxplain.errors import VoxplainError
 from voxplain.targets import Label
 
@@ -165,6 +165,12 @@ def _is_required(kind: type[Method], name: str) -> bool:
     return name in kind.model_fields and kind.model_fields[name].is_required()
 
 
+def needs_references(method: Method, context: Context) -> bool:
+    """Whether a method cannot explain an image without references."""
+    streams = streams_of([method], context, Label(label=0))
+    return any(_needs_references(stream, context) for stream in streams)
+
+
 def _needs_references(stream: Stream[Request], context: Context) -> bool:
     """Whether an image without references has no passes, or its first point cannot be drawn."""
     if stream.passes(0) == 0:
@@ -173,8 +179,10 @@ def _needs_references(stream: Stream[Request], context: Context) -> bool:
         return False
     try:
         stream.request.sample(StreamInput(torch.zeros(1, 4, 4), 0, "none"), context)
-    except VoxplainError:
+    except TooFewReferencesError:
         return True
+    except Exception:  # the example is too small for what this stream draws
+        return False
     return False
 
 

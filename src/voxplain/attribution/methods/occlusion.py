@@ -11,7 +11,7 @@ from voxplain.engine.context import Context
 from voxplain.engine.masks import AnyFill, Blur, Drop, SlidingBox
 from voxplain.engine.method import register
 from voxplain.engine.requests import Choice, MaskRequest
-from voxplain.extents import Extent
+from voxplain.extents import PositiveExtent
 
 
 @register
@@ -21,8 +21,12 @@ class Occlusion(MaskMethod):
     formula = "mean over the boxes around v of S(x) - S(x with the box filled)"
     reference = "Zeiler and Fergus, 2014"
     name: Literal["occlusion"] = "occlusion"
-    window: Extent = Field(default=1 / 6, description="of a box: voxels, fraction of an axis, mm")
-    stride: Extent | None = Field(default=None, description="from box to box; absent: half a box")
+    window: PositiveExtent = Field(
+        default=1 / 6, description="of a box: voxels, fraction of an axis, mm"
+    )
+    stride: PositiveExtent | None = Field(
+        default=None, description="from box to box; absent: half a box"
+    )
     fill: AnyFill = Blur()
     incremental: Choice = Field(
         default="auto", description="compute only what a box changes, where that is less work"

@@ -16,6 +16,7 @@ from torch.autograd.graph import Node, get_gradient_edge
 
 from voxplain.engine.rules.substitutes import custom_function_name
 from voxplain.errors import RuleError
+from voxplain.models.programs import Program
 
 RECTIFIER_NODES = (
     *("Relu", "LeakyRelu", "Prelu", "PreluKernel", "Elu", "Celu", "Selu", "Threshold", "Rrelu"),
@@ -72,6 +73,8 @@ def invisible_parts(network: nn.Module) -> list[tuple[str, str]]:
         if isinstance(module, nn.DataParallel):
             advice = "its replicas run in other threads; pass the wrapped module instead"
             parts.append((path, f"nn.DataParallel, {advice}"))
+        elif isinstance(module, Program):
+            parts.append((path, f"{module.kind}; use the original Python module"))
         elif isinstance(module, torch.jit.ScriptModule):
             parts.append((path, "TorchScript; use the original Python module"))
         else:

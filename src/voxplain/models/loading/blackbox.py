@@ -1,4 +1,4 @@
-"""Networks without gradients and layers: TorchScript and ONNX files."""
+"""Networks without layers: TorchScript files, and ONNX files, which have no gradients either."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from voxplain.errors import ModelError
+from voxplain.models.programs import as_module
 
 
 class BlackBox(nn.Module):
@@ -32,8 +33,8 @@ class BlackBox(nn.Module):
         raise NotImplementedError
 
 
-class ScriptBox(BlackBox):
-    """A TorchScript file, a black box because backward rules do not see its calls.
+def read_script(file: Path) -> nn.Module:
+    """The network of a TorchScript file.
 
     Args:
         file: Written by ``torch.jit.save``, from a trusted source, as loading can run code.
@@ -41,19 +42,11 @@ class ScriptBox(BlackBox):
     Raises:
         ModelError: If it cannot be loaded.
     """
-
-    def __init__(self, file: Path) -> None:
-        super().__init__()
-        try:
-            self.script = torch.jit.load(str(file), map_location="cpu")  # type: ignore[no-untyped-call]
-        except Exception as error:
-            raise ModelError(
-                f"{file.name} is no TorchScript file ({type(error).__name__})"
-            ) from error
-
-    def compute(self, inputs: Tensor) -> Any:
-        """The output of the script."""
-        return self.script(inputs)
+    try:
+        script = torch.jit.load(str(file), map_location="cpu")  # type: ignore[no-untyped-call]
+    except Exception as error:
+        raise ModelError(f"{file.name} is no TorchScript file ({type(error).__name__})") from error
+    return as_module(script)
 
 
 class OnnxBox(BlackBox):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,28 @@ def read_bundle(folder: Path, trust: bool) -> tuple[nn.Module, Path]:
     require_trust(trust, f"{folder.name} is a MONAI bundle, whose configuration runs code")
     with importing_from(folder):
         return _network(folder, configs), weights[0]
+
+
+def stated_beside_network(folder: Path) -> dict[str, str]:
+    """The preprocessing and the inferer of a bundle, by the names of their classes.
+
+    Args:
+        folder: A bundle that was opened.
+    """
+    content: Any = _parser(folder, _configs(folder)[0]).get()
+    stated = {part: _targets(content.get(part)) for part in ("preprocessing", "inferer")}
+    return {part: ", ".join(names) for part, names in stated.items() if names}
+
+
+def _targets(content: Any) -> list[str]:
+    """Every class that a part of a configuration names, the innermost where they are nested."""
+    if isinstance(content, Mapping):
+        inner = [name for value in content.values() for name in _targets(value)]
+        own = [str(content["_target_"]).rsplit(".", 1)[-1]] if "_target_" in content else []
+        return inner or own
+    if isinstance(content, Sequence) and not isinstance(content, str):
+        return [name for value in content for name in _targets(value)]
+    return []
 
 
 def _configs(folder: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from typing import Any
 from torch import nn
 
 from voxplain.errors import ModelError, nearest
+from voxplain.models.loading.installed import why_not_callable, why_not_importable
 from voxplain.models.loading.weights import existing, require_trust
 
 
@@ -25,12 +26,13 @@ def build(factory: str, arguments: Mapping[str, Any], *, trust: bool, base: Path
     Args:
         factory: ``package.module:function`` or ``file.py:function``.
         arguments: Keyword arguments of the function.
-        trust: Whether the code of a file may run.
+        trust: Whether any code may run; without it, only subclasses of ``nn.Module`` and functions
+            that state one as what they return, both of an installed package.
         base: Folder from which the path of a file starts.
 
     Raises:
-        ModelError: If the function does not exist, does not take these arguments, fails, or
-            returns no network.
+        ModelError: If the function does not exist, needs trust, does not take these arguments,
+            fails, or returns no network.
     """
     source, _, name = factory.rpartition(":")
     if source.endswith(".py"):
@@ -38,7 +40,15 @@ def build(factory: str, arguments: Mapping[str, Any], *, trust: bool, base: Path
         require_trust(trust, f"factory {factory!r} runs the code of a file")
         with importing_from(file.parent):
             return _call(factory, _find(_module_of(file), name, factory), arguments)
-    return _call(factory, _find(_installed(source, factory), name, factory), arguments)
+    _require_harmless(trust, factory, why_not_importable(source, base))
+    builder = _find(_installed(source, factory), name, factory)
+    _require_harmless(trust, factory, why_not_callable(builder, base))
+    return _call(factory, builder, arguments)
+
+
+def _require_harmless(trust: bool, factory: str, reason: str) -> None:
+    if reason:
+        require_trust(trust, f"factory {factory!r} can run any code: {reason}")
 
 
 @contextlib.contextmanager

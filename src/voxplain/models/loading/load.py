@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from voxplain.errors import ModelError
-from voxplain.models.loading.blackbox import OnnxBox, ScriptBox
-from voxplain.models.loading.bundle import read_bundle
+from voxplain.errors import ModelError, VoxplainWarning
+from voxplain.models.loading.blackbox import OnnxBox, read_script
+from voxplain.models.loading.bundle import read_bundle, stated_beside_network
 from voxplain.models.loading.factory import build
 from voxplain.models.loading.fitting import load_weights
 from voxplain.models.loading.spec import ModelSpec
@@ -20,6 +24,8 @@ from voxplain.models.loading.weights import (
     require_bounded,
     require_trust,
 )
+
+_SHOWN = 80
 
 
 def load_network(spec: ModelSpec, *, trust: bool = False, base: Path | None = None) -> nn.Module:
@@ -34,19 +40,73 @@ def load_network(spec: ModelSpec, *, trust: bool = False, base: Path | None = No
         ModelError: If a file is missing or needs trust, the factory does not exist or fails, or
             the weights do not fit.
     """
-    base = base or Path.cwd()
+    try:
+        return _loaded(spec, trust, base or Path.cwd())
+    except OSError as error:
+        named = spec.file or spec.weights or spec.bundle or spec.factory
+        what = os.strerror(error.errno).lower() if error.errno else type(error).__name__
+        raise ModelError(f"{str(named)[:_SHOWN]}: the file cannot be read ({what})") from error
+
+
+def _loaded(spec: ModelSpec, trust: bool, base: Path) -> nn.Module:
     if spec.file is not None:
         return _from_file(existing(base / spec.file, "file"), trust)
     weights = existing(base / spec.weights, "weights") if spec.weights is not None else None
     if spec.bundle is not None:
         network, bundled_weights = read_bundle(base / spec.bundle, trust)
+        _say_what_is_left_aside(spec, base / spec.bundle)
         weights = weights or bundled_weights
     else:
         assert spec.factory is not None
         network = build(spec.factory, spec.arguments, trust=trust, base=base)
     if weights is not None:
-        load_weights(network, read_weights(weights, trust=trust), weights.name, spec.prefix)
+        content = read_weights(weights, trust=trust)
+        _require_real(content, network, weights.name)
+        load_weights(network, content, weights.name, spec.prefix)
     return network
+
+
+def _require_real(content: Any, network: nn.Module, origin: str) -> None:
+    """Refuses complex and boolean tensors in place of the real ones of a network."""
+    real = {name for name, value in network.state_dict().items() if _is_real(value)}
+    for name, tensor in _tensors(content):
+        fits = name in real or any(name.endswith(f".{known}") for known in real)
+        if fits and (tensor.is_complex() or tensor.dtype is torch.bool):
+            raise ModelError(
+                f"weights {origin}: {name} is {str(tensor.dtype).removeprefix('torch.')}, and the "
+                "network has real numbers there"
+            )
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _tensors(content: Any) -> Iterator[tuple[str, Tensor]]:
+    """All tensors of a checkpoint with their names in the mapping that holds them."""
+    if isinstance(content, nn.Module):
+        content = content.state_dict()
+    for name, value in content.items() if isinstance(content, Mapping) else ():
+        if isinstance(value, Tensor):
+            yield str(name), value
+        else:
+            yield from _tensors(value)
+
+
+def _say_what_is_left_aside(spec: ModelSpec, bundle: Path) -> None:
+    """Warns where a bundle states preprocessing or windows and the study states none."""
+    stated = stated_beside_network(bundle)
+    named = {"preprocessing": getattr(spec, "preprocess", ()), "inferer": spec.window}
+    missing = [
+        f"{part} ({stated[part]})" for part, given in named.items() if part in stated and not given
+    ]
+    if missing:
+        warnings.warn(
+            f"bundle {bundle.name}: its {' and its '.join(missing)} are not taken over; state them "
+            "as preprocess and window",
+            VoxplainWarning,
+            stacklevel=4,
+        )
 
 
 def _from_file(file: Path, trust: bool) -> nn.Module:
@@ -55,7 +115,7 @@ def _from_file(file: Path, trust: bool) -> nn.Module:
     kind = "a TorchScript file" if _is_script(file) else "a pickled network"
     require_bounded(file)
     require_trust(trust, f"{file.name} is {kind}, and opening it runs the code in it")
-    return ScriptBox(file) if _is_script(file) else _from_pickle(file)
+    return read_script(file) if _is_script(file) else _from_pickle(file)
 
 
 def _is_script(file: Path) -> bool:

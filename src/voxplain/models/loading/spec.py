@@ -13,8 +13,9 @@ class ModelSpec(BaseModel):
 
     Attributes:
         name: Name in file names and reports.
-        factory: ``package.module:function`` of an installed module, or ``nets/unet.py:function``
-            of a file (which runs its code, so it needs trust).
+        factory: ``package.module:Name`` of an installed package: a subclass of ``nn.Module``, or
+            a function whose return annotation is one. Anything else, such as
+            ``nets/unet.py:function`` of a file, can run any code, so it needs trust.
         arguments: Keyword arguments of the factory.
         weights: A safetensors file, or a ``state_dict`` saved by torch, alone or in a checkpoint.
         prefix: Prefix of the names in the weights file, such as ``module.``; determined from the

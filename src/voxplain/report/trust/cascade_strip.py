@@ -224,7 +224,9 @@ def _headings(figure: Figure, layout: _StripLayout, record: RandomizationRecord)
         name = stage_name(record.stages[step])
         position = (x + width * 0.3, y + height + 0.06 / layout.height)
         rotation: Any = {"rotation": 28, "rotation_mode": "anchor", "va": "bottom"}
-        figure.text(*position, name, color=PAPER, fontsize=9.5, ha="left", **rotation)
+        figure.text(
+            *position, name, color=PAPER, fontsize=9.5, ha="left", parse_math=False, **rotation
+        )
 
 
 def _notes(figure: Figure, layout: _StripLayout, pictures: Mapping[str, Array]) -> None:
@@ -286,4 +288,4 @@ def _in_lines(name: str) -> str:
 def _write(
     figure: Figure, x: float, y: float, text: str, color: str, size: float = 10, ha: str = "left"
 ) -> None:
-    figure.text(x, y, text, color=color, fontsize=size, va="center", ha=ha)
+    figure.text(x, y, text, color=color, fontsize=size, va="center", ha=ha, parse_math=False)

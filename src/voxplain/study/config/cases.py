@@ -101,9 +101,14 @@ def expand_cases(entries: Sequence[CaseConfig], base: Path) -> tuple[CaseConfig,
         case if case.id else case.model_copy(update={"id": f"case{number:0{width}d}"})
         for number, case in enumerate(expanded, start=1)
     ]
-    repeated = [name for name, count in Counter(case.id for case in cases).items() if count > 1]
+    ids = [str(case.id) for case in cases]
+    counts = Counter(name.casefold() for name in ids)
+    repeated = [name for name in ids if counts[name.casefold()] > 1]
     if repeated:
-        raise ConfigError(f"cases: two of them have the id {repeated[0]!r}; an id names one case")
+        and_case = "" if ids.count(repeated[0]) > 1 else ", which some systems do not tell by case"
+        raise ConfigError(
+            f"cases: two of them have the id {repeated[0]!r}{and_case}; an id names one case"
+        )
     return tuple(cases)
 
 

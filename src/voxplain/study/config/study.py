@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -13,7 +14,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PositiveFloat,
     PrivateAttr,
     ValidationError,
     model_validator,
@@ -45,7 +45,13 @@ def _true_in_words(value: Any) -> Any:
     return "true" if value is True else value
 
 
+LONGEST = 366 * 24 * 3600.0
+"""Seconds; no task takes longer than a year."""
+
+
 def _seconds(value: Any) -> Any:
+    if isinstance(value, float) and value == math.inf:
+        return None
     if not isinstance(value, str):
         return value
     match = _DURATION.fullmatch(value)
@@ -90,9 +96,17 @@ class ModelConfig(ModelSpec):
 
 
 def _unique(field: str, names: list[str]) -> None:
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise ValueError(f"{field}: two of them are called {repeated[0]!r}; give each its own name")
+    """Refuses names that are one, also where a file system does not tell A from a."""
+    counts = Counter(name.casefold() for name in names)
+    repeated = [name for name in names if counts[name.casefold()] > 1]
+    if not repeated:
+        return
+    if len({*repeated}) == len(repeated):
+        raise ValueError(
+            f"{field}: {' and '.join(map(repr, repeated[:2]))} differ by case alone, and some "
+            "systems take them for one; give each its own name"
+        )
+    raise ValueError(f"{field}: two of them are called {repeated[0]!r}; give each its own name")
 
 
 MAX_PASSES = 20_000
@@ -107,7 +121,8 @@ class RunConfig(_Config):
         workers: Processes; this version runs one.
         device: Where networks run: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto`` takes the
             first CUDA device, or the CPU where there is none.
-        timeout: The longest a task may take, such as ``10min``; None for no limit.
+        timeout: The longest a task may take, such as ``10min``, a year at most; None for no limit.
+            While a study is checked, one answer of a network may take as long, and 10 s at least.
         precision: The numeric type of networks that name none of their own.
         seed: Seed of all random draws.
         max_passes: What one method may take for one image, and one metric for one map; what would
@@ -119,7 +134,10 @@ class RunConfig(_Config):
     executor: Literal["local"] = "local"
     workers: Literal["auto", 1] = "auto"
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    timeout: Annotated[PositiveFloat | None, BeforeValidator(_seconds)] = None
+    timeout: Annotated[
+        Annotated[float, Field(gt=0, le=LONGEST, allow_inf_nan=False)] | None,
+        BeforeValidator(_seconds),
+    ] = None
     precision: Precision = "auto"
     seed: int = Field(default=0, ge=0)
     max_passes: int = Field(default=MAX_PASSES, ge=1)

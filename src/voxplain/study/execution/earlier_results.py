@@ -39,22 +39,23 @@ class EarlierResults:
             self._index(manifest)
 
     def has_case(self, record: CaseRecord) -> bool:
-        """Whether the copy of the image is there and of the same voxels."""
+        """Whether the copies of image and reference are whole, and of the same voxels."""
         earlier = self._cases.get(record.id)
         return (
             earlier is not None
             and earlier.image_sha256 == record.image_sha256
             and earlier.reference == record.reference
-            and self._store.has(record.image, record.reference)
+            and earlier.reference_sha256 == record.reference_sha256
+            and self._store.is_whole(record.image, record.reference)
         )
 
     def prediction(self, combination: Combination) -> PredictionRecord | None:
-        """The prediction of a combination, if its files are there."""
+        """The prediction of a combination, if its file is whole."""
         record = self._predictions.get((combination.model, combination.key))
-        return record if record is not None and self._store.has(record.image) else None
+        return record if record is not None and self._store.is_whole(record.image) else None
 
     def maps(self, task: Task) -> list[MapRecord]:
-        """The maps of those methods of a task whose files are all there."""
+        """The maps of those methods of a task whose files are all there and whole."""
         model = task.combination.model
         groups = [self._maps.get((model, key), []) for key in task.methods]
         return [record for records in groups if self._complete(records) for record in records]
@@ -72,7 +73,7 @@ class EarlierResults:
             self._maps.setdefault((record.model, record.key), []).append(record)
 
     def _complete(self, records: list[MapRecord]) -> bool:
-        return all(self._store.has(record.file, record.sidecar) for record in records)
+        return all(self._store.is_whole(record.file, record.sidecar) for record in records)
 
 
 class ScoreCache:

@@ -31,9 +31,9 @@ from voxplain.study.execution.earlier_results import ScoreCache
 from voxplain.study.execution.evaluation_inputs import EvaluationInputs
 from voxplain.study.execution.privacy import Redactor
 from voxplain.study.execution.progress import TaskListener
-from voxplain.study.execution.time_limit import TimeLimit, reason_of
 from voxplain.study.planning.evaluation_task import EvaluationTask
 from voxplain.study.planning.tasks import Combination
+from voxplain.study.planning.time_limit import TimeLimit, reason_of
 
 
 @dataclass(eq=False)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from voxplain.study.execution.privacy import Redactor
 
@@ -31,5 +32,11 @@ class EventLog:
             for name, value in facts.items()
         }
         line = json.dumps({"event": event, "seconds": seconds, **filtered}, default=str)
-        with self._file.open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
+        with self._file.open("ab+") as stream:
+            torn = stream.tell() > 0 and _last_byte(stream) != b"\n"  # of a process that was killed
+            stream.write(b"\n" * torn + line.encode() + b"\n")
+
+
+def _last_byte(stream: BinaryIO) -> bytes:
+    stream.seek(-1, os.SEEK_END)
+    return stream.read(1)

@@ -23,10 +23,11 @@ from voxplain.study.execution.privacy import Redactor
 from voxplain.study.execution.progress import Silent, TaskListener
 from voxplain.study.execution.resources import CombinationSpec, LoadedResources
 from voxplain.study.execution.store import Store
-from voxplain.study.execution.time_limit import TimeLimit, reason_of, time_limit
 from voxplain.study.planning.evaluation_task import EvaluationTask
+from voxplain.study.planning.exits import no_exit
 from voxplain.study.planning.messages import collected_warnings
 from voxplain.study.planning.tasks import Combination, Task, TaskId
+from voxplain.study.planning.time_limit import TimeLimit, reason_of, time_limit
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def execute(
         with collected_warnings([]):  # these were given when the study was checked
             resources.prepared(spec.common)
         start = time.perf_counter()
-        with collected_warnings(texts):
+        with collected_warnings(texts), no_exit():
             result = spec.perform(resources, listener, limited)
     except Exception as error:
         listener.failed(error)
@@ -154,7 +155,8 @@ class PredictionSpec(TaskSpec):
             file = self.store.write_prediction(
                 self.combination.case, self.combination.model, prediction.labels, image.source_grid
             )
-        return TaskResult(self.id, predictions=(_record(self.combination, prediction, file),))
+        record = _record(self.combination, prediction, file)
+        return TaskResult(self.id, predictions=(record,))
 
 
 @dataclass(frozen=True, kw_only=True)

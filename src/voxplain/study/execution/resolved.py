@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import yaml
 from pydantic import BaseModel
 
 from voxplain.study.config.case_files import without_files
@@ -17,12 +19,30 @@ KEPT_FIELDS = ("patient", "reference_label", "truth")
 _FILES = {"weights", "bundle", "file"}
 
 
-def resolved_study(checked: CheckedStudy) -> dict[str, Any]:
-    """The study with every default filled in, and with hashes in place of files.
+def resolved_text(checked: CheckedStudy, private: Callable[[str], str]) -> str:
+    """The study as YAML, with every default filled in, and with hashes in place of files.
 
     Args:
         checked: The study after its check.
+        private: Filters the texts among the arguments of factories, which may hold paths.
     """
+    resolved = _resolved(checked)
+    for model in resolved["models"]:
+        model["arguments"] = _filtered(model["arguments"], private)
+    return yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _filtered(value: Any, private: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return private(value)
+    if isinstance(value, Mapping):
+        return {private(str(name)): _filtered(inner, private) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_filtered(inner, private) for inner in value]
+    return value
+
+
+def _resolved(checked: CheckedStudy) -> dict[str, Any]:
     study = checked.study
     return {
         "cases": [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import warnings
 from collections import defaultdict
@@ -11,7 +12,14 @@ from voxplain.attribution.result import software
 from voxplain.errors import VoxplainWarning
 from voxplain.io import read_mask
 from voxplain.metrics.cross_case import completed
-from voxplain.records.manifest import Manifest, MapRecord, ModelRecord, Status, TaskRecord
+from voxplain.records.folder import sweep
+from voxplain.records.manifest import (
+    Manifest,
+    MapRecord,
+    ModelRecord,
+    Status,
+    TaskRecord,
+)
 from voxplain.records.scores import Scores
 from voxplain.study.execution.earlier_results import EarlierResults, ScoreCache
 from voxplain.study.execution.evaluator import finished_scores, maps_of
@@ -26,9 +34,9 @@ from voxplain.study.execution.execute import (
 from voxplain.study.execution.executors import Executor
 from voxplain.study.execution.privacy import redactor_of
 from voxplain.study.execution.progress import Listener
-from voxplain.study.execution.resolved import resolved_study
+from voxplain.study.execution.resolved import resolved_text
 from voxplain.study.execution.resources import CombinationSpec, LoadedResources
-from voxplain.study.execution.store import EVENTS, Store
+from voxplain.study.execution.store import EVENTS, MANIFEST, Store
 from voxplain.study.planning.checked_study import CheckedStudy
 from voxplain.study.planning.evaluation_task import EvaluationTask
 from voxplain.study.planning.networks import device_name
@@ -76,8 +84,12 @@ class Scheduler:
 
     def run(self, executor: Executor) -> Manifest:
         """Does what an earlier run has not done; returns the manifest."""
-        self.store.sweep()
-        self.manifest.study_sha256 = self.store.write_study(resolved_study(self.checked))
+        sweep(self.store.folder)
+        study = resolved_text(self.checked, self.private)
+        self.manifest.study_sha256 = hashlib.sha256(study.encode()).hexdigest()
+        if not self.store.has(MANIFEST):
+            self._save()  # first of all, so that a run which is killed can be taken up again
+        self.store.write_study(study)
         self.store.write_description()
         self.listener.planned(self.checked.plan)
         self.log.add("started", tasks=len(self.tasks))
@@ -86,7 +98,8 @@ class Scheduler:
             self._receive(result)
         self._save()
         self._write_scores()
-        self.log.add("finished", failed=len(self.manifest.failed))
+        left = len(self.manifest.pending)
+        self.log.add("finished", failed=len(self.manifest.failed), pending=left)
         return self.manifest
 
     def _adopt(self) -> None:
@@ -114,9 +127,8 @@ class Scheduler:
             combinations = [
                 combination for combination in self.checked.combinations if combination.case == case
             ]
-            if self.earlier.has_case(record) and all(map(self._is_done, combinations)):
-                continue
-            self._write_copies(case)
+            if not self.earlier.has_case(record):
+                self._write_copies(case)
             for combination in combinations:
                 yield from self._specs_of(combination)
 
@@ -127,15 +139,16 @@ class Scheduler:
         common = CombinationSpec.of(self.checked, combination, self.store.folder)
         kept = tuple(maps_of(self.manifest, combination))
         if not self._is_predicted(combination):
+            self.log.add("predicting", **_place(combination))
             yield PredictionSpec(common=common)
         tasks = self.checked.plan.tasks_of(combination)
         waiting = [task for task in map(self._missing, tasks) if task.methods]
         for task in waiting:
-            self.listener.started(task)
+            self._start(task)
             yield ExplanationSpec(common=common, task=task)
         for evaluation in self.checked.plan.evaluations_of(combination):
             if evaluation.id not in self.scores:
-                self.listener.started(evaluation)
+                self._start(evaluation)
                 yield EvaluationSpec(
                     common=common,
                     after=tuple(task.id for task in waiting),
@@ -144,6 +157,12 @@ class Scheduler:
                     maps=kept,
                     resume=self.resume,
                 )
+
+    def _start(self, task: Task | EvaluationTask) -> None:
+        """Says that a task begins, also in the events: a process that dies leaves its name."""
+        methods = ", ".join(task.labels)
+        self.log.add("task started", **_place(task.combination), kind=task.kind, methods=methods)
+        self.listener.started(task)
 
     def _receive(self, result: TaskResult) -> None:
         """Takes what came of a task into the manifest."""
@@ -236,11 +255,18 @@ class Scheduler:
                     **loaded.facts.model_dump(),
                     labels=loaded.config.labels,
                     explained=not loaded.config.only_compared,
+                    definition=loaded.definition,
+                    fingerprint=loaded.fingerprint,
+                    probe=loaded.probe,
                 )
                 for loaded in models
             ],
             tasks=list(self.records.values()),
         )
+
+
+def _place(combination: Combination) -> dict[str, str]:
+    return {"case": combination.case, "model": combination.model, "target": combination.slug}
 
 
 def _record(task: Task | EvaluationTask, status: Status = "pending") -> TaskRecord:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import yaml
-from pydantic import ValidationError
 from torch import Tensor
 
 from voxplain.attribution import Attribution
@@ -21,14 +19,17 @@ from voxplain.io import write_image, write_labels
 from voxplain.records.atomic import atomic_write
 from voxplain.records.cascades import FOLDER as RANDOMIZATION
 from voxplain.records.cascades import write_steps
+from voxplain.records.folder import is_left_by_system, refuse_links
 from voxplain.records.manifest import Manifest, MapRecord
 from voxplain.records.names import dataset_description, safe
 from voxplain.records.scores import Scores
+from voxplain.study.config.yaml_files import read_mapping
 from voxplain.study.planning.tasks import Combination
 from voxplain.version import __version__
 
 MANIFEST, STUDY, EVENTS = "manifest.json", "study.yaml", "events.jsonl"
 SCORES = "metrics.parquet"
+_CHUNK = 1 << 20
 
 
 class Store:
@@ -45,8 +46,12 @@ class Store:
         """Refuses a folder that holds something else than a run.
 
         Raises:
-            ConfigError: If the output is a file, or a folder with other contents than a run.
+            ConfigError: If the output is a file, a link to nothing, or a folder with other contents
+                than a run.
+            InputError: If a link leads out of it.
         """
+        if self.folder.is_symlink() and not self.folder.exists():
+            raise ConfigError(f"output {self.folder} is a link to a place that does not exist")
         if self.folder.is_file():
             raise ConfigError(f"output {self.folder} is a file; a run needs a folder of its own")
         if self._holds_something_else():
@@ -54,6 +59,7 @@ class Store:
                 f"output {self.folder} holds files that are not a run of voxplain; choose a folder "
                 "that is new, empty or an earlier run"
             )
+        refuse_links(self.folder)
 
     def manifest(self) -> Manifest:
         """The manifest of the run in this folder.
@@ -65,7 +71,7 @@ class Store:
             return Manifest.read(self.folder)
         except FileNotFoundError as error:
             raise ConfigError(f"{self.folder} is not a run directory: no {MANIFEST}") from error
-        except ValidationError as error:
+        except ValueError as error:
             raise ConfigError(
                 f"{self.folder / MANIFEST} is damaged or of another version"
             ) from error
@@ -89,6 +95,7 @@ class Store:
             yield
             return
         self.folder.mkdir(parents=True, exist_ok=True)
+        refuse_links(self.folder)
         with (self.folder / ".lock").open("w") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -104,11 +111,9 @@ class Store:
         """Replaces the manifest."""
         atomic_write(self.folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
 
-    def write_study(self, resolved: dict[str, Any]) -> str:
-        """Writes the resolved study, and returns its hash."""
-        text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, width=100)
+    def write_study(self, text: str) -> None:
+        """Replaces the resolved study."""
         atomic_write(self.folder / STUDY, text)
-        return hashlib.sha256(text.encode()).hexdigest()
 
     def write_description(self) -> None:
         """Writes the description of this folder for other tools (BIDS derivative)."""
@@ -167,18 +172,40 @@ class Store:
             key=key,
         )
 
-    def sweep(self) -> None:
-        """Removes temporary files that a killed run left behind."""
-        for file in self.folder.rglob(".tmp-*"):
-            file.unlink(missing_ok=True)
+    def is_whole(self, *files: str | None) -> bool:
+        """Whether all of these files of the run, compressed images or JSON, can be read."""
+        return all(_can_be_read(self.folder / file) for file in files if file is not None)
 
     def _holds_something_else(self) -> bool:
+        """Whether a folder holds files, and no run: neither its manifest nor what comes before."""
         if not self.folder.is_dir() or (self.folder / MANIFEST).is_file():
             return False
-        return any(name != ".lock" for name in os.listdir(self.folder))
+        names = {name for name in os.listdir(self.folder) if not is_left_by_system(name)}
+        return not names <= {".lock", STUDY} or (STUDY in names and not self._is_resolved())
+
+    def _is_resolved(self) -> bool:
+        """Whether the study in this folder was written by a run, and not by a person."""
+        try:
+            cases = read_mapping(self.folder / STUDY).get("cases")
+        except ConfigError:
+            return False
+        return isinstance(cases, list) and all("image_sha256" in case for case in cases)
 
     def _images(self, name: str) -> Path:
         return self.folder / "images" / name
 
     def _relative(self, file: Path) -> str:
         return file.relative_to(self.folder).as_posix()
+
+
+def _can_be_read(file: Path) -> bool:
+    """Whether a file is there to its end; compressed ones end with a checksum."""
+    try:
+        if file.suffix == ".json":
+            json.loads(file.read_bytes())
+            return True
+        with gzip.open(file) as stream:
+            size = sum(map(len, iter(lambda: stream.read(_CHUNK), b"")))
+        return size > 0
+    except (OSError, EOFError, ValueError, zlib.error):
+        return False

@@ -12,8 +12,10 @@ from voxplain.records.manifest import CaseRecord
 from voxplain.study.config.cases import CaseConfig
 from voxplain.study.config.study import StudyConfig
 from voxplain.study.planning.evaluation_task import EvaluationTask
+from voxplain.study.planning.exits import no_exit
 from voxplain.study.planning.images import ImageSource, content_sha256, read_case, reference_cases
-from voxplain.study.planning.networks import LoadedModel, NetworkSource
+from voxplain.study.planning.messages import collected_warnings
+from voxplain.study.planning.networks import LoadedModel, NetworkSource, identified
 from voxplain.study.planning.preflight import Preflight
 from voxplain.study.planning.tasks import Combination, CombinationId, Task
 
@@ -64,6 +66,7 @@ class CheckedStudy:
         combinations: What is explained, in the order of the run.
         plan: The tasks.
         predictions: Those that the check had to make.
+        explains: Whether the methods are going to explain; False where their maps are there.
     """
 
     study: StudyConfig
@@ -81,22 +84,44 @@ class CheckedStudy:
         return ImageSource(self.cases[case], self.records[case].image_sha256)
 
 
-def check_study(study: StudyConfig, *, trust: bool = False) -> CheckedStudy:
+def check_study(
+    study: StudyConfig,
+    *,
+    trust: bool = False,
+    explains: bool = True,
+    probes: Mapping[str, tuple[int, ...]] | None = None,
+) -> CheckedStudy:
     """Reads every image, loads and runs every network once, and plans the tasks.
 
-    A target that fits no case is an error. A target that fits only some cases is planned for all of
-    them, and fails during the run where it does not fit.
+    A target that fits no case and network is an error. One that fits only some of them is planned
+    for all, and fails during the run where it does not fit.
 
     Args:
         study: What to do.
         trust: Whether files that run code may be opened.
+        explains: Whether the methods are going to explain; False where their maps are there.
+        probes: Shapes of the patterns that an earlier run told networks apart with, by name; those
+            of the first image where it had none.
 
     Raises:
         VoxplainError: With the place in front of the sentence.
     """
+    with no_exit():
+        return _checked(study, trust, explains, probes or {})
+
+
+def _checked(
+    study: StudyConfig, trust: bool, explains: bool, probes: Mapping[str, tuple[int, ...]]
+) -> CheckedStudy:
     cases = {str(case.id): case for case in study.expanded_cases()}
     sources = [NetworkSource.of(config, study, trust) for config in study.models]
-    models = {source.config.name: source.load() for source in sources}
+    with collected_warnings([]):  # they are given when the case is planned
+        first = read_case(next(iter(cases.values())))
+    limit = study.execution.timeout
+    models = {
+        source.config.name: identified(source.load(), first, limit, probes.get(source.config.name))
+        for source in sources
+    }
     reference_configs = reference_cases(study, cases)
     references = [read_case(case) for case in reference_configs]
     hashes = [content_sha256(image) for image in references]
@@ -104,6 +129,8 @@ def check_study(study: StudyConfig, *, trust: bool = False) -> CheckedStudy:
     for name, case in cases.items():
         preflight.visit(name, case)
     preflight.finish()
+    if explains:
+        preflight.require_references()
     return CheckedStudy(
         study=study,
         cases=cases,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,8 +21,10 @@ from voxplain.preprocess import apply
 from voxplain.records.sidecar import ModelFacts
 from voxplain.study.config.cases import CaseConfig
 from voxplain.study.config.study import ModelConfig, StudyConfig
+from voxplain.study.planning.identity import definition_sha256, fingerprint, probe_shape
 from voxplain.study.planning.images import read_case
 from voxplain.study.planning.messages import errors_at
+from voxplain.study.planning.time_limit import can_limit_time, in_words, time_limit
 from voxplain.targets import Target
 
 
@@ -77,7 +80,8 @@ class NetworkSource:
             )
             facts = model.facts
             _require_unchanged(facts, self.facts or facts)
-        return LoadedModel(replace(self, facts=facts), model, facts)
+            definition = definition_sha256(self.config, network, self.base)
+        return LoadedModel(replace(self, facts=facts), model, facts, definition)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,16 +92,32 @@ class LoadedModel:
         source: Where it comes from, with its facts.
         model: The network.
         facts: What sidecars and the manifest say of it.
+        definition: Hash of its factory, arguments and code.
+        fingerprint: Hash of what it answers to a fixed pattern; empty where that is not known.
+        probe: ``(C, *spatial)`` of the pattern.
     """
 
     source: NetworkSource
     model: Model
     facts: ModelFacts
+    definition: str = ""
+    fingerprint: str = ""
+    probe: tuple[int, ...] = ()
 
     @property
     def config(self) -> ModelConfig:
         """What the study says of it."""
         return self.source.config
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What determines its results beyond its weights and how it is run."""
+        return {
+            "name": self.config.name,
+            "classes": self.config.classes,
+            "definition": self.definition,
+            "fingerprint": self.fingerprint,
+        }
 
     def prepare(self, image: Image) -> Image:
         """The image after the preprocessing of this network.
@@ -195,24 +215,90 @@ def _require_unchanged(facts: ModelFacts, planned: ModelFacts) -> None:
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def predict_case(loaded: LoadedModel, image: Image, target: Target) -> Prediction:
+def identified(
+    loaded: LoadedModel,
+    image: Image,
+    limit: float | None,
+    earlier: tuple[int, ...] | None = None,
+) -> LoadedModel:
+    """A network with the fingerprint of its answer to a pattern.
+
+    Args:
+        loaded: The network.
+        image: Of a case; its shape is that of the pattern, unless an earlier run used another one.
+        limit: Seconds that a task may take.
+        earlier: ``(C, *spatial)`` of the pattern of an earlier run.
+
+    Returns:
+        The network without a fingerprint where it does not take such a pattern.
+
+    Raises:
+        ModelError: If it takes too long.
+    """
+    with check_limit(loaded, limit):
+        for shape in filter(None, (earlier, _probe_shape(loaded, image))):
+            with contextlib.suppress(VoxplainError):
+                found = fingerprint(loaded.model, shape)
+                return replace(loaded, fingerprint=found, probe=shape)
+    return loaded
+
+
+def _probe_shape(loaded: LoadedModel, image: Image) -> tuple[int, ...] | None:
+    with contextlib.suppress(VoxplainError):
+        return probe_shape(loaded.model, loaded.prepare(image))
+    return None
+
+
+def predict_case(
+    loaded: LoadedModel, image: Image, target: Target, limit: float | None = None
+) -> Prediction:
     """The prediction of a network for an image, with failures of the network in words.
 
     Args:
         loaded: The network.
         image: After the preprocessing of the network.
         target: What is explained.
+        limit: Seconds that a task may take, in the check of a study.
 
     Raises:
         ModelError: If the network cannot take the image.
         TargetError: If the target does not fit the prediction.
     """
-    try:
+    with _misfits_in_words(loaded.model.network, image), check_limit(loaded, limit):
         return predict(loaded.model, image, target)
+
+
+_SHORTEST_LIMIT = 10.0
+"""Seconds; the first call of a network takes longer than those after it."""
+
+
+@contextlib.contextmanager
+def check_limit(loaded: LoadedModel, limit: float | None) -> Iterator[None]:
+    """A block in which a network is called for the check of a study, under the limit of a task.
+
+    Raises:
+        ModelError: If the network takes longer.
+    """
+    seconds = None if limit is None else max(limit, _SHORTEST_LIMIT)
+    try:
+        with time_limit(seconds) if can_limit_time() else contextlib.nullcontext():
+            yield
+    except TimeoutError as error:
+        raise ModelError(
+            f"model {loaded.config.name}: no answer to one image after {in_words(seconds or 0)}; a "
+            "longer run.timeout gives it more time"
+        ) from error
+
+
+@contextlib.contextmanager
+def _misfits_in_words(network: nn.Module, image: Image) -> Iterator[None]:
+    """A block whose errors say that the image has other axes or channels, if that is the reason."""
+    try:
+        yield
     except (TargetError, InputError):
         raise
     except VoxplainError as error:
-        misfit = _misfit(loaded.model.network, image)
+        misfit = _misfit(network, image)
         if misfit is None:
             raise
         raise ModelError(misfit) from error

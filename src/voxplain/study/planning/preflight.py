@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from voxplain.attribution import Prediction, estimate, group
+from voxplain.attribution.describe.card import needs_references
 from voxplain.engine.context import Context
 from voxplain.engine.method import Method
-from voxplain.errors import InputError, TargetError, VoxplainError
+from voxplain.engine.stream_io import FEWEST_REFERENCES, TooFewReferencesError
+from voxplain.errors import ConfigError, InputError, TargetError, VoxplainError, VoxplainWarning
 from voxplain.image import Image
 from voxplain.io import read_mask
 from voxplain.models.model import Model
@@ -52,6 +55,7 @@ class Preflight:
     evaluations: list[EvaluationTask] = field(default_factory=list)
     predictions: dict[CombinationId, Prediction] = field(default_factory=dict)
     _errors: dict[tuple[str, str], VoxplainError] = field(default_factory=dict)
+    _comparing: dict[str, int] = field(default_factory=dict)
     _bound: set[tuple[str, str]] = field(default_factory=set)
     _channels: dict[str, tuple[int, str]] = field(default_factory=dict)
 
@@ -69,10 +73,29 @@ class Preflight:
         self.records[name] = _record(name, case, image, texts)
 
     def finish(self) -> None:
-        """Raises the first error of a target that fits no case."""
-        for model_and_target, error in self._errors.items():
-            if model_and_target not in self._bound:
+        """Raises the first error of what fits nowhere; what fits in part fails during the run.
+
+        Raises:
+            TargetError: If a target fits no case of any network.
+        """
+        for (model, target), error in self._errors.items():
+            if not any(bound == target for _, bound in self._bound):
                 raise error
+            if (model, target) not in self._bound:
+                warnings.warn(str(error), VoxplainWarning, stacklevel=2)
+
+    def require_references(self) -> None:
+        """Says which methods have too few references for every case; their tasks fail.
+
+        Raises:
+            ConfigError: If the study names no references at all.
+        """
+        for method, most in self._comparing.items():
+            text = f"references: {method}: {TooFewReferencesError(most)}"
+            if not self.reference_sha256:
+                raise ConfigError(text)
+            if most < FEWEST_REFERENCES:
+                warnings.warn(text, VoxplainWarning, stacklevel=2)
 
     def _visit_network(self, case: str, image: Image, loaded: LoadedModel) -> None:
         with errors_at(f"case {case}"):
@@ -96,7 +119,8 @@ class Preflight:
             return
         try:
             with errors_at(f"case {case}, model {loaded.config.name}, target {target}"):
-                prediction = predict_case(loaded, image, target)
+                limit = self.study.execution.timeout
+                prediction = predict_case(loaded, image, target, limit)
         except TargetError as error:
             self._errors.setdefault(model_and_target, error)
             return
@@ -117,13 +141,15 @@ class Preflight:
         loaded: LoadedModel,
         targets: Sequence[tuple[Target, Target]],
     ) -> None:
+        voxels = content_sha256(image)
         facts = {
-            "image": content_sha256(image),
+            "image": voxels,
             "preprocess": [step.model_dump(mode="json") for step in loaded.config.preprocess],
             "model": loaded.facts.model_dump(mode="json", exclude={"name"}),
             "references": self.reference_sha256,
         }
         methods = self._methods(case, prepared)
+        self._count_references(methods, voxels, Context.open(loaded.model, prepared))
         for target, named in targets:
             combination = Combination(
                 case=case,
@@ -133,6 +159,7 @@ class Preflight:
                 facts={**facts, "files": contents(target)},
                 seed=self.study.execution.seed,
                 patient=self.cases[case].patient or "",
+                network=loaded.identity,
             )
             self.combinations.append(combination)
             with errors_at(f"model {loaded.config.name}"):
@@ -140,6 +167,14 @@ class Preflight:
                 tasks = list(_tasks(combination, methods, prepared, loaded.model, max_passes))
                 self.tasks += tasks
                 self.evaluations += self._evaluation(combination, tasks, prepared, loaded)
+
+    def _count_references(self, methods: Sequence[Method], image: str, context: Context) -> None:
+        """Notes the most references that a case has, for the methods that cannot do without."""
+        others = sum(reference != image for reference in self.reference_sha256)
+        for method in methods:
+            if method.key in self._comparing or needs_references(method, context):
+                most = self._comparing.get(method.key, 0)
+                self._comparing[method.key] = max(most, others)
 
     def _evaluation(
         self, combination: Combination, tasks: Sequence[Task], image: Image, loaded: LoadedModel
@@ -149,7 +184,11 @@ class Preflight:
             return []
         others = loaded.comparable(self.models)
         networks = [
-            {"differs": loaded.differs(other), **other.facts.model_dump(mode="json")}
+            {
+                "differs": loaded.differs(other),
+                **other.facts.model_dump(mode="json"),
+                **other.identity,
+            }
             for other in others
         ]
         mask = [sha256(case.reference), case.reference_label] if case.reference else None
@@ -198,6 +237,7 @@ def _record(name: str, case: CaseConfig, image: Image, texts: list[str]) -> Case
         image_sha256=content_sha256(image),
         image=f"images/{name}_image.nii.gz",
         reference=f"images/{name}_ref.nii.gz" if case.reference else None,
+        reference_sha256=sha256(case.reference) if case.reference else None,
         shape=grid.shape,
         spacing=grid.spacing,
         unit=grid.unit,

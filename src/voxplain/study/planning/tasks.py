@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from voxplain.attribution.describe.cost import StreamEstimate
@@ -37,6 +37,8 @@ class Combination:
         facts: Everything else that determines the result: hashes, preprocessing, precision.
         seed: Seed of the study.
         patient: Id of the patient; empty where the study names none.
+        network: What tells the network apart from others of equal weights: its name, the names of
+            its classes, its code, its answer to a fixed pattern.
     """
 
     case: str
@@ -46,6 +48,7 @@ class Combination:
     facts: Mapping[str, Any]
     seed: int
     patient: str = ""
+    network: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def slug(self) -> str:
@@ -60,16 +63,20 @@ class Combination:
     @property
     def key(self) -> str:
         """Hash of everything that determines the prediction."""
-        return digest({**self.facts, "case": self.case, "target": _dumped(self.named)})
+        return digest([self._content, self.network])
 
     @property
     def draw_seed(self) -> int:
         """Seed of the random draws.
 
         It does not depend on the methods, so that adding one leaves the maps of the others as they
-        are.
+        are; nor on what the network is called.
         """
-        return int(digest([self.seed, self.key])[:8], 16)
+        return int(digest([self.seed, digest(self._content)])[:8], 16)
+
+    @property
+    def _content(self) -> dict[str, Any]:
+        return {**self.facts, "case": self.case, "target": _dumped(self.named)}
 
     def method_key(self, method: Method) -> str:
         """Hash of everything that determines the maps of a method."""

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from voxplain.study.execution.execute import TaskResult, TaskSpec, execute
 from voxplain.study.execution.progress import TaskListener
 from voxplain.study.execution.resources import LoadedResources
-from voxplain.study.execution.time_limit import time_limit
 from voxplain.study.planning.tasks import TaskId
+from voxplain.study.planning.time_limit import time_limit
 
 
 class LocalExecutor:

@@ -1,3 +1,4 @@
+import errno
 import signal
 import threading
 import time
@@ -5,8 +6,16 @@ import time
 import pytest
 import torch
 
-from voxplain.errors import InputError, VoxplainWarning, is_out_of_memory
-from voxplain.study.execution.time_limit import in_words, reason_of, time_limit
+from voxplain.errors import (
+    ConfigError,
+    InputError,
+    ModelError,
+    VoxplainWarning,
+    is_out_of_memory,
+)
+from voxplain.extents import resolve
+from voxplain.models.model import Model
+from voxplain.study.planning.time_limit import in_words, reason_of, time_limit
 
 
 def test_a_time_limit_ends_what_runs_and_leaves_no_alarm() -> None:
@@ -79,3 +88,35 @@ def test_the_allocator_of_torch_is_recognized() -> None:
 )
 def test_durations_read_well(seconds: float, words: str) -> None:
     assert in_words(seconds) == words
+
+
+def raised(code: str, **names: object) -> BaseException:
+    """What a function of a plug-in raises."""
+    space: dict[str, object] = {"__name__": "plugin", **names}
+    exec(code, space)
+    with pytest.raises(BaseException) as caught:  # noqa: PT011
+        space["fails"]()  # type: ignore[operator]
+    return caught.value
+
+
+def test_texts_of_plug_ins_are_named_by_their_type() -> None:
+    code = "def fails():\n    raise InputError('cannot open the scan of DOE JANE')"
+    error = raised(code, InputError=InputError)
+    assert reason_of(error, None) == "InputError (voxplain --debug shows where)"
+    quoting = ModelError("the network fails (KeyError: 'DOE JANE'); pad it")
+    quoting.__cause__ = raised("def fails():\n    raise KeyError('DOE JANE')")
+    assert reason_of(quoting, None) == "the network fails (KeyError); pad it"
+
+
+def test_texts_of_voxplain_and_torch_stay() -> None:
+    with pytest.raises(ModelError) as caught:
+        Model(torch.nn.Conv2d(3, 1, 1))(torch.zeros(1, 1, 4, 4))
+    assert "expected input" in reason_of(caught.value, None)
+    with pytest.raises(ConfigError) as refused:
+        resolve("8mm", (4, 4), None)
+    assert "pixel size" in reason_of(refused.value, None)
+
+
+def test_the_system_is_quoted_without_its_path() -> None:
+    error = OSError(errno.ENOSPC, "No space left on device", "/home/smith/map.nii.gz")
+    assert reason_of(error, None) == "OSError: no space left on device"

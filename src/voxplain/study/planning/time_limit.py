@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from types import FrameType
 
 from voxplain.errors import VoxplainError, VoxplainWarning, is_out_of_memory
+from voxplain.models.failures import quoted
 
 TimeLimit = Callable[[float | None], AbstractContextManager[None]]
 """Opens a block that is ended with a TimeoutError after so many seconds; None for no limit."""
@@ -48,19 +51,43 @@ def time_limit(seconds: float | None) -> Iterator[None]:
 
 
 def reason_of(error: BaseException, limit: float | None) -> str:
-    """Why a task failed, in words; foreign exceptions by their type, as their text may hold paths.
+    """Why a task failed, in words.
+
+    What code outside of voxplain and torch raised is named by its type, also where it is an error
+    of voxplain: its text may hold paths and names.
 
     Args:
         error: What the task raised.
         limit: The time limit that was set, in seconds.
     """
-    if isinstance(error, VoxplainError):
-        return str(error)
+    if isinstance(error, VoxplainError) and not _is_foreign(error):
+        return _without_foreign_words(error)
     if is_out_of_memory(error):
         return "out of memory, also with the smallest chunks; use a window, or a smaller one"
     if isinstance(error, TimeoutError) and limit is not None:
         return f"not done after its time limit of {in_words(limit)}"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{type(error).__name__}: {os.strerror(error.errno).lower()}"
     return f"{type(error).__name__} (voxplain --debug shows where)"
+
+
+def _without_foreign_words(error: VoxplainError) -> str:
+    """The text of an error without what it quotes of errors that come from elsewhere."""
+    text = str(error)
+    cause: BaseException | None = error.__cause__
+    while cause is not None:
+        if _is_foreign(cause):
+            name = type(cause).__name__
+            text = text.replace(quoted(cause), name).replace(f"{name}: {cause}", name)
+        cause = cause.__cause__
+    return text
+
+
+def _is_foreign(error: BaseException) -> bool:
+    """Whether an error was raised by code outside of voxplain and torch."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    module = str(frames[-1].f_globals.get("__name__")) if frames else "voxplain"
+    return module.partition(".")[0] not in ("voxplain", "torch")
 
 
 def in_words(seconds: float) -> str:
