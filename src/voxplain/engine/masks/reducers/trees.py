@@ -15,7 +15,7 @@ _NO_GAIN = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
-class Node:
+class TreeNode:
     """A part of the coalitions with its mean score, divided by whether a region is kept.
 
     Attributes:
@@ -29,8 +29,8 @@ class Node:
     mean: float
     rows: int
     region: int | None = None
-    removed: Node | None = None
-    kept: Node | None = None
+    removed: TreeNode | None = None
+    kept: TreeNode | None = None
 
     def predictions(self, design: Tensor) -> Tensor:
         """The mean of the leaf of each coalition ``(n, M)``, ``(n,)`` float64."""
@@ -67,7 +67,7 @@ class Node:
         return {**facts, "region": names[self.region], **branches}
 
 
-def regression_tree(design: Tensor, scores: Tensor, weights: Tensor, depth: int) -> Node:
+def regression_tree(design: Tensor, scores: Tensor, weights: Tensor, depth: int) -> TreeNode:
     """The tree whose splits each lower the weighted squared error the most (CART).
 
     Args:
@@ -81,10 +81,10 @@ def regression_tree(design: Tensor, scores: Tensor, weights: Tensor, depth: int)
     return _grown(design.double(), scores, weights, depth, least)
 
 
-def _grown(design: Tensor, scores: Tensor, weights: Tensor, depth: int, least: float) -> Node:
+def _grown(design: Tensor, scores: Tensor, weights: Tensor, depth: int, least: float) -> TreeNode:
     total = weights.sum()
     mean = (weights * scores).sum() / total
-    leaf = Node(float(mean), len(scores))
+    leaf = TreeNode(float(mean), len(scores))
     if depth == 0 or len(scores) < 2 * _LEAST_ROWS:
         return leaf
     rows = design.sum(dim=0)
@@ -101,4 +101,4 @@ def _grown(design: Tensor, scores: Tensor, weights: Tensor, depth: int, least: f
         _grown(design[part], scores[part], weights[part], depth - 1, least)
         for part in (~inside, inside)
     ]
-    return Node(leaf.mean, leaf.rows, region, *parts)
+    return TreeNode(leaf.mean, leaf.rows, region, *parts)
