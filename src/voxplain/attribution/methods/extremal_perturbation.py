@@ -44,7 +44,8 @@ _HALVINGS = 30
 class ExtremalPerturbation(Method):
     """The voxels that keep the score when all others are blurred, by optimized smooth masks.
 
-    One mask per area is optimized; the map is their sum, largest in the smallest area.
+    In the end the edge of each mask is moved until it covers its area exactly. In volumes masks are
+    no smoother than four masks of one cell fitting into the smallest area allows. One mask per area is optimized; the map is their sum, largest in the smallest area.
     ``channels: keep`` gives the mask of each area. The optimization makes ``steps`` passes per
     area; nothing in it is random.
     """
@@ -55,6 +56,7 @@ class ExtremalPerturbation(Method):
     resampling = "value"
     positive = True
     family = "optimization"
+    revision = 2
     name: Literal["extremal_perturbation"] = "extremal_perturbation"
     channels: ChannelReduction = "sum"
     areas: tuple[Share, ...] = Field(
@@ -66,7 +68,9 @@ class ExtremalPerturbation(Method):
     )
     penalty: float = Field(default=300.0, gt=0, description="weight of the area constraint")
     cells: int = Field(default=32, ge=2, description="of the mask grid, per axis")
-    smoothness: float = Field(default=3.0, gt=0, description="of the masks, in grid steps")
+    smoothness: float = Field(
+        default=3.0, gt=0, description="of masks, in grid steps; in volumes at most"
+    )
     levels: int = Field(default=8, ge=2, description="number of blurs, from sharp to removed")
     blur: float = Field(
         default=0.09, gt=0, le=1, description="strongest blur, a fraction of the shortest axis"
@@ -204,7 +208,7 @@ class _Ascent:
         else:
             self._velocity = _MOMENTUM * self._velocity + (1 - _MOMENTUM) * gradient
         stride = min(_STEPS / self._sampler.steps, _LONGEST)
-        rate = stride * _RATE * self._grid[0].numel() / _CELLS
+        rate = self._spread.pace * stride * _RATE * self._grid[0].numel() / _CELLS
         self._grid = (self._grid - rate * self._velocity).clamp(0, 1)
         self._penalty *= _GROWTH**stride
 
