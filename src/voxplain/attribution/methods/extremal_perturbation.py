@@ -45,7 +45,9 @@ class ExtremalPerturbation(Method):
     """The voxels that keep the score when all others are blurred, by optimized smooth masks.
 
     In the end the edge of each mask is moved until it covers its area exactly. In volumes masks are
-    no smoother than four masks of one cell fitting into the smallest area allows. One mask per area is optimized; the map is their sum, largest in the smallest area.
+    smooth only as far as four masks of one cell fit into the smallest area.
+
+    One mask per area is optimized; the map is their sum, largest in the smallest area.
     ``channels: keep`` gives the mask of each area. The optimization makes ``steps`` passes per
     area; nothing in it is random.
     """
