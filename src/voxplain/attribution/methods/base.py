@@ -46,6 +46,7 @@ class AtLayers(Method):
 
     Attributes:
         layers: Paths as in ``get_submodule``; none is the last feature layer, ``all`` every leaf.
+            A layer that returns several tensors has a map for each, ``path[0]``, ``path[1]``.
         side: The output or the input of each layer.
     """
 
@@ -64,7 +65,7 @@ class AtLayers(Method):
 
     def taps(self, context: Context) -> tuple[Tap, ...]:
         """The layers, or the last feature layer."""
-        return context.layers.taps(tuple(self.layers), self.side)
+        return context.layers.taps(tuple(self.layers), self.side, each_tensor=True)
 
     def requests(self, context: Context) -> tuple[Request, ...]:
         """Those of the method, read at the layers."""
