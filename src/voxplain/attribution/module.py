@@ -53,8 +53,10 @@ def as_module(
             "a model with windows runs in parts and is no single module; use voxplain.explain, or "
             "a model without window="
         )
-    is_one = isinstance(target, (int, str, Mapping, Target))
-    listed = [target] if is_one else (target or ())
+    listed = () if target is None else target
+    is_one = isinstance(listed, (int, str, Mapping, Target))
+    if isinstance(listed, (int, str, Mapping, Target)):
+        listed = (listed,)
     targets = tuple(parse_target(each) for each in listed)
     if on_layer := [each for each in targets if each.layers]:
         raise ConfigError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ class ImageTarget(Target):
         reduction: The sum over the region, or the mean.
     """
 
-    files = ("mask",)
+    files: ClassVar[tuple[str, ...]] = ("mask",)
 
     channel: int = Field(default=0, ge=0)
     mask: Any = None
@@ -121,7 +121,7 @@ class ReconstructionError(ImageTarget):
             output grid; or a file on the grid of the scan, in the intensities of the output.
     """
 
-    files = ("mask", "reference")
+    files: ClassVar[tuple[str, ...]] = ("mask", "reference")
 
     kind: Literal["reconstruction_error"] = "reconstruction_error"
     reference: Any

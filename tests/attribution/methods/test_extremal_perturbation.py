@@ -106,7 +106,7 @@ class TestMasks:
 
 class TestMasksOfVolumes:
     def test_one_cell_is_a_ball_that_fades(self) -> None:
-        """1 within half the smoothness, at half height as far out as in 2-D."""
+        """1 within half the smoothness, at half height at the smoothness."""
         mask = DistanceMask((33, 33, 33), 33, 6.0, torch.zeros(()))
         grid = torch.zeros(1, 33, 33, 33)
         grid[0, 16, 16, 16] = 1
@@ -116,7 +116,7 @@ class TestMasksOfVolumes:
         assert float(actual[radius < 0.5].min()) > 0.9
         assert float(actual[radius > 2].max()) < 0.05
         half = float((actual > 0.5).sum()) * 3 / (4 * math.pi)
-        assert half ** (1 / 3) / 6 == pytest.approx(1.089, abs=0.12)
+        assert half ** (1 / 3) / 6 == pytest.approx(1.0, abs=0.12)
         for axis in range(3):
             assert_close(actual.flip(axis), actual, 1e-5)
             assert_close(actual.transpose(0, axis), actual, 1e-5)
@@ -125,7 +125,7 @@ class TestMasksOfVolumes:
         mask = DistanceMask((20, 22, 18), 8, 2.0, torch.zeros((), dtype=torch.float64))
         ends = [mask(torch.full((1, *mask.cells), level).double()) for level in (0.0, 1.0)]
         assert float(ends[0].max()) < 1e-6
-        assert float(ends[1].min()) > 0.95
+        assert float(ends[1].min()) > 0.9
         grid = torch.rand(1, *mask.cells, dtype=torch.float64, requires_grad=True)
         (slope,) = torch.autograd.grad(mask(grid).sum(), grid)
         assert bool((slope > 0).all())

@@ -2,9 +2,10 @@
 
 The smooth maximum of the published operator takes hundreds of values per voxel in 3-D. Here the
 mask at a voxel is the same kernel, 1 in a ball and falling off like a Gaussian outside, of the
-distance to the nearest cell of the grid. Cells below 1 count as if they were farther away. The soft
-minimum of squared distances is the logarithm of a sum of Gaussians, and a Gaussian is a product of
-one factor per axis: three products with small matrices give it for all voxels.
+distance to the nearest cell of the grid; it is cut off at the distance where cells of 0 count as
+lying, and cells between 0 and 1 count as lying in between. The soft minimum of squared distances
+is the logarithm of a sum of Gaussians, and a Gaussian is a product of one factor per axis: three
+products with small matrices give it for all voxels.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _PLATEAU = 0.5
 _FLAT = 0.95
 """The mask at the edge of the ball; inside it rises to 1, so that gradients do not vanish."""
 _FAR = 2.2
-"""Squared distance that a cell of 0 seems away: the kernel is 0.14 there."""
+"""Squared distance that a cell of 0 seems away, and at which masks end."""
 _APART = 0.4
 """Distance of nodes in widths of the kernel; between them masks are interpolated linearly."""
 

@@ -35,8 +35,8 @@ _LONGEST = 16.0  # published steps in one step of ours; longer ones overshoot
 _CELLS = 32**2  # of the published grid; the step of a cell does not depend on their number
 _TIE = 0.05  # masks closer than this count as equal; in the second half it falls to 0
 _LEAST = 0.01  # of |S(x)|: smaller drops are not scaled up further
-_LEAST_CELLS = 4.0  # masks of one cell that fit into the smallest area
-_CELL_VOLUME = 5.41  # of a mask of one cell, at half height, in widths of the kernel
+_LEAST_CELLS = 6.0  # masks of one cell that fit into the smallest area
+_CELL_VOLUME = 3.6  # of a mask of one cell, at half height, in widths of the kernel
 _HALVINGS = 30
 
 
@@ -45,7 +45,7 @@ class ExtremalPerturbation(Method):
     """The voxels that keep the score when all others are blurred, by optimized smooth masks.
 
     In the end the edge of each mask is moved until it covers its area exactly. In volumes masks are
-    smooth only as far as four masks of one cell fit into the smallest area.
+    smooth only as far as six masks of one cell fit into the smallest area.
 
     One mask per area is optimized; the map is their sum, largest in the smallest area.
     ``channels: keep`` gives the mask of each area. The optimization makes ``steps`` passes per
@@ -288,10 +288,10 @@ def _spread(sampler: MaskSearch, image: Tensor) -> SmoothMask | DistanceMask:
 
 
 def _smoothness_for(area: float, shape: Sequence[int], cells: int) -> float:
-    """The smoothness at which a mask of one cell covers a quarter of an area, in grid steps."""
+    """The smoothness at which a mask of one cell covers a sixth of an area, in grid steps."""
     steps = [max(1, round(size / cells)) for size in shape if size > 1]
     voxels = area * math.prod(shape) / _LEAST_CELLS
-    return (voxels / math.prod(steps) / _CELL_VOLUME) ** (1 / len(steps))
+    return math.pow(voxels / math.prod(steps) / _CELL_VOLUME, 1 / len(steps))
 
 
 def _of_areas(masks: Tensor, areas: Sequence[float]) -> Tensor:
