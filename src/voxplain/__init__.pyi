@@ -1,5 +1,6 @@
 from . import preprocess as preprocess
 from .attribution import Attribution as Attribution
+from .attribution import as_module as as_module
 from .attribution import explain as explain
 from .attribution import predict as predict
 from .attribution.audit import audit as audit
@@ -15,7 +16,9 @@ from .study import Study as Study
 from .targets import ClassScore as ClassScore
 from .targets import Contrast as Contrast
 from .targets import ErrorRegion as ErrorRegion
+from .targets import Intensity as Intensity
 from .targets import Pixelwise as Pixelwise
+from .targets import ReconstructionError as ReconstructionError
 from .targets import Region as Region
 from .targets import Threshold as Threshold
 from .targets import Unit as Unit

@@ -288,3 +288,37 @@ def test_precision_of_sums_does_not_depend_on_the_network() -> None:
     attributions = explain(Model(model), image, "saliency", {"kind": "class_score", "label": 1})
     exact = 1e6 * float(torch.tensor(0.1, dtype=torch.float32))
     assert attributions["saliency"].stats.scores[0] == pytest.approx(exact, rel=1e-9)
+
+
+@every_task
+@pytest.mark.parametrize("name", ["expected_gradients", "gradient_shap"])
+def test_expected_gradients_state_how_far_they_are_from_the_difference(
+    task: str, rank: int, name: str
+) -> None:
+    """The mean of S(x') - S(r) over the lines that were drawn, with x' the image and its noise."""
+    model, inputs = network(task, rank, nn.Softplus), images(rank, 2, 2).double()
+    references = images(rank, 2, 5).double()[2:]
+    target = TARGETS[task][1]
+    found = explain(model, inputs, {"name": name, "samples": 9}, target, references=references)
+    stats = found[name].stats
+    assert stats.completeness is not None
+    assert stats.baseline_scores is not None
+    starts = scores(model, target, references.repeat(1, 1, *(1,) * rank), inputs[:1])
+    assert float(starts.min()) <= stats.baseline_scores[0] <= float(starts.max())
+    if name == "gradient_shap":
+        return
+    for row, (score, start) in enumerate(zip(stats.scores, stats.baseline_scores, strict=True)):
+        total = float(found[name].map[row].double().sum())
+        expected = abs(total / (score - start) - 1)
+        assert stats.completeness[row] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_expected_gradients_of_a_linear_score_are_complete(rank: int) -> None:
+    """Whatever lines are drawn, also between noisy images, and at a layer."""
+    inputs = images(rank, 2, 2).double()
+    model = Linear(tuple(inputs.shape[1:])).double()
+    methods = ["expected_gradients", {"name": "gradient_shap", "sigma": 0.4, "samples": 7}]
+    found = explain(model, inputs, methods, 1, references=images(rank, 2, 5).double()[2:])
+    for attribution in found.values():
+        assert attribution.stats.completeness == pytest.approx((0, 0), abs=EXACT)

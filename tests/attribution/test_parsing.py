@@ -47,7 +47,7 @@ class TestMethods:
                 {"name": "integrated_gradients", "quadrature": "simpson"},
                 r"integrated_gradients\.quadrature: input should be 'gauss_legendre', 'left'",
             ),
-            ({"name": "smoothgrad"}, r"smoothgrad\.of: field required"),
+            ({"name": "vargrad"}, r"vargrad\.of: field required"),
             (
                 {"name": "smoothgrad", "of": "saliancy"},
                 r"smoothgrad.*unknown method 'saliancy'; did you mean saliency\?",

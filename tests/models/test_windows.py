@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from networks import assert_close
 from torch import Tensor, nn
 
+from voxplain.attribution import explain
 from voxplain.errors import ConfigError, ModelError
 from voxplain.models.model import Model
 from voxplain.models.windows import Layout, Window
@@ -162,9 +164,50 @@ def test_networks_with_another_output_size_are_refused(rank: int) -> None:
     ):
         Model(shrinks, window={"size": 6}).output(torch.zeros(1, 1, *(9,) * rank))
 
-    class Scores(nn.Module):
-        def forward(self, image: Tensor) -> Tensor:
-            return image.flatten(1).sum(1, keepdim=True)
 
-    with pytest.raises(ModelError, match="one score per class"):
-        Model(Scores(), window={"size": 6}).output(torch.zeros(1, 1, *(9,) * rank))
+class PatchScores(nn.Module):
+    """A classifier of windows: two scores that are not linear in the window."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        total = image.flatten(1).sum(1)
+        return torch.stack([total.sin(), total.square()], dim=1)
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("overlap", [0.0, 0.5])
+def test_scores_of_windows_make_a_grid_of_scores(rank: int, overlap: float) -> None:
+    """The grid, its gradient and the drop without a part, against a loop over the windows."""
+    sides = (6, 4, 8)[:rank]
+    image = torch.rand(1, 1, *sides, dtype=torch.float64, requires_grad=True)
+    model = Model(
+        PatchScores().double(), window={"size": 4, "overlap": overlap, "blend": "constant"}
+    )
+    layout = model.layout(sides)
+    assert layout is not None
+
+    def grid(volume: Tensor) -> Tensor:
+        padded = layout.pad(volume[0])
+        scores, counts = torch.zeros(2, *layout.padded).double(), torch.zeros(layout.padded)
+        for position in layout.positions:
+            window = padded[layout.region(position)]
+            total = window.sum()
+            here = torch.zeros_like(scores)
+            here[layout.region(position)] = 1
+            both = torch.stack([total.sin(), total.square()]).view(2, *(1,) * rank)
+            scores = scores + here * both
+            counts[layout.region(position)] += 1
+        return layout.unpad(scores / counts)[None]
+
+    expected = grid(image)
+    assert_close(model.output(image.detach()), expected.detach(), 1e-12)
+    voxel = tuple(side // 2 for side in sides)
+    score = expected[(0, 1, *voxel)]
+    (gradient,) = torch.autograd.grad(score, image)
+    target = {"kind": "region", "label": 1, "voxel": voxel}
+    methods = ["saliency", {"name": "occlusion", "window": 2, "stride": 2, "fill": 0.0}]
+    maps = explain(model, image.detach(), methods, target)
+    assert_close(maps["saliency"].map, gradient, 1e-9)
+    without = image.detach().clone()
+    without[(..., *(slice(0, 2) for _ in sides))] = 0
+    drop = score.detach() - grid(without)[(0, 1, *voxel)]
+    assert float(maps["occlusion"].map[(0, 0, *(0,) * rank)]) == pytest.approx(float(drop))

@@ -176,6 +176,22 @@ class TestThreshold:
         side = "above the Otsu threshold" if foreground else "not above the Otsu threshold"
         assert side in field.in_words[0]
 
+    @pytest.mark.parametrize("foreground", [True, False])
+    def test_class_0_of_one_channel_is_the_complement(self, rank: int, foreground: bool) -> None:
+        output = dense(rank)[:, :1]
+        one, zero = (Threshold(label=label, foreground=foreground).bind(output) for label in (1, 0))
+        inside = weights(one) != 0
+        assert torch.equal(weights(zero), -(~inside).to(output))
+        total = output.double().flatten(1).sum(1)
+        torch.testing.assert_close(one.score(output) - zero.score(output), total)
+        chance = [
+            Threshold(label=label, foreground=foreground, link="probability").bind(output)
+            for label in (1, 0)
+        ]
+        expected = (1 - output.sigmoid())[~inside].sum()
+        assert float(chance[1].score(output).sum()) == pytest.approx(float(expected), rel=1e-5)
+        assert zero.labels == (0,) * len(output)
+
     def test_does_not_depend_on_scale(self, rank: int) -> None:
         output = dense(rank)
         first = weights(Threshold(label=2).bind(output))

@@ -17,6 +17,7 @@ from voxplain.attribution.methods.base import (
     OnePassMethod,
     Wrapper,
 )
+from voxplain.attribution.module import as_module
 from voxplain.attribution.prediction import Prediction, predict
 from voxplain.attribution.result import Attribution
 from voxplain.engine.baselines import Baseline, baseline_image
@@ -190,6 +191,7 @@ __all__ = [
     "Walks",
     "WeightedMean",
     "Wrapper",
+    "as_module",
     "baseline_image",
     "by_region",
     "estimate",

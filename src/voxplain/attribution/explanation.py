@@ -109,11 +109,11 @@ def explain(
 
 def _methods(methods: AnyMethod | Sequence[AnyMethod]) -> list[Method]:
     if isinstance(methods, (str, Mapping, Method)):
-        return [parse_method(methods)]
+        return [*parse_method(methods).each_layer()]
     if not methods:
         raise ConfigError("no method is asked for; `voxplain methods` lists them")
     parsed = [parse_method(spec, f"methods[{index}]") for index, spec in enumerate(methods)]
-    return _with_distinct_keys(parsed)
+    return _with_distinct_keys([each for method in parsed for each in method.each_layer()])
 
 
 def _with_distinct_keys(methods: list[Method]) -> list[Method]:

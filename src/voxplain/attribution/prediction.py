@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from voxplain.engine.context import Context
 from voxplain.image import Image
 from voxplain.models.model import Model
-from voxplain.targets import Target, UnperturbedOutput, parse_target
+from voxplain.targets import ImageTarget, Target, UnperturbedOutput, parse_target
 from voxplain.targets.base import probability_of
 from voxplain.targets.field import predicted_mask
 from voxplain.targets.scores import volume_per_voxel
@@ -26,7 +26,9 @@ class Prediction:
         in_words: The target, in words.
         score: S(x).
         probability: Of the class of the target, for classifiers.
-        labels: Predicted classes on the source grid, ``(*spatial)`` int64, for dense outputs.
+        labels: Predicted classes on the source grid, ``(*spatial)`` int64, for dense outputs;
+            None for networks that give an image back (targets ``intensity`` and
+            ``reconstruction_error``).
         scores: Class scores by class name, for classifiers.
         volumes: Class volumes by class name, for dense outputs.
         volume_unit: Of those: mL, cm² in 2-D, or voxels where the physical size is unknown.
@@ -64,6 +66,8 @@ def predict(model: Model | nn.Module, image: Image, target: int | str | Target) 
             probability=_probability(seen, bound.field.label_of(0), parsed),
             scores=_scores(seen),
         )
+    if isinstance(parsed, ImageTarget):
+        return Prediction(output=seen.output[0], in_words=words, score=score)
     labels = _labels(seen, parsed)
     volumes, unit = _volumes(seen, labels)
     is_on_grid = tuple(labels.shape) == image.grid.shape

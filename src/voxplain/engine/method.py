@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -120,6 +120,10 @@ class Method(Declaration):
             the path of the layer for others.
         """
         return {None: results.streams[0][INPUT]}
+
+    def each_layer(self) -> tuple[Self, ...]:
+        """This method, or one copy for each of several layers whose maps lie on the image."""
+        return (self,)
 
     def noise(self) -> NoisyCopies | None:
         """The noisy copies of the image that maps are summed up over; None for the image alone."""

@@ -46,8 +46,16 @@ class NetworkLayers:
         with self.model.at_rest():
             return tuple(list_layers(self.model.network, self.example))
 
-    def taps(self, paths: Sequence[str], side: str = "output") -> tuple[Tap, ...]:
+    def taps(
+        self, paths: Sequence[str], side: str = "output", *, each_tensor: bool = False
+    ) -> tuple[Tap, ...]:
         """Taps at these layers; at the default layer where none is named, ``all`` for every leaf.
+
+        Args:
+            paths: As in ``get_submodule``.
+            side: The output or the input of the layers.
+            each_tensor: Whether a layer that returns several tensors has a tap for each of them,
+                ``path[0]``, ``path[1]`` and so on, instead of one for the first.
 
         Raises:
             ModelError: With the nearest names, if a layer does not exist.
@@ -59,7 +67,22 @@ class NetworkLayers:
         found = tuple(Tap(path, "input" if side == "input" else "output") for path in paths)
         for tap in found:
             find_layer(self.model.network, tap.module)
-        return found
+        if not each_tensor or side == "input":
+            return found
+        return tuple(each for tap in found for each in self._each_tensor(tap))
+
+    def _each_tensor(self, tap: Tap) -> tuple[Tap, ...]:
+        """A tap for every tensor of numbers that a layer returns."""
+        info = next((info for info in self.listed if info.path == tap.module), None)
+        if info is None or len(info.shapes) < 2 or "[" in tap.path:
+            return (tap,)
+        call = tap.path.removeprefix(tap.module)
+        numbered = [Tap(f"{tap.module}[{number}]{call}") for number in range(len(info.shapes))]
+        taps = tapping(self.model.network, tuple(numbered))
+        with torch.no_grad(), self.model.at_rest(), taps as tapped:
+            self.model(self.example)
+        with_gradient = [each for each in numbered if tapped[each].is_floating_point()]
+        return tuple(with_gradient) if len(with_gradient) > 1 else (tap,)
 
     @cached_property
     def default_layer(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from voxplain.engine.taps import Tap
@@ -23,6 +24,7 @@ class StreamInput:
         references: ``(K, C, *spatial)`` without the image itself, or None.
         source: The image without the noise of this draw, where it has some.
         spacing: Millimeters per voxel; None where unknown.
+        batch: The images of the call ``(B, C, *spatial)``, this one among them.
     """
 
     image: Tensor
@@ -31,11 +33,20 @@ class StreamInput:
     references: Tensor | None = None
     source: Tensor | None = None
     spacing: tuple[float, ...] | None = None
+    batch: Tensor | None = None
 
     @property
     def clean(self) -> Tensor:
         """The image without noise."""
         return self.image if self.source is None else self.source
+
+
+def other_cases(item: StreamInput) -> list[Tensor]:
+    """The references of an image; where none are given, the other images of its batch."""
+    if item.references is not None:
+        return list(item.references)
+    batch = [] if item.batch is None else [image.to(item.clean) for image in item.batch]
+    return [image for image in batch if not torch.equal(image, item.clean)]
 
 
 FEWEST_REFERENCES = 2

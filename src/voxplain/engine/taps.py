@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from voxplain.errors import ModelError
+from voxplain.models.geometry.call import tensors_in
 from voxplain.models.hooks import add_hook
 from voxplain.models.layers import find_layer
 
@@ -24,7 +25,8 @@ class Tap:
 
     Attributes:
         path: As in ``get_submodule``; ``path#2`` means the third call of a layer that is used
-            more than once (the last call is taken without it).
+            more than once (the last call is taken without it), ``path[1]`` the second tensor of a
+            layer that returns several (the first is taken without it).
         side: What enters or what leaves the layer.
     """
 
@@ -33,8 +35,16 @@ class Tap:
 
     @property
     def module(self) -> str:
-        """The path without the number of the call."""
-        return self.path.partition("#")[0]
+        """The path without the numbers of the call and of the tensor."""
+        return self.path.partition("#")[0].partition("[")[0]
+
+    @property
+    def tensor(self) -> int:
+        """The number of the tensor among those that the layer returns."""
+        number = self.path.partition("#")[0].partition("[")[2].removesuffix("]")
+        if number and not number.isdigit():
+            raise ModelError(f"layer {self.path!r}: in brackets is the number of a tensor, as [0]")
+        return int(number) if number else 0
 
     @property
     def call(self) -> int:
@@ -76,14 +86,21 @@ class Tapped:
 
     def catch(self, tap: Tap, value: Any) -> Any:
         """Keeps the tensor and hands on a copy, so that in-place layers cannot alter it."""
-        if isinstance(value, (tuple, list)) and value and isinstance(value[0], Tensor):
-            return type(value)((self._keep(tap, value[0]), *value[1:]))
-        if not isinstance(value, Tensor):
+        tensors = list(tensors_in(value))
+        if not tensors or isinstance(value, Mapping):
             raise ModelError(
                 f"layer {tap.path!r} has a {type(value).__name__} as its {tap.side}, no tensor; "
                 "choose a layer inside it"
             )
-        return self._keep(tap, value)
+        if tap.tensor >= len(tensors):
+            raise ModelError(
+                f"layer {tap.module!r} returns {len(tensors)} tensor{'s' * (len(tensors) > 1)}, "
+                f"numbered from [0]; there is no {tap.path!r}"
+            )
+        kept = iter(range(len(tensors)))
+        return _mapped(
+            value, lambda each: self._keep(tap, each) if next(kept) == tap.tensor else each
+        )
 
     def _keep(self, tap: Tap, value: Tensor) -> Tensor:
         change = self._changes.get(tap)
@@ -91,6 +108,16 @@ class Tapped:
             value = change(value)
         self._calls[tap].append(value)
         return value.clone()
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A nest of tuples and lists with its tensors changed, in order."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if not isinstance(value, (tuple, list)):
+        return value
+    items = [_mapped(item, change) for item in value]
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from voxplain.attribution.explanation import AnyTarget
+from voxplain.attribution.result import Attribution
 from voxplain.engine.context import Context, References
-from voxplain.errors import ConfigError
+from voxplain.errors import ConfigError, InputError, VoxplainWarning
 from voxplain.image import Image
 from voxplain.metrics.case import Case
 from voxplain.metrics.context import MetricContext
@@ -92,7 +94,7 @@ def evaluate(
             context = MetricContext.open(
                 engine,
                 engine.bind(explained),
-                maps,
+                _on_image(maps, engine),
                 case,
                 references=references,
                 networks=others,
@@ -109,6 +111,33 @@ def scored(scorer: MapScorer, metrics: Sequence[BaseMetric]) -> list[Score]:
     :func:`voxplain.metrics.cross_case.completed`.
     """
     return [scorer.score(pending) for metric in metrics for pending in scorer.pending(metric)]
+
+
+def _on_image(maps: Maps, context: Context) -> Maps:
+    """The maps without those on the grids of layers, of which a warning tells.
+
+    Raises:
+        InputError: If all of them lie on the grids of layers.
+    """
+    shapes = {context.shape, *([context.image.source_grid.shape] if context.image else [])}
+    rank = len(context.shape)
+    left_out = [
+        name
+        for name, source in maps.items()
+        if isinstance(source, Attribution)
+        and source.layer is not None
+        and tuple(source.map.shape[source.map.ndim - rank :]) not in shapes
+    ]
+    if not left_out:
+        return maps
+    sentence = (
+        f"maps on the grids of layers are not scored: {', '.join(left_out)}; methods that bring "
+        "them to the image grid, as CAMs do, can be"
+    )
+    if len(left_out) == len(maps):
+        raise InputError(sentence)
+    warnings.warn(sentence, VoxplainWarning, stacklevel=3)
+    return {name: source for name, source in maps.items() if name not in left_out}
 
 
 def _described(cases: Sequence[Case], count: int) -> list[Case]:

@@ -175,14 +175,20 @@ class Model:
     def dense(self, windows: Tensor) -> Tensor:
         """The output for windows ``(n, C, *size)``, of the same spatial shape.
 
+        The scores ``(n, K)`` of a classifier of windows count for every voxel of their window, so
+        that a volume has a grid of scores: at each voxel, those of its windows, blended.
+
         Raises:
-            ModelError: If the network returns scores, or another resolution, for a window.
+            ModelError: If the network returns another resolution for a window.
         """
         output = self(windows)
+        if output.ndim == 2:
+            size = windows.shape[2:]
+            output = output.view(*output.shape, *(1,) * len(size)).expand(-1, -1, *size)
         if output.shape[2:] != windows.shape[2:]:
             raise ModelError(
                 f"sliding windows need an output of the size of the window, and this network maps "
-                f"{tuple(windows.shape[2:])} to {tuple(output.shape[2:]) or 'one score per class'}"
+                f"{tuple(windows.shape[2:])} to {tuple(output.shape[2:])}"
             )
         return output
 

@@ -9,6 +9,7 @@ from pydantic import Field, SerializeAsAny, ValidationError
 from voxplain.errors import ConfigError, TargetError
 from voxplain.targets.base import Target, UnperturbedOutput
 from voxplain.targets.field import WeightField
+from voxplain.targets.images import Intensity, ReconstructionError
 from voxplain.targets.regions import ErrorRegion, Pixelwise, Region, Threshold
 from voxplain.targets.scores import ClassScore, Label, Unit, Volume
 
@@ -54,7 +55,16 @@ def resolve_target(target: Target, main: Target) -> Target:
 
 
 Single = Annotated[
-    Label | ClassScore | Pixelwise | Threshold | Region | ErrorRegion | Volume | Unit,
+    Label
+    | ClassScore
+    | Pixelwise
+    | Threshold
+    | Region
+    | ErrorRegion
+    | Volume
+    | Unit
+    | Intensity
+    | ReconstructionError,
     Field(discriminator="kind"),
 ]
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from voxplain.errors import TargetError
 
 Activation = Literal["auto", "softmax", "sigmoid", "none"]
-Link = Literal["identity", "probability", "log_odds"]
+Link = Literal["identity", "probability", "log_odds", "square"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,8 +159,10 @@ def apply_link(output: Tensor, link: Link, activation: Activation) -> Tensor:
     """The output ``(B, K, *spatial)`` on the scale of a link, of the same shape.
 
     ``log_odds`` is log(p / (1 - p)): the logit under sigmoid, the logit minus the log-sum-exp of
-    the other classes under softmax.
+    the other classes under softmax. ``square`` is the square, in the precision of sums.
     """
+    if link == "square":
+        return output.to(_accumulator(output)).square()
     activation = resolve_activation(activation, output.shape[1])
     if link == "identity":
         return output

@@ -11,11 +11,22 @@ from pydantic import Field, TypeAdapter, ValidationError
 from voxplain.errors import ConfigError, nearest
 from voxplain.targets.base import Target
 from voxplain.targets.contrast import Contrast
+from voxplain.targets.images import Intensity, ReconstructionError
 from voxplain.targets.regions import ErrorRegion, Pixelwise, Region, Threshold
 from voxplain.targets.scores import ClassScore, Label, Unit, Volume
 
 AnyTarget = Annotated[
-    Label | ClassScore | Pixelwise | Threshold | Region | ErrorRegion | Volume | Unit | Contrast,
+    Label
+    | ClassScore
+    | Pixelwise
+    | Threshold
+    | Region
+    | ErrorRegion
+    | Volume
+    | Unit
+    | Intensity
+    | ReconstructionError
+    | Contrast,
     Field(discriminator="kind"),
 ]
 """A target of a study, discriminated by ``kind``."""
@@ -31,6 +42,8 @@ KINDS = (
     "error_region",
     "volume",
     "unit",
+    "intensity",
+    "reconstruction_error",
 )
 
 

@@ -89,7 +89,8 @@ class Threshold(_Dense):
     per image.
 
     Attributes:
-        label: The output channel that is thresholded.
+        label: The output channel that is thresholded. Of a one-channel output class 0 is the
+            complement: minus the score, where the score is not above the threshold.
         foreground: Whether the region is above the threshold, or not above it.
     """
 
@@ -100,19 +101,21 @@ class Threshold(_Dense):
     def _field(self, unperturbed: UnperturbedOutput) -> WeightField:
         self._check(unperturbed, self.label)
         channel = 0 if unperturbed.output.shape[1] == 1 else self.label
-        masks = [self._mask(values) for values in unperturbed.output[:, channel]]
-        side = "above" if self.foreground else "not above"
-        label = self.label if unperturbed.output.shape[1] > 1 else 1
-        return self._over(unperturbed, label, torch.stack(masks), f"{side} the Otsu threshold")
+        is_complement = unperturbed.output.shape[1] == 1 and self.label == 0
+        above = self.foreground != is_complement
+        masks = [self._mask(values, above) for values in unperturbed.output[:, channel]]
+        side = "above" if above else "not above"
+        words = f"{side} the Otsu threshold" + (" of class 1" if is_complement else "")
+        return self._over(unperturbed, self.label, torch.stack(masks), words)
 
-    def _mask(self, values: Tensor) -> Tensor:
+    def _mask(self, values: Tensor, is_above: bool) -> Tensor:
         span = values.amax() - values.amin()
         if span == 0:
             raise TargetError("the output is constant, so it has no Otsu threshold")
         normalized = (values - values.amin()) / span
         threshold = float(threshold_otsu(normalized.double().cpu().numpy()))  # type: ignore[no-untyped-call]
         above = normalized > threshold
-        return above if self.foreground else ~above
+        return above if is_above else ~above
 
 
 class Region(_Dense):

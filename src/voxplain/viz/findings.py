@@ -76,7 +76,12 @@ def finding_facts(sidecar: Sidecar) -> Rows:
     """Names and values of the other findings, as text."""
     facts = []
     for name, value in sidecar.findings.items():
-        if name in _LISTS or value is None or (isinstance(value, list) and len(value) > MOST):
+        if (
+            name in _LISTS
+            or name == "tree"
+            or value is None
+            or (isinstance(value, list) and len(value) > MOST)
+        ):
             continue
         facts.append(_fit(name, value) or (_heading(name), _text(value)))
     return facts

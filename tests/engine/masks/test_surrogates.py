@@ -99,6 +99,9 @@ def test_the_piecewise_linear_part_is_exact_where_the_score_is_one() -> None:
     bends = {region["name"]: region["bend"] for region in findings["regions"]}
     assert bends["region 1"] == pytest.approx(1.0, abs=1e-6)
     assert bends["region 3"] == pytest.approx(0.0, abs=1e-6)
+    curves = {one["name"]: one["curve"] for one in findings["regions"]}
+    assert curves["region 1"] == pytest.approx([0, 1, 1, 0], abs=1e-6)
+    assert curves["region 2"] == pytest.approx([0, 0, 2, 4], abs=1e-6)
     assert findings["held_out"] == findings["coalitions"] // 4
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
-from pydantic import Field, SerializeAsAny, field_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 from torch import Tensor
 
 from voxplain.engine.context import Context
@@ -18,7 +18,7 @@ from voxplain.engine.requests import GradientRequest, Request
 from voxplain.engine.rules import Plain, Rule
 from voxplain.engine.stream_io import StreamResults
 from voxplain.engine.taps import Side, Tap
-from voxplain.errors import VoxplainError
+from voxplain.errors import ConfigError, VoxplainError
 
 
 class OnePassMethod(Method):
@@ -46,6 +46,7 @@ class AtLayers(Method):
 
     Attributes:
         layers: Paths as in ``get_submodule``; none is the last feature layer, ``all`` every leaf.
+            A layer that returns several tensors has a map for each, ``path[0]``, ``path[1]``.
         side: The output or the input of each layer.
     """
 
@@ -64,7 +65,7 @@ class AtLayers(Method):
 
     def taps(self, context: Context) -> tuple[Tap, ...]:
         """The layers, or the last feature layer."""
-        return context.layers.taps(tuple(self.layers), self.side)
+        return context.layers.taps(tuple(self.layers), self.side, each_tensor=True)
 
     def requests(self, context: Context) -> tuple[Request, ...]:
         """Those of the method, read at the layers."""
@@ -82,13 +83,53 @@ class FromLayer(Method):
 
     Attributes:
         layer: Path of the layer; the last feature layer if None.
+        layers: Paths of several layers; each has a map of its own, ``key@path``.
     """
 
     layer: str | None = Field(default=None, description="path; absent: the last feature layer")
+    layers: tuple[str, ...] = Field(default=(), description="paths, instead of one: a map for each")
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _always_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> Self:
+        if self.layer is not None and self.layers:
+            raise ValueError("give layer (one) or layers (a list of them), not both")
+        if len(set(self.layers)) < len(self.layers):
+            raise ValueError("layers: each layer has one map, and one of them is there twice")
+        return self
+
+    def each_layer(self) -> tuple[Self, ...]:
+        """One method for each layer of ``layers``."""
+        if not self.layers:
+            return (self,)
+        several = len(self.layers) > 1
+        return tuple(
+            self.model_copy(
+                update={
+                    "layer": path,
+                    "layers": (),
+                    "label": f"{self.key}@{path}" if several else self.label,
+                }
+            )
+            for path in self.layers
+        )
 
     def tap(self, context: Context, side: Side = "output") -> Tap:
-        """The layer, or the last feature layer."""
-        (tap,) = context.layers.taps((self.layer,) if self.layer else (), side)
+        """The layer, or the last feature layer.
+
+        Raises:
+            ConfigError: If there are several layers, where one method has one map.
+        """
+        if len(self.layers) > 1:
+            raise ConfigError(
+                f"{self.key} has {len(self.layers)} layers, and one map is needed here; give layer"
+            )
+        path = self.layer or next(iter(self.layers), None)
+        (tap,) = context.layers.taps((path,) if path else (), side)
         return tap
 
 
@@ -133,6 +174,21 @@ class Wrapper(Method):
     def key(self) -> str:
         """The label, or both names."""
         return self.label or f"{self.name}_{self.of.key}"
+
+    def each_layer(self) -> tuple[Self, ...]:
+        """The wrapper around the inner method at each layer."""
+        inner = self.of.each_layer()
+        if inner == (self.of,):
+            return (self,)
+        return tuple(
+            self.model_copy(update={"of": each, "label": self._label_at(each, len(inner))})
+            for each in inner
+        )
+
+    def _label_at(self, inner: Method, count: int) -> str | None:
+        if self.label is None or count == 1:
+            return self.label
+        return f"{self.label}@{inner.key.rpartition('@')[2]}"
 
     def requests(self, context: Context) -> tuple[Request, ...]:
         return self.of.requests(context)

@@ -7,17 +7,18 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
+from voxplain.attribution.methods.base import FromLayer
 from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import MeanGradient
 from voxplain.engine.gradients.samplers import Original
-from voxplain.engine.method import Method, register
+from voxplain.engine.method import register
 from voxplain.engine.requests import GradientRequest
 from voxplain.engine.rules import Excitation, ThroughLayer
 from voxplain.engine.stream_io import StreamResults
 from voxplain.engine.taps import INPUT, Side, Tap
 
 
-class _ExcitationMethod(Method):
+class _ExcitationMethod(FromLayer):
     """A map of winning probabilities at the image, or at a layer and brought to the image.
 
     Attributes:
@@ -35,7 +36,7 @@ class _ExcitationMethod(Method):
     on_unknown: Literal["error", "warn"] = "error"
 
     def _place(self, context: Context) -> Tap:
-        return context.layers.taps((self.layer,), self.side)[0] if self.layer else INPUT
+        return self.tap(context, self.side) if self.layer or self.layers else INPUT
 
     def _request(self, context: Context, rule: Excitation) -> GradientRequest:
         return GradientRequest(Original(), MeanGradient, rule, (self._place(context),))

@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -50,7 +51,12 @@ class SmoothMask:
         cells: Grid cells per axis; fewer where an axis has fewer voxels.
         smoothness: Width of the kernel in grid steps.
         like: A tensor of the type and on the device of the masks.
+
+    Attributes:
+        pace: How many published steps of a cell one step is.
     """
+
+    pace: ClassVar[float] = 1.0
 
     def __init__(self, shape: Sequence[int], cells: int, smoothness: float, like: Tensor) -> None:
         self.shape = tuple(shape)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -10,6 +12,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
+from voxplain.attribution.methods.distance_mask import DistanceMask
 from voxplain.attribution.methods.extremal_mask import SmoothMask
 from voxplain.engine.blur import blurred, isotropic_sigma
 from voxplain.engine.context import Context
@@ -32,11 +35,17 @@ _LONGEST = 16.0  # published steps in one step of ours; longer ones overshoot
 _CELLS = 32**2  # of the published grid; the step of a cell does not depend on their number
 _TIE = 0.05  # masks closer than this count as equal; in the second half it falls to 0
 _LEAST = 0.01  # of |S(x)|: smaller drops are not scaled up further
+_LEAST_CELLS = 6.0  # masks of one cell that fit into the smallest area
+_CELL_VOLUME = 3.6  # of a mask of one cell, at half height, in widths of the kernel
+_HALVINGS = 30
 
 
 @register
 class ExtremalPerturbation(Method):
     """The voxels that keep the score when all others are blurred, by optimized smooth masks.
+
+    In the end the edge of each mask is moved until it covers its area exactly. In volumes masks are
+    smooth only as far as six masks of one cell fit into the smallest area.
 
     One mask per area is optimized; the map is their sum, largest in the smallest area.
     ``channels: keep`` gives the mask of each area. The optimization makes ``steps`` passes per
@@ -49,6 +58,7 @@ class ExtremalPerturbation(Method):
     resampling = "value"
     positive = True
     family = "optimization"
+    revision = 2
     name: Literal["extremal_perturbation"] = "extremal_perturbation"
     channels: ChannelReduction = "sum"
     areas: tuple[Share, ...] = Field(
@@ -60,7 +70,9 @@ class ExtremalPerturbation(Method):
     )
     penalty: float = Field(default=300.0, gt=0, description="weight of the area constraint")
     cells: int = Field(default=32, ge=2, description="of the mask grid, per axis")
-    smoothness: float = Field(default=3.0, gt=0, description="of the masks, in grid steps")
+    smoothness: float = Field(
+        default=3.0, gt=0, description="of masks, in grid steps; in volumes at most"
+    )
     levels: int = Field(default=8, ge=2, description="number of blurs, from sharp to removed")
     blur: float = Field(
         default=0.09, gt=0, le=1, description="strongest blur, a fraction of the shortest axis"
@@ -150,7 +162,7 @@ class _Ascent:
     def __init__(self, sampler: MaskSearch, image: Tensor) -> None:
         self._sampler = sampler
         self._perturb = _Pyramid(sampler, image)
-        self._spread = SmoothMask(image.shape[1:], sampler.cells, sampler.smoothness, image)
+        self._spread = _spread(sampler, image)
         count = len(sampler.areas)
         self._grid = image.new_ones(count, *self._spread.cells)
         self._velocity: Tensor | None = None
@@ -162,19 +174,21 @@ class _Ascent:
         self._masks = self._kept = torch.cat([ones, torch.zeros_like(ones)])
         self._padded = self._masks
         self._leaf = self._grid
+        self._inputs, self._slopes = self._perturb(self._kept)
 
     def draw(self, indices: range) -> PointBatch:
         """Perturbed images of this round."""
         local = slice(indices.start - self._first, indices.stop - self._first)
-        with torch.no_grad():
-            inputs = self._flipped(self._perturb(self._kept[local]))
+        inputs = self._flipped(self._inputs[local])
         times = len(self._kept) // len(self._masks)
         masks = torch.cat([self._masks.detach()] * times)[local, None]
         weights = torch.full((len(indices),), 1 / self._sampler.passes, dtype=torch.float64)
         return PointBatch(inputs, weights, masks=masks)
 
     def feedback(self, scores: Tensor, gradients: Tensor) -> None:
-        """One step of the ascent."""
+        """One step of the ascent; none after the last points."""
+        if self._step == self._sampler.steps:
+            return
         self._first += len(scores)
         if self._step == 0:
             whole, removed = (float(score) for score in scores)
@@ -186,17 +200,17 @@ class _Ascent:
 
     def _climb(self, gradients: Tensor) -> None:
         """A step of SGD with momentum and equal dampening, as published; fewer steps are longer."""
-        with torch.enable_grad():
-            change = (self._signs(gradients) * self._perturb(self._kept)).sum() * self._scale
-            masks = self._padded.flatten(1)
-            excess = (masks - self._wanted(masks.detach())).square().mean(dim=1).sum()
-            (gradient,) = torch.autograd.grad(self._penalty * excess - change, self._leaf)
+        nodes = self._padded.detach().flatten(1)
+        excess = (nodes - self._wanted(nodes)).view_as(self._padded)
+        pull = 2 * self._penalty / nodes.shape[1] * excess
+        reward = self._scale * self._by_mask((gradients * self._slopes).sum(dim=1))
+        (gradient,) = torch.autograd.grad((self._padded, self._masks), self._leaf, (pull, -reward))
         if self._velocity is None:
             self._velocity = gradient
         else:
             self._velocity = _MOMENTUM * self._velocity + (1 - _MOMENTUM) * gradient
         stride = min(_STEPS / self._sampler.steps, _LONGEST)
-        rate = stride * _RATE * self._grid[0].numel() / _CELLS
+        rate = self._spread.pace * stride * _RATE * self._grid[0].numel() / _CELLS
         self._grid = (self._grid - rate * self._velocity).clamp(0, 1)
         self._penalty *= _GROWTH**stride
 
@@ -205,9 +219,13 @@ class _Ascent:
         with torch.enable_grad():
             self._leaf = self._grid.detach().requires_grad_(True)
             self._padded = self._spread.padded(self._leaf)
-            self._masks = masks = self._spread.inside(self._padded)
-            kept = {"preserve": [masks], "delete": [1 - masks], "dual": [masks, 1 - masks]}
-            self._kept = torch.cat(kept[self._sampler.mode])
+            self._masks = self._spread.inside(self._padded)
+        masks = self._masks.detach()
+        if self._step == self._sampler.steps:
+            self._masks = masks = _of_areas(masks, self._sampler.areas)
+        kept = {"preserve": [masks], "delete": [1 - masks], "dual": [masks, 1 - masks]}
+        self._kept = torch.cat(kept[self._sampler.mode])
+        self._inputs, self._slopes = self._perturb(self._kept)
 
     def _wanted(self, masks: Tensor) -> Tensor:
         """The values ``(K, nodes)`` that the area constraint pulls each mask to: 1 for the largest.
@@ -224,11 +242,13 @@ class _Ascent:
         above = torch.searchsorted(ordered, masks + tie, right=True)
         return ((above - zeros[:, None]) / (above - below)).clamp(0, 1).to(masks)
 
-    def _signs(self, gradients: Tensor) -> Tensor:
-        """The reward is S where the inside is kept, minus S where it is removed."""
-        lost = {"preserve": 0, "delete": len(gradients), "dual": len(gradients) // 2}
-        kept = len(gradients) - lost[self._sampler.mode]
-        return torch.cat([gradients[:kept], -gradients[kept:]])
+    def _by_mask(self, slopes: Tensor) -> Tensor:
+        """The slope of the reward per mask ``(K, *spatial)``.
+
+        The reward is S where the inside is kept, minus S where it is removed; what is kept without
+        the inside falls as the mask rises.
+        """
+        return slopes.view(-1, *self._masks.shape).sum(dim=0)
 
     def _flipped(self, images: Tensor) -> Tensor:
         mirrored = self._sampler.mirror and self._step > 0 and self._step % 2 == 1
@@ -244,11 +264,48 @@ class _Pyramid:
         levels = [blurred(image, [share * width for width in widest]) for share in shares]
         self._levels = torch.stack(levels)
 
-    def __call__(self, masks: Tensor) -> Tensor:
-        """Images ``(k, C, *spatial)`` for masks ``(k, *spatial)``; linear between the levels."""
+    def __call__(self, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Images ``(k, C, *spatial)`` for masks ``(k, *spatial)``, and their slopes in the mask.
+
+        Between the levels images are linear in the mask.
+        """
         last = len(self._levels) - 1
         height = masks[:, None] * last
-        below = height.detach().floor().clamp(0, last - 1)
+        below = height.floor().clamp(0, last - 1)
         index = below.long().expand(len(masks), *self._levels.shape[1:])
         lower, upper = (self._levels.gather(0, index + step) for step in (0, 1))
-        return lower + (height - below) * (upper - lower)
+        rise = upper - lower
+        return lower + (height - below) * rise, last * rise
+
+
+def _spread(sampler: MaskSearch, image: Tensor) -> SmoothMask | DistanceMask:
+    """The masks of images, or those of volumes, no wider than the smallest area takes."""
+    shape = image.shape[1:]
+    if sum(size > 1 for size in shape) < 3:
+        return SmoothMask(shape, sampler.cells, sampler.smoothness, image)
+    smoothness = min(sampler.smoothness, _smoothness_for(min(sampler.areas), shape, sampler.cells))
+    return DistanceMask(shape, sampler.cells, smoothness, image)
+
+
+def _smoothness_for(area: float, shape: Sequence[int], cells: int) -> float:
+    """The smoothness at which a mask of one cell covers a sixth of an area, in grid steps."""
+    steps = [max(1, round(size / cells)) for size in shape if size > 1]
+    voxels = area * math.prod(shape) / _LEAST_CELLS
+    return math.pow(voxels / math.prod(steps) / _CELL_VOLUME, 1 / len(steps))
+
+
+def _of_areas(masks: Tensor, areas: Sequence[float]) -> Tensor:
+    """Masks with the edges of these, moved in or out until the mean of each is its area."""
+    wanted = masks.new_tensor(areas).view(-1, *(1,) * (masks.ndim - 1))
+    low, high = torch.full_like(wanted, -1.0), torch.full_like(wanted, 2.0)
+    axes = tuple(range(1, masks.ndim))
+    for _ in range(_HALVINGS):
+        level = (low + high) / 2
+        above = _edged(masks, level).mean(dim=axes, keepdim=True) > wanted
+        low, high = torch.where(above, level, low), torch.where(above, high, level)
+    return _edged(masks, (low + high) / 2)
+
+
+def _edged(masks: Tensor, level: Tensor) -> Tensor:
+    """Masks of one half where these have a level, with edges of half the width."""
+    return (0.5 + 2 * (masks - level)).clamp(0, 1)

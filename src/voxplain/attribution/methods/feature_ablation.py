@@ -67,7 +67,10 @@ class LayerFeatureAblation(AtLayers, MaskMethod):
 
 @register
 class FeaturePermutation(MaskMethod):
-    """The drop of the score when each region is replaced by that of other cases."""
+    """The drop of the score when each region is replaced by that of other cases.
+
+    The cases are the references; where none are given, the other images of the batch.
+    """
 
     formula = "mean over cases of S(x) - S(x with the region taken from the case)"
     reference = "Fisher et al., 2019"

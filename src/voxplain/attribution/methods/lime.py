@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from voxplain.attribution.methods.base import CoalitionMethod
 from voxplain.engine.context import Context
@@ -17,12 +17,16 @@ from voxplain.engine.requests import MaskRequest
 from voxplain.errors import ConfigError
 from voxplain.regions import RegionSpec, Supervoxels
 
-_PENALTY = {"ridge": 1.0, "lasso": 0.01}
+_PENALTY = {"ridge": 1.0, "lasso": 0.01, "tree": 0.0}
+_DEPTH = 4
 
 
 @register
 class Lime(CoalitionMethod):
     """The weight of each region in a linear model of the score, fitted around the image.
+
+    With ``surrogate: tree`` the model is a regression tree, and the map says how much each region
+    raises its mean on the way to the leaf of the image; the sidecar holds the tree.
 
     The defaults are those of the lime package; ``distance: image``, ``surrogate: lasso``,
     ``width: 1`` are Captum's.
@@ -40,10 +44,21 @@ class Lime(CoalitionMethod):
         description="1 - cosine, between coalitions or images",
     )
     width: float = Field(default=0.25, gt=0, description="of the kernel, in distance")
-    surrogate: Literal["ridge", "lasso"] = Field(default="ridge", description="the linear model")
+    surrogate: Literal["ridge", "lasso", "tree"] = Field(
+        default="ridge", description="the model: linear with a penalty, or a regression tree"
+    )
     penalty: float | None = Field(
         default=None, ge=0, description="on the weights; absent: 1 for ridge, 0.01 for lasso"
     )
+    depth: int | None = Field(default=None, ge=1, description="of the tree; absent: 4")
+
+    @model_validator(mode="after")
+    def _parameters_of_the_surrogate(self) -> Self:
+        if self.surrogate == "tree" and self.penalty is not None:
+            raise ValueError("penalty is for ridge and lasso; a tree takes depth")
+        if self.surrogate != "tree" and self.depth is not None:
+            raise ValueError(f"depth is for surrogate: tree; {self.surrogate} takes penalty")
+        return self
 
     def requests(self, context: Context) -> tuple[MaskRequest, ...]:
         """Coalitions that keep each region with probability 1/2.
@@ -58,7 +73,8 @@ class Lime(CoalitionMethod):
                 "distance: 'coalition'"
             )
         penalty = _PENALTY[self.surrogate] if self.penalty is None else self.penalty
-        fit = LocalSurrogate(self.distance, self.width, self.surrogate, penalty)
+        depth = _DEPTH if self.depth is None else self.depth
+        fit = LocalSurrogate(self.distance, self.width, self.surrogate, penalty, depth)
         return (MaskRequest(Bernoulli(self.regions, self.samples), self.fill, fit),)
 
 
@@ -68,7 +84,8 @@ class PiecewiseLinearSurrogate(CoalitionMethod):
 
     The score of images whose regions fade independently is fitted by a curve per region, linear
     between levels, and by a small network for interactions of regions. A quarter of the images is
-    held out; the sidecar states the fit on them with and without the network.
+    held out; the sidecar states the fit on them with and without the network, and of each listed
+    region its curve: f_i at the levels of fading, from removed (0) to whole.
     """
 
     formula = "S(x_z) ~ c + sum_i f_i(z_i) + perceptron(z); the map is f_i(1) - f_i(0)"

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 from torch import Tensor
 
 from voxplain.attribution.methods.base import MaskMethod, Wrapper, inner_method
+from voxplain.attribution.methods.saliency import Saliency
 from voxplain.engine.context import Context
 from voxplain.engine.method import MapProperties, Method, register
 from voxplain.engine.randomness import GaussianNoise, NoisyCopies
@@ -75,6 +76,9 @@ class SmoothGrad(_NoiseMethod):
     formula = "(1/n) sum_i M(x + e_i)^power, e_i ~ N(0, (sigma range)^2)"
     reference = "Smilkov et al., 2017; squared: Hooker et al., 2019"
     name: Literal["smoothgrad"] = "smoothgrad"
+    of: SerializeAsAny[Method] = Field(
+        default=Saliency(), description="the inner method: name or mapping"
+    )
     power: Literal[1, 2] = 1
 
     @property

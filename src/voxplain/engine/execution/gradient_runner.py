@@ -52,12 +52,11 @@ class GradientRunner(Runner):
         self.redundancy = context.layout.redundancy if context.layout else 1.0
         self.sampler, self.paired = stream.request.sampler, stream.request.rule.paired
         complete = bool(stream.complete)
-        ends_are_scored = self.paired or self.sampler.ends in ("shared", "visited")
-        self.has_scores = complete and ends_are_scored
+        self.has_scores = complete and (self.paired or self.sampler.ends != "none")
         self.taps_at_ends = any(
             slot.place != INPUT and slot.request.reducer().needs_ends for slot in stream.slots
         )
-        self.scores_at_ends = complete and self.sampler.ends == "shared"
+        self.scores_at_ends = complete and self.sampler.ends in ("shared", "each")
 
     @classmethod
     def batch_budget(cls, device: torch.device, limit: int | None, image: Tensor) -> BatchBudget:
@@ -175,6 +174,7 @@ class _Accumulators:
         self.points = runner.sampler.route(item)
         self.reducers = {slot: slot.request.reducer() for slot in runner.stream.slots}
         self._ends: Ends | None = None
+        self._origins: dict[int, float] = {}
         self._difference = self._start = 0.0
         points = self.points
         self._turns = iter((points.count,) if points.feedback is None else points.rounds)
@@ -236,7 +236,7 @@ class _Accumulators:
         if not runner.taps_at_ends and not runner.scores_at_ends:
             return None
         if runner.sampler.ends != "shared":
-            return self._observed_ends(points.start, points.end)
+            return self._ends_of_each(points, points.start, points.end)
         if self._ends is None:
             self._ends = self._observed_ends(points.start, points.end)
         return self._ends
@@ -251,6 +251,26 @@ class _Accumulators:
         result = observe(Points(both, [row] * len(both)))
         return result.part(slice(len(start))), result.part(slice(len(start), None))
 
+    def _ends_of_each(self, points: PointBatch, start: Tensor, end: Tensor) -> Ends:
+        """Both ends of every line; scores alone where no layer is read, each start once."""
+        if self.runner.taps_at_ends or len(points.origins) < len(end):
+            return self._observed_ends(start, end)
+        observe, row = self.runner.passes.observe, self.item.row
+        new = {origin: at for at, origin in enumerate(points.origins)}
+        new = {origin: at for origin, at in new.items() if origin not in self._origins}
+        if new:
+            found = observe(Points(start[list(new.values())], [row] * len(new))).scores
+            self._origins.update(zip(new, found.tolist(), strict=True))
+        starts = [self._origins[origin] for origin in points.origins]
+        scores = self.runner.scores
+        if scores is not None and bool((end == self.item.image).all()):
+            ends = [scores[row]] * len(end)
+        else:
+            ends = observe(Points(end, [row] * len(end))).scores.tolist()
+        both = (torch.tensor(values, dtype=torch.float64) for values in (starts, ends))
+        first, last = (PassResult(values) for values in both)
+        return first, last
+
     def _add_scores(
         self, points: PointBatch, result: PassResult, rows: slice, ends: Ends | None
     ) -> None:
@@ -260,6 +280,10 @@ class _Accumulators:
             start = float((weights * result.start_scores[rows]).sum())
             self._difference += float((weights * scores).sum()) - start
             self._start += start
+        elif ends is not None and self.runner.sampler.ends == "each":
+            first, last = (end.scores.double().cpu() for end in ends)
+            self._start += float((points.weights * first).sum())
+            self._difference += float((points.weights * (last - first)).sum())
         elif ends is not None:
             self._start = float(ends[0].scores[0])
             self._difference = float(ends[1].scores[0]) - self._start

@@ -103,7 +103,8 @@ def _inputs(session: Session, streams: list[Stream[Request]]) -> Iterator[list[S
         copies = noise.sampler.copies(image, key) if noise else (image,)
         for index, copy in enumerate(copies):
             draws, source = (f"{key}/{index}", image) if noise else (key, None)
-            waiting.append(StreamInput(copy, row, draws, references, source, context.spacing))
+            item = StreamInput(copy, row, draws, references, source, context.spacing, batch.images)
+            waiting.append(item)
             if len(waiting) == at_once:
                 yield waiting
                 waiting = []

@@ -33,6 +33,8 @@ class PointBatch:
         start: Where the straight lines through the points begin, ``(k or 1, C, *spatial)``.
         end: Where they end.
         along: ``(k,)`` positions on one line from start (0) to end (1), ascending.
+        origins: ``(k,)`` numbers of the starts, where each point has a line of its own: equal
+            numbers are equal starts.
         masks: What was kept of the image at each point, ``(k, 1, *spatial)`` in [0, 1], for
             samplers that look for a mask.
     """
@@ -42,6 +44,7 @@ class PointBatch:
     start: Tensor | None = None
     end: Tensor | None = None
     along: Tensor | None = None
+    origins: tuple[int, ...] = ()
     masks: Tensor | None = None
 
 
@@ -155,7 +158,7 @@ class RandomPathPoint(Sampler):
         scale = self.sigma * intensity_range(item.image) if self.sigma else None
 
         def draw(indices: range) -> PointBatch:
-            starts, ends, inputs = [], [], []
+            starts, ends, inputs, origins = [], [], [], []
             for index in indices:
                 source = generator(item.key, "path point", index)
                 pick = int(torch.randint(len(references), (), generator=source))
@@ -163,11 +166,13 @@ class RandomPathPoint(Sampler):
                 end = item.image
                 if scale is not None:
                     end = end + scale * standard_normal(end, source)
+                origins.append(pick)
                 starts.append(references[pick])
                 ends.append(end)
                 inputs.append(references[pick] + along * (end - references[pick]))
             points, start, end = (torch.stack(part) for part in (inputs, starts, ends))
-            return PointBatch(points, _equal(self.samples)[: len(indices)], start, end)
+            weights = _equal(self.samples)[: len(indices)]
+            return PointBatch(points, weights, start, end, origins=tuple(origins))
 
         return PointSequence(self.samples, draw)
 

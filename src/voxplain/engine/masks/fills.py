@@ -15,7 +15,7 @@ from voxplain.engine.baselines import Baseline, baseline_image, foreground, inte
 from voxplain.engine.masks.imputation import ImputingPainter
 from voxplain.engine.masks.masks import Masks, Painter
 from voxplain.engine.randomness import generator, standard_normal
-from voxplain.engine.stream_io import StreamInput
+from voxplain.engine.stream_io import StreamInput, other_cases
 from voxplain.errors import ConfigError
 
 
@@ -131,17 +131,19 @@ class CaseFill(Fill):
     references: int = Field(default=8, ge=1)
 
     def images(self, item: StreamInput, size: tuple[float, ...]) -> list[Tensor]:
-        """The other cases.
+        """The references; where none are given, the other images of the batch.
 
         Raises:
             ConfigError: If there are no other cases.
         """
-        if item.references is None or not len(item.references):
+        cases = other_cases(item)
+        if not cases:
             raise ConfigError(
                 "this method replaces parts of the image by those of other cases, and none is "
-                "given; pass at least one as references (the image itself does not count)"
+                "given; pass at least one as references (the image itself does not count), or a "
+                "batch of different images"
             )
-        return list(item.references[: self.references])
+        return cases[: self.references]
 
     def runs(self, references: int | None) -> int:
         return self.references if references is None else min(self.references, references)

@@ -89,8 +89,8 @@ def layer_geometry(
         calls.setdefault(call.path, []).append(call)
     image = tuple(example.shape[2:])
     return {
-        path: geometry_of(_tensor(path, calls.get(name, []), number, side), image)
-        for path, (name, number) in named_calls.items()
+        path: geometry_of(_tensor(path, calls.get(name, []), number, tensor, side), image)
+        for path, (name, number, tensor) in named_calls.items()
     }
 
 
@@ -111,18 +111,23 @@ def geometry_of(tensor: TracedTensor, image: tuple[int, ...]) -> LayerGeometry:
     return LayerGeometry(start, stride, shape, layout.exact, layout)
 
 
-def _split_path(network: nn.Module, path: str) -> tuple[str, int]:
-    """The first path of a module that has several, and the number of the call, -1 for the last."""
-    name, _, number = path.partition("#")
+def _split_path(network: nn.Module, path: str) -> tuple[str, int, int]:
+    """The first path of a module that has several, and the numbers of the call and of the tensor.
+
+    The call is -1 for the last one, the tensor 0 for the first one.
+    """
+    outside, _, number = path.partition("#")
+    name, _, tensor = outside.removesuffix("]").partition("[")
     modules = dict(network.named_modules(remove_duplicate=False))
     if not name or name not in modules:
         known = filter(None, modules)
         raise ModelError(f"the network has no layer {name!r}; {nearest(name, known)}")
     first = next(path for path, module in network.named_modules() if module is modules[name])
-    return first, int(number) if number.isdigit() else -1
+    call = int(number) if number.isdigit() else -1
+    return first, call, int(tensor) if tensor.isdigit() else 0
 
 
-def _tensor(path: str, calls: list[LayerCall], number: int, side: str) -> TracedTensor:
+def _tensor(path: str, calls: list[LayerCall], number: int, tensor: int, side: str) -> TracedTensor:
     if not calls:
         reasons = "gives no tensor, or lies in a TorchScript part"
         raise ModelError(f"layer {path!r} is not called for this image, {reasons}")
@@ -131,7 +136,9 @@ def _tensor(path: str, calls: list[LayerCall], number: int, side: str) -> Traced
     tensors = calls[number].outputs if side == "output" else calls[number].inputs
     if not tensors:
         raise ModelError(f"layer {path!r} is called with keywords only; choose its output")
-    return tensors[0]
+    if tensor >= len(tensors):
+        raise ModelError(f"layer {path!r}: there are {len(tensors)} tensors, numbered from [0]")
+    return tensors[tensor]
 
 
 def _axis(layout: CellLayout, axis: int, run: list[int]) -> tuple[float, float, int]:

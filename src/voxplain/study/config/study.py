@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -19,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from voxplain.engine.method import Method
 from voxplain.errors import ConfigError, nearest
 from voxplain.metrics import metric_key
 from voxplain.models.loading import ModelSpec
@@ -58,6 +60,11 @@ def _seconds(value: Any) -> Any:
     if match is None:
         raise ValueError(f"{value!r} is not a duration; write 90s, 10min or 2h")
     return float(match[1]) * _UNITS[match[2]]
+
+
+def _at_each_layer(methods: tuple[Method, ...]) -> tuple[Method, ...]:
+    """A method with several layers whose maps lie on the image, as one method for each."""
+    return tuple(each for method in methods for each in method.each_layer())
 
 
 StudyTarget = Annotated[AnyTarget, named(_short_target)]
@@ -151,7 +158,7 @@ class StudyConfig(_Config):
     models: Annotated[tuple[ModelConfig, ...], Field(min_length=1)]
     target: StudyTarget | None = None
     targets: tuple[StudyTarget, ...] = ()
-    methods: Annotated[tuple[StudyMethod, ...], Field(min_length=1)]
+    methods: Annotated[tuple[StudyMethod, ...], Field(min_length=1), AfterValidator(_at_each_layer)]
     metrics: tuple[StudyMetric, ...] = ()
     randomization: RandomizationConfig | None = None
     references: tuple[str, ...] = ()

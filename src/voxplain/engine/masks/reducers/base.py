@@ -136,7 +136,8 @@ def by_region(
         total: Sum of the attributions.
         empty: S with everything removed.
         findings: Further results for the sidecar.
-        columns: Further values ``(regions,)`` in the list of regions, by name.
+        columns: Further values in the list of regions, by name: ``(regions,)``, or
+            ``(regions, n)`` for lists.
     """
     painted = masks.regions.painted(values)
     listed = {"regions": list_regions(masks.regions, values, columns), **(findings or {})}
@@ -157,7 +158,7 @@ def list_regions(
         {
             "name": regions.name(index),
             "value": float(values[index]),
-            **{name: float(others[index]) for name, others in (columns or {}).items()},
+            **{name: others[index].tolist() for name, others in (columns or {}).items()},
             "voxels": sizes[index],
         }
         for index in order

@@ -52,14 +52,19 @@ class PiecewiseLinear(MaskReducer):
             "coalitions": len(design),
             "held_out": int(held_out.sum()),
         }
-        bends = {"bend": _bends(heights)}
-        return by_region(coalitions, heights.sum(dim=1), findings=findings, columns=bends)
+        columns = {"bend": _bends(heights), "curve": _curves(heights)}
+        return by_region(coalitions, heights.sum(dim=1), findings=findings, columns=columns)
 
     def pieces(self, design: Tensor) -> Tensor:
         """Position of each region within each piece, ``(n, M (levels - 1))`` in [0, 1]."""
         steps = torch.arange(self.levels - 1)
         positions = design[:, :, None] * (self.levels - 1) - steps
         return positions.clamp(0, 1).flatten(1)
+
+
+def _curves(heights: Tensor) -> Tensor:
+    """f_i at every level, ``(M, levels)``; 0 where the region is removed."""
+    return torch.cat([torch.zeros_like(heights[:, :1]), heights.cumsum(dim=1)], dim=1)
 
 
 def _bends(heights: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ from voxplain.engine.masks.coalitions import Coalitions
 from voxplain.engine.masks.masks import Masks, Painter
 from voxplain.engine.masks.reducers.base import MaskReducer, Reduction, by_region
 from voxplain.engine.masks.reducers.linear_fits import explained, lasso, least_squares, ridge
+from voxplain.engine.masks.reducers.trees import regression_tree
 
 Distance = Literal["coalition", "image"]
-Surrogate = Literal["ridge", "lasso"]
+Surrogate = Literal["ridge", "lasso", "tree"]
 
 _ZERO_NORM = 1e-8
 """An image with a norm below this has cosine 0 with any other."""
@@ -35,15 +36,16 @@ def require_coalitions(masks: Masks) -> Coalitions:
 
 @dataclass(frozen=True)
 class LocalSurrogate(MaskReducer):
-    """A linear model of the score around the image (LIME).
+    """A linear model or a tree of the score around the image (LIME).
 
     A coalition has the weight exp(-d^2 / (2 width^2)), d = 1 - cosine between masked and original.
 
     Attributes:
         distance: Whether d compares coalitions or images.
         width: Of the kernel.
-        surrogate: Kind of penalty on the coefficients.
+        surrogate: Kind of penalty on the coefficients; ``tree`` for a regression tree.
         penalty: Strength of the penalty.
+        depth: Of the tree.
         cosines: Of the masked images of one image; None before it is bound to them.
     """
 
@@ -51,6 +53,7 @@ class LocalSurrogate(MaskReducer):
     width: float
     surrogate: Surrogate
     penalty: float
+    depth: int = 4
     cosines: Tensor | None = field(default=None, compare=False, repr=False)
 
     def bound_to(self, masks: Masks, painters: Sequence[Painter]) -> LocalSurrogate:
@@ -60,13 +63,25 @@ class LocalSurrogate(MaskReducer):
         return replace(self, cosines=image_cosines(require_coalitions(masks), painters))
 
     def reduce(self, masks: Masks, scores: Tensor, full_score: float) -> Reduction:
-        """The coefficient of every region."""
+        """The coefficient of every region, or its contribution in the tree."""
         coalitions = require_coalitions(masks)
         weights = self.weights(coalitions)
+        if self.surrogate == "tree":
+            return self._by_tree(coalitions, scores, weights)
         fit_model = {"ridge": ridge, "lasso": lasso}[self.surrogate]
         fit = fit_model(coalitions.design, scores, weights, self.penalty)
         findings = {"r2": fit.r2, "intercept": fit.intercept, "coalitions": len(coalitions)}
         return by_region(coalitions, fit.coefficients, findings=findings)
+
+    def _by_tree(self, masks: Coalitions, scores: Tensor, weights: Tensor) -> Reduction:
+        tree = regression_tree(masks.design, scores, weights, self.depth)
+        names = [masks.regions.name(index) for index in range(masks.regions.count)]
+        findings = {
+            "r2": explained(scores, tree.predictions(masks.design), weights),
+            "coalitions": len(masks),
+            "tree": tree.listed(names),
+        }
+        return by_region(masks, tree.contributions(len(names)), findings=findings)
 
     def weights(self, masks: Coalitions) -> Tensor:
         """Weight of every coalition, ``(n,)`` float64 in (0, 1]."""

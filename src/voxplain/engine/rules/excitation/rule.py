@@ -61,8 +61,13 @@ class Excitation(Rule):
         Weights that are all negative (class 0 of a one-channel output) explain -S.
 
         Raises:
-            TargetError: For weights of both signs in one image.
+            TargetError: For weights of both signs in one image, and for errors.
         """
+        if any(term.link == "square" for term in bound.terms):
+            raise TargetError(
+                "excitation backprop shares out evidence for a score, and an error of a "
+                "reconstruction has none; explain the intensity instead"
+            )
         weights = sum((term.weights for term in bound.terms[1:]), bound.terms[0].weights)
         flat = weights.flatten(1)
         if bool(((flat > 0).any(1) & (flat < 0).any(1)).any()):
