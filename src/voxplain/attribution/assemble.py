@@ -104,7 +104,7 @@ class _MapAssembler:
         """The maps of a layer, on its own grid or assembled from windows on that of the image."""
         context, grid = self.context, self._input_grid()
         tap = next(tap for stream in self.streams for tap in stream.taps if tap.path == layer)
-        geometry = context.layers.geometry(tap)
+        geometry = context.layers.placed_geometry(tap)
         if context.layout is not None:
             assembly = self.properties.window_assembly
             maps = torch.stack([context.layers.on_image(tap, values, assembly) for values in maps])
