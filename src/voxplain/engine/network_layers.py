@@ -97,6 +97,8 @@ class NetworkLayers:
         if geometry.exact or tap in self._confirmed:
             return geometry
         found = confirmed(geometry, partial(self._activation, tap), self.example)
+        if found is None and not geometry.spatial:
+            found = geometry  # a single cell, such as a unit of the head, has no place to be wrong
         if found is None:
             raise ModelError(
                 f"the places of the cells of layer {tap.path!r} in the image cannot be derived "
