@@ -59,7 +59,7 @@ class TestOddLayers:
         attributions = layer_maps(Branching(), images(), "vanilla_layer_visualization", "unused")
         (attribution,) = attributions.values()
         assert not attribution.map.any()
-        assert any("does not depend on layer 'unused'" in t for t in attribution.stats.warnings)
+        assert any("reaches layer 'unused'" in t for t in attribution.stats.warnings)
         assert any("zero everywhere" in text for text in attribution.stats.warnings)
 
     def test_the_first_tensor_of_a_tuple(self) -> None:
@@ -101,7 +101,7 @@ class TestOddLayers:
         with pytest.raises(ModelError, match=words):
             explain(classifier(), images(), {"name": "grad_cam", "layer": "head"}, 1)
         linear = nn.Sequential(nn.Flatten(), nn.Linear(36, 2))
-        with pytest.raises(ModelError, match="no layer of the network still has places"):
+        with pytest.raises(ModelError, match="no layer before the head has several channels"):
             explain(linear, images(), "grad_cam", 1)
 
 

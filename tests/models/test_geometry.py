@@ -332,7 +332,9 @@ class TestMonai:
             )
         assert attention.stride == (2, 2)
         assert attention.shape == (35, 49)  # padded to whole windows of 7, rolled by 3
-        assert attention.start == (0.5 + 2 * 3,) * 2
+        assert attention.exact
+        assert attention.start == (0.5, 0.5)
+        assert attention.rolled == (3, 3)  # as_map brings them back
 
     def test_vit_tokens(self) -> None:
         from monai.networks.nets import ViT
@@ -514,6 +516,22 @@ class TestPlace:
             place(torch.rand(1, 5), geometry, (8,))
 
 
+def _copied_in_reverse(x: Tensor) -> Tensor:
+    back = torch.arange(x.shape[2] - 1, -1, -1)
+    return torch.zeros_like(x).index_copy(2, back, x)
+
+
+MOVES: dict[str, Callable[[Tensor], Tensor]] = {
+    "rolled": lambda x: x.roll((2, -4), (2, 3)),
+    "rolled and back by half": lambda x: x.roll(6, 3).roll(-2, 3),
+    "rolled and flipped": lambda x: x.roll(2, 2).flip(2),
+    "turned": lambda x: x.rot90(1, (2, 3)),
+    "turned twice": lambda x: x.rot90(2, (2, 3)),
+    "turned back": lambda x: x.rot90(-1, (2, 3)),
+    "copied in reverse": _copied_in_reverse,
+}
+
+
 class TestFollowing:
     def test_unknown_functions_are_assumed_and_marked(self) -> None:
         network = stack(Function(lambda x: torch.fft.fft(x).real), AVG_POOL[1](2), nn.LSTM(8, 5))
@@ -532,6 +550,29 @@ class TestFollowing:
         geometries = layer_geometry(network, torch.rand(1, 1, 32), ["1", "2"])
         assert geometries["1"] == LayerGeometry((1.5,), (4.0,), (8,), exact=False)
         assert geometries["2"] == LayerGeometry((5.5,), (4.0,), (6,), exact=False)
+
+    @pytest.mark.parametrize("rank", [2, 3])
+    @pytest.mark.parametrize("name", sorted(MOVES))
+    def test_moved_voxels_are_found_again(self, name: str, rank: int) -> None:
+        image = torch.rand(2, 1, *(8, 8, 12)[:rank])
+        network = stack(Function(MOVES[name]), AVG_POOL[rank](2))
+        found = layer_geometry(network, image, ["1"])["1"]
+        assert found.exact
+        placed = place(found.as_map(network(image))[1], found, image.shape[2:], "nearest")
+        cells = AVG_POOL[rank](2)(image[1])
+        assert torch.allclose(placed, F.interpolate(cells[None], image.shape[2:])[0])
+
+    def test_a_roll_within_a_cell_or_of_a_part_is_not_exact(self) -> None:
+        within = stack(Function(lambda x: x.roll(1, 2)), AVG_POOL[2](2))
+        part = stack(Function(lambda x: x.roll(2, 2)[:, :, 1:]), nn.ReLU())
+        added = stack(Function(lambda x: x.roll(2, 2) + x), nn.ReLU())
+        for network in (within, part, added):
+            assert not layer_geometry(network, torch.rand(1, 1, 8, 8), ["1"])["1"].exact
+
+    def test_rules_do_not_fail_on_forms_they_do_not_know(self) -> None:
+        network = stack(Function(lambda x: x / x.quantile(0.9)), Function(lambda x: x - x.max()))
+        found = layer_geometry(network, torch.rand(1, 1, 8, 6), ["1"])["1"]
+        assert (found.start, found.stride) == ((0.0, 0.0), (1.0, 1.0))
 
     def test_torchscript_and_custom_functions_are_followed(self) -> None:
         class Double(torch.autograd.Function):

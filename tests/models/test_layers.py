@@ -132,7 +132,7 @@ class TestLastConvolution:
         assert self.path(Resized(), 1, 16, 16) == "body"
 
     def test_no_features(self) -> None:
-        with pytest.raises(ModelError, match="no layer of the network still has places"):
+        with pytest.raises(ModelError, match="no layer before the head has several channels"):
             self.path(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), 1, 8, 8)
 
     @pytest.mark.parametrize(

@@ -137,7 +137,9 @@ class TestUnit:
             Unit(layer="conv2", channel=1),
         )["vanilla_layer_visualization"]
         assert not attribution.map.any()
-        assert any("does not depend on layer 'head'" in text for text in attribution.stats.warnings)
+        assert any(
+            "no gradient of the score reaches layer 'head'" in text for text in attribution.stats.warnings
+        )
 
 
 class TestFacts:

@@ -20,6 +20,16 @@ from voxplain.records.sidecar import LayerFacts, ModelFacts, TargetFacts
 from voxplain.targets.base import probability_of
 
 _TINY = 1e-12  # stands for S(x) - S(b) where that is 0
+_ROUNDING = 1e-6
+"""Share of S(x) up to which a change of the score may be a rounding error."""
+_ZERO_MAP = {
+    False: "the map is zero everywhere, which need not mean that the score ignores the image",
+    True: (
+        "the map is zero everywhere: its rule or its ReLU left nothing, which need not mean that "
+        "the score ignores the image"
+    ),
+}
+"""By whether the values of the map are all positive."""
 
 
 def assemble(session: Session) -> dict[str, Attribution]:
@@ -104,7 +114,7 @@ class _MapAssembler:
         """The maps of a layer, on its own grid or assembled from windows on that of the image."""
         context, grid = self.context, self._input_grid()
         tap = next(tap for stream in self.streams for tap in stream.taps if tap.path == layer)
-        geometry = context.layers.geometry(tap)
+        geometry = context.layers.placed_geometry(tap)
         if context.layout is not None:
             assembly = self.properties.window_assembly
             maps = torch.stack([context.layers.on_image(tap, values, assembly) for values in maps])
@@ -146,7 +156,7 @@ class _MapAssembler:
             shared_with=tuple(sorted(readers - {self.key})),
             streams=tuple(facts),
             findings=findings if any(findings) else (),
-            warnings=self._warnings(maps, logs),
+            warnings=self._warnings(maps, logs, layer, shares or ()),
         )
 
     def _shares(self, maps: Tensor) -> tuple[float, ...] | None:
@@ -157,9 +167,13 @@ class _MapAssembler:
         totals = _present([output.total for output in self.outputs])
         sums = totals or maps.flatten(1).double().sum(dim=1).tolist()
         pairs = zip(sums, differences, strict=True)
-        return tuple(total / (difference or _TINY) for total, difference in pairs)
+        return tuple(
+            total / difference if difference else 1 + total / _TINY for total, difference in pairs
+        )
 
-    def _warnings(self, maps: Tensor, logs: Sequence[PassLog]) -> tuple[str, ...]:
+    def _warnings(
+        self, maps: Tensor, logs: Sequence[PassLog], layer: str | None, shares: Sequence[float]
+    ) -> tuple[str, ...]:
         remarks = [remark for log in logs for remark in log.remarks]
         remarks += [*self.bound.field.remarks, *self.method.remarks(self.context)]
         if self.context.layout is not None and not self._is_exact_in_windows():
@@ -169,8 +183,34 @@ class _MapAssembler:
         if not torch.isfinite(maps).all():
             remarks.append("the map holds NaN or infinite values: it is not to be used")
         elif not maps.any():
-            remarks.append("the map is zero everywhere: the score does not react to the image here")
+            remarks.append(_ZERO_MAP[self.properties.sign == "positive"])
+        for row, share in enumerate(shares):
+            if abs(share - 1) > self.method.residual_limit:
+                remarks.append(self._incomplete(row, share, layer))
         return tuple(dict.fromkeys(remarks))
+
+    def _incomplete(self, row: int, share: float, layer: str | None) -> str:
+        """A sentence about a map whose sum is not the change of the score."""
+        difference = self.outputs[row].difference or 0.0
+        image = f" of image {row}" if len(self.outputs) > 1 else ""
+        if abs(difference) <= _ROUNDING * abs(self.bound.scores[row]):
+            return (
+                f"completeness cannot be judged: the image{image} and its baseline score the same, "
+                f"while the map sums to {share * difference or (share - 1) * _TINY:.3g}"
+            )
+        said = (
+            f"the map{image} sums to {share:.1%} of the change of the score from the baseline, "
+            f"{difference:.3g}"
+        )
+        if layer is not None:
+            return f"{said}: other paths bypass layer {layer!r}, or there are too few steps"
+        return f"{said}: completeness is off by {abs(share - 1):.1%}{self._more_steps()}"
+
+    def _more_steps(self) -> str:
+        steps = getattr(self.method, "steps", None)
+        if steps == "auto":
+            return f", more than the {self.method.residual_limit:.0%} that were looked for"
+        return f", which more than {steps} steps may mend" if steps else ""
 
     def _is_exact_in_windows(self) -> bool:
         streams_are = all(stream.request.exact_in_windows for stream in self.streams)

@@ -103,6 +103,11 @@ class Method(Declaration):
         """The key of the map in results and files."""
         return self.label or self.name
 
+    @property
+    def residual_limit(self) -> float:
+        """The completeness residual from which on readers of a map are told."""
+        return 0.05
+
     @abstractmethod
     def requests(self, context: Context) -> tuple[Request, ...]:
         """The streams this method reads, for a network and an image."""

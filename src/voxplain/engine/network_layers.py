@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from voxplain.engine.taps import Tap, tapping
 from voxplain.errors import ModelError
-from voxplain.models.geometry import LayerGeometry, layer_geometry, place
+from voxplain.models.geometry import LayerGeometry, confirmed, layer_geometry, place
 from voxplain.models.layers import LayerInfo, find_layer, last_feature_layer, list_layers
 from voxplain.models.model import Model
 from voxplain.models.windows import Layout
@@ -38,6 +38,7 @@ class NetworkLayers:
         self.model, self.example = model, example
         self.shape, self.layout = shape, layout
         self._geometry: dict[Tap, LayerGeometry] = {}
+        self._confirmed: set[Tap] = set()
         self._channels: dict[Tap, int] = {}
 
     @cached_property
@@ -93,17 +94,43 @@ class NetworkLayers:
     def channels(self, tap: Tap) -> int:
         """How many channels a layer has."""
         if tap not in self._channels:
-            with torch.no_grad(), self.model.at_rest():
-                with tapping(self.model.network, (tap,)) as tapped:
-                    self.model(self.example)
-                self._channels[tap] = self.arranged(tap, tapped[tap]).shape[1]
+            self._channels[tap] = self.arranged(tap, self._activation(tap, self.example)).shape[1]
         return self._channels[tap]
 
+    def _activation(self, tap: Tap, images: Tensor) -> Tensor:
+        with torch.no_grad(), self.model.at_rest():
+            with tapping(self.model.network, (tap,)) as tapped:
+                self.model(images)
+            return tapped[tap]
+
     def geometry(self, tap: Tap) -> LayerGeometry:
-        """Where the cells of a layer lie in what the network sees."""
+        """Where the cells of a layer lie in what the network sees, as far as it can be derived."""
         if tap not in self._geometry:
             self.locate((tap,))
         return self._geometry[tap]
+
+    def placed_geometry(self, tap: Tap) -> LayerGeometry:
+        """Where the cells of a layer lie in what the network sees.
+
+        Raises:
+            ModelError: If this can neither be derived from the functions before the layer nor be
+                confirmed by what it answers to impulses.
+        """
+        geometry = self.geometry(tap)
+        if geometry.exact or tap in self._confirmed:
+            return geometry
+        found = confirmed(geometry, partial(self._activation, tap), self.example)
+        if found is None and not geometry.spatial:
+            found = geometry  # a single cell, such as a unit of the head, has no place to be wrong
+        if found is None:
+            raise ModelError(
+                f"the places of the cells of layer {tap.path!r} in the image cannot be derived "
+                "from the functions before it, and its answers to impulses do not confirm a "
+                "regular grid; choose a layer before functions that move voxels"
+            )
+        self._geometry[tap] = found
+        self._confirmed.add(tap)
+        return found
 
     def locate(self, taps: Sequence[Tap]) -> None:
         """Follows one forward and keeps the geometry of these layers."""
@@ -143,7 +170,7 @@ class NetworkLayers:
         Raises:
             ModelError: If the layer has no place left in the image.
         """
-        geometry = self.geometry(tap)
+        geometry = self.placed_geometry(tap)
         if self.shape and not geometry.spatial:
             raise ModelError(
                 f"layer {tap.path!r} has no places in the image left; choose a layer with spatial "

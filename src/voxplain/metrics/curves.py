@@ -7,10 +7,8 @@ from torch import Tensor
 
 from voxplain.metrics.maps import Undefined
 
-_ROUNDING = 1e-6
-"""Differences below this share of the largest score are taken for rounding errors."""
-_SMALLEST_SCALE = 0.1
-"""How far apart the ends of a curve have to be to serve as its scale, of the range it spans."""
+_SMALLEST_SCALE = 0.01
+"""How far apart the ends of a curve have to be to serve as its scale, of the larger of them."""
 
 
 def area(curve: Tensor, x: Tensor | None = None) -> float:
@@ -23,13 +21,14 @@ def area(curve: Tensor, x: Tensor | None = None) -> float:
 def normalized(scores: Tensor, image_score: float, filled_score: float) -> Tensor:
     """Scores on a scale where the image is 1 and the filled image 0.
 
+    Whether there is such a scale depends on the image and the fill alone, so that it exists for all
+    maps or for none.
+
     Raises:
         Undefined: If the two are too close to each other to be a scale.
     """
-    ends = scores.new_tensor([image_score, filled_score])
-    everything = torch.cat([scores.double(), ends.double()])
-    span, largest = float(everything.amax() - everything.amin()), float(everything.abs().amax())
-    if abs(image_score - filled_score) <= max(_ROUNDING * largest, _SMALLEST_SCALE * span):
+    largest = max(abs(image_score), abs(filled_score))
+    if abs(image_score - filled_score) <= _SMALLEST_SCALE * largest:
         raise Undefined(
             "the scores of the image and of the filled image are too close to normalize by their "
             "difference; pixel_flipping gives the loss in units of the score"

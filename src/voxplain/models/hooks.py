@@ -65,10 +65,20 @@ def copy_network(network: nn.Module, shared: Mapping[int, Tensor] | None = None)
         shared: Parameters that are not copied, by their ``id``.
     """
     with _LOCK:
-        duplicate = copy.deepcopy(network, dict[int, Any](shared or {}))
+        duplicate = copy.deepcopy(network, _computed(network) | dict[int, Any](shared or {}))
     for module in duplicate.modules():
         _drop_thread_hooks(module)
     return duplicate
+
+
+def _computed(network: nn.Module) -> dict[int, Any]:
+    """Copies of tensors with a history that modules hold, by ``id``: deepcopy refuses these.
+
+    Weight norm and pruning leave the weight of the last forward on the module.
+    """
+    held = (value for module in network.modules() for value in vars(module).values())
+    tensors = (value for value in held if isinstance(value, Tensor) and not value.is_leaf)
+    return {id(tensor): tensor.detach().clone() for tensor in tensors}
 
 
 def _drop_thread_hooks(module: nn.Module) -> None:

@@ -122,8 +122,8 @@ def last_feature_layer(network: nn.Module, example: Tensor) -> str:
             path, before = paths[numbers[-1]], paths[: numbers[-1]]
             return f"{path}#{before.count(path)}"
     raise ModelError(
-        "no layer of the network still has places in the image; gradient methods at the input "
-        "work, layer maps do not"
+        "no layer before the head has several channels and several cells whose places in the image "
+        "are known; gradient methods at the input work, layer maps do not"
     )
 
 

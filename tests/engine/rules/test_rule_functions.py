@@ -442,3 +442,64 @@ def test_recurrent_networks_are_refused_by_every_rule():
     for rule in (Guided(), Deconvnet(), DeepLiftRule()):
         with pytest.raises(RuleError, match="lstm"):
             run_pass(network, x, rule, b)
+
+
+TIED_POOLS = {
+    "max_pool": lambda x: F.max_pool2d(x, 2),
+    "overlapping": lambda x: F.max_pool2d(x, 3, 2, 1),
+    "dilated": lambda x: F.max_pool2d(x, 2, 1, 0, 2),
+    "ceil": lambda x: F.max_pool2d(x, (3, 2), (2, 3), (1, 0), ceil_mode=True),
+    "adaptive": lambda x: F.adaptive_max_pool2d(x, (3, 2)),
+    "volume": lambda x: F.max_pool3d(x.unsqueeze(2).expand(-1, -1, 3, -1, -1), 2, 1),
+    "amax": lambda x: x.amax((2, 3)),
+    "max": lambda x: x.max(),
+}
+
+
+def _credit(function, x, b):
+    def score(output):
+        return output.flatten().sum()[None]
+
+    return (x - b) * run_pass(AsNetwork(function), x, DeepLiftRule(), b, score).gradient
+
+
+def _below_zero(seed=0):
+    source = torch.Generator().manual_seed(seed)
+    return -torch.rand(1, 2, 7, 6, dtype=F64, generator=source) - 0.1
+
+
+@pytest.mark.parametrize("name", sorted(TIED_POOLS))
+def test_ties_of_a_constant_baseline_are_shared_out(name):
+    """The image is lower, so that all voxels of a window win in the baseline: each its part."""
+    function, x = TIED_POOLS[name], _below_zero()
+    credit = _credit(function, x, torch.zeros_like(x))
+    assert float(credit.sum()) == pytest.approx(float(function(x).sum()), rel=1e-10)
+    members = _members(function, x)
+    values = function(x).flatten()
+    expected = (members * (values / members.sum(1))[:, None]).sum(0).view_as(x)
+    assert torch.allclose(credit, expected, rtol=1e-10)
+
+
+def _members(function, x):
+    """Which voxels each output of a maximum reads: raising one of them raises the output."""
+    columns = []
+    for index in range(x.numel()):
+        raised = torch.zeros_like(x)
+        raised.view(-1)[index] = 1
+        columns.append(function(raised).flatten() > 0)
+    return torch.stack(columns, 1).double()
+
+
+def test_a_hair_of_the_baseline_moves_no_more_than_the_mean_over_hairs():
+    x, source = _below_zero(1), torch.Generator().manual_seed(0)
+    function = TIED_POOLS["max_pool"]
+    hairs = [1e-9 * torch.rand(x.shape, dtype=F64, generator=source) for _ in range(300)]
+    broken = torch.stack([_credit(function, x, hair) for hair in hairs]).mean(0)
+    assert torch.allclose(broken, _credit(function, x, torch.zeros_like(x)), rtol=0.5)
+
+
+def test_without_ties_one_voxel_wins():
+    x, b = _below_zero(2), _below_zero(3)
+    credit = _credit(lambda image: F.max_pool2d(image, 2), x, b)
+    windows = credit[..., :6, :].unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
+    assert int((windows != 0).sum(-1).amax()) == 1

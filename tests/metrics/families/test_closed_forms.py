@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ from torch.nn import functional
 
 from voxplain.attribution import explain
 from voxplain.metrics import MapField, evaluate
+from voxplain.metrics.curves import normalized
+from voxplain.metrics.maps import Undefined
 
 every_shape = pytest.mark.parametrize(("rank", "channels"), [(2, 1), (2, 3), (3, 1), (3, 2)])
 MAPS = ("saliency", "input_x_gradient")
@@ -203,6 +206,28 @@ def test_nearly_equal_ends_are_too_close_to_normalize() -> None:
     for metric in ("deletion", "insertion", "morf_lerf_gap", "irof"):
         assert "too close" in reason(metric, field, context, fill="zero", **_blocks(metric))
     assert number("pixel_flipping", field.map, context, fill="zero") > 0
+
+
+def test_a_scale_exists_for_all_maps_or_for_none() -> None:
+    """Whatever the scores on the way are: those of the ends alone decide."""
+    for low in (-1e6, 0.0):
+        on_the_way = torch.tensor([10.0, low, 9.0], dtype=torch.float64)
+        assert normalized(on_the_way, 10.0, 9.0).tolist() == [1.0, low - 9.0, 0.0]
+        with pytest.raises(Undefined, match="no scale"):
+            normalized(on_the_way, 10.0, 9.95)
+
+
+def test_the_scale_of_road_is_that_of_the_image() -> None:
+    network, image = _linear(2, 1)
+    context = metric_context(network, image)
+    maps = [_shared(network, image), -_shared(network, image), torch.rand_like(image)]
+    assert all(math.isfinite(number("road", one, context)) for one in maps)
+    with torch.no_grad():  # a score of nearly 0 beside another class
+        network.weight[0] = 1
+        network.weight[1] -= (network.weight[1] * image).sum() / image.sum() - 1e-5
+    context = metric_context(network, image)
+    for one in maps:
+        assert "no scale" in reason("road", MapField("m", one), context)
 
 
 def _blocks(metric: str) -> dict[str, Any]:

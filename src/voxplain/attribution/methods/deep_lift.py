@@ -25,6 +25,7 @@ class _BaselineDeepLift(Method):
     family = "rule"
     reference = "Shrikumar et al., 2017"
     units = "score"
+    revision = 2
 
     baseline: Baseline = "zero"
     eps: float | None = Field(default=None, gt=0)
@@ -56,6 +57,7 @@ class _ReferenceDeepLift(Method):
     family = "rule"
     reference = "Lundberg and Lee, 2017"
     units = "score"
+    revision = 2
 
     references: int = Field(default=8, ge=2)
     eps: float | None = Field(default=None, gt=0)

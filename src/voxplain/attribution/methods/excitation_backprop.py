@@ -17,6 +17,9 @@ from voxplain.engine.rules import Excitation, ThroughLayer
 from voxplain.engine.stream_io import StreamResults
 from voxplain.engine.taps import INPUT, Side, Tap
 
+_TELLING = 0.01
+"""Share of negative voxels from which on readers are told."""
+
 
 class _ExcitationMethod(FromLayer):
     """A map of winning probabilities at the image, or at a layer and brought to the image.
@@ -34,6 +37,16 @@ class _ExcitationMethod(FromLayer):
     layer: str | None = Field(default=None, description="path; absent: the image itself")
     side: Side = "output"
     on_unknown: Literal["error", "warn"] = "error"
+
+    def remarks(self, context: Context) -> tuple[str, ...]:
+        """How much of the image is negative, and so excites nothing."""
+        negative = float((context.inputs < 0).double().mean())
+        if self.layer is not None or negative < _TELLING:
+            return ()
+        return (
+            f"{negative:.0%} of the intensities that the network sees are negative: they excite "
+            "nothing, and their voxels have share 0",
+        )
 
     def _place(self, context: Context) -> Tap:
         return self.tap(context, self.side) if self.layer or self.layers else INPUT

@@ -60,6 +60,7 @@ class _RelevanceMethod(Method):
 
     family = "rule"
     units = "score"
+    revision = 2
 
     composite: AnyComposite = "epsilon_gamma_box"
     epsilon: float = Field(default=EPSILON, ge=0)

@@ -86,9 +86,12 @@ class GradientRunner(Runner):
         return [[sums.result() for sums in of_network] for of_network in networks]
 
     def finish(self, images: int) -> None:
-        """Passes are those planned; of conserved relevance the log says where it went."""
+        """Passes are those planned, or the mean over the images where their number is open.
+
+        Of conserved relevance the log says where it went.
+        """
         log, conservation = self.passes.log, self.passes.conservation
-        log.spent = self.planned
+        log.spent = log.passes // max(images, 1) if self.sampler.open_ended else self.planned
         if conservation is not None:
             log.conservation = conservation.facts(log.passes)
             if remark := conservation.remark():
@@ -179,6 +182,7 @@ class _Accumulators:
         points = self.points
         self._turns = iter((points.count,) if points.feedback is None else points.rounds)
         self._drawn = self._seen = 0
+        self._weight = 0.0
         self._since_feedback: list[tuple[Tensor, Tensor]] = []
 
     def turn(self) -> range:
@@ -217,6 +221,7 @@ class _Accumulators:
                 )
             )
         self._seen += len(points.inputs)
+        self._weight += float(points.weights.sum())
         if self.points.feedback is not None:
             gradient = _in_float32(result.gradients[INPUT][rows])
             self._since_feedback.append((result.scores[rows], gradient))
@@ -224,6 +229,8 @@ class _Accumulators:
     def result(self) -> StreamOutput:
         """The sums; with the scores where the stream has ends."""
         tensors = {slot: reducer.result() for slot, reducer in self.reducers.items()}
+        if self.points.relative_weights:
+            tensors = {slot: tensor / self._weight for slot, tensor in tensors.items()}
         if not self.runner.has_scores:
             return StreamOutput(tensors)
         return StreamOutput(tensors, self._difference, self._start)

@@ -7,7 +7,7 @@ share a stream. For one image it gives a :class:`PointSequence`: the points in o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -29,7 +29,7 @@ class PointBatch:
 
     Attributes:
         inputs: ``(k, C, *spatial)``.
-        weights: ``(k,)`` float64; over all points they sum to 1.
+        weights: ``(k,)`` float64; over all points they sum to 1, unless they are relative.
         start: Where the straight lines through the points begin, ``(k or 1, C, *spatial)``.
         end: Where they end.
         along: ``(k,)`` positions on one line from start (0) to end (1), ascending.
@@ -58,13 +58,17 @@ class PointSequence:
             the next feedback.
         feedback: Of an adaptive sequence: called with the scores ``(k,)`` and the gradients at
             the input ``(k, C, *spatial)`` of all points of a round before the next is drawn.
-        rounds: Points per round of an adaptive sequence.
+        rounds: Points per round of an adaptive sequence; asked for the next number after the
+            feedback on the last one.
+        relative_weights: Whether the result is divided by the sum of the weights, as it has to be
+            where the number of points shows only on the way. For reducers that are sums.
     """
 
     count: int
     draw: Callable[[range], PointBatch]
     feedback: Callable[[Tensor, Tensor], None] | None = None
-    rounds: tuple[int, ...] = ()
+    rounds: Iterable[int] = ()
+    relative_weights: bool = False
 
 
 class Sampler(ABC):
@@ -75,9 +79,11 @@ class Sampler(ABC):
             point, ``visited`` for a curve whose first and last point are its ends, else ``none``.
         interpolated: The layer whose activation moves along the line while the network sees the
             image; None where the image itself moves.
+        open_ended: Whether the number of points shows only on the way; ``passes`` is the largest.
     """
 
     ends: ClassVar[Ends] = "none"
+    open_ended: ClassVar[bool] = False
     interpolated: ClassVar[Tap | None] = None
 
     @abstractmethod

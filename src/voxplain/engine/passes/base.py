@@ -200,7 +200,7 @@ class Passes(ABC):
         for (place, value), gradient in zip(places.items(), found, strict=True):
             if gradient is None:
                 where = "the image" if place == INPUT else f"layer {place.path!r}"
-                self.log.remarks[f"the score does not depend on {where}: gradient 0"] = None
+                self.log.remarks[f"no gradient of the score reaches {where}: it counts as 0"] = None
                 gradient = torch.zeros_like(value)
             gradients[place] = gradient
         if through_value is None and cotangent is not None and INPUT in gradients:

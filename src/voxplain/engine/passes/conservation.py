@@ -72,13 +72,23 @@ class Conservation:
             where = "constants, or at units that nothing raises but their bias"
             said = f"{share:.0%} of {what} ended at {where}"
             return said if share > _TELLING else None
-        entered, bias = self._sums["entered"], self._sums["bias"] + self._sums["epsilon"]
-        if entered == 0 or abs(bias) <= _TELLING * abs(entered):
+        if "entered" not in self._sums:
             return None
-        return (
-            f"relevance at the image sums to {self._sums['map'] / entered:.0%} of the score: "
-            f"biases, shifts of norms and stabilizers hold {bias / entered:.0%}"
+        score, held = self._sums["score"], self._sums["bias"] + self._sums["epsilon"]
+        link = score - self._sums["entered"]
+        books = {
+            "biases, shifts of norms and stabilizers": held,
+            "the nonlinear link of the score": link,
+        }
+        telling = {name: part for name, part in books.items() if abs(part) > _TELLING * abs(score)}
+        if not telling or score == 0:
+            return None
+        holders = " and ".join(
+            f"{name} hold{'' if name[-1] == 's' else 's'} {part / score:.0%}"
+            for name, part in telling.items()
         )
+        held_by_map = f"{self._sums['map'] / score:.0%}"
+        return f"relevance at the image sums to {held_by_map} of the score: {holders}"
 
 
 def conservation_error(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -146,6 +145,10 @@ def _predicts_class_one(context: MetricContext) -> bool:
     return bool(output[0] > 0) if len(output) == 1 else int(output.argmax()) > 0
 
 
+_SMALLEST_SCORE = 1e-3
+"""A score below this share of the largest output is no scale for changes of the score."""
+
+
 @register
 class Road(Metric):
     """How the score falls when the most relevant voxels are imputed from their neighbors.
@@ -172,8 +175,10 @@ class Road(Metric):
             context.run_map_query(query, field).scores - context.score
             for query in self.queries(context.engine)
         ]
-        scale, largest = abs(context.score), float(torch.stack(changes).abs().amax())
-        if scale <= 0.1 * largest or scale == 0:
+        # By the image alone, so that the score exists for all maps or for none.
+        seen = context.bound.unperturbed.output[context.input.row]
+        scale, largest = abs(context.score), float(seen.abs().amax())
+        if scale <= _SMALLEST_SCORE * largest:
             raise Undefined(
                 "the score of the image is too close to 0 to normalize its changes by it"
             )

@@ -16,6 +16,7 @@ from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.controls import edges
 from voxplain.metrics.maps import MapField
 from voxplain.metrics.metric import BaseMetric, metric_key
+from voxplain.metrics.randomization.plain_weights import with_plain_weights
 from voxplain.metrics.randomization.randomized_networks import (
     RandomizedNetwork,
     UnchangedModules,
@@ -63,7 +64,7 @@ class Cascade(Query):
 
     def run(self, context: MetricContext) -> dict[str, Steps]:
         """By the key of the method; with metrics, the ``edges`` beside them."""
-        model, example = context.engine.model, context.engine.example
+        model, example = with_plain_weights(context.engine.model), context.engine.example
         methods = {method.key: self._smoothed(method) for method in context.methods}
         traced = trace(model, example)
         groups = grouped(stages(model, example, traced), self.steps)

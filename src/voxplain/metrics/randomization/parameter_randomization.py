@@ -18,6 +18,7 @@ from voxplain.metrics.curves import area
 from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.randomization.cascade import Cascade
+from voxplain.metrics.randomization.plain_weights import with_plain_weights
 from voxplain.metrics.randomization.randomized_networks import calibration_images, randomized
 from voxplain.metrics.randomization.similarity import Measure
 from voxplain.metrics.randomization.stages import Order, stages
@@ -169,7 +170,8 @@ class FullyRandom(Query):
     def run(self, context: MetricContext) -> dict[str, list[Tensor]]:
         """By the key of the method, a map ``(*spatial)`` per seed."""
         maps: dict[str, list[Tensor]] = {}
-        model, images = context.engine.model, calibration_images(context)
+        images = calibration_images(context)
+        model = with_plain_weights(context.engine.model)
         paths = stages(model, context.engine.example)
         for seed in range(self.seeds):
             (random,) = randomized(model, [paths], "top_down", seed, images)

@@ -14,6 +14,7 @@ from voxplain.engine.acceleration.forward_trace import ForwardTrace
 from voxplain.engine.acceleration.shared_prefix import SharedPrefix
 from voxplain.engine.taps import Tap
 from voxplain.metrics.context import MetricContext
+from voxplain.metrics.maps import Undefined
 from voxplain.metrics.randomization.reinitialize import recalibrate, reinitialize
 from voxplain.metrics.randomization.stages import Order
 from voxplain.models.copies import copied
@@ -42,21 +43,31 @@ def randomized(
     """One network per step; weights that networks have in common are held in memory once.
 
     Args:
-        model: The trained network; left as it was.
+        model: The trained network, with plain weights (:func:`with_plain_weights`); left as it was.
         groups: The stages of each step, in execution order.
         order: Which stages are randomized first.
         seed: Of the new weights.
         images: ``(n, C, *spatial)``, on which running statistics are estimated again.
+
+    Raises:
+        Undefined: If the output is the same with all stages randomized, or with any of them where
+            one is randomized at a time.
     """
     trained = copied(model)
     last, changed = trained, tuple[str, ...]()
-    for group in in_order(groups, order):
+    ordered = in_order(groups, order)
+    checks = _OutputCheck(trained, images[:1])
+    for step, group in enumerate(ordered, start=1):
         if order == "independent":
             last, changed = trained, ()
         changed += group
         last = copied(last, own=group)
         reinitialize(last.network, group, seed)
         recalibrate(last, images, changed)
+        if order == "independent" or step == len(ordered):
+            checks.look_at(last)
+        if step == len(ordered):
+            checks.require_change()
         yield RandomizedNetwork(last, changed)
 
 
@@ -68,6 +79,35 @@ def in_order(groups: Sequence[tuple[str, ...]], order: Order) -> tuple[tuple[str
         order: Which stages are randomized first.
     """
     return tuple(reversed(groups)) if order == "top_down" else tuple(groups)
+
+
+class _OutputCheck:
+    """Whether randomized networks give another output than the trained one.
+
+    Args:
+        trained: The trained network.
+        image: ``(1, C, *spatial)`` of the size that one call sees.
+    """
+
+    def __init__(self, trained: Model, image: Tensor) -> None:
+        self._image, self._changed = image, False
+        self._name, self._output = trained.name, self._output_of(trained)
+
+    def look_at(self, model: Model) -> None:
+        """Compares the output of a randomized network."""
+        self._changed = self._changed or not torch.equal(self._output_of(model), self._output)
+
+    def require_change(self) -> None:
+        """Raises an Undefined if no output changed."""
+        if not self._changed:
+            raise Undefined(
+                f"the output of {self._name} stays the same when its weights are randomized: the "
+                "image does not reach them, or the forward takes its weights from elsewhere"
+            )
+
+    def _output_of(self, model: Model) -> Tensor:
+        with torch.no_grad(), model.at_rest():
+            return model(self._image)
 
 
 def calibration_images(context: MetricContext) -> Tensor:

@@ -22,7 +22,8 @@ def reinitialize(network: nn.Module, paths: Iterable[str], seed: int) -> None:
     """Draws new weights for some modules, and resets their running statistics.
 
     Modules without an initializer of their own (embeddings, class tokens, scales of a block) get
-    small normal weights, or ones and zeros where their names say scale and shift.
+    small normal weights, or ones and zeros where their names say scale and shift. So do parameters
+    that the initializer of their module leaves as they are.
 
     Args:
         network: Changed in place: pass a copy.
@@ -35,10 +36,11 @@ def reinitialize(network: nn.Module, paths: Iterable[str], seed: int) -> None:
             reset = getattr(module, "reset_parameters", None) or getattr(
                 module, "_reset_parameters", None
             )
+            before = _own_values(module)
             if callable(reset):
                 reset()
-            else:
-                for name, parameter in module.named_parameters(recurse=False):
+            for name, parameter in module.named_parameters(recurse=False):
+                if name in before and _is_as_before(parameter, *before[name]):
                     _draw(name, parameter)
             if isinstance(module, _BatchNorm):
                 module.reset_running_stats()
@@ -62,6 +64,20 @@ def _children_kept(module: nn.Module) -> Iterator[None]:
     with torch.no_grad():
         for parameter, value in zip(others, kept, strict=True):
             parameter.copy_(value)
+
+
+def _own_values(module: nn.Module) -> dict[str, tuple[int, int, Tensor]]:
+    """Identity, version and a copy of the parameters of a module itself, by name."""
+    return {
+        name: (id(parameter), parameter._version, parameter.detach().clone())
+        for name, parameter in module.named_parameters(recurse=False)
+    }
+
+
+def _is_as_before(parameter: nn.Parameter, identity: int, version: int, values: Tensor) -> bool:
+    """Whether nothing was written to a parameter; equal values count where something was."""
+    same = (id(parameter), parameter._version) == (identity, version)
+    return same and torch.equal(parameter, values)
 
 
 def _draw(name: str, parameter: nn.Parameter) -> None:

@@ -73,7 +73,7 @@ class TracedCall:
         ndim, value = self.arguments["self"].ndim, self.arguments.get(name)
         if value is None or value == []:
             return list(range(ndim))
-        return [index % ndim for index in ([value] if isinstance(value, int) else value)]
+        return [index % max(ndim, 1) for index in ([value] if isinstance(value, int) else value)]
 
     def per_axis(self, name: str, rank: int) -> list[int]:
         """An argument with one value per spatial axis, or one value for all."""

@@ -39,7 +39,8 @@ def common_layout(candidates: Sequence[CellLayout]) -> CellLayout | None:
     equal = [layout for layout in full if (layout.dims, layout.reach) == (best.dims, best.reach)]
     starts = zip(*(layout.start for layout in equal), strict=True)
     mean_start = tuple(sum(start) / len(equal) for start in starts)
-    return replace(best, start=mean_start, exact=all(layout.exact for layout in equal))
+    exact = all(layout.exact and layout.rolled == best.rolled for layout in equal)
+    return replace(best, start=mean_start, exact=exact)
 
 
 def spatial_axes(layout: CellLayout) -> int:

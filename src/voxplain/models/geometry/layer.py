@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from voxplain.errors import ModelError, nearest
 from voxplain.models.geometry.arrange import arrange, cell_runs, flat_atoms
 from voxplain.models.geometry.follow import LayerCall, TracedTensor, follow_network
-from voxplain.models.geometry.layout import CellLayout
+from voxplain.models.geometry.layout import CellLayout, Roll
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class LayerGeometry:
         shape: Cells per axis; 1 for axes that the layer no longer has.
         exact: Whether all operators were followed; else some layouts are assumed from shapes.
         layout: The cells in the tensor, None where unknown.
+        rolled: Cells by which :meth:`as_map` rolls an activation back, per axis; empty for none.
     """
 
     start: tuple[float, ...]
@@ -32,6 +33,7 @@ class LayerGeometry:
     shape: tuple[int, ...]
     exact: bool
     layout: CellLayout | None = field(default=None, repr=False, compare=False)
+    rolled: tuple[int, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def spatial(self) -> bool:
@@ -42,7 +44,8 @@ class LayerGeometry:
         """An activation (or its gradient) with channels first and one dimension per image axis.
 
         Tokens of a transformer get back their grid (without class tokens), windows and slices in
-        the batch dimension are unfolded, and channels come first.
+        the batch dimension are unfolded, rolled cells come back to the order of the image, and
+        channels come first.
 
         Args:
             activation: The output of the layer for any number of images.
@@ -55,7 +58,10 @@ class LayerGeometry:
         """
         if self.layout is None:
             return activation.reshape(len(activation), -1, *self.shape)
-        return arrange(activation, self.layout)
+        arranged = arrange(activation, self.layout)
+        if not any(self.rolled):
+            return arranged
+        return arranged.roll(self.rolled, tuple(range(2, arranged.ndim)))
 
 
 def layer_geometry(
@@ -102,13 +108,28 @@ def geometry_of(tensor: TracedTensor, image: tuple[int, ...]) -> LayerGeometry:
         image: Spatial shape of the input.
     """
     if tensor.layout is None:
-        return _assumed(tensor.shape, image)
+        return even_geometry(tensor.shape, image)
     layout = _split_cells(tensor.layout)
     axes = [_axis(layout, axis, run) for axis, run in enumerate(cell_runs(layout))]
     start, strides, shape = zip(*axes, strict=True) if axes else ((), (), ())
     # A layer without cells along an axis has one cell over the whole of it.
     stride = tuple(step or float(size) for step, size in zip(strides, image, strict=True))
-    return LayerGeometry(start, stride, shape, layout.exact, layout)
+    return _rolled_back(LayerGeometry(start, stride, shape, layout.exact, layout), layout.rolled)
+
+
+def _rolled_back(geometry: LayerGeometry, rolls: tuple[Roll, ...]) -> LayerGeometry:
+    """The geometry in the order of the image, where whole cells were rolled, and none was lost."""
+    start, rolled, exact = list(geometry.start), [0] * len(rolls), geometry.exact
+    for axis, roll in enumerate(rolls):
+        stride, cells = geometry.stride[axis], geometry.shape[axis]
+        if not roll.shift or cells == 1:
+            continue
+        shift = roll.shift / stride
+        start[axis] -= roll.shift
+        rolled[axis] = round(shift) % cells
+        whole = math.isclose(shift, round(shift), abs_tol=1e-6)
+        exact = exact and whole and math.isclose(abs(stride) * cells, roll.length)
+    return replace(geometry, start=tuple(start), exact=exact, rolled=tuple(rolled))
 
 
 def _split_path(network: nn.Module, path: str) -> tuple[str, int, int]:
@@ -152,7 +173,13 @@ def _axis(layout: CellLayout, axis: int, run: list[int]) -> tuple[float, float, 
     return start, stride, math.prod(atoms[index].size for index in run)
 
 
-def _assumed(shape: tuple[int, ...], image: tuple[int, ...]) -> LayerGeometry:
+def even_geometry(shape: tuple[int, ...], image: tuple[int, ...]) -> LayerGeometry:
+    """Cells that divide the image evenly, as a tensor ``(B, K, *cells)`` has them; not exact.
+
+    Args:
+        shape: Of the tensor; one of another rank has a single cell.
+        image: Spatial shape of the input.
+    """
     cells = shape[2:] if len(shape) == len(image) + 2 else (1,) * len(image)
     stride = tuple(size / cell for size, cell in zip(image, cells, strict=True))
     return LayerGeometry(tuple((step - 1) / 2 for step in stride), stride, cells, exact=False)

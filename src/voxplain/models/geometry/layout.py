@@ -100,6 +100,19 @@ class Dimension:
 
 
 @dataclass(frozen=True)
+class Roll:
+    """Cells of an axis moved along, of which those at the end come back at the other end.
+
+    Attributes:
+        shift: Voxels by which the start of the layout has moved.
+        length: Voxels that the cells covered when they were rolled.
+    """
+
+    shift: float = 0.0
+    length: float = 0.0
+
+
+@dataclass(frozen=True)
 class CellLayout:
     """The place of every cell of a tensor in the input image.
 
@@ -108,19 +121,22 @@ class CellLayout:
         start: Voxel position of the cell with all indices 0, per image axis.
         reach: Extent of the receptive field of a cell in voxels, per image axis.
         exact: Whether no layout on the way was assumed from shapes.
+        rolled: How cells were rolled, per image axis.
     """
 
     dims: tuple[Dimension, ...]
     start: tuple[float, ...]
     reach: tuple[float, ...]
     exact: bool = True
+    rolled: tuple[Roll, ...] = ()
 
     @classmethod
     def of_image(cls, shape: Sequence[int]) -> CellLayout:
         """The layout of the network's input ``(B, C, *spatial)``."""
         axes = tuple(Dimension((Atom(size, axis, 1.0),)) for axis, size in enumerate(shape[2:]))
         zero = (0.0,) * len(axes)
-        return cls((Dimension((Atom(shape[0], BATCH),)), channels(shape[1]), *axes), zero, zero)
+        dims = (Dimension((Atom(shape[0], BATCH),)), channels(shape[1]), *axes)
+        return cls(dims, zero, zero, rolled=(Roll(),) * len(axes))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -199,6 +215,27 @@ class CellLayout:
         reach[axis] += abs(atom.stride) * extent
         moved = replace(layout, start=tuple(start), reach=tuple(reach))
         return moved.with_dimension(index, Dimension((Atom(size, axis, atom.stride * step),)))
+
+    def roll(self, index: int, shift: int) -> CellLayout | None:
+        """The layout after a roll of a dimension; None if it is a product of several axes.
+
+        Args:
+            index: Number of the dimension.
+            shift: Cells by which values move to higher indices.
+        """
+        size = self.dims[index].size
+        single = self.with_single_atom(index)
+        moved = single and single.resample(index, -shift, 1, size)
+        if not (single and moved) or not single.dims[index].spatial:
+            return moved
+        (atom,) = single.dims[index].atoms
+        assert atom.axis is not None
+        rolled, before = list(moved.rolled), moved.rolled[atom.axis]
+        moved_by, length = before.shift - atom.stride * shift, abs(atom.stride) * size
+        back = math.isclose(moved_by, 0, abs_tol=1e-9)
+        rolled[atom.axis] = Roll() if back else Roll(moved_by, length)
+        known = not before.shift or math.isclose(before.length, length)
+        return replace(moved, rolled=tuple(rolled), exact=moved.exact and known)
 
     def with_single_atom(self, index: int) -> CellLayout | None:
         """The layout with a single atom in a dimension, of which the margins are cells.

@@ -14,6 +14,8 @@ from voxplain.models.geometry.call import TracedCall
 from voxplain.models.geometry.layout import CellLayout, channels
 from voxplain.models.geometry.views import Layouts
 
+Rule = Callable[[TracedCall], Layouts]
+
 
 def follow(operator: OpOverload, call: TracedCall) -> list[CellLayout | None]:
     """The layout of each output of a call with at least one argument of known layout.
@@ -21,11 +23,13 @@ def follow(operator: OpOverload, call: TracedCall) -> list[CellLayout | None]:
     Operators without a rule are assumed to keep the layout if they keep the shape, and else to
     divide each axis evenly; both are marked as not exact.
     """
-    name = operator._schema.name.removeprefix("aten::").removesuffix("_copy")
+    name = operator._schema.name.removeprefix("aten::")
+    if torch.Tag.view_copy in operator.tags:
+        name = name.removesuffix("_copy")
     rule = RULES.get(name) or RULES.get(name.rstrip("_"))
     derived: Layouts = None
     if rule:
-        derived = rule(call)
+        derived = _derived(rule, call)
     elif name.endswith("_like") or name.startswith("new_"):
         return [None] * len(call.outputs)
     elif torch.Tag.pointwise in operator.tags or name.endswith("_"):
@@ -38,6 +42,14 @@ def follow(operator: OpOverload, call: TracedCall) -> list[CellLayout | None]:
         layout if layout and layout.shape == tuple(output.shape) else None
         for layout, output in zip(derived, call.outputs, strict=True)
     ]
+
+
+def _derived(rule: Rule, call: TracedCall) -> Layouts:
+    """What a rule derives; None for a form of the operator for which it is not made."""
+    try:
+        return rule(call)
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        return None
 
 
 def assume(layout: CellLayout, shape: tuple[int, ...]) -> CellLayout | None:
@@ -88,8 +100,6 @@ def _columns(layout: CellLayout, shape: Sequence[int]) -> CellLayout:
     index = len(layout.dims) - 2
     return layout.collapse([index], keep=True).with_dimension(index, channels(shape[-2]))
 
-
-Rule = Callable[[TracedCall], Layouts]
 
 _KEEPERS = (
     "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training "
@@ -159,6 +169,8 @@ RULES: dict[str, Rule] = {
     "index": views.advanced_index,
     "roll": views.roll,
     "flip": views.flip,
+    "rot90": views.rot90,
+    "index_copy": views.index_copy,
     "mm": partial(_product, left="self", right="mat2"),
     "bmm": partial(_product, left="self", right="mat2"),
     "addmm": partial(_product, left="mat1", right="mat2"),

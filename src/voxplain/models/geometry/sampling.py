@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from fractions import Fraction
 
 from voxplain.models.geometry.call import TracedCall
@@ -133,7 +134,7 @@ def _rearrange(
 
 
 def _assumed(layout: CellLayout) -> CellLayout:
-    return CellLayout(layout.dims, layout.start, layout.reach, exact=False)
+    return replace(layout, exact=False)
 
 
 def _scale(call: TracedCall, axis: int, rank: int) -> float | None:

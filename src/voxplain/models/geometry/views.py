@@ -136,28 +136,58 @@ def advanced_index(call: TracedCall) -> Layouts:
 
 
 def _selected(layout: CellLayout, dim: int, index: Tensor) -> CellLayout | None:
-    """Cells by a list of indices: with equal steps on a grid, else without a place."""
+    """Cells by a list of indices with equal steps; None for others, unless they have no place."""
     if index.dtype == torch.bool:
         index = index.nonzero().flatten()
     cells = [int(cell) % layout.dims[dim].size for cell in index.tolist()]
     step = cells[1] - cells[0] if len(cells) > 1 else 1
     if step and cells == list(range(cells[0], cells[0] + step * len(cells), step)):
         return layout.resample(dim, cells[0], step, len(cells))
+    if layout.dims[dim].spatial:
+        return None
     return layout.collapse([dim], keep=True).with_dimension(dim, channels(len(cells)))
 
 
 def roll(call: TracedCall) -> Layouts:
-    """Cells shifted along a dimension; cells that wrap around keep the shifted place."""
-    layout = call.layout()
-    for index, shift in zip(call.dims("dims"), call["shifts"], strict=True):
-        layout = layout and layout.resample(index, -shift, 1, call.shape[index])
+    """Cells shifted along dimensions, of which those that leave come back at the other end."""
+    layout, dims = call.layout(), call.dims("dims")
+    if len(dims) != len(call["shifts"]):
+        return None  # the tensor is rolled as one long row
+    for index, shift in zip(dims, call["shifts"], strict=True):
+        layout = layout and layout.roll(index, shift)
     return layout
+
+
+def rot90(call: TracedCall) -> Layouts:
+    """Quarter turns in a plane of two dimensions."""
+    layout, (first, second) = call.layout(), call.dims("dims")
+    turns, order = int(call["k"]) % 4, list(range(call["self"].ndim))
+    reversed_dims = {0: (), 1: (second,), 2: (first, second), 3: (first,)}[turns]
+    for index in reversed_dims:
+        layout = layout and _reversed(layout, index)
+    if turns % 2:
+        order[first], order[second] = order[second], order[first]
+    return layout and layout.permute(order)
+
+
+def index_copy(call: TracedCall) -> Layouts:
+    """A tensor whose cells are all replaced by those of another one, in order or reversed."""
+    layout, index, cells = call.layout("source"), call.dim(), call["index"].tolist()
+    if layout is None or len(cells) != call["self"].shape[index]:
+        return None
+    if cells == sorted(cells):
+        return layout
+    return _reversed(layout, index) if cells == sorted(cells, reverse=True) else None
 
 
 def flip(call: TracedCall) -> Layouts:
     """Reversal of dimensions."""
     layout = call.layout()
     for index in call.dims("dims"):
-        size = call.shape[index]
-        layout = layout and layout.resample(index, size - 1, -1, size)
+        layout = layout and _reversed(layout, index)
     return layout
+
+
+def _reversed(layout: CellLayout, index: int) -> CellLayout | None:
+    size = layout.dims[index].size
+    return layout.resample(index, size - 1, -1, size)

@@ -13,7 +13,7 @@ from voxplain.engine.rules.excitation import shares
 from voxplain.engine.rules.mode import RuleMode
 from voxplain.engine.rules.redistribution import SUMMING, LinearMap, linear_map, only_operand
 from voxplain.engine.rules.substitutes import with_surrogate_gradient
-from voxplain.engine.tensors import is_floating, map_tensors, tensors_in
+from voxplain.engine.tensors import tensors_in
 from voxplain.errors import RuleError
 
 Native = Callable[[], Any]
@@ -121,44 +121,7 @@ def _linear(mode: ExcitationMode, call: Call, native: Native) -> Outcome:
         return call.name
     if call.name in SUMMING:
         return _linear_sum(mode, call, native, only_operand(call))
-    return _selection(mode, call, native) if call.name in _CONCATENATIONS else NotImplemented
-
-
-def _selection(mode: ExcitationMode, call: Call, native: Native) -> Outcome:
-    """Torch's own derivative; the probability of constants (class tokens, fills) counts as lost."""
-    if call.inplace or call.out is not None or not _has_constants(mode, call):
-        return NotImplemented
-    flags = map_tensors(call.arguments, lambda tensor: _constant_flag(mode, tensor))
-    for name in ("input", "other", "value"):
-        if isinstance(flags.get(name), (int, float)):
-            flags[name] = 1.0
-    pure = call.operation.pure
-
-    def constants() -> Tensor:
-        if "operands" not in flags:
-            selected: Tensor = pure(**flags)
-            return selected
-        operands = flags["operands"]
-        is_sequence = all(isinstance(operand, Tensor) for operand in operands)
-        rest = {name: value for name, value in flags.items() if name != "operands"}
-        joined: Tensor = pure(operands, **rest) if is_sequence else pure(*operands, **rest)
-        return joined
-
-    return shares.through_selection(native(), constants, mode.lost)
-
-
-def _has_constants(mode: ExcitationMode, call: Call) -> bool:
-    constants = (
-        operand for operand in call.operands() if is_floating(operand) and not mode.depends(operand)
-    )
-    return next(constants, None) is not None or call.name in ("masked_fill", "where")
-
-
-def _constant_flag(mode: ExcitationMode, tensor: Tensor) -> Tensor:
-    """0 for tensors that depend on the image, else 1, of the same shape; without own memory."""
-    if not is_floating(tensor):
-        return tensor
-    return tensor.detach().new_tensor(0.0 if mode.depends(tensor) else 1.0).expand(tensor.shape)
+    return NotImplemented
 
 
 def _sum_of_terms(mode: ExcitationMode, call: Call, native: Native) -> Outcome:
@@ -214,7 +177,7 @@ def _dropout(mode: ExcitationMode, call: Call, native: Native) -> Outcome:  # no
 
 
 def _native_gradient(mode: ExcitationMode, call: Call, native: Native) -> Outcome:  # noqa: ARG001
-    """Torch's own derivative: all probability to the winner of a maximum."""
+    """Torch's own derivative: all probability to what was selected, the winner of a maximum say."""
     return NotImplemented
 
 
@@ -254,7 +217,6 @@ _SIGNS = {
     **dict.fromkeys(("sub", "subtract", "__sub__", "__isub__"), (1.0, -1.0)),
     **dict.fromkeys(("rsub", "__rsub__"), (-1.0, 1.0)),
 }
-_CONCATENATIONS = ("cat", "concat", "concatenate", "stack", "hstack", "vstack")
 _NEGATIONS = ("neg", "negative", "__neg__")
 _UNSUPPORTED = (
     *("diff", "index_add", "scatter_add", "block_diag", "fft", "ifft", "fft2", "ifft2", "fftn"),
@@ -270,7 +232,7 @@ _RULES: dict[OperationKind, Callable[[ExcitationMode, Call, Native], Outcome]] =
     OperationKind.QUOTIENT: _quotient,
     OperationKind.BILINEAR: _bilinear,
     OperationKind.WEIGHTED: _weighted,
-    OperationKind.SELECT: _selection,
+    OperationKind.SELECT: _native_gradient,
     OperationKind.MAXIMUM: _native_gradient,
     OperationKind.COMPOSITE: _native_gradient,
     OperationKind.DROPOUT: _dropout,

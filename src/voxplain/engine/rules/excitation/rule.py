@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from voxplain.engine.rules.calls import Call, OperationKind
+from voxplain.engine.rules.constants import CONCATENATING, FILLING, run_booking_constants
 from voxplain.engine.rules.decompositions import decomposition
 from voxplain.engine.rules.excitation.dispatch import ExcitationMode, redistribute
 from voxplain.engine.rules.lrp.layer_rules import accumulator
@@ -129,9 +130,15 @@ class _ExcitationForward(ExcitationMode):
         if isinstance(outcome, str):
             return self._raise_on_probability(call, outcome, native)
         if outcome is NotImplemented:
-            return native()
+            return self._run_native(call, native)
         self.treated[call.name] += 1
         return write_result(call, outcome)
+
+    def _run_native(self, call: Call, native: Callable[[], Any]) -> Any:
+        """The call under torch's own derivative; probability of its constants counts as lost."""
+        if call.name not in (*CONCATENATING, *FILLING):
+            return native()
+        return run_booking_constants(call, native, self.depends, self.lost.add)
 
     def _composite(
         self, call: Call, decomposed: Callable[[], Any], native: Callable[[], Any]

@@ -8,7 +8,7 @@ Below weights it is evidence for a feature, and positive.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -156,24 +156,6 @@ def _fractions(weights: list[Tensor | None]) -> list[Tensor | float]:
         0.0 if weight is None else torch.where(positive, weight / divisor, 1 / len(given))
         for weight in weights
     ]
-
-
-def through_selection(
-    value: Tensor, constants: Callable[[], Tensor], lost: LostProbability
-) -> Tensor:
-    """A selection in its own graph; the probability of constants is counted as lost.
-
-    Args:
-        value: Result of the call, in the graph.
-        constants: Returns a tensor of its shape that is 1 for constants and 0 elsewhere.
-        lost: Gets the probability of constants.
-    """
-
-    def backward(q: Tensor) -> tuple[Tensor]:
-        lost.add(q * constants())
-        return (q,)
-
-    return with_redistribution(value.detach(), (value,), backward)
 
 
 def through_factor(value: Tensor, operand: Tensor, factor: Tensor, lost: LostProbability) -> Tensor:

@@ -19,6 +19,8 @@ from voxplain.errors import ConfigError
 
 EPSILON = 1e-6
 """Stabilizer, relative to the root mean square of the denominators of one row."""
+_ROUNDING = 64
+"""How many units in the last place a sum of a convolution may be off."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +159,9 @@ class AlphaBeta(LayerRule):
 class Box(LayerRule):
     """``x w - l w+ - h w-`` by its sum, for intensities between l and h (Montavon et al., 2017).
 
-    For layers that read the image itself. The bias absorbs nothing.
+    For layers that read the image itself. The bias absorbs nothing. Where every intensity is the
+    least favorable one, as in an image without contrast, nothing can be in proportion to it: the
+    relevance is counted with that of the stabilizer.
 
     Attributes:
         epsilon: As in :class:`Epsilon`.
@@ -176,11 +180,12 @@ class Box(LayerRule):
             (-high, _signed(layer.linear_map, -1).value_and_adjoint(high)),
         )
         (_, (at_x, _)), (_, (at_low, _)), (_, (at_high, _)) = parts
-        quotient, absorbed = divide_stabilized(relevance, at_x - at_low - at_high, self.epsilon)
+        distances = _without_rounding(at_x - at_low - at_high, at_x, at_low, at_high)
+        quotient, _ = divide_stabilized(relevance, distances, self.epsilon)
         redistributed = torch.zeros_like(layer.input)
         for value, (_, adjoint) in parts:
             redistributed = redistributed + value * adjoint(quotient)
-        return Split(redistributed, _zero(redistributed), absorbed)
+        return Split(redistributed, _zero(redistributed), total(relevance) - total(redistributed))
 
 
 @dataclass(frozen=True)
@@ -249,6 +254,13 @@ def divide_stabilized(
     zero = denominator == 0
     quotient = torch.where(zero, 0.0, relevance / torch.where(zero, 1.0, denominator))
     return quotient, total(relevance) - total(quotient * sums)
+
+
+def _without_rounding(difference: Tensor, *terms: Tensor) -> Tensor:
+    """A difference of large terms, 0 where it is no more than what rounding leaves of them."""
+    largest = torch.stack([term.abs() for term in terms]).amax(0)
+    noise = _ROUNDING * torch.finfo(difference.dtype).eps * largest
+    return torch.where(difference.abs() <= noise, 0.0, difference)
 
 
 def accumulator(tensor: Tensor) -> torch.dtype:

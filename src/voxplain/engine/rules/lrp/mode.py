@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from voxplain.engine.rules.calls import Call, OperationKind
+from voxplain.engine.rules.constants import FILLING, run_booking_constants
 from voxplain.engine.rules.lrp.composites import Composite
 from voxplain.engine.rules.lrp.intensity_range import IntensityRange, OriginalCall
+from voxplain.engine.rules.lrp.layer_rules import total
 from voxplain.engine.rules.mode import RuleMode, caller
 from voxplain.engine.rules.redistribution import linear_map
 from voxplain.engine.tensors import TensorMarks, tensors_in
@@ -116,11 +119,21 @@ class LrpMode(RuleMode):
                 self.intensities.add_image(operand)
         result = self._propagate(self, call, native)
         if result is NotImplemented:
-            result = native()
+            result = self._run_native(call, native)
         else:
             self.treated[call.name] += 1
         self._mark_gates_and_images(call, original, result)
         return result
+
+    def _run_native(self, call: Call, native: Callable[[], Any]) -> Any:
+        """The call under torch's own derivative; relevance of its constants counts as a bias's."""
+        if call.name not in FILLING:
+            return native()
+        return run_booking_constants(call, native, self.depends, self._book_constants)
+
+    def _book_constants(self, relevance: Tensor) -> None:
+        amount = total(relevance)
+        self.conservation.add(amount, torch.zeros_like(amount))
 
     def report_unknown(self, function: str) -> None:
         """Refuses, or warns about, a function without a rule."""
