@@ -113,7 +113,8 @@ voxplain.kinds["3d"] = class extends voxplain.Viewer {
     this.nv.updateGLVolume();
   }
 
-  goTo(mm) { this.jump(this.nv.mm2frac(mm)); }
+  /* Millimeters of the patient: NiiVue takes an oblique volume for an upright one unless told. */
+  goTo(mm) { this.jump(this.nv.mm2frac(mm, 0, true)); }
 
   jump(fraction) {
     this.nv.scene.crosshairPos = fraction;
