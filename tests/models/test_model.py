@@ -169,6 +169,7 @@ class TestPrecision:
         full = explain(Model(network, window=window), shown, asked, 1)
         for key in ("saliency", "integrated_gradients", "grad_cam"):
             assert half[key].stats.streams[0]["precision"] == "bfloat16"
+            assert half[key][0].sidecar.model.precision == "bfloat16"
             assert half[key].map.dtype == torch.float32
             assert not torch.equal(half[key].map, full[key].map)
             assert agreement(half[key].map, full[key].map) > 0.97
@@ -198,6 +199,7 @@ class TestPrecision:
         full = explain(Model(network, window=window), image, asked, target)
         for key, attribution in found.items():
             assert attribution.sidecar.stream[0]["precision"] == "float32"
+            assert attribution.sidecar.model.precision == "float32"
             assert torch.equal(attribution.map, full[key].map)
 
     def test_double_on_request(self) -> None:
