@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from voxplain.records.manifest import CaseRecord, Manifest, MapRecord
 from voxplain.records.names import safe
 from voxplain.records.sidecar import Sidecar
-from voxplain.report.case_view import CaseView, MapView, describe
+from voxplain.report.case_view import WITHOUT_SIDES, CaseView, MapView, describe
 from voxplain.report.kept_figures import KeptFigures
 from voxplain.report.problems import UNREADABLE, Problem, reason
 from voxplain.report.run_files import Backdrop, foreground_box, read_backdrop, read_map, widened
@@ -56,6 +56,10 @@ def build_case(
     if backdrop is None:
         view.maps = [_without_figure(*record) for record in records]
         return view
+    if backdrop.image.picture:
+        view.facts = [
+            (name, WITHOUT_SIDES if name == "Orientation" else v) for name, v in view.facts
+        ]
     box = foreground_box(backdrop)
     for _, record, sidecar in records:
         volume = _try_map(run, record, sidecar, backdrop, view)

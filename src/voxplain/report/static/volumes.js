@@ -159,7 +159,9 @@ voxplain.kinds["3d"] = class extends voxplain.Viewer {
     if (!step) return;
     event.preventDefault();
     const place = Array.from(this.nv.scene.crosshairPos);
-    place[step[0]] = Math.min(Math.max(place[step[0]] + step[1] / this.sizes[step[0]], 0), 1);
+    // From the center of a voxel to that of the next one, and not beyond the outermost.
+    const size = this.sizes[step[0]];
+    place[step[0]] = Math.min(Math.max(place[step[0]] + step[1] / size, 0.5 / size), 1 - 0.5 / size);
     this.jump(place);
   }
 
