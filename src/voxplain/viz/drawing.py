@@ -74,7 +74,8 @@ class Sheet:
         """The line on which a mask ``(rows, columns)``, interpolated linearly, is one half."""
         left, top, width, height = self._pixels(box)
         small = Image.fromarray(np.asarray(mask, dtype=np.float32), "F")
-        values = np.pad(small.resize((width, height), Image.Resampling.BILINEAR), 1, "edge")
+        large = small.resize((width, height), Image.Resampling.BILINEAR)
+        values = np.pad(np.asarray(large), 1, "edge")
         # The slope is needed near the line only, which saves most of the time.
         rows, columns = np.nonzero(np.abs(values[1:-1, 1:-1] - 0.5) < 0.49)
         if rows.size == 0:
@@ -138,7 +139,7 @@ def png(image: Image.Image) -> bytes:
     rows[0, 1:] = pixels[0]
     np.subtract(pixels[1:], pixels[:-1], out=rows[1:, 1:])
     header = struct.pack(">IIBBBBB", image.width, image.height, 8, 2, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 1)), (b"IEND", b""))
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 1)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in chunks)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -47,7 +47,7 @@ class Panel:
     prediction: Array | None = None
     reference: Array | None = None
     crosshair: tuple[int, int] | None = None
-    smooth: bool = field(default=False)
+    smooth: bool = False
 
     @property
     def aspect(self) -> float:
@@ -72,7 +72,7 @@ class Panel:
         for value in vars(self).values():
             if isinstance(value, np.ndarray):
                 digest.update(repr((value.shape, value.dtype.str)).encode())
-                digest.update(np.ascontiguousarray(value))
+                digest.update(value.tobytes())
             else:
                 digest.update(repr(value).encode())
         return digest.hexdigest()
@@ -94,19 +94,26 @@ def panels(overlay: Overlay) -> list[list[Panel]]:
 
 
 def _picture_row(overlay: Overlay, plane: Plane | None) -> list[Panel]:
-    where: dict[str, Any] = {"size": _size(overlay, plane), "letters": plane.sides if plane else ()}
-    shown = where | {"limit": overlay.limit or 1.0, "sign": overlay.sign}
     values = flat(overlay.map, overlay.map.channel_sum())
-    image, void = flat(overlay.map, overlay.picture()), np.full(values.shape, VOID)
-    masks = _outlines(overlay, plane)
+    plain = Panel(
+        flat(overlay.map, overlay.picture()),
+        _size(overlay, plane),
+        "image",
+        limit=overlay.limit or 1.0,
+        sign=overlay.sign,
+        letters=plane.sides if plane else (),
+    )
+    prediction, reference = _outlines(overlay, plane)
+    backdrop, void = flat(overlay.map, overlay.backdrop), np.full(values.shape, VOID)
     return [
-        Panel(image, caption="image", **where, **masks),
-        Panel(flat(overlay.map, overlay.backdrop), caption="image and map", values=values, **shown),
-        Panel(void, caption="map alone", values=values, **shown),
+        replace(plain, prediction=prediction, reference=reference),
+        replace(plain, background=backdrop, caption="image and map", values=values),
+        replace(plain, background=void, caption="map alone", values=values),
     ]
 
 
 def _cut(overlay: Overlay, plane: Plane) -> Panel:
+    prediction, reference = _outlines(overlay, plane)
     return Panel(
         _on(overlay, plane, overlay.backdrop),
         _size(overlay, plane),
@@ -115,9 +122,10 @@ def _cut(overlay: Overlay, plane: Plane) -> Panel:
         overlay.limit or 1.0,
         overlay.sign,
         letters=plane.sides,
+        prediction=prediction,
+        reference=reference,
         crosshair=plane.pixel(overlay.peak, overlay.map.shape),
         smooth=True,
-        **_outlines(overlay, plane),
     )
 
 
@@ -176,15 +184,15 @@ def _on(overlay: Overlay, plane: Plane | None, values: Array) -> Array:
     return plane.cut(values, overlay.peak[plane.axis])
 
 
-def _outlines(overlay: Overlay, plane: Plane | None) -> dict[str, Array | None]:
-    masks = {"prediction": overlay.prediction, "reference": overlay.reference}
-    shown = {
-        name: None if mask is None else _on(overlay, plane, mask) for name, mask in masks.items()
-    }
-    return {
-        name: mask if mask is not None and mask.min() < mask.max() else None
-        for name, mask in shown.items()
-    }
+def _outlines(overlay: Overlay, plane: Plane | None) -> tuple[Array | None, Array | None]:
+    """Prediction and reference on the plane; None where the plane holds no border of them."""
+    masks = (overlay.prediction, overlay.reference)
+    prediction, reference = (None if mask is None else _on(overlay, plane, mask) for mask in masks)
+    return _with_border(prediction), _with_border(reference)
+
+
+def _with_border(mask: Array | None) -> Array | None:
+    return None if mask is None or mask.min() == mask.max() else mask
 
 
 def _size(overlay: Overlay, plane: Plane | None) -> tuple[float, float]:

@@ -95,7 +95,7 @@ def strip_key(record: RandomizationRecord, pictures: Mapping[str, Array]) -> str
     digest = sha256(f"{_REVISION} {record.model_dump_json()}".encode())
     for name, values in sorted(pictures.items()):
         digest.update(repr((name, values.shape, values.dtype.str)).encode())
-        digest.update(np.ascontiguousarray(values))
+        digest.update(values.tobytes())
     return digest.hexdigest()
 
 
