@@ -10,7 +10,6 @@ the same figure.
 from __future__ import annotations
 
 import argparse
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,8 +25,7 @@ from voxplain.records.cascades import (
     read_randomizations,
     scores_along,
 )
-from voxplain.report.trust.cascade_strip import cascade_strip
-from voxplain.viz.figures import png
+from voxplain.report.trust.cascade_strip import strip_picture
 
 FILE = Path(__file__).parents[1] / "docs" / "images" / "randomization.png"
 METHODS = [
@@ -76,8 +74,8 @@ def randomize_demo(folder: Path, run: Path, seeds: int, metrics: Sequence[str]) 
 
 def draw(run: Path, record: RandomizationRecord, output: Path) -> None:
     """Writes the figure of a cascade with a palette, which takes a third of the bytes."""
-    figure = Image.open(io.BytesIO(png(cascade_strip(record, read_pictures(run, record)))))
-    figure.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(output, optimize=True)
+    figure = strip_picture(record, read_pictures(run, record))
+    figure.quantize(256, dither=Image.Dither.NONE).save(output, optimize=True)
     print(output, output.stat().st_size)
 
 

@@ -176,6 +176,7 @@ class TestPrecision:
         full = explain(Model(network, window=window), shown, methods, 1)
         for key in ("saliency", "integrated_gradients", "grad_cam"):
             assert half[key].stats.streams[0]["precision"] == "bfloat16"
+            assert half[key][0].sidecar.model.precision == "bfloat16"
             assert half[key].map.dtype == torch.float32
             assert not torch.equal(half[key].map, full[key].map)
             assert agreement(half[key].map, full[key].map) > 0.97
@@ -207,6 +208,7 @@ class TestPrecision:
         full = explain(Model(network, window=window), image, methods, target)
         for key, attribution in attributions.items():
             assert attribution.sidecar.stream[0]["precision"] == "float32"
+            assert attribution.sidecar.model.precision == "float32"
             assert torch.equal(attribution.map, full[key].map)
 
     def test_float64_on_request(self) -> None:

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from html_page import Page
 from synthetic_runs import RunWriter
 
 from voxplain.image import Grid
 from voxplain.records.sidecar import Sidecar
 from voxplain.report import render
-from voxplain.viz.facts import map_facts
+from voxplain.viz.facts import alternative_text, map_facts
 from voxplain.viz.findings import MOST, finding_facts, top_regions
 from voxplain.viz.notebook import panel_html
+from voxplain.viz.volume import DisplayVolume
 
 MASKED = [{"masks": {"name": "ShapleyKernel"}, "fill": {"kind": "mean"}}]
 
@@ -118,6 +120,40 @@ def test_totals_count_every_region_once_and_not_every_voxel(sidecar: Sidecar) ->
     assert "Sum" not in dict(map_facts(plain.model_copy(update={"resampling": "value"}), None))
     assert facts["Completeness residual"].endswith("S(baseline)")
     assert "pass" in facts["Cost"]
+
+
+def test_sums_of_channels_and_single_channels_are_told_apart(sidecar: Sidecar) -> None:
+    values = torch.zeros(2, 4, 4, 4)
+    values[:, 1, 2, 3] = torch.tensor([3.0, 4.0])
+    several = sidecar.model_copy(update={"channels": ("t1", "t2"), "layer_read": "encoder.2"})
+    facts = dict(map_facts(several, DisplayVolume.of(values, Grid.default((4, 4, 4)))))
+    assert facts["Strongest sum of channels"].startswith("7.0 at ")
+    assert {"Range of single channels", "Middle 99 % of single channels"} <= facts.keys()
+    assert not {"Strongest", "Range"} & facts.keys()
+    assert facts["Made from layer"] == "encoder.2"
+    volume = DisplayVolume.of(values[:1], Grid.default((4, 4, 4)))
+    facts = dict(map_facts(sidecar, volume))
+    assert facts["Strongest"].startswith("3.0 at ")
+    assert "Range" in facts
+    assert "Made from layer" not in facts
+    assert "summed over channels" not in alternative_text("m", volume, sidecar)
+    both = DisplayVolume.of(values, Grid.default((4, 4, 4)))
+    assert "summed over channels, 7.0, at" in alternative_text("m", both, several)
+
+
+def test_the_page_states_the_precision_that_ran(tmp_path: Path) -> None:
+    run = RunWriter(tmp_path)
+    run.model("net")
+    run.records["models"][0].precision = "bfloat16"
+    run.model("never explained")
+    run.records["models"][1].precision = "float16"
+    affine = np.eye(4)
+    run.case("c", np.ones((1, 4, 4, 4)), affine)
+    run.map("c", "net", "saliency", np.ones((1, 4, 4, 4)), affine)
+    text = Page(render(run.finish())).text
+    assert "parameters, float32" in text
+    assert "parameters, bfloat16" not in text
+    assert "parameters, float16" in text
 
 
 def test_the_balance_is_of_regions_whatever_their_size(sidecar: Sidecar) -> None:

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from voxplain.viz.drawing import png
 from voxplain.viz.embed import (
     figure_uri,
     image_nifti,
+    image_uri,
     labels_nifti,
     map_bytes,
     map_nifti,
@@ -94,11 +96,11 @@ def test_pictures_are_lossless_and_figures_small() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3)) / 255
     data = base64.b64decode(picture_uri(picture).split(",")[1])
     np.testing.assert_allclose(np.asarray(Pillow.open(io.BytesIO(data))) / 255, picture)
-    stream = io.BytesIO()
-    Pillow.effect_noise((600, 400), 60).convert("RGB").save(stream, "png")
-    uri = figure_uri(stream.getvalue())
-    assert uri.startswith("data:image/")
-    assert len(uri) < len(stream.getvalue())
+    figure = Pillow.effect_noise((600, 400), 60).convert("RGB")
+    uri = figure_uri(figure)
+    assert uri.startswith("data:image/webp")
+    assert len(uri) < len(png(figure))
+    assert image_uri(png(figure)).startswith("data:image/png")
 
 
 @pytest.mark.parametrize("value", [0.0, 3.0])

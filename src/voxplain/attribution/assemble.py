@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from voxplain.attribution.methods.base import FromLayer, Wrapper
 from voxplain.attribution.result import Attribution, Stats
 from voxplain.engine.baselines import baseline_image
-from voxplain.engine.context import BoundTarget
+from voxplain.engine.context import BoundTarget, Context
 from voxplain.engine.execution.networks import run_networks
 from voxplain.engine.execution.session import Session
+from voxplain.engine.method import Method
 from voxplain.engine.passes.points import PassLog
 from voxplain.engine.stream_io import MethodOutput
 from voxplain.image import Grid
@@ -93,7 +95,8 @@ class _MapAssembler:
             grid=grid,
             method=self.method,
             target=self._target_facts(),
-            model=self.model,
+            model=self._model_facts(),
+            layer_read=None if layer else _layer_read(self.method, self.context),
             stats=self._stats(layer, maps),
             label=self.key,
             channels=self._channel_names(placed.shape[1], layer),
@@ -129,6 +132,11 @@ class _MapAssembler:
             call=tap.call if tap.call >= 0 else None,
         )
         return maps, grid, facts
+
+    def _model_facts(self) -> ModelFacts:
+        """Facts about the network with the precision in which its passes for this map ran."""
+        ran = dict.fromkeys(self.session.logs[stream].precision for stream in self.streams)
+        return self.model.model_copy(update={"precision": " and ".join(ran)})
 
     def _channel_names(self, count: int, layer: str | None) -> tuple[str, ...]:
         if count == len(self.properties.channel_names):
@@ -247,6 +255,13 @@ class _MapAssembler:
                 self.image.source_intensity(level)[index] for index, level in enumerate(levels)
             ]
         return facts
+
+
+def _layer_read(method: Method, context: Context) -> str | None:
+    """The layer whose values a map of the image is made of, which the parameters may leave open."""
+    while isinstance(method, Wrapper):
+        method = method.of
+    return method.tap(context).path if isinstance(method, FromLayer) else None
 
 
 def _present(values: Sequence[float | None]) -> tuple[float, ...] | None:

@@ -92,6 +92,7 @@ class Attribution:
         label: The key in results and files.
         channels: A name per channel of the map.
         layer: The tapped layer of a layer map.
+        layer_read: Path of the layer that a map of the image is made of, as for CAMs.
         inverted: Preprocessing steps that were inverted to bring the map to the source grid.
         baseline: Name and intensities of the baseline, where the method has one.
         batched: Whether the map has a batch axis.
@@ -108,6 +109,7 @@ class Attribution:
     label: str
     channels: tuple[str, ...]
     layer: LayerFacts | None = None
+    layer_read: str | None = None
     inverted: tuple[str, ...] = ()
     baseline: dict[str, Any] | None = None
     batched: bool = False
@@ -156,6 +158,7 @@ class Attribution:
             range=_range(self.map),
             grid=self._grid_facts,
             layer=self.layer,
+            layer_read=self.layer_read,
             model=self.model,
             cost=Cost(
                 passes=stats.passes,

@@ -64,7 +64,10 @@ class LayerFacts(_SidecarPart):
 
 
 class ModelFacts(_SidecarPart):
-    """The network under study."""
+    """The network under study.
+
+    In a sidecar, ``precision`` is that in which the passes for this map ran.
+    """
 
     name: str
     weights_sha256: str
@@ -88,7 +91,8 @@ class Sidecar(_SidecarPart):
 
     ``completeness`` is the residual |sum - (S(x) - S(b))| / |S(x) - S(b)| of a map of the image;
     ``flow`` the share of S(x) - S(b) that goes through the layer of a layer map; ``findings`` what
-    else the method found: the fit of a surrogate, the value of every region.
+    else the method found: the fit of a surrogate, the value of every region; ``layer_read`` the
+    path of the layer that a map of the image is made of, as for CAMs, also where it is the default.
     """
 
     schema_version: int = 1
@@ -111,6 +115,7 @@ class Sidecar(_SidecarPart):
     range: ValueRange
     grid: GridFacts
     layer: LayerFacts | None = None
+    layer_read: str | None = None
     model: ModelFacts
     cost: Cost
     software: dict[str, str]

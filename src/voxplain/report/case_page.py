@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from voxplain.records.manifest import CaseRecord, Manifest, MapRecord
 from voxplain.records.names import safe
 from voxplain.records.sidecar import Sidecar
-from voxplain.report.case_view import CaseView, MapView, describe
+from voxplain.report.case_view import WITHOUT_SIDES, CaseView, MapView, describe
+from voxplain.report.kept_figures import KeptFigures
 from voxplain.report.problems import UNREADABLE, Problem, reason
 from voxplain.report.run_files import Backdrop, foreground_box, read_backdrop, read_map, widened
 from voxplain.report.viewer.base import Viewer, channels_of
 from voxplain.report.viewer.picture import PictureViewer
 from voxplain.report.viewer.volume import VolumeViewer
-from voxplain.viz.embed import figure_uri
 from voxplain.viz.facts import alternative_text, heading, map_facts
-from voxplain.viz.figures import map_figure, png
+from voxplain.viz.figures import map_figure
 from voxplain.viz.overlay import Overlay
 from voxplain.viz.volume import DisplayVolume
 from voxplain.viz.words import sentence
@@ -29,14 +29,21 @@ Array = NDArray[Any]
 
 
 def build_case(
-    run: Path, manifest: Manifest, case: CaseRecord, *, share: bool, budget: int
+    run: Path,
+    manifest: Manifest,
+    case: CaseRecord,
+    figures: KeptFigures,
+    *,
+    share: bool,
+    budget: int,
 ) -> CaseView:
-    """One case with its maps as the page shows them; writes their figures to ``figures/``.
+    """One case with its maps as the page shows them; draws their figures where they changed.
 
     Args:
         run: The run directory.
         manifest: Of the run.
         case: Of the manifest.
+        figures: Of the run.
         share: Leave all images out.
         budget: Bytes of all embedded copies together.
 
@@ -49,6 +56,10 @@ def build_case(
     if backdrop is None:
         view.maps = [_without_figure(*record) for record in records]
         return view
+    if backdrop.image.picture:
+        view.facts = [
+            (name, WITHOUT_SIDES if name == "Orientation" else v) for name, v in view.facts
+        ]
     box = foreground_box(backdrop)
     for _, record, sidecar in records:
         volume = _try_map(run, record, sidecar, backdrop, view)
@@ -60,7 +71,7 @@ def build_case(
         volume = _try_map(run, record, sidecar, backdrop, view)
         if volume is not None:
             overlay = _overlay(record, sidecar, cropped, volume.crop(box))
-            view.maps.append(_with_figure(run, record, sidecar, index, overlay))
+            view.maps.append(_with_figure(figures, record, sidecar, index, overlay))
             viewer.add(view.maps[-1], overlay)
     view.viewer = viewer.data if view.maps else None
     return view
@@ -139,14 +150,13 @@ def explained_mask(labels: Array, label: Any) -> NDArray[np.bool_]:
 
 
 def _with_figure(
-    run: Path, record: MapRecord, sidecar: Sidecar, index: int, overlay: Overlay
+    figures: KeptFigures, record: MapRecord, sidecar: Sidecar, index: int, overlay: Overlay
 ) -> MapView:
     name = heading(record, sidecar)
-    figure = png(map_figure(overlay))
     stem = Path(record.file).name.removesuffix(".gz").removesuffix(".nii")
     file = f"figures/{safe(record.model)}_{stem}.png"
-    (run / "figures").mkdir(exist_ok=True)
-    (run / file).write_bytes(figure)
+    figure = map_figure(overlay)
+    uri = figures.uri(file, figure.key, figure.draw)
     facts = map_facts(sidecar, overlay.map)
     alt = alternative_text(name, overlay.map, sidecar)
-    return MapView(f"map{index}", record, sidecar, name, facts, alt, figure_uri(figure), file)
+    return MapView(f"map{index}", record, sidecar, name, facts, alt, uri, file)

@@ -17,6 +17,9 @@ from voxplain.viz.words import sizes
 
 Array = NDArray[Any]
 
+WITHOUT_SIDES = "not known: the picture does not say which side of the patient is where"
+"""The orientation of a 2-D image without directions in a patient."""
+
 
 @dataclass(frozen=True, eq=False)
 class MapView:
@@ -108,8 +111,15 @@ def describe(case: CaseRecord, manifest: Manifest) -> CaseView:
     facts += [("Image", f"{sizes(case.shape)} {cell}s")]
     if case.unit == "mm":
         facts.append((cell.capitalize(), sizes(case.spacing, "mm")))
-    facts.append(("Orientation", case.orientation or "unknown"))
+    facts.append(("Orientation", _orientation(case)))
     facts.append(("Channels" if len(case.channels) > 1 else "Channel", ", ".join(case.channels)))
     predictions = [prediction for prediction in manifest.predictions if prediction.case == case.id]
     failed = [task for task in manifest.failed if task.case == case.id]
     return CaseView(case, facts, predictions, failed)
+
+
+def _orientation(case: CaseRecord) -> str:
+    """Where the axes point in the patient, as letters, or that it is not known."""
+    if case.orientation and not (len(case.shape) == 2 and case.unit == "pixel"):
+        return case.orientation
+    return WITHOUT_SIDES if len(case.shape) == 2 else "not known"

@@ -10,6 +10,7 @@ from voxplain.records.manifest import Manifest
 from voxplain.records.scores import Scores
 from voxplain.report.case_page import build_case
 from voxplain.report.case_view import CaseView
+from voxplain.report.kept_figures import KeptFigures
 from voxplain.report.problems import UNREADABLE
 from voxplain.report.templates_env import page
 from voxplain.report.trust.calibration import CalibratedProbabilities, calibrated
@@ -25,7 +26,8 @@ _FIXED = 2_700_000
 def render(run: Path, *, share: bool = False, budget: int = BUDGET) -> Path:
     """Writes ``report.html`` and ``figures/*.png`` of a run.
 
-    Reads only the files of the run and can be called again at any time. Beyond the budget every
+    Reads only the files of the run and can be called again at any time; figures that would look
+    the same are not drawn again. Beyond the budget every
     case has a page of its own (``report-<case>.html``), to which ``report.html`` links.
 
     Args:
@@ -45,14 +47,16 @@ def render(run: Path, *, share: bool = False, budget: int = BUDGET) -> Path:
     views: list[CaseView] = []
     links: list[str] = []
     calibrated_by_case = _calibrated(run)
+    figures = KeptFigures(run)
     for case in manifest.cases:
-        view = build_case(run, manifest, case, share=share, budget=int(room * 0.9))
+        view = build_case(run, manifest, case, figures, share=share, budget=int(room * 0.9))
         view.calibrated = calibrated_by_case.get(case.id, {})
         views.append(view)
         if links or sum(view.size for view in views) > room:
             links += [_write_page(run, manifest, other, share) for other in views[len(links) :]]
     name = "report-share.html" if share else "report.html"
-    trust = build_trust(run, share=share)
+    trust = build_trust(run, figures, share=share)
+    figures.close()
     return atomic_write(run / name, page(manifest, views, links, trust, share=share))
 
 

@@ -54,6 +54,7 @@ def page(
             trust=trust[0],
             unread=trust[1],
             targets=_targets(manifest),
+            precisions=_precisions(views),
         )
     )
 
@@ -70,6 +71,15 @@ def _static(name: str) -> Markup:
     """The text of a style sheet, script or license, which goes into the page unescaped."""
     text = files("voxplain.report").joinpath("static", name).read_text(encoding="utf-8")
     return Markup(text)
+
+
+def _precisions(views: Sequence[CaseView]) -> dict[str, list[str]]:
+    """The precisions in which the passes for the maps of each model ran."""
+    precisions: dict[str, list[str]] = {}
+    for sidecar in (map_view.sidecar for view in views for map_view in view.maps):
+        ran = precisions.setdefault(sidecar.model.name, [])
+        ran += [name for name in sidecar.model.precision.split(" and ") if name not in ran]
+    return precisions
 
 
 def _targets(manifest: Manifest) -> dict[tuple[str, str], str]:

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, features
 
 from voxplain.viz.colors import ramp
+from voxplain.viz.drawing import png
 from voxplain.viz.volume import DisplayVolume
 
 Array = NDArray[Any]
@@ -75,23 +77,31 @@ def _steps(values: Array, limit: float) -> NDArray[np.int8]:
 
 def picture_uri(picture: Array) -> str:
     """``(rows, columns)`` or ``(rows, columns, 3)`` in 0 to 1 as a lossless data URI."""
-    from PIL import Image
-
     stream = io.BytesIO()
     pixels = np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
     Image.fromarray(pixels).save(stream, "png", optimize=True)
     return f"data:image/png;base64,{_base64(stream.getvalue())}"
 
 
-def figure_uri(png: bytes) -> str:
-    """A PNG figure as a small data URI: WebP with losses where Pillow can write it, else PNG."""
-    from PIL import Image, features
+def figure_uri(figure: Image.Image) -> str:
+    """A figure as a small data URI."""
+    return image_uri(figure_bytes(figure))
 
+
+def figure_bytes(figure: Image.Image) -> bytes:
+    """A figure as a small file: WebP with losses where Pillow can write it, else PNG."""
     if not features.check("webp"):
-        return f"data:image/png;base64,{_base64(png)}"
+        return png(figure)
     stream = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").save(stream, "webp", quality=86, method=4)
-    return f"data:image/webp;base64,{_base64(stream.getvalue())}"
+    # The method that takes a quarter of the time of the default, for a fifth more bytes.
+    figure.save(stream, "webp", quality=86, method=0)
+    return stream.getvalue()
+
+
+def image_uri(data: bytes) -> str:
+    """The bytes of a PNG or WebP file as a data URI."""
+    kind = "png" if data.startswith(b"\x89PNG") else "webp"
+    return f"data:image/{kind};base64,{_base64(data)}"
 
 
 def outline(mask: Array) -> str:

@@ -30,8 +30,9 @@ def map_facts(sidecar: Sidecar, attribution_map: DisplayVolume | None) -> Rows:
     facts = [("Units", sidecar.units)]
     if attribution_map is not None:
         facts += _extremes(attribution_map, sidecar)
-    facts.append(("Range", f"{number(values.minimum)} to {number(values.maximum)}"))
-    facts.append(("Middle 99 %", f"{number(values.q005)} to {number(values.q995)}"))
+    each = " of single channels" if len(sidecar.channels) > 1 else ""
+    facts.append((f"Range{each}", f"{number(values.minimum)} to {number(values.maximum)}"))
+    facts.append((f"Middle 99 %{each}", f"{number(values.q005)} to {number(values.q995)}"))
     facts += _sum(sidecar)
     if values.zeros >= 0.005:
         facts.append(("Exactly zero", percent(values.zeros)))
@@ -41,6 +42,8 @@ def map_facts(sidecar: Sidecar, attribution_map: DisplayVolume | None) -> Rows:
         facts.append(("Goes through the layer", f"{percent(sidecar.flow)} of S(x) − S(baseline)"))
     if sidecar.layer is not None:
         facts.append(("Layer", _layer(sidecar)))
+    if sidecar.layer_read is not None:
+        facts.append(("Made from layer", sidecar.layer_read))
     facts += finding_facts(sidecar)
     facts.append(("Cost", _cost(sidecar)))
     return facts
@@ -49,7 +52,8 @@ def map_facts(sidecar: Sidecar, attribution_map: DisplayVolume | None) -> Rows:
 def _extremes(attribution_map: DisplayVolume, sidecar: Sidecar) -> Rows:
     total = np.nan_to_num(attribution_map.channel_sum())
     peak = strongest(total)
-    facts = [("Strongest", f"{number(float(total[peak]))} at {_position(attribution_map, peak)}")]
+    name = "Strongest sum of channels" if len(attribution_map.data) > 1 else "Strongest"
+    facts = [(name, f"{number(float(total[peak]))} at {_position(attribution_map, peak)}")]
     weight = float(np.abs(total).sum())
     if sidecar.sign == "signed" and weight > 0:
         share = evidence_share(sidecar)
@@ -114,6 +118,7 @@ def alternative_text(name: str, attribution_map: DisplayVolume, sidecar: Sidecar
     value = float(total[peak])
     kind = "evidence for" if value > 0 else "evidence against"
     kind = kind if sidecar.sign == "signed" else "influence"
+    kind += ", summed over channels" if len(attribution_map.data) > 1 else ""
     planar = attribution_map.planar
     view = "the image beside its overlay" if planar else "three planes and three projections"
     return (

@@ -1,286 +1,214 @@
-"""The static figure of one map: planes through its strongest voxel, projections, channels."""
+"""The static figure of one map, laid out and drawn."""
 
 from __future__ import annotations
 
-import io
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from hashlib import sha256
 
 import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 
 from voxplain.viz import colors
-from voxplain.viz.overlay import VOID, Overlay, flat
-from voxplain.viz.planes import PLANES, Plane, plane_of
-from voxplain.viz.words import coordinate, number
+from voxplain.viz.drawing import PAPER, QUIET, Box, Sheet, fitted, text_width
+from voxplain.viz.overlay import Overlay
+from voxplain.viz.panels import Panel, panels
+from voxplain.viz.planes import plane_of
+from voxplain.viz.words import number
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-Array = NDArray[Any]
-
-INK = "#0d0f12"
-PAPER = "#e9e7e2"
-QUIET = "#a3a19b"
 PREDICTION = "#f4f4f0"
 REFERENCE = "#79e0b0"
-_DPI = 110
 
-# Inches: width of the figure, margin, gap, and room for title, color scale and captions.
-_WIDTH, _SIDE, _GAP, _HEAD, _FOOT, _CAPTION = 11.0, 0.25, 0.1, 0.86, 0.94, 0.33
+_REVISION = 1
+"""Raised when equal maps are drawn in another way, so that kept figures are drawn again."""
+
+# Points: width of the figure, margin, gap, and room for title, color scale and captions.
+_WIDTH, _SIDE, _GAP, _HEAD, _FOOT, _CAPTION, _TALLEST = 1000, 23, 10, 78, 86, 30, 580
+_SIZE = 13
+_COARSE, _SCALE = 128, 1.3
+"""Voxels of a panel along an axis beyond which a point has more pixels than one, and how many."""
+_WIDE = 2.5
+"""Width over height beyond which a panel has a row of its own."""
 
 
-def map_figure(overlay: Overlay) -> Figure:
-    """The figure of one map; no global state of matplotlib is touched.
+def map_figure(overlay: Overlay) -> MapFigure:
+    """The figure of one map, not yet drawn."""
+    rows = [part for row in panels(overlay) for part in _without_wide(row)]
+    bar = (overlay.sign, overlay.limit or 1.0, overlay.units)
+    return MapFigure(overlay.title, overlay.subtitle, rows, bar, _notes(overlay))
 
-    Of a volume it shows three planes through the strongest voxel and, below, projections of the
-    largest magnitude with its sign; of a picture the image, the overlay and the map alone. Several
-    channels follow in a row of their own. All panels but the projections share one color scale.
+
+@dataclass(frozen=True, eq=False)
+class MapFigure:
+    """The figure of one map: its panels and texts, drawn when asked for.
+
+    Attributes:
+        title: First line.
+        subtitle: Second line.
+        rows: Panels from top to bottom.
+        bar: Sign, limit and units of the color bar.
+        notes: Lines at the bottom.
     """
-    if overlay.map.planar:
-        return _assemble(overlay, [_picture_row(overlay), *_channel_rows(overlay)])
-    planes = [_MapPanel(plane, "cut") for plane in PLANES]
-    projections = [_MapPanel(plane, "projection") for plane in PLANES]
-    return _assemble(overlay, [planes, projections, *_channel_rows(overlay)])
+
+    title: str
+    subtitle: str
+    rows: list[list[Panel]]
+    bar: tuple[colors.Sign, float, str]
+    notes: list[str]
+
+    @property
+    def key(self) -> str:
+        """The hash of all that decides how the figure looks."""
+        texts = (_REVISION, self.title, self.subtitle, self.bar, self.notes)
+        keys = [[panel.key for panel in row] for row in self.rows]
+        return sha256(repr((texts, keys)).encode()).hexdigest()
+
+    @cached_property
+    def boxes(self) -> list[list[Box]]:
+        """Where the panels are."""
+        boxes: list[list[Box]] = []
+        top: float = _HEAD
+        for row in self.rows:
+            places = _row_boxes(row, top)
+            boxes.append(places)
+            top += max(height for _, _, _, height in places) + _CAPTION
+        return boxes
+
+    def draw(self) -> Image.Image:
+        """The figure as a picture."""
+        bottom = max(top + height for _, top, _, height in self.boxes[-1]) + _CAPTION
+        cells = max(max(panel.background.shape[:2]) for row in self.rows for panel in row)
+        sheet = Sheet(_WIDTH, bottom + _FOOT, _SCALE if cells > _COARSE else 1.0)
+        for row, boxes in zip(self.rows, self.boxes, strict=True):
+            for panel, box in zip(row, boxes, strict=True):
+                _draw_panel(sheet, panel, box, _caption_room(row))
+        for text, y, color, size in ((self.title, 27, PAPER, 18), (self.subtitle, 53, QUIET, 14)):
+            line, letters = fitted(text, size, _WIDTH - 2 * _SIDE)
+            sheet.text((_SIDE, y), line, color, letters)
+        for row_number, note in enumerate(self.notes):
+            line, letters = fitted(note, _SIZE, 0.61 * _WIDTH)
+            sheet.text((_SIDE, bottom + 18 + 21 * row_number), line, QUIET, letters)
+        _draw_bar(sheet, bottom, *self.bar)
+        return sheet.image
 
 
-def png(figure: Figure) -> bytes:
-    """The figure as PNG without metadata."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=_DPI, facecolor=INK, metadata={"Software": None})
-    return stream.getvalue()
+def _without_wide(row: list[Panel]) -> list[list[Panel]]:
+    """The row, and below it a row for each very wide panel, beside which others would be tiny."""
+    others = [panel for panel in row if panel.aspect <= _WIDE]
+    wide = [[panel] for panel in row if panel.aspect > _WIDE]
+    return [others, *wide] if others else wide
 
 
-@dataclass(frozen=True)
-class _MapPanel:
-    plane: Plane | None
-    kind: str
-    channel: int | None = None
-
-
-def _picture_row(overlay: Overlay) -> list[_MapPanel]:
-    plane = None if overlay.map.picture else plane_of(overlay.map.shape)
-    return [_MapPanel(plane, "image"), _MapPanel(plane, "cut"), _MapPanel(plane, "map")]
-
-
-def _channel_rows(overlay: Overlay) -> list[list[_MapPanel]]:
-    count = len(overlay.map.data)
-    if count == 1:
-        return []
-    share = np.abs(np.nan_to_num(overlay.map.data)).sum(axis=(1, 2, 3))
-    chosen = sorted(np.argsort(share)[::-1][:4]) if count > 4 else range(count)
-    plane = _picture_row(overlay)[1].plane if overlay.map.planar else PLANES[0]
-    return [[_MapPanel(plane, "channel", int(index)) for index in chosen]]
-
-
-def _assemble(overlay: Overlay, rows: list[list[_MapPanel]]) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    heights = [_row_height(overlay, row) for row in rows]
-    total = _HEAD + _FOOT + sum(heights) + _CAPTION * len(rows)
-    figure = Figure(figsize=(_WIDTH, total), facecolor=INK)
-    FigureCanvasAgg(figure)
-    top = total - _HEAD
-    for row, height in zip(rows, heights, strict=True):
-        widths = [height * _aspect(overlay, panel) for panel in row]
-        left = (_WIDTH - sum(widths) - _GAP * (len(row) - 1)) / 2
-        for panel, width in zip(row, widths, strict=True):
-            box = (left / _WIDTH, (top - height) / total, width / _WIDTH, height / total)
-            _draw(figure.add_axes(box), overlay, panel)
-            left += width + _GAP
-        top -= height + _CAPTION
-    _annotate(figure, overlay)
-    return figure
-
-
-def _row_height(overlay: Overlay, row: list[_MapPanel]) -> float:
-    """The height in inches at which the row fills the width of the figure, at most 6.4."""
+def _row_boxes(row: Sequence[Panel], top: float) -> list[Box]:
+    """The boxes of panels side by side, as large as fits; none is closer than captions allow."""
     free = _WIDTH - 2 * _SIDE - _GAP * (len(row) - 1)
-    return float(min(free / sum(_aspect(overlay, panel) for panel in row), 6.4))
+    captions = [min(text_width(panel.caption, _SIZE), _caption_room(row)) for panel in row]
+    height = _row_height([panel.aspect for panel in row], captions, free)
+    widths = [height * panel.aspect for panel in row]
+    slots = [max(pair) for pair in zip(widths, captions, strict=True)]
+    left = (_WIDTH - sum(slots) - _GAP * (len(row) - 1)) / 2
+    boxes = []
+    for width, slot in zip(widths, slots, strict=True):
+        boxes.append((left + (slot - width) / 2, top, width, height))
+        left += slot + _GAP
+    return boxes
 
 
-def _aspect(overlay: Overlay, panel: _MapPanel) -> float:
-    width, height = _extent(overlay, panel)
-    return width / height
+def _row_height(aspects: Sequence[float], captions: Sequence[float], free: float) -> float:
+    """The height at which panels, each at least as wide as its caption, fill the free width."""
+    narrow: set[int] = set()
+    while len(narrow) < len(aspects):
+        wide = [index for index in range(len(aspects)) if index not in narrow]
+        height = (free - sum(captions[index] for index in narrow)) / sum(aspects[i] for i in wide)
+        height = min(height, _TALLEST)
+        more = {index for index in wide if height * aspects[index] < captions[index]}
+        if not more:
+            return height
+        narrow |= more
+    return _TALLEST
 
 
-def _extent(overlay: Overlay, panel: _MapPanel) -> tuple[float, float]:
-    size = np.array(overlay.map.shape) * overlay.map.spacing
-    if panel.plane is None:
-        return float(size[1]), float(size[0])
-    across, up = panel.plane.axes
-    return float(size[across]), float(size[up])
+def _caption_room(row: Sequence[Panel]) -> float:
+    """The width of a caption at most."""
+    return (_WIDTH - 2 * _SIDE - _GAP * (len(row) - 1)) / len(row)
 
 
-def _draw(axes: Axes, overlay: Overlay, panel: _MapPanel) -> None:
-    background, colored = _layers(overlay, panel)
-    picture = background if colored is None else colors.blend(background, colored)
-    if picture.ndim == 2:
-        picture = picture[..., None].repeat(3, axis=-1)
-    width, height = _extent(overlay, panel)
-    smooth = "nearest" if overlay.map.planar else "bilinear"
-    axes.imshow(picture, extent=(0, width, height, 0), interpolation=smooth, aspect="auto")
-    axes.set_facecolor(INK)
-    axes.set_xlim(0, width)
-    axes.set_ylim(height, 0)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    axes.set_xlabel(
-        _caption(overlay, panel), color=QUIET, fontsize=10, labelpad=4, parse_math=False
-    )
-    if panel.kind == ("image" if overlay.map.planar else "cut"):
-        _outline(axes, overlay, panel, (width, height))
-    if panel.kind == "cut" and not overlay.map.planar:
-        _crosshair(axes, overlay, panel, (width, height))
-    if panel.plane is not None:
-        _letters(axes, panel.plane)
+def _draw_panel(sheet: Sheet, panel: Panel, box: Box, room: float) -> None:
+    left, top, width, height = box
+    sheet.picture(box, panel.picture, panel.smooth)
+    if panel.prediction is not None:
+        sheet.outline(box, panel.prediction, PREDICTION, dashed=False)
+    if panel.reference is not None:
+        sheet.outline(box, panel.reference, REFERENCE, dashed=True)
+    if panel.crosshair is not None:
+        _draw_crosshair(sheet, panel, box)
+    _draw_letters(sheet, panel.letters, box)
+    caption, size = fitted(panel.caption, _SIZE, room)
+    sheet.text((left + width / 2, top + height + 13), caption, QUIET, size, "center")
 
 
-def _layers(overlay: Overlay, panel: _MapPanel) -> tuple[Array, Array | None]:
-    limit = overlay.limit or 1.0
-    if panel.kind == "image":
-        return _flat(overlay, panel, overlay.picture()), None
-    if panel.kind == "projection":
-        return _projected(overlay, panel)
-    if panel.channel is not None:
-        background, values = overlay.gray(panel.channel), overlay.map.data[panel.channel]
-    else:
-        background, values = overlay.backdrop, overlay.map.channel_sum()
-    flat_map = _flat(overlay, panel, values)
-    gray = _flat(overlay, panel, background)
-    gray = np.full(flat_map.shape, VOID) if panel.kind == "map" else gray
-    return gray, colors.colorize(flat_map, limit, overlay.sign)
+def _draw_crosshair(sheet: Sheet, panel: Panel, box: Box) -> None:
+    left, top, width, height = box
+    row, column = panel.crosshair or (0, 0)
+    rows, columns = panel.background.shape[:2]
+    x, y = left + (column + 0.5) / columns * width, top + (row + 0.5) / rows * height
+    gap = 0.045 * max(width, height)
+    right, bottom = left + width - 1, top + height - 1
+    for start, end in ((left, x - gap), (x + gap, right)):
+        sheet.line((start, y), (end, y), PAPER)
+    for start, end in ((top, y - gap), (y + gap, bottom)):
+        sheet.line((x, start), (x, end), PAPER)
 
 
-def _projected(overlay: Overlay, panel: _MapPanel) -> tuple[Array, Array]:
-    assert panel.plane is not None
-    axis = panel.plane.axis
-    projection = panel.plane.show(overlay.projections[axis])
-    gray = panel.plane.show(overlay.backdrop.mean(axis=axis) * 0.6)
-    return gray, colors.colorize(projection, overlay.projection_limit, overlay.sign, threshold=0.2)
+def _draw_letters(sheet: Sheet, letters: Sequence[str], box: Box) -> None:
+    """The directions at the sides; those that would meet in a narrow panel are left out."""
+    if not letters:
+        return
+    left, top, width, height = box
+    x, y = left + width / 2, top + height / 2
+    sides = [(left + 10, y), (left + width - 10, y)] if width >= 4 * _SIZE else []
+    ends = [(x, top + 11), (x, top + height - 11)] if height >= 3 * _SIZE else []
+    for place, letter in zip(sides, letters[:2], strict=False):
+        sheet.text(place, letter, PAPER, _SIZE, "center", bold=True)
+    for place, letter in zip(ends, letters[2:], strict=False):
+        sheet.text(place, letter, PAPER, _SIZE, "center", bold=True)
 
 
-def _flat(overlay: Overlay, panel: _MapPanel, volume: Array) -> Array:
-    if overlay.map.planar:
-        return flat(overlay.map, volume)
-    assert panel.plane is not None
-    return panel.plane.cut(volume, overlay.peak[panel.plane.axis])
-
-
-def _caption(overlay: Overlay, panel: _MapPanel) -> str:
-    if panel.kind == "channel":
-        names = overlay.map.channels
-        index = panel.channel or 0
-        return names[index] if index < len(names) else f"channel {index}"
-    if panel.kind == "projection":
-        assert panel.plane is not None
-        return f"{panel.plane.name}, strongest value along {panel.plane.coordinate}"
-    if overlay.map.planar:
-        return {"image": "image", "cut": "image and map", "map": "map alone"}[panel.kind]
-    assert panel.plane is not None
-    position = coordinate(overlay.map.world(overlay.peak)[panel.plane.axis])
-    return f"{panel.plane.name}, {panel.plane.coordinate} = {position} {overlay.map.unit}"
-
-
-def _outline(axes: Axes, overlay: Overlay, panel: _MapPanel, extent: tuple[float, float]) -> None:
-    styles = ((overlay.prediction, PREDICTION, "solid"), (overlay.reference, REFERENCE, "dashed"))
-    for mask, color, style in styles:
-        if mask is None:
-            continue
-        inside = _flat(overlay, panel, mask.astype(np.float32))
-        if inside.min() == inside.max():
-            continue
-        rows, columns = inside.shape
-        x = (np.arange(columns) + 0.5) / columns * extent[0]
-        y = (np.arange(rows) + 0.5) / rows * extent[1]
-        axes.contour(x, y, inside, [0.5], colors=color, linestyles=style, linewidths=0.7, alpha=0.8)
-
-
-def _crosshair(axes: Axes, overlay: Overlay, panel: _MapPanel, extent: tuple[float, float]) -> None:
-    assert panel.plane is not None
-    row, column = panel.plane.pixel(overlay.peak, overlay.map.shape)
-    across, up = panel.plane.axes
-    x = (column + 0.5) / overlay.map.shape[across] * extent[0]
-    y = (row + 0.5) / overlay.map.shape[up] * extent[1]
-    gap = 0.045 * max(extent)
-    for start, end in ((0, x - gap), (x + gap, extent[0])):
-        axes.plot([start, end], [y, y], color=PAPER, linewidth=0.6, alpha=0.45)
-    for start, end in ((0, y - gap), (y + gap, extent[1])):
-        axes.plot([x, x], [start, end], color=PAPER, linewidth=0.6, alpha=0.45)
-
-
-def _letters(axes: Axes, plane: Plane) -> None:
-    places = [(0.025, 0.5, plane.left), (0.975, 0.5, plane.right)]
-    places += [(0.5, 0.965, plane.top), (0.5, 0.035, plane.bottom)]
-    for x, y, letter in places:
-        axes.text(
-            x, y, letter, transform=axes.transAxes, color=PAPER, fontsize=10,
-            fontweight="bold", ha="center", va="center",
-        )  # fmt: skip
-
-
-def _annotate(figure: Figure, overlay: Overlay) -> None:
-    left, height = 0.25 / _WIDTH, figure.get_figheight()
-    figure.text(
-        left,
-        1 - 0.3 / height,
-        overlay.title,
-        color=PAPER,
-        fontsize=14.5,
-        va="center",
-        parse_math=False,
-    )
-    figure.text(
-        left,
-        1 - 0.58 / height,
-        overlay.subtitle,
-        color=QUIET,
-        fontsize=11,
-        va="center",
-        parse_math=False,
-    )
-    _color_bar(figure, overlay)
-    lines = [*_legend(overlay), "Research use. Shows what the model used, not what is true."]
-    for row, line in enumerate(lines):
-        y = (0.74 - 0.23 * row) / height
-        figure.text(left, y, line, color=QUIET, fontsize=10, va="center", parse_math=False)
-
-
-def _color_bar(figure: Figure, overlay: Overlay) -> None:
-    limit, height = overlay.limit or 1.0, figure.get_figheight()
-    axes = figure.add_axes((0.64, 0.5 / height, 0.335, 0.15 / height))
-    strip = colors.blend(np.full((1, 512), 0.1), colors.color_bar(overlay.sign, limit)[None])
-    low = -limit if overlay.sign == "signed" else 0.0
-    axes.imshow(strip, aspect="auto", extent=(low, limit, 0, 1))
-    axes.set_axis_off()
-    ends = ((0.0, low, "left"), (0.5, (low + limit) / 2, "center"), (1.0, limit, "right"))
-    for x, value, side in ends:
-        _label(axes, x, -0.55, number(value), side, PAPER)
+def _draw_bar(sheet: Sheet, top: float, sign: colors.Sign, limit: float, units: str) -> None:
+    left, width, y = 0.64 * _WIDTH, round(0.335 * _WIDTH), top + 27
+    strip = colors.blend(np.full((1, width), 0.1), colors.color_bar(sign, limit, count=width)[None])
+    sheet.picture((left, y, width, 13), strip, smooth=False)
+    low = -limit if sign == "signed" else 0.0
+    places = ((left, "left"), (left + width / 2, "center"), (left + width, "right"))
+    for (x, side), value in zip(places, (low, (low + limit) / 2, limit), strict=True):
+        sheet.text((x, y + 21), number(value), PAPER, _SIZE, side)
     meanings = {"signed": ("evidence against", "evidence for"), "positive": ("", "evidence for")}
-    low_meaning, high_meaning = meanings.get(overlay.sign, ("", "influence, either way"))
-    _label(axes, 0.0, 1.75, low_meaning, "left", PAPER)
-    _label(axes, 1.0, 1.75, high_meaning, "right", PAPER)
-    _label(axes, 0.5, -1.95, overlay.units, "center", QUIET)
+    low_meaning, high_meaning = meanings.get(sign, ("", "influence, either way"))
+    sheet.text((left, y - 11), low_meaning, PAPER, _SIZE, "left")
+    sheet.text((left + width, y - 11), high_meaning, PAPER, _SIZE, "right")
+    text, size = fitted(units, _SIZE, width)
+    sheet.text((left + width / 2, y + 40), text, QUIET, size, "center")
 
 
-def _label(axes: Axes, x: float, y: float, text: str, side: str, color: str) -> None:
-    axes.text(
-        x, y, text, transform=axes.transAxes, color=color, fontsize=10, ha=side, va="center"
-    )  # fmt: skip
-
-
-def _legend(overlay: Overlay) -> list[str]:
-    scale = f"Colors saturate at ±{number(overlay.limit or 1.0)}, the 99.5th percentile of the map"
+def _notes(overlay: Overlay) -> list[str]:
+    mark = "±" if overlay.sign == "signed" else ""
+    scale = (
+        f"Colors saturate at {mark}{number(overlay.limit or 1.0)}, the 99.5th percentile of the map"
+    )
     if not overlay.map.planar:
-        scale += f" (projections: ±{number(overlay.projection_limit)})"
-    notes = [] if overlay.map.picture else ["patient's right at the left"]
-    if overlay.prediction is not None:
-        notes.append("solid line: prediction")
-    if overlay.reference is not None:
-        notes.append("dashed line: reference")
+        scale += f" (projections: {mark}{number(overlay.projection_limit)})"
+    lines = {"solid": overlay.prediction, "dashed": overlay.reference}
+    names = {"solid": "prediction", "dashed": "reference"}
+    notes = [_sides(overlay)] if not overlay.map.picture else []
+    notes += [f"{style} line: {names[style]}" for style, mask in lines.items() if mask is not None]
     line = "; ".join(notes)
-    return [scale + ".", line[:1].upper() + line[1:] + "." if line else ""]
+    second = f"{line[:1].upper()}{line[1:]}." if line else ""
+    return [f"{scale}.", second, "Research use. Shows what the model used, not what is true."]
+
+
+def _sides(overlay: Overlay) -> str:
+    """Which side of the patient is at the left of the picture, in words."""
+    if overlay.map.planar:
+        return plane_of(overlay.map.shape).convention
+    return "patient's right at the left of axial and coronal planes"

@@ -12,7 +12,7 @@ from voxplain.image import Grid, Image
 from voxplain.records.sidecar import Sidecar
 from voxplain.viz.embed import figure_uri
 from voxplain.viz.facts import alternative_text, map_facts
-from voxplain.viz.figures import map_figure, png
+from voxplain.viz.figures import map_figure
 from voxplain.viz.findings import top_regions
 from voxplain.viz.overlay import Overlay
 from voxplain.viz.templates import template_environment
@@ -68,7 +68,7 @@ def panel_html(attribution: MapLike, image: Image | None = None) -> str:
         sidecar=sidecar,
         facts=map_facts(sidecar, volume),
         tables=top_regions(sidecar),
-        figure=figure_uri(png(map_figure(overlay))),
+        figure=figure_uri(map_figure(overlay).draw()),
         alt=alternative_text(title(sidecar.label), volume, sidecar),
     )
 

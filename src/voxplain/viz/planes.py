@@ -41,6 +41,16 @@ class Plane:
         return shape[up] - 1 - index[up], shape[across] - 1 - index[across]
 
     @property
+    def sides(self) -> tuple[str, str, str, str]:
+        """The letters at the left, right, top and bottom."""
+        return self.left, self.right, self.top, self.bottom
+
+    @property
+    def convention(self) -> str:
+        """Which side of the patient is at the left, in words."""
+        return f"patient's {'right' if self.left == 'R' else 'front'} at the left"
+
+    @property
     def axes(self) -> tuple[int, int]:
         """The axes of the volume that run across and up the displayed plane."""
         across, up = (axis for axis in range(3) if axis != self.axis)

@@ -56,6 +56,12 @@ class DisplayVolume:
         return np.asarray(np.linalg.norm(self.affine[:3, :3], axis=0))
 
     @property
+    def tilt(self) -> float:
+        """The largest angle, in degrees, between an axis and the nearest patient direction."""
+        directions = np.abs(self.affine[:3, :3]) / self.spacing
+        return float(np.degrees(np.arccos(np.clip(directions.max(axis=0), 0, 1))).max())
+
+    @property
     def planar(self) -> bool:
         """Whether this is a 2-D image."""
         return self.picture or 1 in self.shape

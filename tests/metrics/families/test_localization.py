@@ -13,10 +13,15 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
 from voxplain.image import Image
-from voxplain.metrics import MapField, MetricContext, metrics
+from voxplain.metrics import CrossCaseMetric, MapField, MetricContext, metrics
 from voxplain.metrics.families.localization import Localization
 
-LOCALIZATION = tuple(name for name in metrics if issubclass(metrics.get(name), Localization))
+LOCALIZATION = tuple(
+    name
+    for name in metrics
+    if issubclass(metrics.get(name), Localization)
+    and not issubclass(metrics.get(name), CrossCaseMetric)
+)
 
 
 def _mask(rank: int, size: int = 8) -> Tensor:

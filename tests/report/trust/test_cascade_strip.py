@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from html_page import Page
-from PIL import Image as Pillow
 from synthetic_runs import RunWriter
 from synthetic_scores import (
     cascade,
@@ -19,8 +18,12 @@ from voxplain.records.cascades import (
 )
 from voxplain.report import render
 from voxplain.report.trust.cascade_plots import similarity_panels
-from voxplain.report.trust.cascade_strip import alternative_text, cascade_strip, stage_name
-from voxplain.viz.figures import png
+from voxplain.report.trust.cascade_strip import (
+    alternative_text,
+    cascade_strip,
+    stage_name,
+    strip_picture,
+)
 
 
 def test_the_strip_shows_the_first_and_the_last_step(tmp_path: Path) -> None:
@@ -31,9 +34,7 @@ def test_the_strip_shows_the_first_and_the_last_step(tmp_path: Path) -> None:
     assert "trained" in headings
     assert "Guided\nbackpropagation" in headings
     assert "dec13.norm +1" in headings
-    picture = tmp_path / "strip.png"
-    picture.write_bytes(png(figure))
-    assert Pillow.open(picture).width == 1540
+    assert strip_picture(record, read_pictures(tmp_path, record)).width == 1540
     assert "Edge detector 1.00" in alternative_text(record)
 
 

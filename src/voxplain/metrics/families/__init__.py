@@ -6,6 +6,7 @@ from voxplain.metrics import randomization
 from voxplain.metrics.families import (
     agreement,
     calibration,
+    common_level,
     completeness,
     complexity,
     consistency,
@@ -27,6 +28,7 @@ from voxplain.metrics.families import (
 __all__ = [
     "agreement",
     "calibration",
+    "common_level",
     "completeness",
     "complexity",
     "consistency",

@@ -15,6 +15,9 @@ voxplain.kinds["2d"] = class extends voxplain.Viewer {
     this.canvas = document.createElement("canvas");
     this.canvas.width = data.map_columns;
     this.canvas.height = data.map_rows;
+    // A map of blocks of pixels may reach beyond the picture by a part of a block.
+    this.canvas.style.height = `${100 * data.map_rows * data.pixels[0] / data.rows}%`;
+    this.canvas.style.width = `${100 * data.map_columns * data.pixels[1] / data.columns}%`;
     this.canvas.setAttribute("role", "img");
     this.lines = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     this.lines.setAttribute("viewBox", `0 0 ${data.columns} ${data.rows}`);
@@ -154,11 +157,15 @@ voxplain.kinds["2d"] = class extends voxplain.Viewer {
 
   located(row, column) {
     this.at = [row, column];
-    const r = Math.floor(row / this.data.rows * this.canvas.height);
-    const c = Math.floor(column / this.data.columns * this.canvas.width);
-    const step = this.steps[Math.min(r, this.canvas.height - 1) * this.canvas.width + Math.min(c, this.canvas.width - 1)];
+    const [down, across] = this.data.pixels;
+    const r = Math.min(Math.floor(row / down), this.canvas.height - 1);
+    const c = Math.min(Math.floor(column / across), this.canvas.width - 1);
+    const step = this.steps[r * this.canvas.width + c];
     this.showFacts([["Row", Math.floor(row)], ["column", Math.floor(column)], ["map", this.valueWords((step / 127) * this.map.limit)]]);
   }
 
-  convention() { return this.data.letters.length ? "Patient's right at the left. " : ""; }
+  convention() {
+    const sides = { R: "right", A: "front" };
+    return this.data.letters.length ? `Patient's ${sides[this.data.letters[0]]} at the left. ` : "";
+  }
 };

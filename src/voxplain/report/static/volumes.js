@@ -113,7 +113,8 @@ voxplain.kinds["3d"] = class extends voxplain.Viewer {
     this.nv.updateGLVolume();
   }
 
-  goTo(mm) { this.jump(this.nv.mm2frac(mm)); }
+  /* Millimeters of the patient: NiiVue takes an oblique volume for an upright one unless told. */
+  goTo(mm) { this.jump(this.nv.mm2frac(mm, 0, true)); }
 
   jump(fraction) {
     this.nv.scene.crosshairPos = fraction;
@@ -158,7 +159,9 @@ voxplain.kinds["3d"] = class extends voxplain.Viewer {
     if (!step) return;
     event.preventDefault();
     const place = Array.from(this.nv.scene.crosshairPos);
-    place[step[0]] = Math.min(Math.max(place[step[0]] + step[1] / this.sizes[step[0]], 0), 1);
+    // From the center of a voxel to that of the next one, and not beyond the outermost.
+    const size = this.sizes[step[0]];
+    place[step[0]] = Math.min(Math.max(place[step[0]] + step[1] / size, 0.5 / size), 1 - 0.5 / size);
     this.jump(place);
   }
 

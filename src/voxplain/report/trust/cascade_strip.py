@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from voxplain.records.cascades import MapRandomized, RandomizationRecord, similarities
 from voxplain.report.trust.plot_frame import column_bounds, column_means, finite_mean
 from voxplain.report.trust.randomization_summary import MEASURES
 from voxplain.report.trust.score_index import map_label
 from voxplain.viz import colors
-from voxplain.viz.figures import INK, PAPER, QUIET
+from voxplain.viz.drawing import INK, PAPER, QUIET
 from voxplain.viz.words import fixed, number
 
 if TYPE_CHECKING:
@@ -48,6 +50,11 @@ _LONGEST = 24
 _WIDEST = 155
 """Letters of the line below the title; a longer line has a smaller font."""
 
+_REVISION = 1
+"""Raised when equal cascades are drawn in another way, so that kept figures are drawn again."""
+
+_DPI = 110
+
 # Inches: width of the figure, room for labels and curves, gaps, margins.
 _WIDTH, _LABEL, _CURVE, _GAP, _HEAD, _FOOT, _UNDER = 14.0, 1.55, 2.3, 0.06, 1.75, 1.0, 0.26
 
@@ -66,13 +73,30 @@ def cascade_strip(record: RandomizationRecord, pictures: Mapping[str, Array]) ->
     from matplotlib.figure import Figure
 
     layout = _StripLayout.of(record, pictures)
-    figure = Figure(figsize=(_WIDTH, layout.height), facecolor=INK)
+    figure = Figure(figsize=(_WIDTH, layout.height), dpi=_DPI, facecolor=INK)
     FigureCanvasAgg(figure)
     for row, randomized in enumerate(layout.maps):
         _row(figure, layout, row, randomized, pictures[randomized.method])
     _headings(figure, layout, record)
     _notes(figure, layout, pictures)
     return figure
+
+
+def strip_picture(record: RandomizationRecord, pictures: Mapping[str, Array]) -> Image.Image:
+    """The figure of a cascade as a picture."""
+    figure = cascade_strip(record, pictures)
+    figure.canvas.draw()
+    canvas: Any = figure.canvas
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def strip_key(record: RandomizationRecord, pictures: Mapping[str, Array]) -> str:
+    """The hash of all that decides how the figure looks."""
+    digest = sha256(f"{_REVISION} {record.model_dump_json()}".encode())
+    for name, values in sorted(pictures.items()):
+        digest.update(repr((name, values.shape, values.dtype.str)).encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
 
 
 def alternative_text(record: RandomizationRecord) -> str:

@@ -49,8 +49,10 @@ _REMOVAL_METRICS = {
 }
 _LOCALIZATION_METRICS = {
     "roc_auc": "AUC",
+    "roc_auc_of_means": "AUC of mean rates",
     "auprc": "average precision",
     "max_dice": "best Dice",
+    "dice_at_common_level": "Dice at a common share",
     "relevance_rank_accuracy": "rank accuracy",
     "relevance_mass_accuracy": "mass accuracy",
     "pointing_game": "hits",

@@ -10,11 +10,12 @@ from zipfile import BadZipFile
 from voxplain.records.cascades import RandomizationRecord, read_pictures, read_randomizations
 from voxplain.records.names import safe
 from voxplain.records.scores import Score, Scores
+from voxplain.report.kept_figures import KeptFigures
 from voxplain.report.problems import UNREADABLE, Problem, reason
 from voxplain.report.trust.by_correctness import ByCorrectness, by_correctness
 from voxplain.report.trust.calibration import reliability_diagram
 from voxplain.report.trust.cascade_plots import score_panels, similarity_panels
-from voxplain.report.trust.cascade_strip import alternative_text, cascade_strip
+from voxplain.report.trust.cascade_strip import alternative_text, strip_key, strip_picture
 from voxplain.report.trust.curve_plots import curve_panels
 from voxplain.report.trust.plot_frame import Multiples
 from voxplain.report.trust.score_index import MetricScores, map_label, score_indexes
@@ -22,8 +23,6 @@ from voxplain.report.trust.strip_plots import Strip, strip_plot
 from voxplain.report.trust.tables import FAMILIES, Table, families, tables
 from voxplain.report.trust.verdict import TOPICS, Status, Verdict, verdicts
 from voxplain.statistics import FEWEST
-from voxplain.viz.embed import figure_uri
-from voxplain.viz.figures import png
 from voxplain.viz.words import sentence, title
 
 TABLE = "metrics.parquet"
@@ -141,11 +140,14 @@ class TrustView:
     more_cascades: int
 
 
-def build_trust(run: Path, *, share: bool) -> tuple[list[TrustView], list[Problem]]:
+def build_trust(
+    run: Path, figures: KeptFigures, *, share: bool
+) -> tuple[list[TrustView], list[Problem]]:
     """The scores and cascades of a run as the page shows them.
 
     Args:
         run: The run directory.
+        figures: Of the run.
         share: Leave all pictures out.
 
     Returns:
@@ -163,7 +165,10 @@ def build_trust(run: Path, *, share: bool) -> tuple[list[TrustView], list[Proble
             index.patients < FEWEST,
             [(map_label(verdict.method), list(_answers(verdict))) for verdict in verdicts(index)],
             [_chapter(name, metrics) for name, metrics in families(index)],
-            [_cascade(run, record, share, problems) for record in index.cascades[:MOST]],
+            [
+                _cascade(run, record, None if share else figures, problems)
+                for record in index.cascades[:MOST]
+            ],
             max(0, len(index.cascades) - MOST),
         )
         for index in score_indexes(scores, cascades)
@@ -212,9 +217,9 @@ def _chapter(name: str, metrics: list[MetricScores]) -> Chapter:
 
 
 def _cascade(
-    run: Path, record: RandomizationRecord, share: bool, problems: list[Problem]
+    run: Path, record: RandomizationRecord, figures: KeptFigures | None, problems: list[Problem]
 ) -> CascadeView:
-    figure = "" if share else _strip(run, record, problems)
+    figure = "" if figures is None else _strip(run, record, figures, problems)
     return CascadeView(
         record.case,
         _ORDERS[record.order],
@@ -228,8 +233,10 @@ def _cascade(
     )
 
 
-def _strip(run: Path, record: RandomizationRecord, problems: list[Problem]) -> str:
-    """Writes the figure of a cascade and returns it as a data URI; empty without pictures."""
+def _strip(
+    run: Path, record: RandomizationRecord, figures: KeptFigures, problems: list[Problem]
+) -> str:
+    """The figure of a cascade as a data URI; empty without pictures."""
     try:
         pictures = read_pictures(run, record)
     except (*UNREADABLE, BadZipFile) as error:
@@ -237,10 +244,8 @@ def _strip(run: Path, record: RandomizationRecord, problems: list[Problem]) -> s
         return ""
     if not any(randomized.method in pictures for randomized in record.maps):
         return ""
-    figure = png(cascade_strip(record, pictures))
-    (run / "figures").mkdir(exist_ok=True)
-    (run / _strip_file(record)).write_bytes(figure)
-    return figure_uri(figure)
+    key = strip_key(record, pictures)
+    return figures.uri(_strip_file(record), key, lambda: strip_picture(record, pictures))
 
 
 def _strip_file(record: RandomizationRecord) -> str:

@@ -26,7 +26,8 @@ class PictureViewer(Viewer):
     def _plan(self, backdrop: Backdrop, cap: int) -> None:
         self._factor = shrink_factor(backdrop.image, cap)
         if max(self._factor) > 1:
-            text = f"The maps in this page are averaged over {sizes(self._factor[:2])} pixels"
+            block = sizes(self._pixels(backdrop.image))
+            text = f"The maps in this page are averaged over {block} pixels"
             self._view.notes.append(f"{text}; the files of the run are complete.")
 
     def _backdrop(self, backdrop: Backdrop) -> dict[str, Any]:
@@ -37,6 +38,7 @@ class PictureViewer(Viewer):
         return {
             "rows": rows,
             "columns": columns,
+            "pixels": self._pixels(image),
             "aspect": aspect,
             "letters": letters,
             "images": self._images(backdrop),
@@ -59,19 +61,37 @@ class PictureViewer(Viewer):
     def _outline(self, mask: Array, volume: DisplayVolume) -> str:
         return outline(flat(volume, mask))
 
+    def _pixels(self, image: DisplayVolume) -> tuple[int, int]:
+        """Rows and columns of the picture that one value of an embedded map stands for."""
+        if image.picture:
+            return self._factor[0], self._factor[1]
+        across, up = plane_of(image.shape).axes
+        return self._factor[up], self._factor[across]
+
     def _reduced(self, volume: DisplayVolume) -> DisplayVolume:
-        return volume.shrink(self._factor)
+        """The volume itself: blocks of pixels are counted from the upper left corner."""
+        return volume
 
     def _encode(self, values: Array, volume: DisplayVolume, limit: float) -> str:
-        rows, columns = flat(volume, values).shape
-        self.data["map_rows"], self.data["map_columns"] = rows, columns
-        return map_bytes(flat(volume, values), limit)
+        small = block_means(flat(volume, values), self._pixels(volume))
+        self.data["map_rows"], self.data["map_columns"] = small.shape
+        return map_bytes(small, limit)
 
     def _start(self, overlay: Overlay) -> list[float]:
         if overlay.map.picture:
             return [float(overlay.peak[0]), float(overlay.peak[1])]
         row, column = plane_of(overlay.map.shape).pixel(overlay.peak, overlay.map.shape)
         return [float(row), float(column)]
+
+
+def block_means(values: Array, block: tuple[int, int]) -> Array:
+    """Means over blocks from the upper left corner on; the last ones may be incomplete."""
+    sums, counts = values, np.ones(values.shape)
+    for axis, size in enumerate(block):
+        starts = np.arange(0, values.shape[axis], size)
+        sums = np.add.reduceat(sums, starts, axis=axis)
+        counts = np.add.reduceat(counts, starts, axis=axis)
+    return np.asarray(sums / counts)
 
 
 def _pixel_aspect(image: DisplayVolume) -> float:
