@@ -37,12 +37,12 @@ def raise_in_words(error: Exception, inputs: Tensor) -> NoReturn:
     if is_known or without_derivative:
         raise error
     raise ModelError(
-        f"the network fails on inputs of shape {tuple(inputs.shape)} ({_quoted(error)}); if it "
+        f"the network fails on inputs of shape {tuple(inputs.shape)} ({quoted(error)}); if it "
         "needs another size, a preprocessing step such as pad_to_multiple may be missing"
     ) from error
 
 
-def _quoted(error: Exception) -> str:
+def quoted(error: BaseException) -> str:
     """The type of an error and the first line of its text, without paths."""
     first_line = next(iter(str(error).strip().splitlines()), "")
     text = _PATH.sub("…", first_line)[:_LONGEST_QUOTE]

@@ -122,7 +122,7 @@ def activation_of(item: StreamInput, tap: Tap, context: Context) -> TappedActiva
             activation = context.layers.arranged(tap, tapped[tap]).detach()[0]
         else:
             padded = layout.pad(item.image)
-            for positions in layout.batches(model.window.batch if model.window else 1):
+            for positions in layout.batches(model.windows_at_once):
                 with tapping(model.network, (tap,)) as tapped:
                     model.dense(layout.cut(padded, positions))
                 batches.append(context.layers.arranged(tap, tapped[tap]).detach())
