@@ -15,8 +15,8 @@ from voxplain.errors import ModelError
 from voxplain.models.failures import quoted
 from voxplain.models.model import Model
 
-_TOLERANCE = 0.01
-"""Largest difference of scores, relative to the largest one."""
+DIFFERENT = 0.01
+"""Difference from which on scores are others, relative to the largest one."""
 
 
 def reason_against_double(session: Session, stream: Stream[Request]) -> str | None:
@@ -63,7 +63,7 @@ def _scores(session: Session, model: Model, bound: BoundTarget, images: Tensor) 
 def _difference(own: Tensor, double: Tensor) -> str | None:
     largest = float(torch.cat([own, double]).abs().max())
     worst = int((own - double).abs().argmax())
-    if float((own - double).abs()[worst]) <= _TOLERANCE * largest:
+    if float((own - double).abs()[worst]) <= DIFFERENT * largest:
         return None
     return (
         f"the network gives another score in float64 ({float(double[worst]):.4g} instead of "

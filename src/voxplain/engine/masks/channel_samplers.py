@@ -113,6 +113,8 @@ class TappedActivation:
 def activation_of(item: StreamInput, tap: Tap, context: Context) -> TappedActivation:
     """The activation of a layer for an image, tapped in one forward."""
     model, layout = context.model, context.layout
+    if item.image.dtype is torch.float64:
+        model = model.in_double()
     batches, values = [], 0
     with torch.no_grad(), model.at_rest():
         if layout is None:

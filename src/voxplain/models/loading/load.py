@@ -40,7 +40,8 @@ def load_network(spec: ModelSpec, *, trust: bool = False, base: Path | None = No
         assert spec.factory is not None
         network = build(spec.factory, spec.arguments, trust=trust, base=base)
     if weights is not None:
-        load_weights(network, read_weights(weights, trust=trust), weights.name, spec.prefix)
+        checkpoint = read_weights(weights, trust=trust)
+        load_weights(network, checkpoint, weights.name, spec.prefix, spec.part)
     return network
 
 
