@@ -183,6 +183,7 @@ class _MapAssembler:
         self, maps: Tensor, logs: Sequence[PassLog], layer: str | None, shares: Sequence[float]
     ) -> tuple[str, ...]:
         remarks = [remark for log in logs for remark in log.remarks]
+        remarks += self.context.model.behavior.remarks
         remarks += [*self.bound.field.remarks, *self.method.remarks(self.context)]
         if self.context.layout is not None and not self._is_exact_in_windows():
             remarks.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from voxplain.attribution.audit_report import Audit, AuditedCall
 from voxplain.engine.baselines import Baseline, baseline_image
+from voxplain.engine.execution.double import DIFFERENT
 from voxplain.engine.passes.base import no_gradient
 from voxplain.engine.passes.conservation import conservation_error
 from voxplain.engine.rules import (
@@ -27,6 +29,7 @@ from voxplain.engine.rules import (
 from voxplain.engine.rules.call_recorder import recorded_calls
 from voxplain.engine.rules.visibility import invisible_parts, unseen_calls
 from voxplain.errors import ConfigError, ModelError, RuleError, nearest
+from voxplain.models.failures import quoted
 from voxplain.models.model import Model
 
 RULES: dict[str, Rule] = {
@@ -67,7 +70,7 @@ def audit(
     if isinstance(network, nn.DataParallel):
         return Audit(invisible=invisible, failures=dict.fromkeys(rules, invisible[0]))
     try:
-        return _Auditor(Model.of(model), image.detach(), tuple(rules), invisible).run()
+        return _Auditor(Model.of(model).for_task(0), image.detach(), tuple(rules), invisible).run()
     except NotImplementedError as error:
         raise ModelError(no_gradient(error)) from error
 
@@ -78,7 +81,7 @@ class _Auditor:
     def __init__(
         self, model: Model, image: Tensor, rules: tuple[str, ...], invisible: tuple[str, ...]
     ) -> None:
-        self.model, self.image, self.rules = model, image, rules
+        self.model, self.image, self.rules = model, model.admit(image), rules
         self.invisible = dict.fromkeys(invisible)
         self.differences: dict[str, float] = {}
         self.completeness: dict[str, float] = {}
@@ -91,6 +94,7 @@ class _Auditor:
     def run(self) -> Audit:
         with self.model.at_rest():
             network = self.model.network
+            self.model.observe(self.image[:1])
             with nullcontext() if self.invisible else guard(network):
                 recorder, leaf, output = recorded_calls(self.model, network, self.image)
             self.invisible |= dict.fromkeys(unseen_calls(output, leaf, ()))
@@ -142,9 +146,11 @@ class _Auditor:
         self._record(name, output, self.plain, mode.treated.keys(), remarks)
 
     def _paired(self, name: str, baseline: Baseline) -> float:
-        """Completeness error of DeepLIFT in float64 against one baseline."""
-        rule, model = RULES[name], self.model.in_double()
-        image = self.image.double()
+        """Completeness error of DeepLIFT against one baseline, in float64 where it may."""
+        rule, model, image = RULES[name], self.model, self.image
+        reason = self._against_double
+        if reason is None:
+            model, image = model.in_double(), image.double()
         reference = torch.stack([baseline_image(baseline, row) for row in image])
         leaf = image.clone().requires_grad_()
         with model.at_rest(), guard(model.network) as watch:
@@ -159,10 +165,24 @@ class _Auditor:
             (multiplier,) = torch.autograd.grad(score.sum(), leaf)
         self.checkpointed = watch.checkpointed // 3
         self._check_unseen(name, output, leaf)
-        self._record(name, output, plain, mode.treated.keys(), mode.warnings)
+        remarks = [f"{reason}, so the rule ran in the network's own type"] if reason else []
+        self._record(name, output, plain, mode.treated.keys(), [*mode.warnings, *remarks])
         total = ((image - reference) * multiplier).flatten(1).sum(1)
         change = score.detach() - start
         return float(((total - change).abs() / change.abs().clamp(min=1e-300)).max())
+
+    @cached_property
+    def _against_double(self) -> str | None:
+        """Why float64 says nothing of the network, in a sentence; None where it does."""
+        model = self.model.in_double()
+        try:
+            with torch.no_grad(), model.at_rest():
+                double = model(self.image.double())
+        except ModelError as error:
+            return f"the network does not run in float64 ({quoted(error.__cause__ or error)})"
+        if float((double - self.plain).abs().max()) > DIFFERENT * float(double.abs().max()):
+            return "the network gives another output in float64"
+        return None
 
     def _check_unseen(self, name: str, output: Tensor, leaf: Tensor) -> None:
         unseen = RULES[name].unseen(output, leaf)

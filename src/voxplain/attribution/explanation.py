@@ -148,7 +148,7 @@ def _explain(
 ) -> dict[str, Attribution]:
     """The attributions of one image, or of a batch."""
     with torch.inference_mode(False):  # the caller may have switched it on, which stops gradients
-        context = Context.open(model, images)
+        context = Context.open(model, images, seed)
         if context.layout is not None and context.layout.is_padded:
             _warn_of_padding(context.layout, context.shape)
         return assemble(Session.open(context, methods, target, references, seed, memory, progress))

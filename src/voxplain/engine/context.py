@@ -18,7 +18,7 @@ from voxplain.engine.stream_io import StreamInput
 from voxplain.engine.taps import Tap, tapping
 from voxplain.errors import ConfigError, InputError, TargetError
 from voxplain.image import Image
-from voxplain.models.model import Model
+from voxplain.models.model import Model, example_of
 from voxplain.models.windows import Layout
 from voxplain.regions import RegionMap, Regions, segment
 from voxplain.targets import Target, UnperturbedOutput, WeightField
@@ -95,17 +95,18 @@ class Context:
         self._unperturbed: UnperturbedOutput | None = None
 
     @classmethod
-    def open(cls, model: Model | nn.Module, images: Image | Tensor) -> Context:
+    def open(cls, model: Model | nn.Module, images: Image | Tensor, seed: int = 0) -> Context:
         """Brings images to the device and type of a network; nothing is run yet.
 
         Args:
             model: A network, or a model.
             images: One image on its grid, or a batch ``(B, C, *spatial)``.
+            seed: Of the numbers that a random network draws in each call.
         """
         batch = images if isinstance(images, Tensor) else images.data[None]
         image = None if isinstance(images, Tensor) else images
         plain = plain_tensor(batch)
-        studied = Model.of(model)
+        studied = Model.of(model).for_task(seed)
         inputs = studied.admit(plain)
         context = cls(studied, inputs, image.grid.spacing_mm if image else None, image)
         context.home = batch.device
@@ -130,6 +131,9 @@ class Context:
         outputs: list[Tensor] = []
         activations: dict[str, list[Tensor]] = {tap.path: [] for tap in taps}
         at_once = max(1, _BYTES_AT_ONCE // max(1, self.inputs[0].nbytes))
+        if taps:
+            self.model.observe(self.example)
+            at_once = 1 if self.model.behavior.one_by_one else at_once
         for images in torch.split(self.inputs, at_once):
             with tapping(self.model.network, taps) as tapped:
                 outputs.append(self.model.output(images, self.spacing))
@@ -187,14 +191,12 @@ class Context:
     @cached_property
     def example(self) -> Tensor:
         """What one call of the network sees: the image, or its middle window."""
-        if self.layout is None:
-            return self.inputs[:1]
-        middle = self.layout.positions[len(self.layout) // 2]
-        return self.layout.cut(self.layout.pad(self.inputs[0]), [middle])
+        return self.inputs[:1] if self.layout is None else example_of(self.inputs, self.layout)
 
     @cached_property
     def layers(self) -> NetworkLayers:
         """The layers of the network, on the first image."""
+        self.model.observe(self.example)
         return NetworkLayers(self.model, self.example, self.shape, self.layout)
 
     def regions(self, spec: Regions, item: StreamInput) -> RegionMap:

@@ -226,9 +226,12 @@ class MetricContext:
     def with_model(self, model: Model) -> MetricContext:
         """The same image and weight field for another network; nothing is cached yet."""
         other = self.with_bound(self.bound)
+        if model.seed != self.engine.model.seed:
+            model = model.for_task(self.engine.model.seed)
         other.engine = Context(
             model, self.input.image[None], self.engine.spacing, self.engine.image
         )
+        model.observe(other.engine.example)
         other.passes = self.passes.with_model(model)
         return other
 

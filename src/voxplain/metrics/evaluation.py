@@ -90,7 +90,7 @@ def evaluate(
     rows: list[Score] = []
     with torch.inference_mode(False):  # a caller may be in it, and explaining again needs it off
         for case, (image, maps) in zip(described, single_images, strict=True):
-            engine = Context.open(studied, image if isinstance(image, Image) else image[None])
+            engine = Context.open(studied, image if isinstance(image, Image) else image[None], seed)
             context = MetricContext.open(
                 engine,
                 engine.bind(explained),

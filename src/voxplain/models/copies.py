@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 
 from torch import Tensor
@@ -27,11 +28,6 @@ def copied(model: Model, own: Iterable[str] | None = None) -> Model:
         copied_ids = set(map(id, own_parameters))
         parameters = model.network.parameters()
         shared = {id(tensor): tensor for tensor in parameters if id(tensor) not in copied_ids}
-    return Model(
-        copy_network(model.network, shared),
-        head=model.head,
-        window=model.window,
-        precision=model.precision,
-        name=model.name,
-        classes=model.classes,
-    )
+    duplicate = copy.copy(model)
+    duplicate.network, duplicate._double = copy_network(model.network, shared), {}
+    return duplicate

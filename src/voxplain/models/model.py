@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from voxplain.errors import ModelError, nearest
+from voxplain.errors import ConfigError, ModelError, nearest
+from voxplain.models.behavior import Behavior, seeded, tried_behavior
 from voxplain.models.failures import raise_in_words
 from voxplain.models.hooks import copy_network
 from voxplain.models.precision import HALF, Precision
 from voxplain.models.programs import COMPILED, as_module
-from voxplain.models.rest import at_rest
+from voxplain.models.rest import KnownOfNetworks, at_rest, state_of
 from voxplain.models.windows import Layout, Window
 from voxplain.records.sidecar import ModelFacts
 
@@ -26,6 +28,8 @@ _VOLUME, _SMALL_VOLUME = 5, 50**3
 
 _ONE_COPY = threading.Lock()
 """Held while a copy in float64 is made, so that two threads make one."""
+_BEHAVIOR = KnownOfNetworks[Behavior]()
+"""By what is explained of the output, and by the kind of the input."""
 
 
 class Model:
@@ -43,6 +47,14 @@ class Model:
         precision: ``auto`` for half precision on a GPU if it agrees with float32.
         name: Name in files and reports; the class name if None.
         classes: Names of the output classes, for reports.
+
+    Attributes:
+        behavior: What every call needs, once :meth:`observe` has found it out.
+        seed: From which the random numbers of every call of a random network start.
+
+    Raises:
+        ModelError: For a network in ``nn.DataParallel``.
+        ConfigError: For an unknown precision.
 
     Example:
         >>> model = Model(nn.Conv3d(1, 2, 3, padding=1), window={"size": 16, "overlap": 0.5})
@@ -65,13 +77,20 @@ class Model:
                 "the network is wrapped in nn.DataParallel, whose threads no backward rule sees; "
                 "pass network.module"
             )
+        if precision not in get_args(Precision):
+            raise ConfigError(
+                f"unknown precision {precision!r}; {nearest(str(precision), get_args(Precision))}"
+            )
         self.network = as_module(network) if isinstance(network, COMPILED) else network
         self.head = head
         self.window = Window.model_validate(window) if isinstance(window, Mapping) else window
         self.precision: Precision = precision
         self.name = name or type(network).__name__
         self.classes = tuple(classes)
-        self._double: nn.Module | None = None
+        self.behavior = Behavior()
+        self.seed = 0
+        self._observed = False
+        self._double: dict[Hashable, nn.Module] = {}
 
     @classmethod
     def of(cls, model: Model | nn.Module) -> Model:
@@ -91,9 +110,13 @@ class Model:
         return next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
 
     def admit(self, images: Tensor) -> Tensor:
-        """Images on the device of the network and in its type, if it has floating-point tensors."""
+        """Images on the device of the network and in its type.
+
+        For a network without floating-point tensors they keep theirs; integers become float32.
+        """
         has_type = any(tensor.is_floating_point() for tensor in _tensors(self.network))
-        return images.to(self.device, self.dtype if has_type else images.dtype)
+        keeps_type = not has_type and images.is_floating_point()
+        return images.to(self.device, images.dtype if keeps_type else self.dtype)
 
     @property
     def differentiable(self) -> bool:
@@ -115,6 +138,10 @@ class Model:
     def __call__(self, inputs: Tensor) -> Tensor:
         """The explained output of one call of the network, without windows.
 
+        The network gets a copy of the inputs, as it may write into them. Where images of one batch
+        influence each other, each goes through alone; a random network draws the same numbers in
+        every call.
+
         Args:
             inputs: ``(B, C, *spatial)``.
 
@@ -122,8 +149,18 @@ class Model:
             ModelError: If the output is no tensor ``(B, K, ...)``, or the network fails; its own
                 error is the cause.
         """
+        if len(inputs) > 1 and self.behavior.one_by_one:
+            return torch.cat([self(image) for image in inputs.split(1)])
+        if not self.behavior.is_random:
+            return self._call(inputs)
+        with seeded(self.seed, inputs.device):
+            return self._call(inputs)
+
+    def _call(self, inputs: Tensor) -> Tensor:
+        with torch._C.DisableTorchFunction():  # the copy is no function of the network
+            own = inputs.clone()
         try:
-            output = self.network(inputs)
+            output = self.network(own)
             if self.head is not None:
                 output = _select(output, self.head)
         except Exception as error:
@@ -140,6 +177,37 @@ class Model:
             )
         return output
 
+    def observe(self, example: Tensor) -> None:
+        """Finds out, the first time, how the network behaves; copies of the model know it as well.
+
+        Args:
+            example: ``(1, C, *spatial)``, what one call sees.
+
+        Raises:
+            ModelError: If the network fails on it.
+        """
+        if not self._observed:
+            kind = (self.head, tuple(example.shape), example.dtype, example.device)
+            self.behavior = _BEHAVIOR.get(
+                self.network, kind, lambda: tried_behavior(self.network, self._call, example)
+            )
+            self._observed = True
+
+    def for_task(self, seed: int) -> Model:
+        """The model for one task, to be observed again, as its network may have changed.
+
+        Args:
+            seed: From which the random numbers of every call of a random network start.
+        """
+        other = copy.copy(self)
+        other.seed, other._observed = seed, False
+        return other
+
+    @property
+    def windows_at_once(self) -> int:
+        """How many windows go through the network in one call."""
+        return self.window.batch if self.window and not self.behavior.one_by_one else 1
+
     def layout(self, shape: Sequence[int], spacing: Sequence[float] | None = None) -> Layout | None:
         """The windows over a volume of this spatial shape; None for a model without windows."""
         return self.window.layout(shape, spacing) if self.window else None
@@ -152,16 +220,20 @@ class Model:
             inputs: ``(B, C, *spatial)``.
             spacing: Millimeters per voxel, for windows in mm.
         """
-        with self.at_rest():
-            layout = self.layout(inputs.shape[2:], spacing)
-            if layout is None:
-                return self(with_companion(inputs))[: len(inputs)]
-            return torch.stack([self._assembled(image, layout) for image in inputs])
+        layout = self.layout(inputs.shape[2:], spacing)
+        if not self._observed:
+            self.observe(example_of(inputs, layout))
+        with at_rest(self.network):
+            if layout is not None:
+                return torch.stack([self._assembled(image, layout) for image in inputs])
+            if self.behavior.one_by_one:
+                return self(inputs)
+            return self(with_companion(inputs))[: len(inputs)]
 
     def _assembled(self, image: Tensor, layout: Layout) -> Tensor:
         padded = layout.pad(image)
         output: Tensor | None = None
-        for positions in layout.batches(self.window.batch if self.window else 1):
+        for positions in layout.batches(self.windows_at_once):
             outputs = self.dense(layout.cut(padded, positions))
             outputs = outputs * layout.blend_weights(positions, outputs)
             if output is None:
@@ -193,27 +265,24 @@ class Model:
         return output
 
     def in_double(self) -> Model:
-        """The model in float64, with a copy of the network that is made once."""
+        """The model in float64, with a copy of the network, made again when its weights change."""
         if self.dtype is torch.float64:
             return self
         with _ONE_COPY:
-            if self._double is None:
-                self._double = copy_network(self.network).double()
-        return self._twin(self._double, "float64")
+            state = (state_of(self.network), weights_sha256(self.network))
+            if state not in self._double:
+                self._double.clear()
+                self._double[state] = copy_network(self.network).double()
+            return self._twin(self._double[state], "float64")
 
     def in_precision(self, precision: Precision) -> Model:
         """The model in another precision."""
         return self.in_double() if precision == "float64" else self._twin(self.network, precision)
 
     def _twin(self, network: nn.Module, precision: Precision) -> Model:
-        return Model(
-            network,
-            head=self.head,
-            window=self.window,
-            precision=precision,
-            name=self.name,
-            classes=self.classes,
-        )
+        twin = copy.copy(self)
+        twin.network, twin.precision = network, precision
+        return twin
 
     @property
     def resolved_precision(self) -> Precision:
@@ -264,6 +333,19 @@ def _described(output: Any) -> str:
     if isinstance(output, (tuple, list)):
         return f"a {type(output).__name__} of {len(output)} parts"
     return f"a {type(output).__name__}"
+
+
+def example_of(inputs: Tensor, layout: Layout | None) -> Tensor:
+    """What one call of a network sees: the first image, or its middle window.
+
+    Args:
+        inputs: Images ``(B, C, *spatial)``.
+        layout: The windows, or None.
+    """
+    if layout is None:
+        return inputs[:1]
+    middle = layout.positions[len(layout) // 2]
+    return layout.cut(layout.pad(inputs[0]), [middle])
 
 
 def weights_sha256(network: nn.Module) -> str:

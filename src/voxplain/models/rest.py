@@ -7,14 +7,21 @@ module and per parameter, because copies of a network may share parameters with 
 
 from __future__ import annotations
 
+import random
 import threading
-from collections.abc import Iterable, Iterator
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from voxplain.models.hooks import ThreadHook
+
+T = TypeVar("T")
 
 _LOCK = threading.RLock()
 """Held while flags are saved, changed or put back, but never while a network runs."""
@@ -52,13 +59,20 @@ def observing(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def random_state_kept(devices: Iterable[int]) -> Iterator[None]:
-    """Leaves the random generators of torch as they were; such blocks of threads take turns.
+    """Leaves the random generators of torch, NumPy and Python as they were.
+
+    Such blocks of several threads take turns.
 
     Args:
         devices: Indices of the CUDA devices on which numbers may be drawn.
     """
     with _GENERATORS, torch.random.fork_rng(devices=devices):
-        yield
+        numpy_state, python_state = np.random.get_state(), random.getstate()
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
 
 
 @dataclass
@@ -111,6 +125,49 @@ class _SharedFlag:
 
 
 _TRAINING, _REQUIRES_GRAD = _SharedFlag("training"), _SharedFlag("requires_grad")
+
+
+class KnownOfNetworks(Generic[T]):
+    """What is known of networks as long as their weights, attributes and hooks do not change."""
+
+    def __init__(self) -> None:
+        self._known: weakref.WeakKeyDictionary[nn.Module, tuple[Hashable, dict[Hashable, T]]] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def get(self, network: nn.Module, key: Hashable, find_out: Callable[[], T]) -> T:
+        """What is known of a network under a key; it is found out where it is not known."""
+        state = state_of(network)
+        before, known = self._known.get(network, (None, {}))
+        if before != state:
+            known = {}
+            self._known[network] = (state, known)
+        if key not in known:
+            known[key] = find_out()
+        return known[key]
+
+
+def state_of(network: nn.Module) -> Hashable:
+    """What changes when weights, attributes or hooks are changed in any usual way, but no mode."""
+    return tuple(map(_state_of_module, network.modules()))
+
+
+def _state_of_module(module: nn.Module) -> Hashable:
+    attributes = [
+        value if isinstance(value, (int, float, str)) else id(value)
+        for name, value in vars(module).items()
+        if name != "training"
+    ]
+    tensors = [*module._parameters.values(), *module._buffers.values()]
+    versions = [(id(one), _version_of(one)) for one in tensors if one is not None]
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    lasting = [id(hook) for hook in hooks if not isinstance(hook, ThreadHook)]
+    return (id(module), *attributes, *versions, *lasting)
+
+
+def _version_of(tensor: Tensor) -> int:
+    """How often a tensor was written to; 0 where torch does not count it."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 @contextmanager

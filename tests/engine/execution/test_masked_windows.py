@@ -135,7 +135,7 @@ def test_one_window_over_everything_is_the_whole() -> None:
 
 @pytest.mark.parametrize("target", [LINEAR, PROBABILITY], ids=str)
 def test_only_touched_windows_are_computed(target: dict[str, Any]) -> None:
-    """Beside the unperturbed forward and one pass over its windows."""
+    """Beside a window alone and beside another, the look at the image and a pass over windows."""
     network, model, image = _case(3)
     layout = model.layout(tuple(image.shape[2:]))
     assert layout is not None
@@ -146,7 +146,7 @@ def test_only_touched_windows_are_computed(target: dict[str, Any]) -> None:
     touched = sum(len(list(masks.touched(index, layout))) for index in range(len(masks)))
     network.windows_run = 0
     explain(model, image, {"name": "occlusion", "window": 2, "stride": 2, "fill": 0}, target)
-    assert network.windows_run == touched + 2 * len(layout)
+    assert network.windows_run == 3 + touched + 2 * len(layout)
     assert touched < 0.5 * len(masks) * len(layout)
 
 

@@ -51,6 +51,7 @@ class ConeScores:
             count: How many masks will be run.
         """
         plain = passes.in_windows or passes.bound.layer is not None
+        plain = plain or passes.model.behavior.one_by_one
         if choice == "off" or plain or (choice == "auto" and count < _WORTH_TRYING):
             return None
         incremental = Incremental(passes.model, image)

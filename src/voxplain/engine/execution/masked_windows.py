@@ -47,7 +47,7 @@ class WindowedScores:
     ) -> None:
         self.passes, self.layout, self.whole = passes, layout, whole
         self.field = passes.bound.rows([row])
-        self.batch = passes.model.window.batch if passes.model.window else 1
+        self.batch = passes.model.windows_at_once
         self._clean: dict[Position, Tensor] = {}
         self._padded = layout.pad(image)
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from voxplain.engine.acceleration.shared_prefix import SharedModules, SharedPrefix
+from voxplain.engine.execution.double import reason_against_double
 from voxplain.engine.execution.runner import Runner, StreamOutput
 from voxplain.engine.execution.session import Session
 from voxplain.engine.identity import identity
@@ -53,8 +54,9 @@ def run_networks(
     precisions = [_precision(session) for session in sessions]
     for streams in zip(*map(_noise_groups, sessions), strict=True):
         with contextlib.ExitStack() as stack:
+            reasons = [_against_double(sessions[0], stream) for stream in streams[0]]
             groups = [
-                _NoiseGroup(session, of_session, precision, stack)
+                _NoiseGroup(session, of_session, precision, reasons, stack)
                 for session, of_session, precision in zip(
                     sessions, streams, precisions, strict=True
                 )
@@ -68,10 +70,19 @@ def run_networks(
 def _precision(session: Session) -> Precision:
     """The precision to run in: a half one only where its first gradient agrees with float32."""
     precision = session.context.model.resolved_precision
+    if precision == "float64" and session.context.model.dtype is not torch.float64:
+        return "float32"  # each stream takes float64 where it may
     if precision not in HALF:
         return precision
     full, half = (_first_gradient(session, kind) for kind in ("float32", precision))
     return precision if agreement(half, full) >= LEAST_AGREEMENT else "float32"
+
+
+def _against_double(session: Session, stream: Stream[Request]) -> str | None:
+    """Why a stream does not run in float64, empty where it is not asked to; None where it runs."""
+    if stream.request.double or session.context.model.precision == "float64":
+        return reason_against_double(session, stream)
+    return ""
 
 
 def _first_gradient(session: Session, precision: Precision) -> Tensor:
@@ -179,6 +190,7 @@ class _NoiseGroup:
         session: The network.
         streams: Of the group.
         precision: Of the network.
+        reasons: Per stream why it does not run in float64; None where it does.
         stack: Keeps the network at rest.
     """
 
@@ -187,6 +199,7 @@ class _NoiseGroup:
         session: Session,
         streams: list[Stream[Request]],
         precision: Precision,
+        reasons: Sequence[str | None],
         stack: contextlib.ExitStack,
     ) -> None:
         self.session, self.streams = session, streams
@@ -196,7 +209,14 @@ class _NoiseGroup:
             for key, method in session.methods.items()
             if key in readers
         ]
-        self.runners = [session.runner(stream, precision, stack) for stream in streams]
+        self.runners = [
+            session.runner(stream, "float64" if reason is None else precision, stack)
+            for stream, reason in zip(streams, reasons, strict=True)
+        ]
+        for runner, reason in zip(self.runners, reasons, strict=True):
+            if reason:
+                remark = f"{reason}, so this map was computed in {precision}"
+                runner.passes.log.remarks[remark] = None
 
     def add(self, inputs: Sequence[StreamInput], outputs: Sequence[Sequence[StreamOutput]]) -> None:
         """Adds the outputs of all streams for some inputs."""

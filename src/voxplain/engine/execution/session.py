@@ -147,10 +147,8 @@ class Session:
     def runner(
         self, stream: Stream[Request], precision: Precision, stack: contextlib.ExitStack
     ) -> Runner:
-        """A stream ready to run; the network is at rest until the stack closes."""
+        """A stream ready to run in a precision; the network is at rest until the stack closes."""
         request, bound = stream.request, self.bound[stream]
-        if request.double:
-            precision = "float64"
         model = self.context.model.in_precision(precision)
         stack.enter_context(model.at_rest())
         if not request.rule.is_plain:
@@ -160,10 +158,10 @@ class Session:
         passes.log.precision = precision
         self.logs[stream] = passes.log
         kind = _RUNNERS[type(request)]
-        if self.context.layout is None:
+        if self.context.layout is None and not model.behavior.one_by_one:
             budget = kind.batch_budget(model.device, self.memory, self.batch.images[0])
         else:
-            budget = BatchBudget()  # of windowed volumes several at once save nothing
+            budget = BatchBudget()  # of volumes in windows several at once save nothing
         scores = None if stream.noise else bound.scores
         runner: Runner = kind(stream, passes, budget, self.tick, scores, self.context)
         runner.planned = self.passes_of(stream, 0)

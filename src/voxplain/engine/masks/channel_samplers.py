@@ -113,6 +113,8 @@ class TappedActivation:
 def activation_of(item: StreamInput, tap: Tap, context: Context) -> TappedActivation:
     """The activation of a layer for an image, tapped in one forward."""
     model, layout = context.model, context.layout
+    if item.image.dtype is torch.float64:
+        model = model.in_double()
     batches, values = [], 0
     with torch.no_grad(), model.at_rest():
         if layout is None:
@@ -122,7 +124,7 @@ def activation_of(item: StreamInput, tap: Tap, context: Context) -> TappedActiva
             activation = context.layers.arranged(tap, tapped[tap]).detach()[0]
         else:
             padded = layout.pad(item.image)
-            for positions in layout.batches(model.window.batch if model.window else 1):
+            for positions in layout.batches(model.windows_at_once):
                 with tapping(model.network, (tap,)) as tapped:
                     model.dense(layout.cut(padded, positions))
                 batches.append(context.layers.arranged(tap, tapped[tap]).detach())

@@ -90,6 +90,8 @@ class Passes(ABC):
             ModelError: If the network cannot be differentiated.
         """
         count = len(points.inputs)
+        if count > 1 and self.model.behavior.one_by_one:
+            return PassResult.joined([self.run(point) for point in points.apart()])
         self.log.passes += count
         shown = self._with_companion(points)
         self._copies = len(shown.rows) // count
@@ -105,6 +107,8 @@ class Passes(ABC):
     def observe(self, points: Points) -> PassResult:
         """Scores and tapped activations of points, without gradients."""
         count = len(points.inputs)
+        if count > 1 and self.model.behavior.one_by_one:
+            return PassResult.joined([self.observe(point) for point in points.apart()])
         self.log.forwards += count
         with torch.inference_mode(False), torch.no_grad(), self.model.precise():
             shown = self._with_companion(points)
@@ -117,6 +121,10 @@ class Passes(ABC):
             points: Inputs and rows.
             changes: What layers give instead of what they compute.
         """
+        if len(points.inputs) > 1 and self.model.behavior.one_by_one:
+            if changes is not None:
+                raise ValueError("layers are changed for one image after the other")
+            return torch.cat([self.scores(point) for point in points.apart()])
         shown = self._with_companion(points)
         with torch.inference_mode(), self.model.precise():
             return self._scores(shown, changes)[: len(points.inputs)]

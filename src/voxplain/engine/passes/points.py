@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -34,6 +35,14 @@ class Points:
         inputs = torch.cat([self.inputs, self.inputs])
         return Points(inputs, self.rows * 2, start, interpolated)
 
+    def apart(self) -> Iterator[Points]:
+        """Each point alone."""
+        for index, row in enumerate(self.rows):
+            one = slice(index, index + 1)
+            start = None if self.start is None else self.start[one]
+            interpolated = self.interpolated.point(index) if self.interpolated else None
+            yield Points(self.inputs[one], [row], start, interpolated)
+
 
 @dataclass(frozen=True, eq=False)
 class PassResult:
@@ -62,6 +71,22 @@ class PassResult:
         start = None if self.start_scores is None else self.start_scores[rows]
         tensors = (cut(values) for values in (self.gradients, self.values, self.start_values))
         return PassResult(self.scores[rows], start, *tensors)
+
+    @classmethod
+    def joined(cls, parts: Sequence[PassResult]) -> PassResult:
+        """The results of points that ran apart, as one batch."""
+
+        def together(tensors: Sequence[dict[Tap, Tensor]]) -> dict[Tap, Tensor]:
+            return {tap: torch.cat([part[tap] for part in tensors]) for tap in tensors[0]}
+
+        starts = [part.start_scores for part in parts if part.start_scores is not None]
+        return cls(
+            scores=torch.cat([part.scores for part in parts]),
+            start_scores=torch.cat(starts) if starts else None,
+            gradients=together([part.gradients for part in parts]),
+            values=together([part.values for part in parts]),
+            start_values=together([part.start_values for part in parts]),
+        )
 
 
 @dataclass

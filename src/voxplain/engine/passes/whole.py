@@ -19,7 +19,8 @@ class WholePasses(Passes):
     """Points go through the network as whole images."""
 
     def _with_companion(self, points: Points) -> Points:
-        return points.repeated() if lone_volume_is_slow(points.inputs) else points
+        alone = self.model.behavior.one_by_one or not lone_volume_is_slow(points.inputs)
+        return points if alone else points.repeated()
 
     def _run(self, points: Points) -> PassResult:
         bound = self.bound.rows(points.rows)

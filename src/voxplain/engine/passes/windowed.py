@@ -60,7 +60,7 @@ class WindowedPasses(Passes):
         if points.start is not None and self.rule.paired:
             starts = points.start
         volumes = zip(points.inputs, points.rows, starts, strict=True)
-        return _stacked(
+        return PassResult.joined(
             [
                 _OneVolume(
                     self, image, row, reference, moving.point(index) if moving else None
@@ -71,7 +71,9 @@ class WindowedPasses(Passes):
 
     def _observe(self, points: Points) -> PassResult:
         volumes = zip(points.inputs, points.rows, strict=True)
-        return _stacked([_OneVolume(self, image, row, None).observe() for image, row in volumes])
+        return PassResult.joined(
+            [_OneVolume(self, image, row, None).observe() for image, row in volumes]
+        )
 
     def _scores(self, points: Points, changes: Changes | None) -> Tensor:
         scores = []
@@ -116,7 +118,7 @@ class _OneVolume:
         cotangent = self._cotangent()
         gradient = torch.zeros_like(self.padded)
         layers = _Layers()
-        for positions in self.layout.batches(self._batch):
+        for positions in self.layout.batches(self.passes.model.windows_at_once):
             part = self.layout.cut(cotangent, positions)
             part = part * self.layout.blend_weights(positions, part)
             if not passes.taps and not bool(part.any()):
@@ -130,17 +132,14 @@ class _OneVolume:
 
     def observe(self) -> PassResult:
         layers = _Layers()
-        for positions in self.layout.batches(self._batch) if self.passes.taps else ():
+        at_once = self.passes.model.windows_at_once
+        for positions in self.layout.batches(at_once) if self.passes.taps else ():
             windows = self.layout.cut(self.padded, positions)
             with tapping(self.passes.model.network, self.passes.taps) as tapped:
                 self.passes.model.dense(windows)
                 layers.add(self.passes.detached(self.passes.tapped_values(windows, tapped)), {}, {})
         score = self.bound.score(self.passes.volume_output(self.image))
         return PassResult(score, values={**layers.values(), INPUT: self.image[None]})
-
-    @property
-    def _batch(self) -> int:
-        return self.passes.model.window.batch if self.passes.model.window else 1
 
     def _cotangent(self) -> Tensor:
         """dS/dF on the padded volume, ``(K, *padded)``; also the scores of nonlinear links."""
@@ -250,20 +249,3 @@ class _Layers:
         return {
             tap: torch.cat(parts).transpose(0, 1)[None] for tap, parts in self._parts[which].items()
         }
-
-
-def _stacked(parts: list[PassResult]) -> PassResult:
-    """Points evaluated one by one, as one batch."""
-
-    def joined(name: str) -> dict[Tap, Tensor]:
-        first: dict[Tap, Tensor] = getattr(parts[0], name)
-        return {tap: torch.cat([getattr(part, name)[tap] for part in parts]) for tap in first}
-
-    starts = [part.start_scores for part in parts if part.start_scores is not None]
-    return PassResult(
-        scores=torch.cat([part.scores for part in parts]),
-        start_scores=torch.cat(starts) if starts else None,
-        gradients=joined("gradients"),
-        values=joined("values"),
-        start_values=joined("start_values"),
-    )

@@ -146,12 +146,11 @@ def _calls(
     others.
     """
     layout = context.layout
-    batch = context.model.window.batch if context.model.window else 1
     if layout is None:
         yield (image[None] for image in images), None
         return
     padded = [layout.pad(image) for image in images]
-    for positions in layout.batches(batch):
+    for positions in layout.batches(context.model.windows_at_once):
         windows = (layout.cut(volume, positions) for volume in padded)
         yield windows, _cell_weights(layout, positions, context.layers.geometry(tap))
 

@@ -58,7 +58,7 @@ def follow_network(network: nn.Module, example: Tensor) -> list[LayerCall]:
     Raises:
         ModelError: If the network fails.
     """
-    example = example.detach().as_subclass(Tensor)
+    example = example.detach().clone().as_subclass(Tensor)  # a network may write into it
     tracker, log = Tracker(), _CallLog()
     tracker.layouts[example] = CellLayout.of_image(example.shape)
     recording = _recording(network, tracker, log)

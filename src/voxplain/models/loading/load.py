@@ -60,9 +60,9 @@ def _loaded(spec: ModelSpec, trust: bool, base: Path) -> nn.Module:
         assert spec.factory is not None
         network = build(spec.factory, spec.arguments, trust=trust, base=base)
     if weights is not None:
-        content = read_weights(weights, trust=trust)
-        _require_real(content, network, weights.name)
-        load_weights(network, content, weights.name, spec.prefix)
+        checkpoint = read_weights(weights, trust=trust)
+        _require_real(checkpoint, network, weights.name)
+        load_weights(network, checkpoint, weights.name, spec.prefix, spec.part)
     return network
 
 

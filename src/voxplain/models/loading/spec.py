@@ -20,6 +20,8 @@ class ModelSpec(BaseModel):
         weights: A safetensors file, or a ``state_dict`` saved by torch, alone or in a checkpoint.
         prefix: Prefix of the names in the weights file, such as ``module.``; determined from the
             names if None.
+        part: Entry of a checkpoint with several sets of weights, such as ``state_dict_ema``; names
+            inside each other with a slash between them.
         bundle: Folder of a MONAI bundle (needs trust).
         file: An ONNX file, or a TorchScript or pickled module (both need trust).
         head: The explained part of a tuple, list or dict output: an index or a key.
@@ -35,6 +37,7 @@ class ModelSpec(BaseModel):
     arguments: dict[str, Any] = Field(default_factory=dict)
     weights: Path | None = None
     prefix: str | None = None
+    part: str | None = None
     bundle: Path | None = None
     file: Path | None = None
     head: int | str | None = None
@@ -51,6 +54,7 @@ class ModelSpec(BaseModel):
             raise ValueError(f"give exactly one of factory, bundle and file, not {stated}")
         if self.arguments and self.factory is None:
             raise ValueError(f"arguments belong to a factory, and this network is a {names[0]}")
-        if self.file is not None and (self.weights is not None or self.prefix is not None):
+        beside = (self.weights, self.prefix, self.part)
+        if self.file is not None and any(value is not None for value in beside):
             raise ValueError("a network from a file brings its weights; leave weights out")
         return self

@@ -99,7 +99,7 @@ class Evaluator:
             for record in self.records
             if record.layer is None
         }
-        context = Context.open(inputs.model, inputs.image)
+        context = Context.open(inputs.model, inputs.image, combination.draw_seed)
         metric_context = MetricContext.open(
             context,
             context.bind(combination.target),
