@@ -137,9 +137,8 @@ class TestUnit:
             Unit(layer="conv2", channel=1),
         )["vanilla_layer_visualization"]
         assert not attribution.map.any()
-        assert any(
-            "no gradient of the score reaches layer 'head'" in text for text in attribution.stats.warnings
-        )
+        expected = "no gradient of the score reaches layer 'head'"
+        assert any(expected in text for text in attribution.stats.warnings)
 
 
 class TestFacts:
