@@ -15,7 +15,7 @@ from tiny import NETWORK, TinyStudy, blob, save
 from voxplain.errors import ConfigError, InputError, ModelError
 from voxplain.records.manifest import Manifest
 from voxplain.study import Run, Study, run_study
-from voxplain.study.reevaluate import evaluate_run
+from voxplain.study.reevaluate import evaluate_run, study_of_run
 
 SCORED: dict[str, Any] = {"name": "net", "factory": "net.py:build"}
 
@@ -268,3 +268,21 @@ def test_a_damaged_manifest_is_a_sentence(one: TinyStudy, content: bytes) -> Non
     with pytest.raises(ConfigError, match="damaged"):
         Run.load(run.folder)
     assert go(one).exit_code == 0
+
+
+def test_names_of_classes_are_no_formulas(one: TinyStudy) -> None:
+    run = go(one, models=[{**SCORED, "classes": ["ground", "loss $x^{$ y", "c_{"]}])
+    assert "loss $x^{$ y" in run.write_report().read_text()
+
+
+def test_paths_among_arguments_stay_at_home(one: TinyStudy) -> None:
+    """They are in no file of the run, so that an evaluation asks for the study."""
+    (one.folder / "net.py").write_text(NETWORK + "\n\ndef cached(cache=''):\n    return build()\n")
+    arguments = {"cache": {"place": ["/home/DOE_JANE/cache"]}}
+    run = go(one, models=[{**SCORED, "factory": "net.py:cached", "arguments": arguments}])
+    files = [path for path in run.folder.rglob("*") if path.is_file()]
+    assert not [path for path in files if b"DOE_JANE" in path.read_bytes()]
+    with pytest.raises(ConfigError, match="the run keeps no paths, and its factory takes one"):
+        study_of_run(run.folder, {"factory": "net.py:cached"})
+    with pytest.raises(ConfigError, match="the run keeps no file of its network"):
+        study_of_run(run.folder, {})
