@@ -53,11 +53,7 @@ def as_module(
             "a model with windows runs in parts and is no single module; use voxplain.explain, or "
             "a model without window="
         )
-    listed = () if target is None else target
-    is_one = isinstance(listed, (int, str, Mapping, Target))
-    if isinstance(listed, (int, str, Mapping, Target)):
-        listed = (listed,)
-    targets = tuple(parse_target(each) for each in listed)
+    targets, is_one = _parsed(target)
     if on_layer := [each for each in targets if each.layers]:
         raise ConfigError(
             f"{on_layer[0]} explains a layer, and this module gives what the output is worth; "
@@ -121,6 +117,15 @@ class TargetModule(nn.Module):
             classes=self._model.classes,
         )
         return tuple(target.rebind(seen) for target in self.targets or _classes(output))
+
+
+def _parsed(
+    target: AnyTarget | Sequence[AnyTarget] | None,
+) -> tuple[tuple[Target, ...], bool]:
+    """The targets, none for all classes; and whether one is asked for, not a list of them."""
+    if isinstance(target, (int, str, Mapping, Target)):
+        return (parse_target(target),), True
+    return tuple(parse_target(each) for each in target or ()), False
 
 
 def _classes(output: Tensor) -> tuple[Target, ...]:

@@ -195,11 +195,10 @@ def test_a_planted_lesion_is_found(mode: str) -> None:
 def test_a_lesion_in_a_volume() -> None:
     inputs, lesion = phantom(3, 24, 0.2)
     share = float(lesion.float().mean())
-    method = {"name": NAME, "areas": (share, 0.1), "steps": 100, "channels": "keep"}
-    small, large = explain(Bright(3), inputs, method, 1)[NAME].map[0]
-    assert overlap(small, lesion) > 0.7
-    assert bool((large[lesion] > 0.5).float().mean() > 0.95)
-    assert [float(small.mean()), float(large.mean())] == pytest.approx([share, 0.1], rel=1e-3)
+    method = {"name": NAME, "areas": share, "steps": 200}
+    mask = explain(Bright(3), inputs, method, 1)[NAME].map[0, 0]
+    assert overlap(mask, lesion) > 0.7
+    assert float(mask.mean()) == pytest.approx(share, rel=1e-3)
 
 
 @pytest.mark.slow

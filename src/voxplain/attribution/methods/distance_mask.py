@@ -42,7 +42,7 @@ class DistanceMask:
         pace: How many published steps of a cell one step is.
     """
 
-    pace: ClassVar[float] = 3.0  # masks follow their cells more slowly than the published ones
+    pace: ClassVar[float] = 2.0  # masks follow their cells more slowly than the published ones
 
     def __init__(self, shape: Sequence[int], cells: int, smoothness: float, like: Tensor) -> None:
         self.shape = tuple(shape)
