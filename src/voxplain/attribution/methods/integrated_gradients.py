@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from voxplain.attribution.methods.base import AtLayers
@@ -59,6 +59,16 @@ class IntegratedGradients(_StraightPathMethod):
         description="auto halves the pieces of the trapezoid rule, from 16 to at most 1024, until "
         "the completeness residual is below 1 %",
     )
+
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _number_or_auto(cls, value: object) -> object:
+        """Said here in one sentence, instead of once per type."""
+        if isinstance(value, int) and value < 1:
+            raise ValueError("input should be greater than or equal to 1")
+        if isinstance(value, str) and value != "auto" and not value.isdigit():
+            raise ValueError("input should be a number of at least 1, or auto")
+        return value
 
     @model_validator(mode="after")
     def _one_rule(self) -> IntegratedGradients:
