@@ -52,7 +52,7 @@ def _whole_tensor(x: Tensor) -> Tensor:
 
 
 def _first_image(x: Tensor) -> Tensor:
-    return x / x[0].max()
+    return x / (x[0].max() + 0.5)
 
 
 SAME: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
@@ -118,7 +118,8 @@ RANDOM: dict[str, Callable[[Tensor], Tensor]] = {
 def test_random_networks_draw_from_the_seed(kind: str) -> None:
     network, images = _Net(2, RANDOM[kind]).eval(), _images(2)
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
-    first, again, other = (explain(network, images, METHODS, 1, seed=s) for s in (4, 4, 5))
+    methods = METHODS[:6]  # the others refuse dropout, or are zero where the convolution is
+    first, again, other = (explain(network, images, methods, 1, seed=s) for s in (4, 4, 5))
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1:] == (np.random.get_state()[1].tolist(), random.getstate())
     for key, found in first.items():
@@ -158,7 +159,7 @@ def test_float64_copies_follow_the_weights() -> None:
 
 
 def test_an_unknown_precision_is_refused() -> None:
-    with pytest.raises(ConfigError, match="unknown precision 'float46'.*float64"):
+    with pytest.raises(ConfigError, match=r"unknown precision 'float46'.*float64"):
         Model(nn.Identity(), precision="float46")  # type: ignore[arg-type]
 
 

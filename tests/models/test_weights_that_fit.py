@@ -83,5 +83,5 @@ def test_equal_copies_and_a_part_alone_need_no_choice() -> None:
 
 
 def test_a_part_that_does_not_exist_is_named() -> None:
-    with pytest.raises(ModelError, match="no part 'state_dict_emma'.*state_dict_ema"):
+    with pytest.raises(ModelError, match=r"no part 'state_dict_emma'.*state_dict_ema"):
         load_weights(_network(), {"state_dict_ema": _two()[0]}, "x.pt", part="state_dict_emma")

@@ -150,7 +150,7 @@ class Model:
                 error is the cause.
         """
         if len(inputs) > 1 and self.behavior.one_by_one:
-            return torch.cat([self(image) for image in inputs.split(1)])
+            return torch.cat([self(image) for image in torch.split(inputs, 1)])
         if not self.behavior.is_random:
             return self._call(inputs)
         with seeded(self.seed, inputs.device):
