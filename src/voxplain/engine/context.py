@@ -182,7 +182,7 @@ class Context:
     @cached_property
     def layout(self) -> Layout | None:
         """The windows over the image, or None."""
-        return self.model.layout(self.shape, self.spacing)
+        return self.model.layout(self.inputs[0], self.spacing)
 
     @cached_property
     def example(self) -> Tensor:

@@ -27,11 +27,4 @@ def copied(model: Model, own: Iterable[str] | None = None) -> Model:
         copied_ids = set(map(id, own_parameters))
         parameters = model.network.parameters()
         shared = {id(tensor): tensor for tensor in parameters if id(tensor) not in copied_ids}
-    return Model(
-        copy_network(model.network, shared),
-        head=model.head,
-        window=model.window,
-        precision=model.precision,
-        name=model.name,
-        classes=model.classes,
-    )
+    return model.twin(copy_network(model.network, shared))
