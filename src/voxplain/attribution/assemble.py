@@ -15,6 +15,7 @@ from voxplain.engine.execution.networks import run_networks
 from voxplain.engine.execution.session import Session
 from voxplain.engine.passes.points import PassLog
 from voxplain.engine.stream_io import MethodOutput
+from voxplain.errors import TargetError
 from voxplain.image import Grid
 from voxplain.records.sidecar import LayerFacts, ModelFacts, TargetFacts
 from voxplain.targets.base import probability_of
@@ -188,6 +189,7 @@ class _MapAssembler:
                 score=bound.scores[row],
                 baseline_score=self.outputs[row].start_score,
                 probability=_probability(bound, row),
+                activation=_activation(bound),
                 field_size=bound.field.size(row),
             )
             for row, words in enumerate(bound.field.in_words)
@@ -220,7 +222,20 @@ def _probability(bound: BoundTarget, row: int) -> float | None:
     label, seen = bound.field.label_of(row), bound.unperturbed
     if seen.is_dense or label is None or bound.field.layer is not None:
         return None
-    return float(probability_of(seen.output, label, bound.target.activation)[row])
+    try:
+        return float(probability_of(seen.output, label, bound.activation)[row])
+    except TargetError:  # it is not known whether the outputs are probabilities
+        return None
+
+
+def _activation(bound: BoundTarget) -> str | None:
+    """What makes probabilities of the output; None for units of layers, and where it is unclear."""
+    if bound.field.layer is not None:
+        return None
+    try:
+        return bound.activation
+    except TargetError:
+        return None
 
 
 def _without_files(value: Any) -> Any:

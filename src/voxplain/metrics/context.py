@@ -203,10 +203,10 @@ class MetricContext:
         """
         if self.bound.unperturbed.is_dense:
             raise Undefined("a dense output has no class of the whole image")
-        target, output = self.bound.target, self.bound.unperturbed.output[self.input.row][None]
+        bound, output = self.bound, self.bound.unperturbed.output[self.input.row][None]
         if output.shape[1] > 1:
             return int(output.argmax(dim=1))
-        return int(predicted_mask(output, 1, target.activation, target.threshold))
+        return int(predicted_mask(output, 1, bound.activation, bound.target.threshold))
 
     @cached_property
     def correct(self) -> bool | None:

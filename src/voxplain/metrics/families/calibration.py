@@ -19,7 +19,8 @@ from voxplain.metrics.cross_case import CaseSummary, CrossCaseMetric, to_compare
 from voxplain.metrics.maps import Undefined
 from voxplain.metrics.metric import Direction, NetworkMetric, Value, register
 from voxplain.metrics.queries.voxel_sets import dilated
-from voxplain.targets.field import resolve_activation
+from voxplain.targets.activations import lies_in_unit_range
+from voxplain.targets.field import INSIDE
 
 COLDEST, HOTTEST = 0.05, 20.0
 """Temperatures that are tried; the coldest is the best where all predictions are right."""
@@ -206,12 +207,12 @@ def _logits(context: MetricContext) -> Logits:
     """
     output = context.bound.unperturbed.output[context.input.row]
     values = output.reshape(len(output), -1).T
-    activation = context.bound.target.activation
-    if activation != "none":
-        return Logits(values, resolve_activation(activation, len(output)) == "softmax")
-    if bool(((values < 0) | (values > 1)).any()):
+    activation = context.bound.activation
+    if activation not in INSIDE:
+        return Logits(values, activation == "softmax")
+    if not lies_in_unit_range(values):
         raise Undefined("the output is no probability, and the target says that it is one")
-    if len(output) == 1:
+    if activation == "sigmoid_inside":
         return Logits(torch.logit(values.double(), eps=1e-12), False)
     return Logits(values.double().clamp_min(1e-12).log(), True)
 

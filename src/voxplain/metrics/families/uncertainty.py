@@ -184,7 +184,7 @@ class VariedPredictions(_VariantQuery):
             model, context.forwards = variant.context.engine.model, context.forwards + 1
             with torch.inference_mode(), model.precise():
                 output = model.output(variant.image[None], context.engine.spacing).double()
-            probability = probability_of(output, label, bound.target.activation)
+            probability = probability_of(output, label, bound.activation)
             spread.add(variant.returned(probability)[0])
         return spread
 
