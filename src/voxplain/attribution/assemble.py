@@ -163,6 +163,9 @@ class _MapAssembler:
     def _warnings(self, maps: Tensor, logs: Sequence[PassLog]) -> tuple[str, ...]:
         remarks = [remark for log in logs for remark in log.remarks]
         remarks += [*self.bound.field.remarks, *self.method.remarks(self.context)]
+        if None in self.layers:
+            taps = dict.fromkeys(tap for stream in self.streams for tap in stream.taps)
+            remarks += [text for tap in taps if (text := self.context.layers.beyond(tap))]
         if self.context.layout is not None and not self._is_exact_in_windows():
             remarks.append(
                 "over overlapping windows this map is near that of the whole, not equal to it"

@@ -26,6 +26,7 @@ from voxplain.metrics.maps import AnyMap, MapField, Maps, Undefined, map_field, 
 from voxplain.metrics.other_networks import Networks, OtherNetwork, other_networks
 from voxplain.metrics.perturbed import PerturbedPrediction, predicted_object
 from voxplain.models.model import Model
+from voxplain.models.output_place import OutputPlace
 from voxplain.targets.field import predicted_mask
 
 T = TypeVar("T")
@@ -208,19 +209,32 @@ class MetricContext:
             return int(output.argmax(dim=1))
         return int(predicted_mask(output, 1, bound.activation, bound.target.threshold))
 
+    @property
+    def place(self) -> OutputPlace:
+        """Where the cells of the output lie in the image.
+
+        Raises:
+            Undefined: If the output is not dense, or this is unknown.
+        """
+        if self.bound.unperturbed.place is None:
+            raise Undefined("the place of the output in the image is unknown")
+        return self.bound.unperturbed.place
+
     @cached_property
     def correct(self) -> bool | None:
         """Whether the prediction is right; None where the truth is not known.
 
         A classifier is right if it prefers the true class. A dense output is right if the Dice of
-        the predicted object with the reference is at least 0.5, or there is neither.
+        the predicted object with the reference is at least 0.5, or there is neither, where the
+        output lies.
         """
         if not self.bound.unperturbed.is_dense:
             return None if self.case.truth is None else self.predicted_class == self.case.truth
         predicted = self._predicted_object
-        if self.reference is None or predicted is None or predicted.shape != self.reference.shape:
+        place = self.bound.unperturbed.place
+        if self.reference is None or predicted is None or place is None:
             return None
-        reference = self.reference.to(predicted.device)
+        reference = place.on_output(self.reference).to(predicted.device)
         return bool(4 * (reference & predicted).sum() >= reference.sum() + predicted.sum())
 
     def with_model(self, model: Model) -> MetricContext:

@@ -86,15 +86,31 @@ class OutputPlace:
         """
         if self.is_same:
             return values
-        for dim, ((start, stride, cells, _), side) in enumerate(
-            zip(self._axes, self.covered, strict=True), start=-len(self.image)
-        ):
-            voxel = torch.arange(side.start, side.stop, dtype=torch.float64)
-            nearest = ((voxel - start) / stride + 0.5).floor().long().clamp(0, cells - 1)
+        for dim, nearest in enumerate(self._nearest_cells, start=-len(self.image)):
             values = values.index_select(dim, nearest.to(values.device))
         placed = values.new_full((*values.shape[: -len(self.image)], *self.image), outside)
         placed[(..., *self.covered)] = values
         return placed
+
+    def mean_on_output(self, values: Tensor) -> Tensor:
+        """Mean of values ``(..., *image)`` over the voxels of each cell, ``(..., *cells)``."""
+        means = values[(..., *self.covered)]
+        for dim, nearest in enumerate(self._nearest_cells, start=-len(self.image)):
+            cells, nearest = self.cells[dim], nearest.to(values.device)
+            counts = torch.bincount(nearest, minlength=cells).clamp_min(1).to(values)
+            sums = means.new_zeros([*means.shape[:dim], cells, *means.shape[dim:][1:]])
+            sums = sums.index_add(dim, nearest, means)
+            means = sums / counts.view(-1, *(1,) * (-dim - 1))
+        return means
+
+    @property
+    def _nearest_cells(self) -> list[Tensor]:
+        """For each covered voxel along each axis the nearest cell; half way, the next one."""
+        found = []
+        for (start, stride, cells, _), side in zip(self._axes, self.covered, strict=True):
+            voxel = torch.arange(side.start, side.stop, dtype=torch.float64)
+            found.append(((voxel - start) / stride + 0.5).floor().long().clamp(0, cells - 1))
+        return found
 
     def in_words(self) -> str:
         """The covered voxels, as ``voxels 2 to 13 of 16, ...`` per axis."""

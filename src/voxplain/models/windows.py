@@ -24,7 +24,12 @@ Padding = Literal["constant", "reflect", "replicate", "circular"]
 Margins = tuple[tuple[int, int], ...]
 """Voxels of a window before and behind what its output covers, per axis."""
 
-_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+_MODES: dict[Padding, Literal["reflect", "edge", "wrap", "constant"]] = {
+    "constant": "constant",
+    "reflect": "reflect",
+    "replicate": "edge",
+    "circular": "wrap",
+}
 """The names of paddings in NumPy."""
 
 
@@ -201,7 +206,7 @@ class Layout:
 
     def region(self, position: tuple[int, ...]) -> tuple[EllipsisType | slice, ...]:
         """Index of a window in a padded volume ``(..., *padded)``."""
-        return (..., *self.box(position))
+        return _at(self.box(position))
 
     def box(self, position: tuple[int, ...]) -> tuple[slice, ...]:
         """The voxels of the padded volume in a window, one slice per axis."""
@@ -249,7 +254,7 @@ class Layout:
 
     def unpad(self, volume: Tensor) -> Tensor:
         """``(..., *padded)`` as ``(..., *shape)``, without the padding."""
-        return volume[(..., *self.image_box)]
+        return volume[_at(self.image_box)]
 
     def embed(self, values: Tensor) -> Tensor:
         """Values at the outputs ``(..., *covered)`` as ``(..., *padded)``, with zeros around."""
@@ -257,7 +262,7 @@ class Layout:
 
     def crop(self, volume: Tensor) -> Tensor:
         """``(..., *padded)`` at the outputs, ``(..., *covered)``."""
-        return volume[(..., *self._output_box)]
+        return volume[_at(self._output_box)]
 
     @cached_property
     def _output_box(self) -> tuple[slice, ...]:
@@ -290,3 +295,8 @@ class Layout:
         """Blending weights ``(n, 1, *size)`` with the type and device of ``like``."""
         stacked = torch.stack([self.weight(position) for position in positions])[:, None]
         return stacked.to(device=like.device, dtype=like.dtype)
+
+
+def _at(box: tuple[slice, ...]) -> tuple[EllipsisType | slice, ...]:
+    """Index of a box in ``(..., *spatial)``."""
+    return (..., *box)

@@ -136,7 +136,7 @@ def test_one_window_over_everything_is_the_whole() -> None:
 def test_only_touched_windows_are_computed(target: dict[str, Any]) -> None:
     """Beside the look at the image and one pass over its windows."""
     network, model, image = _case(3)
-    layout = model.layout(tuple(image.shape[2:]))
+    layout = model.layout(image[0])
     assert layout is not None
     sampler = SlidingBox(2, 2)
     context: Any = type("Scene", (), {"shape": tuple(image.shape[2:]), "spacing": None})()

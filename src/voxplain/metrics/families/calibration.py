@@ -222,9 +222,7 @@ def _reference(context: MetricContext) -> Tensor:
     if context.reference is None:
         raise Undefined("there is no reference mask that probabilities could be compared with")
     output = context.bound.unperturbed.output
-    if context.reference.shape != output.shape[2:]:
-        raise Undefined("the output has another resolution than the image")
-    return context.reference.to(output.device)
+    return context.place.on_output(context.reference).to(output.device)
 
 
 def _near_objects(context: MetricContext, margin: float) -> Tensor:
@@ -232,7 +230,8 @@ def _near_objects(context: MetricContext, margin: float) -> Tensor:
     objects = _reference(context) | context.predicted
     if not bool(objects.any()):
         raise Undefined("there is neither a true nor a predicted object to stay near")
-    return dilated(objects, margin, context.spacing)
+    cells = zip(context.spacing, context.place.stride, strict=True)
+    return dilated(objects, margin, tuple(side * abs(stride) for side, stride in cells))
 
 
 def _voxel_temperature(logits: Logits, labels: Tensor, there: Tensor, key: str) -> float:
