@@ -15,7 +15,6 @@ from voxplain.engine.execution.networks import run_networks
 from voxplain.engine.execution.session import Session
 from voxplain.engine.passes.points import PassLog
 from voxplain.engine.stream_io import MethodOutput
-from voxplain.errors import TargetError
 from voxplain.image import Grid
 from voxplain.records.sidecar import LayerFacts, ModelFacts, TargetFacts
 from voxplain.targets.base import probability_of
@@ -225,20 +224,15 @@ def _probability(bound: BoundTarget, row: int) -> float | None:
     label, seen = bound.field.label_of(row), bound.unperturbed
     if seen.is_dense or label is None or bound.field.layer is not None:
         return None
-    try:
-        return float(probability_of(seen.output, label, bound.activation)[row])
-    except TargetError:  # it is not known whether the outputs are probabilities
+    if seen.is_unclear(bound.target.activation):
         return None
+    return float(probability_of(seen.output, label, bound.activation)[row])
 
 
 def _activation(bound: BoundTarget) -> str | None:
     """What makes probabilities of the output; None for units of layers, and where it is unclear."""
-    if bound.field.layer is not None:
-        return None
-    try:
-        return bound.activation
-    except TargetError:
-        return None
+    is_unclear = bound.unperturbed.is_unclear(bound.target.activation)
+    return None if bound.field.layer is not None or is_unclear else bound.activation
 
 
 def _without_files(value: Any) -> Any:

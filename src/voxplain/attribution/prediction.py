@@ -28,7 +28,8 @@ class Prediction:
         output: ``(K,)`` or ``(K, *spatial)`` on the network's grid.
         in_words: The target, in words.
         score: S(x).
-        probability: Of the class of the target, for classifiers.
+        probability: Of the class of the target, for classifiers; None where it is not known whether
+            the output is one already.
         labels: Predicted classes on the source grid, ``(*spatial)`` int64, for dense outputs;
             :data:`NOT_COVERED` where an output smaller than the image says nothing. None where
             several classes or none are predicted at one position, as under sigmoid, and where the
@@ -88,7 +89,7 @@ def predict(model: Model | nn.Module, image: Image, target: int | str | Target) 
 
 
 def _probability(seen: UnperturbedOutput, label: int | None, target: Target) -> float | None:
-    if label is None or target.layers:
+    if label is None or target.layers or seen.is_unclear(target.activation):
         return None
     return float(probability_of(seen.output, label, seen.activation(target.activation))[0])
 

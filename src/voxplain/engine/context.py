@@ -180,7 +180,7 @@ class Context:
         """Whether the network ends in a sigmoid, a softmax or the like; None if unknown."""
         if not self.model.differentiable:
             return None
-        nothing = torch.autograd.graph.saved_tensors_hooks(lambda _: None, lambda _: None)
+        nothing = torch.autograd.graph.saved_tensors_hooks(_nothing, _nothing)
         try:
             with torch.inference_mode(False), torch.enable_grad(), self.model.at_rest(), nothing:
                 # A copy, since some networks write into their input, which a leaf must not be.
@@ -245,6 +245,11 @@ class Context:
     def expected_regions(self, spec: Regions) -> int:
         """About how many regions an image has."""
         return spec.expected(self.shape, self.inputs.shape[1], self.spacing)
+
+
+def _nothing(_: Tensor) -> Tensor:
+    """What a forward saves whose graph is looked at and not used."""
+    return torch.empty(0)
 
 
 def plain_tensor(tensor: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from voxplain.errors import ModelError
 from voxplain.models.geometry import LayerGeometry, layer_geometry, place
 from voxplain.models.layers import LayerInfo, find_layer, last_feature_layer, list_layers
 from voxplain.models.model import Model
-from voxplain.models.output_place import OutputPlace, covered_ends
+from voxplain.models.output_place import OutputPlace, at_box, covered_ends
 from voxplain.models.windows import Layout
 
 Assembly = Literal["blend", "sum"]
@@ -199,5 +199,5 @@ def _only(values: Tensor, box: tuple[slice, ...], outside: float = 0) -> Tensor:
     if box == _whole(values.shape[1:]):
         return values
     kept = torch.full_like(values, outside)
-    kept[(..., *box)] = values[(..., *box)]
+    kept[at_box(box)] = values[at_box(box)]
     return kept

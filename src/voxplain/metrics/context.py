@@ -186,7 +186,11 @@ class MetricContext:
             Undefined: If the output is not dense, or the target is about no class.
         """
         if self._predicted_object is None:
-            raise Undefined("the target is not about a class of a dense output")
+            raise Undefined(
+                "the target is not about a class of a dense output"
+                if not self.bound.unperturbed.is_unclear(self.bound.target.activation)
+                else "it is not known whether the output holds probabilities; state the activation"
+            )
         return self._predicted_object
 
     @cached_property
@@ -200,13 +204,17 @@ class MetricContext:
         """The class that a classifier prefers; of one-logit networks the side of the threshold.
 
         Raises:
-            Undefined: If the output is dense.
+            Undefined: If the output is dense, or may be a probability or a score.
         """
         if self.bound.unperturbed.is_dense:
             raise Undefined("a dense output has no class of the whole image")
         bound, output = self.bound, self.bound.unperturbed.output[self.input.row][None]
         if output.shape[1] > 1:
             return int(output.argmax(dim=1))
+        if bound.unperturbed.is_unclear(bound.target.activation):
+            raise Undefined(
+                "it is not known whether the output is a probability; state the activation"
+            )
         return int(predicted_mask(output, 1, bound.activation, bound.target.threshold))
 
     @property
@@ -229,7 +237,11 @@ class MetricContext:
         output lies.
         """
         if not self.bound.unperturbed.is_dense:
-            return None if self.case.truth is None else self.predicted_class == self.case.truth
+            unknown = self.case.truth is None or (
+                self.bound.unperturbed.output.shape[1] == 1
+                and self.bound.unperturbed.is_unclear(self.bound.target.activation)
+            )
+            return None if unknown else self.predicted_class == self.case.truth
         predicted = self._predicted_object
         place = self.bound.unperturbed.place
         if self.reference is None or predicted is None or place is None:

@@ -51,6 +51,8 @@ class PerturbedPrediction:
         """
         if not bound.unperturbed.is_dense:
             before = bound.unperturbed.output[row][None]
+            if output.shape[1] == 1 and bound.unperturbed.is_unclear(bound.target.activation):
+                return cls(scores)
             agreed = _preferred_class(bound, output) == _preferred_class(bound, before)
             return cls(scores, agreed=agreed.cpu())
         objects = predicted_object(bound, row, output)
@@ -94,10 +96,13 @@ def predicted_object(bound: BoundTarget, row: int, output: Tensor) -> Tensor | N
         output: ``(k, K, *spatial)``.
 
     Returns:
-        None where the output is not dense, or the target is not about a class of it.
+        None where the output is not dense, the target is not about a class of it, or it is unclear
+        whether it holds probabilities.
     """
-    label = bound.field.label_of(row)
-    if not bound.unperturbed.is_dense or label is None or bound.field.layer is not None:
+    label, seen = bound.field.label_of(row), bound.unperturbed
+    if not seen.is_dense or label is None or bound.field.layer is not None:
+        return None
+    if seen.is_unclear(bound.target.activation):
         return None
     return predicted_mask(output, label, bound.activation, bound.target.threshold)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import EllipsisType
 
 import torch
 from torch import Tensor, nn
@@ -89,12 +90,12 @@ class OutputPlace:
         for dim, nearest in enumerate(self._nearest_cells, start=-len(self.image)):
             values = values.index_select(dim, nearest.to(values.device))
         placed = values.new_full((*values.shape[: -len(self.image)], *self.image), outside)
-        placed[(..., *self.covered)] = values
+        placed[at_box(self.covered)] = values
         return placed
 
     def mean_on_output(self, values: Tensor) -> Tensor:
         """Mean of values ``(..., *image)`` over the voxels of each cell, ``(..., *cells)``."""
-        means = values[(..., *self.covered)]
+        means = values[at_box(self.covered)]
         for dim, nearest in enumerate(self._nearest_cells, start=-len(self.image)):
             cells, nearest = self.cells[dim], nearest.to(values.device)
             counts = torch.bincount(nearest, minlength=cells).clamp_min(1).to(values)
@@ -151,6 +152,11 @@ def place_of_output(
 
 def _has_all_axes(geometry: LayerGeometry) -> bool:
     return geometry.layout is not None and all(size >= 1 for size in geometry.shape)
+
+
+def at_box(box: Sequence[slice]) -> tuple[EllipsisType | slice, ...]:
+    """Index of a box in ``(..., *spatial)``."""
+    return (..., *box)
 
 
 class _Explained(nn.Module):

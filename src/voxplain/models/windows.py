@@ -19,6 +19,7 @@ from torch.nn import functional
 from voxplain.errors import ConfigError, ModelError
 from voxplain.extents import Extent, resolve
 from voxplain.models.blending import Blend, Blending, WindowAxis
+from voxplain.models.output_place import at_box
 
 Padding = Literal["constant", "reflect", "replicate", "circular"]
 Margins = tuple[tuple[int, int], ...]
@@ -206,7 +207,7 @@ class Layout:
 
     def region(self, position: tuple[int, ...]) -> tuple[EllipsisType | slice, ...]:
         """Index of a window in a padded volume ``(..., *padded)``."""
-        return _at(self.box(position))
+        return at_box(self.box(position))
 
     def box(self, position: tuple[int, ...]) -> tuple[slice, ...]:
         """The voxels of the padded volume in a window, one slice per axis."""
@@ -254,7 +255,7 @@ class Layout:
 
     def unpad(self, volume: Tensor) -> Tensor:
         """``(..., *padded)`` as ``(..., *shape)``, without the padding."""
-        return volume[_at(self.image_box)]
+        return volume[at_box(self.image_box)]
 
     def embed(self, values: Tensor) -> Tensor:
         """Values at the outputs ``(..., *covered)`` as ``(..., *padded)``, with zeros around."""
@@ -262,7 +263,7 @@ class Layout:
 
     def crop(self, volume: Tensor) -> Tensor:
         """``(..., *padded)`` at the outputs, ``(..., *covered)``."""
-        return volume[_at(self._output_box)]
+        return volume[at_box(self._output_box)]
 
     @cached_property
     def _output_box(self) -> tuple[slice, ...]:
@@ -295,8 +296,3 @@ class Layout:
         """Blending weights ``(n, 1, *size)`` with the type and device of ``like``."""
         stacked = torch.stack([self.weight(position) for position in positions])[:, None]
         return stacked.to(device=like.device, dtype=like.dtype)
-
-
-def _at(box: tuple[slice, ...]) -> tuple[EllipsisType | slice, ...]:
-    """Index of a box in ``(..., *spatial)``."""
-    return (..., *box)

@@ -61,6 +61,10 @@ class UnperturbedOutput:
         """
         return activation_for(asked, self.meaning, self.output.shape[1])
 
+    def is_unclear(self, asked: Activation) -> bool:
+        """Whether it is not known if the output holds probabilities, and nobody says so."""
+        return asked == "auto" and self.meaning == "unclear"
+
     def known_place(self, need: str) -> OutputPlace:
         """Where the cells of the output lie in the input.
 
