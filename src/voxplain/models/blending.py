@@ -20,6 +20,8 @@ from torch import Tensor
 Blend = Literal["gaussian", "constant", "nnunet"]
 
 _SIGMA, _FLOOR, _NNUNET_PEAK = 1 / 8, 1e-3, 10
+_KEPT = 64 * 2**20
+"""Bytes of weights that are kept."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,14 @@ class WindowAxis:
     Attributes:
         starts: First voxel of each window.
         used: First and end of the cells of each window whose output is used.
+        alike: For each window the first one of equal weights.
         kinds: Number of the kind of each voxel, ``(length,)``.
         shown: Whether some window shows a kind at a cell, ``(kinds, side)`` float64 of 0 and 1.
     """
 
     starts: tuple[int, ...]
     used: tuple[tuple[int, int], ...]
+    alike: tuple[int, ...]
     kinds: Tensor
     shown: Tensor
 
@@ -59,7 +63,12 @@ class WindowAxis:
         shown = torch.zeros(len(numbers), side, dtype=torch.float64)
         for at_cells, number in numbers.items():
             shown[number, list(at_cells)] = 1
-        return cls(tuple(starts), tuple(used), torch.tensor(kinds), shown)
+        seen: dict[tuple[object, ...], int] = {}
+        alike = (
+            seen.setdefault((ends, *kinds[start : start + side]), index)
+            for index, (start, ends) in enumerate(zip(starts, used, strict=True))
+        )
+        return cls(tuple(starts), tuple(used), tuple(alike), torch.tensor(kinds), shown)
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,20 @@ class Blending:
 
     def weight(self, position: tuple[int, ...]) -> Tensor:
         """Weights of a window, ``(*size)`` in float64; all windows sum to 1 at a covered voxel."""
+        alike = tuple(axis.alike[at] for axis, at in zip(self.axes, position, strict=True))
+        weights = self._recent.get(alike)
+        if weights is None:
+            weights = self._weight(alike)
+            if (len(self._recent) + 1) * weights.nbytes <= _KEPT:
+                self._recent[alike] = weights
+        return weights
+
+    @cached_property
+    def _recent(self) -> dict[tuple[int, ...], Tensor]:
+        """Weights that are kept, since many windows have the same."""
+        return {}
+
+    def _weight(self, position: tuple[int, ...]) -> Tensor:
         windows = list(zip(self.axes, position, self.size, strict=True))
         scale = self._scale
         for dim, (axis, index, side) in enumerate(windows):
