@@ -42,6 +42,11 @@ class WindowAxis:
     kinds: Tensor
     shown: Tensor
 
+    @cached_property
+    def shares(self) -> Tensor:
+        """1 over the number of windows that show a voxel of each kind, ``(kinds,)`` float64."""
+        return 1 / self.shown.sum(dim=1)
+
     @classmethod
     def of(
         cls, starts: Sequence[int], used: Sequence[tuple[int, int]], length: int, side: int
@@ -101,14 +106,18 @@ class Blending:
         return {}
 
     def _weight(self, position: tuple[int, ...]) -> Tensor:
-        windows = list(zip(self.axes, position, self.size, strict=True))
-        scale = self._scale
-        for dim, (axis, index, side) in enumerate(windows):
-            start = axis.starts[index]
-            scale = scale.index_select(dim, axis.kinds[start : start + side])
-        used = tuple(slice(*axis.used[index]) for axis, index, _ in windows)
+        used, kinds = [], []
+        for axis, index in zip(self.axes, position, strict=True):
+            first, end = axis.used[index]
+            used.append(slice(first, end))
+            kinds.append(axis.kinds[axis.starts[index] + first : axis.starts[index] + end])
         weights = torch.zeros(self.size, dtype=torch.float64)
-        weights[used] = (self._bell * scale)[used]
+        if self.blend == "constant":
+            pairs = zip(self.axes, kinds, strict=True)
+            weights[tuple(used)] = _outer([axis.shares[own] for axis, own in pairs])
+        else:
+            bell, scale = self._bell[tuple(used)], self._scale
+            weights[tuple(used)] = bell * scale[np.ix_(*kinds)]
         return weights
 
     @cached_property
@@ -118,9 +127,6 @@ class Blending:
     @cached_property
     def _scale(self) -> Tensor:
         """1 over the sum of the weights at a voxel of each kind; 0 where no window shows it."""
-        if self.blend == "constant":
-            counts = [axis.shown.sum(dim=1) for axis in self.axes]
-            return _outer([torch.where(count > 0, 1 / count, 0) for count in counts])
         total = self._bell
         for axis in self.axes:  # the axes come back in their order after a whole turn
             total = torch.tensordot(total, axis.shown, dims=([0], [1]))
