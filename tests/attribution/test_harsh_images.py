@@ -55,7 +55,7 @@ def test_a_layer_path_in_windows_starts_at_the_activation_of_the_baseline(rank: 
     spec = {"name": "layer_integrated_gradients", "layers": ["conv1"], "steps": 4}
     method = {**spec, "quadrature": "midpoint", "baseline": "maximum"}
     found = the_map(model, image, method, {"kind": "pixelwise", "label": 1})
-    layout = model.layout(SHAPES[rank])
+    layout = model.layout(image[0])
     assert layout is not None
     predicted = (model.output(image)[0].argmax(0) == 1).double()
     baseline = image.amax(dim=tuple(range(2, 2 + rank)), keepdim=True).expand_as(image)

@@ -46,10 +46,22 @@ def test_without_a_truth_nothing_is_right_or_wrong() -> None:
     image, mask = squares(0), squares(0)[0] > 0
     assert metric_context(network, image).correct is None
     assert metric_context(network, image, target=UNIT, mask=mask).correct is None
-    assert metric_context(nn.AvgPool2d(2), image, mask=mask).correct is None
     flat = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
     assert metric_context(flat, image).correct is None
     assert metric_context(flat, image, mask=mask).correct is None  # where, and not what
+
+
+def test_a_smaller_output_is_compared_where_it_lies() -> None:
+    class Cropped(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            return image[..., 1:, :-1]
+
+    image = squares(8, 9)
+    assert metric_context(Cropped(), image, mask=image[0] > 0).correct is True
+    for elsewhere in ((20, 21), (2, 3)):
+        assert metric_context(Cropped(), image, mask=squares(*elsewhere)[0] > 0).correct is False
+    outside = squares(0, 8, 9, 11, 35)[0] > 0  # 0, 11 and 35 lie where no output is
+    assert metric_context(Cropped(), image, mask=outside).correct is True
 
 
 @pytest.mark.parametrize(

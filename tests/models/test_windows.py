@@ -6,11 +6,15 @@ import itertools
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from networks import assert_close
+from scipy import ndimage
 from torch import Tensor, nn
 
+import voxplain as vx
+import voxplain.targets
 from voxplain.attribution import explain
 from voxplain.errors import ConfigError, ModelError
 from voxplain.models.model import Model
@@ -89,28 +93,137 @@ def test_a_halo_as_large_as_the_receptive_field_makes_windows_exact() -> None:
     assert not torch.allclose(without.output(image), network(image), atol=1e-3)
 
 
-@pytest.mark.parametrize("rank", [2, 3])
-@pytest.mark.parametrize("mode", ["gaussian", "constant"])
-@pytest.mark.parametrize("overlap", [0.25, 0.5])
-def test_agrees_with_monai(rank: int, mode: str, overlap: float) -> None:
-    """MONAI too shifts the last window to the end; it raises the floor of the product of the bells
-    and not of each bell, so its weight map is stated here.
-    """
-    inferer = pytest.importorskip("monai.inferers").sliding_window_inference
+def network_of(rank: int) -> nn.Module:
+    """One whose output depends on where its input is cut."""
+    conv, mode = getattr(nn, f"Conv{rank}d"), {1: "linear", 2: "bilinear", 3: "trilinear"}[rank]
     torch.manual_seed(rank)
-    network = nn.Sequential(
-        getattr(nn, f"Conv{rank}d")(2, 3, 3, padding=1), nn.ReLU(),
-        getattr(nn, f"Conv{rank}d")(3, 2, 3, padding=1),
-    )  # fmt: skip
-    image = torch.randn(1, 2, *(18, 15, 13)[:rank])
-    bell = torch.exp(-0.5 * (torch.arange(8) - 3.5) ** 2)  # sigma 8/8
-    weights = {"gaussian": bell, "constant": torch.ones(8)}[mode]
-    for _ in range(rank - 1):
-        weights = weights[..., None] * (bell if mode == "gaussian" else torch.ones(8))
+    return nn.Sequential(
+        conv(2, 3, 3, 2, 1), nn.ReLU(), nn.Upsample(scale_factor=2, mode=mode),
+        conv(3, 2, 3, padding=1),
+    ).eval()  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["gaussian", "constant"])
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.6, 0.8])
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((16, 16), (8, 8)), ((17, 13), (8, 6)), ((5, 21), (8, 8)), ((18, 15, 13), (8, 8, 8)),
+     ((12, 9, 7), (12, 6, 8)), ((5, 6, 3), (8, 8, 8)), ((13,), (6,)), ((11, 9, 6), (4, 6, 10))],
+)  # fmt: skip
+def test_outputs_are_those_of_monai(
+    shape: tuple[int, ...], size: tuple[int, ...], overlap: float, mode: str
+) -> None:
+    inferer = pytest.importorskip("monai.inferers").sliding_window_inference
+    network = network_of(len(shape))
+    image = torch.randn(2, 2, *shape)
     with torch.no_grad():
-        expected = inferer(image, (8,) * rank, 4, network, overlap=overlap, roi_weight_map=weights)
-    model = Model(network, window={"size": 8, "overlap": overlap, "blend": mode, "batch": 3})
-    torch.testing.assert_close(model.output(image), torch.as_tensor(expected), rtol=1e-4, atol=1e-5)
+        expected = inferer(image, size, 3, network, overlap=overlap, mode=mode)
+    model = Model(network, window={"size": size, "overlap": overlap, "blend": mode, "batch": 2})
+    torch.testing.assert_close(model.output(image), torch.as_tensor(expected), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("padding", ["constant", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize("mode", ["gaussian", "constant"])
+@pytest.mark.parametrize("shape", [(5, 13), (9, 5, 6)])
+def test_padding_and_its_gradient_are_those_of_monai(
+    shape: tuple[int, ...], mode: str, padding: str
+) -> None:
+    inferer = pytest.importorskip("monai.inferers").sliding_window_inference
+    network, rank = network_of(len(shape)), len(shape)
+    image = torch.randn(1, 2, *shape, requires_grad=True)
+    expected = inferer(image, (8,) * rank, 1, network, 0.5, mode=mode, padding_mode=padding)
+    window = {"size": 8, "blend": mode, "padding": padding}
+    model = Model(network, window=window)
+    torch.testing.assert_close(model.output(image), expected, rtol=0, atol=1e-5)
+    (gradient,) = torch.autograd.grad(expected[:, 1].square().sum(), image)
+    with pytest.warns(match="half on either side"):
+        found = vx.explain(model, image.detach(), "saliency", Squares())["saliency"].map
+    torch.testing.assert_close(found, gradient, rtol=0, atol=1e-4)
+
+
+class Squares(vx.targets.Target):
+    """The sum of the squares of class 1, bound anew at each output; its gradient is 2 F."""
+
+    kind: str = "squares"
+
+    def _field(self, unperturbed: vx.targets.UnperturbedOutput) -> vx.targets.WeightField:
+        weights = 2 * unperturbed.output
+        weights[:, 0] = 0
+        offset = weights.new_zeros(len(weights))
+        return vx.targets.WeightField((vx.targets.Term(weights),), offset, ("squares",))
+
+
+def nnunet_steps(length: int, side: int, share: float) -> list[int]:
+    """Where nnU-Net puts its windows along an axis."""
+    count = int(np.ceil((length - side) / (side * share))) + 1
+    distance = (length - side) / (count - 1) if count > 1 else 0
+    return [int(np.round(distance * index)) for index in range(count)]
+
+
+@pytest.mark.parametrize("overlap", [0.5, 0.3])
+@pytest.mark.parametrize(
+    ("shape", "size"), [((11, 9), (6, 4)), ((20, 8, 4), (8, 6, 4)), ((30, 12, 33), (12, 12, 14))]
+)
+def test_weights_and_positions_of_nnunet(
+    shape: tuple[int, ...], size: tuple[int, ...], overlap: float
+) -> None:
+    """Written down as it computes them: a filtered impulse times 10 in half precision."""
+    impulse = np.zeros(size)
+    impulse[tuple(side // 2 for side in size)] = 1
+    bell = ndimage.gaussian_filter(impulse, [side / 8 for side in size], 0, mode="constant", cval=0)
+    half = torch.from_numpy(bell / bell.max() * 10).half()
+    half[half == 0] = half[half != 0].min()
+    weights = half.float()
+    network = network_of(len(shape))
+    image = torch.randn(1, 2, *shape)
+    total, count = torch.zeros(1, 2, *shape), torch.zeros(shape)
+    axes = [nnunet_steps(*axis, 1 - overlap) for axis in zip(shape, size, strict=True)]
+    for starts in itertools.product(*axes):
+        box = tuple(slice(a, a + side) for a, side in zip(starts, size, strict=True))
+        with torch.no_grad():
+            total[(..., *box)] += network(image[(..., *box)]) * weights
+        count[box] += weights
+    model = Model(network, window={"size": size, "overlap": overlap, "blend": "nnunet"})
+    torch.testing.assert_close(model.output(image), total / count, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("blend", ["gaussian", "constant", "nnunet"])
+@pytest.mark.parametrize("padding", ["constant", "replicate"])
+@pytest.mark.parametrize(
+    ("shape", "size"), [((14, 12), 7), ((14, 6), 7), ((9, 12, 8), 7), ((5, 9, 13), (7, 9, 6))]
+)
+def test_valid_convolutions_in_windows_are_those_of_the_whole(
+    shape: tuple[int, ...], size: Any, padding: str, blend: str
+) -> None:
+    """Each output depends on its receptive field alone, which lies inside a window."""
+    conv = getattr(nn, f"Conv{len(shape)}d")
+    torch.manual_seed(0)
+    network = nn.Sequential(conv(1, 3, 3), nn.ReLU(), conv(3, 2, (2, *(1,) * (len(shape) - 1))))
+    image = torch.randn(1, 1, *shape)
+    window = {"size": size, "overlap": 0.3, "blend": blend, "padding": padding}
+    model = Model(network.eval(), window=window)
+    layout = model.layout(image[0])
+    assert layout is not None
+    padded = layout.pad(image)
+    with torch.no_grad():
+        whole = network(padded)
+    filled = torch.zeros(1, 2, *layout.padded)
+    filled[(..., *(slice(1, 1 + side) for side in whole.shape[2:]))] = whole
+    expected = layout.unpad(filled)[(..., *layout.covered)]
+    torch.testing.assert_close(model.output(image), expected, rtol=0, atol=1e-6)
+
+
+def test_where_padding_lies_and_what_windows_cover() -> None:
+    found = Window(size=6).layout((5, 12), margins=((1, 2), (2, 2)))
+    assert found.image_box == (slice(0, 5), slice(0, 12))  # of one voxel, the half before is 0
+    assert found.covered == (slice(1, 4), slice(2, 10))
+    assert found.embed(torch.ones(3, 8)).sum(1).tolist() == [0, 8, 8, 8, 0, 0]
+    assert {*found.over((slice(0, 1), slice(0, 1)))} == {(0, 0)}
+    assert not [*found.over((slice(2, 2), slice(0, 12)))]
+    with pytest.raises(ConfigError, match="nothing left inside what its output does not cover"):
+        Window(size=6).layout((5, 12), margins=((3, 3), (2, 2)))
+    with pytest.raises(ModelError, match="no output inside a volume"):
+        Window(size=8).layout((1, 12), margins=((4, 2), (2, 2)))
 
 
 def test_extents_of_windows() -> None:
@@ -135,14 +248,16 @@ def test_invalid_windows_are_errors(wrong: dict[str, Any]) -> None:
         Window.model_validate(wrong)
 
 
-def test_padding_at_the_far_end() -> None:
+def test_padding_half_on_either_side() -> None:
     windows = layout((5, 12), 8)
     assert (windows.padded, windows.is_padded) == ((8, 12), True)
     volume = torch.randn(3, 5, 12)
     padded = windows.pad(volume)
     assert padded.shape == (3, 8, 12)
+    assert torch.equal(padded[:, 1:6], volume)
     assert torch.equal(windows.unpad(padded), volume)
-    assert not padded[:, 5:].any()
+    assert not padded[:, :1].any()
+    assert not padded[:, 6:].any()
     whole = layout((9, 12), 8)
     assert not whole.is_padded
     assert whole.pad(volume) is volume
@@ -157,12 +272,12 @@ def test_redundancy_is_how_many_windows_see_a_voxel() -> None:
 
 
 @pytest.mark.parametrize("rank", [2, 3])
-def test_networks_with_another_output_size_are_refused(rank: int) -> None:
-    shrinks = getattr(nn, f"Conv{rank}d")(1, 2, 3)
+def test_networks_without_windows_in_their_output_are_refused(rank: int) -> None:
+    coarse = getattr(nn, f"Conv{rank}d")(1, 2, 2, 2)
     with pytest.raises(
-        ModelError, match="sliding windows need an output of the size of the window"
+        ModelError, match="sliding windows need an output of the resolution of the window"
     ):
-        Model(shrinks, window={"size": 6}).output(torch.zeros(1, 1, *(9,) * rank))
+        Model(coarse, window={"size": 6}).output(torch.zeros(1, 1, *(9,) * rank))
 
 
 class PatchScores(nn.Module):
@@ -182,7 +297,7 @@ def test_scores_of_windows_make_a_grid_of_scores(rank: int, overlap: float) -> N
     model = Model(
         PatchScores().double(), window={"size": 4, "overlap": overlap, "blend": "constant"}
     )
-    layout = model.layout(sides)
+    layout = model.layout(image.detach()[0])
     assert layout is not None
 
     def grid(volume: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from voxplain.attribution import explain
 from voxplain.errors import ConfigError, TargetError
 from voxplain.image import Grid, Image
+from voxplain.models.output_place import OutputPlace
 from voxplain.preprocess import apply
 from voxplain.targets import ErrorRegion, Label, Pixelwise, Region, UnperturbedOutput, WeightField
 
@@ -69,7 +71,7 @@ class TestSentences:
 
     def test_component_that_is_not_there(self) -> None:
         output = torch.zeros(1, 2, 5, 5)
-        output[0, 1, 1, 1] = 1
+        output[0, 1, 1, 1] = 4
         with pytest.raises(
             TargetError, match="predicted as 1 connected components; there is no num"
         ):
@@ -120,11 +122,14 @@ class TestSentences:
 def test_masks_on_the_input_grid_are_brought_to_a_coarser_output() -> None:
     mask = torch.zeros(12, 14, dtype=torch.bool)
     mask[4:8, 2:6] = True
-    unperturbed = UnperturbedOutput(dense(2), input_shape=(12, 14))
-    selected = weights(Region(label=1, mask=mask).bind(unperturbed))[:, 1]
+    place = OutputPlace((0.5, 0.5), (2, 2), (6, 7), (12, 14))
+    seen = UnperturbedOutput(dense(2), input_shape=(12, 14), place=place)
+    found = weights(Region(label=1, mask=mask).bind(seen))[:, 1]
     expected = torch.zeros(6, 7)
     expected[2:4, 1:3] = 1
-    assert torch.equal(selected, expected.double().expand(2, 6, 7))
+    assert torch.equal(found, expected.double().expand(2, 6, 7))
+    with pytest.raises(TargetError, match="the geometry of this network is unknown"):
+        Region(label=1, mask=mask).bind(replace(seen, place=None))
 
 
 class TestFiles:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from voxplain.attribution import explain, predict
 from voxplain.engine.method import parse_method
 from voxplain.errors import TargetError
 from voxplain.image import Grid, Image
+from voxplain.models.output_place import OutputPlace
 from voxplain.targets import ClassScore, Unit, UnperturbedOutput, Volume
 
 SCORES = torch.tensor([[1.0, 3.0, -2.0], [0.5, -1.0, 2.0]], dtype=torch.float64)
@@ -68,10 +70,14 @@ class TestVolume:
         torch.testing.assert_close(scores[0], probabilities.sum() * 8 / 1000)
 
     def test_a_coarser_output_has_larger_voxels(self) -> None:
-        unperturbed = UnperturbedOutput(dense(3), input_shape=(8, 10, 3), voxel_volume=1.0)
-        scores = Volume(label=1).bind(unperturbed).score(unperturbed.output)
-        expected = torch.softmax(unperturbed.output, 1)[:, 1].flatten(1).sum(1) * 4 / 1000
-        torch.testing.assert_close(scores, expected)
+        shape = (8, 10, 3)
+        place = OutputPlace((0.5, 0.5, 0), (2, 2, 1), (4, 5, 3), shape)
+        seen = UnperturbedOutput(dense(3), input_shape=shape, voxel_volume=1.0, place=place)
+        found = Volume(label=1).bind(seen).score(seen.output)
+        expected = torch.softmax(seen.output, 1)[:, 1].flatten(1).sum(1) * 4 / 1000
+        torch.testing.assert_close(found, expected)
+        with pytest.raises(TargetError, match="a volume needs the place of the output"):
+            Volume(label=1).bind(replace(seen, place=None))
 
     def test_scores_have_no_volume(self) -> None:
         with pytest.raises(TargetError, match="a volume needs a dense output"):

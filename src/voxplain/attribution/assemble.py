@@ -185,6 +185,9 @@ class _MapAssembler:
         remarks = [remark for log in logs for remark in log.remarks]
         remarks += self.context.model.behavior.remarks
         remarks += [*self.bound.field.remarks, *self.method.remarks(self.context)]
+        if None in self.layers:
+            taps = dict.fromkeys(tap for stream in self.streams for tap in stream.taps)
+            remarks += [text for tap in taps if (text := self.context.layers.beyond(tap))]
         if self.context.layout is not None and not self._is_exact_in_windows():
             remarks.append(
                 "over overlapping windows this map is near that of the whole, not equal to it"
@@ -237,6 +240,7 @@ class _MapAssembler:
                 score=bound.scores[row],
                 baseline_score=self.outputs[row].start_score,
                 probability=_probability(bound, row),
+                activation=_activation(bound),
                 field_size=bound.field.size(row),
             )
             for row, words in enumerate(bound.field.in_words)
@@ -276,7 +280,15 @@ def _probability(bound: BoundTarget, row: int) -> float | None:
     label, seen = bound.field.label_of(row), bound.unperturbed
     if seen.is_dense or label is None or bound.field.layer is not None:
         return None
-    return float(probability_of(seen.output, label, bound.target.activation)[row])
+    if seen.is_unclear(bound.target.activation):
+        return None
+    return float(probability_of(seen.output, label, bound.activation)[row])
+
+
+def _activation(bound: BoundTarget) -> str | None:
+    """What makes probabilities of the output; None for units of layers, and where it is unclear."""
+    is_unclear = bound.unperturbed.is_unclear(bound.target.activation)
+    return None if bound.field.layer is not None or is_unclear else bound.activation
 
 
 def _without_files(value: Any) -> Any:

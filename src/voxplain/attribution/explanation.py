@@ -155,9 +155,11 @@ def _explain(
 
 
 def _warn_of_padding(layout: Layout, shape: tuple[int, ...]) -> None:
+    kind = layout.window.padding
+    filled = "zeros" if kind == "constant" else f"its own values ({kind})"
     warnings.warn(
         f"the window {layout.size} is larger than the image {shape}; the image is padded with "
-        "zeros at its end",
+        f"{filled}, half on either side",
         VoxplainWarning,
         stacklevel=4,
     )

@@ -16,6 +16,9 @@ from voxplain.targets.base import probability_of
 from voxplain.targets.field import predicted_mask
 from voxplain.targets.scores import volume_per_voxel
 
+NOT_COVERED = 255
+"""The label of voxels for which the network gives no output."""
+
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
@@ -25,13 +28,18 @@ class Prediction:
         output: ``(K,)`` or ``(K, *spatial)`` on the network's grid.
         in_words: The target, in words.
         score: S(x).
-        probability: Of the class of the target, for classifiers.
+        probability: Of the class of the target, for classifiers; None where it is not known whether
+            the output is one already.
         labels: Predicted classes on the source grid, ``(*spatial)`` int64, for dense outputs;
-            None for networks that give an image back (targets ``intensity`` and
-            ``reconstruction_error``).
+            :data:`NOT_COVERED` where an output smaller than the image says nothing. None where
+            several classes or none are predicted at one position, as under sigmoid, where the
+            place of the output in the image is unknown, and for networks that give an image back
+            (targets ``intensity`` and ``reconstruction_error``).
         scores: Class scores by class name, for classifiers.
         volumes: Class volumes by class name, for dense outputs.
         volume_unit: Of those: mL, cm² in 2-D, or voxels where the physical size is unknown.
+        remarks: What readers have to know: that the outputs are taken as probabilities, or which
+            voxels they cover.
     """
 
     output: Tensor
@@ -42,6 +50,7 @@ class Prediction:
     scores: Mapping[str, float] = field(default_factory=dict)
     volumes: Mapping[str, float] = field(default_factory=dict)
     volume_unit: str = "mL"
+    remarks: tuple[str, ...] = ()
 
 
 def predict(model: Model | nn.Module, image: Image, target: int | str | Target) -> Prediction:
@@ -65,26 +74,27 @@ def predict(model: Model | nn.Module, image: Image, target: int | str | Target) 
             score=score,
             probability=_probability(seen, bound.field.label_of(0), parsed),
             scores=_scores(seen),
+            remarks=bound.field.remarks,
         )
     if isinstance(parsed, ImageTarget):
         return Prediction(output=seen.output[0], in_words=words, score=score)
-    labels = _labels(seen, parsed)
-    volumes, unit = _volumes(seen, labels)
-    is_on_grid = tuple(labels.shape) == image.grid.shape
+    masks = _masks(seen, parsed)
+    volumes, unit = _volumes(seen, masks)
     return Prediction(
         output=seen.output[0],
         in_words=words,
         score=score,
-        labels=image.restore(labels[None].float(), "label")[0].long() if is_on_grid else None,
+        labels=_labels(seen, masks, image),
         volumes=volumes,
         volume_unit=unit,
+        remarks=bound.field.remarks,
     )
 
 
 def _probability(seen: UnperturbedOutput, label: int | None, target: Target) -> float | None:
-    if label is None or target.layers:
+    if label is None or target.layers or seen.is_unclear(target.activation):
         return None
-    return float(probability_of(seen.output, label, target.activation)[0])
+    return float(probability_of(seen.output, label, seen.activation(target.activation))[0])
 
 
 def _scores(seen: UnperturbedOutput) -> dict[str, float]:
@@ -93,20 +103,28 @@ def _scores(seen: UnperturbedOutput) -> dict[str, float]:
     return {_class_name(seen, label): float(value) for label, value in enumerate(seen.output[0])}
 
 
-def _labels(seen: UnperturbedOutput, target: Target) -> Tensor:
-    """Predicted classes ``(*spatial)``."""
-    output = seen.output
-    if output.shape[1] > 1:
-        return output.argmax(dim=1)[0]
-    return predicted_mask(output, 1, target.activation, target.threshold)[0].long()
+def _masks(seen: UnperturbedOutput, target: Target) -> Tensor:
+    """Where each class is predicted, ``(classes, *cells)`` bool."""
+    activation, classes = seen.activation(target.activation), max(2, seen.output.shape[1])
+    masks = [predicted_mask(seen.output, k, activation, target.threshold) for k in range(classes)]
+    return torch.cat(masks)
 
 
-def _volumes(seen: UnperturbedOutput, labels: Tensor) -> tuple[dict[str, float], str]:
-    """Volumes by class name, and their unit."""
+def _labels(seen: UnperturbedOutput, masks: Tensor, image: Image) -> Tensor | None:
+    """Predicted classes on the source grid; None where one label per voxel cannot say them."""
+    if seen.place is None or not bool((masks.sum(dim=0) == 1).all()):
+        return None
+    labels = seen.place.on_image(masks.int().argmax(dim=0), outside=NOT_COVERED)
+    return image.restore(labels[None].float(), "label")[0].long()
+
+
+def _volumes(seen: UnperturbedOutput, masks: Tensor) -> tuple[dict[str, float], str]:
+    """Volumes by class name, and their unit; none where the size of a cell is unknown."""
+    if seen.voxel_volume is not None and seen.place is None:
+        return {}, seen.elements
     per_voxel, unit = volume_per_voxel(seen)
-    counts = torch.bincount(labels.flatten(), minlength=max(2, seen.output.shape[1])).tolist()
-    volumes = {_class_name(seen, label): count * per_voxel for label, count in enumerate(counts)}
-    return volumes, unit
+    counts = masks.flatten(1).sum(dim=1).tolist()
+    return {_class_name(seen, label): n * per_voxel for label, n in enumerate(counts)}, unit
 
 
 def _class_name(seen: UnperturbedOutput, label: int) -> str:

@@ -123,7 +123,7 @@ def _opened(request: SharedFlags) -> tuple[LoadedModel, Image]:
 def _example(loaded: LoadedModel, image: Image) -> Tensor:
     """The input of one call of the network: the image, or one window of it."""
     model, data = loaded.model, image.data
-    layout = model.layout(data.shape[1:], image.grid.spacing)
+    layout = model.layout(data, image.grid.spacing)
     window = layout.cut(layout.pad(data), layout.positions[:1]) if layout else data[None]
     return model.admit(window)
 

@@ -19,9 +19,12 @@ from voxplain.engine.taps import Tap, tapping
 from voxplain.errors import ConfigError, InputError, TargetError
 from voxplain.image import Image
 from voxplain.models.model import Model, example_of
+from voxplain.models.output_place import OutputPlace
 from voxplain.models.windows import Layout
 from voxplain.regions import RegionMap, Regions, segment
 from voxplain.targets import Target, UnperturbedOutput, WeightField
+from voxplain.targets.activations import is_squashed, lies_in_unit_range
+from voxplain.targets.field import Activation
 
 References = Tensor | Sequence[Image] | None
 """Other images on the same grid: a tensor ``(K, C, *spatial)``, or images."""
@@ -65,7 +68,19 @@ class BoundTarget:
             return None
         if self.field.layer is not None:
             raise TargetError("follow=True is for targets on the output, not for units of a layer")
-        return lambda output: self.target.rebind(replace(self.unperturbed, output=output))
+        seen = self.unperturbed
+        return lambda output: self.target.rebind(
+            replace(seen, output=output, known_meaning=seen.meaning)
+        )
+
+    @property
+    def activation(self) -> Activation:
+        """What makes probabilities of the output.
+
+        Raises:
+            TargetError: If what the output holds is unclear.
+        """
+        return self.unperturbed.activation(self.target.activation)
 
 
 class Context:
@@ -141,15 +156,41 @@ class Context:
                 value = self.layers.arranged(tap, tapped[tap].detach().clone())
                 activations[tap.path].append(value[: len(images)])
         grid = self.image.grid if self.image else None
+        output = torch.cat(outputs)
         self._unperturbed = UnperturbedOutput(
-            output=torch.cat(outputs),
+            output=output,
             image=self.image,
             input_shape=self.shape,
             voxel_volume=grid.voxel_volume if grid and grid.unit == "mm" else None,
             activations={path: torch.cat(values) for path, values in activations.items()},
             classes=self.model.classes,
+            place=self._place(output),
+            squashed=self._is_squashed() if lies_in_unit_range(output) else None,
         )
         return self._unperturbed
+
+    def _place(self, output: Tensor) -> OutputPlace | None:
+        """Where the cells of a dense output lie in the images; None where this is unknown."""
+        cells = tuple(output.shape[2:])
+        if not cells:
+            return None
+        if cells == self.shape:
+            return OutputPlace.same(self.shape)
+        if self.layout is not None:
+            return OutputPlace.of_box(self.layout.covered, self.shape)
+        return self.model.place(self.inputs[:1])
+
+    def _is_squashed(self) -> bool | None:
+        """Whether the network ends in a sigmoid, a softmax or the like; None if unknown."""
+        if not self.model.differentiable:
+            return None
+        nothing = torch.autograd.graph.saved_tensors_hooks(_nothing, _nothing)
+        try:
+            with torch.inference_mode(False), torch.enable_grad(), self.model.at_rest(), nothing:
+                # A copy, since some networks write into their input, which a leaf must not be.
+                return is_squashed(self.model(self.example.clone().requires_grad_(True).clone()))
+        except NotImplementedError:  # a function without a derivative
+            return None
 
     def bind(self, target: Target) -> BoundTarget:
         """Fixes a target on the unperturbed images.
@@ -186,7 +227,7 @@ class Context:
     @cached_property
     def layout(self) -> Layout | None:
         """The windows over the image, or None."""
-        return self.model.layout(self.shape, self.spacing)
+        return self.model.layout(self.inputs[0], self.spacing)
 
     @cached_property
     def example(self) -> Tensor:
@@ -206,6 +247,11 @@ class Context:
     def expected_regions(self, spec: Regions) -> int:
         """About how many regions an image has."""
         return spec.expected(self.shape, self.inputs.shape[1], self.spacing)
+
+
+def _nothing(_: Tensor) -> Tensor:
+    """What a forward saves whose graph is looked at and not used."""
+    return torch.empty(0)
 
 
 def plain_tensor(tensor: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from voxplain.errors import ModelError
 from voxplain.models.geometry import LayerGeometry, confirmed, layer_geometry, place
 from voxplain.models.layers import LayerInfo, find_layer, last_feature_layer, list_layers
 from voxplain.models.model import Model
+from voxplain.models.output_place import OutputPlace, at_box, covered_ends
 from voxplain.models.windows import Layout
 
 Assembly = Literal["blend", "sum"]
@@ -158,6 +159,7 @@ class NetworkLayers:
         layer_map: Tensor,
         windows: Assembly = "blend",
         mode: Interpolation = "linear",
+        outside: float = 0,
     ) -> Tensor:
         """A layer map ``(K, *cells)`` on the image grid, ``(K, *spatial)``.
 
@@ -166,6 +168,7 @@ class NetworkLayers:
             layer_map: For windowed models ``(K, windows, *cells)``.
             windows: What overlapping windows do.
             mode: Between cells.
+            outside: The value where the image lies beyond the cells, after valid convolutions.
 
         Raises:
             ModelError: If the layer has no place left in the image.
@@ -177,8 +180,24 @@ class NetworkLayers:
                 f"axes, such as {self.default_layer!r}"
             )
         if self.layout is None:
-            return place(layer_map, geometry, self.shape, mode)
+            placed = place(layer_map, geometry, self.shape, mode)
+            return _only(placed, _covered(geometry, self.shape), outside)
         return self._assembled(self.layout, layer_map, geometry, windows, mode)
+
+    def beyond(self, tap: Tap) -> str | None:
+        """A sentence where a layer does not cover the image whole; with windows, none."""
+        geometry = self.geometry(tap)
+        if (
+            self.layout is not None
+            or not geometry.spatial
+            or len(geometry.shape) != len(self.shape)
+        ):
+            return None
+        box = _covered(geometry, self.shape)
+        if box == _whole(self.shape):
+            return None
+        covered = OutputPlace.of_box(box, self.shape).in_words()
+        return f"layer {tap.path!r} covers {covered}; beyond them its map is 0"
 
     def _assembled(
         self,
@@ -189,11 +208,17 @@ class NetworkLayers:
         mode: Interpolation,
     ) -> Tensor:
         volume = layer_map.new_zeros(len(layer_map), *layout.padded)
+        box, shown = _covered(geometry, layout.size), volume.new_zeros(1, *layout.padded)
+        is_partial = box != _whole(layout.size)
         for index, position in enumerate(layout.positions):
-            part = place(layer_map[:, index], geometry, layout.size, mode)
+            part = _only(place(layer_map[:, index], geometry, layout.size, mode), box)
             if windows == "blend":
-                part = part * layout.blend_weights([position], part)[0]
+                weights = layout.blend_weights([position], part)[0]
+                part = part * weights
+                shown[layout.region(position)] += _only(weights, box) if is_partial else 0
             volume[layout.region(position)] += part
+        if windows == "blend" and is_partial:
+            volume = torch.where(shown > 0, volume / shown, 0)
         return layout.unpad(volume)
 
     @property
@@ -207,3 +232,22 @@ class NetworkLayers:
             nn.LocalResponseNorm,
         )
         return any(isinstance(module, kinds) for module in self.model.network.modules())
+
+
+def _covered(geometry: LayerGeometry, shape: Sequence[int]) -> tuple[slice, ...]:
+    """The voxels of an image that the cells of a layer cover."""
+    axes = zip(geometry.start, geometry.stride, geometry.shape, shape, strict=True)
+    return tuple(slice(*covered_ends(*axis)) for axis in axes)
+
+
+def _whole(shape: Sequence[int]) -> tuple[slice, ...]:
+    return tuple(slice(0, side) for side in shape)
+
+
+def _only(values: Tensor, box: tuple[slice, ...], outside: float = 0) -> Tensor:
+    """Values ``(K, *spatial)`` inside a box, and another value outside of it."""
+    if box == _whole(values.shape[1:]):
+        return values
+    kept = torch.full_like(values, outside)
+    kept[at_box(box)] = values[at_box(box)]
+    return kept

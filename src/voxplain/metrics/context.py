@@ -26,6 +26,7 @@ from voxplain.metrics.maps import AnyMap, MapField, Maps, Undefined, map_field, 
 from voxplain.metrics.other_networks import Networks, OtherNetwork, other_networks
 from voxplain.metrics.perturbed import PerturbedPrediction, predicted_object
 from voxplain.models.model import Model
+from voxplain.models.output_place import OutputPlace
 from voxplain.targets.field import predicted_mask
 
 T = TypeVar("T")
@@ -185,7 +186,11 @@ class MetricContext:
             Undefined: If the output is not dense, or the target is about no class.
         """
         if self._predicted_object is None:
-            raise Undefined("the target is not about a class of a dense output")
+            raise Undefined(
+                "the target is not about a class of a dense output"
+                if not self.bound.unperturbed.is_unclear(self.bound.target.activation)
+                else "it is not known whether the output holds probabilities; state the activation"
+            )
         return self._predicted_object
 
     @cached_property
@@ -199,28 +204,49 @@ class MetricContext:
         """The class that a classifier prefers; of one-logit networks the side of the threshold.
 
         Raises:
-            Undefined: If the output is dense.
+            Undefined: If the output is dense, or may be a probability or a score.
         """
         if self.bound.unperturbed.is_dense:
             raise Undefined("a dense output has no class of the whole image")
-        target, output = self.bound.target, self.bound.unperturbed.output[self.input.row][None]
+        bound, output = self.bound, self.bound.unperturbed.output[self.input.row][None]
         if output.shape[1] > 1:
             return int(output.argmax(dim=1))
-        return int(predicted_mask(output, 1, target.activation, target.threshold))
+        if bound.unperturbed.is_unclear(bound.target.activation):
+            raise Undefined(
+                "it is not known whether the output is a probability; state the activation"
+            )
+        return int(predicted_mask(output, 1, bound.activation, bound.target.threshold))
+
+    @property
+    def place(self) -> OutputPlace:
+        """Where the cells of the output lie in the image.
+
+        Raises:
+            Undefined: If the output is not dense, or this is unknown.
+        """
+        if self.bound.unperturbed.place is None:
+            raise Undefined("the place of the output in the image is unknown")
+        return self.bound.unperturbed.place
 
     @cached_property
     def correct(self) -> bool | None:
         """Whether the prediction is right; None where the truth is not known.
 
         A classifier is right if it prefers the true class. A dense output is right if the Dice of
-        the predicted object with the reference is at least 0.5, or there is neither.
+        the predicted object with the reference is at least 0.5, or there is neither, where the
+        output lies.
         """
         if not self.bound.unperturbed.is_dense:
-            return None if self.case.truth is None else self.predicted_class == self.case.truth
+            unknown = self.case.truth is None or (
+                self.bound.unperturbed.output.shape[1] == 1
+                and self.bound.unperturbed.is_unclear(self.bound.target.activation)
+            )
+            return None if unknown else self.predicted_class == self.case.truth
         predicted = self._predicted_object
-        if self.reference is None or predicted is None or predicted.shape != self.reference.shape:
+        place = self.bound.unperturbed.place
+        if self.reference is None or predicted is None or place is None:
             return None
-        reference = self.reference.to(predicted.device)
+        reference = place.on_output(self.reference).to(predicted.device)
         return bool(4 * (reference & predicted).sum() >= reference.sum() + predicted.sum())
 
     def with_model(self, model: Model) -> MetricContext:

@@ -51,7 +51,9 @@ class PerturbedPrediction:
         """
         if not bound.unperturbed.is_dense:
             before = bound.unperturbed.output[row][None]
-            agreed = _preferred_class(output) == _preferred_class(before)
+            if output.shape[1] == 1 and bound.unperturbed.is_unclear(bound.target.activation):
+                return cls(scores)
+            agreed = _preferred_class(bound, output) == _preferred_class(bound, before)
             return cls(scores, agreed=agreed.cpu())
         objects = predicted_object(bound, row, output)
         if objects is None or unchanged is None:
@@ -94,17 +96,22 @@ def predicted_object(bound: BoundTarget, row: int, output: Tensor) -> Tensor | N
         output: ``(k, K, *spatial)``.
 
     Returns:
-        None where the output is not dense, or the target is not about a class of it.
+        None where the output is not dense, the target is not about a class of it, or it is unclear
+        whether it holds probabilities.
     """
-    label = bound.field.label_of(row)
-    if not bound.unperturbed.is_dense or label is None or bound.field.layer is not None:
+    label, seen = bound.field.label_of(row), bound.unperturbed
+    if not seen.is_dense or label is None or bound.field.layer is not None:
         return None
-    return predicted_mask(output, label, bound.target.activation, bound.target.threshold)
+    if seen.is_unclear(bound.target.activation):
+        return None
+    return predicted_mask(output, label, bound.activation, bound.target.threshold)
 
 
-def _preferred_class(output: Tensor) -> Tensor:
-    """The class of the largest score; of one-logit networks the side of 0."""
-    return output.argmax(dim=1) if output.shape[1] > 1 else (output[:, 0] > 0).long()
+def _preferred_class(bound: BoundTarget, output: Tensor) -> Tensor:
+    """The class of the largest score; of networks with one score the side of the threshold."""
+    if output.shape[1] > 1:
+        return output.argmax(dim=1)
+    return predicted_mask(output, 1, bound.activation, bound.target.threshold).long()
 
 
 def _mean(column: Sequence[Tensor | None]) -> Tensor | None:

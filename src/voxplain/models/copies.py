@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 
 from torch import Tensor
@@ -28,6 +27,4 @@ def copied(model: Model, own: Iterable[str] | None = None) -> Model:
         copied_ids = set(map(id, own_parameters))
         parameters = model.network.parameters()
         shared = {id(tensor): tensor for tensor in parameters if id(tensor) not in copied_ids}
-    duplicate = copy.copy(model)
-    duplicate.network, duplicate._double = copy_network(model.network, shared), {}
-    return duplicate
+    return model.twin(copy_network(model.network, shared))

@@ -11,15 +11,17 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from voxplain.errors import ConfigError, ModelError, nearest
 from voxplain.models.behavior import Behavior, seeded, tried_behavior
 from voxplain.models.failures import raise_in_words
 from voxplain.models.hooks import copy_network
+from voxplain.models.output_place import OutputPlace, place_of_output
 from voxplain.models.precision import HALF, Precision
 from voxplain.models.programs import COMPILED, as_module
 from voxplain.models.rest import KnownOfNetworks, at_rest, state_of
-from voxplain.models.windows import Layout, Window
+from voxplain.models.windows import Layout, Margins, Window
 from voxplain.records.sidecar import ModelFacts
 
 Head = int | str | Callable[[Any], Tensor]
@@ -91,6 +93,7 @@ class Model:
         self.seed = 0
         self._observed = False
         self._double: dict[Hashable, nn.Module] = {}
+        self._places: dict[tuple[int, ...], OutputPlace | None] = {}
 
     @classmethod
     def of(cls, model: Model | nn.Module) -> Model:
@@ -208,9 +211,63 @@ class Model:
         """How many windows go through the network in one call."""
         return self.window.batch if self.window and not self.behavior.one_by_one else 1
 
-    def layout(self, shape: Sequence[int], spacing: Sequence[float] | None = None) -> Layout | None:
-        """The windows over a volume of this spatial shape; None for a model without windows."""
-        return self.window.layout(shape, spacing) if self.window else None
+    def layout(self, volume: Tensor, spacing: Sequence[float] | None = None) -> Layout | None:
+        """The windows over a volume ``(C, *spatial)``; None for a model without windows.
+
+        The first time one window is computed, since its output may be smaller than the window.
+
+        Args:
+            volume: On any device.
+            spacing: Millimeters per voxel, for windows in mm.
+        """
+        if self.window is None:
+            return None
+        layout = self.window.layout(volume.shape[1:], spacing)
+        middle = layout.positions[len(layout) // 2]
+        margins = self._margins(layout.cut(layout.pad(volume), [middle]))
+        return self.window.layout(volume.shape[1:], spacing, margins) if margins else layout
+
+    def place(self, example: Tensor) -> OutputPlace | None:
+        """Where the cells of the output lie in an input ``(1, C, *spatial)``.
+
+        None where this is unknown, and for an output without spatial axes. It is found once for
+        each shape of the input.
+        """
+        shape = tuple(example.shape[1:])
+        if shape not in self._places:
+            with torch.no_grad(), self.at_rest():
+                self._places[shape] = self._placed(self.admit(example))
+        return self._places[shape]
+
+    def _placed(self, example: Tensor) -> OutputPlace | None:
+        cells = self(example).shape[2:]
+        if cells == example.shape[2:]:
+            return OutputPlace.same(cells)
+        return place_of_output(self.network, self, example) if cells else None
+
+    def _margins(self, window: Tensor) -> Margins | None:
+        """Voxels of a window ``(1, C, *size)`` that its output does not cover, None for no voxel.
+
+        Raises:
+            ModelError: If the network returns another resolution for a window.
+        """
+        place = self.place(window)
+        margins = place.margins if place else None
+        if margins is not None:
+            return margins if any(map(any, margins)) else None
+        cells = place.cells if place else self._cells(window)
+        if not cells:
+            return None
+        raise ModelError(
+            "sliding windows need an output of the resolution of the window, and this network "
+            f"maps {tuple(window.shape[2:])} to {cells}"
+            + ("" if place else ", whose place in the window is unknown")
+        )
+
+    def _cells(self, window: Tensor) -> tuple[int, ...]:
+        """Spatial shape of the output; empty for scores."""
+        with torch.no_grad(), self.at_rest():
+            return tuple(self(self.admit(window)).shape[2:])
 
     @torch.no_grad()
     def output(self, inputs: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
@@ -219,8 +276,12 @@ class Model:
         Args:
             inputs: ``(B, C, *spatial)``.
             spacing: Millimeters per voxel, for windows in mm.
+
+        Returns:
+            ``(B, K)`` or ``(B, K, *cells)``; blended outputs have a cell at every voxel, or, after
+            valid convolutions, at every voxel that they cover.
         """
-        layout = self.layout(inputs.shape[2:], spacing)
+        layout = self.layout(inputs[0], spacing)
         if not self._observed:
             self.observe(example_of(inputs, layout))
         with at_rest(self.network):
@@ -242,13 +303,14 @@ class Model:
                 output[layout.region(position)] += window
         if output is None:
             raise ModelError(f"no window fits a volume of shape {layout.shape}")
-        return layout.unpad(output)
+        return layout.crop(output)
 
     def dense(self, windows: Tensor) -> Tensor:
         """The output for windows ``(n, C, *size)``, of the same spatial shape.
 
         The scores ``(n, K)`` of a classifier of windows count for every voxel of their window, so
         that a volume has a grid of scores: at each voxel, those of its windows, blended.
+        Where a network returns less, by valid convolutions, zeros surround it.
 
         Raises:
             ModelError: If the network returns another resolution for a window.
@@ -257,12 +319,10 @@ class Model:
         if output.ndim == 2:
             size = windows.shape[2:]
             output = output.view(*output.shape, *(1,) * len(size)).expand(-1, -1, *size)
-        if output.shape[2:] != windows.shape[2:]:
-            raise ModelError(
-                f"sliding windows need an output of the size of the window, and this network maps "
-                f"{tuple(windows.shape[2:])} to {tuple(output.shape[2:])}"
-            )
-        return output
+        if output.shape[2:] == windows.shape[2:]:
+            return output
+        margins = self._margins(windows[:1].detach()) or ()
+        return functional.pad(output, [count for pair in reversed(margins) for count in pair])
 
     def in_double(self) -> Model:
         """The model in float64, with a copy of the network, made again when its weights change."""
@@ -273,15 +333,17 @@ class Model:
             if state not in self._double:
                 self._double.clear()
                 self._double[state] = copy_network(self.network).double()
-            return self._twin(self._double[state], "float64")
+            return self.twin(self._double[state], "float64")
 
     def in_precision(self, precision: Precision) -> Model:
         """The model in another precision."""
-        return self.in_double() if precision == "float64" else self._twin(self.network, precision)
+        return self.in_double() if precision == "float64" else self.twin(self.network, precision)
 
-    def _twin(self, network: nn.Module, precision: Precision) -> Model:
+    def twin(self, network: nn.Module, precision: Precision | None = None) -> Model:
+        """The model with a network of the same architecture, and maybe another precision."""
         twin = copy.copy(self)
-        twin.network, twin.precision = network, precision
+        twin.network, twin.precision = network, precision or self.precision
+        twin._double = {}
         return twin
 
     @property

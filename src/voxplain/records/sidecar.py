@@ -18,7 +18,8 @@ class TargetFacts(_SidecarPart):
     """What was explained.
 
     ``score`` is S(x), ``baseline_score`` S(b) where the method has a baseline; ``field_size`` is
-    the number of output positions with a weight; ``volume`` the predicted volume of the class.
+    the number of output positions with a weight; ``activation`` what makes probabilities of the
+    output: ``softmax`` or ``sigmoid``, with ``_inside`` where the network ends in it.
     """
 
     kind: str
@@ -27,6 +28,7 @@ class TargetFacts(_SidecarPart):
     score: float
     baseline_score: float | None = None
     probability: float | None = None
+    activation: str | None = None
     field_size: int | None = None
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -16,13 +17,9 @@ from torch import Tensor
 
 from voxplain.errors import TargetError
 from voxplain.image import Image
-from voxplain.targets.field import (
-    Activation,
-    WeightField,
-    predicted_mask,
-    probabilities,
-    resolve_activation,
-)
+from voxplain.models.output_place import OutputPlace
+from voxplain.targets.activations import Meaning, activation_for, meaning_of, remark_on
+from voxplain.targets.field import Activation, WeightField, predicted_mask, probabilities
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +33,9 @@ class UnperturbedOutput:
         voxel_volume: Volume of a voxel of the input in mm³ (mm² in 2-D), None where unknown.
         activations: Activations of the tapped layers, by path.
         classes: Class names, where known.
+        place: Where the cells of a dense output lie in the input, None where unknown.
+        squashed: Whether the network ends in a sigmoid, a softmax or the like; None if unknown.
+        known_meaning: What the output is, where that was found on another one.
     """
 
     output: Tensor
@@ -44,6 +44,43 @@ class UnperturbedOutput:
     voxel_volume: float | None = None
     activations: Mapping[str, Tensor] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
+    place: OutputPlace | None = None
+    squashed: bool | None = None
+    known_meaning: Meaning | None = None
+
+    @cached_property
+    def meaning(self) -> Meaning:
+        """Whether the output holds scores or probabilities."""
+        return self.known_meaning or meaning_of(self.output, self.squashed)
+
+    def activation(self, asked: Activation) -> Activation:
+        """What makes probabilities of the output, ``auto`` and ``none`` decided by its values.
+
+        Raises:
+            TargetError: If it is ``auto`` and what the output holds is unclear.
+        """
+        return activation_for(asked, self.meaning, self.output.shape[1])
+
+    def is_unclear(self, asked: Activation) -> bool:
+        """Whether it is not known if the output holds probabilities, and nobody says so."""
+        return asked == "auto" and self.meaning == "unclear"
+
+    def known_place(self, need: str) -> OutputPlace:
+        """Where the cells of the output lie in the input.
+
+        Args:
+            need: What needs it, for the error.
+
+        Raises:
+            TargetError: If this is unknown.
+        """
+        if self.place is None:
+            raise TargetError(
+                f"{need} needs the place of the output, of shape {tuple(self.output.shape[2:])}, "
+                f"in the image, of shape {self.input_shape}, and the geometry of this network is "
+                "unknown"
+            )
+        return self.place
 
     @property
     def is_dense(self) -> bool:
@@ -70,7 +107,13 @@ class Target(BaseModel, ABC):
         follow: Whether the target is bound again at each perturbed input instead of keeping the
             field of the unperturbed one (the published formula read literally; gradients are still
             those of a fixed field).
-        activation: What turns the output into probabilities; ``auto`` is sigmoid for one channel,
+        activation: What turns the output into probabilities: ``softmax`` over the channels, or
+            ``sigmoid`` of each; ``softmax_inside`` or ``sigmoid_inside`` where the network ends in
+            one, so that its outputs are probabilities already; ``none`` for one of these two,
+            softmax where the channels sum to 1. ``auto`` finds out on the image: outputs in
+            [0, 1] are probabilities where they sum to 1 over the classes, where a sigmoid or the
+            like ends the network, or where several classes exceed 1/2 at one position; where none
+            of this is known, it asks. All others are scores: under sigmoid for one channel, under
             softmax for more.
         threshold: Probability above which a class is predicted under sigmoid.
     """
@@ -108,7 +151,17 @@ class Target(BaseModel, ABC):
         )
         if not torch.isfinite(scores).all():
             raise TargetError(f"the score of {self} is {scores.tolist()}; it must be finite")
-        return bound
+        if bound.layer is not None:
+            return bound
+        return replace(bound, remarks=(*bound.remarks, *self._remarks_on(unperturbed)))
+
+    def _remarks_on(self, unperturbed: UnperturbedOutput) -> Iterator[str]:
+        """What readers have to know of the output."""
+        remark = remark_on(self.activation, unperturbed.meaning, unperturbed.output.shape[1])
+        if remark is not None:
+            yield remark
+        if unperturbed.is_dense and unperturbed.place and not unperturbed.place.covers_all:
+            yield f"the output of the network covers {unperturbed.place.in_words()}, and no others"
 
     def rebind(self, unperturbed: UnperturbedOutput) -> WeightField:
         """The weight field without checks, which may be empty; for ``follow``."""
@@ -197,11 +250,13 @@ def _short(value: Any) -> str:
 
 def _unperturbed(output: Tensor, image: Image | None) -> UnperturbedOutput:
     in_mm = image is not None and image.grid.unit == "mm"
+    shape, cells = image.grid.shape if image else tuple(output.shape[2:]), tuple(output.shape[2:])
     return UnperturbedOutput(
         output=output,
         image=image,
-        input_shape=image.grid.shape if image else tuple(output.shape[2:]),
+        input_shape=shape,
         voxel_volume=image.grid.voxel_volume if image and in_mm else None,
+        place=OutputPlace.same(cells) if cells and cells == shape else None,
     )
 
 
@@ -239,11 +294,15 @@ def probability_of(output: Tensor, label: int, activation: Activation) -> Tensor
     return probability[:, 0] if label == 1 else 1 - probability[:, 0]
 
 
-def classes_in(output: Tensor, target: Target) -> dict[int, int]:
-    """Number of positions of each predicted class of an output ``(1, K, *spatial)``."""
+def classes_in(unperturbed: UnperturbedOutput, row: int, target: Target) -> dict[int, int]:
+    """Number of positions of each predicted class of an image."""
+    output, activation = (
+        unperturbed.output[row : row + 1],
+        unperturbed.activation(target.activation),
+    )
     counts = {}
     for label in range(max(2, output.shape[1])):
-        mask = predicted_mask(output, label, target.activation, target.threshold)
+        mask = predicted_mask(output, label, activation, target.threshold)
         if count := int(mask.sum()):
             counts[label] = count
     return counts
@@ -263,7 +322,7 @@ def _toward_prediction(
 ) -> WeightField:
     if unperturbed.is_dense or unperturbed.output.shape[1] != 1:
         raise TargetError("signed_for='predicted' is for classifiers with one logit")
-    activation = resolve_activation(target.activation, 1)
+    activation = unperturbed.activation(target.activation)
     predicted = probabilities(unperturbed.output, activation)[:, 0] > target.threshold
     other_side = predicted.new_tensor([label == 0 for label in bound.labels])
     agrees = predicted ^ other_side if bound.labels else predicted

@@ -11,8 +11,14 @@ from torch.nn import functional
 
 from voxplain.errors import TargetError
 
-Activation = Literal["auto", "softmax", "sigmoid", "none"]
+Activation = Literal["auto", "softmax", "sigmoid", "softmax_inside", "sigmoid_inside", "none"]
+"""What turns an output into probabilities; with ``_inside`` the network has done so itself."""
 Link = Literal["identity", "probability", "log_odds", "square"]
+
+INSIDE: tuple[Activation, ...] = ("softmax_inside", "sigmoid_inside")
+"""Activations of outputs that are probabilities already."""
+SEPARATE: tuple[Activation, ...] = ("sigmoid", "sigmoid_inside")
+"""Activations under which each class is predicted for itself, so that classes may overlap."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,10 +155,12 @@ def _accumulator(output: Tensor) -> torch.dtype:
 
 
 def resolve_activation(activation: Activation, classes: int) -> Activation:
-    """The activation itself; for ``auto`` sigmoid with one output channel, softmax with more."""
-    if activation != "auto":
-        return activation
-    return "sigmoid" if classes == 1 else "softmax"
+    """The activation itself; for ``auto`` and ``none`` by the number of output channels alone."""
+    if activation == "auto":
+        return "sigmoid" if classes == 1 else "softmax"
+    if activation == "none":
+        return "sigmoid_inside" if classes == 1 else "softmax_inside"
+    return activation
 
 
 def apply_link(output: Tensor, link: Link, activation: Activation) -> Tensor:
@@ -168,7 +176,7 @@ def apply_link(output: Tensor, link: Link, activation: Activation) -> Tensor:
         return output
     if link == "probability":
         return probabilities(output, activation)
-    if activation == "none":
+    if activation in INSIDE:
         return torch.logit(output, eps=1e-7)
     if activation == "sigmoid":
         return output
@@ -178,7 +186,7 @@ def apply_link(output: Tensor, link: Link, activation: Activation) -> Tensor:
 def probabilities(output: Tensor, activation: Activation) -> Tensor:
     """Class probabilities, of the shape of the output."""
     activation = resolve_activation(activation, output.shape[1])
-    if activation == "none":
+    if activation in INSIDE:
         return output
     return functional.softmax(output, dim=1) if activation == "softmax" else torch.sigmoid(output)
 
@@ -193,8 +201,8 @@ def predicted_mask(output: Tensor, label: int, activation: Activation, threshold
     if classes == 1:
         above = probabilities(output, activation)[:, 0] > threshold
         return above if label == 1 else ~above
-    if resolve_activation(activation, classes) == "sigmoid":
-        return torch.sigmoid(output[:, label]) > threshold
+    if resolve_activation(activation, classes) in SEPARATE:
+        return probabilities(output, activation)[:, label] > threshold
     return _has_largest_score(output, label)
 
 

@@ -11,7 +11,6 @@ from pydantic import Field, model_validator
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 from torch import Tensor
-from torch.nn import functional
 
 from voxplain.errors import TargetError
 from voxplain.io import read_mask
@@ -28,11 +27,14 @@ class _Dense(Target):
         self, unperturbed: UnperturbedOutput, label: int, mask: Tensor, words: str
     ) -> WeightField:
         link: Link = "identity" if self.link == "score" else self.link
+        activation = self.activation
+        if link != "identity":
+            activation = unperturbed.activation(activation)
         sizes = mask.flatten(1).sum(dim=1)
         is_complement = link == "probability" and unperturbed.output.shape[1] == 1 and label == 0
         quantity = {"score": "scores", "probability": "probabilities", "log_odds": "log-odds"}
         return WeightField(
-            terms=(Term(class_weights(unperturbed.output, label, mask), link, self.activation),),
+            terms=(Term(class_weights(unperturbed.output, label, mask), link, activation),),
             offset=(sizes if is_complement else torch.zeros_like(sizes)).to(
                 unperturbed.output.dtype
             ),
@@ -43,6 +45,11 @@ class _Dense(Target):
             ),
             labels=(label,) * len(unperturbed.output),
         )
+
+    def _predicted(self, unperturbed: UnperturbedOutput, label: int) -> Tensor:
+        """Where a class is predicted, ``(B, *spatial)`` bool."""
+        activation = unperturbed.activation(self.activation)
+        return predicted_mask(unperturbed.output, label, activation, self.threshold)
 
     def _check(self, unperturbed: UnperturbedOutput, label: int) -> None:
         if not unperturbed.is_dense:
@@ -64,12 +71,12 @@ class Pixelwise(_Dense):
 
     def _field(self, unperturbed: UnperturbedOutput) -> WeightField:
         self._check(unperturbed, self.label)
-        mask = predicted_mask(unperturbed.output, self.label, self.activation, self.threshold)
+        mask = self._predicted(unperturbed, self.label)
         return self._over(unperturbed, self.label, mask, "where it is predicted")
 
     def why_empty(self, unperturbed: UnperturbedOutput, row: int) -> str:
         """A sentence with the classes that are predicted instead."""
-        present = classes_in(unperturbed.output[row : row + 1], self)
+        present = classes_in(unperturbed, row, self)
         listed = ", ".join(
             f"{label} ({count} {unperturbed.elements})" for label, count in present.items()
         )
@@ -163,7 +170,7 @@ class Region(_Dense):
         return self._over(unperturbed, self.label, mask, words)
 
     def _components(self, unperturbed: UnperturbedOutput) -> Tensor:
-        predicted = predicted_mask(unperturbed.output, self.label, self.activation, self.threshold)
+        predicted = self._predicted(unperturbed, self.label)
         return torch.stack([_component(mask, self.component or 1, self) for mask in predicted])
 
 
@@ -187,7 +194,7 @@ class ErrorRegion(_Dense):
 
     def _field(self, unperturbed: UnperturbedOutput) -> WeightField:
         self._check(unperturbed, self.label)
-        predicted = predicted_mask(unperturbed.output, self.label, self.activation, self.threshold)
+        predicted = self._predicted(unperturbed, self.label)
         truth = _mask_on_output(self.reference, self.value, unperturbed)
         mask = predicted & ~truth if self.error == "fp" else truth & ~predicted
         return self._over(unperturbed, self.label, mask, self._in_words)
@@ -217,8 +224,8 @@ def _mask_on_output(mask: Any, value: int | None, unperturbed: UnperturbedOutput
             f"a mask of shape {tuple(inside.shape[1:])} fits neither the output {tuple(shape)} "
             f"nor the input {tuple(unperturbed.input_shape)}"
         )
-    resized = functional.interpolate(inside[:, None].float(), size=tuple(shape), mode="nearest")
-    return (resized[:, 0] > 0.5).to(unperturbed.output.device)
+    place = unperturbed.known_place("a mask on the grid of the image")
+    return place.on_output(inside).to(unperturbed.output.device)
 
 
 def _labels(mask: Any, unperturbed: UnperturbedOutput) -> Tensor:

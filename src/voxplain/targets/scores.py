@@ -43,9 +43,12 @@ class ClassScore(Target):
         is_probability = output.shape[1] == 1 and self.link == "probability"
         positions = float(everywhere[0].numel())
         offset = [positions if is_probability and label == 0 else 0 for label in labels]
+        activation = self.activation
+        if link != "identity":
+            activation = unperturbed.activation(activation)
         quantity = {"score": "score", "probability": "probability", "log_odds": "log-odds"}
         return WeightField(
-            terms=(Term(weights, link, self.activation),),
+            terms=(Term(weights, link, activation),),
             offset=output.new_tensor(offset),
             in_words=tuple(f"the {quantity[self.link]} of {each}{place}" for each in classes),
             remarks=self._remarks(unperturbed),
@@ -57,7 +60,8 @@ class ClassScore(Target):
             check_label(unperturbed, self.label)
             return [self.label] * len(unperturbed.output)
         if unperturbed.output.shape[1] == 1:
-            above = predicted_mask(unperturbed.output, 1, self.activation, self.threshold)
+            activation = unperturbed.activation(self.activation)
+            above = predicted_mask(unperturbed.output, 1, activation, self.threshold)
             return [int(image.float().mean() > 0.5) for image in above]
         summed = (
             unperturbed.output.flatten(2).sum(2) if unperturbed.is_dense else unperturbed.output
@@ -67,7 +71,8 @@ class ClassScore(Target):
     def _remarks(self, unperturbed: UnperturbedOutput) -> tuple[str, ...]:
         if self.link != "probability" or unperturbed.is_dense:
             return ()
-        probability = probabilities(unperturbed.output, self.activation)
+        activation = unperturbed.activation(self.activation)
+        probability = probabilities(unperturbed.output, activation)
         largest, smallest = probability.amax(dim=1), probability.amin(dim=1)
         if bool(((largest > 1 - SATURATED) | (smallest < SATURATED)).any()):
             return (
@@ -103,7 +108,7 @@ class Volume(Target):
         is_complement = output.shape[1] == 1 and self.label == 0
         total = per_voxel * everywhere[0].numel() if is_complement else 0.0
         return WeightField(
-            terms=(Term(weights, "probability", self.activation),),
+            terms=(Term(weights, "probability", unperturbed.activation(self.activation)),),
             offset=torch.full_like(output[:, 0].flatten(1)[:, 0], total),
             in_words=(f"the predicted volume of {unperturbed.class_name(self.label)} in {unit}",)
             * len(output),
@@ -112,13 +117,14 @@ class Volume(Target):
 
 
 def volume_per_voxel(unperturbed: UnperturbedOutput) -> tuple[float, str]:
-    """Volume of one output voxel and its unit: mL, cm² in 2-D, or voxels."""
+    """Volume of one output voxel and its unit: mL, cm² in 2-D, or voxels of the output.
+
+    Raises:
+        TargetError: If the place of the output in the image is unknown.
+    """
     if unperturbed.voxel_volume is None:
         return 1.0, unperturbed.elements
-    ratio = 1.0
-    axes = zip(unperturbed.input_shape, unperturbed.output.shape[2:], strict=True)
-    for input_size, output_size in axes:
-        ratio *= input_size / output_size
+    ratio = unperturbed.known_place("a volume").voxels_per_cell
     rank = unperturbed.output.ndim - 2
     return unperturbed.voxel_volume * ratio / (
         1000 if rank == 3 else 100

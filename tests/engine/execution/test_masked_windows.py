@@ -137,7 +137,7 @@ def test_one_window_over_everything_is_the_whole() -> None:
 def test_only_touched_windows_are_computed(target: dict[str, Any]) -> None:
     """Beside a window alone and beside another, the look at the image and a pass over windows."""
     network, model, image = _case(3)
-    layout = model.layout(tuple(image.shape[2:]))
+    layout = model.layout(image[0])
     assert layout is not None
     sampler = SlidingBox(2, 2)
     context: Any = SimpleNamespace(shape=tuple(image.shape[2:]), spacing=None)

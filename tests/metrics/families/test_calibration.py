@@ -198,11 +198,21 @@ def test_reasons_why_voxels_have_no_calibration() -> None:
     assert "no reference mask" in without.reason
     raw = of_voxels(3 + image[0], torch.ones(6, 6), ONE | {"activation": "none"})
     assert "not between 0 and 1" in raw.reason
-    coarse = nn.AvgPool2d(2)
-    (small,) = evaluate(
-        coarse, image, {"m": image}, ["calibration"], ONE, cases=[Case(mask=image[0, 0])]
-    )
-    assert "differ in resolution" in small.reason
+
+
+def test_outputs_on_another_grid_are_compared_where_they_lie() -> None:
+    """Of a coarser output, with a voxel of the mask for each cell; of a smaller one, its middle."""
+    image, mask = torch.randn(1, 1, 6, 6) * 3, torch.rand(6, 6) > 0.5
+    for network, cells in ((nn.AvgPool2d(2), slice(0, 6, 2)), (Middle(), slice(1, 5))):
+        case = [Case(mask=mask)]
+        (found,) = evaluate(network, image, {"m": image}, ["calibration"], ONE, cases=case)
+        same = of_voxels(network(image)[0], mask[cells, cells])
+        assert found.value == pytest.approx(same.value, abs=1e-6)
+
+
+class Middle(nn.Module):
+    def forward(self, image: Tensor) -> Tensor:
+        return image[..., 1:-1, 1:-1]
 
 
 def classes(count: int = 60, kinds: int = 3, seed: int = 0) -> tuple[Tensor, list[int]]:

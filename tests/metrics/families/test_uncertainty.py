@@ -237,7 +237,8 @@ def test_missing_inputs_are_named() -> None:
     context = explained(LinearClasses((1, 4, 4)), torch.ones(1, 4, 4).double(), "saliency")
     field = context.fields["saliency"]
     assert "image is constant" in reason("map_uncertainty", field, context)
-    coarse = nn.Sequential(nn.Conv2d(1, 2, 2, 2))
-    context = explained(coarse, images()[0], "saliency", target=SEGMENT)
+    small = nn.Sequential(nn.Conv2d(1, 2, 3))
+    context = explained(small, images()[0], "saliency", target=SEGMENT)
     field = context.fields["saliency"]
-    assert "resolution" in reason("uncertainty_correlation", field, context)
+    said = reason("uncertainty_correlation", field, context)
+    assert "the output covers voxels 1 to 4 of 6, 1 to 4 of 6, and no others" in said

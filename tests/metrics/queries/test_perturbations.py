@@ -22,7 +22,8 @@ from voxplain.metrics.queries.perturbations import (
     UniformNoise,
     WindowShift,
 )
-from voxplain.targets import WeightField
+from voxplain.models.output_place import OutputPlace
+from voxplain.targets import UnperturbedOutput, WeightField
 from voxplain.targets.field import Term
 
 ALL = {**MEDICAL, "uniform": UniformNoise()}
@@ -144,7 +145,8 @@ def test_weights_of_a_coarse_output_move_by_the_same_way(rank: int, around: Any)
     """Two voxels are one cell of half the resolution; one voxel is half a cell."""
     weights = bright(rank, 2, 6)[None]
     field = WeightField((Term(weights),), torch.zeros(1), ("",), labels=(1,))
-    moved = around.moved(0, (12,) * rank)(field).terms[0].weights
+    place = OutputPlace((0.5,) * rank, (2.0,) * rank, (6,) * rank, (12,) * rank)
+    moved = around.moved(0, UnperturbedOutput(weights, place=place))(field).terms[0].weights
     if isinstance(around, Rotation):
         assert torch.allclose(moved, weights)
         return

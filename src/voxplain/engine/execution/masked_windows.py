@@ -95,7 +95,7 @@ class WindowedScores:
     def _cotangent(self) -> Tensor:
         """Weights on the padded output, ``(K, *padded)``."""
         first, *others = (term.weights[0] for term in self.field.terms)
-        return self.layout.pad(sum(others, first))
+        return self.layout.embed(sum(others, first))
 
     def _from_outputs(
         self, masks: Masks, painter: Painter, todo: Sequence[int], tick: Callable[[int], None]
@@ -134,7 +134,7 @@ class WindowedScores:
         if self.passes.rebind is not None:
             changed = blended.clone()
             changed[inside(around)] = patch
-            output = self.layout.unpad(changed)[None]
+            output = self.layout.crop(changed)[None]
             return float(self.passes.rebind(output).score(output)[0])
         field = self._cropped(around, blended)
         before = field.score(blended[inside(around)][None])
@@ -163,9 +163,9 @@ class WindowedScores:
 
     def _cropped(self, around: Region, blended: Tensor) -> WeightField:
         """The weight field inside a box; what lies outside cancels in differences."""
-        shape = (1, len(blended), *self.layout.shape)
+        shape = (1, *self.layout.crop(blended).shape)
         terms = tuple(
-            replace(term, weights=self.layout.pad(term.weights.expand(shape))[inside(around)])
+            replace(term, weights=self.layout.embed(term.weights.expand(shape))[inside(around)])
             for term in self.field.terms
         )
         return replace(self.field, terms=terms)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from voxplain.engine.masks.masks import Masks, Painter, Position, Region, windows_over
+from voxplain.engine.masks.masks import Masks, Painter, Position, Region
 from voxplain.models.windows import Layout
 from voxplain.regions import RegionMap
 
@@ -75,7 +75,7 @@ class Coalitions(Masks):
         for region in (self.design[index] < 1).nonzero().flatten().tolist():
             sides = zip(self._corners[0][region].tolist(), self._corners[1][region].tolist())  # noqa: B905
             box = tuple(slice(start, stop) for start, stop in sides)
-            windows.update(dict.fromkeys(windows_over(box, layout)))
+            windows.update(dict.fromkeys(layout.over(box)))
         return iter(windows)
 
     @cached_property

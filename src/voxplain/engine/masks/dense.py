@@ -163,9 +163,9 @@ class ActivationMasks(DenseMasks):
         """One channel scaled from its minimum (0) to its maximum (1); 0 if it is constant."""
         if not self._varies[index]:
             return like.new_zeros(self.shape)
-        channel = self.context.layers.on_image(self.tap, self.activation[index : index + 1])[0].to(
-            like
-        )
+        values = self.activation[index : index + 1]
+        removed = float(values.amin())  # where the layer has no cells
+        channel = self.context.layers.on_image(self.tap, values, outside=removed)[0].to(like)
         low, high = channel.amin(), channel.amax()
         return (channel - low) / (high - low) if high > low else torch.zeros_like(channel)
 

@@ -78,7 +78,7 @@ class Masks(ABC):
 
     def touched(self, index: int, layout: Layout) -> Iterator[Position]:
         """The windows that contain a voxel which the mask removes."""
-        return windows_over(self.box(index), layout)
+        return layout.over(self.box(index))
 
 
 class Painter(ABC):
@@ -196,16 +196,3 @@ class _BoxPainter(Painter):
 
     def reset(self, rows: int) -> None:
         self._last = [None] * rows
-
-
-def windows_over(box: Region, layout: Layout) -> Iterator[Position]:
-    """The windows that contain a voxel of a box."""
-    overlapping = [
-        [
-            n
-            for n, start in enumerate(axis.starts)
-            if start < side.stop and start + size > side.start
-        ]
-        for axis, size, side in zip(layout.axes, layout.size, box, strict=True)
-    ]
-    return itertools.product(*overlapping)

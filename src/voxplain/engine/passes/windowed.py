@@ -101,7 +101,7 @@ class _OneVolume:
         reference: Tensor | None,
         interpolated: InterpolatedActivation | None = None,
     ) -> None:
-        layout = passes.model.layout(image.shape[1:], passes.spacing)
+        layout = passes.model.layout(image, passes.spacing)
         if layout is None:
             raise ValueError("the model has no window")
         self.passes, self.layout, self.image = passes, layout, image
@@ -109,6 +109,7 @@ class _OneVolume:
         if passes.rebind is not None:
             self.bound = passes.rebind(passes.volume_output(image))
         self.padded = layout.pad(image)
+        self.start = reference
         self.reference = layout.pad(reference) if reference is not None else None
         self.interpolated = interpolated
         self.score = self.start_score = 0.0
@@ -147,21 +148,21 @@ class _OneVolume:
         terms = field.terms
         if field.is_linear:
             self.score = self.start_score = float(self.bound.offset[0])
-            return self.layout.pad(
+            return self.layout.embed(
                 sum((term.weights[0] for term in terms[1:]), terms[0].weights[0])
             )
         output = self.passes.volume_output(self.image)
         if not self.passes.rule.paired or self.reference is None:
             self.score = float(self.bound.score(output))
-            return self.layout.pad(field.cotangent(output)[0])
-        return self.layout.pad(self._paired_cotangent(output)[0])
+            return self.layout.embed(field.cotangent(output)[0])
+        return self.layout.embed(self._paired_cotangent(output)[0])
 
     def _paired_cotangent(self, output: Tensor) -> Tensor:
         """Multipliers of the link alone, between the two blended outputs."""
-        if self.reference is None:
+        if self.start is None:
             raise ValueError("a paired rule needs references")
         rule = self.passes.rule
-        start = self.passes.volume_output(self.layout.unpad(self.reference))
+        start = self.passes.volume_output(self.start)
         recording = rule.record()  # of the link alone: the windows would fill the memory
         with torch.no_grad(), recording:
             self.start_score = float(self.bound.score(start))
@@ -214,11 +215,11 @@ class _OneVolume:
     def _evaluated(self, gradient: Tensor, layers: _Layers) -> PassResult:
         score = torch.tensor([self.score], dtype=torch.float64)
         start = torch.tensor([self.start_score], dtype=torch.float64)
-        gradients = {**layers.gradients(), INPUT: self.layout.unpad(gradient)[None]}
+        gradients = {**layers.gradients(), INPUT: self.layout.fold(gradient)[None]}
         values = {**layers.values(), INPUT: self.image[None].detach()}
         starts = layers.starts()
-        if self.reference is not None:
-            starts[INPUT] = self.layout.unpad(self.reference)[None]
+        if self.start is not None:
+            starts[INPUT] = self.start[None]
         paired = self.reference is not None
         return PassResult(score, start if paired else None, gradients, values, starts)
 

@@ -19,7 +19,8 @@ from voxplain.metrics.cross_case import CaseSummary, CrossCaseMetric, to_compare
 from voxplain.metrics.maps import Undefined
 from voxplain.metrics.metric import Direction, NetworkMetric, Value, register
 from voxplain.metrics.queries.voxel_sets import dilated
-from voxplain.targets.field import resolve_activation
+from voxplain.targets.activations import lies_in_unit_range
+from voxplain.targets.field import INSIDE
 
 COLDEST, HOTTEST = 0.05, 20.0
 """Temperatures that are tried; the coldest is the best where all predictions are right."""
@@ -206,14 +207,14 @@ def _logits(context: MetricContext) -> Logits:
     """
     output = context.bound.unperturbed.output[context.input.row]
     values = output.reshape(len(output), -1).T
-    activation = context.bound.target.activation
-    if activation != "none":
-        return Logits(values, resolve_activation(activation, len(output)) == "softmax")
-    if bool(((values < 0) | (values > 1)).any()):
+    activation = context.bound.activation
+    if activation not in INSIDE:
+        return Logits(values, activation == "softmax")
+    if not lies_in_unit_range(values):
         raise Undefined(
             "the target says that the output is a probability, but it is not between 0 and 1"
         )
-    if len(output) == 1:
+    if activation == "sigmoid_inside":
         return Logits(torch.logit(values.double(), eps=1e-12), False)
     return Logits(values.double().clamp_min(1e-12).log(), True)
 
@@ -223,9 +224,7 @@ def _reference(context: MetricContext) -> Tensor:
     if context.reference is None:
         raise Undefined("there is no reference mask to compare probabilities with")
     output = context.bound.unperturbed.output
-    if context.reference.shape != output.shape[2:]:
-        raise Undefined("the output and the image differ in resolution")
-    return context.reference.to(output.device)
+    return context.place.on_output(context.reference).to(output.device)
 
 
 def _near_objects(context: MetricContext, margin: float) -> Tensor:
@@ -233,7 +232,8 @@ def _near_objects(context: MetricContext, margin: float) -> Tensor:
     objects = _reference(context) | context.predicted
     if not bool(objects.any()):
         raise Undefined("there is neither a true nor a predicted object, so no voxel is near one")
-    return dilated(objects, margin, context.spacing)
+    cells = zip(context.spacing, context.place.stride, strict=True)
+    return dilated(objects, margin, tuple(side * abs(stride) for side, stride in cells))
 
 
 def _voxel_temperature(logits: Logits, labels: Tensor, there: Tensor, key: str) -> float:

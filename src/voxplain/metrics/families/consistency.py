@@ -18,7 +18,7 @@ from voxplain.metrics.context import MetricContext
 from voxplain.metrics.cross_case import CaseSummary, CrossCaseMetric, to_compare
 from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
-from voxplain.targets.field import predicted_mask, resolve_activation
+from voxplain.targets.field import SEPARATE, predicted_mask
 from voxplain.targets.scores import volume_per_voxel
 
 Pairs = NDArray[np.bool_]
@@ -145,12 +145,10 @@ def _prediction(context: MetricContext) -> dict[str, Any]:
         per_voxel, unit = volume_per_voxel(seen)
         size = float(context.predicted.sum()) * per_voxel
         return {"says": f"class {label}, {unit}", "size": size}
-    output, target = seen.output[row][None], bound.target
-    several = (
-        output.shape[1] > 1 and resolve_activation(target.activation, output.shape[1]) == "sigmoid"
-    )
+    output = seen.output[row][None]
+    several = output.shape[1] > 1 and bound.activation in SEPARATE
     if several and label is not None:
-        present = predicted_mask(output, label, target.activation, target.threshold)
+        present = predicted_mask(output, label, bound.activation, bound.target.threshold)
         return {"says": f"class {label}", "size": float(present)}
     return {"says": f"class {context.predicted_class}", "size": 1.0}
 

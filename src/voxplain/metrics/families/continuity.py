@@ -85,7 +85,7 @@ class Translations(Query):
         for draw, axis, voxels in self._shifts(context.engine.shape):
             shift = Shift(voxels)
             shifted = shift.changed(image.image, image.key, draw)
-            moved = shift.moved(draw, context.engine.shape)
+            moved = shift.moved(draw, context.bound.unperturbed)
             maps = explain_again(context, shifted[None], moved=moved)
             for name in context.fields.keys() & maps.keys():
                 after = shift.returned(maps[name][0], draw).double().sum(dim=0)

@@ -138,11 +138,7 @@ def _kept(predictions: PerturbedPrediction) -> Tensor:
 
 def _predicts_class_one(context: MetricContext) -> bool:
     """Whether the image is predicted as class 1, which a dark fill speaks against."""
-    seen = context.bound.unperturbed
-    if seen.is_dense:
-        return True
-    output = seen.output[context.input.row]
-    return bool(output[0] > 0) if len(output) == 1 else int(output.argmax()) > 0
+    return context.bound.unperturbed.is_dense or context.predicted_class > 0
 
 
 _SMALLEST_SCORE = 1e-3

@@ -202,11 +202,13 @@ def _label(context: MetricContext) -> int:
 
 def _predicted_as(label: int, context: MetricContext, references: Tensor) -> list[bool]:
     """Whether the image, and each of its references, is predicted as a class."""
-    model, target = context.engine.model, context.bound.target
+    model, bound = context.engine.model, context.bound
     predicted = []
     for image in (context.input.image, *references):
         with torch.inference_mode(), model.precise():
             output = model.output(image[None], context.engine.spacing)
-        predicted.append(bool(predicted_mask(output, label, target.activation, target.threshold)))
+        predicted.append(
+            bool(predicted_mask(output, label, bound.activation, bound.target.threshold))
+        )
     context.forwards += len(predicted)
     return predicted

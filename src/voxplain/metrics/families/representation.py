@@ -164,7 +164,8 @@ def _cell_weights(
     """
     if not geometry.spatial:
         return torch.ones(len(positions), *(1,) * (1 + len(layout.size)), dtype=torch.float64)
-    inside = layout.pad(torch.ones(layout.shape, dtype=torch.float64))
+    covered = [side.stop - side.start for side in layout.covered]
+    inside = layout.embed(torch.ones(covered, dtype=torch.float64))
     weights = torch.stack(
         [layout.weight(position) * inside[layout.box(position)] for position in positions]
     )

@@ -231,7 +231,7 @@ class Neighbors(Query):
         image, key = context.input.image, context.input.key
         around = self.around.on(context.spacing)
         neighbors = torch.stack([around.changed(image, key, draw) for draw in draws])
-        moved = around.moved(draws[0], context.engine.shape)
+        moved = around.moved(draws[0], context.bound.unperturbed)
         scores = context.predict_many(
             len(neighbors), lambda numbers: neighbors[numbers.start : numbers.stop]
         ).scores

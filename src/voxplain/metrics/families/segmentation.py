@@ -148,9 +148,7 @@ def _share_outside(field: MapField, inside: Tensor) -> float:
 
 def _predicted_object(context: MetricContext) -> Tensor:
     """The predicted object on the voxels of the image, neither empty nor everything."""
-    inside = context.predicted
-    if tuple(inside.shape) != context.engine.shape:
-        raise Undefined("the output and the image differ in resolution")
+    inside = context.place.on_image(context.predicted)
     if not bool(inside.any()) or bool(inside.all()):
         raise Undefined("the predicted object is empty or fills the image")
     return inside
@@ -184,8 +182,7 @@ def _wrong_voxels(context: MetricContext) -> Tensor:
         raise Undefined("the target is not an error; explain one with a target error_region")
     (term,) = context.bound.field.rows([context.input.row]).terms
     wrong = (term.weights[0] != 0).any(dim=0)
-    if tuple(wrong.shape) != context.engine.shape:
-        raise Undefined("the output and the image differ in resolution")
+    wrong = context.place.on_image(wrong)
     if bool(wrong.all()):
         raise Undefined("the error region fills the image")
     return wrong

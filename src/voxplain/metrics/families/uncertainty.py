@@ -177,15 +177,15 @@ class VariedPredictions(_VariantQuery):
         label = bound.field.label_of(context.input.row)
         if not bound.unperturbed.is_dense or label is None or bound.field.layer is not None:
             raise Undefined("the target is not about a class of a dense output")
-        if tuple(bound.unperturbed.output.shape[2:]) != context.engine.shape:
-            raise Undefined("the output and the image differ in resolution")
+        if not context.place.covers_all:
+            raise Undefined(f"the output covers {context.place.in_words()}, and no others")
         spread = Spread()
         for variant in _variants(context, self.source, self.draws):
             model, context.forwards = variant.context.engine.model, context.forwards + 1
             with torch.inference_mode(), model.precise():
                 output = model.output(variant.image[None], context.engine.spacing).double()
-            probability = probability_of(output, label, bound.target.activation)
-            spread.add(variant.returned(probability)[0])
+            probability = probability_of(output, label, bound.activation)
+            spread.add(variant.returned(context.place.on_image(probability))[0])
         return spread
 
 
@@ -221,7 +221,7 @@ def _augmented(context: MetricContext, draw: int) -> _Variant:
         context,
         around.changed(image, key, repeat),
         lambda values: around.returned(values, repeat),
-        around.moved(repeat, context.engine.shape),
+        around.moved(repeat, context.bound.unperturbed),
     )
 
 

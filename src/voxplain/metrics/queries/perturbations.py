@@ -6,17 +6,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
-from torch.nn import functional
 
 from voxplain.engine.baselines import intensity_range
 from voxplain.engine.randomness import generator, standard_normal
-from voxplain.targets import WeightField
+from voxplain.metrics.maps import Undefined
+from voxplain.models.output_place import OutputPlace
+from voxplain.targets import UnperturbedOutput, WeightField
 
 
 class Perturbation(ABC):
@@ -37,13 +38,16 @@ class Perturbation(ABC):
         return values
 
     def moved(
-        self, draw: int, shape: tuple[int, ...] = ()
+        self, draw: int, seen: UnperturbedOutput | None = None
     ) -> Callable[[WeightField], WeightField] | None:
         """How the weight field of the target follows; None where the image stays in place.
 
         Args:
             draw: Number of the change.
-            shape: Spatial shape of the image, where the output may have another resolution.
+            seen: The output, which may have another grid than the image; the same if None.
+
+        Raises:
+            Undefined: If the place of the output in the image is unknown.
         """
         return None
 
@@ -131,8 +135,10 @@ class Shift(Perturbation):
     def returned(self, values: Tensor, draw: int) -> Tensor:
         return _shifted(values, self._axis(values, draw), -self.voxels)
 
-    def moved(self, draw: int, shape: tuple[int, ...] = ()) -> Callable[[WeightField], WeightField]:
-        return _on_weights(lambda w: _shifted(w, self._axis(w, draw), self.voxels), shape)
+    def moved(
+        self, draw: int, seen: UnperturbedOutput | None = None
+    ) -> Callable[[WeightField], WeightField]:
+        return _on_weights(lambda w: _shifted(w, self._axis(w, draw), self.voxels), seen)
 
     def _axis(self, values: Tensor, draw: int) -> int:
         """The axis of this draw, among those of more than one voxel."""
@@ -162,8 +168,10 @@ class Rotation(Perturbation):
     def returned(self, values: Tensor, draw: int) -> Tensor:
         return self._rotated(values, draw, -1)
 
-    def moved(self, draw: int, shape: tuple[int, ...] = ()) -> Callable[[WeightField], WeightField]:
-        return _on_weights(lambda weights: self._rotated(weights, draw, 1), shape)
+    def moved(
+        self, draw: int, seen: UnperturbedOutput | None = None
+    ) -> Callable[[WeightField], WeightField]:
+        return _on_weights(lambda weights: self._rotated(weights, draw, 1), seen)
 
     def _rotated(self, values: Tensor, draw: int, sign: int) -> Tensor:
         shape = tuple(values.shape[1:])
@@ -202,17 +210,20 @@ def _shifted(values: Tensor, axis: int, voxels: int) -> Tensor:
 
 
 def _on_weights(
-    change: Callable[[Tensor], Tensor], shape: tuple[int, ...] = ()
+    change: Callable[[Tensor], Tensor], seen: UnperturbedOutput | None = None
 ) -> Callable[[WeightField], WeightField]:
     """Moves the weights of a field on a dense output as the image is moved.
 
-    Weights of another resolution are moved on the voxels of the image, each with the weight of the
-    cell it lies in; the new weight of a cell is the mean over its voxels.
+    Weights on another grid are moved on the voxels of the image, each with the weight of the cell
+    it lies in; the new weight of a cell is the mean over its voxels.
     """
+    place = None if seen is None else seen.place
+    if seen is not None and seen.is_dense and place is None:
+        raise Undefined("the place of the output in the image is unknown")
 
     def moved(field: WeightField) -> WeightField:
         terms = tuple(
-            replace(term, weights=torch.stack([_moved(row, change, shape) for row in rows]))
+            replace(term, weights=torch.stack([_moved(row, change, place) for row in rows]))
             if (rows := term.weights).ndim > 2
             else term
             for term in field.terms
@@ -222,16 +233,10 @@ def _on_weights(
     return moved
 
 
-def _moved(row: Tensor, change: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Tensor:
-    cells = tuple(row.shape[1:])
-    if not shape or cells == shape or len(cells) != len(shape) or math.prod(cells) == 1:
+def _moved(row: Tensor, change: Callable[[Tensor], Tensor], place: OutputPlace | None) -> Tensor:
+    if place is None or place.is_same or tuple(row.shape[1:]) != place.cells:
         return change(row)
-    fine = change(functional.interpolate(row[None], shape, mode="nearest")[0])
-    pool: Any = (
-        functional.adaptive_avg_pool2d if len(shape) == 2 else functional.adaptive_avg_pool3d
-    )
-    coarse: Tensor = pool(fine[None], cells)[0]
-    return coarse
+    return place.mean_on_output(change(place.on_image(row)))
 
 
 Change = Literal["noise", "shift", "bias_field", "ct_noise", "window", "rotation"]

@@ -40,7 +40,7 @@ def definition_sha256(spec: ModelSpec, network: nn.Module, base: Path) -> str:
 
 def probe_shape(model: Model, image: Image) -> tuple[int, ...]:
     """``(C, *spatial)`` of what a network is given in one call for an image."""
-    layout = model.layout(image.data.shape[1:], image.grid.spacing)
+    layout = model.layout(image.data, image.grid.spacing)
     return (len(image.data), *(layout.size if layout else image.data.shape[1:]))
 
 

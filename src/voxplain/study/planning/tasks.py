@@ -22,7 +22,7 @@ TaskId = tuple[str, ...]
 """Kind, case, model and target of a task; of explanations their key too."""
 
 # Raised whenever equal tasks would give other maps or scores; for one method, its revision is.
-RESULT_VERSION = 2
+RESULT_VERSION = 3
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def time_models(checked: CheckedStudy) -> dict[str, TimingTrial]:
 
 
 def _trial(model: Model, data: Tensor) -> TimingTrial:
-    layout = model.layout(data.shape[1:])
+    layout = model.layout(data)
     calls = len(layout) if layout else 1
     window = layout.cut(layout.pad(data), layout.positions[:1]) if layout else data[None]
     saved: dict[int, int] = {}
