@@ -1,6 +1,6 @@
-"""How a network behaves in a call: whether it draws random numbers, and whether images interact.
+"""How a network behaves in a call: whether it draws, writes into its input, or mixes images.
 
-Both are found out by a few calls on one image.
+All of it is found out by a few calls on one image.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -36,11 +36,13 @@ class Behavior:
     Attributes:
         one_by_one: Whether each image needs a call of its own.
         is_random: Whether random numbers are drawn, so that each call needs a seed.
+        writes: Whether the network writes into its input, so that each call needs a copy.
         remarks: Sentences for the reader of a map.
     """
 
     one_by_one: bool = False
     is_random: bool = False
+    writes: bool = False
     remarks: tuple[str, ...] = ()
 
 
@@ -49,14 +51,24 @@ def tried_behavior(network: nn.Module, call: Call, example: Tensor) -> Behavior:
 
     Args:
         network: Left as it was, like all random generators.
-        call: Calls it once.
+        call: Calls it once, on the very tensor it is given.
         example: ``(1, C, *spatial)``, what one call sees.
 
     Raises:
         ModelError: If the network fails on the example.
     """
-    with observing(network):
-        return _tried(call, example.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
+    written = False
+
+    def call_on_copy(images: Tensor) -> Tensor:
+        nonlocal written
+        copy = images.clone()
+        output = call(copy)
+        written |= copy._version > 0
+        return output
+
+    with torch.inference_mode(False), observing(network):  # inference tensors count no writes
+        behavior = _tried(call_on_copy, example.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
+    return replace(behavior, writes=written)
 
 
 @contextmanager
@@ -86,7 +98,8 @@ def _tried(call: Call, example: Tensor) -> Behavior:
         draws = _generator_states(device) != before
     remarks = None if draws else _interaction(call, example, alone)
     if draws or (remarks and not _equal(alone, call(example), _EQUAL, _EQUAL_HALF)):
-        return Behavior(True, True, (_random_remark(call, example),))
+        remark = _random_remark(call, example)
+        return Behavior(one_by_one=True, is_random=True, remarks=(remark,))
     return Behavior() if remarks is None else Behavior(one_by_one=True, remarks=remarks)
 
 

@@ -141,7 +141,7 @@ class Model:
     def __call__(self, inputs: Tensor) -> Tensor:
         """The explained output of one call of the network, without windows.
 
-        The network gets a copy of the inputs, as it may write into them. Where images of one batch
+        A network that writes into its inputs gets a copy of them. Where images of one batch
         influence each other, each goes through alone; a random network draws the same numbers in
         every call.
 
@@ -154,16 +154,17 @@ class Model:
         """
         if len(inputs) > 1 and self.behavior.one_by_one:
             return torch.cat([self(image) for image in torch.split(inputs, 1)])
+        if self.behavior.writes or not self._observed:
+            with torch._C.DisableTorchFunction():  # the copy is no function of the network
+                inputs = inputs.clone()
         if not self.behavior.is_random:
             return self._call(inputs)
         with seeded(self.seed, inputs.device):
             return self._call(inputs)
 
     def _call(self, inputs: Tensor) -> Tensor:
-        with torch._C.DisableTorchFunction():  # the copy is no function of the network
-            own = inputs.clone()
         try:
-            output = self.network(own)
+            output = self.network(inputs)
             if self.head is not None:
                 output = _select(output, self.head)
         except Exception as error:
