@@ -46,7 +46,7 @@ def read_tiff_pages(path: Path) -> list[NDArray[Any]]:
 
     try:
         with tifffile.TiffFile(path) as file:
-            # Counting the pages first finds circular chains, which reading them would follow forever.
+            # Counting the pages first finds circular chains, which would be followed forever.
             if not len(file.pages) or len(file.series) != 1:
                 raise InputError(f"{path.name} has {len(file.series)} images of different kinds")
             series: Any = file.series[0]
