@@ -46,7 +46,8 @@ def read_tiff_pages(path: Path) -> list[NDArray[Any]]:
 
     try:
         with tifffile.TiffFile(path) as file:
-            if len(file.series) != 1:
+            # Counting the pages first finds circular chains, which would be followed forever.
+            if not len(file.pages) or len(file.series) != 1:
                 raise InputError(f"{path.name} has {len(file.series)} images of different kinds")
             series: Any = file.series[0]
             require_bounded(path, series.shape, series.dtype.itemsize)
