@@ -88,8 +88,10 @@ def test_parameters_are_told_as_a_study_writes_them() -> None:
     assert regions.kind == "supervoxels | blocks | labels | channels | integer | string"
     assert found["abs"].shared
     assert not found["window"].shared
-    (of,) = (each for each in parameters(methods.get("smoothgrad")) if each.name == "of")
+    (of,) = (each for each in parameters(methods.get("vargrad")) if each.name == "of")
     assert of.default == "required"
+    (of,) = (each for each in parameters(methods.get("smoothgrad")) if each.name == "of")
+    assert of.default == "saliency"
     (samples,) = (each for each in parameters(methods.get("smoothgrad")) if each.name == "samples")
     assert samples.meaning == "number of copies"
 

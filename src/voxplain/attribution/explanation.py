@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import voxplain.attribution.methods  # noqa: F401  # fills the registry
 from voxplain.attribution.assemble import assemble
+from voxplain.attribution.methods.base import FromLayer, Wrapper
 from voxplain.attribution.result import Attribution
 from voxplain.engine.context import Context, References
 from voxplain.engine.execution.session import Progress, Session
@@ -109,11 +110,16 @@ def explain(
 
 def _methods(methods: AnyMethod | Sequence[AnyMethod]) -> list[Method]:
     if isinstance(methods, (str, Mapping, Method)):
-        return [*parse_method(methods).each_layer()]
+        return [*_each_layer(parse_method(methods))]
     if not methods:
         raise ConfigError("no method is asked for; `voxplain methods` lists them")
     parsed = [parse_method(spec, f"methods[{index}]") for index, spec in enumerate(methods)]
-    return _with_distinct_keys([each for method in parsed for each in method.each_layer()])
+    return _with_distinct_keys([each for method in parsed for each in _each_layer(method)])
+
+
+def _each_layer(method: Method) -> tuple[Method, ...]:
+    """A method for each of its layers, where their maps lie on the image."""
+    return method.each_layer() if isinstance(method, (FromLayer, Wrapper)) else (method,)
 
 
 def _with_distinct_keys(methods: list[Method]) -> list[Method]:

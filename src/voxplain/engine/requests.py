@@ -11,7 +11,7 @@ from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import Reducer
 from voxplain.engine.gradients.samplers import Sampler
 from voxplain.engine.identity import plain
-from voxplain.engine.masks.fills import CaseFill, Fill
+from voxplain.engine.masks.fills import Fill
 from voxplain.engine.masks.reducers.base import MaskReducer
 from voxplain.engine.masks.samplers import MaskSampler
 from voxplain.engine.passes.points import PassLog
@@ -90,11 +90,6 @@ class Request(ABC):
     @abstractmethod
     def passes(self, expected: int, references: int | None = None) -> int:
         """Passes per image, with so many references; None for enough of them."""
-
-    @property
-    def takes_batch(self) -> bool:
-        """Whether images are compared with the others of their batch where no references are."""
-        return False
 
     @abstractmethod
     def sample(self, item: StreamInput, context: Context) -> object:
@@ -212,10 +207,6 @@ class MaskRequest(Request):
     @property
     def single_pass(self) -> bool:
         return False
-
-    @property
-    def takes_batch(self) -> bool:
-        return isinstance(self.fill, CaseFill)
 
     def expected(self, context: Context) -> int:
         return self.masks.expected(context)

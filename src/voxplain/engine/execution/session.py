@@ -139,7 +139,7 @@ class Session:
     def passes_of(self, stream: Stream[Request], row: int) -> int:
         """Passes of a stream for one image of the batch, as planned."""
         references, images = self.batch.references[row], self.batch.images
-        if references is None and stream.request.takes_batch:
+        if references is None and isinstance(stream.request, MaskRequest):
             others = (images != images[row]).flatten(1).any(dim=1)
             return stream.passes(int(others.sum()))
         return stream.passes(0 if references is None else len(references))
