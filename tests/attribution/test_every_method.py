@@ -72,6 +72,8 @@ LAYER_CHANNELS = {
     "vanilla_layer_visualization",
 }
 COMPLETE = {
+    "expected_gradients",
+    "gradient_shap",
     "blur_integrated_gradients",
     "channel_share",
     "deep_lift",

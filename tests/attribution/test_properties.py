@@ -45,7 +45,8 @@ def test_parameters_of_every_method_decide_the_sign(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(methods))
 def test_maps_lie_on_a_layer_where_layers_are_parameters(name: str) -> None:
-    on_layer = "layers" in methods.get(name).model_fields
+    fields = methods.get(name).model_fields
+    on_layer = "layers" in fields and "layer" not in fields  # with layer, it is read and left
     assert properties(name).grid == ("layer" if on_layer else "image")
 
 

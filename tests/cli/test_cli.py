@@ -323,7 +323,7 @@ def test_a_wrong_request_is_one_sentence_and_writes_nothing(tiny: TinyStudy, nam
           "--arguments", "[" * 100_000), "--arguments: JSON that cannot be read"),
         (("explain", "first.nii.gz", "--factory", "tiny_net:build", "--target", "1",
           "--spacing", "3", "--normalize", "zscore", "--preprocess", "[]"),
-         "--spacing and --normalize beside --preprocess"),
+         "so --spacing and --normalize beside it would be left out"),
         (("report", "."), "not a run directory"),
         (("methods", "salincy"), "did you mean saliency"),
     ],

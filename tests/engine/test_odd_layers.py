@@ -64,7 +64,7 @@ class TestOddLayers:
 
     def test_the_first_tensor_of_a_tuple(self) -> None:
         network, shown = Branching(), images()
-        (attribution,) = layer_maps(network, shown, "layer_activation", "pair").values()
+        (attribution,) = layer_maps(network, shown, "layer_activation", "pair[0]").values()
         assert_close(attribution.map, 2 * network.used(shown).detach(), 1e-6)
 
     @pytest.mark.parametrize(

@@ -148,7 +148,8 @@ def test_passes_are_shared_by_maps_and_metrics() -> None:
     maps = {f"map {n}": torch.randn(1, 6, 6) for n in range(5)}
     specs = ["infidelity", "infidelity_normalized"]
     evaluate(network, image[None], [maps], specs, CLASS_ONE, controls=False)
-    assert network.seen <= 64 + 2  # 64 changes and the look, for five maps and both metrics
+    # 64 changes, the look, and one image alone and beside another, for five maps and both metrics.
+    assert network.seen <= 64 + 2 + 3
     network.seen = 0
     removal = ["deletion", "pixel_flipping", "insertion", "monotonicity", "morf_lerf_gap"]
     evaluate(network, image[None], [{"m": maps["map 0"]}], removal, CLASS_ONE, controls=False)

@@ -22,7 +22,7 @@ from voxplain.attribution.prediction import Prediction, predict
 from voxplain.attribution.result import Attribution
 from voxplain.engine.baselines import Baseline, baseline_image
 from voxplain.engine.context import Context
-from voxplain.engine.gradients.path_samplers import BlurPath, GuidedPath, LayerPath
+from voxplain.engine.gradients.path_samplers import BlurPath, GuidedPath, LayerPath, RefinedPath
 from voxplain.engine.gradients.quadrature import Quadrature
 from voxplain.engine.gradients.reducers import (
     AlongCurve,
@@ -168,6 +168,7 @@ __all__ = [
     "RandomPathPoint",
     "Reducer",
     "Reduction",
+    "RefinedPath",
     "RegionDesign",
     "Request",
     "Resampling",

@@ -11,10 +11,9 @@ from torch import Tensor
 from voxplain.attribution.methods.base import FromLayer, Wrapper
 from voxplain.attribution.result import Attribution, Stats
 from voxplain.engine.baselines import baseline_image
-from voxplain.engine.context import BoundTarget, Context
+from voxplain.engine.context import BoundTarget
 from voxplain.engine.execution.networks import run_networks
 from voxplain.engine.execution.session import Session
-from voxplain.engine.method import Method
 from voxplain.engine.passes.points import PassLog
 from voxplain.engine.stream_io import MethodOutput
 from voxplain.image import Grid
@@ -96,7 +95,7 @@ class _MapAssembler:
             method=self.method,
             target=self._target_facts(),
             model=self._model_facts(),
-            layer_read=None if layer else _layer_read(self.method, self.context),
+            layer_read=None if layer else self._layer_read(),
             stats=self._stats(layer, maps),
             label=self.key,
             channels=self._channel_names(placed.shape[1], layer),
@@ -137,6 +136,16 @@ class _MapAssembler:
         """Facts about the network with the precision in which its passes for this map ran."""
         ran = dict.fromkeys(self.session.logs[stream].precision for stream in self.streams)
         return self.model.model_copy(update={"precision": " and ".join(ran)})
+
+    def _layer_read(self) -> str | None:
+        """The layer whose values a map of the image is made of, also where none was named."""
+        method = self.method
+        while isinstance(method, Wrapper):
+            method = method.of
+        reads = any(stream.taps for stream in self.streams)
+        if not isinstance(method, FromLayer) or not (method.layer or reads):
+            return None
+        return method.tap(self.context).path
 
     def _channel_names(self, count: int, layer: str | None) -> tuple[str, ...]:
         if count == len(self.properties.channel_names):
@@ -260,13 +269,6 @@ class _MapAssembler:
                 self.image.source_intensity(level)[index] for index, level in enumerate(levels)
             ]
         return facts
-
-
-def _layer_read(method: Method, context: Context) -> str | None:
-    """The layer whose values a map of the image is made of, which the parameters may leave open."""
-    while isinstance(method, Wrapper):
-        method = method.of
-    return method.tap(context).path if isinstance(method, FromLayer) else None
 
 
 def _present(values: Sequence[float | None]) -> tuple[float, ...] | None:

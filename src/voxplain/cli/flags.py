@@ -206,7 +206,7 @@ class SharedFlags:
     def _require_no_single_steps(self) -> None:
         given = [name for name in _SINGLE_STEPS if getattr(self, name)]
         if given:
-            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            flags = " and ".join(f"--{name.replace('_', '-')}" for name in given)
             raise ConfigError(
                 f"--preprocess states all steps, so {flags} beside it would be left out; write "
                 "them into the list"

@@ -106,17 +106,19 @@ def _tried(call: Call, example: Tensor) -> Behavior:
 def _interaction(call: Call, example: Tensor, alone: Tensor) -> tuple[str, ...] | None:
     """Remarks on a network that needs images one by one; None if it takes several at once."""
     try:
-        beside = call(torch.cat([_unlike(example), example]))[1:]
-        if _equal(alone, beside, _EQUAL, _EQUAL_HALF):
+        both = call(torch.cat([_unlike(example), example]))
+        # The other image goes along, as differences are relative to the largest output.
+        alone = torch.cat([both[:1], alone])
+        if _equal(alone, both, _EQUAL, _EQUAL_HALF):
             return None
-        twins = call(torch.cat([example, example]))[1:]
+        twins = torch.cat([both[:1], call(torch.cat([example, example]))[1:]])
     except ModelError:
         return ("the network takes one image per call, so every image went through it alone",)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         return ()
-    if _equal(twins, beside, _EQUAL, _EQUAL_HALF) and _equal(alone, twins, _NEARLY, _NEARLY_HALF):
+    if _equal(twins, both, _EQUAL, _EQUAL_HALF) and _equal(alone, twins, _NEARLY, _NEARLY_HALF):
         return None
     return (
         "images of one batch influence each other in this network, so every image went through it "

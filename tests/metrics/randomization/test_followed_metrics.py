@@ -44,9 +44,11 @@ FOLLOWED = followed()
 def test_metrics_of_one_map_and_network_can_be_scored_at_every_step() -> None:
     left_out = set(NAMES) - {metric.name for metric in FOLLOWED}
     families = {metrics.get(name).family for name in left_out}
-    assert families == {"randomization", "agreement", "calibration", "faithfulness"}
+    assert families == {"randomization", "agreement", "calibration", "faithfulness", "localization"}
     faithfulness = {name for name in left_out if metrics.get(name).family == "faithfulness"}
     assert faithfulness == {"consistency", "sufficiency", "completeness_residual"}
+    localization = {name for name in left_out if metrics.get(name).family == "localization"}
+    assert localization == {"roc_auc_of_means", "dice_at_common_level"}
 
 
 def by_hand(network: nn.Module | Model, rank: int) -> Scores:
