@@ -86,6 +86,7 @@ COMPLETE = {
     "shapley_value_sampling",
 }
 FLOWING = {
+    "layer_gradient_shap",
     "layer_conductance",
     "layer_deep_lift",
     "layer_deep_lift_shap",

@@ -150,7 +150,7 @@ def test_asked_for_once_more() -> None:
     with torch.no_grad():
         twice = network(image.data[None]).softmax(1)[:, 1].sum()
     assert found.score == pytest.approx(float(twice), rel=1e-5)
-    assert "softmax is applied to them as asked" in found.remarks[0]
+    assert "softmax is applied to them as the target says" in found.remarks[0]
 
 
 def test_a_target_that_follows_keeps_what_the_output_is() -> None:

@@ -19,6 +19,7 @@ from voxplain.engine.stream_io import MethodOutput
 from voxplain.image import Grid
 from voxplain.records.sidecar import LayerFacts, ModelFacts, TargetFacts
 from voxplain.targets.base import probability_of
+from voxplain.targets.field import Activation
 
 _TINY = 1e-12  # stands for S(x) - S(b) where that is 0
 _ROUNDING = 1e-6
@@ -241,6 +242,7 @@ class _MapAssembler:
         bound = self.bound
         written = bound.target.model_dump(mode="python", exclude={"kind"})
         parameters = {name: _without_files(value) for name, value in written.items()}
+        activation = _activation(bound)
         return tuple(
             TargetFacts(
                 kind=bound.target.kind,
@@ -248,8 +250,8 @@ class _MapAssembler:
                 parameters=parameters,
                 score=bound.scores[row],
                 baseline_score=self.outputs[row].start_score,
-                probability=_probability(bound, row),
-                activation=_activation(bound),
+                probability=_probability(bound, row, activation),
+                activation=activation,
                 field_size=bound.field.size(row),
             )
             for row, words in enumerate(bound.field.in_words)
@@ -277,20 +279,20 @@ def _present(values: Sequence[float | None]) -> tuple[float, ...] | None:
     return present or None
 
 
-def _probability(bound: BoundTarget, row: int) -> float | None:
+def _probability(bound: BoundTarget, row: int, activation: Activation | None) -> float | None:
     """Of the class, for classifiers."""
-    label, seen = bound.field.label_of(row), bound.unperturbed
-    if seen.is_dense or label is None or bound.field.layer is not None:
+    label, output = bound.field.label_of(row), bound.unperturbed.output
+    if output.ndim > 2 or label is None or activation is None:
         return None
-    if seen.is_unclear(bound.target.activation):
-        return None
-    return float(probability_of(seen.output, label, bound.activation)[row])
+    return float(probability_of(output, label, activation)[row])
 
 
-def _activation(bound: BoundTarget) -> str | None:
+def _activation(bound: BoundTarget) -> Activation | None:
     """What makes probabilities of the output; None for units of layers, and where it is unclear."""
-    is_unclear = bound.unperturbed.is_unclear(bound.target.activation)
-    return None if bound.field.layer is not None or is_unclear else bound.activation
+    activation, output = bound.target.activation, bound.unperturbed
+    if bound.field.layer is not None or output.is_unclear(activation):
+        return None
+    return output.activation(activation)
 
 
 def _without_files(value: Any) -> Any:

@@ -23,8 +23,8 @@ from voxplain.models.output_place import OutputPlace
 from voxplain.models.windows import Layout
 from voxplain.regions import RegionMap, Regions, segment
 from voxplain.targets import Target, UnperturbedOutput, WeightField
-from voxplain.targets.activations import is_squashed, lies_in_unit_range
-from voxplain.targets.field import Activation
+from voxplain.targets.activations import is_squashed
+from voxplain.targets.field import Activation, lies_in_unit_range
 
 References = Tensor | Sequence[Image] | None
 """Other images on the same grid: a tensor ``(K, C, *spatial)``, or images."""

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from voxplain.errors import TargetError
-from voxplain.targets.field import Activation, resolve_activation
+from voxplain.targets.field import HALF, Activation, lies_in_unit_range, resolve_activation
 
 Meaning = Literal["scores", "exclusive", "independent", "unclear"]
 """Scores; probabilities of which one class holds; probabilities of each class; or not known."""
 
-_PRECISE, _HALF = 1e-3, 2e-2
+_PRECISE = 1e-3
 _TELLING = 16
 """So many positions whose channels sum to 1 do so on purpose."""
 
@@ -25,7 +25,7 @@ def meaning_of(output: Tensor, squashed: bool | None) -> Meaning:
         output: ``(B, K)`` or ``(B, K, *spatial)``.
         squashed: Whether the network ends in a sigmoid, a softmax or the like; None if unknown.
     """
-    tolerance = _PRECISE if output.dtype in (torch.float32, torch.float64) else _HALF
+    tolerance = _PRECISE if output.dtype in (torch.float32, torch.float64) else HALF
     if not lies_in_unit_range(output, tolerance):
         return "scores"
     if output.shape[1] > 1:
@@ -39,11 +39,6 @@ def meaning_of(output: Tensor, squashed: bool | None) -> Meaning:
         return "independent" if squashed else "scores"
     overlap = (output > 0.5).sum(dim=1) > 1
     return "independent" if output.ndim > 2 and bool(overlap.any()) else "unclear"
-
-
-def lies_in_unit_range(output: Tensor, tolerance: float = _HALF) -> bool:
-    """Whether every value could be a probability."""
-    return bool(output.amin() >= -tolerance) and bool(output.amax() <= 1 + tolerance)
 
 
 def activation_for(asked: Activation, meaning: Meaning, classes: int) -> Activation:
@@ -73,10 +68,10 @@ def activation_for(asked: Activation, meaning: Meaning, classes: int) -> Activat
     return inside
 
 
-def remark_on(asked: Activation, meaning: Meaning, classes: int) -> str | None:
-    """A sentence for readers where an output is no score; None for scores."""
+def remarks_on(asked: Activation, meaning: Meaning, classes: int) -> tuple[str, ...]:
+    """A sentence for readers where an output is no score; none for scores."""
     if meaning in ("scores", "unclear"):
-        return None
+        return ()
     why = "lie between 0 and 1"
     if meaning == "exclusive":
         why += " and sum to 1 over the classes"
@@ -85,11 +80,11 @@ def remark_on(asked: Activation, meaning: Meaning, classes: int) -> str | None:
     if asked in ("softmax", "sigmoid"):
         return (
             f"the outputs of the network seem to be probabilities already: they {why}; "
-            f"{asked} is applied to them as asked"
+            f"{asked} is applied to them as the target says",
         )
     return (
         f"the outputs of the network are taken as probabilities, to which no softmax or sigmoid is "
-        f"applied: they {why}"
+        f"applied: they {why}",
     )
 
 

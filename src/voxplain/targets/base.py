@@ -18,8 +18,15 @@ from torch import Tensor
 from voxplain.errors import TargetError
 from voxplain.image import Image
 from voxplain.models.output_place import OutputPlace
-from voxplain.targets.activations import Meaning, activation_for, meaning_of, remark_on
-from voxplain.targets.field import Activation, WeightField, predicted_mask, probabilities
+from voxplain.targets.activations import Meaning, activation_for, meaning_of, remarks_on
+from voxplain.targets.field import (
+    Activation,
+    WeightField,
+    lies_in_unit_range,
+    predicted_mask,
+    probabilities,
+    resolve_activation,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +58,11 @@ class UnperturbedOutput:
     @cached_property
     def meaning(self) -> Meaning:
         """Whether the output holds scores or probabilities."""
-        return self.known_meaning or meaning_of(self.output, self.squashed)
+        if self.known_meaning is not None:
+            return self.known_meaning
+        if not lies_in_unit_range(self.output):
+            return "scores"
+        return meaning_of(self.output, self.squashed)
 
     def activation(self, asked: Activation) -> Activation:
         """What makes probabilities of the output, ``auto`` and ``none`` decided by its values.
@@ -59,6 +70,8 @@ class UnperturbedOutput:
         Raises:
             TargetError: If it is ``auto`` and what the output holds is unclear.
         """
+        if self.meaning == "scores" and asked != "none":
+            return resolve_activation(asked, self.output.shape[1])
         return activation_for(asked, self.meaning, self.output.shape[1])
 
     def is_unclear(self, asked: Activation) -> bool:
@@ -157,9 +170,9 @@ class Target(BaseModel, ABC):
 
     def _remarks_on(self, unperturbed: UnperturbedOutput) -> Iterator[str]:
         """What readers have to know of the output."""
-        remark = remark_on(self.activation, unperturbed.meaning, unperturbed.output.shape[1])
-        if remark is not None:
-            yield remark
+        if unperturbed.meaning != "scores":
+            classes = unperturbed.output.shape[1]
+            yield from remarks_on(self.activation, unperturbed.meaning, classes)
         if unperturbed.is_dense and unperturbed.place and not unperturbed.place.covers_all:
             yield f"the output of the network covers {unperturbed.place.in_words()}, and no others"
 

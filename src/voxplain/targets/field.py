@@ -20,6 +20,9 @@ INSIDE: tuple[Activation, ...] = ("softmax_inside", "sigmoid_inside")
 SEPARATE: tuple[Activation, ...] = ("sigmoid", "sigmoid_inside")
 """Activations under which each class is predicted for itself, so that classes may overlap."""
 
+HALF = 2e-2
+"""How far probabilities in half precision may lie beyond 0 and 1."""
+
 
 @dataclass(frozen=True, eq=False)
 class Term:
@@ -181,6 +184,11 @@ def apply_link(output: Tensor, link: Link, activation: Activation) -> Tensor:
     if activation == "sigmoid":
         return output
     return output - _logsumexp_of_others(output)
+
+
+def lies_in_unit_range(output: Tensor, tolerance: float = HALF) -> bool:
+    """Whether every value could be a probability."""
+    return bool(output.amin() >= -tolerance) and bool(output.amax() <= 1 + tolerance)
 
 
 def probabilities(output: Tensor, activation: Activation) -> Tensor:

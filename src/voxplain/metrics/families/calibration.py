@@ -19,8 +19,7 @@ from voxplain.metrics.cross_case import CaseSummary, CrossCaseMetric, to_compare
 from voxplain.metrics.maps import Undefined
 from voxplain.metrics.metric import Direction, NetworkMetric, Value, register
 from voxplain.metrics.queries.voxel_sets import dilated
-from voxplain.targets.activations import lies_in_unit_range
-from voxplain.targets.field import INSIDE
+from voxplain.targets.field import INSIDE, lies_in_unit_range
 
 COLDEST, HOTTEST = 0.05, 20.0
 """Temperatures that are tried; the coldest is the best where all predictions are right."""
