@@ -72,7 +72,7 @@ def test_a_plug_in_passes_its_test_and_is_listed_described_run_and_in_the_schema
     paths = [
         str(installed),
         str(EXAMPLE / "tests"),
-        str(study.folder),
+        str(study.packages),
         os.environ.get("PYTHONPATH", ""),
     ]
     environment = {
