@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, get_args
 
@@ -16,6 +16,7 @@ from torch.nn import functional
 from voxplain.errors import ConfigError, ModelError, nearest
 from voxplain.models.behavior import Behavior, seeded, tried_behavior
 from voxplain.models.failures import raise_in_words
+from voxplain.models.head import Head, described, select
 from voxplain.models.hooks import copy_network
 from voxplain.models.output_place import OutputPlace, place_of_output
 from voxplain.models.precision import HALF, Precision
@@ -23,8 +24,6 @@ from voxplain.models.programs import COMPILED, as_module
 from voxplain.models.rest import KnownOfNetworks, at_rest, state_of
 from voxplain.models.windows import Layout, Margins, Window
 from voxplain.records.sidecar import ModelFacts
-
-Head = int | str | Callable[[Any], Tensor]
 
 _VOLUME, _SMALL_VOLUME = 5, 50**3
 
@@ -166,12 +165,12 @@ class Model:
         try:
             output = self.network(inputs)
             if self.head is not None:
-                output = _select(output, self.head)
+                output = select(output, self.head)
         except Exception as error:
             raise_in_words(error, inputs)
         if not isinstance(output, torch.Tensor):
             raise ModelError(
-                f"the network returns {_described(output)}; choose a part with head= (an index, "
+                f"the network returns {described(output)}; choose a part with head= (an index, "
                 "a key or a function)"
             )
         if output.ndim < 2 or len(output) != len(inputs):
@@ -377,25 +376,6 @@ class Model:
 def _tensors(network: nn.Module) -> Iterator[Tensor]:
     yield from network.parameters()
     yield from network.buffers()
-
-
-def _select(output: Any, head: Head) -> Any:
-    if callable(head):
-        return head(output)
-    try:
-        return output[head]
-    except (KeyError, IndexError, TypeError) as error:
-        keys = [str(key) for key in output] if isinstance(output, Mapping) else []
-        hint = f"; {nearest(str(head), keys)}" if keys else ""
-        raise ModelError(f"head={head!r} does not fit {_described(output)}{hint}") from error
-
-
-def _described(output: Any) -> str:
-    if isinstance(output, Mapping):
-        return f"a dict with keys {', '.join(map(repr, output))}"
-    if isinstance(output, (tuple, list)):
-        return f"a {type(output).__name__} of {len(output)} parts"
-    return f"a {type(output).__name__}"
 
 
 def example_of(inputs: Tensor, layout: Layout | None) -> Tensor:
