@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from nibabel.orientations import axcodes2ornt, io_orientation
-from pydantic import Field, field_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 from torch import Tensor
 
 from voxplain.errors import ConfigError
@@ -68,8 +68,7 @@ class Spacing(Step):
     """Resamples to a voxel size in millimeters; the field of view keeps its center.
 
     Linear resampling keeps linear ramps, and is anti-aliased toward a coarser grid unless switched
-    off. The number of
-    voxels is the old extent divided by the new size, rounded.
+    off. The number of voxels is the old extent divided by the new size, rounded.
 
     Attributes:
         size: Millimeters, for all axes or one per axis; None leaves that axis unchanged.
@@ -82,6 +81,14 @@ class Spacing(Step):
     size: Millimeters | tuple[Millimeters | None, ...] = 1.0
     interpolation: Interpolation = "linear"
     antialias: bool = True
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the default, so that runs from before there was a choice have equal keys."""
+        written: dict[str, Any] = write(self)
+        if self.antialias:
+            written.pop("antialias", None)
+        return written
 
     def apply(self, image: Image) -> Image:
         """The resampled image; the same object if it has that spacing.

@@ -34,3 +34,8 @@ def test_random_draws_depend_on_case_target_and_seed_but_not_on_methods() -> Non
         for seed in (0, 1)
     ]
     assert len({combination.draw_seed for combination in combinations}) == 16
+
+
+def test_random_draws_do_not_depend_on_the_version_of_results() -> None:
+    target = Label(label=1)
+    assert Combination("a", "net", target, target, {}, seed=0).draw_seed == 2322317931

@@ -24,6 +24,9 @@ TaskId = tuple[str, ...]
 # Raised whenever equal tasks would give other maps or scores; for one method, its revision is.
 RESULT_VERSION = 3
 
+# Never raised: a seed gives the same noise and masks in every version.
+_DRAW_VERSION = 2
+
 
 @dataclass(frozen=True)
 class Combination:
@@ -72,7 +75,8 @@ class Combination:
         It does not depend on the methods, so that adding one leaves the maps of the others as they
         are; nor on what the network is called.
         """
-        return int(digest([self.seed, digest(self._content)])[:8], 16)
+        content = digest(self._content, _DRAW_VERSION)
+        return int(digest([self.seed, content], _DRAW_VERSION)[:8], 16)
 
     @property
     def _content(self) -> dict[str, Any]:
@@ -138,9 +142,9 @@ class Task:
         return replace(self, methods=missing)
 
 
-def digest(facts: Any) -> str:
-    """SHA-256 of facts in their canonical JSON form."""
-    text = json.dumps([RESULT_VERSION, facts], sort_keys=True, separators=(",", ":"), default=str)
+def digest(facts: Any, version: int = RESULT_VERSION) -> str:
+    """SHA-256 of a version and facts in their canonical JSON form."""
+    text = json.dumps([version, facts], sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
