@@ -228,7 +228,7 @@ def _key(
     cascade_settings = cascade.model_dump(mode="json") if cascade else None
     # The last word is what it was in the first version, so that old runs are taken up again.
     return digest(
-        [combination.key, methods, metric_settings, cascade_settings, controls, facts, "judging"]
+        [combination.key, methods, metric_settings, cascade_settings, controls, facts, "evaluation"]
     )
 
 
