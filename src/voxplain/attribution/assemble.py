@@ -217,7 +217,7 @@ class _MapAssembler:
         image = f" of image {row}" if len(self.outputs) > 1 else ""
         if abs(difference) <= _ROUNDING * abs(self.bound.scores[row]):
             return (
-                f"completeness cannot be judged: the image{image} and its baseline score the same, "
+                f"completeness cannot be checked: the image{image} and its baseline score the same, "
                 f"while the map sums to {share * difference or (share - 1) * _TINY:.3g}"
             )
         said = (
