@@ -217,8 +217,8 @@ class _MapAssembler:
         image = f" of image {row}" if len(self.outputs) > 1 else ""
         if abs(difference) <= _ROUNDING * abs(self.bound.scores[row]):
             return (
-                f"completeness cannot be checked: the image{image} and its baseline score the same, "
-                f"while the map sums to {share * difference or (share - 1) * _TINY:.3g}"
+                f"completeness cannot be checked: the image{image} and its baseline score "
+                f"the same, while the map sums to {share * difference or (share - 1) * _TINY:.3g}"
             )
         said = (
             f"the map{image} sums to {share:.1%} of the change of the score from the baseline, "
