@@ -15,10 +15,7 @@ from voxplain.engine.method import parse_method
 from voxplain.engine.passes.points import PassResult, Points
 from voxplain.engine.passes.whole import WholePasses
 
-every_task = pytest.mark.parametrize(
-    ("task", "rank"), [(task, rank) for task in TASKS for rank in (2, 3)]
-)
-every_task_once = pytest.mark.parametrize(("task", "rank"), list(zip(TASKS, (2, 3), strict=True)))
+every_task = pytest.mark.parametrize(("task", "rank"), list(zip(TASKS, (2, 3), strict=True)))
 
 
 @every_task
@@ -35,7 +32,7 @@ def test_all_in_one_call_equal_each_alone(task: str, rank: int) -> None:
             )
 
 
-@every_task_once
+@every_task
 def test_the_order_of_methods_does_not_matter(task: str, rank: int) -> None:
     network, inputs, references, target = setting(task, rank)
     together = all_maps(network, inputs, references, target)
@@ -57,7 +54,7 @@ def test_a_batch_of_four_is_four_batches_of_one(task: str, rank: int) -> None:
             assert together[name][row].stats.scores == pytest.approx(alone[name].stats.scores)
 
 
-@every_task_once
+@every_task
 def test_chunks_do_not_matter(task: str, rank: int) -> None:
     network, inputs, references, target = setting(task, rank)
     small = all_maps(network, inputs, references, target, memory=1)
