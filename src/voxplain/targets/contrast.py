@@ -54,7 +54,7 @@ def resolve_target(target: Target, main: Target) -> Target:
         ) from None
 
 
-Single = Annotated[
+OneTarget = (
     Label
     | ClassScore
     | Pixelwise
@@ -64,9 +64,10 @@ Single = Annotated[
     | Volume
     | Unit
     | Intensity
-    | ReconstructionError,
-    Field(discriminator="kind"),
-]
+    | ReconstructionError
+)
+"""Every target but a contrast of two."""
+Single = Annotated[OneTarget, Field(discriminator="kind")]
 
 
 class Contrast(Target):

@@ -10,25 +10,10 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from voxplain.errors import ConfigError, nearest
 from voxplain.targets.base import Target
-from voxplain.targets.contrast import Contrast
-from voxplain.targets.images import Intensity, ReconstructionError
-from voxplain.targets.regions import ErrorRegion, Pixelwise, Region, Threshold
-from voxplain.targets.scores import ClassScore, Label, Unit, Volume
+from voxplain.targets.contrast import Contrast, OneTarget
+from voxplain.targets.scores import Label
 
-AnyTarget = Annotated[
-    Label
-    | ClassScore
-    | Pixelwise
-    | Threshold
-    | Region
-    | ErrorRegion
-    | Volume
-    | Unit
-    | Intensity
-    | ReconstructionError
-    | Contrast,
-    Field(discriminator="kind"),
-]
+AnyTarget = Annotated[OneTarget | Contrast, Field(discriminator="kind")]
 """A target of a study, discriminated by ``kind``."""
 
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(AnyTarget)
