@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -11,12 +10,13 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
-from voxplain.cli.console import complain, err
+from voxplain.cli.console import complain, err, remark
 from voxplain.records.manifest import TaskRecord
 from voxplain.study import Plan, Task
 from voxplain.study.planning.evaluation_task import EvaluationTask
@@ -43,8 +43,10 @@ class Bar:
             transient=True,
         )
         self._bar = self._progress.add_task("reading images and networks", total=None)
-        self._passes_before = 0
-        self._passes = 0
+        self._finished = 0
+        self._passes: dict[int, int] = {}
+        self._at_work: dict[int, float] = {}
+        self._rows: list[TaskID] = []
 
     def __enter__(self) -> Bar:
         if err.is_terminal:
@@ -59,32 +61,43 @@ class Bar:
     ) -> None:
         self._progress.stop()
 
-    def planned(self, plan: Plan) -> None:
-        """Sets the length of the bar."""
+    def planned(self, plan: Plan, workers: int) -> None:
+        """Sets the length of the bar, and adds one for each worker where there are several."""
         self._progress.update(self._bar, total=plan.passes, description="explaining")
+        if workers > 1:
+            self._rows = [self._progress.add_task("", total=None) for _ in range(workers)]
 
-    def started(self, task: Task | EvaluationTask) -> None:
-        """Names the task at the bar."""
-        self._passes = task.passes
+    def started(self, task: Task | EvaluationTask, worker: int) -> None:
+        """Names the task at the bar of its worker."""
+        self._passes[worker], self._at_work[worker] = task.passes, 0.0
         combination = task.combination
         words = f"{combination.case} · {combination.model} · {_shortened(task.labels)}"
         description = words if len(words) <= 60 else words[:59] + "…"
-        self._progress.update(self._bar, description=description.replace("[", "\\["))
+        row = self._rows[worker] if self._rows else self._bar
+        self._progress.update(row, description=description.replace("[", "\\["))
+        if self._rows:
+            self._progress.reset(row, total=task.passes)
 
-    def passed(self, done: int, planned: int) -> None:
-        """Moves the bar within the task."""
-        passes = self._passes_before + self._passes * done / max(1, planned)
-        self._progress.update(self._bar, completed=passes)
+    def passed(self, done: int, planned: int, worker: int) -> None:
+        """Moves the bars within the task of a worker."""
+        self._at_work[worker] = self._passes.get(worker, 0) * done / max(1, planned)
+        self._progress.update(self._bar, completed=self._finished + sum(self._at_work.values()))
+        if self._rows:
+            self._progress.update(self._rows[worker], completed=self._at_work[worker])
 
-    def failed(self, error: Exception) -> None:
-        """Prints the traceback, with ``--debug``."""
+    def failed(self, log: str) -> None:
+        """Prints the tracebacks, with ``--debug``."""
         if self._debug:
-            traceback.print_exception(error, file=sys.stderr)
+            print(log, file=sys.stderr)
+
+    def told(self, text: str) -> None:
+        """Prints a sentence above the bar."""
+        remark(text)
 
     def finished(self, record: TaskRecord, reused: bool) -> None:
         """Moves the bar to the end of the task."""
-        self._passes_before += record.passes
-        self._progress.update(self._bar, completed=self._passes_before)
+        self._finished += record.passes
+        self._progress.update(self._bar, completed=self._finished)
         where = f"{record.case} · {record.model} · {_shortened(record.methods)}"
         if record.status == "failed":
             complain(f"{where}: {record.reason}")

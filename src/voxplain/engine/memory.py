@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -73,9 +74,10 @@ class BackwardBudget(BatchBudget):
     ) -> None:
         keep_allocator_pages()
         small = limit is None and point is not None and 0 < point <= _SMALL_POINT
-        super().__init__(min(_FIRST_POINTS, max(2, _FIRST_BATCH // (point or 1))) if small else 1)
+        first = min(_FIRST_POINTS, max(2, _FIRST_BATCH // (point or 1))) if small else 1
+        super().__init__(max(1, first // _DIVISOR.get()))
         self._limit = _limit(device, limit, _BACKWARD_BYTES, _BACKWARD_SHARE)
-        self._cache = _BACKWARD_CACHE if device.type == "cpu" else self._limit
+        self._cache = _BACKWARD_CACHE // _DIVISOR.get() if device.type == "cpu" else self._limit
         self.bytes_per_point: int | None = None
 
     @contextlib.contextmanager
@@ -95,7 +97,7 @@ class BackwardBudget(BatchBudget):
         with torch.autograd.graph.saved_tensors_hooks(pack, _unpack_unchanged):
             yield
         self.bytes_per_point = max(1, sum(saved.values()) // count)
-        cached = max(2, self._cache // self.bytes_per_point)
+        cached = max(2 // _DIVISOR.get(), self._cache // self.bytes_per_point)
         self.size = max(1, min(self._limit // self.bytes_per_point, cached))
 
 
@@ -109,9 +111,9 @@ class ForwardBudget(BatchBudget):
 
     def __init__(self, device: torch.device, limit: int | None = None) -> None:
         keep_allocator_pages()
-        super().__init__(2)
+        super().__init__(max(1, 2 // _DIVISOR.get()))
         self._limit = _limit(device, limit, _FORWARD_BYTES, _FORWARD_SHARE)
-        self._cache = _FORWARD_CACHE if device.type == "cpu" else self._limit
+        self._cache = _FORWARD_CACHE // _DIVISOR.get() if device.type == "cpu" else self._limit
         self._is_measured = False
 
     @contextlib.contextmanager
@@ -123,7 +125,9 @@ class ForwardBudget(BatchBudget):
         with _LargestTensor() as largest:
             yield
         per_image = max(1, largest.nbytes // count)
-        fitting = min(self._limit // (_LIVE * per_image), max(2, self._cache // per_image))
+        fitting = min(
+            self._limit // (_LIVE * per_image), max(2 // _DIVISOR.get(), self._cache // per_image)
+        )
         self.size, self._is_measured = max(1, min(_MOST, fitting)), True
 
 
@@ -191,11 +195,25 @@ def _unpack_unchanged(saved: tuple[Tensor, int]) -> Tensor:
     return tensor
 
 
+_DIVISOR: ContextVar[int] = ContextVar("divisor", default=1)
+
+
+@contextlib.contextmanager
+def smaller_batches(divisor: int) -> Iterator[None]:
+    """A block in which batches are so many times smaller, for a machine that ran out of memory."""
+    token = _DIVISOR.set(divisor)
+    try:
+        yield
+    finally:
+        _DIVISOR.reset(token)
+
+
 def _limit(device: torch.device, limit: int | None, cpu_bytes: int, gpu_share: float) -> int:
     """The bytes that are allowed, or a default of the device."""
+    divisor = _DIVISOR.get()
     if limit is not None:
-        return limit
+        return limit // divisor
     if device.type != "cuda":
-        return cpu_bytes
+        return cpu_bytes // divisor
     free, _ = torch.cuda.mem_get_info(device)
-    return int(free * gpu_share)
+    return int(free * gpu_share) // divisor

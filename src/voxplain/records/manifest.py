@@ -112,7 +112,9 @@ class MapRecord(Record):
 class TaskRecord(Record):
     """One group of methods that shared a stream; or the metrics on the maps of one subject.
 
-    ``methods`` are the keys of the maps, or the names of the metrics.
+    ``methods`` are the keys of the maps, or the names of the metrics. ``attempts`` counts the
+    worker processes that began it: the second one takes half as many images at a time where memory
+    ran out.
     """
 
     key: str
@@ -120,16 +122,21 @@ class TaskRecord(Record):
     model: str
     target: str
     methods: list[str]
-    kind: Literal["maps", "metrics"] = "maps"
+    kind: Literal["maps", "metrics", "prediction"] = "maps"
     status: Status = "pending"
     reason: str | None = None
     passes: int = 0
     seconds: float = 0.0
+    attempts: int = 1
     warnings: list[str] = []
 
 
 class Manifest(Record):
-    """``manifest.json`` of a run directory."""
+    """``manifest.json`` of a run directory.
+
+    While tasks run it is as it was when they began; :func:`voxplain.records.outcome.read_manifest`
+    adds what has come of them since. ``seals`` tell whether files are still as they were written.
+    """
 
     schema_version: int = 1
     software: dict[str, str]
@@ -141,12 +148,13 @@ class Manifest(Record):
     predictions: list[PredictionRecord] = []
     tasks: list[TaskRecord] = []
     maps: list[MapRecord] = []
+    seals: dict[str, str] = {}
     warnings: list[str] = []
     seconds: float = 0.0
 
     @classmethod
     def read(cls, run: Path) -> Manifest:
-        """The manifest of a run directory.
+        """The file in a run directory.
 
         Raises:
             FileNotFoundError: If there is none.

@@ -7,6 +7,7 @@ from pathlib import Path
 from voxplain.errors import InputError
 from voxplain.records.atomic import atomic_write
 from voxplain.records.manifest import Manifest
+from voxplain.records.outcome import read_manifest
 from voxplain.records.scores import Scores
 from voxplain.report.case_page import build_case
 from voxplain.report.case_view import CaseView
@@ -62,7 +63,7 @@ def render(run: Path, *, share: bool = False, budget: int = BUDGET) -> Path:
 
 def _manifest(run: Path) -> Manifest:
     try:
-        return Manifest.read(run)
+        return read_manifest(run)
     except FileNotFoundError:
         raise InputError(f"{run} is not a run directory: it has no manifest.json") from None
     except ValueError:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from voxplain.records.manifest import Manifest
 from voxplain.study.config.cases import CaseConfig
-from voxplain.study.config.study import ModelConfig, RunConfig
+from voxplain.study.config.run import RunConfig
+from voxplain.study.config.study import ModelConfig
 from voxplain.study.execution.progress import Listener
 from voxplain.study.planning.checked_study import CheckedStudy, Plan, check_study
 from voxplain.study.planning.tasks import Task

@@ -19,11 +19,12 @@ from voxplain.study.config.study import StudyConfig
 from voxplain.study.config.yaml_files import read_mapping
 from voxplain.study.execution.earlier_results import ScoreCache
 from voxplain.study.execution.evaluator import finished_scores, maps_of
-from voxplain.study.execution.execute import EvaluationSpec, TaskResult
-from voxplain.study.execution.executors.local import LocalExecutor
-from voxplain.study.execution.progress import Listener, Silent
+from voxplain.study.execution.executors.in_process import InProcessExecutor
+from voxplain.study.execution.progress import Listener, OfWorker, Silent
+from voxplain.study.execution.queue import TaskQueue
 from voxplain.study.execution.resolved import KEPT_FIELDS
 from voxplain.study.execution.resources import CombinationSpec, LoadedResources
+from voxplain.study.execution.specs import EvaluationSpec, TaskResult, TaskSpec
 from voxplain.study.execution.store import STUDY, Store
 from voxplain.study.planning.checked_study import CheckedStudy, Plan, check_study
 from voxplain.study.planning.evaluation_task import EvaluationTask
@@ -135,13 +136,21 @@ def evaluate_run(
     _require_same_answers(checked, manifest)
     _require_same_images(checked, manifest, copies=study.base == folder.absolute())
     evaluations = checked.plan.evaluations
-    listener.planned(Plan((), evaluations))
+    listener.planned(Plan((), evaluations), 1)
+    tasks = {task.id: task for task in evaluations}
     failures: list[str] = []
     with store.locked():
         scores = {task.id: _finished(task, manifest, folder) for task in evaluations}
         waiting = [task for task in evaluations if scores[task.id] is None]
-        executor = LocalExecutor(LoadedResources.of(checked), listener)
-        for result in executor.run(_specs(waiting, checked, manifest, folder, listener)):
+        specs = list(_specs(waiting, checked, manifest, folder))
+        executor = InProcessExecutor(LoadedResources.of(checked), OfWorker(listener))
+
+        def started(spec: TaskSpec, worker: int) -> None:
+            listener.started(tasks[spec.id], worker)
+
+        for result in executor.run(TaskQueue(specs, [0.0] * len(specs)), started):
+            if result.log:
+                listener.failed(result.log)
             scores[result.id] = result.scores
             failures += _failures(result)
         new = Scores.joined(table for table in scores.values() if table is not None)
@@ -167,10 +176,8 @@ def _specs(
     checked: CheckedStudy,
     manifest: Manifest,
     folder: Path,
-    listener: Listener,
 ) -> Iterator[EvaluationSpec]:
     for task in tasks:
-        listener.started(task)
         yield EvaluationSpec(
             common=CombinationSpec.of(checked, task.combination, folder),
             task=task,

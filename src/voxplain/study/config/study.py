@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,10 +29,8 @@ from voxplain.study.config.cases import CaseConfig, expand_cases
 from voxplain.study.config.declarations import StudyMethod, StudyMetric, named
 from voxplain.study.config.errors import explain_validation
 from voxplain.study.config.randomization import RandomizationConfig
+from voxplain.study.config.run import RunConfig
 from voxplain.targets import AnyTarget, Target, parse_target
-
-_UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h)\s*")
 
 
 def _short_target(value: Any) -> Any:
@@ -45,21 +41,6 @@ def _short_target(value: Any) -> Any:
 def _true_in_words(value: Any) -> Any:
     """``labels: true`` as the word, and not as the boolean that YAML reads."""
     return "true" if value is True else value
-
-
-LONGEST = 366 * 24 * 3600.0
-"""Seconds; no task takes longer than a year."""
-
-
-def _seconds(value: Any) -> Any:
-    if isinstance(value, float) and value == math.inf:
-        return None
-    if not isinstance(value, str):
-        return value
-    match = _DURATION.fullmatch(value)
-    if match is None:
-        raise ValueError(f"{value!r} is not a duration; write 90s, 10min or 2h")
-    return float(match[1]) * _UNITS[match[2]]
 
 
 def _at_each_layer(methods: tuple[Method, ...]) -> tuple[Method, ...]:
@@ -114,41 +95,6 @@ def _unique(field: str, names: list[str]) -> None:
             "systems take them for one; give each its own name"
         )
     raise ValueError(f"{field}: two of them are called {repeated[0]!r}; give each its own name")
-
-
-MAX_PASSES = 20_000
-"""Above the default of every method, in 3-D too; at a tenth of a second each, half an hour."""
-
-
-class RunConfig(_Config):
-    """How the study is carried out.
-
-    Attributes:
-        executor: Where tasks run; ``local`` is this process.
-        workers: Processes; this version runs one.
-        device: Where networks run: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto`` takes the
-            first CUDA device, or the CPU where there is none.
-        timeout: The longest a task may take, such as ``10min``, a year at most; None for no limit.
-            While a study is checked, one answer of a network may take as long, and 10 s at least.
-        precision: The numeric type of networks that name none of their own.
-        seed: Seed of all random draws.
-        max_passes: What one method may take for one image, and one metric for one map; what would
-            take more is refused before anything starts.
-        controls: Score control maps beside the maps: random, edges, intensity, center, and the
-            reference where there is one.
-    """
-
-    executor: Literal["local"] = "local"
-    workers: Literal["auto", 1] = "auto"
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    timeout: Annotated[
-        Annotated[float, Field(gt=0, le=LONGEST, allow_inf_nan=False)] | None,
-        BeforeValidator(_seconds),
-    ] = None
-    precision: Precision = "auto"
-    seed: int = Field(default=0, ge=0)
-    max_passes: int = Field(default=MAX_PASSES, ge=1)
-    controls: bool = True
 
 
 class StudyConfig(_Config):

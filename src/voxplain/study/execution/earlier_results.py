@@ -27,10 +27,14 @@ class EarlierResults:
     Args:
         manifest: Of the earlier run; None if nothing may be reused.
         store: The run directory.
+
+    Attributes:
+        seals: Of the files of the earlier run.
     """
 
     def __init__(self, manifest: Manifest | None, store: Store) -> None:
         self._store = store
+        self.seals = dict(manifest.seals) if manifest else {}
         self._cases: dict[str, CaseRecord] = {}
         self._predictions: dict[_Key, PredictionRecord] = {}
         self._tasks: dict[_Key, TaskRecord] = {}
@@ -46,13 +50,13 @@ class EarlierResults:
             and earlier.image_sha256 == record.image_sha256
             and earlier.reference == record.reference
             and earlier.reference_sha256 == record.reference_sha256
-            and self._store.is_whole(record.image, record.reference)
+            and self._is_whole(record.image, record.reference)
         )
 
     def prediction(self, combination: Combination) -> PredictionRecord | None:
         """The prediction of a combination, if its file is whole."""
         record = self._predictions.get((combination.model, combination.key))
-        return record if record is not None and self._store.is_whole(record.image) else None
+        return record if record is not None and self._is_whole(record.image) else None
 
     def maps(self, task: Task) -> list[MapRecord]:
         """The maps of those methods of a task whose files are all there and whole."""
@@ -65,6 +69,14 @@ class EarlierResults:
         record = self._tasks.get((task.combination.model, task.key))
         return record if record is not None and record.status == "done" else None
 
+    def failed(self, task: Task | EvaluationTask) -> TaskRecord | None:
+        """The record of a task, if it failed as it stands now."""
+        record = self._tasks.get((task.combination.model, task.key))
+        return record if record is not None and record.status == "failed" else None
+
+    def _is_whole(self, *files: str | None) -> bool:
+        return self._store.is_whole(self.seals, *files)
+
     def _index(self, manifest: Manifest) -> None:
         self._cases = {record.id: record for record in manifest.cases}
         self._predictions = {(record.model, record.key): record for record in manifest.predictions}
@@ -73,7 +85,7 @@ class EarlierResults:
             self._maps.setdefault((record.model, record.key), []).append(record)
 
     def _complete(self, records: list[MapRecord]) -> bool:
-        return all(self._store.is_whole(record.file, record.sidecar) for record in records)
+        return all(self._is_whole(record.file, record.sidecar) for record in records)
 
 
 class ScoreCache:

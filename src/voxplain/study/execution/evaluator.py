@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -51,6 +51,7 @@ class Evaluator:
         limit: Seconds that one metric may take; None for no limit.
         time_limit: Ends a metric after that time.
         listener: Callbacks.
+        given_up: Metrics that cannot be done, by their number, and why; 0 is the randomization.
     """
 
     folder: Path
@@ -61,6 +62,7 @@ class Evaluator:
     limit: float | None
     time_limit: TimeLimit
     listener: TaskListener
+    given_up: Mapping[int, str] = field(default_factory=dict)
 
     def run(self, inputs: EvaluationInputs) -> tuple[Scores, str]:
         """The scores, those of cross-case metrics still open, and what failed in words.
@@ -77,11 +79,12 @@ class Evaluator:
         failures = [self._randomize(scorer)]
         rows: list[Score] = []
         metrics = _metrics(self.task)
-        for done, metric in enumerate(metrics, start=1):
-            metric_rows, reason = self._score(metric, scorer)
+        for number, metric in enumerate(metrics, start=1):
+            self.listener.began(number)
+            metric_rows, reason = self._score(metric, scorer, self.given_up.get(number))
             rows += metric_rows
             failures.append(reason and f"{metric.name}: {reason}")
-            self.listener.passed(done, len(metrics))
+            self.listener.passed(number, len(metrics))
         reasons = list(dict.fromkeys(filter(None, failures)))
         if not reasons:
             self.cache.mark("all", self.task.scores_key(self._keys))
@@ -111,9 +114,13 @@ class Evaluator:
         )
         return MapScorer.of(metric_context, self.task.controls, combination.seed)
 
-    def _score(self, metric: BaseMetric, scorer: MapScorer) -> tuple[list[Score], str]:
+    def _score(
+        self, metric: BaseMetric, scorer: MapScorer, given_up: str | None
+    ) -> tuple[list[Score], str]:
         """A row per map; rows of a metric that fails say why, and are not kept."""
         scores, rows, reason = _pending(metric, self.task, scorer), [], ""
+        if given_up is not None:
+            return [self._row(scorer.undefined(each, given_up)) for each in scores], given_up
         new: dict[str, Score] = {}
         try:
             with self.time_limit(self.limit):
@@ -137,6 +144,9 @@ class Evaluator:
         key = self.task.cascade_key(self._keys)
         if cascade is None or self.cache.is_marked("cascade", key):
             return None
+        if 0 in self.given_up:
+            return f"randomization: {self.given_up[0]}"
+        self.listener.began(0)
         try:
             with self.time_limit(self.limit):
                 _run_cascade(cascade, scorer.context, combination, self.folder)

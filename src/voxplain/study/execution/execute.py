@@ -1,108 +1,24 @@
-"""One task of a study, as data that travels to the process that does it, and what comes back."""
+"""Doing one task in this process, and writing down what came of it."""
 
 from __future__ import annotations
 
+import errno
+import os
 import time
-import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+import traceback
+from dataclasses import replace
 
-from voxplain.attribution import explain
-from voxplain.attribution.prediction import Prediction
-from voxplain.engine.method import Method
-from voxplain.errors import VoxplainWarning
-from voxplain.records.manifest import MapRecord, PredictionRecord
-from voxplain.records.scores import Scores
-from voxplain.study.config.case_files import files_of
-from voxplain.study.execution.earlier_results import ScoreCache
-from voxplain.study.execution.evaluation_inputs import EvaluationInputs, reference_mask
-from voxplain.study.execution.evaluator import Evaluator, not_scored
-from voxplain.study.execution.privacy import Redactor
-from voxplain.study.execution.progress import Silent, TaskListener
-from voxplain.study.execution.resources import CombinationSpec, LoadedResources
-from voxplain.study.execution.store import Store
-from voxplain.study.planning.evaluation_task import EvaluationTask
+from voxplain.errors import is_out_of_memory
+from voxplain.records.atomic import atomic_write
+from voxplain.records.outcome import TaskOutcome, outcome_file
+from voxplain.study.execution.progress import OfWorker, TaskListener
+from voxplain.study.execution.resources import LoadedResources
+from voxplain.study.execution.specs import TaskResult, TaskSpec
 from voxplain.study.planning.exits import no_exit
 from voxplain.study.planning.messages import collected_warnings
-from voxplain.study.planning.tasks import Combination, Task, TaskId
 from voxplain.study.planning.time_limit import TimeLimit, reason_of, time_limit
 
-
-@dataclass(frozen=True)
-class TaskResult:
-    """What came of a task; its files are in the run directory.
-
-    Attributes:
-        id: Of the task.
-        reason: Why it failed, without private words; empty if it is done.
-        warnings: What the reader of the results should know, once each.
-        seconds: Time it took, without loading images and networks.
-        predictions: Records of the predictions it made.
-        maps: Records of the maps it wrote.
-        scores: The scores it computed.
-    """
-
-    id: TaskId
-    reason: str = ""
-    warnings: tuple[str, ...] = ()
-    seconds: float = 0.0
-    predictions: tuple[PredictionRecord, ...] = ()
-    maps: tuple[MapRecord, ...] = ()
-    scores: Scores = field(default_factory=Scores)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskSpec(ABC):
-    """One task: everything that a process needs which sees the run directory and the inputs.
-
-    It holds no tensors and no open files, so that it can be pickled.
-
-    Attributes:
-        common: What it shares with the other tasks of its combination.
-        after: The tasks whose results this one needs; see :meth:`with_results`.
-    """
-
-    common: CombinationSpec
-    after: tuple[TaskId, ...] = ()
-
-    @property
-    @abstractmethod
-    def id(self) -> TaskId:
-        """What tells it from every other task of the run."""
-
-    def with_results(self, results: Mapping[TaskId, TaskResult]) -> TaskSpec:
-        """The same task with the results of those it comes :attr:`after`."""
-        return self
-
-    @property
-    def private(self) -> Redactor:
-        """Filters what is written: no names of source files, and no paths."""
-        declared = (self.combination.target, *self.methods)
-        files = [Path(file) for declaration in declared for file in files_of(declaration)]
-        return Redactor([*self.common.files, *files], self.common.network.base)
-
-    @property
-    def methods(self) -> Sequence[Method]:
-        """The methods that explain, for the first time or for a metric."""
-        return ()
-
-    @property
-    def combination(self) -> Combination:
-        """What is explained."""
-        return self.common.combination
-
-    @property
-    def store(self) -> Store:
-        """The run directory."""
-        return Store(self.common.folder)
-
-    @abstractmethod
-    def perform(
-        self, resources: LoadedResources, listener: TaskListener, limited: TimeLimit
-    ) -> TaskResult:
-        """Does the task and writes its files; called by :func:`execute`."""
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def execute(
@@ -111,7 +27,7 @@ def execute(
     listener: TaskListener | None = None,
     limited: TimeLimit = time_limit,
 ) -> TaskResult:
-    """Does one task in this process; a failure ends in the result.
+    """Does one task in this process and writes its outcome; a failure ends in the result.
 
     Args:
         spec: The task, with the results of those it comes after.
@@ -119,7 +35,7 @@ def execute(
         listener: Callbacks while it runs.
         limited: How the time limit is kept here.
     """
-    listener = listener or Silent()
+    failures = _Failures(listener or OfWorker())
     texts: list[str] = []
     start = time.perf_counter()
     try:
@@ -127,160 +43,79 @@ def execute(
             resources.prepared(spec.common)
         start = time.perf_counter()
         with collected_warnings(texts), no_exit():
-            result = spec.perform(resources, listener, limited)
+            result = spec.perform(resources, failures, limited)
     except Exception as error:
-        listener.failed(error)
-        result = TaskResult(spec.id, reason=spec.private(reason_of(error, spec.common.limit)))
+        failures.failed(error)
+        result = TaskResult(
+            spec.id,
+            reason=spec.private(reason_of(error, spec.common.limit)),
+            out_of_memory=is_out_of_memory(error),
+            unwritable=_unwritable(error),
+        )
     seconds = round(time.perf_counter() - start, 3)
-    return replace(result, warnings=tuple(texts), seconds=seconds)
+    result = replace(result, warnings=tuple(texts), seconds=seconds, log=failures.text)
+    return written(spec, result)
 
 
-@dataclass(frozen=True, kw_only=True)
-class PredictionSpec(TaskSpec):
-    """The prediction of a network for a case, and the score of the target."""
+def written(spec: TaskSpec, result: TaskResult) -> TaskResult:
+    """The result of a task, once its outcome and the log of its failures are in the run directory.
 
-    @property
-    def id(self) -> TaskId:
-        """The combination."""
-        return ("prediction", *self.combination.id)
-
-    def perform(
-        self, resources: LoadedResources, listener: TaskListener, limited: TimeLimit
-    ) -> TaskResult:
-        """Writes the predicted labels of a dense output."""
-        image = resources.prepared(self.common)
-        prediction = resources.prediction(self.common)
-        file = None
-        if prediction.labels is not None:
-            file = self.store.write_prediction(
-                self.combination.case, self.combination.model, prediction.labels, image.source_grid
-            )
-        record = _record(self.combination, prediction, file)
-        return TaskResult(self.id, predictions=(record,))
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExplanationSpec(TaskSpec):
-    """The maps of a group of methods that share a stream.
-
-    Attributes:
-        task: The methods whose maps are missing.
+    Args:
+        spec: The task.
+        result: What came of it; its words are those of the user until here.
     """
-
-    task: Task
-
-    @property
-    def id(self) -> TaskId:
-        """That of the task."""
-        return self.task.id
-
-    @property
-    def methods(self) -> Sequence[Method]:
-        """Those of the task."""
-        return tuple(self.task.methods.values())
-
-    def perform(
-        self, resources: LoadedResources, listener: TaskListener, limited: TimeLimit
-    ) -> TaskResult:
-        """Writes the maps with their sidecars."""
-        with limited(self.common.limit):
-            attributions = explain(
-                resources.network(self.common).model,
-                resources.prepared(self.common),
-                self.methods,
-                self.combination.target,
-                references=resources.prepared_references(self.common) or None,
-                seed=self.combination.draw_seed,
-                progress=listener.passed,
-            )
-            keys = {method.key: key for key, method in self.task.methods.items()}
-            maps = tuple(
-                self.store.write_map(self.combination, attribution, keys[attribution.method.key])
-                for attribution in attributions.values()
-            )
-        return TaskResult(self.id, maps=maps)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationSpec(TaskSpec):
-    """The scores of all maps of a combination.
-
-    Attributes:
-        task: The metrics.
-        declared: The methods of the combination by the hash of what determines their maps, in the
-            order of the plan.
-        maps: Those that are written already; the tasks it comes ``after`` write the others.
-        resume: Whether to keep scores of an earlier run that are still right.
-    """
-
-    task: EvaluationTask
-    declared: Mapping[str, Method]
-    maps: tuple[MapRecord, ...]
-    resume: bool = True
-
-    @property
-    def id(self) -> TaskId:
-        """That of the task."""
-        return self.task.id
-
-    def with_results(self, results: Mapping[TaskId, TaskResult]) -> EvaluationSpec:
-        """The same with the maps that these tasks have written, in the order of the plan."""
-        if not self.after:
-            return self
-        written = [record for task in self.after for record in results[task].maps]
-        order = list(self.declared)
-        maps = sorted((*self.maps, *written), key=lambda record: order.index(record.key))
-        return replace(self, maps=tuple(maps), after=())
-
-    @property
-    def methods(self) -> Sequence[Method]:
-        """Those behind the maps, for metrics that explain again."""
-        return tuple(self.declared.values())
-
-    def perform(
-        self, resources: LoadedResources, listener: TaskListener, limited: TimeLimit
-    ) -> TaskResult:
-        """Writes the finished scores beside the run; the limit of time holds for each metric."""
-        evaluator = Evaluator(
-            folder=self.common.folder,
-            task=self.task,
-            records=self.maps,
-            cache=ScoreCache(self.common.folder, self.combination.key, self.resume),
-            private=self.private,
-            limit=self.common.limit,
-            time_limit=limited,
-            listener=listener,
-        )
-        scores, reason = evaluator.run(self._evaluation_inputs(resources))
-        for text in not_scored(self.maps):
-            warnings.warn(text, VoxplainWarning, stacklevel=2)
-        return TaskResult(self.id, reason=reason, scores=scores)
-
-    def _evaluation_inputs(self, resources: LoadedResources) -> EvaluationInputs:
-        loaded, image = resources.network(self.common), resources.prepared(self.common)
-        case = self.common.image.case
-        return EvaluationInputs(
-            image=image,
-            model=loaded.model,
-            methods={method.key: method for method in self.methods},
-            mask=reference_mask(case, self.combination.target, image),
-            references=resources.prepared_references(self.common),
-            networks=[loaded.as_other_network(other) for other in resources.compared(self.common)],
-            truth=case.truth,
-        )
-
-
-def _record(combination: Combination, prediction: Prediction, file: str | None) -> PredictionRecord:
-    return PredictionRecord(
-        case=combination.case,
-        model=combination.model,
-        target=combination.slug,
-        in_words=prediction.in_words,
-        score=prediction.score,
-        probability=prediction.probability,
-        image=file,
-        scores=dict(prediction.scores),
-        volumes=dict(prediction.volumes),
-        volume_unit=prediction.volume_unit,
-        key=combination.key,
+    record = spec.pending.model_copy(
+        update={
+            "status": "failed" if result.reason else "done",
+            "reason": spec.private(result.reason) or None,
+            "seconds": result.seconds,
+            "warnings": [spec.private(text) for text in result.warnings],
+            "attempts": result.attempts,
+        }
     )
+    outcome = TaskOutcome(
+        task=record,
+        predictions=[*result.predictions],
+        maps=[*result.maps],
+        scores=result.scores.to_records(),
+        seals=dict(result.seals),
+    )
+    try:
+        outcome.write(spec.common.folder)
+        log = outcome_file(spec.common.folder, record).with_suffix(".log")
+        if result.log:
+            atomic_write(log, spec.private(result.log))
+        else:
+            log.unlink(missing_ok=True)
+    except OSError as error:
+        reason = result.reason or f"its outcome could not be written: {reason_of(error, None)}"
+        return replace(result, reason=reason, unwritable=_unwritable(error) or str(error.strerror))
+    return result
+
+
+class _Failures:
+    """Passes callbacks on, and keeps the traceback of every failure."""
+
+    def __init__(self, listener: TaskListener) -> None:
+        self._listener = listener
+        self.text = ""
+
+    def passed(self, done: int, planned: int) -> None:
+        self._listener.passed(done, planned)
+
+    def began(self, part: int) -> None:
+        self._listener.began(part)
+
+    def failed(self, error: Exception) -> None:
+        self.text += "".join(traceback.format_exception(error))
+        self._listener.failed(error)
+
+
+def _unwritable(error: BaseException) -> str:
+    """Why a run directory takes no files, if that is what an error says."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _UNWRITABLE:
+            return os.strerror(cause.errno).lower()
+        cause = cause.__cause__ or cause.__context__
+    return ""

@@ -1,60 +1,58 @@
-"""A run in progress: which tasks are left, in which order, and what came of them."""
+"""A run in progress: which tasks are left, and what came of them."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 import warnings
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from voxplain.attribution.result import software
-from voxplain.errors import VoxplainWarning
-from voxplain.io import read_mask
+from voxplain.errors import InputError, VoxplainWarning
 from voxplain.metrics.cross_case import completed
 from voxplain.records.folder import sweep
-from voxplain.records.manifest import (
-    Manifest,
-    MapRecord,
-    ModelRecord,
-    Status,
-    TaskRecord,
-)
-from voxplain.records.scores import Scores
+from voxplain.records.manifest import Manifest, ModelRecord
+from voxplain.records.outcome import TaskOutcome, outcome_file, outcomes, read_outcome, scores_of
 from voxplain.study.execution.earlier_results import EarlierResults, ScoreCache
-from voxplain.study.execution.evaluator import finished_scores, maps_of
+from voxplain.study.execution.evaluator import finished_scores
 from voxplain.study.execution.events import EventLog
-from voxplain.study.execution.execute import (
+from voxplain.study.execution.executors import Executor
+from voxplain.study.execution.privacy import redactor_of
+from voxplain.study.execution.progress import Listener
+from voxplain.study.execution.queue import TaskQueue
+from voxplain.study.execution.resolved import resolved_text
+from voxplain.study.execution.resources import CombinationSpec
+from voxplain.study.execution.results import Results
+from voxplain.study.execution.selection import Selection
+from voxplain.study.execution.specs import (
     EvaluationSpec,
     ExplanationSpec,
     PredictionSpec,
     TaskResult,
     TaskSpec,
+    task_record,
 )
-from voxplain.study.execution.executors import Executor
-from voxplain.study.execution.privacy import redactor_of
-from voxplain.study.execution.progress import Listener
-from voxplain.study.execution.resolved import resolved_text
-from voxplain.study.execution.resources import CombinationSpec, LoadedResources
-from voxplain.study.execution.store import EVENTS, MANIFEST, Store
+from voxplain.study.execution.store import EVENTS, Store
 from voxplain.study.planning.checked_study import CheckedStudy
 from voxplain.study.planning.evaluation_task import EvaluationTask
 from voxplain.study.planning.networks import device_name
-from voxplain.study.planning.tasks import Combination, CombinationId, Task, TaskId
+from voxplain.study.planning.tasks import Combination, Task, TaskId
 
 
 class Scheduler:
-    """Carries out a checked study; nothing else writes manifest and events or calls the listener.
+    """Carries out a checked study; nothing else writes the manifest and events.
 
-    The manifest lists every task from the start; each one changes from pending to done or failed,
-    so that a run that was stopped at any moment can be resumed.
+    The manifest is written when the tasks begin, with all of them, and when they have ended. What
+    comes of each task in between is in a file of its own, which whoever does the task writes; so a
+    run that was stopped at any moment can be resumed.
 
     Args:
         checked: What to do.
         store: The run directory.
         listener: Callbacks.
         resume: Keep the results of an earlier run that are still right.
-        resources: Images and networks of this process, which copies the images.
+        selection: Which of the tasks that are left it does.
     """
 
     def __init__(
@@ -63,10 +61,10 @@ class Scheduler:
         store: Store,
         listener: Listener,
         resume: bool,
-        resources: LoadedResources,
+        selection: Selection | None = None,
     ) -> None:
-        self.checked, self.store, self.listener = checked, store, listener
-        self.resume, self.resources = resume, resources
+        self.checked, self.store, self.listener, self.resume = checked, store, listener, resume
+        self.selection = selection or Selection()
         self.private = redactor_of(checked)
         self.earlier = EarlierResults(store.earlier() if resume else None, store)
         self.start = time.monotonic()
@@ -74,170 +72,188 @@ class Scheduler:
             **{task.id: task for task in checked.plan.tasks},
             **{task.id: task for task in checked.plan.evaluations},
         }
-        self.records = {task.id: _record(task) for task in self.tasks.values()}
-        self.scores: dict[TaskId, Scores] = {}
-        self.map_keys: dict[CombinationId, set[str]] = defaultdict(set)
-        self.has_new_maps = False
-        self.manifest = self._new_manifest()
+        self.results = Results(checked, self._new_manifest(), self.tasks)
         store.folder.mkdir(parents=True, exist_ok=True)
         self.log = EventLog(store.folder / EVENTS, self.private)
 
-    def run(self, executor: Executor) -> Manifest:
-        """Does what an earlier run has not done; returns the manifest."""
+    def run(self, executor: Executor, workers: int = 1) -> Manifest:
+        """Does what an earlier run has not done; returns the manifest.
+
+        Raises:
+            InputError: If the run directory takes no more files; what is finished is kept.
+            KeyboardInterrupt: If somebody stopped the run; likewise.
+        """
         sweep(self.store.folder)
+        self._adopt()
+        self._forget_what_is_left()
         study = resolved_text(self.checked, self.private)
-        self.manifest.study_sha256 = hashlib.sha256(study.encode()).hexdigest()
-        if not self.store.has(MANIFEST):
-            self._save()  # first of all, so that a run which is killed can be taken up again
+        self.results.manifest.study_sha256 = hashlib.sha256(study.encode()).hexdigest()
+        self._save()  # first of all, so that a run which is killed can be taken up again
         self.store.write_study(study)
         self.store.write_description()
-        self.listener.planned(self.checked.plan)
-        self.log.add("started", tasks=len(self.tasks))
-        self._adopt()
-        for result in executor.run(self._specs()):
-            self._receive(result)
+        self.listener.planned(self.checked.plan, workers)
+        self.log.add("started", tasks=len(self.tasks), workers=workers)
+        for record in self.results.done:
+            self.listener.finished(record, True)
+        specs = list(self._specs())
+        queue = TaskQueue(specs, map(self._cost, specs))
+        unwritable = ""
+        try:
+            for result in executor.run(queue, self._started):
+                self._receive(result)
+                unwritable = result.unwritable
+                if unwritable:
+                    break
+        finally:
+            if not unwritable:
+                self._finish()
+        if unwritable:
+            self._refuse(unwritable)
+        return self.results.manifest
+
+    def _finish(self) -> None:
+        """Puts the files of the run together from those of its tasks."""
         self._save()
-        self._write_scores()
-        left = len(self.manifest.pending)
-        self.log.add("finished", failed=len(self.manifest.failed), pending=left)
-        return self.manifest
+        evaluations = self.checked.plan.evaluations
+        if evaluations:
+            records = [task_record(task) for task in evaluations]
+            self.store.write_scores(completed(scores_of(self.store.folder, records)))
+        elif self.results.has_new_maps:
+            self.store.remove_scores()  # they are of the maps that were there before
+        manifest = self.results.manifest
+        left = len(manifest.pending)
+        self.log.add("finished", failed=len(manifest.failed), pending=left)
+
+    def _refuse(self, reason: str) -> None:
+        done = len(self.results.done)
+        raise InputError(
+            f"the run directory {self.store.folder} takes no more files ({reason}); {done} of "
+            f"{len(self.tasks)} tasks are done and kept, and the same command does the rest"
+        )
 
     def _adopt(self) -> None:
         """Takes over what an earlier run has left."""
+        results, store = self.results, self.store
+        results.manifest.seals = self.earlier.seals
         for combination in self.checked.combinations:
             prediction = self.earlier.prediction(combination)
-            self.manifest.predictions += [prediction] if prediction else []
+            if prediction is not None:
+                results.add_prediction(prediction)
         for task in self.checked.plan.tasks:
-            self._add_maps(self.earlier.maps(task))
-            if not self._missing(task).methods:
-                self._settle(task.id, self.earlier.task(task) or _record(task, "done"), reused=True)
+            results.add_maps(self.earlier.maps(task))
+            if not results.missing(task).methods:
+                results.settle(task.id, self.earlier.task(task) or task_record(task, "done"))
         for evaluation in self.checked.plan.evaluations:
-            cache = ScoreCache(self.store.folder, evaluation.combination.key, self.resume)
-            records = maps_of(self.manifest, evaluation.combination)
-            scores = finished_scores(evaluation, records, cache)
-            if scores is not None:
-                self.scores[evaluation.id] = scores
-                record = self.earlier.task(evaluation) or _record(evaluation, "done")
-                self._settle(evaluation.id, record, reused=True)
-        self._save()
+            cache = ScoreCache(store.folder, evaluation.combination.key, self.resume)
+            maps = results.maps_of(evaluation.combination)
+            scores = finished_scores(evaluation, maps, cache)
+            if scores is None:
+                continue
+            record = self.earlier.task(evaluation) or task_record(evaluation, "done")
+            if read_outcome(store.folder, record) is None:
+                TaskOutcome(task=record, scores=scores.to_records()).write(store.folder)
+            results.settle(evaluation.id, record)
+        for key, left in self.tasks.items():
+            failed = self.earlier.failed(left)
+            if failed is not None and not results.is_done(key) and not self._takes(left):
+                results.settle(key, failed)
+
+    def _forget_what_is_left(self) -> None:
+        """Removes the outcomes of tasks that are not done, and of those that are no longer planned.
+
+        Their files are going to be replaced, by tasks that may be called otherwise.
+        """
+        folder = self.store.folder
+        kept = {outcome_file(folder, record) for record in self.results.ended}
+        for file, _ in outcomes(folder):
+            if file not in kept:
+                file.unlink(missing_ok=True)
+        for case in self.checked.records.values():
+            if not self.earlier.has_case(case):
+                for name in filter(None, (case.image, case.reference)):
+                    (folder / name).unlink(missing_ok=True)
 
     def _specs(self) -> Iterator[TaskSpec]:
-        """The tasks that are left, case by case and network by network."""
-        for case, record in self.checked.records.items():
-            combinations = [
-                combination for combination in self.checked.combinations if combination.case == case
-            ]
-            if not self.earlier.has_case(record):
-                self._write_copies(case)
-            for combination in combinations:
-                yield from self._specs_of(combination)
+        """The tasks that are left, combination by combination."""
+        copied: set[str] = set()
+        for combination in self.checked.combinations:
+            case = self.checked.records[combination.case]
+            copies = case.id not in copied and not self.earlier.has_case(case)
+            copied.add(case.id)
+            yield from self._specs_of(combination, copies)
 
-    def _specs_of(self, combination: Combination) -> Iterator[TaskSpec]:
-        """What is left of a combination; a task counts as started when the executor takes it."""
-        if self._is_done(combination):
+    def _specs_of(self, combination: Combination, copies: bool) -> Iterator[TaskSpec]:
+        results, plan = self.results, self.checked.plan
+        tasks, evaluations = plan.tasks_of(combination), plan.evaluations_of(combination)
+        if not (any(map(self._takes, tasks)) or any(map(self._takes, evaluations))):
             return
         common = CombinationSpec.of(self.checked, combination, self.store.folder)
-        kept = tuple(maps_of(self.manifest, combination))
-        if not self._is_predicted(combination):
-            self.log.add("predicting", **_place(combination))
-            yield PredictionSpec(common=common)
-        tasks = self.checked.plan.tasks_of(combination)
-        waiting = [task for task in map(self._missing, tasks) if task.methods]
+        if copies or not results.is_predicted(combination):
+            yield PredictionSpec(common=common, copies=copies)
+        waiting = [task for task in tasks if self._takes(task)]
+        waiting = [task for task in map(results.missing, waiting) if task.methods]
         for task in waiting:
-            self._start(task)
             yield ExplanationSpec(common=common, task=task)
-        for evaluation in self.checked.plan.evaluations_of(combination):
-            if evaluation.id not in self.scores:
-                self._start(evaluation)
+        for evaluation in evaluations:
+            if not results.is_done(evaluation.id) and self._takes(evaluation):
                 yield EvaluationSpec(
                     common=common,
                     after=tuple(task.id for task in waiting),
                     task=evaluation,
-                    declared=self.checked.plan.methods_of(combination),
-                    maps=kept,
+                    declared=plan.methods_of(combination),
+                    maps=tuple(results.maps_of(combination)),
                     resume=self.resume,
                 )
 
-    def _start(self, task: Task | EvaluationTask) -> None:
-        """Says that a task begins, also in the events: a process that dies leaves its name."""
+    def _takes(self, task: Task | EvaluationTask) -> bool:
+        """Whether this run does a task that is left."""
+        return self.selection.takes(self.earlier.failed(task) or task_record(task))
+
+    def _cost(self, spec: TaskSpec) -> float:
+        """About how many seconds a task takes."""
+        per_voxel = self.checked.seconds.get(spec.combination.model, 0.0)
+        voxels = math.prod(self.checked.records[spec.combination.case].shape)
+        return per_voxel * voxels * max(1, spec.pending.passes)
+
+    def _started(self, spec: TaskSpec, worker: int) -> None:
+        """Says that a task begins, also in the events: a run that dies leaves its name."""
+        place = _place(spec.combination)
+        task = self.tasks.get(spec.id)
+        if task is None:
+            self.log.add("predicting", **place, worker=worker)
+            return
         methods = ", ".join(task.labels)
-        self.log.add("task started", **_place(task.combination), kind=task.kind, methods=methods)
-        self.listener.started(task)
+        self.log.add("task started", **place, kind=task.kind, methods=methods, worker=worker)
+        self.listener.started(task, worker)
 
     def _receive(self, result: TaskResult) -> None:
         """Takes what came of a task into the manifest."""
-        self.manifest.predictions += result.predictions
-        self._add_maps(result.maps)
+        self.results.manifest.seals.update(result.seals)
+        for prediction in result.predictions:
+            self.results.add_prediction(prediction)
+        self.results.add_maps(result.maps)
+        if result.log:
+            self.listener.failed(result.log)
         task = self.tasks.get(result.id)
         if task is None:  # a prediction; where it fails, the tasks after it say why
             for text in result.warnings:
                 warnings.warn(text, VoxplainWarning, stacklevel=2)
             return
-        self.scores[task.id] = result.scores
-        record = _record(task, "failed" if result.reason else "done")
+        record = task_record(task, "failed" if result.reason else "done")
         record.reason = self.private(result.reason) or None
-        record.seconds = result.seconds
+        record.seconds, record.attempts = result.seconds, result.attempts
         record.warnings = [self.private(text) for text in result.warnings]
-        self.has_new_maps |= task.kind == "maps"
-        self._settle(task.id, record, reused=False)
-
-    def _settle(self, task: TaskId, record: TaskRecord, reused: bool) -> None:
-        """Puts the record of a task into the manifest, and the manifest on disk."""
-        self.records[task] = record
-        self.manifest.tasks = list(self.records.values())
-        if not reused:
-            facts = record.model_dump(exclude={"status", "methods", "warnings", "seconds"})
-            self.log.add(f"task {record.status}", **facts, methods=", ".join(record.methods))
-            self._save()
-        self.listener.finished(record, reused)
-
-    def _write_scores(self) -> None:
-        """Writes the table of all scores, in the order of the plan."""
-        evaluations = self.checked.plan.evaluations
-        if evaluations:
-            scores = [self.scores[task.id] for task in evaluations if task.id in self.scores]
-            self.store.write_scores(completed(Scores.joined(scores)))
-        elif self.has_new_maps:
-            self.store.remove_scores()  # they are of the maps that were there before
-
-    def _write_copies(self, case: str) -> None:
-        """Writes the image and the reference of a case without any identity."""
-        image = self.resources.image(self.checked.image_source(case))
-        self.store.write_source(case, image)
-        reference = self.checked.cases[case].reference
-        if reference is not None:
-            labels = read_mask(reference, image.source_grid)
-            self.store.write_reference(case, labels, image.source_grid)
-
-    def _is_done(self, combination: Combination) -> bool:
-        plan = self.checked.plan
-        missing = any(self._missing(task).methods for task in plan.tasks_of(combination))
-        scored = all(task.id in self.scores for task in plan.evaluations_of(combination))
-        return self._is_predicted(combination) and not missing and scored
-
-    def _is_predicted(self, combination: Combination) -> bool:
-        return combination.id in {
-            (record.case, record.model, record.target) for record in self.manifest.predictions
-        }
-
-    def _missing(self, task: Task) -> Task:
-        return task.without(self.map_keys[task.combination.id])
-
-    def _add_maps(self, records: Sequence[MapRecord]) -> None:
-        self.manifest.maps += records
-        for record in records:
-            self.map_keys[record.case, record.model, record.target].add(record.key)
+        self.results.has_new_maps |= task.kind == "maps"
+        self.results.settle(task.id, record)
+        facts = record.model_dump(exclude={"status", "methods", "warnings", "seconds"})
+        self.log.add(f"task {record.status}", **facts, methods=", ".join(record.methods))
+        self.listener.finished(record, False)
 
     def _save(self) -> None:
         """Writes the manifest, with predictions and maps in the order of the plan."""
-        combinations = [combination.id for combination in self.checked.combinations]
-        place = {combination: number for number, combination in enumerate(combinations)}
-        tasks = self.checked.plan.tasks
-        order = {key: number for number, task in enumerate(tasks) for key in task.methods}
-        self.manifest.predictions.sort(key=lambda r: place[r.case, r.model, r.target])
-        self.manifest.maps.sort(key=lambda r: (place[r.case, r.model, r.target], order[r.key]))
-        self.manifest.seconds = round(time.monotonic() - self.start, 3)
-        self.store.write_manifest(self.manifest)
+        manifest = self.results.ordered()
+        manifest.seconds = round(time.monotonic() - self.start, 3)
+        self.store.write_manifest(manifest)
 
     def _new_manifest(self) -> Manifest:
         """The manifest of a run that has done nothing yet."""
@@ -261,23 +277,8 @@ class Scheduler:
                 )
                 for loaded in models
             ],
-            tasks=list(self.records.values()),
         )
 
 
 def _place(combination: Combination) -> dict[str, str]:
     return {"case": combination.case, "model": combination.model, "target": combination.slug}
-
-
-def _record(task: Task | EvaluationTask, status: Status = "pending") -> TaskRecord:
-    combination = task.combination
-    return TaskRecord(
-        key=task.key,
-        case=combination.case,
-        model=combination.model,
-        target=combination.slug,
-        methods=task.labels,
-        kind=task.kind,
-        status=status,
-        passes=task.passes,
-    )

@@ -6,9 +6,12 @@ import contextlib
 import gzip
 import json
 import os
+import socket
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TextIO
 
 from torch import Tensor
 
@@ -22,6 +25,7 @@ from voxplain.records.cascades import write_steps
 from voxplain.records.folder import is_left_by_system, refuse_links
 from voxplain.records.manifest import Manifest, MapRecord
 from voxplain.records.names import dataset_description, safe
+from voxplain.records.outcome import read_manifest, seal
 from voxplain.records.scores import Scores
 from voxplain.study.config.yaml_files import read_mapping
 from voxplain.study.planning.tasks import Combination
@@ -29,6 +33,7 @@ from voxplain.version import __version__
 
 MANIFEST, STUDY, EVENTS = "manifest.json", "study.yaml", "events.jsonl"
 SCORES = "metrics.parquet"
+LOCK = ".lock"
 _CHUNK = 1 << 20
 
 
@@ -37,10 +42,14 @@ class Store:
 
     Args:
         folder: The run directory; it is made when the first file is written.
+
+    Attributes:
+        seals: Of the images and maps that were written through it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.seals: dict[str, str] = {}
 
     def check(self) -> None:
         """Refuses a folder that holds something else than a run.
@@ -68,7 +77,7 @@ class Store:
             ConfigError: If there is no run here, or one of another version.
         """
         try:
-            return Manifest.read(self.folder)
+            return read_manifest(self.folder)
         except FileNotFoundError as error:
             raise ConfigError(f"{self.folder} is not a run directory: no {MANIFEST}") from error
         except ValueError as error:
@@ -81,6 +90,13 @@ class Store:
         with contextlib.suppress(ConfigError):
             return self.manifest()
         return None
+
+    def is_unfinished(self) -> bool:
+        """Whether the manifest is that of the beginning of a run, with tasks to be done."""
+        try:
+            return bool(Manifest.read(self.folder).pending)
+        except (OSError, ValueError):
+            return False
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -96,12 +112,23 @@ class Store:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         refuse_links(self.folder)
-        with (self.folder / ".lock").open("w") as stream:
+        with (self.folder / LOCK).open("a+") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise ConfigError(f"another process is writing into {self.folder}") from error
+                raise ConfigError(
+                    f"another process is writing into {self.folder}{_owner(stream)}"
+                ) from error
+            stream.truncate(0)
+            owner = {
+                "host": socket.gethostname(),
+                "process": os.getpid(),
+                "since": int(time.time()),
+            }
+            stream.write(json.dumps(owner))
+            stream.flush()
             yield
+            stream.truncate(0)
 
     def has(self, *files: str | None) -> bool:
         """Whether all of these files of the run are there."""
@@ -122,16 +149,16 @@ class Store:
 
     def write_source(self, case: str, image: Image) -> str:
         """Writes a copy of the image of a case that carries no identity."""
-        return self._relative(write_image(image, self._images(f"{case}_image.nii.gz")))
+        return self._sealed(write_image(image, self._images(f"{case}_image.nii.gz")))
 
     def write_reference(self, case: str, labels: Tensor, grid: Grid) -> str:
         """Writes the reference labels of a case."""
-        return self._relative(write_labels(labels, grid, self._images(f"{case}_ref.nii.gz")))
+        return self._sealed(write_labels(labels, grid, self._images(f"{case}_ref.nii.gz")))
 
     def write_prediction(self, case: str, model: str, labels: Tensor, grid: Grid) -> str:
         """Writes the predicted labels of a case, on the grid of the case."""
         file = self._images(f"{case}_{safe(model)}_pred.nii.gz")
-        return self._relative(write_labels(labels, grid, file))
+        return self._sealed(write_labels(labels, grid, file))
 
     def write_scores(self, scores: Scores) -> None:
         """Replaces the table of scores, and that of the cascades beside it."""
@@ -167,21 +194,34 @@ class Store:
             label=attribution.label,
             method=attribution.method.name,
             layer=attribution.layer.path if attribution.layer else None,
-            file=self._relative(file),
-            sidecar=self._relative(sidecar),
+            file=self._sealed(file),
+            sidecar=self._sealed(sidecar),
             key=key,
         )
 
-    def is_whole(self, *files: str | None) -> bool:
-        """Whether all of these files of the run, compressed images or JSON, can be read."""
-        return all(_can_be_read(self.folder / file) for file in files if file is not None)
+    def is_whole(self, seals: Mapping[str, str], *files: str | None) -> bool:
+        """Whether all of these files of the run, compressed images or JSON, are as written.
+
+        Args:
+            seals: Of the files when they were written; what has none is read to its end.
+            files: Relative to the run.
+        """
+        return all(self._is_whole(file, seals.get(file)) for file in files if file is not None)
+
+    def _is_whole(self, file: str, known: str | None) -> bool:
+        if known is None:
+            return _can_be_read(self.folder / file)
+        try:
+            return seal(self.folder / file) == known
+        except OSError:
+            return False
 
     def _holds_something_else(self) -> bool:
         """Whether a folder holds files, and no run: neither its manifest nor what comes before."""
         if not self.folder.is_dir() or (self.folder / MANIFEST).is_file():
             return False
         names = {name for name in os.listdir(self.folder) if not is_left_by_system(name)}
-        return not names <= {".lock", STUDY} or (STUDY in names and not self._is_resolved())
+        return not names <= {LOCK, STUDY} or (STUDY in names and not self._is_resolved())
 
     def _is_resolved(self) -> bool:
         """Whether the study in this folder was written by a run, and not by a person."""
@@ -194,8 +234,21 @@ class Store:
     def _images(self, name: str) -> Path:
         return self.folder / "images" / name
 
-    def _relative(self, file: Path) -> str:
-        return file.relative_to(self.folder).as_posix()
+    def _sealed(self, file: Path) -> str:
+        """The name of a file within the run, once its seal is noted."""
+        name = file.relative_to(self.folder).as_posix()
+        self.seals[name] = seal(file)
+        return name
+
+
+def _owner(lock: TextIO) -> str:
+    """Who holds a lock, as far as it says."""
+    with contextlib.suppress(ValueError, KeyError, TypeError, OSError):
+        lock.seek(0)
+        owner = json.loads(lock.read())
+        since = time.strftime("%H:%M", time.localtime(owner["since"]))
+        return f": process {owner['process']} on {owner['host']}, since {since}"
+    return ""
 
 
 def _can_be_read(file: Path) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
 
 from voxplain.attribution import Prediction
 from voxplain.engine.method import Method
@@ -40,7 +43,7 @@ class Plan:
 
     def tasks_of(self, combination: Combination) -> list[Task]:
         """The explanations of a combination."""
-        return [task for task in self.tasks if task.combination is combination]
+        return self._tasks[combination.id]
 
     def methods_of(self, combination: Combination) -> dict[str, Method]:
         """The methods of a combination, by the hash of what determines their maps."""
@@ -49,7 +52,25 @@ class Plan:
 
     def evaluations_of(self, combination: Combination) -> list[EvaluationTask]:
         """The evaluation of a combination, if there is one."""
-        return [task for task in self.evaluations if task.combination is combination]
+        return self._evaluations[combination.id]
+
+    @cached_property
+    def _tasks(self) -> dict[CombinationId, list[Task]]:
+        return _by_combination(self.tasks)
+
+    @cached_property
+    def _evaluations(self) -> dict[CombinationId, list[EvaluationTask]]:
+        return _by_combination(self.evaluations)
+
+
+T = TypeVar("T", Task, EvaluationTask)
+
+
+def _by_combination(tasks: Iterable[T]) -> dict[CombinationId, list[T]]:
+    found: dict[CombinationId, list[T]] = defaultdict(list)
+    for task in tasks:
+        found[task.combination.id].append(task)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +87,7 @@ class CheckedStudy:
         combinations: What is explained, in the order of the run.
         plan: The tasks.
         predictions: Those that the check had to make.
+        seconds: What these took for one voxel, by network.
         explains: Whether the methods are going to explain; False where their maps are there.
     """
 
@@ -78,6 +100,7 @@ class CheckedStudy:
     combinations: Sequence[Combination]
     plan: Plan
     predictions: Mapping[CombinationId, Prediction]
+    seconds: Mapping[str, float]
 
     def image_source(self, case: str) -> ImageSource:
         """Where the image of a case comes from."""
@@ -141,4 +164,5 @@ def _checked(
         combinations=preflight.combinations,
         plan=Plan(tuple(preflight.tasks), tuple(preflight.evaluations)),
         predictions=preflight.predictions,
+        seconds=preflight.seconds,
     )

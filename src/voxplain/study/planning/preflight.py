@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,6 +44,7 @@ class Preflight:
         tasks: Explanations.
         evaluations: Of their maps.
         predictions: Those that were made to try the targets.
+        seconds: What these took for one voxel, by network.
     """
 
     study: StudyConfig
@@ -54,6 +56,7 @@ class Preflight:
     tasks: list[Task] = field(default_factory=list)
     evaluations: list[EvaluationTask] = field(default_factory=list)
     predictions: dict[CombinationId, Prediction] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
     _errors: dict[tuple[str, str], VoxplainError] = field(default_factory=dict)
     _comparing: dict[str, int] = field(default_factory=dict)
     _bound: set[tuple[str, str]] = field(default_factory=set)
@@ -120,11 +123,14 @@ class Preflight:
         try:
             with errors_at(f"case {case}, model {loaded.config.name}, target {target}"):
                 limit = self.study.execution.timeout
+                start = time.perf_counter()
                 prediction = predict_case(loaded, image, target, limit)
+                seconds = (time.perf_counter() - start) / image.data[0].numel()
         except TargetError as error:
             self._errors.setdefault(model_and_target, error)
             return
         self.predictions[(case, *model_and_target)] = prediction
+        self.seconds[loaded.config.name] = seconds
         self._bound.add(model_and_target)
 
     def _check_channels(self, case: str, image: Image, loaded: LoadedModel) -> None:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from voxplain.study.execution.execute import TaskResult, TaskSpec
+from voxplain.study.execution.queue import TaskQueue
+from voxplain.study.execution.specs import TaskResult, TaskSpec
+
+Started = Callable[[TaskSpec, int], None]
+"""Called when a worker, known by its number from 0 on, begins a task."""
 
 
 class Executor(Protocol):
     """Does tasks, in this process or elsewhere."""
 
-    def run(self, specs: Iterable[TaskSpec]) -> Iterator[TaskResult]:
+    def run(self, queue: TaskQueue, started: Started) -> Iterator[TaskResult]:
         """The result of every task, as soon as it is done.
 
-        An executor takes a task from the iterable when it has room for it, and starts it once the
-        tasks are done that it comes ``after``. What fails is a result with a reason. The time limit
-        of a task is the executor's to keep.
+        What fails is a result with a reason. Limits of time and memory are the executor's to keep.
 
         Args:
-            specs: In the order of the plan: a task never comes before those it needs.
+            queue: Gives out the tasks, and is told of each that is done.
+            started: Called when a task begins.
+
+        Raises:
+            KeyboardInterrupt: If somebody stopped the run; finished tasks are kept.
         """

@@ -1,0 +1,89 @@
+"""How a study is carried out: where its tasks run, and within which limits."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from voxplain.models.precision import Precision
+
+_TIMES = {"s": 1.0, "min": 60.0, "h": 3600.0}
+_SIZES = {"MB": 1e6, "GB": 1e9, "TB": 1e12}
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h)\s*")
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(MB|GB|TB)\s*", re.IGNORECASE)
+
+LONGEST = 366 * 24 * 3600.0
+"""Seconds; no task takes longer than a year."""
+
+LEAST_MEMORY = 500_000_000
+"""Bytes; a process that has loaded nothing holds almost as much."""
+
+MAX_PASSES = 20_000
+"""Above the default of every method, in 3-D too; at a tenth of a second each, half an hour."""
+
+
+def _seconds(value: Any) -> Any:
+    if isinstance(value, float) and value == math.inf:
+        return None
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value)
+    if match is None:
+        raise ValueError(f"{value!r} is not a duration; write 90s, 10min or 2h")
+    return float(match[1]) * _TIMES[match[2]]
+
+
+def _bytes(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value)
+    if match is None:
+        raise ValueError(f"{value!r} is not a size; write 800MB or 8GB")
+    return int(float(match[1]) * _SIZES[match[2].upper()])
+
+
+class RunConfig(BaseModel):
+    """How the study is carried out.
+
+    Attributes:
+        executor: Where tasks run; ``local`` is this machine.
+        workers: Processes that do tasks side by side: ``auto`` takes one per device, or as many as
+            cores and memory allow; 0 does everything in this process, which no limit can end and
+            a debugger can follow. Results are the same for any number.
+        threads: Of each worker. Another number rounds otherwise, so that it belongs to the result.
+        device: Where networks run: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto`` takes the
+            CUDA devices, or the CPU where there are none.
+        timeout: The longest a task may take, such as ``10min``, a year at most; None for no limit.
+            While a study is checked, one answer of a network may take as long, and 10 s at least.
+        memory: The most that a worker process may hold, such as ``8GB``; None for no limit. What
+            needs more is tried once again with half as many images at a time.
+        precision: The numeric type of networks that name none of their own.
+        seed: Seed of all random draws.
+        max_passes: What one method may take for one image, and one metric for one map; what would
+            take more is refused before anything starts.
+        controls: Score control maps beside the maps: random, edges, intensity, center, and the
+            reference where there is one.
+        notify: A command that is run when the run ends, with a JSON summary on standard input.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    executor: Literal["local"] = "local"
+    workers: Literal["auto"] | Annotated[int, Field(ge=0, le=512)] = "auto"
+    threads: int = Field(default=1, ge=1, le=512)
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    timeout: Annotated[
+        Annotated[float, Field(gt=0, le=LONGEST, allow_inf_nan=False)] | None,
+        BeforeValidator(_seconds),
+    ] = None
+    memory: Annotated[
+        Annotated[int, Field(ge=LEAST_MEMORY, le=10**15)] | None, BeforeValidator(_bytes)
+    ] = None
+    precision: Precision = "auto"
+    seed: int = Field(default=0, ge=0)
+    max_passes: int = Field(default=MAX_PASSES, ge=1)
+    controls: bool = True
+    notify: tuple[str, ...] = ()

@@ -1,0 +1,96 @@
+"""What a run has so far: records of tasks, predictions and maps, found by what they are of."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from voxplain.records.manifest import Manifest, MapRecord, PredictionRecord, TaskRecord
+from voxplain.study.execution.specs import task_record
+from voxplain.study.planning.checked_study import CheckedStudy
+from voxplain.study.planning.evaluation_task import EvaluationTask
+from voxplain.study.planning.tasks import Combination, CombinationId, Task, TaskId
+
+
+class Results:
+    """The records of a run in progress.
+
+    Args:
+        checked: What the run does.
+        manifest: Without tasks, predictions and maps.
+        tasks: Of the plan.
+
+    Attributes:
+        manifest: In which they are put when it is :meth:`ordered`.
+        has_new_maps: Whether a task of this run has made maps.
+    """
+
+    def __init__(
+        self,
+        checked: CheckedStudy,
+        manifest: Manifest,
+        tasks: Mapping[TaskId, Task | EvaluationTask],
+    ) -> None:
+        self.manifest, self.has_new_maps = manifest, False
+        self._combinations = [combination.id for combination in checked.combinations]
+        self._order = {
+            key: number for number, task in enumerate(checked.plan.tasks) for key in task.methods
+        }
+        self._records = {key: task_record(task) for key, task in tasks.items()}
+        self._predictions: dict[CombinationId, PredictionRecord] = {}
+        self._maps: dict[CombinationId, list[MapRecord]] = defaultdict(list)
+
+    @property
+    def done(self) -> list[TaskRecord]:
+        """The records of the tasks that are done."""
+        return [record for record in self._records.values() if record.status == "done"]
+
+    @property
+    def ended(self) -> list[TaskRecord]:
+        """The records of the tasks that are done or have failed."""
+        return [record for record in self._records.values() if record.status != "pending"]
+
+    def is_done(self, task: TaskId) -> bool:
+        """Whether a task is done."""
+        return self._records[task].status == "done"
+
+    def is_predicted(self, combination: Combination) -> bool:
+        """Whether there is a prediction for a combination."""
+        return combination.id in self._predictions
+
+    def maps_of(self, combination: Combination) -> list[MapRecord]:
+        """The maps of a combination, in the order of the plan."""
+        return sorted(self._maps[combination.id], key=self._place)
+
+    def missing(self, task: Task) -> Task:
+        """The same task without the methods whose maps are there."""
+        return task.without({record.key for record in self._maps[task.combination.id]})
+
+    def add_prediction(self, record: PredictionRecord) -> None:
+        """Adds a prediction."""
+        self._predictions[record.case, record.model, record.target] = record
+
+    def add_maps(self, records: Sequence[MapRecord]) -> None:
+        """Adds maps."""
+        for record in records:
+            self._maps[record.case, record.model, record.target].append(record)
+
+    def settle(self, task: TaskId, record: TaskRecord) -> None:
+        """Puts the record of a task that has ended in place of the one before."""
+        self._records[task] = record
+
+    def ordered(self) -> Manifest:
+        """The manifest with all records, in the order of the plan."""
+        self.manifest.tasks = list(self._records.values())
+        self.manifest.predictions = [
+            self._predictions[each] for each in self._combinations if each in self._predictions
+        ]
+        self.manifest.maps = [
+            record
+            for each in self._combinations
+            for record in sorted(self._maps[each], key=self._place)
+        ]
+        return self.manifest
+
+    def _place(self, record: MapRecord) -> int:
+        return self._order[record.key]
