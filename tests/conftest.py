@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before torch is imported: the suite runs in several processes on few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -11,12 +12,28 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
+if TYPE_CHECKING:
+    from voxplain.study.config.run import RunConfig
+    from voxplain.study.execution.executors.worker import WorkerSettings
+
 REAL_DATA = Path(__file__).parents[1] / "../shared/data"
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Studies run in the process of the test unless they say how many workers they want."""
+    from voxplain.study import run
+
+    def workers_of(settings: RunConfig, held: float) -> list[WorkerSettings]:
+        return [] if settings.workers == "auto" else asked_for(settings, held)
+
+    asked_for = run.workers_of
+    monkeypatch.setattr(run, "workers_of", workers_of)
 
 
 @pytest.fixture(scope="session")

@@ -405,7 +405,7 @@ def test_what_takes_too_many_passes_is_refused_before_anything_starts(
 
 
 def test_the_limit_of_the_help_is_the_limit_of_a_study() -> None:
-    from voxplain.study.config.study import RunConfig
+    from voxplain.study.config.run import RunConfig
 
     for command in ("run", "plan", "explain"):
         text = re.sub(r"[\s│]+", " ", voxplain(command, "--help").stdout)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import torch
 
-from voxplain.study.execution.execute import TaskResult, TaskSpec, execute
+from voxplain.study.execution.execute import execute
+from voxplain.study.execution.executors import Started
+from voxplain.study.execution.queue import TaskQueue
 from voxplain.study.execution.resources import LoadedResources
-from voxplain.study.planning.tasks import TaskId
+from voxplain.study.execution.specs import TaskResult
 
 
 class SpawnedExecutor:
@@ -24,14 +26,15 @@ class SpawnedExecutor:
     def __init__(self) -> None:
         self.sent: list[bytes] = []
 
-    def run(self, specs: Iterable[TaskSpec]) -> Iterator[TaskResult]:
-        results: dict[TaskId, TaskResult] = {}
+    def run(self, queue: TaskQueue, started: Started) -> Iterator[TaskResult]:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            for spec in specs:
-                self.sent.append(pickle.dumps(spec.with_results(results)))
+            while (spec := queue.take()) is not None:
+                started(spec, 0)
+                self.sent.append(pickle.dumps(spec))
                 came = pool.submit(executed, self.sent[-1], torch.get_num_threads()).result()
-                results[spec.id] = pickle.loads(came)
-                yield results[spec.id]
+                result = pickle.loads(came)
+                queue.finish(result)
+                yield result
 
 
 def executed(sent: bytes, threads: int) -> bytes:

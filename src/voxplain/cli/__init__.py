@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from voxplain.cli import evaluate, explain, inspect, studies, system  # noqa: F401 - they register
+from voxplain.cli import evaluate, explain, inspect, runs, studies, system  # noqa: F401 - they register
 from voxplain.cli.app import app
 
 

@@ -47,10 +47,14 @@ def explain(
     voxplain explain scan.nii.gz --factory my_package:build --weights net.safetensors
     --normalize zscore --target pixelwise:1 -m saliency -m integrated_gradients:steps=16
     """
+    import torch
+
     from voxplain.study import Study
 
     if request.is_study:
         raise ConfigError("explain takes an image; for a study file use: voxplain run STUDY")
     methods = [parsed_declaration(text, "--method") for text in method]
-    study = Study.parse(request.study(target, methods, seed)).allowing(max_passes)
+    study = Study.parse(request.study(target, methods, seed)).running(
+        max_passes=max_passes, workers=0, threads=torch.get_num_threads()
+    )
     carry_out(study, output.absolute(), resume, request.trust, debugging(context))

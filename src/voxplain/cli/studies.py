@@ -14,7 +14,7 @@ from voxplain.cli.console import err, fact, out, remark, short_path, table
 from voxplain.cli.flags import MaxPasses
 
 if TYPE_CHECKING:
-    from voxplain.study import Plan, Run, Study, Task
+    from voxplain.study import Plan, Run, Selection, Study, Task
     from voxplain.study.planning.evaluation_task import EvaluationTask
     from voxplain.study.planning.timing import TimingTrial
 
@@ -36,19 +36,31 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Keep results that are still right.")
     ] = True,
+    workers: Annotated[
+        str | None,
+        typer.Option("--workers", help="Processes: a number, auto, or 0 for this process alone."),
+    ] = None,
+    only: Annotated[
+        str, typer.Option("--only", help="Case/network/target/method; * stands for anything.")
+    ] = "",
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Only what failed in the earlier run.")
+    ] = False,
     max_passes: MaxPasses = None,
     trust: Trust = False,
 ) -> None:
     """Run a study: every case, network, target and method; then write the report.
 
-    Started again, it computes only what is missing. Exit code 0: all done. 1: some task failed,
-    and which one and why is printed. 2: the study was wrong, and nothing was written.
+    Started again, it computes only what is missing. Ctrl-C once lets running tasks end, twice drops
+    them. Exit code 0: all done. 1: some task failed, and which one and why is printed. 2: the study
+    was wrong, and nothing was written.
     """
-    from voxplain.study import Study
+    from voxplain.study import Selection, Study
 
     folder = output.absolute() if output else None
-    chosen = Study.load(study).allowing(max_passes)
-    carry_out(chosen, folder, resume, trust, debugging(context))
+    chosen = Study.load(study).running(max_passes=max_passes, workers=workers)
+    selection = Selection(only, retry_failed)
+    carry_out(chosen, folder, resume, trust, debugging(context), selection)
 
 
 @app.command()
@@ -73,7 +85,7 @@ def plan(study: StudyFile, max_passes: MaxPasses = None, trust: Trust = False) -
     from voxplain.study import Study, check_study
     from voxplain.study.planning.timing import time_models
 
-    chosen = Study.load(study).allowing(max_passes)
+    chosen = Study.load(study).running(max_passes=max_passes)
     checked = check_study(chosen, trust=trust)
     trials = time_models(checked)
     _show_tasks(checked.plan, trials)
@@ -108,7 +120,12 @@ def schema() -> None:
 
 
 def carry_out(
-    study: Study, output: Path | None, resume: bool, trust: bool, debug: bool = False
+    study: Study,
+    output: Path | None,
+    resume: bool,
+    trust: bool,
+    debug: bool = False,
+    selection: Selection | None = None,
 ) -> None:
     """Runs a study with a progress bar, writes the report, and prints where it is.
 
@@ -118,6 +135,7 @@ def carry_out(
         resume: Keep results that are still right.
         trust: Whether files that run code may be opened.
         debug: Whether to print the traceback of a failing task.
+        selection: Which of the tasks that are left to do.
 
     Raises:
         typer.Exit: With code 1, if some task failed or was not reached.
@@ -126,7 +144,9 @@ def carry_out(
     from voxplain.study import run_study
 
     with Bar(debug) as bar:
-        done = run_study(study, resume=resume, trust=trust, output=output, listener=bar)
+        done = run_study(
+            study, resume=resume, trust=trust, output=output, listener=bar, selection=selection
+        )
     _summarize(done)
     with err.status("writing the report"):
         page = done.write_report()

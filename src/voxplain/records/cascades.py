@@ -103,9 +103,7 @@ def write_randomization(
     Returns:
         The JSON file.
     """
-    parts = (record.case, record.model, record.target, record.order)
-    stem = "_".join(safe(part) for part in parts)
-    folder = Path(run) / FOLDER
+    stem, folder = _stem(record), Path(run) / FOLDER
     if pictures:
         buffer = io.BytesIO()
         halves: dict[str, Any] = {name: _half(array) for name, array in pictures.items()}
@@ -113,6 +111,15 @@ def write_randomization(
         atomic_write(folder / f"{stem}.npz", buffer.getvalue())
         record = record.model_copy(update={"pictures": f"{stem}.npz"})
     return atomic_write(folder / f"{stem}.json", record.model_dump_json(indent=1))
+
+
+def files_of(run: Path, record: RandomizationRecord) -> list[Path]:
+    """The files of a cascade, whether they are there or not."""
+    return [Path(run) / FOLDER / f"{_stem(record)}.{ending}" for ending in ("json", "npz")]
+
+
+def _stem(record: RandomizationRecord) -> str:
+    return "_".join(map(safe, (record.case, record.model, record.target, record.order)))
 
 
 def read_randomizations(run: Path) -> list[RandomizationRecord]:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict
+
 from voxplain.records.atomic import atomic_write
 from voxplain.records.manifest import Manifest, MapRecord, PredictionRecord, TaskRecord
 from voxplain.records.names import safe
@@ -33,6 +35,8 @@ class TaskOutcome(Record):
         seals: Of the files it wrote; see :func:`seal`.
     """
 
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+
     task: TaskRecord
     predictions: list[PredictionRecord] = []
     maps: list[MapRecord] = []
@@ -48,6 +52,18 @@ def outcome_file(run: Path, task: TaskRecord) -> Path:
     """Where the outcome of a task is written; its log has the same name and ends with ``.log``."""
     name = f"{safe(task.target)}_{task.kind}-{task.key[:16]}.json"
     return run / OUTCOMES / task.case / safe(task.model) / name
+
+
+def prediction_task(prediction: PredictionRecord) -> TaskRecord:
+    """The record of the task that makes a prediction, which no manifest lists."""
+    return TaskRecord(
+        key=prediction.key,
+        case=prediction.case,
+        model=prediction.model,
+        target=prediction.target,
+        methods=[],
+        kind="prediction",
+    )
 
 
 def read_outcome(run: Path, task: TaskRecord) -> TaskOutcome | None:

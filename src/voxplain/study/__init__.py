@@ -7,6 +7,7 @@ from voxplain.study.config.cases import CaseConfig
 from voxplain.study.config.run import RunConfig
 from voxplain.study.config.study import ModelConfig
 from voxplain.study.execution.progress import Listener
+from voxplain.study.execution.selection import Selection
 from voxplain.study.planning.checked_study import CheckedStudy, Plan, check_study
 from voxplain.study.planning.tasks import Task
 from voxplain.study.run import Run, run_study
@@ -21,6 +22,7 @@ __all__ = [
     "Plan",
     "Run",
     "RunConfig",
+    "Selection",
     "Study",
     "Task",
     "check_study",

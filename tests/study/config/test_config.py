@@ -61,7 +61,7 @@ def test_json_and_yaml_give_equal_studies(tiny: TinyStudy) -> None:
         ({"target": None}, "study.yaml: give either target (one) or targets"),
         ({"run": {"timeout": "soon"}}, "study.yaml: run.timeout: 'soon' is not a duration"),
         ({"run": {"sed": 1}}, "study.yaml: run.sed: unknown parameter; did you mean seed?"),
-        ({"run": {"workers": 4}}, "study.yaml: run.workers"),
+        ({"run": {"workers": -1}}, "study.yaml: run.workers"),
         (
             {"methods": ["saliency", "saliency"]},
             "study.yaml: methods: two of them are called 'saliency'",

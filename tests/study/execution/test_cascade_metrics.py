@@ -192,9 +192,9 @@ def test_the_plan_counts_the_forwards_of_every_network(tiny: TinyStudy) -> None:
 def test_what_would_take_too_long_is_refused_before_anything(tiny: TinyStudy) -> None:
     randomization = {**RANDOMIZATION, "metrics": [{"name": "deletion", "levels": 100}]}
     study = Study.load(tiny.write(randomization=randomization))
-    check_study(study.allowing(5 * 101))
+    check_study(study.running(max_passes=5 * 101))
     with pytest.raises(ConfigError) as caught:
-        check_study(study.allowing(5 * 101 - 1))
+        check_study(study.running(max_passes=5 * 101 - 1))
     assert "randomization.metrics: deletion, for 5 networks, takes about 505 forwards" in str(
         caught.value
     )

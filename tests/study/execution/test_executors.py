@@ -21,18 +21,20 @@ from voxplain.io import read_image
 from voxplain.records.manifest import Manifest
 from voxplain.records.scores import Scores
 from voxplain.study import CheckedStudy, Study, check_study, run_study
-from voxplain.study.execution.execute import (
+from voxplain.study.execution.execute import execute
+from voxplain.study.execution.executors import Executor
+from voxplain.study.execution.executors.in_process import InProcessExecutor
+from voxplain.study.execution.progress import OfWorker, Silent
+from voxplain.study.execution.queue import TaskQueue
+from voxplain.study.execution.resources import CombinationSpec, LoadedResources
+from voxplain.study.execution.scheduler import Scheduler
+from voxplain.study.execution.specs import (
     EvaluationSpec,
     ExplanationSpec,
     PredictionSpec,
+    TaskResult,
     TaskSpec,
-    execute,
 )
-from voxplain.study.execution.executors import Executor
-from voxplain.study.execution.executors.local import LocalExecutor
-from voxplain.study.execution.progress import Silent
-from voxplain.study.execution.resources import CombinationSpec, LoadedResources
-from voxplain.study.execution.scheduler import Scheduler
 from voxplain.study.execution.store import Store
 from voxplain.study.planning import networks
 
@@ -67,14 +69,16 @@ def write_full(tiny: TinyStudy) -> Study:
 
 
 def run_by(executor: Executor, checked: CheckedStudy, folder: Path) -> None:
-    resources = LoadedResources.of(checked)
-    Scheduler(checked, Store(folder), Silent(), True, resources).run(executor)
+    Scheduler(checked, Store(folder), Silent(), True).run(executor)
+
+
+_TIMED = ("seconds", "seals")  # seals are of sidecars, which hold times
 
 
 def without_times(content: Any) -> Any:
     """JSON without what differs from run to run."""
     if isinstance(content, dict):
-        kept = {name: value for name, value in content.items() if name.lower() != "seconds"}
+        kept = {name: value for name, value in content.items() if name.lower() not in _TIMED}
         return {name: without_times(value) for name, value in kept.items()}
     if isinstance(content, list):
         return [without_times(value) for value in content]
@@ -85,7 +89,7 @@ def test_every_task_of_a_study_can_be_done_by_another_process(tiny: TinyStudy) -
     checked = check_study(write_full(tiny))
     here, there = tiny.folder / "here", tiny.folder / "there"
     resources = LoadedResources.of(checked)
-    run_by(LocalExecutor(resources, Silent()), checked, here)
+    run_by(InProcessExecutor(resources, OfWorker()), checked, here)
     executor = SpawnedExecutor()
     run_by(executor, checked, there)
     kinds = [type(pickle.loads(sent)) for sent in executor.sent]
@@ -186,13 +190,16 @@ def test_a_reason_names_no_file_wherever_it_comes_from(tiny: TinyStudy) -> None:
 def test_the_time_limit_is_the_executors_and_says_where_there_is_none(tiny: TinyStudy) -> None:
     checked, shared = common(tiny, run={"timeout": "1h"})
     resources = LoadedResources.of(checked)
-    executor = LocalExecutor(resources, Silent())
-    (in_main,) = executor.run([explanation(checked, shared)])
+    executor = InProcessExecutor(resources, OfWorker())
+
+    def run() -> list[TaskResult]:
+        queue = TaskQueue([explanation(checked, shared)], [0.0])
+        return list(executor.run(queue, lambda spec, worker: None))
+
+    (in_main,) = run()
     assert in_main.warnings == ()
-    results = []
-    thread = threading.Thread(
-        target=lambda: results.extend(executor.run([explanation(checked, shared)]))
-    )
+    results: list[TaskResult] = []
+    thread = threading.Thread(target=lambda: results.extend(run()))
     thread.start()
     thread.join()
     assert results[0].maps

@@ -216,6 +216,7 @@ def test_a_run_with_tasks_to_do_is_not_done(one: TinyStudy) -> None:
     run.manifest.tasks[0].status = "pending"
     assert (run.failed, run.exit_code) == ([], 1)
     (run.folder / "manifest.json").write_text(run.manifest.model_dump_json())
+    shutil.rmtree(run.folder / "tasks")
     page = run.write_report().read_text()
     assert "1 of 1 tasks are still to be done" in page
     assert "still to be done" not in go(one).write_report().read_text()

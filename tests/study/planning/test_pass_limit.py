@@ -16,7 +16,7 @@ from voxplain.attribution.methods import methods
 from voxplain.engine.method import parse_method
 from voxplain.errors import ConfigError
 from voxplain.study import Study, check_study
-from voxplain.study.config.study import MAX_PASSES
+from voxplain.study.config.run import MAX_PASSES
 
 NETWORK = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
 IMAGE = torch.rand(1, 1, 48, 48)
@@ -76,11 +76,11 @@ def test_each_method_counts_for_itself_and_shared_streams_for_each(tiny: TinyStu
 def test_the_limit_does_not_make_results_new(tiny: TinyStudy) -> None:
     study = Study.load(tiny.file)
     tasks = check_study(study).plan.tasks
-    assert [task.key for task in check_study(study.allowing(50)).plan.tasks] == [
+    assert [task.key for task in check_study(study.running(max_passes=50)).plan.tasks] == [
         task.key for task in tasks
     ]
-    assert study.allowing(None) is study
-    assert study.allowing(50).base == study.base
+    assert study.running(max_passes=None) is study
+    assert study.running(max_passes=50).base == study.base
 
 
 def test_forwards_are_counted_apart(tiny: TinyStudy) -> None:

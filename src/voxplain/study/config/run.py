@@ -21,6 +21,8 @@ LONGEST = 366 * 24 * 3600.0
 LEAST_MEMORY = 500_000_000
 """Bytes; a process that has loaded nothing holds almost as much."""
 
+MOST_WORKERS = 512
+
 MAX_PASSES = 20_000
 """Above the default of every method, in 3-D too; at a tenth of a second each, half an hour."""
 
@@ -43,6 +45,14 @@ def _bytes(value: Any) -> Any:
     if match is None:
         raise ValueError(f"{value!r} is not a size; write 800MB or 8GB")
     return int(float(match[1]) * _SIZES[match[2].upper()])
+
+
+def _count(value: Any) -> Any:
+    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    is_count = isinstance(number, int) and not isinstance(number, bool)
+    if number != "auto" and not (is_count and 0 <= number <= MOST_WORKERS):
+        raise ValueError(f"{value!r} is no number of processes; write auto, or 0 to {MOST_WORKERS}")
+    return number
 
 
 class RunConfig(BaseModel):
@@ -72,7 +82,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     executor: Literal["local"] = "local"
-    workers: Literal["auto"] | Annotated[int, Field(ge=0, le=512)] = "auto"
+    workers: Annotated[Literal["auto"] | int, BeforeValidator(_count)] = "auto"
     threads: int = Field(default=1, ge=1, le=512)
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     timeout: Annotated[

@@ -130,11 +130,19 @@ class StudyConfig(_Config):
         study._base = (base or Path.cwd()).absolute()
         return study
 
-    def allowing(self: S, max_passes: int | None) -> S:
-        """The same study with another limit of passes per method and image; None keeps it."""
-        if max_passes is None:
+    def running(self: S, **settings: Any) -> S:
+        """The same study with other settings of ``run``; those that are None stay as they are.
+
+        Raises:
+            ConfigError: If a value does not fit, with its name.
+        """
+        given = {name: value for name, value in settings.items() if value is not None}
+        if not given:
             return self
-        execution = self.execution.model_copy(update={"max_passes": max_passes})
+        try:
+            execution = RunConfig.model_validate({**self.execution.model_dump(), **given})
+        except ValidationError as error:
+            raise ConfigError(explain_validation(error, RunConfig, "run")) from error
         return self.model_copy(update={"execution": execution})
 
     @property

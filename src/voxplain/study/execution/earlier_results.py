@@ -88,6 +88,11 @@ class EarlierResults:
         return all(self._is_whole(record.file, record.sidecar) for record in records)
 
 
+def score_cache_file(run: Path, key: str) -> Path:
+    """Where the finished scores of a combination are kept, by its key."""
+    return run / SCORE_CACHES / f"{key[:32]}.json"
+
+
 class ScoreCache:
     """The finished scores of one combination, each under the hash of what determines it.
 
@@ -98,7 +103,7 @@ class ScoreCache:
     """
 
     def __init__(self, run: Path, key: str, resume: bool = True) -> None:
-        self._file = run / SCORE_CACHES / f"{key[:32]}.json"
+        self._file = score_cache_file(run, key)
         self._rows: dict[str, dict[str, Any]] = {}
         self._marks: dict[str, str] = {}
         if resume:

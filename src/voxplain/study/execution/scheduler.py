@@ -150,8 +150,10 @@ class Scheduler:
             if scores is None:
                 continue
             record = self.earlier.task(evaluation) or task_record(evaluation, "done")
-            if read_outcome(store.folder, record) is None:
-                TaskOutcome(task=record, scores=scores.to_records()).write(store.folder)
+            outcome = TaskOutcome(task=record, scores=scores.to_records())
+            known = read_outcome(store.folder, record)
+            if known is None or repr(known.scores) != repr(outcome.scores):
+                outcome.write(store.folder)
             results.settle(evaluation.id, record)
         for key, left in self.tasks.items():
             failed = self.earlier.failed(left)

@@ -98,6 +98,20 @@ class Store:
         except (OSError, ValueError):
             return False
 
+    def owner(self) -> str | None:
+        """Who is writing into this folder, in words; None if nobody is."""
+        try:
+            import fcntl
+
+            with (self.folder / LOCK).open() as stream:
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except OSError:
+                    return _owner(stream)
+        except (ImportError, OSError):
+            pass
+        return None
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keeps a second process out of this folder; the lock ends with the process.
@@ -117,7 +131,7 @@ class Store:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise ConfigError(
-                    f"another process is writing into {self.folder}{_owner(stream)}"
+                    f"another process is writing into {self.folder}: {_owner(stream)}"
                 ) from error
             stream.truncate(0)
             owner = {
@@ -247,8 +261,8 @@ def _owner(lock: TextIO) -> str:
         lock.seek(0)
         owner = json.loads(lock.read())
         since = time.strftime("%H:%M", time.localtime(owner["since"]))
-        return f": process {owner['process']} on {owner['host']}, since {since}"
-    return ""
+        return f"process {owner['process']} on {owner['host']}, since {since}"
+    return "unknown"
 
 
 def _can_be_read(file: Path) -> bool:

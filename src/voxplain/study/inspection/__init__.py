@@ -1,0 +1,1 @@
+"""Questions to run directories: how far a run is, what differs, what is left over."""
