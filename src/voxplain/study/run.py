@@ -17,6 +17,7 @@ from voxplain.records.outcome import scores_of
 from voxplain.report import render
 from voxplain.study.config.study import StudyConfig
 from voxplain.study.execution.executors import Executor
+from voxplain.study.execution.executors.cluster import cluster_executor
 from voxplain.study.execution.executors.in_process import InProcessExecutor
 from voxplain.study.execution.executors.local import LocalExecutor, workers_of
 from voxplain.study.execution.notice import notify
@@ -131,6 +132,8 @@ def run_study(
 def _executor(checked: CheckedStudy, listener: Listener) -> tuple[Executor, int]:
     """Where the tasks of a study run, and how many at a time."""
     run = checked.study.execution
+    if run.executor != "local":
+        return cluster_executor(run, listener)
     workers = workers_of(run, _held_bytes(checked))
     if not workers:
         return InProcessExecutor(LoadedResources.of(checked), OfWorker(listener)), 1

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from voxplain.models.precision import Precision
-
-_TIMES = {"s": 1.0, "min": 60.0, "h": 3600.0}
-_SIZES = {"MB": 1e6, "GB": 1e9, "TB": 1e12}
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h)\s*")
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(MB|GB|TB)\s*", re.IGNORECASE)
-
-LONGEST = 366 * 24 * 3600.0
-"""Seconds; no task takes longer than a year."""
-
-LEAST_MEMORY = 500_000_000
-"""Bytes; a process that has loaded nothing holds almost as much."""
+from voxplain.study.config.clusters import LONGEST, DaskCluster, Size, SlurmCluster, seconds
 
 MOST_WORKERS = 512
 
@@ -28,23 +17,7 @@ MAX_PASSES = 20_000
 
 
 def _seconds(value: Any) -> Any:
-    if isinstance(value, float) and value == math.inf:
-        return None
-    if not isinstance(value, str):
-        return value
-    match = _DURATION.fullmatch(value)
-    if match is None:
-        raise ValueError(f"{value!r} is not a duration; write 90s, 10min or 2h")
-    return float(match[1]) * _TIMES[match[2]]
-
-
-def _bytes(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    match = _SIZE.fullmatch(value)
-    if match is None:
-        raise ValueError(f"{value!r} is not a size; write 800MB or 8GB")
-    return int(float(match[1]) * _SIZES[match[2].upper()])
+    return None if isinstance(value, float) and value == math.inf else seconds(value)
 
 
 def _count(value: Any) -> Any:
@@ -59,7 +32,9 @@ class RunConfig(BaseModel):
     """How the study is carried out.
 
     Attributes:
-        executor: Where tasks run; ``local`` is this machine.
+        executor: Where tasks run: ``local`` is this machine; ``{dask: tcp://host:8786}`` a Dask
+            cluster; ``{slurm: {queue: gpu, time: 4h, memory: 32GB, gpus: 1, jobs: 8}}`` starts one
+            on SLURM. The run directory has to be at the same place on all machines.
         workers: Processes that do tasks side by side: ``auto`` takes one per device, or as many as
             cores and memory allow; 0 does everything in this process, which no limit can end and
             a debugger can follow. Results are the same for any number.
@@ -81,7 +56,7 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    executor: Literal["local"] = "local"
+    executor: Literal["local"] | DaskCluster | SlurmCluster = "local"
     workers: Annotated[Literal["auto"] | int, BeforeValidator(_count)] = "auto"
     threads: int = Field(default=1, ge=1, le=512)
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
@@ -89,9 +64,7 @@ class RunConfig(BaseModel):
         Annotated[float, Field(gt=0, le=LONGEST, allow_inf_nan=False)] | None,
         BeforeValidator(_seconds),
     ] = None
-    memory: Annotated[
-        Annotated[int, Field(ge=LEAST_MEMORY, le=10**15)] | None, BeforeValidator(_bytes)
-    ] = None
+    memory: Size | None = None
     precision: Precision = "auto"
     seed: int = Field(default=0, ge=0)
     max_passes: int = Field(default=MAX_PASSES, ge=1)
