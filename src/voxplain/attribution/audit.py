@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from voxplain.attribution.audit_report import Audit, AuditedCall
 from voxplain.engine.baselines import Baseline, baseline_image
 from voxplain.engine.execution.double import DIFFERENT
-from voxplain.engine.passes.base import no_gradient
 from voxplain.engine.passes.conservation import conservation_error
 from voxplain.engine.rules import (
     Deconvnet,
@@ -29,7 +28,7 @@ from voxplain.engine.rules import (
 from voxplain.engine.rules.call_recorder import recorded_calls
 from voxplain.engine.rules.visibility import invisible_parts, unseen_calls
 from voxplain.errors import ConfigError, ModelError, RuleError, nearest
-from voxplain.models.failures import quoted
+from voxplain.models.failures import GradientError, gradient_failures_in_words, quoted
 from voxplain.models.model import Model
 
 RULES: dict[str, Rule] = {
@@ -60,7 +59,7 @@ def audit(
 
     Raises:
         ConfigError: For a rule that does not exist.
-        ModelError: For a network with a function without a gradient.
+        ModelError: For a network that does not run, or has no gradient.
     """
     for name in rules:
         if name not in RULES:
@@ -69,10 +68,7 @@ def audit(
     invisible = tuple(f"{path}: {reason}" for path, reason in invisible_parts(network))
     if isinstance(network, nn.DataParallel):
         return Audit(invisible=invisible, failures=dict.fromkeys(rules, invisible[0]))
-    try:
-        return _Auditor(Model.of(model).for_task(0), image.detach(), tuple(rules), invisible).run()
-    except NotImplementedError as error:
-        raise ModelError(no_gradient(error)) from error
+    return _Auditor(Model.of(model).for_task(0), image.detach(), tuple(rules), invisible).run()
 
 
 class _Auditor:
@@ -127,7 +123,7 @@ class _Auditor:
                     self.completeness[label] = self._paired(name, baseline)
             else:
                 self._single(name)
-        except RuleError as error:
+        except (RuleError, GradientError) as error:
             self.failures[name] = str(error)
 
     def _single(self, name: str) -> None:
@@ -162,7 +158,8 @@ class _Auditor:
             with torch.enable_grad(), mode:
                 output = model(leaf)
             score = _score(output)
-            (multiplier,) = torch.autograd.grad(score.sum(), leaf)
+            with gradient_failures_in_words():
+                (multiplier,) = torch.autograd.grad(score.sum(), leaf)
         self.checkpointed = watch.checkpointed // 3
         self._check_unseen(name, output, leaf)
         remarks = [f"{reason}, so the rule ran in the network's own type"] if reason else []

@@ -18,6 +18,7 @@ from voxplain.engine.stream_io import StreamInput
 from voxplain.engine.taps import Tap, tapping
 from voxplain.errors import ConfigError, InputError, TargetError
 from voxplain.image import Image
+from voxplain.models.failures import GradientError
 from voxplain.models.model import Model, example_of
 from voxplain.models.output_place import OutputPlace
 from voxplain.models.windows import Layout
@@ -189,7 +190,7 @@ class Context:
             with torch.inference_mode(False), torch.enable_grad(), self.model.at_rest(), nothing:
                 # A copy, since some networks write into their input, which a leaf must not be.
                 return is_squashed(self.model(self.example.clone().requires_grad_(True).clone()))
-        except NotImplementedError:  # a function without a derivative
+        except GradientError:
             return None
 
     def bind(self, target: Target) -> BoundTarget:

@@ -1,9 +1,9 @@
-"""Errors of a network, in one sentence."""
+"""Errors of a network and of its gradients, in one sentence."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -11,6 +11,15 @@ import torch
 from torch import Tensor
 
 from voxplain.errors import ModelError, VoxplainError, is_out_of_memory
+
+WITHOUT_GRADIENTS = (
+    "methods that mask the image, such as occlusion, rise and kernel_shap, do without"
+)
+"""What works where there are no gradients; the end of a sentence."""
+
+
+class GradientError(ModelError):
+    """A network whose gradients cannot be taken, though it may run without them."""
 
 
 @contextmanager
@@ -25,17 +34,20 @@ def failures_in_words(inputs: Tensor) -> Iterator[None]:
 def raise_in_words(error: Exception, inputs: Tensor) -> NoReturn:
     """Raises what a network raised as a ModelError; errors that callers handle pass unchanged.
 
-    These are out of memory, a time limit, errors of voxplain itself, and, where gradients are
-    taken, a function without a derivative.
+    These are out of memory, a time limit and errors of voxplain itself.
 
     Args:
         error: As the network raised it.
         inputs: What the network was called with.
+
+    Raises:
+        GradientError: Where gradients are taken.
+        ModelError: Elsewhere.
     """
-    without_derivative = isinstance(error, NotImplementedError) and torch.is_grad_enabled()
-    is_known = isinstance(error, (VoxplainError, TimeoutError)) or is_out_of_memory(error)
-    if is_known or without_derivative:
+    if _is_handled(error):
         raise error
+    if torch.is_grad_enabled() and inputs.requires_grad:
+        raise GradientError(_without_gradient(error)) from error
     more = _MORE_INPUTS.search(str(error))
     if more:
         raise ModelError(
@@ -49,11 +61,62 @@ def raise_in_words(error: Exception, inputs: Tensor) -> NoReturn:
     ) from error
 
 
+@contextmanager
+def gradient_failures_in_words() -> Iterator[None]:
+    """Inside, what a backward pass through a network raises becomes a GradientError.
+
+    Errors that callers handle pass unchanged, as in :func:`raise_in_words`.
+    """
+    try:
+        yield
+    except Exception as error:
+        if _is_handled(error):
+            raise
+        raise GradientError(_without_gradient(error)) from error
+
+
+@contextmanager
+def gradients_for(methods: Sequence[str]) -> Iterator[None]:
+    """Inside, gradients that cannot be taken become an error that names the methods they are for.
+
+    Args:
+        methods: Their names.
+    """
+    try:
+        yield
+    except GradientError as error:
+        need = "needs" if len(methods) == 1 else "need"
+        raise ModelError(
+            f"{' and '.join(methods)} {need} gradients, and {error}; {WITHOUT_GRADIENTS}"
+        ) from error.__cause__
+
+
+def _is_handled(error: Exception) -> bool:
+    return isinstance(error, (VoxplainError, TimeoutError)) or is_out_of_memory(error)
+
+
+def _without_gradient(error: Exception) -> str:
+    """Why there is no gradient, as a part of a sentence."""
+    if "inplace operation" in str(error):
+        return (
+            "the network overwrites in place a value that its gradient needs, as `x += 1` after a "
+            "rectifier does, so that it cannot be differentiated unless that step is written out "
+            "of place"
+        )
+    if isinstance(error, NotImplementedError):
+        return f"the network cannot be differentiated: {_first_line(error).rstrip('.')}"
+    return f"the gradient of the network cannot be taken ({quoted(error)})"
+
+
 def quoted(error: BaseException) -> str:
     """The type of an error and the first line of its text, without paths."""
-    first_line = next(iter(str(error).strip().splitlines()), "")
-    text = _PATH.sub("…", first_line)[:_LONGEST_QUOTE]
+    text = _first_line(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _first_line(error: BaseException) -> str:
+    first_line = next(iter(str(error).strip().splitlines()), "")
+    return _PATH.sub("…", first_line)[:_LONGEST_QUOTE]
 
 
 _MORE_INPUTS = re.compile(

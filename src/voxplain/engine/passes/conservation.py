@@ -10,6 +10,7 @@ from torch import Tensor
 
 from voxplain.engine.rules import Rule, RuleMode
 from voxplain.engine.rules.lrp.layer_rules import total
+from voxplain.models.failures import gradient_failures_in_words
 
 _TELLING = 0.5
 """Share of the score that has to be missing from a map before its reader is told."""
@@ -111,6 +112,7 @@ def conservation_error(
     with torch.enable_grad():
         (cotangent,) = torch.autograd.grad(score(end).sum(), end)
     output_seed = rule.output_seed(cotangent, end.detach())
-    (found,) = torch.autograd.grad(output, image, output_seed)
+    with gradient_failures_in_words():
+        (found,) = torch.autograd.grad(output, image, output_seed)
     missing = total(output_seed) - total(found) - sum(mode.residuals().values())
     return abs(float(missing)) / max(abs(float(total(output_seed))), 1e-300)

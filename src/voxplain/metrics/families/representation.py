@@ -19,6 +19,7 @@ from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Value, register
 from voxplain.metrics.queries.perturbations import Perturbation, UniformNoise
 from voxplain.metrics.randomization.stages import stages
+from voxplain.models.failures import gradient_failures_in_words
 from voxplain.models.geometry import LayerGeometry
 from voxplain.models.windows import Layout
 
@@ -129,7 +130,9 @@ def _reaches_output(context: Context, path: str) -> bool:
         return True
     if not activation.requires_grad:  # it does not depend on the image
         return False
-    return torch.autograd.grad(output.sum(), activation, allow_unused=True)[0] is not None
+    with gradient_failures_in_words():
+        (gradient,) = torch.autograd.grad(output.sum(), activation, allow_unused=True)
+    return gradient is not None
 
 
 def _in_words(tap: Tap) -> str:
