@@ -15,7 +15,7 @@ from voxplain.errors import InputError, VoxplainWarning
 from voxplain.image import Grid
 from voxplain.io.bounds import require_bounded
 from voxplain.io.raw import RawImage
-from voxplain.io.tiff import is_unusual_tiff, read_tiff_pages
+from voxplain.io.tiff import is_unusual_tiff, read_tiff_pages, require_finite
 from voxplain.objects import COLORS, decoded
 
 _TIFF = (".tif", ".tiff")
@@ -87,6 +87,8 @@ def _of_rank(path: Path, pages: list[NDArray[Any]], rank: int | None) -> NDArray
 def _pages(path: Path, palette: bool = True) -> list[NDArray[Any]]:
     """The pages, each ``(C, rows, columns)``."""
     is_tiff = path.suffix.lower() in _TIFF
+    if is_tiff:
+        require_finite(path)
     if is_tiff and is_unusual_tiff(path):
         return read_tiff_pages(path)
     try:
