@@ -50,6 +50,8 @@ class ModelRecord(Record):
     """One network.
 
     Attributes:
+        precision: That of the passes behind its maps, several joined by "and"; empty where there
+            are no maps.
         labels: One that was trained on permuted labels is only compared with.
         explained: Whether it is explained itself.
         definition: Hash of its factory, arguments and code.
@@ -60,7 +62,7 @@ class ModelRecord(Record):
     name: str
     weights_sha256: str
     parameters: int
-    precision: str = "float32"
+    precision: str = ""
     head: str | None = None
     window: dict[str, Any] | None = None
     labels: Literal["true", "permuted"] = "true"
@@ -95,7 +97,8 @@ class PredictionRecord(Record):
 class MapRecord(Record):
     """One map: NIfTI and sidecar relative to the run directory.
 
-    ``key`` is the hash of everything that determines the maps of this method.
+    ``key`` is the hash of everything that determines the maps of this method. ``precision`` is
+    that in which its passes ran.
     """
 
     case: str
@@ -107,6 +110,7 @@ class MapRecord(Record):
     file: RunFile
     sidecar: RunFile
     key: str = ""
+    precision: str = ""
 
 
 class TaskRecord(Record):

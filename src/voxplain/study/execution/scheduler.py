@@ -236,6 +236,8 @@ class Scheduler:
         order = {key: number for number, task in enumerate(tasks) for key in task.methods}
         self.manifest.predictions.sort(key=lambda r: place[r.case, r.model, r.target])
         self.manifest.maps.sort(key=lambda r: (place[r.case, r.model, r.target], order[r.key]))
+        for model in self.manifest.models:
+            model.precision = _precision_of(model, self.manifest.maps)
         self.manifest.seconds = round(time.monotonic() - self.start, 3)
         self.store.write_manifest(self.manifest)
 
@@ -252,7 +254,7 @@ class Scheduler:
             cases=list(records),
             models=[
                 ModelRecord(
-                    **loaded.facts.model_dump(),
+                    **loaded.facts.model_dump(exclude={"precision"}),
                     labels=loaded.config.labels,
                     explained=not loaded.config.only_compared,
                     definition=loaded.definition,
@@ -263,6 +265,13 @@ class Scheduler:
             ],
             tasks=list(self.records.values()),
         )
+
+
+def _precision_of(model: ModelRecord, maps: Sequence[MapRecord]) -> str:
+    """The precisions in which the passes for the maps of a model ran."""
+    stated = [record.precision for record in maps if record.model == model.name]
+    ran = (name for text in stated for name in text.split(" and ") if name)
+    return " and ".join(dict.fromkeys(ran))
 
 
 def _place(combination: Combination) -> dict[str, str]:

@@ -170,6 +170,7 @@ class Store:
             file=self._relative(file),
             sidecar=self._relative(sidecar),
             key=key,
+            precision=attribution.sidecar.model.precision,
         )
 
     def is_whole(self, *files: str | None) -> bool:
