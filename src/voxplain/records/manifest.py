@@ -29,7 +29,8 @@ class CaseRecord(Record):
 
     ``image`` is a de-identified copy of the source channels (NIfTI, source grid); ``reference``
     likewise, where the study names one. ``patient`` is as written in the study, None if the case
-    stands for itself. ``reference_sha256`` is the hash of the reference as the study names it.
+    stands for itself. ``reference_sha256`` is the hash of the reference as the study names it,
+    ``reference_ignore`` the label in it that marks voxels of which it says nothing.
     """
 
     id: str
@@ -38,6 +39,7 @@ class CaseRecord(Record):
     image: RunFile
     reference: RunFile | None = None
     reference_sha256: str | None = None
+    reference_ignore: int | None = None
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
     unit: Literal["mm", "pixel"]

@@ -266,6 +266,7 @@ class EvaluationSpec(TaskSpec):
             mask=reference_mask(case, self.combination.target, image),
             references=resources.prepared_references(self.common),
             networks=[loaded.as_other_network(other) for other in resources.compared(self.common)],
+            ignore=case.reference_ignore,
             truth=case.truth,
         )
 

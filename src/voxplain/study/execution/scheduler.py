@@ -204,9 +204,10 @@ class Scheduler:
         """Writes the image and the reference of a case without any identity."""
         image = self.resources.image(self.checked.image_source(case))
         self.store.write_source(case, image)
-        reference = self.checked.cases[case].reference
-        if reference is not None:
-            labels = read_mask(reference, image.source_grid)
+        config = self.checked.cases[case]
+        if config.reference is not None:
+            ignore = config.reference_ignore
+            labels = read_mask(config.reference, image.source_grid, ignore=ignore)
             self.store.write_reference(case, labels, image.source_grid)
 
     def _is_done(self, combination: Combination) -> bool:

@@ -66,7 +66,7 @@ class Preflight:
             image = read_case(case)
             if case.reference is not None:
                 with errors_at(f"case {name}, reference"):
-                    read_mask(case.reference, image.source_grid)
+                    read_mask(case.reference, image.source_grid, ignore=case.reference_ignore)
             for loaded in self.models.values():
                 if not loaded.config.only_compared:
                     self._visit_network(name, image, loaded)
@@ -192,6 +192,8 @@ class Preflight:
             for other in others
         ]
         mask = [sha256(case.reference), case.reference_label] if case.reference else None
+        if mask and case.reference_ignore is not None:
+            mask.append(case.reference_ignore)
         truth = {} if case.truth is None else {"truth": case.truth}
         return [
             plan_evaluation(
@@ -238,6 +240,7 @@ def _record(name: str, case: CaseConfig, image: Image, texts: list[str]) -> Case
         image=f"images/{name}_image.nii.gz",
         reference=f"images/{name}_ref.nii.gz" if case.reference else None,
         reference_sha256=sha256(case.reference) if case.reference else None,
+        reference_ignore=case.reference_ignore,
         shape=grid.shape,
         spacing=grid.spacing,
         unit=grid.unit,
