@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from voxplain.cli.flags import SharedFlags, parsed_declaration, parsed_parameters, parsed_target
+from voxplain.cli.flag_values import parsed_declaration, parsed_parameters, parsed_target
+from voxplain.cli.flags import SharedFlags
 from voxplain.errors import ConfigError
 
 

@@ -9,7 +9,8 @@ import typer
 
 from voxplain.cli.app import FAILED, app, debugging
 from voxplain.cli.console import complain, err, fact, short_path
-from voxplain.cli.flags import SharedFlags, parsed_declaration, parsed_parameters, with_request
+from voxplain.cli.flag_values import parsed_declaration, parsed_parameters
+from voxplain.cli.flags import SharedFlags, with_request
 from voxplain.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -23,7 +23,8 @@ from voxplain.study.config.study import StudyConfig
 from voxplain.study.planning.evaluation_task import EvaluationTask, plan_evaluation
 from voxplain.study.planning.images import content_sha256, read_case
 from voxplain.study.planning.messages import collected_warnings, errors_at
-from voxplain.study.planning.networks import LoadedModel, predict_case
+from voxplain.study.planning.network_calls import predict_case
+from voxplain.study.planning.networks import LoadedModel
 from voxplain.study.planning.pass_limit import require_affordable
 from voxplain.study.planning.tasks import Combination, CombinationId, Task
 from voxplain.targets import Target
