@@ -70,25 +70,25 @@ def gradient_failures_in_words() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if _is_handled(error):
-            raise
-        raise GradientError(_without_gradient(error)) from error
+        raise_without_gradient(error)
 
 
-@contextmanager
-def gradients_for(methods: Sequence[str]) -> Iterator[None]:
-    """Inside, gradients that cannot be taken become an error that names the methods they are for.
+def raise_without_gradient(error: Exception) -> NoReturn:
+    """Raises what a backward pass raised as a GradientError, as :func:`raise_in_words` does."""
+    if _is_handled(error):
+        raise error
+    raise GradientError(_without_gradient(error)) from error
+
+
+def with_methods(error: GradientError, methods: Sequence[str]) -> ModelError:
+    """The error that names the methods which need the gradients.
 
     Args:
+        error: Why they cannot be taken.
         methods: Their names.
     """
-    try:
-        yield
-    except GradientError as error:
-        need = "needs" if len(methods) == 1 else "need"
-        raise ModelError(
-            f"{' and '.join(methods)} {need} gradients, and {error}; {WITHOUT_GRADIENTS}"
-        ) from error.__cause__
+    need = "needs" if len(methods) == 1 else "need"
+    return ModelError(f"{' and '.join(methods)} {need} gradients, and {error}; {WITHOUT_GRADIENTS}")
 
 
 def _is_handled(error: Exception) -> bool:

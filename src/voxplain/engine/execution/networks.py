@@ -30,7 +30,7 @@ from voxplain.engine.rules import Plain
 from voxplain.engine.stream_io import MethodOutput, StreamInput, StreamResults
 from voxplain.engine.taps import INPUT
 from voxplain.errors import TargetError
-from voxplain.models.failures import GradientError, gradients_for
+from voxplain.models.failures import GradientError, with_methods
 from voxplain.models.precision import HALF, LEAST_AGREEMENT, Precision, agreement
 
 Maps = dict[str | None, Tensor]
@@ -182,8 +182,10 @@ def _timed(
     started = time.perf_counter()
     if runners[0].passes.log.precision == "float64":
         dtype = torch.float64
-    with gradients_for(runners[0].stream.methods):
+    try:
         outputs = runners[0].run(runners, [_cast(item, dtype) for item in inputs], prefix)
+    except GradientError as error:
+        raise with_methods(error, runners[0].stream.methods) from error.__cause__
     for runner in runners:
         runner.passes.log.seconds += (time.perf_counter() - started) / len(runners)
     return outputs

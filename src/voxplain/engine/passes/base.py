@@ -19,7 +19,7 @@ from voxplain.engine.passes.through_layer import relevance_at
 from voxplain.engine.rules import Rule, RuleMode
 from voxplain.engine.taps import INPUT, Changes, Tap, Tapped
 from voxplain.errors import ConfigError, ModelError, RuleError, TargetError
-from voxplain.models.failures import WITHOUT_GRADIENTS, gradient_failures_in_words
+from voxplain.models.failures import WITHOUT_GRADIENTS, raise_without_gradient
 from voxplain.models.model import Model
 from voxplain.targets import WeightField
 
@@ -190,7 +190,7 @@ class Passes(ABC):
                 "the score does not depend on the image through differentiable operations; "
                 f"{WITHOUT_GRADIENTS}"
             )
-        with gradient_failures_in_words():
+        try:
             if through_value is not None and self.rule.through is not None:
                 relevance = relevance_at(
                     through_value, score, cotangent, self.rule.through, self.arrange
@@ -204,6 +204,8 @@ class Passes(ABC):
                     retain_graph=self.prefix_user is not None,
                     allow_unused=True,
                 )
+        except Exception as error:
+            raise_without_gradient(error)
         gradients = {}
         for (place, value), gradient in zip(places.items(), found, strict=True):
             if gradient is None:
