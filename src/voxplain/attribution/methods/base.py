@@ -175,6 +175,11 @@ class Wrapper(Method):
         """The label, or both names."""
         return self.label or f"{self.name}_{self.of.key}"
 
+    @property
+    def residual_limit(self) -> float:
+        """That of the inner method."""
+        return self.of.residual_limit
+
     def each_layer(self) -> tuple[Self, ...]:
         """The wrapper around the inner method at each layer."""
         inner = self.of.each_layer()
