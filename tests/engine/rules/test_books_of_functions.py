@@ -205,7 +205,9 @@ def test_the_audit_names_the_function_that_loses(
 
 
 @pytest.mark.parametrize("rank", [2, 3])
-@pytest.mark.parametrize("name", ["score_cam", "ablation_cam", "layer_feature_ablation", "grad_cam"])
+@pytest.mark.parametrize(
+    "name", ["score_cam", "ablation_cam", "layer_feature_ablation", "grad_cam"]
+)
 def test_a_layer_that_is_called_twice_is_told(name: str, rank: int) -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:

@@ -147,7 +147,7 @@ class _Losses:
 
     def __init__(self, mode: RuleMode) -> None:
         self._mode = mode
-        self._lost: Counter[Node] = Counter()
+        self._lost: dict[Node, float] = {}
         self._booked = 0.0
 
     @contextlib.contextmanager
@@ -163,14 +163,16 @@ class _Losses:
 
     def by_function(self) -> dict[str, float]:
         """By the function that made the node; nodes inside a function under torch's own name."""
-        functions, lost = self._mode.functions or {}, Counter[str]()
+        functions = self._mode.functions or {}
+        lost: dict[str, float] = {}
         for node, amount in self._lost.items():
-            lost[functions.get(node, node.name().partition("Backward")[0])] += amount
+            name = functions.get(node, node.name().partition("Backward")[0])
+            lost[name] = lost.get(name, 0.0) + amount
         return dict(sorted(lost.items(), key=lambda entry: -abs(entry[1])))
 
     def _before(self, node: Node, entering: Sequence[Tensor | None]) -> None:
         self._booked = sum(self._mode.residuals().values())
-        self._lost[node] += _sum_of(entering)
+        self._lost[node] = self._lost.get(node, 0.0) + _sum_of(entering)
 
     def _after(
         self, node: Node, leaving: Sequence[Tensor | None], _: Sequence[Tensor | None]
@@ -181,7 +183,8 @@ class _Losses:
 
 def _nodes(output: Tensor) -> Iterator[Node]:
     """All nodes behind an output, without its leaves."""
-    waiting, seen = [output.grad_fn], {None}
+    waiting = [output.grad_fn]
+    seen: set[Node] = set()
     while waiting:
         node = waiting.pop()
         if node is None or node in seen or "AccumulateGrad" in node.name():

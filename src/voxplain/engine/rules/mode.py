@@ -192,7 +192,7 @@ class RuleMode(TorchFunctionMode):
         else:
             result = self.treat(call, lambda: func(*args, **keywords))
             if self.functions is not None and depends:
-                self._name(result, f"{call.name} in {caller()}")
+                self._keep_function(result, f"{call.name} in {caller()}")
         self._mark(func, operands, result, depends)
         return result
 
@@ -212,7 +212,7 @@ class RuleMode(TorchFunctionMode):
         if self._depth == 0 and kind is None:
             self.finish()
 
-    def _name(self, result: Any, function: str) -> None:
+    def _keep_function(self, result: Any, function: str) -> None:
         for tensor in tensors_in(result):
             if self.functions is not None and tensor.grad_fn is not None:
                 self.functions.setdefault(tensor.grad_fn, function)
