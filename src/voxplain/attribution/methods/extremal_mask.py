@@ -42,7 +42,7 @@ _COARSE = 0.23
 """Distance of nodes in widths of the kernel; masks differ by 0.01 on average, 0.15 at kinks."""
 
 
-class MaskAxis(Protocol):
+class GridAxis(Protocol):
     """One axis of masks.
 
     Attributes:
@@ -54,7 +54,7 @@ class MaskAxis(Protocol):
     apart: int
 
 
-A = TypeVar("A", bound=MaskAxis)
+A = TypeVar("A", bound=GridAxis)
 
 
 class GridMask(ABC, Generic[A]):
