@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from voxplain.attribution.audit_report import Audit, AuditedCall
+from voxplain.attribution.audit_report import CONSERVATION_BOUND, Audit, AuditedCall
 from voxplain.engine.baselines import Baseline, baseline_image
 from voxplain.engine.execution.double import DIFFERENT
-from voxplain.engine.passes.conservation import conservation_error
+from voxplain.engine.passes.conservation import ConservationError, conservation_error
 from voxplain.engine.rules import (
     Deconvnet,
     DeepLiftRule,
@@ -40,6 +40,8 @@ RULES: dict[str, Rule] = {
     "lrp": Lrp(),
 }
 
+_TELLING = CONSERVATION_BOUND / 10
+"""Share of what entered from which on a function that keeps it is named."""
 _BASELINES: dict[str, Baseline] = {"zero": "zero", "blurred": "blur"}
 
 
@@ -129,6 +131,7 @@ class _Auditor:
     def _single(self, name: str) -> None:
         leaf = self.image.clone().requires_grad_()
         mode = RULES[name].mode()
+        mode.functions = {}
         if name == "plain":
             output = self.model(leaf)
         else:
@@ -136,9 +139,11 @@ class _Auditor:
                 output = self.model(leaf)
             self.checkpointed = watch.checkpointed
             self._check_unseen(name, output, leaf)
+        remarks = [*mode.warnings]
         if RULES[name].starts_from_output:
-            self.conservation[name] = conservation_error(RULES[name], mode, leaf, output, _score)
-        remarks = [*mode.warnings, *_mass_remarks(mode, len(leaf))]
+            error = conservation_error(RULES[name], mode, leaf, output, _score)
+            self.conservation[name] = error.share
+            remarks += [*_mass_remarks(mode, len(leaf)), *_loss_remarks(error)]
         self._record(name, output, self.plain, mode.treated.keys(), remarks)
 
     def _paired(self, name: str, baseline: Baseline) -> float:
@@ -232,6 +237,15 @@ def _mass_remarks(mode: RuleMode, images: int) -> list[str]:
         return []
     share = max(0.0, 1 - lost / images)
     return [f"mass {share:.3g} of 1 arrives at the image; biases and constants keep the rest"]
+
+
+def _loss_remarks(error: ConservationError) -> list[str]:
+    """The functions at which relevance went missing without a book, in a sentence."""
+    if error.share <= CONSERVATION_BOUND:
+        return []
+    telling = {name: part for name, part in error.functions.items() if abs(part) > _TELLING}
+    where = ", ".join(f"{name} ({part:.2%})" for name, part in telling.items())
+    return [f"{error.share:.2%} of what entered is in no book; it went missing at {where}"]
 
 
 def _score(output: Tensor) -> Tensor:

@@ -73,6 +73,19 @@ class NetworkLayers:
             return found
         return tuple(each for tap in found for each in self._each_tensor(tap))
 
+    @cached_property
+    def placed_leaves(self) -> tuple[str, ...]:
+        """Paths of the layers without layers inside whose cells have places in the image."""
+        leaves = (info.path for info in self.listed if info.leaf and info.spatial)
+        return tuple(path for path in leaves if self._has_place(Tap(path)))
+
+    def _has_place(self, tap: Tap) -> bool:
+        try:
+            self.placed_geometry(tap)
+        except ModelError:
+            return False
+        return True
+
     def _each_tensor(self, tap: Tap) -> tuple[Tap, ...]:
         """A tap for every tensor of numbers that a layer returns."""
         info = next((info for info in self.listed if info.path == tap.module), None)

@@ -33,9 +33,11 @@ class Masks(ABC):
     Attributes:
         shape: Spatial shape of the image.
         at_layer: Whether the masks are on a layer, and leave the image unchanged.
+        remark: A sentence for readers of the map, or None.
     """
 
     at_layer: ClassVar[bool] = False
+    remark: str | None = None
 
     shape: tuple[int, ...]
 

@@ -153,11 +153,8 @@ class Passes(ABC):
     def tapped_values(self, inputs: Tensor, tapped: Tapped) -> dict[Tap, Tensor]:
         """The value at each place after a forward."""
         for tap in self.taps:
-            if tap.call == -1 and tapped.calls(tap) > 1:
-                self.log.remarks[
-                    f"layer {tap.path!r} is called {tapped.calls(tap)} times; its last call is "
-                    f"taken, {tap.path}#0 would be the first"
-                ] = None
+            if remark := tapped.repeated(tap):
+                self.log.remarks[remark] = None
         return {place: inputs if place == INPUT else tapped[place] for place in self.places}
 
     def gradients(

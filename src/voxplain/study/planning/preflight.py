@@ -149,8 +149,11 @@ class Preflight:
             "model": loaded.facts.model_dump(mode="json", exclude={"name"}),
             "references": self.reference_sha256,
         }
-        methods = self._methods(case, prepared)
-        self._count_references(methods, voxels, Context.open(loaded.model, prepared))
+        context = Context.open(loaded.model, prepared)
+        declared = self._methods(case, prepared)
+        with errors_at(f"model {loaded.config.name}"):
+            methods = [each for method in declared for each in method.each_layer(context)]
+        self._count_references(methods, voxels, context)
         for target, named in targets:
             combination = Combination(
                 case=case,
