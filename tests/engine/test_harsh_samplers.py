@@ -9,6 +9,7 @@ import torch
 from harsh import SHAPES, SPACINGS, harsh_classifier, harsh_images, harsh_references
 from scipy.ndimage import gaussian_filter
 
+from voxplain.engine.baselines import baseline_image
 from voxplain.engine.context import Context
 from voxplain.engine.gradients.path_samplers import BlurPath, RefinedPath
 from voxplain.engine.gradients.samplers import RandomPathPoint
@@ -132,3 +133,11 @@ def test_a_refined_path_is_the_first_trapezoid_rule_that_is_complete(
     expected[[0, -1]] = 0.5
     torch.testing.assert_close(torch.cat(nodes)[order], torch.linspace(0, 1, 17).double())
     assert torch.equal(torch.cat(weights)[order], expected)
+
+
+@ranks
+def test_a_blurred_baseline_mixes_no_channels(rank: int) -> None:
+    image = harsh_images(rank)[0].double()
+    together = baseline_image("blur", image)
+    for channel, blurred in zip(image, together, strict=True):
+        assert torch.equal(baseline_image("blur", channel[None])[0], blurred)
