@@ -17,7 +17,7 @@ import voxplain as vx
 import voxplain.targets
 from voxplain.attribution import explain
 from voxplain.errors import ConfigError, ModelError
-from voxplain.models.model import Model
+from voxplain.models.model import Model, example_of
 from voxplain.models.windows import Layout, Window
 
 VOLUMES = [((20,), 8), ((17, 23), 8), ((9, 14, 11), (4, 6, 5)), ((6, 6, 6), 6)]
@@ -326,3 +326,11 @@ def test_scores_of_windows_make_a_grid_of_scores(rank: int, overlap: float) -> N
     without[(..., *(slice(0, 2) for _ in sides))] = 0
     drop = score.detach() - grid(without)[(0, 1, *voxel)]
     assert float(maps["occlusion"].map[(0, 0, *(0,) * rank)]) == pytest.approx(float(drop))
+
+
+def test_the_example_of_an_image_in_windows_is_its_middle_window() -> None:
+    """Corners are often empty, and tell nothing of how a network behaves."""
+    image = torch.arange(2 * 13 * 13.0).view(1, 2, 13, 13)
+    assert torch.equal(example_of(image, None), image)
+    windows = layout((13, 13), 5, overlap=0.0)
+    assert torch.equal(example_of(image, windows), image[..., 5:10, 5:10])
