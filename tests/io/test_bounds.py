@@ -153,3 +153,14 @@ def test_damage_of_every_kind_is_one_sentence_with_the_name(tmp_path, kind):
 def test_a_name_that_no_file_can_have_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match="cannot be looked up"):
         read_image(tmp_path / ("x" * 5000 + ".nii"))
+
+
+def test_an_image_counts_as_the_floats_that_it_becomes(tmp_path, monkeypatch):
+    (tmp_path / "x").write_bytes(b"")
+    monkeypatch.setattr(bounds, "UNPACKED_BYTES", 4 * 105)
+    for itemsize in (1, 2, 4):
+        assert bounds.require_bounded(tmp_path / "x", (3, 5, 7), itemsize) == itemsize * 105
+        with pytest.raises(InputError, match="promises 3 x 5 x 7 x 2 values"):
+            bounds.require_bounded(tmp_path / "x", (3, 5, 7, 2), itemsize)
+    with pytest.raises(InputError, match="promises 3 x 5 x 7 values"):
+        bounds.require_bounded(tmp_path / "x", (3, 5, 7), 8)
