@@ -212,7 +212,7 @@ def test_pixels_of_the_viewer_are_as_wide_as_those_of_the_image(
     run.model("net")
     draws = np.random.default_rng(0).uniform(1, 2, (1, *shape))
     values = np.zeros((1, *shape))
-    peak = tuple(min(2, side - 1) for side in shape[:-1]) + (min(1, shape[-1] - 1),)
+    peak = (*(min(2, side - 1) for side in shape[:-1]), min(1, shape[-1] - 1))
     values[(0, *peak)] = 3
     code = 0 if len(shape) == 2 else 1
     run.case("c", draws, affine, code=code)
