@@ -77,3 +77,15 @@ def test_errors() -> None:
         resolve((1, 2, 3), (10, 10), None)
     with pytest.raises(ConfigError, match="'8' is not a size"):
         resolve("8", (10, 10), None)
+
+
+@pytest.mark.parametrize(
+    ("share", "length", "voxels"), [(0.29, 100, 29), (0.3, 9, 3), (0.1, 37, 4), (0.1, 34, 3)]
+)
+def test_a_share_of_an_axis_is_the_nearest_number_of_voxels(
+    share: float, length: int, voxels: int
+) -> None:
+    assert resolve(share, (length,), None) == (voxels,)
+    spacing = 0.7
+    millimeters = f"{share * length * spacing:.6f}mm"
+    assert resolve(millimeters, (length,), (spacing,)) == (voxels,)
