@@ -89,3 +89,10 @@ def test_a_share_of_an_axis_is_the_nearest_number_of_voxels(
     spacing = 0.7
     millimeters = f"{share * length * spacing:.6f}mm"
     assert resolve(millimeters, (length,), (spacing,)) == (voxels,)
+
+
+@pytest.mark.parametrize("whole", [1.0, 0.999, (1.0, 4)])
+def test_a_whole_axis_is_a_size_and_more_is_none(whole: Any) -> None:
+    assert ADAPTER.validate_python(whole) == whole
+    with pytest.raises(ValidationError, match="times the axis; write 2 for voxels"):
+        ADAPTER.validate_python(1.5)

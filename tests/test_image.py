@@ -108,3 +108,14 @@ def test_what_kind_of_values_travels_is_told_to_every_step(mode):
     seen.clear()
     image.project(torch.zeros(3, 4, dtype=torch.long))
     assert seen == [("forth", "label")] * 2
+
+
+@pytest.mark.parametrize("scale", [1e-5, 1.0, 1e5])
+def test_whether_axes_are_parallel_does_not_depend_on_their_length(scale):
+    """Voxels of a microscope are no flat ones."""
+    grid = Grid((3, 4, 5), OBLIQUE @ np.diag([scale, scale, scale, 1]))
+    assert grid.voxel_volume == pytest.approx(scale**3 * abs(np.linalg.det(OBLIQUE)))
+    parallel = OBLIQUE.copy()
+    parallel[:3, 1] = 2 * parallel[:3, 0]
+    with pytest.raises(InputError, match="two axes point the same way"):
+        Grid((3, 4, 5), parallel @ np.diag([scale, scale, scale, 1]))

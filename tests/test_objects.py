@@ -163,3 +163,19 @@ def test_places_in_other_units_come_in_millimeters(unit, scale, seconds):
     placed = Image.from_array(file).grid
     np.testing.assert_allclose(placed.affine[:3], scale * AFFINE[:3], rtol=1e-6)
     np.testing.assert_allclose(placed.affine[3], [0, 0, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("shape", "flat"), [((4, 5, 1), (4, 5)), ((4, 1, 6), (4, 6)), ((1, 5, 1), (1, 5)),
+                        ((1, 1, 6), (1, 6)), ((1, 1, 1), (1, 1))],
+)  # fmt: skip
+def test_one_slice_is_cut_along_its_last_axis_of_length_one(shape, flat):
+    values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    image = Image.from_array(nib.Nifti1Image(values, AFFINE))
+    assert image.grid.shape == flat
+    np.testing.assert_array_equal(image.data[0].numpy().ravel(), values.ravel())
+    last, kept = (side - 1 for side in flat), iter(range(3))
+    through = max(axis for axis in range(3) if shape[axis] == 1)
+    index = [0 if axis == through else next(last) for axis in kept]
+    place = (AFFINE @ [*index, 1])[:3]
+    np.testing.assert_allclose(image.grid.world([side - 1 for side in flat]), place, atol=1e-5)

@@ -359,3 +359,34 @@ def test_equal_pixels_of_other_meaning_are_no_copies(tmp_path):
         again.save_as(folder / "again.dcm")
         with pytest.raises(InputError, match="1 slices at places where it has another"):
             read_image(folder)
+
+
+@pytest.mark.parametrize(("shift", "refused"), [(0.03, False), (0.3, True)])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_slice_beside_the_others_is_refused(tmp_path, shift, refused, axis):
+    """A tenth of the smaller side of a pixel, 0.07 mm, is tolerated."""
+    folder = write_series(tmp_path / "series", VALUES, keep=[0, 1, 3, 4, 5])
+    place = known_affine()[:3, 3] * [-1, -1, 1] + NORMAL * 2 * GAP + shift * ORIENTATION[axis]
+    place = [float(f"{part:.6f}") for part in place]
+    write_slice(folder / "x.dcm", VALUES[2], ImagePositionPatient=place)
+    if refused:
+        with pytest.raises(InputError, match=r"shifted sideways by up to 0\.3 mm"):
+            read_image(folder)
+    else:
+        assert read_image(folder).grid.shape == (4, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "spacing"),
+    [
+        ({}, (0.7, 0.9)),
+        ({"PixelSpacing": None}, (1.4, 1.8)),
+        ({"PixelSpacing": None, "ImagerPixelSpacing": None}, (3.0, 4.0)),
+    ],
+)
+def test_the_size_of_a_pixel_in_the_body_comes_before_that_on_the_detector(
+    tmp_path, sizes, spacing
+):
+    every = {"ImagerPixelSpacing": [1.4, 1.8], "NominalScannedPixelSpacing": [3, 4]}
+    write_slice(tmp_path / "x.dcm", VALUES[0], **every | sizes)
+    assert read_image(tmp_path / "x.dcm").grid.spacing == pytest.approx(spacing)

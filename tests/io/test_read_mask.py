@@ -205,3 +205,15 @@ def test_a_mask_of_another_extent_is_put_at_its_place_only_when_asked(tmp_path, 
     expected = np.pad(LABELS + 1, 4)[tuple(slice(4 + s, 4 + s + n) for s, n in
                                            zip(shift, grid.shape, strict=True))]  # fmt: skip
     np.testing.assert_array_equal(read_mask(path, grid, resample=True), expected)
+
+
+@pytest.mark.parametrize(("largest", "refused"), [(2**24 - 1, False), (2**24, True)])
+def test_32_bit_floats_hold_labels_below_the_first_gap(tmp_path, largest, refused):
+    """16777216 may have been 16777217."""
+    labels = np.where(LABELS == 1, largest, 0).astype(np.float32)
+    path, grid = save(tmp_path / "m.nii.gz", labels, AFFINE), Grid((6, 7, 8), AFFINE)
+    if refused:
+        with pytest.raises(InputError, match="merge labels above"):
+            read_mask(path, grid)
+    else:
+        np.testing.assert_array_equal(read_mask(path, grid), labels)

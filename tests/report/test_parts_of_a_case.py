@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from html_page import Page
@@ -92,3 +93,21 @@ def test_the_page_shows_what_is_bright_predicted_or_marked() -> None:
     weak = values.copy()
     weak[0, 0, 0] = 0.4
     assert widened(box, DisplayVolume(weak[None], AFFINE)) == wide
+
+
+def test_maps_share_outlines_and_the_image_has_its_stated_window(tmp_path: Path) -> None:
+    run = RunWriter(tmp_path)
+    run.model("net")
+    mask = np.zeros((6, 7, 8), bool)
+    mask[2:4, 2:5, 3:6] = True
+    run.case("c", 100.0 * mask[None], AFFINE, reference=mask)
+    image = nibabel.load(tmp_path / "images/c_image.nii.gz")
+    image.header["cal_min"], image.header["cal_max"] = -20, 70
+    nibabel.save(image, tmp_path / "images/c_image.nii.gz")
+    run.prediction("c", "net", ~mask, AFFINE)
+    for number, name in enumerate(("saliency", "smoothgrad")):
+        run.map("c", "net", name, evidence(mask, number)[None], AFFINE)
+    (data,) = Page(render(run.finish())).data
+    assert [outline["kind"] for outline in data["outlines"]] == ["prediction", "reference"]
+    assert [shown["outlines"] for shown in data["maps"]] == [[0, 1], [0, 1]]
+    assert [shown["window"] for shown in data["images"]] == [[-20, 70]]
