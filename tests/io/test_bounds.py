@@ -164,3 +164,14 @@ def test_an_image_counts_as_the_floats_that_it_becomes(tmp_path, monkeypatch):
             bounds.require_bounded(tmp_path / "x", (3, 5, 7, 2), itemsize)
     with pytest.raises(InputError, match="promises 3 x 5 x 7 values"):
         bounds.require_bounded(tmp_path / "x", (3, 5, 7), 8)
+
+
+def test_voxels_without_a_stated_offset_follow_the_header(tmp_path):
+    content = bytearray(nib.Nifti1Image(VALUES, np.eye(4)).to_bytes())
+    struct.pack_into("<f", content, 108, 0)
+    (tmp_path / "a.nii").write_bytes(content)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.nii").data[0], VALUES)
+    struct.pack_into("<f", content, 108, 100)
+    (tmp_path / "a.nii").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.nii is damaged: its voxels begin at byte 100"):
+        read_image(tmp_path / "a.nii")

@@ -214,3 +214,14 @@ def test_the_fourth_sample_beside_three_colors_is_left_out_whatever_it_is_called
         with pytest.warns(VoxplainWarning, match="transparency"):
             image = read_image(tmp_path / name)
         np.testing.assert_array_equal(image.data, values[:3])
+
+
+def test_several_pictures_are_channels_without_colors(tmp_path):
+    """Red, green and blue name the channels of one picture alone."""
+    for name, values in (("a.png", COLOR), ("b.png", COLOR[::-1])):
+        Pillow.fromarray(values).save(tmp_path / name)
+    image = read_image([tmp_path / "a.png", tmp_path / "b.png"])
+    assert image.channels == tuple(f"channel {number}" for number in range(6))
+    np.testing.assert_array_equal(image.data[3:], np.moveaxis(COLOR[::-1], -1, 0))
+    named = read_image([tmp_path / "a.png", tmp_path / "b.png"], channels=list("abcdef"))
+    assert named.channels == tuple("abcdef")

@@ -152,6 +152,7 @@ def test_a_flat_nrrd_of_itk_names_no_space_and_lies_as_itk_places_it(tmp_path):
         image = read_image(path)
     np.testing.assert_array_equal(image.data[0], VALUES[:, :, 0])
     np.testing.assert_allclose(image.grid.world((1, 2)), [1, -8, 0])
+    np.testing.assert_allclose(np.abs(image.grid.affine[:3, 2]), [0, 0, 1])
     assert image.grid.code == 0
 
 

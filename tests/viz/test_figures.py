@@ -308,3 +308,11 @@ def test_the_color_bar_has_the_colors_of_the_map(sign: colors.Sign) -> None:
     np.testing.assert_array_equal(bar, colors.colorize(values, 2.0, sign))
     assert bar[-1, 3] == colors.OPACITY
     assert bar[0, 3] == (colors.OPACITY if sign == "signed" else 0)
+
+
+def test_pixels_of_a_picture_keep_their_proportions() -> None:
+    """Rows of 2 mm, columns of 0.5 mm."""
+    affine = np.diag([2.0, 0.5, 1, 1])
+    values = np.zeros((1, 20, 30, 1), np.float32)
+    shown = Overlay(DisplayVolume(values, affine, picture=True))
+    assert {panel.size for row in map_figure(shown).rows for panel in row} == {(15.0, 40.0)}
