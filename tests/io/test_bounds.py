@@ -173,5 +173,5 @@ def test_voxels_without_a_stated_offset_follow_the_header(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "a.nii").data[0], VALUES)
     struct.pack_into("<f", content, 108, 100)
     (tmp_path / "a.nii").write_bytes(content)
-    with pytest.raises(InputError, match=r"a\.nii is damaged: its voxels begin at byte 100"):
+    with pytest.raises(InputError, match=r"a\.nii is damaged"):
         read_image(tmp_path / "a.nii")
