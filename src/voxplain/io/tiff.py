@@ -17,6 +17,7 @@ from voxplain.io.bounds import require_bounded
 _PAGES = "ZIQ"
 _CHANNELS = "SC"
 _COLOR = (np.uint8,)
+_RGB, _ALPHA = 2, (1, 2)
 _GRAY = (np.bool_, np.uint8, np.uint16, np.int16, np.int32, np.float32)
 """Types that Pillow reads as they are, in color and in gray."""
 
@@ -88,12 +89,18 @@ def read_tiff_pages(path: Path) -> list[NDArray[Any]]:
                 raise InputError(f"{path.name} has {len(file.series)} images of different kinds")
             series: Any = file.series[0]
             require_bounded(path, series.shape, series.dtype.itemsize)
-            axes, samples = str(series.axes), bool(file.pages[0].extrasamples)  # type: ignore[union-attr]
-            return _by_axes(path, _decoded(path, series), axes, samples)
+            has_alpha = _has_transparency(file.pages[0])
+            return _by_axes(path, _decoded(path, series), str(series.axes), has_alpha)
     except tifffile.TiffFileError:
         raise InputError(
             f"{path.name} is not a picture that can be read (PNG, JPEG, TIFF, BMP)"
         ) from None
+
+
+def _has_transparency(page: Any) -> bool:
+    """Whether the last sample of a page is no channel; any sample beyond three colors is none."""
+    extra = page.extrasamples
+    return bool(extra) and (int(page.photometric) == _RGB or int(extra[-1]) in _ALPHA)
 
 
 def _decoded(path: Path, series: Any) -> NDArray[Any]:
