@@ -219,5 +219,5 @@ def test_wrong_overlaps_and_padding_values(wrong: dict[str, Any], words: str) ->
 def test_the_number_of_overlaps_is_that_of_the_axes() -> None:
     with pytest.raises(ConfigError, match=r"overlap has 3 values, and the image has 2"):
         Window(size=8, overlap=(0.5, 0.5, 0.5)).layout((16, 16))
-    with pytest.raises(ConfigError, match=r"overlap has 3 values, and the size has 2"):
+    with pytest.raises(ValidationError, match=r"overlap has 3 values, and the size has 2"):
         Window(size=(8, 8), overlap=(0.5, 0.5, 0.5))

@@ -72,7 +72,7 @@ class Window(BaseModel):
                 "which repeats the image"
             )
         if isinstance(self.overlap, tuple) and isinstance(self.size, tuple):
-            _require_axes(self.overlap, len(self.size), "the size")
+            _require_axes(self.overlap, len(self.size), "the size", ValueError)
         return self
 
     def layout(
@@ -97,11 +97,13 @@ class Window(BaseModel):
         return _layout(self, tuple(shape), None if spacing is None else tuple(spacing), place)
 
 
-def _require_axes(overlap: tuple[float, ...], count: int, what: str) -> None:
+def _require_axes(
+    overlap: tuple[float, ...], count: int, what: str, error: type[Exception] = ConfigError
+) -> None:
     if len(overlap) != count:
-        raise ConfigError(
-            f"window.overlap has {len(overlap)} values, and {what} has {count}; give one for all "
-            "axes or one for each"
+        raise error(
+            f"overlap has {len(overlap)} values, and {what} has {count} axes; give one for all "
+            "axes, or one for each"
         )
 
 
