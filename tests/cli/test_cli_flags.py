@@ -94,6 +94,8 @@ def test_the_number_of_a_series_is_part_of_the_case() -> None:
 def test_window_and_head_are_read_as_values() -> None:
     model = SharedFlags([Path("a.nii")], factory="a:b", window="64,64,32", head="0").model()
     assert model["window"] == {"size": [64, 64, 32], "overlap": 0.5}
+    each = SharedFlags([Path("a.nii")], factory="a:b", window="64", overlap="0.5,0.25,0").model()
+    assert each["window"] == {"size": 64, "overlap": [0.5, 0.25, 0]}
     assert model["head"] == 0
     assert (
         SharedFlags([Path("a.nii")], factory="a:b", window="80mm").model()["window"]["size"]

@@ -65,7 +65,8 @@ def test_the_place_is_that_of_the_head() -> None:
     assert inner.margins == ((3, 1), (2, 0))
     cut = Model(Two(), head=lambda out: out["coarse"][..., 1:, :]).place(image)
     assert cut == OutputPlace((2, 0), (2, 2), (5, 5), (11, 9))
-    assert cut.margins is None
+    assert cut.margins == ((1, 0), (0, 0))  # nine columns are four cells and a half
+    assert cut.middles == ((2, 4, 6, 8, 10), (1, 3, 5, 7, 8))
 
 
 @pytest.mark.parametrize("rank", [2, 3])

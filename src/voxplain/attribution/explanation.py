@@ -19,8 +19,8 @@ from voxplain.engine.execution.session import Progress, Session
 from voxplain.engine.method import Method, parse_method
 from voxplain.errors import ConfigError, VoxplainWarning
 from voxplain.image import Image
+from voxplain.models.layout import Layout
 from voxplain.models.model import Model
-from voxplain.models.windows import Layout
 from voxplain.targets import Target, parse_target
 
 AnyMethod = str | Mapping[str, Any] | Method
@@ -164,8 +164,9 @@ def _explain(
 
 
 def _warn_of_padding(layout: Layout, shape: tuple[int, ...]) -> None:
-    kind = layout.window.padding
-    filled = "zeros" if kind == "constant" else f"its own values ({kind})"
+    kind, value = layout.padding, layout.padding_value
+    constant = f"the value {value:g}" if value else "zeros"
+    filled = constant if kind == "constant" else f"its own values ({kind})"
     warnings.warn(
         f"the window {layout.size} is larger than the image {shape}; the image is padded with "
         f"{filled}, half on either side",

@@ -81,8 +81,9 @@ class SharedFlags:
         str | None, _network("--window", "Sliding window: 64, or 64,64,32, or 80mm.")
     ] = None
     overlap: Annotated[
-        float, _network("--overlap", "Share of a window that its neighbors cover too.")
-    ] = 0.5
+        str,
+        _network("--overlap", "Share of a window that its neighbors cover too: 0.5, or 0.5,0.5,0."),
+    ] = "0.5"
     precision: Annotated[
         str, _network("--precision", "auto, float32, float64, bfloat16 or float16.")
     ] = "auto"
@@ -139,7 +140,7 @@ class SharedFlags:
         """The network as a model of a study."""
         window = None
         if self.window is not None:
-            window = {"size": parsed_values(self.window), "overlap": self.overlap}
+            window = {"size": parsed_values(self.window), "overlap": parsed_values(self.overlap)}
         arguments = None
         if self.arguments is not None:
             arguments = parsed_json(self.arguments, "--arguments")

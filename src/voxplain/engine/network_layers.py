@@ -13,9 +13,9 @@ from voxplain.engine.taps import Tap, tapping
 from voxplain.errors import ModelError
 from voxplain.models.geometry import LayerGeometry, confirmed, layer_geometry, place
 from voxplain.models.layers import LayerInfo, find_layer, last_feature_layer, list_layers
+from voxplain.models.layout import Layout
 from voxplain.models.model import Model
 from voxplain.models.output_place import OutputPlace, at_box, covered_ends
-from voxplain.models.windows import Layout
 
 Assembly = Literal["blend", "sum"]
 """What overlapping windows do: values are blended as outputs are; what holds the gradient of each

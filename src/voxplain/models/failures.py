@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from voxplain.errors import ModelError, VoxplainError, is_out_of_memory
+from voxplain.models.head import described
 
 WITHOUT_GRADIENTS = (
     "methods that mask the image, such as occlusion, rise and kernel_shap, do without"
@@ -127,3 +128,16 @@ _MORE_INPUTS = re.compile(
 
 _LONGEST_QUOTE = 160
 _PATH = re.compile(r"[^\s'\"()\[\],;:]*[\\/][^\s'\"()\[\],;]*")
+
+
+def unusable(output: Any, inputs: Tensor) -> ModelError:
+    """The error for what a network returned instead of one tensor with a row for each input."""
+    if not isinstance(output, Tensor):
+        return ModelError(
+            f"the network returns {described(output)}; choose a part with head= (an index, "
+            "a key or a function)"
+        )
+    return ModelError(
+        f"the network maps {tuple(inputs.shape)} to {tuple(output.shape)}; voxplain needs "
+        "(B, K) scores or a dense (B, K, *spatial) output"
+    )

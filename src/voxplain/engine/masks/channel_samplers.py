@@ -137,7 +137,7 @@ def activation_of(item: StreamInput, tap: Tap, context: Context) -> TappedActiva
             padded = layout.pad(item.image)
             for positions in layout.batches(model.windows_at_once):
                 with tapping(model.network, (tap,)) as tapped:
-                    model.dense(layout.cut(padded, positions))
+                    model(layout.cut(padded, positions))
                 batches.append(context.layers.arranged(tap, tapped[tap]).detach())
                 values += tapped[tap].numel()
             activation = torch.cat(batches).transpose(0, 1)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from voxplain.engine.taps import Changes
-from voxplain.models.windows import Layout
+from voxplain.models.layout import Layout
 
 Region = tuple[slice, ...]
 """A box of voxels, one slice per spatial axis."""
