@@ -77,3 +77,22 @@ def test_errors() -> None:
         resolve((1, 2, 3), (10, 10), None)
     with pytest.raises(ConfigError, match="'8' is not a size"):
         resolve("8", (10, 10), None)
+
+
+@pytest.mark.parametrize(
+    ("share", "length", "voxels"), [(0.29, 100, 29), (0.3, 9, 3), (0.1, 37, 4), (0.1, 34, 3)]
+)
+def test_a_share_of_an_axis_is_the_nearest_number_of_voxels(
+    share: float, length: int, voxels: int
+) -> None:
+    assert resolve(share, (length,), None) == (voxels,)
+    spacing = 0.7
+    millimeters = f"{share * length * spacing:.6f}mm"
+    assert resolve(millimeters, (length,), (spacing,)) == (voxels,)
+
+
+@pytest.mark.parametrize("whole", [1.0, 0.999, (1.0, 4)])
+def test_a_whole_axis_is_a_size_and_more_is_none(whole: Any) -> None:
+    assert ADAPTER.validate_python(whole) == whole
+    with pytest.raises(ValidationError, match="times the axis; write 2 for voxels"):
+        ADAPTER.validate_python(1.5)

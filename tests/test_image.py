@@ -74,3 +74,48 @@ def test_numpy_integers_become_floating_point_and_keep_their_values():
     image = Image.from_array(np.arange(6, dtype=np.int16).reshape(1, 2, 3))
     assert image.data.dtype == torch.float32
     assert image.data[0, 1].tolist() == [3, 4, 5]
+
+
+def test_the_tolerance_between_grids_is_that_of_the_finest_axis():
+    """A hundredth of 0.5 mm, however thick the slices are."""
+    fine = Grid((5, 7, 11), np.diag([4.0, 0.5, 1.25, 1]))
+    for axis in range(3):
+        for shift, same in ((0.0049, True), (0.0051, False)):
+            moved = fine.affine.copy()
+            moved[axis, 3] += shift
+            assert fine.matches(Grid(fine.shape, moved)) is same
+
+
+@pytest.mark.parametrize("mode", ["value", "mass", "label"])
+def test_what_kind_of_values_travels_is_told_to_every_step(mode):
+    seen = []
+
+    class Step:
+        name, grid = "step", Grid.default((3, 4))
+
+        def __call__(self, values, mode):
+            seen.append(("back", mode))
+            return values
+
+        def forward(self, values, mode="label"):
+            seen.append(("forth", mode))
+            return values
+
+    image = Image(torch.zeros(1, 3, 4), Grid.default((3, 4)), history=(Step(), Step()))
+    image.carry(torch.zeros(1, 3, 4), mode)
+    image.restore(torch.zeros(1, 3, 4), mode)
+    assert seen == [("forth", mode)] * 2 + [("back", mode)] * 2
+    seen.clear()
+    image.project(torch.zeros(3, 4, dtype=torch.long))
+    assert seen == [("forth", "label")] * 2
+
+
+@pytest.mark.parametrize("scale", [1e-5, 1.0, 1e5])
+def test_whether_axes_are_parallel_does_not_depend_on_their_length(scale):
+    """Voxels of a microscope are no flat ones."""
+    grid = Grid((3, 4, 5), OBLIQUE @ np.diag([scale, scale, scale, 1]))
+    assert grid.voxel_volume == pytest.approx(scale**3 * abs(np.linalg.det(OBLIQUE)))
+    parallel = OBLIQUE.copy()
+    parallel[:3, 1] = 2 * parallel[:3, 0]
+    with pytest.raises(InputError, match="two axes point the same way"):
+        Grid((3, 4, 5), parallel @ np.diag([scale, scale, scale, 1]))

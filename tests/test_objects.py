@@ -142,3 +142,40 @@ def test_arrays_of_any_layout_keep_their_values(array):
 def test_arrays_that_are_no_image_are_refused(array, words):
     with pytest.raises(InputError, match=words):
         Image.from_array(array)
+
+
+@pytest.mark.parametrize(("sform", "qform"), [(1, 0), (0, 1), (2, 1), (1, 3), (0, 4)])
+def test_the_code_is_that_of_the_form_that_is_used(sform, qform):
+    file = nib.Nifti1Image(VALUES, AFFINE)
+    file.set_sform(AFFINE if sform else None, sform)
+    file.set_qform(AFFINE if qform else None, qform)
+    image = Image.from_array(file)
+    assert image.grid.code == (sform or qform)
+    np.testing.assert_allclose(image.grid.affine, AFFINE, atol=1e-5)
+
+
+@pytest.mark.parametrize(("unit", "scale"), [("meter", 1e3), ("mm", 1), ("micron", 1e-3)])
+@pytest.mark.parametrize("seconds", ["unknown", "sec", "msec"])
+def test_places_in_other_units_come_in_millimeters(unit, scale, seconds):
+    file = nib.Nifti1Image(VALUES, AFFINE)
+    file.set_sform(AFFINE, 1)
+    file.header.set_xyzt_units(unit, seconds)
+    placed = Image.from_array(file).grid
+    np.testing.assert_allclose(placed.affine[:3], scale * AFFINE[:3], rtol=1e-6)
+    np.testing.assert_allclose(placed.affine[3], [0, 0, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("shape", "flat"), [((4, 5, 1), (4, 5)), ((4, 1, 6), (4, 6)), ((1, 5, 1), (1, 5)),
+                        ((1, 1, 6), (1, 6)), ((1, 1, 1), (1, 1))],
+)  # fmt: skip
+def test_one_slice_is_cut_along_its_last_axis_of_length_one(shape, flat):
+    values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    image = Image.from_array(nib.Nifti1Image(values, AFFINE))
+    assert image.grid.shape == flat
+    np.testing.assert_array_equal(image.data[0].numpy().ravel(), values.ravel())
+    last, kept = (side - 1 for side in flat), iter(range(3))
+    through = max(axis for axis in range(3) if shape[axis] == 1)
+    index = [0 if axis == through else next(last) for axis in kept]
+    place = (AFFINE @ [*index, 1])[:3]
+    np.testing.assert_allclose(image.grid.world([side - 1 for side in flat]), place, atol=1e-5)

@@ -115,6 +115,7 @@ def test_the_region_is_fixed_on_the_image_or_moves_with_the_input(rank: int) -> 
 def test_it_shares_the_network_and_can_be_copied() -> None:
     model, batch = network("classifier", 2).float(), images(2, 2, 2)
     module = as_module(model, 1)
+    assert not module.training
     assert module.network is model
     assert module(batch).dtype == torch.float32
     module.train()
@@ -144,3 +145,48 @@ def test_what_is_no_module_is_refused() -> None:
 
 def test_it_is_a_name_of_the_package() -> None:
     assert vx.as_module is as_module
+
+
+def test_quantus_flips_voxels_of_a_segmentation_network() -> None:
+    """The scores on the way are those of the target on the images with these voxels at 0."""
+    quantus = pytest.importorskip("quantus", reason="Quantus is not installed")
+    model, image = network("segmenter", 2).float(), images(2, 2, 1)
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), model).eval()
+    image = image[:, :1]
+    module = as_module(model, images=image)
+    own = explain(model, image, {"name": "saliency", "abs": True}, 1)["saliency"].map
+    count = image.numel() // 4
+    metric = quantus.PixelFlipping(
+        features_in_step=count,
+        perturb_baseline=0.0,
+        normalise=False,
+        return_auc_per_sample=False,
+        disable_warnings=True,
+    )
+    (found,) = metric(
+        model=module,
+        x_batch=image.numpy(),
+        y_batch=torch.tensor([1]).numpy(),
+        a_batch=own.numpy(),
+        device="cpu",
+        softmax=False,
+    )
+    flat, order = image.clone().flatten(), own.flatten().argsort(descending=True)
+    expected = []
+    for step in range(4):
+        flat[order[step * count : (step + 1) * count]] = 0
+        expected.append(float(module(flat.view_as(image))[0, 1].detach()))
+    assert list(found) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_pytorch_grad_cam_finds_the_cam_of_voxplain() -> None:
+    tool = pytest.importorskip("pytorch_grad_cam", reason="pytorch-grad-cam is not installed")
+    targets = pytest.importorskip("pytorch_grad_cam.utils.model_targets")
+    model, image = network("segmenter", 2).float(), images(2, 2, 1)
+    module = as_module(model, images=image)
+    layer = next(name for name, each in model.named_modules() if "Conv" in type(each).__name__)
+    own = explain(model, image, {"name": "grad_cam", "layer": layer}, 1)["grad_cam"].map[0, 0]
+    cam = tool.GradCAM(model=module, target_layers=[module.network.get_submodule(layer)])
+    found = torch.from_numpy(cam(image, [targets.ClassifierOutputTarget(1)])[0])
+    scaled = (own - own.min()) / (own.max() - own.min())
+    assert_close(found.double(), scaled.double(), 1e-3)

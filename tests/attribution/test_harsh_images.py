@@ -48,6 +48,19 @@ def test_a_contrast_in_windows_keeps_all_its_terms(rank: int) -> None:
 
 
 @ranks
+@pytest.mark.parametrize("kind", ["pixelwise", "volume"])
+def test_masks_in_windows_see_both_sides_of_a_contrast(rank: int, kind: str) -> None:
+    network, image = harsh_segmenter(rank), harsh_images(rank).double()
+    windowed = Model(network, window={"size": 4, "overlap": 0.5})
+    boxes = {"name": "occlusion", "window": 3, "stride": 3, "fill": "maximum"}
+    first, second = ({"kind": kind, "label": label} for label in (1, 2))
+    contrast = {"kind": "contrast", "a": first, "b": second}
+    both, a, b = (the_map(windowed, image, boxes, one) for one in (contrast, first, second))
+    assert_close(both, a - b, EXACT)
+    assert float(b.abs().max()) > 1e-3
+
+
+@ranks
 def test_a_layer_path_in_windows_starts_at_the_activation_of_the_baseline(rank: int) -> None:
     """Window by window, by hand: the mean gradient on the path times the whole change."""
     network, image = harsh_segmenter(rank), harsh_images(rank).double()

@@ -137,3 +137,112 @@ def test_auto_has_its_own_quadrature() -> None:
     auto = {"name": "integrated_gradients", "steps": "auto", "quadrature": "left"}
     with pytest.raises(Exception, match="leave quadrature out"):
         explain(classifier(), images(), auto, 1)
+
+
+PATHS = ("guided_integrated_gradients", "blur_integrated_gradients")
+PATHS_AT_LAYERS = ("layer_integrated_gradients", "layer_conductance")
+
+
+class Steep(nn.Module):
+    """A layer between two bends, which few points on a path miss."""
+
+    def __init__(self, rank: int, scale: float = 3.0) -> None:
+        super().__init__()
+        self.scale = scale
+        convolution = {2: nn.Conv2d, 3: nn.Conv3d}[rank]
+        self.layer = convolution(1, 2, 1).double()
+        with torch.no_grad():
+            self.layer.weight.copy_(torch.tensor([1.0, -0.5]).view(2, 1, *(1,) * rank))
+            self.layer.bias.copy_(torch.tensor([-0.4, 0.1]))
+
+    def forward(self, image: Tensor) -> Tensor:
+        values = self.scale * self.layer(image.relu().pow(3))
+        score = values.sigmoid().pow(2).flatten(1).sum(1)
+        return torch.stack([-score, score], 1)
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("name", [*PATHS, *PATHS_AT_LAYERS])
+def test_every_path_adds_steps_until_its_sum_is_complete(name: str, rank: int) -> None:
+    source = torch.Generator().manual_seed(0)
+    image = torch.rand(2, 1, *(6, 5, 4)[:rank], generator=source, dtype=torch.float64) * 3
+    layer = {"layers": "layer"} if name in PATHS_AT_LAYERS else {}
+    found = explain(Steep(rank), image, {"name": name, "steps": "auto", **layer}, 1)[name]
+    stats = found.stats
+    residuals = [abs(1 - flow) for flow in stats.flow or ()] or stats.completeness
+    assert residuals
+    assert max(residuals) <= 0.01
+    assert not stats.warnings
+    for row in range(2):  # alone as in a batch
+        one = image[row : row + 1]
+        alone = explain(Steep(rank), one, {"name": name, "steps": "auto", **layer}, 1)[name]
+        assert torch.allclose(alone.map[0], found.map[row], atol=1e-9)
+    few = explain(Steep(rank), image, {"name": name, "steps": 2, **layer}, 1)[name]
+    assert "of the change of the score" in _said(few)
+
+
+def test_black_and_white_refine_each_path() -> None:
+    """Their mean is that of the two paths, each with the steps that it needs."""
+    source = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 1, 6, 5, generator=source, dtype=torch.float64) * 3
+    name = "integrated_gradients_black_white"
+    auto = explain(Steep(2, 30), image, {"name": name, "steps": "auto"}, 1)[name]
+    path = {"name": "integrated_gradients", "steps": "auto"}
+    ends = [{**path, "baseline": end, "label": end} for end in ("minimum", "maximum")]
+    parts = explain(Steep(2, 30), image, ends, 1)
+    mean = (parts["minimum"].map + parts["maximum"].map) / 2
+    assert torch.allclose(auto.map, mean, rtol=1e-12)
+    assert auto.stats.passes == sum(part.stats.passes for part in parts.values()) > 34
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"name": "layer_conductance", "layers": "layer", "quadrature": "left"},
+        {"name": "guided_integrated_gradients"},
+        {"name": "blur_integrated_gradients"},
+    ],
+)
+def test_a_doubled_path_ends_with_the_map_of_its_last_steps(method: dict[str, object]) -> None:
+    source = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 1, 6, 5, generator=source, dtype=torch.float64) * 3
+    (auto,) = explain(Steep(2), image, {**method, "steps": "auto"}, 1).values()
+    ends = 0 if "layers" in method else 1
+    steps, passes = 16, 16 + ends
+    while passes < auto.stats.passes:
+        steps *= 2
+        passes += steps + ends
+    assert passes == auto.stats.passes
+    assert steps > 16
+    (fixed,) = explain(Steep(2), image, {**method, "steps": steps}, 1).values()
+    assert torch.equal(auto.map, fixed.map)
+    (half,) = explain(Steep(2), image, {**method, "steps": steps // 2}, 1).values()
+    share = half.stats.flow[0] if half.stats.flow else 1 - half.stats.completeness[0]  # type: ignore[index]
+    assert abs(1 - share) > 0.01
+
+
+def test_a_bypassed_layer_ends_where_its_sum_no_longer_changes() -> None:
+    class Skipping(Steep):
+        def forward(self, image: Tensor) -> Tensor:
+            return super().forward(image) + torch.stack([image.flatten(1).sum(1)] * 2, 1)
+
+    image = torch.rand(1, 1, 6, 5, dtype=torch.float64)
+    for name in PATHS_AT_LAYERS:
+        (found,) = explain(
+            Skipping(2), image, {"name": name, "layers": "layer", "steps": "auto"}, 1
+        ).values()
+        assert found.stats.passes < 300
+        assert _said(found).endswith("other paths bypass layer 'layer'")
+
+
+def test_a_contrast_of_a_path_has_its_limit() -> None:
+    image = torch.rand(1, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    auto = {"name": "integrated_gradients", "steps": "auto"}
+    method = {"name": "contrast_map", "of": auto, "against": 0}
+    (found,) = explain(Thresholded(), image, method, 1).values()
+    assert "more than the 1% that were looked for" in _said(found)
+
+
+def test_an_influence_has_no_sum_to_look_at() -> None:
+    with pytest.raises(Exception, match="steps"):
+        explain(classifier(), images(), {"name": "internal_influence", "steps": "auto"}, 1)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel
@@ -21,6 +22,9 @@ from typer.testing import CliRunner
 
 from voxplain import __version__
 from voxplain.cli import app
+from voxplain.cli.progress import Bar
+from voxplain.records.manifest import TaskRecord
+from voxplain.study import Study, check_study
 
 
 @pytest.fixture
@@ -473,3 +477,50 @@ def test_report_is_written_again(tiny: TinyStudy) -> None:
     result = voxplain("report", tiny.run)
     assert result.exit_code == 0, result.output
     assert (tiny.run / "report.html").is_file()
+
+
+def test_the_plan_counts_passes_and_forwards_apart(tiny: TinyStudy) -> None:
+    boxes = {"name": "occlusion", "window": 7, "stride": 7, "incremental": "off"}
+    tiny.write(methods=[{"name": "integrated_gradients", "steps": 40}, boxes])
+    output = flat(voxplain("plan", tiny.file).stdout)
+    tasks = check_study(Study.load(tiny.file)).plan.tasks
+    passes = sum(task.passes for task in tasks if not task.forwards)
+    forwards = sum(task.forwards for task in tasks)
+    assert passes == 2 * 40
+    assert f"total 4 tasks, {passes} passes and {forwards} forwards, about" in output
+
+
+def test_remarks_of_tasks_are_printed_once(tiny: TinyStudy) -> None:
+    methods = ["saliency", {"name": "layer_activation", "layers": ["features"]}]
+    tiny.write(methods=methods, metrics=["sparseness"])
+    result = voxplain("run", tiny.file)
+    assert result.exit_code == 0, result.output
+    assert flat(result.stderr).count("not scored: layer_activation") == 1
+
+
+def test_the_bar_moves_by_passes_from_task_to_task() -> None:
+    """A task that reports fewer steps than passes moves by its share, a kept one by all."""
+    bar = Bar()
+
+    def at() -> float:
+        return bar._progress.tasks[0].completed
+
+    def task(passes: int) -> Any:
+        where = {"case": "a", "model": "net"}
+        return SimpleNamespace(passes=passes, combination=SimpleNamespace(**where), labels=["m"])
+
+    def record(passes: int) -> TaskRecord:
+        return TaskRecord(key="", case="a", model="net", target="1", methods=["m"], passes=passes)
+
+    bar.planned(SimpleNamespace(passes=160))
+    bar.started(task(100))
+    bar.passed(1, 4)
+    assert at() == 25
+    bar.passed(4, 4)
+    bar.finished(record(100), reused=False)
+    assert at() == 100
+    bar.finished(record(40), reused=True)
+    assert at() == 140
+    bar.started(task(20))
+    bar.passed(3, 6)
+    assert (at(), bar._progress.tasks[0].total) == (150, 160)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 import shutil
 from pathlib import Path
@@ -15,8 +16,12 @@ from tiny import AFFINE, TinyStudy, blob, save, save_weights, write_tiny
 from typer.testing import CliRunner
 
 from voxplain.cli import app
+from voxplain.cli.evaluate import _external_map
+from voxplain.cli.metrics import show_scores
+from voxplain.errors import InputError
+from voxplain.io import read_image
 from voxplain.metrics import metrics
-from voxplain.records.scores import Scores
+from voxplain.records.scores import Score, Scores
 from voxplain.study import Study, run_study
 
 FLAGS = ("--factory", "tiny_net:build", "--weights", "net.safetensors")
@@ -215,3 +220,62 @@ def test_the_plan_shows_what_the_evaluation_takes(tiny: TinyStudy) -> None:
     output = flat(result.output)
     assert "scored by:" in output
     assert "10 forwards for all" in output
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "settings"),
+    [
+        ("{}/heat.map.nii.gz", "heat", ("signed", True, "value")),
+        ("{}/flat.npy", "flat", ("signed", True, "value")),
+        ("my=map={}/flat.npy", None, ()),
+        ("mine={}/flat.npy:kind=slope", "mine", ("signed", False, "value")),
+        ("{}/flat.npy:sign=absolute,resampling=mass", "flat", ("absolute", True, "mass")),
+    ],
+)
+def test_a_map_is_called_as_it_is_named_or_like_its_file(
+    tmp_path: Path, text: str, name: str | None, settings: tuple[Any, ...]
+) -> None:
+    save(tmp_path / "heat.map.nii.gz", blob((6, 6, 5)))
+    np.save(tmp_path / "flat.npy", np.ones((14, 12, 10), dtype=np.float32))
+    image = read_image(tmp_path / "heat.map.nii.gz")
+    if name is None:
+        with pytest.raises(InputError, match="there is no file"):
+            _external_map(text.format(tmp_path), image)
+        return
+    found, external = _external_map(text.format(tmp_path), image)
+    assert found == name
+    assert (external.sign, external.share, external.resampling) == settings
+
+
+def test_a_metric_that_fails_is_exit_code_1(
+    finished: TinyStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("of a plug-in")
+
+    monkeypatch.setattr(metrics.get("deletion"), "score", broken)
+    result = voxplain("evaluate", "run", "--study", "study.yaml", "-o", "scores.csv", *SHORT)
+    assert result.exit_code == 1, result.output
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error")]
+    assert [error.split()[1] for error in errors] == ["a", "b"]
+    assert all("deletion: RuntimeError" in error for error in errors)
+    assert (finished.folder / "scores.csv").is_file()
+
+
+def test_what_is_undefined_for_maps_is_said_once_and_of_controls_not_at_all(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [
+        Score("gini", method, value, "up", control=control, reason=reason, case=case, model="n")
+        for method, control, value, reason in (
+            ("m", False, math.nan, "the map is constant"),
+            ("n", False, 0.25, ""),
+            ("random", True, math.nan, "a control has none"),
+        )
+        for case in ("a", "b")
+    ]
+    show_scores(Scores(tuple(rows)))
+    shown = capsys.readouterr()
+    assert flat(shown.err) == "note gini: the map is constant (2 of 4 scores)"
+    table = [line.split() for line in shown.out.splitlines() if line.strip()]
+    assert table == [["map", "gini", "↑"], ["m", "-"], ["n", "0.25"], ["random", "-"]]

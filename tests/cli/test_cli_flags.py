@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from voxplain.cli.flags import SharedFlags, parsed_declaration, parsed_parameters, parsed_target
+from voxplain.cli.flag_values import parsed_declaration, parsed_parameters, parsed_target
+from voxplain.cli.flags import SharedFlags
 from voxplain.errors import ConfigError
 
 
@@ -93,6 +94,8 @@ def test_the_number_of_a_series_is_part_of_the_case() -> None:
 def test_window_and_head_are_read_as_values() -> None:
     model = SharedFlags([Path("a.nii")], factory="a:b", window="64,64,32", head="0").model()
     assert model["window"] == {"size": [64, 64, 32], "overlap": 0.5}
+    each = SharedFlags([Path("a.nii")], factory="a:b", window="64", overlap="0.5,0.25,0").model()
+    assert each["window"] == {"size": 64, "overlap": [0.5, 0.25, 0]}
     assert model["head"] == 0
     assert (
         SharedFlags([Path("a.nii")], factory="a:b", window="80mm").model()["window"]["size"]
@@ -115,3 +118,30 @@ def test_an_image_and_a_network_make_a_study() -> None:
     assert study["methods"] == ["saliency"]
     assert study["run"] == {"seed": 3, "device": "cpu"}
     assert request.network() == {"factory": "a:b", "weights": str(Path("w.pt").absolute())}
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
+def test_the_overlap_of_windows_is_that_of_the_flag(overlap: float) -> None:
+    request = SharedFlags([Path("a.nii")], factory="a:b", window="16", overlap=overlap)
+    assert request.model()["window"] == {"size": 16, "overlap": overlap}
+    assert "window" not in SharedFlags([Path("a.nii")], factory="a:b", overlap=overlap).model()
+
+
+def test_files_of_a_network_are_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = {name: Path(f"{name}.x") for name in ("bundle", "file", "weights")}
+    network = SharedFlags([Path("a.nii"), Path("b.nii")], **files).network()
+    assert network == {name: str(tmp_path / path) for name, path in files.items()}
+    case = SharedFlags([Path("a.nii"), Path("b.nii")]).case()
+    assert case["image"] == [str(tmp_path / "a.nii"), str(tmp_path / "b.nii")]
+
+
+@pytest.mark.parametrize(
+    ("images", "study"),
+    [(["a.yaml"], True), (["a.YML"], True), (["a.json"], True), (["a.nii"], False),
+     (["a.yaml", "b.yaml"], False)],
+)  # fmt: skip
+def test_one_file_of_text_is_a_study(images: list[str], study: bool) -> None:
+    assert SharedFlags([Path(name) for name in images]).is_study is study

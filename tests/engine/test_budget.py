@@ -117,3 +117,14 @@ def test_memory_is_kept_from_pass_to_pass() -> None:
     """Four blocks of 4 MiB are 4096 pages, which would be requested again in every pass."""
     completed = subprocess.run([sys.executable, "-c", _FAULTS], capture_output=True, check=True)
     assert int(completed.stdout) < 1000  # without it tens of thousands, on most layouts of a heap
+
+
+def test_a_saved_storage_is_counted_once_and_whole() -> None:
+    """exp saves its result, which the product saves twice, and the last one a part of it."""
+    budget = BackwardBudget(torch.device("cpu"), limit=2**20)
+    x = torch.rand(1000, requires_grad=True)
+    with budget.measured(4):
+        y = x.exp()
+        y * y
+        y[:10] * y[10:20]
+    assert budget.bytes_per_point == 4000 // 4

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
-from harsh import SHAPES, SPACINGS, harsh_classifier, harsh_images
+from harsh import SHAPES, SPACINGS, harsh_classifier, harsh_images, harsh_references
 from scipy.ndimage import gaussian_filter
 
+from voxplain.engine.baselines import baseline_image
 from voxplain.engine.context import Context
-from voxplain.engine.gradients.path_samplers import BlurPath
+from voxplain.engine.gradients.path_samplers import BlurPath, RefinedPath
+from voxplain.engine.gradients.samplers import RandomPathPoint
 from voxplain.engine.identity import image_key
 from voxplain.engine.masks.dense import Grids
 from voxplain.engine.masks.samplers import RandomGrids
@@ -82,3 +86,58 @@ def test_the_clean_image_is_that_without_noise(rank: int) -> None:
     noisy = StreamInput(item.image + 1, 0, item.key, source=item.image)
     assert torch.equal(noisy.clean, item.image)
     assert torch.equal(item.clean, item.image)
+
+
+@ranks
+def test_random_points_lie_between_a_reference_and_the_noisy_image(rank: int) -> None:
+    """The same points in any batches, each with a position, a reference and noise of its own."""
+    references = harsh_references(rank).double()
+    item = replace(item_of(rank), references=references)
+    route = RandomPathPoint(40, sigma=0.3).route(item)
+    batch = route.draw(range(40))
+    assert batch.start is not None
+    assert batch.end is not None
+    ways = (batch.end - batch.start).flatten(1)
+    along = ((batch.inputs - batch.start).flatten(1) * ways).sum(1) / ways.square().sum(1)
+    view = (-1, *(1,) * (rank + 1))
+    torch.testing.assert_close(batch.inputs, torch.lerp(batch.start, batch.end, along.view(view)))
+    assert float(along.min()) > 0
+    assert float(along.max()) < 1
+    assert len(along.unique()) == 40
+    assert torch.equal(batch.start, references[list(batch.origins)])
+    assert len(set(batch.origins)) > 5
+    noise = (batch.end - item.image).flatten(1)
+    assert len(noise.unique(dim=0)) == 40
+    parts = [route.draw(range(first, first + 8)).inputs for first in range(0, 40, 8)]
+    assert torch.equal(torch.cat(parts), batch.inputs)
+
+
+@ranks
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_a_refined_path_is_the_first_trapezoid_rule_that_is_complete(
+    rank: int, scale: float
+) -> None:
+    """Of S = scale sum (x - b)^6 the trapezoid rule of n pieces is off by 5 / (2 n^2)."""
+    item = item_of(rank)
+    path = RefinedPath(baseline=0.25, residual=0.01, first=4)
+    route, seen, nodes, weights = path.route(item), 0, [], []
+    assert route.feedback is not None
+    for count in route.rounds:
+        points = route.draw(range(seen, seen + count))
+        assert points.along is not None
+        way = points.inputs - 0.25
+        route.feedback(scale * way.pow(6).flatten(1).sum(1), scale * 6 * way.pow(5))
+        nodes, weights, seen = [*nodes, points.along], [*weights, points.weights], seen + count
+    order = torch.cat(nodes).argsort()
+    expected = torch.ones(17, dtype=torch.float64)
+    expected[[0, -1]] = 0.5
+    torch.testing.assert_close(torch.cat(nodes)[order], torch.linspace(0, 1, 17).double())
+    assert torch.equal(torch.cat(weights)[order], expected)
+
+
+@ranks
+def test_a_blurred_baseline_mixes_no_channels(rank: int) -> None:
+    image = harsh_images(rank)[0].double()
+    together = baseline_image("blur", image)
+    for channel, blurred in zip(image, together, strict=True):
+        assert torch.equal(baseline_image("blur", channel[None])[0], blurred)

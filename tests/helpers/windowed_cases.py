@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from voxplain.models.layout import Layout
 from voxplain.models.model import Model
-from voxplain.models.windows import Layout, Window
+from voxplain.models.windows import Window
 from voxplain.targets import UnperturbedOutput, WeightField, parse_target
 from voxplain.zoo import unet
 

@@ -153,3 +153,25 @@ def test_damage_of_every_kind_is_one_sentence_with_the_name(tmp_path, kind):
 def test_a_name_that_no_file_can_have_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match="cannot be looked up"):
         read_image(tmp_path / ("x" * 5000 + ".nii"))
+
+
+def test_an_image_counts_as_the_floats_that_it_becomes(tmp_path, monkeypatch):
+    (tmp_path / "x").write_bytes(b"")
+    monkeypatch.setattr(bounds, "UNPACKED_BYTES", 4 * 105)
+    for itemsize in (1, 2, 4):
+        assert bounds.require_bounded(tmp_path / "x", (3, 5, 7), itemsize) == itemsize * 105
+        with pytest.raises(InputError, match="promises 3 x 5 x 7 x 2 values"):
+            bounds.require_bounded(tmp_path / "x", (3, 5, 7, 2), itemsize)
+    with pytest.raises(InputError, match="promises 3 x 5 x 7 values"):
+        bounds.require_bounded(tmp_path / "x", (3, 5, 7), 8)
+
+
+def test_voxels_without_a_stated_offset_follow_the_header(tmp_path):
+    content = bytearray(nib.Nifti1Image(VALUES, np.eye(4)).to_bytes())
+    struct.pack_into("<f", content, 108, 0)
+    (tmp_path / "a.nii").write_bytes(content)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.nii").data[0], VALUES)
+    struct.pack_into("<f", content, 108, 100)
+    (tmp_path / "a.nii").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.nii is damaged"):
+        read_image(tmp_path / "a.nii")

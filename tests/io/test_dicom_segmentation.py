@@ -113,3 +113,22 @@ def test_overlap_another_grid_and_a_segment_outside_are_refused(tmp_path, grid):
         read_mask(write_segmentation(tmp_path / "c.dcm", [LESION]), smaller)
     with pytest.raises(InputError, match="placed in the patient"):
         read_mask(tmp_path / "c.dcm", Grid.default(grid.shape, 1.0))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("start", [0, 1])
+def test_a_segment_beyond_either_end_of_any_axis_is_refused(tmp_path, grid, axis, start):
+    """In the order of the image: columns, rows, slices; the segment fills one voxel."""
+    lone = np.zeros(SHAPE, np.uint8)
+    lone[3, 7, 4] = 1
+    path = write_segmentation(tmp_path / "seg.dcm", [lone])
+    voxel, origin, shape = (4, 7, 3), [0, 0, 0], list(grid.shape)
+    if start:
+        origin[axis], shape[axis] = voxel[axis] + 1, grid.shape[axis] - voxel[axis] - 1
+    else:
+        shape[axis] = voxel[axis]
+    with pytest.raises(InputError, match="reaches beyond"):
+        read_mask(path, grid.sub(origin, (1, 1, 1), shape))
+    shape[axis], origin[axis] = (shape[axis] + 1, origin[axis] - start)
+    part = read_mask(path, grid.sub(origin, (1, 1, 1), shape))
+    assert part.nonzero().tolist() == [[v - o for v, o in zip(voxel, origin, strict=True)]]

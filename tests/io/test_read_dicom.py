@@ -314,3 +314,79 @@ def test_a_radiograph_without_orientation_has_no_sides(tmp_path):
     )  # fmt: skip
     grid = read_image(tmp_path / "x.dcm").grid
     assert (grid.code, grid.orientation) == (0, "")
+
+
+@pytest.mark.parametrize("modality", ["DX", "CT"])
+@pytest.mark.parametrize(("dtype", "ends"), [(np.uint16, 4095), (np.int16, -1)])
+def test_twelve_bits_stored_in_sixteen_are_turned_within_twelve(tmp_path, dtype, ends, modality):
+    """A quantity is not turned, however it is displayed."""
+    stored = np.array([[0, 10], [200, 2047]], dtype=dtype)
+    write_slice(
+        tmp_path / "x.dcm", stored, PhotometricInterpretation="MONOCHROME1", Modality=modality,
+        BurnedInAnnotation="NO", RescaleSlope=2, RescaleIntercept=7, BitsStored=12, HighBit=11,
+        WindowCenter=107, WindowWidth=200,
+    )  # fmt: skip
+    image = read_image(tmp_path / "x.dcm")
+    turned = ends - stored.astype(float) if modality == "DX" else stored
+    np.testing.assert_array_equal(image.data[0].numpy(), turned * 2 + 7)
+    mirrored = [2 * ends + 14 - 207, 2 * ends + 14 - 7]
+    assert image.source["window"] == (mirrored if modality == "DX" else [7, 207])
+
+
+@pytest.mark.parametrize(
+    ("attributes", "spacing"),
+    [
+        ({"SpacingBetweenSlices": 3.5}, 3.5),
+        ({}, 5.0),
+        ({"SliceThickness": None}, 1.0),
+    ],
+)
+def test_a_lone_slice_is_as_far_from_the_next_as_its_header_says(tmp_path, attributes, spacing):
+    """Slices may overlap or leave gaps, so that thickness is not distance."""
+    folder = write_series(tmp_path / "one", VALUES[:1], **attributes)
+    for rank in (2, 3):
+        affine = read_image(folder / "001.dcm", rank=rank).grid.affine
+        np.testing.assert_allclose(affine[:3, 2], spacing * NORMAL * [-1, -1, 1], atol=1e-6)
+
+
+def test_equal_pixels_of_other_meaning_are_no_copies(tmp_path):
+    """With another slope or intercept they are other values at the same place."""
+    for changed in ({"RescaleSlope": 3}, {"RescaleIntercept": 0}):
+        folder = write_series(tmp_path / "".join(changed), VALUES)
+        again = pydicom.dcmread(folder / "002.dcm")
+        for name, value in changed.items():
+            setattr(again, name, value)
+        again.save_as(folder / "again.dcm")
+        with pytest.raises(InputError, match="1 slices at places where it has another"):
+            read_image(folder)
+
+
+@pytest.mark.parametrize(("shift", "refused"), [(0.03, False), (0.3, True)])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_slice_beside_the_others_is_refused(tmp_path, shift, refused, axis):
+    """A tenth of the smaller side of a pixel, 0.07 mm, is tolerated."""
+    folder = write_series(tmp_path / "series", VALUES, keep=[0, 1, 3, 4, 5])
+    place = known_affine()[:3, 3] * [-1, -1, 1] + NORMAL * 2 * GAP + shift * ORIENTATION[axis]
+    place = [float(f"{part:.6f}") for part in place]
+    write_slice(folder / "x.dcm", VALUES[2], ImagePositionPatient=place)
+    if refused:
+        with pytest.raises(InputError, match=r"shifted sideways by up to 0\.3 mm"):
+            read_image(folder)
+    else:
+        assert read_image(folder).grid.shape == (4, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "spacing"),
+    [
+        ({}, (0.7, 0.9)),
+        ({"PixelSpacing": None}, (1.4, 1.8)),
+        ({"PixelSpacing": None, "ImagerPixelSpacing": None}, (3.0, 4.0)),
+    ],
+)
+def test_the_size_of_a_pixel_in_the_body_comes_before_that_on_the_detector(
+    tmp_path, sizes, spacing
+):
+    every = {"ImagerPixelSpacing": [1.4, 1.8], "NominalScannedPixelSpacing": [3, 4]}
+    write_slice(tmp_path / "x.dcm", VALUES[0], **every | sizes)
+    assert read_image(tmp_path / "x.dcm").grid.spacing == pytest.approx(spacing)

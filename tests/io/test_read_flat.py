@@ -170,3 +170,58 @@ def test_gray_types_of_a_tiff_keep_their_values(tmp_path):
         values = np.full((5, 7), top).astype(kind)
         tifffile.imwrite(tmp_path / "x.tif", values)
         np.testing.assert_allclose(read_image(tmp_path / "x.tif").data[0], values, rtol=1e-7)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("kind", ["<f4", ">f8", "<i2", ">u2", "u1"])
+def test_arrays_of_every_order_and_type_are_the_same_image(tmp_path, suffix, order, kind):
+    values = np.asarray(np.arange(105).reshape(3, 5, 7), dtype=kind, order=order)
+    path = tmp_path / f"x{suffix}"
+    np.save(path, values) if suffix == ".npy" else np.savez(path, values)
+    np.testing.assert_array_equal(read_image(path).data[0], np.arange(105).reshape(3, 5, 7))
+    first = read_image(path, channels="first", rank=2)
+    np.testing.assert_array_equal(first.data, values)
+    last = read_image(path, channels="last", rank=2)
+    np.testing.assert_array_equal(last.data, np.moveaxis(values, -1, 0))
+
+
+@pytest.mark.parametrize(
+    ("extra", "kept"), [("unspecified", 3), ("unassalpha", 2), ("assocalpha", 2)]
+)
+def test_only_what_is_called_transparency_is_left_out_of_a_gray_tiff(tmp_path, extra, kept):
+    """Channels without a meaning, as microscopes and tifffile write them, all stay."""
+    values = np.random.default_rng(0).integers(0, 255, (3, 5, 7), dtype=np.uint8)
+    samples = ["unspecified", extra]
+    tifffile.imwrite(
+        tmp_path / "x.tif", values, photometric="minisblack", planarconfig="separate",
+        extrasamples=samples, metadata=None,
+    )  # fmt: skip
+    if kept < 3:
+        with pytest.warns(VoxplainWarning, match="transparency"):
+            image = read_image(tmp_path / "x.tif")
+    else:
+        image = read_image(tmp_path / "x.tif")
+    np.testing.assert_array_equal(image.data, values[:kept])
+
+
+def test_the_fourth_sample_beside_three_colors_is_left_out_whatever_it_is_called(tmp_path):
+    values = np.random.default_rng(0).integers(0, 255, (4, 5, 7), dtype=np.uint16)
+    for name, extra in (("a.tif", "unspecified"), ("b.tif", "unassalpha")):
+        tifffile.imwrite(
+            tmp_path / name, values, photometric="rgb", planarconfig="separate", extrasamples=extra
+        )
+        with pytest.warns(VoxplainWarning, match="transparency"):
+            image = read_image(tmp_path / name)
+        np.testing.assert_array_equal(image.data, values[:3])
+
+
+def test_several_pictures_are_channels_without_colors(tmp_path):
+    """Red, green and blue name the channels of one picture alone."""
+    for name, values in (("a.png", COLOR), ("b.png", COLOR[::-1])):
+        Pillow.fromarray(values).save(tmp_path / name)
+    image = read_image([tmp_path / "a.png", tmp_path / "b.png"])
+    assert image.channels == tuple(f"channel {number}" for number in range(6))
+    np.testing.assert_array_equal(image.data[3:], np.moveaxis(COLOR[::-1], -1, 0))
+    named = read_image([tmp_path / "a.png", tmp_path / "b.png"], channels=list("abcdef"))
+    assert named.channels == tuple("abcdef")

@@ -152,6 +152,7 @@ def test_a_flat_nrrd_of_itk_names_no_space_and_lies_as_itk_places_it(tmp_path):
         image = read_image(path)
     np.testing.assert_array_equal(image.data[0], VALUES[:, :, 0])
     np.testing.assert_allclose(image.grid.world((1, 2)), [1, -8, 0])
+    np.testing.assert_allclose(np.abs(image.grid.affine[:3, 2]), [0, 0, 1])
     assert image.grid.code == 0
 
 
@@ -211,3 +212,28 @@ def test_a_mask_may_have_another_format_than_its_image(tmp_path):
     grid = read_image(write_mha(tmp_path / "a.mha")).grid
     path = write_nrrd(tmp_path / "m.nrrd", labels.astype("<i2").tobytes(order="F"))
     np.testing.assert_array_equal(read_mask(path, grid), labels)
+
+
+@pytest.mark.parametrize("name", ["BinaryDataByteOrderMSB", "ElementByteOrderMSB"])
+@pytest.mark.parametrize(("said", "order"), [("True", ">"), ("False", "<")])
+def test_both_names_of_the_byte_order_of_a_metaimage_count(tmp_path, name, said, order):
+    changes = {"BinaryDataByteOrderMSB": "False", name: said}
+    content = VALUES.astype(f"{order}i2").tobytes(order="F")
+    check(write_mha(tmp_path / "a.mha", content, **changes))
+
+
+@pytest.mark.parametrize("place", [0, 3])
+def test_spacings_of_nrrd_count_the_axis_of_channels_too(tmp_path, place):
+    colors = np.stack([VALUES, VALUES + 1], axis=place).astype("<i2")
+    words = {"sizes": ["5", "6", "7"], "spacings": ["0.8", "1.2", "3"], "kinds": ["space"] * 3}
+    words = {name: [*three] for name, three in words.items()}
+    for name, word in (("sizes", "2"), ("spacings", "nan"), ("kinds", "list")):
+        words[name].insert(place, word)
+    path = write_nrrd(
+        tmp_path / "a.nrrd", colors.tobytes(order="F"), dimension=4, space=None,
+        space_directions=None, space_origin=None, **{n: " ".join(w) for n, w in words.items()},
+    )  # fmt: skip
+    with pytest.warns(VoxplainWarning, match="no orientation"):
+        image = read_image(path)
+    assert image.grid.spacing == pytest.approx(tuple(SPACING))
+    np.testing.assert_array_equal(image.data, np.moveaxis(colors, place, 0))

@@ -192,3 +192,28 @@ def test_without_orientation_on_one_side_equal_shapes_are_taken_as_they_are(tmp_
     with pytest.warns(VoxplainWarning, match="no orientation"):
         mask = read_mask(tmp_path / "m.nii.gz", Grid((4, 4, 4), np.eye(4)))
     np.testing.assert_array_equal(mask, cube)
+
+
+@pytest.mark.parametrize("shift", [(0, 0, 0), (2, -1, 1), (-3, 2, 0)])
+def test_a_mask_of_another_extent_is_put_at_its_place_only_when_asked(tmp_path, shift):
+    """Voxels of the image that the mask does not cover hold no label."""
+    whole = Grid((6, 7, 8), AFFINE)
+    path = save(tmp_path / "m.nii.gz", LABELS + np.uint8(1), AFFINE)
+    grid = whole.sub(shift, (1, 1, 1), (7, 6, 9))
+    with pytest.raises(InputError, match="resample=True"):
+        read_mask(path, grid)
+    expected = np.pad(LABELS + 1, 4)[tuple(slice(4 + s, 4 + s + n) for s, n in
+                                           zip(shift, grid.shape, strict=True))]  # fmt: skip
+    np.testing.assert_array_equal(read_mask(path, grid, resample=True), expected)
+
+
+@pytest.mark.parametrize(("largest", "refused"), [(2**24 - 1, False), (2**24, True)])
+def test_32_bit_floats_hold_labels_below_the_first_gap(tmp_path, largest, refused):
+    """16777216 may have been 16777217."""
+    labels = np.where(LABELS == 1, largest, 0).astype(np.float32)
+    path, grid = save(tmp_path / "m.nii.gz", labels, AFFINE), Grid((6, 7, 8), AFFINE)
+    if refused:
+        with pytest.raises(InputError, match="merge labels above"):
+            read_mask(path, grid)
+    else:
+        np.testing.assert_array_equal(read_mask(path, grid), labels)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from voxplain.attribution import explain
 from voxplain.errors import ConfigError, ModelError, TargetError, VoxplainWarning
+from voxplain.models.failures import GradientError
 from voxplain.models.model import Model
 from voxplain.models.precision import agreement
 
@@ -301,12 +302,12 @@ class TestFailures:
             Model(Failing(error)).output(images())
         assert caught.value is error
 
-    def test_a_missing_derivative_passes_where_gradients_are_taken(self) -> None:
-        model = Model(Failing(NotImplementedError("the derivative of x is not implemented")))
-        with pytest.raises(NotImplementedError):
-            model(images())
-        with pytest.raises(ModelError), torch.no_grad():
-            model(images())
+    def test_an_error_where_gradients_are_taken_speaks_of_them(self) -> None:
+        model = Model(Failing(NotImplementedError("the derivative of x is not implemented.")))
+        with pytest.raises(GradientError, match="cannot be differentiated: the derivative of x is"):
+            model(images().requires_grad_())
+        with pytest.raises(ModelError, match="fails on inputs"), torch.no_grad():
+            model(images().requires_grad_())
 
     def test_a_head_that_fails(self) -> None:
         with pytest.raises(ModelError, match="ZeroDivisionError"):

@@ -65,7 +65,8 @@ def test_the_place_is_that_of_the_head() -> None:
     assert inner.margins == ((3, 1), (2, 0))
     cut = Model(Two(), head=lambda out: out["coarse"][..., 1:, :]).place(image)
     assert cut == OutputPlace((2, 0), (2, 2), (5, 5), (11, 9))
-    assert cut.margins is None
+    assert cut.margins == ((1, 0), (0, 0))  # nine columns are four cells and a half
+    assert cut.middles == ((2, 4, 6, 8, 10), (1, 3, 5, 7, 8))
 
 
 @pytest.mark.parametrize("rank", [2, 3])
@@ -88,3 +89,11 @@ def test_values_go_to_the_image_and_back(rank: int) -> None:
     assert place.voxels_per_cell == 2
     assert not place.covers_all
     assert place.in_words().startswith("voxels 2 to 6 of 9, 0 to 7 of 8")
+
+
+def test_the_mean_of_a_cell_is_over_its_own_voxels() -> None:
+    """Cells at 0, 2, 4 and 6 of 8 voxels are nearest to 1, 2, 2 and 3 of them."""
+    place = OutputPlace((0.0, 1.0), (2.0, 1.0), (4, 1), (8, 3))
+    ramp = torch.arange(8.0)[:, None].expand(8, 3)
+    expected = torch.tensor([0.0, 1.5, 3.5, 6.0])[:, None]
+    torch.testing.assert_close(place.mean_on_output(ramp), expected)

@@ -102,3 +102,11 @@ def test_a_layer_that_does_not_answer_is_refused() -> None:
     dead = Behind(lambda image: 0 * torch.fft.fft2(image).abs() - 1).eval()
     with pytest.raises(ModelError, match="cannot be derived"):
         Context.open(dead, _image()[None]).layers.placed_geometry(Tap("layer"))
+
+
+def test_a_layer_that_answers_at_one_place_alone_is_refused() -> None:
+    def corner(image: Tensor) -> Tensor:
+        return _through_numpy(image) * (torch.arange(24) < 6).view(-1, 1)
+
+    with pytest.raises(ModelError, match="cannot be derived"):
+        Context.open(Behind(corner).eval(), _image()[None]).layers.placed_geometry(Tap("layer"))

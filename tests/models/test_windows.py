@@ -17,8 +17,10 @@ import voxplain as vx
 import voxplain.targets
 from voxplain.attribution import explain
 from voxplain.errors import ConfigError, ModelError
+from voxplain.models.layout import Layout
 from voxplain.models.model import Model
-from voxplain.models.windows import Layout, Window
+from voxplain.models.output_place import OutputPlace
+from voxplain.models.windows import Window
 
 VOLUMES = [((20,), 8), ((17, 23), 8), ((9, 14, 11), (4, 6, 5)), ((6, 6, 6), 6)]
 WINDOWS: list[dict[str, Any]] = [
@@ -209,21 +211,26 @@ def test_valid_convolutions_in_windows_are_those_of_the_whole(
         whole = network(padded)
     filled = torch.zeros(1, 2, *layout.padded)
     filled[(..., *(slice(1, 1 + side) for side in whole.shape[2:]))] = whole
-    expected = layout.unpad(filled)[(..., *layout.covered)]
+    place = layout.place
+    inner = zip(place.start, place.cells, strict=True)
+    box = tuple(slice(math.floor(start), math.floor(start) + cells) for start, cells in inner)
+    expected = layout.unpad(filled)[(..., *box)]
     torch.testing.assert_close(model.output(image), expected, rtol=0, atol=1e-6)
 
 
 def test_where_padding_lies_and_what_windows_cover() -> None:
-    found = Window(size=6).layout((5, 12), margins=((1, 2), (2, 2)))
+    place = OutputPlace((1, 2), (1, 1), (3, 2), (6, 6))
+    found = Window(size=6).layout((5, 12), place=place)
     assert found.image_box == (slice(0, 5), slice(0, 12))  # of one voxel, the half before is 0
     assert found.covered == (slice(1, 4), slice(2, 10))
-    assert found.embed(torch.ones(3, 8)).sum(1).tolist() == [0, 8, 8, 8, 0, 0]
+    assert found.outputs.grid == found.place.cells == (3, 8)
+    assert found.inside.sum(1).tolist() == [0, 8, 8, 8, 0, 0]
     assert {*found.over((slice(0, 1), slice(0, 1)))} == {(0, 0)}
     assert not [*found.over((slice(2, 2), slice(0, 12)))]
     with pytest.raises(ConfigError, match="nothing left inside what its output does not cover"):
-        Window(size=6).layout((5, 12), margins=((3, 3), (2, 2)))
+        Window(size=6).layout((5, 12), place=OutputPlace((3, 2), (1, 1), (0, 2), (6, 6)))
     with pytest.raises(ModelError, match="no output inside a volume"):
-        Window(size=8).layout((1, 12), margins=((4, 2), (2, 2)))
+        Window(size=8).layout((1, 12), place=OutputPlace((4, 2), (1, 1), (2, 4), (8, 8)))
 
 
 def test_extents_of_windows() -> None:
@@ -272,12 +279,26 @@ def test_redundancy_is_how_many_windows_see_a_voxel() -> None:
 
 
 @pytest.mark.parametrize("rank", [2, 3])
-def test_networks_without_windows_in_their_output_are_refused(rank: int) -> None:
-    coarse = getattr(nn, f"Conv{rank}d")(1, 2, 2, 2)
-    with pytest.raises(
-        ModelError, match="sliding windows need an output of the resolution of the window"
-    ):
-        Model(coarse, window={"size": 6}).output(torch.zeros(1, 1, *(9,) * rank))
+def test_networks_whose_output_has_no_known_place_are_refused(rank: int) -> None:
+    class Gathered(nn.Module):
+        differentiable = False
+
+        def forward(self, image: Tensor) -> Tensor:
+            return torch.from_numpy(image[..., 1::2].detach().numpy().copy())
+
+    model = Model(Gathered(), window={"size": 6})
+    with pytest.raises(ModelError, match=r"maps windows of .* whose place in the window is unk"):
+        model.output(torch.zeros(1, 1, *(9,) * rank))
+    turned = Model(Flipped(), window={"size": 6})
+    with pytest.raises(ModelError, match="turns the image around"):
+        turned.output(torch.zeros(1, 1, *(9,) * rank))
+
+
+class Flipped(nn.Module):
+    """A smaller output in the other order."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image[..., 1:].flip(-1)
 
 
 class PatchScores(nn.Module):
@@ -326,3 +347,10 @@ def test_scores_of_windows_make_a_grid_of_scores(rank: int, overlap: float) -> N
     without[(..., *(slice(0, 2) for _ in sides))] = 0
     drop = score.detach() - grid(without)[(0, 1, *voxel)]
     assert float(maps["occlusion"].map[(0, 0, *(0,) * rank)]) == pytest.approx(float(drop))
+
+
+def test_the_example_of_an_image_in_windows_is_its_middle_window() -> None:
+    """Corners are often empty, and tell nothing of how a network behaves."""
+    image = torch.arange(2 * 13 * 13.0).view(1, 2, 13, 13)
+    windows = layout((13, 13), 5, overlap=0.0)
+    assert torch.equal(windows.example(image[0]), image[..., 5:10, 5:10])

@@ -72,6 +72,23 @@ def test_percentiles_go_to_the_ends_and_the_rest_is_cut():
     assert image.data.max() == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "ends"),
+    [
+        ({"mode": "minmax"}, (0, 100)),
+        ({"mode": "percentile", "percentiles": [10, 70]}, (10, 70)),
+        ({"mode": "hu_window", "window": [20, 60]}, (20, 60)),
+    ],
+)
+def test_the_ends_go_to_any_output_range(options, ends):
+    values = torch.arange(101, dtype=torch.float64).view(1, 1, -1)
+    low, high = (float(end) for end in ends)
+    image = normalized(values, output=[-1, 3], **options)
+    expected = (-1 + 4 * (values - low) / (high - low)).clamp(-1, 3)
+    torch.testing.assert_close(image.data, expected)
+    assert image.source_intensity(1.0) == pytest.approx([(low + high) / 2])
+
+
 def test_constant_channel_and_empty_foreground_warn_and_stay_finite():
     with pytest.warns(VoxplainWarning, match="channel 0 is constant"):
         assert not normalized(torch.full((1, 4, 4), 7.0)).data.any()

@@ -249,6 +249,13 @@ def test_steps_survive_json():
         assert parse_step(step.model_dump(mode="json")) == step
 
 
+def test_a_spacing_that_is_off_by_a_percent_is_resampled():
+    grid = Grid((50, 40, 3), np.diag([1.02, 1.0, 1.0, 1.0]))
+    image = apply(Image(torch.rand(1, *grid.shape), grid), [{"kind": "spacing", "size": 1.0}])
+    assert image.grid.shape == (51, 40, 3)
+    assert image.grid.spacing == pytest.approx((1.0, 1.0, 1.0))
+
+
 def test_spacing_toward_a_coarser_grid_does_not_alias():
     stripes = torch.arange(64).remainder(2).double().expand(1, 64, 64)
     image = Image.from_array(stripes, spacing=1.0)

@@ -18,6 +18,7 @@ from voxplain.records.cascades import (
     read_randomizations,
     scores_along,
     similarities,
+    step_rows,
     write_randomization,
     write_steps,
 )
@@ -136,3 +137,18 @@ def test_the_table_goes_with_the_last_cascade(tmp_path: Path) -> None:
     file.unlink()
     assert write_steps(tmp_path) is None
     assert not table.exists()
+
+
+def test_a_control_is_a_control_in_the_table(tmp_path: Path) -> None:
+    judged = record(judged=True)
+    edges = judged.maps[0].model_copy(update={"method": "edges", "control": True})
+    both = judged.model_copy(update={"maps": [*judged.maps, edges]})
+    rows = list(step_rows(both))
+    assert {(row["method"], row["control"]) for row in rows} == {
+        ("saliency", False),
+        ("edges", True),
+    }
+    assert {(row["kind"], row["direction"]) for row in rows} == {
+        ("similarity", "down"),
+        ("metric", GAP.direction),
+    }

@@ -8,7 +8,7 @@ import pytest
 
 from voxplain.errors import InputError
 from voxplain.records.folder import is_left_by_system, refuse_links, sweep
-from voxplain.records.manifest import MapRecord
+from voxplain.records.manifest import CaseRecord, MapRecord
 
 LEFT = ".tmp-0123456789abcdef"
 
@@ -64,3 +64,24 @@ def test_a_record_names_no_file_outside(file: str) -> None:
     assert record("maps/s.nii.gz").file == "maps/s.nii.gz"
     with pytest.raises(ValueError, match="leads out of the run directory"):
         record(file)
+
+
+def image_of(file: str) -> str:
+    record = CaseRecord(
+        id="a", image_sha256="", image=file, shape=(1,), spacing=(1,), unit="mm", orientation="",
+        channels=("a",),
+    )  # fmt: skip
+    return record.image
+
+
+@pytest.mark.parametrize(
+    "file", ["..\\x.nii", "maps\\..\\..\\x.nii", "maps/..\\../x", "C:x", "\\x", "a/.."]
+)
+def test_the_separators_of_another_system_lead_nowhere_either(file: str) -> None:
+    with pytest.raises(ValueError, match="leads out of the run directory"):
+        image_of(file)
+
+
+@pytest.mark.parametrize("file", ["maps/a..b.nii", "..a/b", "a.../b"])
+def test_dots_inside_of_a_name_lead_nowhere(file: str) -> None:
+    assert image_of(file) == file

@@ -30,6 +30,7 @@ from voxplain.regions import (
     segment,
 )
 from voxplain.regions.names import read_names
+from voxplain.regions.working import WorkingGrid
 
 AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
 
@@ -175,6 +176,19 @@ def test_pure_noise_on_a_small_grid_still_has_regions(shape: tuple[int, ...]) ->
 
 def test_a_constant_image_is_divided_as_well() -> None:
     assert segment(9, torch.zeros(1, 30, 30)).count == 9
+
+
+@pytest.mark.parametrize(("source", "cells"), [((7, 11), (5, 3)), ((4, 7, 11), (2, 5, 3))])
+def test_labels_of_another_grid_come_back_without_a_shift(
+    source: tuple[int, ...], cells: tuple[int, ...]
+) -> None:
+    """Each voxel takes the cell that holds its center, so a mirrored image has mirrored labels."""
+    grid, labels = WorkingGrid(source, source, cells), torch.arange(np.prod(cells)).view(cells)
+    back = grid.back(labels)
+    axes = tuple(range(len(source)))
+    assert torch.equal(grid.back(labels.flip(axes)), back.flip(axes))
+    centers = [(np.arange(n) + 0.5) / n * m for n, m in zip(source, cells, strict=True)]
+    assert torch.equal(back, labels[np.ix_(*(center.astype(int) for center in centers))])
 
 
 @pytest.mark.parametrize("rest", [True, False])

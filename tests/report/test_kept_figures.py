@@ -11,6 +11,7 @@ from synthetic_scores import cascade
 
 from voxplain.errors import InputError
 from voxplain.report import kept_figures, render
+from voxplain.report.trust.cascade_strip import strip_key
 
 AFFINE = np.diag([2.0, 1.5, 3.0, 1])
 
@@ -117,3 +118,16 @@ def test_shared_pages_have_no_figures(tmp_path: Path, pens: Pens) -> None:
     render(small_run(tmp_path), share=True)
     assert pens.drawn == 0
     assert not (tmp_path / "figures").exists()
+
+
+def test_the_key_of_a_strip_is_that_of_what_it_shows(tmp_path: Path) -> None:
+    record = cascade(tmp_path)
+    pictures = {"saliency": np.ones((3, 4, 5)), "edges": np.ones((3, 4, 5))}
+    brighter = {**pictures, "edges": pictures["edges"].copy()}
+    brighter["edges"][2, 3, 4] += 1e-3
+    turned = {**pictures, "edges": np.ones((3, 5, 4))}
+    renamed = {"saliency": pictures["saliency"], "center": pictures["edges"]}
+    keys = [strip_key(record, shown) for shown in (pictures, brighter, turned, renamed)]
+    keys.append(strip_key(record.model_copy(update={"case": "other"}), pictures))
+    assert len(set(keys)) == len(keys)
+    assert strip_key(record, dict(reversed(pictures.items()))) == keys[0]

@@ -197,3 +197,33 @@ def test_the_report_gives_pictures_no_sides(tmp_path: Path) -> None:
     assert page.text.count("not known: the picture does not say") == 2
     assert "PL" not in page.text
     assert "atient's right" not in page.text
+
+
+@pytest.mark.parametrize("shape", [(9, 8, 1), (9, 1, 8), (1, 9, 8), (9, 8)])
+def test_pixels_of_the_viewer_are_as_wide_as_those_of_the_image(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    """And it opens at the strongest of them, counted from the upper left."""
+    sizes = (0.5, 1.25, 4.0)
+    affine = np.diag([*sizes, 1.0])
+    if len(shape) == 2:
+        affine = UPRIGHT @ np.diag([0.5, 1.25, 1.0, 1.0])
+    run = RunWriter(tmp_path)
+    run.model("net")
+    draws = np.random.default_rng(0).uniform(1, 2, (1, *shape))
+    values = np.zeros((1, *shape))
+    peak = (*(min(2, side - 1) for side in shape[:-1]), min(1, shape[-1] - 1))
+    values[(0, *peak)] = 3
+    code = 0 if len(shape) == 2 else 1
+    run.case("c", draws, affine, code=code)
+    run.map("c", "net", "saliency", values, affine, code=code)
+    facts = viewer_data(run.finish())
+    if len(shape) == 2:
+        assert facts["aspect"] == pytest.approx(1.25 / 0.5)
+        assert facts["maps"][0]["start"] == list(peak)
+        assert (facts["rows"], facts["columns"]) == shape
+        return
+    across, up = (axis for axis in range(3) if shape[axis] > 1)
+    assert facts["aspect"] == pytest.approx(sizes[across] / sizes[up])
+    assert (facts["rows"], facts["columns"]) == (shape[up], shape[across])
+    assert facts["maps"][0]["start"] == [shape[up] - 1 - peak[up], shape[across] - 1 - peak[across]]

@@ -101,6 +101,13 @@ class TestClassScore:
         assert torch.equal(ClassScore().bind(LOGIT).score(LOGIT), LOGIT[:, 0].abs())
 
     @every_rank
+    def test_one_dense_logit_is_predicted_by_the_majority_of_positions(self, rank: int) -> None:
+        output = torch.full_like(dense(rank, 1, 3), -2.0)
+        output[0].view(-1)[0] = 5.0
+        output[1].view(-1)[:-1] = 1.0
+        assert ClassScore().bind(output).labels == (0, 1, 0)
+
+    @every_rank
     def test_dense_outputs_are_summed(self, rank: int) -> None:
         output = dense(rank)
         score = ClassScore(label=2).bind(output).score(output)

@@ -52,6 +52,12 @@ class TestSentences:
         ):
             Pixelwise(label=1, threshold=0.99999).bind(output)
 
+    def test_one_channel_above_its_threshold(self) -> None:
+        with pytest.raises(
+            TargetError, match=r"class 0 is predicted nowhere; predicted are: 1 \(42 pixels\)"
+        ):
+            Pixelwise(label=0, threshold=0.00001).bind(dense(2, 1, 1))
+
     def test_wrong_labels(self) -> None:
         with pytest.raises(TargetError, match="class 3 does not exist; the output has 0 to 2"):
             Pixelwise(label=3).bind(dense(2))

@@ -115,3 +115,10 @@ def test_the_window_that_a_source_states_comes_back_from_the_copy_of_a_run(tmp_p
         image = Image(values, Grid((2, 3, 4), np.eye(4)), source=source)
         path = write_image(image, tmp_path / "copy.nii.gz")
         assert read_volume(path, 3, "mm").window == window
+
+
+def test_a_smaller_copy_of_labels_keeps_the_middle_of_every_block() -> None:
+    labels = np.arange(6 * 7 * 9).reshape(1, 6, 7, 9).astype(np.int32)
+    small = DisplayVolume(labels, OBLIQUE).shrink((2, 3, 1), labels=True)
+    np.testing.assert_array_equal(small.data, labels[:, 1::2, 1:6:3])
+    assert small.data.dtype == labels.dtype

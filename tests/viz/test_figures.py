@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from voxplain.viz import colors
 from voxplain.viz.drawing import Sheet, fitted, png, text_width
 from voxplain.viz.figures import MapFigure, map_figure
 from voxplain.viz.overlay import Overlay, is_color, rgb
@@ -250,3 +251,68 @@ def test_color_pictures_are_recognized_by_their_channels() -> None:
     assert not is_color(DisplayVolume(data, np.eye(4), "mm", ("red", "green", "blue"), False))
     pixels = rgb(DisplayVolume(data, np.eye(4), "pixel", ("red", "green", "blue"), True))
     np.testing.assert_allclose(pixels[0, 0, 0], np.array([10, 20, 250]) / 255)
+
+
+def lines_of(drawn: np.ndarray, box: tuple[float, ...]) -> tuple[float, float]:
+    """Where the vertical and the horizontal line of the crosshair leave a dark panel."""
+    left, top, width, height = box
+    brightness = drawn.max(axis=-1).astype(float)
+    above = brightness[round(top + 22) : round(top + 34), round(left + 3) : round(left + width - 3)]
+    beside = brightness[
+        round(top + 3) : round(top + height - 3), round(left + 22) : round(left + 34)
+    ]
+    return (
+        left + 3 + above.mean(axis=0).argmax() + 0.5,
+        top + 3 + beside.mean(axis=1).argmax() + 0.5,
+    )
+
+
+def test_the_crosshair_runs_through_the_middle_of_the_strongest_voxel() -> None:
+    values = np.zeros((1, 7, 9, 11), np.float32)
+    values[0, 2, 5, 7] = 1
+    figure = map_figure(Overlay(DisplayVolume(values, np.diag([4.0, 3, 2, 1]))))
+    drawn = np.asarray(figure.draw())
+    for panel, box in zip(figure.rows[0], figure.boxes[0], strict=True):
+        row, column = panel.crosshair or (0, 0)
+        rows, columns = panel.background.shape
+        left, top, width, height = box
+        x, y = lines_of(drawn, box)
+        assert x == pytest.approx(left + (column + 0.5) * width / columns, abs=2)
+        assert y == pytest.approx(top + (row + 0.5) * height / rows, abs=2)
+
+
+def test_channels_that_cancel_keep_a_scale_of_their_own_size() -> None:
+    channel = np.random.default_rng(0).normal(size=(6, 7, 8)).astype(np.float32)
+    opposed = overlay(np.stack([channel, -0.999 * channel]))
+    assert opposed.limit == pytest.approx(np.percentile(np.abs(channel), 99.5), rel=1e-5)
+    alone = overlay(channel[None])
+    assert alone.limit == pytest.approx(opposed.limit)
+
+
+def test_projections_have_a_scale_of_their_own_and_planes_that_of_the_map() -> None:
+    values = np.random.default_rng(0).normal(size=(1, 9, 10, 11)).astype(np.float32)
+    shown = overlay(values)
+    peaks = [np.abs(values[0]).max(axis=axis) for axis in range(3)]
+    largest = max(np.percentile(peak, 99.5) for peak in peaks)
+    planes, projections = map_figure(shown).rows
+    assert {panel.limit for panel in planes} == {shown.limit}
+    assert [panel.limit for panel in projections] == [pytest.approx(largest, rel=1e-5)] * 3
+    assert largest > 1.1 * (shown.limit or 0)
+
+
+@pytest.mark.parametrize("sign", ["signed", "positive", "absolute"])
+def test_the_color_bar_has_the_colors_of_the_map(sign: colors.Sign) -> None:
+    low = -2.0 if sign == "signed" else 0.0
+    values = np.linspace(low, 2.0, 9)
+    bar = colors.color_bar(sign, 2.0, count=9)
+    np.testing.assert_array_equal(bar, colors.colorize(values, 2.0, sign))
+    assert bar[-1, 3] == colors.OPACITY
+    assert bar[0, 3] == (colors.OPACITY if sign == "signed" else 0)
+
+
+def test_pixels_of_a_picture_keep_their_proportions() -> None:
+    """Rows of 2 mm, columns of 0.5 mm."""
+    affine = np.diag([2.0, 0.5, 1, 1])
+    values = np.zeros((1, 20, 30, 1), np.float32)
+    shown = Overlay(DisplayVolume(values, affine, picture=True))
+    assert {panel.size for row in map_figure(shown).rows for panel in row} == {(15.0, 40.0)}

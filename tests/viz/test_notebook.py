@@ -12,7 +12,10 @@ from synthetic_runs import RunWriter, head
 
 from voxplain.image import Grid, Image
 from voxplain.records.sidecar import Sidecar
+from voxplain.viz import notebook
+from voxplain.viz.figures import map_figure
 from voxplain.viz.notebook import panel_html
+from voxplain.viz.overlay import Overlay
 
 
 @dataclass(frozen=True)
@@ -60,3 +63,21 @@ def test_a_panel_needs_no_image_no_grid_and_no_third_axis(sidecar: Sidecar) -> N
     assert "attribution[0]" in panel_html(
         PlainAttribution(torch.ones(2, 1, 4, 4, 4), None, sidecar, True)
     )
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(1.0, 0.0), (2.5, -100.0), (-4.0, 8.0)])
+def test_the_window_that_a_source_states_is_that_of_the_scaled_image(
+    sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch, slope: float, intercept: float
+) -> None:
+    """A value v of the image is slope v + intercept in the source."""
+    drawn: list[Overlay] = []
+    monkeypatch.setattr(notebook, "map_figure", lambda shown: drawn.append(shown) or plain(shown))
+    plain = map_figure
+    values, grid = torch.arange(60.0).reshape(1, 3, 4, 5), Grid.default((3, 4, 5), 1.0)
+    ends = (10.0, 40.0)
+    image = Image(
+        values, grid, intensity=((slope, intercept),),
+        source={"window": [slope * end + intercept for end in ends]},
+    )  # fmt: skip
+    panel_html(PlainAttribution(values, grid, sidecar), image)
+    assert drawn[0].windows == (pytest.approx(ends),)

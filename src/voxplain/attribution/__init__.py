@@ -22,7 +22,7 @@ from voxplain.attribution.prediction import Prediction, predict
 from voxplain.attribution.result import Attribution
 from voxplain.engine.baselines import Baseline, baseline_image
 from voxplain.engine.context import Context
-from voxplain.engine.gradients.path_samplers import BlurPath, GuidedPath, LayerPath, RefinedPath
+from voxplain.engine.gradients.path_samplers import BlurPath, GuidedPath
 from voxplain.engine.gradients.quadrature import Quadrature
 from voxplain.engine.gradients.reducers import (
     AlongCurve,
@@ -34,6 +34,12 @@ from voxplain.engine.gradients.reducers import (
     TapBatch,
     TimesDifference,
     TimesValue,
+)
+from voxplain.engine.gradients.refined_paths import (
+    DoubledPath,
+    LayerPath,
+    RefinedLayerPath,
+    RefinedPath,
 )
 from voxplain.engine.gradients.samplers import (
     Original,
@@ -124,6 +130,7 @@ __all__ = [
     "Deconvnet",
     "DeepLiftRule",
     "Dependence",
+    "DoubledPath",
     "Drop",
     "DropOfChannels",
     "ExactShapley",
@@ -168,6 +175,7 @@ __all__ = [
     "RandomPathPoint",
     "Reducer",
     "Reduction",
+    "RefinedLayerPath",
     "RefinedPath",
     "RegionDesign",
     "Request",

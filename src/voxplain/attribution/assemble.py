@@ -14,6 +14,7 @@ from voxplain.engine.baselines import baseline_image
 from voxplain.engine.context import BoundTarget
 from voxplain.engine.execution.networks import run_networks
 from voxplain.engine.execution.session import Session
+from voxplain.engine.method import Method
 from voxplain.engine.passes.points import PassLog
 from voxplain.engine.stream_io import MethodOutput
 from voxplain.image import Grid
@@ -140,9 +141,7 @@ class _MapAssembler:
 
     def _layer_read(self) -> str | None:
         """The layer whose values a map of the image is made of, also where none was named."""
-        method = self.method
-        while isinstance(method, Wrapper):
-            method = method.of
+        method = _unwrapped(self.method)
         reads = any(stream.taps for stream in self.streams)
         if not isinstance(method, FromLayer) or not (method.layer or reads):
             return None
@@ -225,14 +224,19 @@ class _MapAssembler:
             f"{difference:.3g}"
         )
         if layer is not None:
-            return f"{said}: other paths bypass layer {layer!r}, or there are too few steps"
+            few = "" if self._steps == "auto" else ", or there are too few steps"
+            return f"{said}: other paths bypass layer {layer!r}{few}"
         return f"{said}: completeness is off by {abs(share - 1):.1%}{self._more_steps()}"
 
+    @property
+    def _steps(self) -> int | str | None:
+        """Of the path of the method; None where it has none."""
+        return getattr(_unwrapped(self.method), "steps", None)
+
     def _more_steps(self) -> str:
-        steps = getattr(self.method, "steps", None)
-        if steps == "auto":
+        if self._steps == "auto":
             return f", more than the {self.method.residual_limit:.0%} that were looked for"
-        return f", which more than {steps} steps may mend" if steps else ""
+        return f", which more than {self._steps} steps may mend" if self._steps else ""
 
     def _is_exact_in_windows(self) -> bool:
         streams_are = all(stream.request.exact_in_windows for stream in self.streams)
@@ -271,6 +275,13 @@ class _MapAssembler:
                 self.image.source_intensity(level)[index] for index, level in enumerate(levels)
             ]
         return facts
+
+
+def _unwrapped(method: Method) -> Method:
+    """The method inside all wrappers."""
+    while isinstance(method, Wrapper):
+        method = method.of
+    return method
 
 
 def _present(values: Sequence[float | None]) -> tuple[float, ...] | None:

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from voxplain.attribution.audit_report import Audit, AuditedCall
+from voxplain.attribution.audit_report import CONSERVATION_BOUND, Audit, AuditedCall
 from voxplain.engine.baselines import Baseline, baseline_image
 from voxplain.engine.execution.double import DIFFERENT
-from voxplain.engine.passes.base import no_gradient
-from voxplain.engine.passes.conservation import conservation_error
+from voxplain.engine.passes.conservation import ConservationError, conservation_error
 from voxplain.engine.rules import (
     Deconvnet,
     DeepLiftRule,
@@ -29,7 +28,7 @@ from voxplain.engine.rules import (
 from voxplain.engine.rules.call_recorder import recorded_calls
 from voxplain.engine.rules.visibility import invisible_parts, unseen_calls
 from voxplain.errors import ConfigError, ModelError, RuleError, nearest
-from voxplain.models.failures import quoted
+from voxplain.models.failures import GradientError, gradient_failures_in_words, quoted
 from voxplain.models.model import Model
 
 RULES: dict[str, Rule] = {
@@ -41,6 +40,8 @@ RULES: dict[str, Rule] = {
     "lrp": Lrp(),
 }
 
+_TELLING = CONSERVATION_BOUND / 10
+"""Share of what entered from which on a function that keeps it is named."""
 _BASELINES: dict[str, Baseline] = {"zero": "zero", "blurred": "blur"}
 
 
@@ -60,7 +61,7 @@ def audit(
 
     Raises:
         ConfigError: For a rule that does not exist.
-        ModelError: For a network with a function without a gradient.
+        ModelError: For a network that does not run, or has no gradient.
     """
     for name in rules:
         if name not in RULES:
@@ -69,10 +70,7 @@ def audit(
     invisible = tuple(f"{path}: {reason}" for path, reason in invisible_parts(network))
     if isinstance(network, nn.DataParallel):
         return Audit(invisible=invisible, failures=dict.fromkeys(rules, invisible[0]))
-    try:
-        return _Auditor(Model.of(model).for_task(0), image.detach(), tuple(rules), invisible).run()
-    except NotImplementedError as error:
-        raise ModelError(no_gradient(error)) from error
+    return _Auditor(Model.of(model).for_task(0), image.detach(), tuple(rules), invisible).run()
 
 
 class _Auditor:
@@ -127,12 +125,13 @@ class _Auditor:
                     self.completeness[label] = self._paired(name, baseline)
             else:
                 self._single(name)
-        except RuleError as error:
+        except (RuleError, GradientError) as error:
             self.failures[name] = str(error)
 
     def _single(self, name: str) -> None:
         leaf = self.image.clone().requires_grad_()
         mode = RULES[name].mode()
+        mode.functions = {}
         if name == "plain":
             output = self.model(leaf)
         else:
@@ -140,9 +139,11 @@ class _Auditor:
                 output = self.model(leaf)
             self.checkpointed = watch.checkpointed
             self._check_unseen(name, output, leaf)
+        remarks = [*mode.warnings]
         if RULES[name].starts_from_output:
-            self.conservation[name] = conservation_error(RULES[name], mode, leaf, output, _score)
-        remarks = [*mode.warnings, *_mass_remarks(mode, len(leaf))]
+            error = conservation_error(RULES[name], mode, leaf, output, _score)
+            self.conservation[name] = error.share
+            remarks += [*_mass_remarks(mode, len(leaf)), *_loss_remarks(error)]
         self._record(name, output, self.plain, mode.treated.keys(), remarks)
 
     def _paired(self, name: str, baseline: Baseline) -> float:
@@ -162,7 +163,8 @@ class _Auditor:
             with torch.enable_grad(), mode:
                 output = model(leaf)
             score = _score(output)
-            (multiplier,) = torch.autograd.grad(score.sum(), leaf)
+            with gradient_failures_in_words():
+                (multiplier,) = torch.autograd.grad(score.sum(), leaf)
         self.checkpointed = watch.checkpointed // 3
         self._check_unseen(name, output, leaf)
         remarks = [f"{reason}, so the rule ran in the network's own type"] if reason else []
@@ -235,6 +237,15 @@ def _mass_remarks(mode: RuleMode, images: int) -> list[str]:
         return []
     share = max(0.0, 1 - lost / images)
     return [f"mass {share:.3g} of 1 arrives at the image; biases and constants keep the rest"]
+
+
+def _loss_remarks(error: ConservationError) -> list[str]:
+    """The functions at which relevance went missing without a book, in a sentence."""
+    if error.share <= CONSERVATION_BOUND:
+        return []
+    telling = {name: part for name, part in error.functions.items() if abs(part) > _TELLING}
+    where = ", ".join(f"{name} ({part:.2%})" for name, part in telling.items())
+    return [f"{error.share:.2%} of what entered is in no book; it went missing at {where}"]
 
 
 def _score(output: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ from voxplain.engine.execution.session import Progress, Session
 from voxplain.engine.method import Method, parse_method
 from voxplain.errors import ConfigError, VoxplainWarning
 from voxplain.image import Image
+from voxplain.models.layout import Layout
 from voxplain.models.model import Model
-from voxplain.models.windows import Layout
 from voxplain.targets import Target, parse_target
 
 AnyMethod = str | Mapping[str, Any] | Method
@@ -117,9 +117,9 @@ def _methods(methods: AnyMethod | Sequence[AnyMethod]) -> list[Method]:
     return _with_distinct_keys([each for method in parsed for each in _each_layer(method)])
 
 
-def _each_layer(method: Method) -> tuple[Method, ...]:
+def _each_layer(method: Method, context: Context | None = None) -> tuple[Method, ...]:
     """A method for each of its layers, where their maps lie on the image."""
-    return method.each_layer() if isinstance(method, (FromLayer, Wrapper)) else (method,)
+    return method.each_layer(context) if isinstance(method, (FromLayer, Wrapper)) else (method,)
 
 
 def _with_distinct_keys(methods: list[Method]) -> list[Method]:
@@ -157,12 +157,16 @@ def _explain(
         context = Context.open(model, images, seed)
         if context.layout is not None and context.layout.is_padded:
             _warn_of_padding(context.layout, context.shape)
+        at_layers = [each for method in methods for each in _each_layer(method, context)]
+        if len(at_layers) > len(methods):
+            methods = _with_distinct_keys(at_layers)
         return assemble(Session.open(context, methods, target, references, seed, memory, progress))
 
 
 def _warn_of_padding(layout: Layout, shape: tuple[int, ...]) -> None:
-    kind = layout.window.padding
-    filled = "zeros" if kind == "constant" else f"its own values ({kind})"
+    kind, value = layout.padding, layout.padding_value
+    constant = f"the value {value:g}" if value else "zeros"
+    filled = constant if kind == "constant" else f"its own values ({kind})"
     warnings.warn(
         f"the window {layout.size} is larger than the image {shape}; the image is padded with "
         f"{filled}, half on either side",

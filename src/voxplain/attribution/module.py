@@ -79,6 +79,7 @@ class TargetModule(nn.Module):
     ) -> None:
         super().__init__()
         self.network = model.network
+        self.training = self.network.training
         self.targets = targets
         self._model, self._is_one = model, is_one
         self._fields = None if images is None else self._bound(Context.open(model, images))

@@ -9,7 +9,8 @@ import typer
 
 from voxplain.cli.app import FAILED, app, debugging
 from voxplain.cli.console import complain, err, fact, short_path
-from voxplain.cli.flags import SharedFlags, parsed_declaration, parsed_parameters, with_request
+from voxplain.cli.flag_values import parsed_declaration, parsed_parameters
+from voxplain.cli.flags import SharedFlags, with_request
 from voxplain.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -62,6 +63,14 @@ def evaluate(
             "where it occurs, else every label.",
         ),
     ] = None,
+    ignore: Annotated[
+        int | None,
+        typer.Option(
+            "--reference-ignore",
+            min=1,
+            help="The label in it that marks voxels of which it says nothing, such as 255.",
+        ),
+    ] = None,
     study: Annotated[
         Path | None,
         typer.Option("--study", help="Of a run: the study file that made it."),
@@ -102,16 +111,18 @@ def evaluate(
 
     _require_table(output)
     metrics = [parse_metric(parsed_declaration(text, "--metric")) for text in metric or ()]
-    if label is not None and reference is None:
-        raise ConfigError("--reference-label says which label of a --reference is meant")
+    if reference is None and (label is not None or ignore is not None):
+        raise ConfigError("--reference-label and --reference-ignore are about a --reference")
     if len(request.images) == 1 and (request.images[0] / "manifest.json").is_file():
         _refuse("a run", map=maps, target=target)
         scores, failed = _evaluate_run(
-            request, metrics, (reference, label), study, controls, debugging(context)
+            request, metrics, (reference, label, ignore), study, controls, debugging(context)
         )
     else:
         _refuse("an image", study=study)
-        scores = _evaluate_image(request, metrics, (reference, label), maps, target, controls, seed)
+        scores = _evaluate_image(
+            request, metrics, (reference, label, ignore), maps, target, controls, seed
+        )
         failed = False
     show_scores(scores)
     if output is not None:
@@ -124,7 +135,7 @@ def evaluate(
 def _evaluate_run(
     request: SharedFlags,
     metrics: list[BaseMetric],
-    reference: tuple[Path | None, int | None],
+    reference: tuple[Path | None, int | None, int | None],
     file: Path | None,
     controls: bool,
     debug: bool,
@@ -156,7 +167,7 @@ def _evaluate_run(
 def _evaluate_image(
     request: SharedFlags,
     metrics: list[BaseMetric],
-    reference: tuple[Path | None, int | None],
+    reference: tuple[Path | None, int | None, int | None],
     maps: list[str] | None,
     target: str | None,
     controls: bool,
@@ -182,8 +193,9 @@ def _evaluate_image(
     named = dict(_external_map(text, image) for text in maps)
     if len(named) < len(maps):
         raise ConfigError("two maps have the same name; write --map NAME=FILE")
-    file, label = reference
-    case = case.model_copy(update={"reference": file, "reference_label": label})
+    file, label, ignore = reference
+    stated = {"reference": file, "reference_label": label, "reference_ignore": ignore}
+    case = case.model_copy(update=stated)
     mask = reference_mask(case, explained, image)
     return evaluate_maps(
         loaded.model,
@@ -191,7 +203,7 @@ def _evaluate_image(
         named,
         metrics or _default_metrics(mask is not None),
         explained,
-        cases=[Case(request.id, mask=mask)],
+        cases=[Case(request.id, mask=mask, ignore=ignore)],
         controls=controls,
         seed=seed,
     )

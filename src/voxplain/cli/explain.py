@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from voxplain.cli.app import app, debugging
-from voxplain.cli.flags import MaxPasses, SharedFlags, parsed_declaration, with_request
+from voxplain.cli.flag_values import parsed_declaration
+from voxplain.cli.flags import MaxPasses, SharedFlags, with_request
 from voxplain.cli.studies import carry_out
 from voxplain.errors import ConfigError
 

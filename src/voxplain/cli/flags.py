@@ -5,18 +5,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
-import yaml
 
+from voxplain.cli.flag_values import parsed_json, parsed_parameters, parsed_target, parsed_values
 from voxplain.errors import ConfigError
 
-_SHOWN = 60
 _NETWORK, _IMAGE = "Network", "Image and preprocessing"
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -83,8 +81,9 @@ class SharedFlags:
         str | None, _network("--window", "Sliding window: 64, or 64,64,32, or 80mm.")
     ] = None
     overlap: Annotated[
-        float, _network("--overlap", "Share of a window that its neighbors cover too.")
-    ] = 0.5
+        str,
+        _network("--overlap", "Share of a window that its neighbors cover too: 0.5, or 0.5,0.5,0."),
+    ] = "0.5"
     precision: Annotated[
         str, _network("--precision", "auto, float32, float64, bfloat16 or float16.")
     ] = "auto"
@@ -141,14 +140,14 @@ class SharedFlags:
         """The network as a model of a study."""
         window = None
         if self.window is not None:
-            window = {"size": _values(self.window), "overlap": self.overlap}
+            window = {"size": parsed_values(self.window), "overlap": parsed_values(self.overlap)}
         arguments = None
         if self.arguments is not None:
             arguments = parsed_json(self.arguments, "--arguments")
         return _stated(
             name=self._name(),
             arguments=arguments,
-            head=None if self.head is None else _values(self.head),
+            head=None if self.head is None else parsed_values(self.head),
             window=window,
             precision=self.precision,
             preprocess=self._steps(),
@@ -193,14 +192,16 @@ class SharedFlags:
         if self.reorient is not None:
             steps.append({"kind": "reorient", "axes": self.reorient})
         if self.spacing is not None:
-            steps.append({"kind": "spacing", "size": _values(self.spacing)})
+            steps.append({"kind": "spacing", "size": parsed_values(self.spacing)})
         if self.crop_foreground:
             steps.append({"kind": "crop_foreground"})
         if self.normalize is not None:
             mode, _, details = self.normalize.partition(":")
             steps.append({"kind": "normalize", "mode": mode, **parsed_parameters(details)})
         if self.pad_to_multiple is not None:
-            steps.append({"kind": "pad_to_multiple", "multiple": _values(self.pad_to_multiple)})
+            steps.append(
+                {"kind": "pad_to_multiple", "multiple": parsed_values(self.pad_to_multiple)}
+            )
         return steps
 
     def _require_no_single_steps(self) -> None:
@@ -241,95 +242,11 @@ def with_request(command: F) -> F:
     return run  # type: ignore[return-value]
 
 
-def parsed_parameters(text: str) -> dict[str, Any]:
-    """``"steps=16,layers=[enc1,enc2]"`` as a mapping; values are read as YAML.
-
-    Raises:
-        ConfigError: If a parameter has no ``=``.
-    """
-    mapping = {}
-    for parameter in _split(text):
-        name, equals, value = parameter.partition("=")
-        if not equals:
-            raise ConfigError(f"{parameter!r} is not name=value; write steps=16,baseline=minimum")
-        mapping[name.strip()] = _value(value)
-    return mapping
-
-
-def parsed_declaration(text: str, flag: str) -> str | dict[str, Any]:
-    """A method or metric as a flag states it: ``integrated_gradients:steps=16``, or JSON.
-
-    Returns:
-        A name, or a mapping with its parameters.
-    """
-    if text.lstrip().startswith("{"):
-        mapping: dict[str, Any] = parsed_json(text, flag)
-        return mapping
-    name, _, details = text.partition(":")
-    return {"name": name, **parsed_parameters(details)} if details else name
-
-
-def parsed_target(text: str) -> int | str | dict[str, Any]:
-    """A target as a flag states it: a class, ``kind:class``, ``kind:name=value,...`` or JSON."""
-    if text.lstrip().startswith("{"):
-        mapping: dict[str, Any] = parsed_json(text, "--target")
-        return mapping
-    kind, _, details = text.partition(":")
-    if "=" in details:
-        return {"kind": kind, **parsed_parameters(details)}
-    return int(text) if text.isdigit() else text
-
-
-def parsed_json(text: str, flag: str) -> Any:
-    """JSON from a flag.
-
-    Raises:
-        ConfigError: If it is not JSON.
-    """
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{flag}: not JSON ({error.msg} at character {error.pos})") from error
-    except (ValueError, RecursionError) as error:  # endless numbers, endless brackets
-        raise ConfigError(f"{flag}: JSON that cannot be read ({type(error).__name__})") from error
-
-
 def _parameter(field: dataclasses.Field[Any], annotation: Any) -> inspect.Parameter:
     default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
     return inspect.Parameter(
         field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
     )
-
-
-def _values(text: str) -> Any:
-    """One value, or a list of comma-separated ones."""
-    values = [_value(value) for value in text.split(",")]
-    return values[0] if len(values) == 1 else values
-
-
-def _value(text: str) -> Any:
-    """A value as YAML reads it.
-
-    Raises:
-        ConfigError: If it is none.
-    """
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
-        raise ConfigError(f"{shown!r} is no value; write a number, a word or [a, b]") from error
-
-
-def _split(text: str) -> list[str]:
-    """The text between commas that stand outside of brackets."""
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character in "[{(") - (character in "]})")
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return [text for text in parts if text.strip()]
 
 
 def _stated(**fields: Any) -> dict[str, Any]:

@@ -18,9 +18,10 @@ from voxplain.engine.stream_io import StreamInput
 from voxplain.engine.taps import Tap, tapping
 from voxplain.errors import ConfigError, InputError, TargetError
 from voxplain.image import Image
-from voxplain.models.model import Model, example_of
+from voxplain.models.failures import GradientError
+from voxplain.models.layout import Layout
+from voxplain.models.model import Model
 from voxplain.models.output_place import OutputPlace
-from voxplain.models.windows import Layout
 from voxplain.regions import RegionMap, Regions, segment
 from voxplain.targets import Target, UnperturbedOutput, WeightField
 from voxplain.targets.activations import is_squashed
@@ -177,7 +178,7 @@ class Context:
         if cells == self.shape:
             return OutputPlace.same(self.shape)
         if self.layout is not None:
-            return OutputPlace.of_box(self.layout.covered, self.shape)
+            return self.layout.place
         return self.model.place(self.inputs[:1])
 
     def _is_squashed(self) -> bool | None:
@@ -189,7 +190,7 @@ class Context:
             with torch.inference_mode(False), torch.enable_grad(), self.model.at_rest(), nothing:
                 # A copy, since some networks write into their input, which a leaf must not be.
                 return is_squashed(self.model(self.example.clone().requires_grad_(True).clone()))
-        except NotImplementedError:  # a function without a derivative
+        except GradientError:
             return None
 
     def bind(self, target: Target) -> BoundTarget:
@@ -227,12 +228,13 @@ class Context:
     @cached_property
     def layout(self) -> Layout | None:
         """The windows over the image, or None."""
-        return self.model.layout(self.inputs[0], self.spacing)
+        has_windows = self.model.window is not None
+        return self.model.layout(self.inputs[0], self.spacing) if has_windows else None
 
     @cached_property
     def example(self) -> Tensor:
         """What one call of the network sees: the image, or its middle window."""
-        return self.inputs[:1] if self.layout is None else example_of(self.inputs, self.layout)
+        return self.inputs[:1] if self.layout is None else self.layout.example(self.inputs[0])
 
     @cached_property
     def layers(self) -> NetworkLayers:

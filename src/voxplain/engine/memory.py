@@ -147,7 +147,7 @@ def in_batches(count: int, budget: BatchBudget, run: Callable[[range], None]) ->
         batch = range(done, done + budget.next(count - done))
         try:
             run(batch)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             own = isinstance(error, VoxplainError)
             if own or not is_out_of_memory(error) or not budget.halve():
                 raise

@@ -126,8 +126,12 @@ class Method(Declaration):
         """
         return {None: results.streams[0][INPUT]}
 
-    def each_layer(self) -> tuple[Self, ...]:
-        """This method, or one copy for each of several layers whose maps lie on the image."""
+    def each_layer(self, context: Context | None = None) -> tuple[Self, ...]:
+        """This method, or one copy for each of several layers whose maps lie on the image.
+
+        Args:
+            context: Of a network, which ``all`` takes; without it such a method stays as it is.
+        """
         return (self,)
 
     def noise(self) -> NoisyCopies | None:

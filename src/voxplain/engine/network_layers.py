@@ -13,9 +13,9 @@ from voxplain.engine.taps import Tap, tapping
 from voxplain.errors import ModelError
 from voxplain.models.geometry import LayerGeometry, confirmed, layer_geometry, place
 from voxplain.models.layers import LayerInfo, find_layer, last_feature_layer, list_layers
+from voxplain.models.layout import Layout
 from voxplain.models.model import Model
 from voxplain.models.output_place import OutputPlace, at_box, covered_ends
-from voxplain.models.windows import Layout
 
 Assembly = Literal["blend", "sum"]
 """What overlapping windows do: values are blended as outputs are; what holds the gradient of each
@@ -72,6 +72,19 @@ class NetworkLayers:
         if not each_tensor or side == "input":
             return found
         return tuple(each for tap in found for each in self._each_tensor(tap))
+
+    @cached_property
+    def placed_leaves(self) -> tuple[str, ...]:
+        """Paths of the layers without layers inside whose cells have places in the image."""
+        leaves = (info.path for info in self.listed if info.leaf and info.spatial)
+        return tuple(path for path in leaves if self._has_place(Tap(path)))
+
+    def _has_place(self, tap: Tap) -> bool:
+        try:
+            self.placed_geometry(tap)
+        except ModelError:
+            return False
+        return True
 
     def _each_tensor(self, tap: Tap) -> tuple[Tap, ...]:
         """A tap for every tensor of numbers that a layer returns."""

@@ -159,6 +159,8 @@ class GradientRequest(Request):
     def describe(self, expected: int) -> str:
         passes = self.sampler.passes
         count = "1 pass" if passes == 1 else f"{passes:,} passes"
+        if self.sampler.open_ended:
+            count = f"at most {count}"
         return f"{type(self.sampler).__name__} under {self.rule.name}, {count}"
 
     def facts(self) -> dict[str, Any]:

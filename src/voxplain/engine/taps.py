@@ -84,6 +84,15 @@ class Tapped:
         """How often the layer was called."""
         return len(self._calls[tap])
 
+    def repeated(self, tap: Tap) -> str | None:
+        """A sentence where the layer was called more than once and the tap does not say which."""
+        if tap.call >= 0 or self.calls(tap) < 2:
+            return None
+        return (
+            f"layer {tap.path!r} is called {self.calls(tap)} times; its last call is taken, "
+            f"{tap.path}#0 would be the first"
+        )
+
     def catch(self, tap: Tap, value: Any) -> Any:
         """Keeps the tensor and hands on a copy, so that in-place layers cannot alter it."""
         tensors = list(tensors_in(value))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import math
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -17,6 +18,7 @@ UNPACKED_RATIO = 100
 """How many times its own size a larger file may unpack to."""
 
 _CHUNK = 2**24
+_PIECE = 2**20
 _GZIP = b"\x1f\x8b"
 
 
@@ -57,13 +59,42 @@ def require_bounded(path: Path, shape: Sequence[int], itemsize: int = 4) -> int:
     sizes = [int(size) for size in shape]
     if not sizes or min(sizes) < 1:
         raise InputError(f"{path.name} holds no voxels: its shape is {tuple(sizes)}")
-    limit = max(UNPACKED_BYTES, UNPACKED_RATIO * path.stat().st_size)
+    limit = _limit(path)
     if math.prod(sizes) * max(itemsize, 4) > limit:
         raise InputError(
             f"{path.name} promises {' x '.join(map(str, sizes))} values, and at most "
             f"{limit / 2**30:.4g} GiB are unpacked from a file of its size; crop or resample it"
         )
     return math.prod(sizes) * itemsize
+
+
+def require_inflated_bounded(path: Path, content: bytes) -> None:
+    """Refuses a deflated stream that is larger than a file may be, before all of it is unpacked.
+
+    Args:
+        path: The file, whose size counts.
+        content: The stream, without a header; what is not deflated is ignored.
+
+    Raises:
+        InputError: If it unpacks to more than :data:`UNPACKED_BYTES` and than
+            :data:`UNPACKED_RATIO` times the file.
+    """
+    limit, size = _limit(path), 0
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    with contextlib.suppress(zlib.error):
+        while content and not inflater.eof:
+            size += len(inflater.decompress(content, _PIECE))
+            content = inflater.unconsumed_tail
+            if size > limit:
+                raise InputError(
+                    f"{path.name} unpacks to more than {limit / 2**30:.4g} GiB, and no more is "
+                    "unpacked from a file of its size; save it without compression"
+                )
+
+
+def _limit(path: Path) -> int:
+    """Bytes that a file may unpack to."""
+    return max(UNPACKED_BYTES, UNPACKED_RATIO * path.stat().st_size)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxplain.errors import InputError, without_warnings
-from voxplain.io.bounds import reading, require_bounded
+from voxplain.io.bounds import reading, require_bounded, require_inflated_bounded
 
 # Only these attributes are parsed: no name, date, institution or description. The series UID only
 # groups files and is not passed on.
@@ -88,16 +89,34 @@ def read_header(path: Path, *more: str) -> Any:
     """
     pydicom = _pydicom()
     # Values are parsed when they are first read. Warnings of pydicom may quote them.
-    with without_warnings():
+    with without_warnings(), _DicomFile(path) as file:
         try:
             return pydicom.dcmread(
-                path,
+                file,
                 stop_before_pixels=not more,
                 specific_tags=[*_HEADER, *more],
                 force=lacks_preamble(path),
             )
         except pydicom.errors.InvalidDicomError:
             raise InputError(f"{path.name} is not a DICOM file") from None
+
+
+class _DicomFile(io.BufferedReader):
+    """A file for pydicom, which reads to the end at once only what it inflates as a whole.
+
+    Raises:
+        InputError: If that is too much.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._path = path
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = super().read(size)
+        if size is None or size < 0:
+            require_inflated_bounded(self._path, content)
+        return content
 
 
 def is_dicom(path: Path) -> bool:

@@ -26,7 +26,9 @@ _FLOAT32_INTEGERS = 2**24
 _IGNORE = 255
 
 
-def read_mask(path: str | Path, grid: Grid, *, resample: bool = False) -> Tensor:
+def read_mask(
+    path: str | Path, grid: Grid, *, resample: bool = False, ignore: int | None = None
+) -> Tensor:
     """Integer labels on the grid of an image.
 
     Axes that are permuted or flipped against the image are reordered. In gray pictures of black
@@ -37,6 +39,7 @@ def read_mask(path: str | Path, grid: Grid, *, resample: bool = False) -> Tensor
         path: A file of any kind that images have, with one channel, or a DICOM segmentation.
         grid: The source grid of the image.
         resample: Whether a mask on another grid is resampled by nearest voxel.
+        ignore: The label that the caller leaves out; it stays as it stands in every picture.
 
     Returns:
         ``(*spatial)`` int64.
@@ -49,7 +52,7 @@ def read_mask(path: str | Path, grid: Grid, *, resample: bool = False) -> Tensor
     with reading(path):
         if path.is_file() and is_segmentation(path):
             return torch.from_numpy(read_segmentation(path, grid))
-        labels, mask_grid = _read(path, grid.rank)
+        labels, mask_grid = _read(path, grid.rank, ignore)
         return torch.from_numpy(
             np.ascontiguousarray(_placed(path, labels, mask_grid, grid, resample))
         )
@@ -66,10 +69,11 @@ def read_labels(path: str | Path, rank: int) -> Labels:
         return _read(path, rank)[0]
 
 
-def _read(path: Path, rank: int) -> tuple[Labels, Grid | None]:
+def _read(path: Path, rank: int, ignore: int | None = None) -> tuple[Labels, Grid | None]:
     if path.name.lower().endswith(PICTURE) and path.exists():
-        labels = _whole(path, read_indices(path, rank))
-        _mention_ignore(path, labels)
+        labels = _whole(path, read_indices(path, rank, ignore))
+        if ignore != _IGNORE:
+            _mention_ignore(path, labels)
         return labels, None
     raw = read_raw(path, None, rank, None)
     if len(raw.data) != 1:
@@ -107,7 +111,7 @@ def _mention_ignore(path: Path, labels: Labels) -> None:
     if len(present) > 2 and present[-1] == _IGNORE and present[-2] < _IGNORE // 2:
         warnings.warn(
             f"{path.name} holds 255 beside labels up to {present[-2]}: it counts as a label of its "
-            "own; where it means 'ignore', state the label that is meant",
+            "own; where it means 'ignore', say so (reference_ignore of a case, ignore of a target)",
             VoxplainWarning,
             stacklevel=2,
         )

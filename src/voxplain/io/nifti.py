@@ -59,8 +59,10 @@ def _single_file(path: Path) -> Any:
             raise InputError(f"{path.name} is not a NIfTI file: its header is something else")
         header = kind.header_class(start[: kind.header_class.template_dtype.itemsize])
         promised = require_bounded(path, header.get_data_shape(), header.get_data_dtype().itemsize)
-        end = _offset(path, header) + promised
-        content = start + read_exactly(path, stream, max(0, end - len(start)))
+        header["vox_offset"] = _offset(path, header)  # else nibabel takes 0 for the place of voxels
+        end = int(header["vox_offset"]) + promised
+        content = header.binaryblock + start[len(header.binaryblock) :]
+        content += read_exactly(path, stream, max(0, end - len(start)))
         if len(start) == 540 and stream.read(1):
             warnings.warn(
                 f"{path.name} holds more than its header promises; the rest is not read",
@@ -73,7 +75,7 @@ def _single_file(path: Path) -> Any:
 def _offset(path: Path, header: Any) -> int:
     """The byte at which the voxels begin."""
     offset = int(header.get_data_offset()) or int(header["sizeof_hdr"]) + 4
-    if not 0 <= offset <= _MAX_OFFSET:
+    if not int(header["sizeof_hdr"]) <= offset <= _MAX_OFFSET:
         raise InputError(f"{path.name} is damaged: its voxels begin at byte {offset}")
     return offset
 

@@ -15,7 +15,7 @@ from voxplain.errors import InputError, VoxplainWarning
 from voxplain.image import Grid
 from voxplain.io.bounds import require_bounded
 from voxplain.io.raw import RawImage
-from voxplain.io.tiff import is_unusual_tiff, read_tiff_pages
+from voxplain.io.tiff import is_unusual_tiff, read_tiff_pages, require_finite
 from voxplain.objects import COLORS, decoded
 
 _TIFF = (".tif", ".tiff")
@@ -39,10 +39,10 @@ def read_picture(
     return RawImage(data, Grid.picture(data.shape[1:], spacing), {"format": "picture"}, colors)
 
 
-def read_indices(path: Path, rank: int) -> NDArray[Any]:
+def read_indices(path: Path, rank: int, ignore: int | None = None) -> NDArray[Any]:
     """The labels of a mask picture: palette indices or gray values, ``(rows, columns[, pages])``.
 
-    In a gray picture of black and white alone these become 0 and 1.
+    In a gray picture of black and white alone these become 0 and 1, unless white is to be ignored.
 
     Raises:
         InputError: If the picture has colors that are no palette, or gray values that a lossy
@@ -55,7 +55,7 @@ def read_indices(path: Path, rank: int) -> NDArray[Any]:
     kind, mode = _kind_and_mode(path)
     white = 255 if labels.dtype == np.uint8 else 65535  # Pillow may widen 16 bits to 32.
     # An index of a palette is a label, whatever its color.
-    if mode != "P" and np.isin(labels, (0, white)).all():
+    if mode != "P" and ignore != white and np.isin(labels, (0, white)).all():
         return np.asarray(labels == white, dtype=np.uint8)
     if kind in ("JPEG", "MPO"):
         raise InputError(
@@ -87,6 +87,8 @@ def _of_rank(path: Path, pages: list[NDArray[Any]], rank: int | None) -> NDArray
 def _pages(path: Path, palette: bool = True) -> list[NDArray[Any]]:
     """The pages, each ``(C, rows, columns)``."""
     is_tiff = path.suffix.lower() in _TIFF
+    if is_tiff:
+        require_finite(path)
     if is_tiff and is_unusual_tiff(path):
         return read_tiff_pages(path)
     try:

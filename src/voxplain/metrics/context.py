@@ -82,6 +82,7 @@ class MetricContext:
         passes: Passes that give the scores of targets on layers.
         case: What is known of the image.
         reference: Reference mask on the grid of the network, ``(*spatial)`` bool, or None.
+        ignored: The voxels of which it says nothing, ``(*spatial)`` bool; None for none.
         fields: The maps by name.
         controls: Maps that explain nothing, scored beside them.
         methods: The methods that made the maps, for metrics that explain again.
@@ -101,6 +102,7 @@ class MetricContext:
     ) -> None:
         self.engine, self.input, self.bound, self.passes = engine, stream_input, bound, passes
         self.case, self.reference = case, reference
+        self.ignored = case.ignored(engine)
         self.networks = tuple(networks)
         self.fields: dict[str, MapField] = {}
         self.controls: tuple[MapField, ...] = ()
@@ -162,6 +164,21 @@ class MetricContext:
             InputError: If it lies on another grid.
         """
         return map_field(name, source, self.engine, self.input)
+
+    def counted(self, values: Tensor) -> Tensor:
+        """Values ``(..., *spatial)`` at the voxels that the reference speaks of, ``(..., n)``.
+
+        Where it speaks of all of them, they are returned as they are.
+        """
+        return values if self.ignored is None else values[..., ~self.ignored.to(values.device)]
+
+    def spread(self, chosen: Tensor) -> Tensor:
+        """The reverse of :meth:`counted` for bool ``(n,)``: ``(*spatial)``, False where ignored."""
+        if self.ignored is None:
+            return chosen
+        whole = torch.zeros(self.ignored.shape, dtype=torch.bool, device=chosen.device)
+        whole[~self.ignored.to(chosen.device)] = chosen
+        return whole
 
     @property
     def all_fields(self) -> tuple[MapField, ...]:
@@ -247,6 +264,8 @@ class MetricContext:
         if self.reference is None or predicted is None or place is None:
             return None
         reference = place.on_output(self.reference).to(predicted.device)
+        if self.ignored is not None:
+            predicted = predicted & ~place.on_output(self.ignored).to(predicted.device)
         return bool(4 * (reference & predicted).sum() >= reference.sum() + predicted.sum())
 
     def with_model(self, model: Model) -> MetricContext:

@@ -6,7 +6,7 @@ All of it is found out by a few calls on one image.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -46,7 +46,21 @@ class Behavior:
     remarks: tuple[str, ...] = ()
 
 
-def tried_behavior(network: nn.Module, call: Call, example: Tensor) -> Behavior:
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """What a few calls of a network on one image tell.
+
+    Attributes:
+        behavior: Of the network.
+        outputs: By the number of images in a call, the output ``(1, K, ...)`` for the image, where
+            every such call gives it.
+    """
+
+    behavior: Behavior
+    outputs: Mapping[int, Tensor]
+
+
+def tried_behavior(network: nn.Module, call: Call, example: Tensor) -> Trial:
     """How a network behaves, after a few calls.
 
     Args:
@@ -67,8 +81,10 @@ def tried_behavior(network: nn.Module, call: Call, example: Tensor) -> Behavior:
         return output
 
     with torch.inference_mode(False), observing(network):  # inference tensors count no writes
-        behavior = _tried(call_on_copy, example.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
-    return replace(behavior, writes=written)
+        finite = example.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        trial = _tried(call_on_copy, finite)
+        outputs = trial.outputs if torch.equal(finite, example) else {}
+    return Trial(replace(trial.behavior, writes=written), outputs)
 
 
 @contextmanager
@@ -89,24 +105,32 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _tried(call: Call, example: Tensor) -> Behavior:
+def _tried(call: Call, example: Tensor) -> Trial:
     """Random networks draw other numbers for two images, so they are asked one by one as well."""
     device = example.device
     with seeded(0, device):
         before = _generator_states(device)
-        alone = call(example)
+        alone = call(example).clone()  # a network may give the same tensor in every call
         draws = _generator_states(device) != before
-    remarks = None if draws else _interaction(call, example, alone)
+    outputs = {1: alone}
+    remarks = None if draws else _interaction(call, example, outputs)
     if draws or (remarks and not _equal(alone, call(example), _EQUAL, _EQUAL_HALF)):
         remark = _random_remark(call, example)
-        return Behavior(one_by_one=True, is_random=True, remarks=(remark,))
-    return Behavior() if remarks is None else Behavior(one_by_one=True, remarks=remarks)
+        return Trial(Behavior(one_by_one=True, is_random=True, remarks=(remark,)), {})
+    if remarks is None:
+        return Trial(Behavior(), outputs)
+    return Trial(Behavior(one_by_one=True, remarks=remarks), {1: alone})
 
 
-def _interaction(call: Call, example: Tensor, alone: Tensor) -> tuple[str, ...] | None:
-    """Remarks on a network that needs images one by one; None if it takes several at once."""
+def _interaction(call: Call, example: Tensor, outputs: dict[int, Tensor]) -> tuple[str, ...] | None:
+    """Remarks on a network that needs images one by one; None if it takes several at once.
+
+    The output beside another image is added to the one of a call alone.
+    """
+    alone = outputs[1]
     try:
-        both = call(torch.cat([_unlike(example), example]))
+        both = call(torch.cat([_unlike(example), example])).clone()
+        outputs[2] = both[1:]
         # The other image goes along, as differences are relative to the largest output.
         alone = torch.cat([both[:1], alone])
         if _equal(alone, both, _EQUAL, _EQUAL_HALF):

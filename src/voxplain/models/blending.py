@@ -26,10 +26,10 @@ _KEPT = 64 * 2**20
 
 @dataclass(frozen=True)
 class WindowAxis:
-    """The windows along one axis of a padded volume.
+    """The windows along one axis of a padded volume, or of its outputs.
 
     Attributes:
-        starts: First voxel of each window.
+        starts: First voxel of each window; on the outputs, its first cell.
         used: First and end of the cells of each window whose output is used.
         alike: For each window the first one of equal weights.
         kinds: Number of the kind of each voxel, ``(length,)``.
@@ -82,16 +82,23 @@ class Blending:
 
     Attributes:
         blend: The weights of one window before they are normalized.
-        size: Voxels of a window per axis.
+        window: Voxels of a window per axis.
+        cells: The voxel of the window whose weight each cell has, per axis.
         axes: The windows along each axis.
     """
 
     blend: Blend
-    size: tuple[int, ...]
+    window: tuple[int, ...]
+    cells: tuple[tuple[int, ...], ...]
     axes: tuple[WindowAxis, ...]
 
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Cells of a window per axis."""
+        return tuple(map(len, self.cells))
+
     def weight(self, position: tuple[int, ...]) -> Tensor:
-        """Weights of a window, ``(*size)`` in float64; all windows sum to 1 at a covered voxel."""
+        """Weights of a window, ``(*size)`` in float64; all windows sum to 1 at a covered cell."""
         alike = tuple(axis.alike[at] for axis, at in zip(self.axes, position, strict=True))
         weights = self._recent.get(alike)
         if weights is None:
@@ -122,7 +129,7 @@ class Blending:
 
     @cached_property
     def _bell(self) -> Tensor:
-        return window_weights(self.blend, self.size)
+        return window_weights(self.blend, self.window)[np.ix_(*self.cells)]
 
     @cached_property
     def _scale(self) -> Tensor:

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import threading
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from voxplain.errors import ConfigError, ModelError, nearest
 from voxplain.models.behavior import Behavior, seeded, tried_behavior
-from voxplain.models.failures import raise_in_words
-from voxplain.models.head import Head, described, select
-from voxplain.models.hooks import copy_network
+from voxplain.models.failures import raise_in_words, unusable
+from voxplain.models.head import Head, select
+from voxplain.models.layout import Layout
 from voxplain.models.output_place import OutputPlace, place_of_output
-from voxplain.models.precision import HALF, Precision
+from voxplain.models.precision import HALF, Precision, in_float64
 from voxplain.models.programs import COMPILED, as_module
-from voxplain.models.rest import KnownOfNetworks, at_rest, state_of
-from voxplain.models.windows import Layout, Margins, Window
+from voxplain.models.rest import KnownOfNetworks, at_rest, weights_sha256
+from voxplain.models.windowed_output import blended, windows_over
+from voxplain.models.windows import Window
 from voxplain.records.sidecar import ModelFacts
 
 _VOLUME, _SMALL_VOLUME = 5, 50**3
 
-_ONE_COPY = threading.Lock()
-"""Held while a copy in float64 is made, so that two threads make one."""
 _BEHAVIOR = KnownOfNetworks[Behavior]()
 """By what is explained of the output, and by the kind of the input."""
 
@@ -130,11 +126,11 @@ class Model:
         """The description of the model in sidecars and manifests."""
         return ModelFacts(
             name=self.name,
-            weights_sha256=weights_sha256(self.network),
             parameters=sum(parameter.numel() for parameter in self.network.parameters()),
             precision=self.resolved_precision,
             head=None if self.head is None else getattr(self.head, "__name__", str(self.head)),
             window=self.window.model_dump(mode="json") if self.window else None,
+            weights_sha256=weights_sha256(self.network),
         )
 
     def __call__(self, inputs: Tensor) -> Tensor:
@@ -168,40 +164,38 @@ class Model:
                 output = select(output, self.head)
         except Exception as error:
             raise_in_words(error, inputs)
-        if not isinstance(output, torch.Tensor):
-            raise ModelError(
-                f"the network returns {described(output)}; choose a part with head= (an index, "
-                "a key or a function)"
-            )
-        if output.ndim < 2 or len(output) != len(inputs):
-            raise ModelError(
-                f"the network maps {tuple(inputs.shape)} to {tuple(output.shape)}; voxplain needs "
-                "(B, K) scores or a dense (B, K, *spatial) output"
-            )
-        return output
+        if isinstance(output, Tensor) and output.ndim >= 2 and len(output) == len(inputs):
+            return output
+        raise unusable(output, inputs)
 
-    def observe(self, example: Tensor) -> None:
+    def observe(self, example: Tensor) -> Mapping[int, Tensor]:
         """Finds out, the first time, how the network behaves; copies of the model know it as well.
 
         Args:
             example: ``(1, C, *spatial)``, what one call sees.
 
+        Returns:
+            Its output by the number of images in the call, where it was computed just now.
+
         Raises:
             ModelError: If the network fails on it.
         """
-        if not self._observed:
-            kind = (self.head, tuple(example.shape), example.dtype, example.device)
-            self.behavior = _BEHAVIOR.get(
-                self.network, kind, lambda: tried_behavior(self.network, self._call, example)
-            )
-            self._observed = True
+        if self._observed:
+            return {}
+        outputs: dict[int, Tensor] = {}
+
+        def find_out() -> Behavior:
+            trial = tried_behavior(self.network, self._call, example)
+            outputs.update(trial.outputs)
+            return trial.behavior
+
+        kind = (self.head, tuple(example.shape), example.dtype, example.device)
+        self.behavior = _BEHAVIOR.get(self.network, kind, find_out)
+        self._observed = True
+        return outputs
 
     def for_task(self, seed: int) -> Model:
-        """The model for one task, to be observed again, as its network may have changed.
-
-        Args:
-            seed: From which the random numbers of every call of a random network start.
-        """
+        """The model for one task with its seed; observed again, as its network may have changed."""
         other = copy.copy(self)
         other.seed, other._observed = seed, False
         return other
@@ -214,60 +208,24 @@ class Model:
     def layout(self, volume: Tensor, spacing: Sequence[float] | None = None) -> Layout | None:
         """The windows over a volume ``(C, *spatial)``; None for a model without windows.
 
-        The first time one window is computed, since its output may be smaller than the window.
-
-        Args:
-            volume: On any device.
-            spacing: Millimeters per voxel, for windows in mm.
+        The first time one window is computed, since its output may have another grid; the spacing
+        in millimeters per voxel is for windows in mm.
         """
         if self.window is None:
             return None
-        layout = self.window.layout(volume.shape[1:], spacing)
-        middle = layout.positions[len(layout) // 2]
-        margins = self._margins(layout.cut(layout.pad(volume), [middle]))
-        return self.window.layout(volume.shape[1:], spacing, margins) if margins else layout
+        with torch.no_grad(), self.at_rest():
+            return windows_over(self.window, self.admit(volume), spacing, self.place, self)
 
     def place(self, example: Tensor) -> OutputPlace | None:
         """Where the cells of the output lie in an input ``(1, C, *spatial)``.
 
-        None where this is unknown, and for an output without spatial axes. It is found once for
-        each shape of the input.
+        None where this is unknown, and for scores. It is found once for each shape of the input.
         """
         shape = tuple(example.shape[1:])
         if shape not in self._places:
             with torch.no_grad(), self.at_rest():
-                self._places[shape] = self._placed(self.admit(example))
+                self._places[shape] = place_of_output(self.network, self, self.admit(example))
         return self._places[shape]
-
-    def _placed(self, example: Tensor) -> OutputPlace | None:
-        cells = self(example).shape[2:]
-        if cells == example.shape[2:]:
-            return OutputPlace.same(cells)
-        return place_of_output(self.network, self, example) if cells else None
-
-    def _margins(self, window: Tensor) -> Margins | None:
-        """Voxels of a window ``(1, C, *size)`` that its output does not cover, None for no voxel.
-
-        Raises:
-            ModelError: If the network returns another resolution for a window.
-        """
-        place = self.place(window)
-        margins = place.margins if place else None
-        if margins is not None:
-            return margins if any(map(any, margins)) else None
-        cells = place.cells if place else self._cells(window)
-        if not cells:
-            return None
-        raise ModelError(
-            "sliding windows need an output of the resolution of the window, and this network "
-            f"maps {tuple(window.shape[2:])} to {cells}"
-            + ("" if place else ", whose place in the window is unknown")
-        )
-
-    def _cells(self, window: Tensor) -> tuple[int, ...]:
-        """Spatial shape of the output; empty for scores."""
-        with torch.no_grad(), self.at_rest():
-            return tuple(self(self.admit(window)).shape[2:])
 
     @torch.no_grad()
     def output(self, inputs: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
@@ -278,62 +236,26 @@ class Model:
             spacing: Millimeters per voxel, for windows in mm.
 
         Returns:
-            ``(B, K)`` or ``(B, K, *cells)``; blended outputs have a cell at every voxel, or, after
-            valid convolutions, at every voxel that they cover.
+            ``(B, K)`` or ``(B, K, *cells)``; where windows are blended, these are the cells of
+            ``layout.place``.
         """
         layout = self.layout(inputs[0], spacing)
-        if not self._observed:
-            self.observe(example_of(inputs, layout))
+        example = inputs[:1] if layout is None else layout.example(inputs[0])
+        known = {} if self._observed else self.observe(example)
         with at_rest(self.network):
             if layout is not None:
-                return torch.stack([self._assembled(image, layout) for image in inputs])
-            if self.behavior.one_by_one:
-                return self(inputs)
-            return self(with_companion(inputs))[: len(inputs)]
-
-    def _assembled(self, image: Tensor, layout: Layout) -> Tensor:
-        padded = layout.pad(image)
-        output: Tensor | None = None
-        for positions in layout.batches(self.windows_at_once):
-            outputs = self.dense(layout.cut(padded, positions))
-            outputs = outputs * layout.blend_weights(positions, outputs)
-            if output is None:
-                output = outputs.new_zeros(outputs.shape[1], *layout.padded)
-            for position, window in zip(positions, outputs, strict=True):
-                output[layout.region(position)] += window
-        if output is None:
-            raise ModelError(f"no window fits a volume of shape {layout.shape}")
-        return layout.crop(output)
-
-    def dense(self, windows: Tensor) -> Tensor:
-        """The output for windows ``(n, C, *size)``, of the same spatial shape.
-
-        The scores ``(n, K)`` of a classifier of windows count for every voxel of their window, so
-        that a volume has a grid of scores: at each voxel, those of its windows, blended.
-        Where a network returns less, by valid convolutions, zeros surround it.
-
-        Raises:
-            ModelError: If the network returns another resolution for a window.
-        """
-        output = self(windows)
-        if output.ndim == 2:
-            size = windows.shape[2:]
-            output = output.view(*output.shape, *(1,) * len(size)).expand(-1, -1, *size)
-        if output.shape[2:] == windows.shape[2:]:
-            return output
-        margins = self._margins(windows[:1].detach()) or ()
-        return functional.pad(output, [count for pair in reversed(margins) for count in pair])
+                at_once = self.windows_at_once
+                return torch.stack([blended(self, image, layout, at_once) for image in inputs])
+            shown = inputs if self.behavior.one_by_one else with_companion(inputs)
+            if len(inputs) == 1 and len(shown) in known:
+                return known[len(shown)]
+            return self(shown)[: len(inputs)]
 
     def in_double(self) -> Model:
         """The model in float64, with a copy of the network, made again when its weights change."""
         if self.dtype is torch.float64:
             return self
-        with _ONE_COPY:
-            state = (state_of(self.network), weights_sha256(self.network))
-            if state not in self._double:
-                self._double.clear()
-                self._double[state] = copy_network(self.network).double()
-            return self.twin(self._double[state], "float64")
+        return self.twin(in_float64(self.network, self._double), "float64")
 
     def in_precision(self, precision: Precision) -> Model:
         """The model in another precision."""
@@ -348,10 +270,7 @@ class Model:
 
     @property
     def resolved_precision(self) -> Precision:
-        """The precision as given; ``auto`` is bfloat16 on a GPU that has it, else float32.
-
-        ``auto`` is float64 for a network of that type.
-        """
+        """The precision; ``auto`` is float64 for such networks, bfloat16 on GPUs, else float32."""
         if self.precision != "auto":
             return self.precision
         device, dtype = self.device, self.dtype
@@ -366,10 +285,7 @@ class Model:
         return nullcontext() if half is None else torch.autocast(self.device.type, dtype=half)
 
     def at_rest(self) -> AbstractContextManager[None]:
-        """A block in evaluation mode without parameter gradients.
-
-        Several threads may be in such blocks at once; flags are restored when the last one leaves.
-        """
+        """A block in evaluation mode without parameter gradients; several threads may be in one."""
         return at_rest(self.network)
 
 
@@ -378,41 +294,11 @@ def _tensors(network: nn.Module) -> Iterator[Tensor]:
     yield from network.buffers()
 
 
-def example_of(inputs: Tensor, layout: Layout | None) -> Tensor:
-    """What one call of a network sees: the first image, or its middle window.
-
-    Args:
-        inputs: Images ``(B, C, *spatial)``.
-        layout: The windows, or None.
-    """
-    if layout is None:
-        return inputs[:1]
-    middle = layout.positions[len(layout) // 2]
-    return layout.cut(layout.pad(inputs[0]), [middle])
-
-
-def weights_sha256(network: nn.Module) -> str:
-    """A hash of the parameters and buffers of a network.
-
-    It depends on their names, types, shapes and bytes, not on device, order or mode.
-    """
-    digest = hashlib.sha256()
-    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    for name in sorted(tensors):
-        tensor = tensors[name].detach()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def lone_volume_is_slow(inputs: Tensor) -> bool:
     """Whether one input takes longer than two: a small float32 volume on a CPU.
 
     torch convolves ``B * C * D * H <= 20480`` cells of a lone volume without oneDNN, which takes
     four times as long as with it; from two volumes on it always uses oneDNN.
-
-    Args:
-        inputs: ``(B, C, *spatial)``.
     """
     is_lone = len(inputs) == 1 and inputs.ndim == _VOLUME
     is_small = inputs[0, 0].numel() <= _SMALL_VOLUME if is_lone else False

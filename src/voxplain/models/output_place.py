@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from voxplain.models.geometry import LayerGeometry, follow_network, geometry_of
 
+_ROUNDING = 1e-6
+
 
 @dataclass(frozen=True)
 class OutputPlace:
@@ -58,17 +60,28 @@ class OutputPlace:
         return tuple(slice(*covered_ends(*axis)) for axis in self._axes)
 
     @property
-    def margins(self) -> tuple[tuple[int, int], ...] | None:
-        """Voxels before and behind an output of the resolution of the image; None for others.
+    def margins(self) -> tuple[tuple[int, int], ...]:
+        """Voxels before the first and behind the last cell that belong to no cell, per axis.
 
-        Cells half way between two voxels, as after an even kernel, count as the voxel before.
+        Each cell has ``stride`` voxels. Cells half way between two voxels, as after an even
+        kernel, count as the voxel before.
         """
-        ends = tuple(
-            (math.floor(start), voxels - cells - math.floor(start))
-            for start, _, cells, voxels in self._axes
-        )
-        fits = all(stride == 1 for stride in self.stride) and min(map(min, ends)) >= 0
-        return ends if fits else None
+        found = []
+        for start, stride, cells, voxels in self._axes:
+            left = max(0, math.floor(voxels - cells * stride + _ROUNDING))
+            before = math.floor(start - (stride - 1) / 2 + _ROUNDING)
+            before = min(max(0, before), left)
+            found.append((before, left - before))
+        return tuple(found)
+
+    @property
+    def middles(self) -> tuple[tuple[int, ...], ...]:
+        """For each cell along each axis the voxel in the middle of its own, the later of two."""
+        found = []
+        for (_, stride, cells, voxels), (before, _) in zip(self._axes, self.margins, strict=True):
+            middles = (math.floor((cell + 0.5) * stride + _ROUNDING) for cell in range(cells))
+            found.append(tuple(min(before + middle, voxels - 1) for middle in middles))
+        return tuple(found)
 
     def on_output(self, values: Tensor) -> Tensor:
         """Values ``(..., *image)`` at the voxels nearest to the cells, ``(..., *cells)``."""
@@ -133,18 +146,23 @@ class OutputPlace:
 def place_of_output(
     network: nn.Module, explained: Callable[[Tensor], Tensor], example: Tensor
 ) -> OutputPlace | None:
-    """Where the cells of the explained output lie; None where the geometry is unknown.
+    """Where the cells of the explained output lie.
+
+    None where the geometry is unknown, and for an output without spatial axes.
 
     Args:
-        network: The network; it runs once.
+        network: The network; it runs once or twice.
         explained: Its explained output for an input.
         example: ``(1, C, *spatial)``.
 
     Raises:
         ModelError: If the network fails.
     """
-    calls = follow_network(_Explained(network, explained), example)
     image = tuple(example.shape[2:])
+    cells = tuple(explained(example).shape[2:])
+    if cells == image or not cells:
+        return OutputPlace.same(image) if cells else None
+    calls = follow_network(_Explained(network, explained), example)
     geometry = geometry_of(calls[0].outputs[0], image)
     known = geometry.exact and _has_all_axes(geometry)
     return OutputPlace(geometry.start, geometry.stride, geometry.shape, image) if known else None

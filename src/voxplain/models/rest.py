@@ -1,4 +1,6 @@
-"""Networks at rest: evaluation mode without parameter gradients, for several threads at once.
+"""The state of networks: at rest, put back afterwards, and told apart by what changes it.
+
+At rest means evaluation mode without parameter gradients, for several threads at once.
 
 Modes and flags belong to a network and not to a thread. The first block that needs one changed
 saves it, and the last block to be left puts it back, in whichever thread. Blocks are counted per
@@ -7,6 +9,7 @@ module and per parameter, because copies of a network may share parameters with 
 
 from __future__ import annotations
 
+import hashlib
 import random
 import threading
 import weakref
@@ -168,6 +171,20 @@ def _state_of_module(module: nn.Module) -> Hashable:
 def _version_of(tensor: Tensor) -> int:
     """How often a tensor was written to; 0 where torch does not count it."""
     return 0 if tensor.is_inference() else tensor._version
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """A hash of the parameters and buffers of a network.
+
+    It depends on their names, types, shapes and bytes, not on device, order or mode.
+    """
+    digest = hashlib.sha256()
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    for name in sorted(tensors):
+        tensor = tensors[name].detach()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -1,37 +1,35 @@
-"""Sliding windows: how a volume is divided, and how outputs are blended."""
+"""Sliding windows: how a volume is divided."""
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from types import EllipsisType
-from typing import Literal
+from fractions import Fraction
+from functools import lru_cache
+from typing import Annotated, Any
 
-import numpy as np
-import torch
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
-from torch.nn import functional
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from voxplain.errors import ConfigError, ModelError
 from voxplain.extents import Extent, PositiveExtent, require_bounded, resolve
 from voxplain.models.blending import Blend, Blending, WindowAxis
-from voxplain.models.output_place import at_box
+from voxplain.models.layout import Layout, Padding
+from voxplain.models.output_place import OutputPlace
+from voxplain.models.tiles import Tiles
 
-Padding = Literal["constant", "reflect", "replicate", "circular"]
-Margins = tuple[tuple[int, int], ...]
-"""Voxels of a window before and behind what its output covers, per axis."""
+Share = Annotated[float, Field(ge=0, lt=1)]
+_FINEST = 1000
+"""Largest denominator of the voxels per cell of an output, as a fraction."""
 
-_MODES: dict[Padding, Literal["reflect", "edge", "wrap", "constant"]] = {
-    "constant": "constant",
-    "reflect": "reflect",
-    "replicate": "edge",
-    "circular": "wrap",
-}
-"""The names of paddings in NumPy."""
+
+def _checked(overlap: Any) -> Any:
+    for share in overlap if isinstance(overlap, (list, tuple)) and overlap else [overlap]:
+        if not isinstance(share, (int, float)) or isinstance(share, bool):
+            raise ValueError(f"{share!r} should be a valid number, or one for each axis")
+        if not 0 <= share < 1:
+            raise ValueError(f"an overlap is at least 0 and less than 1, and this is {share}")
+    return overlap
 
 
 class Window(BaseModel):
@@ -41,7 +39,8 @@ class Window(BaseModel):
 
     Attributes:
         size: Extent of a window.
-        overlap: Share of a window without its halo that a neighbor covers too, in [0, 1).
+        overlap: Share of a window without its halo that a neighbor covers too, in [0, 1); one for
+            all axes, or one per axis.
         blend: Weights of overlapping outputs: ``gaussian`` around the center of the window (sigma
             1/8 of its side, at least 1e-3 of its maximum, as in MONAI), ``constant``, or
             ``nnunet`` for the weights of nnU-Net and its windows at equal distances (without its
@@ -49,36 +48,98 @@ class Window(BaseModel):
         halo: Margin of a window whose output is ignored, except at the border of the volume.
         batch: Windows per call of the network.
         padding: What surrounds a volume that is smaller than a window, half on either side:
-            ``constant`` for zeros, or its own values: ``reflect``, ``replicate``, ``circular``.
+            ``constant`` for one value, or its own values: ``reflect``, ``replicate``,
+            ``circular``.
+        padding_value: The value of ``constant`` padding, in the intensities that the network sees
+            (``cval`` in MONAI).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: PositiveExtent
-    overlap: float = Field(default=0.5, ge=0, lt=1)
+    overlap: Annotated[Share | tuple[Share, ...], BeforeValidator(_checked)] = 0.5
     blend: Blend = "gaussian"
     halo: Extent = 0
     batch: int = Field(default=1, ge=1)
     padding: Padding = "constant"
+    padding_value: float = Field(default=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Window:
+        if self.padding_value and self.padding != "constant":
+            raise ValueError(
+                f"padding_value is for padding: constant, and this is padding: {self.padding}, "
+                "which repeats the image"
+            )
+        if isinstance(self.overlap, tuple) and isinstance(self.size, tuple):
+            _require_axes(self.overlap, len(self.size), "the size", ValueError)
+        return self
 
     def layout(
         self,
         shape: Sequence[int],
         spacing: Sequence[float] | None = None,
-        margins: Margins | None = None,
+        place: OutputPlace | None = None,
     ) -> Layout:
         """The windows over a volume.
 
         Args:
             shape: Spatial shape of the volume.
             spacing: Millimeters per voxel, for extents in mm.
-            margins: Of networks whose output is smaller than their input by valid convolutions.
+            place: Where the cells of the output of a window lie in the window; None for an output
+                with a cell at each voxel.
 
         Raises:
-            ConfigError: If a window has no voxel left inside its halo.
+            ConfigError: If a window has no voxel left inside its halo, a number of values is not
+                that of the axes, or windows start between the cells of the output.
             ModelError: If no output lies inside the volume.
         """
-        return _layout(self, tuple(shape), None if spacing is None else tuple(spacing), margins)
+        return _layout(self, tuple(shape), None if spacing is None else tuple(spacing), place)
+
+
+def _require_axes(
+    overlap: tuple[float, ...], count: int, what: str, error: type[Exception] = ConfigError
+) -> None:
+    if len(overlap) != count:
+        raise error(
+            f"overlap has {len(overlap)} values, and {what} has {count} axes; give one for all "
+            "axes, or one for each"
+        )
+
+
+@dataclass(frozen=True)
+class _Along:
+    """The windows along one axis.
+
+    Attributes:
+        image: Voxels of the volume.
+        side: Voxels of a window.
+        ignored: Voxels before and behind the outputs that are used inside the volume.
+        margin: The same at its ends.
+        starts: First voxels of the windows in the padded volume.
+    """
+
+    image: int
+    side: int
+    ignored: tuple[int, int]
+    margin: tuple[int, int]
+    starts: tuple[int, ...]
+
+    @property
+    def inner(self) -> int:
+        """Voxels of a window whose outputs are used inside the volume."""
+        return self.side - sum(self.ignored)
+
+    def on_cells(self, stride: float, middles: tuple[int, ...]) -> WindowAxis:
+        """The windows on cells with so many voxels each, whose middles lie here in a window."""
+        used = []
+        for start in self.starts:
+            first = (self.ignored if start > 0 else self.margin)[0]
+            end = self.side - (self.ignored if start < self.starts[-1] else self.margin)[1]
+            cells = [cell for cell, voxel in enumerate(middles) if first <= voxel < end]
+            used.append((cells[0], cells[-1] + 1) if cells else (0, 0))
+        starts = [round(start / stride) for start in self.starts]
+        return WindowAxis.of(starts, used, starts[-1] + len(middles), len(middles))
 
 
 @lru_cache(maxsize=4)
@@ -86,12 +147,39 @@ def _layout(
     window: Window,
     shape: tuple[int, ...],
     spacing: tuple[float, ...] | None,
-    margins: Margins | None,
+    place: OutputPlace | None,
 ) -> Layout:
     size = resolve(window.size, shape, spacing)
     require_bounded(size, "window.size")
     halo = resolve(window.halo, shape, spacing)
-    margins = margins or ((0, 0),) * len(shape)
+    voxels = OutputPlace.same(size)
+    place = place or voxels
+    axes = _axes(window, shape, size, halo, place.margins)
+    for number, along in enumerate(axes):
+        _require_on_cells(along, number, place.stride[number], window.blend)
+    inputs = _tiles(axes, voxels, window.blend)
+    outputs = inputs if place.is_same else _tiles(axes, place, window.blend)
+    layout = Layout(
+        inputs.grid,
+        inputs.blending,
+        shape,
+        window.padding,
+        window.padding_value,
+        outputs,
+        place,
+    )
+    if any(cells < 1 for cells in layout.place.cells):
+        raise ModelError(f"windows of {size} voxels have no output inside a volume of {shape}")
+    return layout
+
+
+def _axes(
+    window: Window,
+    shape: tuple[int, ...],
+    size: tuple[int, ...],
+    halo: tuple[int, ...],
+    margins: Sequence[tuple[int, int]],
+) -> tuple[_Along, ...]:
     ignored = tuple(
         (max(margin, first), max(margin, last))
         for margin, (first, last) in zip(halo, margins, strict=True)
@@ -99,201 +187,65 @@ def _layout(
     if any(side <= sum(ends) for side, ends in zip(size, ignored, strict=True)):
         inside = f"a halo of {halo}" if any(halo) else "what its output does not cover"
         raise ConfigError(f"a window of {size} voxels has nothing left inside {inside}")
-    padded = tuple(max(*pair) for pair in zip(shape, size, strict=True))
-    axes = tuple(
-        _axis(length, side, inner, margin, window)
-        for length, side, inner, margin in zip(padded, size, ignored, margins, strict=True)
-    )
-    layout = Layout(shape, padded, size, margins, Blending(window.blend, size, axes), window)
-    if any(side.start >= side.stop for side in layout.covered):
-        raise ModelError(f"windows of {size} voxels have no output inside a volume of {shape}")
-    return layout
+    overlap = window.overlap if isinstance(window.overlap, tuple) else (window.overlap,) * len(size)
+    _require_axes(overlap, len(size), "the image")
+    found = []
+    for image, side, ends, margin, share in zip(
+        shape, size, ignored, margins, overlap, strict=True
+    ):
+        step = (side - sum(ends)) * (1 - share)
+        starts = _starts(max(image - side, 0), step, window.blend)
+        found.append(_Along(image, side, ends, margin, starts))
+    return tuple(found)
 
 
-def _axis(
-    length: int, side: int, ignored: tuple[int, int], margin: tuple[int, int], window: Window
-) -> WindowAxis:
-    """The windows along an axis; at its ends, outputs are used up to the margin."""
-    step = (side - sum(ignored)) * (1 - window.overlap)
-    starts = _even_starts if window.blend == "nnunet" else _regular_starts
-    found = starts(length - side, step)
-    used = [
-        (
-            ignored[0] if start > 0 else margin[0],
-            side - (ignored[1] if start < length - side else margin[1]),
-        )
-        for start in found
-    ]
-    return WindowAxis.of(found, used, length, side)
+def _starts(last: int, step: float, blend: Blend) -> tuple[int, ...]:
+    """First voxels of the windows along an axis, up to ``last``.
 
-
-def _regular_starts(last: int, step: float) -> tuple[int, ...]:
-    """Every ``step`` voxels, rounded down, and the last possible one, as in MONAI."""
-    return (*range(0, last, max(1, int(step))), last)
-
-
-def _even_starts(last: int, step: float) -> tuple[int, ...]:
-    """At equal distances of at most ``step`` voxels, as in nnU-Net."""
+    They lie ``step`` voxels apart, rounded down, as in MONAI; for nnU-Net at equal distances of at
+    most ``step``.
+    """
+    if blend != "nnunet":
+        return (*range(0, last, max(1, int(step))), last)
     count = math.ceil(last / step)
     starts = (round(last / count * index) for index in range(count + 1)) if count else (0,)
     return tuple(dict.fromkeys(starts))
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The windows over one volume.
+def _tiles(axes: tuple[_Along, ...], place: OutputPlace, blend: Blend) -> Tiles:
+    """The windows on the cells of an output with this place in a window."""
+    cells = zip(axes, place.stride, place.middles, strict=True)
+    on_cells = tuple(along.on_cells(stride, middles) for along, stride, middles in cells)
+    blending = Blending(blend, place.image, place.middles, on_cells)
+    return Tiles(tuple(len(axis.kinds) for axis in on_cells), blending)
 
-    Attributes:
-        shape: Spatial shape of the volume.
-        padded: Shape after padding each axis to at least one window, half on either side.
-        size: Voxels of a window per axis.
-        margins: Voxels of a window before and behind what its output covers, per axis.
-        blending: The windows along each axis and their weights.
-        window: What was asked for.
-    """
 
-    shape: tuple[int, ...]
-    padded: tuple[int, ...]
-    size: tuple[int, ...]
-    margins: Margins
-    blending: Blending
-    window: Window
+def _require_on_cells(along: _Along, axis: int, stride: float, blend: Blend) -> None:
+    """Refuses windows whose cells would lie between those of their neighbors."""
+    unit = Fraction(stride).limit_denominator(_FINEST).numerator
+    wrong = next((start for start in along.starts if start % unit), None)
+    if wrong is None:
+        return
+    if wrong == along.starts[-1]:
+        longer = along.image + -wrong % unit
+        works = f"pad the image along it from {along.image} to {longer} voxels"
+    else:
+        works = _better_step(along, unit, blend)
+    raise ConfigError(
+        f"a window starts at voxel {wrong} of axis {axis}, between two cells of the output of the "
+        f"network, which has one every {stride:g} voxels, so that the windows cannot be joined; "
+        f"{works}"
+    )
 
-    @property
-    def axes(self) -> tuple[WindowAxis, ...]:
-        """The windows along each axis of the padded volume."""
-        return self.blending.axes
 
-    @cached_property
-    def positions(self) -> tuple[tuple[int, ...], ...]:
-        """The position of every window: its number along each axis."""
-        return tuple(itertools.product(*(range(len(axis.starts)) for axis in self.axes)))
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    @property
-    def redundancy(self) -> float:
-        """Mean number of windows over a voxel."""
-        return len(self) * math.prod(self.size) / math.prod(self.shape)
-
-    @property
-    def is_padded(self) -> bool:
-        """Whether the window is larger than the volume along some axis."""
-        return self.padded != self.shape
-
-    @cached_property
-    def image_box(self) -> tuple[slice, ...]:
-        """Where the volume lies in the padded one, one slice per axis."""
-        halves = [
-            (large - small) // 2 for small, large in zip(self.shape, self.padded, strict=True)
-        ]
-        return tuple(
-            slice(half, half + side) for half, side in zip(halves, self.shape, strict=True)
-        )
-
-    @cached_property
-    def covered(self) -> tuple[slice, ...]:
-        """The voxels of the volume for which there is an output, one slice per axis."""
-        boxes = zip(self.image_box, self.padded, self.margins, strict=True)
-        return tuple(
-            slice(max(first - box.start, 0), min(length - last, box.stop) - box.start)
-            for box, length, (first, last) in boxes
-        )
-
-    def batches(self, size: int) -> Iterator[tuple[tuple[int, ...], ...]]:
-        """The positions in batches of ``size``."""
-        for first in range(0, len(self), size):
-            yield self.positions[first : first + size]
-
-    def region(self, position: tuple[int, ...]) -> tuple[EllipsisType | slice, ...]:
-        """Index of a window in a padded volume ``(..., *padded)``."""
-        return at_box(self.box(position))
-
-    def box(self, position: tuple[int, ...]) -> tuple[slice, ...]:
-        """The voxels of the padded volume in a window, one slice per axis."""
-        starts = (axis.starts[index] for axis, index in zip(self.axes, position, strict=True))
-        sides = zip(starts, self.size, strict=True)
-        return tuple(slice(start, start + side) for start, side in sides)
-
-    def over(self, box: Sequence[slice]) -> Iterator[tuple[int, ...]]:
-        """The positions of the windows that contain a voxel of a box of the volume.
-
-        Along a padded axis there is one window, which contains every copy of a voxel too.
-        """
-        overlapping = []
-        for axis, size, side, own in zip(self.axes, self.size, box, self.image_box, strict=True):
-            first, end = side.start + own.start, side.stop + own.start
-            reaches = [
-                first < end and start < end and start + size > first for start in axis.starts
-            ]
-            overlapping.append([number for number, reached in enumerate(reaches) if reached])
-        return itertools.product(*overlapping)
-
-    def weight(self, position: tuple[int, ...]) -> Tensor:
-        """Blending weights of a window, ``(*size)`` in float64; all windows sum to 1 at a voxel."""
-        return self.blending.weight(position)
-
-    def pad(self, volume: Tensor) -> Tensor:
-        """An image ``(..., *shape)`` as the network sees it, ``(..., *padded)``."""
-        if not self.is_padded:
-            return volume
-        if self.window.padding == "constant":
-            return self._with_zeros(volume, self.image_box)
-        for dim, index in self._sources(volume):
-            volume = volume.index_select(dim, index)
-        return volume
-
-    def fold(self, gradient: Tensor) -> Tensor:
-        """A gradient at a padded image as one at the image: copies of a voxel are summed."""
-        if not self.is_padded or self.window.padding == "constant":
-            return self.unpad(gradient)
-        for dim, index in self._sources(gradient):
-            shape = [*gradient.shape]
-            shape[dim] = self.shape[dim]
-            gradient = gradient.new_zeros(shape).index_add_(dim, index, gradient)
-        return gradient
-
-    def unpad(self, volume: Tensor) -> Tensor:
-        """``(..., *padded)`` as ``(..., *shape)``, without the padding."""
-        return volume[at_box(self.image_box)]
-
-    def embed(self, values: Tensor) -> Tensor:
-        """Values at the outputs ``(..., *covered)`` as ``(..., *padded)``, with zeros around."""
-        return self._with_zeros(values, self._output_box)
-
-    def crop(self, volume: Tensor) -> Tensor:
-        """``(..., *padded)`` at the outputs, ``(..., *covered)``."""
-        return volume[at_box(self._output_box)]
-
-    @cached_property
-    def _output_box(self) -> tuple[slice, ...]:
-        """Where the outputs of the volume lie in the padded one."""
-        pairs = zip(self.image_box, self.covered, strict=True)
-        return tuple(slice(own.start + side.start, own.start + side.stop) for own, side in pairs)
-
-    def _with_zeros(self, values: Tensor, box: tuple[slice, ...]) -> Tensor:
-        ends = [
-            (side.start, length - side.stop) for side, length in zip(box, self.padded, strict=True)
-        ]
-        if not any(map(any, ends)):
-            return values
-        return functional.pad(values, [count for pair in reversed(ends) for count in pair])
-
-    def _sources(self, like: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """The number of each padded axis, and which voxel each place along it shows."""
-        for dim in range(-len(self.shape), 0):
-            own, length = self.image_box[dim], self.padded[dim]
-            if length != self.shape[dim]:
-                ends = (own.start, length - own.stop)
-                source = np.pad(np.arange(self.shape[dim]), ends, mode=_MODES[self.window.padding])
-                yield dim, torch.as_tensor(source, device=like.device)
-
-    def cut(self, padded: Tensor, positions: Sequence[tuple[int, ...]]) -> Tensor:
-        """Windows ``(n, C, *size)`` at these positions of a padded volume ``(C, *padded)``."""
-        return torch.stack([padded[self.region(position)] for position in positions])
-
-    def blend_weights(self, positions: Sequence[tuple[int, ...]], like: Tensor) -> Tensor:
-        """Blending weights ``(n, 1, *size)`` with the type and device of ``like``."""
-        stacked = torch.stack([self.weight(position) for position in positions])[:, None]
-        return stacked.to(device=like.device, dtype=like.dtype)
+def _better_step(along: _Along, unit: int, blend: Blend) -> str:
+    """What would put all windows but the last one on multiples of ``unit`` voxels."""
+    if blend == "nnunet":
+        return "take blend gaussian or constant, whose steps are equal"
+    if unit > along.inner:
+        return f"take windows with at least {unit} voxels inside their halo"
+    step = max(unit, along.starts[1] // unit * unit)
+    shares = (round(1 - step / along.inner, digits) for digits in range(1, 5))
+    fitting = (share for share in shares if share >= 0 and int(along.inner * (1 - share)) == step)
+    overlap = next(fitting, 1 - (step + 0.5) / along.inner)
+    return f"take overlap {overlap:g} along it, a step of {step} voxels"

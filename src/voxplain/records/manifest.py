@@ -29,7 +29,8 @@ class CaseRecord(Record):
 
     ``image`` is a de-identified copy of the source channels (NIfTI, source grid); ``reference``
     likewise, where the study names one. ``patient`` is as written in the study, None if the case
-    stands for itself. ``reference_sha256`` is the hash of the reference as the study names it.
+    stands for itself. ``reference_sha256`` is the hash of the reference as the study names it,
+    ``reference_ignore`` the label in it that marks voxels of which it says nothing.
     """
 
     id: str
@@ -38,6 +39,7 @@ class CaseRecord(Record):
     image: RunFile
     reference: RunFile | None = None
     reference_sha256: str | None = None
+    reference_ignore: int | None = None
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
     unit: Literal["mm", "pixel"]
@@ -50,6 +52,8 @@ class ModelRecord(Record):
     """One network.
 
     Attributes:
+        precision: That of the passes behind its maps, several joined by "and"; empty where there
+            are no maps.
         labels: One that was trained on permuted labels is only compared with.
         explained: Whether it is explained itself.
         definition: Hash of its factory, arguments and code.
@@ -60,7 +64,7 @@ class ModelRecord(Record):
     name: str
     weights_sha256: str
     parameters: int
-    precision: str = "float32"
+    precision: str = ""
     head: str | None = None
     window: dict[str, Any] | None = None
     labels: Literal["true", "permuted"] = "true"
@@ -95,7 +99,8 @@ class PredictionRecord(Record):
 class MapRecord(Record):
     """One map: NIfTI and sidecar relative to the run directory.
 
-    ``key`` is the hash of everything that determines the maps of this method.
+    ``key`` is the hash of everything that determines the maps of this method. ``precision`` is
+    that in which its passes ran.
     """
 
     case: str
@@ -107,6 +112,7 @@ class MapRecord(Record):
     file: RunFile
     sidecar: RunFile
     key: str = ""
+    precision: str = ""
 
 
 class TaskRecord(Record):

@@ -55,6 +55,8 @@ def read_backdrop(run: Path, case: CaseRecord, view: CaseView) -> Backdrop:
                 backdrop.predictions[prediction.model] = labels
     if case.reference:
         labels = _labels(run / case.reference, case, backdrop, view, "the reference")
+        if labels is not None and case.reference_ignore is not None:
+            labels = np.where(labels == case.reference_ignore, 0, labels)
         backdrop = replace(backdrop, reference=labels)
     return backdrop
 

@@ -90,6 +90,7 @@ def reevaluation_of(
     metrics: Sequence[BaseMetric],
     reference: Path | None,
     label: int | None = None,
+    ignore: int | None = None,
 ) -> StudyConfig:
     """The same study with other metrics (if any) and another reference (if any).
 
@@ -98,6 +99,7 @@ def reevaluation_of(
         metrics: In place of those of the study.
         reference: A label mask on the grid of the cases; ``*`` stands for the id of a case.
         label: The label in it that maps are compared with.
+        ignore: The label in it that marks voxels of which it says nothing.
 
     Raises:
         ConfigError: If a reference does not exist, or one file is named for several cases.
@@ -110,7 +112,7 @@ def reevaluation_of(
                 f"one reference for {len(cases)} cases; write a * in the file name for the id of "
                 "the case"
             )
-        update["cases"] = tuple(_with_reference(case, reference, label) for case in cases)
+        update["cases"] = tuple(_with_reference(case, reference, label, ignore) for case in cases)
     return study.model_copy(update=update)
 
 
@@ -261,11 +263,14 @@ def _methods(resolved: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return methods or [{"name": "saliency"}]
 
 
-def _with_reference(case: CaseConfig, reference: Path, label: int | None) -> CaseConfig:
+def _with_reference(
+    case: CaseConfig, reference: Path, label: int | None, ignore: int | None
+) -> CaseConfig:
     file = Path(str(reference.absolute()).replace("*", str(case.id)))
     if not file.exists():
         raise ConfigError(f"there is no file {file}, the reference of case {case.id}")
-    return case.model_copy(update={"reference": file, "reference_label": label})
+    update = {"reference": file, "reference_label": label, "reference_ignore": ignore}
+    return case.model_copy(update=update)
 
 
 def _require_same_networks(study: StudyConfig, manifest: Manifest, trust: bool) -> None:

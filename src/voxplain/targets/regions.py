@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 from torch import Tensor
@@ -136,9 +136,14 @@ class Region(_Dense):
         component: Rank by size of a connected component of the predicted class, 1 for the largest
             (such as one lesion).
         voxel: One position of the output.
+        ignore: The label of the mask that is never inside.
     """
 
     files: ClassVar[tuple[str, ...]] = ("mask",)
+
+    @model_serializer(mode="wrap")
+    def _without_unstated(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _stated_ignore(handler(self))
 
     kind: Literal["region"] = "region"
     label: int
@@ -147,6 +152,7 @@ class Region(_Dense):
     box: tuple[tuple[int, int], ...] | None = None
     component: int | None = Field(default=None, ge=1)
     voxel: tuple[int, ...] | None = None
+    ignore: int | None = None
 
     @model_validator(mode="after")
     def _one_region(self) -> Region:
@@ -158,7 +164,10 @@ class Region(_Dense):
     def _field(self, unperturbed: UnperturbedOutput) -> WeightField:
         self._check(unperturbed, self.label)
         if self.mask is not None:
-            mask, words = _mask_on_output(self.mask, self.value, unperturbed), "of the given mask"
+            mask, words = (
+                _mask_on_output(self.mask, self.value, unperturbed, self.ignore),
+                "of the given mask",
+            )
         elif self.component is not None:
             mask = self._components(unperturbed)
             words = f"of its predicted component number {self.component} by size"
@@ -182,20 +191,29 @@ class ErrorRegion(_Dense):
         value: The label of the reference that is the class; every non-zero label if None.
         error: ``fp`` for voxels that are predicted and not true, ``fn`` for true ones that are not
             predicted.
+        ignore: The label of the reference whose voxels are neither.
     """
 
     files: ClassVar[tuple[str, ...]] = ("reference",)
+
+    @model_serializer(mode="wrap")
+    def _without_unstated(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _stated_ignore(handler(self))
 
     kind: Literal["error_region"] = "error_region"
     label: int
     reference: Any
     value: int | None = None
     error: Literal["fp", "fn"] = "fp"
+    ignore: int | None = None
 
     def _field(self, unperturbed: UnperturbedOutput) -> WeightField:
         self._check(unperturbed, self.label)
         predicted = self._predicted(unperturbed, self.label)
-        truth = _mask_on_output(self.reference, self.value, unperturbed)
+        truth = _mask_on_output(self.reference, self.value, unperturbed, self.ignore)
+        if self.ignore is not None:
+            labels = _labels(self.reference, unperturbed, self.ignore)
+            predicted = predicted & ~_on_output(labels == self.ignore, unperturbed)
         mask = predicted & ~truth if self.error == "fp" else truth & ~predicted
         return self._over(unperturbed, self.label, mask, self._in_words)
 
@@ -209,9 +227,17 @@ class ErrorRegion(_Dense):
         return "falsely predicted" if self.error == "fp" else "missed"
 
 
-def _mask_on_output(mask: Any, value: int | None, unperturbed: UnperturbedOutput) -> Tensor:
-    labels = _labels(mask, unperturbed)
+def _mask_on_output(
+    mask: Any, value: int | None, unperturbed: UnperturbedOutput, ignore: int | None
+) -> Tensor:
+    labels = _labels(mask, unperturbed, ignore)
     inside = labels != 0 if value is None else labels == value
+    if ignore is not None:
+        inside = inside & (labels != ignore)
+    return _on_output(inside, unperturbed)
+
+
+def _on_output(inside: Tensor, unperturbed: UnperturbedOutput) -> Tensor:
     shape = unperturbed.output.shape[2:]
     if inside.ndim == len(shape):
         inside = inside.expand(len(unperturbed.output), *inside.shape)
@@ -228,13 +254,18 @@ def _mask_on_output(mask: Any, value: int | None, unperturbed: UnperturbedOutput
     return place.on_output(inside).to(unperturbed.output.device)
 
 
-def _labels(mask: Any, unperturbed: UnperturbedOutput) -> Tensor:
+def _labels(mask: Any, unperturbed: UnperturbedOutput, ignore: int | None) -> Tensor:
     if not isinstance(mask, (str, Path)):
         is_tensor = isinstance(mask, Tensor)
         return mask.as_subclass(Tensor) if is_tensor else torch.as_tensor(np.asarray(mask))
     if unperturbed.image is None:
         raise TargetError("a mask file needs an image on its grid; pass an Image, or an array")
-    return unperturbed.image.project(read_mask(mask, unperturbed.image.source_grid))
+    return unperturbed.image.project(read_mask(mask, unperturbed.image.source_grid, ignore=ignore))
+
+
+def _stated_ignore(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Parameters without an ``ignore`` of None, so that seeds and keys of targets stay the same."""
+    return {name: value for name, value in parameters.items() if name != "ignore" or value}
 
 
 def _box(box: tuple[tuple[int, int], ...], output: Tensor) -> Tensor:

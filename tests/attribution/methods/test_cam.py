@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from harsh import harsh_images
 from networks import assert_close, classifier, convolution, images, segmenter, untouched
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from voxplain.attribution import explain
 from voxplain.attribution.methods.full_grad import BiasTimesGradient
 from voxplain.engine.gradients.reducers import TapBatch
 from voxplain.errors import ModelError
+from voxplain.models.model import Model
 
 Array = NDArray[np.float64]
 TARGET = {"kind": "class_score", "label": 1}
@@ -226,6 +228,25 @@ def test_seg_grad_cam_of_a_region_weighs_by_that_region(rank: int) -> None:
     method = {"name": "seg_grad_cam", "layer": "conv2"}
     actual = explain(network, inputs, method, target)["seg_grad_cam"].map[0]
     assert_close(actual, torch.from_numpy(cam)[None], 1e-9)
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("size", [4, 12])
+def test_windows_change_no_cam_of_a_network_without_neighborhoods(rank: int, size: int) -> None:
+    """Overlapping windows, and one that is larger than the image along every axis."""
+    conv = convolution(rank)
+    network = nn.Sequential(conv(2, 3, 1), nn.ReLU(), conv(3, 4, 1)).double().eval()
+    with torch.no_grad():
+        network[0].bias.fill_(0.3)
+        network[2].weight[1] = torch.tensor([-1.0, 0.5, 2.0]).view(network[2].weight[1].shape)
+    image = harsh_images(rank).double()
+    names = ["grad_cam", "hires_cam", "layer_cam", "elementwise_grad_cam"]
+    methods = [{"name": name, "layer": "1", "relu": False} for name in names]
+    target = {"kind": "class_score", "label": 1}
+    whole = explain(network, image, methods, target)
+    windowed = explain(Model(network, window={"size": size}), image, methods, target)
+    for name in names:
+        assert_close(windowed[name].map, whole[name].map, 1e-9)
 
 
 @pytest.mark.parametrize("rank", [2, 3])

@@ -45,11 +45,11 @@ def _ours(network: nn.Module, image: Tensor, method: dict[str, Any], target: Any
 
 @every_rank
 @pytest.mark.parametrize("weighting", ["increase", "softmax"])
-@pytest.mark.parametrize("halve", [False, True])
-def test_score_cam_is_its_definition(rank: int, weighting: str, halve: bool) -> None:
+@pytest.mark.parametrize(("halve", "layer"), [(False, "act2"), (True, "act2"), (False, "conv2")])
+def test_score_cam_is_its_definition(rank: int, weighting: str, halve: bool, layer: str) -> None:
     """ReLU(sum_k w_k A_k), w_k from S(x * up(A_k)); of softmax as in pytorch-grad-cam."""
     network, image = classifier(rank, 2, halve=halve).double(), images(rank, 2).double()
-    activation = _caught(network, "act2", image)
+    activation = _caught(network, layer, image)
     masks = _masks(activation, tuple(image.shape[2:]))
     with torch.no_grad():
         scores = network(image * masks)[:, 1]
@@ -58,7 +58,7 @@ def test_score_cam_is_its_definition(rank: int, weighting: str, halve: bool) -> 
     weights = scores.softmax(0) if weighting == "softmax" else weights / weights.sum()
     cam = functional.relu(torch.einsum("k,k...->...", weights, activation[0]))
     expected = functional.interpolate(cam[None, None], tuple(image.shape[2:]), mode=MODE[rank])
-    actual = _ours(network, image, {"name": "score_cam", "weighting": weighting, "layer": "act2"})
+    actual = _ours(network, image, {"name": "score_cam", "weighting": weighting, "layer": layer})
     assert_close(actual, expected, 1e-10)
 
 

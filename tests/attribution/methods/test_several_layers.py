@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from networks import assert_close, images
+from tiny import save
 from torch import nn
 
 from voxplain.attribution import explain
@@ -14,6 +17,7 @@ from voxplain.engine.context import Context
 from voxplain.engine.method import parse_method
 from voxplain.errors import ConfigError
 from voxplain.study.config.study import StudyConfig
+from voxplain.study.planning.checked_study import check_study
 
 LAYERS = ("0", "2")
 METHODS: list[dict[str, Any]] = [
@@ -79,6 +83,46 @@ def test_what_contradicts_itself_is_refused() -> None:
     several = parse_method({"name": "grad_cam", "layers": LAYERS})
     with pytest.raises(ConfigError, match="one map is needed here"):
         several.requests(Context.open(network(2), images(2)))
+
+
+@pytest.mark.parametrize("name", ["grad_cam", "score_cam", "excitation_backprop"])
+@pytest.mark.parametrize("rank", [2, 3])
+def test_all_layers_are_those_with_a_place_in_the_image(name: str, rank: int) -> None:
+    """Not the units of the head; what is flattened for them still has its places."""
+    model, inputs = network(rank), images(rank, 1, 2)
+    found = explain(model, inputs, {"name": name, "layers": "all"}, 1)
+    paths = ["0", "1", "2", "3", "4"]
+    assert list(found) == [f"{name}@{path}" for path in paths]
+    listed = explain(model, inputs, {"name": name, "layers": paths}, 1)
+    for key, attribution in found.items():
+        assert torch.equal(attribution.map, listed[key].map)
+
+
+def test_all_layers_of_what_is_inside_a_wrapper() -> None:
+    inner = {"name": "hires_cam", "layers": "all"}
+    found = explain(network(2), images(2), {"name": "smoothgrad", "of": inner, "samples": 2}, 1)
+    assert list(found) == [f"smoothgrad_hires_cam@{path}" for path in "01234"]
+    with pytest.raises(ConfigError, match="has all layers, and one map is needed here"):
+        parse_method(inner).requests(Context.open(network(2), images(2)))
+
+
+def test_a_study_asks_each_of_its_networks_for_all_layers(tmp_path: Path) -> None:
+    save(tmp_path / "a.nii.gz", np.random.default_rng(0).random((16, 16, 8), dtype=np.float32))
+    study = {
+        "models": [
+            {"name": "small", "factory": "voxplain.zoo:unet3d", "arguments": {"widths": [2, 4]}},
+            {"name": "large", "factory": "voxplain.zoo:unet3d", "arguments": {"widths": [2, 4, 8]}},
+        ],
+        "cases": [{"id": "a", "image": str(tmp_path / "a.nii.gz")}],
+        "target": 1,
+        "methods": [{"name": "grad_cam", "layers": "all"}],
+    }
+    counts: dict[str, int] = {}
+    for task in check_study(StudyConfig.model_validate(study)).plan.tasks:
+        name = task.combination.model
+        counts[name] = counts.get(name, 0) + len(task.methods)
+        assert all(method.key.startswith("grad_cam@") for method in task.methods.values())
+    assert 4 < counts["small"] < counts["large"]
 
 
 def test_a_study_has_a_method_for_each_layer() -> None:

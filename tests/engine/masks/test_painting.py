@@ -211,3 +211,14 @@ def test_draws_depend_on_the_key_only() -> None:
     assert torch.equal(drawn("a", 4), drawn("a", 9)[:4])
     assert not torch.equal(drawn("a", 4), drawn("b", 4))
     assert 0.4 < float(drawn("a", 50).mean()) < 0.6
+
+
+@every_rank
+def test_the_extent_of_a_region_is_that_in_each_channel(rank: int) -> None:
+    """Regions of 2 and 4 voxels along every axis have a mean volume, once or in all channels."""
+    labels = torch.full((6,) * rank, -1)
+    labels[(slice(0, 2),) * rank], labels[(slice(2, 6),) * rank] = 0, 1
+    side = ((2**rank + 4**rank) / 2) ** (1 / rank)
+    for each in (labels, labels.expand(3, *labels.shape)):
+        masks = Coalitions(RegionMap(each.contiguous()), torch.zeros(1, 2), (6,) * rank)
+        assert masks.extent() == pytest.approx((side,) * rank)

@@ -72,3 +72,15 @@ def test_parameters_of_another_surrogate_are_refused() -> None:
         parse_method({**TREE, "penalty": 1.0})
     with pytest.raises(ConfigError, match="depth is for surrogate: tree"):
         parse_method({"name": "lime", "depth": 3})
+
+
+@pytest.mark.parametrize("few", [0.0, 1.0])
+def test_no_split_leaves_fewer_than_five_rows_on_either_side(few: float) -> None:
+    """Region 0 decides the score and has 4 or 5 rows on one side; region 1 halves the rows."""
+    for count, region in ((4, 1), (5, 0)):
+        design = torch.full((20, 2), 1 - few)
+        design[:count, 0] = few
+        design[:, 1] = torch.arange(20) % 2
+        scores = (10 * design[:, 0] + design[:, 1]).double()
+        tree = regression_tree(design, scores, torch.ones(20).double(), depth=1)
+        assert tree.region == region

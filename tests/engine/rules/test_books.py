@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxplain.attribution import Attribution, explain
+from voxplain.engine.passes.conservation import Conservation
 
 
 def _assigned(x: Tensor) -> Tensor:
@@ -143,3 +144,19 @@ def test_negative_intensities_are_named() -> None:
         assert any("33% of the intensities" in text for text in found.stats.warnings)
         (found,) = explain(network, image.abs(), method, 1).values()
         assert not any("intensities" in text for text in found.stats.warnings)
+
+
+@pytest.mark.parametrize("holder", ["bias", "epsilon"])
+def test_the_remark_counts_what_biases_and_stabilizers_hold(holder: str) -> None:
+    """Of three points with a score of 10 each, shown twice, 6 ended before the image."""
+    books = Conservation()
+    for _ in range(3):
+        shares = {"bias": 0.0, "epsilon": 0.0, holder: 2 * 6.0}
+        books.add_backward(torch.tensor([10.0, 10.0]), torch.tensor([4.0, 4.0]), shares, copies=2)
+        books.add_maps(torch.tensor([10.0]), torch.tensor([4.0]))
+    facts = {"score": 10, "map": 4, "link": 0, "padding": 0, "bias": 0, "epsilon": 0, holder: 6}
+    assert books.facts(3) == pytest.approx(facts)
+    assert books.remark() == (
+        "relevance at the image sums to 40% of the score: "
+        "biases, shifts of norms and stabilizers hold 60%"
+    )

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from voxplain.image import Grid, Image
 from voxplain.metrics import Case, evaluate
-from voxplain.metrics.families.calibration import COLDEST
+from voxplain.metrics.families.calibration import COLDEST, Calibration
 from voxplain.records.scores import Score, Scores
 
 ONE: dict[str, Any] = {"kind": "class_score", "label": 1}
@@ -322,3 +322,36 @@ def test_cases_without_a_truth_say_so_and_do_not_count() -> None:
     assert "the true class is 7, and the output has classes 0 to 2" in scores.rows[5].reason
     (alone,) = of_cases(logits[:1], truths[:1])
     assert "other patients" in alone.reason
+
+
+def test_a_bin_holds_its_upper_end() -> None:
+    """Zero belongs to the first bin, and equal values to one bin."""
+    chances = torch.tensor([0.0, 0.1, 0.25, 0.26, 0.5, 0.75, 0.76, 1.0], dtype=torch.float64)
+    assert Calibration(bins=4)._bins(chances).tolist() == [0, 0, 0, 1, 1, 2, 3, 3]
+    even = Calibration(bins=4, binning="equal_mass")
+    assert even._bins(chances).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    tied = torch.tensor([0.2, 0.2, 0.2, 0.9], dtype=torch.float64)
+    assert len(set(even._bins(tied)[:3].tolist())) == 1
+
+
+@pytest.mark.parametrize("spacing", [(2.0, 2.0), (1.0, 3.0)])
+def test_a_margin_is_in_mm_also_where_cells_are_larger_than_voxels(
+    spacing: tuple[float, float],
+) -> None:
+    """A network that averages 2 by 2 is the coarse one, on voxels of half the size."""
+    odds, there = drawn(400)
+    coarse, mask = odds.view(1, 20, 20) - 4, there.view(20, 20) & (odds > 3).view(20, 20)
+    fine = coarse.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    large = mask.repeat_interleave(2, 0).repeat_interleave(2, 1)
+    found = []
+    for image, reference, network, size in (
+        (coarse, mask, nn.Identity(), [2 * side for side in spacing]),
+        (fine, large, nn.AvgPool2d(2), spacing),
+    ):
+        scan = Image(image, Grid.default(tuple(image.shape[1:]), size))
+        metric = {"name": "calibration", "margin": 6.0}
+        cases = [Case(mask=reference)]
+        (row,) = evaluate(network, scan, {"m": image}, [metric], ONE, cases=cases, controls=False)
+        found.append((row.value, row.facts["share"]))
+    assert found[0] == pytest.approx(found[1])
+    assert found[0][1] > 2 * float(mask.double().mean())  # the margin leaves something out

@@ -21,12 +21,12 @@ from metric_cases import (
     reason,
     value,
 )
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from voxplain.attribution import explain
 from voxplain.metrics import MapField, evaluate
-from voxplain.metrics.curves import normalized
+from voxplain.metrics.curves import correlation, normalized
 from voxplain.metrics.maps import Undefined
 
 every_shape = pytest.mark.parametrize(("rank", "channels"), [(2, 1), (2, 3), (3, 1), (3, 2)])
@@ -318,3 +318,59 @@ def test_the_exact_gradient_beats_no_map_and_a_random_one() -> None:
     for row in scores.of(method="zero"):
         assert np.isnan(row.value)
         assert row.reason == "the map is constant"
+
+
+@pytest.mark.parametrize("fill", ["mean", "blur", 0.2])
+def test_a_gradient_counts_for_what_the_fill_changes_in_volumes(fill: str | float) -> None:
+    """The blur that a map is held against is that of the regions, of as many axes."""
+    context = explained(*_linear(3, 2), "saliency")
+    field = context.fields["saliency"]
+    for metric in ("faithfulness_correlation", "faithfulness_estimate"):
+        result = value(metric, field, context, regions=BLOCKS, fill=fill)
+        assert result.value == pytest.approx(1, abs=NOTHING)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_what_is_irrelevant_does_not_depend_on_units(scale: float) -> None:
+    network, image = _linear(2, 1)
+    with torch.no_grad():
+        network.weight[:, :, :2] = 0
+        network.weight *= scale
+    shares, context = _shared(network, image), metric_context(network, image)
+    parameters: dict[str, Any] = {"regions": BLOCKS, "fill": "zero"}
+    for own_scale in (1e-3, 1.0, 1e3):
+        values = own_scale * shares
+        assert number("non_sensitivity", values, context, **parameters) == 0
+        values[:, :2] = values.abs().amax()
+        assert number("non_sensitivity", values, context, **parameters) == pytest.approx(3 / 9)
+
+
+def test_a_quantity_that_varies_by_rounding_alone_is_constant() -> None:
+    """Else rounding errors correlate, and any map seems faithful or not."""
+    steps = torch.arange(8.0, dtype=torch.float64)
+    for level in (0.1, -3.0, 1e6):
+        nearly = level * (1 + 1e-15 * steps)
+        for pair in ((nearly, steps), (steps, nearly)):
+            with pytest.raises(Undefined, match="constant"):
+                correlation(*pair)
+        assert correlation(level * (1 + 1e-6 * steps), steps) == pytest.approx(np.sign(level))
+
+
+class _Jitter(nn.Module):
+    """100 for any image, up to what rounding might add or take."""
+
+    def __init__(self, size: float) -> None:
+        super().__init__()
+        self.size = nn.Parameter(torch.tensor(size, dtype=torch.float64))
+
+    def forward(self, image: Tensor) -> Tensor:
+        wobble = self.size * ((image.flatten(1) == 0).sum(1) % 2)
+        return torch.stack([torch.zeros_like(wobble), 100 + wobble], dim=1)
+
+
+@pytest.mark.parametrize(("size", "share"), [(1e-5, 1.0), (1e-3, 0.5)])
+def test_what_rounding_takes_is_no_fall(size: float, share: float) -> None:
+    image = bright()
+    context, values = metric_context(_Jitter(size), image), torch.rand_like(image)
+    rising = number("monotonicity", values, context, fill="zero", levels=36)
+    assert rising == pytest.approx(share)

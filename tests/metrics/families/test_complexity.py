@@ -109,3 +109,13 @@ def test_shares_of_channels_add_up() -> None:
     assert "one channel for each channel" in reason(
         "channel_share", MapField("m", values[:1]), _context(channels=2)
     )
+
+
+def test_without_a_physical_size_every_place_counts() -> None:
+    values = torch.zeros(1, 4, 4)
+    values[0, 0, 0], values[0, 3, 3] = 1, 1
+    for smallest in (0.0, 0.1, 5.0):
+        assert number("components", values, _context(), smallest=smallest) == 2
+    spaced = _context(2, (5, 4))  # 0.2 cm² each
+    assert number("components", values, spaced, smallest=0.2) == 2
+    assert number("components", values, spaced, smallest=0.201) == 0

@@ -182,3 +182,53 @@ def test_road_guesses_by_distances_in_mm(rank: int) -> None:
     unit, coarse, thick = road(*(1,) * rank), road(*(4,) * rank), road(4, *(1,) * (rank - 1))
     assert coarse == unit
     assert abs(thick - unit) > 1e-4
+
+
+class Brightest(nn.Module):
+    """The class whose quarter of the image is brightest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones((), dtype=torch.float64))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.factor * image.flatten(1).view(len(image), 4, -1).sum(2)
+
+
+@pytest.mark.parametrize("label", range(4))
+def test_every_class_but_the_first_is_filled_dark(label: int) -> None:
+    image = bright(2, 1, 8)
+    image.flatten(1).view(4, -1)[label] += 2
+    target = {"kind": "class_score", "label": label}
+    context = metric_context(Brightest(), image, target=target)
+    result = value("fidelity", MapField("m", image), context, protocol="brocki2022")
+    assert result.facts["fill"] == ("bright" if label == 0 else "dark")
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_road_of_a_negative_score_is_in_units_of_its_size(rank: int) -> None:
+    """Adding a constant to the score changes the unit of its changes, and nothing else."""
+    image = bright(rank, 1, 6)
+    whole, field = float(image.sum()), MapField("m", image)
+    changes = []
+    for offset in (0.0, -1.5 * whole, -3.0 * whole):
+        context = metric_context(Offset(offset), image)
+        assert context.score == pytest.approx(whole + offset)
+        result = value("road", field, context)
+        size = abs(context.score)
+        changes.append(((result.value - 1) * size, result.facts["gap"] * size))
+    assert changes[1] == pytest.approx(changes[0])
+    assert changes[2] == pytest.approx(changes[0])
+    assert changes[0][0] < 0
+
+
+class Offset(nn.Module):
+    """Class 1 is the brightness of the image and a constant."""
+
+    def __init__(self, offset: float) -> None:
+        super().__init__()
+        self.offset = nn.Parameter(torch.tensor(offset, dtype=torch.float64))
+
+    def forward(self, image: Tensor) -> Tensor:
+        total = image.flatten(1).sum(1) + self.offset
+        return torch.stack([torch.zeros_like(total), total], dim=1)

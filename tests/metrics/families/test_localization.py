@@ -226,3 +226,31 @@ def test_a_margin_that_covers_the_image_gives_a_reason(rank: int, name: str) -> 
     assert "whole image lies within 5 mm" in reason(name, field, fine)
     (distance,) = FAR[name]
     assert reason(name, field, fine, **{distance: 0.02}) == ""
+
+
+@pytest.mark.parametrize(("touch", "hits"), [(0.1, 1), (0.2, 1), (0.21, 0), (1.0, 0)])
+def test_a_lesion_is_hit_from_the_asked_share_on(touch: float, hits: int) -> None:
+    mask = torch.zeros(9, 9, dtype=torch.bool)
+    mask[2, 1:6] = mask[3, 1:6] = True  # 10 voxels
+    values = torch.linspace(-1, -2, 81).view(1, 9, 9).clone()
+    values[0, 2, 1:3] = 1
+    field = MapField("m", values)
+    result = value("lesion_hit_rate", field, _context(mask), factor=0.2, touch=touch)
+    assert result.facts == {"lesions": 1, "hits": hits, "false_positives": 0}
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_equal_values_are_ranked_by_chance(rank: int) -> None:
+    """Not by their place: where nothing is marked, first and last voxels are hit alike."""
+    mask, hits = torch.zeros((8,) * rank, dtype=torch.bool), []
+    mask[: 8 // 2] = True  # the half that is stored first
+    values = torch.zeros(1, *mask.shape)
+    values[(0, *(7,) * rank)] = 1e-9
+    for key in range(30):
+        field = MapField("m", values, key=str(key))
+        assert field.order[0] == values.numel() - 1
+        hits.append(value("top_k_intersection", field, _context(mask), share=0.25).value)
+    assert np.mean(hits) == pytest.approx(0.5, abs=0.06)
+    again = MapField("m", values, key="0")
+    assert torch.equal(again.order, MapField("m", values, key="0").order)
+    assert not torch.equal(again.order, MapField("n", values, key="0").order)

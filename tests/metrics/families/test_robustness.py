@@ -15,7 +15,7 @@ from voxplain.engine.method import parse_method
 from voxplain.errors import ConfigError
 from voxplain.image import Image
 from voxplain.metrics import MapField, parse_metric
-from voxplain.metrics.families.robustness import Neighbors
+from voxplain.metrics.families.robustness import Neighbors, _step
 from voxplain.metrics.queries.perturbations import MEDICAL, Rotation, Shift, UniformNoise
 
 SENSITIVE = (
@@ -172,3 +172,13 @@ def test_neighbors_are_rotated_in_physical_space(rank: int) -> None:
 def test_an_unknown_change_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"changes.*'noise', 'shift'"):
         parse_metric({"name": "medical_stability", "changes": ["tilt"]})
+
+
+def test_a_step_is_relative_to_what_was_there_before() -> None:
+    original, returned = torch.tensor([[3.0, 4.0]]), torch.tensor([[3.0, 10.0]])
+    image, neighbor = torch.tensor([[0.0, 2.0]]), torch.tensor([[0.0, 5.0]])
+    for before, after in ((2.0, 3.0), (-2.0, -1.0), (-4.0, 4.0)):
+        step = _step(original, returned, image, neighbor, before, after)
+        assert (step.map, step.absolute) == (6 / 5, 6)
+        assert (step.image, step.relative_image) == (3, 1.5)
+        assert step.score == abs(after - before) / abs(before)

@@ -90,6 +90,8 @@ def test_points_of_a_score_lie_where_the_values_are(tmp_path: Path) -> None:
         (-40.0, {}, "higher is better, cut at ±1.2"),
         (2.0, {}, "higher is better"),
         (40.0, {"minimum": -50, "maximum": 50}, "higher is better"),
+        (40.0, {"minimum": -50}, "higher is better, cut at ±1.2"),
+        (40.0, {"maximum": 50}, "higher is better, cut at ±1.2"),
     ],
 )
 def test_unbounded_scores_are_cut_where_they_would_flatten_the_trained_network(

@@ -11,8 +11,9 @@ from tiny import TinyStudy, blob, save
 from voxplain.engine.method import parse_method
 from voxplain.errors import ConfigError, InputError, VoxplainError
 from voxplain.io import read_image, read_mask
+from voxplain.records.atomic import sha256
 from voxplain.study import Run, Study, run_study
-from voxplain.study.config.case_files import files_of, for_case, without_files
+from voxplain.study.config.case_files import contents, files_of, for_case, without_files
 from voxplain.study.config.cases import CaseConfig
 from voxplain.targets import ErrorRegion, Pixelwise, parse_target
 
@@ -187,3 +188,15 @@ def test_a_label_map_that_does_not_fit_is_refused_before_anything_runs(
     with pytest.raises(VoxplainError, match=f"case b.*{reasons[wrong]}"):
         run(drawn, methods=on_regions())
     assert not drawn.run.exists()
+
+
+def test_every_file_of_a_declaration_counts(tiny: TinyStudy) -> None:
+    """Also the second, and those of what is inside."""
+    first, second = (save(tiny.folder / f"{n}.nii.gz", blob((n, 6, 5))) for n in (3, 4))
+    hashes = [sha256(first), sha256(second)]
+    mask = {"kind": "region", "label": 1, "mask": str(first)}
+    other = {"kind": "region", "label": 2, "mask": str(second)}
+    contrast = parse_target({"kind": "contrast", "a": mask, "b": other})
+    assert contents(contrast) == hashes
+    assert contents(parse_target(mask)) == hashes[:1]
+    assert contents(parse_target(1)) == []

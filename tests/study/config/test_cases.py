@@ -66,3 +66,13 @@ def test_a_name_that_cannot_be_one_is_refused_in_words() -> None:
         CaseConfig(patient="Müller, Jörg / 7", image="a.nii")
     with pytest.raises(ValidationError, match="7 is a number; in quotes"):
         CaseConfig.model_validate({"id": 7, "image": "a.nii"})
+
+
+@pytest.mark.parametrize("count", [1, 12, 1001])
+def test_cases_without_names_are_numbered_from_one(tmp_path: Path, count: int) -> None:
+    entries = [CaseConfig(image=(f"{number}.nii",)) for number in range(count)]  # type: ignore[arg-type]
+    width = 3 if count < 1000 else 4
+    ids = [case.id for case in expand_cases(entries, tmp_path)]
+    assert ids == [f"case{number:0{width}d}" for number in range(1, count + 1)]
+    named = expand_cases([CaseConfig(id="x", image=("x.nii",)), *entries[:2]], tmp_path)  # type: ignore[arg-type]
+    assert [case.id for case in named] == ["x", "case002", "case003"][: len(named)]

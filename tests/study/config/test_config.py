@@ -44,6 +44,10 @@ def test_json_and_yaml_give_equal_studies(tiny: TinyStudy) -> None:
     assert Study.load(as_json) == Study.load(tiny.file)
 
 
+def _windowed(**window: Any) -> dict[str, Any]:
+    return {"name": "net", "factory": "tiny_net:build", "window": {"size": 8, **window}}
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -93,6 +97,18 @@ def test_json_and_yaml_give_equal_studies(tiny: TinyStudy) -> None:
                 ]
             },
             "study.yaml: models[0].window.ovrlap: unknown parameter; did you mean overlap?",
+        ),
+        (
+            {"models": [_windowed(overlap=[0.5, 1.2])]},
+            "study.yaml: models[0].window.overlap: an overlap is at least 0 and less than 1",
+        ),
+        (
+            {"models": [_windowed(size=[8, 8], overlap=[0.5, 0.5, 0.5])]},
+            "study.yaml: models[0].window: overlap has 3 values, and the size has 2 axes",
+        ),
+        (
+            {"models": [_windowed(padding="reflect", padding_value=1)]},
+            "study.yaml: models[0].window: padding_value is for padding: constant",
         ),
     ],
 )

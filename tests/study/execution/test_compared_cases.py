@@ -126,3 +126,34 @@ def _resolved(folder: Path) -> Any:
 
 def _weights(tiny: TinyStudy) -> str:
     return str(tiny.folder / "net.safetensors")
+
+
+def test_whether_a_classifier_was_right_is_in_every_row(tiny: TinyStudy) -> None:
+    (tiny.packages / "three.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "def build() -> nn.Module:\n"
+        "    torch.manual_seed(0)\n"
+        "    body = nn.Conv3d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool3d(1)\n"
+        "    return nn.Sequential(*body, nn.Flatten(), nn.Linear(4, 3))\n"
+    )
+    listed = cases(tiny, 4)
+    for case, truth in zip(listed, (0, 1, 2, None), strict=True):
+        case |= {"patient": f"p{truth}"} | ({} if truth is None else {"truth": truth})
+    run, _ = go(
+        tiny, cases=listed, methods=["saliency"], models=[{"name": "n", "factory": "three:build"}],
+        target=1, metrics=["sparseness"], run={"controls": False},
+    )  # fmt: skip
+    found = {}
+    for record in run.manifest.predictions:
+        best = max(record.scores, key=lambda name: record.scores[name])
+        found[record.case] = [*record.scores].index(best)
+    rows = table(run)
+    assert [row.patient for row in rows] == ["p0", "p1", "p2", "pNone"]
+    assert [row.correct for row in rows] == [
+        found["c0"] == 0,
+        found["c1"] == 1,
+        found["c2"] == 2,
+        None,
+    ]
+    assert True in {row.correct for row in rows}

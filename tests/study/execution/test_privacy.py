@@ -50,3 +50,12 @@ def test_events_are_json_lines_without_names_and_dates(tmp_path: Path) -> None:
     assert first["passes"] == 3
     assert "SMITH" not in lines[0]
     assert 0 <= first["seconds"] <= second["seconds"] < 60
+
+
+def test_the_longest_name_goes_as_a_whole(tmp_path: Path) -> None:
+    """A name that begins with another one leaves nothing of itself."""
+    names = ["DOE", "DOE-1950", "DOE-1950.nii", "DOE-1950.nii.gz"]
+    for order in (names, names[::-1]):
+        private = Redactor([Path("/data") / name for name in order])
+        for name in names:
+            assert private(f"{name}: truncated") == "<file>: truncated"

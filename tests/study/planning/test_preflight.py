@@ -10,7 +10,7 @@ from tiny import NETWORK, TinyStudy
 
 from voxplain.errors import ModelError, TargetError, VoxplainWarning
 from voxplain.study import Study, check_study, run_study
-from voxplain.study.planning import networks
+from voxplain.study.planning import network_calls
 
 MORE = """
 
@@ -66,7 +66,7 @@ def test_a_class_that_no_network_predicts_is_refused(
 def test_a_network_that_hangs_ends_the_check(
     tiny: TinyStudy, models: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(networks, "_SHORTEST_LIMIT", 0.3)
+    monkeypatch.setattr(network_calls, "_SHORTEST_LIMIT", 0.3)
     models[0]["factory"] = "net.py:slow"
     study = Study.load(tiny.write(models=models[:1], run={"timeout": 0.2}))
     start = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import nibabel
@@ -90,3 +91,20 @@ def test_too_few_for_some_cases_are_failures_of_those(tiny: TinyStudy) -> None:
         ("b", "expected_gradients"),
     }
     assert len(run.maps) == 4
+
+
+@pytest.mark.parametrize(
+    ("references", "enough"),
+    [(["a", "b"], False), (["a", "third.nii.gz"], True), (["a", "b", "third.nii.gz"], True)],
+)
+def test_the_plan_says_whether_some_case_has_enough_others(
+    tiny: TinyStudy, references: list[str], enough: bool
+) -> None:
+    """Two others are enough, and a case is no other of its own."""
+    save(tiny.folder / "third.nii.gz", blob((4, 8, 4)))
+    study = Study.load(tiny.write(references=references, methods=["saliency", METHODS[0]]))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        check_study(study)
+    texts = [str(warning.message) for warning in caught]
+    assert any("references: expected_gradients" in text for text in texts) is not enough

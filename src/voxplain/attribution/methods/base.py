@@ -20,6 +20,8 @@ from voxplain.engine.stream_io import StreamResults
 from voxplain.engine.taps import Side, Tap
 from voxplain.errors import ConfigError, VoxplainError
 
+_ALL = ("all",)
+
 
 class OnePassMethod(Method):
     """A method of one backward pass at the image itself.
@@ -83,11 +85,14 @@ class FromLayer(Method):
 
     Attributes:
         layer: Path of the layer; the last feature layer if None.
-        layers: Paths of several layers; each has a map of its own, ``key@path``.
+        layers: Paths of several layers; each has a map of its own, ``key@path``. ``all`` is every
+            leaf whose cells have a place in the image.
     """
 
     layer: str | None = Field(default=None, description="path; absent: the last feature layer")
-    layers: tuple[str, ...] = Field(default=(), description="paths, instead of one: a map for each")
+    layers: tuple[str, ...] = Field(
+        default=(), description="paths, or all, instead of one: a map for each"
+    )
 
     @field_validator("layers", mode="before")
     @classmethod
@@ -102,11 +107,14 @@ class FromLayer(Method):
             raise ValueError("layers: each layer has one map, and one of them is there twice")
         return self
 
-    def each_layer(self) -> tuple[Self, ...]:
+    def each_layer(self, context: Context | None = None) -> tuple[Self, ...]:
         """One method for each layer of ``layers``."""
-        if not self.layers:
+        layers = self.layers
+        if layers == _ALL and context is not None:
+            layers = context.layers.placed_leaves
+        if not layers or layers == _ALL:
             return (self,)
-        several = len(self.layers) > 1
+        several = len(layers) > 1
         return tuple(
             self.model_copy(
                 update={
@@ -115,7 +123,7 @@ class FromLayer(Method):
                     "label": f"{self.key}@{path}" if several else self.label,
                 }
             )
-            for path in self.layers
+            for path in layers
         )
 
     def tap(self, context: Context, side: Side = "output") -> Tap:
@@ -124,9 +132,10 @@ class FromLayer(Method):
         Raises:
             ConfigError: If there are several layers, where one method has one map.
         """
-        if len(self.layers) > 1:
+        if len(self.layers) > 1 or self.layers == _ALL:
+            count = "all" if self.layers == _ALL else len(self.layers)
             raise ConfigError(
-                f"{self.key} has {len(self.layers)} layers, and one map is needed here; give layer"
+                f"{self.key} has {count} layers, and one map is needed here; give layer"
             )
         path = self.layer or next(iter(self.layers), None)
         (tap,) = context.layers.taps((path,) if path else (), side)
@@ -175,9 +184,14 @@ class Wrapper(Method):
         """The label, or both names."""
         return self.label or f"{self.name}_{self.of.key}"
 
-    def each_layer(self) -> tuple[Self, ...]:
+    @property
+    def residual_limit(self) -> float:
+        """That of the inner method."""
+        return self.of.residual_limit
+
+    def each_layer(self, context: Context | None = None) -> tuple[Self, ...]:
         """The wrapper around the inner method at each layer."""
-        inner = self.of.each_layer()
+        inner = self.of.each_layer(context)
         if inner == (self.of,):
             return (self,)
         return tuple(

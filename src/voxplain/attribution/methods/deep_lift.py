@@ -14,9 +14,15 @@ from voxplain.engine.gradients.samplers import PairedReference, Sampler
 from voxplain.engine.method import Method, register
 from voxplain.engine.requests import GradientRequest, Request
 from voxplain.engine.rules import DeepLiftRule
+from voxplain.engine.rules.deep_lift.rule import Nonlinearity
 
 FloatType = Literal["auto", "float32", "float64"]
 """``auto`` is float64 for networks with norms of the data, where differences would cancel."""
+
+_RULE = (
+    "at nonlinearities; reveal_cancel gives positive and negative contributions of the affine map "
+    "before them multipliers of their own"
+)
 
 
 class _BaselineDeepLift(Method):
@@ -28,6 +34,7 @@ class _BaselineDeepLift(Method):
     revision = 2
 
     baseline: Baseline = "zero"
+    rule: Nonlinearity = Field(default="rescale", description=_RULE)
     eps: float | None = Field(default=None, gt=0)
     precision: FloatType = "auto"
 
@@ -37,7 +44,7 @@ class _BaselineDeepLift(Method):
 
 @register
 class DeepLift(_BaselineDeepLift):
-    """The share of each voxel in S(x) - S(baseline), by the Rescale rule of DeepLIFT."""
+    """The share of each voxel in S(x) - S(baseline), by DeepLIFT."""
 
     formula = "(x - b) m, multipliers m by finite differences at every nonlinearity"
     name: Literal["deep_lift"] = "deep_lift"
@@ -60,6 +67,7 @@ class _ReferenceDeepLift(Method):
     revision = 2
 
     references: int = Field(default=8, ge=2)
+    rule: Nonlinearity = Field(default="rescale", description=_RULE)
     eps: float | None = Field(default=None, gt=0)
     precision: FloatType = "auto"
 
@@ -91,6 +99,6 @@ def _request(
     return GradientRequest(
         sampler,
         TimesDifference,
-        DeepLiftRule(eps=method.eps),
+        DeepLiftRule(method.rule, method.eps),
         double=method.precision == "float64" or automatic,
     )

@@ -17,6 +17,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from voxplain.attribution.methods.extremal_mask import GridMask
+
 _SHARPNESS = 8.0
 """Inverse temperature of the soft minimum, per squared distance in widths of the kernel."""
 _PLATEAU = 0.5
@@ -29,17 +31,14 @@ _APART = 0.4
 """Distance of nodes in widths of the kernel; between them masks are interpolated linearly."""
 
 
-class DistanceMask:
-    """Smooth masks from values on a coarse grid, for three axes or more.
+class DistanceMask(GridMask["_Axis"]):
+    """Smooth masks by the distance to the nearest cell, for three axes or more.
 
     Args:
         shape: Spatial shape of the masks; axes of size one are ignored.
         cells: Grid cells per axis; fewer where an axis has fewer voxels.
         smoothness: Width of the kernel in grid steps.
         like: A tensor of the type and on the device of the masks.
-
-    Attributes:
-        pace: How many published steps of a cell one step is.
     """
 
     pace: ClassVar[float] = 2.0  # masks follow their cells more slowly than the published ones
@@ -52,31 +51,13 @@ class DistanceMask:
         self._nearest = -math.log(together) / _SHARPNESS
         self._least = _FLAT * math.exp(-2 * (math.sqrt(_FAR + self._nearest) - _PLATEAU) ** 2)
 
-    @property
-    def cells(self) -> tuple[int, ...]:
-        """Shape of the grid; axes of size one are left out."""
-        return tuple(axis.cells for axis in self._axes)
-
-    @property
-    def voxels_per_node(self) -> int:
-        """Number of voxels that a node of padded masks stands for."""
-        return math.prod(axis.apart for axis in self._axes)
-
-    def __call__(self, grid: Tensor) -> Tensor:
-        """``(K, *cells)`` in [0, 1] to masks ``(K, *shape)`` in [0, 1], differentiable."""
-        return self.inside(self.padded(grid))
-
     def inside(self, padded: Tensor) -> Tensor:
-        """The masks at the voxels of the image, ``(K, *shape)``, from those at the nodes."""
+        """Linear between the nodes."""
         masks = _along_axes(padded, [axis.between for axis in self._axes])
         return masks.reshape(-1, *self.shape)
 
     def padded(self, grid: Tensor) -> Tensor:
-        """Masks at the nodes, with a margin as wide as the kernel, where they fade.
-
-        With the margin, cells at the border count for the area of a mask like any others; without
-        it masks gather along the border.
-        """
+        """The kernel of the distance to the nearest cell."""
         near = torch.exp(_SHARPNESS * _FAR * (grid - 1))
         near = _along_axes(near, [axis.factors for axis in self._axes])
         squared = near.clamp_min(1e-30).log() / -_SHARPNESS

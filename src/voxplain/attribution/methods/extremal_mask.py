@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -41,29 +42,35 @@ _COARSE = 0.23
 """Distance of nodes in widths of the kernel; masks differ by 0.01 on average, 0.15 at kinks."""
 
 
-class SmoothMask:
-    """Smooth masks from values on a coarse grid.
+class GridAxis(Protocol):
+    """One axis of masks.
+
+    Attributes:
+        cells: Number of cells of the grid.
+        apart: Voxels from node to node.
+    """
+
+    cells: int
+    apart: int
+
+
+A = TypeVar("A", bound=GridAxis)
+
+
+class GridMask(ABC, Generic[A]):
+    """Masks from values on a coarse grid.
 
     Axes of size one are ignored, so that a volume of one slice has the masks of the slice.
 
-    Args:
-        shape: Spatial shape of the masks.
-        cells: Grid cells per axis; fewer where an axis has fewer voxels.
-        smoothness: Width of the kernel in grid steps.
-        like: A tensor of the type and on the device of the masks.
-
     Attributes:
+        shape: Spatial shape of the masks.
         pace: How many published steps of a cell one step is.
     """
 
     pace: ClassVar[float] = 1.0
 
-    def __init__(self, shape: Sequence[int], cells: int, smoothness: float, like: Tensor) -> None:
-        self.shape = tuple(shape)
-        self._active = tuple(size for size in shape if size > 1) or (1,)
-        coarse = _COARSE if math.prod(self._active) > _MANY else 0.0
-        self._axes = [_MaskAxis(size, cells, smoothness, coarse, like) for size in self._active]
-        self._directions = like.new_tensor(_directions(len(self._active)))
+    shape: tuple[int, ...]
+    _axes: Sequence[A]
 
     @property
     def cells(self) -> tuple[int, ...]:
@@ -79,18 +86,44 @@ class SmoothMask:
         """``(K, *cells)`` in [0, 1] to masks ``(K, *shape)`` in [0, 1], differentiable."""
         return self.inside(self.padded(grid))
 
+    @abstractmethod
     def inside(self, padded: Tensor) -> Tensor:
         """The masks at the voxels of the image, ``(K, *shape)``, from those at the nodes."""
-        for number, axis in enumerate(self._axes, start=1):
-            padded = axis.on_voxels(padded.movedim(number, -1)).movedim(-1, number)
-        return padded.reshape(-1, *self.shape)
 
+    @abstractmethod
     def padded(self, grid: Tensor) -> Tensor:
         """Masks at the nodes, with a margin as wide as the kernel, where they fade.
 
         With the margin, cells at the border count for the area of a mask like any others; without
         it masks gather along the border.
         """
+
+
+class SmoothMask(GridMask["_MaskAxis"]):
+    """Smooth masks by the published soft maximum.
+
+    Args:
+        shape: Spatial shape of the masks.
+        cells: Grid cells per axis; fewer where an axis has fewer voxels.
+        smoothness: Width of the kernel in grid steps.
+        like: A tensor of the type and on the device of the masks.
+    """
+
+    def __init__(self, shape: Sequence[int], cells: int, smoothness: float, like: Tensor) -> None:
+        self.shape = tuple(shape)
+        self._active = tuple(size for size in shape if size > 1) or (1,)
+        coarse = _COARSE if math.prod(self._active) > _MANY else 0.0
+        self._axes = [_MaskAxis(size, cells, smoothness, coarse, like) for size in self._active]
+        self._directions = like.new_tensor(_directions(len(self._active)))
+
+    def inside(self, padded: Tensor) -> Tensor:
+        """Linear between the nodes."""
+        for number, axis in enumerate(self._axes, start=1):
+            padded = axis.on_voxels(padded.movedim(number, -1)).movedim(-1, number)
+        return padded.reshape(-1, *self.shape)
+
+    def padded(self, grid: Tensor) -> Tensor:
+        """The largest of the masks of all boxes."""
         size = len(grid) * math.prod(axis.nodes for axis in self._axes) * grid.element_size()
         first, *others = torch.split(self._directions, max(1, _HELD // size))
         if not others:

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from voxplain.attribution.methods.distance_mask import DistanceMask
-from voxplain.attribution.methods.extremal_mask import SmoothMask
+from voxplain.attribution.methods.extremal_mask import GridMask, SmoothMask
 from voxplain.engine.blur import blurred, isotropic_sigma
 from voxplain.engine.context import Context
 from voxplain.engine.gradients.reducers import LastMasks
@@ -278,7 +278,7 @@ class _Pyramid:
         return lower + (height - below) * rise, last * rise
 
 
-def _spread(sampler: MaskSearch, image: Tensor) -> SmoothMask | DistanceMask:
+def _spread(sampler: MaskSearch, image: Tensor) -> GridMask[Any]:
     """The masks of images, or those of volumes, no wider than the smallest area takes."""
     shape = image.shape[1:]
     if sum(size > 1 for size in shape) < 3:

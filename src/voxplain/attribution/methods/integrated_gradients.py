@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
@@ -11,54 +11,42 @@ from torch import Tensor
 from voxplain.attribution.methods.base import AtLayers
 from voxplain.engine.baselines import Baseline
 from voxplain.engine.context import Context
-from voxplain.engine.gradients.path_samplers import BlurPath, GuidedPath, LayerPath, RefinedPath
+from voxplain.engine.gradients.path_samplers import BlurPath, GuidedPath
 from voxplain.engine.gradients.quadrature import Quadrature
 from voxplain.engine.gradients.reducers import (
     AlongCurve,
     AlongPath,
     MeanGradient,
-    Reducer,
     TimesDifference,
 )
-from voxplain.engine.gradients.samplers import StraightPath
+from voxplain.engine.gradients.refined_paths import (
+    FIRST,
+    DoubledPath,
+    LayerPath,
+    RefinedLayerPath,
+    RefinedPath,
+)
+from voxplain.engine.gradients.samplers import RESIDUAL, Sampler, StraightPath
 from voxplain.engine.method import Method, register
 from voxplain.engine.requests import GradientRequest, Request
 from voxplain.engine.rules import Plain
 from voxplain.engine.stream_io import StreamResults
-from voxplain.engine.taps import INPUT
+from voxplain.engine.taps import INPUT, Tap
 
 Steps = Annotated[int, Field(ge=1)]
-_AUTO_RESIDUAL = 0.01
-"""The completeness residual that ``steps: auto`` looks for."""
+_STEPS = (
+    "number of points on the path; auto doubles them, from 16 to at most 1024, until the "
+    "completeness residual is below 1 %"
+)
 
 
-class _StraightPathMethod(Method):
-    """Gradients on the straight line from a baseline to the image."""
+class _PathMethod(Method):
+    """Gradients along a path to the image, whose sum can be held against the score."""
 
     units = "score"
-    reducer: ClassVar[type[Reducer]] = TimesDifference
+    own_quadrature: ClassVar[bool] = True
 
-    steps: int = Field(default=32, ge=1)
-    quadrature: Quadrature = "gauss_legendre"
-    baseline: Baseline = "zero"
-
-    def requests(self, context: Context) -> tuple[Request, ...]:
-        path = StraightPath(self.steps, self.quadrature, self.baseline)
-        return (GradientRequest(path, self.reducer),)
-
-
-@register
-class IntegratedGradients(_StraightPathMethod):
-    """The share of each voxel in S(x) - S(baseline): gradients along the path between them."""
-
-    formula = "(x - b) sum_i w_i g(b + a_i (x - b))"
-    reference = "Sundararajan et al., 2017"
-    name: Literal["integrated_gradients"] = "integrated_gradients"
-    steps: Steps | Literal["auto"] = Field(  # type: ignore[assignment]
-        default=32,
-        description="auto halves the pieces of the trapezoid rule, from 16 to at most 1024, until "
-        "the completeness residual is below 1 %",
-    )
+    steps: Steps | Literal["auto"] = Field(default=32, description=_STEPS)
 
     @field_validator("steps", mode="before")
     @classmethod
@@ -71,21 +59,37 @@ class IntegratedGradients(_StraightPathMethod):
         return value
 
     @model_validator(mode="after")
-    def _one_rule(self) -> IntegratedGradients:
-        if self.steps == "auto" and "quadrature" in self.model_fields_set:
+    def _one_rule(self) -> Self:
+        given = self.own_quadrature and "quadrature" in self.model_fields_set
+        if self.steps == "auto" and given:
             raise ValueError("steps: auto has a quadrature of its own; leave quadrature out")
         return self
 
     @property
     def residual_limit(self) -> float:
         """1 % where steps are added until it is reached."""
-        return _AUTO_RESIDUAL if self.steps == "auto" else super().residual_limit
+        return RESIDUAL if self.steps == "auto" else super().residual_limit
+
+
+class _StraightPathMethod(_PathMethod):
+    """Gradients on the straight line from a baseline to the image."""
+
+    quadrature: Quadrature = "gauss_legendre"
+    baseline: Baseline = "zero"
 
     def requests(self, context: Context) -> tuple[Request, ...]:
         """The points of one path, or of a path that is refined."""
-        if self.steps != "auto":
-            return super().requests(context)
-        return (GradientRequest(RefinedPath(self.baseline, _AUTO_RESIDUAL), TimesDifference),)
+        path = _straight_path(self.steps, self.quadrature, self.baseline)
+        return (GradientRequest(path, TimesDifference),)
+
+
+@register
+class IntegratedGradients(_StraightPathMethod):
+    """The share of each voxel in S(x) - S(baseline): gradients along the path between them."""
+
+    formula = "(x - b) sum_i w_i g(b + a_i (x - b))"
+    reference = "Sundararajan et al., 2017"
+    name: Literal["integrated_gradients"] = "integrated_gradients"
 
 
 @register
@@ -102,18 +106,18 @@ class LayerIntegratedGradients(AtLayers, _StraightPathMethod):
     def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """A path for each layer."""
         return tuple(
-            GradientRequest(
-                LayerPath(self.steps, self.quadrature, self.baseline, tap),
-                TimesDifference,
-                Plain(),
-                (tap,),
-            )
+            GradientRequest(self._path_in(tap), TimesDifference, Plain(), (tap,))
             for tap in self.taps(context)
         )
 
     def maps(self, results: StreamResults, context: Context) -> dict[str | None, Tensor]:
         """One map per layer, each from its own stream."""
         return {tap.path: values for stream in results for tap, values in stream.items()}
+
+    def _path_in(self, tap: Tap) -> Sampler:
+        if self.steps == "auto":
+            return RefinedLayerPath(self.baseline, layer=tap)
+        return LayerPath(self.steps, self.quadrature, self.baseline, tap)
 
 
 @register
@@ -122,36 +126,50 @@ class LayerConductance(AtLayers, _StraightPathMethod):
 
     formula = "sum_i G_i (A(a_{i+1}) - A(a_i)), a partition of the path with both ends"
     reference = "Dhamdhere et al., 2018"
-    reducer = AlongPath
+    own_quadrature = False
     name: Literal["layer_conductance"] = "layer_conductance"
+
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
+        """One path for all layers."""
+        taps = self.taps(context)
+        first = FIRST if self.steps == "auto" else self.steps
+        path: Sampler = StraightPath(first, self.quadrature, self.baseline)
+        if self.steps == "auto":
+            path = DoubledPath(StraightPath(first, self.quadrature, self.baseline), taps)
+        return (GradientRequest(path, AlongPath, Plain(), taps),)
 
 
 @register
-class InternalInfluence(AtLayers, _StraightPathMethod):
+class InternalInfluence(AtLayers, Method):
     """The mean gradient at each unit of a layer on the path from a baseline to the image."""
 
     formula = "sum_i w_i G_i"
     reference = "Leino et al., 2018"
     units = "score per unit of activation"
-    reducer = MeanGradient
     name: Literal["internal_influence"] = "internal_influence"
+    steps: int = Field(default=32, ge=1)
+    quadrature: Quadrature = "gauss_legendre"
+    baseline: Baseline = "zero"
+
+    def requests(self, context: Context) -> tuple[GradientRequest, ...]:
+        """One path for all layers."""
+        path = StraightPath(self.steps, self.quadrature, self.baseline)
+        return (GradientRequest(path, MeanGradient, Plain(), self.taps(context)),)
 
 
 @register
-class IntegratedGradientsBlackWhite(Method):
+class IntegratedGradientsBlackWhite(_PathMethod):
     """Integrated gradients from the darkest and from the brightest image, averaged."""
 
     formula = "mean of integrated gradients with b = min x and b = max x"
     reference = "Kapishnikov et al., 2019"
-    units = "score"
     name: Literal["integrated_gradients_black_white"] = "integrated_gradients_black_white"
-    steps: int = Field(default=32, ge=1)
     quadrature: Quadrature = "gauss_legendre"
 
     def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """A path from each end of the intensity range."""
         return tuple(
-            GradientRequest(StraightPath(self.steps, self.quadrature, baseline), TimesDifference)
+            GradientRequest(_straight_path(self.steps, self.quadrature, baseline), TimesDifference)
             for baseline in ("minimum", "maximum")
         )
 
@@ -162,7 +180,7 @@ class IntegratedGradientsBlackWhite(Method):
 
 
 @register
-class GuidedIntegratedGradients(Method):
+class GuidedIntegratedGradients(_PathMethod):
     """Integrated gradients on a path that moves the voxels with the smallest gradients first.
 
     The path avoids regions of large gradients that do not change the score in the end. Every point
@@ -171,9 +189,9 @@ class GuidedIntegratedGradients(Method):
 
     formula = "sum_i (x_{i+1} - x_i) (g(x_i) + g(x_{i+1})) / 2 on the guided path"
     reference = "Kapishnikov et al., 2021"
-    units = "score"
+    own_quadrature = False
     name: Literal["guided_integrated_gradients"] = "guided_integrated_gradients"
-    steps: int = Field(default=64, ge=1)
+    steps: Steps | Literal["auto"] = Field(default=64, description=_STEPS)
     fraction: float = Field(
         default=0.25, gt=0, le=1, description="share of the voxels that is moved at a time"
     )
@@ -186,13 +204,15 @@ class GuidedIntegratedGradients(Method):
     baseline: Baseline = "zero"
 
     def requests(self, context: Context) -> tuple[GradientRequest, ...]:
-        path = GuidedPath(self.steps, self.fraction, self.max_distance, self.baseline)
+        first = FIRST if self.steps == "auto" else self.steps
+        guided = GuidedPath(first, self.fraction, self.max_distance, self.baseline)
+        path = DoubledPath(guided, (INPUT,)) if self.steps == "auto" else guided
         ahead = 0.5 if self.quadrature == "trapezoid" else 0.0
         return (GradientRequest(path, partial(AlongCurve, ahead)),)
 
 
 @register
-class BlurIntegratedGradients(Method):
+class BlurIntegratedGradients(_PathMethod):
     """The share of each voxel in S(x) - S(blurred x): gradients as the image is sharpened.
 
     No baseline is chosen: the path starts at the image under the strongest blur, ``sigma_max``.
@@ -202,13 +222,23 @@ class BlurIntegratedGradients(Method):
 
     formula = "- integral of g(x_sigma) d x_sigma/d sigma over sigma from 0 to sigma_max"
     reference = "Xu et al., 2020"
-    units = "score"
     name: Literal["blur_integrated_gradients"] = "blur_integrated_gradients"
-    steps: int = Field(default=32, ge=1)
     sigma_max: float = Field(
         default=0.2, gt=0, le=1, description="strongest blur, as a fraction of the shortest axis"
     )
 
     def requests(self, context: Context) -> tuple[GradientRequest, ...]:
         """A path of blurs, isotropic in mm where the spacing is known."""
-        return (GradientRequest(BlurPath(self.steps, self.sigma_max, context.spacing), AlongCurve),)
+        first = FIRST if self.steps == "auto" else self.steps
+        blurs = BlurPath(first, self.sigma_max, context.spacing)
+        path = DoubledPath(blurs, (INPUT,)) if self.steps == "auto" else blurs
+        return (GradientRequest(path, AlongCurve),)
+
+
+def _straight_path(
+    steps: int | Literal["auto"], quadrature: Quadrature, baseline: Baseline
+) -> Sampler:
+    """The line from a baseline, refined where the number of steps is open."""
+    if steps == "auto":
+        return RefinedPath(baseline)
+    return StraightPath(steps, quadrature, baseline)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 
 import torch
 from torch import Tensor
 
 from voxplain.engine.acceleration.shared_prefix import SharedPrefix
 from voxplain.engine.context import Context
+from voxplain.engine.execution.line_ends import LineEnds, values_at_ends
 from voxplain.engine.execution.runner import Runner, StreamOutput
-from voxplain.engine.gradients.reducers import TapBatch
-from voxplain.engine.gradients.samplers import PointBatch
+from voxplain.engine.execution.score_change import ScoreChange
+from voxplain.engine.gradients.reducers import TapBatch, in_float32
+from voxplain.engine.gradients.samplers import PointBatch, PointSequence
 from voxplain.engine.memory import BackwardBudget, BatchBudget, in_batches
 from voxplain.engine.passes.base import Passes
 from voxplain.engine.passes.points import PassResult, Points
@@ -22,8 +27,6 @@ from voxplain.engine.taps import INPUT, InterpolatedActivation
 
 Segment = tuple[int, range]
 """The number of an input, and the numbers of consecutive points of it."""
-Ends = tuple[PassResult, PassResult]
-"""Activations and scores where the lines through the points start and end."""
 
 
 class GradientRunner(Runner):
@@ -57,6 +60,7 @@ class GradientRunner(Runner):
             slot.place != INPUT and slot.request.reducer().needs_ends for slot in stream.slots
         )
         self.scores_at_ends = complete and self.sampler.ends in ("shared", "each")
+        self.reads_ends = not self.paired and (self.taps_at_ends or self.scores_at_ends)
 
     @classmethod
     def batch_budget(cls, device: torch.device, limit: int | None, image: Tensor) -> BatchBudget:
@@ -76,7 +80,7 @@ class GradientRunner(Runner):
         network makes it draw: such networks run one after the other.
         """
         networks = [[_Accumulators(runner, item) for item in inputs] for runner in runners]
-        if len(runners) > 1 and any(sums.points.feedback is not None for sums in networks[0]):
+        if len(runners) > 1 and any(sums.is_adaptive for sums in networks[0]):
             return [cls.run([runner], inputs)[0] for runner in runners]
         batches = _Batches(runners, networks, prefix)
         while work := [(n, point) for n, sums in enumerate(networks[0]) for point in sums.turn()]:
@@ -174,22 +178,50 @@ class _Accumulators:
 
     def __init__(self, runner: GradientRunner, item: StreamInput) -> None:
         self.runner, self.item = runner, item
-        self.points = runner.sampler.route(item)
-        self.reducers = {slot: slot.request.reducer() for slot in runner.stream.slots}
-        self._ends: Ends | None = None
-        self._origins: dict[int, float] = {}
-        self._difference = self._start = 0.0
-        points = self.points
-        self._turns = iter((points.count,) if points.feedback is None else points.rounds)
-        self._drawn = self._seen = 0
+        self._ends = LineEnds(runner, item) if runner.reads_ends else None
+        self._change: ScoreChange | None = None
+        if runner.has_scores:
+            in_layer = runner.sampler.interpolated is not None
+            self._change = ScoreChange(runner.sampler.ends, in_layer)
+        self._start_sums()
+        self._begin(runner.sampler.route(item))
+
+    def _start_sums(self) -> None:
+        slots = self.runner.stream.slots
+        self.reducers = {slot: slot.request.reducer() for slot in slots}
         self._weight = 0.0
+
+    def _begin(self, points: PointSequence) -> None:
+        """Starts with a sequence of points; their numbers begin with 0."""
+        self.points, self._drawn = points, 0
+        self._turns = iter((points.count,) if points.feedback is None else points.rounds)
         self._since_feedback: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether the network decides which points are drawn."""
+        return self.points.feedback is not None or self.points.finer is not None
 
     def turn(self) -> range:
         """The numbers of the points that can be drawn now; none at the end."""
+        count = next(self._turns, 0)
+        if not count and self.points.finer is not None:
+            self._refine(self.points.finer)
+            count = next(self._turns, 0)
         first = self._drawn
-        self._drawn += next(self._turns, 0)
+        self._drawn += count
         return range(first, self._drawn)
+
+    def _refine(self, finer: Callable[[], PointSequence]) -> None:
+        """Goes on with finer points, unless the sums are those of the score."""
+        if self._change is None or self._change.is_met_by(self._sums()):
+            self.points = replace(self.points, finer=None)
+            return
+        points = finer()
+        if points.restarts:
+            self._start_sums()
+            self._change.start_again()
+        self._begin(points)
 
     def give_feedback(self) -> None:
         """Tells an adaptive sampler the scores and gradients of the points of its turn."""
@@ -201,17 +233,17 @@ class _Accumulators:
 
     def update(self, points: PointBatch, result: PassResult, rows: slice) -> None:
         """Feeds every reducer with the points of this input in a batch."""
-        ends = self._at_ends(points)
-        if self.runner.has_scores:
-            self._add_scores(points, result, rows, ends)
+        ends = self._ends.of(points) if self._ends else None
+        if self._change is not None:
+            self._change.add(points, result, rows, ends)
         for slot, reducer in self.reducers.items():
             start, end = None, None
             if reducer.needs_ends:
-                start, end = self._line(slot, points, result, rows, ends)
+                start, end = values_at_ends(slot.place, points, result, rows, ends)
             reducer.update(
                 TapBatch(
-                    value=_in_float32(result.values[slot.place][rows]),
-                    gradient=_in_float32(result.gradients[slot.place][rows]),
+                    value=in_float32(result.values[slot.place][rows]),
+                    gradient=in_float32(result.gradients[slot.place][rows]),
                     weights=points.weights,
                     start=start,
                     end=end,
@@ -220,113 +252,28 @@ class _Accumulators:
                     masks=points.masks,
                 )
             )
-        self._seen += len(points.inputs)
         self._weight += float(points.weights.sum())
         if self.points.feedback is not None:
-            gradient = _in_float32(result.gradients[INPUT][rows])
+            gradient = in_float32(result.gradients[INPUT][rows])
             self._since_feedback.append((result.scores[rows], gradient))
 
     def result(self) -> StreamOutput:
         """The sums; with the scores where the stream has ends."""
-        tensors = {slot: reducer.result() for slot, reducer in self.reducers.items()}
-        if self.points.relative_weights:
-            tensors = {slot: tensor / self._weight for slot, tensor in tensors.items()}
-        if not self.runner.has_scores:
-            return StreamOutput(tensors)
-        return StreamOutput(tensors, self._difference, self._start)
+        if self._change is None:
+            return StreamOutput(self._sums())
+        return StreamOutput(self._sums(), self._change.difference, self._change.start)
 
-    def _at_ends(self, points: PointBatch) -> Ends | None:
-        """Activations and scores at the ends of the lines: once, or for each point."""
-        runner = self.runner
-        if runner.paired or points.start is None or points.end is None:
-            return None
-        if not runner.taps_at_ends and not runner.scores_at_ends:
-            return None
-        if runner.sampler.ends != "shared":
-            return self._ends_of_each(points, points.start, points.end)
-        if self._ends is None:
-            self._ends = self._observed_ends(points.start, points.end)
-        return self._ends
-
-    def _observed_ends(self, start: Tensor, end: Tensor) -> Ends:
-        """Both ends in one call; the score of the image itself is known from binding."""
-        observe, scores, row = self.runner.passes.observe, self.runner.scores, self.item.row
-        if scores is not None and not self.runner.taps_at_ends:
-            image = PassResult(torch.tensor([scores[row]], dtype=torch.float64))
-            return observe(Points(start, [row] * len(start))), image
-        both = torch.cat([start, end])
-        result = observe(Points(both, [row] * len(both)))
-        return result.part(slice(len(start))), result.part(slice(len(start), None))
-
-    def _ends_of_each(self, points: PointBatch, start: Tensor, end: Tensor) -> Ends:
-        """Both ends of every line; scores alone where no layer is read, each start once."""
-        if self.runner.taps_at_ends or len(points.origins) < len(end):
-            return self._observed_ends(start, end)
-        observe, row = self.runner.passes.observe, self.item.row
-        new = {origin: at for at, origin in enumerate(points.origins)}
-        new = {origin: at for origin, at in new.items() if origin not in self._origins}
-        if new:
-            found = observe(Points(start[list(new.values())], [row] * len(new))).scores
-            self._origins.update(zip(new, found.tolist(), strict=True))
-        starts = [self._origins[origin] for origin in points.origins]
-        scores = self.runner.scores
-        if scores is not None and bool((end == self.item.image).all()):
-            ends = [scores[row]] * len(end)
-        else:
-            ends = observe(Points(end, [row] * len(end))).scores.tolist()
-        both = (torch.tensor(values, dtype=torch.float64) for values in (starts, ends))
-        first, last = (PassResult(values) for values in both)
-        return first, last
-
-    def _add_scores(
-        self, points: PointBatch, result: PassResult, rows: slice, ends: Ends | None
-    ) -> None:
-        scores = result.scores[rows]
-        if result.start_scores is not None:
-            weights = points.weights.to(scores)
-            start = float((weights * result.start_scores[rows]).sum())
-            self._difference += float((weights * scores).sum()) - start
-            self._start += start
-        elif ends is not None and self.runner.sampler.ends == "each":
-            first, last = (end.scores.double().cpu() for end in ends)
-            self._start += float((points.weights * first).sum())
-            self._difference += float((points.weights * (last - first)).sum())
-        elif ends is not None:
-            self._start = float(ends[0].scores[0])
-            self._difference = float(ends[1].scores[0]) - self._start
-        elif self.runner.sampler.ends == "visited":
-            self._start = float(scores[0]) if self._seen == 0 else self._start
-            self._difference = float(scores[-1]) - self._start
-
-    def _line(
-        self,
-        slot: Slot[GradientRequest],
-        points: PointBatch,
-        result: PassResult,
-        rows: slice,
-        ends: Ends | None,
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Values at both ends of the lines at a place."""
-        place = slot.place
-        if place == INPUT:
-            return points.start, points.end
-        if result.start_values:
-            start, end = result.start_values[place][rows], result.values[place][rows]
-            return _in_float32(start), _in_float32(end)
-        if ends is None:
-            return None, None
-        return _in_float32(ends[0].values[place]), _in_float32(ends[1].values[place])
+    def _sums(self) -> dict[Slot[GradientRequest], Tensor]:
+        sums = {slot: reducer.result() for slot, reducer in self.reducers.items()}
+        if not self.points.relative_weights:
+            return sums
+        return {slot: tensor / self._weight for slot, tensor in sums.items()}
 
 
 def _segments(work: list[tuple[int, int]]) -> list[Segment]:
     """Consecutive work of one input as ranges of point numbers."""
-    segments: list[Segment] = []
-    for number, point in work:
-        if segments and segments[-1][0] == number:
-            segments[-1] = (number, range(segments[-1][1].start, point + 1))
-        else:
-            segments.append((number, range(point, point + 1)))
-    return segments
+    points = {number: [at for _, at in pairs] for number, pairs in groupby(work, itemgetter(0))}
+    return [(number, range(at[0], at[-1] + 1)) for number, at in points.items()]
 
 
 def _joined(parts: list[Tensor | None]) -> Tensor:
@@ -336,8 +283,3 @@ def _joined(parts: list[Tensor | None]) -> Tensor:
 
 def _per_point(start: Tensor | None, count: int) -> Tensor | None:
     return None if start is None else start.expand(count, *start.shape[1:])
-
-
-def _in_float32(values: Tensor) -> Tensor:
-    """Half precision is for the network; sums run in float32."""
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

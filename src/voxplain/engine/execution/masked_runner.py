@@ -121,6 +121,8 @@ def _one_input(
     painters = request.fill.painters(item, masks)
     for runner in runners:
         runner.begin(item)
+        if masks.remark:
+            runner.passes.log.remarks[masks.remark] = None
     networks = [_MaskedInput(runner, masks, item) for runner in runners]
     scores = torch.zeros(len(runners), len(masks), dtype=torch.float64)
     for painter in painters:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from voxplain.engine.masks.masks import Masks, Painter, Position, Region, inside
 from voxplain.engine.passes.base import Passes
-from voxplain.models.windows import Layout
+from voxplain.models.layout import Layout
+from voxplain.models.windowed_output import dense
 from voxplain.targets import WeightField
 
 _KEPT = 2 * 2**30
@@ -46,6 +47,7 @@ class WindowedScores:
         self, passes: Passes, layout: Layout, image: Tensor, row: int, whole: float
     ) -> None:
         self.passes, self.layout, self.whole = passes, layout, whole
+        self.outputs = layout.outputs
         self.field = passes.bound.rows([row])
         self.batch = passes.model.windows_at_once
         self._clean: dict[Position, Tensor] = {}
@@ -71,7 +73,7 @@ class WindowedScores:
         for number, index in enumerate(todo):
             volume = self.layout.pad(painter.painted([index])[0])
             for position in masks.touched(index, self.layout):
-                if bool(self._cut(cotangent, position).any()):
+                if bool(cotangent[self.outputs.region(position)].any()):
                     waiting.append(_Pending(number, position, self._cut(volume, position).clone()))
             if len(waiting) >= self.batch or number == len(todo) - 1:
                 for pending, share in zip(waiting, self._shares(waiting, cotangent), strict=True):
@@ -86,14 +88,14 @@ class WindowedScores:
         for first in range(0, len(pending), self.batch):
             part = pending[first : first + self.batch]
             positions = [one.position for one in part]
-            weights = self.layout.cut(cotangent, positions)
-            weights = weights * self.layout.blend_weights(positions, weights)
+            weights = self.outputs.cut(cotangent, positions)
+            weights = weights * self.outputs.blend_weights(positions, weights)
             output = self._dense(torch.stack([one.window for one in part]))
             found += (output * weights).flatten(1).sum(dim=1, dtype=torch.float64).tolist()
         return found
 
     def _cotangent(self) -> Tensor:
-        """Weights on the padded output, ``(K, *padded)``."""
+        """Weights on the output of the padded volume, ``(K, *outputs.grid)``."""
         first, *others = (term.weights[0] for term in self.field.terms)
         return self.layout.embed(sum(others, first))
 
@@ -110,13 +112,13 @@ class WindowedScores:
         return scores
 
     def _blended(self) -> Tensor:
-        """The blended output of the image, ``(K, *padded)``."""
+        """The blended output of the padded image, ``(K, *outputs.grid)``."""
         blended: Tensor | None = None
         for positions in self.layout.batches(self.batch):
             for position, part in zip(positions, self._parts(self._padded, positions), strict=True):
                 if blended is None:
-                    blended = part.new_zeros(len(part), *self.layout.padded)
-                blended[self.layout.region(position)] += part
+                    blended = part.new_zeros(len(part), *self.outputs.grid)
+                blended[self.outputs.region(position)] += part
                 if len(self.layout) * part.nbytes <= _KEPT:
                     self._clean[position] = part
         if blended is None:
@@ -143,22 +145,22 @@ class WindowedScores:
     def _parts(self, volume: Tensor, positions: Sequence[Position]) -> Tensor:
         """Outputs of windows times their blending weights."""
         output = self._dense(self.layout.cut(volume, positions))
-        return output * self.layout.blend_weights(positions, output)
+        return output * self.outputs.blend_weights(positions, output)
 
     def _unmasked(self, position: Position) -> Tensor:
         known = self._clean.get(position)
         return self._parts(self._padded, (position,))[0] if known is None else known
 
     def _around(self, touched: Sequence[Position]) -> Region:
-        """The box around some windows."""
-        boxes = [self.layout.box(position) for position in touched]
+        """The box around the outputs of some windows."""
+        boxes = [self.outputs.box(position) for position in touched]
         return tuple(
             slice(min(side.start for side in sides), max(side.stop for side in sides))
             for sides in zip(*boxes, strict=True)
         )
 
     def _inside(self, position: Position, around: Region) -> tuple[EllipsisType | slice, ...]:
-        pairs = zip(self.layout.box(position), around, strict=True)
+        pairs = zip(self.outputs.box(position), around, strict=True)
         return inside(tuple(slice(a.start - b.start, a.stop - b.start) for a, b in pairs))
 
     def _cropped(self, around: Region, blended: Tensor) -> WeightField:
@@ -176,4 +178,4 @@ class WindowedScores:
     def _dense(self, windows: Tensor) -> Tensor:
         self.passes.log.forwards += len(windows)
         with torch.inference_mode(), self.passes.model.precise():
-            return self.passes.model.dense(windows)
+            return dense(self.passes.model, windows)

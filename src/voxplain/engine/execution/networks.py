@@ -29,6 +29,8 @@ from voxplain.engine.requests import Request, Stream
 from voxplain.engine.rules import Plain
 from voxplain.engine.stream_io import MethodOutput, StreamInput, StreamResults
 from voxplain.engine.taps import INPUT
+from voxplain.errors import TargetError
+from voxplain.models.failures import GradientError, with_methods
 from voxplain.models.precision import HALF, LEAST_AGREEMENT, Precision, agreement
 
 Maps = dict[str | None, Tensor]
@@ -74,7 +76,10 @@ def _precision(session: Session) -> Precision:
         return "float32"  # each stream takes float64 where it may
     if precision not in HALF:
         return precision
-    full, half = (_first_gradient(session, kind) for kind in ("float32", precision))
+    try:
+        full, half = (_first_gradient(session, kind) for kind in ("float32", precision))
+    except (GradientError, TargetError):  # without gradients nothing tells that both agree
+        return "float32"
     return precision if agreement(half, full) >= LEAST_AGREEMENT else "float32"
 
 
@@ -177,7 +182,10 @@ def _timed(
     started = time.perf_counter()
     if runners[0].passes.log.precision == "float64":
         dtype = torch.float64
-    outputs = runners[0].run(runners, [_cast(item, dtype) for item in inputs], prefix)
+    try:
+        outputs = runners[0].run(runners, [_cast(item, dtype) for item in inputs], prefix)
+    except GradientError as error:
+        raise with_methods(error, runners[0].stream.methods) from error.__cause__
     for runner in runners:
         runner.passes.log.seconds += (time.perf_counter() - started) / len(runners)
     return outputs

@@ -21,6 +21,7 @@ from voxplain.engine.passes.points import PassLog
 from voxplain.engine.requests import GradientRequest, MaskRequest, Request, Stream
 from voxplain.engine.rules import guard
 from voxplain.errors import ModelError
+from voxplain.models.failures import WITHOUT_GRADIENTS
 from voxplain.models.precision import Precision
 from voxplain.targets import Target
 from voxplain.targets.contrast import resolve_target
@@ -183,8 +184,7 @@ def _require_gradients(context: Context, requests: Sequence[tuple[Method, Reques
     if not model.differentiable:
         raise ModelError(
             f"{model.name} is a forward-only black box (ONNX or TorchScript), and {method.key} "
-            "needs the network as a PyTorch module; methods that mask the image, such as "
-            "occlusion, rise and kernel_shap, do without"
+            f"needs the network as a PyTorch module; {WITHOUT_GRADIENTS}"
         )
     if any(parameter.is_inference() for parameter in model.network.parameters()):
         raise ModelError(

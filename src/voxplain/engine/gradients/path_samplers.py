@@ -1,8 +1,7 @@
-"""Samplers of curved paths: toward a blurred image, along what changes least, inside a layer."""
+"""Samplers of curved paths: toward a blurred image, and along what changes least."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,15 +10,8 @@ from torch import Tensor
 
 from voxplain.engine.baselines import baseline_image
 from voxplain.engine.blur import blurred, isotropic_sigma
-from voxplain.engine.gradients.samplers import (
-    Ends,
-    PointBatch,
-    PointSequence,
-    Sampler,
-    StraightPath,
-)
+from voxplain.engine.gradients.samplers import Ends, PointBatch, PointSequence, Sampler
 from voxplain.engine.stream_io import StreamInput
-from voxplain.engine.taps import Tap
 
 
 @dataclass(frozen=True)
@@ -61,90 +53,6 @@ class BlurPath(Sampler):
             )
 
         return PointSequence(self.passes, draw)
-
-
-@dataclass(frozen=True)
-class RefinedPath(Sampler):
-    """The straight path under the trapezoid rule, with pieces halved until the sum is complete.
-
-    Points that are there stay: halving adds the middles of all pieces.
-
-    Attributes:
-        baseline: Where the path begins.
-        residual: Of completeness, below which the path is fine enough.
-        first: Pieces to begin with.
-        most: Pieces to end with at the latest.
-    """
-
-    baseline: Any = "zero"
-    residual: float = 0.01
-    first: int = 16
-    most: int = 1024
-
-    ends: ClassVar[Ends] = "shared"
-    open_ended: ClassVar[bool] = True
-
-    @property
-    def passes(self) -> int:
-        """At most one per piece, and one more."""
-        return self.most + 1
-
-    def route(self, item: StreamInput) -> PointSequence:
-        """The points of one refinement after the other, each in ascending order."""
-        refinement = _Refinement(self, item.image)
-        return PointSequence(
-            self.passes,
-            refinement.draw,
-            refinement.on,
-            refinement.rounds(),
-            relative_weights=True,
-        )
-
-
-class _Refinement:
-    """The points of a refined path so far, and the sum that they give."""
-
-    def __init__(self, path: RefinedPath, image: Tensor) -> None:
-        self._path, self._image = path, image
-        self._begin = baseline_image(path.baseline, image)
-        self._way = (image - self._begin).double()
-        self._nodes: list[tuple[float, float]] = []
-        self._answered, self._sum, self._difference = 0, 0.0, 0.0
-
-    def rounds(self) -> Iterator[int]:
-        """Numbers of points, until the sum is complete or the path as fine as it may get."""
-        pieces = self._path.first
-        ends = {0: 0.5, pieces: 0.5}
-        self._nodes = [(index / pieces, ends.get(index, 1.0)) for index in range(pieces + 1)]
-        yield pieces + 1
-        while pieces < self._path.most and not self._is_complete():
-            self._nodes += [((index + 0.5) / pieces, 1.0) for index in range(pieces)]
-            yield pieces
-            pieces *= 2
-
-    def draw(self, indices: range) -> PointBatch:
-        """Points by their numbers."""
-        along, weights = torch.tensor(
-            [self._nodes[index] for index in indices], dtype=torch.float64
-        ).unbind(1)
-        share = along.to(self._image).view(-1, *(1,) * self._image.ndim)
-        inputs = self._begin + share * (self._image - self._begin)
-        return PointBatch(inputs, weights, self._begin[None], self._image[None], along)
-
-    def on(self, scores: Tensor, gradients: Tensor) -> None:
-        """Adds the gradients of a round."""
-        if not self._answered:
-            self._difference = float(scores[-1]) - float(scores[0])
-        answered = self._answered + len(gradients)
-        for (_, weight), gradient in zip(
-            self._nodes[self._answered : answered], gradients, strict=True
-        ):
-            self._sum += weight * float((gradient.double() * self._way).sum())
-        self._answered = answered
-
-    def _is_complete(self) -> bool:
-        total = self._sum / sum(weight for _, weight in self._nodes)
-        return abs(total - self._difference) <= self._path.residual * abs(self._difference)
 
 
 @dataclass(frozen=True)
@@ -231,29 +139,6 @@ class _Walk:
         """Slopes that are equal but for rounding go together, however points were batched."""
         rank = max(1, min(count, round(self._path.fraction * self._moving)))
         return slopes.kthvalue(rank).values * (1 + 1e-5)
-
-
-@dataclass(frozen=True)
-class LayerPath(StraightPath):
-    """The straight path in the activations of one layer, while the rest sees the image."""
-
-    layer: Tap = Tap("", "input")  # noqa: RUF009
-
-    @property
-    def interpolated(self) -> Tap:  # type: ignore[override]
-        """The layer."""
-        return self.layer
-
-    def route(self, item: StreamInput) -> PointSequence:
-        """The image at every point; the positions say how far the layer has come."""
-        straight = super().route(item)
-
-        def draw(indices: range) -> PointBatch:
-            found = straight.draw(indices)
-            inputs = item.image.expand(len(indices), *item.image.shape)
-            return PointBatch(inputs, found.weights, found.start, found.end, found.along)
-
-        return PointSequence(straight.count, draw)
 
 
 def _equal(indices: range, count: int) -> Tensor:

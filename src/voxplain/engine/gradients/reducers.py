@@ -240,3 +240,8 @@ class LastMasks(Reducer):
     def result(self) -> Tensor:
         """The masks, in order."""
         return torch.stack(list(self._masks))
+
+
+def in_float32(values: Tensor) -> Tensor:
+    """Half precision is for the network; sums run in float32."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

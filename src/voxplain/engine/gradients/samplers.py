@@ -21,6 +21,8 @@ from voxplain.engine.stream_io import StreamInput, require_references
 from voxplain.engine.taps import Tap
 
 Ends = Literal["none", "shared", "each", "visited"]
+RESIDUAL = 0.01
+"""The residual of completeness above which finer points follow, where a sequence has them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +64,9 @@ class PointSequence:
             feedback on the last one.
         relative_weights: Whether the result is divided by the sum of the weights, as it has to be
             where the number of points shows only on the way. For reducers that are sums.
+        finer: Gives the points that follow where the sum of the map is not yet that of the score;
+            None where nothing follows.
+        restarts: Whether these points take the place of those before; else they add to them.
     """
 
     count: int
@@ -69,6 +74,8 @@ class PointSequence:
     feedback: Callable[[Tensor, Tensor], None] | None = None
     rounds: Iterable[int] = ()
     relative_weights: bool = False
+    finer: Callable[[], PointSequence] | None = None
+    restarts: bool = False
 
 
 class Sampler(ABC):

@@ -48,10 +48,11 @@ class ChannelsAsMasks(_ChannelSampler):
     """Every channel (or group of channels) as a mask on the image, and one that removes all."""
 
     def masks(self, item: StreamInput, context: Context) -> Masks:
-        activation = activation_of(item, self.tap, context).activation
+        tapped = activation_of(item, self.tap, context)
+        activation = tapped.activation
         groups: Groups = group_channels(activation, self.most)
         sums = group_sums(activation, groups)
-        return ActivationMasks(sums, groups, self.tap, context, context.shape)
+        return ActivationMasks(sums, groups, self.tap, context, context.shape, tapped.remark)
 
     def expected(self, context: Context) -> int:
         return self._groups(context) + 1
@@ -75,7 +76,15 @@ class ChannelsOff(_ChannelSampler):
             flat.mean(dim=1) if self.level == "mean" else torch.full_like(flat[:, 0], self.level)
         )
         return LayerChannels(
-            self.tap, last_call, groups, levels, activation, tapped.placed, context, context.shape
+            self.tap,
+            last_call,
+            groups,
+            levels,
+            activation,
+            tapped.placed,
+            context,
+            context.shape,
+            tapped.remark,
         )
 
     def _last_call(self, calls: int, context: Context) -> Tap:
@@ -103,11 +112,13 @@ class TappedActivation:
         activation: ``(K, *cells)``; ``(K, windows, *cells)`` in windows.
         calls: Number of calls of the layer for the image, or for a window.
         placed: Whether every value has a place in the image; class tokens have none.
+        remark: Which of several calls was taken, in a sentence; else None.
     """
 
     activation: Tensor
     calls: int
     placed: bool
+    remark: str | None
 
 
 def activation_of(item: StreamInput, tap: Tap, context: Context) -> TappedActivation:
@@ -126,8 +137,9 @@ def activation_of(item: StreamInput, tap: Tap, context: Context) -> TappedActiva
             padded = layout.pad(item.image)
             for positions in layout.batches(model.windows_at_once):
                 with tapping(model.network, (tap,)) as tapped:
-                    model.dense(layout.cut(padded, positions))
+                    model(layout.cut(padded, positions))
                 batches.append(context.layers.arranged(tap, tapped[tap]).detach())
                 values += tapped[tap].numel()
             activation = torch.cat(batches).transpose(0, 1)
-    return TappedActivation(activation, tapped.calls(tap), activation.numel() == values)
+    placed = activation.numel() == values
+    return TappedActivation(activation, tapped.calls(tap), placed, tapped.repeated(tap))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from voxplain.engine.masks.masks import Masks, Painter, Position, Region
-from voxplain.models.windows import Layout
+from voxplain.models.layout import Layout
 from voxplain.regions import RegionMap
 
 _DENSE = 0.2

@@ -140,6 +140,7 @@ class ActivationMasks(DenseMasks):
         tap: The layer.
         context: Of the network and the image.
         shape: Spatial shape of the image.
+        remark: A sentence for readers of the map, or None.
     """
 
     activation: Tensor
@@ -147,6 +148,7 @@ class ActivationMasks(DenseMasks):
     tap: Tap
     context: Context
     shape: tuple[int, ...]
+    remark: str | None = None
 
     def __len__(self) -> int:
         return len(self.activation) + 1

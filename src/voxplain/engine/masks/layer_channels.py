@@ -29,6 +29,7 @@ class LayerChannels(Masks):
         placed: Whether every value of the layer has a place in the image; class tokens have none.
         context: Of the network and the image.
         shape: Spatial shape of the image.
+        remark: A sentence for readers of the map, or None.
     """
 
     tap: Tap
@@ -39,6 +40,7 @@ class LayerChannels(Masks):
     placed: bool
     context: Context
     shape: tuple[int, ...]
+    remark: str | None = None
 
     at_layer: ClassVar[bool] = True
 

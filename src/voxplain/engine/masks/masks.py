@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from voxplain.engine.taps import Changes
-from voxplain.models.windows import Layout
+from voxplain.models.layout import Layout
 
 Region = tuple[slice, ...]
 """A box of voxels, one slice per spatial axis."""
@@ -33,9 +33,11 @@ class Masks(ABC):
     Attributes:
         shape: Spatial shape of the image.
         at_layer: Whether the masks are on a layer, and leave the image unchanged.
+        remark: A sentence for readers of the map, or None.
     """
 
     at_layer: ClassVar[bool] = False
+    remark: str | None = None
 
     shape: tuple[int, ...]
 

@@ -19,6 +19,7 @@ from voxplain.engine.passes.through_layer import relevance_at
 from voxplain.engine.rules import Rule, RuleMode
 from voxplain.engine.taps import INPUT, Changes, Tap, Tapped
 from voxplain.errors import ConfigError, ModelError, RuleError, TargetError
+from voxplain.models.failures import WITHOUT_GRADIENTS, raise_without_gradient
 from voxplain.models.model import Model
 from voxplain.targets import WeightField
 
@@ -87,7 +88,7 @@ class Passes(ABC):
         """Forward and backward for a batch of points.
 
         Raises:
-            ModelError: If the network cannot be differentiated.
+            GradientError: If the network cannot be differentiated.
         """
         count = len(points.inputs)
         if count > 1 and self.model.behavior.one_by_one:
@@ -95,11 +96,8 @@ class Passes(ABC):
         self.log.passes += count
         shown = self._with_companion(points)
         self._copies = len(shown.rows) // count
-        try:
-            with torch.inference_mode(False), torch.enable_grad(), self.model.precise():
-                result = _first(count, shown, self._run(shown))
-        except NotImplementedError as error:
-            raise ModelError(no_gradient(error)) from error
+        with torch.inference_mode(False), torch.enable_grad(), self.model.precise():
+            result = _first(count, shown, self._run(shown))
         if self.conservation is not None and INPUT in result.gradients:
             self.conservation.add_maps(result.scores, result.gradients[INPUT])
         return result
@@ -155,11 +153,8 @@ class Passes(ABC):
     def tapped_values(self, inputs: Tensor, tapped: Tapped) -> dict[Tap, Tensor]:
         """The value at each place after a forward."""
         for tap in self.taps:
-            if tap.call == -1 and tapped.calls(tap) > 1:
-                self.log.remarks[
-                    f"layer {tap.path!r} is called {tapped.calls(tap)} times; its last call is "
-                    f"taken, {tap.path}#0 would be the first"
-                ] = None
+            if remark := tapped.repeated(tap):
+                self.log.remarks[remark] = None
         return {place: inputs if place == INPUT else tapped[place] for place in self.places}
 
     def gradients(
@@ -178,6 +173,7 @@ class Passes(ABC):
             through_value: The value of the layer that everything has to pass.
 
         Raises:
+            GradientError: If the backward pass fails.
             ModelError: If a layer does not depend on the image.
             TargetError: If the score does not.
         """
@@ -188,9 +184,10 @@ class Passes(ABC):
                 )
         if not score.requires_grad:
             raise TargetError(
-                "the score does not depend on the image through differentiable operations"
+                "the score does not depend on the image through differentiable operations; "
+                f"{WITHOUT_GRADIENTS}"
             )
-        with _in_words():
+        try:
             if through_value is not None and self.rule.through is not None:
                 relevance = relevance_at(
                     through_value, score, cotangent, self.rule.through, self.arrange
@@ -204,6 +201,8 @@ class Passes(ABC):
                     retain_graph=self.prefix_user is not None,
                     allow_unused=True,
                 )
+        except Exception as error:
+            raise_without_gradient(error)
         gradients = {}
         for (place, value), gradient in zip(places.items(), found, strict=True):
             if gradient is None:
@@ -276,24 +275,5 @@ def _first(count: int, points: Points, result: PassResult) -> PassResult:
     return result if len(points.rows) == count else result.part(slice(count))
 
 
-def no_gradient(error: NotImplementedError) -> str:
-    """The sentence for a network with a function that torch cannot differentiate."""
-    first = str(error).strip().splitlines()[0]
-    return f"the network cannot be differentiated: {first}"
-
-
 def _as_it_is(_: Tap, value: Tensor) -> Tensor:
     return value
-
-
-@contextlib.contextmanager
-def _in_words() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        if "inplace operation" not in str(error):
-            raise
-        raise ModelError(
-            "the network overwrites in place a value that its gradient needs (as `x += 1` after a "
-            "rectifier does), so it cannot be differentiated; write that step out of place"
-        ) from error

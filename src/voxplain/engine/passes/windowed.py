@@ -8,6 +8,7 @@ weight. The sum is the gradient of the whole-volume S, with one batch of windows
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -19,6 +20,7 @@ from voxplain.engine.rules import Rule, RuleMode
 from voxplain.engine.taps import INPUT, Changes, InterpolatedActivation, Tap, tapping
 from voxplain.errors import TargetError
 from voxplain.models.model import Model
+from voxplain.models.windowed_output import dense
 from voxplain.targets import WeightField
 
 
@@ -85,7 +87,7 @@ class WindowedPasses(Passes):
         return torch.cat(scores)
 
     def volume_output(self, image: Tensor) -> Tensor:
-        """The blended output ``(1, K, *spatial)`` of one volume."""
+        """The blended output ``(1, K, *cells)`` of one volume."""
         self.log.forwards += 1
         return self.model.output(image[None], self.spacing)
 
@@ -120,8 +122,8 @@ class _OneVolume:
         gradient = torch.zeros_like(self.padded)
         layers = _Layers()
         for positions in self.layout.batches(self.passes.model.windows_at_once):
-            part = self.layout.cut(cotangent, positions)
-            part = part * self.layout.blend_weights(positions, part)
+            part = self.layout.outputs.cut(cotangent, positions)
+            part = part * self.layout.outputs.blend_weights(positions, part)
             if not passes.taps and not bool(part.any()):
                 continue
             places, gradients, starts = self._windows(positions, part)
@@ -137,13 +139,13 @@ class _OneVolume:
         for positions in self.layout.batches(at_once) if self.passes.taps else ():
             windows = self.layout.cut(self.padded, positions)
             with tapping(self.passes.model.network, self.passes.taps) as tapped:
-                self.passes.model.dense(windows)
+                dense(self.passes.model, windows)
                 layers.add(self.passes.detached(self.passes.tapped_values(windows, tapped)), {}, {})
         score = self.bound.score(self.passes.volume_output(self.image))
         return PassResult(score, values={**layers.values(), INPUT: self.image[None]})
 
     def _cotangent(self) -> Tensor:
-        """dS/dF on the padded volume, ``(K, *padded)``; also the scores of nonlinear links."""
+        """dS/dF, ``(K, *outputs.grid)``; also the scores of nonlinear links."""
         field = self.passes.rule.seed_field(self.bound)
         terms = field.terms
         if field.is_linear:
@@ -181,7 +183,7 @@ class _OneVolume:
         network, changes = passes.model.network, self._changes(positions)
         image = self.image[None]
         with tapping(network, passes.taps, changes) as tapped, passes.under_rule(image, recording):
-            output = passes.model.dense(windows)
+            output = dense(passes.model, windows)
         passes.check_seen(output, windows)
         if self.bound.is_linear:
             self.score += float((output.detach() * cotangent).sum(dtype=torch.float64))
@@ -196,7 +198,7 @@ class _OneVolume:
             return None
         start = self.layout.cut(self.layout.pad(self.interpolated.start[0]), positions)
         model = self.passes.model
-        return self.interpolated.changes(model.network, model.dense, start)
+        return self.interpolated.changes(model.network, partial(dense, model), start)
 
     def _record(
         self, positions: tuple[tuple[int, ...], ...], cotangent: Tensor
@@ -207,7 +209,7 @@ class _OneVolume:
         windows = self.layout.cut(self.reference, positions)
         recording = passes.rule.record()
         with torch.no_grad(), tapping(passes.model.network, passes.taps) as tapped, recording:
-            output = passes.model.dense(windows)
+            output = dense(passes.model, windows)
         if self.bound.is_linear:
             self.start_score += float((output * cotangent).sum(dtype=torch.float64))
         return recording, passes.detached(passes.tapped_values(windows, tapped))

@@ -215,3 +215,14 @@ _PURE: dict[str, Callable[..., Any]] = {
     "var": _variance,
 }
 _TABLE = _build()
+
+
+_SHAPE_ONLY = (
+    *("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"),
+    *("new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"),
+)
+
+
+def is_shape_only(func: Callable[..., Any]) -> bool:
+    """Whether a function reads only the shape and type of its operand."""
+    return getattr(func, "__name__", "") in _SHAPE_ONLY

@@ -11,10 +11,11 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
 from voxplain.engine.rules.calls import Call, OperationKind
-from voxplain.engine.rules.functions import describe
+from voxplain.engine.rules.functions import describe, is_shape_only
 from voxplain.engine.rules.substitutes import custom_function_name
 from voxplain.engine.tensors import TensorMarks, is_floating, tensors_in
 from voxplain.errors import RuleError
@@ -109,12 +110,15 @@ class RuleMode(TorchFunctionMode):
     Attributes:
         treated: Number of calls with a replaced backward, by function name.
         warnings: Remarks for readers of the result.
+        functions: The function and the line of the network that made each node of the graph, where
+            someone asks for them by putting a dictionary here.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.treated: Counter[str] = Counter()
         self.warnings: list[str] = []
+        self.functions: dict[Node, str] | None = None
         self._depth = 0
         self._parameters = TensorMarks()
         self._weights = TensorMarks()
@@ -187,6 +191,8 @@ class RuleMode(TorchFunctionMode):
                 self.report_unknown(_qualified_name(func))
         else:
             result = self.treat(call, lambda: func(*args, **keywords))
+            if self.functions is not None and depends:
+                self._keep_function(result, f"{call.name} in {caller()}")
         self._mark(func, operands, result, depends)
         return result
 
@@ -206,6 +212,11 @@ class RuleMode(TorchFunctionMode):
         if self._depth == 0 and kind is None:
             self.finish()
 
+    def _keep_function(self, result: Any, function: str) -> None:
+        for tensor in tensors_in(result):
+            if self.functions is not None and tensor.grad_fn is not None:
+                self.functions.setdefault(tensor.grad_fn, function)
+
     def _report_custom_functions(self, operands: list[Tensor]) -> None:
         for operand in operands:
             if name := custom_function_name(operand.grad_fn):
@@ -220,7 +231,7 @@ class RuleMode(TorchFunctionMode):
             self._mark_all(self._parameters, result)
         elif not depends and torch.is_grad_enabled():
             self._mark_all(self._weights, result)
-        if (depends or self.is_data_dependent(*operands)) and not _is_shape_only(func):
+        if (depends or self.is_data_dependent(*operands)) and not is_shape_only(func):
             self._mark_all(self._data_dependent, result)
 
     def _mark_all(self, marks: TensorMarks, result: Any) -> None:
@@ -254,17 +265,6 @@ class Plain(Rule):
     def mode(self) -> RuleMode:
         """A context without effect."""
         return _NoMode()
-
-
-_SHAPE_ONLY = (
-    *("zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"),
-    *("new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"),
-)
-
-
-def _is_shape_only(func: Callable[..., Any]) -> bool:
-    """Whether a function reads only the shape and type of its operand."""
-    return getattr(func, "__name__", "") in _SHAPE_ONLY
 
 
 def is_rectifier(call: Call) -> bool:

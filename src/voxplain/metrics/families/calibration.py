@@ -104,9 +104,9 @@ class Calibration(CrossCaseMetric, NetworkMetric):
         if label is None or context.bound.field.layer is not None:
             raise Undefined("the target is not about a class of the output")
         there, logits = _reference(context).flatten(), _logits(context)
-        if self.margin is not None:
-            near = _near_objects(context, self.margin).flatten()
-            there, logits = there[near], logits.rows(near)
+        taken = _taken(context, self.margin)
+        if taken is not None:
+            there, logits = there[taken], logits.rows(taken)
         labels = torch.full_like(there, label, dtype=torch.long)
         temperature = _voxel_temperature(logits, labels, there, context.input.key)
         plain, scaled = (logits.odds(labels, t).sigmoid() for t in (1.0, temperature))
@@ -224,6 +224,18 @@ def _reference(context: MetricContext) -> Tensor:
         raise Undefined("there is no reference mask to compare probabilities with")
     output = context.bound.unperturbed.output
     return context.place.on_output(context.reference).to(output.device)
+
+
+def _taken(context: MetricContext, margin: float | None) -> Tensor | None:
+    """The voxels of the output that count, flat; None where all do."""
+    near = None if margin is None else _near_objects(context, margin).flatten()
+    if context.ignored is None:
+        return near
+    output = context.bound.unperturbed.output
+    known = ~context.place.on_output(context.ignored).to(output.device).flatten()
+    if not bool(known.any()):
+        raise Undefined("the reference says nothing of the voxels of the output")
+    return known if near is None else near & known
 
 
 def _near_objects(context: MetricContext, margin: float) -> Tensor:

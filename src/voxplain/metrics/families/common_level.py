@@ -25,7 +25,7 @@ class _AtCommonLevels(CrossCaseMetric, Localization):
 
     def score(self, field: MapField, context: MetricContext) -> Value:
         """How many voxels are taken at every level, and how many of them lie in the mask."""
-        inside = self._reference(field, context)
+        field, inside = self._compared(field, context)
         hits = inside.flatten()[field.order].long().cumsum(0).tolist()
         total = len(hits)
         taken = [max(1, round(total * level / self.levels)) for level in range(1, self.levels + 1)]

@@ -10,7 +10,7 @@ from pydantic import Field
 from scipy import ndimage
 
 from voxplain.metrics.context import MetricContext
-from voxplain.metrics.families.localization import Localization, most_relevant
+from voxplain.metrics.families.localization import Localization, compared_part, most_relevant
 from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Direction, Value, register
 from voxplain.metrics.queries.voxel_sets import components, distance
@@ -30,8 +30,9 @@ class LesionHitRate(Localization):
 
     def score(self, field: MapField, context: MetricContext) -> Value:
         inside = self._reference(field, context)
-        count = min(inside.numel(), max(1, round(self.factor * int(inside.sum()))))
-        chosen = most_relevant(field, count).cpu().numpy()
+        field = compared_part(field, context)
+        count = min(field.values.numel(), max(1, round(self.factor * int(inside.sum()))))
+        chosen = context.spread(most_relevant(field, count)).cpu().numpy()
         lesions, lesion_count = components(inside)
         numbers = range(1, lesion_count + 1)
         covered = np.asarray(ndimage.mean(chosen, lesions, numbers)).reshape(-1)
@@ -57,9 +58,10 @@ class DistanceToLesion(Localization):
 
     def score(self, field: MapField, context: MetricContext) -> Value:
         inside = self._reference(field, context)
+        field = compared_part(field, context)
         total = float(field.positive.sum())
         if total <= 0:
             raise Undefined("the map has no positive value")
-        distances = distance(inside, context.spacing).to(field.positive)
+        distances = context.counted(distance(inside, context.spacing)).to(field.positive)
         unit = "mm" if context.engine.spacing else "voxels"
         return Value(float((field.positive * distances).sum()) / total, facts={"unit": unit})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
@@ -33,9 +34,22 @@ class Localization(Metric):
         if context.reference is None:
             raise Undefined("there is no reference mask")
         inside = context.reference.to(field.values.device)
-        if not bool(inside.any()) or bool(inside.all()):
+        compared = context.counted(inside)
+        if not bool(compared.any()) or bool(compared.all()):
             raise Undefined("the reference mask is empty or fills the image")
         return inside
+
+    def _compared(self, field: MapField, context: MetricContext) -> tuple[MapField, Tensor]:
+        """The map and the reference mask, without the voxels that the reference ignores."""
+        inside = self._reference(field, context)
+        return compared_part(field, context), context.counted(inside)
+
+
+def compared_part(field: MapField, context: MetricContext) -> MapField:
+    """The map without the voxels that the reference ignores, ``(C, n)`` if there are any."""
+    if context.ignored is None:
+        return field
+    return replace(field, map=context.counted(field.map), start=None)
 
 
 def most_relevant(field: MapField, count: int) -> Tensor:
@@ -65,7 +79,7 @@ class RocAuc(Localization):
     name: Literal["roc_auc"] = "roc_auc"
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        inside = self._reference(field, context)
+        field, inside = self._compared(field, context)
         taken, hits = _sorted_hits(field, inside)
         outside = taken - hits
         zero = taken.new_zeros(1)
@@ -85,7 +99,7 @@ class Auprc(Localization):
     name: Literal["auprc"] = "auprc"
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        return average_precision(field, self._reference(field, context))
+        return average_precision(*self._compared(field, context))
 
 
 def average_precision(field: MapField, inside: Tensor) -> Value:
@@ -115,7 +129,7 @@ class MaxDice(Localization):
     levels: int = Field(default=100, ge=1)
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        inside = self._reference(field, context)
+        field, inside = self._compared(field, context)
         hits = inside.flatten()[field.order].double().cumsum(0)
         total, size = len(hits), int(hits[-1])
         counts = {max(1, round(total * level / self.levels)) for level in range(1, self.levels + 1)}
@@ -142,7 +156,8 @@ class PointingGame(Localization):
     def score(self, field: MapField, context: MetricContext) -> Value:
         inside = self._reference(field, context)
         radius = max(self.tolerance, math.hypot(*voxel_sides(context)))
-        near = near_mask(inside, radius, context)
+        near = context.counted(near_mask(inside, radius, context))
+        field = compared_part(field, context)
         hit = bool(near.flatten()[field.order[0]])
         return Value(float(hit), facts={"chance": float(near.double().mean())})
 
@@ -174,7 +189,7 @@ class TopKIntersection(Localization):
     share: float | None = Field(default=None, gt=0, lt=1, description="absent: that of the mask")
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        inside = self._reference(field, context)
+        field, inside = self._compared(field, context)
         share = self.share or float(inside.double().mean())
         count = max(1, round(share * inside.numel()))
         hits = (most_relevant(field, count) & inside).sum()
@@ -193,7 +208,7 @@ class RelevanceRankAccuracy(Localization):
     name: Literal["relevance_rank_accuracy"] = "relevance_rank_accuracy"
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        inside = self._reference(field, context)
+        field, inside = self._compared(field, context)
         count = int(inside.sum())
         return Value(float((most_relevant(field, count) & inside).sum()) / count)
 
@@ -205,7 +220,7 @@ class IouAt(Localization):
     name: Literal["iou_at"] = "iou_at"
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        inside = self._reference(field, context)
+        field, inside = self._compared(field, context)
         chosen = most_relevant(field, int(inside.sum()))
         return Value(float((chosen & inside).sum()) / float((chosen | inside).sum()))
 
@@ -230,7 +245,7 @@ class RelevanceMassAccuracy(Localization):
     name: Literal["relevance_mass_accuracy"] = "relevance_mass_accuracy"
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        inside = self._reference(field, context)
+        field, inside = self._compared(field, context)
         return Value(
             _evidence_share(field, inside), facts={"chance": float(inside.double().mean())}
         )
@@ -250,7 +265,7 @@ class AttributionLocalization(Localization):
     name: Literal["attribution_localization"] = "attribution_localization"
 
     def score(self, field: MapField, context: MetricContext) -> Value:
-        inside = self._reference(field, context)
+        field, inside = self._compared(field, context)
         return Value(_evidence_share(field, inside) / float(inside.double().mean()))
 
 
@@ -264,5 +279,6 @@ class EnergyInDilatedMask(Localization):
 
     def score(self, field: MapField, context: MetricContext) -> Value:
         inside = self._reference(field, context)
-        near = near_mask(inside, self.margin, context)
+        near = context.counted(near_mask(inside, self.margin, context))
+        field = compared_part(field, context)
         return Value(_evidence_share(field, near), facts={"chance": float(near.double().mean())})

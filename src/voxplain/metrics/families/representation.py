@@ -19,8 +19,9 @@ from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Value, register
 from voxplain.metrics.queries.perturbations import Perturbation, UniformNoise
 from voxplain.metrics.randomization.stages import stages
+from voxplain.models.failures import gradient_failures_in_words
 from voxplain.models.geometry import LayerGeometry
-from voxplain.models.windows import Layout
+from voxplain.models.layout import Layout
 
 _SMALLEST_CHANGE = 1e-6
 """A relative change of the representation counts as at least so much."""
@@ -129,7 +130,9 @@ def _reaches_output(context: Context, path: str) -> bool:
         return True
     if not activation.requires_grad:  # it does not depend on the image
         return False
-    return torch.autograd.grad(output.sum(), activation, allow_unused=True)[0] is not None
+    with gradient_failures_in_words():
+        (gradient,) = torch.autograd.grad(output.sum(), activation, allow_unused=True)
+    return gradient is not None
 
 
 def _in_words(tap: Tap) -> str:
@@ -164,8 +167,7 @@ def _cell_weights(
     """
     if not geometry.spatial:
         return torch.ones(len(positions), *(1,) * (1 + len(layout.size)), dtype=torch.float64)
-    covered = [side.stop - side.start for side in layout.covered]
-    inside = layout.embed(torch.ones(covered, dtype=torch.float64))
+    inside = layout.inside
     weights = torch.stack(
         [layout.weight(position) * inside[layout.box(position)] for position in positions]
     )

@@ -13,7 +13,7 @@ from voxplain.engine.context import Context
 from voxplain.engine.masks import AnyFill, Blur
 from voxplain.metrics.context import MapQuery, MetricContext
 from voxplain.metrics.curves import area
-from voxplain.metrics.families.localization import average_precision, voxel_sides
+from voxplain.metrics.families.localization import average_precision, compared_part, voxel_sides
 from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.perturbed import PerturbedPrediction
@@ -169,7 +169,8 @@ class ErrorLocalization(_Segmentation):
     def score(self, field: MapField, context: MetricContext) -> Value:
         field.require_informative()
         wrong = _wrong_voxels(context).to(field.values.device)
-        precision = average_precision(field, wrong)
+        compared = compared_part(field, context)
+        precision = average_precision(compared, context.counted(wrong))
         return replace(precision, facts={**precision.facts, "voxels": int(wrong.sum())})
 
 
@@ -183,6 +184,10 @@ def _wrong_voxels(context: MetricContext) -> Tensor:
     (term,) = context.bound.field.rows([context.input.row]).terms
     wrong = (term.weights[0] != 0).any(dim=0)
     wrong = context.place.on_image(wrong)
+    if context.ignored is not None:
+        wrong = wrong & ~context.ignored.to(wrong.device)
+        if not bool(wrong.any()):
+            raise Undefined("the reference says nothing of the voxels of the error")
     if bool(wrong.all()):
         raise Undefined("the error region fills the image")
     return wrong

@@ -7,7 +7,7 @@ from voxplain.models.loading.fitting import load_weights
 from voxplain.models.loading.load import load_network
 from voxplain.models.loading.spec import ModelSpec
 from voxplain.models.loading.weights import read_weights
-from voxplain.models.model import weights_sha256
+from voxplain.models.rest import weights_sha256
 
 __all__ = [
     "BlackBox",

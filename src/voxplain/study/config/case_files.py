@@ -39,6 +39,8 @@ def for_case(declaration: D, case: CaseConfig, base: Path) -> D:
         name: str(_file(text, f"{_kind(declaration)}.{name}", case, base))
         for name, text in _file_fields(declaration).items()
     }
+    if OWN_REFERENCE in _file_fields(declaration).values() and _ignores(declaration, None):
+        update |= {"ignore": case.reference_ignore}
     for name, inner in _inner(declaration):
         with_paths = for_case(inner, case, base)
         update |= {name: with_paths} if with_paths is not inner else {}
@@ -46,8 +48,20 @@ def for_case(declaration: D, case: CaseConfig, base: Path) -> D:
 
 
 def contents(declaration: BaseModel) -> list[str]:
-    """Hashes of the files of a target or method, after :func:`for_case`."""
-    return [sha256(text) for text in files_of(declaration)]
+    """Hashes of the files of a target or method, and what it ignores, after :func:`for_case`."""
+    return [sha256(text) for text in files_of(declaration)] + list(_ignored(declaration))
+
+
+def _ignored(declaration: BaseModel) -> Iterator[str]:
+    if getattr(declaration, "ignore", None) is not None:
+        yield f"without {declaration.ignore}"  # type: ignore[attr-defined]
+    for _, inner in _inner(declaration):
+        yield from _ignored(inner)
+
+
+def _ignores(declaration: BaseModel, label: int | None) -> bool:
+    """Whether a declaration can ignore a label, and ignores this one."""
+    return "ignore" in type(declaration).model_fields and declaration.ignore == label  # type: ignore[attr-defined]
 
 
 def files_of(declaration: BaseModel) -> Iterator[str]:

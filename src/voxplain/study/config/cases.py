@@ -59,6 +59,8 @@ class CaseConfig(BaseModel):
         reference: A label image on the grid of the case, for contours, error targets and metrics.
         reference_label: The label in it that metrics compare maps with; left out, the class of
             the target where it occurs, else every label.
+        reference_ignore: The label in it that marks voxels of which it says nothing, such as 255;
+            metrics and targets that compare with the reference leave them out.
         truth: The class that is right for the whole image, for classifiers.
         rank: 2 or 3, where the file leaves it open (one slice is 2-D unless 3 is asked for).
         series: Number of the series (``SeriesNumber``), for DICOM folders that hold several.
@@ -75,6 +77,7 @@ class CaseConfig(BaseModel):
     spacing: Annotated[tuple[float, ...] | None, BeforeValidator(_spacing)] = None
     reference: Path | None = None
     reference_label: int | None = Field(default=None, ge=1)
+    reference_ignore: int | None = Field(default=None, ge=1)
     truth: int | None = Field(default=None, ge=0)
     rank: Literal[2, 3] | None = None
     series: int | None = None

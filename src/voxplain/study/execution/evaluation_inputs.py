@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from voxplain.engine.method import Method
@@ -30,6 +31,7 @@ class EvaluationInputs:
         mask: Reference ``(*spatial)`` on the source grid; None without.
         references: Other images after the same preprocessing.
         networks: Other networks with the same preprocessing, and how they differ.
+        ignore: The value of ``mask`` whose voxels are left out; None for none.
         truth: The true class of the whole image; None where it is not known.
     """
 
@@ -39,11 +41,12 @@ class EvaluationInputs:
     mask: Tensor | None = None
     references: Sequence[Image] = ()
     networks: Sequence[OtherNetwork] = ()
+    ignore: int | None = None
     truth: int | None = None
 
 
 def reference_mask(case: CaseConfig, target: Target, image: Image) -> Tensor | None:
-    """The part of the reference of a case that maps are compared with, ``(*spatial)`` bool.
+    """The part of the reference of a case that maps are compared with, ``(*spatial)``.
 
     Args:
         case: With or without a reference.
@@ -52,14 +55,23 @@ def reference_mask(case: CaseConfig, target: Target, image: Image) -> Tensor | N
 
     Returns:
         The voxels of ``reference_label``; else of the class of the target, where it occurs; else
-        of every label. None for a case without a reference.
+        of every label. Bool; where the case states a ``reference_ignore``, integers with this
+        value where it is ignored. None for a case without a reference.
 
     Raises:
         InputError: If the reference lies on another grid.
     """
     if case.reference is None:
         return None
-    labels = read_mask(str(case.reference), image.source_grid)
+    ignore = case.reference_ignore
+    labels = read_mask(str(case.reference), image.source_grid, ignore=ignore)
+    if ignore is None:
+        return _compared(labels, case, target)
+    inside = _compared(torch.where(labels == ignore, 0, labels), case, target)
+    return torch.where(labels == ignore, ignore, inside.long() * (ignore + 1))
+
+
+def _compared(labels: Tensor, case: CaseConfig, target: Target) -> Tensor:
     if case.reference_label is not None:
         return labels == case.reference_label
     present = [label for label in np.unique(labels.numpy()).tolist() if label]

@@ -107,7 +107,7 @@ class Evaluator:
             context,
             context.bind(combination.target),
             maps,
-            Case(combination.case, combination.patient, inputs.truth, inputs.mask),
+            Case(combination.case, combination.patient, inputs.truth, inputs.mask, inputs.ignore),
             references=inputs.references or None,
             networks=inputs.networks,
             seed=combination.draw_seed,

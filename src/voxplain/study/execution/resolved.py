@@ -13,7 +13,7 @@ from voxplain.study.config.cases import CaseConfig
 from voxplain.study.planning.checked_study import CheckedStudy
 from voxplain.study.planning.networks import LoadedModel
 
-KEPT_FIELDS = ("patient", "reference_label", "truth")
+KEPT_FIELDS = ("patient", "reference_label", "reference_ignore", "truth")
 """Fields of a case that a resolved study keeps as they are written."""
 
 _FILES = {"weights", "bundle", "file"}

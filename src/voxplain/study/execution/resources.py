@@ -10,7 +10,8 @@ from voxplain.attribution import Prediction
 from voxplain.image import Image
 from voxplain.study.planning.checked_study import CheckedStudy
 from voxplain.study.planning.images import ImageSource
-from voxplain.study.planning.networks import LoadedModel, NetworkSource, predict_case
+from voxplain.study.planning.network_calls import predict_case
+from voxplain.study.planning.networks import LoadedModel, NetworkSource
 from voxplain.study.planning.tasks import Combination, CombinationId
 
 

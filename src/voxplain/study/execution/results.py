@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from voxplain.records.manifest import Manifest, MapRecord, PredictionRecord, TaskRecord
+from voxplain.records.manifest import Manifest, MapRecord, ModelRecord, PredictionRecord, TaskRecord
 from voxplain.study.execution.specs import task_record
 from voxplain.study.planning.checked_study import CheckedStudy
 from voxplain.study.planning.evaluation_task import EvaluationTask
@@ -90,7 +90,16 @@ class Results:
             for each in self._combinations
             for record in sorted(self._maps[each], key=self._place)
         ]
+        for model in self.manifest.models:
+            model.precision = _precision_of(model, self.manifest.maps)
         return self.manifest
 
     def _place(self, record: MapRecord) -> int:
         return self._order[record.key]
+
+
+def _precision_of(model: ModelRecord, maps: Sequence[MapRecord]) -> str:
+    """The precisions in which the passes for the maps of a model ran."""
+    stated = [record.precision for record in maps if record.model == model.name]
+    ran = (name for text in stated for name in text.split(" and ") if name)
+    return " and ".join(dict.fromkeys(ran))

@@ -270,7 +270,7 @@ class Scheduler:
             cases=list(records),
             models=[
                 ModelRecord(
-                    **loaded.facts.model_dump(),
+                    **loaded.facts.model_dump(exclude={"precision"}),
                     labels=loaded.config.labels,
                     explained=not loaded.config.only_compared,
                     definition=loaded.definition,

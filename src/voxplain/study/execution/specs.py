@@ -179,7 +179,7 @@ class PredictionSpec(TaskSpec):
         case = self.common.image.case
         store.write_source(self.combination.case, image)
         if case.reference is not None:
-            labels = read_mask(case.reference, image.source_grid)
+            labels = read_mask(case.reference, image.source_grid, ignore=case.reference_ignore)
             store.write_reference(self.combination.case, labels, image.source_grid)
 
 
@@ -308,6 +308,7 @@ class EvaluationSpec(TaskSpec):
             mask=reference_mask(case, self.combination.target, image),
             references=resources.prepared_references(self.common),
             networks=[loaded.as_other_network(other) for other in resources.compared(self.common)],
+            ignore=case.reference_ignore,
             truth=case.truth,
         )
 

@@ -211,6 +211,7 @@ class Store:
             file=self._sealed(file),
             sidecar=self._sealed(sidecar),
             key=key,
+            precision=attribution.sidecar.model.precision,
         )
 
     def is_whole(self, seals: Mapping[str, str], *files: str | None) -> bool:

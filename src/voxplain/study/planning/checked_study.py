@@ -18,7 +18,8 @@ from voxplain.study.planning.evaluation_task import EvaluationTask
 from voxplain.study.planning.exits import no_exit
 from voxplain.study.planning.images import ImageSource, content_sha256, read_case, reference_cases
 from voxplain.study.planning.messages import collected_warnings
-from voxplain.study.planning.networks import LoadedModel, NetworkSource, identified
+from voxplain.study.planning.network_calls import identified
+from voxplain.study.planning.networks import LoadedModel, NetworkSource
 from voxplain.study.planning.preflight import Preflight
 from voxplain.study.planning.tasks import Combination, CombinationId, Task
 

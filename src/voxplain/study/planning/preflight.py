@@ -24,7 +24,8 @@ from voxplain.study.config.study import StudyConfig
 from voxplain.study.planning.evaluation_task import EvaluationTask, plan_evaluation
 from voxplain.study.planning.images import content_sha256, read_case
 from voxplain.study.planning.messages import collected_warnings, errors_at
-from voxplain.study.planning.networks import LoadedModel, predict_case
+from voxplain.study.planning.network_calls import predict_case
+from voxplain.study.planning.networks import LoadedModel
 from voxplain.study.planning.pass_limit import require_affordable
 from voxplain.study.planning.tasks import Combination, CombinationId, Task
 from voxplain.targets import Target
@@ -69,7 +70,7 @@ class Preflight:
             image = read_case(case)
             if case.reference is not None:
                 with errors_at(f"case {name}, reference"):
-                    read_mask(case.reference, image.source_grid)
+                    read_mask(case.reference, image.source_grid, ignore=case.reference_ignore)
             for loaded in self.models.values():
                 if not loaded.config.only_compared:
                     self._visit_network(name, image, loaded)
@@ -154,8 +155,11 @@ class Preflight:
             "model": loaded.facts.model_dump(mode="json", exclude={"name"}),
             "references": self.reference_sha256,
         }
-        methods = self._methods(case, prepared)
-        self._count_references(methods, voxels, Context.open(loaded.model, prepared))
+        context = Context.open(loaded.model, prepared)
+        declared = self._methods(case, prepared)
+        with errors_at(f"model {loaded.config.name}"):
+            methods = [each for method in declared for each in method.each_layer(context)]
+        self._count_references(methods, voxels, context)
         for target, named in targets:
             combination = Combination(
                 case=case,
@@ -198,6 +202,8 @@ class Preflight:
             for other in others
         ]
         mask = [sha256(case.reference), case.reference_label] if case.reference else None
+        if mask and case.reference_ignore is not None:
+            mask.append(case.reference_ignore)
         truth = {} if case.truth is None else {"truth": case.truth}
         return [
             plan_evaluation(
@@ -244,6 +250,7 @@ def _record(name: str, case: CaseConfig, image: Image, texts: list[str]) -> Case
         image=f"images/{name}_image.nii.gz",
         reference=f"images/{name}_ref.nii.gz" if case.reference else None,
         reference_sha256=sha256(case.reference) if case.reference else None,
+        reference_ignore=case.reference_ignore,
         shape=grid.shape,
         spacing=grid.spacing,
         unit=grid.unit,

@@ -10,20 +10,30 @@ from torch import Tensor
 
 from voxplain.engine.rules.calls import Call, OperationKind, is_affine
 from voxplain.engine.rules.decompositions import decomposition
+from voxplain.engine.rules.deep_lift.cancellation import SUMS
 from voxplain.engine.rules.mode import RuleMode, caller
 from voxplain.engine.tensors import is_floating, map_tensors, storage_key, version
 from voxplain.errors import RuleError
 
 
-def is_recorded(call: Call, mode: RuleMode) -> bool:
+def is_recorded(call: Call, mode: RuleMode, with_affine: bool) -> bool:
     """Whether a call is recorded in the reference run and aligned with the image run.
 
     The answer must not depend on gradients, which only one of the runs has. Calls on weights alone
     are left out. Calls that turn out to be linear in the image are recorded and left unchanged.
+
+    Args:
+        call: The call.
+        mode: Of either run.
+        with_affine: Whether weighted sums of the image are recorded as well.
     """
     floating = [operand for operand in call.operands() if is_floating(operand)]
     if not floating or all(mode.from_parameters(operand) for operand in floating):
         return False
+    if with_affine and call.kind is OperationKind.WEIGHTED:
+        return True
+    if with_affine and call.name in SUMS and len(floating) > 1:
+        return _two_operands(call, mode)
     may_be_nonlinear = _MAY_BE_NONLINEAR.get(call.kind)
     return False if may_be_nonlinear is None else may_be_nonlinear(call, mode)
 
@@ -87,19 +97,23 @@ class Recording(RuleMode):
 
     Operands are stored by reference; one that is about to be written in place is copied first.
 
+    Args:
+        with_affine: Whether weighted sums are recorded as well.
+
     Attributes:
         calls: Recorded calls; composite functions as the simpler calls they are decomposed into.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, with_affine: bool = False) -> None:
         super().__init__()
+        self._with_affine = with_affine
         self.calls: list[Call] = []
         self._versions: list[tuple[int, ...]] = []
         self._by_storage: dict[int, list[int]] = {}
 
     def treat(self, call: Call, native: Callable[[], Any]) -> Any:
         """Records the call and runs it."""
-        if is_recorded(call, self):
+        if is_recorded(call, self, self._with_affine):
             decomposed = decomposition(call)
             if decomposed is None:
                 self._record(call)

@@ -12,6 +12,7 @@ from voxplain.engine.rules import norms
 from voxplain.engine.rules.calls import Call, OperationKind
 from voxplain.engine.rules.deep_lift import maxima, multipliers, softmaxes
 from voxplain.engine.rules.deep_lift.alignment import mask_of
+from voxplain.engine.rules.deep_lift.cancellation import PartsOfTensors, reveal_cancel
 from voxplain.engine.rules.mode import RuleMode
 
 
@@ -21,10 +22,12 @@ class ReplayMode(RuleMode):
     Attributes:
         eps: See ``DeepLiftRule``.
         softmax: See ``DeepLiftRule``.
+        parts: Of the results of affine calls, under RevealCancel.
     """
 
     eps: float | None = None
     softmax: Literal["exact", "compatible"] = "exact"
+    parts: PartsOfTensors | None = None
 
 
 def apply_multipliers(mode: ReplayMode, call: Call, reference: Call) -> Any:
@@ -38,13 +41,17 @@ def apply_multipliers(mode: ReplayMode, call: Call, reference: Call) -> Any:
     Returns:
         The result, or ``NotImplemented`` if torch's own derivative is the multiplier.
     """
-    return _RULES[call.kind](mode, call, reference)
+    rule = _RULES.get(call.kind)
+    return NotImplemented if rule is None else rule(mode, call, reference)
 
 
 def _elementwise(mode: ReplayMode, call: Call, reference: Call) -> Any:
     others = [tensor for name, tensor in call.arguments.items() if name != "input"]
     if mode.depends(*others) or call.input.is_complex():
         return _unsupported(mode, f"{call.name} with a second operand that depends on the image")
+    make_parts = None if mode.parts is None else mode.parts.of(call.input)
+    if make_parts is not None and call.kind is not OperationKind.ELEMENTWISE:
+        return reveal_cancel(call, reference, make_parts(), mode.eps)
     return multipliers.elementwise(call, reference, mode.eps)
 
 

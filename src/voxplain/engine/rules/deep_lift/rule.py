@@ -12,6 +12,7 @@ from torch import Tensor
 from voxplain.engine.rules.calls import Call, OperationKind
 from voxplain.engine.rules.decompositions import decomposition
 from voxplain.engine.rules.deep_lift.alignment import Alignment, Recording, is_recorded
+from voxplain.engine.rules.deep_lift.cancellation import PartsOfTensors
 from voxplain.engine.rules.deep_lift.dispatch import ReplayMode, apply_multipliers
 from voxplain.engine.rules.mode import OnUnknown, Rule, RuleMode, caller
 from voxplain.engine.rules.substitutes import with_surrogate_gradients, write_result
@@ -19,15 +20,19 @@ from voxplain.engine.rules.visibility import NONLINEAR_NODES, unseen_calls
 from voxplain.engine.tensors import is_floating
 from voxplain.errors import RuleError
 
+Nonlinearity = Literal["rescale", "reveal_cancel"]
+
 
 @dataclass(frozen=True)
 class DeepLiftRule(Rule):
     """DeepLIFT multipliers m with sum((x - b) * m) = S(x) - S(b), exact for any composition.
 
     Shrikumar et al., Learning important features through propagating activation differences,
-    2017 (the Rescale rule), with exact rules for products, softmax, maxima and normalization.
+    2017, with exact rules for products, softmax, maxima and normalization.
 
     Attributes:
+        nonlinearity: ``rescale``, or ``reveal_cancel`` at rectifiers and squashing functions after
+            affine maps, where positive and negative contributions have multipliers of their own.
         eps: Difference below which the derivative replaces the difference quotient, relative to
             max(1, abs x); None for 1e-6 in float32 and 1e-10 in float64.
         softmax: ``exact``, or ``compatible`` with Captum's centered rule (not complete).
@@ -38,6 +43,7 @@ class DeepLiftRule(Rule):
     name: ClassVar[str] = "deep_lift"
     paired: ClassVar[bool] = True
     exact_in_windows: ClassVar[bool] = True
+    nonlinearity: Nonlinearity = "rescale"
     eps: float | None = None
     softmax: Literal["exact", "compatible"] = "exact"
     on_unknown: OnUnknown = "error"
@@ -48,7 +54,7 @@ class DeepLiftRule(Rule):
 
     def record(self) -> Recording:
         """A context for the reference forward, gradients disabled."""
-        return Recording()
+        return Recording(with_affine=self.nonlinearity == "reveal_cancel")
 
     def replay(self, recording: RuleMode) -> RuleMode:
         """A context for the image forward, gradients enabled; a recording can be replayed often."""
@@ -65,12 +71,13 @@ class _Replay(ReplayMode):
         self.eps, self.softmax = rule.eps, rule.softmax
         self._on_unknown = rule.on_unknown
         self._alignment = Alignment(recording)
+        self.parts = PartsOfTensors() if rule.nonlinearity == "reveal_cancel" else None
 
     def treat(self, call: Call, native: Callable[[], Any]) -> Any:
         """The value of the call with its multipliers as the backward."""
-        if not is_recorded(call, self):
+        if not is_recorded(call, self, self.parts is not None):
             self._check_linear(call)
-            return native()
+            return self._affine(call, None, native)
         decomposed = decomposition(call)
         if decomposed is not None:
             return self._composite(call, decomposed, native)
@@ -79,7 +86,7 @@ class _Replay(ReplayMode):
             return native()
         result = apply_multipliers(self, call, reference)
         if result is NotImplemented:
-            return native()
+            return self._affine(call, reference, native)
         self.treated[call.name] += 1
         return write_result(call, result)
 
@@ -97,6 +104,11 @@ class _Replay(ReplayMode):
     def finish(self) -> None:
         """Checks that both runs made the same calls."""
         self._alignment.finish()
+
+    def _affine(self, call: Call, reference: Call | None, native: Callable[[], Any]) -> Any:
+        if self.parts is None:
+            return native()
+        return self.parts.run(call, reference, native)
 
     def _composite(
         self, call: Call, decomposed: Callable[[], Any], native: Callable[[], Any]
