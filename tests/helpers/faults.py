@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 from tiny import TinyStudy
@@ -109,8 +107,3 @@ def said(tiny: TinyStudy, *arguments: str) -> tuple[int, str]:
     process = start(tiny, *arguments)
     out, err = process.communicate(timeout=300)
     return process.returncode, out + err
-
-
-def events(run: Path) -> list[dict[str, Any]]:
-    """The events of a run."""
-    return [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]

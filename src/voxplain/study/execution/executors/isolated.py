@@ -49,11 +49,13 @@ class Death:
         reason: In words.
         kind: ``time`` and ``memory`` for what was beyond a limit, ``crash`` for anything else.
         part: Of the task that was being done.
+        seconds: From its beginning; of what was beyond its time limit, from that of the limit.
     """
 
     reason: str
     kind: str
     part: int
+    seconds: float = 0.0
 
 
 class IsolatedWorker:
@@ -108,7 +110,7 @@ class IsolatedWorker:
             rest = None if ending.part == WHOLE_TASK else spec.without(ending.part, ending.reason)
             if rest is None:
                 failed = TaskResult(spec.id, reason=ending.reason, attempts=attempts, log=log)
-                return written(spec, failed)
+                return written(spec, replace(failed, seconds=round(ending.seconds, 3)))
             spec = rest
 
     def stop(self) -> None:
@@ -141,7 +143,7 @@ class IsolatedWorker:
             return Death(reason, "time", WHOLE_TASK)
         self._require_running()
         self._drop_pool()  # its channel may be in any state
-        return watch.death(code)
+        return replace(watch.death(code), seconds=watch.seconds)
 
     def _schedule(self, spec: TaskSpec, divisor: int) -> ProcessFuture[TaskResult]:
         self._require_running()
@@ -194,6 +196,7 @@ class _Watch:
         self._peak = 0
         self._kind = ""
         self._part = WHOLE_TASK
+        self._start = time.monotonic()
 
     def is_over_limit(self) -> bool:
         """Whether the process has to be killed, now for the first time."""
@@ -202,11 +205,18 @@ class _Watch:
         self._part = int(self._board.part)
         self._peak = max(self._peak, _resident(int(self._board.process)))
         deadline = self._board.deadline
+        if deadline:
+            self._start = deadline - (self._limit or 0)
         if deadline and time.monotonic() > deadline + _GRACE:
             self._kind = "time"
         elif self._memory is not None and self._peak > self._memory:
             self._kind = "memory"
         return bool(self._kind)
+
+    @property
+    def seconds(self) -> float:
+        """Since the task began, or its part that has a limit of time."""
+        return time.monotonic() - self._start
 
     def death(self, exitcode: int | None) -> Death:
         """How the process died."""
