@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,7 @@ from voxplain.cli.flags import MaxPasses
 if TYPE_CHECKING:
     from voxplain.study import Plan, Run, Selection, Study, Task
     from voxplain.study.planning.evaluation_task import EvaluationTask
-    from voxplain.study.planning.timing import TimingTrial
+    from voxplain.study.planning.timing import Timings
 
 StudyFile = Annotated[Path, typer.Argument(help="A study, YAML or JSON.", show_default=False)]
 Trust = Annotated[
@@ -81,18 +82,37 @@ def demo(
 
 @app.command()
 def plan(study: StudyFile, max_passes: MaxPasses = None, trust: Trust = False) -> None:
-    """Show the tasks of a study, with passes, time and memory, and run nothing."""
+    """Show the tasks of a study, with passes, time and memory, and run nothing.
+
+    Where an earlier run lies in the folder, it says what is kept of it, and why the rest is done.
+    """
     from voxplain.study import Study, check_study
+    from voxplain.study.execution.store import Store
+    from voxplain.study.inspection.changes import reasons_to_run
+    from voxplain.study.planning.time_limit import in_words
     from voxplain.study.planning.timing import time_models
+    from voxplain.study.run import held_bytes, planned_workers
 
     chosen = Study.load(study).running(max_passes=max_passes)
     checked = check_study(chosen, trust=trust)
-    trials = time_models(checked)
-    _show_tasks(checked.plan, trials)
+    timings = time_models(checked)
+    _show_tasks(checked.plan, timings)
+    tasks: list[Task | EvaluationTask] = [*checked.plan.tasks, *checked.plan.evaluations]
+    workers = planned_workers(checked)
+    store = Store(chosen.folder)
+    reasons = reasons_to_run(checked, store)
+    left = [task for task in tasks if task.id in reasons]
+    duration = in_words(timings.makespan(left, workers))
+    fact("workers", f"{workers}, about {duration} for the {len(left)} tasks that are left")
+    if store.earlier() is not None:
+        fact("kept", f"{len(tasks) - len(left)} of {len(tasks)} tasks of the earlier run")
+        for reason, count in Counter(reasons.values()).most_common():
+            fact("to do", f"{count} tasks: {reason}")
     limit = chosen.execution.max_passes
     fact("allowed", f"{limit:,} passes or forwards per method and image, or metric and map")
-    for name, trial in trials.items():
-        fact("memory", f"{name}: about {trial.megabytes:.0f} MB for one pass")
+    for name in timings.trials:
+        fact("memory", f"{name}: about {timings.megabytes(name):.0f} MB for one pass")
+    fact("memory", f"about {held_bytes(checked) / 1e6:.0f} MB of networks and images per worker")
     fact("output", short_path(chosen.folder))
 
 
@@ -177,16 +197,16 @@ def _summarize(done: Run) -> None:
         fact("not done", f"{len(manifest.pending)} of {len(manifest.tasks)} tasks", "red")
 
 
-def _show_tasks(plan: Plan, trials: Mapping[str, TimingTrial]) -> None:
+def _show_tasks(plan: Plan, timings: Timings) -> None:
     """Prints the tasks, those that differ only by their case in one row, and their sum."""
     tasks: list[Task | EvaluationTask] = [*plan.tasks, *plan.evaluations]
     groups: dict[tuple[str, ...], list[Task | EvaluationTask]] = {}
     for task in tasks:
         groups.setdefault(_row(task), []).append(task)
-    rows = [(*row, *_sums(group, trials)) for row, group in groups.items()]
+    rows = [(*row, *_sums(group, timings)) for row, group in groups.items()]
     out.print(table(_PLAN_COLUMNS, rows, right=("cases", "passes", "forwards", "time")))
     out.print()
-    count, passes, forwards, duration = _sums(tasks, trials)
+    count, passes, forwards, duration = _sums(tasks, timings)
     counts = [f"{passes} passes"] * bool(passes) + [f"{forwards} forwards"] * bool(forwards)
     total = f"{count} tasks, {' and '.join(counts)}, about {duration}"
     fact("total", f"{total} without blending and writing")
@@ -200,21 +220,15 @@ def _row(task: Task | EvaluationTask) -> tuple[str, ...]:
     return combination.model, str(combination.named), labels, "\n".join(task.streams)
 
 
-def _sums(
-    tasks: Sequence[Task | EvaluationTask], trials: Mapping[str, TimingTrial]
-) -> tuple[str, str, str, str]:
+def _sums(tasks: Sequence[Task | EvaluationTask], timings: Timings) -> tuple[str, str, str, str]:
     """Tasks, passes forward and backward, passes forward only, time; empty where there are none."""
     from voxplain.study.planning.time_limit import in_words
 
     forwards = sum(task.forwards for task in tasks)
     passes = sum(task.passes for task in tasks) - forwards
-    seconds = sum(_seconds(task, trials[task.combination.model]) for task in tasks)
+    seconds = sum(map(timings.seconds, tasks))
     return str(len(tasks)), _counted(passes), _counted(forwards), in_words(seconds)
 
 
 def _counted(count: int) -> str:
     return f"{count:,}" if count else ""
-
-
-def _seconds(task: Task | EvaluationTask, trial: TimingTrial) -> float:
-    return task.forwards * trial.forward + (task.passes - task.forwards) * trial.seconds

@@ -80,7 +80,7 @@ class PredictionRecord(Record):
     ``image`` is the label map of a dense output on the source grid (``<case>_<model>_pred``),
     None for a classifier; ``scores`` are class scores or ``volumes`` class volumes (mL, or pixels
     where the physical size is unknown), keyed by class name. ``key`` is the hash of everything
-    that determines it.
+    that determines it, ``parts`` short hashes of what this is made of, in words.
     """
 
     case: str
@@ -94,6 +94,7 @@ class PredictionRecord(Record):
     volumes: dict[str, float] = {}
     volume_unit: str = "mL"
     key: str = ""
+    parts: dict[str, str] = {}
 
 
 class MapRecord(Record):

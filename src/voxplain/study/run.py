@@ -15,6 +15,7 @@ from voxplain.records.folder import refuse_links
 from voxplain.records.manifest import Manifest, TaskRecord
 from voxplain.records.outcome import scores_of
 from voxplain.report import render
+from voxplain.study.config.clusters import SlurmCluster
 from voxplain.study.config.study import StudyConfig
 from voxplain.study.execution.executors import Executor
 from voxplain.study.execution.executors.cluster import cluster_executor
@@ -134,7 +135,7 @@ def _executor(checked: CheckedStudy, listener: Listener) -> tuple[Executor, int]
     run = checked.study.execution
     if run.executor != "local":
         return cluster_executor(run, listener)
-    workers = workers_of(run, _held_bytes(checked))
+    workers = workers_of(run, held_bytes(checked))
     if not workers:
         return InProcessExecutor(LoadedResources.of(checked), OfWorker(listener)), 1
     return LocalExecutor(workers, run.memory, listener), len(workers)
@@ -144,7 +145,17 @@ _IMAGES_AT_ONCE = 16
 """Image, prepared image, maps and what metrics keep of them, at most."""
 
 
-def _held_bytes(checked: CheckedStudy) -> float:
+def planned_workers(checked: CheckedStudy) -> int:
+    """How many tasks of a study will be done at a time, on this machine or the cluster it names."""
+    run = checked.study.execution
+    if isinstance(run.executor, SlurmCluster):
+        return run.executor.slurm.jobs
+    if run.executor != "local":
+        return run.workers if isinstance(run.workers, int) and run.workers else 1
+    return len(workers_of(run, held_bytes(checked))) or 1
+
+
+def held_bytes(checked: CheckedStudy) -> float:
     """About what a worker holds of networks and images."""
     shapes = [(len(case.channels), *case.shape) for case in checked.records.values()]
     largest = max(torch.Size(shape).numel() for shape in shapes)

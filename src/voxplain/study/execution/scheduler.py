@@ -214,7 +214,7 @@ class Scheduler:
     def _cost(self, spec: TaskSpec) -> float:
         """About how many seconds a task takes."""
         per_voxel = self.checked.seconds.get(spec.combination.model, 0.0)
-        voxels = math.prod(self.checked.records[spec.combination.case].shape)
+        voxels = math.prod(self.checked.shapes[spec.combination.case, spec.combination.model])
         return per_voxel * voxels * max(1, spec.pending.passes)
 
     def _started(self, spec: TaskSpec, worker: int) -> None:

@@ -326,6 +326,7 @@ def _record(combination: Combination, prediction: Prediction, file: str | None) 
         volumes=dict(prediction.volumes),
         volume_unit=prediction.volume_unit,
         key=combination.key,
+        parts=combination.parts,
     )
 
 

@@ -102,6 +102,7 @@ class CheckedStudy:
     plan: Plan
     predictions: Mapping[CombinationId, Prediction]
     seconds: Mapping[str, float]
+    shapes: Mapping[tuple[str, str], tuple[int, ...]]
 
     def image_source(self, case: str) -> ImageSource:
         """Where the image of a case comes from."""
@@ -166,4 +167,5 @@ def _checked(
         plan=Plan(tuple(preflight.tasks), tuple(preflight.evaluations)),
         predictions=preflight.predictions,
         seconds=preflight.seconds,
+        shapes=preflight.shapes,
     )

@@ -46,6 +46,7 @@ class Preflight:
         evaluations: Of their maps.
         predictions: Those that were made to try the targets.
         seconds: What these took for one voxel, by network.
+        shapes: Of the image of each case after the preprocessing of each network.
     """
 
     study: StudyConfig
@@ -58,6 +59,7 @@ class Preflight:
     evaluations: list[EvaluationTask] = field(default_factory=list)
     predictions: dict[CombinationId, Prediction] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    shapes: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
     _errors: dict[tuple[str, str], VoxplainError] = field(default_factory=dict)
     _comparing: dict[str, int] = field(default_factory=dict)
     _bound: set[tuple[str, str]] = field(default_factory=set)
@@ -105,6 +107,7 @@ class Preflight:
         with errors_at(f"case {case}"):
             prepared = loaded.prepare(image)
             self._check_channels(case, prepared, loaded)
+            self.shapes[case, loaded.config.name] = tuple(prepared.data.shape[1:])
         targets = [self._target(case, target) for target in self.study.all_targets]
         for target, named in targets:
             self._try_target(case, prepared, loaded, target, named)

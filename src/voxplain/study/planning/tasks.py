@@ -69,6 +69,26 @@ class Combination:
         return digest([self._content, self.network])
 
     @property
+    def parts(self) -> dict[str, str]:
+        """Short hashes of what determines the results, by what a person would call it."""
+        model = dict(self.facts.get("model", {}))
+        network = dict(self.network)
+        parts = {
+            "image": self.facts.get("image"),
+            "preprocessing": self.facts.get("preprocess"),
+            "weights": model.pop("weights_sha256", None),
+            "network settings": model,
+            "classes": network.pop("classes", None),
+            "answer of the network": network.pop("fingerprint", None),
+            "network code": network,
+            "references": self.facts.get("references"),
+            "files of the target": self.facts.get("files"),
+            "seed": self.seed,
+            "version of results": RESULT_VERSION,
+        }
+        return {name: digest(part)[:12] for name, part in parts.items()}
+
+    @property
     def draw_seed(self) -> int:
         """Seed of the random draws.
 
