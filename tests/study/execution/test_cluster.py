@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,27 @@ def test_an_executor_that_is_none_names_its_place(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         Study.load(tiny.write(run={"executor": executor}))
+
+
+def has_slurm() -> bool:
+    """Whether there is a SLURM to which jobs can be submitted."""
+    try:
+        done = subprocess.run(["sinfo", "-h"], capture_output=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0 and b"up" in done.stdout
+
+
+@pytest.mark.slow
+def test_jobs_of_slurm_give_the_same_maps(tiny: TinyStudy) -> None:
+    pytest.importorskip("dask_jobqueue")
+    if not has_slurm():
+        pytest.skip("there is no SLURM here")
+    tiny.write(methods=["saliency", {"name": "smoothgrad", "of": "saliency", "samples": 3}])
+    run_study(Study.load(tiny.file), output=tiny.folder / "here")
+    jobs = {"jobs": 2, "time": "20min", "memory": "2GB"}
+    tiny.write(run={"executor": {"slurm": jobs}, "timeout": "5min"})
+    code, text = said(tiny, "run", "study.yaml")
+    assert code == 0, text
+    assert len(read_manifest(tiny.run).maps) == 4
+    assert maps(tiny.run) == maps(tiny.folder / "here")

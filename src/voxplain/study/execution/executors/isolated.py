@@ -16,6 +16,7 @@ from concurrent.futures import TimeoutError as NotDone
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.process import current_process
 from types import ModuleType
 from typing import Any
 
@@ -258,21 +259,23 @@ _LAUNCHING = threading.Lock()
 
 
 class _Process(SpawnProcess):
-    """A process that does not run the script of its parent again.
+    """A process that does not run the script of its parent again, and may have any parent.
 
     A spawned process runs the file of ``__main__`` first, which starts the study once more where
-    a script has no ``if __name__ == "__main__"``. Tasks need nothing of it.
+    a script has no ``if __name__ == "__main__"``; tasks need nothing of it. And a worker of a
+    cluster, which counts as a daemon, is refused children, lest they outlive it; these do not.
     """
 
-    @staticmethod
-    def _Popen(process_obj: Any) -> Any:  # noqa: N802  (a hook of multiprocessing)
+    def start(self) -> None:
+        """Starts it."""
+        config: dict[str, Any] = current_process()._config  # type: ignore[attr-defined]
         with _LAUNCHING:
-            main = sys.modules["__main__"]
-            sys.modules["__main__"] = ModuleType("__main__")
+            main, daemon = sys.modules["__main__"], config.get("daemon")
+            sys.modules["__main__"], config["daemon"] = ModuleType("__main__"), False
             try:
-                return SpawnProcess._Popen(process_obj)
+                super().start()
             finally:
-                sys.modules["__main__"] = main
+                sys.modules["__main__"], config["daemon"] = main, daemon
 
 
 class _Context(SpawnContext):
