@@ -63,6 +63,7 @@ class Preflight:
     _errors: dict[tuple[str, str], VoxplainError] = field(default_factory=dict)
     _comparing: dict[str, int] = field(default_factory=dict)
     _bound: set[tuple[str, str]] = field(default_factory=set)
+    _alone: set[tuple[str, int, tuple[int, ...]]] = field(default_factory=set)
     _channels: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def visit(self, name: str, case: CaseConfig) -> None:
@@ -185,9 +186,19 @@ class Preflight:
         """Notes the most references that a case has, for the methods that cannot do without."""
         others = sum(reference != image for reference in self.reference_sha256)
         for method in methods:
-            if method.key in self._comparing or needs_references(method, context):
+            if method.key in self._comparing or self._needs_references(method, context):
                 most = self._comparing.get(method.key, 0)
                 self._comparing[method.key] = max(most, others)
+
+    def _needs_references(self, method: Method, context: Context) -> bool:
+        """Whether a method compares with other images; asked once per network and image size."""
+        kind = (method.key, id(context.model.network), tuple(context.shape))
+        if kind in self._alone:
+            return False
+        needed = needs_references(method, context)
+        if not needed:
+            self._alone.add(kind)
+        return needed
 
     def _evaluation(
         self, combination: Combination, tasks: Sequence[Task], image: Image, loaded: LoadedModel
