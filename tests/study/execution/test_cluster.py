@@ -21,14 +21,11 @@ def maps(run: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 def test_a_cluster_gives_the_same_maps_and_keeps_the_limits(tiny: TinyStudy) -> None:
     distributed = pytest.importorskip("distributed")
-    import dask
-
     install(tiny)
     methods = ["saliency", {"name": "smoothgrad", "of": "saliency", "samples": 3}]
     tiny.write(methods=methods, metrics=["sparseness"])
     run_study(Study.load(tiny.file), output=tiny.folder / "here")
     with (
-        dask.config.set({"distributed.worker.daemon": False}),
         distributed.LocalCluster(
             n_workers=2,
             threads_per_worker=1,

@@ -4,17 +4,23 @@ nobody else anything, and is recorded with its reason."""
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
-from faults import faulty, install, said
+from faults import faulty, install, said, start
 from tiny import TinyStudy
 
 from voxplain.records.manifest import TaskRecord
 from voxplain.records.outcome import outcome_file, read_manifest
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX"),
+]
 
 LIMIT = 4.0
 
@@ -109,3 +115,30 @@ def test_workers_do_not_change_a_bit(tiny: TinyStudy) -> None:
     code, text = said(tiny, "status", "run2", "--json")
     assert code == 0
     assert json.loads(text)["done"] == 8
+
+
+def test_an_interrupt_ends_a_run_and_the_second_one_ends_it_now(one: TinyStudy) -> None:
+    one.write(methods=["saliency", faulty("spins", 3)], run={"workers": 1})
+    process = start(one, "run", "study.yaml")
+    while not (one.run / "events.jsonl").exists() or "spins" not in _events(one):
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(1)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    assert process.poll() is None  # it waits for the task
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    assert "Ctrl-C again" in err
+    assert "the same command resumes the run" in err
+    _, alive = psutil.wait_procs(workers, timeout=3)
+    assert not alive
+    states = {task.methods[0]: task.status for task in read_manifest(one.run).tasks}
+    assert states["spins"] == "pending"
+    assert said(one, "status", "run")[0] == 1
+
+
+def _events(tiny: TinyStudy) -> str:
+    return (tiny.run / "events.jsonl").read_text()

@@ -168,13 +168,13 @@ def test_workers_of_a_cluster_that_are_killed_are_replaced(
     import dask
 
     draw, kills = random.Random(3), 0
-    with dask.config.set({"distributed.worker.daemon": False}):
-        env = {**os.environ, "PYTHONPATH": tiny.environment["PYTHONPATH"]}
+    lasting = {"distributed.deploy.lost-worker-timeout": "24h"}
+    with dask.config.set(lasting):
         cluster = distributed.LocalCluster(
             n_workers=2,
             threads_per_worker=1,
             dashboard_address=None,
-            env={"PYTHONPATH": env["PYTHONPATH"]},
+            env={"PYTHONPATH": tiny.environment["PYTHONPATH"]},
         )
     try:
         tiny.write(run={"executor": {"dask": cluster.scheduler_address}})

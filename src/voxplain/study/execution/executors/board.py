@@ -5,6 +5,7 @@ They are in shared memory and need no lock, so that a worker that is killed leav
 
 from __future__ import annotations
 
+from collections.abc import MutableSequence
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -26,7 +27,7 @@ class Board:
     """Shared numbers of one worker process.
 
     Args:
-        context: Of the processes.
+        values: Five numbers in shared memory; see :meth:`in_shared_memory`.
     """
 
     deadline: float = _number(0, "When the present step has to end, on the monotonic clock; or 0.")
@@ -35,8 +36,13 @@ class Board:
     done: float = _number(3, "Passes of the task, or its metrics, that are done.")
     planned: float = _number(4, "Passes of the task, or its metrics, that there are.")
 
-    def __init__(self, context: BaseContext) -> None:
-        self.values = context.RawArray("d", 5)
+    def __init__(self, values: MutableSequence[float]) -> None:
+        self.values = values
+
+    @classmethod
+    def in_shared_memory(cls, context: BaseContext) -> Board:
+        """A board that the processes of a context can see."""
+        return cls(context.RawArray("d", 5))
 
     def begin(self) -> None:
         """Says that a task begins."""

@@ -29,13 +29,14 @@ from voxplain.study.execution.specs import TaskResult, TaskSpec
 from voxplain.version import __version__
 
 _LOOK = 0.5
+_LOSSES = 10
+"""Rounds in which a cluster may lose the workers of a task, four or so in each."""
 _LAST_MINUTE = 60
 """Seconds before the end of a job at which its worker takes no more tasks."""
 _SETTINGS = {
     # Without these, workers that were killed one after another left a cluster without any.
     "distributed.deploy.lost-worker-timeout": "24h",
     "distributed.worker.daemon": False,
-    "distributed.scheduler.allowed-failures": 10,
     "distributed.scheduler.work-stealing": False,
 }
 
@@ -108,13 +109,7 @@ class _Place:
         from distributed import KilledWorker
         from distributed import TimeoutError as NotDone
 
-        preferred = {"workers": [self._address], "allow_other_workers": True}
-        future = self._client.submit(
-            do_on_cluster,
-            *(spec, self._settings, self._memory, __version__),
-            pure=False,
-            **(preferred if self._address else {}),
-        )
+        future, losses = self._submit(spec), 0
         while True:
             try:
                 result, self._address = future.result(timeout=_LOOK)
@@ -122,8 +117,12 @@ class _Place:
                 if self._stopped.is_set():
                     future.cancel(force=True)
                     raise StoppedError from None
-            except KilledWorker:
-                return written(spec, TaskResult(spec.id, reason="its workers were lost ten times"))
+            except KilledWorker:  # workers were lost, which is not the fault of the task
+                losses += 1
+                if losses > _LOSSES:
+                    text = f"its worker was lost again and again ({losses} rounds)"
+                    return written(spec, TaskResult(spec.id, reason=text))
+                future = self._submit(spec)
             except VoxplainError as error:
                 return written(spec, TaskResult(spec.id, reason=str(error)))
             else:
@@ -131,6 +130,15 @@ class _Place:
 
     def stop(self) -> None:
         self._stopped.set()
+
+    def _submit(self, spec: TaskSpec) -> Any:
+        preferred = {"workers": [self._address], "allow_other_workers": True}
+        return self._client.submit(
+            do_on_cluster,
+            *(spec, self._settings, self._memory, __version__),
+            pure=False,
+            **(preferred if self._address else {}),
+        )
 
 
 _PLACES: dict[str, IsolatedWorker] = {}

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as NotDone
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import current_process
 from types import ModuleType
@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
+from voxplain import processes
 from voxplain.study.execution.execute import written
 from voxplain.study.execution.executors import worker
 from voxplain.study.execution.executors.board import WHOLE_TASK, Board
@@ -35,6 +36,8 @@ _GRACE = 1.0
 _LOOK = 0.05
 """Seconds between two looks at a worker."""
 _TASKS_PER_PROCESS = 500
+_CUDA_ERROR = "CUDA error"
+"""After one of these, nothing works on the device in the same process."""
 _GIGABYTE = 1e9
 
 
@@ -79,7 +82,7 @@ class IsolatedWorker:
     ) -> None:
         self._settings, self._memory, self._report = settings, memory, report
         self._context = _Context()
-        self._board = Board(self._context)
+        self._board = Board.in_shared_memory(self._context)
         self._faults = tempfile.NamedTemporaryFile(prefix="voxplain-", suffix=".stack")  # noqa: SIM115
         self._pool: ProcessPool | None = None
         self._stopped = threading.Event()
@@ -96,6 +99,8 @@ class IsolatedWorker:
             attempts += 1
             ending = self._attempt(spec, divisor)
             if isinstance(ending, TaskResult):
+                if _CUDA_ERROR in ending.log:
+                    self._drop_pool()
                 if ending.out_of_memory and divisor == 1:
                     divisor = 2
                 elif attempts == 1:
@@ -178,8 +183,9 @@ class IsolatedWorker:
         return ProcessPool(
             max_workers=1,
             max_tasks=_TASKS_PER_PROCESS,
-            initializer=worker.start,
-            initargs=(self._board, self._settings, self._faults.name, os.getpid()),
+            initializer=processes.begin,
+            # Plain values: what is read before the process is tied to this one imports nothing.
+            initargs=(os.getpid(), self._board.values, *astuple(self._settings), self._faults.name),
             context=self._context,
         )
 

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
+import functools
 import os
-import signal
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
+from voxplain import processes
 from voxplain.engine.memory import smaller_batches
 from voxplain.study.execution.execute import execute
 from voxplain.study.execution.executors.board import Board
 from voxplain.study.execution.resources import LoadedResources
 from voxplain.study.execution.specs import TaskResult, TaskSpec
 from voxplain.study.planning.time_limit import time_limit
-
-_DIE = 1  # PR_SET_PDEATHSIG of Linux
 
 
 @dataclass(frozen=True)
@@ -77,27 +73,17 @@ class _Worker:
             faulthandler.cancel_dump_traceback_later()
 
 
-_worker: _Worker | None = None
-
-
-def start(board: Board, settings: WorkerSettings, faults: str, parent: int) -> None:
-    """Makes this process a worker.
-
-    Args:
-        board: Shows what it does.
-        settings: How it computes.
-        faults: File for the stack of a process that dies.
-        parent: Id of the process that watches this one; it dies with it.
-    """
-    global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    _die_with(parent)
-    if settings.device is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = settings.device
-    torch.set_num_threads(settings.threads)
-    _worker = _Worker(board, faults)
-    faulthandler.enable(file=_worker.faults)
-    board.process = os.getpid()
+@functools.cache
+def _this_worker() -> _Worker:
+    """This process as a worker, from what it was given when it began."""
+    numbers, *settings, faults = processes.given()
+    threads, device = settings
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
+    torch.set_num_threads(threads)
+    worker = _Worker(Board(numbers), faults)
+    faulthandler.enable(file=worker.faults)
+    return worker
 
 
 def perform(spec: TaskSpec, divisor: int) -> TaskResult:
@@ -107,25 +93,10 @@ def perform(spec: TaskSpec, divisor: int) -> TaskResult:
         spec: The task.
         divisor: Batches are so many times smaller than usual.
     """
-    assert _worker is not None
-    _worker.board.begin()
+    worker = _this_worker()
+    worker.board.begin()
     with smaller_batches(divisor):
-        result = execute(spec, _worker.resources, _worker, _worker.limited)
+        result = execute(spec, worker.resources, worker, worker.limited)
     if result.reason:  # a network that was interrupted at any place is not used again
-        _worker.resources = LoadedResources()
+        worker.resources = LoadedResources()
     return result
-
-
-def _die_with(parent: int) -> None:
-    """Ends this process when its parent ends, also by a kill."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_DIE, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
