@@ -25,7 +25,7 @@ def precisions(tiny: TinyStudy) -> dict[str, str]:
 def test_half_precision_that_is_not_used_is_not_stated(
     tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch, least: float, ran: str
 ) -> None:
-    monkeypatch.setattr("voxplain.engine.execution.networks.LEAST_AGREEMENT", least)
+    monkeypatch.setattr("voxplain.engine.execution.trial.LEAST_AGREEMENT", least)
     go(tiny, run={"precision": "bfloat16"}, methods=["saliency"])
     assert precisions(tiny) == {"saliency": ran}
     assert Manifest.read(tiny.run).models[0].precision == ran
