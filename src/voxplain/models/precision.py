@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 import torch
@@ -89,16 +89,16 @@ class _Tf32:
         self._allowed = allowed
         cuda: Any = torch.backends.cuda.matmul
         cudnn: Any = torch.backends.cudnn
-        flags: list[tuple[Any, str, Any]] = [
-            (cuda, "allow_tf32", allowed),
-            (cudnn, "allow_tf32", allowed),
-        ]
-        if hasattr(cuda, "fp32_precision"):  # torch 2.9 and later, which do not mix both
-            name = "tf32" if allowed else "ieee"
-            flags = [(each, "fp32_precision", name) for each in (cuda, cudnn.conv, cudnn.rnn)]
-        self._before = [(owner, flag, getattr(owner, flag)) for owner, flag, _ in flags]
-        for owner, flag, value in flags:
-            setattr(owner, flag, value)
+        places = [(cuda, "allow_tf32"), (cudnn, "allow_tf32")]
+        # From torch 2.9 on there are newer flags beside these, which setting the older ones sets.
+        newer = [(each, "fp32_precision") for each in (cuda, getattr(cudnn, "conv", None))]
+        newer.append((getattr(cudnn, "rnn", None), "fp32_precision"))
+        self._before = []
+        for owner, flag in (*places, *(place for place in newer if hasattr(*place))):
+            with suppress(RuntimeError):  # of an older flag that the newer ones contradict
+                self._before.append((owner, flag, getattr(owner, flag)))
+        for owner, flag in places:
+            setattr(owner, flag, allowed)
 
     def _restore(self) -> None:
         for owner, flag, value in self._before:

@@ -84,13 +84,13 @@ class Passes(ABC):
         self._checked = False
         self._mode: RuleMode | None = None
         self._copies = 1
-        self._scale = _FIRST_SCALE if model.precision == "float16" else 1.0
+        self._scale = _FIRST_SCALE if model.precision == "float16" else None
 
     def with_model(self: AnyPasses, model: Model) -> AnyPasses:
         """The same passes through another network."""
         other = copy.copy(self)
         other.model, other.log = model, PassLog()
-        other._scale = _FIRST_SCALE if model.precision == "float16" else 1.0
+        other._scale = _FIRST_SCALE if model.precision == "float16" else None
         return other
 
     def run(self, points: Points) -> PassResult:
@@ -106,7 +106,7 @@ class Passes(ABC):
         shown = self._with_companion(points)
         self._copies = len(shown.rows) // count
         with torch.inference_mode(False), torch.enable_grad(), self.model.precise():
-            run = self._run if self._scale == 1 else self._run_scaled
+            run = self._run if self._scale is None else self._run_scaled
             result = _first(count, shown, run(shown))
         if self.conservation is not None and INPUT in result.gradients:
             self.conservation.add_maps(result.scores, result.gradients[INPUT])
@@ -124,7 +124,7 @@ class Passes(ABC):
                 return self._run(points)
             except _OverflowError:
                 self.conservation = books
-                self._scale /= _SCALE_STEP
+                self._scale = (self._scale or _FIRST_SCALE) / _SCALE_STEP
 
     def observe(self, points: Points) -> PassResult:
         """Scores and tapped activations of points, without gradients."""
@@ -212,7 +212,7 @@ class Passes(ABC):
                 f"{WITHOUT_GRADIENTS}"
             )
         seed = cotangent
-        if self._scale != 1:
+        if self._scale is not None:
             seed = torch.ones_like(score) if cotangent is None else cotangent
             seed = (seed * self._scale).to(score.dtype)
         elif cotangent is not None:
@@ -233,7 +233,7 @@ class Passes(ABC):
                 )
         except Exception as error:
             raise_without_gradient(error)
-        parts = found if self._scale == 1 else self._divided(found)
+        parts = found if self._scale is None else self._divided(found, self._scale)
         gradients = {}
         for (place, value), gradient in zip(places.items(), parts, strict=True):
             if gradient is None:
@@ -247,20 +247,22 @@ class Passes(ABC):
 
     def _add_to_conservation(self, seed: Tensor, relevance: Tensor) -> None:
         shares = self._mode.residuals() if self._mode else {}
-        shares = {name: share / self._scale for name, share in shares.items()}
+        shares = {name: share / (self._scale or 1) for name, share in shares.items()}
         if shares and self.conservation is not None:
             self.conservation.add_backward(seed, relevance, shares, self._copies)
 
-    def _divided(self, gradients: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    def _divided(
+        self, gradients: Sequence[Tensor | None], scale: float
+    ) -> tuple[Tensor | None, ...]:
         """Gradients divided by the factor that their seed was multiplied by, in float32.
 
         Raises:
             _OverflowError: If any of them is too large for float16, and a smaller factor is left.
         """
         present = [gradient for gradient in gradients if gradient is not None]
-        if self._scale > _LAST_SCALE and not all(bool(each.isfinite().all()) for each in present):
+        if scale > _LAST_SCALE and not all(bool(each.isfinite().all()) for each in present):
             raise _OverflowError
-        return tuple(None if each is None else each.float() / self._scale for each in gradients)
+        return tuple(None if each is None else each.float() / scale for each in gradients)
 
     def through_value(self, tapped: Tapped) -> Tensor | None:
         """The value of the layer that a rule wants everything to pass."""
