@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 import voxplain as vx
 from voxplain.attribution import Attribution, explain
@@ -291,6 +292,37 @@ class TestAuto:
         assert ran(found["saliency"]) == ("float32", None)
         assert said(found["saliency"]) == []
         assert ran(found["integrated_gradients"])[0] == "bfloat16"
+
+
+@pytest.mark.parametrize("name", ["saliency", "occlusion", "smoothgrad"])
+def test_every_image_of_three_has_to_agree(name: str) -> None:
+    """bfloat16 does not tell 1000 from 1001, and so has no sine of the third image."""
+
+    class Sine(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            found = functional.conv2d(images, images.new_ones(3, 1, 1, 1))
+            return torch.sin(found).sum((2, 3))
+
+    batch = torch.rand(3, 1, 8, 8) + torch.tensor([0.0, 0.0, 1000.0]).view(3, 1, 1, 1)
+    method = {
+        "saliency": "saliency",
+        "occlusion": {"name": "occlusion", "window": 4, "stride": 4},
+        "smoothgrad": {"name": "smoothgrad", "of": "saliency", "samples": 2, "sigma": 0.01},
+    }[name]
+    model = Model(Sine(), precision="bfloat16")
+    assert [ran(each)[0] for each in explain(model, batch[:2], method, 1).values()] == ["bfloat16"]
+    assert [ran(each)[0] for each in explain(model, batch, method, 1).values()] == ["float32"]
+
+
+def test_points_that_depend_on_gradients_run_in_float32() -> None:
+    model = Model(segmenter(), precision="bfloat16")
+    method = {"name": "guided_integrated_gradients", "steps": 4}
+    (found,) = explain(model, image(), method, CLASS).values()
+    assert ran(found) == ("float32", None)
+    assert said(found) == [
+        "what is computed next depends on gradients, which bfloat16 rounds, so this map was "
+        "computed in float32"
+    ]
 
 
 def test_float64_networks_stay_in_float64() -> None:

@@ -75,10 +75,12 @@ class GradientRunner(Runner):
     def trial(self, item: StreamInput) -> list[Tensor]:
         """Gradients at each place, of the first point, one in the middle, and the last one.
 
-        Of an adaptive sampler the first point alone, since the others depend on the network.
+        None of a sampler whose points depend on the gradients before: small differences may grow.
         """
         points, batches = self.sampler.route(item), _Batches([self], [], None)
-        last = points.count - 1 if points.feedback is None else 0
+        if points.feedback is not None:
+            return []
+        last = points.count - 1
         found: list[PassResult] = []
         for number in sorted({0, last // 2, last}):
             in_batches(1, self.budget, partial(batches.alone, points, number, item, found))

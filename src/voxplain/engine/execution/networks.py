@@ -110,6 +110,19 @@ def _inputs(session: Session, streams: list[Stream[Request]]) -> Iterator[list[S
         yield waiting
 
 
+def _some_inputs(session: Session, stream: Stream[Request]) -> list[StreamInput]:
+    """The first input of the first image, of one in the middle, and of the last one."""
+    noise, batch, last = stream.noise, session.batch, len(session.batch.images) - 1
+    items = []
+    for row in sorted({0, last // 2, last}):
+        image, key, references = batch.images[row], batch.keys[row], batch.references[row]
+        copy = next(iter(noise.sampler.copies(image, key))) if noise else image
+        draws, source = (f"{key}/0", image) if noise else (key, None)
+        spacing = session.context.spacing
+        items.append(StreamInput(copy, row, draws, references, source, spacing, batch.images))
+    return items
+
+
 def _run(
     groups: Sequence[_NoiseGroup],
     shared_modules: SharedModules | None,
@@ -208,8 +221,8 @@ class _NoiseGroup:
         """A stream in its precision; a low one is checked first."""
         precision = "float64" if reason is None else _precision(self.session)
         if precision in LOW:
-            item = next(_inputs(self.session, [stream]))[0]
-            runner = checked(self.session, stream, precision, item, stack)
+            items = _some_inputs(self.session, stream)
+            runner = checked(self.session, stream, precision, items, stack)
         else:
             runner = self.session.runner(stream, precision, stack)
         if reason:

@@ -83,7 +83,7 @@ class Runner(ABC):
     def trial(self, item: StreamInput) -> list[Tensor]:
         """What some of the passes give, in tensors that another precision should agree with.
 
-        They are on the CPU.
+        They are on the CPU; there are none where a few passes tell nothing of the others.
 
         Args:
             item: An image, or a noisy copy of it.
