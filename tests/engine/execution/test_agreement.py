@@ -15,6 +15,7 @@ import voxplain as vx
 from voxplain.attribution import Attribution, explain
 from voxplain.engine.execution.trial import is_refused, least_agreement, of_scores, spread
 from voxplain.engine.passes import base
+from voxplain.engine.passes.whole import WholePasses
 from voxplain.errors import VoxplainWarning
 from voxplain.models.model import Model
 from voxplain.models.precision import TF32, agreement
@@ -228,6 +229,28 @@ class TestFloat16:
         books = found.stats.streams[0]["conservation"]
         parts = [books[name] for name in ("map", "bias", "epsilon", "link", "padding")]
         assert sum(parts) == pytest.approx(books["score"], rel=1e-2)
+
+    def test_what_was_booked_before_an_overflow_does_not_count(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def books() -> dict[str, float]:
+            found = explain(Model(segmenter(), precision="float16"), image(), "lrp", CLASS)
+            return found["lrp"].stats.streams[0]["conservation"]
+
+        run, calls, expected = WholePasses._run, [], books()
+
+        def overflowing(self: WholePasses, points: Any) -> Any:
+            result = run(self, points)
+            if self._scale is None:
+                return result
+            calls.append(self._scale)
+            if len(calls) % 2:
+                raise base._OverflowError
+            return result
+
+        monkeypatch.setattr(WholePasses, "_run", overflowing)
+        assert books() == pytest.approx(expected, abs=0.01)
+        assert len(calls) > 1
 
 
 class TestTf32:
