@@ -46,7 +46,7 @@ class Request(ABC):
     @property
     @abstractmethod
     def family(self) -> str:
-        """Streams of one network that run in the same precision as a rule: ``masks`` or a rule."""
+        """What the precision is stated for: ``gradients``, the name of a rule, or ``masks``."""
 
     @property
     def double(self) -> bool:
