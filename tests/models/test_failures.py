@@ -232,10 +232,13 @@ def test_memory_that_runs_out_in_a_backward_pass_halves_the_batch(
     torch.testing.assert_close(found, whole["integrated_gradients"].map)
 
 
-def test_a_half_precision_needs_a_gradient_to_be_compared() -> None:
+def test_masks_in_a_half_precision_need_no_gradient() -> None:
     model = Model(Network(RaisingBackward.apply), precision="bfloat16")
     found = explain(model, images()[:1], {"name": "occlusion", "window": 3}, 1)
-    assert found["occlusion"][0].sidecar.model.precision == "float32"
+    assert found["occlusion"].stats.streams[0]["agreement"] > 0.99
+    assert found["occlusion"][0].sidecar.model.precision == "bfloat16"
+    with pytest.raises(ModelError, match="saliency needs gradients"):
+        explain(model, images()[:1], "saliency", 1)
 
 
 def test_an_audit_goes_on_without_a_gradient() -> None:

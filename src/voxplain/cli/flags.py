@@ -85,7 +85,7 @@ class SharedFlags:
         _network("--overlap", "Share of a window that its neighbors cover too: 0.5, or 0.5,0.5,0."),
     ] = "0.5"
     precision: Annotated[
-        str, _network("--precision", "auto, float32, float64, bfloat16 or float16.")
+        str, _network("--precision", "auto, float32, float64, tf32, bfloat16 or float16.")
     ] = "auto"
     device: Annotated[str, _network("--device", "auto, cpu, cuda, cuda:1 or mps.")] = "auto"
     trust: Annotated[

@@ -151,7 +151,7 @@ class Context:
             self.model.observe(self.example)
             at_once = 1 if self.model.behavior.one_by_one else at_once
         for images in torch.split(self.inputs, at_once):
-            with tapping(self.model.network, taps) as tapped:
+            with tapping(self.model.network, taps) as tapped, self.model.exact():
                 outputs.append(self.model.output(images, self.spacing))
             for tap in taps:
                 value = self.layers.arranged(tap, tapped[tap].detach().clone())

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from voxplain.errors import VoxplainError, is_out_of_memory
+from voxplain.models.model import Offload
 
 _BACKWARD_BYTES, _BACKWARD_SHARE = 512 * 2**20, 0.6
 _FORWARD_BYTES, _FORWARD_SHARE = 1024 * 2**20, 0.5
@@ -26,6 +27,9 @@ _LIVE = 4
 """Activations of the largest size that are alive at once, input and output of a block and skips."""
 _MOST = 256
 _LARGEST_BLOCK = 31 * 2**20
+_CPU = torch.device("cpu")
+_WORTH_MOVING = 16 * 2**10
+"""Bytes from which on a saved tensor is moved to the CPU."""
 
 
 class BatchBudget:
@@ -33,10 +37,19 @@ class BatchBudget:
 
     Args:
         size: The number of the first batch.
+        device: Where the network runs.
+        offload: Whether what autograd saves for single items may be kept in the memory of the CPU.
+
+    Attributes:
+        offloads: Whether it is kept there.
     """
 
-    def __init__(self, size: int = 1) -> None:
-        self.size = size
+    def __init__(
+        self, size: int = 1, device: torch.device = _CPU, offload: Offload = "never"
+    ) -> None:
+        self._device, self.offloads = device, offload == "always"
+        self._may_offload = self.offloads or (offload == "auto" and device.type == "cuda")
+        self.size = 1 if self.offloads else size
 
     def next(self, waiting: int) -> int:
         """The size of the next batch, when so many items are waiting."""
@@ -47,11 +60,21 @@ class BatchBudget:
         """Measures the memory that the passes inside take for ``count`` items, the first time."""
         yield
 
+    def saving(self, count: int) -> contextlib.AbstractContextManager[None]:
+        """A block whose passes are measured, or save on the CPU where they are to."""
+        return saved_on_cpu(self._device) if self.offloads else self.measured(count)
+
     def halve(self) -> bool:
-        """Makes batches smaller after memory ran out; False if they hold single items already."""
-        if self.size <= 1:
+        """Takes less memory after it ran out; False if nothing is left to do.
+
+        Batches get smaller. Where they hold single items, these save on the CPU if they may.
+        """
+        if self.size > 1:
+            self.size //= 2
+            return True
+        if not self._may_offload or self.offloads:
             return False
-        self.size //= 2
+        self.offloads = True
         return True
 
 
@@ -67,15 +90,20 @@ class BackwardBudget(BatchBudget):
         limit: Bytes for saved activations; None for 512 MiB on a CPU, 60 % of the free memory
             of a GPU.
         point: Bytes of one point, where it is known.
+        offload: ``auto`` where a single point of a GPU takes more than the limit.
     """
 
     def __init__(
-        self, device: torch.device, limit: int | None = None, point: int | None = None
+        self,
+        device: torch.device,
+        limit: int | None = None,
+        point: int | None = None,
+        offload: Offload = "never",
     ) -> None:
         keep_allocator_pages()
         small = limit is None and point is not None and 0 < point <= _SMALL_POINT
         first = min(_FIRST_POINTS, max(2, _FIRST_BATCH // (point or 1))) if small else 1
-        super().__init__(max(1, first // _DIVISOR.get()))
+        super().__init__(max(1, first // _DIVISOR.get()), device, offload)
         self._limit = _limit(device, limit, _BACKWARD_BYTES, _BACKWARD_SHARE)
         self._cache = _BACKWARD_CACHE // _DIVISOR.get() if device.type == "cpu" else self._limit
         self.bytes_per_point: int | None = None
@@ -99,6 +127,7 @@ class BackwardBudget(BatchBudget):
         self.bytes_per_point = max(1, sum(saved.values()) // count)
         cached = max(2 // _DIVISOR.get(), self._cache // self.bytes_per_point)
         self.size = max(1, min(self._limit // self.bytes_per_point, cached))
+        self.offloads = self._may_offload and self.bytes_per_point > self._limit
 
 
 class ForwardBudget(BatchBudget):
@@ -182,6 +211,38 @@ class _LargestTensor(TorchFunctionMode):
         if isinstance(result, Tensor):
             self.nbytes = max(self.nbytes, result.numel() * result.element_size())
         return result
+
+
+@contextlib.contextmanager
+def saved_on_cpu(device: torch.device) -> Iterator[None]:
+    """A block in which what autograd saves lies in the memory of the CPU until it is needed.
+
+    Nothing is rounded, and tensors keep their strides, so that gradients are the same. Parameters
+    and small tensors stay where they are.
+
+    Args:
+        device: Where it is brought back to; page-locked memory is used for CUDA.
+    """
+    pinned = device.type == "cuda"
+
+    def pack(tensor: Tensor) -> tuple[Tensor, int | None]:
+        with torch._C.DisableTorchFunction(), torch.no_grad():  # no function of the network
+            owner = tensor if tensor._base is None else tensor._base
+            is_large = tensor.numel() * tensor.element_size() >= _WORTH_MOVING
+            if isinstance(owner, nn.Parameter) or tensor.device != device or not is_large:
+                return tensor, tensor._version
+            moved = torch.empty_like(tensor, device="cpu", pin_memory=pinned)
+            return moved.copy_(tensor), None
+
+    def unpack(saved: tuple[Tensor, int | None]) -> Tensor:
+        tensor, version = saved
+        if version is not None:
+            return _unpack_unchanged((tensor, version))
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            return tensor.to(device)
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        yield
 
 
 def _unpack_unchanged(saved: tuple[Tensor, int]) -> Tensor:

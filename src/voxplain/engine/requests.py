@@ -44,6 +44,11 @@ class Request(ABC):
         return Plain()
 
     @property
+    @abstractmethod
+    def family(self) -> str:
+        """What the precision is stated for: ``gradients``, the name of a rule, or ``masks``."""
+
+    @property
     def double(self) -> bool:
         """Whether to run in float64."""
         return False
@@ -124,6 +129,10 @@ class GradientRequest(Request):
     double: bool = False
 
     @property
+    def family(self) -> str:
+        return "gradients" if self.rule.is_plain else self.rule.name
+
+    @property
     def key(self) -> tuple[object, ...]:
         return (self.sampler, self.rule, self.double)
 
@@ -185,6 +194,10 @@ class MaskRequest(Request):
     incremental: Choice = field(default="auto", kw_only=True)
 
     forwards_only: ClassVar[bool] = True
+
+    @property
+    def family(self) -> str:
+        return "masks"
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -304,10 +317,13 @@ class Stream(Generic[R]):
     def facts(self, log: PassLog) -> dict[str, Any]:
         """The stream and how it ran, as a sidecar states them."""
         return {
+            "family": self.request.family,
             **self.request.facts(),
             "noise": plain(self.noise.sampler) if self.noise else None,
             "target": str(self.target),
             "treated": dict(log.treated),
             "precision": log.precision,
+            **({"agreement": round(log.agreement, 6)} if log.agreement is not None else {}),
+            **({"offloaded": True} if log.offloaded else {}),
             **({"conservation": log.conservation} if log.conservation else {}),
         }

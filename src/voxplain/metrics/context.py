@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +14,14 @@ import torch
 from torch import Tensor
 
 from voxplain.engine.context import BoundTarget, Context, References, references_of
+from voxplain.engine.execution.trial import (
+    SCORES_TRIED,
+    in_words,
+    is_refused,
+    least_agreement,
+    of_scores,
+    spread,
+)
 from voxplain.engine.identity import identity, image_key
 from voxplain.engine.masks import Fill, Masks, Painter
 from voxplain.engine.memory import ForwardBudget, in_batches
@@ -21,12 +30,14 @@ from voxplain.engine.passes.base import Passes
 from voxplain.engine.passes.points import Points
 from voxplain.engine.rules import Plain
 from voxplain.engine.stream_io import StreamInput
+from voxplain.errors import VoxplainWarning
 from voxplain.metrics.case import Case
 from voxplain.metrics.maps import AnyMap, MapField, Maps, Undefined, map_field, method_of
 from voxplain.metrics.other_networks import Networks, OtherNetwork, other_networks
 from voxplain.metrics.perturbed import PerturbedPrediction, predicted_object
 from voxplain.models.model import Model
 from voxplain.models.output_place import OutputPlace
+from voxplain.models.precision import HALF, LOW, Precision
 from voxplain.targets.field import predicted_mask
 
 T = TypeVar("T")
@@ -88,6 +99,8 @@ class MetricContext:
         methods: The methods that made the maps, for metrics that explain again.
         networks: Other networks that are compared with this one, and how they differ.
         forwards: How many images went through the network for queries so far.
+        agreements: In which precision changed images were scored each time a lower one was asked
+            for, and its agreement with float32; None where there was nothing to compare.
     """
 
     def __init__(
@@ -108,6 +121,7 @@ class MetricContext:
         self.controls: tuple[MapField, ...] = ()
         self.methods: tuple[Method, ...] = ()
         self.forwards = 0
+        self.agreements: list[tuple[Precision, float | None]] = []
         self._cache: dict[object, Any] = {}
         self._budget = _PredictionBudget(engine.model.device)
 
@@ -344,22 +358,49 @@ class MetricContext:
             count: How many images there are.
             images: Makes those with some numbers, ``(k, C, *spatial)``.
         """
-        predictions = []
+        predictions, precision = [], self._precision_for(count, images)
 
         def predict(numbers: range) -> None:
             with self._budget.measured(len(numbers)):
-                predictions.append(self.predict(images(numbers)))
+                predictions.append(self.predict(images(numbers), precision))
 
         in_batches(count, self._budget, predict)
         return PerturbedPrediction.joined(predictions)
 
-    def predict(self, images: Tensor) -> PerturbedPrediction:
+    def _precision_for(self, count: int, images: Callable[[range], Tensor]) -> Precision:
+        """The precision of the network where a few scores agree in it, and otherwise float32."""
+        model = self.engine.model
+        precision, least = model.resolved_precision, 2 * SCORES_TRIED
+        if model.precision == "auto":
+            least *= 2
+        runs_low = precision in HALF or (precision in LOW and model.device.type == "cuda")
+        if not runs_low or model.dtype is not torch.float32 or count < least:
+            return "float32"
+        tried = spread(range(count))
+
+        def scores(kind: Precision) -> list[Tensor]:
+            shown = (images(range(number, number + 1)) for number in tried)
+            return of_scores(self.score, [float(self.predict(x, kind).scores) for x in shown])
+
+        found = least_agreement(scores(precision), scores("float32"))
+        used: Precision = "float32" if is_refused(found) else precision
+        self.agreements.append((used, found))
+        if used != precision:
+            warnings.warn(
+                f"{in_words(precision, found)}, so changed images were scored in float32",
+                VoxplainWarning,
+                stacklevel=3,
+            )
+        return used
+
+    def predict(self, images: Tensor, precision: Precision = "float32") -> PerturbedPrediction:
         """The prediction for changed images ``(k, C, *spatial)``, all in one call."""
         self.forwards += len(images)
         rows = [self.input.row] * len(images)
         if self.bound.field.layer is not None:
-            return PerturbedPrediction(self.passes.scores(Points(images, rows)))
-        model = self.engine.model
+            passes = self.passes.with_model(self.engine.model.in_precision(precision))
+            return PerturbedPrediction(passes.scores(Points(images, rows)))
+        model = self.engine.model.in_precision(precision)
         with torch.inference_mode(), model.precise():
             output = model.output(images, self.engine.spacing)
             rebind = self.bound.rebind

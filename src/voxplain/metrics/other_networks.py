@@ -82,5 +82,11 @@ def _other_network(network: Any, path: str, studied: Model) -> OtherNetwork:
         raise ConfigError(
             f"{path} is a {type(network).__name__}; give networks: models of voxplain, or modules"
         )
-    model = Model(network, head=studied.head, window=studied.window, precision=studied.precision)
+    model = Model(
+        network,
+        head=studied.head,
+        window=studied.window,
+        precision=studied.precision,
+        offload=studied.offload,
+    )
     return OtherNetwork(model)

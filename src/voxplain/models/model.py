@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from voxplain.models.failures import raise_in_words, unusable
 from voxplain.models.head import Head, select
 from voxplain.models.layout import Layout
 from voxplain.models.output_place import OutputPlace, place_of_output
-from voxplain.models.precision import HALF, Precision, in_float64
+from voxplain.models.precision import HALF, TF32, Precision, in_float64
 from voxplain.models.programs import COMPILED, as_module
 from voxplain.models.rest import KnownOfNetworks, at_rest, weights_sha256
 from voxplain.models.windowed_output import blended, windows_over
@@ -24,6 +24,9 @@ from voxplain.models.windows import Window
 from voxplain.records.sidecar import ModelFacts
 
 _VOLUME, _SMALL_VOLUME = 5, 50**3
+
+Offload = Literal["auto", "never", "always"]
+"""Whether what autograd saves is kept in the memory of the CPU until the backward pass."""
 
 _BEHAVIOR = KnownOfNetworks[Behavior]()
 """By what is explained of the output, and by the kind of the input."""
@@ -41,7 +44,11 @@ class Model:
         head: The explained part of a tuple, list or dict output: an index, a key, or a function of
             the output. None for an output that is a tensor.
         window: Sliding windows, for networks that run on parts of a volume.
-        precision: ``auto`` for half precision on a GPU if it agrees with float32.
+        precision: Numeric type of the passes. ``auto`` is float32 on a CPU and bfloat16 on a GPU;
+            ``tf32``, ``bfloat16`` and ``float16`` run only where they agree with float32.
+        offload: Whether what autograd saves is kept in the memory of the CPU until the backward
+            pass, which changes no map: ``auto`` where a single image does not fit into the memory
+            of a GPU.
         name: Name in files and reports; the class name if None.
         classes: Names of the output classes, for reports.
 
@@ -51,7 +58,7 @@ class Model:
 
     Raises:
         ModelError: For a network in ``nn.DataParallel``.
-        ConfigError: For an unknown precision.
+        ConfigError: For an unknown precision or offload.
 
     Example:
         >>> model = Model(nn.Conv3d(1, 2, 3, padding=1), window={"size": 16, "overlap": 0.5})
@@ -66,6 +73,7 @@ class Model:
         head: Head | None = None,
         window: Window | Mapping[str, Any] | None = None,
         precision: Precision = "auto",
+        offload: Offload = "auto",
         name: str | None = None,
         classes: Sequence[str] = (),
     ) -> None:
@@ -74,14 +82,18 @@ class Model:
                 "the network is wrapped in nn.DataParallel, whose threads no backward rule sees; "
                 "pass network.module"
             )
-        if precision not in get_args(Precision):
-            raise ConfigError(
-                f"unknown precision {precision!r}; {nearest(str(precision), get_args(Precision))}"
-            )
+        for what, given, kind in (
+            ("precision", precision, Precision),
+            ("offload", offload, Offload),
+        ):
+            if given not in get_args(kind):
+                choices = nearest(str(given), get_args(kind))
+                raise ConfigError(f"unknown {what} {given!r}; {choices}")
         self.network = as_module(network) if isinstance(network, COMPILED) else network
         self.head = head
         self.window = Window.model_validate(window) if isinstance(window, Mapping) else window
         self.precision: Precision = precision
+        self.offload: Offload = offload
         self.name = name or type(network).__name__
         self.classes = tuple(classes)
         self.behavior = Behavior()
@@ -280,9 +292,20 @@ class Model:
         return "bfloat16" if capable else "float32"
 
     def precise(self) -> AbstractContextManager[Any]:
-        """A block whose calls of the network run in its precision: under autocast for half ones."""
+        """A block whose calls of the network run in its precision, ``auto`` being float32.
+
+        Half precisions run under autocast; on CUDA, float32 and TF32 are told apart by flags.
+        """
         half = HALF.get(self.precision)
-        return nullcontext() if half is None else torch.autocast(self.device.type, dtype=half)
+        if half is not None:
+            return torch.autocast(self.device.type, dtype=half)
+        if self.device.type != "cuda":
+            return nullcontext()
+        return TF32.set_to(self.precision == "tf32")
+
+    def exact(self) -> AbstractContextManager[Any]:
+        """A block whose calls of the network run in its own type, without lower precision."""
+        return TF32.set_to(False) if self.device.type == "cuda" else nullcontext()
 
     def at_rest(self) -> AbstractContextManager[None]:
         """A block in evaluation mode without parameter gradients; several threads may be in one."""

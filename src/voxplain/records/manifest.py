@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Annotated, Any, Literal
 
@@ -48,12 +49,44 @@ class CaseRecord(Record):
     warnings: list[str] = []
 
 
+class FamilyPrecision(Record):
+    """The precision in which the passes of a family ran.
+
+    A family are the streams of one network under one rule (``gradients``, ``guided``, ``lrp``, and
+    so on), its streams of ``masks``, or the images that ``metrics`` score.
+
+    Attributes:
+        precision: Several are joined by "and".
+        agreement: The smallest agreement with float32 of the lower precision that was asked for;
+            None where none was tried.
+    """
+
+    precision: str
+    agreement: float | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[FamilyPrecision]) -> FamilyPrecision:
+        """That of several streams."""
+        names = [name for part in parts for name in part.precision.split(" and ")]
+        found = [part.agreement for part in parts if part.agreement is not None]
+        return cls(precision=" and ".join(dict.fromkeys(names)), agreement=min(found, default=None))
+
+    @classmethod
+    def by_family(cls, parts: Iterable[tuple[str, FamilyPrecision]]) -> dict[str, FamilyPrecision]:
+        """Those of several streams, by the name of their family."""
+        families: dict[str, list[FamilyPrecision]] = {}
+        for name, part in parts:
+            families.setdefault(name, []).append(part)
+        return {name: cls.joined(of_family) for name, of_family in families.items()}
+
+
 class ModelRecord(Record):
     """One network.
 
     Attributes:
         precision: That of the passes behind its maps, several joined by "and"; empty where there
             are no maps.
+        families: The precision of every family of passes, with its agreement with float32.
         labels: One that was trained on permuted labels is only compared with.
         explained: Whether it is explained itself.
         definition: Hash of its factory, arguments and code.
@@ -65,6 +98,7 @@ class ModelRecord(Record):
     weights_sha256: str
     parameters: int
     precision: str = ""
+    families: dict[str, FamilyPrecision] = {}
     head: str | None = None
     window: dict[str, Any] | None = None
     labels: Literal["true", "permuted"] = "true"
@@ -101,7 +135,7 @@ class MapRecord(Record):
     """One map: NIfTI and sidecar relative to the run directory.
 
     ``key`` is the hash of everything that determines the maps of this method. ``precision`` is
-    that in which its passes ran.
+    that in which its passes ran, ``families`` the same by family of passes.
     """
 
     case: str
@@ -114,6 +148,7 @@ class MapRecord(Record):
     sidecar: RunFile
     key: str = ""
     precision: str = ""
+    families: dict[str, FamilyPrecision] = {}
 
 
 class TaskRecord(Record):
@@ -121,7 +156,8 @@ class TaskRecord(Record):
 
     ``methods`` are the keys of the maps, or the names of the metrics. ``attempts`` counts the
     worker processes that began it: the second one takes half as many images at a time where memory
-    ran out.
+    ran out. ``families`` is the precision in which metrics scored changed images, where another
+    one than float32 was asked for.
     """
 
     key: str
@@ -135,6 +171,7 @@ class TaskRecord(Record):
     passes: int = 0
     seconds: float = 0.0
     attempts: int = 1
+    families: dict[str, FamilyPrecision] = {}
     warnings: list[str] = []
 
 

@@ -25,7 +25,7 @@ def precisions(tiny: TinyStudy) -> dict[str, str]:
 def test_half_precision_that_is_not_used_is_not_stated(
     tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch, least: float, ran: str
 ) -> None:
-    monkeypatch.setattr("voxplain.engine.execution.networks.LEAST_AGREEMENT", least)
+    monkeypatch.setattr("voxplain.engine.execution.trial.LEAST_AGREEMENT", least)
     go(tiny, run={"precision": "bfloat16"}, methods=["saliency"])
     assert precisions(tiny) == {"saliency": ran}
     assert Manifest.read(tiny.run).models[0].precision == ran
@@ -43,3 +43,25 @@ def test_several_precisions_are_joined_and_kept_by_a_resumed_run(tiny: TinyStudy
     _, recorder = go(tiny)
     assert not recorder.computed
     assert Manifest.read(tiny.run).models == before
+
+
+def test_the_manifest_states_every_family_with_its_agreement(tiny: TinyStudy) -> None:
+    methods: list[Any] = ["saliency", "lrp", {"name": "occlusion", "window": 4, "stride": 2}]
+    go(tiny, run={"precision": "bfloat16"}, methods=methods, metrics=["faithfulness_correlation"])
+    manifest = Manifest.read(tiny.run)
+    families = manifest.models[0].families
+    assert families.keys() == {"gradients", "lrp", "masks", "metrics"}
+    for family in families.values():
+        assert family.agreement is not None
+        assert ("float32" in family.precision) == (family.agreement < 0.99)  # in either case
+    assert {name for record in manifest.maps for name in record.families} <= families.keys()
+    go(tiny)
+    assert Manifest.read(tiny.run).models[0].families == families
+
+
+def test_a_run_that_offloads_writes_the_same_maps(tiny: TinyStudy) -> None:
+    go(tiny, run={"offload": "always"}, methods=["saliency"])
+    manifest = Manifest.read(tiny.run)
+    sidecars = [(tiny.run / record.sidecar).read_text() for record in manifest.maps]
+    assert sidecars
+    assert all('"offloaded": true' in text for text in sidecars)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 
@@ -24,6 +25,13 @@ from voxplain.engine.passes.points import PassResult, Points
 from voxplain.engine.requests import GradientRequest, Slot, Stream
 from voxplain.engine.stream_io import StreamInput
 from voxplain.engine.taps import INPUT, InterpolatedActivation
+from voxplain.models.model import Offload
+
+OFFLOADED = (
+    "what the backward pass needs was kept in the memory of the CPU, which takes longer and "
+    "changes no map"
+)
+"""Said of a stream whose points do not fit into the memory of the accelerator."""
 
 Segment = tuple[int, range]
 """The number of an input, and the numbers of consecutive points of it."""
@@ -62,10 +70,31 @@ class GradientRunner(Runner):
         self.scores_at_ends = complete and self.sampler.ends in ("shared", "each")
         self.reads_ends = not self.paired and (self.taps_at_ends or self.scores_at_ends)
 
+    trial_passes = 3
+
+    def trial(self, item: StreamInput) -> list[Tensor]:
+        """Gradients at each place, of the first point, one in the middle, and the last one.
+
+        None of a sampler whose points depend on the gradients before: small differences may grow.
+        """
+        points, batches = self.sampler.route(item), _Batches([self], [], None)
+        if points.feedback is not None:
+            return []
+        last = points.count - 1
+        found: list[PassResult] = []
+        for number in sorted({0, last // 2, last}):
+            in_batches(1, self.budget, partial(batches.alone, points, number, item, found))
+        return [
+            torch.cat([in_float32(each.gradients[place]).cpu().flatten() for each in found])
+            for place in self.stream.places
+        ]
+
     @classmethod
-    def batch_budget(cls, device: torch.device, limit: int | None, image: Tensor) -> BatchBudget:
+    def batch_budget(
+        cls, device: torch.device, limit: int | None, image: Tensor, offload: Offload
+    ) -> BatchBudget:
         """By what autograd saves for one point."""
-        return BackwardBudget(device, limit, image.nbytes)
+        return BackwardBudget(device, limit, image.nbytes, offload)
 
     @classmethod
     def run(
@@ -95,6 +124,8 @@ class GradientRunner(Runner):
         Of conserved relevance the log says where it went.
         """
         log, conservation = self.passes.log, self.passes.conservation
+        if log.offloaded:
+            log.remarks[OFFLOADED] = None
         log.spent = log.passes // max(images, 1) if self.sampler.open_ended else self.planned
         if conservation is not None:
             log.conservation = conservation.facts(log.passes)
@@ -141,13 +172,27 @@ class _Batches:
                 of_network[number].update(points, result, slice(done, done + len(indices)))
                 done += len(indices)
 
+    def alone(
+        self,
+        points: PointSequence,
+        number: int,
+        item: StreamInput,
+        found: list[PassResult],
+        _: range,
+    ) -> None:
+        """Runs one point of an input in the only network, and adds what comes of it."""
+        drawn = points.draw(range(number, number + 1))
+        found += self._pass_results(self._points([drawn], [item.row]), measure=False)
+
     def _pass_results(self, points: Points, measure: bool) -> list[PassResult]:
         """The points in every network; nothing is summed up before all of them ran."""
         results, nothing = [], contextlib.nullcontext()
         with self._prefix.batch() if self._prefix else nothing:
             for runner in self._runners:
-                with runner.budget.measured(len(points.inputs)) if measure else nothing:
-                    results.append(runner.passes.run(points))
+                budget, passes = runner.budget, runner.passes
+                passes.log.offloaded = budget.offloads
+                with budget.saving(len(points.inputs)) if measure or budget.offloads else nothing:
+                    results.append(passes.run(points))
         return results
 
     def _points(self, drawn: list[PointBatch], rows: list[int]) -> Points:
@@ -190,6 +235,7 @@ class _Accumulators:
         slots = self.runner.stream.slots
         self.reducers = {slot: slot.request.reducer() for slot in slots}
         self._weight = 0.0
+        self._devices: dict[Slot[GradientRequest], torch.device] = {}
 
     def _begin(self, points: PointSequence) -> None:
         """Starts with a sequence of points; their numbers begin with 0."""
@@ -240,14 +286,16 @@ class _Accumulators:
             start, end = None, None
             if reducer.needs_ends:
                 start, end = values_at_ends(slot.place, points, result, rows, ends)
+            gradient = result.gradients[slot.place]
+            device = self._devices.setdefault(slot, gradient.device)
             reducer.update(
                 TapBatch(
-                    value=in_float32(result.values[slot.place][rows]),
-                    gradient=in_float32(result.gradients[slot.place][rows]),
-                    weights=points.weights,
-                    start=start,
-                    end=end,
-                    along=points.along,
+                    value=in_float32(result.values[slot.place][rows]).to(device),
+                    gradient=in_float32(gradient[rows]).to(device),
+                    weights=points.weights.to(device),
+                    start=None if start is None else start.to(device),
+                    end=None if end is None else end.to(device),
+                    along=None if points.along is None else points.along.to(device),
                     redundancy=1.0 if slot.place == INPUT else self.runner.redundancy,
                     masks=points.masks,
                 )
@@ -264,7 +312,8 @@ class _Accumulators:
         return StreamOutput(self._sums(), self._change.difference, self._change.start)
 
     def _sums(self) -> dict[Slot[GradientRequest], Tensor]:
-        sums = {slot: reducer.result() for slot, reducer in self.reducers.items()}
+        device = self.item.image.device
+        sums = {slot: reducer.result().to(device) for slot, reducer in self.reducers.items()}
         if not self.points.relative_weights:
             return sums
         return {slot: tensor / self._weight for slot, tensor in sums.items()}

@@ -14,12 +14,14 @@ from voxplain.engine.context import Context
 from voxplain.engine.execution.masked_cones import ConeScores
 from voxplain.engine.execution.masked_windows import WindowedScores
 from voxplain.engine.execution.runner import Runner, StreamOutput
+from voxplain.engine.execution.trial import SCORES_TRIED, of_scores, spread
 from voxplain.engine.masks.masks import Masks, Painter
 from voxplain.engine.memory import BatchBudget, ForwardBudget, in_batches
 from voxplain.engine.passes.base import Passes
 from voxplain.engine.passes.points import Points
 from voxplain.engine.requests import MaskRequest, Stream
 from voxplain.engine.stream_io import StreamInput
+from voxplain.models.model import Offload
 
 
 class MaskedRunner(Runner):
@@ -48,8 +50,28 @@ class MaskedRunner(Runner):
         self.forwards = self._waiting = 0
         self._report = tick
 
+    trial_passes = SCORES_TRIED + 1
+
+    def trial(self, item: StreamInput) -> list[Tensor]:
+        """Scores under a few masks, and what follows from them for a map."""
+        masks = self.stream.request.masks.masks(item, self.context)
+        painter = self.stream.request.fill.painters(item, masks)[0]
+        network = _MaskedInput(self, masks, item)
+        tried = spread([n for n, key in enumerate(painter.identities()) if key is not None])
+        scores = network.in_windows(painter, tried)
+        if scores is None:
+            network.follows_cones(painter.image, len(masks))
+            scores = _in_batches([network], painter, tried, None)[0]
+        return of_scores(network.score, scores)
+
     @classmethod
-    def batch_budget(cls, device: torch.device, limit: int | None, image: Tensor) -> BatchBudget:  # noqa: ARG003
+    def batch_budget(
+        cls,
+        device: torch.device,
+        limit: int | None,
+        image: Tensor,  # noqa: ARG003
+        offload: Offload,  # noqa: ARG003
+    ) -> BatchBudget:
         """By the largest activation of the first forward."""
         return ForwardBudget(device, limit)
 

@@ -18,20 +18,17 @@ import torch
 from torch import Tensor
 
 from voxplain.engine.acceleration.shared_prefix import SharedModules, SharedPrefix
+from voxplain.engine.execution.agreement import checked
 from voxplain.engine.execution.double import reason_against_double
 from voxplain.engine.execution.runner import Runner, StreamOutput
 from voxplain.engine.execution.session import Session
 from voxplain.engine.identity import identity
 from voxplain.engine.method import Method
-from voxplain.engine.passes.points import Points
 from voxplain.engine.randomness import CopyStatistic
 from voxplain.engine.requests import Request, Stream
-from voxplain.engine.rules import Plain
 from voxplain.engine.stream_io import MethodOutput, StreamInput, StreamResults
-from voxplain.engine.taps import INPUT
-from voxplain.errors import TargetError
 from voxplain.models.failures import GradientError, with_methods
-from voxplain.models.precision import HALF, LEAST_AGREEMENT, Precision, agreement
+from voxplain.models.precision import LOW, Precision
 
 Maps = dict[str | None, Tensor]
 """Maps of one image by layer path, None for that on the image grid."""
@@ -53,15 +50,12 @@ def run_networks(
         shared_modules: The modules that networks have in common; None where nothing is known.
     """
     outputs: list[Outputs] = [{} for _ in sessions]
-    precisions = [_precision(session) for session in sessions]
     for streams in zip(*map(_noise_groups, sessions), strict=True):
         with contextlib.ExitStack() as stack:
             reasons = [_against_double(sessions[0], stream) for stream in streams[0]]
             groups = [
-                _NoiseGroup(session, of_session, precision, reasons, stack)
-                for session, of_session, precision in zip(
-                    sessions, streams, precisions, strict=True
-                )
+                _NoiseGroup(session, of_session, reasons, stack)
+                for session, of_session in zip(sessions, streams, strict=True)
             ]
             _run(groups, shared_modules, stack)
         for of_session, group in zip(outputs, groups, strict=True):
@@ -70,17 +64,13 @@ def run_networks(
 
 
 def _precision(session: Session) -> Precision:
-    """The precision to run in: a half one only where its first gradient agrees with float32."""
-    precision = session.context.model.resolved_precision
-    if precision == "float64" and session.context.model.dtype is not torch.float64:
-        return "float32"  # each stream takes float64 where it may
-    if precision not in HALF:
-        return precision
-    try:
-        full, half = (_first_gradient(session, kind) for kind in ("float32", precision))
-    except (GradientError, TargetError):  # without gradients nothing tells that both agree
-        return "float32"
-    return precision if agreement(half, full) >= LEAST_AGREEMENT else "float32"
+    """The precision that is asked for, where no stream names its own."""
+    model = session.context.model
+    precision = model.resolved_precision
+    if precision == "float64":
+        return precision if model.dtype is torch.float64 else "float32"
+    # Autocast and TF32 leave networks in float64 as they are.
+    return "float64" if precision in LOW and model.dtype is torch.float64 else precision
 
 
 def _against_double(session: Session, stream: Stream[Request]) -> str | None:
@@ -88,14 +78,6 @@ def _against_double(session: Session, stream: Stream[Request]) -> str | None:
     if stream.request.double or session.context.model.precision == "float64":
         return reason_against_double(session, stream)
     return ""
-
-
-def _first_gradient(session: Session, precision: Precision) -> Tensor:
-    model = session.context.model.in_precision(precision)
-    bound = session.bound[session.streams[0]]
-    with model.at_rest():
-        passes = session.context.passes(model, Plain(), bound.field, (INPUT,))
-        return passes.run(Points(session.batch.images[:1], [0])).gradients[INPUT]
 
 
 def _noise_groups(session: Session) -> list[list[Stream[Request]]]:
@@ -126,6 +108,19 @@ def _inputs(session: Session, streams: list[Stream[Request]]) -> Iterator[list[S
                 waiting = []
     if waiting:
         yield waiting
+
+
+def _some_inputs(session: Session, stream: Stream[Request]) -> list[StreamInput]:
+    """The first input of the first image, of one in the middle, and of the last one."""
+    noise, batch, last = stream.noise, session.batch, len(session.batch.images) - 1
+    items = []
+    for row in sorted({0, last // 2, last}):
+        image, key, references = batch.images[row], batch.keys[row], batch.references[row]
+        copy = next(iter(noise.sampler.copies(image, key))) if noise else image
+        draws, source = (f"{key}/0", image) if noise else (key, None)
+        spacing = session.context.spacing
+        items.append(StreamInput(copy, row, draws, references, source, spacing, batch.images))
+    return items
 
 
 def _run(
@@ -197,7 +192,6 @@ class _NoiseGroup:
     Args:
         session: The network.
         streams: Of the group.
-        precision: Of the network.
         reasons: Per stream why it does not run in float64; None where it does.
         stack: Keeps the network at rest.
     """
@@ -206,7 +200,6 @@ class _NoiseGroup:
         self,
         session: Session,
         streams: list[Stream[Request]],
-        precision: Precision,
         reasons: Sequence[str | None],
         stack: contextlib.ExitStack,
     ) -> None:
@@ -218,13 +211,24 @@ class _NoiseGroup:
             if key in readers
         ]
         self.runners = [
-            session.runner(stream, "float64" if reason is None else precision, stack)
+            self._runner(stream, reason, stack)
             for stream, reason in zip(streams, reasons, strict=True)
         ]
-        for runner, reason in zip(self.runners, reasons, strict=True):
-            if reason:
-                remark = f"{reason}, so this map was computed in {precision}"
-                runner.passes.log.remarks[remark] = None
+
+    def _runner(
+        self, stream: Stream[Request], reason: str | None, stack: contextlib.ExitStack
+    ) -> Runner:
+        """A stream in its precision; a low one is checked first."""
+        precision = "float64" if reason is None else _precision(self.session)
+        if precision in LOW:
+            items = _some_inputs(self.session, stream)
+            runner = checked(self.session, stream, precision, items, stack)
+        else:
+            runner = self.session.runner(stream, precision, stack)
+        if reason:
+            remark = f"{reason}, so this map was computed in {runner.passes.log.precision}"
+            runner.passes.log.remarks[remark] = None
+        return runner
 
     def add(self, inputs: Sequence[StreamInput], outputs: Sequence[Sequence[StreamOutput]]) -> None:
         """Adds the outputs of all streams for some inputs."""

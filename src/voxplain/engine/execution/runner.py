@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from voxplain.engine.memory import BatchBudget
 from voxplain.engine.passes.base import Passes
 from voxplain.engine.requests import Slot, Stream
 from voxplain.engine.stream_io import StreamInput
+from voxplain.models.model import Offload
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,16 +49,21 @@ class Runner(ABC):
     stream: Stream[Any]
     passes: Passes
     planned: int
+    trial_passes: ClassVar[int]
+    """Passes of a trial, at the most."""
 
     @classmethod
     @abstractmethod
-    def batch_budget(cls, device: torch.device, limit: int | None, image: Tensor) -> BatchBudget:
+    def batch_budget(
+        cls, device: torch.device, limit: int | None, image: Tensor, offload: Offload
+    ) -> BatchBudget:
         """How many points or masked images of an image go at once, whole.
 
         Args:
             device: Where the network runs.
             limit: Bytes for activations; None for a default of the device.
             image: ``(C, *spatial)``.
+            offload: Whether what autograd saves may be kept in the memory of the CPU.
         """
 
     @classmethod
@@ -71,6 +77,16 @@ class Runner(ABC):
             runners: Of this class, for equal streams, one per network.
             inputs: Images, or noisy copies of them.
             prefix: The modules that the networks share.
+        """
+
+    @abstractmethod
+    def trial(self, item: StreamInput) -> list[Tensor]:
+        """What some of the passes give, in tensors that another precision should agree with.
+
+        They are on the CPU; there are none where a few passes tell nothing of the others.
+
+        Args:
+            item: An image, or a noisy copy of it.
         """
 
     @abstractmethod

@@ -22,7 +22,7 @@ from voxplain.engine.requests import GradientRequest, MaskRequest, Request, Stre
 from voxplain.engine.rules import guard
 from voxplain.errors import ModelError
 from voxplain.models.failures import WITHOUT_GRADIENTS
-from voxplain.models.precision import Precision
+from voxplain.models.precision import LOW, Precision
 from voxplain.targets import Target
 from voxplain.targets.contrast import resolve_target
 
@@ -160,13 +160,20 @@ class Session:
         self.logs[stream] = passes.log
         kind = _RUNNERS[type(request)]
         if self.context.layout is None and not model.behavior.one_by_one:
-            budget = kind.batch_budget(model.device, self.memory, self.batch.images[0])
-        else:
-            budget = BatchBudget()  # of volumes in windows several at once save nothing
-        scores = None if stream.noise else bound.scores
+            image, offload = self.batch.images[0], model.offload
+            budget = kind.batch_budget(model.device, self.memory, image, offload)
+        else:  # of volumes in windows several at once save nothing
+            budget = BatchBudget(1, model.device, model.offload)
+        own = precision in LOW  # then scores of the images would differ from those of points
+        scores = None if stream.noise or own else bound.scores
         runner: Runner = kind(stream, passes, budget, self.tick, scores, self.context)
         runner.planned = self.passes_of(stream, 0)
         return runner
+
+    @staticmethod
+    def kind_of(stream: Stream[Request]) -> type[Any]:
+        """The class of the runner of a stream."""
+        return _RUNNERS[type(stream.request)]
 
     def tick(self, points: int) -> None:
         """Counts passes."""

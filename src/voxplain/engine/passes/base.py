@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, TypeVar
 
 import torch
@@ -25,6 +25,13 @@ from voxplain.targets import WeightField
 
 Arrange = Callable[[Tap, Tensor], Tensor]
 AnyPasses = TypeVar("AnyPasses", bound="Passes")
+
+_FIRST_SCALE, _LAST_SCALE, _SCALE_STEP = 2.0**24, 2.0**-12, 2.0**4
+"""Factors of float16 gradients: the first and the last that is tried, and the step between them."""
+
+
+class _OverflowError(Exception):
+    """A gradient in float16 is too large under the present factor."""
 
 
 class Passes(ABC):
@@ -77,11 +84,13 @@ class Passes(ABC):
         self._checked = False
         self._mode: RuleMode | None = None
         self._copies = 1
+        self._scale = _FIRST_SCALE if model.precision == "float16" else None
 
     def with_model(self: AnyPasses, model: Model) -> AnyPasses:
         """The same passes through another network."""
         other = copy.copy(self)
         other.model, other.log = model, PassLog()
+        other._scale = _FIRST_SCALE if model.precision == "float16" else None
         return other
 
     def run(self, points: Points) -> PassResult:
@@ -97,10 +106,25 @@ class Passes(ABC):
         shown = self._with_companion(points)
         self._copies = len(shown.rows) // count
         with torch.inference_mode(False), torch.enable_grad(), self.model.precise():
-            result = _first(count, shown, self._run(shown))
+            run = self._run if self._scale is None else self._run_scaled
+            result = _first(count, shown, run(shown))
         if self.conservation is not None and INPUT in result.gradients:
             self.conservation.add_maps(result.scores, result.gradients[INPUT])
         return result
+
+    def _run_scaled(self, points: Points) -> PassResult:
+        """A pass with gradients times a power of two, lowered until nothing overflows.
+
+        In float16 gradients below 6e-8 are 0. The largest factor that the points allow is kept
+        for those that follow, and the gradients are divided by it, which is exact.
+        """
+        while True:
+            books = copy.deepcopy(self.conservation)
+            try:
+                return self._run(points)
+            except _OverflowError:
+                self.conservation = books
+                self._scale = (self._scale or _FIRST_SCALE) / _SCALE_STEP
 
     def observe(self, points: Points) -> PassResult:
         """Scores and tapped activations of points, without gradients."""
@@ -187,24 +211,31 @@ class Passes(ABC):
                 "the score does not depend on the image through differentiable operations; "
                 f"{WITHOUT_GRADIENTS}"
             )
+        seed = cotangent
+        if self._scale is not None:
+            seed = torch.ones_like(score) if cotangent is None else cotangent
+            seed = (seed * self._scale).to(score.dtype)
+        elif cotangent is not None:
+            seed = cotangent.to(score.dtype)
         try:
             if through_value is not None and self.rule.through is not None:
                 relevance = relevance_at(
-                    through_value, score, cotangent, self.rule.through, self.arrange
+                    through_value, score, seed, self.rule.through, self.arrange
                 )
-                score, cotangent = through_value, relevance
+                score, seed = through_value, relevance
             with quick_gradients(places.values()):
                 found = torch.autograd.grad(
                     score,
                     list(places.values()),
-                    grad_outputs=cotangent,
+                    grad_outputs=seed,
                     retain_graph=self.prefix_user is not None,
                     allow_unused=True,
                 )
         except Exception as error:
             raise_without_gradient(error)
+        parts = found if self._scale is None else self._divided(found, self._scale)
         gradients = {}
-        for (place, value), gradient in zip(places.items(), found, strict=True):
+        for (place, value), gradient in zip(places.items(), parts, strict=True):
             if gradient is None:
                 where = "the image" if place == INPUT else f"layer {place.path!r}"
                 self.log.remarks[f"no gradient of the score reaches {where}: it counts as 0"] = None
@@ -216,8 +247,22 @@ class Passes(ABC):
 
     def _add_to_conservation(self, seed: Tensor, relevance: Tensor) -> None:
         shares = self._mode.residuals() if self._mode else {}
+        shares = {name: share / (self._scale or 1) for name, share in shares.items()}
         if shares and self.conservation is not None:
             self.conservation.add_backward(seed, relevance, shares, self._copies)
+
+    def _divided(
+        self, gradients: Sequence[Tensor | None], scale: float
+    ) -> tuple[Tensor | None, ...]:
+        """Gradients divided by the factor that their seed was multiplied by, in float32.
+
+        Raises:
+            _OverflowError: If any of them is too large for float16, and a smaller factor is left.
+        """
+        present = [gradient for gradient in gradients if gradient is not None]
+        if scale > _LAST_SCALE and not all(bool(each.isfinite().all()) for each in present):
+            raise _OverflowError
+        return tuple(None if each is None else each.float() / scale for each in gradients)
 
     def through_value(self, tapped: Tapped) -> Tensor | None:
         """The value of the layer that a rule wants everything to pass."""
@@ -242,11 +287,18 @@ class Passes(ABC):
         self.log.remarks[f"{text}; there it is the plain gradient"] = None
 
     def detached(self, places: dict[Tap, Tensor]) -> dict[Tap, Tensor]:
-        """Values without graph, layers as ``(k, K, *cells)``."""
+        """Values without graph, layers as ``(k, K, *cells)``.
+
+        Layers are brought to the CPU where what autograd saves is kept there, too.
+        """
         return {
-            place: value.detach() if place == INPUT else self.arrange(place, value.detach())
+            place: value.detach() if place == INPUT else self._layer(place, value.detach())
             for place, value in places.items()
         }
+
+    def _layer(self, place: Tap, value: Tensor) -> Tensor:
+        arranged = self.arrange(place, value)
+        return arranged.cpu() if self.log.offloaded else arranged
 
     def under_rule(
         self, images: Tensor, recording: RuleMode | None = None

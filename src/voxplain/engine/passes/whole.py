@@ -58,7 +58,7 @@ class WholePasses(Passes):
         """The seed of the backward pass at the output, in place of dS/dF."""
         value = explained.detach()
         cotangent = self.rule.seed_field(bound).cotangent(value)
-        return self.rule.output_seed(cotangent, value).to(value.dtype)
+        return self.rule.output_seed(cotangent, value)
 
     def _record(self, start: Tensor | None, bound: WeightField) -> _Reference:
         if start is None:

@@ -188,7 +188,7 @@ class _OneVolume:
         if self.bound.is_linear:
             self.score += float((output.detach() * cotangent).sum(dtype=torch.float64))
         places = passes.tapped_values(windows, tapped)
-        output_seed = passes.rule.output_seed(cotangent, output.detach()).to(output.dtype)
+        output_seed = passes.rule.output_seed(cotangent, output.detach())
         gradients = passes.gradients(output, places, output_seed, passes.through_value(tapped))
         return places, gradients, starts
 

@@ -205,7 +205,7 @@ def _predicted_as(label: int, context: MetricContext, references: Tensor) -> lis
     model, bound = context.engine.model, context.bound
     predicted = []
     for image in (context.input.image, *references):
-        with torch.inference_mode(), model.precise():
+        with torch.inference_mode(), model.exact():
             output = model.output(image[None], context.engine.spacing)
         predicted.append(
             bool(predicted_mask(output, label, bound.activation, bound.target.threshold))

@@ -195,7 +195,7 @@ def _squares(
 
 def _activation(context: Context, tap: Tap, inputs: Tensor, on_grid: bool) -> Tensor:
     model = context.model
-    with torch.inference_mode(), model.precise(), model.at_rest():
+    with torch.inference_mode(), model.exact(), model.at_rest():
         with tapping(model.network, (tap,)) as tapped:
             model(inputs)
         activation: Tensor = tapped[tap]

@@ -182,7 +182,7 @@ class VariedPredictions(_VariantQuery):
         spread = Spread()
         for variant in _variants(context, self.source, self.draws):
             model, context.forwards = variant.context.engine.model, context.forwards + 1
-            with torch.inference_mode(), model.precise():
+            with torch.inference_mode(), model.exact():
                 output = model.output(variant.image[None], context.engine.spacing).double()
             probability = probability_of(output, label, bound.activation)
             spread.add(variant.returned(context.place.on_image(probability))[0])

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from voxplain.models.model import Offload
 from voxplain.models.precision import Precision
 from voxplain.study.config.clusters import LONGEST, DaskCluster, Size, SlurmCluster, seconds
 
@@ -45,7 +46,14 @@ class RunConfig(BaseModel):
             While a study is checked, one answer of a network may take as long, and 10 s at least.
         memory: The most that a worker process may hold, such as ``8GB``; None for no limit. What
             needs more is tried once again with half as many images at a time.
-        precision: The numeric type of networks that name none of their own.
+        precision: The numeric type of networks that name none of their own: ``float32``,
+            ``float64``, ``tf32``, ``bfloat16`` or ``float16``; ``auto`` is float32 on a CPU and
+            bfloat16 on a GPU. Lower ones than float32 are used only for those streams of passes,
+            and those scores of metrics, in which a few passes agree with float32 (0.99); elsewhere
+            float32 runs, and the map and the manifest say so with the agreement.
+        offload: Whether what a backward pass needs is kept in the memory of the CPU, which takes
+            longer and changes no map: ``auto`` where a single image does not fit into the memory
+            of a GPU, ``never`` or ``always``.
         seed: Seed of all random draws.
         max_passes: What one method may take for one image, and one metric for one map; what would
             take more is refused before anything starts.
@@ -66,6 +74,7 @@ class RunConfig(BaseModel):
     ] = None
     memory: Size | None = None
     precision: Precision = "auto"
+    offload: Offload = "auto"
     seed: int = Field(default=0, ge=0)
     max_passes: int = Field(default=MAX_PASSES, ge=1)
     controls: bool = True

@@ -23,7 +23,7 @@ from voxplain.metrics import (
 from voxplain.metrics.controls import CONTROLS
 from voxplain.metrics.randomization import recorded
 from voxplain.records.cascades import write_randomization
-from voxplain.records.manifest import Manifest, MapRecord
+from voxplain.records.manifest import FamilyPrecision, Manifest, MapRecord
 from voxplain.records.scores import Score, Scores
 from voxplain.records.sidecar import Sidecar
 from voxplain.study.config.randomization import RandomizationConfig
@@ -52,6 +52,8 @@ class Evaluator:
         time_limit: Ends a metric after that time.
         listener: Callbacks.
         given_up: Metrics that cannot be done, by their number, and why; 0 is the randomization.
+        families: The precision in which changed images were scored, after a run; empty where none
+            but that of the network was asked for.
     """
 
     folder: Path
@@ -63,6 +65,7 @@ class Evaluator:
     time_limit: TimeLimit
     listener: TaskListener
     given_up: Mapping[int, str] = field(default_factory=dict)
+    families: Mapping[str, FamilyPrecision] = field(default_factory=dict)
 
     def run(self, inputs: EvaluationInputs) -> tuple[Scores, str]:
         """The scores, those of cross-case metrics still open, and what failed in words.
@@ -86,6 +89,10 @@ class Evaluator:
             failures.append(reason and f"{metric.name}: {reason}")
             self.listener.passed(number, len(metrics))
         reasons = list(dict.fromkeys(filter(None, failures)))
+        self.families = FamilyPrecision.by_family(
+            ("metrics", FamilyPrecision(precision=precision, agreement=agreement))
+            for precision, agreement in scorer.context.agreements
+        )
         if not reasons:
             self.cache.mark("all", self.task.scores_key(self._keys))
         return Scores(tuple(rows)), "; ".join(reasons)

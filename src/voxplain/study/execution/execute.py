@@ -71,6 +71,7 @@ def written(spec: TaskSpec, result: TaskResult) -> TaskResult:
             "seconds": result.seconds,
             "warnings": [spec.private(text) for text in result.warnings],
             "attempts": result.attempts,
+            "families": dict(result.families),
         }
     )
     outcome = TaskOutcome(

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from voxplain.records.manifest import Manifest, MapRecord, ModelRecord, PredictionRecord, TaskRecord
+from voxplain.records.manifest import (
+    FamilyPrecision,
+    Manifest,
+    MapRecord,
+    ModelRecord,
+    PredictionRecord,
+    TaskRecord,
+)
 from voxplain.study.execution.specs import task_record
 from voxplain.study.planning.checked_study import CheckedStudy
 from voxplain.study.planning.evaluation_task import EvaluationTask
@@ -92,6 +99,11 @@ class Results:
         ]
         for model in self.manifest.models:
             model.precision = _precision_of(model, self.manifest.maps)
+            made = [each.families for each in self.manifest.maps if each.model == model.name]
+            made += [each.families for each in self.manifest.tasks if each.model == model.name]
+            model.families = FamilyPrecision.by_family(
+                pair for families in made for pair in families.items()
+            )
         return self.manifest
 
     def _place(self, record: MapRecord) -> int:

@@ -245,6 +245,7 @@ class Scheduler:
         record.reason = self.private(result.reason) or None
         record.seconds, record.attempts = result.seconds, result.attempts
         record.warnings = [self.private(text) for text in result.warnings]
+        record.families = dict(result.families)
         self.results.has_new_maps |= task.kind == "maps"
         self.results.settle(task.id, record)
         facts = record.model_dump(exclude={"status", "methods", "warnings", "seconds"})

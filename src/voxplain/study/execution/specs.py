@@ -14,7 +14,13 @@ from voxplain.engine.method import Method
 from voxplain.errors import VoxplainWarning
 from voxplain.image import Image
 from voxplain.io import read_mask
-from voxplain.records.manifest import MapRecord, PredictionRecord, Status, TaskRecord
+from voxplain.records.manifest import (
+    FamilyPrecision,
+    MapRecord,
+    PredictionRecord,
+    Status,
+    TaskRecord,
+)
 from voxplain.records.scores import Scores
 from voxplain.study.config.case_files import files_of
 from voxplain.study.execution.earlier_results import ScoreCache
@@ -43,6 +49,7 @@ class TaskResult:
         maps: Records of the maps it wrote.
         scores: The scores it computed.
         seals: Of the files it wrote.
+        families: The precision in which metrics scored, where a lower one was asked for.
         log: Tracebacks of what failed, as they are, with paths.
         out_of_memory: Whether it failed for want of memory.
         unwritable: Why the run directory takes no files; empty if it does.
@@ -57,6 +64,7 @@ class TaskResult:
     maps: tuple[MapRecord, ...] = ()
     scores: Scores = field(default_factory=Scores)
     seals: Mapping[str, str] = field(default_factory=dict)
+    families: Mapping[str, FamilyPrecision] = field(default_factory=dict)
     log: str = ""
     out_of_memory: bool = False
     unwritable: str = ""
@@ -296,7 +304,8 @@ class EvaluationSpec(TaskSpec):
         scores, reason = evaluator.run(self._evaluation_inputs(resources))
         for text in not_scored(self.maps):
             warnings.warn(text, VoxplainWarning, stacklevel=2)
-        return TaskResult(self.id, reason=reason, scores=scores)
+        families = evaluator.families
+        return TaskResult(self.id, reason=reason, scores=scores, families=families)
 
     def _evaluation_inputs(self, resources: LoadedResources) -> EvaluationInputs:
         loaded, image = resources.network(self.common), resources.prepared(self.common)

@@ -23,7 +23,7 @@ from voxplain.records.atomic import atomic_write
 from voxplain.records.cascades import FOLDER as RANDOMIZATION
 from voxplain.records.cascades import write_steps
 from voxplain.records.folder import is_left_by_system, refuse_links
-from voxplain.records.manifest import Manifest, MapRecord
+from voxplain.records.manifest import FamilyPrecision, Manifest, MapRecord
 from voxplain.records.names import dataset_description, safe
 from voxplain.records.outcome import read_manifest, seal
 from voxplain.records.scores import Scores
@@ -212,6 +212,13 @@ class Store:
             sidecar=self._sealed(sidecar),
             key=key,
             precision=attribution.sidecar.model.precision,
+            families=FamilyPrecision.by_family(
+                (
+                    facts["family"],
+                    FamilyPrecision(precision=facts["precision"], agreement=facts.get("agreement")),
+                )
+                for facts in attribution.stats.streams
+            ),
         )
 
     def is_whole(self, seals: Mapping[str, str], *files: str | None) -> bool:

@@ -12,7 +12,7 @@ from voxplain.errors import ConfigError, ModelError
 from voxplain.image import Image
 from voxplain.metrics.other_networks import OtherNetwork, Role
 from voxplain.models.loading import load_network
-from voxplain.models.model import Model
+from voxplain.models.model import Model, Offload
 from voxplain.models.precision import Precision
 from voxplain.preprocess import apply
 from voxplain.records.sidecar import ModelFacts
@@ -34,6 +34,7 @@ class NetworkSource:
         precision: Numeric type of the passes, where ``config`` names none.
         trust: Whether files that run code may be opened.
         facts: What the network was when the study was checked; None before.
+        offload: Whether what a backward pass needs is kept in the memory of the CPU.
     """
 
     config: ModelConfig
@@ -42,12 +43,13 @@ class NetworkSource:
     precision: Precision
     trust: bool
     facts: ModelFacts | None = None
+    offload: Offload = "auto"
 
     @classmethod
     def of(cls, config: ModelConfig, study: StudyConfig, trust: bool) -> NetworkSource:
         """The source of a network of a study."""
         run = study.execution
-        return cls(config, study.base, run.device, run.precision, trust)
+        return cls(config, study.base, run.device, run.precision, trust, offload=run.offload)
 
     @property
     def files(self) -> list[Path]:
@@ -70,6 +72,7 @@ class NetworkSource:
                 head=self.config.head,
                 window=self.config.window,
                 precision=self.config.precision or self.precision,
+                offload=self.offload,
                 name=self.config.name,
                 classes=self.config.classes,
             )
