@@ -148,7 +148,8 @@ def _evaluate_run(
     folder = request.images[0].absolute()
     study = Study.load(file) if file else study_of_run(folder, request.network())
     if not metrics and not study.metrics and study.randomization is None:
-        has_reference = reference[0] is not None or any(case.reference for case in study.cases)
+        cases = study.expanded_cases()
+        has_reference = reference[0] is not None or any(case.reference for case in cases)
         metrics = _default_metrics(has_reference)
     study = reevaluation_of(study, metrics, *reference)
     execution = study.execution.model_copy(update={"controls": controls, "device": request.device})

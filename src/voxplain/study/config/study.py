@@ -25,6 +25,10 @@ from voxplain.models.loading import ModelSpec
 from voxplain.models.precision import Precision
 from voxplain.models.windows import Window
 from voxplain.preprocess import AnyStep
+from voxplain.study.config.case_bids import CaseBids
+from voxplain.study.config.case_nnunet import CaseNnunet
+from voxplain.study.config.case_sources import CaseFolder, CaseSource
+from voxplain.study.config.case_tables import CaseTable
 from voxplain.study.config.cases import CaseConfig, expand_cases
 from voxplain.study.config.declarations import StudyMethod, StudyMetric, named
 from voxplain.study.config.errors import explain_validation
@@ -48,6 +52,35 @@ def _at_each_layer(methods: tuple[Method, ...]) -> tuple[Method, ...]:
     return tuple(each for method in methods for each in method.each_layer())
 
 
+_SOURCES: dict[str, type[CaseFolder | CaseTable | CaseBids | CaseNnunet]] = {
+    "folder": CaseFolder,
+    "table": CaseTable,
+    "bids": CaseBids,
+    "nnunet": CaseNnunet,
+}
+
+
+_KEYS = "folder, table, bids or nnunet"
+
+
+def _case_entry(value: Any) -> Any:
+    """An entry of the cases, by the key that only its kind has."""
+    if isinstance(value, CaseConfig | CaseSource):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{value!r} is no case; write image: and a file, or {_KEYS}")
+    kinds = [name for name in _SOURCES if name in value]
+    return _SOURCES[kinds[0]].model_validate(value) if kinds else CaseConfig.model_validate(value)
+
+
+def _entries(value: Any) -> Any:
+    """One entry as a list."""
+    return [value] if isinstance(value, Mapping | str) else value
+
+
+_AnyCases = CaseConfig | CaseFolder | CaseTable | CaseBids | CaseNnunet
+_SomeCases = Annotated[tuple[_AnyCases, ...], Field(min_length=1)]
+StudyCases = Annotated[_AnyCases, BeforeValidator(_case_entry)]
 StudyTarget = Annotated[AnyTarget, named(_short_target)]
 S = TypeVar("S", bound="StudyConfig")
 
@@ -100,7 +133,11 @@ def _unique(field: str, names: list[str]) -> None:
 class StudyConfig(_Config):
     """What a study file says; :class:`voxplain.study.Study` reads one and runs it."""
 
-    cases: Annotated[tuple[CaseConfig, ...], Field(min_length=1)]
+    cases: Annotated[
+        tuple[StudyCases, ...],
+        Field(min_length=1),
+        BeforeValidator(_entries, json_schema_input_type=_AnyCases | _SomeCases),
+    ]
     models: Annotated[tuple[ModelConfig, ...], Field(min_length=1)]
     target: StudyTarget | None = None
     targets: tuple[StudyTarget, ...] = ()
