@@ -180,6 +180,7 @@ def _evaluate_image(
     from voxplain.study import Study
     from voxplain.study.execution.evaluation_inputs import reference_mask
     from voxplain.study.planning.networks import open_first
+    from voxplain.targets import Target
 
     if not maps:
         raise ConfigError(
@@ -189,7 +190,8 @@ def _evaluate_image(
     if target is None:
         raise ConfigError("say with --target what the maps explain, such as --target 1")
     study = Study.parse(request.study(target, seed=seed))
-    (case,), (config,), (explained,) = study.expanded_cases(), study.models, study.all_targets
+    (case,), (config,) = study.expanded_cases(), study.models
+    (explained,) = (each for each in study.all_targets if isinstance(each, Target))
     loaded, image = open_first(case, config, study, trust=request.trust)
     named = dict(_external_map(text, image) for text in maps)
     if len(named) < len(maps):

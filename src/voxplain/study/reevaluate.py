@@ -12,6 +12,7 @@ from voxplain.engine.method import parse_method
 from voxplain.errors import ConfigError, ModelError, VoxplainError, VoxplainWarning
 from voxplain.metrics import BaseMetric
 from voxplain.metrics.cross_case import completed
+from voxplain.records.candidates import read_candidates
 from voxplain.records.manifest import CaseRecord, Manifest
 from voxplain.records.scores import Score, Scores
 from voxplain.study.config.cases import CaseConfig
@@ -134,7 +135,8 @@ def evaluate_run(
     manifest = store.manifest()
     _require_same_networks(study, manifest, trust)
     probes = {model.name: model.probe for model in manifest.models}
-    checked = check_study(study, trust=trust, explains=False, probes=probes)
+    known = read_candidates(folder)
+    checked = check_study(study, trust=trust, explains=False, probes=probes, candidates=known)
     _require_same_answers(checked, manifest)
     _require_same_images(checked, manifest, copies=study.base == folder.absolute())
     evaluations = checked.plan.evaluations

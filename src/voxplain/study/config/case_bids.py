@@ -127,7 +127,7 @@ class CaseBids(CaseSource):
         if "*" not in text:
             files = [root / text] if (root / text).exists() else []
         else:
-            files = [Path(file) for file in sorted(glob.glob(str(Path(glob.escape(root)) / text)))]
+            files = [Path(file) for file in sorted(glob.glob(f"{glob.escape(str(root))}/{text}"))]
         if len(files) != 1:
             number = "no file fits" if not files else f"{len(files)} files fit"
             raise ConfigError(f"cases: {scan.id}: {number} the reference {text}")

@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
+    TypeAdapter,
     ValidationError,
     model_validator,
 )
@@ -32,14 +33,22 @@ from voxplain.study.config.case_tables import CaseTable
 from voxplain.study.config.cases import CaseConfig, expand_cases
 from voxplain.study.config.declarations import StudyMethod, StudyMetric, named
 from voxplain.study.config.errors import explain_validation
+from voxplain.study.config.for_each import ForEach
+from voxplain.study.config.prediction_parts import AnyForEach, parse_for_each
 from voxplain.study.config.randomization import RandomizationConfig
 from voxplain.study.config.run import RunConfig
 from voxplain.targets import AnyTarget, Target, parse_target
 
+_TARGETS: TypeAdapter[Any] = TypeAdapter(AnyTarget)
 
-def _short_target(value: Any) -> Any:
-    """``1`` and ``"pixelwise:1"`` as targets; a mapping is left to its own model."""
-    return value if isinstance(value, Mapping) else parse_target(value)
+
+def _target(value: Any) -> Any:
+    """A target: ``1``, ``"pixelwise:1"``, or a mapping, which with ``for_each`` stands for many."""
+    if isinstance(value, ForEach):
+        return value
+    if not isinstance(value, Mapping):
+        return parse_target(value)
+    return parse_for_each(value) if "for_each" in value else _TARGETS.validate_python(value)
 
 
 def _true_in_words(value: Any) -> Any:
@@ -81,7 +90,7 @@ def _entries(value: Any) -> Any:
 _AnyCases = CaseConfig | CaseFolder | CaseTable | CaseBids | CaseNnunet
 _SomeCases = Annotated[tuple[_AnyCases, ...], Field(min_length=1)]
 StudyCases = Annotated[_AnyCases, BeforeValidator(_case_entry)]
-StudyTarget = Annotated[AnyTarget, named(_short_target)]
+StudyTarget = Annotated[AnyTarget | AnyForEach, named(_target)]
 S = TypeVar("S", bound="StudyConfig")
 
 
@@ -198,8 +207,8 @@ class StudyConfig(_Config):
         return self._base / (self.output or Path("runs") / self._name)
 
     @property
-    def all_targets(self) -> tuple[Target, ...]:
-        """The targets, from ``target`` or ``targets``."""
+    def all_targets(self) -> tuple[Target | ForEach, ...]:
+        """The targets, from ``target`` or ``targets``, as they are written."""
         return self.targets or ((self.target,) if self.target is not None else ())
 
     def expanded_cases(self) -> tuple[CaseConfig, ...]:
