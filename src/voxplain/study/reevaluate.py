@@ -70,10 +70,12 @@ def study_of_run(folder: Path, network: Mapping[str, Any]) -> StudyConfig:
     references = [name for name in resolved["references"] if isinstance(name, str)]
     if len(references) < len(resolved["references"]):
         _warn("the run keeps no reference images that are not cases; metrics do without them")
+    explained = {task.case for task in manifest.tasks}  # copies are made of these alone
     mapping = {
         "cases": [
             _case(folder, record) | _kept_fields(resolved["cases"], record.id)
             for record in manifest.cases
+            if record.id in explained
         ],
         "models": [_model(model, network) for model in resolved["models"]],
         "targets": [_target(target) for target in resolved["targets"]],

@@ -14,9 +14,11 @@ import pytest
 from tiny import SHAPE, TinyStudy, save
 
 from voxplain.errors import ConfigError, TargetError
+from voxplain.metrics import parse_metric
 from voxplain.records.candidates import read_candidates
 from voxplain.study import CheckedStudy, Study, check_study, run_study
 from voxplain.study.planning import preflight
+from voxplain.study.reevaluate import evaluate_run, reevaluation_of, study_of_run
 
 LESION = {"for_each": "component", "label": 1}
 
@@ -210,3 +212,14 @@ def test_a_run_names_files_by_the_parts_and_is_resumed_without_predictions(
     save(lesions.folder / "b.nii.gz", cubes((4, 4, 4, 5)))
     check_study(more)
     assert looks == ["output_for_case"]
+
+
+@pytest.mark.slow
+def test_a_run_of_parts_is_scored_afterwards_from_its_folder(lesions: TinyStudy) -> None:
+    run = run_study(Study.load(lesions.write(target=LESION)))
+    study = study_of_run(run.folder, {"weights": str(lesions.folder / "net.safetensors")})
+    study = reevaluation_of(study, [parse_metric("sparseness")], None)
+    result = evaluate_run(run.folder, study)
+    assert not result.failures
+    scored = {(row.case, row.target) for row in result.scores if row.method == "saliency"}
+    assert scored == {("a", "1_component-1"), ("a", "1_component-2"), ("b", "1_component-1")}
