@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from voxplain.errors import ConfigError, VoxplainWarning
 from voxplain.study import Study
-from voxplain.study.config.case_nnunet import RAW
+from voxplain.study.config.case_bids import CaseBids
+from voxplain.study.config.case_nnunet import RAW, CaseNnunet
+from voxplain.study.config.case_sources import CaseFolder
+from voxplain.study.config.case_tables import CaseTable
 from voxplain.study.config.cases import CaseConfig
 
 Expand = Callable[[Any], tuple[CaseConfig, ...]]
@@ -278,6 +283,22 @@ def test_an_unknown_word_of_a_source_is_named(expand: Expand) -> None:
     text = refused(expand, {"table": "cases.csv", "chanels": ["t1"]})
     assert text == "cases[0].chanels: unknown parameter; did you mean channels?"
     assert refused(expand, "a.nii").startswith("cases[0]: 'a.nii' is no case; write image")
+
+
+def test_what_the_page_shows_can_be_written() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "bulk.md").read_text("utf-8")
+    rest = {"models": [{"name": "n", "factory": "a:b"}], "methods": ["saliency"]}
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    sources = {type(entry) for block in blocks for entry in _study(rest, block).cases}
+    assert sources == {CaseConfig, CaseFolder, CaseTable, CaseBids, CaseNnunet}
+    written = re.findall(r"^\| `(\{for_each.*?\})`", text, re.MULTILINE)
+    targets = [yaml.safe_load(each) for each in written]
+    study = Study.parse({**rest, "cases": {"image": "a.nii"}, "targets": targets})
+    assert len({type(target) for target in study.all_targets}) == 3
+
+
+def _study(rest: dict[str, Any], block: str) -> Study:
+    return Study.parse({**rest, "target": 1, **yaml.safe_load(block)})
 
 
 @pytest.mark.slow

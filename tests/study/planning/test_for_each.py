@@ -117,7 +117,7 @@ def test_limits_of_size_and_number(
     assert bool(remark) == bool(study.records["a"].warnings)
 
 
-def test_errors_against_the_reference(lesions: TinyStudy) -> None:
+def test_errors_against_the_reference(lesions: TinyStudy, looks: list[str]) -> None:
     truth = np.zeros(SHAPE, dtype=np.float32)
     truth[1:6, 1:6, 1:6] = 1  # 44 voxels at its edges are missed, in one component
     truth[9:11, 1:3, 7:9] = 1  # 8 more
@@ -128,6 +128,7 @@ def test_errors_against_the_reference(lesions: TinyStudy) -> None:
     lesions.write(cases=cases, targets=[{**error, "error": "fp"}, {**error, "error": "fn"}])
     study = checked(lesions)
     assert slugs(study)["a"] == ["1_fp-1", "1_fn-1", "1_fn-2"]
+    assert looks == ["output_for_case"]
     assert [list(each.sizes.values()) for each in study.candidates.values()] == [[7], [44, 8]]
     assert str(lesions.folder) not in str([each.named for each in study.combinations])
 
@@ -187,13 +188,12 @@ def test_a_size_that_does_not_fit_and_nothing_in_any_case(lesions: TinyStudy) ->
 def test_a_run_names_files_by_the_parts_and_is_resumed_without_predictions(
     lesions: TinyStudy, looks: list[str]
 ) -> None:
-    study = Study.load(lesions.write(metrics=["sparseness"], target={**LESION, "max_count": 1}))
+    study = Study.load(lesions.write(target={**LESION, "max_count": 1}))
     run = run_study(study)
     assert run.exit_code == 0
     names = sorted(path.name for path in run.maps)
     assert names == [f"{case}_label-1_component-1_desc-saliency_attr.nii.gz" for case in ("a", "b")]
     assert "1 beyond the 1 largest" in run.manifest.cases[0].warnings[0]
-    assert run.write_report().is_file()
     before = lesions.files(lesions.run / "maps")
     looks.clear()
     more = Study.load(lesions.write(target={**LESION, "max_count": 9}))
@@ -217,6 +217,7 @@ def test_a_run_names_files_by_the_parts_and_is_resumed_without_predictions(
 @pytest.mark.slow
 def test_a_run_of_parts_is_scored_afterwards_from_its_folder(lesions: TinyStudy) -> None:
     run = run_study(Study.load(lesions.write(target=LESION)))
+    assert "1_component-2" in run.write_report().read_text()
     study = study_of_run(run.folder, {"weights": str(lesions.folder / "net.safetensors")})
     study = reevaluation_of(study, [parse_metric("sparseness")], None)
     result = evaluate_run(run.folder, study)

@@ -60,7 +60,7 @@ class CaseBids(CaseSource):
         """
         root = existing_folder(base / self.bids)
         cases, partial, suffixes = [], [], set[str]()
-        for scan in _sessions(root):
+        for scan in _visits(root):
             if not self._takes(scan):
                 continue
             images = self._images(scan)
@@ -81,13 +81,13 @@ class CaseBids(CaseSource):
             warnings.warn(text, VoxplainWarning, stacklevel=2)
         return cases
 
-    def _takes(self, scan: _Session) -> bool:
+    def _takes(self, scan: _Visit) -> bool:
         label = scan.session.removeprefix("ses-")
         return not self.session or any(
             fnmatchcase(label, each.removeprefix("ses-")) for each in self.session
         )
 
-    def _images(self, scan: _Session) -> dict[str, Path]:
+    def _images(self, scan: _Visit) -> dict[str, Path]:
         """The images of a session that have the entities, by suffix.
 
         Raises:
@@ -106,7 +106,7 @@ class CaseBids(CaseSource):
             found[suffix] = file
         return found
 
-    def _case(self, root: Path, scan: _Session, images: list[Path]) -> CaseConfig:
+    def _case(self, root: Path, scan: _Visit, images: list[Path]) -> CaseConfig:
         return self.case(
             f"cases: {scan.id}",
             id=scan.id,
@@ -116,7 +116,7 @@ class CaseBids(CaseSource):
             reference=self._reference(root, scan),
         )
 
-    def _reference(self, root: Path, scan: _Session) -> Path | None:
+    def _reference(self, root: Path, scan: _Visit) -> Path | None:
         if self.reference is None:
             return None
         stated = {"{id}": scan.id, "{subject}": scan.subject, "{session}": scan.session}
@@ -135,7 +135,7 @@ class CaseBids(CaseSource):
 
 
 @dataclass(frozen=True)
-class _Session:
+class _Visit:
     """The images of a subject in one session; ``session`` is empty where there are none."""
 
     subject: str
@@ -147,16 +147,16 @@ class _Session:
         return "_".join(filter(None, (self.subject, self.session)))
 
 
-def _sessions(root: Path) -> Iterator[_Session]:
+def _visits(root: Path) -> Iterator[_Visit]:
     subjects = _folders(root, "sub-")
     if not subjects:
         raise ConfigError(f"cases: {root} has no folders sub-..., so it is no BIDS tree")
     for subject in subjects:
         sessions = _folders(root / subject, "ses-")
         for session in sessions:
-            yield _Session(subject, session, root / subject / session)
+            yield _Visit(subject, session, root / subject / session)
         if not sessions:
-            yield _Session(subject, "", root / subject)
+            yield _Visit(subject, "", root / subject)
 
 
 def _folders(root: Path, prefix: str) -> list[str]:
