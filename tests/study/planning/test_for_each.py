@@ -98,7 +98,7 @@ def test_each_lesion_is_a_target_and_a_case_without_any_has_a_remark(
         ({"min_size": "63.1 mm3"}, 1, "left out: 1 smaller than 63.1 mm3"),
         ({"min_size": "0.7mL"}, 1, "1 smaller than 0.7mL"),
         ({"min_size": "0.73mL"}, 0, "no predicted components of class 1; left out: 2 smaller than"),
-        ({"max_count": 1}, 1, "left out: 1 beyond the 1 largest"),
+        ({"max_count": 1}, 1, "left out: 1 beyond the largest"),
     ],
 )
 def test_limits_of_size_and_number(
@@ -193,7 +193,7 @@ def test_a_run_names_files_by_the_parts_and_is_resumed_without_predictions(
     assert run.exit_code == 0
     names = sorted(path.name for path in run.maps)
     assert names == [f"{case}_label-1_component-1_desc-saliency_attr.nii.gz" for case in ("a", "b")]
-    assert "1 beyond the 1 largest" in run.manifest.cases[0].warnings[0]
+    assert "1 beyond the largest" in run.manifest.cases[0].warnings[0]
     before = lesions.files(lesions.run / "maps")
     looks.clear()
     more = Study.load(lesions.write(target={**LESION, "max_count": 9}))

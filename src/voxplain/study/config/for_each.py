@@ -101,7 +101,8 @@ class ForEach(BaseModel, ABC):
         if small and self.min_size is not None:
             parts.append(f"{small} smaller than {_size_in_words(self.min_size, candidates.axes)}")
         if self.max_count is not None and len(large) > self.max_count:
-            parts.append(f"{len(large) - self.max_count} beyond the {self.max_count} largest")
+            most = "largest" if self.max_count == 1 else f"{self.max_count} largest"
+            parts.append(f"{len(large) - self.max_count} beyond the {most}")
         parts += [f"number {number} ({why})" for number, why in candidates.refused.items()]
         return ", ".join(parts)
 
