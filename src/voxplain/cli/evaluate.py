@@ -148,7 +148,8 @@ def _evaluate_run(
     folder = request.images[0].absolute()
     study = Study.load(file) if file else study_of_run(folder, request.network())
     if not metrics and not study.metrics and study.randomization is None:
-        has_reference = reference[0] is not None or any(case.reference for case in study.cases)
+        cases = study.expanded_cases()
+        has_reference = reference[0] is not None or any(case.reference for case in cases)
         metrics = _default_metrics(has_reference)
     study = reevaluation_of(study, metrics, *reference)
     execution = study.execution.model_copy(update={"controls": controls, "device": request.device})
@@ -179,6 +180,7 @@ def _evaluate_image(
     from voxplain.study import Study
     from voxplain.study.execution.evaluation_inputs import reference_mask
     from voxplain.study.planning.networks import open_first
+    from voxplain.targets import Target
 
     if not maps:
         raise ConfigError(
@@ -188,7 +190,8 @@ def _evaluate_image(
     if target is None:
         raise ConfigError("say with --target what the maps explain, such as --target 1")
     study = Study.parse(request.study(target, seed=seed))
-    (case,), (config,), (explained,) = study.expanded_cases(), study.models, study.all_targets
+    (case,), (config,) = study.expanded_cases(), study.models
+    (explained,) = (each for each in study.all_targets if isinstance(each, Target))
     loaded, image = open_first(case, config, study, trust=request.trust)
     named = dict(_external_map(text, image) for text in maps)
     if len(named) < len(maps):

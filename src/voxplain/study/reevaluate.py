@@ -12,6 +12,7 @@ from voxplain.engine.method import parse_method
 from voxplain.errors import ConfigError, ModelError, VoxplainError, VoxplainWarning
 from voxplain.metrics import BaseMetric
 from voxplain.metrics.cross_case import completed
+from voxplain.records.candidates import read_candidates
 from voxplain.records.manifest import CaseRecord, Manifest
 from voxplain.records.scores import Score, Scores
 from voxplain.study.config.cases import CaseConfig
@@ -69,10 +70,12 @@ def study_of_run(folder: Path, network: Mapping[str, Any]) -> StudyConfig:
     references = [name for name in resolved["references"] if isinstance(name, str)]
     if len(references) < len(resolved["references"]):
         _warn("the run keeps no reference images that are not cases; metrics do without them")
+    explained = {task.case for task in manifest.tasks}  # copies are made of these alone
     mapping = {
         "cases": [
             _case(folder, record) | _kept_fields(resolved["cases"], record.id)
             for record in manifest.cases
+            if record.id in explained
         ],
         "models": [_model(model, network) for model in resolved["models"]],
         "targets": [_target(target) for target in resolved["targets"]],
@@ -134,7 +137,8 @@ def evaluate_run(
     manifest = store.manifest()
     _require_same_networks(study, manifest, trust)
     probes = {model.name: model.probe for model in manifest.models}
-    checked = check_study(study, trust=trust, explains=False, probes=probes)
+    known = read_candidates(folder)
+    checked = check_study(study, trust=trust, explains=False, probes=probes, candidates=known)
     _require_same_answers(checked, manifest)
     _require_same_images(checked, manifest, copies=study.base == folder.absolute())
     evaluations = checked.plan.evaluations

@@ -11,6 +11,7 @@ import torch
 
 from voxplain.errors import ConfigError
 from voxplain.metrics.cross_case import completed
+from voxplain.records.candidates import read_candidates
 from voxplain.records.folder import refuse_links
 from voxplain.records.manifest import Manifest, TaskRecord
 from voxplain.records.outcome import scores_of
@@ -120,7 +121,8 @@ def run_study(
     probes = {model.name: model.probe for model in earlier.models} if earlier else {}
     listener, selection = listener or Silent(), selection or Selection()
     with _threads(study.execution.threads):
-        checked = check_study(study, trust=trust, probes=probes)
+        candidates = read_candidates(store.folder) if resume else {}
+        checked = check_study(study, trust=trust, probes=probes, candidates=candidates)
         with store.locked():
             executor, workers = _executor(checked, listener)
             scheduler = Scheduler(checked, store, listener, resume, selection)

@@ -221,8 +221,8 @@ class Target(BaseModel, ABC):
     def slug(self) -> str:
         """A short name for files: the kind, the label, and parameters that are no default."""
         stated = self._stated()
-        parts = [self.kind, _short(stated.pop("label", ""))]
-        parts += [name + _short(value) for name, value in stated.items()]
+        parts = [self.kind, short(stated.pop("label", ""))]
+        parts += [name + short(value) for name, value in stated.items()]
         return re.sub(r"[^A-Za-z0-9]+", "", "".join(parts))[:60]
 
     def __str__(self) -> str:
@@ -254,7 +254,8 @@ def _shown(value: Any) -> str:
     return text if isinstance(value, Target) or not _PATH.search(text) else "file"
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A parameter for file names: as it is written, or eight digits of a hash."""
     content = np.asarray(value).tobytes() if _is_array(value) else str(value).encode()
     text = str(value)
     plain = not _is_array(value) and len(text) <= 12 and not _PATH.search(text)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
-from scipy import ndimage
 from skimage.filters import threshold_otsu
 from torch import Tensor
 
 from voxplain.errors import TargetError
-from voxplain.io import read_mask
-from voxplain.targets.base import Target, UnperturbedOutput, check_label, class_weights, classes_in
+from voxplain.targets.base import (
+    Target,
+    UnperturbedOutput,
+    check_label,
+    class_weights,
+    classes_in,
+    short,
+)
+from voxplain.targets.components import component, component_sizes
 from voxplain.targets.field import Link, Term, WeightField, predicted_mask
+from voxplain.targets.given_masks import box_of, labels_of, mask_on_output, on_output
 
 
 class _Dense(Target):
@@ -50,6 +56,12 @@ class _Dense(Target):
         """Where a class is predicted, ``(B, *spatial)`` bool."""
         activation = unperturbed.activation(self.activation)
         return predicted_mask(unperturbed.output, label, activation, self.threshold)
+
+    def _numbered(self, name: str, number: int, label: int, *known: str) -> str:
+        """``1_component-2`` for files, and the parameters that are stated and not ``known``."""
+        stated = {key: value for key, value in self._stated().items() if key not in known}
+        rest = "".join(f"_{key}-{short(value)}" for key, value in stated.items())
+        return re.sub(r"[^A-Za-z0-9_.-]+", "", f"{label}_{name}-{number}{rest}")
 
     def _check(self, unperturbed: UnperturbedOutput, label: int) -> None:
         if not unperturbed.is_dense:
@@ -143,7 +155,7 @@ class Region(_Dense):
 
     @model_serializer(mode="wrap")
     def _without_unstated(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _stated_ignore(handler(self))
+        return _without(handler(self), "ignore")
 
     kind: Literal["region"] = "region"
     label: int
@@ -165,22 +177,34 @@ class Region(_Dense):
         self._check(unperturbed, self.label)
         if self.mask is not None:
             mask, words = (
-                _mask_on_output(self.mask, self.value, unperturbed, self.ignore),
+                mask_on_output(self.mask, self.value, unperturbed, self.ignore),
                 "of the given mask",
             )
         elif self.component is not None:
             mask = self._components(unperturbed)
             words = f"of its predicted component number {self.component} by size"
         elif self.box is not None:
-            mask, words = _box(self.box, unperturbed.output), f"of the box {self.box}"
+            mask, words = box_of(self.box, unperturbed.output), f"of the box {self.box}"
         else:
             box = tuple((index, index + 1) for index in self.voxel or ())
-            mask, words = _box(box, unperturbed.output), f"at {self.voxel}"
+            mask, words = box_of(box, unperturbed.output), f"at {self.voxel}"
         return self._over(unperturbed, self.label, mask, words)
+
+    def component_sizes(self, unperturbed: UnperturbedOutput) -> list[int]:
+        """Positions of each component of the class in the first image, the largest first."""
+        self._check(unperturbed, self.label)
+        return component_sizes(self._predicted(unperturbed, self.label)[0])
 
     def _components(self, unperturbed: UnperturbedOutput) -> Tensor:
         predicted = self._predicted(unperturbed, self.label)
-        return torch.stack([_component(mask, self.component or 1, self) for mask in predicted])
+        return torch.stack([_one_component(mask, self.component or 1, self) for mask in predicted])
+
+    @property
+    def slug(self) -> str:
+        """``1_component-2`` for a component."""
+        if self.component is None:
+            return super().slug
+        return self._numbered("component", self.component, self.label, "label", "component")
 
 
 class ErrorRegion(_Dense):
@@ -192,13 +216,15 @@ class ErrorRegion(_Dense):
         error: ``fp`` for voxels that are predicted and not true, ``fn`` for true ones that are not
             predicted.
         ignore: The label of the reference whose voxels are neither.
+        component: Rank by size of one connected component of these voxels, 1 for the largest; all
+            of them if None.
     """
 
     files: ClassVar[tuple[str, ...]] = ("reference",)
 
     @model_serializer(mode="wrap")
     def _without_unstated(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _stated_ignore(handler(self))
+        return _without(handler(self), "ignore", "component")
 
     kind: Literal["error_region"] = "error_region"
     label: int
@@ -206,85 +232,63 @@ class ErrorRegion(_Dense):
     value: int | None = None
     error: Literal["fp", "fn"] = "fp"
     ignore: int | None = None
+    component: int | None = Field(default=None, ge=1)
 
     def _field(self, unperturbed: UnperturbedOutput) -> WeightField:
         self._check(unperturbed, self.label)
+        mask, words = self._errors(unperturbed), self.in_words
+        if self.component is not None:
+            mask = torch.stack([_one_component(each, self.component, self) for each in mask])
+            words = f"of its {words} component number {self.component} by size"
+        return self._over(unperturbed, self.label, mask, words)
+
+    def component_sizes(self, unperturbed: UnperturbedOutput) -> list[int]:
+        """Positions of each component of these errors in the first image, the largest first."""
+        self._check(unperturbed, self.label)
+        return component_sizes(self._errors(unperturbed)[0])
+
+    def _errors(self, unperturbed: UnperturbedOutput) -> Tensor:
+        """Where the prediction is wrong in this way, ``(B, *spatial)`` bool."""
         predicted = self._predicted(unperturbed, self.label)
-        truth = _mask_on_output(self.reference, self.value, unperturbed, self.ignore)
+        truth = mask_on_output(self.reference, self.value, unperturbed, self.ignore)
         if self.ignore is not None:
-            labels = _labels(self.reference, unperturbed, self.ignore)
-            predicted = predicted & ~_on_output(labels == self.ignore, unperturbed)
-        mask = predicted & ~truth if self.error == "fp" else truth & ~predicted
-        return self._over(unperturbed, self.label, mask, self._in_words)
+            labels = labels_of(self.reference, unperturbed, self.ignore)
+            predicted = predicted & ~on_output(labels == self.ignore, unperturbed)
+        return predicted & ~truth if self.error == "fp" else truth & ~predicted
 
     def why_empty(self, unperturbed: UnperturbedOutput, row: int) -> str:
         """A sentence that there is no such error."""
         del row
-        return f"class {self.label} has no {self._in_words} {unperturbed.elements[:-1]} to explain"
+        return f"class {self.label} has no {self.in_words} {unperturbed.elements[:-1]} to explain"
 
     @property
-    def _in_words(self) -> str:
+    def slug(self) -> str:
+        """``1_fp-2`` for a component."""
+        if self.component is None:
+            return super().slug
+        known = ["label", "component", "error"]
+        if isinstance(self.reference, str) and self.reference == "reference":  # of the case
+            known.append("reference")
+        return self._numbered(self.error, self.component, self.label, *known)
+
+    @property
+    def in_words(self) -> str:
+        """What the voxels are."""
         return "falsely predicted" if self.error == "fp" else "missed"
 
 
-def _mask_on_output(
-    mask: Any, value: int | None, unperturbed: UnperturbedOutput, ignore: int | None
-) -> Tensor:
-    labels = _labels(mask, unperturbed, ignore)
-    inside = labels != 0 if value is None else labels == value
-    if ignore is not None:
-        inside = inside & (labels != ignore)
-    return _on_output(inside, unperturbed)
+def _without(parameters: dict[str, Any], *optional: str) -> dict[str, Any]:
+    """Parameters without these where they are None: seeds and keys of targets stay the same."""
+    return {name: value for name, value in parameters.items() if name not in optional or value}
 
 
-def _on_output(inside: Tensor, unperturbed: UnperturbedOutput) -> Tensor:
-    shape = unperturbed.output.shape[2:]
-    if inside.ndim == len(shape):
-        inside = inside.expand(len(unperturbed.output), *inside.shape)
-    if len(inside) != len(unperturbed.output):
-        raise TargetError(f"{len(inside)} masks for {len(unperturbed.output)} images")
-    if inside.shape[1:] == shape:
-        return inside.to(unperturbed.output.device)
-    if inside.shape[1:] != unperturbed.input_shape:
-        raise TargetError(
-            f"a mask of shape {tuple(inside.shape[1:])} fits neither the output {tuple(shape)} "
-            f"nor the input {tuple(unperturbed.input_shape)}"
-        )
-    place = unperturbed.known_place("a mask on the grid of the image")
-    return place.on_output(inside).to(unperturbed.output.device)
-
-
-def _labels(mask: Any, unperturbed: UnperturbedOutput, ignore: int | None) -> Tensor:
-    if not isinstance(mask, (str, Path)):
-        is_tensor = isinstance(mask, Tensor)
-        return mask.as_subclass(Tensor) if is_tensor else torch.as_tensor(np.asarray(mask))
-    if unperturbed.image is None:
-        raise TargetError("a mask file needs an image on its grid; pass an Image, or an array")
-    return unperturbed.image.project(read_mask(mask, unperturbed.image.source_grid, ignore=ignore))
-
-
-def _stated_ignore(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Parameters without an ``ignore`` of None, so that seeds and keys of targets stay the same."""
-    return {name: value for name, value in parameters.items() if name != "ignore" or value}
-
-
-def _box(box: tuple[tuple[int, int], ...], output: Tensor) -> Tensor:
-    shape = output.shape[2:]
-    inside = len(box) == len(shape) and all(
-        0 <= start < stop <= size for (start, stop), size in zip(box, shape, strict=False)
-    )
-    if not inside:
-        raise TargetError(f"{box} does not lie inside an output of shape {tuple(shape)}")
-    mask = torch.zeros(len(output), *shape, dtype=torch.bool, device=output.device)
-    mask[(slice(None), *(slice(start, stop) for start, stop in box))] = True
-    return mask
-
-
-def _component(mask: Tensor, rank: int, target: Region) -> Tensor:
-    labels, count = ndimage.label(mask.cpu().numpy(), structure=np.ones((3,) * mask.ndim))
-    if rank > count:
+def _one_component(mask: Tensor, number: int, target: Region | ErrorRegion) -> Tensor:
+    try:
+        return component(mask, number)
+    except IndexError:
+        count = len(component_sizes(mask))
         where = "nowhere" if count == 0 else f"as {count} connected components"
-        raise TargetError(f"class {target.label} is predicted {where}; there is no number {rank}")
-    sizes = np.bincount(labels.ravel())[1:]
-    label = np.argsort(-sizes, kind="stable")[rank - 1] + 1
-    return torch.from_numpy(labels == label).to(mask.device)
+        how = "predicted" if isinstance(target, Region) else target.in_words
+        raise TargetError(
+            f"class {target.label} is {how} {where}; there is no number {number}"
+        ) from None

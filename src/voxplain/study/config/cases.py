@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -16,7 +16,8 @@ from voxplain.errors import ConfigError
 CASE_ID = r"^[A-Za-z0-9*][A-Za-z0-9_.+*-]*$"
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
+    """A name or path as a list of one."""
     return [value] if isinstance(value, (str, Path)) else value
 
 
@@ -39,6 +40,9 @@ def _channels(value: Any) -> Any:
 
 def _spacing(value: Any) -> Any:
     return (value,) if isinstance(value, (int, float)) else value
+
+
+Spacing = Annotated[tuple[float, ...] | None, BeforeValidator(_spacing)]
 
 
 class CaseConfig(BaseModel):
@@ -70,11 +74,11 @@ class CaseConfig(BaseModel):
 
     id: Annotated[str | None, BeforeValidator(_name)] = Field(default=None, pattern=CASE_ID)
     patient: Annotated[str | None, BeforeValidator(_name)] = Field(default=None, pattern=CASE_ID)
-    image: Annotated[tuple[Path, ...], BeforeValidator(_listed), Field(min_length=1)]
+    image: Annotated[tuple[Path, ...], BeforeValidator(listed), Field(min_length=1)]
     channels: Annotated[
         Literal["first", "last"] | tuple[str, ...] | None, BeforeValidator(_channels)
     ] = None
-    spacing: Annotated[tuple[float, ...] | None, BeforeValidator(_spacing)] = None
+    spacing: Spacing = None
     reference: Path | None = None
     reference_label: int | None = Field(default=None, ge=1)
     reference_ignore: int | None = Field(default=None, ge=1)
@@ -87,8 +91,23 @@ class CaseConfig(BaseModel):
         """Whether this entry stands for every file that fits."""
         return any("*" in str(path) for path in self.image)
 
+    def expanded(self, base: Path) -> list[CaseConfig]:
+        """Every case that this entry stands for, with absolute paths.
 
-def expand_cases(entries: Sequence[CaseConfig], base: Path) -> tuple[CaseConfig, ...]:
+        Raises:
+            ConfigError: If it is a pattern that fits no file.
+        """
+        return _expanded(self, base)
+
+
+class CaseEntry(Protocol):
+    """What stands in the list of cases."""
+
+    def expanded(self, base: Path) -> list[CaseConfig]:
+        """Every case that it stands for, with absolute paths."""
+
+
+def expand_cases(entries: Sequence[CaseEntry], base: Path) -> tuple[CaseConfig, ...]:
     """Every case, patterns filled in, with its id and with paths below ``base``.
 
     Args:
@@ -98,7 +117,7 @@ def expand_cases(entries: Sequence[CaseConfig], base: Path) -> tuple[CaseConfig,
     Raises:
         ConfigError: If a pattern fits no file, or two cases have one id.
     """
-    expanded = [case for entry in entries for case in _expanded(entry, base)]
+    expanded = [case for entry in entries for case in entry.expanded(base)]
     width = max(3, len(str(len(expanded))))
     cases = [
         case if case.id else case.model_copy(update={"id": f"case{number:0{width}d}"})

@@ -95,7 +95,8 @@ def _fields(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str
     for step in location:
         annotation = next(_entered(annotation, step), None)
     models = [kind for kind in _flat(annotation) if isinstance(kind, type)]
-    return [name for kind in models if issubclass(kind, BaseModel) for name in _by_alias(kind)]
+    fields = (name for kind in models if issubclass(kind, BaseModel) for name in _by_alias(kind))
+    return [*dict.fromkeys(fields)]
 
 
 def _by_alias(model: type[BaseModel]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
+    TypeAdapter,
     ValidationError,
     model_validator,
 )
@@ -25,17 +26,29 @@ from voxplain.models.loading import ModelSpec
 from voxplain.models.precision import Precision
 from voxplain.models.windows import Window
 from voxplain.preprocess import AnyStep
+from voxplain.study.config.case_bids import CaseBids
+from voxplain.study.config.case_nnunet import CaseNnunet
+from voxplain.study.config.case_sources import CaseFolder, CaseSource
+from voxplain.study.config.case_tables import CaseTable
 from voxplain.study.config.cases import CaseConfig, expand_cases
 from voxplain.study.config.declarations import StudyMethod, StudyMetric, named
 from voxplain.study.config.errors import explain_validation
+from voxplain.study.config.for_each import ForEach
+from voxplain.study.config.prediction_parts import AnyForEach, parse_for_each
 from voxplain.study.config.randomization import RandomizationConfig
 from voxplain.study.config.run import RunConfig
 from voxplain.targets import AnyTarget, Target, parse_target
 
+_TARGETS: TypeAdapter[Any] = TypeAdapter(AnyTarget)
 
-def _short_target(value: Any) -> Any:
-    """``1`` and ``"pixelwise:1"`` as targets; a mapping is left to its own model."""
-    return value if isinstance(value, Mapping) else parse_target(value)
+
+def _target(value: Any) -> Any:
+    """A target: ``1``, ``"pixelwise:1"``, or a mapping, which with ``for_each`` stands for many."""
+    if isinstance(value, ForEach):
+        return value
+    if not isinstance(value, Mapping):
+        return parse_target(value)
+    return parse_for_each(value) if "for_each" in value else _TARGETS.validate_python(value)
 
 
 def _true_in_words(value: Any) -> Any:
@@ -48,7 +61,36 @@ def _at_each_layer(methods: tuple[Method, ...]) -> tuple[Method, ...]:
     return tuple(each for method in methods for each in method.each_layer())
 
 
-StudyTarget = Annotated[AnyTarget, named(_short_target)]
+_SOURCES: dict[str, type[CaseFolder | CaseTable | CaseBids | CaseNnunet]] = {
+    "folder": CaseFolder,
+    "table": CaseTable,
+    "bids": CaseBids,
+    "nnunet": CaseNnunet,
+}
+
+
+_KEYS = "folder, table, bids or nnunet"
+
+
+def _case_entry(value: Any) -> Any:
+    """An entry of the cases, by the key that only its kind has."""
+    if isinstance(value, CaseConfig | CaseSource):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{value!r} is no case; write image: and a file, or {_KEYS}")
+    kinds = [name for name in _SOURCES if name in value]
+    return _SOURCES[kinds[0]].model_validate(value) if kinds else CaseConfig.model_validate(value)
+
+
+def _entries(value: Any) -> Any:
+    """One entry as a list."""
+    return [value] if isinstance(value, Mapping | str) else value
+
+
+_AnyCases = CaseConfig | CaseFolder | CaseTable | CaseBids | CaseNnunet
+_SomeCases = Annotated[tuple[_AnyCases, ...], Field(min_length=1)]
+StudyCases = Annotated[_AnyCases, BeforeValidator(_case_entry)]
+StudyTarget = Annotated[AnyTarget | AnyForEach, named(_target)]
 S = TypeVar("S", bound="StudyConfig")
 
 
@@ -100,7 +142,11 @@ def _unique(field: str, names: list[str]) -> None:
 class StudyConfig(_Config):
     """What a study file says; :class:`voxplain.study.Study` reads one and runs it."""
 
-    cases: Annotated[tuple[CaseConfig, ...], Field(min_length=1)]
+    cases: Annotated[
+        tuple[StudyCases, ...],
+        Field(min_length=1),
+        BeforeValidator(_entries, json_schema_input_type=_AnyCases | _SomeCases),
+    ]
     models: Annotated[tuple[ModelConfig, ...], Field(min_length=1)]
     target: StudyTarget | None = None
     targets: tuple[StudyTarget, ...] = ()
@@ -161,8 +207,8 @@ class StudyConfig(_Config):
         return self._base / (self.output or Path("runs") / self._name)
 
     @property
-    def all_targets(self) -> tuple[Target, ...]:
-        """The targets, from ``target`` or ``targets``."""
+    def all_targets(self) -> tuple[Target | ForEach, ...]:
+        """The targets, from ``target`` or ``targets``, as they are written."""
         return self.targets or ((self.target,) if self.target is not None else ())
 
     def expanded_cases(self) -> tuple[CaseConfig, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from voxplain.attribution.result import software
 from voxplain.errors import InputError, VoxplainWarning
 from voxplain.metrics.cross_case import completed
+from voxplain.records.candidates import write_candidates
 from voxplain.records.folder import sweep
 from voxplain.records.manifest import Manifest, ModelRecord
 from voxplain.records.outcome import TaskOutcome, outcome_file, outcomes, read_outcome, scores_of
@@ -90,6 +91,7 @@ class Scheduler:
         self.results.manifest.study_sha256 = hashlib.sha256(study.encode()).hexdigest()
         self._save()  # first of all, so that a run which is killed can be taken up again
         self.store.write_study(study)
+        write_candidates(self.store.folder, self.checked.candidates)
         self.store.write_description()
         self.listener.planned(self.checked.plan, workers)
         self.log.add("started", tasks=len(self.tasks), workers=workers)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
 from voxplain.attribution import Prediction
 from voxplain.engine.method import Method
 from voxplain.image import Image
+from voxplain.records.candidates import Candidates, read_candidates
 from voxplain.records.manifest import CaseRecord
 from voxplain.study.config.cases import CaseConfig
 from voxplain.study.config.study import StudyConfig
 from voxplain.study.planning.evaluation_task import EvaluationTask
 from voxplain.study.planning.exits import no_exit
+from voxplain.study.planning.expansion import Expansion
 from voxplain.study.planning.images import ImageSource, content_sha256, read_case, reference_cases
 from voxplain.study.planning.messages import collected_warnings
 from voxplain.study.planning.network_calls import identified
@@ -89,6 +91,8 @@ class CheckedStudy:
         plan: The tasks.
         predictions: Those that the check had to make.
         seconds: What these took for one voxel, by network.
+        candidates: What predictions hold that targets were made for, by the hash of everything that
+            determines it.
         explains: Whether the methods are going to explain; False where their maps are there.
     """
 
@@ -103,6 +107,7 @@ class CheckedStudy:
     predictions: Mapping[CombinationId, Prediction]
     seconds: Mapping[str, float]
     shapes: Mapping[tuple[str, str], tuple[int, ...]]
+    candidates: Mapping[str, Candidates] = field(default_factory=dict)
 
     def image_source(self, case: str) -> ImageSource:
         """Where the image of a case comes from."""
@@ -115,6 +120,7 @@ def check_study(
     trust: bool = False,
     explains: bool = True,
     probes: Mapping[str, tuple[int, ...]] | None = None,
+    candidates: Mapping[str, Candidates] | None = None,
 ) -> CheckedStudy:
     """Reads every image, loads and runs every network once, and plans the tasks.
 
@@ -127,16 +133,23 @@ def check_study(
         explains: Whether the methods are going to explain; False where their maps are there.
         probes: Shapes of the patterns that an earlier run told networks apart with, by name; those
             of the first image where it had none.
+        candidates: What an earlier run has found in predictions; if None, that in the folder of the
+            study.
 
     Raises:
         VoxplainError: With the place in front of the sentence.
     """
     with no_exit():
-        return _checked(study, trust, explains, probes or {})
+        known = read_candidates(study.folder) if candidates is None else candidates
+        return _checked(study, trust, explains, probes or {}, Expansion(known))
 
 
 def _checked(
-    study: StudyConfig, trust: bool, explains: bool, probes: Mapping[str, tuple[int, ...]]
+    study: StudyConfig,
+    trust: bool,
+    explains: bool,
+    probes: Mapping[str, tuple[int, ...]],
+    expansion: Expansion,
 ) -> CheckedStudy:
     cases = {str(case.id): case for case in study.expanded_cases()}
     sources = [NetworkSource.of(config, study, trust) for config in study.models]
@@ -150,7 +163,7 @@ def _checked(
     reference_configs = reference_cases(study, cases)
     references = [read_case(case) for case in reference_configs]
     hashes = [content_sha256(image) for image in references]
-    preflight = Preflight(study, cases, models, hashes)
+    preflight = Preflight(study, cases, models, hashes, expansion)
     for name, case in cases.items():
         preflight.visit(name, case)
     preflight.finish()
@@ -168,4 +181,5 @@ def _checked(
         predictions=preflight.predictions,
         seconds=preflight.seconds,
         shapes=preflight.shapes,
+        candidates=expansion.candidates,
     )

@@ -10,6 +10,8 @@ from pathlib import Path
 from voxplain.errors import InputError
 from voxplain.image import Image
 from voxplain.io import read_image
+from voxplain.records.atomic import sha256
+from voxplain.records.manifest import CaseRecord
 from voxplain.study.config.cases import CaseConfig
 from voxplain.study.config.study import StudyConfig
 from voxplain.study.planning.messages import errors_at
@@ -70,6 +72,33 @@ def content_sha256(image: Image) -> str:
     digest.update(image.grid.affine.tobytes())
     digest.update(image.data.contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def case_record(name: str, case: CaseConfig, image: Image, texts: list[str]) -> CaseRecord:
+    """What the manifest says of a case.
+
+    Args:
+        name: Its id.
+        case: With its files.
+        image: As it was read.
+        texts: Remarks.
+    """
+    grid = image.source_grid
+    return CaseRecord(
+        id=name,
+        patient=case.patient,
+        image_sha256=content_sha256(image),
+        image=f"images/{name}_image.nii.gz",
+        reference=f"images/{name}_ref.nii.gz" if case.reference else None,
+        reference_sha256=sha256(case.reference) if case.reference else None,
+        reference_ignore=case.reference_ignore,
+        shape=grid.shape,
+        spacing=grid.spacing,
+        unit=grid.unit,
+        orientation=grid.orientation,
+        channels=image.channels,
+        warnings=texts,
+    )
 
 
 def reference_cases(study: StudyConfig, cases: Mapping[str, CaseConfig]) -> list[CaseConfig]:

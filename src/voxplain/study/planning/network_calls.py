@@ -9,12 +9,13 @@ from dataclasses import replace
 from torch import nn
 
 from voxplain.attribution import Prediction, predict
+from voxplain.engine.context import Context
 from voxplain.errors import InputError, ModelError, TargetError, VoxplainError
 from voxplain.image import Image
 from voxplain.study.planning.identity import fingerprint, probe_shape
 from voxplain.study.planning.networks import LoadedModel
 from voxplain.study.planning.time_limit import can_limit_time, in_words, time_limit
-from voxplain.targets import Target
+from voxplain.targets import Target, UnperturbedOutput
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -70,6 +71,21 @@ def predict_case(
     """
     with _misfits_in_words(loaded.model.network, image), check_limit(loaded, limit):
         return predict(loaded.model, image, target)
+
+
+def output_for_case(loaded: LoadedModel, image: Image, limit: float | None) -> UnperturbedOutput:
+    """The output of a network for an image, with failures of the network in words.
+
+    Args:
+        loaded: The network.
+        image: After the preprocessing of the network.
+        limit: Seconds that a task may take.
+
+    Raises:
+        ModelError: If the network cannot take the image.
+    """
+    with _misfits_in_words(loaded.model.network, image), check_limit(loaded, limit):
+        return Context.open(loaded.model, image).look()
 
 
 _SHORTEST_LIMIT = 10.0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 
 from voxplain.attribution import Prediction, estimate, group
 from voxplain.attribution.describe.card import needs_references
@@ -20,15 +21,22 @@ from voxplain.records.atomic import sha256
 from voxplain.records.manifest import CaseRecord
 from voxplain.study.config.case_files import contents, for_case, label_maps, without_files
 from voxplain.study.config.cases import CaseConfig
+from voxplain.study.config.for_each import ForEach
 from voxplain.study.config.study import StudyConfig
 from voxplain.study.planning.evaluation_task import EvaluationTask, plan_evaluation
-from voxplain.study.planning.images import content_sha256, read_case
+from voxplain.study.planning.expansion import (
+    Expansion,
+    NamedTarget,
+    NothingFoundError,
+    add_target,
+)
+from voxplain.study.planning.images import case_record, content_sha256, read_case
 from voxplain.study.planning.messages import collected_warnings, errors_at
-from voxplain.study.planning.network_calls import predict_case
+from voxplain.study.planning.network_calls import output_for_case, predict_case
 from voxplain.study.planning.networks import LoadedModel
 from voxplain.study.planning.pass_limit import require_affordable
 from voxplain.study.planning.tasks import Combination, CombinationId, Task
-from voxplain.targets import Target
+from voxplain.targets import Target, UnperturbedOutput
 
 
 @dataclass(eq=False)
@@ -40,6 +48,7 @@ class Preflight:
         cases: With ids and absolute paths.
         models: The networks, by name.
         reference_sha256: Hashes of the images that methods compare with.
+        expansion: Makes targets of what predictions hold.
         records: What the manifest says of each case so far.
         combinations: What is explained.
         tasks: Explanations.
@@ -53,6 +62,7 @@ class Preflight:
     cases: Mapping[str, CaseConfig]
     models: Mapping[str, LoadedModel]
     reference_sha256: Sequence[str]
+    expansion: Expansion
     records: dict[str, CaseRecord] = field(default_factory=dict)
     combinations: list[Combination] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
@@ -77,7 +87,7 @@ class Preflight:
             for loaded in self.models.values():
                 if not loaded.config.only_compared:
                     self._visit_network(name, image, loaded)
-        self.records[name] = _record(name, case, image, texts)
+        self.records[name] = case_record(name, case, image, texts)
 
     def finish(self) -> None:
         """Raises the first error of what fits nowhere; what fits in part fails during the run.
@@ -109,14 +119,59 @@ class Preflight:
             prepared = loaded.prepare(image)
             self._check_channels(case, prepared, loaded)
             self.shapes[case, loaded.config.name] = tuple(prepared.data.shape[1:])
-        targets = [self._target(case, target) for target in self.study.all_targets]
-        for target, named in targets:
-            self._try_target(case, prepared, loaded, target, named)
-        self._plan(case, image, prepared, loaded, targets)
+        facts = {
+            "image": content_sha256(image),
+            "preprocess": [step.model_dump(mode="json") for step in loaded.config.preprocess],
+            "model": loaded.facts.model_dump(mode="json", exclude={"name"}),
+        }
+        targets: dict[str, NamedTarget] = {}
+        look = cache(partial(self._look, case, prepared, loaded))
+        for declared in self.study.all_targets:
+            with errors_at(f"case {case}"):
+                target = for_case(declared, self.cases[case], self.study.base)
+            named = without_files(declared)
+            if isinstance(target, ForEach) and isinstance(named, ForEach):
+                for found in self._expanded(case, loaded, target, named, facts, look):
+                    add_target(targets, found, case)
+            elif isinstance(target, Target) and isinstance(named, Target):
+                self._try_target(case, prepared, loaded, target, named)
+                add_target(targets, (target, named), case)
+        self._plan(case, facts, prepared, loaded, [*targets.values()])
 
-    def _target(self, case: str, target: Target) -> tuple[Target, Target]:
-        with errors_at(f"case {case}"):
-            return for_case(target, self.cases[case], self.study.base), without_files(target)
+    def _expanded(
+        self,
+        case: str,
+        loaded: LoadedModel,
+        each: ForEach,
+        named: ForEach,
+        facts: Mapping[str, object],
+        look: Callable[[], UnperturbedOutput],
+    ) -> list[NamedTarget]:
+        """The targets for what the network predicts for a case; none is a remark of the case."""
+        name, place = loaded.config.name, f"case {case}, model {loaded.config.name}"
+        try:
+            determined = [facts, loaded.identity]
+            targets = self.expansion.targets(each, named, place, determined, look)
+        except NothingFoundError as error:
+            nowhere = TargetError(f"model {name}, {named}: no case has any; case {case}: {error}")
+            self._errors.setdefault((name, named.slug), nowhere)
+            return []
+        except TargetError as error:
+            wrong = TargetError(f"{place}, {named}: {error}")
+            self._errors.setdefault((name, named.slug), wrong)
+            warnings.warn(str(wrong), VoxplainWarning, stacklevel=2)
+            return []
+        self._bound.add((name, named.slug))
+        return targets
+
+    def _look(self, case: str, image: Image, loaded: LoadedModel) -> UnperturbedOutput:
+        """The output for a case, timed."""
+        start = time.perf_counter()
+        with errors_at(f"case {case}, model {loaded.config.name}"):
+            output = output_for_case(loaded, image, self.study.execution.timeout)
+        seconds = (time.perf_counter() - start) / image.data[0].numel()
+        self.seconds.setdefault(loaded.config.name, seconds)
+        return output
 
     def _try_target(
         self, case: str, image: Image, loaded: LoadedModel, target: Target, named: Target
@@ -147,23 +202,17 @@ class Preflight:
     def _plan(
         self,
         case: str,
-        image: Image,
+        facts: Mapping[str, object],
         prepared: Image,
         loaded: LoadedModel,
-        targets: Sequence[tuple[Target, Target]],
+        targets: Sequence[NamedTarget],
     ) -> None:
-        voxels = content_sha256(image)
-        facts = {
-            "image": voxels,
-            "preprocess": [step.model_dump(mode="json") for step in loaded.config.preprocess],
-            "model": loaded.facts.model_dump(mode="json", exclude={"name"}),
-            "references": self.reference_sha256,
-        }
+        facts = {**facts, "references": self.reference_sha256}
         context = Context.open(loaded.model, prepared)
         declared = self._methods(case, prepared)
         with errors_at(f"model {loaded.config.name}"):
             methods = [each for method in declared for each in method.each_layer(context)]
-        self._count_references(methods, voxels, context)
+        self._count_references(methods, str(facts["image"]), context)
         for target, named in targets:
             combination = Combination(
                 case=case,
@@ -253,22 +302,3 @@ def _tasks(
         streams = estimate(together, image, model)
         require_affordable(together, streams, max_passes, image, model)
         yield Task.of(combination, together, streams)
-
-
-def _record(name: str, case: CaseConfig, image: Image, texts: list[str]) -> CaseRecord:
-    grid = image.source_grid
-    return CaseRecord(
-        id=name,
-        patient=case.patient,
-        image_sha256=content_sha256(image),
-        image=f"images/{name}_image.nii.gz",
-        reference=f"images/{name}_ref.nii.gz" if case.reference else None,
-        reference_sha256=sha256(case.reference) if case.reference else None,
-        reference_ignore=case.reference_ignore,
-        shape=grid.shape,
-        spacing=grid.spacing,
-        unit=grid.unit,
-        orientation=grid.orientation,
-        channels=image.channels,
-        warnings=texts,
-    )
