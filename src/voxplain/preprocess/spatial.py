@@ -61,7 +61,7 @@ class Reorient(Step):
         if order == tuple(range(grid.rank)) and not any(flips):
             return image
         inverse = AxesInverse(self.kind, grid, order, flips)
-        return moved(image, inverse.forward(image.data), _ordered(grid, order, flips), inverse)
+        return moved(image, inverse.forward(image.data), ordered(grid, order, flips), inverse)
 
 
 class Spacing(Step):
@@ -170,7 +170,8 @@ def _axes_toward(grid: Grid, axes: str) -> tuple[tuple[int, ...], tuple[bool, ..
     return tuple(order), tuple(flips)
 
 
-def _ordered(grid: Grid, order: tuple[int, ...], flips: tuple[bool, ...]) -> Grid:
+def ordered(grid: Grid, order: tuple[int, ...], flips: tuple[bool, ...]) -> Grid:
+    """The grid with its axes in another order, some of them reversed."""
     shape = tuple(grid.shape[axis] for axis in order)
     old_index = np.eye(4)
     old_index[: grid.rank, : grid.rank] = 0

@@ -17,6 +17,8 @@ from voxplain.models.loading.blackbox import OnnxBox, read_script
 from voxplain.models.loading.bundle import read_bundle, stated_beside_network
 from voxplain.models.loading.factory import build
 from voxplain.models.loading.fitting import load_weights
+from voxplain.models.loading.nnunet import open_nnunet
+from voxplain.models.loading.opened import OpenedNetwork
 from voxplain.models.loading.spec import ModelSpec
 from voxplain.models.loading.weights import (
     existing,
@@ -31,6 +33,16 @@ _SHOWN = 80
 def load_network(spec: ModelSpec, *, trust: bool = False, base: Path | None = None) -> nn.Module:
     """The network of a spec with its weights, on the CPU, in the mode in which it was created.
 
+    See :func:`open_network`, which also says what stands beside it.
+    """
+    return open_network(spec, trust=trust, base=base).network
+
+
+def open_network(
+    spec: ModelSpec, *, trust: bool = False, base: Path | None = None
+) -> OpenedNetwork:
+    """The network of a spec with its weights, and what its folder states of it.
+
     Args:
         spec: The source of the network.
         trust: Whether files may run code: pickles, TorchScript, bundles, factories in files.
@@ -43,14 +55,22 @@ def load_network(spec: ModelSpec, *, trust: bool = False, base: Path | None = No
     try:
         return _loaded(spec, trust, base or Path.cwd())
     except OSError as error:
-        named = spec.file or spec.weights or spec.bundle or spec.factory
+        named = spec.file or spec.weights or spec.bundle or spec.nnunet or spec.factory
         what = os.strerror(error.errno).lower() if error.errno else type(error).__name__
         raise ModelError(f"{str(named)[:_SHOWN]}: the file cannot be read ({what})") from error
 
 
-def _loaded(spec: ModelSpec, trust: bool, base: Path) -> nn.Module:
+def _loaded(spec: ModelSpec, trust: bool, base: Path) -> OpenedNetwork:
     if spec.file is not None:
-        return _from_file(existing(base / spec.file, "file"), trust)
+        return OpenedNetwork(_from_file(existing(base / spec.file, "file"), trust))
+    if spec.nnunet is not None:
+        if len(spec.folds) > 1 and not spec.ensemble:
+            raise ModelError(
+                f"folds {list(spec.folds)} are networks of their own; load one of them, or their "
+                "mean by ensemble: true"
+            )
+        folder = base / spec.nnunet
+        return open_nnunet(folder, spec.folds, spec.checkpoint, trust=trust, base=base)
     weights = existing(base / spec.weights, "weights") if spec.weights is not None else None
     if spec.bundle is not None:
         network, bundled_weights = read_bundle(base / spec.bundle, trust)
@@ -63,7 +83,7 @@ def _loaded(spec: ModelSpec, trust: bool, base: Path) -> nn.Module:
         checkpoint = read_weights(weights, trust=trust)
         _require_real(checkpoint, network, weights.name)
         load_weights(network, checkpoint, weights.name, spec.prefix, spec.part)
-    return network
+    return OpenedNetwork(network)
 
 
 def _require_real(content: Any, network: nn.Module, origin: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from voxplain.errors import ConfigError, ModelError
 from voxplain.image import Image
 from voxplain.metrics.other_networks import OtherNetwork, Role
-from voxplain.models.loading import load_network
+from voxplain.models.loading import open_network
 from voxplain.models.model import Model
 from voxplain.models.precision import Precision
 from voxplain.preprocess import apply
@@ -52,7 +52,8 @@ class NetworkSource:
     @property
     def files(self) -> list[Path]:
         """The files that hold the network and its weights."""
-        named = (self.config.weights, self.config.bundle, self.config.file)
+        config = self.config
+        named = (config.weights, config.bundle, config.file, config.nnunet)
         return [self.base / path for path in named if path is not None]
 
     def load(self) -> LoadedModel:
@@ -64,19 +65,22 @@ class NetworkSource:
         """
         device = find_device(self.device)
         with errors_at(f"model {self.config.name}"):
-            network = load_network(self.config, trust=self.trust, base=self.base).to(device)
+            opened = open_network(self.config, trust=self.trust, base=self.base)
+            network, config = opened.network.to(device), self.config.completed(opened.beside)
             model = Model(
                 network,
-                head=self.config.head,
-                window=self.config.window,
-                precision=self.config.precision or self.precision,
-                name=self.config.name,
-                classes=self.config.classes,
+                head=config.head,
+                window=config.window,
+                precision=config.precision or self.precision,
+                name=config.name,
+                classes=config.classes,
+                activation=config.activation,
+                remarks=opened.beside.remarks,
             )
             facts = model.facts
             _require_unchanged(facts, self.facts or facts)
-            definition = definition_sha256(self.config, network, self.base)
-        return LoadedModel(replace(self, facts=facts), model, facts, definition)
+            definition = definition_sha256(config, network, self.base)
+        return LoadedModel(replace(self, config=config, facts=facts), model, facts, definition)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,11 +111,13 @@ class LoadedModel:
     @property
     def identity(self) -> dict[str, object]:
         """What determines its results beyond its weights and how it is run."""
+        activation = self.config.activation
         return {
             "name": self.config.name,
             "classes": self.config.classes,
             "definition": self.definition,
             "fingerprint": self.fingerprint,
+            **({} if activation == "auto" else {"activation": activation}),
         }
 
     def prepare(self, image: Image) -> Image:
