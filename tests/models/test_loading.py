@@ -373,7 +373,7 @@ class TestSpec:
     @pytest.mark.parametrize(
         ("fields", "sentence"),
         [
-            ({}, "exactly one of factory, bundle and file, not none of them"),
+            ({}, "exactly one of factory, bundle, file and nnunet, not none of them"),
             ({"factory": "a:b", "bundle": "c"}, "not factory and bundle"),
             ({"factory": "ab"}, "pattern"),
             ({"bundle": "c", "arguments": {"a": 1}}, "arguments belong to a factory"),

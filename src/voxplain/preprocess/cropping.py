@@ -22,13 +22,13 @@ class CropForeground(Step):
     """Crops to the bounding box of the voxels above a threshold in any channel.
 
     Attributes:
-        threshold: In the intensity units that the image has before this step; None for all voxels
-            that are not 0.
+        threshold: In the intensity units that the image has before this step; ``nonzero`` for all
+            voxels that are not 0, also below.
         margin: Added around the box, within the image.
     """
 
     kind: Literal["crop_foreground"] = "crop_foreground"
-    threshold: float | None = 0.0
+    threshold: float | Literal["nonzero"] = 0.0
     margin: Extent = 0
 
     def apply(self, image: Image) -> Image:
@@ -38,9 +38,9 @@ class CropForeground(Step):
             InputError: If nothing lies above the threshold.
         """
         data, least = image.data, self.threshold
-        foreground = (data != 0 if least is None else data > least).any(dim=0)
+        foreground = (data != 0 if least == "nonzero" else data > least).any(dim=0)
         if not foreground.any():
-            what = "other than 0" if least is None else f"above {least:g}"
+            what = "other than 0" if least == "nonzero" else f"above {least:g}"
             raise InputError(
                 f"crop_foreground: no voxel is {what}; the image reaches from "
                 f"{image.data.min():g} to {image.data.max():g}"

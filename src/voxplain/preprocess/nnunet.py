@@ -257,7 +257,7 @@ class NnunetResample(Step):
         if len(planes) != shape[slices]:
             step = len(planes) / shape[slices]
             places = step * (np.arange(shape[slices]) + 0.5) - 0.5
-            stacked = _along_first(np.asarray(stacked, np.float64), places, self.order_z)
+            stacked = _along_first(stacked, places, self.order_z)
         return np.moveaxis(stacked, 0, slices)
 
 
@@ -272,7 +272,7 @@ def _resized(values: NDArray[np.float64], shape: Sequence[int], order: int) -> N
 
 
 def _along_first(
-    values: NDArray[np.float64], places: NDArray[np.float64], order: int
+    values: NDArray[np.float64], places: NDArray[np.floating], order: int
 ) -> NDArray[np.float64]:
     """Values at places of the first axis, with repeated ends."""
     grid = np.meshgrid(places, *map(np.arange, values.shape[1:]), indexing="ij")

@@ -11,7 +11,7 @@ import torch
 from voxplain.errors import ConfigError, ModelError
 from voxplain.image import Image
 from voxplain.metrics.other_networks import OtherNetwork, Role
-from voxplain.models.loading import open_network
+from voxplain.models.loading import OpenedNetwork, open_network
 from voxplain.models.model import Model
 from voxplain.models.precision import Precision
 from voxplain.preprocess import apply
@@ -67,16 +67,7 @@ class NetworkSource:
         with errors_at(f"model {self.config.name}"):
             opened = open_network(self.config, trust=self.trust, base=self.base)
             network, config = opened.network.to(device), self.config.completed(opened.beside)
-            model = Model(
-                network,
-                head=config.head,
-                window=config.window,
-                precision=config.precision or self.precision,
-                name=config.name,
-                classes=config.classes,
-                activation=config.activation,
-                remarks=opened.beside.remarks,
-            )
+            model = model_of(config, opened, config.precision or self.precision)
             facts = model.facts
             _require_unchanged(facts, self.facts or facts)
             definition = definition_sha256(config, network, self.base)
@@ -166,6 +157,26 @@ class LoadedModel:
             return names[0] == names[1]
         shapes = _parameter_shapes(self.model), _parameter_shapes(other.model)
         return shapes[0] == shapes[1] if any(shapes) else None
+
+
+def model_of(config: ModelConfig, opened: OpenedNetwork, precision: Precision) -> Model:
+    """A network as it is explained.
+
+    Args:
+        config: With what its folder states.
+        opened: The network, on its device.
+        precision: Numeric type of the passes.
+    """
+    return Model(
+        opened.network,
+        head=config.head,
+        window=config.window,
+        precision=precision,
+        name=config.name,
+        classes=config.classes,
+        activation=config.activation,
+        remarks=opened.beside.remarks,
+    )
 
 
 def open_first(

@@ -75,7 +75,7 @@ class Plans:
         """The preprocessing of an image with so many channels."""
         return (
             *self._axes(),
-            {"kind": "crop_foreground", "threshold": None},
+            {"kind": "crop_foreground", "threshold": "nonzero"},
             {"kind": "nnunet_normalize", "channels": self._schemes(channels)},
             *self._resampling(),
         )
@@ -102,8 +102,8 @@ class Plans:
         names, inside = self._needed("normalization_schemes"), self._needed("use_mask_for_norm")
         if len(names) != channels or len(inside) != channels:
             raise ModelError(
-                f"plans.json: {len(names)} normalization schemes for the {channels} channels of "
-                "dataset.json"
+                "plans.json: normalization_schemes and use_mask_for_norm are for "
+                f"{len(names)} and {len(inside)} channels, and dataset.json names {channels}"
             )
         measured = self.plans.get("foreground_intensity_properties_per_channel") or self.plans.get(
             "foreground_intensity_properties_by_modality", {}
