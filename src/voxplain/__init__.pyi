@@ -9,6 +9,7 @@ from .engine.method import Method as Method
 from .image import Grid as Grid
 from .image import Image as Image
 from .io import read_image as read_image
+from .loading import load_model as load_model
 from .metrics import evaluate as evaluate
 from .models.model import Model as Model
 from .models.windows import Window as Window

@@ -113,6 +113,11 @@ class Image:
         """The grid of the file, before any preprocessing."""
         return self.history[0].grid if self.history else self.grid
 
+    @property
+    def outputs_first(self) -> bool:
+        """Whether outputs are brought to the source grid before classes are decided on them."""
+        return any(getattr(step, "outputs_first", False) for step in self.history)
+
     def restore(self, values: Tensor, mode: Mode = "value") -> Tensor:
         """A map on this image's grid, brought back to the source grid.
 

@@ -373,7 +373,7 @@ class TestSpec:
     @pytest.mark.parametrize(
         ("fields", "sentence"),
         [
-            ({}, "exactly one of factory, bundle and file, not none of them"),
+            ({}, "exactly one of factory, bundle, file and nnunet, not none of them"),
             ({"factory": "a:b", "bundle": "c"}, "not factory and bundle"),
             ({"factory": "ab"}, "pattern"),
             ({"bundle": "c", "arguments": {"a": 1}}, "arguments belong to a factory"),
@@ -496,24 +496,6 @@ class TestBundle:
         loaded = load_network(ModelSpec(bundle="b"), trust=True, base=bundle).eval()
         image = torch.randn(1, 1, 16, 16)
         assert torch.equal(loaded(image), self.network()(image))
-
-    def test_its_preprocessing_and_inferer_are_named_where_none_is_stated(
-        self, bundle: Path
-    ) -> None:
-        stated = (
-            BUNDLE.rstrip()[:-1]
-            + """,
-            "preprocessing": {"_target_": "Compose", "transforms": [
-                {"_target_": "LoadImaged", "keys": "image"},
-                {"_target_": "NormalizeIntensityd", "keys": "image"}]},
-            "inferer": {"_target_": "SlidingWindowInferer", "roi_size": [96, 96]}}"""
-        )
-        (bundle / "b/configs/inference.json").write_text(stated)
-        words = r"preprocessing \(LoadImaged, NormalizeIntensityd\) and its inferer \(Sliding"
-        with pytest.warns(VoxplainWarning, match=words):
-            load_network(ModelSpec(bundle="b"), trust=True, base=bundle)
-        with pytest.warns(VoxplainWarning, match=r"its preprocessing \(.*\) are not taken over"):
-            load_network(ModelSpec(bundle="b", window={"size": 96}), trust=True, base=bundle)
 
     def test_other_weights(self, bundle: Path) -> None:
         zeros = {

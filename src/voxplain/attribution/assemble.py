@@ -192,7 +192,7 @@ class _MapAssembler:
         self, maps: Tensor, logs: Sequence[PassLog], layer: str | None, shares: Sequence[float]
     ) -> tuple[str, ...]:
         remarks = [remark for log in logs for remark in log.remarks]
-        remarks += self.context.model.behavior.remarks
+        remarks += [*self.context.model.remarks, *self.context.model.behavior.remarks]
         remarks += [*self.bound.field.remarks, *self.method.remarks(self.context)]
         if None in self.layers:
             taps = dict.fromkeys(tap for stream in self.streams for tap in stream.taps)

@@ -116,6 +116,7 @@ class TargetModule(nn.Module):
             output=output.detach(),
             input_shape=tuple(images.shape[2:]),
             classes=self._model.classes,
+            stated=self._model.activation,
         )
         return tuple(target.rebind(seen) for target in self.targets or _classes(output))
 

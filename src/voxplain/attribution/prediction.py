@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +65,7 @@ def predict(model: Model | nn.Module, image: Image, target: int | str | Target) 
         TargetError: If the target does not fit the output.
     """
     parsed = parse_target(target)
+    model = Model.of(model)
     bound = Context.open(model, image).bind(parsed)
     seen, words, score = bound.unperturbed, bound.field.in_words[0], bound.scores[0]
     if not seen.is_dense:
@@ -74,7 +75,7 @@ def predict(model: Model | nn.Module, image: Image, target: int | str | Target) 
             score=score,
             probability=_probability(seen, bound.field.label_of(0), parsed),
             scores=_scores(seen),
-            remarks=bound.field.remarks,
+            remarks=(*model.remarks, *bound.field.remarks),
         )
     if isinstance(parsed, ImageTarget):
         return Prediction(output=seen.output[0], in_words=words, score=score)
@@ -84,10 +85,10 @@ def predict(model: Model | nn.Module, image: Image, target: int | str | Target) 
         output=seen.output[0],
         in_words=words,
         score=score,
-        labels=_labels(seen, masks, image),
+        labels=_labels(seen, masks, image, parsed),
         volumes=volumes,
         volume_unit=unit,
-        remarks=bound.field.remarks,
+        remarks=(*model.remarks, *bound.field.remarks),
     )
 
 
@@ -110,8 +111,13 @@ def _masks(seen: UnperturbedOutput, target: Target) -> Tensor:
     return torch.cat(masks)
 
 
-def _labels(seen: UnperturbedOutput, masks: Tensor, image: Image) -> Tensor | None:
+def _labels(seen: UnperturbedOutput, masks: Tensor, image: Image, target: Target) -> Tensor | None:
     """Predicted classes on the source grid; None where one label per voxel cannot say them."""
+    if image.outputs_first and seen.place is not None and seen.place.is_same:
+        restored = image.restore(seen.output[0])[None]
+        masks = _masks(replace(seen, output=restored, known_meaning=seen.meaning), target)
+        is_one = bool((masks.sum(dim=0) == 1).all())
+        return masks.int().argmax(dim=0) if is_one else None
     if seen.place is None or not bool((masks.sum(dim=0) == 1).all()):
         return None
     labels = seen.place.on_image(masks.int().argmax(dim=0), outside=NOT_COVERED)

@@ -66,6 +66,14 @@ class SharedFlags:
         Path | None,
         _network("--file", "Pickled, TorchScript (both need --trust) or ONNX network."),
     ] = None
+    nnunet: Annotated[
+        Path | None,
+        _network("--nnunet", "Trained folder of nnU-Net v2 (extra nnunet)."),
+    ] = None
+    folds: Annotated[
+        str | None,
+        _network("--folds", "Of an nnU-Net folder: 0, or 0,1 for their mean; all if left out."),
+    ] = None
     weights: Annotated[
         Path | None, _network("--weights", "safetensors, or a PyTorch state_dict.")
     ] = None
@@ -156,9 +164,17 @@ class SharedFlags:
 
     def network(self) -> dict[str, Any]:
         """The flags that say where the network is, as far as they are given."""
-        files = {name: getattr(self, name) for name in ("bundle", "file", "weights")}
+        files = {name: getattr(self, name) for name in ("bundle", "file", "nnunet", "weights")}
         absolute = {name: str(path.absolute()) for name, path in files.items() if path is not None}
-        return _stated(factory=self.factory, **absolute)
+        return _stated(factory=self.factory, **absolute, **self._folds())
+
+    def _folds(self) -> dict[str, Any]:
+        """Several folds are one network here: their mean."""
+        if self.folds is None:
+            return {}
+        folds = parsed_values(self.folds)
+        several = isinstance(folds, list)
+        return {"folds": folds if several else [folds], **({"ensemble": True} if several else {})}
 
     def study(
         self, target: str, methods: Sequence[Any] = ("saliency",), seed: int = 0

@@ -16,6 +16,7 @@ _OPTIONAL = (
     ("pydicom", "dicom", "reading DICOM series"),
     ("pylibjpeg", "dicom", "reading compressed DICOM"),
     ("monai", "monai", "networks and bundles of MONAI"),
+    ("dynamic_network_architectures", "nnunet", "trained folders of nnU-Net v2"),
     ("onnxruntime", "onnx", "ONNX networks"),
     ("nilearn", "demo", "the brain template of the demo"),
 )

@@ -167,6 +167,7 @@ class Context:
             classes=self.model.classes,
             place=self._place(output),
             squashed=self._is_squashed() if lies_in_unit_range(output) else None,
+            stated=self.model.activation,
         )
         return self._unperturbed
 

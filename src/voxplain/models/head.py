@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -11,6 +11,9 @@ from voxplain.errors import ModelError, nearest
 
 Head = int | str | Callable[[Any], Tensor]
 """An index, a key, or a function of what the network returns."""
+
+StatedActivation = Literal["auto", "softmax", "sigmoid"]
+"""What turns an output into probabilities, where a target leaves it open; ``auto`` to find out."""
 
 
 def select(output: Any, head: Head) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from voxplain.errors import ConfigError, ModelError, nearest
 from voxplain.models.behavior import Behavior, seeded, tried_behavior
 from voxplain.models.failures import raise_in_words, unusable
-from voxplain.models.head import Head, select
+from voxplain.models.head import Head, StatedActivation, select
 from voxplain.models.layout import Layout
 from voxplain.models.output_place import OutputPlace, place_of_output
 from voxplain.models.precision import HALF, TF32, Precision, in_float64
@@ -51,6 +51,9 @@ class Model:
             of a GPU.
         name: Name in files and reports; the class name if None.
         classes: Names of the output classes, for reports.
+        activation: What turns the output into probabilities, where a target leaves it open:
+            ``softmax`` or ``sigmoid``; ``auto`` to find out.
+        remarks: Sentences for the reader of a map or a prediction.
 
     Attributes:
         behavior: What every call needs, once :meth:`observe` has found it out.
@@ -76,6 +79,8 @@ class Model:
         offload: Offload = "auto",
         name: str | None = None,
         classes: Sequence[str] = (),
+        activation: StatedActivation = "auto",
+        remarks: Sequence[str] = (),
     ) -> None:
         if isinstance(network, nn.DataParallel):
             raise ModelError(
@@ -96,6 +101,8 @@ class Model:
         self.offload: Offload = offload
         self.name = name or type(network).__name__
         self.classes = tuple(classes)
+        self.activation: StatedActivation = activation
+        self.remarks = tuple(remarks)
         self.behavior = Behavior()
         self.seed = 0
         self._observed = False

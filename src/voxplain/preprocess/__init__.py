@@ -12,11 +12,22 @@ from voxplain.image import Image, Inverse
 from voxplain.preprocess.cropping import CenterCropPad, Crop, CropForeground, PadToMultiple
 from voxplain.preprocess.intensity import Normalize
 from voxplain.preprocess.inverses import AxesInverse, ResampleInverse, WindowInverse
+from voxplain.preprocess.nnunet import NnunetNormalize, NnunetResample, Transpose
 from voxplain.preprocess.spatial import Reorient, Resize, Spacing
 from voxplain.preprocess.step import Step
 
 AnyStep = Annotated[
-    Reorient | Spacing | Resize | CropForeground | Crop | CenterCropPad | PadToMultiple | Normalize,
+    Reorient
+    | Transpose
+    | Spacing
+    | Resize
+    | NnunetResample
+    | CropForeground
+    | Crop
+    | CenterCropPad
+    | PadToMultiple
+    | Normalize
+    | NnunetNormalize,
     Field(discriminator="kind"),
 ]
 Steps = list[AnyStep]
@@ -24,7 +35,8 @@ Steps = list[AnyStep]
 _KINDS: dict[str, type[Step]] = {
     step.model_fields["kind"].default: step
     for step in (
-        Reorient, Spacing, Resize, CropForeground, Crop, CenterCropPad, PadToMultiple, Normalize,
+        Reorient, Transpose, Spacing, Resize, NnunetResample, CropForeground, Crop, CenterCropPad,
+        PadToMultiple, Normalize, NnunetNormalize,
     )
 }  # fmt: skip
 _ADAPTER: TypeAdapter[Step] = TypeAdapter(AnyStep)
@@ -72,6 +84,8 @@ __all__ = [
     "Crop",
     "CropForeground",
     "Inverse",
+    "NnunetNormalize",
+    "NnunetResample",
     "Normalize",
     "PadToMultiple",
     "Reorient",
@@ -80,6 +94,7 @@ __all__ = [
     "Spacing",
     "Step",
     "Steps",
+    "Transpose",
     "WindowInverse",
     "apply",
     "parse_step",

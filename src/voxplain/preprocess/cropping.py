@@ -22,12 +22,13 @@ class CropForeground(Step):
     """Crops to the bounding box of the voxels above a threshold in any channel.
 
     Attributes:
-        threshold: In the intensity units that the image has before this step.
+        threshold: In the intensity units that the image has before this step; ``nonzero`` for all
+            voxels that are not 0, also below.
         margin: Added around the box, within the image.
     """
 
     kind: Literal["crop_foreground"] = "crop_foreground"
-    threshold: float = 0.0
+    threshold: float | Literal["nonzero"] = 0.0
     margin: Extent = 0
 
     def apply(self, image: Image) -> Image:
@@ -36,10 +37,12 @@ class CropForeground(Step):
         Raises:
             InputError: If nothing lies above the threshold.
         """
-        foreground = (image.data > self.threshold).any(dim=0)
+        data, least = image.data, self.threshold
+        foreground = (data != 0 if least == "nonzero" else data > least).any(dim=0)
         if not foreground.any():
+            what = "other than 0" if least == "nonzero" else f"above {least:g}"
             raise InputError(
-                f"crop_foreground: no voxel is above {self.threshold:g}; the image reaches from "
+                f"crop_foreground: no voxel is {what}; the image reaches from "
                 f"{image.data.min():g} to {image.data.max():g}"
             )
         margin = resolve(self.margin, image.grid.shape, image.grid.spacing_mm)

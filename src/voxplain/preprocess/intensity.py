@@ -87,7 +87,7 @@ class Normalize(Step):
             data = data.clamp(*self.output)
         if self.foreground and self.keep_background:
             data = data * mask
-        return replace(image, data=data, intensity=_composed(image, pairs))
+        return replace(image, data=data, intensity=composed(image, pairs))
 
     def _foreground(self, data: Tensor) -> Tensor:
         if not self.foreground:
@@ -147,10 +147,13 @@ def _constant(name: str, reason: str, shift: float) -> tuple[float, float]:
     return shift, 1.0
 
 
-def _composed(
-    image: Image, pairs: Sequence[tuple[float, float]]
-) -> tuple[tuple[float, float], ...]:
-    """Slope and intercept from intensities after this step to those of the source file."""
+def composed(image: Image, pairs: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """Slope and intercept from intensities after a step to those of the source file.
+
+    Args:
+        image: Before the step.
+        pairs: Shift and scale of each channel.
+    """
     before = image.intensity or ((1.0, 0.0),) * len(pairs)
     channels = zip(before, pairs, strict=True)
     return tuple(

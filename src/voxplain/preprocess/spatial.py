@@ -61,33 +61,40 @@ class Reorient(Step):
         if order == tuple(range(grid.rank)) and not any(flips):
             return image
         inverse = AxesInverse(self.kind, grid, order, flips)
-        return moved(image, inverse.forward(image.data), _ordered(grid, order, flips), inverse)
+        return moved(image, inverse.forward(image.data), ordered(grid, order, flips), inverse)
 
 
 class Spacing(Step):
-    """Resamples to a voxel size in millimeters; the field of view keeps its center.
+    """Resamples to a voxel size in millimeters.
 
     Linear resampling keeps linear ramps, and is anti-aliased toward a coarser grid unless switched
-    off. The number of voxels is the old extent divided by the new size, rounded.
+    off. The field of view keeps its center, and the number of voxels is the old extent divided by
+    the new size, rounded; MONAI counts from the center of the first voxel to that of the last.
 
     Attributes:
         size: Millimeters, for all axes or one per axis; None leaves that axis unchanged.
         interpolation: ``nearest`` for images whose values are labels.
         antialias: False samples the linear interpolation, as MONAI and nnU-Net do; as the network
             was trained.
+        align: ``center`` for the field of view; ``monai`` for the voxels of MONAI, whose first one
+            stays where it is, or, where an oblique affine is rounded, whose middle index does. It
+            takes sizes that are a thousandth of a millimeter apart for the same.
     """
 
     kind: Literal["spacing"] = "spacing"
     size: Millimeters | tuple[Millimeters | None, ...] = 1.0
     interpolation: Interpolation = "linear"
     antialias: bool = True
+    align: Literal["center", "monai"] = "center"
 
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without the default, so that runs from before there was a choice have equal keys."""
+        """Without the defaults, so that runs from before there was a choice have equal keys."""
         written: dict[str, Any] = write(self)
         if self.antialias:
             written.pop("antialias", None)
+        if self.align == "center":
+            written.pop("align", None)
         return written
 
     def apply(self, image: Image) -> Image:
@@ -100,17 +107,42 @@ class Spacing(Step):
         if grid.unit == "pixel":
             raise ConfigError("spacing: the pixel size of the image is unknown; use resize instead")
         size: tuple[float | None, ...] = per_axis(self.size, grid.rank, "spacing.size")
-        ratios = [(new or old) / old for new, old in zip(size, grid.spacing, strict=True)]
-        step = [1.0 if abs(ratio - 1) < 1e-5 else ratio for ratio in ratios]
-        axes = zip(grid.shape, step, strict=True)
-        shape = [max(1, math.floor(length / width + 0.5)) for length, width in axes]
+        sides = list(zip(size, grid.spacing, strict=True))
+        step = [self._step(old if new is None else new, old) for new, old in sides]
+        shape = [self._count(n, width) for n, width in zip(grid.shape, step, strict=True)]
         _require_within(size, grid)
         require_bounded(shape, "spacing.size")
         weights = self._weights if self.interpolation == "linear" else None
-        return _resampled(image, self.kind, shape, step, weights)
+        start = _monai_start(grid, step, shape) if self.align == "monai" else None
+        return _resampled(image, self.kind, shape, step, weights, start)
+
+    def _step(self, new: float, old: float) -> float:
+        """Old voxels per new voxel; 1 where the sizes are the same but for rounding."""
+        same = abs(new - old) <= 1e-3 if self.align == "monai" else abs(new / old - 1) < 1e-5
+        return 1.0 if same else new / old
+
+    def _count(self, length: int, step: float) -> int:
+        if self.align == "monai":
+            return round((length - 1) / step + 1)
+        return max(1, math.floor(length / step + 0.5))
 
     def _weights(self, source: int, target: int, start: float, step: float) -> Tensor:
         return value_weights(source, target, start, step, self.antialias)
+
+
+def _monai_start(grid: Grid, step: Sequence[float], shape: Sequence[int]) -> list[float]:
+    """Place of the first new voxel in old voxels, as in ``compute_shape_offset`` of MONAI."""
+    if grid.rank < 3:
+        return [0.0] * grid.rank
+    old = grid.affine[:3, :3]
+    scales = np.linalg.cholesky(old.T @ old).T
+    new = old @ np.linalg.inv(scales) @ np.diag(np.diag(scales) * step)
+    ends = np.stack(np.meshgrid(*((0.0, n - 1.0) for n in grid.shape), indexing="ij"))
+    corners = np.linalg.solve(new, old) @ ends.reshape(3, -1)
+    if np.allclose(corners.min(axis=1), 0):
+        return [0.0] * grid.rank
+    axes = zip(grid.shape, shape, step, strict=True)
+    return [(length - count * width) / 2 for length, count, width in axes]
 
 
 class Resize(Step):
@@ -170,7 +202,8 @@ def _axes_toward(grid: Grid, axes: str) -> tuple[tuple[int, ...], tuple[bool, ..
     return tuple(order), tuple(flips)
 
 
-def _ordered(grid: Grid, order: tuple[int, ...], flips: tuple[bool, ...]) -> Grid:
+def ordered(grid: Grid, order: tuple[int, ...], flips: tuple[bool, ...]) -> Grid:
+    """The grid with its axes in another order, some of them reversed."""
     shape = tuple(grid.shape[axis] for axis in order)
     old_index = np.eye(4)
     old_index[: grid.rank, : grid.rank] = 0
@@ -186,8 +219,9 @@ def _resampled(
     shape: Sequence[int],
     step: Sequence[float],
     weights: Callable[[int, int, float, float], Tensor] | None,
+    start: Sequence[float] | None = None,
 ) -> Image:
-    """The image resampled around its center.
+    """The image resampled around its center, or from the first voxel on.
 
     Args:
         image: The image.
@@ -196,10 +230,12 @@ def _resampled(
         step: Old voxels per new voxel, per axis.
         weights: The matrix of one axis, from old size, new size, start and step; None for the
             nearest voxel.
+        start: Place of the first new voxel in old voxels, per axis; None for the same center.
     """
     grid = image.grid
-    axes = zip(grid.shape, shape, step, strict=True)
-    start = [((old - 1) - (new - 1) * width) / 2 for old, new, width in axes]
+    if start is None:
+        axes = zip(grid.shape, shape, step, strict=True)
+        start = [((old - 1) - (new - 1) * width) / 2 for old, new, width in axes]
     resampling = list(zip(grid.shape, shape, start, step, strict=True))
     if all(unchanged(*axis) for axis in resampling):
         return image

@@ -31,8 +31,8 @@ from voxplain.study.planning.checked_study import CheckedStudy, Plan, check_stud
 from voxplain.study.planning.evaluation_task import EvaluationTask
 from voxplain.study.planning.networks import NetworkSource
 
-_NETWORK_FIELDS = ("factory", "file", "bundle")
-_NOT_KEPT = ("weights_sha256", "weights", "file", "bundle")
+_NETWORK_FIELDS = ("factory", "file", "bundle", "nnunet")
+_NOT_KEPT = ("weights_sha256", "weights", "file", "bundle", "nnunet")
 _GIVE_STUDY = "give the study file that made the run: --study study.yaml"
 
 
@@ -57,7 +57,8 @@ def study_of_run(folder: Path, network: Mapping[str, Any]) -> StudyConfig:
 
     Args:
         folder: The run directory.
-        network: Where the network is: ``weights``, ``factory``, ``file``, ``bundle``.
+        network: Where the network is: ``weights``, ``factory``, ``file``, ``bundle``,
+            ``nnunet``.
 
     Raises:
         ConfigError: If the run does not keep enough, in words.
@@ -239,7 +240,7 @@ def _model(resolved: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str,
     if not any(name in model for name in _NETWORK_FIELDS):
         raise ConfigError(
             f"model {model['name']}: the run keeps no file of its network; name it (--factory, "
-            f"--file or --bundle), or {_GIVE_STUDY}"
+            f"--file, --bundle or --nnunet), or {_GIVE_STUDY}"
         )
     return model
 

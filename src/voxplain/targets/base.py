@@ -43,6 +43,7 @@ class UnperturbedOutput:
         place: Where the cells of a dense output lie in the input, None where unknown.
         squashed: Whether the network ends in a sigmoid, a softmax or the like; None if unknown.
         known_meaning: What the output is, where that was found on another one.
+        stated: The activation that the network states, for targets that leave it open.
     """
 
     output: Tensor
@@ -54,6 +55,7 @@ class UnperturbedOutput:
     place: OutputPlace | None = None
     squashed: bool | None = None
     known_meaning: Meaning | None = None
+    stated: Activation = "auto"
 
     @cached_property
     def meaning(self) -> Meaning:
@@ -70,13 +72,14 @@ class UnperturbedOutput:
         Raises:
             TargetError: If it is ``auto`` and what the output holds is unclear.
         """
+        asked = self.stated if asked == "auto" else asked
         if self.meaning == "scores" and asked != "none":
             return resolve_activation(asked, self.output.shape[1])
         return activation_for(asked, self.meaning, self.output.shape[1])
 
     def is_unclear(self, asked: Activation) -> bool:
         """Whether it is not known if the output holds probabilities, and nobody says so."""
-        return asked == "auto" and self.meaning == "unclear"
+        return asked == self.stated == "auto" and self.meaning == "unclear"
 
     def known_place(self, need: str) -> OutputPlace:
         """Where the cells of the output lie in the input.

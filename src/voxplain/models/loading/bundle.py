@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from voxplain.errors import ModelError
+from voxplain.models.head import StatedActivation
+from voxplain.models.loading.bundle_steps import NoCounterpartError, steps_of, window_of
 from voxplain.models.loading.factory import importing_from
+from voxplain.models.loading.opened import Beside
 from voxplain.models.loading.weights import require_trust
 
 _NETWORK_KEYS = ("network_def", "network", "net")
@@ -39,26 +43,86 @@ def read_bundle(folder: Path, trust: bool) -> tuple[nn.Module, Path]:
         return _network(folder, configs), weights[0]
 
 
-def stated_beside_network(folder: Path) -> dict[str, str]:
-    """The preprocessing and the inferer of a bundle, by the names of their classes.
+def beside_bundle(folder: Path) -> Beside:
+    """The preprocessing, windows and classes that a bundle states, as far as they are declared.
 
     Args:
         folder: A bundle that was opened.
+
+    Returns:
+        In ``missing``, in words, what has no counterpart; then nothing of that part is taken over.
     """
-    content: Any = _parser(folder, _configs(folder)[0]).get()
-    stated = {part: _targets(content.get(part)) for part in ("preprocessing", "inferer")}
-    return {part: ", ".join(names) for part, names in stated.items() if names}
+    file = _configs(folder)[0]
+    parser = _parser(folder, file)
+    content: Any = parser.get()
+    fields: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    for field, key, read in (
+        ("preprocess", "preprocessing", steps_of),
+        ("window", "inferer", window_of),
+    ):
+        if content.get(key) is None:
+            continue
+        try:
+            fields[field] = read(_without_references(content[key], parser, ()))
+        except NoCounterpartError as error:
+            missing[field] = f"{key} ({error})"
+        except (TypeError, ValueError, KeyError) as error:
+            missing[field] = f"{key} ({type(error).__name__}: {error})"
+    return Beside(
+        **fields,
+        classes=_class_names(folder),
+        activation=_activation(_without_references(content.get("postprocessing"), parser, ())),
+        missing=missing,
+    )
 
 
-def _targets(content: Any) -> list[str]:
-    """Every class that a part of a configuration names, the innermost where they are nested."""
-    if isinstance(content, Mapping):
-        inner = [name for value in content.values() for name in _targets(value)]
-        own = [str(content["_target_"]).rsplit(".", 1)[-1]] if "_target_" in content else []
-        return inner or own
-    if isinstance(content, Sequence) and not isinstance(content, str):
-        return [name for value in content for name in _targets(value)]
-    return []
+def _without_references(part: Any, parser: Any, seen: tuple[str, ...]) -> Any:
+    """A part of a configuration with the values that ``@id`` names; nothing is evaluated."""
+    if isinstance(part, Mapping):
+        return {key: _without_references(value, parser, seen) for key, value in part.items()}
+    if isinstance(part, list):
+        return [_without_references(value, parser, seen) for value in part]
+    if not isinstance(part, str) or not part.startswith("@"):
+        return part
+    name = part[1:]
+    if name in seen or name not in parser:
+        raise NoCounterpartError(f"the reference {part}")
+    return _without_references(parser[name], parser, (*seen, name))
+
+
+def _activation(postprocessing: Any) -> StatedActivation:
+    """What the transforms behind the network make probabilities by, where they say one."""
+    if isinstance(postprocessing, Mapping):
+        name = str(postprocessing.get("_target_", "")).rsplit(".", 1)[-1]
+        if name.startswith("Activations"):
+            found = [each for each in _ACTIVATIONS if _is_true(postprocessing.get(each))]
+            return found[0] if len(found) == 1 else "auto"
+    parts: list[Any] = []
+    if isinstance(postprocessing, Mapping):
+        parts = list(postprocessing.values())
+    elif isinstance(postprocessing, list):
+        parts = postprocessing
+    inner = {_activation(part) for part in parts} - {"auto"}
+    return inner.pop() if len(inner) == 1 else "auto"
+
+
+_ACTIVATIONS: tuple[StatedActivation, ...] = ("softmax", "sigmoid")
+
+
+def _is_true(value: Any) -> bool:
+    return value is True or (isinstance(value, list) and bool(value) and value[0] is True)
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    """The channels of the output as ``metadata.json`` names them; none if it does not."""
+    file = folder / "configs" / "metadata.json"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        named = content["network_data_format"]["outputs"]["pred"]["channel_def"]
+        return tuple(str(named[str(channel)]) for channel in range(len(named)))
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
 
 
 def _configs(folder: Path) -> list[Path]:

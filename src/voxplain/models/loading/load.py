@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from voxplain.errors import ModelError, VoxplainWarning
 from voxplain.models.loading.blackbox import OnnxBox, read_script
-from voxplain.models.loading.bundle import read_bundle, stated_beside_network
+from voxplain.models.loading.bundle import beside_bundle, read_bundle
 from voxplain.models.loading.factory import build
 from voxplain.models.loading.fitting import load_weights
+from voxplain.models.loading.nnunet import open_nnunet
+from voxplain.models.loading.opened import Beside, OpenedNetwork
 from voxplain.models.loading.spec import ModelSpec
 from voxplain.models.loading.weights import (
     existing,
@@ -31,6 +33,16 @@ _SHOWN = 80
 def load_network(spec: ModelSpec, *, trust: bool = False, base: Path | None = None) -> nn.Module:
     """The network of a spec with its weights, on the CPU, in the mode in which it was created.
 
+    See :func:`open_network`, which also says what stands beside it.
+    """
+    return open_network(spec, trust=trust, base=base).network
+
+
+def open_network(
+    spec: ModelSpec, *, trust: bool = False, base: Path | None = None
+) -> OpenedNetwork:
+    """The network of a spec with its weights, and what its folder states of it.
+
     Args:
         spec: The source of the network.
         trust: Whether files may run code: pickles, TorchScript, bundles, factories in files.
@@ -43,18 +55,28 @@ def load_network(spec: ModelSpec, *, trust: bool = False, base: Path | None = No
     try:
         return _loaded(spec, trust, base or Path.cwd())
     except OSError as error:
-        named = spec.file or spec.weights or spec.bundle or spec.factory
+        named = spec.file or spec.weights or spec.bundle or spec.nnunet or spec.factory
         what = os.strerror(error.errno).lower() if error.errno else type(error).__name__
         raise ModelError(f"{str(named)[:_SHOWN]}: the file cannot be read ({what})") from error
 
 
-def _loaded(spec: ModelSpec, trust: bool, base: Path) -> nn.Module:
+def _loaded(spec: ModelSpec, trust: bool, base: Path) -> OpenedNetwork:
     if spec.file is not None:
-        return _from_file(existing(base / spec.file, "file"), trust)
+        return OpenedNetwork(_from_file(existing(base / spec.file, "file"), trust))
+    if spec.nnunet is not None:
+        if len(spec.folds) > 1 and not spec.ensemble:
+            raise ModelError(
+                f"folds {list(spec.folds)} are networks of their own; load one of them, or their "
+                "mean by ensemble: true"
+            )
+        folder = base / spec.nnunet
+        return open_nnunet(folder, spec.folds, spec.checkpoint, trust=trust, base=base)
     weights = existing(base / spec.weights, "weights") if spec.weights is not None else None
+    beside = Beside()
     if spec.bundle is not None:
         network, bundled_weights = read_bundle(base / spec.bundle, trust)
-        _say_what_is_left_aside(spec, base / spec.bundle)
+        beside = beside_bundle(base / spec.bundle)
+        _say_what_is_left_aside(spec, base / spec.bundle, beside)
         weights = weights or bundled_weights
     else:
         assert spec.factory is not None
@@ -63,7 +85,7 @@ def _loaded(spec: ModelSpec, trust: bool, base: Path) -> nn.Module:
         checkpoint = read_weights(weights, trust=trust)
         _require_real(checkpoint, network, weights.name)
         load_weights(network, checkpoint, weights.name, spec.prefix, spec.part)
-    return network
+    return OpenedNetwork(network, beside)
 
 
 def _require_real(content: Any, network: nn.Module, origin: str) -> None:
@@ -93,17 +115,14 @@ def _tensors(content: Any) -> Iterator[tuple[str, Tensor]]:
             yield from _tensors(value)
 
 
-def _say_what_is_left_aside(spec: ModelSpec, bundle: Path) -> None:
-    """Warns where a bundle states preprocessing or windows and the study states none."""
-    stated = stated_beside_network(bundle)
-    named = {"preprocessing": getattr(spec, "preprocess", ()), "inferer": spec.window}
-    missing = [
-        f"{part} ({stated[part]})" for part, given in named.items() if part in stated and not given
-    ]
+def _say_what_is_left_aside(spec: ModelSpec, bundle: Path, beside: Beside) -> None:
+    """Warns of what a bundle states, cannot be taken over, and the study does not state."""
+    missing = [text for field, text in beside.missing.items() if field not in spec.model_fields_set]
+    fields = [field for field in beside.missing if field not in spec.model_fields_set]
     if missing:
         warnings.warn(
-            f"bundle {bundle.name}: its {' and its '.join(missing)} are not taken over; state them "
-            "as preprocess and window",
+            f"bundle {bundle.name}: its {' and its '.join(missing)} cannot be taken over; state "
+            f"{' and '.join(fields)} in the study",
             VoxplainWarning,
             stacklevel=4,
         )

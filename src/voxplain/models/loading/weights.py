@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ _UNPACKED_BYTES = 2**26
 _UNPACKED_RATIO = 10
 
 
-def read_weights(file: Path, *, trust: bool = False) -> Any:
+def read_weights(file: Path, *, trust: bool = False, allowed: Sequence[Any] = ()) -> Any:
     """The content of a weights file: tensors by name, perhaps nested in a checkpoint.
 
     Args:
         file: A ``.safetensors`` file, or one that ``torch.save`` wrote.
         trust: Whether a file that holds more than tensors may be unpickled.
+        allowed: Classes and functions that may stand in it beside tensors, as for
+            ``torch.serialization.safe_globals``.
 
     Raises:
         ModelError: If the file cannot be read, or needs trust.
@@ -31,7 +33,8 @@ def read_weights(file: Path, *, trust: bool = False) -> Any:
         return _read_safetensors(file)
     require_bounded(file)
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([*allowed]):
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if not _is_pickle(file):
             raise _unreadable(file, error) from error

@@ -22,7 +22,7 @@ from pydantic import (
 from voxplain.engine.method import Method
 from voxplain.errors import ConfigError, nearest
 from voxplain.metrics import metric_key
-from voxplain.models.loading import ModelSpec
+from voxplain.models.loading import Beside, ModelSpec
 from voxplain.models.precision import Precision
 from voxplain.models.windows import Window
 from voxplain.preprocess import AnyStep
@@ -119,10 +119,32 @@ class ModelConfig(ModelSpec):
     labels: Annotated[Literal["true", "permuted"], BeforeValidator(_true_in_words)] = "true"
     explained: bool = True
 
+    def each_fold(self) -> tuple[ModelConfig, ...]:
+        """A network for each fold that is named, unless they are one ensemble."""
+        if self.ensemble or len(self.folds) < 2:
+            return (self,)
+        return tuple(
+            self.model_copy(update={"name": f"{self.name}-fold{fold}", "folds": (fold,)})
+            for fold in self.folds
+        )
+
+    def completed(self, beside: Beside) -> ModelConfig:
+        """The same with what the folder of the network states, where the study states nothing."""
+        open_fields = beside.fields.keys() - self.model_fields_set
+        if not open_fields:
+            return self
+        stated = {name: beside.fields[name] for name in open_fields}
+        return type(self).model_validate({**self.model_dump(exclude_unset=True), **stated})
+
     @property
     def only_compared(self) -> bool:
         """Whether others are compared with it, and it is not explained itself."""
         return self.labels == "permuted" or not self.explained
+
+
+def _each_fold(models: tuple[ModelConfig, ...]) -> tuple[ModelConfig, ...]:
+    """Networks of several folds as one for each."""
+    return tuple(fold for model in models for fold in model.each_fold())
 
 
 def _unique(field: str, names: list[str]) -> None:
@@ -147,7 +169,7 @@ class StudyConfig(_Config):
         Field(min_length=1),
         BeforeValidator(_entries, json_schema_input_type=_AnyCases | _SomeCases),
     ]
-    models: Annotated[tuple[ModelConfig, ...], Field(min_length=1)]
+    models: Annotated[tuple[ModelConfig, ...], Field(min_length=1), AfterValidator(_each_fold)]
     target: StudyTarget | None = None
     targets: tuple[StudyTarget, ...] = ()
     methods: Annotated[tuple[StudyMethod, ...], Field(min_length=1), AfterValidator(_at_each_layer)]

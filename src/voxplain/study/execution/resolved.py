@@ -16,7 +16,7 @@ from voxplain.study.planning.networks import LoadedModel
 KEPT_FIELDS = ("patient", "reference_label", "reference_ignore", "truth")
 """Fields of a case that a resolved study keeps as they are written."""
 
-_FILES = {"weights", "bundle", "file"}
+_FILES = {"weights", "bundle", "file", "nnunet"}
 
 
 def resolved_text(checked: CheckedStudy, private: Callable[[str], str]) -> str:

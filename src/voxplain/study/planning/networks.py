@@ -11,7 +11,7 @@ import torch
 from voxplain.errors import ConfigError, ModelError
 from voxplain.image import Image
 from voxplain.metrics.other_networks import OtherNetwork, Role
-from voxplain.models.loading import load_network
+from voxplain.models.loading import OpenedNetwork, open_network
 from voxplain.models.model import Model, Offload
 from voxplain.models.precision import Precision
 from voxplain.preprocess import apply
@@ -54,7 +54,8 @@ class NetworkSource:
     @property
     def files(self) -> list[Path]:
         """The files that hold the network and its weights."""
-        named = (self.config.weights, self.config.bundle, self.config.file)
+        config = self.config
+        named = (config.weights, config.bundle, config.file, config.nnunet)
         return [self.base / path for path in named if path is not None]
 
     def load(self) -> LoadedModel:
@@ -66,20 +67,14 @@ class NetworkSource:
         """
         device = find_device(self.device)
         with errors_at(f"model {self.config.name}"):
-            network = load_network(self.config, trust=self.trust, base=self.base).to(device)
-            model = Model(
-                network,
-                head=self.config.head,
-                window=self.config.window,
-                precision=self.config.precision or self.precision,
-                offload=self.offload,
-                name=self.config.name,
-                classes=self.config.classes,
-            )
+            opened = open_network(self.config, trust=self.trust, base=self.base)
+            network, config = opened.network.to(device), self.config.completed(opened.beside)
+            precision = config.precision or self.precision
+            model = model_of(config, opened, precision, self.offload)
             facts = model.facts
             _require_unchanged(facts, self.facts or facts)
-            definition = definition_sha256(self.config, network, self.base)
-        return LoadedModel(replace(self, facts=facts), model, facts, definition)
+            definition = definition_sha256(config, network, self.base)
+        return LoadedModel(replace(self, config=config, facts=facts), model, facts, definition)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,11 +105,13 @@ class LoadedModel:
     @property
     def identity(self) -> dict[str, object]:
         """What determines its results beyond its weights and how it is run."""
+        activation = self.config.activation
         return {
             "name": self.config.name,
             "classes": self.config.classes,
             "definition": self.definition,
             "fingerprint": self.fingerprint,
+            **({} if activation == "auto" else {"activation": activation}),
         }
 
     def prepare(self, image: Image) -> Image:
@@ -163,6 +160,30 @@ class LoadedModel:
             return names[0] == names[1]
         shapes = _parameter_shapes(self.model), _parameter_shapes(other.model)
         return shapes[0] == shapes[1] if any(shapes) else None
+
+
+def model_of(
+    config: ModelConfig, opened: OpenedNetwork, precision: Precision, offload: Offload = "auto"
+) -> Model:
+    """A network as it is explained.
+
+    Args:
+        config: With what its folder states.
+        opened: The network, on its device.
+        precision: Numeric type of the passes.
+        offload: Whether what autograd saves is kept on the CPU.
+    """
+    return Model(
+        opened.network,
+        head=config.head,
+        window=config.window,
+        precision=precision,
+        offload=offload,
+        name=config.name,
+        classes=config.classes,
+        activation=config.activation,
+        remarks=opened.beside.remarks,
+    )
 
 
 def open_first(
