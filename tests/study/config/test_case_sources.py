@@ -297,6 +297,17 @@ def test_what_the_page_shows_can_be_written() -> None:
     assert len({type(target) for target in study.all_targets}) == 3
 
 
+def test_the_schema_knows_every_source_and_part_alone_and_in_a_list() -> None:
+    schema = Study.model_json_schema(by_alias=True)
+    *alone, several = schema["properties"]["cases"]["anyOf"]
+    assert (alone, several["minItems"]) == (several["items"]["anyOf"], 1)
+    assert {each["$ref"].rsplit("/")[-1] for each in alone} == {
+        kind.__name__ for kind in (CaseConfig, CaseFolder, CaseTable, CaseBids, CaseNnunet)
+    }
+    targets = str(schema["properties"]["targets"])
+    assert all(f"$defs/{name}'" in targets for name in ("EachComponent", "EachError", "EachClass"))
+
+
 def _study(rest: dict[str, Any], block: str) -> Study:
     return Study.parse({**rest, "target": 1, **yaml.safe_load(block)})
 
