@@ -96,6 +96,8 @@ def plan(study: StudyFile, max_passes: MaxPasses = None, trust: Trust = False) -
     chosen = Study.load(study).running(max_passes=max_passes)
     checked = check_study(chosen, trust=trust)
     timings = time_models(checked)
+    for text in dict.fromkeys(text for case in checked.records.values() for text in case.warnings):
+        remark(text)
     _show_tasks(checked.plan, timings)
     tasks: list[Task | EvaluationTask] = [*checked.plan.tasks, *checked.plan.evaluations]
     workers = planned_workers(checked)

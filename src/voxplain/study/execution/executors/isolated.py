@@ -81,7 +81,7 @@ class IsolatedWorker:
         report: Callable[[int, int], None] | None = None,
     ) -> None:
         self._settings, self._memory, self._report = settings, memory, report
-        self._context = _Context()
+        self._context = _WorkerContext()
         self._board = Board.in_shared_memory(self._context)
         self._faults = tempfile.NamedTemporaryFile(prefix="voxplain-", suffix=".stack")  # noqa: SIM115
         self._pool: ProcessPool | None = None
@@ -284,5 +284,5 @@ class _Process(SpawnProcess):
                 sys.modules["__main__"], config["daemon"] = main, daemon
 
 
-class _Context(SpawnContext):
+class _WorkerContext(SpawnContext):
     Process = _Process

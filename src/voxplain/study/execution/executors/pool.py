@@ -24,7 +24,7 @@ _LOOK = 0.2
 _STOPPING = "no more tasks are started; Ctrl-C again drops those that are running"
 
 
-class Worker(Protocol):
+class TaskRunner(Protocol):
     """A place where one task runs at a time."""
 
     def run(self, spec: TaskSpec) -> TaskResult:
@@ -49,7 +49,7 @@ class WorkerPool:
         listener: Callbacks.
     """
 
-    def __init__(self, workers: Sequence[Worker], listener: Listener) -> None:
+    def __init__(self, workers: Sequence[TaskRunner], listener: Listener) -> None:
         self._workers, self._listener = workers, listener
         self._interrupts = 0
 
@@ -60,7 +60,7 @@ class WorkerPool:
             KeyboardInterrupt: After an interrupt, once nothing runs any more.
         """
         idle = deque(self._workers)
-        running: dict[Future[TaskResult], tuple[Worker, TaskSpec]] = {}
+        running: dict[Future[TaskResult], tuple[TaskRunner, TaskSpec]] = {}
         threads = ThreadPoolExecutor(len(self._workers), thread_name_prefix="voxplain-worker")
         with self._interruptible(), threads:
             try:
@@ -90,8 +90,8 @@ class WorkerPool:
         self,
         queue: TaskQueue,
         started: Started,
-        idle: deque[Worker],
-        running: dict[Future[TaskResult], tuple[Worker, TaskSpec]],
+        idle: deque[TaskRunner],
+        running: dict[Future[TaskResult], tuple[TaskRunner, TaskSpec]],
         threads: ThreadPoolExecutor,
     ) -> None:
         """Gives a task to every idle worker for which there is one."""

@@ -34,7 +34,7 @@ class WorkerSettings:
     device: str | None = None
 
 
-class _Worker:
+class _TaskProcess:
     """This process, once it is a worker.
 
     Attributes:
@@ -74,14 +74,14 @@ class _Worker:
 
 
 @functools.cache
-def _this_worker() -> _Worker:
+def _this_worker() -> _TaskProcess:
     """This process as a worker, from what it was given when it began."""
     numbers, *settings, faults = processes.given()
     threads, device = settings
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     torch.set_num_threads(threads)
-    worker = _Worker(Board(numbers), faults)
+    worker = _TaskProcess(Board(numbers), faults)
     faulthandler.enable(file=worker.faults)
     return worker
 
