@@ -59,7 +59,7 @@ def test_the_manifest_states_every_family_with_its_agreement(tiny: TinyStudy) ->
     assert Manifest.read(tiny.run).models[0].families == families
 
 
-def test_a_run_that_offloads_writes_the_same_maps(tiny: TinyStudy) -> None:
+def test_a_run_that_offloads_says_so(tiny: TinyStudy) -> None:
     go(tiny, run={"offload": "always"}, methods=["saliency"])
     manifest = Manifest.read(tiny.run)
     sidecars = [(tiny.run / record.sidecar).read_text() for record in manifest.maps]
