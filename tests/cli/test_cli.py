@@ -512,15 +512,15 @@ def test_the_bar_moves_by_passes_from_task_to_task() -> None:
     def record(passes: int) -> TaskRecord:
         return TaskRecord(key="", case="a", model="net", target="1", methods=["m"], passes=passes)
 
-    bar.planned(SimpleNamespace(passes=160))
-    bar.started(task(100))
-    bar.passed(1, 4)
+    bar.planned(SimpleNamespace(passes=160), 1)
+    bar.started(task(100), 0)
+    bar.passed(1, 4, 0)
     assert at() == 25
-    bar.passed(4, 4)
+    bar.passed(4, 4, 0)
     bar.finished(record(100), reused=False)
     assert at() == 100
     bar.finished(record(40), reused=True)
     assert at() == 140
-    bar.started(task(20))
-    bar.passed(3, 6)
+    bar.started(task(20), 0)
+    bar.passed(3, 6, 0)
     assert (at(), bar._progress.tasks[0].total) == (150, 160)
