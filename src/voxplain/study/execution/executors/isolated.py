@@ -6,7 +6,6 @@ import contextlib
 import os
 import pickle
 import signal
-import sys
 import tempfile
 import threading
 import time
@@ -15,10 +14,6 @@ from collections.abc import Callable
 from concurrent.futures import TimeoutError as NotDone
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import astuple, dataclass, replace
-from multiprocessing.context import SpawnContext, SpawnProcess
-from multiprocessing.process import current_process
-from types import ModuleType
-from typing import Any
 
 import psutil
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
@@ -81,7 +76,7 @@ class IsolatedWorker:
         report: Callable[[int, int], None] | None = None,
     ) -> None:
         self._settings, self._memory, self._report = settings, memory, report
-        self._context = _WorkerContext()
+        self._context = processes.WorkerContext()
         self._board = Board.in_shared_memory(self._context)
         self._faults = tempfile.NamedTemporaryFile(prefix="voxplain-", suffix=".stack")  # noqa: SIM115
         self._pool: ProcessPool | None = None
@@ -259,30 +254,3 @@ def _resident(process: int) -> int:
         return int(psutil.Process(process).memory_info().rss) if process else 0
     except psutil.Error:
         return 0
-
-
-_LAUNCHING = threading.Lock()
-
-
-class _Process(SpawnProcess):
-    """A process that does not run the script of its parent again, and may have any parent.
-
-    A spawned process runs the file of ``__main__`` first, which starts the study once more where
-    a script has no ``if __name__ == "__main__"``; tasks need nothing of it. And a worker of a
-    cluster, which counts as a daemon, is refused children, lest they outlive it; these do not.
-    """
-
-    def start(self) -> None:
-        """Starts it."""
-        config: dict[str, Any] = current_process()._config  # type: ignore[attr-defined]
-        with _LAUNCHING:
-            main, daemon = sys.modules["__main__"], config.get("daemon")
-            sys.modules["__main__"], config["daemon"] = ModuleType("__main__"), False
-            try:
-                super().start()
-            finally:
-                sys.modules["__main__"], config["daemon"] = main, daemon
-
-
-class _WorkerContext(SpawnContext):
-    Process = _Process
