@@ -15,6 +15,7 @@ from voxplain.version import __version__
 _OPTIONAL = (
     ("pydicom", "dicom", "reading DICOM series"),
     ("pylibjpeg", "dicom", "reading compressed DICOM"),
+    ("highdicom", "dicom", "writing DICOM objects"),
     ("monai", "monai", "networks and bundles of MONAI"),
     ("onnxruntime", "onnx", "ONNX networks"),
     ("nilearn", "demo", "the brain template of the demo"),
