@@ -64,7 +64,7 @@ def words(text: str, length: int = 64) -> str:
     """A text as DICOM takes it: on one line, without backslashes, of a length at most."""
     line = " ".join(text.replace("\\", "/").split())
     line = "".join(letter for letter in line if letter.isprintable())
-    return line if len(line) <= length else line[: length - 1].rstrip() + "…"
+    return line if len(line) <= length else line[: length - 3].rstrip() + "..."
 
 
 @contextmanager
@@ -90,12 +90,18 @@ def file_of(made: Any, source: SourceSeries) -> bytes:
     made.copy_patient_and_study_information(source.header)
     # Names of the source are decoded; names of classes and methods may need other letters.
     made.SpecificCharacterSet = _UTF_8
-    if made.Modality != "SEG":  # which the standard leaves without it
-        made.Laterality = source.header.get("Laterality") or None
+    _state_body_part(made, source.header)
     if source.place.positions is None and "PatientOrientation" not in made:
         made.PatientOrientation = source.header.get("PatientOrientation") or None
-    if source.header.get("BodyPartExamined"):
-        made.BodyPartExamined = source.header.BodyPartExamined
     stream = io.BytesIO()
     made.save_as(stream, enforce_file_format=True)
     return stream.getvalue()
+
+
+def _state_body_part(made: Any, header: Any) -> None:
+    """Takes the body part over with its side; where the source states neither, it is unknown."""
+    for name in ("BodyPartExamined", "Laterality"):
+        if header.get(name):
+            setattr(made, name, header.get(name))
+    if "BodyPartExamined" not in made and "Laterality" not in made and made.Modality != "SEG":
+        made.Laterality = None

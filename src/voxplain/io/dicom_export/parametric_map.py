@@ -99,7 +99,9 @@ def _made(
         real_world_value_mappings=[mapping],
         voi_lut_transformations=[
             highdicom.VOILUTTransformation(
-                window_center=(low + high) / 2, window_width=(high - low) or 1.0
+                window_center=(low + high) / 2,
+                window_width=(high - low) or 1.0,
+                voi_lut_function=highdicom.VOILUTFunctionValues.LINEAR_EXACT,
             )
         ],
         content_label=_code(content.method),

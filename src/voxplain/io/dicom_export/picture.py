@@ -43,7 +43,7 @@ def _made(
         study_instance_uid=source.study,
         **identity.facts(),
     )
-    made.PatientOrientation = None  # several planes side by side have none
+    made.PatientOrientation = []  # several planes side by side have none
     made.DerivationDescription = derivation[:1024]
     # Whether pixels of the source show a name or a face is not known here; if it says so, it stays.
     for name in ("BurnedInAnnotation", "RecognizableVisualFeatures"):
