@@ -8,17 +8,19 @@ from PIL import Image
 
 from voxplain.viz.drawing import PAPER, Sheet, text_width
 
-_SIDE, _LINE, _SIZE = 23, 22, 14
+_WIDTH, _SIDE, _LINE, _SIZE = 1000, 23, 22, 14
+"""Points: width of a picture, margin, height of a line and size of its letters."""
 
 
 def with_caption(picture: Image.Image, texts: Sequence[str]) -> Image.Image:
     """The picture with paragraphs below it, broken into lines that fit its width."""
-    room = picture.width - 2 * _SIDE
-    lines = [line for text in texts for line in _lines(text, room)]
-    sheet = Sheet(picture.width, picture.height + _LINE * (len(lines) + 1))
+    lines = [line for text in texts for line in _lines(text, _WIDTH - 2 * _SIDE)]
+    scale = picture.width / _WIDTH
+    top = picture.height / scale
+    sheet = Sheet(_WIDTH, top + _LINE * (len(lines) + 1), scale)
     sheet.image.paste(picture, (0, 0))
     for number, line in enumerate(lines):
-        sheet.text((_SIDE, picture.height + _LINE * (number + 0.5)), line, PAPER, _SIZE)
+        sheet.text((_SIDE, top + _LINE * (number + 0.5)), line, PAPER, _SIZE)
     return sheet.image
 
 

@@ -77,7 +77,9 @@ def planned_objects(
         series: Of its channels; the first is the source.
         problems: Gets what could not be read.
     """
-    at = _Case(run, case, image, series[0], [s for s in series[1:] if s.study == series[0].study])
+    at = _ExportedCase(
+        run, case, image, series[0], [s for s in series[1:] if s.study == series[0].study]
+    )
     models = [model.name for model in manifest.models]
     for number, model in enumerate(models):
         made = [p for p in manifest.predictions if (p.case, p.model) == (case.id, model)]
@@ -92,7 +94,7 @@ def planned_objects(
 
 
 @dataclass(frozen=True, eq=False)
-class _Case:
+class _ExportedCase:
     run: Path
     record: CaseRecord
     image: Image

@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-from synthetic_dicom import write_enhanced, write_series, write_slice
+from synthetic_dicom import write_enhanced, write_series
 from tiny import TinyStudy, blob
 from typer.testing import CliRunner
 
@@ -26,7 +26,6 @@ PATIENT = {
     "SpecificCharacterSet": "ISO_IR 100", "SeriesNumber": 3, "StudyDescription": "MARKERDOE",
 }  # fmt: skip
 VOXELS = (blob((6, 6, 5)).T * 100 + 1000).astype(np.int16)  # with the rescale a value from 1000 on
-PICTURE = VOXELS[5].astype(np.uint16)
 
 
 def export(tiny: TinyStudy, *flags: str) -> Any:
