@@ -188,3 +188,28 @@ def test_a_source_that_is_no_dicom_is_said_per_case(tiny: TinyStudy) -> None:
     assert "case b: its source second.nii.gz is no DICOM" in text
     assert export(tiny, "--study", str(tiny.file), "--case", "c").exit_code == 2
     assert export(tiny).exit_code == 2
+
+
+def test_channels_of_an_image_are_maps_beside_their_sum(tiny: TinyStudy) -> None:
+    names = ("t1", "t2")
+    for name in names:
+        write_series(
+            tiny.folder / name, VOXELS, **{**PATIENT, "SeriesInstanceUID": f"1.2.{name[1]}"}
+        )
+    model = {"name": "net", "factory": "tiny_net:build", "arguments": {"channels": 2}}
+    normalize = [{"kind": "normalize", "mode": "zscore"}]
+    tiny.write(
+        cases=[{"id": "a", "image": [*names], "channels": [*names]}],
+        models=[{**model, "preprocess": normalize}],
+        methods=["saliency"],
+    )
+    run_study(Study.load(tiny.file))
+    assert export(tiny, "--source", "a=t1").exit_code == 1
+    assert export(tiny, "--study", str(tiny.file), "-m", "sal*").exit_code == 0
+    total, *channels = [pydicom.dcmread(file) for file in files(tiny, "pm")]
+    first, second = (np.frombuffer(data.FloatPixelData, "<f4") for data in channels)
+    assert np.allclose(np.frombuffer(total.FloatPixelData, "<f4"), first + second)
+    assert len({data.SOPInstanceUID for data in (total, *channels)}) == 3
+    assert {data.SeriesInstanceUID for data in channels} == {total.SeriesInstanceUID}
+    series = [each.SeriesInstanceUID for each in total.ReferencedSeriesSequence]
+    assert series == ["1.2.1", "1.2.2"]
