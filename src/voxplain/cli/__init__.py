@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from voxplain.cli import evaluate, explain, inspect, runs, studies, system  # noqa: F401 - they register
+from voxplain.cli import (  # noqa: F401 - they register
+    evaluate,
+    explain,
+    export,
+    inspect,
+    runs,
+    studies,
+    system,
+)
 from voxplain.cli.app import app
 
 

@@ -19,7 +19,18 @@ FAILED, WRONG_REQUEST, STOPPED = 1, 2, 130
 """Exit codes beside 0: some task failed; the request was wrong; stopped by the user."""
 
 _ORDER = (
-    *("demo", "explain", "run", "plan", "status", "evaluate", "report", "compare", "clean"),
+    *(
+        "demo",
+        "explain",
+        "run",
+        "plan",
+        "status",
+        "evaluate",
+        "report",
+        "export",
+        "compare",
+        "clean",
+    ),
     *("methods", "metrics", "layers", "audit", "doctor"),
 )
 

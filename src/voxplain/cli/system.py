@@ -15,6 +15,7 @@ from voxplain.version import __version__
 _OPTIONAL = (
     ("pydicom", "dicom", "reading DICOM series"),
     ("pylibjpeg", "dicom", "reading compressed DICOM"),
+    ("highdicom", "dicom", "writing DICOM objects"),
     ("monai", "monai", "networks and bundles of MONAI"),
     ("dynamic_network_architectures", "nnunet", "trained folders of nnU-Net v2"),
     ("onnxruntime", "onnx", "ONNX networks"),

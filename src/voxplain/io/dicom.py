@@ -43,8 +43,7 @@ def read_dicom(path: Path, rank: int | None, series: int | None = None) -> RawIm
         InputError: If there is no series or more than one, files are cut off, or slices are
             missing, or repeated with other values.
     """
-    planes = sort_planes(of_series(_planes(path), series))
-    stack = without_copies(planes, _pixels_of)
+    stack = read_stack(path, series)
     if len(stack) == 1 and rank != 3:
         return _image(stack[0])
     if rank == 2:
@@ -54,6 +53,25 @@ def read_dicom(path: Path, rank: int | None, series: int | None = None) -> RawIm
     if values.ndim == 4:
         raise InputError(f"{path.name} is a color series; give single images")
     return RawImage(values.T[None], grid, _facts(header, len(stack)))
+
+
+def read_stack(path: Path, series: int | None = None) -> list[DicomPlane]:
+    """The planes of which :func:`read_dicom` makes an image, in the order of its slices.
+
+    Raises:
+        InputError: If there is no series or more than one, or files are cut off.
+    """
+    planes = sort_planes(of_series(_planes(path), series))
+    return without_copies(planes, _pixels_of)
+
+
+def series_numbers(path: Path) -> list[int]:
+    """The numbers of the series in a folder, each once.
+
+    Raises:
+        InputError: If it holds no images.
+    """
+    return sorted({plane.number for plane in _planes(path) if plane.number is not None})
 
 
 def _image(plane: DicomPlane) -> RawImage:

@@ -119,6 +119,30 @@ class _DicomFile(io.BufferedReader):
         return content
 
 
+def read_whole_header(path: Path) -> Any:
+    """Every attribute of a file but its pixels, the patient's among them: for DICOM outputs alone.
+
+    Raises:
+        InputError: If the file cannot be read.
+    """
+    with reading(path), without_warnings(), _DicomFile(path) as file:
+        return _pydicom().dcmread(file, stop_before_pixels=True, force=lacks_preamble(path))
+
+
+def frame_attribute(header: Any, frame: int, name: str) -> Any:
+    """The value of an attribute for one frame of a file, as it is written; None if there is none.
+
+    Args:
+        header: With the functional groups of the file, where it has any.
+        frame: Number of the frame, from 0.
+        name: Keyword of the attribute.
+    """
+    groups = header.get("PerFrameFunctionalGroupsSequence")
+    shared = header.get("SharedFunctionalGroupsSequence") or []
+    levels = [header] if groups is None else _levels(groups[frame], *shared, header)
+    return _find(levels, name)
+
+
 def is_dicom(path: Path) -> bool:
     """Whether a file has the preamble of DICOM files, or begins with the elements after it."""
     with path.open("rb") as file:

@@ -9,7 +9,7 @@ from pathlib import Path
 from voxplain.errors import InputError
 from voxplain.records.atomic import TEMPORARY
 
-OWN_FOLDERS = ("images", "maps", "figures", "randomization", "tasks", ".scores")
+OWN_FOLDERS = ("images", "maps", "figures", "randomization", "tasks", ".scores", "dicom")
 """Folders of a run directory that nobody but voxplain writes into."""
 
 _LEFT_BY_SYSTEMS = {".DS_Store", "Thumbs.db", "desktop.ini"}

@@ -20,7 +20,7 @@ from voxplain.report.viewer.base import Viewer, channels_of
 from voxplain.report.viewer.picture import PictureViewer
 from voxplain.report.viewer.volume import VolumeViewer
 from voxplain.viz.facts import alternative_text, heading, map_facts
-from voxplain.viz.figures import map_figure
+from voxplain.viz.figures import MapFigure, map_figure
 from voxplain.viz.overlay import Overlay
 from voxplain.viz.volume import DisplayVolume
 from voxplain.viz.words import sentence
@@ -75,6 +75,33 @@ def build_case(
             viewer.add(view.maps[-1], overlay)
     view.viewer = viewer.data if view.maps else None
     return view
+
+
+def case_figures(
+    run: Path, manifest: Manifest, view: CaseView
+) -> Iterator[tuple[MapRecord, Sidecar, MapFigure, str]]:
+    """The figures of the maps of a case, not yet drawn, with what they show in words.
+
+    Args:
+        run: The run directory.
+        manifest: Of the run.
+        view: The case, which gets what could not be read as its problems.
+    """
+    backdrop = _backdrop(run, view.record, view)
+    if backdrop is None:
+        return
+    records = list(_sidecars(run, manifest, view))
+    box = foreground_box(backdrop)
+    for _, record, sidecar in records:
+        volume = _try_map(run, record, sidecar, backdrop, view)
+        box = box if volume is None else widened(box, volume)
+    cropped = backdrop.crop(box)
+    for _, record, sidecar in records:
+        volume = _try_map(run, record, sidecar, backdrop, view)
+        if volume is not None:
+            overlay = _overlay(record, sidecar, cropped, volume.crop(box))
+            text = alternative_text(heading(record, sidecar), overlay.map, sidecar)
+            yield record, sidecar, map_figure(overlay), text
 
 
 def _sidecars(
