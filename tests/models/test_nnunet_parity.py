@@ -1,4 +1,8 @@
-"""The prediction equals that of nnU-Net's own predictor, with mirroring off."""
+"""The prediction equals that of nnU-Net's own predictor, with mirroring off.
+
+It is no part of the environment for tests, as it brings torchvision, whose build for CUDA does not
+load beside torch for the CPU: these run in an environment of their own (``pip install nnunetv2``).
+"""
 
 from __future__ import annotations
 
