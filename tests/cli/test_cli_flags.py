@@ -120,11 +120,11 @@ def test_an_image_and_a_network_make_a_study() -> None:
     assert request.network() == {"factory": "a:b", "weights": str(Path("w.pt").absolute())}
 
 
-@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
-def test_the_overlap_of_windows_is_that_of_the_flag(overlap: float) -> None:
-    request = SharedFlags([Path("a.nii")], factory="a:b", window="16", overlap=overlap)
+@pytest.mark.parametrize(("flag", "overlap"), [("0", 0), ("0.25", 0.25), ("0.5,0", [0.5, 0])])
+def test_the_overlap_of_windows_is_that_of_the_flag(flag: str, overlap: object) -> None:
+    request = SharedFlags([Path("a.nii")], factory="a:b", window="16", overlap=flag)
     assert request.model()["window"] == {"size": 16, "overlap": overlap}
-    assert "window" not in SharedFlags([Path("a.nii")], factory="a:b", overlap=overlap).model()
+    assert "window" not in SharedFlags([Path("a.nii")], factory="a:b", overlap=flag).model()
 
 
 def test_files_of_a_network_are_found_from_anywhere(

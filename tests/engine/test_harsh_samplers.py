@@ -8,11 +8,14 @@ import pytest
 import torch
 from harsh import SHAPES, SPACINGS, harsh_classifier, harsh_images, harsh_references
 from scipy.ndimage import gaussian_filter
+from torch import Tensor, nn
 
+from voxplain.attribution import explain
 from voxplain.engine.baselines import baseline_image
 from voxplain.engine.context import Context
-from voxplain.engine.gradients.path_samplers import BlurPath, RefinedPath
-from voxplain.engine.gradients.samplers import RandomPathPoint
+from voxplain.engine.gradients.path_samplers import BlurPath
+from voxplain.engine.gradients.refined_paths import RefinedPath
+from voxplain.engine.gradients.samplers import PointSequence, RandomPathPoint
 from voxplain.engine.identity import image_key
 from voxplain.engine.masks.dense import Grids
 from voxplain.engine.masks.samplers import RandomGrids
@@ -112,22 +115,42 @@ def test_random_points_lie_between_a_reference_and_the_noisy_image(rank: int) ->
     assert torch.equal(torch.cat(parts), batch.inputs)
 
 
+class SixthPower(nn.Module):
+    """Scores ``(B, 1)``: scale sum (x - 0.25)^6."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.scale * (images - 0.25).pow(6).flatten(1).sum(1, keepdim=True)
+
+
 @ranks
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_a_refined_path_is_the_first_trapezoid_rule_that_is_complete(
+def test_a_refined_path_ends_with_the_first_trapezoid_rule_that_is_complete(
     rank: int, scale: float
 ) -> None:
-    """Of S = scale sum (x - b)^6 the trapezoid rule of n pieces is off by 5 / (2 n^2)."""
+    """Of the sixth power, the trapezoid rule of n pieces is off by 5 / (2 n^2): 16 are enough."""
+    image = harsh_images(rank)[:1].double()
+    method = {"name": "integrated_gradients", "steps": "auto", "baseline": 0.25}
+    actual = explain(SixthPower(scale), image.float(), method, 0)
+    found = actual["integrated_gradients"]
+    assert found.stats.passes == 17
+    assert found.stats.completeness is not None
+    assert found.stats.completeness[0] == pytest.approx(5 / (2 * 16**2), rel=0.05)
+
+
+@ranks
+def test_halving_the_pieces_of_a_path_gives_the_nodes_of_the_finer_rule(rank: int) -> None:
     item = item_of(rank)
-    path = RefinedPath(baseline=0.25, residual=0.01, first=4)
-    route, seen, nodes, weights = path.route(item), 0, [], []
-    assert route.feedback is not None
-    for count in route.rounds:
-        points = route.draw(range(seen, seen + count))
-        assert points.along is not None
-        way = points.inputs - 0.25
-        route.feedback(scale * way.pow(6).flatten(1).sum(1), scale * 6 * way.pow(5))
-        nodes, weights, seen = [*nodes, points.along], [*weights, points.weights], seen + count
+    points: PointSequence | None = RefinedPath(baseline=0.25, first=4, most=16).route(item)
+    nodes, weights = [], []
+    while points is not None:
+        batch = points.draw(range(points.count))
+        assert batch.along is not None
+        nodes, weights = [*nodes, batch.along], [*weights, batch.weights]
+        points = points.finer() if points.finer is not None else None
     order = torch.cat(nodes).argsort()
     expected = torch.ones(17, dtype=torch.float64)
     expected[[0, -1]] = 0.5
