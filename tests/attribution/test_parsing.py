@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -240,7 +241,7 @@ class TestTargets:
         ]
         assert slugs[0] == "1"
         assert len(set(slugs)) == len(slugs)
-        assert all(slug.isalnum() and slug.isascii() for slug in slugs)
+        assert all(re.fullmatch("[A-Za-z0-9_-]+", slug) for slug in slugs)
         assert "pixelwise" in str(Pixelwise(label=1))
         assert "conv" in str(Unit(layer="conv", channel=2))
 

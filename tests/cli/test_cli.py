@@ -105,7 +105,7 @@ def test_the_terminal_shows_the_tasks(tiny: TinyStudy, monkeypatch: pytest.Monke
     monkeypatch.setattr(progress, "err", terminal)
     assert voxplain("run", tiny.file).exit_code == 0
     seen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
-    assert "b · net · integrated_gradients" in seen
+    assert "b · net · saliency" in seen
     assert "/10 passes" in seen
     assert "left" in seen
 

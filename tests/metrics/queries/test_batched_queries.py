@@ -98,9 +98,9 @@ def test_neighbors_are_scored_once(
     original = MetricContext.predict
     sizes: list[int] = []
 
-    def counted(self: MetricContext, images: Tensor) -> Any:
+    def counted(self: MetricContext, images: Tensor, *rest: Any) -> Any:
         sizes.append(len(images))
-        return original(self, images)
+        return original(self, images, *rest)
 
     monkeypatch.setattr(MetricContext, "predict", counted)
     values(case, metric)
@@ -114,11 +114,11 @@ def test_batches_are_halved_when_memory_runs_out(
     original = MetricContext.predict
     tried: list[int] = []
 
-    def scarce(self: MetricContext, images: Tensor) -> Any:
+    def scarce(self: MetricContext, images: Tensor, *rest: Any) -> Any:
         tried.append(len(images))
         if len(images) > 1:
             raise RuntimeError("out of memory")
-        return original(self, images)
+        return original(self, images, *rest)
 
     monkeypatch.setattr(MetricContext, "predict", scarce)
     assert values(case, "infidelity") == pytest.approx(expected, rel=1e-9)

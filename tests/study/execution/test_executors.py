@@ -127,13 +127,13 @@ def test_a_process_loads_a_network_and_an_image_once_for_consecutive_tasks(
 ) -> None:
     checked, shared = common(tiny)
     loaded: list[str] = []
-    original = networks.load_network
+    original = networks.open_network
 
     def load(config: Any, **named: Any) -> Any:
         loaded.append(config.name)
         return original(config, **named)
 
-    monkeypatch.setattr(networks, "load_network", load)
+    monkeypatch.setattr(networks, "open_network", load)
     resources = LoadedResources()
     for task in checked.plan.tasks_of(checked.combinations[0]):
         assert not execute(ExplanationSpec(common=shared, task=task), resources).reason
