@@ -13,6 +13,10 @@ class VoxplainError(Exception):
     """Anything wrong with a request; the command line prints it and exits with code 2."""
 
 
+class RunError(VoxplainError):
+    """A run that had to stop; what is finished is kept. The command line exits with code 1."""
+
+
 class InputError(VoxplainError):
     """A file or an image that cannot be used as it is."""
 

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from voxplain.cli.console import complain, remark
-from voxplain.errors import VoxplainError, VoxplainWarning
+from voxplain.errors import RunError, VoxplainError, VoxplainWarning
 from voxplain.version import __version__
 
 FAILED, WRONG_REQUEST, STOPPED = 1, 2, 130
@@ -52,6 +52,9 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         try:
             return super().invoke(ctx)
+        except RunError as error:
+            complain(str(error))
+            raise typer.Exit(FAILED) from None
         except VoxplainError as error:
             complain(str(error))
             raise typer.Exit(WRONG_REQUEST) from None

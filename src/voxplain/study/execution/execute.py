@@ -7,6 +7,7 @@ import os
 import time
 import traceback
 from dataclasses import replace
+from pathlib import Path
 
 from voxplain.errors import is_out_of_memory
 from voxplain.records.atomic import atomic_write
@@ -53,7 +54,8 @@ def execute(
             unwritable=_unwritable(error),
         )
     seconds = round(time.perf_counter() - start, 3)
-    result = replace(result, warnings=tuple(texts), seconds=seconds, log=failures.text)
+    result = replace(result, warnings=tuple(texts), seconds=seconds)
+    result = replace(result, log=failures.text, stack=failures.stack)
     return written(spec, result)
 
 
@@ -84,8 +86,8 @@ def written(spec: TaskSpec, result: TaskResult) -> TaskResult:
     try:
         outcome.write(spec.common.folder)
         log = outcome_file(spec.common.folder, record).with_suffix(".log")
-        if result.log:
-            atomic_write(log, spec.private(result.log))
+        if result.stack:
+            atomic_write(log, spec.private(result.stack))
         else:
             log.unlink(missing_ok=True)
     except OSError as error:
@@ -99,7 +101,7 @@ class _Failures:
 
     def __init__(self, listener: TaskListener) -> None:
         self._listener = listener
-        self.text = ""
+        self.text = self.stack = ""
 
     def passed(self, done: int, planned: int) -> None:
         self._listener.passed(done, planned)
@@ -109,7 +111,20 @@ class _Failures:
 
     def failed(self, error: Exception) -> None:
         self.text += "".join(traceback.format_exception(error))
+        self.stack += _stack(error)
         self._listener.failed(error)
+
+
+def _stack(error: BaseException) -> str:
+    """Where an error and its causes were raised, without their texts and without lines of code.
+
+    Both may hold what does not belong into a run directory.
+    """
+    cause = error.__cause__ or error.__context__
+    before = _stack(cause) if cause is not None else ""
+    frames = traceback.extract_tb(error.__traceback__)
+    places = "".join(f"  {Path(at.filename).name}:{at.lineno} in {at.name}\n" for at in frames)
+    return f"{before}{places}{reason_of(error, None)}\n\n"
 
 
 def _unwritable(error: BaseException) -> str:
@@ -117,6 +132,6 @@ def _unwritable(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in _UNWRITABLE:
-            return os.strerror(cause.errno).lower()
+            return os.strerror(cause.errno)
         cause = cause.__cause__ or cause.__context__
     return ""

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 
 from voxplain.attribution.result import software
-from voxplain.errors import InputError, VoxplainWarning
+from voxplain.errors import RunError, VoxplainWarning
 from voxplain.metrics.cross_case import completed
 from voxplain.records.candidates import write_candidates
 from voxplain.records.folder import sweep
@@ -81,7 +81,7 @@ class Scheduler:
         """Does what an earlier run has not done; returns the manifest.
 
         Raises:
-            InputError: If the run directory takes no more files; what is finished is kept.
+            RunError: If the run directory takes no more files; what is finished is kept.
             KeyboardInterrupt: If somebody stopped the run; likewise.
         """
         sweep(self.store.folder)
@@ -102,10 +102,10 @@ class Scheduler:
         unwritable = ""
         try:
             for result in executor.run(queue, self._started):
-                self._receive(result)
                 unwritable = result.unwritable
                 if unwritable:
                     break
+                self._receive(result)
         finally:
             if not unwritable:
                 self._finish()
@@ -128,7 +128,7 @@ class Scheduler:
 
     def _refuse(self, reason: str) -> None:
         done = len(self.results.done)
-        raise InputError(
+        raise RunError(
             f"the run directory {self.store.folder} takes no more files ({reason}); {done} of "
             f"{len(self.tasks)} tasks are done and kept, and the same command does the rest"
         )

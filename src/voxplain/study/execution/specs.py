@@ -50,7 +50,8 @@ class TaskResult:
         scores: The scores it computed.
         seals: Of the files it wrote.
         families: The precision in which metrics scored, where a lower one was asked for.
-        log: Tracebacks of what failed, as they are, with paths.
+        log: Tracebacks of what failed, as they are, for the terminal.
+        stack: Where it failed, for the run directory.
         out_of_memory: Whether it failed for want of memory.
         unwritable: Why the run directory takes no files; empty if it does.
     """
@@ -66,6 +67,7 @@ class TaskResult:
     seals: Mapping[str, str] = field(default_factory=dict)
     families: Mapping[str, FamilyPrecision] = field(default_factory=dict)
     log: str = ""
+    stack: str = ""
     out_of_memory: bool = False
     unwritable: str = ""
 

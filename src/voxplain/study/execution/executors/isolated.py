@@ -101,7 +101,8 @@ class IsolatedWorker:
                 elif attempts == 1:
                     return ending
                 else:
-                    return written(spec, replace(ending, attempts=attempts, log=log + ending.log))
+                    ending = replace(ending, log=log + ending.log, stack=log + ending.stack)
+                    return written(spec, replace(ending, attempts=attempts))
                 continue
             log += self._stack()
             deaths[ending.part] += 1
@@ -110,8 +111,11 @@ class IsolatedWorker:
                 continue
             rest = None if ending.part == WHOLE_TASK else spec.without(ending.part, ending.reason)
             if rest is None:
-                failed = TaskResult(spec.id, reason=ending.reason, attempts=attempts, log=log)
-                return written(spec, replace(failed, seconds=round(ending.seconds, 3)))
+                failed = TaskResult(
+                    spec.id, reason=ending.reason, attempts=attempts, log=log, stack=log
+                )
+                seconds = round(ending.seconds, 3)
+                return written(spec, replace(failed, seconds=seconds, attempts=attempts))
             spec = rest
 
     def stop(self) -> None:
