@@ -507,10 +507,12 @@ def test_the_bar_moves_by_passes_from_task_to_task() -> None:
 
     def task(passes: int) -> Any:
         where = {"case": "a", "model": "net"}
-        return SimpleNamespace(passes=passes, combination=SimpleNamespace(**where), labels=["m"])
+        facts = {"key": f"of {passes}", "kind": "maps", "labels": ["m"]}
+        return SimpleNamespace(passes=passes, combination=SimpleNamespace(**where), **facts)
 
     def record(passes: int) -> TaskRecord:
-        return TaskRecord(key="", case="a", model="net", target="1", methods=["m"], passes=passes)
+        facts = {"key": f"of {passes}", "case": "a", "model": "net", "target": "1"}
+        return TaskRecord(**facts, methods=["m"], passes=passes)
 
     bar.planned(SimpleNamespace(passes=160), 1)
     bar.started(task(100), 0)
@@ -524,3 +526,22 @@ def test_the_bar_moves_by_passes_from_task_to_task() -> None:
     bar.started(task(20), 0)
     bar.passed(3, 6, 0)
     assert (at(), bar._progress.tasks[0].total) == (150, 160)
+    bar.started(task(10), 1)  # another worker
+    bar.passed(1, 2, 1)
+    assert at() == 155
+    bar.finished(record(20), reused=False)
+    assert at() == 165
+    bar.passed(6, 6, 0)  # comes late
+    assert at() == 165
+
+
+def test_the_bar_counts_the_remaining_time_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    bar = Bar()
+    (first,) = bar._progress.tasks
+    assert bar._left.render(first).plain == ""
+    clock = [100.0]
+    monkeypatch.setattr("voxplain.cli.progress.time.monotonic", lambda: clock[0])
+    bar.remaining(200.0)
+    assert bar._left.render(first).plain == "3 min 20 s left"
+    clock[0] += 80.0
+    assert bar._left.render(first).plain == "2 min 0 s left"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -10,16 +11,19 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
+from rich.progress import Task as BarTask
+from rich.text import Text
 
 from voxplain.cli.console import complain, err, remark
 from voxplain.records.manifest import TaskRecord
 from voxplain.study import Plan, Task
 from voxplain.study.planning.evaluation_task import EvaluationTask
+from voxplain.study.planning.time_limit import in_words
 
 
 class Bar:
@@ -31,20 +35,20 @@ class Bar:
 
     def __init__(self, debug: bool = False) -> None:
         self._debug = debug
+        self._left = _TimeLeft()
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
             TextColumn("[dim]passes[/dim]"),
             TimeElapsedColumn(),
-            TextColumn("[dim]left[/dim]"),
-            TimeRemainingColumn(),
+            self._left,
             console=err,
             transient=True,
         )
         self._bar = self._progress.add_task("reading images and networks", total=None)
         self._finished = 0
-        self._passes: dict[int, int] = {}
+        self._tasks: dict[int, Task | EvaluationTask] = {}
         self._at_work: dict[int, float] = {}
         self._rows: list[TaskID] = []
 
@@ -69,7 +73,7 @@ class Bar:
 
     def started(self, task: Task | EvaluationTask, worker: int) -> None:
         """Names the task at the bar of its worker."""
-        self._passes[worker], self._at_work[worker] = task.passes, 0.0
+        self._tasks[worker], self._at_work[worker] = task, 0.0
         combination = task.combination
         words = f"{combination.case} · {combination.model} · {_shortened(task.labels)}"
         description = words if len(words) <= 60 else words[:59] + "…"
@@ -80,10 +84,16 @@ class Bar:
 
     def passed(self, done: int, planned: int, worker: int) -> None:
         """Moves the bars within the task of a worker."""
-        self._at_work[worker] = self._passes.get(worker, 0) * done / max(1, planned)
-        self._progress.update(self._bar, completed=self._finished + sum(self._at_work.values()))
+        if worker not in self._tasks:
+            return
+        self._at_work[worker] = self._tasks[worker].passes * done / max(1, planned)
+        self._show_passes()
         if self._rows:
             self._progress.update(self._rows[worker], completed=self._at_work[worker])
+
+    def remaining(self, seconds: float) -> None:
+        """Sets the clock that counts down."""
+        self._left.ends = time.monotonic() + seconds
 
     def failed(self, log: str) -> None:
         """Prints the tracebacks, with ``--debug``."""
@@ -97,13 +107,38 @@ class Bar:
     def finished(self, record: TaskRecord, reused: bool) -> None:
         """Moves the bar to the end of the task."""
         self._finished += record.passes
-        self._progress.update(self._bar, completed=self._finished)
+        for worker, task in list(self._tasks.items()):
+            if (task.key, task.kind) == (record.key, record.kind):
+                del self._tasks[worker], self._at_work[worker]
+        self._show_passes()
         where = f"{record.case} · {record.model} · {_shortened(record.methods)}"
         if record.status == "failed":
             complain(f"{where}: {record.reason}")
         elif not err.is_terminal:
             how = "kept from an earlier run" if reused else f"{record.seconds:.1f} s"
             err.print(f"done  {where}: {how}")
+
+
+    def _show_passes(self) -> None:
+        self._progress.update(self._bar, completed=self._finished + sum(self._at_work.values()))
+
+
+class _TimeLeft(ProgressColumn):
+    """The remaining time of the run, beside its first bar.
+
+    Attributes:
+        ends: The moment of the monotonic clock at which the run is expected to end.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends: float | None = None
+
+    def render(self, task: BarTask) -> Text:
+        """How long it still takes; nothing beside the bars of workers."""
+        if self.ends is None or task.id != 0:
+            return Text("")
+        return Text(f"{in_words(max(0.0, self.ends - time.monotonic()))} left", style="dim")
 
 
 def _shortened(names: Sequence[str], most: int = 4) -> str:

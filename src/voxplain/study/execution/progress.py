@@ -41,6 +41,9 @@ class Listener(Protocol):
     def finished(self, record: TaskRecord, reused: bool) -> None:
         """A task is done, has failed, or was done in an earlier run."""
 
+    def remaining(self, seconds: float) -> None:
+        """About how long the run still takes, judged by the tasks that have ended."""
+
     def told(self, text: str) -> None:
         """What the person in front of the screen should know now."""
 
@@ -57,6 +60,8 @@ class Silent:
     def failed(self, log: str) -> None: ...  # noqa: D102
 
     def finished(self, record: TaskRecord, reused: bool) -> None: ...  # noqa: D102
+
+    def remaining(self, seconds: float) -> None: ...  # noqa: D102
 
     def told(self, text: str) -> None: ...  # noqa: D102
 

@@ -19,6 +19,7 @@ from voxplain.study.execution.earlier_results import EarlierResults, ScoreCache
 from voxplain.study.execution.evaluator import finished_scores
 from voxplain.study.execution.events import EventLog
 from voxplain.study.execution.executors import Executor
+from voxplain.study.execution.pace import ExpectedTask, Pace
 from voxplain.study.execution.privacy import redactor_of
 from voxplain.study.execution.progress import Listener
 from voxplain.study.execution.queue import TaskQueue
@@ -76,6 +77,7 @@ class Scheduler:
         self.results = Results(checked, self._new_manifest(), self.tasks)
         store.folder.mkdir(parents=True, exist_ok=True)
         self.log = EventLog(store.folder / EVENTS, self.private)
+        self.pace = Pace({}, 1)
 
     def run(self, executor: Executor, workers: int = 1) -> Manifest:
         """Does what an earlier run has not done; returns the manifest.
@@ -94,11 +96,15 @@ class Scheduler:
         write_candidates(self.store.folder, self.checked.candidates)
         self.store.write_description()
         self.listener.planned(self.checked.plan, workers)
-        self.log.add("started", tasks=len(self.tasks), workers=workers)
+        specs = list(self._specs())
+        expected = {spec.id: self._expected(spec) for spec in specs}
+        self.pace = Pace(expected, workers)
+        left = self.pace.left
+        self.log.add("started", tasks=len(self.tasks), workers=workers, left=round(left, 3))
         for record in self.results.done:
             self.listener.finished(record, True)
-        specs = list(self._specs())
-        queue = TaskQueue(specs, map(self._cost, specs))
+        self.listener.remaining(left)
+        queue = TaskQueue(specs, [task.seconds for task in expected.values()])
         unwritable = ""
         try:
             for result in executor.run(queue, self._started):
@@ -213,11 +219,13 @@ class Scheduler:
         """Whether this run does a task that is left."""
         return self.selection.takes(self.earlier.failed(task) or task_record(task))
 
-    def _cost(self, spec: TaskSpec) -> float:
+    def _expected(self, spec: TaskSpec) -> ExpectedTask:
         """About how many seconds a task takes."""
-        per_voxel = self.checked.seconds.get(spec.combination.model, 0.0)
-        voxels = math.prod(self.checked.shapes[spec.combination.case, spec.combination.model])
-        return per_voxel * voxels * max(1, spec.pending.passes)
+        model, pending = spec.combination.model, spec.pending
+        per_voxel = self.checked.seconds.get(model, 0.0)
+        voxels = math.prod(self.checked.shapes[spec.combination.case, model])
+        seconds = per_voxel * voxels * max(1, pending.passes)
+        return ExpectedTask((model, pending.kind), seconds)
 
     def _started(self, spec: TaskSpec, worker: int) -> None:
         """Says that a task begins, also in the events: a run that dies leaves its name."""
@@ -232,6 +240,7 @@ class Scheduler:
 
     def _receive(self, result: TaskResult) -> None:
         """Takes what came of a task into the manifest."""
+        self.pace.ended(result.id, result.seconds)
         self.results.manifest.seals.update(result.seals)
         for prediction in result.predictions:
             self.results.add_prediction(prediction)
@@ -251,8 +260,12 @@ class Scheduler:
         self.results.has_new_maps |= task.kind == "maps"
         self.results.settle(task.id, record)
         facts = record.model_dump(exclude={"status", "methods", "warnings", "seconds"})
-        self.log.add(f"task {record.status}", **facts, methods=", ".join(record.methods))
+        left = self.pace.left
+        self.log.add(
+            f"task {record.status}", **facts, methods=", ".join(record.methods), left=round(left, 3)
+        )
         self.listener.finished(record, False)
+        self.listener.remaining(left)
 
     def _save(self) -> None:
         """Writes the manifest, with predictions and maps in the order of the plan."""

@@ -22,7 +22,7 @@ class RunStatus:
         owner: Who is running it, in words; None if nobody is.
         at_work: What each worker is doing, by its number.
         seconds: Since the run was started for the last time.
-        left: Seconds until it is done, judged by the passes so far; None where that is not known.
+        left: Seconds until it is done, as the run last judged; None where it is not known.
     """
 
     manifest: Manifest
@@ -72,7 +72,8 @@ def status_of(folder: str | Path) -> RunStatus:
     events = _events(store.folder / EVENTS)
     seconds = float(events[-1].get("seconds", 0.0)) if events else 0.0
     at_work = _at_work(events) if owner is not None else {}
-    left = _left(events, manifest) if owner is not None else None
+    judged = [event["left"] for event in events if "left" in event]
+    left = float(judged[-1]) if judged and owner is not None else None
     return RunStatus(manifest, owner, at_work, seconds, left)
 
 
@@ -108,13 +109,3 @@ def _at_work(events: list[dict[str, Any]]) -> dict[int, str]:
 
 def _identity(event: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(event.get(name) for name in ("case", "model", "target", "kind", "methods"))
-
-
-def _left(events: list[dict[str, Any]], manifest: Manifest) -> float | None:
-    """Seconds that the passes still take, if they go on as those of this start of the run."""
-    ended = [event for event in events if event["event"] in _ENDS]
-    passes = sum(int(event.get("passes", 0)) for event in ended)
-    waiting = sum(task.passes for task in manifest.pending)
-    if not passes:
-        return None
-    return round(float(ended[-1]["seconds"]) / passes * waiting, 1)
