@@ -30,7 +30,7 @@ _GRACE = 1.0
 """Seconds after its limit in which a task may still end by itself."""
 _LOOK = 0.05
 """Seconds between two looks at a worker."""
-_TASKS_PER_PROCESS = 500
+_TASKS_PER_PROCESS = 2000
 _CUDA_ERROR = "CUDA error"
 """After one of these, nothing works on the device in the same process."""
 _GIGABYTE = 1e9
