@@ -57,7 +57,7 @@ class _Memory(Silent):
 
 def _side_by_side(folder: Path, quick: bool) -> Iterator[tuple[str, str, str]]:
     """One process with two threads, one worker, two workers."""
-    size, steps, cases = (12, 2, 2) if quick else (40, 24, 4)
+    size, steps, cases = (12, 2, 2) if quick else (40, 120, 4)
     methods = [_path(steps + more) for more in range(3)]
     study = _study(folder, cases, size, methods, widths=[8, 16])
     durations = {}

@@ -118,7 +118,6 @@ class Bar:
             how = "kept from an earlier run" if reused else f"{record.seconds:.1f} s"
             err.print(f"done  {where}: {how}")
 
-
     def _show_passes(self) -> None:
         self._progress.update(self._bar, completed=self._finished + sum(self._at_work.values()))
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from voxplain.engine.context import Context
+from voxplain.engine.interventions import memory_positions
 from voxplain.engine.masks.channel_groups import Groups
 from voxplain.engine.masks.masks import Masks, Painter
 from voxplain.engine.taps import Changes, Tap
@@ -65,7 +66,7 @@ class LayerChannels(Masks):
     def _replaced(self, value: Tensor, indices: Sequence[int]) -> Tensor:
         """The activation with channels replaced; a batch may repeat its rows (doubled volumes)."""
         changed = value.clone(memory_format=torch.contiguous_format)
-        cells = self.context.layers.arranged(self.tap, _flat_indices(changed.shape)).to(
+        cells = self.context.layers.arranged(self.tap, memory_positions(changed.shape)).to(
             changed.device
         )
         axis = _channel_axis(cells, changed)
@@ -86,12 +87,6 @@ class LayerChannels(Masks):
         column = _column(self.levels, self.activation).to(self.activation)
         same = (self.activation == column).flatten(1).all(dim=1)
         return [self.placed and bool(same[list(group)].all()) for group in self.groups]
-
-
-@lru_cache(maxsize=4)
-def _flat_indices(shape: torch.Size) -> Tensor:
-    """The position in memory of every element of a contiguous tensor."""
-    return torch.arange(shape.numel()).view(shape)
 
 
 def _channel_axis(cells: Tensor, value: Tensor) -> int | None:
