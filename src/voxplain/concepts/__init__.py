@@ -1,0 +1,1 @@
+"""Concepts: what units detect, how concepts lead to others, and what follows for the answer."""

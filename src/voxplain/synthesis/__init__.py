@@ -1,0 +1,1 @@
+"""Synthesis: images that drive units of a network, by optimization."""
