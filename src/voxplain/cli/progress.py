@@ -21,8 +21,8 @@ from rich.text import Text
 
 from voxplain.cli.console import complain, err, remark
 from voxplain.records.manifest import TaskRecord
-from voxplain.study import Plan, Task
-from voxplain.study.planning.evaluation_task import EvaluationTask
+from voxplain.study import Plan
+from voxplain.study.planning.analysis_task import AnyTask
 from voxplain.study.planning.time_limit import in_words
 
 
@@ -48,7 +48,7 @@ class Bar:
         )
         self._bar = self._progress.add_task("reading images and networks", total=None)
         self._finished = 0
-        self._tasks: dict[int, Task | EvaluationTask] = {}
+        self._tasks: dict[int, AnyTask] = {}
         self._at_work: dict[int, float] = {}
         self._rows: list[TaskID] = []
 
@@ -71,11 +71,11 @@ class Bar:
         if workers > 1:
             self._rows = [self._progress.add_task("", total=None) for _ in range(workers)]
 
-    def started(self, task: Task | EvaluationTask, worker: int) -> None:
+    def started(self, task: AnyTask, worker: int) -> None:
         """Names the task at the bar of its worker."""
         self._tasks[worker], self._at_work[worker] = task, 0.0
-        combination = task.combination
-        words = f"{combination.case} · {combination.model} · {_shortened(task.labels)}"
+        case, model, _ = task.place
+        words = " · ".join(filter(None, (case, model, _shortened(task.labels))))
         description = words if len(words) <= 60 else words[:59] + "…"
         row = self._rows[worker] if self._rows else self._bar
         self._progress.update(row, description=description.replace("[", "\\["))
@@ -111,7 +111,8 @@ class Bar:
             if (task.key, task.kind) == (record.key, record.kind):
                 del self._tasks[worker], self._at_work[worker]
         self._show_passes()
-        where = f"{record.case} · {record.model} · {_shortened(record.methods)}"
+        parts = (record.case, record.model, _shortened(record.methods))
+        where = " · ".join(filter(None, parts))
         if record.status == "failed":
             complain(f"{where}: {record.reason}")
         elif not err.is_terminal:

@@ -15,8 +15,8 @@ from voxplain.cli.console import err, fact, out, remark, short_path, table
 from voxplain.cli.flags import MaxPasses
 
 if TYPE_CHECKING:
-    from voxplain.study import Plan, Run, Selection, Study, Task
-    from voxplain.study.planning.evaluation_task import EvaluationTask
+    from voxplain.study import Plan, Run, Selection, Study
+    from voxplain.study.planning.analysis_task import AnyTask
     from voxplain.study.planning.timing import Timings
 
 StudyFile = Annotated[Path, typer.Argument(help="A study, YAML or JSON.", show_default=False)]
@@ -99,7 +99,7 @@ def plan(study: StudyFile, max_passes: MaxPasses = None, trust: Trust = False) -
     for text in dict.fromkeys(text for case in checked.records.values() for text in case.warnings):
         remark(text)
     _show_tasks(checked.plan, timings)
-    tasks: list[Task | EvaluationTask] = [*checked.plan.tasks, *checked.plan.evaluations]
+    tasks = checked.plan.all_tasks
     workers = planned_workers(checked)
     store = Store(chosen.folder)
     reasons = reasons_to_run(checked, store)
@@ -201,8 +201,8 @@ def _summarize(done: Run) -> None:
 
 def _show_tasks(plan: Plan, timings: Timings) -> None:
     """Prints the tasks, those that differ only by their case in one row, and their sum."""
-    tasks: list[Task | EvaluationTask] = [*plan.tasks, *plan.evaluations]
-    groups: dict[tuple[str, ...], list[Task | EvaluationTask]] = {}
+    tasks = plan.all_tasks
+    groups: dict[tuple[str, ...], list[AnyTask]] = {}
     for task in tasks:
         groups.setdefault(_row(task), []).append(task)
     rows = [(*row, *_sums(group, timings)) for row, group in groups.items()]
@@ -214,15 +214,14 @@ def _show_tasks(plan: Plan, timings: Timings) -> None:
     fact("total", f"{total} without blending and writing")
 
 
-def _row(task: Task | EvaluationTask) -> tuple[str, ...]:
-    combination = task.combination
+def _row(task: AnyTask) -> tuple[str, ...]:
     labels = "\n".join(task.labels)
     if task.kind == "metrics":
         labels = "\n  ".join(("scored by:", *task.labels))
-    return combination.model, str(combination.named), labels, "\n".join(task.streams)
+    return task.place[1], task.target_in_words, labels, "\n".join(task.streams)
 
 
-def _sums(tasks: Sequence[Task | EvaluationTask], timings: Timings) -> tuple[str, str, str, str]:
+def _sums(tasks: Sequence[AnyTask], timings: Timings) -> tuple[str, str, str, str]:
     """Tasks, passes forward and backward, passes forward only, time; empty where there are none."""
     from voxplain.study.planning.time_limit import in_words
 

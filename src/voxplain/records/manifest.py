@@ -165,7 +165,7 @@ class TaskRecord(Record):
     model: str
     target: str
     methods: list[str]
-    kind: Literal["maps", "metrics", "prediction"] = "maps"
+    kind: Literal["maps", "metrics", "prediction", "analysis"] = "maps"
     status: Status = "pending"
     reason: str | None = None
     passes: int = 0
@@ -173,6 +173,22 @@ class TaskRecord(Record):
     attempts: int = 1
     families: dict[str, FamilyPrecision] = {}
     warnings: list[str] = []
+
+
+class AnalysisRecord(Record):
+    """An analysis of a network over the cases.
+
+    ``name`` is that of the declaration, ``label`` that in results, ``folder`` that of its files
+    within the run.
+    """
+
+    model: str
+    target: str = ""
+    name: str
+    label: str
+    folder: str
+    cases: list[str]
+    key: str
 
 
 class Manifest(Record):
@@ -192,6 +208,7 @@ class Manifest(Record):
     predictions: list[PredictionRecord] = []
     tasks: list[TaskRecord] = []
     maps: list[MapRecord] = []
+    analyses: list[AnalysisRecord] = []
     seals: dict[str, str] = {}
     warnings: list[str] = []
     seconds: float = 0.0

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict
 
 from voxplain.records.atomic import atomic_write
-from voxplain.records.manifest import Manifest, MapRecord, PredictionRecord, TaskRecord
+from voxplain.records.manifest import (
+    AnalysisRecord,
+    Manifest,
+    MapRecord,
+    PredictionRecord,
+    TaskRecord,
+)
 from voxplain.records.names import safe
 from voxplain.records.record import Record
 from voxplain.records.scores import Scores
@@ -31,6 +37,7 @@ class TaskOutcome(Record):
         task: Its record.
         predictions: Those it made.
         maps: Those it wrote.
+        analyses: Those it made.
         scores: Those it computed, as the rows of a table.
         seals: Of the files it wrote; see :func:`seal`.
     """
@@ -40,6 +47,7 @@ class TaskOutcome(Record):
     task: TaskRecord
     predictions: list[PredictionRecord] = []
     maps: list[MapRecord] = []
+    analyses: list[AnalysisRecord] = []
     scores: list[dict[str, Any]] = []
     seals: dict[str, str] = {}
 
@@ -102,8 +110,17 @@ def read_manifest(run: Path) -> Manifest:
         manifest.maps += [record for record in outcome.maps if record.file not in written]
         new = [each for each in outcome.predictions if (each.model, each.key) not in predicted]
         manifest.predictions += new
+        manifest.analyses = _replaced(manifest.analyses, outcome.analyses)
         manifest.seals.update(outcome.seals)
     return manifest
+
+
+def _replaced(
+    before: Sequence[AnalysisRecord], new: Sequence[AnalysisRecord]
+) -> list[AnalysisRecord]:
+    """Records of analyses, with new ones in place of those whose folder they took."""
+    taken = {record.folder for record in new}
+    return [*(record for record in before if record.folder not in taken), *new]
 
 
 def scores_of(run: Path, tasks: Iterable[TaskRecord]) -> Scores:

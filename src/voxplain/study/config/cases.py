@@ -66,6 +66,8 @@ class CaseConfig(BaseModel):
         reference_ignore: The label in it that marks voxels of which it says nothing, such as 255;
             metrics and targets that compare with the reference leave them out.
         truth: The class that is right for the whole image, for classifiers.
+        facts: What else is known of the whole image, such as ``{scanner: A, sex: f}``; concepts
+            may be made of it.
         rank: 2 or 3, where the file leaves it open (one slice is 2-D unless 3 is asked for).
         series: Number of the series (``SeriesNumber``), for DICOM folders that hold several.
     """
@@ -83,6 +85,7 @@ class CaseConfig(BaseModel):
     reference_label: int | None = Field(default=None, ge=1)
     reference_ignore: int | None = Field(default=None, ge=1)
     truth: int | None = Field(default=None, ge=0)
+    facts: Mapping[str, str | float] = {}
     rank: Literal[2, 3] | None = None
     series: int | None = None
 

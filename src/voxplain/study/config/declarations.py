@@ -1,4 +1,4 @@
-"""Methods and metrics in a study file: a name, or the parameters of any of them."""
+"""Methods, metrics and analyses in a study file: a name, or the parameters of any of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, GetJsonSchemaHandler, GetPydant
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from voxplain.analyses import Analysis, analyses, parse_analysis
 from voxplain.attribution.methods import methods
 from voxplain.engine.method import Method, parse_method
 from voxplain.errors import VoxplainError
@@ -49,6 +50,9 @@ def registered(base: type[BaseModel], registry: Registry[Any], title: str) -> Ge
     )
 
 
+StudyAnalysis = Annotated[
+    Analysis, registered(Analysis, analyses, "Analysis name"), named(parse_analysis)
+]
 StudyMethod = Annotated[Method, registered(Method, methods, "Method name"), named(parse_method)]
 StudyMetric = Annotated[
     BaseMetric, registered(BaseMetric, metrics, "Metric name"), named(parse_metric)

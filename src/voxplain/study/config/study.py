@@ -31,7 +31,8 @@ from voxplain.study.config.case_nnunet import CaseNnunet
 from voxplain.study.config.case_sources import CaseFolder, CaseSource
 from voxplain.study.config.case_tables import CaseTable
 from voxplain.study.config.cases import CaseConfig, expand_cases
-from voxplain.study.config.declarations import StudyMethod, StudyMetric, named
+from voxplain.study.config.concepts import AnyConcepts
+from voxplain.study.config.declarations import StudyAnalysis, StudyMethod, StudyMetric, named
 from voxplain.study.config.errors import explain_validation
 from voxplain.study.config.for_each import ForEach
 from voxplain.study.config.prediction_parts import AnyForEach, parse_for_each
@@ -172,8 +173,10 @@ class StudyConfig(_Config):
     models: Annotated[tuple[ModelConfig, ...], Field(min_length=1), AfterValidator(_each_fold)]
     target: StudyTarget | None = None
     targets: tuple[StudyTarget, ...] = ()
-    methods: Annotated[tuple[StudyMethod, ...], Field(min_length=1), AfterValidator(_at_each_layer)]
+    methods: Annotated[tuple[StudyMethod, ...], AfterValidator(_at_each_layer)] = ()
     metrics: tuple[StudyMetric, ...] = ()
+    concepts: tuple[AnyConcepts, ...] = ()
+    analyses: tuple[StudyAnalysis, ...] = ()
     randomization: RandomizationConfig | None = None
     references: tuple[str, ...] = ()
     execution: RunConfig = Field(default=RunConfig(), alias="run")
@@ -243,12 +246,19 @@ class StudyConfig(_Config):
 
     @model_validator(mode="after")
     def _check_names(self) -> StudyConfig:
-        if (self.target is None) == (not self.targets):
+        asks = self.methods or any(analysis.needs_target for analysis in self.analyses)
+        if (self.target is not None and self.targets) or (asks and not self.all_targets):
             raise ValueError("give either target (one) or targets (a list of them)")
         _unique("models", [model.name for model in self.models])
         _unique("methods", [method.key for method in self.methods])
         _unique("targets", [target.slug for target in self.all_targets])
         _unique("metrics", [metric_key(metric) for metric in self.metrics])
+        _unique("analyses", [analysis.key for analysis in self.analyses])
+        if not self.methods and not self.analyses:
+            raise ValueError("give methods, analyses or both; there is nothing to do")
+        if not self.methods and (self.metrics or self.randomization):
+            raise ValueError("metrics and randomization need methods, whose maps they score")
+        self._check_concepts()
         self._check_randomization()
         if all(model.only_compared for model in self.models):
             raise ValueError(
@@ -256,6 +266,11 @@ class StudyConfig(_Config):
                 "and are only compared with; name the one that is to be explained"
             )
         return self
+
+    def _check_concepts(self) -> None:
+        for analysis in self.analyses:
+            if analysis.needs_concepts and not self.concepts:
+                raise ValueError(f"analyses: {analysis.key} needs concepts; the study has none")
 
     def _check_randomization(self) -> None:
         if self.randomization is None:

@@ -9,10 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from voxplain.records.atomic import atomic_write
-from voxplain.records.manifest import CaseRecord, Manifest, MapRecord, PredictionRecord, TaskRecord
+from voxplain.records.manifest import (
+    AnalysisRecord,
+    CaseRecord,
+    Manifest,
+    MapRecord,
+    PredictionRecord,
+    TaskRecord,
+)
 from voxplain.records.scores import Score, Scores
 from voxplain.study.execution.store import Store
-from voxplain.study.planning.evaluation_task import EvaluationTask
+from voxplain.study.planning.analysis_task import AnalysisTask, AnyTask
 from voxplain.study.planning.tasks import Combination, Task
 
 SCORE_CACHES = ".scores"
@@ -39,6 +46,7 @@ class EarlierResults:
         self._predictions: dict[_Key, PredictionRecord] = {}
         self._tasks: dict[_Key, TaskRecord] = {}
         self._maps: dict[_Key, list[MapRecord]] = {}
+        self._analyses: dict[_Key, AnalysisRecord] = {}
         if manifest is not None:
             self._index(manifest)
 
@@ -64,14 +72,22 @@ class EarlierResults:
         groups = [self._maps.get((model, key), []) for key in task.methods]
         return [record for records in groups if self._complete(records) for record in records]
 
-    def task(self, task: Task | EvaluationTask) -> TaskRecord | None:
+    def analysis(self, task: AnalysisTask) -> AnalysisRecord | None:
+        """The record of an analysis, if all of its files are there and whole."""
+        record = self._analyses.get((task.model, task.key))
+        if record is None:
+            return None
+        files = [file for file in self.seals if file.startswith(f"{record.folder}/")]
+        return record if files and self._is_whole(*files) else None
+
+    def task(self, task: AnyTask) -> TaskRecord | None:
         """The record of a task, if it was done as it stands now."""
-        record = self._tasks.get((task.combination.model, task.key))
+        record = self._tasks.get((task.place[1], task.key))
         return record if record is not None and record.status == "done" else None
 
-    def failed(self, task: Task | EvaluationTask) -> TaskRecord | None:
+    def failed(self, task: AnyTask) -> TaskRecord | None:
         """The record of a task, if it failed as it stands now."""
-        record = self._tasks.get((task.combination.model, task.key))
+        record = self._tasks.get((task.place[1], task.key))
         return record if record is not None and record.status == "failed" else None
 
     def _is_whole(self, *files: str | None) -> bool:
@@ -81,6 +97,7 @@ class EarlierResults:
         self._cases = {record.id: record for record in manifest.cases}
         self._predictions = {(record.model, record.key): record for record in manifest.predictions}
         self._tasks = {(record.model, record.key): record for record in manifest.tasks}
+        self._analyses = {(record.model, record.key): record for record in manifest.analyses}
         for record in manifest.maps:
             self._maps.setdefault((record.model, record.key), []).append(record)
 

@@ -41,7 +41,7 @@ def execute(
     start = time.perf_counter()
     try:
         with collected_warnings([]):  # these were given when the study was checked
-            resources.prepared(spec.common)
+            spec.load(resources)
         start = time.perf_counter()
         with collected_warnings(texts), no_exit():
             result = spec.perform(resources, failures, limited)
@@ -49,7 +49,7 @@ def execute(
         failures.failed(error)
         result = TaskResult(
             spec.id,
-            reason=spec.private(reason_of(error, spec.common.limit)),
+            reason=spec.private(reason_of(error, spec.limit)),
             out_of_memory=is_out_of_memory(error),
             unwritable=_unwritable(error),
         )
@@ -80,12 +80,13 @@ def written(spec: TaskSpec, result: TaskResult) -> TaskResult:
         task=record,
         predictions=[*result.predictions],
         maps=[*result.maps],
+        analyses=[*result.analyses],
         scores=result.scores.to_records(),
         seals=dict(result.seals),
     )
     try:
-        outcome.write(spec.common.folder)
-        log = outcome_file(spec.common.folder, record).with_suffix(".log")
+        outcome.write(spec.folder)
+        log = outcome_file(spec.folder, record).with_suffix(".log")
         if result.stack:
             atomic_write(log, spec.private(result.stack))
         else:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from voxplain.records.manifest import TaskRecord
+from voxplain.study.planning.analysis_task import AnyTask
 from voxplain.study.planning.checked_study import Plan
-from voxplain.study.planning.evaluation_task import EvaluationTask
-from voxplain.study.planning.tasks import Task
 
 
 class TaskListener(Protocol):
@@ -29,7 +28,7 @@ class Listener(Protocol):
     def planned(self, plan: Plan, workers: int) -> None:
         """The study is checked; these tasks follow, done by so many worker processes."""
 
-    def started(self, task: Task | EvaluationTask, worker: int) -> None:
+    def started(self, task: AnyTask, worker: int) -> None:
         """A worker begins a task."""
 
     def passed(self, done: int, planned: int, worker: int) -> None:
@@ -53,7 +52,7 @@ class Silent:
 
     def planned(self, plan: Plan, workers: int) -> None: ...  # noqa: D102
 
-    def started(self, task: Task | EvaluationTask, worker: int) -> None: ...  # noqa: D102
+    def started(self, task: AnyTask, worker: int) -> None: ...  # noqa: D102
 
     def passed(self, done: int, planned: int, worker: int) -> None: ...  # noqa: D102
 

@@ -93,7 +93,7 @@ class TaskQueue:
         self._size += 1
 
     def _add(self, spec: TaskSpec, cost: float) -> None:
-        group = self._groups.setdefault(spec.combination.id, _Group())
+        group = self._groups.setdefault(spec.place, _Group())
         group.cost += cost
         if spec.after:
             group.waiting.append((spec, cost))

@@ -54,6 +54,8 @@ def _resolved(checked: CheckedStudy) -> dict[str, Any]:
         "targets": [_plain(without_files(target)) for target in study.all_targets],
         "methods": [_plain(method) for method in study.methods],
         "metrics": [_plain(metric) for metric in study.metrics],
+        "concepts": [_plain(concept) for concept in study.concepts],
+        "analyses": [_plain(analysis) for analysis in study.analyses],
         "randomization": _plain(study.randomization) if study.randomization else None,
         "references": [
             name if name in checked.cases else {"image_sha256": source.sha256}

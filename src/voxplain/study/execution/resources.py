@@ -108,11 +108,11 @@ class LoadedResources:
         Raises:
             ModelError: If it cannot be loaded, or has changed since the study was checked.
         """
-        return self._network(common.network, common)
+        return self.opened(common.network, common.networks)
 
     def compared(self, common: CombinationSpec) -> list[LoadedModel]:
         """The networks that metrics compare with."""
-        return [self._network(source, common) for source in common.compared]
+        return [self.opened(source, common.networks) for source in common.compared]
 
     def prepared(self, common: CombinationSpec) -> Image:
         """The image after the preprocessing of the network."""
@@ -134,10 +134,16 @@ class LoadedResources:
             self.references = [(source, source.read()) for source in common.references]
         return [self.network(common).prepare(image) for _, image in self.references]
 
-    def _network(self, source: NetworkSource, common: CombinationSpec) -> LoadedModel:
+    def opened(self, source: NetworkSource, needed: Sequence[NetworkSource]) -> LoadedModel:
+        """A network, loaded unless it is in memory.
+
+        Args:
+            source: Where it comes from.
+            needed: The networks that the present task may need; others are dropped.
+        """
         loaded = next((loaded for held, loaded in self.networks if held == source), None)
         if loaded is None:
-            self.networks = [pair for pair in self.networks if pair[0] in common.networks]
+            self.networks = [pair for pair in self.networks if pair[0] in needed]
             loaded = source.load()
             self.networks.append((source, loaded))
         return loaded

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from voxplain.records.manifest import (
+    AnalysisRecord,
     FamilyPrecision,
     Manifest,
     MapRecord,
@@ -14,8 +15,8 @@ from voxplain.records.manifest import (
     TaskRecord,
 )
 from voxplain.study.execution.specs import task_record
+from voxplain.study.planning.analysis_task import AnyTask
 from voxplain.study.planning.checked_study import CheckedStudy
-from voxplain.study.planning.evaluation_task import EvaluationTask
 from voxplain.study.planning.tasks import Combination, CombinationId, Task, TaskId
 
 
@@ -36,7 +37,7 @@ class Results:
         self,
         checked: CheckedStudy,
         manifest: Manifest,
-        tasks: Mapping[TaskId, Task | EvaluationTask],
+        tasks: Mapping[TaskId, AnyTask],
     ) -> None:
         self.manifest, self.has_new_maps = manifest, False
         self._combinations = [combination.id for combination in checked.combinations]
@@ -46,6 +47,7 @@ class Results:
         self._records = {key: task_record(task) for key, task in tasks.items()}
         self._predictions: dict[CombinationId, PredictionRecord] = {}
         self._maps: dict[CombinationId, list[MapRecord]] = defaultdict(list)
+        self._analyses: dict[str, AnalysisRecord] = {}
 
     @property
     def done(self) -> list[TaskRecord]:
@@ -82,6 +84,10 @@ class Results:
         for record in records:
             self._maps[record.case, record.model, record.target].append(record)
 
+    def add_analyses(self, records: Sequence[AnalysisRecord]) -> None:
+        """Adds analyses."""
+        self._analyses.update({record.folder: record for record in records})
+
     def settle(self, task: TaskId, record: TaskRecord) -> None:
         """Puts the record of a task that has ended in place of the one before."""
         self._records[task] = record
@@ -97,6 +103,7 @@ class Results:
             for each in self._combinations
             for record in sorted(self._maps[each], key=self._place)
         ]
+        self.manifest.analyses = [self._analyses[name] for name in sorted(self._analyses)]
         for model in self.manifest.models:
             model.precision = _precision_of(model, self.manifest.maps)
             made = [each.families for each in self.manifest.maps if each.model == model.name]

@@ -15,6 +15,7 @@ from voxplain.records.candidates import write_candidates
 from voxplain.records.folder import sweep
 from voxplain.records.manifest import Manifest, ModelRecord
 from voxplain.records.outcome import TaskOutcome, outcome_file, outcomes, read_outcome, scores_of
+from voxplain.study.execution.analysis_spec import AnalysisSpec
 from voxplain.study.execution.earlier_results import EarlierResults, ScoreCache
 from voxplain.study.execution.evaluator import finished_scores
 from voxplain.study.execution.events import EventLog
@@ -36,10 +37,10 @@ from voxplain.study.execution.specs import (
     task_record,
 )
 from voxplain.study.execution.store import EVENTS, Store
+from voxplain.study.planning.analysis_task import AnyTask
 from voxplain.study.planning.checked_study import CheckedStudy
-from voxplain.study.planning.evaluation_task import EvaluationTask
 from voxplain.study.planning.networks import device_name
-from voxplain.study.planning.tasks import Combination, Task, TaskId
+from voxplain.study.planning.tasks import Combination, TaskId
 
 
 class Scheduler:
@@ -70,10 +71,7 @@ class Scheduler:
         self.private = redactor_of(checked)
         self.earlier = EarlierResults(store.earlier() if resume else None, store)
         self.start = time.monotonic()
-        self.tasks: dict[TaskId, Task | EvaluationTask] = {
-            **{task.id: task for task in checked.plan.tasks},
-            **{task.id: task for task in checked.plan.evaluations},
-        }
+        self.tasks: dict[TaskId, AnyTask] = {task.id: task for task in checked.plan.all_tasks}
         self.results = Results(checked, self._new_manifest(), self.tasks)
         store.folder.mkdir(parents=True, exist_ok=True)
         self.log = EventLog(store.folder / EVENTS, self.private)
@@ -163,6 +161,12 @@ class Scheduler:
             if known is None or repr(known.scores) != repr(outcome.scores):
                 outcome.write(store.folder)
             results.settle(evaluation.id, record)
+        for analysis in self.checked.plan.analyses:
+            made = self.earlier.analysis(analysis)
+            if made is not None:
+                results.add_analyses([made])
+                record = self.earlier.task(analysis) or task_record(analysis, "done")
+                results.settle(analysis.id, record)
         for key, left in self.tasks.items():
             failed = self.earlier.failed(left)
             if failed is not None and not results.is_done(key) and not self._takes(left):
@@ -191,6 +195,9 @@ class Scheduler:
             copies = case.id not in copied and not self.earlier.has_case(case)
             copied.add(case.id)
             yield from self._specs_of(combination, copies)
+        for task in self.checked.plan.analyses:
+            if not self.results.is_done(task.id) and self._takes(task):
+                yield AnalysisSpec.of(self.checked, task, self.store.folder)
 
     def _specs_of(self, combination: Combination, copies: bool) -> Iterator[TaskSpec]:
         results, plan = self.results, self.checked.plan
@@ -215,21 +222,21 @@ class Scheduler:
                     resume=self.resume,
                 )
 
-    def _takes(self, task: Task | EvaluationTask) -> bool:
+    def _takes(self, task: AnyTask) -> bool:
         """Whether this run does a task that is left."""
         return self.selection.takes(self.earlier.failed(task) or task_record(task))
 
     def _expected(self, spec: TaskSpec) -> ExpectedTask:
         """About how many seconds a task takes."""
-        model, pending = spec.combination.model, spec.pending
+        (_, model, _), pending = spec.place, spec.pending
         per_voxel = self.checked.seconds.get(model, 0.0)
-        voxels = math.prod(self.checked.shapes[spec.combination.case, model])
-        seconds = per_voxel * voxels * max(1, pending.passes)
+        voxels = sum(math.prod(self.checked.shapes[case, model]) for case in spec.cases)
+        seconds = per_voxel * voxels / len(spec.cases) * max(1, pending.passes)
         return ExpectedTask((model, pending.kind), seconds)
 
     def _started(self, spec: TaskSpec, worker: int) -> None:
         """Says that a task begins, also in the events: a run that dies leaves its name."""
-        place = _place(spec.combination)
+        place = dict(zip(("case", "model", "target"), spec.place, strict=True))
         task = self.tasks.get(spec.id)
         if task is None:
             self.log.add("predicting", **place, worker=worker)
@@ -245,6 +252,7 @@ class Scheduler:
         for prediction in result.predictions:
             self.results.add_prediction(prediction)
         self.results.add_maps(result.maps)
+        self.results.add_analyses(result.analyses)
         if result.log:
             self.listener.failed(result.log)
         task = self.tasks.get(result.id)
@@ -296,7 +304,3 @@ class Scheduler:
                 for loaded in models
             ],
         )
-
-
-def _place(combination: Combination) -> dict[str, str]:
-    return {"case": combination.case, "model": combination.model, "target": combination.slug}

@@ -15,6 +15,7 @@ from voxplain.errors import VoxplainWarning
 from voxplain.image import Image
 from voxplain.io import read_mask
 from voxplain.records.manifest import (
+    AnalysisRecord,
     FamilyPrecision,
     MapRecord,
     PredictionRecord,
@@ -30,8 +31,9 @@ from voxplain.study.execution.privacy import Redactor
 from voxplain.study.execution.progress import TaskListener
 from voxplain.study.execution.resources import CombinationSpec, LoadedResources
 from voxplain.study.execution.store import Store
+from voxplain.study.planning.analysis_task import AnyTask
 from voxplain.study.planning.evaluation_task import EvaluationTask
-from voxplain.study.planning.tasks import Combination, Task, TaskId
+from voxplain.study.planning.tasks import Combination, CombinationId, Task, TaskId
 from voxplain.study.planning.time_limit import TimeLimit
 
 
@@ -47,6 +49,7 @@ class TaskResult:
         attempts: How many processes began it.
         predictions: Records of the predictions it made.
         maps: Records of the maps it wrote.
+        analyses: Records of the analyses it made.
         scores: The scores it computed.
         seals: Of the files it wrote.
         families: The precision in which metrics scored, where a lower one was asked for.
@@ -63,6 +66,7 @@ class TaskResult:
     attempts: int = 1
     predictions: tuple[PredictionRecord, ...] = ()
     maps: tuple[MapRecord, ...] = ()
+    analyses: tuple[AnalysisRecord, ...] = ()
     scores: Scores = field(default_factory=Scores)
     seals: Mapping[str, str] = field(default_factory=dict)
     families: Mapping[str, FamilyPrecision] = field(default_factory=dict)
@@ -79,11 +83,9 @@ class TaskSpec(ABC):
     It holds no tensors and no open files, so that it can be pickled.
 
     Attributes:
-        common: What it shares with the other tasks of its combination.
         after: The tasks whose results this one needs; see :meth:`with_results`.
     """
 
-    common: CombinationSpec
     after: tuple[TaskId, ...] = ()
 
     @property
@@ -91,31 +93,39 @@ class TaskSpec(ABC):
     def id(self) -> TaskId:
         """What tells it from every other task of the run."""
 
-    def with_results(self, results: Mapping[TaskId, TaskResult]) -> TaskSpec:
-        """The same task with the results of those it comes :attr:`after`."""
-        return self
+    @property
+    @abstractmethod
+    def place(self) -> CombinationId:
+        """Case, network and target by their names; tasks of one place need the same in memory."""
 
     @property
+    @abstractmethod
+    def cases(self) -> tuple[str, ...]:
+        """The cases whose images it reads."""
+
+    @property
+    @abstractmethod
+    def folder(self) -> Path:
+        """The run directory."""
+
+    @property
+    @abstractmethod
+    def limit(self) -> float | None:
+        """Seconds that it may take, or each of its metrics; None for no limit."""
+
+    @property
+    @abstractmethod
     def private(self) -> Redactor:
         """Filters what is written: no names of source files, and no paths."""
-        declared = (self.combination.target, *self.methods)
-        files = [Path(file) for declaration in declared for file in files_of(declaration)]
-        return Redactor([*self.common.files, *files], self.common.network.base)
-
-    @property
-    def methods(self) -> Sequence[Method]:
-        """The methods that explain, for the first time or for a metric."""
-        return ()
-
-    @property
-    def combination(self) -> Combination:
-        """What is explained."""
-        return self.common.combination
 
     @property
     @abstractmethod
     def pending(self) -> TaskRecord:
         """The record of the task before it is done."""
+
+    def with_results(self, results: Mapping[TaskId, TaskResult]) -> TaskSpec:
+        """The same task with the results of those it comes :attr:`after`."""
+        return self
 
     def without(self, part: int, reason: str) -> TaskSpec | None:
         """The same task without a part that cannot be done; None if it has no such part.
@@ -129,7 +139,11 @@ class TaskSpec(ABC):
     @property
     def store(self) -> Store:
         """The run directory."""
-        return Store(self.common.folder)
+        return Store(self.folder)
+
+    @abstractmethod
+    def load(self, resources: LoadedResources) -> None:
+        """Brings what it needs into memory, before its time is taken."""
 
     @abstractmethod
     def perform(
@@ -139,7 +153,59 @@ class TaskSpec(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictionSpec(TaskSpec):
+class CombinationTaskSpec(TaskSpec):
+    """A task of one combination.
+
+    Attributes:
+        common: What it shares with the other tasks of its combination.
+    """
+
+    common: CombinationSpec
+
+    @property
+    def combination(self) -> Combination:
+        """What is explained."""
+        return self.common.combination
+
+    @property
+    def place(self) -> CombinationId:
+        """That of the combination."""
+        return self.combination.id
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """The one of the combination."""
+        return (self.combination.case,)
+
+    @property
+    def folder(self) -> Path:
+        """The run directory."""
+        return self.common.folder
+
+    @property
+    def limit(self) -> float | None:
+        """That of every task of a combination."""
+        return self.common.limit
+
+    @property
+    def methods(self) -> Sequence[Method]:
+        """The methods that explain, for the first time or for a metric."""
+        return ()
+
+    @property
+    def private(self) -> Redactor:
+        """Filters what is written: no names of source files, and no paths."""
+        declared = (self.combination.target, *self.methods)
+        files = [Path(file) for declaration in declared for file in files_of(declaration)]
+        return Redactor([*self.common.files, *files], self.common.network.base)
+
+    def load(self, resources: LoadedResources) -> None:
+        """The network and the prepared image."""
+        resources.prepared(self.common)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionSpec(CombinationTaskSpec):
     """The prediction of a network for a case, and the score of the target.
 
     Attributes:
@@ -194,7 +260,7 @@ class PredictionSpec(TaskSpec):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplanationSpec(TaskSpec):
+class ExplanationSpec(CombinationTaskSpec):
     """The maps of a group of methods that share a stream.
 
     Attributes:
@@ -242,7 +308,7 @@ class ExplanationSpec(TaskSpec):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationSpec(TaskSpec):
+class EvaluationSpec(CombinationTaskSpec):
     """The scores of all maps of a combination.
 
     Attributes:
@@ -341,14 +407,14 @@ def _record(combination: Combination, prediction: Prediction, file: str | None) 
     )
 
 
-def task_record(task: Task | EvaluationTask, status: Status = "pending") -> TaskRecord:
+def task_record(task: AnyTask, status: Status = "pending") -> TaskRecord:
     """The record of a task that is planned, or was done before."""
-    combination = task.combination
+    case, model, target = task.place
     return TaskRecord(
         key=task.key,
-        case=combination.case,
-        model=combination.model,
-        target=combination.slug,
+        case=case,
+        model=model,
+        target=target,
         methods=task.labels,
         kind=task.kind,
         status=status,

@@ -8,6 +8,7 @@ from voxplain.records.manifest import Manifest, PredictionRecord, TaskRecord
 from voxplain.study.execution.earlier_results import EarlierResults, ScoreCache
 from voxplain.study.execution.evaluator import finished_scores
 from voxplain.study.execution.store import Store
+from voxplain.study.planning.analysis_task import AnalysisTask
 from voxplain.study.planning.checked_study import CheckedStudy
 from voxplain.study.planning.evaluation_task import EvaluationTask
 from voxplain.study.planning.tasks import Combination, CombinationId, Task, TaskId
@@ -47,6 +48,10 @@ def reasons_to_run(checked: CheckedStudy, store: Store) -> dict[TaskId, str]:
         cache = ScoreCache(store.folder, combination.key)
         if finished_scores(evaluation, maps, cache) is None:
             found[evaluation.id] = why.of(evaluation, earlier.failed(evaluation))
+    for analysis in checked.plan.analyses:
+        reason = _why_again(analysis, earlier, manifest)
+        if reason is not None:
+            found[analysis.id] = reason
     return found
 
 
@@ -90,6 +95,23 @@ class _Reasons:
         if any(key in known for key, known in zip(task.methods, keys, strict=True)):
             return "its files are missing or damaged"
         return "changed: parameters" if any(keys) else "new"
+
+
+def _why_again(
+    task: AnalysisTask, earlier: EarlierResults, manifest: Manifest | None
+) -> str | None:
+    """Why an analysis has to be done; None if its results are there."""
+    if earlier.analysis(task) is not None:
+        return None
+    failed = earlier.failed(task)
+    if failed is not None:
+        return f"failed: {failed.reason}"
+    made = {record.folder: record.key for record in (manifest.analyses if manifest else [])}
+    if task.folder not in made:
+        return "new"
+    if made[task.folder] == task.key:
+        return "its files are missing or damaged"
+    return "changed: parameters, concepts, cases or network"
 
 
 def _changed(before: Mapping[str, str], combination: Combination) -> list[str]:

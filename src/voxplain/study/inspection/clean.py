@@ -13,7 +13,7 @@ from voxplain.records.outcome import OUTCOMES, outcome_file, prediction_task
 from voxplain.study.execution.earlier_results import SCORE_CACHES, score_cache_file
 from voxplain.study.execution.store import Store
 
-_CLEANED = ("maps", "images", OUTCOMES, SCORE_CACHES, RANDOMIZATION)
+_CLEANED = ("maps", "images", "analyses", OUTCOMES, SCORE_CACHES, RANDOMIZATION)
 
 
 def left_over(folder: str | Path) -> list[Path]:
@@ -68,6 +68,8 @@ def _referred(run: Path, manifest: Manifest) -> set[Path]:
     for task in tasks:
         file = outcome_file(run, task)
         kept |= {file, file.with_suffix(".log")}
+    for analysis in manifest.analyses:
+        kept.update(_files(run / analysis.folder))
     combinations = {(each.case, each.model, each.target) for each in manifest.predictions}
     for cascade in read_randomizations(run):
         if (cascade.case, cascade.model, cascade.target) in combinations:

@@ -15,6 +15,7 @@ from voxplain.records.candidates import Candidates, read_candidates
 from voxplain.records.manifest import CaseRecord
 from voxplain.study.config.cases import CaseConfig
 from voxplain.study.config.study import StudyConfig
+from voxplain.study.planning.analysis_task import AnalysisTask, AnyTask, plan_analyses
 from voxplain.study.planning.evaluation_task import EvaluationTask
 from voxplain.study.planning.exits import no_exit
 from voxplain.study.planning.expansion import Expansion
@@ -33,16 +34,22 @@ class Plan:
     Attributes:
         tasks: Explanations, in the order in which they run.
         evaluations: Of the maps of each combination, once they are written.
+        analyses: Of networks over all cases.
     """
 
     tasks: tuple[Task, ...]
     evaluations: tuple[EvaluationTask, ...] = ()
+    analyses: tuple[AnalysisTask, ...] = ()
+
+    @property
+    def all_tasks(self) -> tuple[AnyTask, ...]:
+        """Explanations, evaluations and analyses."""
+        return (*self.tasks, *self.evaluations, *self.analyses)
 
     @property
     def passes(self) -> int:
-        """Passes of all explanations and evaluations."""
-        evaluation = sum(evaluation.passes for evaluation in self.evaluations)
-        return sum(task.passes for task in self.tasks) + evaluation
+        """Passes of all tasks."""
+        return sum(task.passes for task in self.all_tasks)
 
     def tasks_of(self, combination: Combination) -> list[Task]:
         """The explanations of a combination."""
@@ -169,6 +176,7 @@ def _checked(
     preflight.finish()
     if explains:
         preflight.require_references()
+    analyses = tuple(plan_analyses(study, models.values(), cases, preflight.records))
     return CheckedStudy(
         study=study,
         cases=cases,
@@ -177,7 +185,7 @@ def _checked(
         reference_sources=[*map(ImageSource, reference_configs, hashes)],
         references=references,
         combinations=preflight.combinations,
-        plan=Plan(tuple(preflight.tasks), tuple(preflight.evaluations)),
+        plan=Plan(tuple(preflight.tasks), tuple(preflight.evaluations), analyses),
         predictions=preflight.predictions,
         seconds=preflight.seconds,
         shapes=preflight.shapes,

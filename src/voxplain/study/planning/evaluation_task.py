@@ -13,7 +13,7 @@ from voxplain.errors import ConfigError
 from voxplain.metrics import BaseMetric, OtherNetwork, Query
 from voxplain.metrics.controls import CONTROLS
 from voxplain.study.config.randomization import RandomizationConfig
-from voxplain.study.planning.tasks import Combination, Task, TaskId, TaskKind, digest
+from voxplain.study.planning.tasks import Combination, CombinationId, Task, TaskId, TaskKind, digest
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,16 @@ class EvaluationTask:
     passes: int = 0
     forwards: int = 0
     streams: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> CombinationId:
+        """Case, network and target by their names."""
+        return self.combination.id
+
+    @property
+    def target_in_words(self) -> str:
+        """What is explained."""
+        return str(self.combination.named)
 
     @property
     def id(self) -> TaskId:

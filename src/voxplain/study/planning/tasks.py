@@ -12,8 +12,8 @@ from voxplain.attribution.describe.cost import StreamEstimate
 from voxplain.engine.method import Method
 from voxplain.targets import Target
 
-TaskKind = Literal["maps", "metrics"]
-"""What a task makes: maps, or the scores of maps."""
+TaskKind = Literal["maps", "metrics", "analysis"]
+"""What a task makes: maps, the scores of maps, or an analysis of a network."""
 
 CombinationId = tuple[str, str, str]
 """Id of a case, name of a model, slug of a target."""
@@ -145,6 +145,16 @@ class Task:
             forwards=sum(stream.passes for stream in streams if stream.forwards_only),
             streams=tuple(stream.description for stream in streams),
         )
+
+    @property
+    def place(self) -> CombinationId:
+        """Case, network and target by their names."""
+        return self.combination.id
+
+    @property
+    def target_in_words(self) -> str:
+        """What is explained."""
+        return str(self.combination.named)
 
     @property
     def id(self) -> TaskId:

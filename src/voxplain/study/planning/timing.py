@@ -13,15 +13,12 @@ from torch import Tensor
 
 from voxplain.models.failures import GradientError, gradient_failures_in_words
 from voxplain.models.model import Model
+from voxplain.study.planning.analysis_task import AnalysisTask, AnyTask
 from voxplain.study.planning.checked_study import CheckedStudy
-from voxplain.study.planning.evaluation_task import EvaluationTask
 from voxplain.study.planning.images import read_case
-from voxplain.study.planning.tasks import Task
 
 _MOST_SIZES = 8
 """Image sizes of which passes are timed for each network; others are estimated by their voxels."""
-
-AnyTask = Task | EvaluationTask
 
 
 @dataclass(frozen=True)
@@ -56,9 +53,10 @@ class Timings:
 
     def seconds(self, task: AnyTask) -> float:
         """About how long a task takes, by the trial of the nearest size."""
-        combination = task.combination
-        voxels = self._voxels[combination.case, combination.model]
-        trials = self.trials[combination.model]
+        case, model, _ = task.place
+        cases = task.cases if isinstance(task, AnalysisTask) else (case,)
+        voxels = sum(self._voxels[each, model] for each in cases) / len(cases)
+        trials = self.trials[model]
         trial = min(trials, key=lambda each: abs(math.log(each.voxels / voxels)))
         passes = task.passes - task.forwards
         once = task.forwards * trial.forward + passes * trial.seconds

@@ -162,7 +162,7 @@ def do_on_cluster(
     if version != __version__:
         host = socket.gethostname()
         raise ConfigError(f"the worker on {host} has voxplain {__version__}, not {version}")
-    if not Path(spec.common.folder).is_dir():
+    if not Path(spec.folder).is_dir():
         raise ConfigError(f"the worker on {socket.gethostname()} does not see the run directory")
     place = _PLACES.get(address)
     if place is None:

@@ -126,7 +126,7 @@ class IsolatedWorker:
 
     def _attempt(self, spec: TaskSpec, divisor: int) -> TaskResult | Death:
         """What came of a task, or how the process died."""
-        watch = _Watch(self._board, self._memory, spec.common.limit)
+        watch = _Watch(self._board, self._memory, spec.limit)
         try:
             future = self._schedule(spec, divisor)
             while True:
