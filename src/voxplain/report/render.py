@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from voxplain.errors import InputError
@@ -12,8 +13,9 @@ from voxplain.records.scores import Scores
 from voxplain.report.case_page import build_case
 from voxplain.report.case_view import CaseView
 from voxplain.report.kept_figures import KeptFigures
+from voxplain.report.network.view import network_views
 from voxplain.report.problems import UNREADABLE
-from voxplain.report.templates_env import page
+from voxplain.report.templates_env import network_page, page
 from voxplain.report.trust.calibration import CalibratedProbabilities, calibrated
 from voxplain.report.trust.view import TABLE, build_trust
 
@@ -29,7 +31,8 @@ def render(run: Path, *, share: bool = False, budget: int = BUDGET) -> Path:
 
     Reads only the files of the run and can be called again at any time; figures that would look
     the same are not drawn again. Beyond the budget every
-    case has a page of its own (``report-<case>.html``), to which ``report.html`` links.
+    case has a page of its own (``report-<case>.html``), to which ``report.html`` links. So has
+    every network with analyses (``report-network-<model>.html``).
 
     Args:
         run: The run directory.
@@ -56,9 +59,20 @@ def render(run: Path, *, share: bool = False, budget: int = BUDGET) -> Path:
         if links or sum(view.size for view in views) > room:
             links += [_write_page(run, manifest, other, share) for other in views[len(links) :]]
     name = "report-share.html" if share else "report.html"
+    networks = [*_network_pages(run, manifest, name, share)]
     trust = build_trust(run, figures, share=share)
     figures.close()
-    return atomic_write(run / name, page(manifest, views, links, trust, share=share))
+    return atomic_write(run / name, page(manifest, views, links, trust, networks, share=share))
+
+
+def _network_pages(
+    run: Path, manifest: Manifest, home: str, share: bool
+) -> Iterator[tuple[str, str]]:
+    """Writes a page for every network with analyses; gives its name and the file."""
+    for view in network_views(run, manifest, share=share):
+        file = view.file(share)
+        atomic_write(run / file, network_page(view, manifest, home))
+        yield view.model, file
 
 
 def _manifest(run: Path) -> Manifest:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from voxplain.records.manifest import Manifest
 from voxplain.report.case_view import CaseView
+from voxplain.report.network.view import NetworkView, without_pictures
 from voxplain.report.problems import Problem
 from voxplain.report.trust.view import TrustView
 from voxplain.version import __version__
@@ -28,6 +29,7 @@ def page(
     views: list[CaseView],
     links: Sequence[str] = (),
     trust: Trust = NO_TRUST,
+    networks: Sequence[tuple[str, str]] = (),
     *,
     share: bool,
 ) -> str:
@@ -39,6 +41,7 @@ def page(
         links: The file of each case, where every case has a page of its own: this page then lists
             the cases. Empty for a page that shows them.
         trust: Scores of their maps.
+        networks: Names of the networks that have a page of their own, and its file.
         share: Whether images are left out.
     """
     return (
@@ -53,9 +56,24 @@ def page(
             links=links,
             trust=trust[0],
             unread=trust[1],
+            networks=networks,
             targets=_targets(manifest),
             precisions=_precisions(views),
         )
+    )
+
+
+def network_page(view: NetworkView, manifest: Manifest, home: str) -> str:
+    """The HTML of the page of a network.
+
+    Args:
+        view: What was found inside of it.
+        manifest: Of the run.
+        home: The file of the page of the run.
+    """
+    template = _environment().get_template("network.html.jinja")
+    return template.render(
+        view=view, cases=len(manifest.cases), home=home, without_pictures=without_pictures
     )
 
 
