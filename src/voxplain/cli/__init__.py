@@ -6,6 +6,7 @@ from voxplain.cli import (  # noqa: F401 - they register
     evaluate,
     explain,
     export,
+    inside,
     inspect,
     runs,
     studies,

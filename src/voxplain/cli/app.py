@@ -31,6 +31,7 @@ _ORDER = (
         "compare",
         "clean",
     ),
+    *("dissect", "trails", "errors", "visualize", "uncertainty"),
     *("methods", "metrics", "layers", "audit", "doctor"),
 )
 

@@ -177,20 +177,27 @@ class SharedFlags:
         return {"folds": folds if several else [folds], **({"ensemble": True} if several else {})}
 
     def study(
-        self, target: str, methods: Sequence[Any] = ("saliency",), seed: int = 0
+        self,
+        target: str | None,
+        methods: Sequence[Any] = ("saliency",),
+        seed: int = 0,
+        analyses: Sequence[Any] = (),
     ) -> dict[str, Any]:
         """A study of this image and this network, as a file would state it.
 
         Args:
-            target: As a flag states it.
+            target: As a flag states it; None where nothing asks for one.
             methods: Names, or mappings with parameters.
             seed: Of all random draws.
+            analyses: Names, or mappings with parameters.
         """
+        asked = {} if target is None else {"target": parsed_target(target)}
         return {
+            **asked,
             "cases": [self.case()],
             "models": [self.model()],
-            "target": parsed_target(target),
             "methods": list(methods),
+            "analyses": list(analyses),
             "run": {"seed": seed, "device": self.device},
         }
 

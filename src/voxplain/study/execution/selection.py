@@ -16,14 +16,18 @@ class Selection:
         pattern: Of ``case/network/target/method``, with ``*`` for anything and later parts left
             out; everything if empty. A task runs whole if it fits one of its methods or metrics.
         only_failed: Those alone that failed in the earlier run.
+        analyses: Names of analyses; if there are any, these alone.
     """
 
     pattern: str = ""
     only_failed: bool = False
+    analyses: frozenset[str] = frozenset()
 
     def takes(self, task: TaskRecord) -> bool:
         """Whether the run does a task, whose record says what became of it in the earlier run."""
         if self.only_failed and task.status != "failed":
+            return False
+        if self.analyses and not (task.kind == "analysis" and {*task.methods} <= self.analyses):
             return False
         if not self.pattern:
             return True
