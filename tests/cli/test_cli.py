@@ -506,9 +506,8 @@ def test_the_bar_moves_by_passes_from_task_to_task() -> None:
         return bar._progress.tasks[0].completed
 
     def task(passes: int) -> Any:
-        where = {"case": "a", "model": "net"}
         facts = {"key": f"of {passes}", "kind": "maps", "labels": ["m"]}
-        return SimpleNamespace(passes=passes, combination=SimpleNamespace(**where), **facts)
+        return SimpleNamespace(passes=passes, place=("a", "net", "1"), **facts)
 
     def record(passes: int) -> TaskRecord:
         facts = {"key": f"of {passes}", "case": "a", "model": "net", "target": "1"}

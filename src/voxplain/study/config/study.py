@@ -255,7 +255,7 @@ class StudyConfig(_Config):
         _unique("metrics", [metric_key(metric) for metric in self.metrics])
         _unique("analyses", [analysis.key for analysis in self.analyses])
         if not self.methods and not self.analyses:
-            raise ValueError("give methods, analyses or both; there is nothing to do")
+            raise ValueError("methods: give at least one, or analyses; there is nothing to do")
         if not self.methods and (self.metrics or self.randomization):
             raise ValueError("metrics and randomization need methods, whose maps they score")
         self._check_concepts()
