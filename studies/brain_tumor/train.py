@@ -23,6 +23,7 @@ SIDE = 96
 
 
 def main() -> None:
+    """Runs the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="folder of the cases, with cases.csv")
     parser.add_argument("output", type=Path, help="folder for the weights")
