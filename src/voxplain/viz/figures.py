@@ -47,14 +47,14 @@ class MapFigure:
         title: First line.
         subtitle: Second line.
         rows: Panels from top to bottom.
-        bar: Sign, limit and units of the color bar.
+        bar: Sign, limit and units of the color bar; None without one.
         notes: Lines at the bottom.
     """
 
     title: str
     subtitle: str
     rows: list[list[Panel]]
-    bar: tuple[colors.Sign, float, str]
+    bar: tuple[colors.Sign, float, str] | None
     notes: list[str]
 
     @property
@@ -89,7 +89,8 @@ class MapFigure:
         for row_number, note in enumerate(self.notes):
             line, letters = fitted(note, _SIZE, 0.61 * _WIDTH)
             sheet.text((_SIDE, bottom + 18 + 21 * row_number), line, QUIET, letters)
-        _draw_bar(sheet, bottom, *self.bar)
+        if self.bar is not None:
+            _draw_bar(sheet, bottom, *self.bar)
         return sheet.image
 
 
