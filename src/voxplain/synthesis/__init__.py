@@ -6,6 +6,7 @@ from voxplain.synthesis.image_statistics import ImageStatistics, measure
 from voxplain.synthesis.methods import SynthesisMethod, parse_synthesis, synthesis_methods
 from voxplain.synthesis.objectives import Objective, parse_objective
 from voxplain.synthesis.regularization import Regularization
+from voxplain.synthesis.reliability import ReliabilityPanel, reliability_panel
 from voxplain.synthesis.result import Synthesis
 from voxplain.synthesis.synthesize import synthesize
 from voxplain.synthesis.transforms import Transforms
@@ -14,12 +15,14 @@ __all__ = [
     "ImageStatistics",
     "Objective",
     "Regularization",
+    "ReliabilityPanel",
     "Synthesis",
     "SynthesisMethod",
     "Transforms",
     "measure",
     "parse_objective",
     "parse_synthesis",
+    "reliability_panel",
     "synthesis_methods",
     "synthesize",
 ]

@@ -46,9 +46,13 @@ class Objective(BaseModel, ABC):
     def value(self, reading: Reading) -> Tensor:
         """The number of each image, ``(B,)``."""
 
-    @abstractmethod
+    def map(self, reading: Reading) -> Tensor:
+        """The number at every place, ``(B, *cells)``; ``(B,)`` for what has no places."""
+        return self.value(reading)
+
     def peak(self, reading: Reading) -> Tensor:
-        """The same at the place of each image where it is largest, ``(B,)``."""
+        """The number at the place of each image where it is largest, ``(B,)``."""
+        return self.map(reading).reshape(len(reading.output), -1).amax(dim=1)
 
     def typical(self, reading: Reading) -> Tensor:
         """A typical size of its values on some images, ``(B,)``; what penalties are relative to."""
@@ -111,7 +115,7 @@ class ChannelActivation(_AtLayer):
     kind: Literal["channel"] = "channel"
     channel: int = Field(ge=0)
 
-    def _map(self, reading: Reading) -> Tensor:
+    def map(self, reading: Reading) -> Tensor:
         cells = self._cells(reading)
         if self.channel >= cells.shape[1]:
             raise ModelError(
@@ -121,10 +125,7 @@ class ChannelActivation(_AtLayer):
         return cells[:, self.channel]
 
     def value(self, reading: Reading) -> Tensor:
-        return self._map(reading).flatten(1).mean(dim=1)
-
-    def peak(self, reading: Reading) -> Tensor:
-        return self._map(reading).flatten(1).amax(dim=1)
+        return self.map(reading).flatten(1).mean(dim=1)
 
     @property
     def slug(self) -> str:
@@ -143,7 +144,7 @@ class NeuronActivation(ChannelActivation):
 
     def value(self, reading: Reading) -> Tensor:
         cell = self._nearest_cell(reading, self.position)
-        return self._map(reading)[(slice(None), *cell)]
+        return self.map(reading)[(slice(None), *cell)]
 
     @property
     def slug(self) -> str:
@@ -171,7 +172,7 @@ class DirectionActivation(_AtLayer):
     def _vector(self) -> Tensor:
         return torch.as_tensor(self.direction, dtype=torch.float64)
 
-    def _map(self, reading: Reading) -> Tensor:
+    def map(self, reading: Reading) -> Tensor:
         cells = self._cells(reading)
         vector = self._vector.to(cells)
         if cells.shape[1] != len(vector):
@@ -187,13 +188,10 @@ class DirectionActivation(_AtLayer):
         return dot * cosine.clamp_min(_LEAST_COSINE) ** self.power
 
     def value(self, reading: Reading) -> Tensor:
-        found = self._map(reading)
+        found = self.map(reading)
         if self.where == "center":
             return found[(slice(None), *self._nearest_cell(reading, None))]
         return found.flatten(1).mean(dim=1)
-
-    def peak(self, reading: Reading) -> Tensor:
-        return self._map(reading).flatten(1).amax(dim=1)
 
     @property
     def slug(self) -> str:
@@ -211,8 +209,8 @@ class LayerEnergy(_AtLayer):
     def value(self, reading: Reading) -> Tensor:
         return self._cells(reading).square().flatten(1).mean(dim=1)
 
-    def peak(self, reading: Reading) -> Tensor:
-        return self._cells(reading).square().mean(dim=1).flatten(1).amax(dim=1)
+    def map(self, reading: Reading) -> Tensor:
+        return self._cells(reading).square().mean(dim=1)
 
 
 class ClassLogit(Objective):
@@ -233,7 +231,7 @@ class ClassLogit(Objective):
     center: float | None = Field(default=None, gt=0)
     spacing: tuple[float, ...] | None = None
 
-    def _map(self, reading: Reading) -> Tensor:
+    def map(self, reading: Reading) -> Tensor:
         output = reading.output
         classes = output.shape[1]
         if self.label >= max(classes, 2):
@@ -247,17 +245,14 @@ class ClassLogit(Objective):
         return own - (output.sum(dim=1) - own) / (classes - 1)
 
     def value(self, reading: Reading) -> Tensor:
-        found = self._map(reading)
+        found = self.map(reading)
         if found.ndim == 1:
             return found
         weights = self._weights(reading, tuple(found.shape[1:])).to(found)
         return (found * weights).flatten(1).sum(dim=1) / weights.sum()
 
-    def peak(self, reading: Reading) -> Tensor:
-        return self._map(reading).reshape(len(reading.output), -1).amax(dim=1)
-
     def typical(self, reading: Reading) -> Tensor:
-        return _size(self._map(reading)[:, None])
+        return _size(self.map(reading)[:, None])
 
     def _weights(self, reading: Reading, cells: tuple[int, ...]) -> Tensor:
         shape = reading.layers.shape
@@ -301,9 +296,6 @@ class MatchedActivation(_AtLayer):
         distance = (cells - given).square().flatten(1).sum(dim=1)
         return -distance / given.square().sum().clamp_min(1e-12)
 
-    def peak(self, reading: Reading) -> Tensor:
-        return self.value(reading)
-
 
 class StartLikeness(_AtLayer):
     """-||A(x) - A(x0)|| / ||A(x0)||: how near a layer stays to what it was at the start."""
@@ -325,9 +317,6 @@ class StartLikeness(_AtLayer):
         size = first.square().flatten(1).sum(dim=1).clamp_min(1e-12)
         return -((distance / size + 1e-12).sqrt() - 1e-6)
 
-    def peak(self, reading: Reading) -> Tensor:
-        return self.value(reading)
-
 
 class LayerDiversity(_AtLayer):
     """How much the images of one unit differ: minus the mean cosine of their Gram matrices.
@@ -348,9 +337,6 @@ class LayerDiversity(_AtLayer):
         grams = functional.normalize((cells @ cells.transpose(1, 2)).flatten(1), dim=1)
         cosines = grams @ grams.T
         return -(cosines.sum(dim=1) - cosines.diagonal()) / (count - 1)
-
-    def peak(self, reading: Reading) -> Tensor:
-        return self.value(reading)
 
 
 class WeightedSum(Objective):

@@ -85,7 +85,7 @@ class NormalizedAscent(Ascent):
 
     Attributes:
         rate: Mean step, in intensity ranges.
-        limits: Lowest and highest intensity, ``(C, 1, ..., 1)``.
+        limits: Lowest and highest intensity of every voxel, ``(B, C, *spatial)``.
     """
 
     rate: float

@@ -17,6 +17,9 @@ from voxplain.errors import ConfigError
 from voxplain.preprocess.resample import along_axes, value_weights
 from voxplain.synthesis.surface import Surface
 
+_STRENGTH = 0.25
+"""Of a coefficient of size 1; smaller ones keep images from saturating."""
+
 Render = Callable[[Sequence[Tensor], float], Tensor]
 
 
@@ -132,13 +135,13 @@ class Fourier(Parametrization):
 
     Attributes:
         decay: Of the amplitude with frequency; that of the data, averaged over channels, if None.
-        noise: Standard deviation of the start.
+        noise: Standard deviation of the start, before the range is limited.
         coarse_to_fine: Whether fine waves join in during the first half of the steps.
     """
 
     kind: Literal["fourier"] = "fourier"
     decay: float | None = Field(default=None, ge=0)
-    noise: float = Field(default=0.2, ge=0)
+    noise: float = Field(default=0.1, ge=0)
     coarse_to_fine: bool = False
 
     def scale(self, surface: Surface) -> Tensor:
@@ -154,7 +157,8 @@ class Fourier(Parametrization):
         frequencies = surface.frequencies
         scale = self.scale(surface).to(surface.like)
         radius = (frequencies.radius / max(float(frequencies.radius.max()), 1e-12)).to(scale)
-        first = torch.view_as_real(frequencies.forward(surface.noise(keys, self.noise)))
+        noise = surface.noise(keys, self.noise / _STRENGTH)
+        first = torch.view_as_real(frequencies.forward(noise))
 
         def render(now: Sequence[Tensor], progress: float) -> Tensor:
             shown = scale
@@ -162,7 +166,7 @@ class Fourier(Parametrization):
                 cutoff = 0.1 ** (1 - 2 * progress)
                 shown = scale * torch.exp(-0.5 * (radius / cutoff) ** 4)
             values = frequencies.inverse(shown * torch.view_as_complex(now[0].contiguous()))
-            return surface.composed(surface.in_range(surface.mixed(values)))
+            return surface.composed(surface.in_range(_STRENGTH * surface.mixed(values)))
 
         return _canvas([first], render)
 
@@ -197,7 +201,7 @@ class Phase(Parametrization):
 
 
 class Accentuation(Parametrization):
-    """Phases of a given image, whose magnitudes stay or get a gain.
+    """Phases of a given image, whose magnitudes stay or get a gain, in the range of the data.
 
     Paper: Hamblin et al., Feature accentuation: revealing what features respond to in natural
     images, 2024.
@@ -216,6 +220,8 @@ class Accentuation(Parametrization):
         frequencies = surface.frequencies
         first = frequencies.forward(start)
         magnitude, phases = first.abs(), first.angle()
+        lowest = torch.minimum(start, surface.per_channel(surface.statistics.low))
+        highest = torch.maximum(start, surface.per_channel(surface.statistics.high))
         rest = start - frequencies.inverse(torch.polar(magnitude, phases))
         parameters = [torch.zeros_like(phases) for _ in range(1 + self.gain)]
 
@@ -223,7 +229,7 @@ class Accentuation(Parametrization):
             turned = phases + frequencies.odd(now[0])
             strength = magnitude * now[1].exp() if self.gain else magnitude
             changed = rest + frequencies.inverse(torch.polar(strength, turned))
-            return surface.composed(changed)
+            return surface.composed(torch.clamp(changed, lowest, highest))
 
         return _canvas(parameters, render)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from voxplain.viz.colors import Sign
 from voxplain.viz.figures import MapFigure
 from voxplain.viz.overlay import flat
 from voxplain.viz.panels import Panel
@@ -52,7 +53,7 @@ def synthesis_figure(view: SynthesizedView) -> MapFigure:
     start, it comes first, and a row shows the change from it in colors.
     """
     rows: list[list[Panel]] = []
-    bar = None
+    bar: tuple[Sign, float, str] | None = None
     if view.start is not None:
         rows += _rows(view, "start", view.start, _peak(view, view.images[0][1]))
     for name, volume in view.images[:_ROWS]:
@@ -62,7 +63,8 @@ def synthesis_figure(view: SynthesizedView) -> MapFigure:
         limit = robust_limit(change)
         bar = ("signed", limit, "change of intensity")
         rows += _change_rows(view, view.start, change, limit)
-    return MapFigure(view.title, view.subtitle, rows, bar, list(view.notes))  # type: ignore[arg-type]
+    ends = ("darker", "brighter")
+    return MapFigure(view.title, view.subtitle, rows, bar, list(view.notes), ends)
 
 
 def _peak(view: SynthesizedView, volume: DisplayVolume) -> tuple[int, ...]:

@@ -24,9 +24,9 @@ _GENTLE = Transforms(tilt=2, rotation=5, scale=0.05, jitter=0.02, blur=0, field=
 class FeatureAccentuation(SynthesisMethod):
     """A patient's image, changed so that it drives a unit more; the default view of a unit.
 
-    The phases of its waves are optimized, and a gain per wave; a penalty keeps a layer near to
-    what it was, relative to the typical size of the unit. Where no change is worth its penalty,
-    the image comes back as it was.
+    The phases of its waves are optimized, and a gain per wave if asked for; a penalty keeps a layer
+    near to what it was, relative to the typical size of the unit. Where no change is worth its
+    penalty, the image comes back as it was.
 
     Attributes:
         penalty: Weight of the relative distance in the layer; the unit counts in typical sizes.
@@ -39,10 +39,10 @@ class FeatureAccentuation(SynthesisMethod):
     from_image = True
     name: Literal["feature_accentuation"] = "feature_accentuation"
     steps: int = Field(default=128, ge=1)
-    rate: float = Field(default=0.05, gt=0)
-    penalty: float = Field(default=1.0, ge=0, description="weight of the distance in the layer")
+    rate: float = Field(default=0.02, gt=0)
+    penalty: float = Field(default=0.3, ge=0, description="weight of the distance in the layer")
     layer: str | None = Field(default=None, description="where distance is measured")
-    gain: bool = Field(default=True, description="optimize magnitudes as well as phases")
+    gain: bool = Field(default=False, description="optimize magnitudes as well as phases")
     transforms: Transforms = _GENTLE
     regularization: Regularization = Regularization()
     images: int = Field(default=1, ge=1, description="per unit, under different transforms")

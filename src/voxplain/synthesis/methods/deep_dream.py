@@ -27,7 +27,8 @@ class DeepDream(SynthesisMethod):
     """A patient's image, changed by what drives a layer or a channel, octave by octave.
 
     In every octave voxels become smaller by ``factor``, cubes in mm where spacing allows; what was
-    changed in the coarser one is carried on. Intensities stay in the range of the data.
+    changed in the coarser one is carried on. Intensities stay in the range of the data, and what
+    lies around the body stays as it is.
 
     Attributes:
         octaves: Number of resolutions; the last one is that of the image.
@@ -60,7 +61,7 @@ class DeepDream(SynthesisMethod):
         for grid in grids:
             base = resized(start, grid.shape)
             first = [base + resized(detail, grid.shape) for detail in details]
-            parts.append(self._octave(bench, units, _on(surface, grid), first))
+            parts.append(self._octave(bench, units, _on(surface, grid), base, first))
             details = [found.images - base for found in parts[-1]]
         drives = [_joined([part[number] for part in parts], start) for number in range(len(units))]
         scores = bench.scores(start, units)
@@ -79,26 +80,19 @@ class DeepDream(SynthesisMethod):
         bench: Workbench,
         units: Sequence[Objective],
         surface: Surface,
+        base: Tensor,
         first: Sequence[Tensor],
     ) -> list[Drive]:
-        statistics = surface.statistics
-        images = torch.cat(list(first))
-        lowest = images.amin(dim=(0, *range(2, images.ndim)))
-        highest = images.amax(dim=(0, *range(2, images.ndim)))
-        limits = (
-            surface.per_channel(torch.minimum(statistics.low.to(lowest), lowest)),
-            surface.per_channel(torch.maximum(statistics.high.to(highest), highest)),
-        )
+        still = Transforms.none().model_copy(update={"jitter": self.jitter})
         jobs = [
             SynthesisJob(unit, bench.keys(unit, 1), start)
             for unit, start in zip(units, first, strict=True)
         ]
-        still = Transforms.none().model_copy(update={"jitter": self.jitter})
         recipe = Recipe(
             surface=surface,
             parametrization=Pixels(bounded=False),
             transforms=still,
-            ascent=NormalizedAscent(self.rate, limits),
+            ascent=NormalizedAscent(self.rate, _limits(surface, base)),
             steps=self.steps,
         )
         return bench.drive(jobs, recipe)
@@ -132,8 +126,25 @@ def resized(images: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _on(surface: Surface, grid: Grid) -> Surface:
-    """The same on the grid of an octave; background may change there, as it does not stay."""
-    return Surface(grid, surface.statistics, surface.like)
+    """The same on the grid of an octave."""
+    mask = surface.mask
+    if mask is not None:
+        mask = (resized(mask[None, None], grid.shape)[0, 0] > 0.5).double()
+    return Surface(grid, surface.statistics, surface.like, mask)
+
+
+def _limits(surface: Surface, base: Tensor) -> tuple[Tensor, Tensor]:
+    """Lowest and highest intensity of every voxel: the range of the data, and the image itself.
+
+    Outside of the body mask the image stays as it is.
+    """
+    statistics = surface.statistics
+    lowest = torch.minimum(base, surface.per_channel(statistics.low))
+    highest = torch.maximum(base, surface.per_channel(statistics.high))
+    if surface.mask is None:
+        return lowest, highest
+    inside = surface.mask.to(base.device) > 0
+    return torch.where(inside, lowest, base), torch.where(inside, highest, base)
 
 
 def _joined(parts: Sequence[Drive], start: Tensor) -> Drive:

@@ -19,6 +19,7 @@ class FeatureVisualization(FromNoise):
     formula = "argmax E_t f(t(x)), x = range(C irFFT(s z))"
     reference = "Olah et al., 2017"
     name: Literal["feature_visualization"] = "feature_visualization"
+    regularization: Regularization = Regularization(total_variation=5.0)
 
 
 @registered
