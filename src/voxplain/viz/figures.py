@@ -47,20 +47,23 @@ class MapFigure:
         title: First line.
         subtitle: Second line.
         rows: Panels from top to bottom.
-        bar: Sign, limit and units of the color bar.
+        bar: Sign, limit and units of the color bar; None without one.
         notes: Lines at the bottom.
+        ends: What both ends of the color bar mean, where they are no evidence.
     """
 
     title: str
     subtitle: str
     rows: list[list[Panel]]
-    bar: tuple[colors.Sign, float, str]
+    bar: tuple[colors.Sign, float, str] | None
     notes: list[str]
+    ends: tuple[str, str] | None = None
 
     @property
     def key(self) -> str:
         """The hash of all that decides how the figure looks."""
         texts = (_REVISION, self.title, self.subtitle, self.bar, self.notes)
+        texts += (self.ends,) if self.ends else ()
         keys = [[panel.key for panel in row] for row in self.rows]
         return sha256(repr((texts, keys)).encode()).hexdigest()
 
@@ -89,7 +92,8 @@ class MapFigure:
         for row_number, note in enumerate(self.notes):
             line, letters = fitted(note, _SIZE, 0.61 * _WIDTH)
             sheet.text((_SIDE, bottom + 18 + 21 * row_number), line, QUIET, letters)
-        _draw_bar(sheet, bottom, *self.bar)
+        if self.bar is not None:
+            _draw_bar(sheet, bottom, *self.bar, self.ends)
         return sheet.image
 
 
@@ -175,7 +179,14 @@ def _draw_letters(sheet: Sheet, letters: Sequence[str], box: Box) -> None:
         sheet.text(place, letter, PAPER, _SIZE, "center", bold=True)
 
 
-def _draw_bar(sheet: Sheet, top: float, sign: colors.Sign, limit: float, units: str) -> None:
+def _draw_bar(
+    sheet: Sheet,
+    top: float,
+    sign: colors.Sign,
+    limit: float,
+    units: str,
+    ends: tuple[str, str] | None,
+) -> None:
     left, width, y = 0.64 * _WIDTH, round(0.335 * _WIDTH), top + 27
     strip = colors.blend(np.full((1, width), 0.1), colors.color_bar(sign, limit, count=width)[None])
     sheet.picture((left, y, width, 13), strip, smooth=False)
@@ -184,7 +195,7 @@ def _draw_bar(sheet: Sheet, top: float, sign: colors.Sign, limit: float, units: 
     for (x, side), value in zip(places, (low, (low + limit) / 2, limit), strict=True):
         sheet.text((x, y + 21), number(value), PAPER, _SIZE, side)
     meanings = {"signed": ("evidence against", "evidence for"), "positive": ("", "evidence for")}
-    low_meaning, high_meaning = meanings.get(sign, ("", "influence, either way"))
+    low_meaning, high_meaning = ends or meanings.get(sign, ("", "influence, either way"))
     sheet.text((left, y - 11), low_meaning, PAPER, _SIZE, "left")
     sheet.text((left + width, y - 11), high_meaning, PAPER, _SIZE, "right")
     text, size = fitted(units, _SIZE, width)

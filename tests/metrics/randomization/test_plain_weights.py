@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
 from voxplain.attribution import explain
+from voxplain.engine.randomization.plain_weights import with_plain_weights
+from voxplain.engine.randomization.stages import Order
 from voxplain.metrics.maps import Undefined
 from voxplain.metrics.randomization import Cascade, stages
-from voxplain.metrics.randomization.plain_weights import with_plain_weights
 from voxplain.metrics.randomization.randomized_networks import randomized
-from voxplain.metrics.randomization.stages import Order
 from voxplain.models.model import Model
 
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from voxplain.engine.acceleration.forward_trace import trace
+from voxplain.engine.randomization.stages import Order
 from voxplain.engine.taps import Tap
 from voxplain.metrics import MetricContext
 from voxplain.metrics.randomization import stages
 from voxplain.metrics.randomization.randomized_networks import UnchangedModules, randomized
-from voxplain.metrics.randomization.stages import Order
 from voxplain.metrics.re_explain import explain_again, explain_networks
 from voxplain.models.model import Model
 

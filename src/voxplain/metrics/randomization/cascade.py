@@ -12,11 +12,12 @@ from voxplain.attribution.methods.smoothgrad import SmoothGrad
 from voxplain.engine.acceleration.forward_trace import trace
 from voxplain.engine.context import Context
 from voxplain.engine.method import Method
+from voxplain.engine.randomization.plain_weights import with_plain_weights
+from voxplain.engine.randomization.stages import Order, grouped, stages
 from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.controls import edges
 from voxplain.metrics.maps import MapField
 from voxplain.metrics.metric import BaseMetric, metric_key
-from voxplain.metrics.randomization.plain_weights import with_plain_weights
 from voxplain.metrics.randomization.randomized_networks import (
     RandomizedNetwork,
     UnchangedModules,
@@ -24,7 +25,6 @@ from voxplain.metrics.randomization.randomized_networks import (
     in_order,
     randomized,
 )
-from voxplain.metrics.randomization.stages import Order, grouped, stages
 from voxplain.metrics.randomization.steps import StepCollector, Steps
 from voxplain.metrics.re_explain import explain_again, explain_networks
 from voxplain.metrics.scoring import value_or_reason

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from voxplain.engine.randomization.stages import Order
 from voxplain.image import Grid
 from voxplain.metrics.context import MetricContext
 from voxplain.metrics.controls import edges
 from voxplain.metrics.metric import BaseMetric, metric_key
 from voxplain.metrics.randomization.similarity import Similarity
-from voxplain.metrics.randomization.stages import Order
 from voxplain.metrics.randomization.steps import Steps
 from voxplain.records.cascades import MEASURES, MapRandomized, MetricFollowed, RandomizationRecord
 from voxplain.viz.planes import AXIAL, Plane, plane_of

@@ -13,15 +13,15 @@ from pydantic import Field
 from torch import Tensor
 
 from voxplain.engine.context import Context
+from voxplain.engine.randomization.plain_weights import with_plain_weights
+from voxplain.engine.randomization.stages import Order, stages
 from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.curves import area
 from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
 from voxplain.metrics.randomization.cascade import Cascade
-from voxplain.metrics.randomization.plain_weights import with_plain_weights
 from voxplain.metrics.randomization.randomized_networks import calibration_images, randomized
 from voxplain.metrics.randomization.similarity import Measure
-from voxplain.metrics.randomization.stages import Order, stages
 from voxplain.metrics.randomization.steps import Steps
 from voxplain.metrics.re_explain import explain_again
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from voxplain.engine.acceleration.forward_trace import ForwardTrace
 from voxplain.engine.acceleration.shared_prefix import SharedPrefix
+from voxplain.engine.randomization.reinitialize import recalibrate, reinitialize
+from voxplain.engine.randomization.stages import Order
 from voxplain.engine.taps import Tap
 from voxplain.metrics.context import MetricContext
 from voxplain.metrics.maps import Undefined
-from voxplain.metrics.randomization.reinitialize import recalibrate, reinitialize
-from voxplain.metrics.randomization.stages import Order
 from voxplain.models.copies import copied
 from voxplain.models.model import Model
 

@@ -10,7 +10,7 @@ import torch
 from networks import classifier, images, untouched
 from torch import Tensor, nn
 
-from voxplain.metrics.randomization import recalibrate, reinitialize, stages
+from voxplain.engine.randomization import recalibrate, reinitialize, stages
 from voxplain.models.copies import copied
 from voxplain.models.model import Model
 

@@ -9,8 +9,8 @@ import torch
 from networks import classifier, images, untouched
 from torch import Tensor, nn
 
+from voxplain.engine.randomization import grouped, stages
 from voxplain.errors import ModelError
-from voxplain.metrics.randomization import grouped, stages
 from voxplain.models.model import Model
 
 
