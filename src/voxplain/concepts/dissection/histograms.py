@@ -1,0 +1,115 @@
+"""Histograms of unit values, per concept: every threshold at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from voxplain.concepts.dissection.case_masks import Combinations
+
+Array = NDArray[np.float64]
+_CELLS_AT_ONCE = 2**21
+"""Cells of histograms that are counted in one go."""
+
+
+def bins_of(values: Tensor, edges: Tensor) -> NDArray[np.int64]:
+    """How many thresholds each value reaches, ``(units, voxels)``.
+
+    A value is at or above threshold ``i`` where it reaches more than ``i``.
+
+    Args:
+        values: ``(units, voxels)``.
+        edges: ``(units, edges)``, ascending.
+    """
+    return torch.searchsorted(edges, values.contiguous(), right=True).numpy()
+
+
+def joint_histograms(
+    bins: NDArray[np.int64], parts: Sequence[Combinations], edges: int
+) -> tuple[Array, Array]:
+    """How many voxels of each concept, and of all, reach how many thresholds.
+
+    Voxels are counted by unit, combination of concepts and bin, and summed over the combinations
+    that hold a concept, so that the time hardly depends on the number of concepts.
+
+    Args:
+        bins: ``(units, voxels)``.
+        parts: The combinations of concepts at the voxels.
+        edges: Number of thresholds.
+
+    Returns:
+        ``(units, concepts, edges + 1)`` and ``(units, edges + 1)``.
+    """
+    concepts = sum(part.table.shape[1] for part in parts)
+    inside = np.zeros((len(bins), concepts, edges + 1))
+    everywhere = np.zeros((len(bins), edges + 1))
+    for part in parts:
+        cells = len(part.table) * (edges + 1)
+        offset = part.index * (edges + 1)
+        size = max(1, _CELLS_AT_ONCE // cells)
+        columns = slice(part.first, part.first + part.table.shape[1])
+        for first in range(0, len(bins), size):
+            rows = slice(first, min(first + size, len(bins)))
+            counts = _counted(bins[rows] + offset, cells).reshape(-1, len(part.table), edges + 1)
+            inside[rows, columns] = part.table.T @ counts
+            everywhere[rows] = counts.sum(axis=1)
+    if not parts:
+        everywhere[:] = _counted(bins, edges + 1)
+    return inside, everywhere
+
+
+def _counted(index: NDArray[np.int64], cells: int) -> Array:
+    """How often each number occurs in each row, ``(rows, cells)``."""
+    shifted = index + np.arange(len(index))[:, None] * cells
+    counts = np.bincount(shifted.ravel(), minlength=len(index) * cells)
+    return counts.reshape(len(index), cells).astype(np.float64)
+
+
+@dataclass
+class Counts:
+    """Histograms of one group of units, summed over cases.
+
+    Attributes:
+        inside: ``(units, concepts, edges + 1)``: voxels of a concept by bin.
+        everywhere: The same for all voxels of the cases for which a concept is known, by the
+            concepts that are known: cases with the same known concepts share one.
+    """
+
+    inside: Array
+    everywhere: dict[tuple[bool, ...], Array]
+
+    @classmethod
+    def empty(cls, units: int, concepts: int, edges: int) -> Counts:
+        """Nothing counted yet."""
+        return cls(np.zeros((units, concepts, edges + 1)), {})
+
+    def add(self, rows: slice, inside: Array, everywhere: Array, known: NDArray[np.bool_]) -> None:
+        """Takes in the histograms of some units for one case."""
+        self.inside[rows] += inside * known[None, :, None]
+        key = tuple(known.tolist())
+        shape = (len(self.inside), self.inside.shape[2])
+        self.everywhere.setdefault(key, np.zeros(shape))[rows] += everywhere
+
+    def reached(self, concept: int) -> tuple[Array, Array]:
+        """Voxels at or above every threshold, of a concept and of all, each ``(units, edges)``.
+
+        Only cases for which the concept is known count.
+        """
+        every = [counts for known, counts in self.everywhere.items() if known[concept]]
+        total = np.sum(every, axis=0) if every else np.zeros_like(self.inside[:, 0])
+        return reaching(self.inside[:, concept]), reaching(total)
+
+    def size(self, concept: int) -> tuple[float, float]:
+        """Voxels of a concept and of all, in cases for which it is known."""
+        every = [counts[0].sum() for known, counts in self.everywhere.items() if known[concept]]
+        return float(self.inside[0, concept].sum()), float(np.sum(every))
+
+
+def reaching(histogram: Array) -> Array:
+    """Voxels at or above every threshold of histograms ``(..., edges + 1)``, ``(..., edges)``."""
+    return histogram[..., ::-1].cumsum(axis=-1)[..., ::-1][..., 1:]
