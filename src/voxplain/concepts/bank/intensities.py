@@ -196,7 +196,8 @@ def channel_of(case: CohortCase, channel: str | int) -> Tensor:
             f"the image of case {case.id!r} has no channel {channel!r}; "
             f"{nearest(str(channel), names)}"
         )
-    return case.image.data[index].cpu()
+    found: Tensor = case.image.data[index]
+    return found.cpu()
 
 
 def _between_quantiles(channel: str | int, low: float, high: float) -> MaskOf:

@@ -53,7 +53,7 @@ class Agreement:
         """Mutual information of unit and concept in bits."""
         only_on, only_in = self.on - self.both, self.size - self.both
         neither = self.total - self.on - only_in
-        p, q = _ratio(self.on, self.total + 0 * self.on), self.size / max(_top(self.total), 1)
+        p, q = _ratio(self.on, self.total + 0 * self.on), self.size / np.maximum(self.total, 1)
         cells = ((self.both, p * q), (only_on, p * (1 - q)), (only_in, (1 - p) * q))
         parts = [_bits(n, self.total, e) for n, e in (*cells, (neither, (1 - p) * (1 - q)))]
         return np.asarray(sum(parts))
@@ -118,7 +118,3 @@ def _bits(count: Array, total: Array | float, expected: Array) -> Array:
     share = _ratio(count, total + 0 * count)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(share > 0, share * np.log2(share / expected), 0.0)
-
-
-def _top(value: Array | float) -> float:
-    return float(np.max(value))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,22 +17,64 @@ from voxplain.concepts.dissection.case_masks import Combinations
 Array = NDArray[np.float64]
 _CELLS_AT_ONCE = 2**21
 """Cells of histograms that are counted in one go."""
+_COMPARISONS = 8
+"""After a look into the table; bisection where more are needed."""
 
 
-def bins_of(values: Tensor, edges: Tensor) -> NDArray[np.int64]:
-    """How many thresholds each value reaches, ``(units, voxels)``.
+class Thresholds:
+    """Finds how many thresholds values reach, faster than by bisection.
 
-    A value is at or above threshold ``i`` where it reaches more than ``i``.
+    A table says how many are certainly reached for each value of the upper 16 bits of a float, so
+    that one or two comparisons are left.
 
     Args:
-        values: ``(units, voxels)``.
-        edges: ``(units, edges)``, ascending.
+        edges: ``(units, edges)``, ascending, float32.
     """
-    return torch.searchsorted(edges, values.contiguous(), right=True).numpy()
+
+    def __init__(self, edges: Tensor) -> None:
+        self.edges = edges.contiguous()
+        lowest = _lowest_values()
+        known = [np.searchsorted(row, lowest, side="right") for row in self.edges.numpy()]
+        self._table = np.stack(known).astype(np.int16)
+        nothing = np.full((len(edges), 1), np.nan, dtype=np.float32)
+        self._ends = np.concatenate([self.edges.numpy(), nothing], axis=1)
+
+    def bins(self, units: slice, values: Tensor) -> NDArray[np.int16]:
+        """How many thresholds each value reaches, ``(units, voxels)``.
+
+        A value is at or above threshold ``i`` where it reaches more than ``i``.
+
+        Args:
+            units: Which units.
+            values: ``(units, voxels)``, float32.
+        """
+        rows = zip(values.contiguous().numpy(), self._table[units], self._ends[units], strict=True)
+        return np.stack([_reached(*row) for row in rows])
+
+
+def _reached(
+    values: NDArray[np.float32], table: NDArray[np.int16], ends: NDArray[np.float32]
+) -> NDArray[np.int16]:
+    upper = values.view(np.uint16)[1 if sys.byteorder == "little" else 0 :: 2]
+    bins = table.take(upper)
+    for _ in range(_COMPARISONS):
+        more = values >= ends.take(bins)
+        if not more.any():
+            return bins
+        bins += more
+    return np.searchsorted(ends[:-1], values, side="right").astype(np.int16)
+
+
+@lru_cache(maxsize=1)
+def _lowest_values() -> NDArray[np.float32]:
+    """The lowest float32 with each value of the upper 16 bits; the lowest of all for NaN."""
+    upper = np.arange(2**16, dtype=np.uint32) << 16
+    lowest = np.where(upper >> 31, upper | 0xFFFF, upper).astype(np.uint32).view(np.float32)
+    return np.where(np.isnan(lowest), -np.inf, lowest).astype(np.float32)
 
 
 def joint_histograms(
-    bins: NDArray[np.int64], parts: Sequence[Combinations], edges: int
+    bins: NDArray[np.int16], parts: Sequence[Combinations], edges: int
 ) -> tuple[Array, Array]:
     """How many voxels of each concept, and of all, reach how many thresholds.
 
@@ -63,7 +107,7 @@ def joint_histograms(
     return inside, everywhere
 
 
-def _counted(index: NDArray[np.int64], cells: int) -> Array:
+def _counted(index: NDArray[Any], cells: int) -> Array:
     """How often each number occurs in each row, ``(rows, cells)``."""
     shifted = index + np.arange(len(index))[:, None] * cells
     counts = np.bincount(shifted.ravel(), minlength=len(index) * cells)

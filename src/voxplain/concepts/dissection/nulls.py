@@ -72,7 +72,8 @@ class UnrelatedMasks:
         if masks.voxels <= _VOXELS:
             return np.arange(masks.voxels)
         source = generator(self._seed, "null voxels", case.id)
-        return torch.randperm(masks.voxels, generator=source)[:_VOXELS].sort().values.numpy()
+        drawn = torch.randperm(masks.voxels, generator=source)[:_VOXELS]
+        return np.sort(drawn.numpy())
 
     def of(
         self, case: CohortCase, masks: CaseMasks, concept: int, voxels: NDArray[np.int64]
@@ -89,10 +90,8 @@ class UnrelatedMasks:
         ]
         if len({donor.patient for donor in donors}) < FEWEST_DONORS:
             shifts = 1 + np.floor(place * max(1, masks.voxels - 1)).astype(np.int64)
-            moved: NDArray[np.bool_] = masks.masks[concept][
-                (voxels[None] - shifts[:, None]) % masks.voxels
-            ]
-            return moved
+            before = (voxels[None] - shifts[:, None]) % masks.voxels
+            return np.asarray(masks.masks[concept][before])
         positions = masks.flat.numpy()[voxels]
         drawn = np.floor(place * len(donors)).astype(np.int64)
         rows = np.stack([_bits(donor.packed[concept], positions) for donor in donors])

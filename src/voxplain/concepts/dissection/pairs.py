@@ -102,14 +102,10 @@ class _GroupScores:
 def _over_thresholds(state: GroupState, together: Agreement, concepts: int) -> dict[str, Array]:
     """What is taken over all thresholds, from the histograms of the held-out cases."""
     columns = [agreement_of(state.held_out, number).with_all for number in range(concepts)]
-    at = [
-        Agreement(together.both[:, n], together.on[:, n], together.size[0, n], together.total[0, n])
-        for n in range(concepts)
-    ]
     return {
         "average_precision": _columns([each.average_precision for each in columns]),
         "auc": _columns([each.auc for each in columns]),
-        "information": _columns([each.information for each in at]),
+        "information": together.information,
     }
 
 
@@ -194,7 +190,7 @@ def _bars(
             bars = np.fmax(bars, _over_units(table.iou, 1.0))
         if other.origin == "random":
             bars = np.fmax(bars, _over_units(table.iou, 0.95))
-    return np.fmax(bars[None], tables[group].values["null"])
+    return np.asarray(np.fmax(bars[None], tables[group].values["null"]))
 
 
 def _over_units(values: Array, quantile: float) -> Array:

@@ -43,8 +43,8 @@ class VoxelSample:
     def __init__(self, seed: int, capacity: int = CAPACITY) -> None:
         self._seed, self._capacity = seed, capacity
         self._keys = torch.empty(0, dtype=torch.float64)
-        self._values: dict[object, list[Tensor]] = {}
-        self._kept = torch.empty(0, dtype=torch.long)
+        self._values: dict[object, Tensor] = {}
+        self._places = torch.empty(0, dtype=torch.long)
 
     def draw(self, case: str, voxels: int) -> Tensor:
         """Draws voxels of the next case, and forgets those that are no longer among the kept.
@@ -58,20 +58,23 @@ class VoxelSample:
         """
         source = generator(self._seed, "voxels", case)
         keys = torch.rand(voxels, generator=source, dtype=torch.float64)
-        together = torch.cat([self._keys, keys])
-        order = together.argsort(stable=True)[: self._capacity].sort().values
         before = len(self._keys)
-        self._kept, chosen = order[order < before], order[order >= before] - before
-        self._keys = together[order]
+        kept = torch.cat([self._keys, keys]).argsort(stable=True)[: self._capacity]
+        chosen = (kept[kept >= before] - before).sort().values
+        is_kept = torch.zeros(before, dtype=torch.bool)
+        is_kept[kept[kept < before]] = True
+        free = (~is_kept).nonzero()[:, 0]
+        added = torch.arange(before, before + len(chosen) - len(free))
+        self._places = torch.cat([free, added])
+        self._keys = torch.cat([self._keys, torch.zeros(len(added), dtype=torch.float64)])
+        self._keys[self._places] = keys[chosen]
         return chosen
 
     def add(self, unit_group: object, values: Tensor) -> None:
         """Takes in the values of a group of units at the voxels drawn, ``(units, drawn)``."""
-        known = self._values.get(unit_group)
-        if known is None:
-            self._values[unit_group] = [values.clone()]
-            return
-        self._values[unit_group] = [torch.cat([known[0][:, self._kept], values], dim=1)]
+        if unit_group not in self._values:
+            self._values[unit_group] = values.new_empty(len(values), self._capacity)
+        self._values[unit_group][:, self._places] = values
 
     def edges(self, unit_group: object, on: NDArray[np.float64]) -> Tensor:
         """Thresholds of a group of units, ``(units, edges)``, ascending.
@@ -80,7 +83,7 @@ class VoxelSample:
             unit_group: As in :meth:`add`.
             on: Shares of the voxels at or above them, falling.
         """
-        values = self._values[unit_group][0].sort(dim=1).values
-        count = values.shape[1]
+        count = len(self._keys)
         index = np.clip(np.ceil((1 - on) * count - 1e-9), 0, count - 1).astype(np.int64)
+        values = self._values.pop(unit_group)[:, :count].sort(dim=1).values
         return values[:, torch.from_numpy(index)].contiguous()

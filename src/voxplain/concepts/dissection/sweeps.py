@@ -23,7 +23,7 @@ from voxplain.concepts.dissection.case_masks import (
     region_of,
 )
 from voxplain.concepts.dissection.exemplars import ExemplarCases
-from voxplain.concepts.dissection.histograms import Counts, bins_of, joint_histograms, reaching
+from voxplain.concepts.dissection.histograms import Counts, Thresholds, joint_histograms, reaching
 from voxplain.concepts.dissection.image_level import ImageActivations
 from voxplain.concepts.dissection.nulls import NullCounts, UnrelatedMasks
 from voxplain.concepts.dissection.quantiles import VoxelSample, shares_on
@@ -41,7 +41,7 @@ class GroupState:
 
     Attributes:
         names: Of the units.
-        edges: Thresholds, ``(units, edges)``.
+        thresholds: Of every unit.
         selection: Histograms of the cases to select on.
         held_out: The same of the held-out cases.
         chosen: Number of the threshold per unit and concept, -1 for none.
@@ -52,7 +52,7 @@ class GroupState:
     """
 
     names: tuple[str, ...]
-    edges: Tensor
+    thresholds: Thresholds
     selection: Counts
     held_out: Counts
     chosen: NDArray[np.int64]
@@ -60,6 +60,11 @@ class GroupState:
     exemplars: ExemplarCases
     both: list[Array] = field(default_factory=list)
     on: list[Array] = field(default_factory=list)
+
+    @property
+    def edges(self) -> Tensor:
+        """The thresholds, ``(units, edges)``."""
+        return self.thresholds.edges
 
 
 class Sweeps:
@@ -123,8 +128,8 @@ class Sweeps:
         """Counts voxels on other cases, at all thresholds and, with nulls, at the chosen ones."""
         for case, inside in self._readable(cohort):
             masks = self._begin(case, inside, held_out=True)
-            self.sizes.append(masks.masks.sum(axis=1) * 1.0)
-            self.totals.append(masks.known * float(masks.voxels))
+            self.sizes.append(masks.masks.sum(axis=1).astype(np.float64))
+            self.totals.append(masks.known.astype(np.float64) * masks.voxels)
             self.patients.append(case.patient)
             self._count(case, masks, lambda state: state.held_out, self._null_of(case, masks))
 
@@ -171,7 +176,7 @@ class Sweeps:
             for rows, placed in self._chunks(maps, case):
                 values = masks.select(placed)
                 state.exemplars.add(rows, values, masks)
-                bins = bins_of(values, state.edges[rows])
+                bins = state.thresholds.bins(rows, values)
                 inside, everywhere = joint_histograms(bins, parts, state.edges.shape[1])
                 into(state).add(rows, inside, everywhere, masks.known)
                 if null is not None:
@@ -196,7 +201,7 @@ class Sweeps:
         units, concepts = len(names), len(self.concepts)
         return GroupState(
             names,
-            edges,
+            Thresholds(edges),
             Counts.empty(units, concepts, edges.shape[1]),
             Counts.empty(units, concepts, edges.shape[1]),
             np.full((units, concepts), -1, dtype=np.int64),
@@ -223,7 +228,7 @@ class _CaseNull:
         self,
         null: NullCounts,
         rows: slice,
-        bins: NDArray[np.int64],
+        bins: NDArray[np.int16],
         chosen: NDArray[np.int64],
     ) -> None:
         """Compares some units with all draws."""

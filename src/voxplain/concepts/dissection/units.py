@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from voxplain.concepts.dissection.case_masks import Remarks
 from voxplain.engine.cohort import CohortCase
 from voxplain.engine.context import Context
 from voxplain.engine.interventions import UnitSet
@@ -74,7 +75,7 @@ class UnitSource(ABC):
     """Gives the maps of units, case after case."""
 
     @abstractmethod
-    def of(self, case: CohortCase, remarks: list[str]) -> Iterator[UnitMaps]:
+    def of(self, case: CohortCase, remarks: Remarks) -> Iterator[UnitMaps]:
         """The groups of units for one case.
 
         Args:
@@ -86,7 +87,7 @@ class UnitSource(ABC):
 class ModalityUnits(UnitSource):
     """Every channel of the image, bright and dark, as if it were a unit of the network."""
 
-    def of(self, case: CohortCase, remarks: list[str]) -> Iterator[UnitMaps]:
+    def of(self, case: CohortCase, remarks: Remarks) -> Iterator[UnitMaps]:
         """One group, ``+flair`` and ``-flair`` for each channel."""
         data = case.image.data.cpu().float()
         both = torch.stack([data, -data], dim=1).flatten(0, 1)
@@ -118,7 +119,7 @@ class LayerUnits(UnitSource):
         self._taps: tuple[Tap, ...] | None = None
         self._layers: dict[object, NetworkLayers] = {}
 
-    def of(self, case: CohortCase, remarks: list[str]) -> Iterator[UnitMaps]:
+    def of(self, case: CohortCase, remarks: Remarks) -> Iterator[UnitMaps]:
         """One group per layer, of one forward without gradients."""
         context = Context.open(self._model, case.image)
         # Where cells lie depends on the shape alone, and is found once for it.
@@ -136,7 +137,7 @@ class LayerUnits(UnitSource):
             self._taps = layers.taps(tuple(dict.fromkeys(paths)))
         return self._taps
 
-    def _group(self, tap: Tap, seen: Observation, remarks: list[str]) -> UnitMaps:
+    def _group(self, tap: Tap, seen: Observation, remarks: Remarks) -> UnitMaps:
         values = self._in_units(tap, seen[tap])
         flat = values.flatten(1).cpu().float()
         pooled = torch.stack([flat.amax(1), flat.mean(1)])
