@@ -192,20 +192,66 @@ class DissectionRecord(Record, frozen=True):
     remarks: tuple[str, ...] = ()
 
 
+class SliceBest(Record, frozen=True):
+    """The unit that agrees most with a concept in one slice, chosen on this very slice.
+
+    Attributes:
+        case: Id of the case.
+        slice: Number of the slice; None for a 2-D image.
+        concept: Name of the concept.
+        voxels: Of the concept in the slice.
+        unit: Name of the unit.
+        quantile: Share of the region in the slice in which the unit is on.
+        iou: Intersection over union in the slice.
+    """
+
+    case: str
+    slice: int | None
+    concept: str
+    voxels: int
+    unit: str
+    quantile: float
+    iou: float
+
+
+class ToleranceScore(Record, frozen=True):
+    """Agreement of the best unit of a concept up to a distance, on held-out cases.
+
+    Attributes:
+        unit: Name of the unit.
+        concept: Name of the concept.
+        tolerance: The distance, in voxels or such as ``2mm``.
+        precision: Share of where the unit is on that lies no farther from the concept.
+        recall: Share of the concept that lies no farther from where the unit is on.
+        f1: Harmonic mean of both.
+        precision_interval: 95 % bootstrap interval over patients; None below 8 patients.
+        recall_interval: The same of the recall.
+    """
+
+    unit: str
+    concept: str
+    tolerance: int | str
+    precision: float | None = None
+    recall: float | None = None
+    f1: float | None = None
+    precision_interval: tuple[float, float] | None = None
+    recall_interval: tuple[float, float] | None = None
+
+
 def write_dissection(run: Path, record: DissectionRecord) -> Path:
-    """Writes ``dissection/<model>.json``.
+    """Writes ``dissection/<model>.units.json``.
 
     Args:
         run: The run directory.
         record: What was found.
     """
-    path = Path(run) / FOLDER / f"{safe(record.model)}.json"
+    path = Path(run) / FOLDER / f"{safe(record.model)}.units.json"
     return atomic_write(path, record.model_dump_json(indent=1))
 
 
 def read_dissections(run: Path) -> list[DissectionRecord]:
     """All dissections of a run, sorted by file name."""
-    files = sorted((Path(run) / FOLDER).glob("*.json"))
+    files = sorted((Path(run) / FOLDER).glob("*.units.json"))
     texts = (file.read_text(encoding="utf-8") for file in files)
     return [DissectionRecord.model_validate_json(text) for text in texts]
 

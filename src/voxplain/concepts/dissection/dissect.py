@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from voxplain.concepts.bank.bank import ConceptBank, Entry
@@ -33,6 +34,20 @@ from voxplain.statistics import FEWEST
 
 
 @dataclass(frozen=True, eq=False)
+class UnitValues:
+    """How the activations of the units of a group are distributed on the selection cases.
+
+    Attributes:
+        edges: Activations, ``(units, edges)``, ascending.
+        counts: Voxels below the first, between two of them and from the last on,
+            ``(units, edges + 1)``.
+    """
+
+    edges: NDArray[np.float64]
+    counts: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
 class Dissection:
     """What the units of a network detect.
 
@@ -40,10 +55,12 @@ class Dissection:
         record: All scores, as they are written to a run folder.
         curves: Agreement of the units of a group with every concept at every threshold, on
             held-out cases: by the group and the name of the concept, ``(units, thresholds)``.
+        values: The activations of the units of a group.
     """
 
     record: DissectionRecord
     curves: Mapping[tuple[UnitGroup, str], Agreement]
+    values: Mapping[UnitGroup, UnitValues]
 
     def of(
         self, unit: str | None = None, concept: str | None = None, origin: Origin | None = None
@@ -163,7 +180,7 @@ def dissect(
         images=tuple(_images(sweeps, concepts)),
         remarks=(*remarks, *sweeps.remarks.sentences),
     )
-    return Dissection(record, _curves(sweeps))
+    return Dissection(record, _curves(sweeps), _values(sweeps))
 
 
 def _split(
@@ -291,4 +308,14 @@ def _curves(sweeps: Sweeps) -> dict[tuple[UnitGroup, str], Agreement]:
         (group, concept.name): agreement_of(state.held_out, number)
         for group, state in sweeps.groups.items()
         for number, concept in enumerate(sweeps.concepts)
+    }
+
+
+def _values(sweeps: Sweeps) -> dict[UnitGroup, UnitValues]:
+    return {
+        group: UnitValues(
+            state.edges.double().numpy(),
+            np.asarray(sum(state.selection.everywhere.values(), np.zeros(1))),
+        )
+        for group, state in sweeps.groups.items()
     }

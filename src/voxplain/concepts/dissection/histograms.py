@@ -99,15 +99,15 @@ def joint_histograms(
         columns = slice(part.first, part.first + part.table.shape[1])
         for first in range(0, len(bins), size):
             rows = slice(first, min(first + size, len(bins)))
-            counts = _counted(bins[rows] + offset, cells).reshape(-1, len(part.table), edges + 1)
+            counts = counted(bins[rows] + offset, cells).reshape(-1, len(part.table), edges + 1)
             inside[rows, columns] = part.table.T @ counts
             everywhere[rows] = counts.sum(axis=1)
     if not parts:
-        everywhere[:] = _counted(bins, edges + 1)
+        everywhere[:] = counted(bins, edges + 1)
     return inside, everywhere
 
 
-def _counted(index: NDArray[Any], cells: int) -> Array:
+def counted(index: NDArray[Any], cells: int) -> Array:
     """How often each number occurs in each row, ``(rows, cells)``."""
     shifted = index + np.arange(len(index))[:, None] * cells
     counts = np.bincount(shifted.ravel(), minlength=len(index) * cells)

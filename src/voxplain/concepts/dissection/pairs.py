@@ -26,6 +26,8 @@ def score_pairs(sweeps: Sweeps, settings: DissectionSettings) -> list[PairDissec
     unrelated masks and of the units of a random network; and whose p value, adjusted over all
     units and concepts, is at most the level.
     """
+    if not sweeps.concepts:
+        return []
     tables = {group: _GroupScores(sweeps, state) for group, state in sweeps.groups.items()}
     adjusted = _adjusted(tables)
     bars = {group: _bars(tables, group, settings) for group in tables}
