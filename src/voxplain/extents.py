@@ -47,6 +47,18 @@ Extent = Annotated[Scalar | tuple[Scalar, ...], AfterValidator(_checked)]
 PositiveExtent = Annotated[Extent, AfterValidator(_above_zero)]
 """An extent above 0."""
 
+
+def _a_length(length: int | str) -> int | str:
+    if isinstance(length, bool) or (isinstance(length, str) and not _MILLIMETERS.fullmatch(length)):
+        raise ValueError(f"{length!r} is not a length; write 3 (voxels) or '8mm'")
+    if isinstance(length, int) and length < 0:
+        raise ValueError(f"a length cannot be negative, and this is {length}")
+    return length
+
+
+Length = Annotated[int | str, AfterValidator(_a_length)]
+"""A distance in any direction: an int is in voxels, ``"8mm"`` in millimeters."""
+
 MOST_VOXELS = 2**31
 """What one image or window may hold: 8 GB of float32 per channel."""
 
@@ -82,6 +94,29 @@ def resolve(
         raise ConfigError(f"{len(sizes)} sizes {sizes} for an image with {len(shape)} axes")
     scale = spacing if spacing is not None else [math.nan] * len(shape)
     return tuple(_voxels(*axis) for axis in zip(sizes, shape, scale, strict=True))  # type: ignore[arg-type]
+
+
+def measured(
+    length: int | str, rank: int, spacing: Sequence[float] | None
+) -> tuple[float, tuple[float, ...]]:
+    """A length, and the size of a voxel along each axis in the same unit.
+
+    Args:
+        length: In voxels, or in millimeters such as ``"8mm"``.
+        rank: Number of spatial axes.
+        spacing: Millimeters per voxel, or None where unknown.
+
+    Raises:
+        ConfigError: If millimeters are given for an image of unknown physical size.
+    """
+    if not isinstance(length, str):
+        return float(length), (1.0,) * rank
+    match = _MILLIMETERS.fullmatch(length)
+    if not match:
+        raise ConfigError(f"{length!r} is not a length; write 3 or '8mm'")
+    if spacing is None:
+        raise ConfigError(f"{length!r} needs the pixel size of the image, which is unknown")
+    return float(match[1]), tuple(spacing)
 
 
 def _voxels(size: Scalar, length: int, millimeters: float) -> int:

@@ -114,6 +114,54 @@ def bootstrap(
     return float(low), float(high)
 
 
+def ratio_intervals(
+    numerators: Array,
+    denominators: Array,
+    patients: Sequence[str],
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Array | None:
+    """BCa bootstrap intervals of many ratios of sums over cases, such as IoU of a data set.
+
+    Each is the interval that :func:`bootstrap` gives with the ratio as its statistic; they are
+    computed together.
+
+    Args:
+        numerators: ``(cases, n)``.
+        denominators: ``(cases, n)``.
+        patients: The patient of each case, whose cases are resampled together.
+        level: Nominal coverage.
+        resamples: Number of resamples.
+        seed: Seed of the resamples.
+
+    Returns:
+        Lower and upper ends ``(2, n)``, NaN where a resample has no denominator; None below 8
+        patients.
+    """
+    names = list(dict.fromkeys(patients))
+    if len(names) < FEWEST:
+        return None
+    member = np.array([[name == patient for patient in patients] for name in names], dtype=float)
+    above, below = member @ numerators, member @ denominators
+    picks = np.random.default_rng(seed).integers(0, len(names), size=(resamples, len(names)))
+    weights = (picks[:, :, None] == np.arange(len(names))).sum(axis=1).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        estimate = above.sum(axis=0) / below.sum(axis=0)
+        jackknife = (above.sum(axis=0) - above) / (below.sum(axis=0) - below)
+    ends = np.full((2, numerators.shape[1]), np.nan)
+    for first in range(0, numerators.shape[1], 1024):
+        part = slice(first, first + 1024)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            resampled = (weights @ above[:, part]) / (weights @ below[:, part])
+        for offset, column in enumerate(resampled.T):
+            if np.isfinite(column).all() and np.isfinite(jackknife[:, first + offset]).all():
+                at = first + offset
+                tails = _tails(column, float(estimate[at]), jackknife[:, at], level)
+                ends[:, at] = np.quantile(column, tails)
+    return ends
+
+
 def _groups(values: Array, patients: NDArray[np.str_]) -> list[Array]:
     """The values of each patient."""
     return [values[patients == name] for name in dict.fromkeys(patients.tolist())]
@@ -213,4 +261,17 @@ def holm(values: Sequence[float]) -> list[float]:
     order = defined[np.argsort(p_values[defined])]
     factors = np.arange(len(order), 0, -1)
     p_values[order] = np.minimum(np.maximum.accumulate(factors * p_values[order]), 1.0)
+    return [float(value) for value in p_values]
+
+
+def benjamini_hochberg(values: Sequence[float]) -> list[float]:
+    """Adjusted p values that bound the share of false discoveries (Benjamini and Hochberg, 1995).
+
+    NaN stay and do not count.
+    """
+    p_values = np.array(values, dtype=np.float64)
+    defined = np.flatnonzero(np.isfinite(p_values))
+    order = defined[np.argsort(p_values[defined])[::-1]]
+    factors = len(order) / np.arange(len(order), 0, -1)
+    p_values[order] = np.minimum(np.minimum.accumulate(factors * p_values[order]), 1.0)
     return [float(value) for value in p_values]

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from voxplain.engine.taps import Tap, tapping
 from voxplain.errors import ModelError
 from voxplain.models.geometry import LayerGeometry, confirmed, layer_geometry, place
-from voxplain.models.layers import LayerInfo, find_layer, last_feature_layer, list_layers
+from voxplain.models.layers import (
+    LayerInfo,
+    convolution_stages,
+    find_layer,
+    last_feature_layer,
+    list_layers,
+)
 from voxplain.models.layout import Layout
 from voxplain.models.model import Model
 from voxplain.models.output_place import OutputPlace, at_box, covered_ends
@@ -104,6 +110,12 @@ class NetworkLayers:
         """The layer of the last feature map before the head, where CAMs are taken."""
         with self.model.at_rest():
             return last_feature_layer(self.model.network, self.example)
+
+    @cached_property
+    def stages(self) -> tuple[str, ...]:
+        """The layers at which convolutions end, after their activation, without the head."""
+        with self.model.at_rest():
+            return tuple(convolution_stages(self.model.network, self.example))
 
     def channels(self, tap: Tap) -> int:
         """How many channels a layer has."""

@@ -69,6 +69,19 @@ def read_labels(path: str | Path, rank: int) -> Labels:
         return _read(path, rank)[0]
 
 
+def grid_of_mask(path: str | Path, rank: int) -> Grid | None:
+    """The grid of a file with labels; None where it states no place, as pictures do.
+
+    Raises:
+        InputError: If the file cannot be read.
+    """
+    path = Path(path)
+    with reading(path):
+        if path.name.lower().endswith(PICTURE) or (path.is_file() and is_segmentation(path)):
+            return None
+        return read_raw(path, None, rank, None).grid
+
+
 def _read(path: Path, rank: int, ignore: int | None = None) -> tuple[Labels, Grid | None]:
     if path.name.lower().endswith(PICTURE) and path.exists():
         labels = _whole(path, read_indices(path, rank, ignore))

@@ -127,6 +127,52 @@ def last_feature_layer(network: nn.Module, example: Tensor) -> str:
     )
 
 
+def convolution_stages(network: nn.Module, example: Tensor) -> list[str]:
+    """The layers at which convolutions end: their activation, else their norm, else themselves.
+
+    What follows a convolution belongs to it as long as the shape stays. The head, a last
+    convolution with as many channels as the network has outputs, is left out.
+
+    Args:
+        network: Left as it was; runs once in evaluation mode without gradients.
+        example: ``(B, C, *spatial)``.
+
+    Returns:
+        Paths in execution order, with the number of the call where a layer is called repeatedly.
+    """
+    calls = follow_network(network, example)
+    stages = _stages(network, calls, tuple(example.shape[2:]))
+    outputs = next(call for call in calls if not call.path).outputs[0].shape[1]
+    if len(stages) > 1 and calls[stages[-1]].outputs[0].shape[1] == outputs:
+        stages = stages[:-1]
+    return [_numbered([call.path for call in calls], number) for number in stages]
+
+
+def _stages(network: nn.Module, calls: list[LayerCall], image: tuple[int, ...]) -> list[int]:
+    """The number of the last call of every convolutional stage."""
+    ends: list[int] = []
+    shape: tuple[int, ...] | None = None
+    for number, call in enumerate(calls):
+        module = network.get_submodule(call.path)
+        if next(module.children(), None) is not None:
+            continue
+        if isinstance(module, _CONVOLUTIONS):
+            spatial = geometry_of(call.outputs[0], image).spatial
+            shape = call.outputs[0].shape if spatial else None
+            ends += [number] * spatial
+        elif call.outputs[0].shape == shape:
+            ends[-1] = number
+        else:
+            shape = None
+    return ends
+
+
+def _numbered(paths: list[str], number: int) -> str:
+    """The path of a call, with its number where the layer is called more than once."""
+    path = paths[number]
+    return path if paths.count(path) == 1 else f"{path}#{paths[:number].count(path)}"
+
+
 def _info(network: nn.Module, calls: list[LayerCall], image: tuple[int, ...]) -> LayerInfo:
     last, module = calls[-1], network.get_submodule(calls[-1].path)
     return LayerInfo(

@@ -58,6 +58,7 @@ def _along(values: Tensor, dim: int, cell: Tensor, mode: str) -> Tensor:
     low = cell.floor().long()
     fraction = (cell - low).to(values.dtype).reshape(-1, *[1] * (values.ndim - 1 - dim))
     if not fraction.any():
-        return values.index_select(dim, low)
+        is_same = len(low) == last + 1 and torch.equal(low, torch.arange(len(low)).to(low))
+        return values if is_same else values.index_select(dim, low)
     high = (low + 1).clamp(max=last)
     return torch.lerp(values.index_select(dim, low), values.index_select(dim, high), fraction)

@@ -1,0 +1,173 @@
+"""The masks of all concepts for one case inside of a region of interest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from voxplain.concepts.bank.spec import foreground_of
+from voxplain.concepts.concept import Concept
+from voxplain.engine.cohort import CohortCase
+from voxplain.errors import InputError, VoxplainError
+
+Region = Literal["foreground", "image"] | str
+"""Foreground, whole image, or the name of a concept that is the region."""
+
+_TOGETHER = 16
+"""Concepts whose combinations are counted together."""
+
+
+class Remarks:
+    """Sentences about what was left out, each kept once, with the number of cases."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+
+    def append(self, sentence: str) -> None:
+        """Takes in a sentence."""
+        self._counts[sentence] = self._counts.get(sentence, 0) + 1
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """In the order in which they came."""
+        return tuple(self._counts)
+
+
+@dataclass(frozen=True, eq=False)
+class CaseMasks:
+    """What is known of a case.
+
+    Attributes:
+        inside: The region of interest, ``(*spatial)`` of bool.
+        masks: ``(concepts, voxels)`` of bool inside of the region.
+        known: ``(concepts,)``: whether a concept is known for the case.
+    """
+
+    inside: Tensor
+    masks: NDArray[np.bool_]
+    known: NDArray[np.bool_]
+
+    @property
+    def voxels(self) -> int:
+        """Number of voxels in the region."""
+        return int(self.masks.shape[1])
+
+    def select(self, maps: Tensor) -> Tensor:
+        """Maps ``(k, *spatial)`` inside of the region, ``(k, voxels)``."""
+        return maps.flatten(1)[:, self.flat]
+
+    @property
+    def flat(self) -> Tensor:
+        """The voxels of the region as positions in memory."""
+        return self.inside.flatten().nonzero()[:, 0]
+
+
+@dataclass(frozen=True, eq=False)
+class Combinations:
+    """Voxels grouped by the combination of concepts that they show.
+
+    Attributes:
+        first: Number of the first concept among those that are counted together.
+        table: ``(combinations, concepts)`` of 0 and 1.
+        index: The combination of every voxel, ``(voxels,)``.
+    """
+
+    first: int
+    table: NDArray[np.float64]
+    index: NDArray[np.int64]
+
+
+def case_masks(
+    case: CohortCase, concepts: Sequence[Concept], inside: Tensor, remarks: Remarks
+) -> CaseMasks:
+    """The masks of concepts for one case.
+
+    A concept that cannot be computed is not known for the case, with a remark.
+
+    Args:
+        case: The case.
+        concepts: Parts of images.
+        inside: The region of interest.
+        remarks: Takes sentences about concepts that fail.
+    """
+    found = [mask_of(concept, case, remarks) for concept in concepts]
+    known = np.array([mask is not None for mask in found], dtype=bool)
+    shape = (len(concepts), int(inside.sum()))
+    masks = np.zeros(shape, dtype=bool)
+    for row, mask in zip(masks, found, strict=True):
+        if mask is not None:
+            row[:] = mask[inside].numpy()
+    return CaseMasks(inside, masks, known)
+
+
+def mask_of(concept: Concept, case: CohortCase, remarks: Remarks) -> Tensor | None:
+    """The mask of a concept for a case; None with a remark where it cannot be computed."""
+    try:
+        mask = concept.of(case)
+    except VoxplainError as error:
+        remarks.append(f"concept {concept.name!r} is not known for some cases: {error}")
+        return None
+    if mask is None:
+        return None
+    shape = () if concept.kind == "image" else case.image.grid.shape
+    if tuple(mask.shape) != tuple(shape):
+        remarks.append(
+            f"concept {concept.name!r} has a mask of shape {tuple(mask.shape)} for an image of "
+            f"shape {shape} and is left out there"
+        )
+        return None
+    return mask.cpu().bool()
+
+
+def combinations(masks: NDArray[np.bool_]) -> list[Combinations]:
+    """The combinations of concepts that voxels show, some concepts after others.
+
+    Args:
+        masks: ``(concepts, voxels)``.
+    """
+    return [
+        _together(first, masks[first : first + _TOGETHER])
+        for first in range(0, len(masks), _TOGETHER)
+    ]
+
+
+def coded(masks: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The combination of up to 62 concepts at every voxel as a number, concept i being bit i."""
+    codes = np.zeros(masks.shape[1], dtype=np.int64)
+    for bit, mask in enumerate(masks):
+        codes |= mask.astype(np.int64) << bit
+    return codes
+
+
+def bits_of(codes: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
+    """The concepts of such numbers, ``(codes, count)``."""
+    return (codes[:, None] >> np.arange(count) & 1).astype(bool)
+
+
+def _together(first: int, masks: NDArray[np.bool_]) -> Combinations:
+    codes, index = np.unique(coded(masks), return_inverse=True)
+    return Combinations(first, bits_of(codes, len(masks)).astype(np.float64), index.reshape(-1))
+
+
+def region_of(case: CohortCase, region: Concept | Region) -> Tensor:
+    """Where units and concepts are compared, ``(*spatial)`` of bool.
+
+    Raises:
+        InputError: If it is empty.
+    """
+    if isinstance(region, Concept):
+        mask = region.of(case)
+        inside = torch.zeros(case.image.grid.shape, dtype=torch.bool) if mask is None else mask
+    elif region == "foreground":
+        inside = foreground_of(case)
+    else:
+        inside = torch.ones(case.image.grid.shape, dtype=torch.bool)
+    if not bool(inside.any()):
+        raise InputError(f"the region of interest of case {case.id!r} is empty")
+    return inside.cpu().bool()

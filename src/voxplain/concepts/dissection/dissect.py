@@ -1,0 +1,321 @@
+"""What the units of a network detect: dissection against a bank of concepts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from voxplain.concepts.bank.bank import ConceptBank, Entry
+from voxplain.concepts.dissection.agreement import Agreement
+from voxplain.concepts.dissection.image_level import image_pairs
+from voxplain.concepts.dissection.pairs import score_pairs
+from voxplain.concepts.dissection.settings import DissectionSettings
+from voxplain.concepts.dissection.sweeps import Sweeps, agreement_of
+from voxplain.concepts.dissection.units import LayerUnits, ModalityUnits, Origin, UnitGroup
+from voxplain.engine.cohort import Cohort
+from voxplain.engine.interventions import UnitSet
+from voxplain.errors import ConfigError, InputError, nearest
+from voxplain.models.model import Model
+from voxplain.records.dissection import (
+    ConceptDissected,
+    DissectionRecord,
+    ImagePairDissected,
+    PairDissected,
+    UnitDissected,
+    write_pairs,
+)
+from voxplain.statistics import FEWEST
+
+
+@dataclass(frozen=True, eq=False)
+class UnitValues:
+    """How the activations of the units of a group are distributed on the selection cases.
+
+    Attributes:
+        edges: Activations, ``(units, edges)``, ascending.
+        counts: Voxels below the first, between two of them and from the last on,
+            ``(units, edges + 1)``.
+    """
+
+    edges: NDArray[np.float64]
+    counts: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Dissection:
+    """What the units of a network detect.
+
+    Attributes:
+        record: All scores, as they are written to a run folder.
+        curves: Agreement of the units of a group with every concept at every threshold, on
+            held-out cases: by the group and the name of the concept, ``(units, thresholds)``.
+        values: The activations of the units of a group.
+    """
+
+    record: DissectionRecord
+    curves: Mapping[tuple[UnitGroup, str], Agreement]
+    values: Mapping[UnitGroup, UnitValues]
+
+    def of(
+        self, unit: str | None = None, concept: str | None = None, origin: Origin | None = None
+    ) -> tuple[PairDissected, ...]:
+        """The pairs that fit all that is given."""
+        wanted = {"unit": unit, "concept": concept, "origin": origin}
+        asked = {name: value for name, value in wanted.items() if value is not None}
+        return tuple(
+            pair
+            for pair in self.record.pairs
+            if all(getattr(pair, name) == value for name, value in asked.items())
+        )
+
+    def best(self, concept: str, origin: Origin = "layer") -> PairDissected | None:
+        """The unit that agrees most with a concept on the selection cases.
+
+        Args:
+            concept: A part of images.
+            origin: Among which units.
+
+        Raises:
+            ConfigError: With the nearest names, if there is no such concept.
+        """
+        names = [each.name for each in self.record.concepts if each.kind == "mask"]
+        if concept not in names:
+            raise ConfigError(f"no concept {concept!r} was dissected; {nearest(concept, names)}")
+        found = [pair for pair in self.of(concept=concept, origin=origin) if pair.iou is not None]
+        return max(found, key=lambda pair: pair.selection_iou or 0.0, default=None)
+
+    @property
+    def detectors(self) -> tuple[PairDissected, ...]:
+        """Units that are detectors of a concept, the best first."""
+        found = [pair for pair in self.record.pairs if pair.detector]
+        return tuple(sorted(found, key=lambda pair: -(pair.iou or 0.0)))
+
+    def to_json(self) -> str:
+        """The record as JSON."""
+        return self.record.model_dump_json(indent=1)
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """One mapping per unit and concept."""
+        return [pair.model_dump() for pair in self.record.pairs]
+
+    def export(self, path: Path) -> None:
+        """Writes the table of units and concepts for other programs: ``.csv``, or else Parquet."""
+        write_pairs(path, self.record.pairs)
+
+
+def dissect(
+    model: Model | nn.Module,
+    cohort: Cohort,
+    bank: ConceptBank | Sequence[Entry],
+    layers: Sequence[str] = (),
+    settings: DissectionSettings | None = None,
+    *,
+    held_out: Cohort | None = None,
+    units: Mapping[str, UnitSet] | None = None,
+    random_model: Model | nn.Module | None = None,
+) -> Dissection:
+    """Compares units of a network with concepts, threshold by threshold, over many cases.
+
+    Maps of units are placed on the image by where the cells of their layer lie, then thresholded.
+    Thresholds are chosen on one part of the patients and scores are of the other part, with
+    bootstrap intervals over patients. Every modality, bright and dark, is scored as if it were a
+    unit; so are the units of a network with random weights if one is given. Cases are read one at
+    a time: twice to select and once to judge, with one forward each. The network needs no
+    gradients and is not changed.
+
+    Papers: Bau et al., Network Dissection, 2017; and see :class:`DissectionSettings`.
+
+    Args:
+        model: A classifier or a segmentation network, whole or in windows.
+        cohort: The cases.
+        bank: Concepts, or the entries of a bank.
+        layers: Paths; all convolutional stages, after the activation, if empty here and in
+            ``settings``.
+        settings: How thresholds, regions and nulls are chosen.
+        held_out: Cases to judge on; all of ``cohort`` is then for selection. The patients of
+            ``cohort`` are split if None.
+        units: Channels or directions of some layers, instead of all of their channels.
+        random_model: The network with random weights.
+
+    Raises:
+        ConfigError: If the bank is empty, or the region of interest is no concept of it.
+        ModelError: With the nearest names, if a layer does not exist.
+        InputError: If no case can be used.
+    """
+    chosen = settings or DissectionSettings()
+    concepts = bank if isinstance(bank, ConceptBank) else ConceptBank.of(bank)
+    if not len(concepts):
+        raise ConfigError("the bank holds no concept; give it labels, files or intensities")
+    network, paths = Model.of(model), tuple(layers) or chosen.layers
+    sources = [LayerUnits(network, paths, units), ModalityUnits()]
+    if random_model is not None:
+        sources.insert(1, LayerUnits(Model.of(random_model), paths, units, "random"))
+    selection, judged = _split(cohort, held_out, chosen)
+    sweeps = Sweeps(sources, concepts, chosen)
+    remarks = _remarks_on_cases(selection, judged)
+    judged = judged if len(judged) else selection
+    sweeps.find_thresholds(selection)
+    sweeps.count_selection(selection)
+    sweeps.count_held_out(judged)
+    if not sweeps.totals:
+        raise InputError("no case of the cohort has a region of interest; choose another region")
+    record = DissectionRecord(
+        model=network.name,
+        threshold=chosen.threshold,
+        quantile=chosen.quantile,
+        region=chosen.region,
+        smallest_iou=chosen.smallest_iou,
+        selection=selection.ids,
+        held_out=judged.ids,
+        patients=len({*judged.patients}),
+        concepts=_concepts(sweeps, concepts),
+        units=_units(sweeps),
+        pairs=tuple(score_pairs(sweeps, chosen)),
+        images=tuple(_images(sweeps, concepts)),
+        remarks=(*remarks, *sweeps.remarks.sentences),
+    )
+    return Dissection(record, _curves(sweeps), _values(sweeps))
+
+
+def _split(
+    cohort: Cohort, held_out: Cohort | None, settings: DissectionSettings
+) -> tuple[Cohort, Cohort]:
+    if not len(cohort):
+        raise InputError("the cohort holds no case")
+    if held_out is not None:
+        return cohort, held_out
+    return cohort.split(settings.held_out, settings.seed)
+
+
+def _remarks_on_cases(selection: Cohort, judged: Cohort) -> list[str]:
+    """What the number of patients does not allow."""
+    remarks = []
+    shared = {*selection.patients} & {*judged.patients}
+    if shared:
+        remarks.append(
+            f"{len(shared)} patients are among the cases that thresholds were chosen on and among "
+            "those that are scored: the scores are too high"
+        )
+    if not len(judged):
+        remarks.append(
+            "there is one patient only: scores are of the cases that thresholds were chosen on, "
+            "and are too high"
+        )
+    count = len({*judged.patients})
+    if count < FEWEST:
+        remarks.append(
+            f"there are {count} held-out patients, and intervals need {FEWEST}: no interval is "
+            "given, and no unit is called a detector"
+        )
+    return remarks
+
+
+def _concepts(sweeps: Sweeps, bank: ConceptBank) -> tuple[ConceptDissected, ...]:
+    sizes, totals = np.stack(sweeps.sizes), np.stack(sweeps.totals)
+    numbers = {concept.name: number for number, concept in enumerate(sweeps.concepts)}
+    images = {concept.name: number for number, concept in enumerate(bank.images)}
+    found = []
+    for concept in bank:
+        facts = {
+            "name": concept.name,
+            "kind": concept.kind,
+            "status": concept.status,
+            "provenance": concept.provenance,
+            "group": concept.group,
+        }
+        if concept.kind == "mask":
+            number = numbers[concept.name]
+            size, total = sizes[:, number], totals[:, number]
+            in_selection = max(
+                (state.selection.size(number)[0] for state in sweeps.groups.values()), default=0.0
+            )
+            found.append(_as_mask(facts, size, total, in_selection))
+        else:
+            holds = np.stack(sweeps.images.holds)[:, images[concept.name]]
+            found.append(_as_image(facts, holds[np.array(sweeps.images.held_out)]))
+    return tuple(found)
+
+
+def _as_mask(
+    facts: dict[str, Any], size: np.ndarray[Any, Any], total: np.ndarray[Any, Any], selected: float
+) -> ConceptDissected:
+    known = total > 0
+    share = float(size.sum() / total.sum()) if known.any() else None
+    remark = ""
+    if not known.any():
+        remark = "it is not known for any held-out case"
+    elif not size.any():
+        remark = "it is absent from all held-out cases"
+    elif share == 1:
+        remark = "it fills the whole region of interest"
+    elif not selected:
+        remark = "it is absent from all cases that thresholds are chosen on"
+    return ConceptDissected(
+        **facts,
+        share=share,
+        cases=int(known.sum()),
+        present=int((size > 0).sum()),
+        remark=remark,
+    )
+
+
+def _as_image(facts: dict[str, Any], holds: np.ndarray[Any, Any]) -> ConceptDissected:
+    known = holds[np.isfinite(holds)]
+    remark = ""
+    if not len(known):
+        remark = "it is not known for any held-out case"
+    elif min((known == 1).sum(), (known == 0).sum()) < 2:
+        remark = "fewer than two held-out images have it, or fewer than two lack it"
+    share = float(known.mean()) if len(known) else None
+    return ConceptDissected(
+        **facts, share=share, cases=len(known), present=int(known.sum()), remark=remark
+    )
+
+
+def _units(sweeps: Sweeps) -> tuple[UnitDissected, ...]:
+    found = []
+    for group, state in sweeps.groups.items():
+        for index, name in enumerate(state.names):
+            top, bottom = state.exemplars.of(index)
+            low, high = float(state.edges[index, 0]), float(state.edges[index, -1])
+            remark = "" if low < high else f"it is constant ({low:.3g}) on all selection cases"
+            found.append(
+                UnitDissected(
+                    name=name,
+                    origin=group.origin,
+                    layer=group.layer,
+                    index=index,
+                    remark=remark,
+                    top=top,
+                    bottom=bottom,
+                )
+            )
+    return tuple(found)
+
+
+def _images(sweeps: Sweeps, bank: ConceptBank) -> list[ImagePairDissected]:
+    return image_pairs(sweeps.images, [concept.name for concept in bank.images])
+
+
+def _curves(sweeps: Sweeps) -> dict[tuple[UnitGroup, str], Agreement]:
+    return {
+        (group, concept.name): agreement_of(state.held_out, number)
+        for group, state in sweeps.groups.items()
+        for number, concept in enumerate(sweeps.concepts)
+    }
+
+
+def _values(sweeps: Sweeps) -> dict[UnitGroup, UnitValues]:
+    return {
+        group: UnitValues(
+            state.edges.double().numpy(),
+            np.asarray(sum(state.selection.everywhere.values(), np.zeros(1))),
+        )
+        for group, state in sweeps.groups.items()
+    }
