@@ -64,6 +64,12 @@ class ActivationSample:
         values, concepts, weights, owners = (part[chosen] for part in parts)
         return replace(self, values=values, concepts=concepts, weights=weights, owners=owners)
 
+    def top_cases(self, strength: Tensor, count: int) -> tuple[str, ...]:
+        """Ids of the cases in which a reading ``(N,)`` is largest on average, strongest first."""
+        sums = torch.zeros(len(self.cases)).index_add(0, self.owners, strength * self.weights)
+        order = sums.argsort(descending=True, stable=True)[:count]
+        return tuple(self.cases[int(number)] for number in order)
+
     def rows_by_patient(self) -> dict[str, Tensor]:
         """The numbers of the vectors of each patient."""
         found: dict[str, Tensor] = {}

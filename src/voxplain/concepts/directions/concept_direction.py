@@ -18,6 +18,7 @@ from voxplain.concepts.directions.controls import control_concept
 from voxplain.concepts.directions.directions import Directions
 from voxplain.concepts.directions.judging import Agreement, Reader, agreements, best_thresholds
 from voxplain.concepts.directions.logistic import LogisticFit, fit_logistic
+from voxplain.concepts.held_out import parted
 from voxplain.concepts.places import RegionOfInterest, image_foreground
 from voxplain.engine.cohort import Cohort
 from voxplain.errors import ConfigError, InputError
@@ -104,7 +105,7 @@ def concept_direction(
     layer: str | None = None,
     *,
     counts: Sequence[int] = (1, 2, 5, 10, 20, 50),
-    held_out: float = 0.5,
+    held_out: float | Cohort = 0.5,
     per_case: int = 2048,
     region: RegionOfInterest = image_foreground,
     ridge: float = 1e-4,
@@ -129,7 +130,8 @@ def concept_direction(
         concept: What is looked for.
         layer: Path of the layer; None is the last feature layer.
         counts: Numbers of units; all units follow.
-        held_out: Share of the patients that are judged on.
+        held_out: Share of the patients that are judged on, or the cases to judge on; then all
+            of the cohort is selected on.
         per_case: Voxels of each case in the fit, half of them in the concept where there are so
             many.
         region: The voxels that count.
@@ -144,18 +146,13 @@ def concept_direction(
     """
     if min(counts, default=1) < 1:
         raise ConfigError(f"numbers of units start at 1, not {min(counts)}")
-    selection, judged = cohort.split(held_out, seed)
-    if not len(judged):
-        raise InputError(
-            "a direction is judged on patients that it was not found on, and the cohort has one "
-            "patient; it takes two at least"
-        )
+    selection, judged = parted(cohort, held_out, seed, "a direction")
     search = _Search(
         layer, tuple(counts), per_case, region, ridge, intercept, seed, selection, judged
     )
     studied = Model.of(model)
     found = search.of(studied, concept)
-    moved = control_concept(concept, cohort, seed)
+    moved = control_concept(concept, (selection, judged), seed)
     controls = {"random labels": search.of(studied, moved).curve}
     if random_network is not None:
         controls["random network"] = search.of(Model.of(random_network), concept).curve

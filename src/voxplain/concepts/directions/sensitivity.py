@@ -23,9 +23,10 @@ from voxplain.concepts.directions.sensitivity_cases import (
     vectors_by_layer,
 )
 from voxplain.concepts.directions.significance import compare_directions
+from voxplain.concepts.held_out import parted
 from voxplain.concepts.places import RegionOfInterest, image_foreground
 from voxplain.engine.cohort import Cohort
-from voxplain.errors import ConfigError, InputError, TargetError
+from voxplain.errors import ConfigError, TargetError
 from voxplain.models.model import Model
 from voxplain.records.record import Record
 from voxplain.statistics import benjamini_hochberg, summarize
@@ -125,7 +126,7 @@ def concept_sensitivity(
     target: int | str | Mapping[str, object] | Target,
     *,
     random_directions: int = 200,
-    held_out: float = 0.5,
+    held_out: float | Cohort = 0.5,
     cells_per_case: int = 16384,
     region: RegionOfInterest = image_foreground,
     ridge: float = 0.01,
@@ -148,7 +149,8 @@ def concept_sensitivity(
         layers: Paths of layers.
         target: Anything that can be explained; it is bound on each image.
         random_directions: How many random concepts each concept is compared with.
-        held_out: Share of the patients that are judged on.
+        held_out: Share of the patients that are judged on, or the cases to judge on; then all
+            of the cohort is selected on.
         cells_per_case: Largest number of cells of a case in mean and covariance.
         region: The voxels that count.
         ridge: Share of the mean variance that is added to the covariance.
@@ -161,12 +163,7 @@ def concept_sensitivity(
         TargetError: If no held-out case has a score.
     """
     _check(concepts, random_directions)
-    selection, judged = cohort.split(held_out, seed)
-    if not len(judged):
-        raise InputError(
-            "a sensitivity is judged on patients that its direction was not found on, and the "
-            "cohort has one patient; it takes two at least"
-        )
+    selection, judged = parted(cohort, held_out, seed, "a sensitivity")
     bound = parse_target(target)
     studied = Model.of(model)
     found = vectors_by_layer(
