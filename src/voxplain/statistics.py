@@ -265,13 +265,9 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def benjamini_hochberg(values: Sequence[float]) -> list[float]:
-    """Adjusted p values that bound the share of false discoveries (Benjamini and Hochberg, 1995).
-
-    NaN stay and do not count.
-    """
+    """Adjusted p values (Benjamini and Hochberg, 1995); NaN stay and do not count."""
     p_values = np.array(values, dtype=np.float64)
     defined = np.flatnonzero(np.isfinite(p_values))
-    order = defined[np.argsort(p_values[defined])[::-1]]
-    factors = len(order) / np.arange(len(order), 0, -1)
-    p_values[order] = np.minimum(np.minimum.accumulate(factors * p_values[order]), 1.0)
+    if len(defined):
+        p_values[defined] = stats.false_discovery_control(p_values[defined])
     return [float(value) for value in p_values]

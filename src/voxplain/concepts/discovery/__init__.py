@@ -1,0 +1,1 @@
+"""Directions that are found without concepts: parts of activations, and groups of units."""
