@@ -11,13 +11,13 @@ from pydantic import Field
 from torch import Tensor
 
 from voxplain.engine.context import Context
+from voxplain.engine.perturbations import Perturbation, UniformNoise
 from voxplain.engine.taps import Tap, tapping
 from voxplain.errors import ModelError
 from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.families.robustness import NoiseStability
 from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Value, register
-from voxplain.metrics.queries.perturbations import Perturbation, UniformNoise
 from voxplain.metrics.randomization.stages import stages
 from voxplain.models.failures import gradient_failures_in_words
 from voxplain.models.geometry import LayerGeometry

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from voxplain.engine.baselines import intensity_range
 from voxplain.engine.randomness import generator, standard_normal
-from voxplain.metrics.maps import Undefined
+from voxplain.errors import Undefined
 from voxplain.models.output_place import OutputPlace
 from voxplain.targets import UnperturbedOutput, WeightField
 
