@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from voxplain.engine.context import Context
-from voxplain.engine.perturbations import Perturbation
+from voxplain.engine.variants.perturbations import Perturbation
 from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.families.drop_correlation import FaithfulnessCorrelation
 from voxplain.metrics.families.infidelity import Infidelity, InfidelityNormalized

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from voxplain.image import Grid, Image
 from voxplain.metrics import Case, evaluate
-from voxplain.metrics.families.calibration import COLDEST, Calibration
+from voxplain.metrics.families.calibration import COLDEST
 from voxplain.records.scores import Score, Scores
 
 ONE: dict[str, Any] = {"kind": "class_score", "label": 1}

@@ -9,7 +9,7 @@ from networks import convolution
 from torch import Tensor, nn
 
 from voxplain.attribution.describe.card import PICTURE, VOLUME, reference_context
-from voxplain.engine.perturbations import Shift
+from voxplain.engine.variants.perturbations import Shift
 from voxplain.metrics.curves import correlation
 from voxplain.metrics.families.continuity import Translations
 from voxplain.regions import parse_regions

@@ -12,7 +12,7 @@ from metric_cases import bright, explained, reason, value
 from networks import classifier, convolution, images, segmenter
 from torch import Tensor, nn
 
-from voxplain.engine.perturbations import UniformNoise
+from voxplain.engine.variants.perturbations import UniformNoise
 from voxplain.metrics.families import robustness
 from voxplain.metrics.families.representation import Representations
 from voxplain.metrics.families.robustness import Neighbors

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from voxplain.attribution import explain
 from voxplain.engine.method import parse_method
-from voxplain.engine.perturbations import MEDICAL, Rotation, Shift, UniformNoise
+from voxplain.engine.variants.perturbations import MEDICAL, Rotation, Shift, UniformNoise
 from voxplain.errors import ConfigError
 from voxplain.image import Image
 from voxplain.metrics import MapField, parse_metric

@@ -13,8 +13,8 @@ from networks import convolution, images, segmenter, untouched
 from torch import Tensor, nn
 
 from voxplain.attribution import explain
-from voxplain.engine.dropout import dropout_draw, dropout_layers
-from voxplain.engine.perturbations import MEDICAL
+from voxplain.engine.variants.dropout import dropout_draw, dropout_layers
+from voxplain.engine.variants.perturbations import MEDICAL
 from voxplain.metrics import MapField
 from voxplain.metrics.curves import rank_correlation
 from voxplain.metrics.families import uncertainty

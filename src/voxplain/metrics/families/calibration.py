@@ -13,8 +13,8 @@ from scipy import optimize
 from torch import Tensor
 from torch.nn import functional
 
-from voxplain.engine.calibration import Binning, Points, calibration_gaps
 from voxplain.engine.randomness import generator
+from voxplain.engine.truth import Binning, Points, calibration_gaps
 from voxplain.metrics.context import MetricContext
 from voxplain.metrics.cross_case import CaseSummary, CrossCaseMetric, to_compare
 from voxplain.metrics.maps import Undefined

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from voxplain.engine.context import Context
-from voxplain.engine.perturbations import Shift
+from voxplain.engine.variants.perturbations import Shift
 from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.curves import correlation
 from voxplain.metrics.maps import MapField, Undefined

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxplain.engine import ranking
+from voxplain.engine import truth
 from voxplain.metrics.context import MetricContext
 from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
@@ -72,7 +72,7 @@ class RocAuc(Localization):
 
     def score(self, field: MapField, context: MetricContext) -> Value:
         field, inside = self._compared(field, context)
-        return Value(ranking.roc_auc(field.values, inside))
+        return Value(truth.roc_auc(field.values, inside))
 
 
 @register
@@ -96,7 +96,7 @@ def average_precision(field: MapField, inside: Tensor) -> Value:
         field: The map.
         inside: Where it should point, ``(*spatial)`` bool, neither empty nor everything.
     """
-    value = ranking.average_precision(field.values, inside)
+    value = truth.average_precision(field.values, inside)
     share = float(inside.double().mean())
     return Value(value, facts={"chance": share, "lift": value / share})
 

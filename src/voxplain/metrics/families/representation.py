@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import Tensor
 
 from voxplain.engine.context import Context
-from voxplain.engine.perturbations import Perturbation, UniformNoise
 from voxplain.engine.taps import Tap, tapping
+from voxplain.engine.variants.perturbations import Perturbation, UniformNoise
 from voxplain.errors import ModelError
 from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.families.robustness import NoiseStability

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from voxplain.engine.context import Context
-from voxplain.engine.perturbations import MEDICAL, Change, Perturbation, UniformNoise
+from voxplain.engine.variants.perturbations import MEDICAL, Change, Perturbation, UniformNoise
 from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.curves import rank_correlation
 from voxplain.metrics.maps import MapField, Undefined

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from voxplain.engine.baselines import intensity_range
 from voxplain.engine.context import Context
-from voxplain.engine.dropout import dropout_draw, dropout_layers
-from voxplain.engine.perturbations import MEDICAL
+from voxplain.engine.variants.dropout import dropout_draw, dropout_layers
+from voxplain.engine.variants.perturbations import MEDICAL
 from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.curves import rank_correlation
 from voxplain.metrics.maps import MapField, Undefined

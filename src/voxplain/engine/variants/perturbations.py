@@ -20,6 +20,10 @@ from voxplain.models.output_place import OutputPlace
 from voxplain.targets import UnperturbedOutput, WeightField
 
 
+_INSIDE = 1 - 1e-6
+"""A weight that is 1 but for rounding."""
+
+
 class Perturbation(ABC):
     """A way to change an image a little; subclasses are frozen dataclasses."""
 
@@ -36,6 +40,15 @@ class Perturbation(ABC):
     def returned(self, values: Tensor, draw: int) -> Tensor:
         """A map of the changed image on the grid of the original, ``(C, *spatial)``."""
         return values
+
+    def in_view(self, values: Tensor, draw: int) -> Tensor:
+        """The voxels of the original that the changed image still shows, ``(*spatial)`` bool.
+
+        Args:
+            values: ``(C, *spatial)`` of the changed image; only their shape counts.
+            draw: Number of the change.
+        """
+        return torch.ones(values.shape[1:], dtype=torch.bool, device=values.device)
 
     def moved(
         self, draw: int, seen: UnperturbedOutput | None = None
@@ -140,6 +153,13 @@ class Shift(Perturbation):
     ) -> Callable[[WeightField], WeightField]:
         return _on_weights(lambda w: _shifted(w, self._axis(w, draw), self.voxels), seen)
 
+    def in_view(self, values: Tensor, draw: int) -> Tensor:
+        axis = self._axis(values, draw)
+        after = torch.arange(values.shape[axis], device=values.device) + self.voxels
+        stays = (after >= 0) & (after < values.shape[axis])
+        view = [-1 if other == axis else 1 for other in range(1, values.ndim)]
+        return stays.view(view).expand(values.shape[1:])
+
     def _axis(self, values: Tensor, draw: int) -> int:
         """The axis of this draw, among those of more than one voxel."""
         long = [axis for axis in range(1, values.ndim) if values.shape[axis] > 1]
@@ -173,7 +193,13 @@ class Rotation(Perturbation):
     ) -> Callable[[WeightField], WeightField]:
         return _on_weights(lambda weights: self._rotated(weights, draw, 1), seen)
 
-    def _rotated(self, values: Tensor, draw: int, sign: int) -> Tensor:
+    def in_view(self, values: Tensor, draw: int) -> Tensor:
+        ones = torch.ones(1, *values.shape[1:], dtype=torch.float64)
+        return (self._rotated(ones, draw, -1, 0.0)[0] > _INSIDE).to(values.device)
+
+    def _rotated(
+        self, values: Tensor, draw: int, sign: int, outside: float | None = None
+    ) -> Tensor:
         shape = tuple(values.shape[1:])
         spacing = self.spacing or (1.0,) * len(shape)
         lengths = [(side - 1) * size for side, size in zip(shape, spacing, strict=True)]
@@ -187,18 +213,75 @@ class Rotation(Perturbation):
             rotated.view(-1, *planes.shape[-2:]),
             strict=True,
         ):
-            into.copy_(_rotated_plane(plane, angle, (spacing[first], spacing[second])))
+            into.copy_(_rotated_plane(plane, angle, (spacing[first], spacing[second]), outside))
         return rotated.movedim((-2, -1), (first + 1, second + 1)).contiguous().to(values)
 
 
-def _rotated_plane(plane: Tensor, degrees: float, spacing: tuple[float, float]) -> Tensor:
-    """A plane ``(H, W)`` with voxels of this size, rotated about its middle."""
+@dataclass(frozen=True)
+class Flip(Perturbation):
+    """The image mirrored along some of its axes.
+
+    Attributes:
+        axes: Numbers of the spatial axes.
+    """
+
+    axes: tuple[int, ...] = ()
+
+    def changed(self, image: Tensor, key: str, draw: int) -> Tensor:
+        return self.returned(image, draw)
+
+    def returned(self, values: Tensor, draw: int) -> Tensor:
+        return values.flip([axis + 1 for axis in self.axes]) if self.axes else values
+
+    def moved(
+        self, draw: int, seen: UnperturbedOutput | None = None
+    ) -> Callable[[WeightField], WeightField]:
+        return _on_weights(lambda weights: self.returned(weights, draw), seen)
+
+
+@dataclass(frozen=True)
+class Chain(Perturbation):
+    """Several changes one after the other, each with the number of its own draw.
+
+    Attributes:
+        links: Changes and their numbers.
+    """
+
+    links: tuple[tuple[Perturbation, int], ...] = ()
+
+    def changed(self, image: Tensor, key: str, draw: int) -> Tensor:
+        for link, number in self.links:
+            image = link.changed(image, key, number)
+        return image
+
+    def returned(self, values: Tensor, draw: int) -> Tensor:
+        for link, number in reversed(self.links):
+            values = link.returned(values, number)
+        return values
+
+    def in_view(self, values: Tensor, draw: int) -> Tensor:
+        """What every one of the changes shows."""
+        shown = super().in_view(values, draw)
+        for link, number in reversed(self.links):
+            back = link.returned(shown[None].double(), number)[0] > _INSIDE
+            shown = back & link.in_view(shown[None], number)
+        return shown
+
+
+def _rotated_plane(
+    plane: Tensor, degrees: float, spacing: tuple[float, float], outside: float | None = None
+) -> Tensor:
+    """A plane ``(H, W)`` with voxels of this size, rotated about its middle.
+
+    Beyond its borders it is continued by its border voxels, or has the value ``outside``.
+    """
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     stretch = spacing[1] / spacing[0]
     back = np.array([[cosine, sine * stretch], [-sine / stretch, cosine]])
     middle = (np.array(plane.shape) - 1) / 2
+    beyond = {"mode": "nearest"} if outside is None else {"mode": "grid-constant", "cval": outside}
     rotated = ndimage.affine_transform(
-        plane.numpy(), back, middle - back @ middle, order=1, mode="nearest"
+        plane.numpy(), back, middle - back @ middle, order=1, **beyond
     )
     return torch.from_numpy(rotated)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from voxplain.engine.calibration import bins_of, calibration_gaps
+from voxplain.engine.truth import bins_of, calibration_gaps
 
 
 def test_a_bin_holds_its_upper_end() -> None:
