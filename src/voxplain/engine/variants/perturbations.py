@@ -19,8 +19,7 @@ from voxplain.errors import Undefined
 from voxplain.models.output_place import OutputPlace
 from voxplain.targets import UnperturbedOutput, WeightField
 
-
-_INSIDE = 1 - 1e-6
+INSIDE = 1 - 1e-6
 """A weight that is 1 but for rounding."""
 
 
@@ -151,7 +150,7 @@ class Shift(Perturbation):
     def moved(
         self, draw: int, seen: UnperturbedOutput | None = None
     ) -> Callable[[WeightField], WeightField]:
-        return _on_weights(lambda w: _shifted(w, self._axis(w, draw), self.voxels), seen)
+        return on_weights(lambda w: _shifted(w, self._axis(w, draw), self.voxels), seen)
 
     def in_view(self, values: Tensor, draw: int) -> Tensor:
         axis = self._axis(values, draw)
@@ -191,11 +190,11 @@ class Rotation(Perturbation):
     def moved(
         self, draw: int, seen: UnperturbedOutput | None = None
     ) -> Callable[[WeightField], WeightField]:
-        return _on_weights(lambda weights: self._rotated(weights, draw, 1), seen)
+        return on_weights(lambda weights: self._rotated(weights, draw, 1), seen)
 
     def in_view(self, values: Tensor, draw: int) -> Tensor:
         ones = torch.ones(1, *values.shape[1:], dtype=torch.float64)
-        return (self._rotated(ones, draw, -1, 0.0)[0] > _INSIDE).to(values.device)
+        return (self._rotated(ones, draw, -1, 0.0)[0] > INSIDE).to(values.device)
 
     def _rotated(
         self, values: Tensor, draw: int, sign: int, outside: float | None = None
@@ -215,57 +214,6 @@ class Rotation(Perturbation):
         ):
             into.copy_(_rotated_plane(plane, angle, (spacing[first], spacing[second]), outside))
         return rotated.movedim((-2, -1), (first + 1, second + 1)).contiguous().to(values)
-
-
-@dataclass(frozen=True)
-class Flip(Perturbation):
-    """The image mirrored along some of its axes.
-
-    Attributes:
-        axes: Numbers of the spatial axes.
-    """
-
-    axes: tuple[int, ...] = ()
-
-    def changed(self, image: Tensor, key: str, draw: int) -> Tensor:
-        return self.returned(image, draw)
-
-    def returned(self, values: Tensor, draw: int) -> Tensor:
-        return values.flip([axis + 1 for axis in self.axes]) if self.axes else values
-
-    def moved(
-        self, draw: int, seen: UnperturbedOutput | None = None
-    ) -> Callable[[WeightField], WeightField]:
-        return _on_weights(lambda weights: self.returned(weights, draw), seen)
-
-
-@dataclass(frozen=True)
-class Chain(Perturbation):
-    """Several changes one after the other, each with the number of its own draw.
-
-    Attributes:
-        links: Changes and their numbers.
-    """
-
-    links: tuple[tuple[Perturbation, int], ...] = ()
-
-    def changed(self, image: Tensor, key: str, draw: int) -> Tensor:
-        for link, number in self.links:
-            image = link.changed(image, key, number)
-        return image
-
-    def returned(self, values: Tensor, draw: int) -> Tensor:
-        for link, number in reversed(self.links):
-            values = link.returned(values, number)
-        return values
-
-    def in_view(self, values: Tensor, draw: int) -> Tensor:
-        """What every one of the changes shows."""
-        shown = super().in_view(values, draw)
-        for link, number in reversed(self.links):
-            back = link.returned(shown[None].double(), number)[0] > _INSIDE
-            shown = back & link.in_view(shown[None], number)
-        return shown
 
 
 def _rotated_plane(
@@ -292,7 +240,7 @@ def _shifted(values: Tensor, axis: int, voxels: int) -> Tensor:
     return values.index_select(axis, index)
 
 
-def _on_weights(
+def on_weights(
     change: Callable[[Tensor], Tensor], seen: UnperturbedOutput | None = None
 ) -> Callable[[WeightField], WeightField]:
     """Moves the weights of a field on a dense output as the image is moved.
