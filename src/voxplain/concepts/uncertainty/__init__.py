@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from voxplain.concepts.uncertainty.estimate import uncertainty
+from voxplain.concepts.uncertainty.over_cases import uncertainty_over_cases
 from voxplain.concepts.uncertainty.result import Uncertainty
 from voxplain.concepts.uncertainty.sampling import Augmentation, DeepEnsemble, MonteCarloDropout
 
@@ -12,4 +13,5 @@ __all__ = [
     "MonteCarloDropout",
     "Uncertainty",
     "uncertainty",
+    "uncertainty_over_cases",
 ]
