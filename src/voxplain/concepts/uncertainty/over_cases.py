@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from voxplain.concepts.summaries import summary_record
 from voxplain.concepts.uncertainty.entropy import KINDS
 from voxplain.concepts.uncertainty.estimate import uncertainty
 from voxplain.concepts.uncertainty.quality import Judged, numbers_of, quality_of
@@ -25,7 +26,7 @@ from voxplain.records.uncertainty import (
     SummaryRecord,
     UncertaintyRecord,
 )
-from voxplain.statistics import Array, Summary, bootstrap, summarize
+from voxplain.statistics import Array, bootstrap, summarize
 from voxplain.targets.field import Activation
 
 Keep = Callable[[CohortCase, Uncertainty], None]
@@ -131,23 +132,6 @@ def _row(record: UncertaintyRecord) -> dict[str, float]:
     quality: QualityRecord | None = record.quality
     means = {f"mean_{kind}": record.mean[kind] for kind in KINDS}
     return means | ({} if quality is None else numbers_of(quality))
-
-
-def summary_record(summary: Summary) -> SummaryRecord:
-    """A summary as it is written; NaN becomes None."""
-
-    def number(value: float) -> float | None:
-        return value if math.isfinite(value) else None
-
-    return SummaryRecord(
-        mean=number(summary.mean),
-        median=number(summary.median),
-        quartiles=summary.quartiles if math.isfinite(summary.quartiles[0]) else None,
-        interval=summary.interval,
-        count=summary.count,
-        undefined=summary.undefined,
-        patients=summary.patients,
-    )
 
 
 def _pooled(cases: Sequence[Judged]) -> Judged:
