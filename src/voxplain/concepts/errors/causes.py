@@ -263,10 +263,10 @@ class Structure(Replaceable):
 
 
 def _blurred(image: Tensor, mask: Tensor) -> Tensor:
-    """The image under a Gaussian blur of half the extent of a region along each axis."""
+    """The image under a Gaussian blur with a sigma of the extent of a region along each axis."""
     (box,) = ndimage.find_objects(mask.cpu().numpy().astype(np.uint8))
     sides = zip((side.stop - side.start for side in box), image.shape[1:], strict=True)
-    sigma = [0.0, *(extent / 2 if side > 1 else 0.0 for extent, side in sides)]
+    sigma = [0.0, *(float(extent) if side > 1 else 0.0 for extent, side in sides)]
     blurred = ndimage.gaussian_filter(image.double().cpu().numpy(), sigma, mode="nearest")
     return torch.from_numpy(blurred).to(image)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from torch import nn
 
@@ -20,6 +18,7 @@ from voxplain.concepts.errors.corrections import Tally, judged, proposed
 from voxplain.concepts.errors.effects import effects_of
 from voxplain.concepts.errors.grouping import grouped
 from voxplain.concepts.errors.judged_case import AskedClass, ErrorComponent, JudgedCase
+from voxplain.concepts.errors.result import ErrorCauses
 from voxplain.concepts.errors.settings import ErrorSettings, UnitSets
 from voxplain.concepts.errors.survey import CohortReader, Survey, surveyed, worth_replacing
 from voxplain.concepts.errors.together import together
@@ -28,7 +27,6 @@ from voxplain.engine.cohort import Cohort
 from voxplain.engine.taps import Tap
 from voxplain.errors import ConfigError, InputError
 from voxplain.models.model import Model
-from voxplain.records.atomic import atomic_write
 from voxplain.records.error_causes import (
     CorrectionRecord,
     EffectRecord,
@@ -37,29 +35,6 @@ from voxplain.records.error_causes import (
     TogetherRecord,
 )
 from voxplain.targets.field import Activation
-
-
-@dataclass(frozen=True, eq=False)
-class ErrorCauses:
-    """The errors of a network over a cohort, their causes, and what corrects them.
-
-    Attributes:
-        record: All that was found, as it is written.
-        errors: The components, for drawing.
-    """
-
-    record: ErrorCausesRecord
-    errors: tuple[ErrorComponent, ...]
-
-    @property
-    def sentences(self) -> tuple[str, ...]:
-        """What was found, in plain words."""
-        return tuple(self.record.sentences)
-
-    def save(self, folder: str | Path) -> Path:
-        """Writes ``error_causes.json`` into a folder, which is made where it does not exist."""
-        text = self.record.model_dump_json(indent=2) + "\n"
-        return atomic_write(Path(folder) / "error_causes.json", text)
 
 
 def explain_errors(
@@ -307,11 +282,7 @@ def _record(
         label=reader.asked.label,
         class_name=survey.class_name,
         layers=[tap.path for tap in reader.layers],
-        parameters={
-            **settings.model_dump(mode="json"),
-            "value": asked.value,
-            "ignore": asked.ignore,
-        },
+        parameters=settings.model_dump(mode="json") | asked,
         errors=errors,
         groups=groups,
         alike=settings.alike,
