@@ -37,6 +37,10 @@ class RuleError(VoxplainError):
     """A function that a backward rule must treat and cannot."""
 
 
+class Undefined(VoxplainError):  # noqa: N818 - a state of a score, not a failure
+    """Raised where a score does not exist; the message says why."""
+
+
 class VoxplainWarning(UserWarning):
     """Something the reader of a result should know; collected into sidecars and reports."""
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from voxplain.engine.context import Context
+from voxplain.engine.variants.perturbations import Perturbation
 from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.families.drop_correlation import FaithfulnessCorrelation
 from voxplain.metrics.families.infidelity import Infidelity, InfidelityNormalized
 from voxplain.metrics.families.robustness import MaxSensitivity, Neighbors
-from voxplain.metrics.queries.perturbations import Perturbation
 from voxplain.metrics.queries.subsets import NoiseDrops, RandomSubsets, SubsetDrops, drops_without
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
-from importlib.metadata import PackageNotFoundError, version
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,15 +16,14 @@ from voxplain.engine.method import Method
 from voxplain.errors import InputError
 from voxplain.image import Grid
 from voxplain.io import write_map
+from voxplain.io.facts import grid_facts, software, value_range
 from voxplain.records.names import map_name
 from voxplain.records.sidecar import (
     Cost,
-    GridFacts,
     LayerFacts,
     ModelFacts,
     Sidecar,
     TargetFacts,
-    ValueRange,
 )
 from voxplain.viz.notebook import panel_html
 
@@ -155,8 +151,10 @@ class Attribution:
             completeness=stats.completeness[0] if stats.completeness else None,
             flow=stats.flow[0] if stats.flow else None,
             findings=stats.findings[0] if stats.findings else {},
-            range=_range(self.map),
-            grid=self._grid_facts,
+            range=value_range(self.map),
+            grid=grid_facts(
+                self.grid or Grid.default(tuple(self.map.shape[1:]) or (1,)), self.inverted
+            ),
             layer=self.layer,
             layer_read=self.layer_read,
             model=self.model,
@@ -168,18 +166,6 @@ class Attribution:
             ),
             software=software(),
             warnings=list(stats.warnings),
-        )
-
-    @property
-    def _grid_facts(self) -> GridFacts:
-        grid = self.grid or Grid.default(tuple(self.map.shape[1:]) or (1,))
-        return GridFacts(
-            shape=grid.shape,
-            affine=grid.affine.tolist(),
-            spacing=grid.spacing,
-            unit=grid.unit,
-            orientation=grid.orientation,
-            inverted=list(self.inverted),
         )
 
     def save(self, folder: str | Path, case: str = "case", target: str = "target") -> Path:
@@ -207,32 +193,3 @@ class Attribution:
 
     def _repr_html_(self) -> str:
         return panel_html(self)
-
-
-def software() -> dict[str, str]:
-    """Versions of the packages that a result depends on."""
-    return dict(_versions())
-
-
-@cache
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    for name in ("voxplain", "monai", "nibabel", "numpy"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
-
-
-def _range(attribution_map: Tensor) -> ValueRange:
-    values = attribution_map.detach().double().cpu().numpy().ravel()
-    low, high = np.quantile(values, [0.005, 0.995])
-    return ValueRange(
-        q005=float(low),
-        q995=float(high),
-        minimum=float(values.min()),
-        maximum=float(values.max()),
-        sum=float(values.sum()),
-        zeros=float((values == 0).mean()),
-    )

@@ -26,7 +26,7 @@ _OPTIONAL = (
 @app.command()
 def doctor() -> None:
     """Show versions, devices, cores and memory, and which optional packages are missing."""
-    from voxplain.attribution.result import software
+    from voxplain.io.facts import software
 
     fact("voxplain", __version__)
     for name, installed in software().items():

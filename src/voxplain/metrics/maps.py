@@ -20,17 +20,14 @@ from voxplain.engine.context import Context
 from voxplain.engine.method import Method, Resampling
 from voxplain.engine.randomness import generator
 from voxplain.engine.stream_io import StreamInput
-from voxplain.errors import InputError, VoxplainError, VoxplainWarning, without_warnings
+from voxplain.errors import InputError, VoxplainWarning, without_warnings
+from voxplain.errors import Undefined as Undefined
 from voxplain.image import Image
 from voxplain.io.arrays import load_array
 from voxplain.io.bounds import reading
 from voxplain.io.read import ARRAY, NIFTI, read_image
 
 Sign = Literal["signed", "absolute", "positive"]
-
-
-class Undefined(VoxplainError):  # noqa: N818 - a state of a score, not a failure
-    """Raised where a score does not exist; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)

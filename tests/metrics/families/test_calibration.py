@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from voxplain.image import Grid, Image
 from voxplain.metrics import Case, evaluate
-from voxplain.metrics.families.calibration import COLDEST, Calibration
+from voxplain.metrics.families.calibration import COLDEST
 from voxplain.records.scores import Score, Scores
 
 ONE: dict[str, Any] = {"kind": "class_score", "label": 1}
@@ -322,16 +322,6 @@ def test_cases_without_a_truth_say_so_and_do_not_count() -> None:
     assert "the true class is 7, and the output has classes 0 to 2" in scores.rows[5].reason
     (alone,) = of_cases(logits[:1], truths[:1])
     assert "other patients" in alone.reason
-
-
-def test_a_bin_holds_its_upper_end() -> None:
-    """Zero belongs to the first bin, and equal values to one bin."""
-    chances = torch.tensor([0.0, 0.1, 0.25, 0.26, 0.5, 0.75, 0.76, 1.0], dtype=torch.float64)
-    assert Calibration(bins=4)._bins(chances).tolist() == [0, 0, 0, 1, 1, 2, 3, 3]
-    even = Calibration(bins=4, binning="equal_mass")
-    assert even._bins(chances).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
-    tied = torch.tensor([0.2, 0.2, 0.2, 0.9], dtype=torch.float64)
-    assert len(set(even._bins(tied)[:3].tolist())) == 1
 
 
 @pytest.mark.parametrize("spacing", [(2.0, 2.0), (1.0, 3.0)])

@@ -9,9 +9,9 @@ from networks import convolution
 from torch import Tensor, nn
 
 from voxplain.attribution.describe.card import PICTURE, VOLUME, reference_context
+from voxplain.engine.variants.perturbations import Shift
 from voxplain.metrics.curves import correlation
 from voxplain.metrics.families.continuity import Translations
-from voxplain.metrics.queries.perturbations import Shift
 from voxplain.regions import parse_regions
 
 METRIC = "continuity"

@@ -12,10 +12,10 @@ from metric_cases import bright, explained, reason, value
 from networks import classifier, convolution, images, segmenter
 from torch import Tensor, nn
 
+from voxplain.engine.variants.perturbations import UniformNoise
 from voxplain.metrics.families import robustness
 from voxplain.metrics.families.representation import Representations
 from voxplain.metrics.families.robustness import Neighbors
-from voxplain.metrics.queries.perturbations import UniformNoise
 from voxplain.models.model import Model
 
 RRS = "relative_representation_stability"

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from voxplain.attribution import explain
 from voxplain.engine.method import parse_method
+from voxplain.engine.variants.perturbations import MEDICAL, Rotation, Shift, UniformNoise
 from voxplain.errors import ConfigError
 from voxplain.image import Image
 from voxplain.metrics import MapField, parse_metric
 from voxplain.metrics.families.robustness import Neighbors, _step
-from voxplain.metrics.queries.perturbations import MEDICAL, Rotation, Shift, UniformNoise
 
 SENSITIVE = (
     "max_sensitivity",

@@ -13,12 +13,12 @@ from networks import convolution, images, segmenter, untouched
 from torch import Tensor, nn
 
 from voxplain.attribution import explain
+from voxplain.engine.variants.dropout import dropout_draw, dropout_layers
+from voxplain.engine.variants.perturbations import MEDICAL
 from voxplain.metrics import MapField
 from voxplain.metrics.curves import rank_correlation
 from voxplain.metrics.families import uncertainty
 from voxplain.metrics.families.uncertainty import Spread
-from voxplain.metrics.queries.dropout import dropout_draw, dropout_layers
-from voxplain.metrics.queries.perturbations import MEDICAL
 from voxplain.models.model import Model
 
 SCORE = {"kind": "class_score", "label": 1}

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from voxplain.engine.randomness import generator
+from voxplain.engine.truth import Binning, Points, calibration_gaps
 from voxplain.metrics.context import MetricContext
 from voxplain.metrics.cross_case import CaseSummary, CrossCaseMetric, to_compare
 from voxplain.metrics.maps import Undefined
@@ -29,8 +30,6 @@ _ROWS_AT_ONCE = 2**20
 
 _MOST_VOXELS = 2**18
 """Voxels on which a temperature is fitted; in larger images so many are drawn."""
-
-Points = tuple[tuple[float, float], ...]
 
 
 @register
@@ -63,7 +62,7 @@ class Calibration(CrossCaseMetric, NetworkMetric):
 
     name: Literal["calibration"] = "calibration"
     bins: int = Field(default=15, ge=1, description="of the probability")
-    binning: Literal["equal_width", "equal_mass"] = Field(
+    binning: Binning = Field(
         default="equal_width", description="bins of the same width, or with as many cases each"
     )
     margin: float | None = Field(
@@ -120,28 +119,7 @@ class Calibration(CrossCaseMetric, NetworkMetric):
         return Value(float(gaps.mean()), curve, facts)
 
     def _gaps(self, probabilities: Tensor, there: Tensor) -> tuple[Tensor, Points]:
-        """The gap in the bin of each case ``(n,)``, and the points of the reliability curve.
-
-        A gap is |mean probability - share of cases where the class is there|; a point is both.
-        """
-        bins = self._bins(probabilities)
-        counts = torch.bincount(bins, minlength=self.bins)
-        means, shares = (
-            torch.bincount(bins, weights, minlength=self.bins) / counts.clamp_min(1)
-            for weights in (probabilities, there.double())
-        )
-        used = counts > 0
-        curve = tuple(zip(means[used].tolist(), shares[used].tolist(), strict=True))
-        return (means - shares).abs()[bins], curve
-
-    def _bins(self, probabilities: Tensor) -> Tensor:
-        """The bin of each case ``(n,)``; bins hold their upper end, equal values share a bin."""
-        if self.binning == "equal_width":
-            return (probabilities * self.bins).ceil().long().clamp(1, self.bins) - 1
-        count = len(probabilities)
-        ends = torch.arange(1, self.bins, device=probabilities.device) * count / self.bins
-        inner = probabilities.sort().values[(ends.ceil().long() - 1).clamp_min(0)]
-        return torch.searchsorted(inner, probabilities)
+        return calibration_gaps(probabilities, there, self.bins, self.binning)
 
 
 @dataclass(frozen=True, eq=False)

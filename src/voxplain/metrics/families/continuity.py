@@ -12,11 +12,11 @@ from pydantic import Field
 from torch import Tensor
 
 from voxplain.engine.context import Context
+from voxplain.engine.variants.perturbations import Shift
 from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.curves import correlation
 from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
-from voxplain.metrics.queries.perturbations import Shift
 from voxplain.metrics.queries.removal import region_sums
 from voxplain.metrics.re_explain import explain_again
 from voxplain.regions import RegionMap, RegionSpec, Supervoxels

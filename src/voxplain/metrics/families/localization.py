@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from voxplain.engine import truth
 from voxplain.metrics.context import MetricContext
 from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
@@ -59,15 +60,6 @@ def most_relevant(field: MapField, count: int) -> Tensor:
     return chosen.view(field.values.shape)
 
 
-def _sorted_hits(field: MapField, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """How many voxels reach each value of the map, descending, and how many of them are inside."""
-    values, order = field.values.flatten().sort(descending=True)
-    hits = inside.flatten()[order].double().cumsum(0)
-    ends = torch.cat([values[1:] != values[:-1], values.new_ones(1, dtype=torch.bool)])
-    taken = torch.arange(1, len(values) + 1, dtype=torch.float64, device=values.device)
-    return taken[ends], hits[ends]
-
-
 @register
 class RocAuc(Localization):
     """How often a voxel inside the mask ranks above one outside: 0.5 is chance.
@@ -80,12 +72,7 @@ class RocAuc(Localization):
 
     def score(self, field: MapField, context: MetricContext) -> Value:
         field, inside = self._compared(field, context)
-        taken, hits = _sorted_hits(field, inside)
-        outside = taken - hits
-        zero = taken.new_zeros(1)
-        true_positive_rate = torch.cat([zero, hits]) / hits[-1]
-        false_positive_rate = torch.cat([zero, outside]) / outside[-1]
-        return Value(float(torch.trapezoid(true_positive_rate, false_positive_rate)))
+        return Value(truth.roc_auc(field.values, inside))
 
 
 @register
@@ -109,9 +96,7 @@ def average_precision(field: MapField, inside: Tensor) -> Value:
         field: The map.
         inside: Where it should point, ``(*spatial)`` bool, neither empty nor everything.
     """
-    taken, hits = _sorted_hits(field, inside)
-    recall_steps = torch.cat([hits[:1], hits.diff()]) / hits[-1]
-    value = float((recall_steps * hits / taken).sum())
+    value = truth.average_precision(field.values, inside)
     share = float(inside.double().mean())
     return Value(value, facts={"chance": share, "lift": value / share})
 

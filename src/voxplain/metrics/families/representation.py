@@ -13,12 +13,12 @@ from torch import Tensor
 from voxplain.engine.context import Context
 from voxplain.engine.randomization.stages import stages
 from voxplain.engine.taps import Tap, tapping
+from voxplain.engine.variants.perturbations import Perturbation, UniformNoise
 from voxplain.errors import ModelError
 from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.families.robustness import NoiseStability
 from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Value, register
-from voxplain.metrics.queries.perturbations import Perturbation, UniformNoise
 from voxplain.models.failures import gradient_failures_in_words
 from voxplain.models.geometry import LayerGeometry
 from voxplain.models.layout import Layout

@@ -11,11 +11,11 @@ from pydantic import Field
 from torch import Tensor
 
 from voxplain.engine.context import Context
+from voxplain.engine.variants.perturbations import MEDICAL, Change, Perturbation, UniformNoise
 from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.curves import rank_correlation
 from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
-from voxplain.metrics.queries.perturbations import MEDICAL, Change, Perturbation, UniformNoise
 from voxplain.metrics.re_explain import explain_again
 
 _NEIGHBORS_BYTES = 256 * 2**20

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from voxplain.engine.baselines import intensity_range
 from voxplain.engine.context import Context
+from voxplain.engine.variants.dropout import dropout_draw, dropout_layers
+from voxplain.engine.variants.perturbations import MEDICAL
 from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.curves import rank_correlation
 from voxplain.metrics.maps import MapField, Undefined
 from voxplain.metrics.metric import Direction, Metric, Value, register
-from voxplain.metrics.queries.dropout import dropout_draw, dropout_layers
-from voxplain.metrics.queries.perturbations import MEDICAL
 from voxplain.metrics.re_explain import FieldMove, explain_again
 from voxplain.targets.base import probability_of
 

@@ -8,8 +8,8 @@ import time
 import warnings
 from collections.abc import Iterator
 
-from voxplain.attribution.result import software
 from voxplain.errors import RunError, VoxplainWarning
+from voxplain.io.facts import software
 from voxplain.metrics.cross_case import completed
 from voxplain.records.candidates import write_candidates
 from voxplain.records.folder import sweep

@@ -12,7 +12,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from voxplain.engine.baselines import intensity_range
-from voxplain.metrics.queries.perturbations import (
+from voxplain.engine.variants.perturbations import (
     MEDICAL,
     BiasField,
     GaussianNeighbor,

@@ -15,9 +15,12 @@ from torch import Tensor
 
 from voxplain.engine.baselines import intensity_range
 from voxplain.engine.randomness import generator, standard_normal
-from voxplain.metrics.maps import Undefined
+from voxplain.errors import Undefined
 from voxplain.models.output_place import OutputPlace
 from voxplain.targets import UnperturbedOutput, WeightField
+
+INSIDE = 1 - 1e-6
+"""A weight that is 1 but for rounding."""
 
 
 class Perturbation(ABC):
@@ -36,6 +39,15 @@ class Perturbation(ABC):
     def returned(self, values: Tensor, draw: int) -> Tensor:
         """A map of the changed image on the grid of the original, ``(C, *spatial)``."""
         return values
+
+    def in_view(self, values: Tensor, draw: int) -> Tensor:
+        """The voxels of the original that the changed image still shows, ``(*spatial)`` bool.
+
+        Args:
+            values: ``(C, *spatial)`` of the changed image; only their shape counts.
+            draw: Number of the change.
+        """
+        return torch.ones(values.shape[1:], dtype=torch.bool, device=values.device)
 
     def moved(
         self, draw: int, seen: UnperturbedOutput | None = None
@@ -138,7 +150,14 @@ class Shift(Perturbation):
     def moved(
         self, draw: int, seen: UnperturbedOutput | None = None
     ) -> Callable[[WeightField], WeightField]:
-        return _on_weights(lambda w: _shifted(w, self._axis(w, draw), self.voxels), seen)
+        return on_weights(lambda w: _shifted(w, self._axis(w, draw), self.voxels), seen)
+
+    def in_view(self, values: Tensor, draw: int) -> Tensor:
+        axis = self._axis(values, draw)
+        after = torch.arange(values.shape[axis], device=values.device) + self.voxels
+        stays = (after >= 0) & (after < values.shape[axis])
+        view = [-1 if other == axis else 1 for other in range(1, values.ndim)]
+        return stays.view(view).expand(values.shape[1:])
 
     def _axis(self, values: Tensor, draw: int) -> int:
         """The axis of this draw, among those of more than one voxel."""
@@ -171,9 +190,15 @@ class Rotation(Perturbation):
     def moved(
         self, draw: int, seen: UnperturbedOutput | None = None
     ) -> Callable[[WeightField], WeightField]:
-        return _on_weights(lambda weights: self._rotated(weights, draw, 1), seen)
+        return on_weights(lambda weights: self._rotated(weights, draw, 1), seen)
 
-    def _rotated(self, values: Tensor, draw: int, sign: int) -> Tensor:
+    def in_view(self, values: Tensor, draw: int) -> Tensor:
+        ones = torch.ones(1, *values.shape[1:], dtype=torch.float64)
+        return (self._rotated(ones, draw, -1, 0.0)[0] > INSIDE).to(values.device)
+
+    def _rotated(
+        self, values: Tensor, draw: int, sign: int, outside: float | None = None
+    ) -> Tensor:
         shape = tuple(values.shape[1:])
         spacing = self.spacing or (1.0,) * len(shape)
         lengths = [(side - 1) * size for side, size in zip(shape, spacing, strict=True)]
@@ -187,18 +212,24 @@ class Rotation(Perturbation):
             rotated.view(-1, *planes.shape[-2:]),
             strict=True,
         ):
-            into.copy_(_rotated_plane(plane, angle, (spacing[first], spacing[second])))
+            into.copy_(_rotated_plane(plane, angle, (spacing[first], spacing[second]), outside))
         return rotated.movedim((-2, -1), (first + 1, second + 1)).contiguous().to(values)
 
 
-def _rotated_plane(plane: Tensor, degrees: float, spacing: tuple[float, float]) -> Tensor:
-    """A plane ``(H, W)`` with voxels of this size, rotated about its middle."""
+def _rotated_plane(
+    plane: Tensor, degrees: float, spacing: tuple[float, float], outside: float | None = None
+) -> Tensor:
+    """A plane ``(H, W)`` with voxels of this size, rotated about its middle.
+
+    Beyond its borders it is continued by its border voxels, or has the value ``outside``.
+    """
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     stretch = spacing[1] / spacing[0]
     back = np.array([[cosine, sine * stretch], [-sine / stretch, cosine]])
     middle = (np.array(plane.shape) - 1) / 2
+    beyond = {"mode": "nearest"} if outside is None else {"mode": "grid-constant", "cval": outside}
     rotated = ndimage.affine_transform(
-        plane.numpy(), back, middle - back @ middle, order=1, mode="nearest"
+        plane.numpy(), back, middle - back @ middle, order=1, **beyond
     )
     return torch.from_numpy(rotated)
 
@@ -209,7 +240,7 @@ def _shifted(values: Tensor, axis: int, voxels: int) -> Tensor:
     return values.index_select(axis, index)
 
 
-def _on_weights(
+def on_weights(
     change: Callable[[Tensor], Tensor], seen: UnperturbedOutput | None = None
 ) -> Callable[[WeightField], WeightField]:
     """Moves the weights of a field on a dense output as the image is moved.

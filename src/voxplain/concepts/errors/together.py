@@ -1,0 +1,71 @@
+"""How many units of a layer carry an error together, where none carries it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from voxplain.concepts.errors.causes import Substitutes, Units
+from voxplain.concepts.errors.judged_case import ErrorComponent, JudgedCase
+from voxplain.engine.randomness import generator
+from voxplain.engine.taps import Tap
+from voxplain.records.error_causes import EffectRecord, TogetherRecord
+
+
+def together(
+    case: JudgedCase,
+    error: ErrorComponent,
+    tap: Tap,
+    effects: Sequence[EffectRecord],
+    substitutes: Substitutes,
+    enough: float,
+    draws: int,
+    seed: int,
+) -> TogetherRecord | None:
+    """The strongest 2, 4, 8, ... units of a layer, until enough of the error is removed.
+
+    Args:
+        case: The case.
+        error: Of the case.
+        tap: The layer.
+        effects: Of its single units.
+        substitutes: What replaces them.
+        enough: Share of the error that has to be removed.
+        draws: Random sets of the size that is found.
+        seed: Of these.
+    """
+    ranked = [row for row in effects if row.kind == "unit" and row.layer == tap.path]
+    order = [row.channels[0] for row in sorted(ranked, key=lambda row: -row.drop)]
+    if len(order) < 2:
+        return None
+    for count in _sizes(len(order)):
+        chosen = tuple(sorted(order[:count]))
+        units = Units(f"{count} units of {tap.path}", tap, chosen, substitutes)
+        removed = _removed(case, error, units)
+        if removed >= enough:
+            break
+    is_enough = removed >= enough
+    random = []
+    if is_enough and count < len(substitutes.means[tap]):
+        source = generator(seed, error.id, tap.path, "together")
+        random = [_removed(case, error, each) for each in units.random(case, draws, source)]
+    hits = sum(each >= removed for each in random)
+    return TogetherRecord(
+        layer=tap.path,
+        count=count if is_enough else None,
+        tried=count,
+        channels=list(chosen),
+        removed=removed,
+        random_removed=sum(random) / len(random) if random else None,
+        draws=len(random),
+        p=(1 + hits) / (1 + len(random)) if random else None,
+    )
+
+
+def _sizes(units: int) -> list[int]:
+    """2, 4, 8, ... and all."""
+    doubled = [2**power for power in range(1, units.bit_length()) if 2**power < units]
+    return [*doubled, units]
+
+
+def _removed(case: JudgedCase, error: ErrorComponent, units: Units) -> float:
+    return 1 - units.outcome(case).remaining(error) / error.positions

@@ -1,0 +1,1 @@
+"""Variants of an image and of a network: small changes, and networks that drop units."""
