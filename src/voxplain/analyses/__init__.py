@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from voxplain.analyses import dissection, uncertainty, visualization
 from voxplain.analyses.analysis import (
     RESULT,
     Analysis,
@@ -18,6 +19,9 @@ __all__ = [
     "AnalysisCost",
     "AnalysisInputs",
     "analyses",
+    "dissection",
     "parse_analysis",
     "register",
+    "uncertainty",
+    "visualization",
 ]

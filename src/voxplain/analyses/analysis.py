@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
 
-from voxplain.concepts.concept import Concept
+from voxplain.concepts.bank import ConceptBank
 from voxplain.declaration import Declaration
 from voxplain.engine.cohort import Cohort
 from voxplain.models.model import Model
@@ -37,7 +37,7 @@ class AnalysisInputs:
 
     model: Model
     cohort: Cohort
-    concepts: Sequence[Concept]
+    concepts: ConceptBank
     target: Target | None
     folder: Path
     seed: int

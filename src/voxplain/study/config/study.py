@@ -31,7 +31,7 @@ from voxplain.study.config.case_nnunet import CaseNnunet
 from voxplain.study.config.case_sources import CaseFolder, CaseSource
 from voxplain.study.config.case_tables import CaseTable
 from voxplain.study.config.cases import CaseConfig, expand_cases
-from voxplain.study.config.concepts import AnyConcepts
+from voxplain.study.config.concepts import StudyConcepts, bank_of
 from voxplain.study.config.declarations import StudyAnalysis, StudyMethod, StudyMetric, named
 from voxplain.study.config.errors import explain_validation
 from voxplain.study.config.for_each import ForEach
@@ -175,7 +175,7 @@ class StudyConfig(_Config):
     targets: tuple[StudyTarget, ...] = ()
     methods: Annotated[tuple[StudyMethod, ...], AfterValidator(_at_each_layer)] = ()
     metrics: tuple[StudyMetric, ...] = ()
-    concepts: tuple[AnyConcepts, ...] = ()
+    concepts: tuple[StudyConcepts, ...] = ()
     analyses: tuple[StudyAnalysis, ...] = ()
     randomization: RandomizationConfig | None = None
     references: tuple[str, ...] = ()
@@ -268,6 +268,7 @@ class StudyConfig(_Config):
         return self
 
     def _check_concepts(self) -> None:
+        bank_of(self.concepts, self._base)
         for analysis in self.analyses:
             if analysis.needs_concepts and not self.concepts:
                 raise ValueError(f"analyses: {analysis.key} needs concepts; the study has none")

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voxplain.analyses import RESULT, AnalysisInputs
+from voxplain.concepts.bank import ConceptSpec
 from voxplain.records.manifest import TaskRecord
 from voxplain.records.outcome import seal
-from voxplain.study.config.concepts import AnyConcepts, bank_of
+from voxplain.study.config.concepts import bank_of, concept_files
 from voxplain.study.execution.cohorts import cohort_of
 from voxplain.study.execution.privacy import Redactor
 from voxplain.study.execution.progress import TaskListener
@@ -40,7 +41,7 @@ class AnalysisSpec(TaskSpec):
     task: AnalysisTask
     images: tuple[ImageSource, ...]
     network: NetworkSource
-    concepts: tuple[AnyConcepts, ...]
+    concepts: tuple[ConceptSpec, ...]
     seconds: float | None
 
     @classmethod
@@ -84,6 +85,8 @@ class AnalysisSpec(TaskSpec):
     def private(self) -> Redactor:
         """Filters what is written: no names of source files, and no paths."""
         files = [file for source in self.images for file in source.files]
+        cases = [(str(each.case.id), each.case.patient or "") for each in self.images]
+        files += concept_files(self.concepts, cases, self.network.base)
         return Redactor([*files, *self.network.files], self.network.base)
 
     @property

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from voxplain.study.config.case_files import without_files
 from voxplain.study.config.cases import CaseConfig
+from voxplain.study.config.concepts import without_folders
 from voxplain.study.planning.checked_study import CheckedStudy
 from voxplain.study.planning.networks import LoadedModel
 
@@ -54,7 +55,7 @@ def _resolved(checked: CheckedStudy) -> dict[str, Any]:
         "targets": [_plain(without_files(target)) for target in study.all_targets],
         "methods": [_plain(method) for method in study.methods],
         "metrics": [_plain(metric) for metric in study.metrics],
-        "concepts": [_plain(concept) for concept in study.concepts],
+        "concepts": [without_folders(concept) for concept in study.concepts],
         "analyses": [_plain(analysis) for analysis in study.analyses],
         "randomization": _plain(study.randomization) if study.randomization else None,
         "references": [

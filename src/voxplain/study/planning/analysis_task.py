@@ -12,6 +12,7 @@ from voxplain.records.manifest import AnalysisRecord, CaseRecord
 from voxplain.records.names import safe
 from voxplain.study.config.case_files import files_of
 from voxplain.study.config.cases import CaseConfig
+from voxplain.study.config.concepts import content_of
 from voxplain.study.config.for_each import ForEach
 from voxplain.study.config.study import StudyConfig
 from voxplain.study.planning.evaluation_task import EvaluationTask
@@ -188,12 +189,13 @@ def _facts(
     records: Mapping[str, CaseRecord],
 ) -> dict[str, Any]:
     """What determines the results of an analysis beside its parameters and its target."""
+    patients = [(name, case.patient or name) for name, case in cases.items()]
     return {
         "images": [record.image_sha256 for record in records.values()],
         "labels": [record.reference_sha256 for record in records.values()],
         "patients": [record.patient for record in records.values()],
         "facts": [[case.truth, dict(case.facts)] for case in cases.values()],
-        "concepts": [concept.model_dump(mode="json") for concept in study.concepts],
+        "concepts": content_of(study.concepts, patients, study.base),
         "preprocess": [step.model_dump(mode="json") for step in loaded.config.preprocess],
         "model": loaded.facts.model_dump(mode="json", exclude={"name"}),
         "network": loaded.identity,
