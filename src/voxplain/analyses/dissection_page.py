@@ -189,6 +189,7 @@ def _figures(inputs: AnalysisInputs, unit: UnitDissected, pair: PairDissected) -
             f"Solid: where the unit is on. Dashed: {pair.concept}.",
             overlays,
             "activation",
+            ("negative", "positive"),
         )
         name = f"{unit.name}_{pair.concept}_{words}"
         alt = f"activation of {unit.name} on the {words} cases, beside {pair.concept}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -10,7 +10,7 @@ from voxplain.analyses.analysis import RESULT, Analysis, AnalysisCost, AnalysisI
 from voxplain.analyses.pictures import counted, kept_figure, with_interval
 from voxplain.concepts.uncertainty import Uncertainty, uncertainty_over_cases
 from voxplain.engine.cohort import CohortCase
-from voxplain.records.analysis_page import AnalysisPage, PageCard, PageTable
+from voxplain.records.analysis_page import AnalysisPage, Cell, PageCard, PageTable
 from voxplain.records.atomic import atomic_write
 from voxplain.records.uncertainty import CohortUncertaintyRecord, UncertaintyRecord
 from voxplain.viz.exemplar_figure import exemplar_figure, overlaid
@@ -86,8 +86,8 @@ def _lead(record: CohortUncertaintyRecord) -> list[str]:
 
 
 def _table(record: CohortUncertaintyRecord) -> PageTable:
-    rows: list[Any] = [
-        [name, with_interval(each.mean, each.interval), each.median, float(each.count)]
+    rows: list[list[Cell]] = [
+        [_in_words(name), with_interval(each.mean, each.interval), each.median, float(each.count)]
         for name, each in record.summaries.items()
     ]
     return PageTable(
@@ -96,6 +96,16 @@ def _table(record: CohortUncertaintyRecord) -> PageTable:
         rows=rows,
         note="AUPRC and ROC AUC: whether errors have a higher uncertainty than what is right.",
     )
+
+
+def _in_words(name: str) -> str:
+    """The name of a number as people read it."""
+    for short, long in (("auprc", "AUPRC of errors"), ("roc_auc", "ROC AUC of errors")):
+        if name.startswith(f"{short}_"):
+            return f"{long}, {name.removeprefix(f'{short}_')} uncertainty"
+    if name.removeprefix("mean_") in _KINDS:
+        return f"mean {name.removeprefix('mean_')} uncertainty (nats)"
+    return {"dice": "Dice", "error_share": "share of errors"}.get(name, name.replace("_", " "))
 
 
 def _card(inputs: AnalysisInputs, case: CohortCase, found: Uncertainty) -> PageCard:
@@ -111,7 +121,11 @@ def _card(inputs: AnalysisInputs, case: CohortCase, found: Uncertainty) -> PageC
             for kind in _KINDS
         ]
         figure = exemplar_figure(
-            f"{case.id}  ·  uncertainty", "Solid: the prediction.", overlays, "nats"
+            f"{case.id}  ·  uncertainty",
+            "Solid: the prediction.",
+            overlays,
+            "nats",
+            ("sure", "unsure"),
         )
         alt = f"total, aleatoric and epistemic uncertainty of case {case.id}"
         figures = [kept_figure(inputs.folder, f"{case.id}_uncertainty", figure, alt, alt)]

@@ -59,7 +59,7 @@ def exemplar_figure(
     subtitle: str,
     cases: Sequence[tuple[str, Overlay]],
     units: str,
-    notes: Sequence[str] = (),
+    ends: tuple[str, str],
 ) -> MapFigure:
     """Several cases in one figure: planes through the strongest voxel of each map.
 
@@ -68,7 +68,7 @@ def exemplar_figure(
         subtitle: Second line.
         cases: A caption for each, and what is drawn; all with the same limit of colors.
         units: Of the maps.
-        notes: Lines at the bottom.
+        ends: What both ends of the color bar mean.
     """
     rows: list[list[Panel]] = []
     planar: list[Panel] = []
@@ -83,7 +83,7 @@ def exemplar_figure(
     overlay = cases[0][1]
     limit = overlay.limit or 1.0
     scale = f"Colors saturate at {number(limit)}."
-    return MapFigure(title, subtitle, rows, (overlay.sign, limit, units), [scale, *notes])
+    return MapFigure(title, subtitle, rows, (overlay.sign, limit, units), [scale], ends)
 
 
 def _volume(values: Tensor, image: Image) -> DisplayVolume:

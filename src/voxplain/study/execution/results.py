@@ -48,6 +48,7 @@ class Results:
         self._predictions: dict[CombinationId, PredictionRecord] = {}
         self._maps: dict[CombinationId, list[MapRecord]] = defaultdict(list)
         self._analyses: dict[str, AnalysisRecord] = {}
+        self._folders = [task.folder for task in checked.plan.analyses]
 
     @property
     def done(self) -> list[TaskRecord]:
@@ -103,7 +104,9 @@ class Results:
             for each in self._combinations
             for record in sorted(self._maps[each], key=self._place)
         ]
-        self.manifest.analyses = [self._analyses[name] for name in sorted(self._analyses)]
+        self.manifest.analyses = [
+            self._analyses[folder] for folder in self._folders if folder in self._analyses
+        ]
         for model in self.manifest.models:
             model.precision = _precision_of(model, self.manifest.maps)
             made = [each.families for each in self.manifest.maps if each.model == model.name]
