@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from voxplain.concepts.case_contexts import CaseContexts
 from voxplain.concepts.concept import Concept
 from voxplain.concepts.places import (
     RegionOfInterest,
@@ -19,7 +20,6 @@ from voxplain.concepts.places import (
     values_at,
 )
 from voxplain.engine.cohort import Cohort, CohortCase
-from voxplain.engine.context import Context
 from voxplain.engine.observation import Observation, observe
 from voxplain.engine.randomness import generator
 from voxplain.engine.taps import Tap
@@ -80,7 +80,7 @@ class ActivationSample:
 
 
 def sample_activations(
-    model: Model | nn.Module,
+    model: Model | nn.Module | CaseContexts,
     cohort: Cohort,
     layers: Sequence[str],
     concepts: Sequence[Concept] = (),
@@ -114,9 +114,9 @@ def sample_activations(
     """
     found: dict[str, list[_CaseVectors]] = {}
     sampler = _Sampler(tuple(concepts), per_case, places, region, seed)
-    studied = Model.of(model)
+    contexts = model if isinstance(model, CaseContexts) else CaseContexts(model, seed)
     for case in cohort:
-        context = Context.open(studied, case.image, seed)
+        context = contexts.open(case)
         taps = context.layers.taps(tuple(layers))
         seen = observe(context, taps)
         for tap in taps:
@@ -236,7 +236,7 @@ def cells_inside(
         InputError: If no cell lies in it.
     """
     numbers, points = [], []
-    for some in torch.arange(seen[tap][0].numel()).split(_CELLS_AT_ONCE):
+    for some in torch.split(torch.arange(seen[tap][0].numel()), _CELLS_AT_ONCE):
         places = cell_points(seen.layers, tap, some)
         chosen = is_inside(inside, places)
         numbers.append(some[chosen])

@@ -118,7 +118,7 @@ class PlacedConcept:
         shape, flat, allowed = inside.shape, values.flatten(1), inside.flatten()
         steps = torch.tensor([math.prod(shape[axis + 1 :]) for axis in range(len(shape))])
         sums, counts = [], []
-        for some in moves.split(_AT_ONCE):
+        for some in torch.split(moves, _AT_ONCE):
             places = cells[:, 1:] + some[:, None]
             places = torch.remainder(places, torch.tensor(shape[1:]))
             index = (places * steps[1:]).sum(dim=2) + cells[:, 0] * steps[0]

@@ -96,7 +96,7 @@ class _Training:
         if bool(is_dead.any()):
             loss = loss + _REVIVAL * self._revival(readings, rest.detach(), is_dead)
         self._optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         self._optimizer.step()
         with torch.no_grad():
             self._decoder.copy_(functional.normalize(self._decoder, dim=1))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from voxplain.concepts.activation_sample import ActivationSample, sample_activations
+from voxplain.concepts.case_contexts import CaseContexts
 from voxplain.concepts.concept import Concept
 from voxplain.concepts.directions.controls import control_concept
 from voxplain.concepts.directions.directions import Directions
@@ -117,8 +118,9 @@ def concept_direction(
 
     w minimizes the cross-entropy balanced by the mean share of the concept, on voxels of the
     selection cases. The single unit is that of the largest IoU there, of either sign; of more units
-    those with the largest |w_k| sd_k are fitted again. Thresholds are those of the largest IoU over
-    all voxels of the selection cases; what is reported is the IoU over those of held-out patients.
+    those with the largest |w_k| sd_k are fitted again, from all units down to few. Thresholds are
+    those of the largest IoU over all voxels of the selection cases; what is reported is the IoU
+    over those of held-out patients.
     A concept of the whole image, or a layer without places, is judged image by image.
 
     Controls: the same with the concept at random places (masks moved around the grid, values of
@@ -150,12 +152,12 @@ def concept_direction(
     search = _Search(
         layer, tuple(counts), per_case, region, ridge, intercept, seed, selection, judged
     )
-    studied = Model.of(model)
-    found = search.of(studied, concept)
+    contexts = CaseContexts(model, seed)
+    found = search.of(contexts, concept)
     moved = control_concept(concept, (selection, judged), seed)
-    controls = {"random labels": search.of(studied, moved).curve}
+    controls = {"random labels": search.of(contexts, moved).curve}
     if random_network is not None:
-        controls["random network"] = search.of(Model.of(random_network), concept).curve
+        controls["random network"] = search.of(CaseContexts(random_network, seed), concept).curve
     record = ConceptDirectionRecord(
         concept=concept.name,
         layer=found.directions.layer,
@@ -195,14 +197,14 @@ class _Search:
     selection: Cohort
     judged: Cohort = field(repr=False)
 
-    def of(self, model: Model, concept: Concept) -> _Found:
-        sample = self._sample(model, concept)
+    def of(self, contexts: CaseContexts, concept: Concept) -> _Found:
+        sample = self._sample(contexts, concept)
         fits = self._fits(sample)
         readout = torch.stack([fit.weights for fit in fits.values()])
         offset = torch.tensor([fit.intercept for fit in fits.values()])
         names = tuple(f"{concept.name}, {len(channels)} units" for channels in fits)
         several = Directions.linear(sample.layer, readout, names, offset, _WORDS)
-        reader = Reader(model, several, concept, self.region, self.seed)
+        reader = Reader(contexts, several, concept, self.region)
         edges = _edges(several.encode(sample.values.T))
         thresholds, selected = best_thresholds(reader, self.selection, edges)
         judged = agreements(reader, self.judged, thresholds, self.seed)
@@ -214,9 +216,9 @@ class _Search:
         )
         return _Found(alone, curve)
 
-    def _sample(self, model: Model, concept: Concept) -> ActivationSample:
+    def _sample(self, contexts: CaseContexts, concept: Concept) -> ActivationSample:
         (sample,) = sample_activations(
-            model,
+            contexts,
             self.selection,
             () if self.layer is None else (self.layer,),
             (concept,),
@@ -239,16 +241,17 @@ class _Search:
         """A fit for each set of channels, the largest set last."""
         everything = tuple(range(sample.values.shape[1]))
         whole = self._fit(sample, everything)
-        order = whole.importance.argsort(descending=True, stable=True).tolist()
-        fits: dict[tuple[int, ...], LogisticFit] = {}
+        fits, last, kept = {everything: whole}, whole, torch.arange(len(everything))
+        for count in sorted({*self.counts} - {1}, reverse=True):
+            if count < len(kept):
+                kept = kept[last.importance[kept].argsort(descending=True, stable=True)[:count]]
+                last = self._fit(sample, tuple(kept.tolist()))
+                fits[tuple(kept.tolist())] = last
         unit, sign = best_unit(sample)
-        alone = torch.zeros(len(order))
+        alone = torch.zeros(len(everything))
         alone[unit] = sign
         fits[(unit,)] = LogisticFit(alone, 0.0, alone.abs())
-        for count in sorted(each for each in {*self.counts} if 1 < each < len(order)):
-            channels = tuple(order[:count])
-            fits[channels] = self._fit(sample, channels)
-        return {**fits, everything: whole}
+        return dict(reversed(fits.items()))
 
     def _fit(self, sample: ActivationSample, channels: tuple[int, ...]) -> LogisticFit:
         fit = fit_logistic(
@@ -258,9 +261,9 @@ class _Search:
             ridge=self.ridge,
             intercept=self.intercept,
         )
-        weights = torch.zeros(sample.values.shape[1])
-        weights[list(channels)] = fit.weights
-        return replace(fit, weights=weights)
+        weights, importance = torch.zeros(2, sample.values.shape[1])
+        weights[list(channels)], importance[list(channels)] = fit.weights, fit.importance
+        return replace(fit, weights=weights, importance=importance)
 
 
 def _of_count(

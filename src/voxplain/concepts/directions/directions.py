@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn import functional
 
+from voxplain.concepts.non_negative import improved
 from voxplain.engine.interventions import UnitSet
 from voxplain.errors import InputError
 from voxplain.records.atomic import atomic_write
@@ -22,7 +23,7 @@ Reading = Literal["linear", "top_k", "parts"]
 """How strongly a direction is present: a weighted sum of channels; of these the largest, where
 positive; or shares of parts that add up to the activation, none of them negative."""
 
-_ROUNDS = 100
+_ROUNDS, _CHANGE = 500, 1e-5
 
 
 class DirectionsRecord(Record):
@@ -83,10 +84,8 @@ class Directions:
         none = weights.new_zeros(len(weights))
         center = weights.new_zeros(weights.shape[1])
         vectors = functional.normalize(weights, dim=1)
-        return cls(
-            layer, vectors, weights, none if offset is None else offset, center, names,
-            found_by=found_by,
-        )  # fmt: skip
+        offset = none if offset is None else offset
+        return cls(layer, vectors, weights, offset, center, names, found_by=found_by)
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -156,7 +155,18 @@ class Directions:
             ) from error
         if {*tensors} != {*_TENSORS} or len(tensors["vectors"]) != len(record.names):
             raise InputError(f"{path.name} and its .json file do not hold the same directions")
-        return cls(**tensors, **dict(record))
+        vectors, readout, offset, center = (tensors[name] for name in _TENSORS)
+        return cls(
+            record.layer,
+            vectors,
+            readout,
+            offset,
+            center,
+            record.names,
+            record.reading,
+            record.active,
+            record.found_by,
+        )
 
 
 _TENSORS = ("vectors", "readout", "offset", "center")
@@ -169,9 +179,11 @@ def largest(values: Tensor, count: int) -> Tensor:
 
 
 def _parts(values: Tensor, parts: Tensor) -> Tensor:
-    """Non-negative least squares by multiplicative updates, ``(N, D)``."""
-    goal, gram = (values @ parts.T).relu(), parts @ parts.T
-    found = goal.clone()
+    """Non-negative least squares, ``(N, D)``."""
+    goal, gram = values @ parts.T, parts @ parts.T
+    found = torch.zeros_like(goal)
     for _ in range(_ROUNDS):
-        found = found * goal / (found @ gram).clamp(min=torch.finfo(found.dtype).tiny)
+        last, found = found, improved(found, goal, gram)
+        if float((found - last).abs().max()) <= _CHANGE * float(found.max()):
+            break
     return found

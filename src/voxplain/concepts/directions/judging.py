@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from voxplain.concepts.activation_sample import image_vector, mask_of
+from voxplain.concepts.case_contexts import CaseContexts
 from voxplain.concepts.concept import Concept
 from voxplain.concepts.directions.directions import Directions
 from voxplain.concepts.places import RegionOfInterest, region_of
 from voxplain.engine.cohort import Cohort, CohortCase
-from voxplain.engine.context import Context
 from voxplain.engine.observation import observe
-from voxplain.models.model import Model
 from voxplain.statistics import bootstrap
 
 
@@ -55,25 +54,23 @@ class Reader:
     """Reads directions of one layer, case by case.
 
     Attributes:
-        model: The network.
+        contexts: Of the network.
         directions: Of one layer.
         concept: What they are compared with.
         region: The voxels that count.
-        seed: Of a random network.
     """
 
-    model: Model
+    contexts: CaseContexts
     directions: Directions
     concept: Concept
     region: RegionOfInterest
-    seed: int
 
     def read(self, case: CohortCase) -> CaseReading | None:
         """Readings of a case; None where the concept is not known for it."""
         mask = mask_of(self.concept, case)
         if mask is None:
             return None
-        context = Context.open(self.model, case.image, self.seed)
+        context = self.contexts.open(case)
         (tap,) = context.layers.taps((self.directions.layer,))
         seen = observe(context, (tap,))
         is_spatial = seen.layers.placed_geometry(tap).spatial

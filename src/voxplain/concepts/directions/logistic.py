@@ -11,6 +11,8 @@ from scipy import optimize, special
 from torch import Tensor
 
 Array = NDArray[np.float64]
+_CONSTANT = 1e-6
+"""The spread of a channel, relative to its largest value, below which it is constant."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +57,7 @@ def fit_logistic(
     alpha = 1 - float(share @ truth)
     mean = share @ x if intercept else np.zeros(x.shape[1])
     spread = np.sqrt(share @ (x - share @ x) ** 2)
-    scale = np.where(spread > 1e-12 * max(1.0, spread.max()), spread, np.inf)
+    scale = np.where(spread > _CONSTANT * np.abs(x).max(axis=0), spread, np.inf)
     scaled = (x - mean) / scale
     cost = (alpha * share * truth, (1 - alpha) * share * (1 - truth))
 

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from voxplain.concepts.case_contexts import CaseContexts
 from voxplain.concepts.concept import Concept
 from voxplain.concepts.directions.activation_vectors import ActivationVectors
 from voxplain.concepts.directions.directions import Directions
@@ -165,11 +166,19 @@ def concept_sensitivity(
     _check(concepts, random_directions)
     selection, judged = parted(cohort, held_out, seed, "a sensitivity")
     bound = parse_target(target)
-    studied = Model.of(model)
+    contexts = CaseContexts(model, seed)
     found = vectors_by_layer(
-        studied, selection, concepts, layers, random_directions, cells_per_case, region, ridge, seed
+        contexts,
+        selection,
+        concepts,
+        layers,
+        random_directions,
+        cells_per_case,
+        region,
+        ridge,
+        seed,
     )
-    seen = evidence(studied, judged, concepts, tuple(found), bound, found, region, seed)
+    seen = evidence(contexts, judged, concepts, tuple(found), bound, found, region)
     if not seen.cases:
         first = next(iter(seen.without_score.items()))
         raise TargetError(f"no held-out case has a score; case {first[0]!r}: {first[1]}")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from voxplain.concepts.activation_sample import cells_inside, image_vector, mask_of
+from voxplain.concepts.case_contexts import CaseContexts
 from voxplain.concepts.concept import Concept
 from voxplain.concepts.directions.activation_vectors import (
     ActivationVectors,
@@ -19,12 +20,10 @@ from voxplain.concepts.directions.activation_vectors import (
 from voxplain.concepts.directions.layer_gradients import layer_pass
 from voxplain.concepts.places import RegionOfInterest, region_of, values_at
 from voxplain.engine.cohort import Cohort, CohortCase
-from voxplain.engine.context import Context
 from voxplain.engine.observation import Observation, observe
 from voxplain.engine.randomness import generator
 from voxplain.engine.taps import Tap
 from voxplain.errors import TargetError
-from voxplain.models.model import Model
 from voxplain.targets import Target
 
 VectorsByLayer = Mapping[str, Mapping[str, ActivationVectors | None]]
@@ -32,7 +31,7 @@ VectorsByLayer = Mapping[str, Mapping[str, ActivationVectors | None]]
 
 
 def vectors_by_layer(
-    model: Model,
+    contexts: CaseContexts,
     cohort: Cohort,
     concepts: Sequence[Concept],
     layers: Sequence[str],
@@ -45,7 +44,7 @@ def vectors_by_layer(
     """Directions of concepts and of random concepts, from one pass over the selection cases."""
     sums: dict[str, _LayerSums] = {}
     for case in cohort:
-        context = Context.open(model, case.image, seed)
+        context = contexts.open(case)
         taps = context.layers.taps(tuple(layers))
         seen = observe(context, taps)
         masks = {concept.name: mask_of(concept, case) for concept in concepts}
@@ -187,19 +186,18 @@ class Evidence:
 
 
 def evidence(
-    model: Model,
+    contexts: CaseContexts,
     cohort: Cohort,
     concepts: Sequence[Concept],
     layers: tuple[str, ...],
     target: Target,
     vectors: VectorsByLayer,
     region: RegionOfInterest,
-    seed: int,
 ) -> Evidence:
     """Gradients and classifications of held-out cases, in one pass of each."""
     found, without_score = dict[str, CaseEvidence](), dict[str, str]()
     for case in cohort:
-        context = Context.open(model, case.image, seed)
+        context = contexts.open(case)
         try:
             of_layers = layer_pass(context, layers, target)
         except TargetError as error:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from voxplain.concepts.activation_sample import ActivationSample, sample_activations
+from voxplain.concepts.case_contexts import CaseContexts
 from voxplain.concepts.directions.autoencoder import AutoencoderSettings, train_autoencoder
 from voxplain.concepts.directions.directions import Directions
 from voxplain.concepts.discovery.stability import matched_cosines
@@ -143,11 +144,11 @@ def sparse_directions(
     """
     selection, judged = parted(cohort, held_out, seed, "a set of directions")
     layers = () if layer is None else (layer,)
-    studied = Model.of(model)
+    contexts = CaseContexts(model, seed)
 
     def sampled(cases: Cohort) -> ActivationSample:
         found = sample_activations(
-            studied, cases, layers, per_case=per_case, region=region, seed=seed
+            contexts, cases, layers, per_case=per_case, region=region, seed=seed
         )
         return next(iter(found.values()))
 

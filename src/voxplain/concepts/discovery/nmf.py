@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from voxplain.concepts.non_negative import improved
 from voxplain.engine.randomness import generator
 
 
@@ -79,8 +80,8 @@ def _from(values: Tensor, parts: Tensor, rounds: int, tolerance: float) -> Facto
     shares = (values @ torch.linalg.pinv(parts)).clamp(min=0)
     last = -float("inf")
     for number in range(rounds):
-        shares = _updated(shares, values @ parts.T, parts @ parts.T)
-        parts = _updated(parts.T, values.T @ shares, shares.T @ shares).T
+        shares = improved(shares, values @ parts.T, parts @ parts.T)
+        parts = improved(parts.T, values.T @ shares, shares.T @ shares).T
         if number % 10 == 9:
             explained = 1 - float((values - shares @ parts).square().sum()) / max(total, 1e-30)
             if explained - last < tolerance:
@@ -91,13 +92,3 @@ def _from(values: Tensor, parts: Tensor, rounds: int, tolerance: float) -> Facto
     explained = 1 - float((values - shares @ parts).square().sum()) / max(total, 1e-30)
     order = shares.square().sum(dim=0).argsort(descending=True, stable=True)
     return Factorization(shares[:, order], parts[order], explained)
-
-
-def _updated(factor: Tensor, goal: Tensor, gram: Tensor) -> Tensor:
-    """One round of least squares, column after column: min |X - F G| over F >= 0."""
-    factor = factor.clone()
-    for column in range(factor.shape[1]):
-        own = gram[column, column].clamp(min=torch.finfo(gram.dtype).tiny)
-        step = (goal[:, column] - factor @ gram[:, column]) / own
-        factor[:, column] = (factor[:, column] + step).clamp(min=0)
-    return factor
