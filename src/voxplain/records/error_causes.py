@@ -18,7 +18,8 @@ class EffectRecord(Record):
     ``drop`` is how far the score of the error falls (mean log-odds toward the error), ``removed``
     the share of its voxels that are right afterwards, ``removed_volume`` the same in the unit of
     the error, ``dice_change`` that of the whole case. ``p`` is the share of the null (``null``,
-    ``draws`` of them) with at least this drop, ``q`` is adjusted over all causes of the error.
+    ``draws`` of them) with at least this drop, ``q`` is adjusted over
+    the causes of the same kind.
     """
 
     cause: str
@@ -38,7 +39,8 @@ class EffectRecord(Record):
 class TogetherRecord(Record):
     """How many of the strongest units of a layer remove half of an error, where no one does.
 
-    ``count`` is None where even ``tried`` units do not; ``random_removed`` is what random sets of
+    ``count`` is None where no number of them does, and ``tried`` is then the number that removes
+    most; ``random_removed`` is what random sets of
     the same size remove on average, ``p`` the share of them that remove as much.
     """
 

@@ -27,13 +27,15 @@ class VolumeRecord(Record):
 class KeptRecord(Record):
     """The prediction on the voxels whose uncertainty is at most a threshold.
 
-    ``share`` of all voxels is kept. ``dice`` is the mean over the classes that are there or
-    predicted among them, None where there is none; ``accuracy`` the share that is right.
+    ``share`` of all voxels is kept. ``by_class`` is the Dice of each class, None where it is
+    neither there nor predicted among them; ``dice`` the mean over the others, so that it may jump
+    where a small class comes in; ``accuracy`` the share that is right.
     """
 
     threshold: float
     share: float
     dice: float | None = None
+    by_class: dict[str, float | None] = {}
     accuracy: float | None = None
 
 

@@ -101,6 +101,7 @@ def test_errors_are_those_of_the_reference(rank: int) -> None:
         for k in (1, 2)
     ]  # fmt: skip
     assert quality.kept[-1].dice == pytest.approx(float(np.mean(dice)))
+    assert quality.kept[-1].by_class == pytest.approx({"class 1": dice[0], "class 2": dice[1]})
 
 
 def test_one_class_is_judged_by_its_label_and_some_voxels_are_left_out() -> None:

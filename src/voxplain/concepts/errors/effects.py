@@ -67,15 +67,19 @@ def effect_on(
     )
 
 
-def adjusted(effects: list[EffectRecord]) -> list[EffectRecord]:
-    """The effects with p adjusted over all of them, the largest drop first."""
-    values = [math.nan if effect.p is None else effect.p for effect in effects]
-    q_values = benjamini_hochberg(values)
-    rows = [
-        effect.model_copy(update={"q": q if math.isfinite(q) else None})
-        for effect, q in zip(effects, q_values, strict=True)
-    ]
+def adjusted(effects: Sequence[EffectRecord]) -> list[EffectRecord]:
+    """The effects with p adjusted over those of the same kind, the largest drop first."""
+    kinds = dict.fromkeys(row.kind for row in effects)
+    rows = [row for kind in kinds for row in _family([row for row in effects if row.kind == kind])]
     return sorted(rows, key=lambda row: -row.drop)
+
+
+def _family(rows: Sequence[EffectRecord]) -> list[EffectRecord]:
+    q_values = benjamini_hochberg([math.nan if row.p is None else row.p for row in rows])
+    return [
+        row.model_copy(update={"q": q if math.isfinite(q) else None})
+        for row, q in zip(rows, q_values, strict=True)
+    ]
 
 
 def _nulls(

@@ -57,8 +57,9 @@ def explain_errors(
     measured on the score of each error (mean log-odds over its component) and on its volume. The
     null of a unit or modality is what the same replacement does to the same region elsewhere in the
     image; of a structure, the replacement of random regions of its shape; of a set, random sets.
-    p values are adjusted per error (Benjamini and Hochberg). A cause is enough alone if it removes
-    half of the error, significantly; where no unit is, this is said, and how many are together.
+    p values are adjusted per error and kind of cause (Benjamini and Hochberg). A cause is enough
+    alone if it removes half of the error, significantly; where no unit is, this is said, and how
+    many are together.
     Corrections are made for errors of one half of the patients, chosen there by the Dice of all
     other cases, and judged on the other half.
 
@@ -143,7 +144,7 @@ def _explained(
                 if _has_unit(alone, rows)
                 else _together(reader, survey, case, error, rows, settings)
             )
-            record = _error_record(case, error, rows, alone, several)
+            record = _error_record(case, error, rows, alone, several, settings.level)
             sentence = error_sentence(record, survey.class_name, settings.enough)
             found[error.id] = record.model_copy(update={"sentence": sentence})
     return [found[error.id] for error in survey.errors]
@@ -187,13 +188,8 @@ def _error_record(
     rows: Sequence[EffectRecord],
     alone: Sequence[str],
     several: Sequence[TogetherRecord],
+    level: float,
 ) -> ErrorRecord:
-    remarks = []
-    if any(row.null == "places" and row.p is None for row in rows):
-        remarks.append(
-            "the error is too large to be moved elsewhere in the image, so what replacements of "
-            "units and modalities do there is not known, and none is called significant"
-        )
     return ErrorRecord(
         id=error.id,
         case=error.case,
@@ -209,8 +205,19 @@ def _error_record(
         units_alone=_has_unit(alone, rows),
         together=list(several),
         sentence="",
-        remarks=remarks,
+        remarks=_remarks(rows, level),
     )
+
+
+def _remarks(rows: Sequence[EffectRecord], level: float) -> list[str]:
+    """A sentence where the image has too few other places for a small p value."""
+    places = [row.draws for row in rows if row.null == "places"]
+    if not places or 1 / (1 + places[0]) <= level:
+        return []
+    return [
+        f"the error fits into the image at only {places[0]} other places, so that no replacement "
+        "of a unit or modality can be called significant"
+    ]
 
 
 def _corrected(

@@ -23,6 +23,9 @@ def together(
 ) -> TogetherRecord | None:
     """The strongest 2, 4, 8, ... units of a layer, until enough of the error is removed.
 
+    Only units that carry the error, so that its score falls without them. Where no number of them
+    is enough, that which removes most.
+
     Args:
         case: The case.
         error: Of the case.
@@ -33,16 +36,19 @@ def together(
         draws: Random sets of the size that is found.
         seed: Of these.
     """
-    ranked = [row for row in effects if row.kind == "unit" and row.layer == tap.path]
-    order = [row.channels[0] for row in sorted(ranked, key=lambda row: -row.drop)]
+    own = [row for row in effects if row.kind == "unit" and row.layer == tap.path and row.drop > 0]
+    order = [row.channels[0] for row in sorted(own, key=lambda row: -row.drop)]
     if len(order) < 2:
         return None
+    removed, units = -1.0, Units("", tap, (), substitutes)
     for count in _sizes(len(order)):
-        chosen = tuple(sorted(order[:count]))
-        units = Units(f"{count} units of {tap.path}", tap, chosen, substitutes)
-        removed = _removed(case, error, units)
+        tried = Units(f"{count} units", tap, tuple(sorted(order[:count])), substitutes)
+        share = _removed(case, error, tried)
+        if share > removed:
+            removed, units = share, tried
         if removed >= enough:
             break
+    count = len(units.channels)
     is_enough = removed >= enough
     random = []
     if is_enough and count < len(substitutes.means[tap]):
@@ -53,7 +59,7 @@ def together(
         layer=tap.path,
         count=count if is_enough else None,
         tried=count,
-        channels=list(chosen),
+        channels=units.units,
         removed=removed,
         random_removed=sum(random) / len(random) if random else None,
         draws=len(random),

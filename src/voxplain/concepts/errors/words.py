@@ -53,8 +53,8 @@ def _together_words(found: Sequence[TogetherRecord], enough: float) -> str:
     if not enough_units:
         most = max(found, key=lambda row: row.removed)
         return (
-            f"; not even the {most.tried} units of {most.layer} that were replaced together remove "
-            f"{enough:.0%} of it ({most.removed:.0%})"
+            f"; no number of the strongest units of a layer removes {enough:.0%} of it together: "
+            f"{most.tried} of {most.layer} remove {most.removed:.0%}"
         )
     best = min(enough_units, key=lambda row: row.count or 0)
     text = f"; the {best.count} strongest units of {best.layer} together remove {best.removed:.0%}"

@@ -146,6 +146,7 @@ def _pooled(cases: Sequence[Judged]) -> Judged:
         wrong=torch.cat([case.wrong.reshape(1) for case in cases]),
         predicted=torch.cat([case.predicted.reshape(len(case.predicted), 1) for case in cases], 1),
         true=torch.cat([case.true.reshape(len(case.true), 1) for case in cases], 1),
+        names=cases[0].names,
     )
 
 

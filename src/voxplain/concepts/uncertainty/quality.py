@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,7 @@ class Judged:
         wrong: Where the prediction is wrong, ``(n,)`` bool.
         predicted: Objects that are predicted, ``(classes, n)`` bool; none for scores.
         true: Objects that are there, of the same shape.
+        names: Of the classes of the objects.
     """
 
     uncertainties: Mapping[str, Tensor]
@@ -36,6 +37,7 @@ class Judged:
     wrong: Tensor
     predicted: Tensor
     true: Tensor
+    names: tuple[str, ...] = ()
 
 
 def quality_of(judged: Judged, bins: int = 15) -> QualityRecord:
@@ -85,15 +87,19 @@ def _kept(judged: Judged) -> list[KeptRecord]:
     hits = _up_to(predicted & true, taken)
     sizes = _up_to(predicted, taken) + _up_to(true, taken)
     right = _up_to(~judged.wrong[order][None], taken)[0]
-    return [
-        KeptRecord(
-            threshold=float(thresholds[number]),
-            share=int(count) / len(ordered),
-            dice=_mean_dice(hits[:, number], sizes[:, number]),
-            accuracy=float(right[number]) / int(count) if count else None,
+    found = []
+    for number, count in enumerate(taken.tolist()):
+        dice = _dice(hits[:, number], sizes[:, number])
+        found.append(
+            KeptRecord(
+                threshold=float(thresholds[number]),
+                share=count / len(ordered),
+                by_class=dict(zip(judged.names, dice, strict=False)),
+                dice=_mean(dice),
+                accuracy=float(right[number]) / count if count else None,
+            )
         )
-        for number, count in enumerate(taken.tolist())
-    ]
+    return found
 
 
 def _up_to(inside: Tensor, taken: Tensor) -> Tensor:
@@ -102,10 +108,15 @@ def _up_to(inside: Tensor, taken: Tensor) -> Tensor:
     return sums[:, taken]
 
 
-def _mean_dice(hits: Tensor, sizes: Tensor) -> float | None:
-    """The mean over the classes that are there or predicted."""
-    found = sizes > 0
-    return float((2 * hits[found] / sizes[found]).mean()) if bool(found.any()) else None
+def _dice(hits: Tensor, sizes: Tensor) -> list[float | None]:
+    """Of every class; None where it is neither there nor predicted."""
+    pairs = zip(hits.tolist(), sizes.tolist(), strict=True)
+    return [2 * hit / size if size else None for hit, size in pairs]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined else None
 
 
 def numbers_of(record: QualityRecord) -> dict[str, float]:

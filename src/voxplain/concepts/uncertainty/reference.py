@@ -76,6 +76,7 @@ class Reference:
             wrong=wrong,
             predicted=predicted[objects],
             true=true[objects],
+            names=tuple(classes.names[label] for label in objects),
         )
 
     def _labels(self, seen: UnperturbedOutput, mean: Tensor, classes: Classes) -> Tensor:
