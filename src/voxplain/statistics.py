@@ -214,3 +214,12 @@ def holm(values: Sequence[float]) -> list[float]:
     factors = np.arange(len(order), 0, -1)
     p_values[order] = np.minimum(np.maximum.accumulate(factors * p_values[order]), 1.0)
     return [float(value) for value in p_values]
+
+
+def benjamini_hochberg(values: Sequence[float]) -> list[float]:
+    """Adjusted p values for the false discovery rate (1995); NaN stay and do not count."""
+    p_values = np.array(values, dtype=np.float64)
+    defined = np.flatnonzero(np.isfinite(p_values))
+    if len(defined):
+        p_values[defined] = stats.false_discovery_control(p_values[defined])
+    return [float(value) for value in p_values]
