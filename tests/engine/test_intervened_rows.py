@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ class SkipNetwork(nn.Module):
 class Counted(nn.Module):
     """How often it was called, on a copied network too, as the counter is shared."""
 
-    count: dict[str, int] = {}
+    count: ClassVar[dict[str, int]] = {}
 
     def __init__(self, name: str) -> None:
         super().__init__()

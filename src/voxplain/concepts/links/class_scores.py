@@ -70,6 +70,12 @@ class ClassScores:
         inside = torch.ones_like(truth) if within is None else on_output(within.bool(), seen)[0]
         return _Class(asked, truth & inside, inside)
 
+    def predicted(self, number: int) -> Tensor | None:
+        """Where a class is predicted, ``(*cells)`` bool; None for a classifier."""
+        if not self.unperturbed.is_dense:
+            return None
+        return self._predicted(self.unperturbed.output, self._classes[number].output)[0]
+
     def logits(self, output: Tensor) -> Tensor:
         """Mean logit of every class over its region, ``(rows, classes)``, differentiable."""
         return torch.stack([self._logit(output, each) for each in self._classes], dim=1)
