@@ -84,6 +84,14 @@ class ClassScores:
         """Dice of every class, ``(rows, classes)``."""
         return torch.stack([self._dice(output, each) for each in self._classes], dim=1)
 
+    def recall(self, output: Tensor) -> Tensor:
+        """Share of the region of every class where it is predicted, ``(rows, classes)``."""
+        shares = [
+            self._predicted(output, each.output)[:, each.truth].double().mean(dim=1)
+            for each in self._classes
+        ]
+        return torch.stack(shares, dim=1)
+
     def soft_dice(self, output: Tensor) -> Tensor:
         """Dice of probabilities instead of predictions, differentiable; 0 for a classifier."""
         return torch.stack([self._soft_dice(output, each) for each in self._classes], dim=1)
