@@ -50,8 +50,8 @@ def test_only_the_unit_that_is_read_matters(rank: int, replaced_by: str) -> None
     nodes = (*units_of("a", 0, 1), *units_of("c", 0))
     found = by_name(unit_ablation(network, blob_cohort(rank), nodes, [BOX], settings))
     for name in ("a0", "c0"):
-        assert found[name, "dice"].drop.mean > 0.9
-        assert found[name, "logit"].drop.mean > 0.9
+        assert found[name, "dice"].drop.mean > 0.85
+        assert found[name, "logit"].drop.mean > 0.85
         assert found[name, "dice"].drop.interval is not None
     assert found["a1", "dice"].drop.mean == found["a1", "logit"].drop.mean == 0
     assert found["a0", "logit"].clean == 0.5
@@ -61,12 +61,12 @@ def test_only_the_unit_that_is_read_matters(rank: int, replaced_by: str) -> None
 
 
 class Wide(nn.Module):
-    """40 units, of which class 1 reads the first three."""
+    """40 units, of which class 1 reads three that see channel 0."""
 
     def __init__(self) -> None:
         super().__init__()
         head = torch.zeros(2, 40)
-        head[1, :3] = 1
+        head[1, [0, 8, 16]] = 1 / 3
         self.a = with_weights(convolution(2, 8, 40), torch.eye(8).repeat(5, 1), 2)
         self.head = with_weights(convolution(2, 40, 2), head, 2)
 
@@ -76,7 +76,7 @@ class Wide(nn.Module):
 
 def test_a_concept_is_significant_against_random_sets_of_its_size() -> None:
     nodes = [
-        ConceptUnits("read", Tap("a"), UnitSet((0, 1, 2))),
+        ConceptUnits("read", Tap("a"), UnitSet((0, 8, 16))),
         ConceptUnits("not read", Tap("a"), UnitSet((10, 11, 12))),
     ]
     found = by_name(unit_ablation(Wide().eval(), blob_cohort(), nodes, [BOX]))
@@ -105,7 +105,7 @@ def _half(case: CohortCase, side: int) -> Tensor:
 
 
 def one_sided() -> Cohort:
-    """Channel 0 is bright in the left of the lesion and channel 1 in the right; one case is empty."""
+    """Channel 0 is bright left in the lesion, channel 1 right in it; one case is empty."""
     full = torch.zeros(8, 10, 8)
     full[0, 3:5, 2:6] = full[1, 5:7, 2:6] = 1
     labels = (full.sum(dim=0) > 0).long()

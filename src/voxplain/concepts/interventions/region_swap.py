@@ -55,8 +55,8 @@ def region_swap(
 
     ``mean_shift`` and ``histogram`` give the region of class j the look of class i, per channel:
     ``effect_ij = Dice_j(f(x)) - Dice_j(f(x'))``. ``removal`` fills the region in from the voxels
-    around it; a class that is found all the same is not read from its own voxels. ``insertion`` adds
-    the region of another case. Networks with windows are fine.
+    around it; a class that is found all the same is not read from its own voxels. ``insertion``
+    adds the region of another case. Networks with windows are fine.
 
     Args:
         model: A segmenter.
@@ -74,12 +74,14 @@ def region_swap(
     drops: dict[tuple[str, str], list[tuple[str, float, float]]] = {}
     for case in cohort:
         if case.labels is None:
-            raise ConfigError(
-                f"case {case.id}: regions are swapped by reference labels; it has none"
-            )
+            raise _unlabeled(case)
         for source, target, dice, logit in _measured(studied, case, outputs, kind, changes):
             drops.setdefault((source, target), []).append((case.patient, dice, logit))
     return tuple(_effect(kind, pair, found, seed) for pair, found in drops.items())
+
+
+def _unlabeled(case: CohortCase) -> ConfigError:
+    return ConfigError(f"case {case.id}: regions are swapped by reference labels; it has none")
 
 
 def _effect(
@@ -103,9 +105,7 @@ def _changes(
         donors = Donors(model, cohort, (), "resample", seed)
         return lambda case: _insertions(case, cohort[donors.donor(case.id)], outputs)
     if len(outputs) < 2:
-        raise ConfigError(
-            f"{kind} gives a class the look of another one; name at least two classes"
-        )
+        raise ConfigError(f"{kind} gives a class the look of another; name at least two classes")
     return lambda case: _swaps(case, outputs, kind)
 
 
@@ -135,7 +135,7 @@ def _insertions(
     case: CohortCase, donor: CohortCase, outputs: Sequence[ClassOutput]
 ) -> Iterator[tuple[str, str, Tensor, Tensor]]:
     if donor.labels is None:
-        raise ConfigError(f"case {donor.id}: regions are swapped by reference labels; it has none")
+        raise _unlabeled(donor)
     anywhere = torch.stack([_mask(case, output) for output in outputs]).any(dim=0)
     background = case.image.data.flatten(1)[:, :1].view(-1, *(1,) * anywhere.ndim)
     free = (case.image.data != background).any(dim=0) & ~anywhere
