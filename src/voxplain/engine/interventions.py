@@ -71,13 +71,20 @@ class Replacement:
             positions = layers.arranged(self.tap, memory_positions(other.shape)).to(other.device)
             arranged = layers.arranged(self.tap, value)
             given = resized(self.values.to(value), arranged.shape[2:])
-            rows = [self._mixed(row, given) for row in arranged]
+            rows = [self.mixed(row, given) for row in arranged]
             other.view(-1)[positions.flatten()] = torch.stack(rows).flatten()
             return other
 
         return changed
 
-    def _mixed(self, own: Tensor, given: Tensor) -> Tensor:
+    def mixed(self, own: Tensor, given: Tensor) -> Tensor:
+        """An activation ``(K, *cells)`` with the units taken from another one of the same shape."""
+        if self.units.directions is None:
+            channels = list(self.units.channels)
+            kept, taken = (given, own) if self.outside else (own, given)
+            mixed = kept.clone()
+            mixed[channels] = taken[channels]
+            return mixed
         change = given - own
         return own + (self.units.rest_of(change) if self.outside else self.units.part_of(change))
 

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from voxplain.engine.taps import Tap, tapping
+from voxplain.engine.taps import INPUT, Tap, tapping
 from voxplain.errors import ModelError
 from voxplain.models.geometry import LayerGeometry, confirmed, layer_geometry, place
 from voxplain.models.layers import (
@@ -160,6 +160,8 @@ class NetworkLayers:
 
     def locate(self, taps: Sequence[Tap]) -> None:
         """Follows one forward and keeps the geometry of these layers."""
+        if INPUT in taps:
+            self._geometry.setdefault(INPUT, _of_input(self.example))
         for side in ("output", "input"):
             paths = [tap.path for tap in taps if tap.side == side and tap not in self._geometry]
             found = self._listed if side == "output" else {}
@@ -257,6 +259,12 @@ class NetworkLayers:
             nn.LocalResponseNorm,
         )
         return any(isinstance(module, kinds) for module in self.model.network.modules())
+
+
+def _of_input(example: Tensor) -> LayerGeometry:
+    """Every voxel of an image is a cell."""
+    shape = tuple(example.shape[2:])
+    return LayerGeometry((0.0,) * len(shape), (1.0,) * len(shape), shape, exact=True)
 
 
 def _covered(geometry: LayerGeometry, shape: Sequence[int]) -> tuple[slice, ...]:

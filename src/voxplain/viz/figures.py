@@ -85,7 +85,7 @@ class MapFigure:
         sheet = Sheet(_WIDTH, bottom + _FOOT, _SCALE if cells > _COARSE else 1.0)
         for row, boxes in zip(self.rows, self.boxes, strict=True):
             for panel, box in zip(row, boxes, strict=True):
-                _draw_panel(sheet, panel, box, _caption_room(row))
+                draw_panel(sheet, panel, box, _caption_room(row))
         for text, y, color, size in ((self.title, 27, PAPER, 18), (self.subtitle, 53, QUIET, 14)):
             line, letters = fitted(text, size, _WIDTH - 2 * _SIDE)
             sheet.text((_SIDE, y), line, color, letters)
@@ -138,7 +138,8 @@ def _caption_room(row: Sequence[Panel]) -> float:
     return (_WIDTH - 2 * _SIDE - _GAP * (len(row) - 1)) / len(row)
 
 
-def _draw_panel(sheet: Sheet, panel: Panel, box: Box, room: float) -> None:
+def draw_panel(sheet: Sheet, panel: Panel, box: Box, room: float) -> None:
+    """Draws a panel in a box, with its outlines and letters, and a caption of some width below."""
     left, top, width, height = box
     sheet.picture(box, panel.picture, panel.smooth)
     if panel.prediction is not None:

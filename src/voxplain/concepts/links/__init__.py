@@ -1,0 +1,1 @@
+"""Links: effects of concepts of one layer on concepts of the next, by intervention."""
