@@ -15,6 +15,7 @@ from tiny import NETWORK, TinyStudy, blob, save
 from voxplain.errors import ConfigError, InputError, ModelError
 from voxplain.records.manifest import Manifest
 from voxplain.study import Run, Study, run_study
+from voxplain.study.execution.store import Store
 from voxplain.study.reevaluate import evaluate_run, study_of_run
 
 SCORED: dict[str, Any] = {"name": "net", "factory": "net.py:build"}
@@ -142,6 +143,29 @@ def test_a_run_killed_before_its_manifest_is_taken_up(one: TinyStudy) -> None:
         one.run.mkdir()
         (one.run / name).write_text(study if name == "study.yaml" else "")
         assert go(one).exit_code == 0
+
+
+def test_a_run_killed_before_its_manifest_loses_nothing_of_the_one_before(
+    one: TinyStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is finished stands in the outcomes or in the manifest at every moment."""
+    write, wanted = Store.write_manifest, [True, False, False]
+
+    def killed(store: Store, manifest: Manifest) -> None:
+        if wanted.pop(0):
+            write(store, manifest)
+        elif not wanted:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "write_manifest", killed)
+    go(one)  # its manifest is that of the beginning
+    with pytest.raises(KeyboardInterrupt):
+        go(one)
+    monkeypatch.undo()
+    lines = len((one.run / "events.jsonl").read_text().splitlines())
+    go(one)
+    new = (one.run / "events.jsonl").read_text().splitlines()[lines:]
+    assert [json.loads(line)["event"] for line in new] == ["started", "finished"]
 
 
 def test_a_study_that_a_person_wrote_is_not_taken_for_a_run(one: TinyStudy) -> None:

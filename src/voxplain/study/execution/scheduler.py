@@ -86,10 +86,11 @@ class Scheduler:
         """
         sweep(self.store.folder)
         self._adopt()
-        self._forget_what_is_left()
+        self._forget_copies()
         study = resolved_text(self.checked, self.private)
         self.results.manifest.study_sha256 = hashlib.sha256(study.encode()).hexdigest()
         self._save()  # first of all, so that a run which is killed can be taken up again
+        self._forget_outcomes()
         self.store.write_study(study)
         write_candidates(self.store.folder, self.checked.candidates)
         self.store.write_description()
@@ -172,20 +173,24 @@ class Scheduler:
             if failed is not None and not results.is_done(key) and not self._takes(left):
                 results.settle(key, failed)
 
-    def _forget_what_is_left(self) -> None:
+    def _forget_copies(self) -> None:
+        """Removes the copies of images and references that are going to be replaced."""
+        for case in self.checked.records.values():
+            if not self.earlier.has_case(case):
+                for name in filter(None, (case.image, case.reference)):
+                    (self.store.folder / name).unlink(missing_ok=True)
+
+    def _forget_outcomes(self) -> None:
         """Removes the outcomes of tasks that are not done, and of those that are no longer planned.
 
-        Their files are going to be replaced, by tasks that may be called otherwise.
+        What of them is kept stands in the manifest; the files of the others are going to be
+        replaced, by tasks that may be called otherwise.
         """
         folder = self.store.folder
         kept = {outcome_file(folder, record) for record in self.results.ended}
         for file, _ in outcomes(folder):
             if file not in kept:
                 file.unlink(missing_ok=True)
-        for case in self.checked.records.values():
-            if not self.earlier.has_case(case):
-                for name in filter(None, (case.image, case.reference)):
-                    (folder / name).unlink(missing_ok=True)
 
     def _specs(self) -> Iterator[TaskSpec]:
         """The tasks that are left, combination by combination."""

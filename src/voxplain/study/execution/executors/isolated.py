@@ -26,8 +26,8 @@ from voxplain.study.execution.executors.worker import WorkerSettings
 from voxplain.study.execution.specs import TaskResult, TaskSpec
 from voxplain.study.planning.time_limit import in_words
 
-_GRACE = 1.0
-"""Seconds after its limit in which a task may still end by itself."""
+_GRACE = 0.25
+"""Seconds after its limit in which the stack of a task is written."""
 _LOOK = 0.05
 """Seconds between two looks at a worker."""
 _TASKS_PER_PROCESS = 2000
