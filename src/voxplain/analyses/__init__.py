@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from voxplain.analyses import dissection, uncertainty, visualization
+from voxplain.analyses import directions, dissection, errors, trails, uncertainty, visualization
 from voxplain.analyses.analysis import (
     RESULT,
     Analysis,
@@ -19,9 +19,12 @@ __all__ = [
     "AnalysisCost",
     "AnalysisInputs",
     "analyses",
+    "directions",
     "dissection",
+    "errors",
     "parse_analysis",
     "register",
+    "trails",
     "uncertainty",
     "visualization",
 ]

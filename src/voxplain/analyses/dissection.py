@@ -12,6 +12,7 @@ from voxplain.analyses.networks import randomized
 from voxplain.concepts.dissection.agreement import Threshold
 from voxplain.concepts.dissection.dissect import dissect
 from voxplain.concepts.dissection.settings import DissectionSettings
+from voxplain.concepts.formulas import compose
 from voxplain.errors import ModelError
 from voxplain.records.atomic import atomic_write
 
@@ -31,6 +32,7 @@ class DissectionAnalysis(Analysis):
         smallest_iou: What a detector must exceed in any case.
         held_out: Share of the patients that scores are of.
         random_network: Whether a network with random weights is dissected beside it.
+        formulas: Whether units are named by formulas over concepts.
         exemplars: Cases shown per unit at both ends.
         cards: Units that the report shows.
     """
@@ -47,13 +49,14 @@ class DissectionAnalysis(Analysis):
     smallest_iou: float = Field(default=0.04, ge=0, lt=1)
     held_out: float = Field(default=0.5, gt=0, lt=1)
     random_network: bool = True
+    formulas: bool = True
     exemplars: int = Field(default=3, ge=0, le=20)
     cards: int = Field(default=12, ge=0, le=200)
 
     def cost(self, cases: int) -> AnalysisCost:
         """Forwards of every case, and of the exemplars of every card."""
         networks = 2 if self.random_network else 1
-        forwards = _PASSES * cases * networks + 2 * self.exemplars * self.cards
+        forwards = (_PASSES * networks + self.formulas) * cases + 2 * self.exemplars * self.cards
         return AnalysisCost(forwards, forwards, "forwards for activations of every case")
 
     def perform(self, inputs: AnalysisInputs) -> None:
@@ -81,7 +84,11 @@ class DissectionAnalysis(Analysis):
             settings=settings,
             random_model=random_model,
         )
-        page = dissection_page(inputs, found, self.cards, remarks)
+        formulas = None
+        if self.formulas and inputs.concepts.masks:
+            formulas = compose(inputs.model, inputs.cohort, inputs.concepts, found, bands=0)
+            atomic_write(inputs.folder / "formulas.json", formulas.model_dump_json(indent=1))
+        page = dissection_page(inputs, found, formulas, self.cards, remarks)
         found.export(inputs.folder / "units.parquet")
         page.write(inputs.folder)
         atomic_write(inputs.folder / RESULT, found.to_json())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from torch import Tensor
@@ -22,6 +22,7 @@ from voxplain.records.analysis_page import (
     PageVerdict,
 )
 from voxplain.records.dissection import PairDissected, UnitDissected
+from voxplain.records.formulas import FormulaFound, FormulasRecord
 from voxplain.viz.exemplar_figure import exemplar_figure, overlaid
 from voxplain.viz.words import number
 
@@ -39,23 +40,29 @@ _COLUMNS = [
 
 
 def dissection_page(
-    inputs: AnalysisInputs, found: Dissection, cards: int, remarks: Sequence[str]
+    inputs: AnalysisInputs,
+    found: Dissection,
+    formulas: FormulasRecord | None,
+    cards: int,
+    remarks: Sequence[str],
 ) -> AnalysisPage:
     """The page of a dissection; draws the figures of its cards.
 
     Args:
         inputs: Of the analysis.
         found: What units detect.
+        formulas: Their names as formulas over concepts.
         cards: Units that get a card, at most.
         remarks: Beside those of the dissection.
     """
+    names = {each.unit: each for each in formulas.units} if formulas else {}
     return AnalysisPage(
         title="What units detect",
         lead=_lead(found),
         remarks=[*remarks, *found.record.remarks],
         verdicts=[_random_verdict(found)],
         tables=[_table(found)],
-        cards=[_card(inputs, found, pair) for pair in _shown(found, cards)],
+        cards=[_card(inputs, found, pair, names) for pair in _shown(found, cards)],
     )
 
 
@@ -141,7 +148,12 @@ def _shown(found: Dissection, cards: int) -> list[PairDissected]:
     return [*islice((*pairs, *more), cards)]
 
 
-def _card(inputs: AnalysisInputs, found: Dissection, pair: PairDissected) -> PageCard:
+def _card(
+    inputs: AnalysisInputs,
+    found: Dissection,
+    pair: PairDissected,
+    names: Mapping[str, FormulaFound],
+) -> PageCard:
     unit = next(
         unit for unit in found.record.units if (unit.name, unit.origin) == (pair.unit, pair.origin)
     )
@@ -153,6 +165,9 @@ def _card(inputs: AnalysisInputs, found: Dissection, pair: PairDissected) -> Pag
         ("chance", with_interval(pair.chance)),
         ("unrelated masks", with_interval(pair.null)),
     ]
+    if unit.name in names:
+        name = names[unit.name]
+        facts.append(("formula", f"{name.formula}, IoU {with_interval(name.iou, name.interval)}"))
     return PageCard(
         title=f"{unit.name}: {pair.concept}",
         subtitle="Strongest cases above, weakest below.",

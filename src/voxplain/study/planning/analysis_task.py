@@ -113,8 +113,8 @@ class AnalysisTask:
     @property
     def folder(self) -> str:
         """Of its files, within the run."""
-        parts = filter(None, (self.target_slug, self.analysis.key))
-        return f"analyses/{safe(self.model)}/{'_'.join(parts)}"
+        target = f"_target-{self.target_slug}" if self.target_slug else ""
+        return f"analyses/{safe(self.model)}/{self.analysis.key}{target}"
 
     @property
     def record(self) -> AnalysisRecord:

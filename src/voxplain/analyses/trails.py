@@ -1,0 +1,155 @@
+"""Links and trails as a study names them: how concepts lead through the layers to a class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from voxplain.analyses.analysis import RESULT, Analysis, AnalysisCost, AnalysisInputs, register
+from voxplain.analyses.networks import randomized
+from voxplain.analyses.target_class import class_of, name_of
+from voxplain.analyses.trails_page import trails_page
+from voxplain.concepts.dissection.dissect import Dissection, dissect
+from voxplain.concepts.dissection.settings import DissectionSettings
+from voxplain.concepts.links.donors import ReplacedBy
+from voxplain.concepts.links.link import LinkSettings, link
+from voxplain.concepts.links.nodes import ClassOutput, ConceptUnits
+from voxplain.concepts.links.record import links_record
+from voxplain.concepts.trails.find import TrailSettings, trails
+from voxplain.concepts.trails.record import write_trails
+from voxplain.engine.cohort import Cohort
+from voxplain.engine.interventions import UnitSet
+from voxplain.engine.taps import Tap
+from voxplain.errors import ConfigError, ModelError
+from voxplain.models.model import Model
+from voxplain.records.atomic import atomic_write
+
+_PASSES = 4
+"""Forwards of a case that replace a set of units, or all others, with what they are compared to."""
+
+
+@register
+class TrailsAnalysis(Analysis):
+    """How concepts of one layer lead to concepts of the next and to a class, by interventions.
+
+    The units of a concept in a layer are those that agree most with it on the cases of one half of
+    the patients. Links are measured on these cases, trails are validated on the others.
+
+    Attributes:
+        layers: Paths of the layers, in any order.
+        units: Units per concept and layer, at most.
+        smallest_iou: What units must reach, on the cases that they are chosen on.
+        replaced_by: What values of units become.
+        null_sets: Random sets of units that each link is compared with.
+        trails: Strongest trails.
+        random_trails: Random trails that each is compared with.
+        value: Labels of the class in the references; that of the target if empty.
+        held_out: Share of the patients on which trails are validated.
+        most_cases: Cases of either half, at most.
+        random_network: Whether links of a network with random weights are measured beside it.
+    """
+
+    family: ClassVar[str] = "trails"
+    needs_target: ClassVar[bool] = True
+    needs_concepts: ClassVar[bool] = True
+
+    name: Literal["trails"] = "trails"
+    layers: tuple[str, ...] = Field(min_length=1)
+    units: int = Field(default=4, ge=1)
+    smallest_iou: float = Field(default=0.04, ge=0, lt=1)
+    replaced_by: ReplacedBy = "resample"
+    null_sets: int = Field(default=50, ge=0)
+    trails: int = Field(default=5, ge=1)
+    random_trails: int = Field(default=50, ge=1)
+    value: tuple[int, ...] = ()
+    held_out: float = Field(default=0.5, gt=0, lt=1)
+    most_cases: int = Field(default=16, ge=2)
+    random_network: bool = True
+
+    def cost(self, cases: int) -> AnalysisCost:
+        """Replacements of every node with its null, twice with a random network."""
+        shown = min(cases, self.most_cases)
+        links = len(self.layers) * (self.null_sets + _PASSES) * shown
+        found = self.trails * (self.random_trails + 2) * shown
+        forwards = 3 * cases + links * (1 + self.random_network) + found
+        return AnalysisCost(forwards, forwards, "replacements of units, with their nulls")
+
+    def perform(self, inputs: AnalysisInputs) -> None:
+        """Chooses units, links them, follows trails and draws them."""
+        label = class_of(inputs, self.key)
+        output = ClassOutput(name_of(inputs, label), (label,), self.value or (label,))
+        selection, judged = inputs.cohort.split(self.held_out, inputs.seed)
+        judged = judged if len(judged) > 1 else selection
+        dissection = self._dissected(inputs, selection, judged)
+        nodes = tuple(self._nodes(dissection))
+        if not nodes:
+            raise ConfigError(
+                f"{self.key}: no unit of {', '.join(self.layers)} agrees with a concept to an IoU "
+                f"of {self.smallest_iou}, so there is nothing to link"
+            )
+        settings = LinkSettings(
+            replaced_by=self.replaced_by, null_sets=self.null_sets, seed=inputs.seed
+        )
+        remarks, control = [], None
+        if self.random_network:
+            try:
+                control = randomized(inputs.model, inputs.cohort, inputs.seed)
+            except ModelError as error:
+                remarks.append(f"no network with random weights is compared: {error}")
+        links = link(
+            inputs.model,
+            self._few(selection),
+            nodes,
+            (output,),
+            settings=settings,
+            control=control,
+        )
+        found = trails(
+            inputs.model,
+            self._few(judged),
+            links,
+            TrailSettings(
+                count=self.trails,
+                surviving=False,
+                random_trails=self.random_trails,
+                seed=inputs.seed,
+            ),
+        )
+        trails_page(inputs, found, remarks).write(inputs.folder)
+        record = write_trails(inputs.folder, found)
+        atomic_write(inputs.folder / "links.json", links_record(links).model_dump_json(indent=1))
+        atomic_write(inputs.folder / RESULT, record.model_dump_json(indent=1))
+
+    def _dissected(self, inputs: AnalysisInputs, selection: Cohort, judged: Cohort) -> Dissection:
+        settings = DissectionSettings(layers=self.layers, exemplars=0, seed=inputs.seed)
+        model = Model.of(inputs.model)
+        return dissect(model, selection, inputs.concepts, settings=settings, held_out=judged)
+
+    def _nodes(self, dissection: Dissection) -> Iterator[ConceptUnits]:
+        """The units of every concept in every layer, each unit for one concept alone."""
+        for layer in self.layers:
+            taken: set[int] = set()
+            units = [unit for unit in dissection.record.units if unit.layer == layer]
+            numbers = {unit.name: unit.index for unit in units if unit.origin == "layer"}
+            for concept in (each.name for each in dissection.record.concepts):
+                pairs = [
+                    pair
+                    for pair in dissection.of(concept=concept, origin="layer")
+                    if pair.unit in numbers
+                    and numbers[pair.unit] not in taken
+                    and (pair.selection_iou or 0.0) >= self.smallest_iou
+                ]
+                pairs.sort(key=lambda pair: -(pair.selection_iou or 0.0))
+                chosen = pairs[: self.units]
+                if chosen:
+                    channels = tuple(numbers[pair.unit] for pair in chosen)
+                    taken.update(channels)
+                    name = f"{concept}, {layer}"
+                    yield ConceptUnits(name, Tap(layer), UnitSet(channels), chosen[0].iou)
+
+    def _few(self, cohort: Cohort) -> Cohort:
+        """Evenly spread cases, as many as are allowed."""
+        ids, count = cohort.ids, min(len(cohort), self.most_cases)
+        return cohort.only([ids[number * len(ids) // count] for number in range(count)])
