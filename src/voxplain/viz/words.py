@@ -54,7 +54,9 @@ def coordinate(millimeters: float) -> str:
 
 
 def percent(share: float, digits: int = 2) -> str:
-    """A share of one as a percentage."""
+    """A share of one as a percentage; ``not defined`` for NaN."""
+    if math.isnan(share):
+        return "not defined"
     return f"{number(100 * share, digits)} %"
 
 

@@ -1,0 +1,189 @@
+"""Every analysis of a study: its results, its page, and bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import TinyStudy
+
+from voxplain.analyses import RESULT, analyses
+from voxplain.errors import ConfigError
+from voxplain.records.analysis_page import AnalysisPage
+from voxplain.study import Run, Study, check_study, run_study
+
+SMALL: dict[str, dict[str, Any]] = {
+    "dissection": {"layers": ["act"], "cards": 2, "exemplars": 1, "random_network": False},
+    "uncertainty": {"samples": 3, "cards": 1},
+    "visualization": {
+        "methods": [{"name": "feature_accentuation", "steps": 16}],
+        "units": ["act:0", 1],
+        "reliability": False,
+    },
+    "trails": {
+        "layers": ["features", "act"],
+        "units": 1,
+        "null_sets": 3,
+        "random_trails": 3,
+        "trails": 1,
+        "smallest_iou": 0.01,
+        "random_network": False,
+    },
+    "errors": {"layers": ["act"], "most": 1, "draws": 3, "corrections": 1, "units": 2},
+    "concept_sensitivity": {"layers": ["act"], "random_directions": 39},
+    "concept_directions": {"layer": "act", "random_network": False},
+    "discovery": {"layer": "act", "most": 2},
+    "sparse_directions": {"layer": "act", "active": 1, "steps": 20, "seeds": 1},
+}
+
+
+def done(tiny: TinyStudy, *names: str, **changes: Any) -> Run:
+    asked = [{"name": name, **SMALL[name]} for name in names]
+    return run_study(Study.load(tiny.write(analyses=asked, **changes)))
+
+
+def parts(run: Run) -> dict[str, tuple[Any, AnalysisPage, Path]]:
+    """Result, page and folder of every analysis, by its label."""
+    found = {}
+    for record in run.manifest.analyses:
+        folder = run.folder / record.folder
+        result = json.loads((folder / RESULT).read_text())
+        found[record.label] = (result, AnalysisPage.read(folder), folder)
+    return found
+
+
+def test_there_is_a_small_case_of_every_analysis() -> None:
+    assert {*SMALL} == {*analyses}
+
+
+def test_units_are_dissected_against_the_concepts_of_the_study(blobs: TinyStudy) -> None:
+    run = done(blobs, "dissection")
+    assert not run.failed
+    result, page, folder = parts(run)["dissection"]
+    best = max(
+        (pair for pair in result["pairs"] if pair["concept"] == "blob"),
+        key=lambda pair: (pair["origin"] == "layer", pair["selection_iou"]),
+    )
+    assert best["iou"] > 0.5  # the units are smoothed copies of the image
+    assert "2 patients" in page.lead[0]
+    assert [row[0] for row in page.tables[0].rows] == ["blob", "blob ring 6mm"]
+    assert any(best["unit"] in card.title for card in page.cards)
+    for card in page.cards:
+        assert all((folder / figure.file).is_file() for figure in card.figures)
+        assert len(card.figures) == 2
+        assert any(name == "formula" for name, _ in card.facts)
+    assert (folder / "units.parquet").is_file()
+
+
+def test_uncertainty_is_mapped_for_every_case(blobs: TinyStudy) -> None:
+    run = done(blobs, "uncertainty", target=None)
+    assert not run.failed
+    result, page, folder = parts(run)["uncertainty"]
+    assert [case["case"] for case in result["cases"]] == ["a", "b", "c", "d"]
+    assert all(case["quality"] for case in result["cases"])
+    for kind in ("total", "aleatoric", "epistemic"):
+        assert (folder / f"a_desc-uncertainty-{kind}_map.nii.gz").is_file()
+    assert len(page.cards) == 1
+    assert any(str(row[0]).startswith("AUPRC of errors") for row in page.tables[0].rows)
+
+
+def test_units_are_visualized_from_a_case(blobs: TinyStudy) -> None:
+    run = done(blobs, "visualization")
+    assert not run.failed
+    result, page, folder = parts(run)["visualization"]
+    assert [each["unit"] for each in result] == ["act:0", "class-1"]
+    assert all(each["images"][0]["score"] > each["images"][0]["start"] for each in result)
+    assert len(page.cards) == 2
+    assert (folder / page.cards[0].figures[0].file).is_file()
+
+
+def test_concepts_are_followed_to_the_class(blobs: TinyStudy) -> None:
+    run = done(blobs, "trails")
+    assert not run.failed
+    result, page, folder = parts(run)["trails"]
+    assert result["layers"][-1] == "output"
+    assert page.graph is not None
+    assert {node.column for node in page.graph.nodes} == set(range(len(result["layers"])))
+    assert len(page.cards) == len(result["trails"]) == 1
+    assert {"links.json", "trails.graphml", "trail1.png"} <= {each.name for each in folder.iterdir()}
+
+
+def test_errors_are_explained(blobs: TinyStudy) -> None:
+    run = done(blobs, "errors")
+    assert not run.failed
+    result, page, _ = parts(run)["errors"]
+    assert page.lead == result["sentences"]
+    assert len(page.cards) == len(result["errors"]) == 1
+    assert page.cards[0].figures
+
+
+@pytest.mark.parametrize(
+    "name", ["concept_sensitivity", "concept_directions", "discovery", "sparse_directions"]
+)
+def test_directions_are_found_and_saved(blobs: TinyStudy, name: str) -> None:
+    run = done(blobs, name)
+    assert not run.failed
+    _, page, folder = parts(run)[name]
+    assert page.tables[0].rows
+    assert list(folder.glob("*.safetensors"))
+
+
+def test_two_runs_give_the_same_results(blobs: TinyStudy) -> None:
+    names = ("dissection", "uncertainty")
+    first = {label: result for label, (result, _, _) in parts(done(blobs, *names)).items()}
+    again = parts(done(blobs, *names, output="again"))
+    assert {label: result for label, (result, _, _) in again.items()} == first
+
+
+def test_results_keep_no_paths(blobs: TinyStudy) -> None:
+    blobs.write(
+        concepts=[{"kind": "file", "pattern": "{case}_seg.nii.gz", "names": {"blob": 1}}]
+    )
+    run = done(blobs, "dissection")
+    assert not run.failed
+    for file in run.folder.rglob("*"):
+        if file.suffix in {".json", ".yaml", ".jsonl"}:
+            assert str(blobs.folder) not in file.read_text()
+
+
+def test_a_file_of_a_concept_that_changes_does_the_dissection_again(blobs: TinyStudy) -> None:
+    blobs.write(
+        concepts=[{"kind": "file", "pattern": "{case}_seg.nii.gz", "names": {"blob": 1}}],
+        analyses=[{"name": "dissection", **SMALL["dissection"]}],
+        cases=[{"id": name, "image": f"{name}.nii.gz"} for name in "abcd"],
+    )
+
+    def key() -> str:
+        (task,) = check_study(Study.load(blobs.file)).plan.analyses
+        return task.key
+
+    before = key()
+    assert key() == before
+    (blobs.folder / "a_seg.nii.gz").write_bytes((blobs.folder / "b_seg.nii.gz").read_bytes())
+    assert key() != before
+
+
+def test_a_dissection_without_concepts_is_refused(blobs: TinyStudy) -> None:
+    with pytest.raises(ConfigError, match="analyses: dissection needs concepts"):
+        done(blobs, "dissection", concepts=[])
+
+
+def test_a_concept_that_is_mistyped_is_named(blobs: TinyStudy) -> None:
+    wrong = [{"kind": "labels", "names": {"blob": 1}}, {"kind": "ring", "of": "blub", "within": 2}]
+    with pytest.raises(ConfigError, match="there is no concept 'blub'"):
+        done(blobs, "dissection", concepts=wrong)
+    with pytest.raises(ConfigError, match="concepts"):
+        done(blobs, "dissection", concepts=[{"kind": "labells", "names": {"blob": 1}}])
+
+
+def test_a_layer_that_does_not_exist_fails_in_words_and_leaves_the_rest(blobs: TinyStudy) -> None:
+    wrong = {"name": "dissection", **SMALL["dissection"], "layers": ["acct"]}
+    sure = {"name": "uncertainty", **SMALL["uncertainty"]}
+    run = run_study(Study.load(blobs.write(analyses=[wrong, sure])))
+    (failed,) = run.failed
+    assert "acct" in str(failed.reason)
+    assert "act" in str(failed.reason)
+    assert [record.label for record in run.manifest.analyses] == ["uncertainty"]
+    assert "acct" in (run.write_report().parent / "report-network-net.html").read_text()
