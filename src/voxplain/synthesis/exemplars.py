@@ -192,7 +192,7 @@ def _in_window(layout: Layout | None, voxel: tuple[float, ...]) -> Place:
     if layout is None:
         return 0, voxel
     inside = [at + side.start for at, side in zip(voxel, layout.image_box, strict=True)]
-    starts = [[side.start for side in layout.region(p)] for p in layout.positions]
+    starts = [[side.start for side in layout.box(p)] for p in layout.positions]
 
     def off_center(number: int) -> float:
         axes = zip(inside, starts[number], layout.size, strict=True)
@@ -206,7 +206,7 @@ def _in_image(context: Context, place: Place) -> tuple[int, ...]:
     window, voxel = place
     offset = [0] * len(voxel)
     if context.layout is not None:
-        region = context.layout.region(context.layout.positions[window])
+        region = context.layout.box(context.layout.positions[window])
         pairs = zip(region, context.layout.image_box, strict=True)
         offset = [side.start - box.start for side, box in pairs]
     moved = [round(at + start) for at, start in zip(voxel, offset, strict=True)]

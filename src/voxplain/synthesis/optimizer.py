@@ -299,14 +299,14 @@ class _Batch:
             if not recipe.regularization.is_off:
                 penalties = recipe.regularization(images, recipe.surface)
                 loss = loss + (typical * penalties).sum()
-        self._backward(loss, canvas)
+        self._backward(values, loss, canvas)
         if all(job.unit is None for job in self._jobs):
             return values.detach()
         with torch.no_grad():
             return self._each(reading, lambda job, seen: job.scored.value(seen)).detach()
 
-    def _backward(self, loss: Tensor, canvas: Canvas) -> None:
-        if not loss.requires_grad:
+    def _backward(self, values: Tensor, loss: Tensor, canvas: Canvas) -> None:
+        if not values.requires_grad:
             raise without_gradients(self._reader.model, "its output has no graph")
         try:
             with gradient_failures_in_words():
