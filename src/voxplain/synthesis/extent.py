@@ -16,7 +16,7 @@ from voxplain.models.model import Model
 from voxplain.models.output_place import at_box
 from voxplain.synthesis.image_statistics import ImageStatistics
 from voxplain.synthesis.objectives import Objective
-from voxplain.synthesis.reading import Reader, Reading
+from voxplain.synthesis.reading import Reader, Reading, at_cell
 from voxplain.synthesis.surface import Surface
 
 Extent = Literal["auto", "image", "receptive_field"] | tuple[int, ...]
@@ -91,8 +91,7 @@ def receptive_field(
 def _box(objective: Objective, reading: Reading, shown: Tensor) -> tuple[int, ...]:
     cells = [reading.values[tap] for tap in objective.taps] or [reading.output]
     centers = [
-        value[(slice(None), slice(None), *(size // 2 for size in value.shape[2:]))].abs().sum()
-        for value in cells
+        at_cell(value, [size // 2 for size in value.shape[2:]]).abs().sum() for value in cells
     ]
     total = torch.stack(centers).sum()
     (gradient,) = torch.autograd.grad(total, shown, retain_graph=True, allow_unused=True)

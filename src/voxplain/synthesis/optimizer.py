@@ -310,7 +310,7 @@ class _Batch:
             raise without_gradients(self._reader.model, "its output has no graph")
         try:
             with gradient_failures_in_words():
-                loss.backward()
+                torch.autograd.backward(loss)
         except GradientError as error:
             raise without_gradients(self._reader.model, str(error)) from error
         if all(parameter.grad is None for parameter in canvas.parameters):

@@ -191,7 +191,7 @@ class Phase(Parametrization):
         phases = frequencies.forward(given).angle()
         if start is None:
             constant = torch.where(statistics.sign_of_mean < 0, math.pi, 0.0).to(phases)
-            phases[(slice(None), slice(None), *(0,) * surface.grid.rank)] = constant
+            phases[frequencies.constant] = constant
 
         def render(now: Sequence[Tensor], _: float) -> Tensor:
             turned = phases + frequencies.odd(now[0])
