@@ -55,6 +55,11 @@ class Parametrization(BaseModel, ABC):
 
     kind: str
 
+    def louder(self) -> Parametrization:
+        """The same from noise that is ten times as strong, where it starts from noise."""
+        noise = getattr(self, "noise", None)
+        return self if noise is None else self.model_copy(update={"noise": 10 * noise})
+
     @abstractmethod
     def canvas(self, surface: Surface, keys: Sequence[str], start: Tensor | None = None) -> Canvas:
         """Images to begin with.
