@@ -15,7 +15,7 @@ from voxplain.errors import ModelError
 from voxplain.synthesis.extent import Extent
 from voxplain.synthesis.methods.base import SynthesisMethod, Synthesized, registered
 from voxplain.synthesis.objectives import DirectionActivation, Objective
-from voxplain.synthesis.optimizer import AdamAscent, Drive, Recipe, SynthesisJob
+from voxplain.synthesis.optimizer import AdamUpdate, Drive, Recipe, SynthesisJob
 from voxplain.synthesis.parametrizations import AnyParametrization, Fourier
 from voxplain.synthesis.reading import at_cell
 from voxplain.synthesis.transforms import Transforms
@@ -62,7 +62,7 @@ class DirectionMethod(SynthesisMethod):
             surface=surface,
             parametrization=self.parametrization,
             transforms=self.transforms,
-            ascent=AdamAscent(self.rate),
+            update=AdamUpdate(self.rate),
             steps=self.steps,
         )
         drives = bench.drive(jobs, recipe)

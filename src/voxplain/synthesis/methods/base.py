@@ -16,7 +16,7 @@ from voxplain.image import Grid
 from voxplain.registry import Registry
 from voxplain.synthesis.extent import Extent
 from voxplain.synthesis.objectives import LayerDiversity, Objective, WeightedSum
-from voxplain.synthesis.optimizer import AdamAscent, Drive, Recipe, SynthesisJob
+from voxplain.synthesis.optimizer import AdamUpdate, Drive, Recipe, SynthesisJob
 from voxplain.synthesis.parametrizations import AnyParametrization, Fourier
 from voxplain.synthesis.regularization import Regularization
 from voxplain.synthesis.transforms import Transforms
@@ -121,7 +121,7 @@ class FromNoise(SynthesisMethod):
             parametrization=self.parametrization,
             transforms=self.transforms,
             regularization=self.regularization,
-            ascent=AdamAscent(self.rate),
+            update=AdamUpdate(self.rate),
             steps=self.steps,
         )
         driven = self._awake(bench, jobs, recipe, bench.drive(jobs, recipe))

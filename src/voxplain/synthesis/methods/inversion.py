@@ -10,7 +10,7 @@ from pydantic import Field
 
 from voxplain.synthesis.methods.base import SynthesisMethod, Synthesized, registered
 from voxplain.synthesis.objectives import MatchedActivation, Objective
-from voxplain.synthesis.optimizer import AdamAscent, Recipe, SynthesisJob
+from voxplain.synthesis.optimizer import AdamUpdate, Recipe, SynthesisJob
 from voxplain.synthesis.parametrizations import Pixels
 from voxplain.synthesis.regularization import Regularization
 from voxplain.synthesis.transforms import Transforms
@@ -52,7 +52,7 @@ class InvertedRepresentation(SynthesisMethod):
             parametrization=Pixels(bounded=False, noise=self.noise),
             transforms=Transforms.none(),
             regularization=self.regularization,
-            ascent=AdamAscent(self.rate, decays=True),
+            update=AdamUpdate(self.rate, decays=True),
             steps=self.steps,
         )
         driven = bench.drive(jobs, recipe)
