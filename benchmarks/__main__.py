@@ -23,6 +23,7 @@ NAMES = (
     "removal",
     "cascade",
     "inform",
+    "synthesis",
     "studies",
 )
 

@@ -21,7 +21,7 @@ from voxplain.image import Image
 from voxplain.models.layout import Layout
 from voxplain.models.model import Model
 from voxplain.synthesis.objectives import Objective
-from voxplain.synthesis.reading import Reading, log_scores, meaning_of_output
+from voxplain.synthesis.reading import Reading, at_cell, log_scores, meaning_of_output
 
 Vectors = Mapping[Tap, Tensor]
 """The activations of layers at one place, ``(K,)`` each."""
@@ -192,11 +192,11 @@ def _in_window(layout: Layout | None, voxel: tuple[float, ...]) -> Place:
     if layout is None:
         return 0, voxel
     inside = [at + side.start for at, side in zip(voxel, layout.image_box, strict=True)]
-    starts = [[side.start for side in layout.region(p)] for p in layout.positions]
+    starts = [[side.start for side in layout.box(p)] for p in layout.positions]
 
     def off_center(number: int) -> float:
         axes = zip(inside, starts[number], layout.size, strict=True)
-        return max(abs(at - start - (size - 1) / 2) for at, start, size in axes)
+        return max(float(abs(at - start - (size - 1) / 2)) for at, start, size in axes)
 
     best = min(range(len(starts)), key=off_center)
     return best, tuple(at - start for at, start in zip(inside, starts[best], strict=True))
@@ -206,7 +206,7 @@ def _in_image(context: Context, place: Place) -> tuple[int, ...]:
     window, voxel = place
     offset = [0] * len(voxel)
     if context.layout is not None:
-        region = context.layout.region(context.layout.positions[window])
+        region = context.layout.box(context.layout.positions[window])
         pairs = zip(region, context.layout.image_box, strict=True)
         offset = [side.start - box.start for side, box in pairs]
     moved = [round(at + start) for at, start in zip(voxel, offset, strict=True)]
@@ -247,4 +247,4 @@ def vector_at(
         min(max(math.floor((at - start) / step + 0.5), 0), size - 1)
         for at, start, step, size in axes
     ]
-    return values[(slice(None), *cell)].double().cpu()
+    return at_cell(values, cell).double().cpu()

@@ -12,11 +12,11 @@ from torch import Tensor
 from voxplain.engine.baselines import foreground
 from voxplain.errors import ConfigError
 from voxplain.image import Grid, Image
-from voxplain.models.layout import Layout
 from voxplain.models.model import Model
+from voxplain.models.output_place import at_box
 from voxplain.synthesis.image_statistics import ImageStatistics
 from voxplain.synthesis.objectives import Objective
-from voxplain.synthesis.reading import Reader, Reading
+from voxplain.synthesis.reading import Reader, Reading, at_cell
 from voxplain.synthesis.surface import Surface
 
 Extent = Literal["auto", "image", "receptive_field"] | tuple[int, ...]
@@ -91,8 +91,7 @@ def receptive_field(
 def _box(objective: Objective, reading: Reading, shown: Tensor) -> tuple[int, ...]:
     cells = [reading.values[tap] for tap in objective.taps] or [reading.output]
     centers = [
-        value[(slice(None), slice(None), *(size // 2 for size in value.shape[2:]))].abs().sum()
-        for value in cells
+        at_cell(value, [size // 2 for size in value.shape[2:]]).abs().sum() for value in cells
     ]
     total = torch.stack(centers).sum()
     (gradient,) = torch.autograd.grad(total, shown, retain_graph=True, allow_unused=True)
@@ -130,25 +129,19 @@ def strongest_window(model: Model, image: Image, objective: Objective) -> Image:
     if layout is None:
         return image
     padded = layout.pad(model.admit(image.data))
-    regions = [layout.region(position) for position in layout.positions]
-    example = padded[(slice(None), *regions[0])][None]
+    regions = [layout.box(position) for position in layout.positions]
+    example = padded[at_box(regions[0])][None]
     with torch.no_grad(), model.at_rest(), model.precise():
         reader = Reader(model, example, objective.taps)
         values = [
-            float(objective.value(reader(padded[(slice(None), *region)][None])))
-            for region in regions
+            float(objective.value(reader(padded[at_box(region)][None]))) for region in regions
         ]
     best = regions[max(range(len(values)), key=values.__getitem__)]
-    before = [side.start for side in best]
-    start = [at - pad for at, pad in zip(before, _padding(layout, image.grid.shape), strict=True)]
-    data = padded[(slice(None), *best)].to(image.data)
+    sides = zip(best, layout.image_box, strict=True)
+    start = [side.start - box.start for side, box in sides]
+    data = padded[at_box(best)].to(image.data)
     grid = image.grid.sub(start, (1,) * image.rank, data.shape[1:])
     return Image(data, grid, image.channels)
-
-
-def _padding(layout: Layout, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Voxels of padding before the image, half of it on either side."""
-    return tuple((padded - size) // 2 for padded, size in zip(layout.padded, shape, strict=True))
 
 
 def _seen_at_once(model: Model, statistics: ImageStatistics) -> tuple[int, ...]:

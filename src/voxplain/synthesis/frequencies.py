@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import EllipsisType
 
 import torch
 from torch import Tensor
@@ -47,6 +48,11 @@ class FrequencyGrid:
         return total.sqrt()
 
     @property
+    def constant(self) -> tuple[EllipsisType | int, ...]:
+        """The index of the coefficient of the mean in ``(..., *frequencies)``."""
+        return (..., *(0,) * len(self.shape))
+
+    @property
     def lowest(self) -> float:
         """One cycle over the longest axis, per mm."""
         return 1 / max(size * step for size, step in zip(self.shape, self.spacing, strict=True))
@@ -59,12 +65,14 @@ class FrequencyGrid:
 
     def forward(self, images: Tensor) -> Tensor:
         """The coefficients of images ``(..., *shape)``; the transform keeps the sum of squares."""
-        return torch.fft.rfftn(images, dim=self._axes, norm="ortho")
+        coefficients: Tensor = torch.fft.rfftn(images, dim=self._axes, norm="ortho")
+        return coefficients
 
     def inverse(self, coefficients: Tensor) -> Tensor:
         """The images ``(..., *shape)`` of coefficients."""
         sizes = [self.shape[axis] for axis in self._axes]
-        return torch.fft.irfftn(coefficients, s=sizes, dim=self._axes, norm="ortho")
+        images: Tensor = torch.fft.irfftn(coefficients, s=sizes, dim=self._axes, norm="ortho")
+        return images
 
     def odd(self, phases: Tensor) -> Tensor:
         """Phases that belong to a real image: opposite at opposite frequencies.

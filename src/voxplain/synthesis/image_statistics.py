@@ -84,7 +84,8 @@ class ImageStatistics:
         correlation = self.covariance / spread / spread[:, None]
         correlation.fill_diagonal_(1.0)
         values, vectors = torch.linalg.eigh(correlation)
-        return vectors @ torch.diag(values.clamp_min(0).sqrt()) @ vectors.T
+        mixing: Tensor = vectors @ torch.diag(values.clamp_min(0).sqrt()) @ vectors.T
+        return mixing
 
     def magnitude_on(self, grid: FrequencyGrid) -> Tensor:
         """Mean absolute coefficient per channel on a grid of frequencies.
@@ -98,9 +99,7 @@ class ImageStatistics:
         known = np.log(self.frequencies.numpy())
         rows = [np.exp(np.interp(radius, known, np.log(row.numpy()))) for row in self.amplitude]
         found = torch.from_numpy(np.stack(rows))
-        found[(slice(None), *(0,) * len(grid.shape))] = self.mean.abs() * math.sqrt(
-            math.prod(grid.shape)
-        )
+        found[grid.constant] = self.mean.abs() * math.sqrt(math.prod(grid.shape))
         return found
 
 
@@ -240,15 +239,9 @@ def onto(values: Tensor, source: Grid, target: Grid) -> Tensor:
     same = np.allclose(source.spacing, target.spacing)
     if source.shape == target.shape and same:
         return values
-    matrices = [
-        _axis(*sizes, steps)
-        for *sizes, steps in zip(
-            source.shape,
-            target.shape,
-            (new / old for new, old in zip(target.spacing, source.spacing, strict=True)),
-            strict=True,
-        )
-    ]
+    ratios = [new / old for new, old in zip(target.spacing, source.spacing, strict=True)]
+    axes = zip(source.shape, target.shape, ratios, strict=True)
+    matrices = [_axis(old, new, ratio) for old, new, ratio in axes]
     return along_axes(values, matrices)
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from voxplain.engine.taps import Tap
 from voxplain.errors import ConfigError, ModelError, TargetError
-from voxplain.synthesis.reading import Reading
+from voxplain.synthesis.reading import Reading, at_cell
 
 _LEAST_COSINE = 0.1
 """Below it the cosine of a direction counts as this, so that there is always a gradient."""
@@ -144,7 +144,7 @@ class NeuronActivation(ChannelActivation):
 
     def value(self, reading: Reading) -> Tensor:
         cell = self._nearest_cell(reading, self.position)
-        return self.map(reading)[(slice(None), *cell)]
+        return at_cell(self.map(reading), cell)
 
     @property
     def slug(self) -> str:
@@ -180,17 +180,18 @@ class DirectionActivation(_AtLayer):
                 f"a direction of {len(vector)} numbers for layer {self.layer!r} with "
                 f"{cells.shape[1]} channels"
             )
-        dot = torch.einsum("k,bk...->b...", vector, cells)
+        dot: Tensor = torch.einsum("k,bk...->b...", vector, cells)
         if not self.power:
             return dot
         lengths = vector.norm() * (cells.square().sum(dim=1) + 1e-12).sqrt()
         cosine = dot / (lengths + 1e-12)
-        return dot * cosine.clamp_min(_LEAST_COSINE) ** self.power
+        scaled: Tensor = dot * cosine.clamp_min(_LEAST_COSINE) ** self.power
+        return scaled
 
     def value(self, reading: Reading) -> Tensor:
         found = self.map(reading)
         if self.where == "center":
-            return found[(slice(None), *self._nearest_cell(reading, None))]
+            return at_cell(found, self._nearest_cell(reading, None))
         return found.flatten(1).mean(dim=1)
 
     @property

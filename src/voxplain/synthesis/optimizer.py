@@ -47,7 +47,7 @@ class SynthesisJob:
         return self.unit or self.objective
 
 
-class Ascent(ABC):
+class UpdateRule(ABC):
     """How parameters follow their gradients, uphill."""
 
     @abstractmethod
@@ -56,7 +56,7 @@ class Ascent(ABC):
 
 
 @dataclass(frozen=True)
-class AdamAscent(Ascent):
+class AdamUpdate(UpdateRule):
     """Adam with its states per number, so that images do not influence each other.
 
     Attributes:
@@ -80,7 +80,7 @@ class AdamAscent(Ascent):
 
 
 @dataclass(frozen=True, eq=False)
-class NormalizedAscent(Ascent):
+class NormalizedUpdate(UpdateRule):
     """Free voxels follow the gradient divided by its mean absolute value, as in DeepDream.
 
     Attributes:
@@ -116,7 +116,7 @@ class Recipe:
         parametrization: What is optimized.
         transforms: Under which changes.
         regularization: With which penalties.
-        ascent: How parameters move.
+        update: How parameters move.
         steps: How often.
     """
 
@@ -124,7 +124,7 @@ class Recipe:
     parametrization: Parametrization
     transforms: Transforms = field(default_factory=Transforms)
     regularization: Regularization = field(default_factory=Regularization)
-    ascent: Ascent = field(default_factory=AdamAscent)
+    update: UpdateRule = field(default_factory=AdamUpdate)
     steps: int = 512
 
 
@@ -191,7 +191,7 @@ def drive(
 
         def run(numbers: range) -> None:
             chosen = [jobs[number] for number in numbers]
-            driven = _Batch(reader, chosen, recipe, budget, counter).run()
+            driven = _JobsTogether(reader, chosen, recipe, budget, counter).run()
             found.update(zip(numbers, driven, strict=True))
 
         _measure(reader, jobs, recipe, budget)
@@ -229,7 +229,7 @@ class _Counter:
             self._progress(self._done, self._planned)
 
 
-class _Batch:
+class _JobsTogether:
     """Jobs whose images go through the network together."""
 
     def __init__(
@@ -261,7 +261,7 @@ class _Batch:
             reading = self._compared(self._reader(first), self._start)
             typical = self._each(reading, lambda job, seen: job.objective.typical(seen))
             before, first_scores, _ = self._judged(first, typical)
-        ascend = recipe.ascent.begin(canvas, recipe.surface, recipe.parametrization.pace)
+        ascend = recipe.update.begin(canvas, recipe.surface, recipe.parametrization.pace)
         history = []
         for step in range(recipe.steps):
             history.append(self._step(canvas, step, typical))
@@ -299,18 +299,18 @@ class _Batch:
             if not recipe.regularization.is_off:
                 penalties = recipe.regularization(images, recipe.surface)
                 loss = loss + (typical * penalties).sum()
-        self._backward(loss, canvas)
+        self._backward(values, loss, canvas)
         if all(job.unit is None for job in self._jobs):
             return values.detach()
         with torch.no_grad():
             return self._each(reading, lambda job, seen: job.scored.value(seen)).detach()
 
-    def _backward(self, loss: Tensor, canvas: Canvas) -> None:
-        if not loss.requires_grad:
+    def _backward(self, values: Tensor, loss: Tensor, canvas: Canvas) -> None:
+        if not values.requires_grad:
             raise without_gradients(self._reader.model, "its output has no graph")
         try:
             with gradient_failures_in_words():
-                loss.backward()
+                torch.autograd.backward(loss)
         except GradientError as error:
             raise without_gradients(self._reader.model, str(error)) from error
         if all(parameter.grad is None for parameter in canvas.parameters):

@@ -55,6 +55,11 @@ class Parametrization(BaseModel, ABC):
 
     kind: str
 
+    def louder(self) -> Parametrization:
+        """The same from noise that is ten times as strong, where it starts from noise."""
+        noise = getattr(self, "noise", None)
+        return self if noise is None else self.model_copy(update={"noise": 10 * noise})
+
     @abstractmethod
     def canvas(self, surface: Surface, keys: Sequence[str], start: Tensor | None = None) -> Canvas:
         """Images to begin with.
@@ -191,7 +196,7 @@ class Phase(Parametrization):
         phases = frequencies.forward(given).angle()
         if start is None:
             constant = torch.where(statistics.sign_of_mean < 0, math.pi, 0.0).to(phases)
-            phases[(slice(None), slice(None), *(0,) * surface.grid.rank)] = constant
+            phases[frequencies.constant] = constant
 
         def render(now: Sequence[Tensor], _: float) -> Tensor:
             turned = phases + frequencies.odd(now[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import EllipsisType
 from typing import Literal
 
 import torch
@@ -87,6 +88,12 @@ class Reader:
     def _joined(self, parts: Sequence[Reading]) -> Reading:
         values = {tap: torch.cat([part.values[tap] for part in parts]) for tap in self._taps}
         return Reading(self.layers, values, torch.cat([part.output for part in parts]))
+
+
+def at_cell(values: Tensor, cell: Sequence[int]) -> Tensor:
+    """Values ``(..., *cells)`` at one cell."""
+    index: tuple[EllipsisType | int, ...] = (..., *cell)
+    return values[index]
 
 
 def meaning_of_output(model: Model, example: Tensor) -> OutputMeaning:

@@ -356,9 +356,13 @@ def _nearness_item(model: Model, synthesis: Synthesis) -> ReliabilityItem:
     spans = synthesis.statistics.range.to(image).view(-1, *(1,) * (image.ndim - 1))
     changed = float(((image - start) / spans).square().mean().sqrt())
     gain = max(synthesis.scores) - synthesis.start_scores[0]
-    values = {"change": changed, "gain": gain, "layer distance": _distance(model, synthesis)}
     along = synthesis.history.mean(dim=1)
-    values["score along the way"] = along[:: max(1, len(along) // 16)].tolist()
+    values: dict[str, object] = {
+        "change": changed,
+        "gain": gain,
+        "layer distance": _distance(model, synthesis),
+        "score along the way": along[:: max(1, len(along) // 16)].tolist(),
+    }
     return _item(
         "nearness",
         "pass" if changed <= _NEAR and gain > 0 else "fail",

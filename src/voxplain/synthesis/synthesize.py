@@ -141,7 +141,7 @@ def _driven(parts: Sequence[Synthesized]) -> list[Synthesized]:
         return list(parts)
     names = ", ".join(repr(part.objective.slug) for part in dead)
     are = "is dead: its value" if len(dead) == 1 else "are dead: their values"
-    sentence = f"{names} {are} did not change in any step, so no image drives it"
+    sentence = f"{names} {are} did not change in any step, so nothing drives it from here"
     if len(dead) == len(parts):
         raise ModelError(f"{sentence}; choose another unit, or another start by its seed")
     warnings.warn(f"{sentence}; left out", VoxplainWarning, stacklevel=4)

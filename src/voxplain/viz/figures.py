@@ -62,10 +62,10 @@ class MapFigure:
     @property
     def key(self) -> str:
         """The hash of all that decides how the figure looks."""
-        texts = (_REVISION, self.title, self.subtitle, self.bar, self.notes)
-        texts += (self.ends,) if self.ends else ()
+        texts = [_REVISION, self.title, self.subtitle, self.bar, self.notes]
+        texts += [self.ends] if self.ends else []
         keys = [[panel.key for panel in row] for row in self.rows]
-        return sha256(repr((texts, keys)).encode()).hexdigest()
+        return sha256(repr((tuple(texts), keys)).encode()).hexdigest()
 
     @cached_property
     def boxes(self) -> list[list[Box]]:

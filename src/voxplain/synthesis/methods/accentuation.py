@@ -11,7 +11,7 @@ from pydantic import Field
 
 from voxplain.synthesis.methods.base import SynthesisMethod, Synthesized, registered
 from voxplain.synthesis.objectives import Objective, StartLikeness, WeightedSum
-from voxplain.synthesis.optimizer import AdamAscent, Drive, Recipe, SynthesisJob
+from voxplain.synthesis.optimizer import AdamUpdate, Drive, Recipe, SynthesisJob
 from voxplain.synthesis.parametrizations import Accentuation
 from voxplain.synthesis.regularization import Regularization
 from voxplain.synthesis.transforms import Transforms
@@ -75,7 +75,7 @@ class FeatureAccentuation(SynthesisMethod):
             parametrization=Accentuation(gain=self.gain),
             transforms=self.transforms,
             regularization=self.regularization,
-            ascent=AdamAscent(self.rate, decays=True),
+            update=AdamUpdate(self.rate, decays=True),
             steps=self.steps,
         )
         driven = [_unless_worse(found) for found in bench.drive(jobs, recipe)]

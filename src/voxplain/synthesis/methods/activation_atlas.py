@@ -105,15 +105,14 @@ class ActivationAtlas(DirectionMethod):
         scores = log_scores(seen.output, meaning)
         one = scores.shape[1] == 1
         label = (scores[:, 0] > 0).long() if one else scores.argmax(dim=1)
-        holds = (label == self.predicted)[0].cpu()
+        holds = torch.eq(label, torch.full_like(label, self.predicted or 0))[0].cpu()
         if holds.ndim == 0:
             return holds.expand(context.shape)
         if tuple(holds.shape) == context.shape:
             return holds
-        resized = torch.nn.functional.interpolate(
-            holds[None, None].float(), size=context.shape, mode="nearest"
-        )
-        return resized[0, 0] > 0
+        cells = holds[None, None].float()
+        resized = torch.nn.functional.interpolate(cells, size=context.shape, mode="nearest")
+        return resized[0, 0].bool()
 
 
 def _vectors(seen: Observation, tap: Tap, voxels: Tensor) -> Tensor:

@@ -15,8 +15,9 @@ from voxplain.errors import ModelError
 from voxplain.synthesis.extent import Extent
 from voxplain.synthesis.methods.base import SynthesisMethod, Synthesized, registered
 from voxplain.synthesis.objectives import DirectionActivation, Objective
-from voxplain.synthesis.optimizer import AdamAscent, Drive, Recipe, SynthesisJob
+from voxplain.synthesis.optimizer import AdamUpdate, Drive, Recipe, SynthesisJob
 from voxplain.synthesis.parametrizations import AnyParametrization, Fourier
+from voxplain.synthesis.reading import at_cell
 from voxplain.synthesis.transforms import Transforms
 from voxplain.synthesis.workbench import Workbench
 
@@ -61,7 +62,7 @@ class DirectionMethod(SynthesisMethod):
             surface=surface,
             parametrization=self.parametrization,
             transforms=self.transforms,
-            ascent=AdamAscent(self.rate),
+            update=AdamUpdate(self.rate),
             steps=self.steps,
         )
         drives = bench.drive(jobs, recipe)
@@ -99,7 +100,7 @@ class ActivationGrid(DirectionMethod):
             )
         axes = _every_nth(tuple(cells.shape[1:]), self.pictures_at_most)
         places = list(itertools.product(*axes))
-        directions = torch.stack([cells[(slice(None), *place)] for place in places])
+        directions = torch.stack([at_cell(cells, place) for place in places])
         numbered = list(itertools.product(*(range(len(axis)) for axis in axes)))
         names = [f"cell {' '.join(map(str, place))}" for place in places]
         found = self.pictures(bench, unit, directions, numbered, names)

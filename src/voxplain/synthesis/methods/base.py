@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import Field
@@ -16,7 +16,7 @@ from voxplain.image import Grid
 from voxplain.registry import Registry
 from voxplain.synthesis.extent import Extent
 from voxplain.synthesis.objectives import LayerDiversity, Objective, WeightedSum
-from voxplain.synthesis.optimizer import AdamAscent, Drive, Recipe, SynthesisJob
+from voxplain.synthesis.optimizer import AdamUpdate, Drive, Recipe, SynthesisJob
 from voxplain.synthesis.parametrizations import AnyParametrization, Fourier
 from voxplain.synthesis.regularization import Regularization
 from voxplain.synthesis.transforms import Transforms
@@ -121,15 +121,31 @@ class FromNoise(SynthesisMethod):
             parametrization=self.parametrization,
             transforms=self.transforms,
             regularization=self.regularization,
-            ascent=AdamAscent(self.rate),
+            update=AdamUpdate(self.rate),
             steps=self.steps,
         )
-        driven = bench.drive(jobs, recipe)
+        driven = self._awake(bench, jobs, recipe, bench.drive(jobs, recipe))
         names = tuple(f"image {number}" for number in range(self.images))
         return [
             Synthesized(unit, surface.grid, found, names=names)
             for unit, found in zip(units, driven, strict=True)
         ]
+
+    def _awake(
+        self,
+        bench: Workbench,
+        jobs: Sequence[SynthesisJob],
+        recipe: Recipe,
+        driven: Sequence[Drive],
+    ) -> list[Drive]:
+        """Units that the noise did not reach try once more from stronger noise."""
+        asleep = [number for number, found in enumerate(driven) if found.is_dead]
+        if not asleep:
+            return list(driven)
+        louder = replace(recipe, parametrization=recipe.parametrization.louder())
+        again = bench.drive([jobs[number] for number in asleep], louder)
+        found = dict(zip(asleep, again, strict=True))
+        return [found.get(number, first) for number, first in enumerate(driven)]
 
     def _driven(self, unit: Objective) -> Objective:
         """The unit, and the difference of its images where that has a weight."""

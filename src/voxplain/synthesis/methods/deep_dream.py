@@ -15,7 +15,7 @@ from voxplain.image import Grid
 from voxplain.preprocess.resample import along_axes, value_weights
 from voxplain.synthesis.methods.base import SynthesisMethod, Synthesized, registered
 from voxplain.synthesis.objectives import Objective
-from voxplain.synthesis.optimizer import Drive, NormalizedAscent, Recipe, SynthesisJob
+from voxplain.synthesis.optimizer import Drive, NormalizedUpdate, Recipe, SynthesisJob
 from voxplain.synthesis.parametrizations import Pixels
 from voxplain.synthesis.surface import Surface
 from voxplain.synthesis.transforms import Transforms
@@ -92,7 +92,7 @@ class DeepDream(SynthesisMethod):
             surface=surface,
             parametrization=Pixels(bounded=False),
             transforms=still,
-            ascent=NormalizedAscent(self.rate, _limits(surface, base)),
+            update=NormalizedUpdate(self.rate, _limits(surface, base)),
             steps=self.steps,
         )
         return bench.drive(jobs, recipe)

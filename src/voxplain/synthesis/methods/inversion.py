@@ -10,7 +10,7 @@ from pydantic import Field
 
 from voxplain.synthesis.methods.base import SynthesisMethod, Synthesized, registered
 from voxplain.synthesis.objectives import MatchedActivation, Objective
-from voxplain.synthesis.optimizer import AdamAscent, Recipe, SynthesisJob
+from voxplain.synthesis.optimizer import AdamUpdate, Recipe, SynthesisJob
 from voxplain.synthesis.parametrizations import Pixels
 from voxplain.synthesis.regularization import Regularization
 from voxplain.synthesis.transforms import Transforms
@@ -30,7 +30,7 @@ class InvertedRepresentation(SynthesisMethod):
     name: Literal["inverted_representation"] = "inverted_representation"
     steps: int = Field(default=500, ge=1)
     rate: float = Field(default=0.02, gt=0)
-    regularization: Regularization = Regularization(alpha_norm=1e-3, total_variation=3.0)
+    regularization: Regularization = Regularization(alpha_norm=1e-3, total_variation=1.0)
     noise: float = Field(default=0.05, ge=0, description="of the start, in intensity ranges")
 
     def run(self, bench: Workbench, units: Sequence[Objective]) -> list[Synthesized]:
@@ -52,7 +52,7 @@ class InvertedRepresentation(SynthesisMethod):
             parametrization=Pixels(bounded=False, noise=self.noise),
             transforms=Transforms.none(),
             regularization=self.regularization,
-            ascent=AdamAscent(self.rate, decays=True),
+            update=AdamUpdate(self.rate, decays=True),
             steps=self.steps,
         )
         driven = bench.drive(jobs, recipe)
