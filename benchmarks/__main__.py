@@ -22,6 +22,7 @@ NAMES = (
     "metrics",
     "removal",
     "cascade",
+    "dissection",
     "inform",
     "synthesis",
     "studies",

@@ -8,7 +8,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from voxplain.errors import ConfigError
-from voxplain.extents import Extent, PositiveExtent, require_bounded, resolve
+from voxplain.extents import Extent, PositiveExtent, measured, require_bounded, resolve
 
 ADAPTER: TypeAdapter[Any] = TypeAdapter(Extent)
 
@@ -96,3 +96,12 @@ def test_a_whole_axis_is_a_size_and_more_is_none(whole: Any) -> None:
     assert ADAPTER.validate_python(whole) == whole
     with pytest.raises(ValidationError, match="times the axis; write 2 for voxels"):
         ADAPTER.validate_python(1.5)
+
+
+def test_a_length_is_in_millimeters_or_in_voxels() -> None:
+    assert measured("7.5mm", 2, (2.0, 0.5)) == (7.5, (2.0, 0.5))
+    assert measured(3, 2, (2.0, 0.5)) == (3.0, (1.0, 1.0))
+    with pytest.raises(ConfigError, match="'8mm' needs the pixel size"):
+        measured("8mm", 2, None)
+    with pytest.raises(ConfigError, match="'8' is not a length"):
+        measured("8", 2, (1.0, 1.0))

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from voxplain.statistics import bootstrap, compare, holm, summarize
+from voxplain.statistics import (
+    benjamini_hochberg,
+    bootstrap,
+    compare,
+    holm,
+    ratio_intervals,
+    summarize,
+)
 
 
 @pytest.mark.parametrize("shape", ["normal", "skewed"])
@@ -165,3 +172,34 @@ def test_a_patient_counts_once_in_the_test() -> None:
     assert together.interval is None
     assert summarize(copies, who).patients == 7
     assert summarize([math.nan, *copies], ["q", *who]).patients == 7
+
+
+def test_intervals_of_many_ratios_are_those_of_one_after_the_other() -> None:
+    generator = np.random.default_rng(0)
+    patients = [f"p{number // 2}" for number in range(20)]
+    above, below = generator.random((20, 3)), 1 + generator.random((20, 3))
+    found = ratio_intervals(above, below, patients)
+    assert found is not None
+    for column in range(3):
+        index = np.arange(20, dtype=np.float64)
+
+        def ratio(sample: np.ndarray, column: int = column) -> float:
+            chosen = sample.astype(int)
+            return float(above[chosen, column].sum() / below[chosen, column].sum())
+
+        expected = bootstrap(index, np.array(patients), ratio)
+        assert found[:, column] == pytest.approx(expected)
+    assert ratio_intervals(above[:14], below[:14], patients[:14]) is None
+    empty = ratio_intervals(above, below * [1, 0, 1], patients)
+    assert empty is not None
+    assert np.isnan(empty[:, 1]).all()
+    assert np.isfinite(empty[:, [0, 2]]).all()
+
+
+def test_false_discoveries_are_controlled_as_in_scipy() -> None:
+    values = np.random.default_rng(0).random(50) ** 3
+    expected = stats.false_discovery_control(values)
+    assert benjamini_hochberg(values.tolist()) == pytest.approx(expected.tolist())
+    adjusted = benjamini_hochberg([0.01, float("nan"), 0.5])
+    assert adjusted[0] == pytest.approx(0.02)
+    assert np.isnan(adjusted[1])

@@ -10,7 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voxplain.errors import ModelError
-from voxplain.models.layers import find_layer, last_feature_layer, list_layers
+from voxplain.models.layers import (
+    convolution_stages,
+    find_layer,
+    last_feature_layer,
+    list_layers,
+)
 from voxplain.models.loading import ModelSpec, load_network
 
 DATA = Path(__file__).parents[2] / "../shared/data"
@@ -204,3 +209,24 @@ def test_real_networks() -> None:
     assert layers["pool.2"].start == (3.5,) * 3
     assert layers["pool.2"].stride == (8,) * 3
     assert last_feature_layer(network, torch.rand(1, 1, 32, 32, 32)) == "merge.2.1"
+
+
+def test_convolutional_stages_end_after_their_activation_and_without_the_head() -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4))
+            self.first, self.second = (nn.Conv2d(4, 4, 3, padding=1) for _ in range(2))
+            self.relu = nn.ReLU()
+            self.pool = nn.MaxPool2d(2)
+            self.plain = nn.Conv2d(4, 6, 1)
+            self.head = nn.Conv2d(6, 2, 1)
+
+        def forward(self, image: Tensor) -> Tensor:
+            value = self.stem(image)
+            value = self.relu(self.first(value))
+            value = self.relu(self.second(value) + value)
+            return self.head(self.plain(self.pool(value)))
+
+    found = convolution_stages(Residual().eval(), torch.zeros(1, 1, 8, 8))
+    assert found == ["stem.1", "relu#0", "relu#1", "plain"]

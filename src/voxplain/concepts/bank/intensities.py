@@ -203,10 +203,10 @@ def channel_of(case: CohortCase, channel: str | int) -> Tensor:
 def _between_quantiles(channel: str | int, low: float, high: float) -> MaskOf:
     def compute(case: CohortCase) -> Tensor:
         inside = foreground_of(case)
-        values = channel_of(case, channel)
-        ends = np.quantile(values[inside].double().numpy(), [low, high])
-        above = values.double() >= ends[0]
-        return inside & above & ((values.double() < ends[1]) if high < 1 else above)
+        values = channel_of(case, channel).double()
+        start, end = (float(np.quantile(values[inside].numpy(), share)) for share in (low, high))
+        above = inside & (values >= start)
+        return above & (values < end) if high < 1 else above
 
     return compute
 

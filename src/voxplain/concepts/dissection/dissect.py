@@ -204,11 +204,11 @@ def _remarks_on_cases(selection: Cohort, judged: Cohort) -> list[str]:
         )
     if not len(judged):
         remarks.append(
-            "there is one patient only: scores are of the cases that thresholds were chosen on, "
-            "and are too high"
+            "there is one patient only: scores are of the cases that thresholds were chosen on and "
+            "are too high, no interval is given, and no unit is called a detector"
         )
     count = len({*judged.patients})
-    if count < FEWEST:
+    if 0 < count < FEWEST:
         remarks.append(
             f"there are {count} held-out patients, and intervals need {FEWEST}: no interval is "
             "given, and no unit is called a detector"

@@ -100,7 +100,7 @@ class UnrelatedMasks:
 
 def _bits(packed: NDArray[np.uint8], positions: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Single bits of a packed mask."""
-    return (packed[positions >> 3] >> (7 - (positions & 7)) & 1).astype(bool)
+    return np.asarray(packed[positions >> 3] >> (7 - (positions & 7)) & 1, dtype=bool)
 
 
 class NullCounts:

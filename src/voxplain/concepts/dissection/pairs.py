@@ -22,9 +22,9 @@ def score_pairs(sweeps: Sweeps, settings: DissectionSettings) -> list[PairDissec
     """Scores of every unit with every concept, detectors decided.
 
     A detector of a concept is a unit of a layer for which the lower end of the interval of its
-    IoU exceeds the smallest IoU asked for, the best of any modality, and the 95th percentiles of
-    unrelated masks and of the units of a random network; and whose p value, adjusted over all
-    units and concepts, is at most the level.
+    IoU exceeds the smallest IoU asked for, the best of any modality and of any unit of a random
+    network, and the 95th percentile of unrelated masks; and whose p value, adjusted over all units
+    and concepts, is at most the level.
     """
     if not sweeps.concepts:
         return []
@@ -188,20 +188,14 @@ def _bars(
     """What the lower end of the interval must exceed, ``(units, concepts)`` of a group."""
     bars = np.full(len(tables[group].concepts), settings.smallest_iou)
     for other, table in tables.items():
-        if other.origin == "input":
-            bars = np.fmax(bars, _over_units(table.iou, 1.0))
-        if other.origin == "random":
-            bars = np.fmax(bars, _over_units(table.iou, 0.95))
+        if other.origin != "layer":
+            bars = np.fmax(bars, _best(table.iou))
     return np.asarray(np.fmax(bars[None], tables[group].values["null"]))
 
 
-def _over_units(values: Array, quantile: float) -> Array:
-    """A quantile over units per concept, NaN where none is defined."""
-    found = np.full(values.shape[1], np.nan)
-    known = np.isfinite(values).any(axis=0)
-    if known.any():
-        found[known] = np.nanquantile(values[:, known], quantile, axis=0)
-    return found
+def _best(values: Array) -> Array:
+    """The highest value over units per concept, NaN where none is defined."""
+    return np.asarray(np.fmax.reduce(values, axis=0))
 
 
 def _number(value: float) -> float | None:

@@ -24,8 +24,8 @@ def shares_on(quantile: float, edges: int = EDGES) -> NDArray[np.float64]:
         quantile: A share that is among them.
         edges: How many.
     """
-    small = edges * 2 // 7
-    low = np.geomspace(2e-5, 0.05, small)
+    small = edges * 5 // 8
+    low = np.geomspace(1e-4, 0.05, small)
     high = np.linspace(0.05, 1, edges - small - 1)[1:]
     return np.sort(np.concatenate([[0.0, quantile], low, high]))[::-1]
 

@@ -121,7 +121,7 @@ def _scored(
         iou.append(torch.where(on < count, both / (on + size - both), 0.0))
     table: NDArray[np.float32] = torch.stack(iou).numpy()
     for concept, name in enumerate(masks):
-        quantile, unit = np.unravel_index(table[..., concept].argmax(), table.shape[:2])
+        quantile, unit = divmod(int(table[..., concept].argmax()), table.shape[1])
         yield SliceBest(
             case=case,
             slice=number,

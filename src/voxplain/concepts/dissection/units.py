@@ -142,13 +142,11 @@ class LayerUnits(UnitSource):
         flat = values.flatten(1).cpu().float()
         pooled = torch.stack([flat.amax(1), flat.mean(1)])
         group, names = UnitGroup(self._origin, tap.path), self._names(tap, len(values))
-        try:
-            seen.layers.on_image(tap, values[:1])
-        except ModelError as error:
-            remarks.append(f"{error}; it is compared with facts of whole images alone")
+        reason = _without_places(seen.layers, tap)
+        if reason:
+            remarks.append(f"{reason}; it is compared with facts of whole images alone")
             return UnitMaps(group, names, pooled, None)
-        place = partial(_placed, seen.layers, tap, values)
-        return UnitMaps(group, names, pooled, place)
+        return UnitMaps(group, names, pooled, partial(_placed, seen.layers, tap, values))
 
     def _in_units(self, tap: Tap, activation: Tensor) -> Tensor:
         units = self._units.get(tap.path)
@@ -164,6 +162,17 @@ class LayerUnits(UnitSource):
             return tuple(f"{tap.path}/direction {number}" for number in range(count))
         numbers = range(count) if units is None else units.channels
         return tuple(f"{tap.path}/{number}" for number in numbers)
+
+
+def _without_places(layers: NetworkLayers, tap: Tap) -> str | None:
+    """Why the units of a layer cannot be compared with parts of an image."""
+    if not layers.geometry(tap).spatial:
+        return f"layer {tap.path!r} has no places in the image"
+    try:
+        layers.placed_geometry(tap)
+    except ModelError as error:
+        return str(error)
+    return None
 
 
 def _placed(layers: NetworkLayers, tap: Tap, values: Tensor, part: slice) -> Tensor:

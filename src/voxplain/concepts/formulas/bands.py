@@ -6,11 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-_ROUNDS = 100
 
 
 def band_borders(edges: Array, counts: Array, bands: int) -> Array:
-    """Borders between bands of values, by k-means in one dimension.
+    """Borders between bands of values: k-means in one dimension, solved exactly.
 
     Paper: La Rosa et al., Towards a fuller understanding of neurons with clustered compositional
     explanations, 2023.
@@ -24,18 +23,33 @@ def band_borders(edges: Array, counts: Array, bands: int) -> Array:
         ``(units, bands - 1)``; a value at a border belongs to the band above it.
     """
     values = np.concatenate([edges[:, :1], edges], axis=1)
-    reached = counts.cumsum(axis=1) / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    starts = (np.arange(bands) + 0.5) / bands
-    first = np.stack([(reached < start).sum(axis=1) for start in starts], axis=1)
-    centers = np.take_along_axis(values, np.minimum(first, values.shape[1] - 1), axis=1)
-    for _ in range(_ROUNDS):
-        borders = (centers[:, 1:] + centers[:, :-1]) / 2
-        band = (values[:, :, None] >= borders[:, None]).sum(axis=2)
-        member = (band[:, :, None] == np.arange(bands)) * counts[:, :, None]
-        weight = member.sum(axis=1)
-        means = (member * values[:, :, None]).sum(axis=1) / np.maximum(weight, 1)
-        moved = np.sort(np.where(weight > 0, means, centers), axis=1)
-        if np.allclose(moved, centers, rtol=1e-9, atol=0):
-            break
-        centers = moved
-    return np.asarray((centers[:, 1:] + centers[:, :-1]) / 2)
+    return np.stack([_borders(*row, bands) for row in zip(values, counts, strict=True)])
+
+
+def _borders(values: Array, counts: Array, bands: int) -> Array:
+    """The borders of one unit, by dynamic programming over the first values."""
+    spread = _spread(values, counts)
+    best, starts = spread[0], []
+    for _ in range(bands - 1):
+        every = best[:, None] + spread
+        starts.append(every.argmin(axis=0))
+        best = every.min(axis=0)
+    place, borders = len(values), []
+    for start in reversed(starts):
+        place = int(start[place])
+        inner = min(max(place, 1), len(values) - 1)
+        borders.append((values[inner - 1] + values[inner]) / 2)
+    return np.array(borders[::-1])
+
+
+def _spread(values: Array, counts: Array) -> Array:
+    """Sum of squared distances to their mean of the values from i up to before j; 0 for j <= i."""
+    weight, first, second = (
+        np.concatenate([[0.0], np.cumsum(counts * values**power)]) for power in (0, 1, 2)
+    )
+    count, total, square = (part[None] - part[:, None] for part in (weight, first, second))
+    spread = square - total**2 / np.maximum(count, 1)
+    size = len(weight)
+    empty = np.arange(size)[:, None] >= np.arange(size)[None]
+    after = np.arange(size)[:, None] > np.arange(size)[None]
+    return np.where(after, np.inf, np.where(empty, 0.0, np.maximum(spread, 0.0)))

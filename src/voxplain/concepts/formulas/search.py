@@ -39,7 +39,7 @@ class Formula:
         Args:
             masks: Where every concept holds, ``(concepts, positions)``.
         """
-        found = masks[self.concepts[0]].copy()
+        found = np.array(masks[self.concepts[0]])
         for operator, number in zip(self.operators, self.concepts[1:], strict=True):
             found = _joined(found, masks[number], operator)
         return found
