@@ -19,18 +19,19 @@ from voxplain.concepts.directions.controls import control_concept
 from voxplain.concepts.directions.directions import Directions
 from voxplain.concepts.directions.judging import Agreement, Reader, agreements, best_thresholds
 from voxplain.concepts.directions.logistic import LogisticFit, fit_logistic
+from voxplain.concepts.finding import Finding
 from voxplain.concepts.held_out import parted
 from voxplain.concepts.places import RegionOfInterest, image_foreground
 from voxplain.engine.cohort import Cohort
 from voxplain.errors import ConfigError, InputError
 from voxplain.models.model import Model
-from voxplain.records.record import Record
+from voxplain.statistics import FEWEST
 
 _EDGES = 1023
 _WORDS = "weighted cross-entropy over channels (Net2Vec)"
 
 
-class UnitCountRecord(Record):
+class UnitCountRecord(Finding):
     """How well some units together agree with a concept.
 
     Attributes:
@@ -52,7 +53,7 @@ class UnitCountRecord(Record):
     by_case: dict[str, float]
 
 
-class ConceptDirectionRecord(Record):
+class ConceptDirectionRecord(Finding):
     """The direction of a concept in a layer, and how many units it takes.
 
     Attributes:
@@ -165,16 +166,16 @@ def concept_direction(
         controls=controls,
         selection=selection.ids,
         held_out=judged.ids,
-        remarks=_remarks(found.curve, judged),
+        remarks=_remarks(judged),
     )
     return ConceptDirection(found.directions, found.curve[-1].threshold, record)
 
 
-def _remarks(curve: Sequence[UnitCountRecord], judged: Cohort) -> tuple[str, ...]:
-    if curve[-1].interval is not None:
-        return ()
+def _remarks(judged: Cohort) -> tuple[str, ...]:
     patients = len({*judged.patients})
-    return (f"{patients} held-out patients are too few for an interval, which takes 8",)
+    if patients >= FEWEST:
+        return ()
+    return (f"{patients} held-out patients are too few for an interval, which takes {FEWEST}",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -305,7 +306,8 @@ def _best_iou(values: Tensor, truth: Tensor, weights: Tensor) -> float:
 
 
 def _edges(scores: Tensor) -> Tensor:
-    """Thresholds to choose from, ``(D, edges)`` ascending: quantiles of sampled readings."""
+    """Thresholds to choose from, ``(D, edges)`` ascending: half way between sampled readings."""
     ordered = scores.sort(dim=1).values
     picks = torch.linspace(0, ordered.shape[1] - 1, min(_EDGES, ordered.shape[1])).round().long()
-    return ordered[:, picks]
+    chosen = ordered[:, picks]
+    return torch.cat([chosen[:, :1], (chosen[:, 1:] + chosen[:, :-1]) / 2], dim=1)

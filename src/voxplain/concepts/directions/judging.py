@@ -40,7 +40,8 @@ class Agreement:
 
     Attributes:
         iou: Over all places of all cases; NaN where both masks are empty everywhere.
-        interval: 95 % bootstrap interval over patients; None below 8 patients.
+        interval: 95 % bootstrap interval over patients; None below 8 patients, or where both masks
+            are empty in some of the resamples.
         by_case: IoU of every case by its id; NaN where both masks are empty.
     """
 
@@ -132,6 +133,8 @@ def _agreement(
     counts: NDArray[np.float64], ids: list[str], patients: list[str], seed: int
 ) -> Agreement:
     interval = bootstrap(counts, np.asarray(patients), _ratio, seed=seed)
+    if interval is not None and np.isnan(interval).any():
+        interval = None
     by_case = {case: _ratio(row[None]) for case, row in zip(ids, counts, strict=True)}
     return Agreement(_ratio(counts), interval, by_case)
 
