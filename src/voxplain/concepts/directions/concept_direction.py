@@ -17,7 +17,12 @@ from voxplain.concepts.case_contexts import CaseContexts
 from voxplain.concepts.concept import Concept
 from voxplain.concepts.directions.controls import control_concept
 from voxplain.concepts.directions.directions import Directions
-from voxplain.concepts.directions.judging import Agreement, Reader, agreements, best_thresholds
+from voxplain.concepts.directions.judging import (
+    HeldOutIou,
+    DirectionReader,
+    agreements,
+    best_thresholds,
+)
 from voxplain.concepts.directions.logistic import LogisticFit, fit_logistic
 from voxplain.concepts.finding import Finding
 from voxplain.concepts.held_out import parted
@@ -179,7 +184,7 @@ def _remarks(judged: Cohort) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Found:
+class _FoundCurve:
     directions: Directions
     curve: tuple[UnitCountRecord, ...]
 
@@ -198,14 +203,14 @@ class _Search:
     selection: Cohort
     judged: Cohort = field(repr=False)
 
-    def of(self, contexts: CaseContexts, concept: Concept) -> _Found:
+    def of(self, contexts: CaseContexts, concept: Concept) -> _FoundCurve:
         sample = self._sample(contexts, concept)
         fits = self._fits(sample)
         readout = torch.stack([fit.weights for fit in fits.values()])
         offset = torch.tensor([fit.intercept for fit in fits.values()])
         names = tuple(f"{concept.name}, {len(channels)} units" for channels in fits)
         several = Directions.linear(sample.layer, readout, names, offset, _WORDS)
-        reader = Reader(contexts, several, concept, self.region)
+        reader = DirectionReader(contexts, several, concept, self.region)
         edges = _edges(several.encode(sample.values.T))
         thresholds, selected = best_thresholds(reader, self.selection, edges)
         judged = agreements(reader, self.judged, thresholds, self.seed)
@@ -215,7 +220,7 @@ class _Search:
         alone = Directions.linear(
             sample.layer, readout[-1:], (concept.name,), offset[-1:], found_by=_WORDS
         )
-        return _Found(alone, curve)
+        return _FoundCurve(alone, curve)
 
     def _sample(self, contexts: CaseContexts, concept: Concept) -> ActivationSample:
         (sample,) = sample_activations(
@@ -268,7 +273,7 @@ class _Search:
 
 
 def _of_count(
-    channels: tuple[int, ...], threshold: Tensor, selected: Tensor, judged: Agreement
+    channels: tuple[int, ...], threshold: Tensor, selected: Tensor, judged: HeldOutIou
 ) -> UnitCountRecord:
     return UnitCountRecord(
         units=len(channels),
