@@ -14,7 +14,7 @@ from voxplain.concepts.directions.sparse_directions import (
     explained_share,
     sparse_directions,
 )
-from voxplain.concepts.discovery.stability import matched_cosines
+from voxplain.concepts.stability import matched_cosines
 from voxplain.engine.cohort import Cohort, CohortCase
 from voxplain.errors import ConfigError, InputError
 from voxplain.grid import Grid

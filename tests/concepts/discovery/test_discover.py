@@ -7,7 +7,7 @@ import torch
 from planted import Pointwise, backwards, label_concept, noise_cohort, one_slice
 
 from voxplain.concepts.discovery.discover import Discovery, DiscoveryMethod, discover
-from voxplain.concepts.discovery.stability import matched_cosines
+from voxplain.concepts.stability import matched_cosines
 from voxplain.engine.cohort import Cohort, CohortCase
 from voxplain.errors import ConfigError, InputError
 from voxplain.grid import Grid

@@ -1,11 +1,7 @@
 """Directions in the channel space of layers: of concepts, of scores, and sparse ones."""
 
-from voxplain.concepts.directions.concept_direction import (
-    ConceptDirection,
-    ConceptDirectionRecord,
-    UnitCountRecord,
-    concept_direction,
-)
+from voxplain.concepts.directions.concept_direction import ConceptDirection, concept_direction
+from voxplain.concepts.directions.direction_records import ConceptDirectionRecord, UnitCountRecord
 from voxplain.concepts.directions.directions import Directions, DirectionsRecord
 from voxplain.concepts.directions.sensitivity import (
     Sensitivities,

@@ -16,15 +16,15 @@ from voxplain.concepts.activation_sample import ActivationSample, sample_activat
 from voxplain.concepts.case_contexts import CaseContexts
 from voxplain.concepts.concept import Concept
 from voxplain.concepts.directions.controls import control_concept
+from voxplain.concepts.directions.direction_records import ConceptDirectionRecord, UnitCountRecord
 from voxplain.concepts.directions.directions import Directions
 from voxplain.concepts.directions.judging import (
-    HeldOutIou,
     DirectionReader,
+    HeldOutIou,
     agreements,
     best_thresholds,
 )
 from voxplain.concepts.directions.logistic import LogisticFit, fit_logistic
-from voxplain.concepts.finding import Finding
 from voxplain.concepts.held_out import parted
 from voxplain.concepts.places import RegionOfInterest, image_foreground
 from voxplain.engine.cohort import Cohort
@@ -34,50 +34,6 @@ from voxplain.statistics import FEWEST
 
 _EDGES = 1023
 _WORDS = "weighted cross-entropy over channels (Net2Vec)"
-
-
-class UnitCountRecord(Finding):
-    """How well some units together agree with a concept.
-
-    Attributes:
-        units: How many.
-        channels: Which.
-        threshold: Of the reading, chosen on the selection cases.
-        selection_iou: There.
-        iou: On the held-out cases.
-        interval: 95 % bootstrap interval of it over patients; None below 8 patients.
-        by_case: IoU of each held-out case; NaN where both masks are empty.
-    """
-
-    units: int
-    channels: tuple[int, ...]
-    threshold: float
-    selection_iou: float
-    iou: float
-    interval: tuple[float, float] | None
-    by_case: dict[str, float]
-
-
-class ConceptDirectionRecord(Finding):
-    """The direction of a concept in a layer, and how many units it takes.
-
-    Attributes:
-        concept: Its name.
-        layer: Path of the layer.
-        curve: Single unit, several, all units; of one network and concept.
-        controls: The same under the name of a control.
-        selection: Ids of the cases that it was found on.
-        held_out: Ids of the cases that it was judged on.
-        remarks: Sentences for the reader.
-    """
-
-    concept: str
-    layer: str
-    curve: tuple[UnitCountRecord, ...]
-    controls: dict[str, tuple[UnitCountRecord, ...]]
-    selection: tuple[str, ...]
-    held_out: tuple[str, ...]
-    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from voxplain.concepts.activation_sample import image_vector, mask_of
 from voxplain.concepts.case_contexts import CaseContexts
+from voxplain.concepts.case_reading import image_vector, mask_of
 from voxplain.concepts.concept import Concept
 from voxplain.concepts.directions.directions import Directions
 from voxplain.concepts.places import RegionOfInterest, region_of

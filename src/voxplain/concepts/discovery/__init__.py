@@ -6,6 +6,6 @@ from voxplain.concepts.discovery.discover import (
     DiscoveryRecord,
     discover,
 )
-from voxplain.concepts.discovery.stability import CandidateRecord
+from voxplain.concepts.stability import CandidateRecord
 
 __all__ = ["CandidateRecord", "ComponentRecord", "Discovery", "DiscoveryRecord", "discover"]

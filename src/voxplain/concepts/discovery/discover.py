@@ -13,14 +13,14 @@ from voxplain.concepts.concept import Concept
 from voxplain.concepts.directions.directions import Directions
 from voxplain.concepts.discovery.groups import dead_units, group_candidates
 from voxplain.concepts.discovery.parts import Candidate, part_candidates
-from voxplain.concepts.discovery.stability import (
+from voxplain.concepts.finding import Finding
+from voxplain.concepts.places import RegionOfInterest, image_foreground
+from voxplain.concepts.stability import (
     FEWEST_PATIENTS,
     CandidateRecord,
     clearest_stable,
     largest_stable,
 )
-from voxplain.concepts.finding import Finding
-from voxplain.concepts.places import RegionOfInterest, image_foreground
 from voxplain.engine.cohort import Cohort
 from voxplain.engine.interventions import UnitSet
 from voxplain.errors import ConfigError, InputError

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from voxplain.concepts.discovery.nmf import factorize
-from voxplain.concepts.discovery.stability import matched_cosines, resamples, silhouette
+from voxplain.concepts.stability import matched_cosines, resamples, silhouette
 
 
 def test_the_silhouette_is_that_of_scikit_learn() -> None:
