@@ -105,7 +105,7 @@ def sample_activations(
         ModelError: If a layer does not exist, or where its cells lie cannot be derived.
     """
     found: dict[str, list[_CaseVectors]] = {}
-    sampler = _Sampler(tuple(concepts), per_case, places, region, seed)
+    sampler = _PlaceSampler(tuple(concepts), per_case, places, region, seed)
     contexts = model if isinstance(model, CaseContexts) else CaseContexts(model, seed)
     for case in cohort:
         context = contexts.open(case)
@@ -145,7 +145,7 @@ def _joined(layer: str, parts: list[_CaseVectors], names: tuple[str, ...]) -> Ac
 
 
 @dataclass(frozen=True)
-class _Sampler:
+class _PlaceSampler:
     """Draws places of one case and layer."""
 
     concepts: tuple[Concept, ...]
