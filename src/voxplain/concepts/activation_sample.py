@@ -10,15 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from voxplain.concepts.case_contexts import CaseContexts
+from voxplain.concepts.case_reading import activations_at, cells_inside, image_vector, mask_of
 from voxplain.concepts.concept import Concept
-from voxplain.concepts.places import (
-    RegionOfInterest,
-    cell_points,
-    image_foreground,
-    is_inside,
-    region_of,
-    values_at,
-)
+from voxplain.concepts.places import RegionOfInterest, image_foreground, region_of, values_at
 from voxplain.engine.cohort import Cohort, CohortCase
 from voxplain.engine.observation import Observation, observe
 from voxplain.engine.randomness import generator
@@ -29,8 +23,6 @@ from voxplain.models.model import Model
 Places = Literal["cells", "voxels", "images"]
 """Cells of the layer with their own values; voxels of the image, to which activations are
 interpolated from where the cells lie; or whole images, with the mean over their cells."""
-
-_CHANNELS_AT_ONCE, _CELLS_AT_ONCE = 8, 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +105,7 @@ def sample_activations(
         ModelError: If a layer does not exist, or where its cells lie cannot be derived.
     """
     found: dict[str, list[_CaseVectors]] = {}
-    sampler = _Sampler(tuple(concepts), per_case, places, region, seed)
+    sampler = _PlaceSampler(tuple(concepts), per_case, places, region, seed)
     contexts = model if isinstance(model, CaseContexts) else CaseContexts(model, seed)
     for case in cohort:
         context = contexts.open(case)
@@ -153,7 +145,7 @@ def _joined(layer: str, parts: list[_CaseVectors], names: tuple[str, ...]) -> Ac
 
 
 @dataclass(frozen=True)
-class _Sampler:
+class _PlaceSampler:
     """Draws places of one case and layer."""
 
     concepts: tuple[Concept, ...]
@@ -208,74 +200,6 @@ class _Sampler:
     ) -> _CaseVectors:
         values = values.float().cpu().contiguous()
         return _CaseVectors(case.id, case.patient, values, labels.float(), weights)
-
-
-def mask_of(concept: Concept, case: CohortCase) -> Tensor | None:
-    """The mask ``(*spatial)`` of a concept, or its value ``()`` for the image; None if unknown.
-
-    Raises:
-        InputError: If the mask lies on another grid than the image.
-    """
-    mask = concept.of(case)
-    if mask is None or concept.kind == "image":
-        return None if mask is None else mask.reshape(()).cpu().float()
-    if tuple(mask.shape) != case.image.grid.shape:
-        raise InputError(
-            f"concept {concept.name!r} of case {case.id!r} has the shape {tuple(mask.shape)} and "
-            f"the image {case.image.grid.shape}; bring it to the grid of the image"
-        )
-    return mask.cpu().float()
-
-
-def cells_inside(
-    seen: Observation, tap: Tap, case: CohortCase, inside: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Numbers ``(N,)`` and places ``(N, rank)`` in voxels of the cells in a region.
-
-    Raises:
-        InputError: If no cell lies in it.
-    """
-    numbers, points = [], []
-    for some in torch.split(torch.arange(seen[tap][0].numel()), _CELLS_AT_ONCE):
-        places = cell_points(seen.layers, tap, some)
-        chosen = is_inside(inside, places)
-        numbers.append(some[chosen])
-        points.append(places[chosen])
-    if not sum(map(len, numbers)):
-        raise InputError(
-            f"case {case.id!r}: no cell of layer {tap.path!r} lies in the region of interest; "
-            "choose an earlier layer or a larger region"
-        )
-    return torch.cat(numbers), torch.cat(points)
-
-
-def activations_at(seen: Observation, tap: Tap, points: Tensor) -> Tensor:
-    """Activations of a layer at places of the image, ``(N, K)``; windows are blended.
-
-    Args:
-        seen: The image.
-        tap: The layer.
-        points: ``(N, rank)`` in voxels; whole numbers for a network with windows.
-    """
-    geometry = seen.layers.placed_geometry(tap)
-    if seen.layers.layout is None:
-        cells = (points - torch.tensor(geometry.start)) / torch.tensor(geometry.stride)
-        return values_at(seen[tap], cells)
-    index = tuple(points.long().T)
-    parts = [
-        seen.on_image(tap, slice(first, first + _CHANNELS_AT_ONCE))[(slice(None), *index)]
-        for first in range(0, len(seen[tap]), _CHANNELS_AT_ONCE)
-    ]
-    return torch.cat(parts).T
-
-
-def image_vector(seen: Observation, tap: Tap, case: CohortCase, region: RegionOfInterest) -> Tensor:
-    """The mean ``(K,)`` of a layer over its cells in a region; of all where it has no places."""
-    flat = seen[tap].flatten(1)
-    if seen.layers.placed_geometry(tap).spatial:
-        numbers, _ = cells_inside(seen, tap, case, region_of(case, region))
-        flat = flat[:, numbers.to(flat.device)]
-    return flat.mean(dim=1).float().cpu()
 
 
 def _presence(mask: Tensor | None) -> float:

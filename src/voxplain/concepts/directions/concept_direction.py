@@ -16,62 +16,24 @@ from voxplain.concepts.activation_sample import ActivationSample, sample_activat
 from voxplain.concepts.case_contexts import CaseContexts
 from voxplain.concepts.concept import Concept
 from voxplain.concepts.directions.controls import control_concept
+from voxplain.concepts.directions.direction_records import ConceptDirectionRecord, UnitCountRecord
 from voxplain.concepts.directions.directions import Directions
-from voxplain.concepts.directions.judging import Agreement, Reader, agreements, best_thresholds
+from voxplain.concepts.directions.judging import (
+    DirectionReader,
+    HeldOutIou,
+    agreements,
+    best_thresholds,
+)
 from voxplain.concepts.directions.logistic import LogisticFit, fit_logistic
 from voxplain.concepts.held_out import parted
 from voxplain.concepts.places import RegionOfInterest, image_foreground
 from voxplain.engine.cohort import Cohort
 from voxplain.errors import ConfigError, InputError
 from voxplain.models.model import Model
-from voxplain.records.record import Record
+from voxplain.statistics import FEWEST
 
 _EDGES = 1023
 _WORDS = "weighted cross-entropy over channels (Net2Vec)"
-
-
-class UnitCountRecord(Record):
-    """How well some units together agree with a concept.
-
-    Attributes:
-        units: How many.
-        channels: Which.
-        threshold: Of the reading, chosen on the selection cases.
-        selection_iou: There.
-        iou: On the held-out cases.
-        interval: 95 % bootstrap interval of it over patients; None below 8 patients.
-        by_case: IoU of each held-out case; NaN where both masks are empty.
-    """
-
-    units: int
-    channels: tuple[int, ...]
-    threshold: float
-    selection_iou: float
-    iou: float
-    interval: tuple[float, float] | None
-    by_case: dict[str, float]
-
-
-class ConceptDirectionRecord(Record):
-    """The direction of a concept in a layer, and how many units it takes.
-
-    Attributes:
-        concept: Its name.
-        layer: Path of the layer.
-        curve: Single unit, several, all units; of one network and concept.
-        controls: The same under the name of a control.
-        selection: Ids of the cases that it was found on.
-        held_out: Ids of the cases that it was judged on.
-        remarks: Sentences for the reader.
-    """
-
-    concept: str
-    layer: str
-    curve: tuple[UnitCountRecord, ...]
-    controls: dict[str, tuple[UnitCountRecord, ...]]
-    selection: tuple[str, ...]
-    held_out: tuple[str, ...]
-    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,20 +127,20 @@ def concept_direction(
         controls=controls,
         selection=selection.ids,
         held_out=judged.ids,
-        remarks=_remarks(found.curve, judged),
+        remarks=_remarks(judged),
     )
     return ConceptDirection(found.directions, found.curve[-1].threshold, record)
 
 
-def _remarks(curve: Sequence[UnitCountRecord], judged: Cohort) -> tuple[str, ...]:
-    if curve[-1].interval is not None:
-        return ()
+def _remarks(judged: Cohort) -> tuple[str, ...]:
     patients = len({*judged.patients})
-    return (f"{patients} held-out patients are too few for an interval, which takes 8",)
+    if patients >= FEWEST:
+        return ()
+    return (f"{patients} held-out patients are too few for an interval, which takes {FEWEST}",)
 
 
 @dataclass(frozen=True, eq=False)
-class _Found:
+class _FoundCurve:
     directions: Directions
     curve: tuple[UnitCountRecord, ...]
 
@@ -197,14 +159,14 @@ class _Search:
     selection: Cohort
     judged: Cohort = field(repr=False)
 
-    def of(self, contexts: CaseContexts, concept: Concept) -> _Found:
+    def of(self, contexts: CaseContexts, concept: Concept) -> _FoundCurve:
         sample = self._sample(contexts, concept)
         fits = self._fits(sample)
         readout = torch.stack([fit.weights for fit in fits.values()])
         offset = torch.tensor([fit.intercept for fit in fits.values()])
         names = tuple(f"{concept.name}, {len(channels)} units" for channels in fits)
         several = Directions.linear(sample.layer, readout, names, offset, _WORDS)
-        reader = Reader(contexts, several, concept, self.region)
+        reader = DirectionReader(contexts, several, concept, self.region)
         edges = _edges(several.encode(sample.values.T))
         thresholds, selected = best_thresholds(reader, self.selection, edges)
         judged = agreements(reader, self.judged, thresholds, self.seed)
@@ -214,7 +176,7 @@ class _Search:
         alone = Directions.linear(
             sample.layer, readout[-1:], (concept.name,), offset[-1:], found_by=_WORDS
         )
-        return _Found(alone, curve)
+        return _FoundCurve(alone, curve)
 
     def _sample(self, contexts: CaseContexts, concept: Concept) -> ActivationSample:
         (sample,) = sample_activations(
@@ -267,7 +229,7 @@ class _Search:
 
 
 def _of_count(
-    channels: tuple[int, ...], threshold: Tensor, selected: Tensor, judged: Agreement
+    channels: tuple[int, ...], threshold: Tensor, selected: Tensor, judged: HeldOutIou
 ) -> UnitCountRecord:
     return UnitCountRecord(
         units=len(channels),
@@ -305,7 +267,8 @@ def _best_iou(values: Tensor, truth: Tensor, weights: Tensor) -> float:
 
 
 def _edges(scores: Tensor) -> Tensor:
-    """Thresholds to choose from, ``(D, edges)`` ascending: quantiles of sampled readings."""
+    """Thresholds to choose from, ``(D, edges)`` ascending: half way between sampled readings."""
     ordered = scores.sort(dim=1).values
     picks = torch.linspace(0, ordered.shape[1] - 1, min(_EDGES, ordered.shape[1])).round().long()
-    return ordered[:, picks]
+    chosen = ordered[:, picks]
+    return torch.cat([chosen[:, :1], (chosen[:, 1:] + chosen[:, :-1]) / 2], dim=1)

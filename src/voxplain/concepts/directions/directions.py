@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn import functional
 
+from voxplain.concepts.finding import Finding
 from voxplain.concepts.non_negative import improved
 from voxplain.engine.interventions import UnitSet
 from voxplain.errors import InputError
 from voxplain.records.atomic import atomic_write
-from voxplain.records.record import Record
 
 Reading = Literal["linear", "top_k", "parts"]
 """How strongly a direction is present: a weighted sum of channels; of these the largest, where
@@ -26,7 +26,7 @@ positive; or shares of parts that add up to the activation, none of them negativ
 _ROUNDS, _CHANGE = 500, 1e-5
 
 
-class DirectionsRecord(Record):
+class DirectionsRecord(Finding):
     """What stands beside the tensors of saved directions.
 
     Attributes:

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from voxplain.concepts.activation_sample import image_vector, mask_of
 from voxplain.concepts.case_contexts import CaseContexts
+from voxplain.concepts.case_reading import image_vector, mask_of
 from voxplain.concepts.concept import Concept
 from voxplain.concepts.directions.directions import Directions
 from voxplain.concepts.places import RegionOfInterest, region_of
@@ -20,7 +20,7 @@ from voxplain.statistics import bootstrap
 
 
 @dataclass(frozen=True, eq=False)
-class CaseReading:
+class DirectionReading:
     """Readings at the places of one case, and the concept there.
 
     Attributes:
@@ -35,12 +35,13 @@ class CaseReading:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class HeldOutIou:
     """Intersection over union of thresholded readings with a concept, over the cases.
 
     Attributes:
         iou: Over all places of all cases; NaN where both masks are empty everywhere.
-        interval: 95 % bootstrap interval over patients; None below 8 patients.
+        interval: 95 % bootstrap interval over patients; None below 8 patients, or where both masks
+            are empty in some of the resamples.
         by_case: IoU of every case by its id; NaN where both masks are empty.
     """
 
@@ -50,7 +51,7 @@ class Agreement:
 
 
 @dataclass(frozen=True, eq=False)
-class Reader:
+class DirectionReader:
     """Reads directions of one layer, case by case.
 
     Attributes:
@@ -65,7 +66,7 @@ class Reader:
     concept: Concept
     region: RegionOfInterest
 
-    def read(self, case: CohortCase) -> CaseReading | None:
+    def read(self, case: CohortCase) -> DirectionReading | None:
         """Readings of a case; None where the concept is not known for it."""
         mask = mask_of(self.concept, case)
         if mask is None:
@@ -76,13 +77,15 @@ class Reader:
         is_spatial = seen.layers.placed_geometry(tap).spatial
         if self.concept.kind == "image" or not is_spatial:
             vector = image_vector(seen, tap, case, self.region)
-            return CaseReading(case, self.directions.encode(vector[:, None]), mask.any()[None])
+            return DirectionReading(case, self.directions.encode(vector[:, None]), mask.any()[None])
         maps = seen.layers.on_image(tap, self.directions.encode(seen[tap])).cpu()
         inside = region_of(case, self.region)
-        return CaseReading(case, maps[:, inside], mask[inside] >= 0.5)
+        return DirectionReading(case, maps[:, inside], mask[inside] >= 0.5)
 
 
-def best_thresholds(reader: Reader, cohort: Cohort, edges: Tensor) -> tuple[Tensor, Tensor]:
+def best_thresholds(
+    reader: DirectionReader, cohort: Cohort, edges: Tensor
+) -> tuple[Tensor, Tensor]:
     """The threshold of each direction with the largest IoU over some cases, and that IoU.
 
     Args:
@@ -108,7 +111,9 @@ def best_thresholds(reader: Reader, cohort: Cohort, edges: Tensor) -> tuple[Tens
     return edges.gather(1, best)[:, 0], iou.gather(1, best)[:, 0]
 
 
-def agreements(reader: Reader, cohort: Cohort, thresholds: Tensor, seed: int) -> list[Agreement]:
+def agreements(
+    reader: DirectionReader, cohort: Cohort, thresholds: Tensor, seed: int
+) -> list[HeldOutIou]:
     """The agreement of each direction at its threshold over some cases."""
     counts: list[NDArray[np.float64]] = []
     ids, patients = [], []
@@ -123,17 +128,19 @@ def agreements(reader: Reader, cohort: Cohort, thresholds: Tensor, seed: int) ->
         ids.append(case.id)
         patients.append(case.patient)
     if not counts:
-        return [Agreement(float("nan"), None, {})] * len(thresholds)
+        return [HeldOutIou(float("nan"), None, {})] * len(thresholds)
     table = np.stack(counts)
     return [_agreement(table[:, row], ids, patients, seed) for row in range(len(thresholds))]
 
 
 def _agreement(
     counts: NDArray[np.float64], ids: list[str], patients: list[str], seed: int
-) -> Agreement:
+) -> HeldOutIou:
     interval = bootstrap(counts, np.asarray(patients), _ratio, seed=seed)
+    if interval is not None and np.isnan(interval).any():
+        interval = None
     by_case = {case: _ratio(row[None]) for case, row in zip(ids, counts, strict=True)}
-    return Agreement(_ratio(counts), interval, by_case)
+    return HeldOutIou(_ratio(counts), interval, by_case)
 
 
 def _ratio(counts: NDArray[np.float64]) -> float:

@@ -24,12 +24,12 @@ from voxplain.concepts.directions.sensitivity_cases import (
     vectors_by_layer,
 )
 from voxplain.concepts.directions.significance import compare_directions
+from voxplain.concepts.finding import Finding
 from voxplain.concepts.held_out import parted
 from voxplain.concepts.places import RegionOfInterest, image_foreground
 from voxplain.engine.cohort import Cohort
 from voxplain.errors import ConfigError, TargetError
 from voxplain.models.model import Model
-from voxplain.records.record import Record
 from voxplain.statistics import benjamini_hochberg, summarize
 from voxplain.targets import Target
 from voxplain.targets.parse import parse_target
@@ -38,7 +38,7 @@ FEWEST_RANDOM = 39
 """Random directions from which on a two-sided p value can be 0.05."""
 
 
-class SensitivityRecord(Record):
+class SensitivityRecord(Finding):
     """How a score changes along the direction of one concept in one layer.
 
     Attributes:
@@ -75,7 +75,7 @@ class SensitivityRecord(Record):
     reason: str = ""
 
 
-class SensitivitiesRecord(Record):
+class SensitivitiesRecord(Finding):
     """How the score of a target changes along the directions of concepts.
 
     Attributes:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from voxplain.concepts.activation_sample import cells_inside, image_vector, mask_of
 from voxplain.concepts.case_contexts import CaseContexts
+from voxplain.concepts.case_reading import cells_inside, image_vector, mask_of
 from voxplain.concepts.concept import Concept
 from voxplain.concepts.directions.activation_vectors import (
     ActivationVectors,

@@ -13,20 +13,20 @@ from voxplain.concepts.activation_sample import ActivationSample, sample_activat
 from voxplain.concepts.case_contexts import CaseContexts
 from voxplain.concepts.directions.autoencoder import AutoencoderSettings, train_autoencoder
 from voxplain.concepts.directions.directions import Directions
-from voxplain.concepts.discovery.stability import matched_cosines
+from voxplain.concepts.finding import Finding
 from voxplain.concepts.held_out import parted
 from voxplain.concepts.places import RegionOfInterest, image_foreground
+from voxplain.concepts.stability import matched_cosines
 from voxplain.engine.cohort import Cohort
 from voxplain.engine.interventions import UnitSet
 from voxplain.engine.randomness import generator
 from voxplain.errors import ConfigError, InputError
 from voxplain.models.model import Model
-from voxplain.records.record import Record
 
 _SHOWN = 5
 
 
-class SparseDirectionRecord(Record):
+class SparseDirectionRecord(Finding):
     """One sparse direction.
 
     Attributes:
@@ -49,7 +49,7 @@ class SparseDirectionRecord(Record):
     top_cases: tuple[str, ...]
 
 
-class SparseRecord(Record):
+class SparseRecord(Finding):
     """Sparse directions of a layer, and how far to trust them.
 
     Attributes:

@@ -13,18 +13,18 @@ from voxplain.concepts.concept import Concept
 from voxplain.concepts.directions.directions import Directions
 from voxplain.concepts.discovery.groups import dead_units, group_candidates
 from voxplain.concepts.discovery.parts import Candidate, part_candidates
-from voxplain.concepts.discovery.stability import (
+from voxplain.concepts.finding import Finding
+from voxplain.concepts.places import RegionOfInterest, image_foreground
+from voxplain.concepts.stability import (
     FEWEST_PATIENTS,
     CandidateRecord,
     clearest_stable,
     largest_stable,
 )
-from voxplain.concepts.places import RegionOfInterest, image_foreground
 from voxplain.engine.cohort import Cohort
 from voxplain.engine.interventions import UnitSet
 from voxplain.errors import ConfigError, InputError
 from voxplain.models.model import Model
-from voxplain.records.record import Record
 
 DiscoveryMethod = Literal["nmf", "profiles"]
 """Parts that activations are sums of; or groups of units with like profiles."""
@@ -36,7 +36,7 @@ _CLEAR = 0.25
 _WORDS = {"nmf": "non-negative matrix factorization", "profiles": "profiles of units"}
 
 
-class ComponentRecord(Record):
+class ComponentRecord(Finding):
     """A component of a layer.
 
     Attributes:
@@ -52,7 +52,7 @@ class ComponentRecord(Record):
     top_cases: tuple[str, ...]
 
 
-class DiscoveryRecord(Record):
+class DiscoveryRecord(Finding):
     """Components of a layer.
 
     Attributes:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from voxplain.concepts.activation_sample import ActivationSample
 from voxplain.concepts.discovery.parts import Candidate
-from voxplain.concepts.discovery.stability import (
+from voxplain.concepts.stability import (
     CandidateRecord,
     matched,
     resamples,

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from voxplain.concepts.activation_sample import ActivationSample
 from voxplain.concepts.discovery.nmf import factorize
-from voxplain.concepts.discovery.stability import (
+from voxplain.concepts.stability import (
     CandidateRecord,
     matched,
     matched_cosines,

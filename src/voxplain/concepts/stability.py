@@ -9,14 +9,14 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional
 
+from voxplain.concepts.finding import Finding
 from voxplain.engine.randomness import generator
-from voxplain.records.record import Record
 
 FEWEST_PATIENTS = 4
 """From which on patients are resampled; below, the single vectors are."""
 
 
-class CandidateRecord(Record):
+class CandidateRecord(Finding):
     """A number of components that was tried.
 
     Attributes:
