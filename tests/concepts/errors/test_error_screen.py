@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from voxplain.concepts.errors.causes import Substitutes, single_units
-from voxplain.concepts.errors.effects import effect_on
+from voxplain.concepts.errors.effects import effect_on, effects_of
 from voxplain.concepts.errors.judged_case import AskedClass, JudgedCase
 from voxplain.concepts.errors.placements import Placements
 from voxplain.concepts.errors.screen import estimated_drops, strongest
@@ -68,3 +68,28 @@ def test_places_are_all_where_the_region_fits_and_means_are_those_over_it(
     here = means[-3]
     assert places.share_at_least(values, here) == pytest.approx(4 / (1 + len(moved)))
     assert Placements(mask, mask).share_at_least(values, 0.0) is None
+
+
+@pytest.mark.parametrize("kind", ["fp", "fn"])
+def test_what_falls_everywhere_alike_is_no_cause(kind: str) -> None:
+    """The null looks at the same direction of the margin as the error does."""
+    sign = 1.0 if kind == "fp" else -1.0
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Conv2d(2, 1, 1)).double()
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor([[[[1.0]]], [[[0.0]]]]))
+        network[0].bias.copy_(torch.tensor([0.0, 1.0]))
+        network[1].weight.copy_(torch.tensor([[[[1.0]], [[sign]]]]))
+        network[1].bias.zero_()
+    data = torch.full((1, 12, 12), -9.0) + 0.01 * torch.rand(1, 12, 12)
+    data[0, 2:4, 2:4] = 0.5 if kind == "fp" else -9.0
+    labels = torch.zeros(12, 12, dtype=torch.long)
+    labels[2:4, 2:4] = kind == "fn"
+    one = CohortCase("a", "a", Image(data, Grid.default((12, 12), 1.0)), labels)
+    tap = Tap("0")
+    case = JudgedCase(Model(network), one, AskedClass(1), (tap,))
+    (error,) = case.components((kind,), 1)  # type: ignore[arg-type]
+    units = single_units(tap, (1,), Substitutes({tap: torch.zeros(2, dtype=torch.float64)}))
+    (effect,) = effects_of(case, [error], units, 9, 0)[error.id]
+    assert effect.drop == pytest.approx(1)
+    assert effect.draws > 50
+    assert effect.p == 1

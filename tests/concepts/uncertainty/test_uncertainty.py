@@ -146,6 +146,19 @@ def test_voxels_that_left_the_view_do_not_count(rank: int) -> None:
     assert volume.unit == ("mL" if rank == 3 else "cm²")
 
 
+def test_an_object_that_leaves_the_view_keeps_its_volume() -> None:
+    """A column at the border is not there in shifted images; the unchanged prediction counts."""
+    image = torch.full((1, 12, 12), -1.0)
+    image[:, :, 0] = 1
+    shifts = Augmentation(flips=(), rotation=0, shift=3, intensity=0, noise=0)
+    network = nn.Conv2d(1, 1, 1)
+    nn.init.constant_(network.weight, 9)
+    found = uncertainty(network, Image(image, Grid.default((12, 12), 1.0)), shifts, samples=8)
+    (volume,) = found.volumes
+    assert volume.low == volume.high == volume.predicted == pytest.approx(0.12)
+    assert int(found.count[:, 0].min()) < 8
+
+
 def test_rotated_predictions_come_back_where_they_were() -> None:
     """A network that marks a block: without moving back, its corners would be uncertain."""
     image = torch.zeros(1, 40, 40)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from voxplain.concepts.errors.causes import Modality, Replaceable, SingleUnit, Units
 from voxplain.concepts.errors.effects import effect_on
 from voxplain.concepts.errors.judged_case import ErrorComponent, JudgedCase
+from voxplain.concepts.errors.settings import ErrorSettings
 from voxplain.concepts.errors.words import correction_sentence
 from voxplain.concepts.summaries import summary_record
 from voxplain.records.error_causes import (
@@ -161,29 +162,28 @@ class _Row:
 
 
 def judged(
-    tallies: Sequence[Tally],
-    selection: set[str],
-    held_out: set[str],
-    enough: float,
-    seed: int,
+    tallies: Sequence[Tally], selection: set[str], held_out: set[str], settings: ErrorSettings
 ) -> list[CorrectionRecord]:
     """The corrections, one of them chosen on the selection patients, judged on the others.
 
     Chosen is what removes enough of its error and has the best mean change of Dice on the other
-    cases of the selection patients; nothing is chosen where nothing removes enough.
+    cases of the selection patients; nothing where nothing removes enough, or at too high a cost.
     """
     rows = []
     for tally in tallies:
-        chosen_on, judged_on = tally.half(selection, seed), tally.half(held_out, seed)
+        chosen_on = tally.half(selection, settings.seed)
+        judged_on = tally.half(held_out, settings.seed)
         if tally.own is not None and chosen_on is not None:
             rows.append(_record(tally, tally.own, chosen_on, judged_on))
     fitting = [
-        row
-        for row in rows
-        if row.own.removed >= enough and row.selection.dice_change.mean is not None
+        (change, -number)
+        for number, row in enumerate(rows)
+        if row.own.removed >= settings.enough
+        and (change := row.selection.dice_change.mean) is not None
+        and change >= -settings.cost
     ]
-    best = max(fitting, key=lambda row: row.selection.dice_change.mean or 0.0, default=None)
-    return [row.model_copy(update={"chosen": row is best}) for row in rows]
+    best = -max(fitting)[1] if fitting else None
+    return [row.model_copy(update={"chosen": n == best}) for n, row in enumerate(rows)]
 
 
 def _record(

@@ -34,7 +34,7 @@ def effects_of(
         draws: Random sets or regions per thing whose null they are.
         seed: Of these.
     """
-    places = {error.id: Placements(error.mask, case.on_output(case.foreground)) for error in errors}
+    places = {error.id: Placements(error.mask, case.elsewhere) for error in errors}
     found: Effects = {error.id: [] for error in errors}
     for thing in things:
         outcome = thing.outcome(case)

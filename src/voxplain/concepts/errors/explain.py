@@ -56,10 +56,10 @@ def explain_errors(
     Modalities, structures, single units and sets of units are replaced in turn; effects are
     measured on the score of each error (mean log-odds over its component) and on its volume. The
     null of a unit or modality is what the same replacement does to the same region elsewhere in the
-    image; of a structure, the replacement of random regions of its shape; of a set, random sets.
-    p values are adjusted per error and kind of cause (Benjamini and Hochberg). A cause is enough
-    alone if it removes half of the error, significantly; where no unit is, this is said, and how
-    many are together.
+    foreground, where the class is neither there nor predicted; of a structure, the replacement of
+    random regions of its shape; of a set, random sets. p values are adjusted per error and kind of
+    cause (Benjamini and Hochberg). A cause is enough alone if it removes half of the error,
+    significantly; where no unit is, this is said, and how many are together.
     Corrections are made for errors of one half of the patients, chosen there by the Dice of all
     other cases, and judged on the other half.
 
@@ -249,7 +249,7 @@ def _corrected(
         case = reader.open(name)
         for tally in tallies:
             tally.add(case)
-    return judged(tallies, selection, held_out, settings.enough, settings.seed)
+    return judged(tallies, selection, held_out, settings)
 
 
 def _set_name(row: TogetherRecord, error: ErrorComponent) -> str:
@@ -273,7 +273,10 @@ def _record(
     groups = grouped(errors, settings.alike)
     chosen = [row.sentence for row in corrections if row.chosen]
     if errors and not chosen:
-        chosen = ["No correction that was tried removes enough of its error."]
+        chosen = [
+            "No correction that was tried removes enough of its error without lowering the Dice of "
+            f"the other cases by more than {settings.cost:g}."
+        ]
     sentences = [
         overall_sentence(errors, survey.class_name),
         *(error.sentence for error in errors),

@@ -161,6 +161,12 @@ class JudgedCase:
         """Where any channel of the image is not constant background, ``(*spatial)`` bool."""
         return torch.stack([foreground(each) for each in self.context.inputs[0]]).any(dim=0)
 
+    @cached_property
+    def elsewhere(self) -> Tensor:
+        """Cells of the foreground without the class, true or predicted, ``(*cells)`` bool."""
+        outside = ~(self.truth | self.clean.predicted)
+        return self.on_output(self.foreground).to(outside.device) & outside & self._known
+
     def on_output(self, mask: Tensor) -> Tensor:
         """A mask of the image on the cells of the output."""
         place = self.seen.known_place("a mask on the grid of the image")

@@ -35,6 +35,7 @@ class ErrorSettings(BaseModel):
         alike: Mean cosine similarity of effects down to which errors are in one group.
         factors: What corrections leave of the deviation of units; 0 is an ablation.
         corrections: Most corrections that are tried.
+        cost: Largest loss of the mean Dice of other cases at which a correction is chosen.
         held_out: Share of the patients on which corrections are judged.
         seed: Of all draws.
     """
@@ -54,5 +55,6 @@ class ErrorSettings(BaseModel):
     alike: float = Field(default=0.8, ge=-1, le=1)
     factors: tuple[float, ...] = (0.0, 0.5)
     corrections: int = Field(default=8, ge=0)
+    cost: float = Field(default=0.01, ge=0)
     held_out: float = Field(default=0.5, gt=0, lt=1)
     seed: int = 0

@@ -23,27 +23,30 @@ def error_sentence(error: ErrorRecord, class_name: str, enough: float) -> str:
     )
     by_name = {row.cause: row for row in error.effects}
     parts = [_effect_words(by_name[name]) for name in error.alone[:3]]
-    text = f"{subject}: " + ("; ".join(parts) if parts else "nothing that was replaced removes it")
+    text = f"{subject}: " + ("; ".join(parts) if parts else "no single thing is its cause")
     if not error.units_alone:
-        text += "; no unit alone causes it" + _nearest_unit(error.effects)
+        text += "; no unit alone causes it" + _nearest_unit(error.effects, enough)
         text += _together_words(error.together, enough)
     return text + "."
 
 
 def _effect_words(row: EffectRecord) -> str:
-    return f"replacing {row.cause} removes {row.removed:.0%} of it{_q_words(row)}"
+    cost = "" if row.dice_change is None else f", Dice of the case {row.dice_change:+.2f}"
+    q = "" if row.q is None else f"q = {row.q:.2g}"
+    return f"replacing {row.cause} removes {row.removed:.0%} of it ({q}{cost})"
 
 
-def _q_words(row: EffectRecord) -> str:
-    return "" if row.q is None else f" (q = {row.q:.2g})"
-
-
-def _nearest_unit(effects: Sequence[EffectRecord]) -> str:
+def _nearest_unit(effects: Sequence[EffectRecord], enough: float) -> str:
     units = [row for row in effects if row.kind == "unit"]
     if not units:
         return ""
     best = max(units, key=lambda row: (row.removed, row.drop))
-    return f": the strongest, {best.cause}, removes {best.removed:.0%} of it{_q_words(best)}"
+    text = f": the strongest, {best.cause}, removes {best.removed:.0%} of it"
+    if best.removed < enough:
+        return text
+    if best.p is None:
+        return f"{text}, and what it does elsewhere is not known"
+    return f"{text}, and does as much elsewhere (p = {best.p:.2g})"
 
 
 def _together_words(found: Sequence[TogetherRecord], enough: float) -> str:
