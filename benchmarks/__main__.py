@@ -24,6 +24,7 @@ NAMES = (
     "cascade",
     "inform",
     "studies",
+    "links",
 )
 
 
