@@ -10,7 +10,7 @@ from torch import Tensor
 from benchmarks.harness import race
 from benchmarks.page import Table, seconds, times
 from voxplain import zoo
-from voxplain.concepts.links.link import LinkSettings, link
+from voxplain.concepts.links.analysis import LinkSettings, link
 from voxplain.concepts.links.nodes import ConceptUnits
 from voxplain.engine.cohort import Cohort, CohortCase
 from voxplain.engine.context import Context
