@@ -26,6 +26,7 @@ NAMES = (
     "inform",
     "synthesis",
     "studies",
+    "links",
 )
 
 

@@ -23,7 +23,7 @@ from planted_circuits import (
 )
 from torch import Tensor, nn
 
-from voxplain.concepts.links.link import Links, LinkSettings, link
+from voxplain.concepts.links.analysis import Links, LinkSettings, link
 from voxplain.concepts.links.nodes import (
     ClassOutput,
     ConceptUnits,

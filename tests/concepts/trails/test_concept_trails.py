@@ -21,7 +21,7 @@ from planted_circuits import (
 )
 from torch import nn
 
-from voxplain.concepts.links.link import Links, LinkSettings, link
+from voxplain.concepts.links.analysis import Links, LinkSettings, link
 from voxplain.concepts.links.nodes import ClassOutput, ConceptUnits
 from voxplain.concepts.links.record import links_record
 from voxplain.concepts.trails.find import Trails, TrailSettings, trails

@@ -1,1 +1,22 @@
 """Links: effects of concepts of one layer on concepts of the next, by intervention."""
+
+from voxplain.concepts.links.analysis import Links, LinkSettings, link
+from voxplain.concepts.links.matrix import Link, LinkMatrix
+from voxplain.concepts.links.nodes import ClassOutput, ConceptUnits, Edge, input_nodes
+from voxplain.concepts.links.record import LinksRecord, links_record
+from voxplain.concepts.links.size_driven import size_driven_links
+
+__all__ = [
+    "ClassOutput",
+    "ConceptUnits",
+    "Edge",
+    "Link",
+    "LinkMatrix",
+    "LinkSettings",
+    "Links",
+    "LinksRecord",
+    "input_nodes",
+    "link",
+    "links_record",
+    "size_driven_links",
+]

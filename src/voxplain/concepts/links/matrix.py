@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from voxplain.concepts.links.measure import EdgeMeasurement, null_key
-from voxplain.concepts.links.nodes import ConceptUnits, Edge
+from voxplain.concepts.links.nodes import Edge
 from voxplain.concepts.links.significance import (
     Array,
+    Strengths,
     membership,
     p_value,
     random_sets,
@@ -52,9 +53,9 @@ class Link:
     interval: tuple[float, float] | None
     null: float
     p: float
-    q: float
-    survives: bool
-    screened: bool
+    q: float = math.nan
+    survives: bool = False
+    screened: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,14 +79,6 @@ class LinkMatrix:
         return np.array([[getattr(link, what) for link in row] for row in self.links])
 
 
-@dataclass(frozen=True, eq=False)
-class _Raw:
-    """Links of one edge before adjustment over all edges."""
-
-    measured: EdgeMeasurement
-    rows: list[list[Link]]
-
-
 def matrices(
     measured: Sequence[EdgeMeasurement], alpha: float, seed: int
 ) -> tuple[LinkMatrix, ...]:
@@ -96,67 +89,77 @@ def matrices(
         alpha: False discovery rate.
         seed: Of resamples.
     """
-    raw = [_Raw(each, _links(each, seed)) for each in measured]
-    flat = [link for each in raw for row in each.rows for link in row]
+    rows = [_links(each, seed) for each in measured]
+    flat = [link for edge in rows for row in edge for link in row]
     adjusted = iter(benjamini_hochberg([link.p for link in flat]))
     return tuple(
         LinkMatrix(
-            each.measured.edge,
-            tuple(node.name for node in each.measured.sources),
-            each.measured.names,
-            tuple(tuple(_judged(link, next(adjusted), alpha) for link in row) for row in each.rows),
+            each.edge,
+            tuple(node.name for node in each.sources),
+            each.names,
+            tuple(tuple(_judged(link, next(adjusted), alpha) for link in row) for row in edge),
         )
-        for each in raw
+        for each, edge in zip(measured, rows, strict=True)
     )
 
 
 def _judged(link: Link, q: float, alpha: float) -> Link:
     clear = link.interval is None or link.interval[0] > link.null
     survives = math.isfinite(q) and q <= alpha and link.weight > 0 and clear
-    return Link(**{**vars(link), "q": q, "survives": survives})
+    return replace(link, q=q, survives=survives)
 
 
 def _links(measured: EdgeMeasurement, seed: int) -> list[list[Link]]:
-    sums = measured.sums
-    found, interval = sums.strengths(), sums.interval(seed)
-    signs = _signs(measured)
-    rows: list[list[Link]] = []
-    for index, source in enumerate(measured.sources):
-        if index not in measured.kept:
-            rows.append([_screened(source.name, target) for target in measured.names])
-            continue
-        at, row = measured.kept.index(index), []
-        for number, name in enumerate(measured.names):
-            weight, null = float(found.weight[at, number]), _null(measured, source, number)
-            known = null[np.isfinite(null)]
-            bounds = (
-                None
-                if interval is None
-                else (float(interval[0][at, number]), float(interval[1][at, number]))
-            )
-            row.append(
-                Link(
-                    source.name,
-                    name,
-                    float(found.necessity[at, number]),
-                    float(found.sufficiency[at, number]),
-                    weight,
-                    signs[at][number] if weight > 0 else 0,
-                    bounds,
-                    float(np.quantile(known, 0.95)) if len(known) else math.nan,
-                    p_value(weight, null),
-                    math.nan,
-                    False,
-                    False,
-                )
-            )
-        rows.append(row)
-    return rows
+    found = _Found.of(measured, seed)
+    return [
+        [
+            found.link(index, number) if index in measured.kept else _screened(source.name, target)
+            for number, target in enumerate(measured.names)
+        ]
+        for index, source in enumerate(measured.sources)
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What is known of all links of an edge, in arrays of the sources that were replaced."""
+
+    measured: EdgeMeasurement
+    strengths: Strengths
+    interval: tuple[Array, Array] | None
+    signs: list[list[Sign]]
+
+    @classmethod
+    def of(cls, measured: EdgeMeasurement, seed: int) -> _Found:
+        sums = measured.sums
+        return cls(measured, sums.strengths(), sums.interval(seed), _signs(measured))
+
+    def link(self, source: int, target: int) -> Link:
+        at = self.measured.kept.index(source), target
+        weight, null = float(self.strengths.weight[at]), _null(self.measured, source, target)
+        known = null[np.isfinite(null)]
+        return Link(
+            source=self.measured.sources[source].name,
+            target=self.measured.names[target],
+            necessity=float(self.strengths.necessity[at]),
+            sufficiency=float(self.strengths.sufficiency[at]),
+            weight=weight,
+            sign=self.signs[at[0]][target] if weight > 0 else 0,
+            interval=self._bounds(at),
+            null=float(np.quantile(known, 0.95)) if len(known) else math.nan,
+            p=p_value(weight, null),
+        )
+
+    def _bounds(self, at: tuple[int, int]) -> tuple[float, float] | None:
+        if self.interval is None:
+            return None
+        low, high = self.interval
+        return float(low[at]), float(high[at])
 
 
 def _screened(source: str, target: str) -> Link:
     nan = math.nan
-    return Link(source, target, nan, nan, 0.0, 0, None, nan, 1.0, nan, False, True)
+    return Link(source, target, nan, nan, 0.0, 0, None, nan, 1.0, screened=True)
 
 
 def _signs(measured: EdgeMeasurement) -> list[list[Sign]]:
@@ -170,12 +173,12 @@ def _sign(value: float) -> Sign:
     return 1 if value > 0 else -1 if value < 0 else 0
 
 
-def _null(measured: EdgeMeasurement, source: ConceptUnits, target: int) -> Array:
+def _null(measured: EdgeMeasurement, source: int, target: int) -> Array:
     """Weights between random sets of the sizes of both nodes.
 
     The target is itself where it is a class or spanned by directions.
     """
-    sums = measured.null.get(null_key(source))
+    sums = measured.null.get(null_key(measured.sources[source]))
     if sums is None or sums.alone is None or sums.others is None:
         return np.zeros(0)
     members = _target_sets(measured, target)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from voxplain.concepts.links.link import Links
+from voxplain.concepts.links.analysis import Links
 from voxplain.concepts.links.matrix import Link, LinkMatrix
 from voxplain.concepts.links.nodes import ConceptUnits
 from voxplain.engine.taps import Tap

@@ -21,7 +21,7 @@ def size_driven_links(
 
     It is normalized and averaged over all channels, as published. A channel that is kept has 1 and
     one that is removed has 0, so that the link is |C_j| / K whatever the source is. Use
-    :func:`voxplain.concepts.links.link.link`.
+    :func:`voxplain.concepts.links.analysis.link`.
 
     Paper: Kori et al., Abstracting deep neural networks into concept graphs, 2020.
 

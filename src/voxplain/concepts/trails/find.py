@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
-from voxplain.concepts.links.link import Links
+from voxplain.concepts.links.analysis import Links
 from voxplain.concepts.trails.graph import LOGIT, ConceptGraph, concept_graph
 from voxplain.concepts.trails.paths import Trail, best_trails
 from voxplain.concepts.trails.validation import Validation, validate

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import networkx as nx
 
+from voxplain.concepts.links.analysis import Links
 from voxplain.concepts.links.class_scores import MEASURES
-from voxplain.concepts.links.link import Links
 from voxplain.concepts.links.matrix import Link
-from voxplain.engine.taps import INPUT
 from voxplain.errors import ConfigError
 
 LOGIT, DICE = MEASURES
@@ -119,6 +118,3 @@ def _pull(graph: nx.DiGraph[str], name: str, heights: dict[str, float]) -> float
     before = [(heights[each], graph[each][name]["weight"]) for each in graph.predecessors(name)]
     total = sum(weight for _, weight in before)
     return sum(height * weight for height, weight in before) / total if total else 0.5
-
-
-__all__ = ["DICE", "INPUT", "LOGIT", "OUTPUT", "ConceptGraph", "concept_graph", "positions"]

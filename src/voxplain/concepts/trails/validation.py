@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from voxplain.concepts.links.analysis import Links
 from voxplain.concepts.links.class_scores import ClassScores
 from voxplain.concepts.links.donors import Donors, ReplacedBy
-from voxplain.concepts.links.link import Links
 from voxplain.concepts.links.nodes import ConceptUnits
 from voxplain.concepts.links.significance import Array, numbers, p_value
 from voxplain.concepts.trails.paths import Trail
@@ -111,7 +111,7 @@ def validate(
     """
     if not trails:
         return ()
-    plan = _Plan.of(model, cohort, links, trails, random_trails, seed)
+    plan = _ValidationPlan.of(model, cohort, links, trails, random_trails, seed)
     donors = Donors(model, cohort, plan.taps, replaced_by, seed)
     cases = [numbers(plan.scores(case, donors)) for case in cohort]
     found = [plan.validation(np.stack(cases), number) for number in range(len(trails))]
@@ -132,7 +132,7 @@ def _judged(found: Sequence[Validation], alpha: float) -> tuple[Validation, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class _Plan:
+class _ValidationPlan:
     """All rows that run for a case: everything replaced, the trails, and random ones.
 
     Attributes:
@@ -160,7 +160,7 @@ class _Plan:
         trails: Sequence[Trail],
         count: int,
         seed: int,
-    ) -> _Plan:
+    ) -> _ValidationPlan:
         nodes = {node.name: node for node in links.nodes}
         taps = tuple(dict.fromkeys(node.tap for node in links.nodes))
         layers = Context.open(model, next(iter(cohort)).image).layers

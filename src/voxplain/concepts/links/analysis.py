@@ -116,6 +116,12 @@ def link(
     are held at their clean value, and T_j is the effect on all routes, so that N and S of routes
     add up to those of the whole in an additive network.
 
+    A link survives if random sets of units of both sizes, in the same layers, are hardly ever
+    linked as strongly (p, adjusted over all links; a link that the gradient screen excludes counts
+    with p = 1), and if its bootstrap interval lies above their 95th percentile. Random sets include
+    the very units, so that in a small layer p cannot be small: with single units of K channels it
+    is at least the share of pairs that are linked as strongly.
+
     All targets of a layer are measured in the same forwards; several sources are replaced in one
     batch; modules before the source run once per case.
 
