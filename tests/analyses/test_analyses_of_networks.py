@@ -107,7 +107,8 @@ def test_concepts_are_followed_to_the_class(blobs: TinyStudy) -> None:
     assert page.graph is not None
     assert {node.column for node in page.graph.nodes} == set(range(len(result["layers"])))
     assert len(page.cards) == len(result["trails"]) == 1
-    assert {"links.json", "trails.graphml", "trail1.png"} <= {each.name for each in folder.iterdir()}
+    files = {each.name for each in folder.iterdir()}
+    assert {"links.json", "trails.graphml", "trail1.png"} <= files
 
 
 def test_errors_are_explained(blobs: TinyStudy) -> None:
@@ -138,9 +139,7 @@ def test_two_runs_give_the_same_results(blobs: TinyStudy) -> None:
 
 
 def test_results_keep_no_paths(blobs: TinyStudy) -> None:
-    blobs.write(
-        concepts=[{"kind": "file", "pattern": "{case}_seg.nii.gz", "names": {"blob": 1}}]
-    )
+    blobs.write(concepts=[{"kind": "file", "pattern": "{case}_seg.nii.gz", "names": {"blob": 1}}])
     run = done(blobs, "dissection")
     assert not run.failed
     for file in run.folder.rglob("*"):

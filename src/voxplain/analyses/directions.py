@@ -9,13 +9,16 @@ from pydantic import Field
 from voxplain.analyses.analysis import RESULT, Analysis, AnalysisCost, AnalysisInputs, register
 from voxplain.analyses.networks import randomized
 from voxplain.analyses.pictures import counted, with_interval
-from voxplain.concepts.directions.concept_direction import (
+from voxplain.concepts.directions import (
     ConceptDirectionRecord,
+    SensitivitiesRecord,
+    SparseRecord,
     concept_direction,
+    concept_sensitivity,
+    sparse_directions,
 )
-from voxplain.concepts.directions.sensitivity import SensitivitiesRecord, concept_sensitivity
-from voxplain.concepts.directions.sparse_directions import SparseRecord, sparse_directions
-from voxplain.concepts.discovery.discover import DiscoveryMethod, DiscoveryRecord, discover
+from voxplain.concepts.discovery import DiscoveryRecord, discover
+from voxplain.concepts.discovery.discover import DiscoveryMethod
 from voxplain.errors import ModelError, VoxplainError
 from voxplain.records.analysis_page import AnalysisPage, Cell, PageTable
 from voxplain.records.atomic import atomic_write

@@ -13,12 +13,9 @@ from voxplain.analyses.target_class import class_of, name_of
 from voxplain.analyses.trails_page import trails_page
 from voxplain.concepts.dissection.dissect import Dissection, dissect
 from voxplain.concepts.dissection.settings import DissectionSettings
+from voxplain.concepts.links import ClassOutput, ConceptUnits, LinkSettings, link, links_record
 from voxplain.concepts.links.donors import ReplacedBy
-from voxplain.concepts.links.link import LinkSettings, link
-from voxplain.concepts.links.nodes import ClassOutput, ConceptUnits
-from voxplain.concepts.links.record import links_record
-from voxplain.concepts.trails.find import TrailSettings, trails
-from voxplain.concepts.trails.record import write_trails
+from voxplain.concepts.trails import TrailSettings, trails, write_trails
 from voxplain.engine.cohort import Cohort
 from voxplain.engine.interventions import UnitSet
 from voxplain.engine.taps import Tap

@@ -6,9 +6,14 @@ from collections.abc import Sequence
 
 from voxplain.analyses.analysis import AnalysisInputs
 from voxplain.analyses.pictures import counted, with_interval
-from voxplain.concepts.trails.find import Trails, ValidatedTrail
-from voxplain.concepts.trails.record import TrailsRecord, trails_record
-from voxplain.concepts.trails.strip import in_words, trail_strip
+from voxplain.concepts.trails import (
+    Trails,
+    TrailsRecord,
+    ValidatedTrail,
+    trail_strip,
+    trails_record,
+)
+from voxplain.concepts.trails.strip import in_words
 from voxplain.engine.cohort import CohortCase
 from voxplain.errors import ModelError
 from voxplain.records.analysis_page import (
