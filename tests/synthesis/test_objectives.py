@@ -62,7 +62,8 @@ def test_a_neuron_is_the_cell_at_the_place_of_the_voxel() -> None:
         net[0].weight.zero_()[0, 0, 1, 1] = 1.0
     images = torch.zeros(1, 1, 17, 13)
     images[0, 0, 8, 4] = 5.0  # cell (2, 1) lies there
-    for position, expected in (((8, 4), 5.0), ((9, 5), 5.0), ((11, 4), 0.0)):
+    places = (((8, 4), 5.0), ((9, 5), 5.0), ((6, 4), 5.0), ((8, 6), 0.0), ((11, 4), 0.0))
+    for position, expected in places:
         unit = NeuronActivation(layer="0", channel=0, position=position)
         assert float(unit.value(read(net, images, unit))) == expected
 
