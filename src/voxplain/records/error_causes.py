@@ -12,7 +12,7 @@ NullKind = Literal["places", "regions", "sets"]
 """The same change at the error moved elsewhere; random regions of the same shape; random sets."""
 
 
-class EffectRecord(Record):
+class ErrorEffectRecord(Record):
     """What the replacement of one thing does to one error.
 
     ``drop`` is how far the score of the error falls (mean log-odds toward the error), ``removed``
@@ -70,7 +70,7 @@ class ErrorRecord(Record):
     unit: str
     positions: int
     score: float
-    effects: list[EffectRecord]
+    effects: list[ErrorEffectRecord]
     alone: list[str]
     units_alone: bool
     together: list[TogetherRecord] = []

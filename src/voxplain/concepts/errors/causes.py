@@ -24,7 +24,7 @@ from voxplain.records.error_causes import CauseKind, NullKind
 
 
 @dataclass(frozen=True, eq=False)
-class Donor:
+class ReplacingCase:
     """Another case whose values replace those of a case.
 
     Attributes:
@@ -46,7 +46,7 @@ class Substitutes:
     """
 
     means: Mapping[Tap, Tensor]
-    donor: Callable[[JudgedCase], Donor] | None = None
+    donor: Callable[[JudgedCase], ReplacingCase] | None = None
 
     def of_layer(self, case: JudgedCase, tap: Tap) -> Tensor:
         """Replacing values of a layer, of the shape of its activation.

@@ -105,7 +105,7 @@ class Tally:
 
     correction: Correction
     own: OwnEffectRecord | None = None
-    _rows: list[_Row] = field(default_factory=list)
+    _rows: list[_CaseBeforeAndAfter] = field(default_factory=list)
 
     def add(self, case: JudgedCase) -> None:
         """Applies the correction to a case."""
@@ -123,7 +123,9 @@ class Tally:
             )
         volumes = [case.volume(kind, each) for kind in ("fp", "fn") for each in (clean, outcome)]
         dice = (case.dice(clean), case.dice(outcome))
-        self._rows.append(_Row(case.case.id, case.case.patient, dice, tuple(volumes)))
+        self._rows.append(
+            _CaseBeforeAndAfter(case.case.id, case.case.patient, dice, tuple(volumes))
+        )
 
     def half(self, patients: set[str], seed: int) -> HalfRecord | None:
         """What it does to the other cases of some patients; None without any."""
@@ -152,7 +154,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class _Row:
+class _CaseBeforeAndAfter:
     """A case before and after a correction; volumes are fp, fp after, fn, fn after."""
 
     case: str

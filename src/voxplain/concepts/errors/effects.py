@@ -11,10 +11,10 @@ from voxplain.concepts.errors.causes import Replaceable
 from voxplain.concepts.errors.judged_case import ErrorComponent, JudgedCase, Outcome
 from voxplain.concepts.errors.placements import Placements
 from voxplain.engine.randomness import generator
-from voxplain.records.error_causes import EffectRecord
+from voxplain.records.error_causes import ErrorEffectRecord
 from voxplain.statistics import benjamini_hochberg
 
-Effects = dict[str, list[EffectRecord]]
+Effects = dict[str, list[ErrorEffectRecord]]
 """By the id of the error."""
 
 
@@ -50,11 +50,11 @@ def effects_of(
 
 def effect_on(
     error: ErrorComponent, case: JudgedCase, thing: Replaceable, outcome: Outcome
-) -> EffectRecord:
+) -> ErrorEffectRecord:
     """The effect of one replacement on one error, without p."""
     removed = error.positions - outcome.remaining(error)
     change = case.dice(outcome) - case.dice(case.clean)
-    return EffectRecord(
+    return ErrorEffectRecord(
         cause=thing.name,
         kind=thing.kind,
         layer=thing.layer,
@@ -67,14 +67,14 @@ def effect_on(
     )
 
 
-def adjusted(effects: Sequence[EffectRecord]) -> list[EffectRecord]:
+def adjusted(effects: Sequence[ErrorEffectRecord]) -> list[ErrorEffectRecord]:
     """The effects with p adjusted over those of the same kind, the largest drop first."""
     kinds = dict.fromkeys(row.kind for row in effects)
     rows = [row for kind in kinds for row in _family([row for row in effects if row.kind == kind])]
     return sorted(rows, key=lambda row: -row.drop)
 
 
-def _family(rows: Sequence[EffectRecord]) -> list[EffectRecord]:
+def _family(rows: Sequence[ErrorEffectRecord]) -> list[ErrorEffectRecord]:
     q_values = benjamini_hochberg([math.nan if row.p is None else row.p for row in rows])
     return [
         row.model_copy(update={"q": q if math.isfinite(q) else None})

@@ -29,8 +29,8 @@ from voxplain.errors import ConfigError, InputError
 from voxplain.models.model import Model
 from voxplain.records.error_causes import (
     CorrectionRecord,
-    EffectRecord,
     ErrorCausesRecord,
+    ErrorEffectRecord,
     ErrorRecord,
     TogetherRecord,
 )
@@ -150,7 +150,7 @@ def _explained(
     return [found[error.id] for error in survey.errors]
 
 
-def _alone(rows: Sequence[EffectRecord], settings: ErrorSettings) -> list[str]:
+def _alone(rows: Sequence[ErrorEffectRecord], settings: ErrorSettings) -> list[str]:
     """What removes enough of an error, significantly; what removes most comes first."""
     found = [
         row
@@ -160,7 +160,7 @@ def _alone(rows: Sequence[EffectRecord], settings: ErrorSettings) -> list[str]:
     return [row.cause for row in sorted(found, key=lambda row: (-row.removed, -row.drop))]
 
 
-def _has_unit(alone: Sequence[str], rows: Sequence[EffectRecord]) -> bool:
+def _has_unit(alone: Sequence[str], rows: Sequence[ErrorEffectRecord]) -> bool:
     return any(row.kind == "unit" and row.cause in alone for row in rows)
 
 
@@ -169,7 +169,7 @@ def _together(
     survey: Survey,
     case: JudgedCase,
     error: ErrorComponent,
-    rows: Sequence[EffectRecord],
+    rows: Sequence[ErrorEffectRecord],
     settings: ErrorSettings,
 ) -> list[TogetherRecord]:
     found = [
@@ -185,7 +185,7 @@ def _together(
 def _error_record(
     case: JudgedCase,
     error: ErrorComponent,
-    rows: Sequence[EffectRecord],
+    rows: Sequence[ErrorEffectRecord],
     alone: Sequence[str],
     several: Sequence[TogetherRecord],
     level: float,
@@ -209,7 +209,7 @@ def _error_record(
     )
 
 
-def _remarks(rows: Sequence[EffectRecord], level: float) -> list[str]:
+def _remarks(rows: Sequence[ErrorEffectRecord], level: float) -> list[str]:
     """A sentence where the image has too few other places for a small p value."""
     places = [row.draws for row in rows if row.null == "places"]
     if not places or 1 / (1 + places[0]) <= level:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from voxplain.concepts.errors.causes import Donor, Substitutes
+from voxplain.concepts.errors.causes import ReplacingCase, Substitutes
 from voxplain.concepts.errors.judged_case import AskedClass, ErrorComponent, JudgedCase
 from voxplain.concepts.errors.screen import estimated_drops, strongest
 from voxplain.concepts.errors.settings import ErrorSettings, UnitSets
@@ -40,7 +40,7 @@ class CohortReader:
     layers: tuple[Tap, ...]
     taps: tuple[Tap, ...]
     seed: int
-    _kept: dict[str, Donor] = field(default_factory=dict)
+    _kept: dict[str, ReplacingCase] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -66,7 +66,7 @@ class CohortReader:
         """A case beside its reference."""
         return JudgedCase(self.model, self.cohort[case], self.asked, self.taps, self.seed)
 
-    def donor(self, case: JudgedCase) -> Donor:
+    def donor(self, case: JudgedCase) -> ReplacingCase:
         """A case of another patient, the same one in every call for a case.
 
         Raises:
@@ -81,7 +81,7 @@ class CohortReader:
         if name not in self._kept:
             context = Context.open(self.model, self.cohort[name].image, self.seed)
             seen = observe(context, self.taps)
-            self._kept = {name: Donor(context.inputs[0], seen.values)}
+            self._kept = {name: ReplacingCase(context.inputs[0], seen.values)}
         return self._kept[name]
 
 

@@ -8,14 +8,14 @@ from voxplain.concepts.errors.causes import Substitutes, Units
 from voxplain.concepts.errors.judged_case import ErrorComponent, JudgedCase
 from voxplain.engine.randomness import generator
 from voxplain.engine.taps import Tap
-from voxplain.records.error_causes import EffectRecord, TogetherRecord
+from voxplain.records.error_causes import ErrorEffectRecord, TogetherRecord
 
 
 def together(
     case: JudgedCase,
     error: ErrorComponent,
     tap: Tap,
-    effects: Sequence[EffectRecord],
+    effects: Sequence[ErrorEffectRecord],
     substitutes: Substitutes,
     enough: float,
     draws: int,

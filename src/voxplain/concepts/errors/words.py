@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from voxplain.records.error_causes import (
     CorrectionRecord,
-    EffectRecord,
+    ErrorEffectRecord,
     ErrorGroupRecord,
     ErrorRecord,
     TogetherRecord,
@@ -30,13 +30,13 @@ def error_sentence(error: ErrorRecord, class_name: str, enough: float) -> str:
     return text + "."
 
 
-def _effect_words(row: EffectRecord) -> str:
+def _effect_words(row: ErrorEffectRecord) -> str:
     cost = "" if row.dice_change is None else f", Dice of the case {row.dice_change:+.2f}"
     q = "" if row.q is None else f"q = {row.q:.2g}"
     return f"replacing {row.cause} removes {row.removed:.0%} of it ({q}{cost})"
 
 
-def _nearest_unit(effects: Sequence[EffectRecord], enough: float) -> str:
+def _nearest_unit(effects: Sequence[ErrorEffectRecord], enough: float) -> str:
     units = [row for row in effects if row.kind == "unit"]
     if not units:
         return ""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from voxplain.concepts.uncertainty.entropy import Classes, SampledProbabilities
 from voxplain.concepts.uncertainty.quality import quality_of
-from voxplain.concepts.uncertainty.reference import Reference, Roi, region_of_interest
+from voxplain.concepts.uncertainty.reference import Roi, TrueLabels, region_of_interest
 from voxplain.concepts.uncertainty.result import Uncertainty, summed_up
 from voxplain.concepts.uncertainty.sampling import (
     Method,
@@ -94,13 +94,13 @@ def uncertainty(
     outputs = [context.look() for context in contexts]
     _check_alike(outputs, label)
     classes = [Classes.of(seen, label, activation, threshold) for seen in outputs]
-    run = _Run(contexts, outputs, classes, sampling, count, seed)
+    run = _SampledImage(contexts, outputs, classes, sampling, count, seed)
     run.go()
     inside = region_of_interest(roi, contexts[0].inputs[0], outputs[0].is_dense)
     maps, mean = dict(run.sums.uncertainties()), run.sums.mean
     counted, judged = inside & (run.sums.count > 0), None
     if reference is not None:
-        truth = Reference(reference, value, ignore)
+        truth = TrueLabels(reference, value, ignore)
         judged = truth.judged(classes[0], outputs[0], mean, maps, counted)
     record = summed_up(contexts[0].model.name, classes[0], sampling, count, seed, run.sums, counted)
     has_quality = judged is not None and outputs[0].is_dense and judged.wrong.numel() > 0
@@ -125,7 +125,7 @@ def uncertainty(
 
 
 @dataclass(eq=False)
-class _Run:
+class _SampledImage:
     """The samples of one image, added up."""
 
     contexts: Sequence[Context]

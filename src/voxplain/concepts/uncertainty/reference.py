@@ -22,7 +22,7 @@ Roi = Literal["foreground", "all"] | Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Reference:
+class TrueLabels:
     """What is true of an image.
 
     Attributes:

@@ -27,7 +27,7 @@ _CHANGES = ("noise", "shift", "bias_field", "rotation")
 """The changes of augmentation, in turn."""
 
 
-class _Uncertainty(Metric):
+class _SpreadOverVariants(Metric):
     """Reads the spread of maps or predictions over variants of image or network."""
 
     family: ClassVar[str] = "robustness"
@@ -44,7 +44,7 @@ class _Uncertainty(Metric):
 
 
 @register
-class MapUncertainty(_Uncertainty):
+class MapUncertainty(_SpreadOverVariants):
     """How far the map varies under augmentation or dropout, relative to its size.
 
     Mean over voxels of the standard deviation of the map, divided by the mean magnitude of the
@@ -70,7 +70,7 @@ class MapUncertainty(_Uncertainty):
 
 
 @register
-class UncertaintyCorrelation(_Uncertainty):
+class UncertaintyCorrelation(_SpreadOverVariants):
     """Whether the map is strong where the prediction is uncertain.
 
     Spearman correlation over the voxels of the magnitude of the map with the uncertainty of the
