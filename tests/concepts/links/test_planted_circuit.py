@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -117,14 +118,16 @@ def test_a_falling_target_has_a_negative_sign() -> None:
     assert found["A2", "B2"] == -1
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_no_link_survives_on_random_weights(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "cases"), [(0, 10), (1, 10), (2, 5)])
+def test_no_link_survives_on_random_weights(seed: int, cases: int) -> None:
+    """With 5 patients there are no intervals, and random sets of units alone decide."""
     torch.manual_seed(seed)
     control = TwoHalves(2)
     for layer in (control.a, control.b, control.head):
         nn.init.normal_(layer.weight)
     outputs = [ClassOutput("one", (0,), (1,)), ClassOutput("two", (1,), (2,))]
-    found = link(TwoHalves(2).eval(), noise_cohort(), HALVES, outputs, control=control.eval())
+    cohort = noise_cohort(cases=cases)
+    found = link(TwoHalves(2).eval(), cohort, HALVES, outputs, control=control.eval())
     assert found.surviving
     assert found.control is not None
     assert found.control.surviving == ()
@@ -221,6 +224,19 @@ def test_classes_are_linked_by_their_logit_over_the_reference_and_by_dice() -> N
     necessity = matrix.array("necessity")
     assert np.allclose(necessity[:, [0, 2]], np.eye(2), atol=1e-6)
     assert np.isfinite(necessity).all()
+
+
+def test_a_case_without_the_class_counts_for_nothing() -> None:
+    cohort = noise_cohort(cases=3)
+    cases = [
+        replace(case, labels=torch.zeros_like(case.labels)) if n == 0 else case
+        for n, case in enumerate(cohort)
+    ]
+    outputs = [ClassOutput("one", (0,), (1,))]
+    found = link(TwoHalves(2).eval(), Cohort.of(cases), HALVES, outputs, settings=FEW)
+    logits = {each.source: each for each in found if each.target == "one: logit"}
+    assert logits["B1"].necessity == pytest.approx(1)
+    assert not logits["B1"].screened
 
 
 def test_modalities_are_nodes_of_the_image() -> None:

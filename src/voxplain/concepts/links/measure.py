@@ -112,7 +112,8 @@ class EdgeMeasurement:
             for gradient in rows.gradients(entry, self.edge.target, reader.heads)
         ]
         self.names = reader.names
-        self.estimates.append(np.array(found).T)
+        # A class that the case does not show has no logit, and so no estimate.
+        self.estimates.append(np.nan_to_num(np.array(found).T))
 
     def choose(self) -> None:
         """Decides which sources are replaced, from the estimates so far."""
