@@ -28,13 +28,11 @@ from voxplain.study.execution.progress import OfWorker, Silent
 from voxplain.study.execution.queue import TaskQueue
 from voxplain.study.execution.resources import CombinationSpec, LoadedResources
 from voxplain.study.execution.scheduler import Scheduler
-from voxplain.study.execution.specs import (
-    EvaluationSpec,
-    ExplanationSpec,
-    PredictionSpec,
-    TaskResult,
-    TaskSpec,
-)
+from voxplain.study.execution.specs.evaluation import EvaluationSpec
+from voxplain.study.execution.specs.explanation import ExplanationSpec
+from voxplain.study.execution.specs.prediction import PredictionSpec
+from voxplain.study.execution.specs.result import TaskResult
+from voxplain.study.execution.specs.spec import TaskSpec
 from voxplain.study.execution.store import Store
 from voxplain.study.planning import networks
 

@@ -193,14 +193,14 @@ def test_a_task_over_its_time_is_recorded_and_the_rest_goes_on(tiny: TinyStudy) 
 def test_running_out_of_memory_is_a_reason_not_an_end(
     tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from voxplain.study.execution import specs
+    from voxplain.study.execution.specs import explanation
 
     def hungry(model: object, image: object, methods: list[Any], *rest: Any, **named: Any) -> Any:
         if methods[0].key == "saliency":
             raise MemoryError
         return explain(model, image, methods, *rest, **named)
 
-    monkeypatch.setattr(specs, "explain", hungry)
+    monkeypatch.setattr(explanation, "explain", hungry)
     run, _ = go(tiny)
     assert [record.methods for record in run.failed] == [["saliency"], ["saliency"]]
     assert "out of memory" in str(run.failed[0].reason)
@@ -210,12 +210,12 @@ def test_running_out_of_memory_is_a_reason_not_an_end(
 def test_foreign_errors_are_named_by_their_type_only(
     tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from voxplain.study.execution import specs
+    from voxplain.study.execution.specs import explanation
 
     def broken(*_: Any, **__: Any) -> Any:
         raise KeyError("/data/SMITH/secret.nii")
 
-    monkeypatch.setattr(specs, "explain", broken)
+    monkeypatch.setattr(explanation, "explain", broken)
     run, recorder = go(tiny)
     assert len(run.failed) == 4
     assert "SMITH" not in (run.folder / "manifest.json").read_text()

@@ -8,12 +8,11 @@ import time
 import warnings
 from collections.abc import Iterator
 
-from voxplain.attribution.result import software
 from voxplain.errors import RunError, VoxplainWarning
 from voxplain.metrics.cross_case import completed
 from voxplain.records.candidates import write_candidates
 from voxplain.records.folder import sweep
-from voxplain.records.manifest import Manifest, ModelRecord
+from voxplain.records.manifest import Manifest
 from voxplain.records.outcome import TaskOutcome, outcome_file, outcomes, read_outcome, scores_of
 from voxplain.study.execution.earlier_results import EarlierResults, ScoreCache
 from voxplain.study.execution.evaluator import finished_scores
@@ -25,20 +24,16 @@ from voxplain.study.execution.progress import Listener
 from voxplain.study.execution.queue import TaskQueue
 from voxplain.study.execution.resolved import resolved_text
 from voxplain.study.execution.resources import CombinationSpec
-from voxplain.study.execution.results import Results
+from voxplain.study.execution.results import Results, new_manifest
 from voxplain.study.execution.selection import Selection
-from voxplain.study.execution.specs import (
-    EvaluationSpec,
-    ExplanationSpec,
-    PredictionSpec,
-    TaskResult,
-    TaskSpec,
-    task_record,
-)
+from voxplain.study.execution.specs.evaluation import EvaluationSpec
+from voxplain.study.execution.specs.explanation import ExplanationSpec
+from voxplain.study.execution.specs.prediction import PredictionSpec
+from voxplain.study.execution.specs.result import TaskResult
+from voxplain.study.execution.specs.spec import TaskSpec, task_record
 from voxplain.study.execution.store import EVENTS, Store
 from voxplain.study.planning.checked_study import CheckedStudy
 from voxplain.study.planning.evaluation_task import EvaluationTask
-from voxplain.study.planning.networks import device_name
 from voxplain.study.planning.tasks import Combination, Task, TaskId
 
 
@@ -74,7 +69,7 @@ class Scheduler:
             **{task.id: task for task in checked.plan.tasks},
             **{task.id: task for task in checked.plan.evaluations},
         }
-        self.results = Results(checked, self._new_manifest(), self.tasks)
+        self.results = Results(checked, new_manifest(checked, self.private), self.tasks)
         store.folder.mkdir(parents=True, exist_ok=True)
         self.log = EventLog(store.folder / EVENTS, self.private)
         self.pace = Pace({}, 1)
@@ -277,30 +272,6 @@ class Scheduler:
         manifest = self.results.ordered()
         manifest.seconds = round(time.monotonic() - self.start, 3)
         self.store.write_manifest(manifest)
-
-    def _new_manifest(self) -> Manifest:
-        """The manifest of a run that has done nothing yet."""
-        records, models = self.checked.records.values(), self.checked.models.values()
-        for record in records:
-            record.warnings = [self.private(text) for text in record.warnings]
-        return Manifest(
-            software=software(),
-            device=", ".join(sorted({device_name(loaded.model) for loaded in models})),
-            seed=self.checked.study.execution.seed,
-            study_sha256="",
-            cases=list(records),
-            models=[
-                ModelRecord(
-                    **loaded.facts.model_dump(exclude={"precision"}),
-                    labels=loaded.config.labels,
-                    explained=not loaded.config.only_compared,
-                    definition=loaded.definition,
-                    fingerprint=loaded.fingerprint,
-                    probe=loaded.probe,
-                )
-                for loaded in models
-            ],
-        )
 
 
 def _place(combination: Combination) -> dict[str, str]:

@@ -23,7 +23,8 @@ from voxplain.study.execution.execute import written
 from voxplain.study.execution.executors import worker
 from voxplain.study.execution.executors.board import WHOLE_TASK, Board
 from voxplain.study.execution.executors.worker import WorkerSettings
-from voxplain.study.execution.specs import TaskResult, TaskSpec
+from voxplain.study.execution.specs.result import TaskResult
+from voxplain.study.execution.specs.spec import TaskSpec
 from voxplain.study.planning.time_limit import in_words
 
 _GRACE = 0.25
