@@ -70,7 +70,7 @@ def run_by(executor: Executor, checked: CheckedStudy, folder: Path) -> None:
     Scheduler(checked, Store(folder), Silent(), True).run(executor)
 
 
-_TIMED = ("seconds", "seals")  # seals are of sidecars, which hold times
+_TIMED = ("seconds", "seals", "left")  # seals are of sidecars, which hold times
 
 
 def without_times(content: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import re
 import signal
 import tempfile
 import threading
@@ -190,9 +191,10 @@ class IsolatedWorker:
         )
 
     def _stack(self) -> str:
-        """Where the process was when it died, as far as it could still say."""
+        """Where the process was when it died, as far as it could say, with the names of files."""
         with open(self._faults.name, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
+            lines = [line for line in stream if not line.startswith("Extension modules:")]
+        return re.sub(r'(?<=File ")[^"]*[/\\]', "", "".join(lines))
 
 
 class _Watch:
