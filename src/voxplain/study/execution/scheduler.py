@@ -148,6 +148,8 @@ class Scheduler:
             if not results.missing(task).methods:
                 results.settle(task.id, self.earlier.task(task) or task_record(task, "done"))
         for evaluation in self.checked.plan.evaluations:
+            if self._waiting(evaluation.combination):
+                continue  # there will be maps that it has not seen
             cache = ScoreCache(store.folder, evaluation.combination.key, self.resume)
             maps = results.maps_of(evaluation.combination)
             scores = finished_scores(evaluation, maps, cache)
@@ -200,12 +202,12 @@ class Scheduler:
         common = CombinationSpec.of(self.checked, combination, self.store.folder)
         if copies or not results.is_predicted(combination):
             yield PredictionSpec(common=common, copies=copies)
-        waiting = [task for task in tasks if self._takes(task)]
-        waiting = [task for task in map(results.missing, waiting) if task.methods]
+        waiting = self._waiting(combination)
         for task in waiting:
             yield ExplanationSpec(common=common, task=task)
         for evaluation in evaluations:
-            if not results.is_done(evaluation.id) and self._takes(evaluation):
+            follows = self.selection.only_failed and waiting
+            if not results.is_done(evaluation.id) and (follows or self._takes(evaluation)):
                 yield EvaluationSpec(
                     common=common,
                     after=tuple(task.id for task in waiting),
@@ -214,6 +216,11 @@ class Scheduler:
                     maps=tuple(results.maps_of(combination)),
                     resume=self.resume,
                 )
+
+    def _waiting(self, combination: Combination) -> list[Task]:
+        """The explanations that this run does, without the methods whose maps are there."""
+        taken = filter(self._takes, self.checked.plan.tasks_of(combination))
+        return [task for task in map(self.results.missing, taken) if task.methods]
 
     def _takes(self, task: Task | EvaluationTask) -> bool:
         """Whether this run does a task that is left."""
