@@ -24,7 +24,8 @@ from voxplain.study.execution.executors import Started
 from voxplain.study.execution.progress import Silent
 from voxplain.study.execution.queue import TaskQueue
 from voxplain.study.execution.scheduler import Scheduler
-from voxplain.study.execution.specs import TaskResult, task_record
+from voxplain.study.execution.specs.result import TaskResult
+from voxplain.study.execution.specs.spec import task_record
 from voxplain.study.execution.store import Store
 from voxplain.zoo import unet3d
 

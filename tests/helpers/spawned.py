@@ -13,7 +13,7 @@ from voxplain.study.execution.execute import execute
 from voxplain.study.execution.executors import Started
 from voxplain.study.execution.queue import TaskQueue
 from voxplain.study.execution.resources import LoadedResources
-from voxplain.study.execution.specs import TaskResult
+from voxplain.study.execution.specs.result import TaskResult
 
 
 class SpawnedExecutor:

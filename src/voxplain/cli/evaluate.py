@@ -143,7 +143,8 @@ def _evaluate_run(
     """The new scores of a run, which are in its table and report too, and whether some failed."""
     from voxplain.cli.progress import Bar
     from voxplain.study import Run, Study
-    from voxplain.study.reevaluate import evaluate_run, reevaluation_of, study_of_run
+    from voxplain.study.kept_study import study_of_run
+    from voxplain.study.reevaluate import evaluate_run, reevaluation_of
 
     folder = request.images[0].absolute()
     study = Study.load(file) if file else study_of_run(folder, request.network())

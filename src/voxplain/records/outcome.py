@@ -62,16 +62,9 @@ def outcome_file(run: Path, task: TaskRecord) -> Path:
     return run / OUTCOMES / task.case / safe(task.model) / name
 
 
-def prediction_task(prediction: PredictionRecord) -> TaskRecord:
+def prediction_task(key: str, case: str, model: str, target: str) -> TaskRecord:
     """The record of the task that makes a prediction, which no manifest lists."""
-    return TaskRecord(
-        key=prediction.key,
-        case=prediction.case,
-        model=prediction.model,
-        target=prediction.target,
-        methods=[],
-        kind="prediction",
-    )
+    return TaskRecord(key=key, case=case, model=model, target=target, methods=[], kind="prediction")
 
 
 def read_outcome(run: Path, task: TaskRecord) -> TaskOutcome | None:

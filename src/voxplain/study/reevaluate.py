@@ -1,39 +1,35 @@
-"""The evaluation of a run that is already there: its study is put together again from its files."""
+"""The evaluation of a run that is already there."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxplain.engine.method import parse_method
-from voxplain.errors import ConfigError, ModelError, VoxplainError, VoxplainWarning
+from voxplain.errors import ConfigError, ModelError, VoxplainWarning
 from voxplain.metrics import BaseMetric
 from voxplain.metrics.cross_case import completed
 from voxplain.records.candidates import read_candidates
-from voxplain.records.manifest import CaseRecord, Manifest
+from voxplain.records.manifest import Manifest
 from voxplain.records.scores import Score, Scores
 from voxplain.study.config.cases import CaseConfig
 from voxplain.study.config.study import StudyConfig
-from voxplain.study.config.yaml_files import read_mapping
 from voxplain.study.execution.earlier_results import ScoreCache
 from voxplain.study.execution.evaluator import finished_scores, maps_of
 from voxplain.study.execution.executors.in_process import InProcessExecutor
 from voxplain.study.execution.progress import Listener, OfWorker, Silent
 from voxplain.study.execution.queue import TaskQueue
-from voxplain.study.execution.resolved import KEPT_FIELDS
 from voxplain.study.execution.resources import CombinationSpec, LoadedResources
-from voxplain.study.execution.specs import EvaluationSpec, TaskResult, TaskSpec
-from voxplain.study.execution.store import STUDY, Store
+from voxplain.study.execution.specs.evaluation import EvaluationSpec
+from voxplain.study.execution.specs.result import TaskResult
+from voxplain.study.execution.specs.spec import TaskSpec
+from voxplain.study.execution.store import Store
+from voxplain.study.kept_study import GIVE_STUDY
 from voxplain.study.planning.checked_study import CheckedStudy, Plan, check_study
 from voxplain.study.planning.evaluation_task import EvaluationTask
 from voxplain.study.planning.networks import NetworkSource
-
-_NETWORK_FIELDS = ("factory", "file", "bundle", "nnunet")
-_NOT_KEPT = ("weights_sha256", "weights", "file", "bundle", "nnunet")
-_GIVE_STUDY = "give the study file that made the run: --study study.yaml"
 
 
 @dataclass(frozen=True)
@@ -47,46 +43,6 @@ class Reevaluation:
 
     scores: Scores
     failures: tuple[str, ...]
-
-
-def study_of_run(folder: Path, network: Mapping[str, Any]) -> StudyConfig:
-    """The study of a run, as far as its directory keeps it.
-
-    Images and references are the copies in the run directory, which are exact to a tenth of a
-    percent of the intensity range.
-
-    Args:
-        folder: The run directory.
-        network: Where the network is: ``weights``, ``factory``, ``file``, ``bundle``,
-            ``nnunet``.
-
-    Raises:
-        ConfigError: If the run does not keep enough, in words.
-    """
-    resolved, manifest = read_mapping(folder / STUDY), Store(folder).manifest()
-    if network and len(resolved["models"]) > 1:
-        raise ConfigError(
-            f"the run has {len(resolved['models'])} networks, and the flags name one; {_GIVE_STUDY}"
-        )
-    references = [name for name in resolved["references"] if isinstance(name, str)]
-    if len(references) < len(resolved["references"]):
-        _warn("the run keeps no reference images that are not cases; metrics do without them")
-    explained = {task.case for task in manifest.tasks}  # copies are made of these alone
-    mapping = {
-        "cases": [
-            _case(folder, record) | _kept_fields(resolved["cases"], record.id)
-            for record in manifest.cases
-            if record.id in explained
-        ],
-        "models": [_model(model, network) for model in resolved["models"]],
-        "targets": [_target(target) for target in resolved["targets"]],
-        "methods": _methods(resolved["methods"]),
-        "metrics": resolved.get("metrics", []),
-        "randomization": resolved.get("randomization"),
-        "references": references,
-        "run": resolved["run"],
-    }
-    return StudyConfig.parse(mapping, base=folder, origin=str(folder / STUDY))
 
 
 def reevaluation_of(
@@ -127,7 +83,7 @@ def evaluate_run(
 
     Args:
         folder: The run directory.
-        study: The one that made the run, or :func:`study_of_run`.
+        study: The one that made the run, or :func:`~voxplain.study.kept_study.study_of_run`.
         trust: Whether files that run code may be opened.
         listener: Callbacks.
 
@@ -206,68 +162,6 @@ def _identity(row: Score) -> tuple[str, ...]:
     return (row.case, row.model, row.target, row.method, row.metric, parameters)
 
 
-def _case(folder: Path, record: CaseRecord) -> dict[str, Any]:
-    reference = {"reference": str(folder / record.reference)} if record.reference else {}
-    return {
-        "id": record.id,
-        "image": str(folder / record.image),
-        "channels": [*record.channels],
-        "rank": len(record.shape),
-        **reference,
-    }
-
-
-def _kept_fields(cases: Sequence[Mapping[str, Any]], case: str) -> dict[str, Any]:
-    """What the study says of a case beyond its files."""
-    stated: Mapping[str, Any] = next((entry for entry in cases if entry["id"] == case), {})
-    return {name: stated[name] for name in KEPT_FIELDS if name in stated}
-
-
-def _model(resolved: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, Any]:
-    """A network of the run with the files that were named for it."""
-    # Who sent the run may have named files beside it; only those that are named now are opened.
-    model = {name: value for name, value in resolved.items() if name not in _NOT_KEPT}
-    if ".py:" in str(model.get("factory", "")):
-        del model["factory"]
-    if any(name in network for name in _NETWORK_FIELDS):
-        model = {name: value for name, value in model.items() if name not in _NETWORK_FIELDS}
-    model = {**model, **network}
-    if "factory" in model and "<path>" in repr(model.get("arguments")):
-        raise ConfigError(
-            f"model {model['name']}: the run keeps no paths, and its factory takes one; "
-            f"{_GIVE_STUDY}"
-        )
-    if not any(name in model for name in _NETWORK_FIELDS):
-        raise ConfigError(
-            f"model {model['name']}: the run keeps no file of its network; name it (--factory, "
-            f"--file, --bundle or --nnunet), or {_GIVE_STUDY}"
-        )
-    return model
-
-
-def _target(resolved: Mapping[str, Any]) -> Mapping[str, Any]:
-    if "file:" in repr(resolved):
-        kind = resolved.get("kind")
-        raise ConfigError(
-            f"the target {kind} reads a file that the run does not keep; {_GIVE_STUDY}"
-        )
-    return resolved
-
-
-def _methods(resolved: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The methods that can be declared again; the maps of the others are scored all the same."""
-    methods = []
-    for mapping in resolved:
-        try:
-            parse_method(dict(mapping))
-        except VoxplainError:
-            name = mapping.get("label") or mapping["name"]
-            _warn(f"{name} reads files that the run does not keep, so that it cannot explain again")
-        else:
-            methods.append(mapping)
-    return methods or [{"name": "saliency"}]
-
-
 def _with_reference(
     case: CaseConfig, reference: Path, label: int | None, ignore: int | None
 ) -> CaseConfig:
@@ -289,7 +183,7 @@ def _require_same_networks(study: StudyConfig, manifest: Manifest, trust: bool) 
         if facts.weights_sha256 != weights[config.name]:
             raise ModelError(
                 f"model {config.name}: its weights are not those that were explained; name their "
-                f"file with --weights, or {_GIVE_STUDY}"
+                f"file with --weights, or {GIVE_STUDY}"
             )
 
 
@@ -302,7 +196,7 @@ def _require_same_answers(checked: CheckedStudy, manifest: Manifest) -> None:
         if record is not None and known and loaded.fingerprint != record.fingerprint:
             raise ModelError(
                 f"model {name}: it has the weights that were explained and other code or "
-                f"arguments, with which it answers otherwise; {_GIVE_STUDY}"
+                f"arguments, with which it answers otherwise; {GIVE_STUDY}"
             )
 
 

@@ -16,7 +16,8 @@ from voxplain.errors import ConfigError
 from voxplain.metrics import Metric, parse_metric
 from voxplain.metrics.cross_case import ALONE
 from voxplain.study import Study
-from voxplain.study.reevaluate import evaluate_run, reevaluation_of, study_of_run
+from voxplain.study.kept_study import study_of_run
+from voxplain.study.reevaluate import evaluate_run, reevaluation_of
 
 __all__ = ["counted"]
 

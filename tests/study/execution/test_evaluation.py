@@ -25,7 +25,8 @@ from voxplain.records.manifest import TaskRecord
 from voxplain.records.scores import Scores
 from voxplain.study import Run, Study, check_study, run_study
 from voxplain.study.execution.progress import Silent
-from voxplain.study.reevaluate import evaluate_run, reevaluation_of, study_of_run
+from voxplain.study.kept_study import study_of_run
+from voxplain.study.reevaluate import evaluate_run, reevaluation_of
 
 METRICS: list[Any] = ["sparseness", {"name": "deletion", "levels": 4}, "roc_auc"]
 CONTROLS = {"random", "edges", "intensity", "center"}

@@ -28,13 +28,11 @@ from voxplain.study.execution.progress import OfWorker, Silent
 from voxplain.study.execution.queue import TaskQueue
 from voxplain.study.execution.resources import CombinationSpec, LoadedResources
 from voxplain.study.execution.scheduler import Scheduler
-from voxplain.study.execution.specs import (
-    EvaluationSpec,
-    ExplanationSpec,
-    PredictionSpec,
-    TaskResult,
-    TaskSpec,
-)
+from voxplain.study.execution.specs.evaluation import EvaluationSpec
+from voxplain.study.execution.specs.explanation import ExplanationSpec
+from voxplain.study.execution.specs.prediction import PredictionSpec
+from voxplain.study.execution.specs.result import TaskResult
+from voxplain.study.execution.specs.spec import TaskSpec
 from voxplain.study.execution.store import Store
 from voxplain.study.planning import networks
 
@@ -72,7 +70,7 @@ def run_by(executor: Executor, checked: CheckedStudy, folder: Path) -> None:
     Scheduler(checked, Store(folder), Silent(), True).run(executor)
 
 
-_TIMED = ("seconds", "left", "seals")  # seals are of sidecars, which hold times
+_TIMED = ("seconds", "seals", "left")  # seals are of sidecars, which hold times
 
 
 def without_times(content: Any) -> Any:

@@ -67,6 +67,7 @@ def test_every_fault_is_recorded_and_all_others_are_done(one: TinyStudy) -> None
     for how, word in (("holds", "fault"), ("crashes", "string_at"), ("raises", "ValueError")):
         log = outcome_file(one.run, wrong[how]).with_suffix(".log").read_text()
         assert word in log
+        assert "faulty.py" in log
         assert str(one.folder) not in log
     page = (one.run / "report.html").read_text()
     assert all(reason in page for reason in ("crashed (SIGSEGV)", "exit code 3"))

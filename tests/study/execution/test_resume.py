@@ -16,7 +16,8 @@ from voxplain.errors import ConfigError, InputError, ModelError
 from voxplain.records.manifest import Manifest
 from voxplain.study import Run, Study, run_study
 from voxplain.study.execution.store import Store
-from voxplain.study.reevaluate import evaluate_run, study_of_run
+from voxplain.study.kept_study import study_of_run
+from voxplain.study.reevaluate import evaluate_run
 
 SCORED: dict[str, Any] = {"name": "net", "factory": "net.py:build"}
 

@@ -25,6 +25,7 @@ from voxplain.records.manifest import Manifest, TaskRecord
 from voxplain.records.outcome import read_manifest
 from voxplain.study import Run, Study, Task, check_study, run_study
 from voxplain.study.execution.progress import Silent
+from voxplain.study.execution.selection import Selection
 
 
 class Recorder(Silent):
@@ -193,29 +194,53 @@ def test_a_task_over_its_time_is_recorded_and_the_rest_goes_on(tiny: TinyStudy) 
 def test_running_out_of_memory_is_a_reason_not_an_end(
     tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from voxplain.study.execution import specs
+    from voxplain.study.execution.specs import explanation
 
     def hungry(model: object, image: object, methods: list[Any], *rest: Any, **named: Any) -> Any:
         if methods[0].key == "saliency":
             raise MemoryError
         return explain(model, image, methods, *rest, **named)
 
-    monkeypatch.setattr(specs, "explain", hungry)
+    monkeypatch.setattr(explanation, "explain", hungry)
     run, _ = go(tiny)
     assert [record.methods for record in run.failed] == [["saliency"], ["saliency"]]
     assert "out of memory" in str(run.failed[0].reason)
     assert len(run.maps) == 2
 
 
+@pytest.mark.parametrize("only_failed", [False, True])
+def test_maps_that_failed_at_first_are_scored_with_the_others(
+    tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch, only_failed: bool
+) -> None:
+    from voxplain.records.scores import Scores
+    from voxplain.study.execution.specs import explanation
+
+    def hungry(model: object, image: object, methods: list[Any], *rest: Any, **named: Any) -> Any:
+        if methods[0].key == "saliency":
+            raise MemoryError
+        return explain(model, image, methods, *rest, **named)
+
+    study = Study.load(tiny.write(metrics=["sparseness"], run={"controls": False}))
+    with monkeypatch.context() as patch:
+        patch.setattr(explanation, "explain", hungry)
+        assert run_study(study).exit_code == 1
+    run = run_study(study, selection=Selection(only_failed=only_failed))
+    assert run.exit_code == 0
+    rows = Scores.read(run.folder / "metrics.parquet")
+    methods = [(row.case, row.method) for row in rows]
+    names = ("saliency", "integrated_gradients")
+    assert sorted(methods) == sorted((case, name) for case in "ab" for name in names)
+
+
 def test_foreign_errors_are_named_by_their_type_only(
     tiny: TinyStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from voxplain.study.execution import specs
+    from voxplain.study.execution.specs import explanation
 
     def broken(*_: Any, **__: Any) -> Any:
         raise KeyError("/data/SMITH/secret.nii")
 
-    monkeypatch.setattr(specs, "explain", broken)
+    monkeypatch.setattr(explanation, "explain", broken)
     run, recorder = go(tiny)
     assert len(run.failed) == 4
     assert "SMITH" not in (run.folder / "manifest.json").read_text()

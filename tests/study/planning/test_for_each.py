@@ -17,8 +17,9 @@ from voxplain.errors import ConfigError, TargetError
 from voxplain.metrics import parse_metric
 from voxplain.records.candidates import read_candidates
 from voxplain.study import CheckedStudy, Study, check_study, run_study
+from voxplain.study.kept_study import study_of_run
 from voxplain.study.planning import preflight
-from voxplain.study.reevaluate import evaluate_run, reevaluation_of, study_of_run
+from voxplain.study.reevaluate import evaluate_run, reevaluation_of
 
 LESION = {"for_each": "component", "label": 1}
 

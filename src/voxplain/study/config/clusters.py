@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 _TIMES = {"s": 1.0, "min": 60.0, "h": 3600.0}
 _SIZES = {"MB": 1e6, "GB": 1e9, "TB": 1e12}
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h)\s*")
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(MB|GB|TB)\s*", re.IGNORECASE)
+_QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", re.IGNORECASE)
 _ADDRESS = r"^((tcp|tls|ucx)://[^\s/]+|.+\.json)$"
 
 LONGEST = 366 * 24 * 3600.0
@@ -26,12 +26,7 @@ def seconds(value: Any) -> Any:
     Raises:
         ValueError: If a text is none of these.
     """
-    if not isinstance(value, str):
-        return value
-    match = _DURATION.fullmatch(value)
-    if match is None:
-        raise ValueError(f"{value!r} is not a duration; write 90s, 10min or 2h")
-    return float(match[1]) * _TIMES[match[2]]
+    return _in_units(value, _TIMES, "a duration; write 90s, 10min or 2h")
 
 
 def size(value: Any) -> Any:
@@ -40,12 +35,19 @@ def size(value: Any) -> Any:
     Raises:
         ValueError: If a text is none of these.
     """
+    number = _in_units(value, _SIZES, "a size; write 800MB or 8GB")
+    return int(number) if isinstance(value, str) else number
+
+
+def _in_units(value: Any, units: Mapping[str, float], wanted: str) -> Any:
+    """The number that a text with a unit says; what is no text stays as it is."""
     if not isinstance(value, str):
         return value
-    match = _SIZE.fullmatch(value)
-    if match is None:
-        raise ValueError(f"{value!r} is not a size; write 800MB or 8GB")
-    return int(float(match[1]) * _SIZES[match[2].upper()])
+    match = _QUANTITY.fullmatch(value)
+    factors = {unit.lower(): factor for unit, factor in units.items()}
+    if match is None or match[2].lower() not in factors:
+        raise ValueError(f"{value!r} is not {wanted}")
+    return float(match[1]) * factors[match[2].lower()]
 
 
 Duration = Annotated[

@@ -14,7 +14,8 @@ from voxplain.records.atomic import atomic_write
 from voxplain.records.outcome import TaskOutcome, outcome_file
 from voxplain.study.execution.progress import OfWorker, TaskListener
 from voxplain.study.execution.resources import LoadedResources
-from voxplain.study.execution.specs import TaskResult, TaskSpec
+from voxplain.study.execution.specs.result import TaskResult
+from voxplain.study.execution.specs.spec import TaskSpec
 from voxplain.study.planning.exits import no_exit
 from voxplain.study.planning.messages import collected_warnings
 from voxplain.study.planning.time_limit import TimeLimit, reason_of, time_limit

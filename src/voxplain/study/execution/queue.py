@@ -6,7 +6,10 @@ from collections import deque
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
-from voxplain.study.execution.specs import EvaluationSpec, ExplanationSpec, TaskResult, TaskSpec
+from voxplain.study.execution.specs.evaluation import EvaluationSpec
+from voxplain.study.execution.specs.explanation import ExplanationSpec
+from voxplain.study.execution.specs.result import TaskResult
+from voxplain.study.execution.specs.spec import TaskSpec
 from voxplain.study.planning.tasks import CombinationId, TaskId
 
 

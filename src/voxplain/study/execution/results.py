@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from voxplain.io.facts import software
 from voxplain.records.manifest import (
     AnalysisRecord,
     FamilyPrecision,
@@ -14,9 +15,11 @@ from voxplain.records.manifest import (
     PredictionRecord,
     TaskRecord,
 )
-from voxplain.study.execution.specs import task_record
+from voxplain.study.execution.privacy import Redactor
+from voxplain.study.execution.specs.spec import task_record
 from voxplain.study.planning.analysis_task import AnyTask
 from voxplain.study.planning.checked_study import CheckedStudy
+from voxplain.study.planning.networks import device_name
 from voxplain.study.planning.tasks import Combination, CombinationId, Task, TaskId
 
 
@@ -125,3 +128,28 @@ def _precision_of(model: ModelRecord, maps: Sequence[MapRecord]) -> str:
     stated = [record.precision for record in maps if record.model == model.name]
     ran = (name for text in stated for name in text.split(" and ") if name)
     return " and ".join(dict.fromkeys(ran))
+
+
+def new_manifest(checked: CheckedStudy, private: Redactor) -> Manifest:
+    """The manifest of a run that has done nothing yet, without private words in its warnings."""
+    records, models = checked.records.values(), checked.models.values()
+    for record in records:
+        record.warnings = [private(text) for text in record.warnings]
+    return Manifest(
+        software=software(),
+        device=", ".join(sorted({device_name(loaded.model) for loaded in models})),
+        seed=checked.study.execution.seed,
+        study_sha256="",
+        cases=list(records),
+        models=[
+            ModelRecord(
+                **loaded.facts.model_dump(exclude={"precision"}),
+                labels=loaded.config.labels,
+                explained=not loaded.config.only_compared,
+                definition=loaded.definition,
+                fingerprint=loaded.fingerprint,
+                probe=loaded.probe,
+            )
+            for loaded in models
+        ],
+    )

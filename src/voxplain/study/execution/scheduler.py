@@ -9,13 +9,11 @@ import warnings
 from collections.abc import Iterator
 
 from voxplain.errors import RunError, VoxplainWarning
-from voxplain.io.facts import software
 from voxplain.metrics.cross_case import completed
 from voxplain.records.candidates import write_candidates
 from voxplain.records.folder import sweep
-from voxplain.records.manifest import Manifest, ModelRecord
+from voxplain.records.manifest import Manifest
 from voxplain.records.outcome import TaskOutcome, outcome_file, outcomes, read_outcome, scores_of
-from voxplain.study.execution.analysis_spec import AnalysisSpec
 from voxplain.study.execution.earlier_results import EarlierResults, ScoreCache
 from voxplain.study.execution.evaluator import finished_scores
 from voxplain.study.execution.events import EventLog
@@ -26,21 +24,18 @@ from voxplain.study.execution.progress import Listener
 from voxplain.study.execution.queue import TaskQueue
 from voxplain.study.execution.resolved import resolved_text
 from voxplain.study.execution.resources import CombinationSpec
-from voxplain.study.execution.results import Results
+from voxplain.study.execution.results import Results, new_manifest
 from voxplain.study.execution.selection import Selection
-from voxplain.study.execution.specs import (
-    EvaluationSpec,
-    ExplanationSpec,
-    PredictionSpec,
-    TaskResult,
-    TaskSpec,
-    task_record,
-)
+from voxplain.study.execution.specs.analysis import AnalysisSpec
+from voxplain.study.execution.specs.evaluation import EvaluationSpec
+from voxplain.study.execution.specs.explanation import ExplanationSpec
+from voxplain.study.execution.specs.prediction import PredictionSpec
+from voxplain.study.execution.specs.result import TaskResult
+from voxplain.study.execution.specs.spec import TaskSpec, task_record
 from voxplain.study.execution.store import EVENTS, Store
 from voxplain.study.planning.analysis_task import AnyTask
 from voxplain.study.planning.checked_study import CheckedStudy
-from voxplain.study.planning.networks import device_name
-from voxplain.study.planning.tasks import Combination, TaskId
+from voxplain.study.planning.tasks import Combination, Task, TaskId
 
 
 class Scheduler:
@@ -72,7 +67,7 @@ class Scheduler:
         self.earlier = EarlierResults(store.earlier() if resume else None, store)
         self.start = time.monotonic()
         self.tasks: dict[TaskId, AnyTask] = {task.id: task for task in checked.plan.all_tasks}
-        self.results = Results(checked, self._new_manifest(), self.tasks)
+        self.results = Results(checked, new_manifest(checked, self.private), self.tasks)
         store.folder.mkdir(parents=True, exist_ok=True)
         self.log = EventLog(store.folder / EVENTS, self.private)
         self.pace = Pace({}, 1)
@@ -151,6 +146,8 @@ class Scheduler:
             if not results.missing(task).methods:
                 results.settle(task.id, self.earlier.task(task) or task_record(task, "done"))
         for evaluation in self.checked.plan.evaluations:
+            if self._waiting(evaluation.combination):
+                continue  # there will be maps that it has not seen
             cache = ScoreCache(store.folder, evaluation.combination.key, self.resume)
             maps = results.maps_of(evaluation.combination)
             scores = finished_scores(evaluation, maps, cache)
@@ -212,12 +209,12 @@ class Scheduler:
         common = CombinationSpec.of(self.checked, combination, self.store.folder)
         if copies or not results.is_predicted(combination):
             yield PredictionSpec(common=common, copies=copies)
-        waiting = [task for task in tasks if self._takes(task)]
-        waiting = [task for task in map(results.missing, waiting) if task.methods]
+        waiting = self._waiting(combination)
         for task in waiting:
             yield ExplanationSpec(common=common, task=task)
         for evaluation in evaluations:
-            if not results.is_done(evaluation.id) and self._takes(evaluation):
+            follows = self.selection.only_failed and waiting
+            if not results.is_done(evaluation.id) and (follows or self._takes(evaluation)):
                 yield EvaluationSpec(
                     common=common,
                     after=tuple(task.id for task in waiting),
@@ -226,6 +223,11 @@ class Scheduler:
                     maps=tuple(results.maps_of(combination)),
                     resume=self.resume,
                 )
+
+    def _waiting(self, combination: Combination) -> list[Task]:
+        """The explanations that this run does, without the methods whose maps are there."""
+        taken = filter(self._takes, self.checked.plan.tasks_of(combination))
+        return [task for task in map(self.results.missing, taken) if task.methods]
 
     def _takes(self, task: AnyTask) -> bool:
         """Whether this run does a task that is left."""
@@ -285,27 +287,3 @@ class Scheduler:
         manifest = self.results.ordered()
         manifest.seconds = round(time.monotonic() - self.start, 3)
         self.store.write_manifest(manifest)
-
-    def _new_manifest(self) -> Manifest:
-        """The manifest of a run that has done nothing yet."""
-        records, models = self.checked.records.values(), self.checked.models.values()
-        for record in records:
-            record.warnings = [self.private(text) for text in record.warnings]
-        return Manifest(
-            software=software(),
-            device=", ".join(sorted({device_name(loaded.model) for loaded in models})),
-            seed=self.checked.study.execution.seed,
-            study_sha256="",
-            cases=list(records),
-            models=[
-                ModelRecord(
-                    **loaded.facts.model_dump(exclude={"precision"}),
-                    labels=loaded.config.labels,
-                    explained=not loaded.config.only_compared,
-                    definition=loaded.definition,
-                    fingerprint=loaded.fingerprint,
-                    probe=loaded.probe,
-                )
-                for loaded in models
-            ],
-        )

@@ -64,7 +64,9 @@ def _referred(run: Path, manifest: Manifest) -> set[Path]:
     for prediction in manifest.predictions:
         names.append(prediction.image)
         kept.add(score_cache_file(run, prediction.key))
-        tasks.append(prediction_task(prediction))
+        tasks.append(
+            prediction_task(prediction.key, prediction.case, prediction.model, prediction.target)
+        )
     for task in tasks:
         file = outcome_file(run, task)
         kept |= {file, file.with_suffix(".log")}

@@ -24,6 +24,7 @@ from voxplain.study.planning.messages import collected_warnings
 from voxplain.study.planning.network_calls import identified
 from voxplain.study.planning.networks import LoadedModel, NetworkSource
 from voxplain.study.planning.preflight import Preflight
+from voxplain.study.planning.references import ReferenceCount
 from voxplain.study.planning.tasks import Combination, CombinationId, Task
 
 
@@ -170,12 +171,12 @@ def _checked(
     reference_configs = reference_cases(study, cases)
     references = [read_case(case) for case in reference_configs]
     hashes = [content_sha256(image) for image in references]
-    preflight = Preflight(study, cases, models, hashes, expansion)
+    preflight = Preflight(study, cases, models, ReferenceCount(hashes), expansion)
     for name, case in cases.items():
         preflight.visit(name, case)
     preflight.finish()
     if explains:
-        preflight.require_references()
+        preflight.references.require()
     analyses = tuple(plan_analyses(study, models.values(), cases, preflight.records))
     return CheckedStudy(
         study=study,

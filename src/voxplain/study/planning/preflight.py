@@ -9,11 +9,9 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 
 from voxplain.attribution import Prediction, estimate, group
-from voxplain.attribution.describe.card import needs_references
 from voxplain.engine.context import Context
 from voxplain.engine.method import Method
-from voxplain.engine.stream_io import FEWEST_REFERENCES, TooFewReferencesError
-from voxplain.errors import ConfigError, InputError, TargetError, VoxplainError, VoxplainWarning
+from voxplain.errors import InputError, TargetError, VoxplainError, VoxplainWarning
 from voxplain.image import Image
 from voxplain.io import read_mask
 from voxplain.models.model import Model
@@ -35,6 +33,7 @@ from voxplain.study.planning.messages import collected_warnings, errors_at
 from voxplain.study.planning.network_calls import output_for_case, predict_case
 from voxplain.study.planning.networks import LoadedModel
 from voxplain.study.planning.pass_limit import require_affordable
+from voxplain.study.planning.references import ReferenceCount
 from voxplain.study.planning.tasks import Combination, CombinationId, Task
 from voxplain.targets import Target, UnperturbedOutput
 
@@ -47,7 +46,7 @@ class Preflight:
         study: What to do.
         cases: With ids and absolute paths.
         models: The networks, by name.
-        reference_sha256: Hashes of the images that methods compare with.
+        references: Counts the images that methods compare with.
         expansion: Makes targets of what predictions hold.
         records: What the manifest says of each case so far.
         combinations: What is explained.
@@ -61,7 +60,7 @@ class Preflight:
     study: StudyConfig
     cases: Mapping[str, CaseConfig]
     models: Mapping[str, LoadedModel]
-    reference_sha256: Sequence[str]
+    references: ReferenceCount
     expansion: Expansion
     records: dict[str, CaseRecord] = field(default_factory=dict)
     combinations: list[Combination] = field(default_factory=list)
@@ -71,9 +70,7 @@ class Preflight:
     seconds: dict[str, float] = field(default_factory=dict)
     shapes: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)
     _errors: dict[tuple[str, str], VoxplainError] = field(default_factory=dict)
-    _comparing: dict[str, int] = field(default_factory=dict)
     _bound: set[tuple[str, str]] = field(default_factory=set)
-    _alone: set[tuple[str, int, tuple[int, ...]]] = field(default_factory=set)
     _channels: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def visit(self, name: str, case: CaseConfig) -> None:
@@ -100,19 +97,6 @@ class Preflight:
                 raise error
             if (model, target) not in self._bound:
                 warnings.warn(str(error), VoxplainWarning, stacklevel=2)
-
-    def require_references(self) -> None:
-        """Says which methods have too few references for every case; their tasks fail.
-
-        Raises:
-            ConfigError: If the study names no references at all.
-        """
-        for method, most in self._comparing.items():
-            text = f"references: {method}: {TooFewReferencesError(most)}"
-            if not self.reference_sha256:
-                raise ConfigError(text)
-            if most < FEWEST_REFERENCES:
-                warnings.warn(text, VoxplainWarning, stacklevel=2)
 
     def _visit_network(self, case: str, image: Image, loaded: LoadedModel) -> None:
         with errors_at(f"case {case}"):
@@ -207,12 +191,12 @@ class Preflight:
         loaded: LoadedModel,
         targets: Sequence[NamedTarget],
     ) -> None:
-        facts = {**facts, "references": self.reference_sha256}
+        facts = {**facts, "references": self.references.sha256}
         context = Context.open(loaded.model, prepared)
         declared = self._methods(case, prepared)
         with errors_at(f"model {loaded.config.name}"):
             methods = [each for method in declared for each in method.each_layer(context)]
-        self._count_references(methods, str(facts["image"]), context)
+        self.references.count(methods, str(facts["image"]), context)
         for target, named in targets:
             combination = Combination(
                 case=case,
@@ -230,24 +214,6 @@ class Preflight:
                 tasks = list(_tasks(combination, methods, prepared, loaded.model, max_passes))
                 self.tasks += tasks
                 self.evaluations += self._evaluation(combination, tasks, prepared, loaded)
-
-    def _count_references(self, methods: Sequence[Method], image: str, context: Context) -> None:
-        """Notes the most references that a case has, for the methods that cannot do without."""
-        others = sum(reference != image for reference in self.reference_sha256)
-        for method in methods:
-            if method.key in self._comparing or self._needs_references(method, context):
-                most = self._comparing.get(method.key, 0)
-                self._comparing[method.key] = max(most, others)
-
-    def _needs_references(self, method: Method, context: Context) -> bool:
-        """Whether a method compares with other images; asked once per network and image size."""
-        kind = (method.key, id(context.model.network), tuple(context.shape))
-        if kind in self._alone:
-            return False
-        needed = needs_references(method, context)
-        if not needed:
-            self._alone.add(kind)
-        return needed
 
     def _evaluation(
         self, combination: Combination, tasks: Sequence[Task], image: Image, loaded: LoadedModel

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from voxplain.study.execution.queue import TaskQueue
-from voxplain.study.execution.specs import TaskResult, TaskSpec
+from voxplain.study.execution.specs.result import TaskResult
+from voxplain.study.execution.specs.spec import TaskSpec
 
 Started = Callable[[TaskSpec, int], None]
 """Called when a worker, known by its number from 0 on, begins a task."""

@@ -25,7 +25,8 @@ from voxplain.study.execution.executors.pool import WorkerPool
 from voxplain.study.execution.executors.worker import WorkerSettings
 from voxplain.study.execution.progress import Listener
 from voxplain.study.execution.queue import TaskQueue
-from voxplain.study.execution.specs import TaskResult, TaskSpec
+from voxplain.study.execution.specs.result import TaskResult
+from voxplain.study.execution.specs.spec import TaskSpec
 from voxplain.version import __version__
 
 _LOOK = 0.5

@@ -9,7 +9,7 @@ from voxplain.study.execution.executors import Started
 from voxplain.study.execution.progress import TaskListener
 from voxplain.study.execution.queue import TaskQueue
 from voxplain.study.execution.resources import LoadedResources
-from voxplain.study.execution.specs import TaskResult
+from voxplain.study.execution.specs.result import TaskResult
 from voxplain.study.planning.time_limit import time_limit
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import re
 import signal
 import tempfile
 import threading
@@ -23,7 +24,8 @@ from voxplain.study.execution.execute import written
 from voxplain.study.execution.executors import worker
 from voxplain.study.execution.executors.board import WHOLE_TASK, Board
 from voxplain.study.execution.executors.worker import WorkerSettings
-from voxplain.study.execution.specs import TaskResult, TaskSpec
+from voxplain.study.execution.specs.result import TaskResult
+from voxplain.study.execution.specs.spec import TaskSpec
 from voxplain.study.planning.time_limit import in_words
 
 _GRACE = 0.25
@@ -189,9 +191,10 @@ class IsolatedWorker:
         )
 
     def _stack(self) -> str:
-        """Where the process was when it died, as far as it could still say."""
+        """Where the process was when it died, as far as it could say, with the names of files."""
         with open(self._faults.name, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
+            lines = [line for line in stream if not line.startswith("Extension modules:")]
+        return re.sub(r'(?<=File ")[^"]*[/\\]', "", "".join(lines))
 
 
 class _Watch:
@@ -203,6 +206,7 @@ class _Watch:
         self._kind = ""
         self._part = WHOLE_TASK
         self._start = time.monotonic()
+        self._out_of_memory_kills = _out_of_memory_kills()
 
     def is_over_limit(self) -> bool:
         """Whether the process has to be killed, now for the first time."""
@@ -239,6 +243,9 @@ class _Watch:
             return Death(text, "memory", part)
         if exitcode == -9:
             text = "its process was killed from outside (SIGKILL)"
+            kills = _out_of_memory_kills()
+            if kills is not None and kills == self._out_of_memory_kills:
+                return Death(f"{text}{held}", "crash", part)
             return Death(f"{text}, as systems do when memory runs out{held}", "memory", part)
         if exitcode is not None and exitcode < 0:
             return Death(f"its process crashed ({_signal(-exitcode)}){held}", "crash", part)
@@ -250,6 +257,16 @@ def _signal(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def _out_of_memory_kills() -> int | None:
+    """How many processes Linux has killed for want of memory since it started; None elsewhere."""
+    with contextlib.suppress(OSError), open("/proc/vmstat", encoding="ascii") as stream:
+        for line in stream:
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    return None
 
 
 def _resident(process: int) -> int:

@@ -17,7 +17,7 @@ from voxplain.study.execution.executors.pool import WorkerPool
 from voxplain.study.execution.executors.worker import WorkerSettings
 from voxplain.study.execution.progress import Listener
 from voxplain.study.execution.queue import TaskQueue
-from voxplain.study.execution.specs import TaskResult
+from voxplain.study.execution.specs.result import TaskResult
 
 _PASS_BYTES = 1.6e9
 """What a worker process holds before it has loaded anything, and what its batches fill."""

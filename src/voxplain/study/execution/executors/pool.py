@@ -15,7 +15,8 @@ from voxplain.study.execution.executors import Started
 from voxplain.study.execution.executors.isolated import StoppedError
 from voxplain.study.execution.progress import Listener
 from voxplain.study.execution.queue import TaskQueue
-from voxplain.study.execution.specs import TaskResult, TaskSpec
+from voxplain.study.execution.specs.result import TaskResult
+from voxplain.study.execution.specs.spec import TaskSpec
 
 _LOOK = 0.2
 """Seconds between two looks at whether somebody stopped the run."""

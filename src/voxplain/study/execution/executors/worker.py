@@ -17,7 +17,8 @@ from voxplain.engine.memory import smaller_batches
 from voxplain.study.execution.execute import execute
 from voxplain.study.execution.executors.board import Board
 from voxplain.study.execution.resources import LoadedResources
-from voxplain.study.execution.specs import TaskResult, TaskSpec
+from voxplain.study.execution.specs.result import TaskResult
+from voxplain.study.execution.specs.spec import TaskSpec
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from voxplain.study.execution.cohorts import cohort_of
 from voxplain.study.execution.privacy import Redactor
 from voxplain.study.execution.progress import TaskListener
 from voxplain.study.execution.resources import LoadedResources
-from voxplain.study.execution.specs import TaskResult, TaskSpec, task_record
+from voxplain.study.execution.specs.result import TaskResult
+from voxplain.study.execution.specs.spec import TaskSpec, task_record
 from voxplain.study.planning.analysis_task import AnalysisTask
 from voxplain.study.planning.checked_study import CheckedStudy
 from voxplain.study.planning.images import ImageSource

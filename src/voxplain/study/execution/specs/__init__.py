@@ -1,0 +1,1 @@
+"""Tasks of a study as data that travels to the process that does them, and what comes back."""
