@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from voxplain.records.outcome import outcomes, read_manifest
+from voxplain.records.scores import Scores
 
 KILLS = 20
 
@@ -28,9 +30,14 @@ def work(steps: int) -> dict[str, Any]:
 
 
 def results(run: Path) -> dict[str, bytes]:
-    """The maps, predictions and scores of a run by their names."""
-    files = [*run.rglob("*.nii.gz"), run / "metrics.parquet"]
-    return {str(file.relative_to(run)): file.read_bytes() for file in files}
+    """The maps, predictions and scores of a run by their names.
+
+    Scores are without their passes: those that several share are counted with the first one, which
+    depends on where a run was taken up.
+    """
+    found = {str(file.relative_to(run)): file.read_bytes() for file in run.rglob("*.nii.gz")}
+    scores = [replace(row, passes=0) for row in Scores.read(run / "metrics.parquet")]
+    return {**found, "scores": repr(scores).encode()}
 
 
 def done(run: Path) -> dict[tuple[str, str], int]:

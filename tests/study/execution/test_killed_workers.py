@@ -116,14 +116,14 @@ def test_workers_of_a_cluster_that_are_killed_are_replaced(
     import dask
 
     draw = random.Random(3)
-    lasting = {
-        "distributed.deploy.lost-worker-timeout": "24h",
-        "distributed.worker.multiprocessing-method": "forkserver",  # so that workers start at once
-    }
+    lasting = {"distributed.deploy.lost-worker-timeout": "24h"}
     with (
         dask.config.set(lasting),
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None
+            n_workers=2,
+            threads_per_worker=1,
+            dashboard_address=None,
+            env={"PYTHONPATH": tiny.environment["PYTHONPATH"]},
         ) as cluster,
     ):
 
