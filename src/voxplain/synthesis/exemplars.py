@@ -47,7 +47,7 @@ class CaseAnswer:
 
 
 @dataclass(frozen=True, eq=False)
-class Exemplar:
+class ExemplarMap:
     """A case with the map of a unit over it.
 
     Attributes:
@@ -84,20 +84,20 @@ class CohortAnswers:
         """The strongest first."""
         return tuple(sorted(self.answers, key=lambda answer: -answer.peak))
 
-    def exemplars(self, count: int) -> list[Exemplar]:
+    def exemplars(self, count: int) -> list[ExemplarMap]:
         """The cases with the largest peaks, strongest first; they are read again."""
         return [self._with_map(answer) for answer in self.ranked[:count]]
 
-    def bottom_exemplars(self, count: int) -> list[Exemplar]:
+    def bottom_exemplars(self, count: int) -> list[ExemplarMap]:
         """The cases with the smallest peaks, weakest first."""
         return [self._with_map(answer) for answer in self.ranked[::-1][:count]]
 
-    def _with_map(self, answer: CaseAnswer) -> Exemplar:
+    def _with_map(self, answer: CaseAnswer) -> ExemplarMap:
         case = self.cohort[answer.case]
         context = Context.open(self.model, case.image)
         seen = observe(context, self.objective.taps)
         found = unit_map(self.objective, context, seen)
-        return Exemplar(answer.case, case.image, found, answer.peak)
+        return ExemplarMap(answer.case, case.image, found, answer.peak)
 
 
 def answers_of(

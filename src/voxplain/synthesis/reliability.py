@@ -24,7 +24,7 @@ from voxplain.errors import ConfigError, VoxplainError
 from voxplain.image import Image
 from voxplain.models.model import Model
 from voxplain.records.synthesis import ReliabilityItem, ReliabilityRecord
-from voxplain.synthesis.exemplars import CohortAnswers, Exemplar, Vectors, answers_of, vector_at
+from voxplain.synthesis.exemplars import CohortAnswers, ExemplarMap, Vectors, answers_of, vector_at
 from voxplain.synthesis.objectives import Objective, StartLikeness
 from voxplain.synthesis.reading import Reader
 from voxplain.synthesis.result import Synthesis
@@ -56,8 +56,8 @@ class ReliabilityPanel:
     """
 
     record: ReliabilityRecord
-    exemplars: tuple[Exemplar, ...]
-    bottom_exemplars: tuple[Exemplar, ...]
+    exemplars: tuple[ExemplarMap, ...]
+    bottom_exemplars: tuple[ExemplarMap, ...]
     by_seed: dict[int, Synthesis]
     on_random_network: Synthesis | None
 

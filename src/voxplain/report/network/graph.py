@@ -16,7 +16,7 @@ _SWEEPS = 8
 
 
 @dataclass(frozen=True)
-class DrawnNode:
+class PlacedNode:
     """A node with the middle of its box."""
 
     node: GraphNode
@@ -31,7 +31,7 @@ class DrawnNode:
 
 
 @dataclass(frozen=True)
-class DrawnEdge:
+class PlacedEdge:
     """An edge as a path from the right side of a box to the left side of another."""
 
     edge: GraphEdge
@@ -54,8 +54,8 @@ class Drawing:
 
     width: float
     height: float
-    nodes: list[DrawnNode]
-    edges: list[DrawnEdge]
+    nodes: list[PlacedNode]
+    edges: list[PlacedEdge]
     trails: list[tuple[str, list[str]]]
     note: str
     box: tuple[float, float] = (_BOX_WIDTH, _BOX_HEIGHT)
@@ -76,7 +76,7 @@ def draw(graph: PageGraph) -> Drawing:
         x = _MARGIN + _BOX_WIDTH / 2 + number * _COLUMN
         for row, node in enumerate(column):
             places[node.id] = (x, top + (row + 0.5) * _ROW)
-    nodes = [DrawnNode(node, *places[node.id]) for column in columns for node in column]
+    nodes = [PlacedNode(node, *places[node.id]) for column in columns for node in column]
     drawn = [edge for edge in graph.edges if edge.source in places and edge.target in places]
     edges = [_edge(edge, places) for edge in sorted(drawn, key=lambda each: each.weight)]
     width = 2 * _MARGIN + _BOX_WIDTH + (len(columns) - 1) * _COLUMN
@@ -109,9 +109,11 @@ def _wanted(
     return total / weights if weights > 0 else own[node.id]
 
 
-def _edge(edge: GraphEdge, places: dict[str, tuple[float, float]]) -> DrawnEdge:
+def _edge(edge: GraphEdge, places: dict[str, tuple[float, float]]) -> PlacedEdge:
     (x0, y0), (x1, y1) = places[edge.source], places[edge.target]
     left, right = x0 + _BOX_WIDTH / 2, x1 - _BOX_WIDTH / 2
     bend = (right - left) / 2
     path = f"M{left:.1f} {y0:.1f} C{left + bend:.1f} {y0:.1f} {right - bend:.1f} {y1:.1f} "
-    return DrawnEdge(edge, f"{path}{right:.1f} {y1:.1f}", 0.8 + 6 * min(1.0, max(0.0, edge.weight)))
+    return PlacedEdge(
+        edge, f"{path}{right:.1f} {y1:.1f}", 0.8 + 6 * min(1.0, max(0.0, edge.weight))
+    )
