@@ -78,12 +78,15 @@ def _lead(found: Dissection) -> list[str]:
         sentences = [f"{first}{what}, judged on {patients} that chose nothing."]
     else:
         sentences = [f"{len(units)} units were compared with concepts on {patients}."]
-    beaten = [name for name in _concepts(found) if _beats_modality(found, name)]
-    if beaten:
-        sentences.append(f"A unit beats every input modality for {', '.join(beaten)}.")
-    others = [name for name in _concepts(found) if name not in beaten]
+    rivals = "the best input modality and the best unit of a network with random weights"
+    ahead = [name for name in _concepts(found) if _is_ahead(found, name)]
+    if ahead:
+        sentences.append(
+            f"On these patients the best unit is ahead of {rivals}: {', '.join(ahead)}."
+        )
+    others = [name for name in _concepts(found) if name not in ahead]
     if others:
-        sentences.append(f"No unit beats the best input modality for {', '.join(others)}.")
+        sentences.append(f"It is not ahead of {rivals}: {', '.join(others)}.")
     return sentences
 
 
@@ -93,9 +96,11 @@ def _concepts(found: Dissection) -> list[str]:
     return [each.name for each in found.record.concepts if each.name in scored]
 
 
-def _beats_modality(found: Dissection, concept: str) -> bool:
-    unit, modality = found.best(concept), found.best(concept, "input")
-    return unit is not None and (unit.iou or 0.0) > ((modality.iou or 0.0) if modality else 0.0)
+def _is_ahead(found: Dissection, concept: str) -> bool:
+    """Whether the best unit of a concept agrees more with it than any modality or random unit."""
+    unit, *rivals = (found.best(concept, origin) for origin in ("layer", "input", "random"))
+    best = max((rival.iou or 0.0 for rival in rivals if rival is not None), default=0.0)
+    return unit is not None and (unit.iou or 0.0) > best
 
 
 def _random_verdict(found: Dissection) -> PageVerdict:

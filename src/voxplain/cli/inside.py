@@ -35,6 +35,7 @@ def _command_on_study(name: str, families: tuple[str, ...], example: str, text: 
         folder = output.absolute() if output else None
         _do(Study.load(study), families, example, folder, trust, debugging(context))
 
+    command.__name__ = name
     app.command(name, help=text)(command)
 
 
