@@ -10,11 +10,13 @@ from voxplain.viz.drawing import PAPER, Sheet, text_width
 
 _WIDTH, _SIDE, _LINE, _SIZE = 1000, 23, 22, 14
 """Points: width of a picture, margin, height of a line and size of its letters."""
+_ROOM = 0.97 * (_WIDTH - 2 * _SIDE)
+"""For a line; enlarged letters may be a little wider than they are measured."""
 
 
 def with_caption(picture: Image.Image, texts: Sequence[str]) -> Image.Image:
     """The picture with paragraphs below it, broken into lines that fit its width."""
-    lines = [line for text in texts for line in _lines(text, _WIDTH - 2 * _SIDE)]
+    lines = [line for text in texts for line in _lines(text, _ROOM)]
     scale = picture.width / _WIDTH
     top = picture.height / scale
     sheet = Sheet(_WIDTH, top + _LINE * (len(lines) + 1), scale)
