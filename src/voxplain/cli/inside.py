@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from voxplain.study import Study
 
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Another run directory.")]
-Target = Annotated[
-    str | None,
-    typer.Option("--target", "-t", help="A class (1), kind:class (pixelwise:1), or JSON."),
-]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of all random draws.")]
 
 
@@ -68,11 +64,14 @@ _command_on_study(
 def visualize(
     request: SharedFlags,
     context: typer.Context,
+    unit: Annotated[
+        list[str],
+        typer.Option("--unit", "-u", help="A class (1), a unit (dec1:3) or a layer. Repeat it."),
+    ] = [],  # noqa: B006 - Typer copies it
     method: Annotated[
         list[str],
-        typer.Option("--method", "-m", help="Such as feature_accentuation:layer=dec1,channel=3."),
-    ] = [],  # noqa: B006 - Typer copies it
-    target: Target = None,
+        typer.Option("--method", "-m", help="Of synthesis, such as deep_dream:octaves=3."),
+    ] = ["feature_accentuation"],  # noqa: B006 - Typer copies it
     output: Annotated[Path, typer.Option("--output", "-o", help="Run directory.")] = Path(
         "voxplain-run"
     ),
@@ -81,9 +80,14 @@ def visualize(
     """Synthesize images that drive units of a network, with one image or a study.
 
     voxplain visualize scan.nii.gz --factory my_package:build --weights net.safetensors
-    -m feature_accentuation:layer=dec1,channel=3
+    --unit dec1:3 -m feature_accentuation -m deep_dream:octaves=3
     """
-    _with_flags(context, request, method, target, output, seed, ("synthesis",), _ACCENTUATION)
+    if not request.is_study and not unit:
+        raise ConfigError("name what to drive: --unit 1 for a class, --unit dec1:3 for a unit")
+    units = [int(each) if each.isdigit() else each for each in unit]
+    methods = [parsed_declaration(text, "--method") for text in method]
+    asked = {"name": "visualization", "methods": methods, "units": units, "reliability": False}
+    _with_flags(context, request, [asked], output, seed, "synthesis")
 
 
 @app.command()
@@ -92,10 +96,9 @@ def uncertainty(
     request: SharedFlags,
     context: typer.Context,
     method: Annotated[
-        list[str],
-        typer.Option("--method", "-m", help="Such as uncertainty:source=dropout,samples=16."),
-    ] = [],  # noqa: B006 - Typer copies it
-    target: Target = None,
+        str, typer.Option("--method", "-m", help="augmentation, dropout, or both joined by +.")
+    ] = "augmentation",
+    samples: Annotated[int, typer.Option("--samples", help="Predictions.")] = 16,
     output: Annotated[Path, typer.Option("--output", "-o", help="Run directory.")] = Path(
         "voxplain-run"
     ),
@@ -104,41 +107,30 @@ def uncertainty(
     """Map how sure a network is of its prediction, with one image or a study.
 
     voxplain uncertainty scan.nii.gz --factory my_package:build --weights net.safetensors
+    --method dropout --samples 32
     """
-    declared = method or ["uncertainty"]
-    _with_flags(context, request, declared, target, output, seed, ("uncertainty",), "uncertainty")
-
-
-_ACCENTUATION = "{name: feature_accentuation, layer: dec1, channel: 3}"
+    asked = {"name": "uncertainty", "method": method, "samples": samples}
+    _with_flags(context, request, [asked], output, seed, "uncertainty")
 
 
 def _with_flags(
     context: typer.Context,
     request: SharedFlags,
-    declared: list[str],
-    target: str | None,
+    asked: list[dict[str, Any]],
     output: Path,
     seed: int,
-    families: tuple[str, ...],
-    example: str,
+    family: str,
 ) -> None:
+    """Does analyses of one image, or those of a family of a study."""
     from voxplain.study import Study
 
+    debug = debugging(context)
     if request.is_study:
         study = Study.load(request.images[0])
-        _do(study, families, example, None, request.trust, debugging(context))
+        _do(study, (family,), asked[0]["name"], None, request.trust, debug)
         return
-    if not declared:
-        raise ConfigError(f"name a method, such as -m {_flag(example)}")
-    analyses = [parsed_declaration(text, "--method") for text in declared]
-    study = Study.parse(request.study(target, (), seed, analyses)).running(workers=0)
-    _do(study, families, example, output.absolute(), request.trust, debugging(context))
-
-
-def _flag(example: str) -> str:
-    """The example as a flag states it."""
-    name, _, rest = example.strip("{}").removeprefix("name: ").partition(", ")
-    return ":".join(filter(None, (name, rest.replace(": ", "=").replace(", ", ","))))
+    study = Study.parse(request.study(None, (), seed, asked)).running(workers=0)
+    _do(study, (family,), asked[0]["name"], output.absolute(), request.trust, debug)
 
 
 def _do(
