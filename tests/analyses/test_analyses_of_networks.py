@@ -32,6 +32,14 @@ SMALL: dict[str, dict[str, Any]] = {
         "random_network": False,
     },
     "errors": {"layers": ["act"], "most": 1, "draws": 3, "corrections": 1, "units": 2},
+    "interventions": {
+        "layers": ["act"],
+        "units": 1,
+        "null_sets": 3,
+        "smallest_iou": 0.01,
+        "swaps": ["removal"],
+        "classes": [1],
+    },
     "concept_sensitivity": {"layers": ["act"], "random_directions": 39},
     "concept_directions": {"layer": "act", "random_network": False},
     "discovery": {"layer": "act", "most": 2},
@@ -119,6 +127,16 @@ def test_errors_are_explained(blobs: TinyStudy) -> None:
     assert page.lead == result["sentences"]
     assert len(page.cards) == len(result["errors"]) == 1
     assert page.cards[0].figures
+
+
+def test_units_are_replaced_and_regions_changed(blobs: TinyStudy) -> None:
+    run = done(blobs, "interventions")
+    assert not run.failed
+    result, page, _ = parts(run)["interventions"]
+    assert {each["measure"] for each in result["ablations"]} == {"logit", "dice"}
+    assert [each["kind"] for each in result["swaps"]] == ["removal"]
+    assert result["swaps"][0]["dice"]["cases"] == 4
+    assert len(page.tables) == 2
 
 
 @pytest.mark.parametrize(

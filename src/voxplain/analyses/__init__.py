@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from voxplain.analyses import directions, dissection, errors, trails, uncertainty, visualization
+from voxplain.analyses import (
+    directions,
+    dissection,
+    errors,
+    interventions,
+    trails,
+    uncertainty,
+    visualization,
+)
 from voxplain.analyses.analysis import (
     RESULT,
     Analysis,
@@ -22,6 +30,7 @@ __all__ = [
     "directions",
     "dissection",
     "errors",
+    "interventions",
     "parse_analysis",
     "register",
     "trails",

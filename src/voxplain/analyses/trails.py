@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from voxplain.analyses.analysis import RESULT, Analysis, AnalysisCost, AnalysisInputs, register
+from voxplain.analyses.concept_units import (
+    ConceptUnitSettings,
+    split_cohort,
+    units_of_concepts,
+)
 from voxplain.analyses.networks import randomized
 from voxplain.analyses.target_class import class_of, name_of
 from voxplain.analyses.trails_page import trails_page
-from voxplain.concepts.dissection.dissect import Dissection, dissect
-from voxplain.concepts.dissection.settings import DissectionSettings
-from voxplain.concepts.links import ClassOutput, ConceptUnits, LinkSettings, link, links_record
+from voxplain.concepts.links import ClassOutput, LinkSettings, link, links_record
 from voxplain.concepts.links.donors import ReplacedBy
 from voxplain.concepts.trails import TrailSettings, trails, write_trails
 from voxplain.engine.cohort import Cohort
-from voxplain.engine.interventions import UnitSet
-from voxplain.engine.taps import Tap
-from voxplain.errors import ConfigError, ModelError
-from voxplain.models.model import Model
+from voxplain.errors import ModelError
 from voxplain.records.atomic import atomic_write
 
 _PASSES = 4
@@ -77,15 +76,9 @@ class TrailsAnalysis(Analysis):
         """Chooses units, links them, follows trails and draws them."""
         label = class_of(inputs, self.key)
         output = ClassOutput(name_of(inputs, label), (label,), self.value or (label,))
-        selection, judged = inputs.cohort.split(self.held_out, inputs.seed)
-        judged = judged if len(judged) > 1 else selection
-        dissection = self._dissected(inputs, selection, judged)
-        nodes = tuple(self._nodes(dissection))
-        if not nodes:
-            raise ConfigError(
-                f"{self.key}: no unit of {', '.join(self.layers)} agrees with a concept to an IoU "
-                f"of {self.smallest_iou}, so there is nothing to link"
-            )
+        selection, judged = split_cohort(inputs, self.held_out)
+        asked = ConceptUnitSettings(self.layers, self.units, self.smallest_iou)
+        nodes = units_of_concepts(inputs, asked, selection, judged)
         settings = LinkSettings(
             replaced_by=self.replaced_by, null_sets=self.null_sets, seed=inputs.seed
         )
@@ -118,33 +111,6 @@ class TrailsAnalysis(Analysis):
         record = write_trails(inputs.folder, found)
         atomic_write(inputs.folder / "links.json", links_record(links).model_dump_json(indent=1))
         atomic_write(inputs.folder / RESULT, record.model_dump_json(indent=1))
-
-    def _dissected(self, inputs: AnalysisInputs, selection: Cohort, judged: Cohort) -> Dissection:
-        settings = DissectionSettings(layers=self.layers, exemplars=0, seed=inputs.seed)
-        model = Model.of(inputs.model)
-        return dissect(model, selection, inputs.concepts, settings=settings, held_out=judged)
-
-    def _nodes(self, dissection: Dissection) -> Iterator[ConceptUnits]:
-        """The units of every concept in every layer, each unit for one concept alone."""
-        for layer in self.layers:
-            taken: set[int] = set()
-            units = [unit for unit in dissection.record.units if unit.layer == layer]
-            numbers = {unit.name: unit.index for unit in units if unit.origin == "layer"}
-            for concept in (each.name for each in dissection.record.concepts):
-                pairs = [
-                    pair
-                    for pair in dissection.of(concept=concept, origin="layer")
-                    if pair.unit in numbers
-                    and numbers[pair.unit] not in taken
-                    and (pair.selection_iou or 0.0) >= self.smallest_iou
-                ]
-                pairs.sort(key=lambda pair: -(pair.selection_iou or 0.0))
-                chosen = pairs[: self.units]
-                if chosen:
-                    channels = tuple(numbers[pair.unit] for pair in chosen)
-                    taken.update(channels)
-                    name = f"{concept}, {layer}"
-                    yield ConceptUnits(name, Tap(layer), UnitSet(channels), chosen[0].iou)
 
     def _few(self, cohort: Cohort) -> Cohort:
         """Evenly spread cases, as many as are allowed."""
