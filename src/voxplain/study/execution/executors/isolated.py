@@ -32,7 +32,7 @@ _GRACE = 0.25
 """Seconds after its limit in which the stack of a task is written."""
 _LOOK = 0.05
 """Seconds between two looks at a worker."""
-_TASKS_PER_PROCESS = 2000
+_TASKS_PER_PROCESS = 5000
 _CUDA_ERROR = "CUDA error"
 """After one of these, nothing works on the device in the same process."""
 _GIGABYTE = 1e9
