@@ -12,18 +12,17 @@ from voxplain.errors import ConfigError, ModelError, TargetError
 from voxplain.grid import Grid
 from voxplain.models.model import Model
 from voxplain.synthesis import Regularization, parse_objective
-from voxplain.synthesis.objectives import (
+from voxplain.synthesis.layer_objectives import (
     ChannelActivation,
-    ClassLogit,
     DirectionActivation,
     LayerDiversity,
     LayerEnergy,
     MatchedActivation,
     NeuronActivation,
-    Objective,
     StartLikeness,
-    WeightedSum,
 )
+from voxplain.synthesis.objective import Objective
+from voxplain.synthesis.objectives import ClassLogit, WeightedSum
 from voxplain.synthesis.reading import Reader, Reading
 from voxplain.synthesis.regularization import total_variation
 

@@ -23,7 +23,8 @@ from voxplain.models.model import Model
 from voxplain.records.synthesis import ReliabilityItem, SynthesisRecord
 from voxplain.synthesis import Synthesis, measure, reliability_panel, synthesize
 from voxplain.synthesis.exemplars import answers_of
-from voxplain.synthesis.objectives import ChannelActivation, ClassLogit
+from voxplain.synthesis.layer_objectives import ChannelActivation
+from voxplain.synthesis.objectives import ClassLogit
 from voxplain.synthesis.reliability import NOT_INTERPRETABLE, caption_of
 
 

@@ -9,8 +9,10 @@ from typing import Literal
 import torch
 from pydantic import Field
 
+from voxplain.synthesis.layer_objectives import StartLikeness
 from voxplain.synthesis.methods.base import SynthesisMethod, Synthesized, registered
-from voxplain.synthesis.objectives import Objective, StartLikeness, WeightedSum
+from voxplain.synthesis.objective import Objective
+from voxplain.synthesis.objectives import WeightedSum
 from voxplain.synthesis.optimizer import AdamUpdate, Drive, Recipe, SynthesisJob
 from voxplain.synthesis.parametrizations import Accentuation
 from voxplain.synthesis.regularization import Regularization
