@@ -12,7 +12,8 @@ from voxplain.errors import ConfigError, ModelError, TargetError
 from voxplain.grid import Grid
 from voxplain.models.model import Model
 from voxplain.synthesis import Regularization, parse_objective
-from voxplain.synthesis.layer_objectives import (
+from voxplain.synthesis.objectives.base import Objective
+from voxplain.synthesis.objectives.layers import (
     ChannelActivation,
     DirectionActivation,
     LayerDiversity,
@@ -21,8 +22,7 @@ from voxplain.synthesis.layer_objectives import (
     NeuronActivation,
     StartLikeness,
 )
-from voxplain.synthesis.objective import Objective
-from voxplain.synthesis.objectives import ClassLogit, WeightedSum
+from voxplain.synthesis.objectives.outputs import ClassLogit, WeightedSum
 from voxplain.synthesis.reading import Reader, Reading
 from voxplain.synthesis.regularization import total_variation
 

@@ -22,10 +22,10 @@ from voxplain.image import Image
 from voxplain.models.model import Model
 from voxplain.records.synthesis import ReliabilityItem, SynthesisRecord
 from voxplain.synthesis import Synthesis, measure, reliability_panel, synthesize
-from voxplain.synthesis.exemplars import answers_of
-from voxplain.synthesis.layer_objectives import ChannelActivation
-from voxplain.synthesis.objectives import ClassLogit
-from voxplain.synthesis.reliability import NOT_INTERPRETABLE, caption_of
+from voxplain.synthesis.objectives.layers import ChannelActivation
+from voxplain.synthesis.objectives.outputs import ClassLogit
+from voxplain.synthesis.reliability.exemplars import answers_of
+from voxplain.synthesis.reliability.panel import NOT_INTERPRETABLE, caption_of
 
 
 class Bright(nn.Module):

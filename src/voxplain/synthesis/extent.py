@@ -15,7 +15,7 @@ from voxplain.image import Grid, Image
 from voxplain.models.model import Model
 from voxplain.models.output_place import at_box
 from voxplain.synthesis.image_statistics import ImageStatistics
-from voxplain.synthesis.objective import Objective
+from voxplain.synthesis.objectives.base import Objective
 from voxplain.synthesis.reading import Reader, Reading, at_cell
 from voxplain.synthesis.surface import Surface
 

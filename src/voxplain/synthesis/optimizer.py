@@ -14,7 +14,7 @@ from torch import Tensor
 from voxplain.engine.memory import BackwardBudget, in_batches
 from voxplain.models.failures import GradientError, gradient_failures_in_words
 from voxplain.models.model import Model
-from voxplain.synthesis.objective import Objective
+from voxplain.synthesis.objectives.base import Objective
 from voxplain.synthesis.parametrizations import Canvas, Parametrization
 from voxplain.synthesis.reading import Reader, Reading, without_gradients
 from voxplain.synthesis.regularization import Regularization

@@ -22,7 +22,7 @@ from voxplain.records.synthesis import ReliabilityRecord, SynthesisRecord, Synth
 from voxplain.synthesis.image_statistics import ImageStatistics
 from voxplain.synthesis.methods.base import SynthesisMethod
 from voxplain.synthesis.mosaic import mosaic
-from voxplain.synthesis.objective import Objective
+from voxplain.synthesis.objectives.base import Objective
 from voxplain.version import __version__
 from voxplain.viz.drawing import png
 from voxplain.viz.embed import figure_uri

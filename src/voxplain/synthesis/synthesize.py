@@ -16,8 +16,8 @@ from voxplain.image import Image
 from voxplain.models.model import Model
 from voxplain.synthesis.image_statistics import ImageStatistics, measure
 from voxplain.synthesis.methods.base import SynthesisMethod, Synthesized, parse_synthesis
-from voxplain.synthesis.objective import Objective
-from voxplain.synthesis.objectives import Asked, parse_objective
+from voxplain.synthesis.objectives.base import Objective
+from voxplain.synthesis.objectives.outputs import Asked, parse_objective
 from voxplain.synthesis.optimizer import Progress
 from voxplain.synthesis.result import Synthesis
 from voxplain.synthesis.workbench import Workbench

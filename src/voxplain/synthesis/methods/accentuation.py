@@ -9,10 +9,10 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from voxplain.synthesis.layer_objectives import StartLikeness
 from voxplain.synthesis.methods.base import SynthesisMethod, Synthesized, registered
-from voxplain.synthesis.objective import Objective
-from voxplain.synthesis.objectives import WeightedSum
+from voxplain.synthesis.objectives.base import Objective
+from voxplain.synthesis.objectives.layers import StartLikeness
+from voxplain.synthesis.objectives.outputs import WeightedSum
 from voxplain.synthesis.optimizer import AdamUpdate, Drive, Recipe, SynthesisJob
 from voxplain.synthesis.parametrizations import Accentuation
 from voxplain.synthesis.regularization import Regularization

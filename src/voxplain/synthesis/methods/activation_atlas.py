@@ -21,7 +21,7 @@ from voxplain.errors import ConfigError
 from voxplain.image import Image
 from voxplain.synthesis.methods.activation_grid import DirectionMethod
 from voxplain.synthesis.methods.base import Synthesized, registered
-from voxplain.synthesis.objective import Objective
+from voxplain.synthesis.objectives.base import Objective
 from voxplain.synthesis.reading import log_scores, meaning_of_output
 from voxplain.synthesis.workbench import Workbench
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from voxplain.errors import ModelError
 from voxplain.synthesis.extent import Extent
-from voxplain.synthesis.layer_objectives import DirectionActivation
 from voxplain.synthesis.methods.base import SynthesisMethod, Synthesized, registered
-from voxplain.synthesis.objective import Objective
+from voxplain.synthesis.objectives.base import Objective
+from voxplain.synthesis.objectives.layers import DirectionActivation
 from voxplain.synthesis.optimizer import AdamUpdate, Drive, Recipe, SynthesisJob
 from voxplain.synthesis.parametrizations import AnyParametrization, Fourier
 from voxplain.synthesis.reading import at_cell

@@ -15,9 +15,9 @@ from voxplain.errors import ConfigError
 from voxplain.image import Grid
 from voxplain.registry import Registry
 from voxplain.synthesis.extent import Extent
-from voxplain.synthesis.layer_objectives import LayerDiversity
-from voxplain.synthesis.objective import Objective
-from voxplain.synthesis.objectives import WeightedSum
+from voxplain.synthesis.objectives.base import Objective
+from voxplain.synthesis.objectives.layers import LayerDiversity
+from voxplain.synthesis.objectives.outputs import WeightedSum
 from voxplain.synthesis.optimizer import AdamUpdate, Drive, Recipe, SynthesisJob
 from voxplain.synthesis.parametrizations import AnyParametrization, Fourier
 from voxplain.synthesis.regularization import Regularization

@@ -14,7 +14,7 @@ from torch import Tensor
 from voxplain.image import Grid
 from voxplain.preprocess.resample import along_axes, value_weights
 from voxplain.synthesis.methods.base import SynthesisMethod, Synthesized, registered
-from voxplain.synthesis.objective import Objective
+from voxplain.synthesis.objectives.base import Objective
 from voxplain.synthesis.optimizer import Drive, NormalizedUpdate, Recipe, SynthesisJob
 from voxplain.synthesis.parametrizations import Pixels
 from voxplain.synthesis.surface import Surface

@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from voxplain.synthesis.layer_objectives import MatchedActivation
 from voxplain.synthesis.methods.base import SynthesisMethod, Synthesized, registered
-from voxplain.synthesis.objective import Objective
+from voxplain.synthesis.objectives.base import Objective
+from voxplain.synthesis.objectives.layers import MatchedActivation
 from voxplain.synthesis.optimizer import AdamUpdate, Recipe, SynthesisJob
 from voxplain.synthesis.parametrizations import Pixels
 from voxplain.synthesis.regularization import Regularization

@@ -13,10 +13,10 @@ from voxplain.engine.network_layers import NetworkLayers
 from voxplain.engine.taps import Tap
 from voxplain.models.model import Model
 from voxplain.records.synthesis import ReliabilityItem
-from voxplain.synthesis.exemplars import CohortAnswers, Vectors, vector_at
-from voxplain.synthesis.layer_objectives import StartLikeness
-from voxplain.synthesis.objective import Objective
+from voxplain.synthesis.objectives.base import Objective
+from voxplain.synthesis.objectives.layers import StartLikeness
 from voxplain.synthesis.reading import Reader
+from voxplain.synthesis.reliability.exemplars import CohortAnswers, Vectors, vector_at
 from voxplain.synthesis.result import Synthesis
 
 _LIKE_EXEMPLARS = 0.5

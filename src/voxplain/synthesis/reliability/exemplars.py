@@ -20,7 +20,7 @@ from voxplain.engine.taps import Tap
 from voxplain.image import Image
 from voxplain.models.layout import Layout
 from voxplain.models.model import Model
-from voxplain.synthesis.objective import Objective
+from voxplain.synthesis.objectives.base import Objective
 from voxplain.synthesis.reading import Reading, at_cell, log_scores, meaning_of_output
 
 Vectors = Mapping[Tap, Tensor]

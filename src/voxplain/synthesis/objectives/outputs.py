@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from voxplain.engine.taps import Tap
 from voxplain.errors import ConfigError, TargetError
-from voxplain.synthesis.layer_objectives import (
+from voxplain.synthesis.objectives.base import Objective, typical_size
+from voxplain.synthesis.objectives.layers import (
     ChannelActivation,
     DirectionActivation,
     LayerDiversity,
@@ -21,7 +22,6 @@ from voxplain.synthesis.layer_objectives import (
     NeuronActivation,
     StartLikeness,
 )
-from voxplain.synthesis.objective import Objective, typical_size
 from voxplain.synthesis.reading import Reading
 
 

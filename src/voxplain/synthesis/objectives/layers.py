@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from voxplain.engine.taps import Tap
 from voxplain.errors import ConfigError, ModelError
-from voxplain.synthesis.objective import Objective, typical_size
+from voxplain.synthesis.objectives.base import Objective, typical_size
 from voxplain.synthesis.reading import Reading, at_cell
 
 _LEAST_COSINE = 0.1

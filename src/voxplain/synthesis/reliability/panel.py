@@ -20,8 +20,8 @@ from voxplain.errors import ConfigError, VoxplainError
 from voxplain.image import Image
 from voxplain.models.model import Model
 from voxplain.records.synthesis import ReliabilityItem, ReliabilityRecord
-from voxplain.synthesis.exemplars import ExemplarMap, answers_of
-from voxplain.synthesis.reliability_items import (
+from voxplain.synthesis.reliability.exemplars import ExemplarMap, answers_of
+from voxplain.synthesis.reliability.items import (
     dissection_item,
     exemplars_item,
     likeness_item,

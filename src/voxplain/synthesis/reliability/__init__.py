@@ -1,0 +1,1 @@
+"""The reliability panel beside a synthesized image: when it may be believed."""
