@@ -11,7 +11,8 @@ import contextlib
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from voxplain.version import __version__
 _LOOK = 0.5
 _LOSSES = 10
 """Rounds in which a cluster may lose the workers of a task, four or so in each."""
+_ASK, _FORGOTTEN = 2.0, 10.0
+"""Seconds between questions about a task, and after which one that no free worker has is lost."""
 _LAST_MINUTE = 60
 """Seconds before the end of a job at which its worker takes no more tasks."""
 _SETTINGS = {
@@ -111,6 +114,7 @@ class _Place:
         from distributed import TimeoutError as NotDone
 
         future, losses = self._submit(spec), 0
+        watch = _ForgottenTask(self._client)
         while True:
             try:
                 result, self._address = future.result(timeout=_LOOK)
@@ -118,6 +122,10 @@ class _Place:
                 if self._stopped.is_set():
                     future.cancel(force=True)
                     raise StoppedError from None
+                if watch.is_forgotten(future.key):
+                    future.cancel(force=True)
+                    self._address = None
+                    future = self._submit(spec)
             except KilledWorker:  # workers were lost, which is not the fault of the task
                 losses += 1
                 if losses > _LOSSES:
@@ -140,6 +148,36 @@ class _Place:
             pure=False,
             **(preferred if self._address else {}),
         )
+
+
+class _ForgottenTask:
+    """Notices a task that no worker has although workers are free.
+
+    Dask may lose track of a task whose worker is killed at the moment it is given out; such a task
+    would be waited for forever.
+
+    Args:
+        client: Of the cluster.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._asked = self._seen = time.monotonic()
+
+    def is_forgotten(self, key: str) -> bool:
+        """Whether no worker has had a task for a while, and some could have taken it all along."""
+        now = time.monotonic()
+        if now - self._asked < _ASK:
+            return False
+        self._asked = now
+        held: Mapping[str, Sequence[str]] = self._client.processing()
+        is_waiting = all(held.values()) or any(key in keys for keys in held.values())
+        if is_waiting:
+            self._seen = now
+        if now - self._seen < _FORGOTTEN:
+            return False
+        self._seen = now
+        return True
 
 
 _PLACES: dict[str, IsolatedWorker] = {}
