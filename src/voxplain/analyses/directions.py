@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from voxplain.analyses.analysis import RESULT, Analysis, AnalysisCost, AnalysisInputs, register
-from voxplain.analyses.networks import randomized
+from voxplain.analyses.networks import compared_random_network
 from voxplain.analyses.pictures import counted, with_interval
 from voxplain.concepts.directions import (
     ConceptDirectionRecord,
@@ -15,7 +15,7 @@ from voxplain.concepts.directions import (
     concept_direction,
     concept_sensitivity,
 )
-from voxplain.errors import ModelError, VoxplainError
+from voxplain.errors import VoxplainError
 from voxplain.records.analysis_page import AnalysisPage, Cell, PageTable
 from voxplain.records.atomic import atomic_write
 
@@ -126,12 +126,7 @@ class ConceptDirectionAnalysis(Analysis):
 
     def perform(self, inputs: AnalysisInputs) -> None:
         """Finds a direction for every concept; one that cannot be found is a remark."""
-        remarks, random_model = [], None
-        if self.random_network:
-            try:
-                random_model = randomized(inputs.model, inputs.cohort, inputs.seed)
-            except ModelError as error:
-                remarks.append(f"no network with random weights is compared: {error}")
+        random_model, remarks = compared_random_network(inputs, self.random_network)
         records: list[ConceptDirectionRecord] = []
         for number, concept in enumerate(inputs.concepts):
             try:

@@ -8,12 +8,11 @@ from pydantic import Field
 
 from voxplain.analyses.analysis import RESULT, Analysis, AnalysisCost, AnalysisInputs, register
 from voxplain.analyses.dissection_page import dissection_page
-from voxplain.analyses.networks import randomized
+from voxplain.analyses.networks import compared_random_network
 from voxplain.concepts.dissection.agreement import Threshold
 from voxplain.concepts.dissection.dissect import dissect
 from voxplain.concepts.dissection.settings import DissectionSettings
 from voxplain.concepts.formulas import compose
-from voxplain.errors import ModelError
 from voxplain.records.atomic import atomic_write
 
 _PASSES = 3
@@ -71,12 +70,7 @@ class DissectionAnalysis(Analysis):
             exemplars=self.exemplars,
             seed=inputs.seed,
         )
-        remarks, random_model = [], None
-        if self.random_network:
-            try:
-                random_model = randomized(inputs.model, inputs.cohort, inputs.seed)
-            except ModelError as error:
-                remarks.append(f"no network with random weights is compared: {error}")
+        random_model, remarks = compared_random_network(inputs, self.random_network)
         found = dissect(
             inputs.model,
             inputs.cohort,

@@ -12,14 +12,13 @@ from voxplain.analyses.concept_units import (
     split_cohort,
     units_of_concepts,
 )
-from voxplain.analyses.networks import randomized
+from voxplain.analyses.networks import compared_random_network
 from voxplain.analyses.target_class import class_of, name_of
 from voxplain.analyses.trails_page import trails_page
 from voxplain.concepts.links import ClassOutput, LinkSettings, link, links_record
 from voxplain.concepts.links.donors import ReplacedBy
 from voxplain.concepts.trails import TrailSettings, trails, write_trails
 from voxplain.engine.cohort import Cohort
-from voxplain.errors import ModelError
 from voxplain.records.atomic import atomic_write
 
 _PASSES = 4
@@ -82,12 +81,7 @@ class TrailsAnalysis(Analysis):
         settings = LinkSettings(
             replaced_by=self.replaced_by, null_sets=self.null_sets, seed=inputs.seed
         )
-        remarks, control = [], None
-        if self.random_network:
-            try:
-                control = randomized(inputs.model, inputs.cohort, inputs.seed)
-            except ModelError as error:
-                remarks.append(f"no network with random weights is compared: {error}")
+        control, remarks = compared_random_network(inputs, self.random_network)
         links = link(
             inputs.model,
             self._few(selection),

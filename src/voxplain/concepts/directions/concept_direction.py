@@ -18,7 +18,7 @@ from voxplain.concepts.concept import Concept
 from voxplain.concepts.directions.controls import control_concept
 from voxplain.concepts.directions.direction_records import ConceptDirectionRecord, UnitCountRecord
 from voxplain.concepts.directions.directions import Directions
-from voxplain.concepts.directions.judging import (
+from voxplain.concepts.directions.held_out_agreement import (
     DirectionReader,
     HeldOutIou,
     agreements,

@@ -14,13 +14,18 @@ from voxplain.concepts.errors.causes import (
     modalities,
     single_units,
 )
+from voxplain.concepts.errors.cohort_errors import (
+    CohortErrors,
+    CohortReader,
+    errors_of_cohort,
+    units_to_replace,
+)
 from voxplain.concepts.errors.corrections import Tally, judged, proposed
 from voxplain.concepts.errors.effects import effects_of
 from voxplain.concepts.errors.grouping import grouped
 from voxplain.concepts.errors.judged_case import AskedClass, ErrorComponent, JudgedCase
 from voxplain.concepts.errors.result import ErrorCauses
 from voxplain.concepts.errors.settings import ErrorSettings, UnitSets
-from voxplain.concepts.errors.survey import CohortReader, Survey, surveyed, worth_replacing
 from voxplain.concepts.errors.together import together
 from voxplain.concepts.errors.words import error_sentence, group_sentence, overall_sentence
 from voxplain.engine.cohort import Cohort
@@ -90,18 +95,18 @@ def explain_errors(
     chosen, sets = settings or ErrorSettings(), dict(unit_sets or {})
     asked = AskedClass(label, value, ignore, activation, threshold)
     reader = CohortReader.of(Model.of(model), cohort, asked, layers, sets, chosen.seed)
-    survey = surveyed(reader, chosen)
-    units, remarks = worth_replacing(reader, survey, chosen)
-    things = _things(survey, units, concepts, sets, chosen)
-    errors = _explained(reader, survey, things, chosen)
-    corrections = _corrected(reader, survey, errors, things, chosen)
-    record = _record(reader, survey, errors, corrections, chosen)
-    record = record.model_copy(update={"remarks": [*survey.remarks, *remarks]})
-    return ErrorCauses(record, survey.errors)
+    largest = errors_of_cohort(reader, chosen)
+    units, remarks = units_to_replace(reader, largest, chosen)
+    replaceable = _replaceable(largest, units, concepts, sets, chosen)
+    errors = _explained(reader, largest, replaceable, chosen)
+    corrections = _corrected(reader, largest, errors, replaceable, chosen)
+    record = _record(reader, largest, errors, corrections, chosen)
+    record = record.model_copy(update={"remarks": [*largest.remarks, *remarks]})
+    return ErrorCauses(record, largest.errors)
 
 
-def _things(
-    survey: Survey,
+def _replaceable(
+    largest: CohortErrors,
     units: Mapping[Tap, Sequence[int]],
     concepts: Sequence[Concept],
     sets: UnitSets,
@@ -112,13 +117,13 @@ def _things(
     Raises:
         ConfigError: If a set names a unit that does not exist.
     """
-    substitutes = survey.substitutes
+    substitutes = largest.substitutes
     for name, (path, channels) in sets.items():
         count = len(substitutes.means[Tap(path)])
         if not channels or not {*channels} <= {*range(count)}:
             raise ConfigError(f"set {name!r}: layer {path!r} has units 0 to {count - 1}")
     return [
-        *modalities(survey.channels, substitutes),
+        *modalities(largest.channels, substitutes),
         *(Structure(each.name, each, settings.fill, substitutes) for each in concepts),
         *(
             Units(name, Tap(path), tuple(sorted({*channels})), substitutes)
@@ -129,25 +134,28 @@ def _things(
 
 
 def _explained(
-    reader: CohortReader, survey: Survey, things: Sequence[Replaceable], settings: ErrorSettings
+    reader: CohortReader,
+    largest: CohortErrors,
+    replaceable: Sequence[Replaceable],
+    settings: ErrorSettings,
 ) -> list[ErrorRecord]:
-    """Every error with the effects of all replacements, in the order of the survey."""
+    """Every error with the effects of all replacements, the largest first."""
     found: dict[str, ErrorRecord] = {}
-    for name, errors in survey.by_case.items():
+    for name, errors in largest.by_case.items():
         case = reader.open(name)
-        effects = effects_of(case, errors, things, settings.draws, settings.seed)
+        effects = effects_of(case, errors, replaceable, settings.draws, settings.seed)
         for error in errors:
             rows = effects[error.id]
             alone = _alone(rows, settings)
             several = (
                 []
                 if _has_unit(alone, rows)
-                else _together(reader, survey, case, error, rows, settings)
+                else _together(reader, largest, case, error, rows, settings)
             )
             record = _error_record(case, error, rows, alone, several, settings.level)
-            sentence = error_sentence(record, survey.class_name, settings.enough)
+            sentence = error_sentence(record, largest.class_name, settings.enough)
             found[error.id] = record.model_copy(update={"sentence": sentence})
-    return [found[error.id] for error in survey.errors]
+    return [found[error.id] for error in largest.errors]
 
 
 def _alone(rows: Sequence[ErrorEffectRecord], settings: ErrorSettings) -> list[str]:
@@ -166,7 +174,7 @@ def _has_unit(alone: Sequence[str], rows: Sequence[ErrorEffectRecord]) -> bool:
 
 def _together(
     reader: CohortReader,
-    survey: Survey,
+    largest: CohortErrors,
     case: JudgedCase,
     error: ErrorComponent,
     rows: Sequence[ErrorEffectRecord],
@@ -174,7 +182,7 @@ def _together(
 ) -> list[TogetherRecord]:
     found = [
         together(
-            case, error, tap, rows, survey.substitutes,
+            case, error, tap, rows, largest.substitutes,
             settings.enough, settings.draws, settings.seed,
         )
         for tap in reader.layers
@@ -222,23 +230,23 @@ def _remarks(rows: Sequence[ErrorEffectRecord], level: float) -> list[str]:
 
 def _corrected(
     reader: CohortReader,
-    survey: Survey,
+    largest: CohortErrors,
     errors: Sequence[ErrorRecord],
-    things: Sequence[Replaceable],
+    replaceable: Sequence[Replaceable],
     settings: ErrorSettings,
 ) -> list[CorrectionRecord]:
     """Corrections for errors of the selection patients, tried on all cases."""
     selection, held_out = _halves(reader.cohort, settings)
     pairs = [
         (error, record)
-        for error, record in zip(survey.errors, errors, strict=True)
+        for error, record in zip(largest.errors, errors, strict=True)
         if error.patient in selection
     ]
-    by_name = {thing.name: thing for thing in things}
+    by_name = {thing.name: thing for thing in replaceable}
     for error, record in pairs:
         for row in record.together:
             units = Units(
-                _set_name(row, error), Tap(row.layer), tuple(row.channels), survey.substitutes
+                _set_name(row, error), Tap(row.layer), tuple(row.channels), largest.substitutes
             )
             by_name[units.name] = units
     found = proposed(pairs, by_name, _set_name, settings.factors, settings.corrections)
@@ -264,7 +272,7 @@ def _halves(cohort: Cohort, settings: ErrorSettings) -> tuple[set[str], set[str]
 
 def _record(
     reader: CohortReader,
-    survey: Survey,
+    largest: CohortErrors,
     errors: list[ErrorRecord],
     corrections: list[CorrectionRecord],
     settings: ErrorSettings,
@@ -278,7 +286,7 @@ def _record(
             f"the other cases by more than {settings.cost:g}."
         ]
     sentences = [
-        overall_sentence(errors, survey.class_name),
+        overall_sentence(errors, largest.class_name),
         *(error.sentence for error in errors),
         *(group_sentence(group) for group in groups if len(group.members) > 1),
         *(
@@ -290,7 +298,7 @@ def _record(
     return ErrorCausesRecord(
         model=reader.model.name,
         label=reader.asked.label,
-        class_name=survey.class_name,
+        class_name=largest.class_name,
         layers=[tap.path for tap in reader.layers],
         parameters=settings.model_dump(mode="json") | asked,
         errors=errors,

@@ -1,4 +1,4 @@
-"""The first look at a cohort: its errors, and what replaces units and modalities."""
+"""The largest errors of a cohort, and what replaces units and modalities."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ class CohortReader:
 
 
 @dataclass(frozen=True, eq=False)
-class Survey:
-    """What the first pass over a cohort found.
+class CohortErrors:
+    """The largest errors of a cohort, with what the same pass over it has measured.
 
     Attributes:
         errors: The largest ones, in order.
@@ -112,7 +112,7 @@ class Survey:
         return found
 
 
-def surveyed(reader: CohortReader, settings: ErrorSettings) -> Survey:
+def errors_of_cohort(reader: CohortReader, settings: ErrorSettings) -> CohortErrors:
     """The largest errors of all cases, and the mean of every channel on the way."""
     found: list[ErrorComponent] = []
     sums: dict[Tap, Tensor] = {}
@@ -128,7 +128,7 @@ def surveyed(reader: CohortReader, settings: ErrorSettings) -> Survey:
     large = [error for error in found if error.volume >= settings.least]
     large.sort(key=lambda error: -error.volume)
     donor = reader.donor if settings.replacement == "resample" else None
-    return Survey(
+    return CohortErrors(
         errors=tuple(large[: settings.most]),
         substitutes=Substitutes(sums, donor),
         class_name=name,
@@ -137,26 +137,26 @@ def surveyed(reader: CohortReader, settings: ErrorSettings) -> Survey:
     )
 
 
-def worth_replacing(
-    reader: CohortReader, survey: Survey, settings: ErrorSettings
+def units_to_replace(
+    reader: CohortReader, largest: CohortErrors, settings: ErrorSettings
 ) -> tuple[dict[Tap, tuple[int, ...]], tuple[str, ...]]:
     """The units of every layer that are replaced exactly, and remarks.
 
     In layers with more units than are asked for, those with the largest first-order estimates for
     any of the errors.
     """
-    counts = {tap: len(survey.substitutes.means[tap]) for tap in reader.layers}
+    counts = {tap: len(largest.substitutes.means[tap]) for tap in reader.layers}
     chosen = {tap: tuple(range(count)) for tap, count in counts.items()}
     wide = [tap for tap, count in counts.items() if count > settings.units]
-    if not wide or not survey.errors:
+    if not wide or not largest.errors:
         return chosen, ()
     if not reader.model.differentiable:
         return chosen, ("the network has no gradients, so every unit was replaced exactly",)
     estimates: dict[Tap, list[Tensor]] = {tap: [] for tap in wide}
-    for name, errors in survey.by_case.items():
+    for name, errors in largest.by_case.items():
         case = reader.open(name)
         for error in errors:
-            drops = estimated_drops(case, error, wide, survey.substitutes)
+            drops = estimated_drops(case, error, wide, largest.substitutes)
             for tap in wide:
                 estimates[tap].append(drops[tap])
     screened = {tap: strongest(estimates[tap], settings.units) for tap in wide}
