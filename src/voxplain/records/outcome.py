@@ -63,8 +63,13 @@ def outcome_file(run: Path, task: TaskRecord) -> Path:
 
 
 def prediction_task(key: str, case: str, model: str, target: str) -> TaskRecord:
-    """The record of the task that makes a prediction, which no manifest lists."""
-    return TaskRecord(key=key, case=case, model=model, target=target, methods=[], kind="prediction")
+    """The record of the task that makes a prediction.
+
+    A manifest lists it only where it failed and no other task says why.
+    """
+    return TaskRecord(
+        key=key, case=case, model=model, target=target, methods=["prediction"], kind="prediction"
+    )
 
 
 def read_outcome(run: Path, task: TaskRecord) -> TaskOutcome | None:

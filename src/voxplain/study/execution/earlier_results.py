@@ -66,6 +66,11 @@ class EarlierResults:
         record = self._predictions.get((combination.model, combination.key))
         return record if record is not None and self._is_whole(record.image) else None
 
+    def failed_prediction(self, combination: Combination) -> TaskRecord | None:
+        """The record of the task that failed to make the prediction of a combination."""
+        record = self._tasks.get((combination.model, combination.key))
+        return record if record is not None and record.kind == "prediction" else None
+
     def maps(self, task: Task) -> list[MapRecord]:
         """The maps of those methods of a task whose files are all there and whole."""
         model = task.combination.model

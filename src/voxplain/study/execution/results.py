@@ -49,6 +49,7 @@ class Results:
         }
         self._records = {key: task_record(task) for key, task in tasks.items()}
         self._predictions: dict[CombinationId, PredictionRecord] = {}
+        self._failed_predictions: dict[CombinationId, TaskRecord] = {}
         self._maps: dict[CombinationId, list[MapRecord]] = defaultdict(list)
         self._analyses: dict[str, AnalysisRecord] = {}
         self._folders = [task.folder for task in checked.plan.analyses]
@@ -83,6 +84,10 @@ class Results:
         """Adds a prediction."""
         self._predictions[record.case, record.model, record.target] = record
 
+    def add_failed_prediction(self, record: TaskRecord) -> None:
+        """Adds the record of a task that failed to make a prediction."""
+        self._failed_predictions[record.case, record.model, record.target] = record
+
     def add_maps(self, records: Sequence[MapRecord]) -> None:
         """Adds maps."""
         for record in records:
@@ -98,7 +103,7 @@ class Results:
 
     def ordered(self) -> Manifest:
         """The manifest with all records, in the order of the plan."""
-        self.manifest.tasks = list(self._records.values())
+        self.manifest.tasks = [*self._records.values(), *self._unexplained_failures()]
         self.manifest.predictions = [
             self._predictions[each] for each in self._combinations if each in self._predictions
         ]
@@ -118,6 +123,19 @@ class Results:
                 pair for families in made for pair in families.items()
             )
         return self.manifest
+
+    def _unexplained_failures(self) -> list[TaskRecord]:
+        """The predictions that are missing though no other task on the same case has failed."""
+        failed = {
+            (each.case, each.model, each.target)
+            for each in self._records.values()
+            if each.status == "failed"
+        }
+        return [
+            record
+            for each, record in self._failed_predictions.items()
+            if each not in self._predictions and each not in failed
+        ]
 
     def _place(self, record: MapRecord) -> int:
         return self._order[record.key]

@@ -12,7 +12,7 @@ from voxplain.errors import RunError, VoxplainWarning
 from voxplain.metrics.cross_case import completed
 from voxplain.records.candidates import write_candidates
 from voxplain.records.folder import sweep
-from voxplain.records.manifest import Manifest
+from voxplain.records.manifest import Manifest, TaskRecord
 from voxplain.records.outcome import TaskOutcome, outcome_file, outcomes, read_outcome, scores_of
 from voxplain.study.execution.earlier_results import EarlierResults, ScoreCache
 from voxplain.study.execution.evaluator import finished_scores
@@ -70,6 +70,7 @@ class Scheduler:
         self.results = Results(checked, new_manifest(checked, self.private), self.tasks)
         store.folder.mkdir(parents=True, exist_ok=True)
         self.log = EventLog(store.folder / EVENTS, self.private)
+        self.predictions: dict[TaskId, TaskRecord] = {}
         self.pace = Pace({}, 1)
 
     def run(self, executor: Executor, workers: int = 1) -> Manifest:
@@ -91,6 +92,9 @@ class Scheduler:
         self.store.write_description()
         self.listener.planned(self.checked.plan, workers)
         specs = list(self._specs())
+        self.predictions = {
+            spec.id: spec.pending for spec in specs if isinstance(spec, PredictionSpec)
+        }
         expected = {spec.id: self._expected(spec) for spec in specs}
         self.pace = Pace(expected, workers)
         left = self.pace.left
@@ -141,6 +145,8 @@ class Scheduler:
             prediction = self.earlier.prediction(combination)
             if prediction is not None:
                 results.add_prediction(prediction)
+            elif (lost := self.earlier.failed_prediction(combination)) is not None:
+                results.add_failed_prediction(lost)
         for task in self.checked.plan.tasks:
             results.add_maps(self.earlier.maps(task))
             if not results.missing(task).methods:
@@ -204,7 +210,9 @@ class Scheduler:
     def _specs_of(self, combination: Combination, copies: bool) -> Iterator[TaskSpec]:
         results, plan = self.results, self.checked.plan
         tasks, evaluations = plan.tasks_of(combination), plan.evaluations_of(combination)
-        if not (any(map(self._takes, tasks)) or any(map(self._takes, evaluations))):
+        failed = self.earlier.failed_prediction(combination)
+        predicts = failed is not None and self.selection.takes(failed)
+        if not (predicts or any(map(self._takes, tasks)) or any(map(self._takes, evaluations))):
             return
         common = CombinationSpec.of(self.checked, combination, self.store.folder)
         if copies or not results.is_predicted(combination):
@@ -263,15 +271,10 @@ class Scheduler:
         if result.log:
             self.listener.failed(result.log)
         task = self.tasks.get(result.id)
-        if task is None:  # a prediction; where it fails, the tasks after it say why
-            for text in result.warnings:
-                warnings.warn(text, VoxplainWarning, stacklevel=2)
+        if task is None:
+            self._receive_prediction(result)
             return
-        record = task_record(task, "failed" if result.reason else "done")
-        record.reason = self.private(result.reason) or None
-        record.seconds, record.attempts = result.seconds, result.attempts
-        record.warnings = [self.private(text) for text in result.warnings]
-        record.families = dict(result.families)
+        record = self._ended(task_record(task), result)
         self.results.has_new_maps |= task.kind == "maps"
         self.results.settle(task.id, record)
         facts = record.model_dump(exclude={"status", "methods", "warnings", "seconds"})
@@ -281,6 +284,23 @@ class Scheduler:
         )
         self.listener.finished(record, False)
         self.listener.remaining(left)
+
+    def _receive_prediction(self, result: TaskResult) -> None:
+        """Takes what came of a prediction; where it fails, the tasks after it mostly say why."""
+        for text in result.warnings:
+            warnings.warn(text, VoxplainWarning, stacklevel=2)
+        if result.reason:
+            record = self.predictions[result.id]
+            self.results.add_failed_prediction(self._ended(record, result))
+
+    def _ended(self, record: TaskRecord, result: TaskResult) -> TaskRecord:
+        """The record of a task with what came of it, without private words."""
+        record.status = "failed" if result.reason else "done"
+        record.reason = self.private(result.reason) or None
+        record.seconds, record.attempts = result.seconds, result.attempts
+        record.warnings = [self.private(text) for text in result.warnings]
+        record.families = dict(result.families)
+        return record
 
     def _save(self) -> None:
         """Writes the manifest, with predictions and maps in the order of the plan."""
