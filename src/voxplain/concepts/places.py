@@ -9,7 +9,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from voxplain.engine.baselines import foreground
 from voxplain.engine.cohort import CohortCase
 from voxplain.engine.network_layers import NetworkLayers
 from voxplain.engine.taps import Tap
@@ -21,10 +20,7 @@ RegionOfInterest = Callable[[CohortCase], Tensor]
 
 def image_foreground(case: CohortCase) -> Tensor:
     """The voxels that are not constant background in some channel, ``(*spatial)`` of bool."""
-    inside = torch.zeros(case.image.grid.shape, dtype=torch.bool)
-    for channel in case.image.data:
-        inside |= foreground(channel).cpu()
-    return inside
+    return case.foreground
 
 
 def region_of(case: CohortCase, region: RegionOfInterest) -> Tensor:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
+import torch
 from torch import Tensor
 
+from voxplain.engine.baselines import foreground
 from voxplain.errors import ConfigError
 from voxplain.image import Image
 
@@ -29,6 +32,11 @@ class CohortCase:
     image: Image
     labels: Tensor | None = None
     facts: Mapping[str, str | float] = field(default_factory=dict)
+
+    @cached_property
+    def foreground(self) -> Tensor:
+        """The voxels that are not constant background in some channel, ``(*spatial)`` of bool."""
+        return torch.stack([foreground(channel.cpu()) for channel in self.image.data]).any(dim=0)
 
 
 class Cohort:

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from voxplain.engine.taps import INPUT, Tap, tapping
 from voxplain.errors import ModelError
-from voxplain.models.geometry import LayerGeometry, confirmed, layer_geometry, place
+from voxplain.models.geometry import LayerGeometry, confirmed, interpolation, layer_geometry, place
 from voxplain.models.layers import (
     LayerInfo,
     convolution_stages,
@@ -210,6 +213,21 @@ class NetworkLayers:
             placed = place(layer_map, geometry, self.shape, mode)
             return _only(placed, _covered(geometry, self.shape), outside)
         return self._assembled(self.layout, layer_map, geometry, windows, mode)
+
+    def interpolation(self, tap: Tap, voxels: NDArray[np.int64]) -> csr_array:
+        """The matrix that takes the cells of a layer to some voxels of the image.
+
+        A product with it has the values of :meth:`on_image` there, but for rounding.
+
+        Args:
+            tap: The layer of a network that sees the image whole.
+            voxels: Positions in the flattened image.
+
+        Raises:
+            ModelError: If the cells of the layer have no known places in the image.
+        """
+        geometry = self.placed_geometry(tap)
+        return interpolation(geometry, self.shape, voxels, _covered(geometry, self.shape))
 
     def beyond(self, tap: Tap) -> str | None:
         """A sentence where a layer does not cover the image whole; with windows, none."""

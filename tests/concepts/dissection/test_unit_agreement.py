@@ -26,7 +26,7 @@ def agreements() -> tuple[Agreement, np.ndarray, np.ndarray]:
     """Of one concept, at every value that occurs."""
     values, masks = values_and_masks()
     edges = values.sort(dim=1).values
-    bins = Thresholds(edges).bins(slice(None), values)
+    bins = Thresholds(edges).bins(slice(None), values.numpy())
     inside, everywhere = joint_histograms(bins, combinations(masks), edges.shape[1])
     both, on = reaching(inside[:, 7]), reaching(everywhere)
     size, total = float(masks[7].sum()), float(masks.shape[1])
@@ -36,7 +36,7 @@ def agreements() -> tuple[Agreement, np.ndarray, np.ndarray]:
 def test_histograms_count_every_concept_and_unit() -> None:
     values, masks = values_and_masks()
     edges = values.sort(dim=1).values[:, ::50].contiguous()
-    bins = Thresholds(edges).bins(slice(None), values)
+    bins = Thresholds(edges).bins(slice(None), values.numpy())
     inside, everywhere = joint_histograms(bins, combinations(masks), edges.shape[1])
     is_on = values[:, None] >= edges[:, :, None]
     assert np.array_equal(reaching(everywhere), is_on.sum(-1).numpy())
@@ -52,7 +52,7 @@ def test_the_table_finds_the_bins_of_bisection(offset: float) -> None:
     edges = values.sort(dim=1).values[:, ::11].contiguous()
     more = torch.cat([values, edges, torch.tensor([[torch.inf, -torch.inf, -0.0]] * 2)], dim=1)
     expected = torch.searchsorted(edges, more, right=True).numpy()
-    assert np.array_equal(Thresholds(edges).bins(slice(None), more), expected)
+    assert np.array_equal(Thresholds(edges).bins(slice(None), more.numpy()), expected)
 
 
 def test_areas_are_those_of_the_definitions() -> None:

@@ -16,7 +16,6 @@ from voxplain.concepts.bank.spec import (
     KnownConcepts,
     MaskOf,
     a_mask,
-    foreground_of,
     signed_distance,
 )
 from voxplain.concepts.concept import Concept
@@ -149,7 +148,7 @@ class ForegroundConcepts(ConceptSpec):
         """Two concepts."""
         words = "where any channel is not constant background"
         return (
-            a_mask(self.name, foreground_of, words, "organ"),
+            a_mask(self.name, lambda case: case.foreground, words, "organ"),
             a_mask(
                 f"{self.name} boundary", _near_foreground(self.width), f"border of {words}", "organ"
             ),
@@ -164,7 +163,7 @@ class BackgroundConcept(ConceptSpec):
     def concepts(self, known: KnownConcepts) -> tuple[Concept, ...]:
         """``"background"``."""
         words = "constant background in every channel"
-        return (a_mask("background", lambda case: ~foreground_of(case), words, "organ"),)
+        return (a_mask("background", lambda case: ~case.foreground, words, "organ"),)
 
 
 class EdgeConcept(ConceptSpec):
@@ -202,7 +201,7 @@ def channel_of(case: CohortCase, channel: str | int) -> Tensor:
 
 def _between_quantiles(channel: str | int, low: float, high: float) -> MaskOf:
     def compute(case: CohortCase) -> Tensor:
-        inside = foreground_of(case)
+        inside = case.foreground
         values = channel_of(case, channel).double()
         start, end = (float(np.quantile(values[inside].numpy(), share)) for share in (low, high))
         above = inside & (values >= start)
@@ -234,7 +233,7 @@ def _strong_gradient(channel: str | int, share: float, axis: int | None) -> Mask
             for at, step in steps
         ]
         components = torch.from_numpy(np.stack(parts))
-        strong = highest(components.square().sum(0).sqrt(), foreground_of(case), share)
+        strong = highest(components.square().sum(0).sqrt(), case.foreground, share)
         return strong if axis is None else strong & (components.abs().argmax(0) == axis)
 
     return compute
@@ -242,7 +241,7 @@ def _strong_gradient(channel: str | int, share: float, axis: int | None) -> Mask
 
 def _mixed(channel: str | int, size: int, share: float) -> MaskOf:
     def compute(case: CohortCase) -> Tensor:
-        inside = foreground_of(case)
+        inside = case.foreground
         values = channel_of(case, channel).double().numpy()
         low, high = np.quantile(values[inside.numpy()], [0.005, 0.995])
         levels = np.clip((values - low) / max(high - low, 1e-12) * 16, 0, 15).astype(int)
@@ -264,7 +263,7 @@ def highest(values: Tensor, inside: Tensor, share: float) -> Tensor:
 def _near_foreground(width: int | str) -> MaskOf:
     def compute(case: CohortCase) -> Tensor | None:
         limit, spacing = measured(width, case.image.rank, case.image.grid.spacing_mm)
-        distance = signed_distance(foreground_of(case), spacing)
+        distance = signed_distance(case.foreground, spacing)
         return None if distance is None else distance.abs() <= limit
 
     return compute

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from voxplain.concepts.bank.spec import ConceptSpec, KnownConcepts, MaskOf, a_mask, foreground_of
+from voxplain.concepts.bank.spec import ConceptSpec, KnownConcepts, MaskOf, a_mask
 from voxplain.concepts.concept import Concept
 from voxplain.engine.cohort import CohortCase
 from voxplain.errors import InputError
@@ -171,7 +171,7 @@ def _on_side(base: Concept, side: str) -> MaskOf:
 
 def _half(side: str) -> MaskOf:
     def compute(case: CohortCase) -> Tensor:
-        inside, along = foreground_of(case), _along(case, side)
+        inside, along = case.foreground, _along(case, side)
         ends = along.expand(inside.shape)[inside]
         return inside & (along > (ends.min() + ends.max()) / 2)
 
@@ -180,7 +180,7 @@ def _half(side: str) -> MaskOf:
 
 def _part(toward: str, number: int, parts: int) -> MaskOf:
     def compute(case: CohortCase) -> Tensor:
-        inside, along = foreground_of(case), _along(case, toward)
+        inside, along = case.foreground, _along(case, toward)
         ends = along.expand(inside.shape)[inside]
         place = (along - ends.min()) / (ends.max() - ends.min() + 1) * parts
         return inside & (place.floor() == number)
@@ -190,7 +190,7 @@ def _part(toward: str, number: int, parts: int) -> MaskOf:
 
 def _shell(number: int, parts: int) -> MaskOf:
     def compute(case: CohortCase) -> Tensor:
-        inside = foreground_of(case)
+        inside = case.foreground
         index = inside.nonzero().double() * torch.tensor(case.image.grid.spacing).double()
         radius = (index - index.mean(0)).square().sum(1).sqrt()
         rank = radius.argsort(stable=True).argsort()
@@ -206,7 +206,7 @@ def _mirrored(base: Concept) -> MaskOf:
         mask, (axis, _) = base.of(case), _axis(case, "left")
         if mask is None:
             return None
-        inside = foreground_of(case)
+        inside = case.foreground
         used = inside.nonzero()[:, axis]
         total = int(used.min() + used.max())
         source = total - torch.arange(mask.shape[axis])

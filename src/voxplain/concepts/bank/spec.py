@@ -11,7 +11,6 @@ from scipy import ndimage
 from torch import Tensor
 
 from voxplain.concepts.concept import Concept, Status
-from voxplain.engine.baselines import foreground
 from voxplain.engine.cohort import CohortCase
 from voxplain.errors import ConfigError, nearest
 from voxplain.extents import measured
@@ -115,11 +114,6 @@ def signed_distance(mask: Tensor | None, spacing: tuple[float, ...]) -> Tensor |
     outer = ndimage.distance_transform_edt(~inside, sampling=spacing)
     inner = ndimage.distance_transform_edt(inside, sampling=spacing)
     return torch.from_numpy(outer - inner).float()
-
-
-def foreground_of(case: CohortCase) -> Tensor:
-    """Where any channel of an image is not constant background, ``(*spatial)`` of bool."""
-    return torch.stack([foreground(channel) for channel in case.image.data]).any(0)
 
 
 def near_border(

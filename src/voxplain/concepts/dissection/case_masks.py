@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -11,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from voxplain.concepts.bank.spec import foreground_of
 from voxplain.concepts.concept import Concept
 from voxplain.engine.cohort import CohortCase
 from voxplain.errors import InputError, VoxplainError
@@ -19,8 +19,10 @@ from voxplain.errors import InputError, VoxplainError
 Region = Literal["foreground", "image"] | str
 """Foreground, whole image, or the name of a concept that is the region."""
 
-_TOGETHER = 16
-"""Concepts whose combinations are counted together."""
+_COMBINATIONS = 512
+"""Combinations of concepts that are counted together."""
+_CONCEPTS = 62
+"""Concepts whose combination fits into a number."""
 
 
 class Remarks:
@@ -58,14 +60,10 @@ class CaseMasks:
         """Number of voxels in the region."""
         return int(self.masks.shape[1])
 
-    def select(self, maps: Tensor) -> Tensor:
-        """Maps ``(k, *spatial)`` inside of the region, ``(k, voxels)``."""
-        return maps.flatten(1)[:, self.flat]
-
-    @property
-    def flat(self) -> Tensor:
-        """The voxels of the region as positions in memory."""
-        return self.inside.flatten().nonzero()[:, 0]
+    @cached_property
+    def places(self) -> NDArray[np.int64]:
+        """The voxels of the region as positions in the flattened image."""
+        return np.flatnonzero(self.inside.numpy())
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,8 +130,9 @@ def combinations(masks: NDArray[np.bool_]) -> list[Combinations]:
         masks: ``(concepts, voxels)``.
     """
     return [
-        _together(first, masks[first : first + _TOGETHER])
-        for first in range(0, len(masks), _TOGETHER)
+        part
+        for first in range(0, len(masks), _CONCEPTS)
+        for part in _divided(first, masks[first : first + _CONCEPTS])
     ]
 
 
@@ -148,6 +147,14 @@ def coded(masks: NDArray[np.bool_]) -> NDArray[np.int64]:
 def bits_of(codes: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
     """The concepts of such numbers, ``(codes, count)``."""
     return (codes[:, None] >> np.arange(count) & 1).astype(bool)
+
+
+def _divided(first: int, masks: NDArray[np.bool_]) -> list[Combinations]:
+    """All concepts together, or in halves where they show too many combinations."""
+    together, half = _together(first, masks), len(masks) // 2
+    if half == 0 or len(together.table) <= _COMBINATIONS:
+        return [together]
+    return _divided(first, masks[:half]) + _divided(first + half, masks[half:])
 
 
 def _together(first: int, masks: NDArray[np.bool_]) -> Combinations:
@@ -165,7 +172,7 @@ def region_of(case: CohortCase, region: Concept | Region) -> Tensor:
         mask = region.of(case)
         inside = torch.zeros(case.image.grid.shape, dtype=torch.bool) if mask is None else mask
     elif region == "foreground":
-        inside = foreground_of(case)
+        inside = case.foreground
     else:
         inside = torch.ones(case.image.grid.shape, dtype=torch.bool)
     if not bool(inside.any()):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from voxplain.concepts.dissection.case_masks import CaseMasks
 from voxplain.records.dissection import Exemplar
@@ -31,7 +30,7 @@ class ExemplarCases:
         self._cases.append(case)
         self._shapes.append(shape)
 
-    def add(self, rows: slice, values: Tensor, masks: CaseMasks) -> None:
+    def add(self, rows: slice, values: NDArray[np.float32], masks: CaseMasks) -> None:
         """Takes in some units of the present case.
 
         Args:
@@ -39,11 +38,11 @@ class ExemplarCases:
             values: ``(units, voxels)`` inside of the region of interest.
             masks: The region.
         """
-        highest, voxel = values.max(dim=1)
-        place = masks.flat[voxel].numpy()
+        voxel = values.argmax(axis=1)
+        place = masks.places[voxel]
         number = np.full_like(place, len(self._cases) - 1)
         found = np.stack([number, place], axis=1)[:, None]
-        value = highest.double().numpy()[:, None]
+        value = values[np.arange(len(values)), voxel].astype(np.float64)[:, None]
         self._merge(0, self._top, rows, value, found)
         self._merge(1, self._bottom, rows, value, found)
 

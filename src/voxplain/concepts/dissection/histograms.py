@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,17 +13,19 @@ from torch import Tensor
 from voxplain.concepts.dissection.case_masks import Combinations
 
 Array = NDArray[np.float64]
-_CELLS_AT_ONCE = 2**21
-"""Cells of histograms that are counted in one go."""
+_CODES = 2**14
+"""Steps from the lowest to the highest threshold of a unit, before values are compared."""
+_OPEN = 2**14
+"""Set in the table where values of one step may reach one threshold more, or not."""
 _COMPARISONS = 8
-"""After a look into the table; bisection where more are needed."""
+"""Of values whose step holds thresholds; bisection where more are needed."""
 
 
 class Thresholds:
     """Finds how many thresholds values reach, faster than by bisection.
 
-    A table says how many are certainly reached for each value of the upper 16 bits of a float, so
-    that one or two comparisons are left.
+    The range of the thresholds of a unit is divided into equal steps, and a table says how many
+    thresholds lie below each of them. Only values in a step that holds a threshold are compared.
 
     Args:
         edges: ``(units, edges)``, ascending, float32.
@@ -33,44 +33,77 @@ class Thresholds:
 
     def __init__(self, edges: Tensor) -> None:
         self.edges = edges.contiguous()
-        lowest = _lowest_values()
-        known = [np.searchsorted(row, lowest, side="right") for row in self.edges.numpy()]
-        self._table = np.stack(known).astype(np.int16)
-        nothing = np.full((len(edges), 1), np.nan, dtype=np.float32)
-        self._ends = np.concatenate([self.edges.numpy(), nothing], axis=1)
+        self._rows = [_Row.of(row) for row in self.edges.numpy()]
 
-    def bins(self, units: slice, values: Tensor) -> NDArray[np.int16]:
+    def bins(self, units: slice, values: NDArray[np.float32]) -> NDArray[np.int16]:
         """How many thresholds each value reaches, ``(units, voxels)``.
 
         A value is at or above threshold ``i`` where it reaches more than ``i``.
 
         Args:
             units: Which units.
-            values: ``(units, voxels)``, float32.
+            values: ``(units, voxels)``.
         """
-        rows = zip(values.contiguous().numpy(), self._table[units], self._ends[units], strict=True)
-        return np.stack([_reached(*row) for row in rows])
+        rows = self._rows[units]
+        return np.stack([row.bins(part) for row, part in zip(rows, values, strict=True)])
 
 
-def _reached(
-    values: NDArray[np.float32], table: NDArray[np.int16], ends: NDArray[np.float32]
-) -> NDArray[np.int16]:
-    upper = values.view(np.uint16)[1 if sys.byteorder == "little" else 0 :: 2]
-    bins = table.take(upper)
-    for _ in range(_COMPARISONS):
-        more = values >= ends.take(bins)
-        if not more.any():
-            return bins
-        bins += more
-    return np.searchsorted(ends[:-1], values, side="right").astype(np.int16)
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """The thresholds of one unit.
+
+    Attributes:
+        ends: Ascending, then NaN.
+        scale: Steps per unit of activation; 0 where steps cannot be told apart.
+        table: Thresholds below each step, with a mark where it holds some.
+    """
+
+    ends: NDArray[np.float32]
+    scale: np.float32
+    table: NDArray[np.int16]
+
+    @classmethod
+    def of(cls, edges: NDArray[np.float32]) -> _Row:
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            scale = np.float32((_CODES - 3) / (edges[-1] - edges[0]))
+        if not (np.isfinite(scale) and np.isfinite(edges[0])):
+            scale = np.float32(0)
+        held = np.bincount(_steps(edges, edges[0], scale), minlength=_CODES)
+        below = held.cumsum() - held
+        lowest = int(np.count_nonzero(edges == edges[0]))  # all of its step reach these
+        below[1] += lowest
+        held[1] -= lowest
+        table = np.where(held > 0, below | _OPEN, below).astype(np.int16)
+        return cls(np.append(edges, np.float32(np.nan)), scale, table)
+
+    def bins(self, values: NDArray[np.float32]) -> NDArray[np.int16]:
+        if not self.scale:
+            return np.searchsorted(self.ends[:-1], values, side="right").astype(np.int16)
+        found = self.table.take(_steps(values, self.ends[0], self.scale))
+        open_ = np.flatnonzero(found & _OPEN)
+        if len(open_):
+            found[open_] = self._compared(values[open_], found[open_] & ~_OPEN)
+        return found
+
+    def _compared(self, values: NDArray[np.float32], bins: NDArray[np.int16]) -> NDArray[np.int16]:
+        for _ in range(_COMPARISONS):
+            more = values >= self.ends.take(bins)
+            if not more.any():
+                return bins
+            bins += more
+        return np.searchsorted(self.ends[:-1], values, side="right").astype(np.int16)
 
 
-@lru_cache(maxsize=1)
-def _lowest_values() -> NDArray[np.float32]:
-    """The lowest float32 with each value of the upper 16 bits; the lowest of all for NaN."""
-    upper = np.arange(2**16, dtype=np.uint32) << 16
-    lowest = np.where(upper >> 31, upper | 0xFFFF, upper).astype(np.uint32).view(np.float32)
-    return np.where(np.isnan(lowest), -np.inf, lowest).astype(np.float32)
+def _steps(values: NDArray[np.float32], lowest: np.float32, scale: np.float32) -> NDArray[np.intp]:
+    """The steps of values: 0 below the lowest threshold and for NaN, then 1 and so on."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        steps = values - lowest
+        steps *= scale
+    np.fmax(steps, np.float32(-1), out=steps)
+    np.fmin(steps, np.float32(_CODES - 2), out=steps)
+    np.floor(steps, out=steps)
+    steps += np.float32(1)
+    return steps.astype(np.intp)
 
 
 def joint_histograms(
@@ -95,13 +128,12 @@ def joint_histograms(
     for part in parts:
         cells = len(part.table) * (edges + 1)
         offset = part.index * (edges + 1)
-        size = max(1, _CELLS_AT_ONCE // cells)
         columns = slice(part.first, part.first + part.table.shape[1])
-        for first in range(0, len(bins), size):
-            rows = slice(first, min(first + size, len(bins)))
-            counts = counted(bins[rows] + offset, cells).reshape(-1, len(part.table), edges + 1)
-            inside[rows, columns] = part.table.T @ counts
-            everywhere[rows] = counts.sum(axis=1)
+        for unit, row in enumerate(bins):
+            found = np.bincount(offset + row, minlength=cells)
+            counts = found.reshape(len(part.table), edges + 1).astype(np.float64)
+            inside[unit, columns] = part.table.T @ counts
+            everywhere[unit] = counts.sum(axis=0)
     if not parts:
         everywhere[:] = counted(bins, edges + 1)
     return inside, everywhere
@@ -109,9 +141,8 @@ def joint_histograms(
 
 def counted(index: NDArray[Any], cells: int) -> Array:
     """How often each number occurs in each row, ``(rows, cells)``."""
-    shifted = index + np.arange(len(index))[:, None] * cells
-    counts = np.bincount(shifted.ravel(), minlength=len(index) * cells)
-    return counts.reshape(len(index), cells).astype(np.float64)
+    rows = [np.bincount(row, minlength=cells) for row in index]
+    return np.stack(rows).astype(np.float64)
 
 
 @dataclass
@@ -132,12 +163,15 @@ class Counts:
         """Nothing counted yet."""
         return cls(np.zeros((units, concepts, edges + 1)), {})
 
-    def add(self, rows: slice, inside: Array, everywhere: Array, known: NDArray[np.bool_]) -> None:
-        """Takes in the histograms of some units for one case."""
-        self.inside[rows] += inside * known[None, :, None]
-        key = tuple(known.tolist())
+    def begin(self, known: NDArray[np.bool_]) -> None:
+        """Makes room for a case for which these concepts are known."""
         shape = (len(self.inside), self.inside.shape[2])
-        self.everywhere.setdefault(key, np.zeros(shape))[rows] += everywhere
+        self.everywhere.setdefault(tuple(known.tolist()), np.zeros(shape))
+
+    def add(self, rows: slice, inside: Array, everywhere: Array, known: NDArray[np.bool_]) -> None:
+        """Takes in the histograms of some units for one case, after :meth:`begin`."""
+        self.inside[rows] += inside * known[None, :, None]
+        self.everywhere[tuple(known.tolist())][rows] += everywhere
 
     def reached(self, concept: int) -> tuple[Array, Array]:
         """Voxels at or above every threshold, of a concept and of all, each ``(units, edges)``.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from voxplain.concepts.dissection.case_masks import CaseMasks
 from voxplain.engine.cohort import CohortCase
@@ -15,8 +16,10 @@ from voxplain.engine.randomness import generator
 FEWEST_DONORS = 5
 """Other patients whose images have the same shape, so that their masks are taken."""
 _BYTES = 64 * 2**20
-_VOXELS = 2**14
-"""Voxels of a case on which unrelated masks are compared with units."""
+_VOXELS = 2**15
+"""Voxels of all held-out cases together on which unrelated masks are compared with units."""
+_FEWEST_VOXELS = 2**12
+"""Of one case."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +61,7 @@ class UnrelatedMasks:
     def donate(self, case: CohortCase, masks: CaseMasks) -> None:
         """Keeps the masks of a case for other patients; at most 64 MB of all cases together."""
         whole = np.zeros((len(masks.masks), masks.inside.numel()), dtype=bool)
-        whole[:, masks.flat.numpy()] = masks.masks
+        whole[:, masks.places] = masks.masks
         key = float(torch.rand(1, generator=generator(self._seed, "donor", case.id)))
         shape = tuple(masks.inside.shape)
         packed = np.packbits(whole, axis=1)
@@ -67,12 +70,19 @@ class UnrelatedMasks:
         while sum(donor.packed.nbytes for donor in self._donors) > _BYTES:
             self._donors.pop()
 
-    def voxels(self, case: CohortCase, masks: CaseMasks) -> NDArray[np.int64]:
-        """The voxels of a case, as numbers in its region, on which draws are compared."""
-        if masks.voxels <= _VOXELS:
+    def voxels(self, case: CohortCase, masks: CaseMasks, cases: int) -> NDArray[np.int64]:
+        """The voxels of a case, as numbers in its region, on which draws are compared.
+
+        Args:
+            case: The case.
+            masks: Of the case.
+            cases: How many there are.
+        """
+        count = max(_FEWEST_VOXELS, _VOXELS // max(1, cases))
+        if masks.voxels <= count:
             return np.arange(masks.voxels)
         source = generator(self._seed, "null voxels", case.id)
-        drawn = torch.randperm(masks.voxels, generator=source)[:_VOXELS]
+        drawn = torch.randperm(masks.voxels, generator=source)[:count]
         return np.sort(drawn.numpy())
 
     def of(
@@ -92,7 +102,7 @@ class UnrelatedMasks:
             shifts = 1 + np.floor(place * max(1, masks.voxels - 1)).astype(np.int64)
             before = (voxels[None] - shifts[:, None]) % masks.voxels
             return np.asarray(masks.masks[concept][before])
-        positions = masks.flat.numpy()[voxels]
+        positions = masks.places[voxels]
         drawn = np.floor(place * len(donors)).astype(np.int64)
         rows = np.stack([_bits(donor.packed[concept], positions) for donor in donors])
         return np.asarray(rows[drawn])
@@ -101,6 +111,26 @@ class UnrelatedMasks:
 def _bits(packed: NDArray[np.uint8], positions: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Single bits of a packed mask."""
     return np.asarray(packed[positions >> 3] >> (7 - (positions & 7)) & 1, dtype=bool)
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnMasks:
+    """Unrelated masks of one concept at some voxels of a case.
+
+    Attributes:
+        and_all: ``(draws + 1, voxels)`` of 0 and 1; the last one is 1 everywhere.
+        sizes: Voxels of each draw, ``(draws,)``.
+    """
+
+    and_all: Tensor
+    sizes: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, drawn: NDArray[np.bool_]) -> DrawnMasks:
+        """The same masks ``(draws, voxels)``."""
+        every = np.ones((1, drawn.shape[1]), dtype=bool)
+        and_all = torch.from_numpy(np.concatenate([drawn, every])).float()
+        return cls(and_all, np.count_nonzero(drawn, axis=1))
 
 
 class NullCounts:
@@ -117,31 +147,19 @@ class NullCounts:
         self.on = np.zeros((units, concepts))
         self.size = np.zeros((concepts, draws))
 
-    def add_sizes(self, concept: int, drawn: NDArray[np.bool_], weight: float) -> None:
-        """Takes in the sizes of the masks drawn for a case."""
-        self.size[concept] += weight * drawn.sum(axis=1)
-
-    def add(
-        self,
-        rows: slice,
-        concept: int,
-        is_on: NDArray[np.bool_],
-        drawn: NDArray[np.bool_],
-        weight: float,
-    ) -> None:
-        """Takes in some units of a case.
+    def add(self, concept: int, is_on: NDArray[np.bool_], drawn: DrawnMasks, weight: float) -> None:
+        """Takes in a case.
 
         Args:
-            rows: Which units.
             concept: Number of the concept.
             is_on: ``(units, voxels)``.
-            drawn: ``(draws, voxels)``.
+            drawn: Masks of the concept at the same voxels.
             weight: Voxels of the case per voxel looked at.
         """
-        masks = torch.from_numpy(drawn.astype(np.float32))
-        both = torch.from_numpy(is_on.astype(np.float32)) @ masks.T
-        self.both[rows, concept] += weight * both.numpy()
-        self.on[rows, concept] += weight * is_on.sum(axis=1)
+        both = (torch.from_numpy(is_on).float() @ drawn.and_all.T).numpy()
+        self.both[:, concept] += weight * both[:, :-1]
+        self.on[:, concept] += weight * both[:, -1]
+        self.size[concept] += weight * drawn.sizes
 
     @property
     def iou(self) -> NDArray[np.float64]:

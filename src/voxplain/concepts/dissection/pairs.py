@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxplain.concepts.dissection.agreement import Agreement
+from voxplain.concepts.dissection.counting import GroupState
 from voxplain.concepts.dissection.nulls import pooled_p
 from voxplain.concepts.dissection.settings import DissectionSettings
-from voxplain.concepts.dissection.sweeps import GroupState, Sweeps, agreement_of
+from voxplain.concepts.dissection.sweeps import Sweeps, agreement_of
 from voxplain.concepts.dissection.units import UnitGroup
 from voxplain.records.dissection import PairDissected
 from voxplain.statistics import benjamini_hochberg, ratio_intervals
@@ -143,10 +144,16 @@ def _per_case(both: Array, on: Array, sizes: Array) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
         iou = np.where(union > 0, both / union, np.nan)
     found = np.full((3, *both.shape[1:]), np.nan)
-    known = np.isfinite(iou).any(axis=0)
-    if known.any():
-        found[:, known] = np.nanquantile(iou[:, known], [0.25, 0.5, 0.75], axis=0)
+    known = np.isfinite(iou)
+    some, every = known.any(axis=0) & ~known.all(axis=0), known.all(axis=0)
+    if every.any():  # many times faster than the one below
+        found[:, every] = np.quantile(iou[:, every], _QUARTILES, axis=0)
+    if some.any():
+        found[:, some] = np.nanquantile(iou[:, some], _QUARTILES, axis=0)
     return found
+
+
+_QUARTILES = (0.25, 0.5, 0.75)
 
 
 def _intervals(both: Array, on: Array, sizes: Array, patients: Sequence[str], iou: Array) -> Array:

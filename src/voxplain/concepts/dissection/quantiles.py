@@ -85,5 +85,5 @@ class VoxelSample:
         """
         count = len(self._keys)
         index = np.clip(np.ceil((1 - on) * count - 1e-9), 0, count - 1).astype(np.int64)
-        values = self._values.pop(unit_group)[:, :count].sort(dim=1).values
-        return values[:, torch.from_numpy(index)].contiguous()
+        values = np.sort(self._values.pop(unit_group)[:, :count].numpy(), axis=1)
+        return torch.from_numpy(values[:, index])

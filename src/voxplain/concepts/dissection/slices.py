@@ -78,8 +78,8 @@ def _of_case(
     numbers: list[int | None] = [None] if inside.ndim == 2 else [*range(inside.shape[axis])]
     best: dict[tuple[int | None, str], SliceBest] = {}
     for maps in source.of(case, remarks):
-        for rows, placed in maps.chunks(inside.numel()):
-            names = maps.names[rows]
+        for rows in maps.chunks(inside.numel()):
+            placed, names = maps.on_image(rows), maps.names[rows]
             for number in numbers:
                 shown = _cut(inside, number, axis)
                 truth = {name: _cut(mask, number, axis)[shown] for name, mask in masks.items()}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -22,10 +22,11 @@ from voxplain.concepts.dissection.case_masks import (
     mask_of,
     region_of,
 )
+from voxplain.concepts.dissection.counting import CaseCounting, CaseNull, GroupState
 from voxplain.concepts.dissection.exemplars import ExemplarCases
-from voxplain.concepts.dissection.histograms import Counts, Thresholds, joint_histograms, reaching
+from voxplain.concepts.dissection.histograms import Counts, Thresholds
 from voxplain.concepts.dissection.image_level import ImageActivations
-from voxplain.concepts.dissection.nulls import NullCounts, UnrelatedMasks
+from voxplain.concepts.dissection.nulls import DrawnMasks, NullCounts, UnrelatedMasks
 from voxplain.concepts.dissection.quantiles import VoxelSample, shares_on
 from voxplain.concepts.dissection.settings import DissectionSettings
 from voxplain.concepts.dissection.units import UnitGroup, UnitMaps, UnitSource
@@ -33,38 +34,6 @@ from voxplain.engine.cohort import Cohort, CohortCase
 from voxplain.errors import InputError
 
 Array = NDArray[np.float64]
-
-
-@dataclass
-class GroupState:
-    """What is known of the units of one group.
-
-    Attributes:
-        names: Of the units.
-        thresholds: Of every unit.
-        selection: Histograms of the cases to select on.
-        held_out: The same of the held-out cases.
-        chosen: Number of the threshold per unit and concept, -1 for none.
-        null: Agreement with unrelated masks on held-out cases.
-        exemplars: Of all cases.
-        both: Voxels of unit and concept at the chosen threshold, per held-out case.
-        on: Voxels of the unit at the chosen threshold, per held-out case.
-    """
-
-    names: tuple[str, ...]
-    thresholds: Thresholds
-    selection: Counts
-    held_out: Counts
-    chosen: NDArray[np.int64]
-    null: NullCounts
-    exemplars: ExemplarCases
-    both: list[Array] = field(default_factory=list)
-    on: list[Array] = field(default_factory=list)
-
-    @property
-    def edges(self) -> Tensor:
-        """The thresholds, ``(units, edges)``."""
-        return self.thresholds.edges
 
 
 class Sweeps:
@@ -101,12 +70,11 @@ class Sweeps:
         names: dict[UnitGroup, tuple[str, ...]] = {}
         for case, inside in self._readable(cohort):
             masks = case_masks(case, (), inside, self.remarks)
-            drawn = sample.draw(case.id, masks.voxels)
+            voxels = masks.places[sample.draw(case.id, masks.voxels).numpy()]
             for maps in self._maps(case):
-                parts = [masks.select(part)[:, drawn] for _, part in self._chunks(maps, case)]
-                if parts:
+                if maps.placed is not None:
                     names[maps.group] = maps.names
-                    sample.add(maps.group, torch.cat(parts))
+                    sample.add(maps.group, torch.from_numpy(maps.at(slice(None), voxels)))
         on = shares_on(self._settings.quantile)
         for group, units in names.items():
             self.groups[group] = self._fresh(units, sample.edges(group, on))
@@ -116,7 +84,7 @@ class Sweeps:
         for case, inside in self._readable(cohort):
             masks = self._begin(case, inside, held_out=False)
             self.unrelated.donate(case, masks)
-            self._count(case, masks, lambda state: state.selection, None)
+            self._count(case, masks, None)
         settings = self._settings
         for state in self.groups.values():
             for number in range(len(self.concepts)):
@@ -131,7 +99,7 @@ class Sweeps:
             self.sizes.append(masks.masks.sum(axis=1).astype(np.float64))
             self.totals.append(masks.known.astype(np.float64) * masks.voxels)
             self.patients.append(case.patient)
-            self._count(case, masks, lambda state: state.held_out, self._null_of(case, masks))
+            self._count(case, masks, self._null_of(case, masks, len(cohort)))
 
     def _readable(self, cohort: Cohort) -> Iterator[tuple[CohortCase, Tensor]]:
         """The cases with their region; one whose region is empty is left out with a remark."""
@@ -147,55 +115,30 @@ class Sweeps:
         for source in self._sources:
             yield from source.of(case, self.remarks)
 
-    def _chunks(self, maps: UnitMaps, case: CohortCase) -> Iterator[tuple[slice, Tensor]]:
-        return maps.chunks(case.image.data[0].numel())
-
     def _begin(self, case: CohortCase, inside: Tensor, held_out: bool) -> CaseMasks:
         holds = [mask_of(concept, case, self.remarks) for concept in self._bank.images]
         self.images.add_case(holds, case.patient, held_out)
         return case_masks(case, self.concepts, inside, self.remarks)
 
-    def _count(
-        self,
-        case: CohortCase,
-        masks: CaseMasks,
-        into: Callable[[GroupState], Counts],
-        null: _CaseNull | None,
-    ) -> None:
+    def _count(self, case: CohortCase, masks: CaseMasks, null: CaseNull | None) -> None:
         """Counts one case for every group of units."""
-        parts = combinations(masks.masks)
-        for maps in self._maps(case):
-            if self._bank.images:
-                self.images.add(maps.group, maps.names, maps.pooled)
-            state = self.groups.get(maps.group)
-            if state is None:
-                continue
-            state.exemplars.add_case(case.id, case.image.grid.shape)
-            shape = state.chosen.shape
-            both, on = np.zeros(shape), np.zeros(shape)
-            for rows, placed in self._chunks(maps, case):
-                values = masks.select(placed)
-                state.exemplars.add(rows, values, masks)
-                bins = state.thresholds.bins(rows, values)
-                inside, everywhere = joint_histograms(bins, parts, state.edges.shape[1])
-                into(state).add(rows, inside, everywhere, masks.known)
-                if null is not None:
-                    chosen = state.chosen[rows]
-                    both[rows] = _at(reaching(inside), chosen) * masks.known
-                    on[rows] = _at(reaching(everywhere)[:, None], chosen) * masks.known
-                    null.count(state.null, rows, bins, chosen)
-            if null is not None:
-                state.both.append(both)
-                state.on.append(on)
-                null.count_sizes(state.null)
+        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+            counting = CaseCounting(masks, combinations(masks.masks), null, threads)
+            for maps in self._maps(case):
+                if self._bank.images:
+                    self.images.add(maps.group, maps.names, maps.pooled)
+                state = self.groups.get(maps.group)
+                if state is not None:
+                    state.exemplars.add_case(case.id, case.image.grid.shape)
+                    counting.count(maps, state)
 
-    def _null_of(self, case: CohortCase, masks: CaseMasks) -> _CaseNull:
-        voxels = self.unrelated.voxels(case, masks)
+    def _null_of(self, case: CohortCase, masks: CaseMasks, cases: int) -> CaseNull:
+        voxels = self.unrelated.voxels(case, masks, cases)
         drawn = [
-            self.unrelated.of(case, masks, number, voxels) if known else None
+            DrawnMasks.of(self.unrelated.of(case, masks, number, voxels)) if known else None
             for number, known in enumerate(masks.known)
         ]
-        return _CaseNull(voxels, drawn, masks.voxels / len(voxels))
+        return CaseNull(voxels, drawn, masks.voxels / len(voxels))
 
     def _fresh(self, names: tuple[str, ...], edges: Tensor) -> GroupState:
         units, concepts = len(names), len(self.concepts)
@@ -210,53 +153,8 @@ class Sweeps:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class _CaseNull:
-    """Unrelated masks for one held-out case.
-
-    Attributes:
-        voxels: Where they are compared.
-        drawn: Per concept ``(draws, voxels)``; None where the concept is not known.
-        weight: Voxels of the case per voxel compared.
-    """
-
-    voxels: NDArray[np.int64]
-    drawn: list[NDArray[np.bool_] | None]
-    weight: float
-
-    def count(
-        self,
-        null: NullCounts,
-        rows: slice,
-        bins: NDArray[np.int16],
-        chosen: NDArray[np.int64],
-    ) -> None:
-        """Compares some units with all draws."""
-        reached = bins[:, self.voxels]
-        for concept, drawn in enumerate(self.drawn):
-            if drawn is not None:
-                threshold = chosen[:, concept, None]
-                is_on = (reached > threshold) & (threshold >= 0)
-                null.add(rows, concept, is_on, drawn, self.weight)
-
-    def count_sizes(self, null: NullCounts) -> None:
-        """Takes in the sizes of the masks, once per group."""
-        for concept, drawn in enumerate(self.drawn):
-            if drawn is not None:
-                null.add_sizes(concept, drawn, self.weight)
-
-
 def agreement_of(counts: Counts, concept: int) -> Agreement:
     """Agreement of every unit of a group with one concept at every threshold."""
     both, on = counts.reached(concept)
     size, total = counts.size(concept)
     return Agreement(both, on, size, total)
-
-
-def _at(reached: Array, chosen: NDArray[np.int64]) -> Array:
-    """Counts ``(units, concepts or 1, edges)`` at the chosen thresholds, 0 where there is none."""
-    shape = (*chosen.shape, reached.shape[-1])
-    found = np.take_along_axis(
-        np.broadcast_to(reached, shape), np.maximum(chosen, 0)[..., None], axis=-1
-    )[..., 0]
-    return np.where(chosen >= 0, found, 0.0)

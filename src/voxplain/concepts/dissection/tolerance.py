@@ -93,9 +93,8 @@ def _counts(
 
 def _on(maps: UnitMaps, pair: PairDissected) -> Tensor:
     number = maps.names.index(pair.unit)
-    assert maps.place is not None
     assert pair.threshold is not None
-    return maps.place(slice(number, number + 1))[0].double() >= pair.threshold
+    return maps.on_image(slice(number, number + 1))[0].double() >= pair.threshold
 
 
 def _near(mask: Tensor, limit: float, spacing: tuple[float, ...]) -> Tensor:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from voxplain.concepts.dissection.case_masks import Remarks
@@ -24,8 +27,11 @@ from voxplain.models.model import Model
 Origin = Literal["layer", "input", "random"]
 """The network, the image itself, or a network with random weights."""
 
-_VALUES_AT_ONCE = 2**24
-"""Values of placed maps that are in memory at once: 64 MB."""
+_VALUES_AT_ONCE = 2**21
+"""Values of units that are looked at together: 8 MB."""
+_FEWEST_UNITS = 8
+_VOXELS_AT_ONCE = 2**13
+"""Voxels that are interpolated together, so that their values stay in the cache."""
 
 
 @dataclass(frozen=True, order=True)
@@ -49,26 +55,47 @@ class UnitMaps:
         group: Which units.
         names: One per unit.
         pooled: Maximum and mean over the cells, ``(2, units)``.
-        place: Gives some units on the grid of the image, ``(k, *spatial)``; None without places.
+        placed: Their values in the image; None for a layer without places.
     """
 
     group: UnitGroup
     names: tuple[str, ...]
     pooled: Tensor
-    place: Callable[[slice], Tensor] | None
+    placed: PlacedUnits | None
 
-    def chunks(self, voxels: int) -> Iterator[tuple[slice, Tensor]]:
-        """Placed maps of some units after others, on the CPU.
+    def chunks(self, voxels: int) -> Iterator[slice]:
+        """Some units after others; none where they have no places.
 
         Args:
-            voxels: Of the image; decides how many units fit into memory together.
+            voxels: Whose values are wanted; decides how many units fit into memory together.
         """
-        if self.place is None:
-            return
-        count, size = len(self.names), max(1, _VALUES_AT_ONCE // max(1, voxels))
+        count = 0 if self.placed is None else len(self.names)
+        size = max(_FEWEST_UNITS, _VALUES_AT_ONCE // max(1, voxels))
         for first in range(0, count, size):
-            part = slice(first, min(first + size, count))
-            yield part, self.place(part)
+            yield slice(first, min(first + size, count))
+
+    def on_image(self, part: slice) -> Tensor:
+        """Some units on the grid of the image, ``(k, *spatial)``, on the CPU."""
+        assert self.placed is not None
+        return self.placed.on_image(part)
+
+    def at(self, part: slice, voxels: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Some units at voxels of the flattened image, ``(k, voxels)``."""
+        assert self.placed is not None
+        return self.placed.at(part, voxels)
+
+
+class PlacedUnits(ABC):
+    """The units of one group in one image."""
+
+    @abstractmethod
+    def on_image(self, part: slice) -> Tensor:
+        """Some units on the grid of the image, ``(k, *spatial)``, on the CPU."""
+
+    def at(self, part: slice, voxels: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Some units at voxels of the flattened image, ``(k, voxels)``."""
+        flat: NDArray[np.float32] = self.on_image(part).flatten(1).numpy()
+        return flat.take(voxels, axis=1)
 
 
 class UnitSource(ABC):
@@ -94,7 +121,17 @@ class ModalityUnits(UnitSource):
         names = tuple(f"{sign}{name}" for name in case.image.channels for sign in "+-")
         flat = both.flatten(1)
         pooled = torch.stack([flat.amax(1), flat.mean(1)])
-        yield UnitMaps(UnitGroup("input"), names, pooled, lambda part: both[part])
+        yield UnitMaps(UnitGroup("input"), names, pooled, _PlacedModalities(both))
+
+
+@dataclass(frozen=True, eq=False)
+class _PlacedModalities(PlacedUnits):
+    """Channels of an image as units, ``(units, *spatial)``."""
+
+    values: Tensor
+
+    def on_image(self, part: slice) -> Tensor:
+        return self.values[part]
 
 
 class LayerUnits(UnitSource):
@@ -118,6 +155,7 @@ class LayerUnits(UnitSource):
         self._units = dict(units or {})
         self._taps: tuple[Tap, ...] | None = None
         self._layers: dict[object, NetworkLayers] = {}
+        self._interpolation = _LastInterpolation()
 
     def of(self, case: CohortCase, remarks: Remarks) -> Iterator[UnitMaps]:
         """One group per layer, of one forward without gradients."""
@@ -146,7 +184,8 @@ class LayerUnits(UnitSource):
         if reason:
             remarks.append(f"{reason}; it is compared with facts of whole images alone")
             return UnitMaps(group, names, pooled, None)
-        return UnitMaps(group, names, pooled, partial(_placed, seen.layers, tap, values))
+        placed = _PlacedLayer(seen.layers, tap, values, self._interpolation)
+        return UnitMaps(group, names, pooled, placed)
 
     def _in_units(self, tap: Tap, activation: Tensor) -> Tensor:
         units = self._units.get(tap.path)
@@ -175,5 +214,55 @@ def _without_places(layers: NetworkLayers, tap: Tap) -> str | None:
     return None
 
 
-def _placed(layers: NetworkLayers, tap: Tap, values: Tensor, part: slice) -> Tensor:
-    return layers.on_image(tap, values[part]).cpu().float()
+@dataclass(frozen=True, eq=False)
+class _PlacedLayer(PlacedUnits):
+    """Units of a layer in one image.
+
+    Attributes:
+        layers: The network on the image.
+        tap: The layer.
+        values: ``(units, *cells)``; ``(units, windows, *cells)`` for a network with windows.
+        interpolation: Of the layer before.
+    """
+
+    layers: NetworkLayers
+    tap: Tap
+    values: Tensor
+    interpolation: _LastInterpolation
+
+    def on_image(self, part: slice) -> Tensor:
+        return self.layers.on_image(self.tap, self.values[part]).cpu().float()
+
+    def at(self, part: slice, voxels: NDArray[np.int64]) -> NDArray[np.float32]:
+        if self.layers.layout is not None:
+            return super().at(part, voxels)
+        matrix = self.interpolation.of(self.layers, self.tap, voxels)
+        cells: NDArray[np.float32] = self.values[part].flatten(1).cpu().float().numpy()
+        if matrix.nnz == len(voxels) and (matrix.data == 1).all():  # every voxel is a cell
+            columns: NDArray[np.int32] = matrix.indices
+            return np.take(cells, columns, axis=1)
+        found = np.empty((len(cells), len(voxels)), dtype=np.float32)
+        units_last = np.ascontiguousarray(cells.T)
+        for first in range(0, len(voxels), _VOXELS_AT_ONCE):
+            block = slice(first, first + _VOXELS_AT_ONCE)
+            found[:, block] = (matrix[block] @ units_last).T
+        return found
+
+
+class _LastInterpolation:
+    """The matrix from cells to voxels, kept for the next layer: it often has the same grid."""
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._voxels: NDArray[np.int64] | None = None
+        self._matrix: csr_array | None = None
+        self._lock = threading.Lock()
+
+    def of(self, layers: NetworkLayers, tap: Tap, voxels: NDArray[np.int64]) -> csr_array:
+        geometry = layers.placed_geometry(tap)
+        key = (layers.shape, geometry.start, geometry.stride, geometry.shape)
+        with self._lock:
+            if self._key != key or self._voxels is not voxels:
+                self._matrix = layers.interpolation(tap, voxels)
+                self._key, self._voxels = key, voxels
+            return self._matrix

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from voxplain.concepts.bank.bank import ConceptBank
 from voxplain.concepts.concept import Concept
@@ -122,9 +122,9 @@ class _Cuts:
     low: Array
     high: Array
 
-    def inside(self, units: slice, values: Tensor) -> Iterator[NDArray[np.bool_]]:
+    def inside(self, units: slice, values: NDArray[np.float32]) -> Iterator[NDArray[np.bool_]]:
         """Where units are in each range, ``(units, voxels)``."""
-        numbers = values.double().numpy()
+        numbers = values.astype(np.float64)
         for low, high in zip(self.low[units].T, self.high[units].T, strict=True):
             yield (numbers >= low[:, None]) & (numbers < high[:, None])
 
@@ -163,7 +163,7 @@ class _Counting:
 
     def cases(
         self, cohort: Cohort
-    ) -> Iterator[tuple[str, CaseMasks, Iterator[tuple[UnitGroup, slice, Tensor]]]]:
+    ) -> Iterator[tuple[str, CaseMasks, Iterator[tuple[UnitGroup, slice, NDArray[np.float32]]]]]:
         """The patient, the masks and the values of units of every case that knows all concepts."""
         for case in cohort:
             try:
@@ -179,9 +179,9 @@ class _Counting:
                 case.patient,
                 masks,
                 (
-                    (maps.group, rows, masks.select(placed))
+                    (maps.group, rows, maps.at(rows, masks.places))
                     for maps in self.source.of(case, self.remarks)
-                    for rows, placed in maps.chunks(inside.numel())
+                    for rows in maps.chunks(masks.voxels)
                 ),
             )
 
