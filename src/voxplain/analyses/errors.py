@@ -11,7 +11,7 @@ from voxplain.analyses.analysis import RESULT, Analysis, AnalysisCost, AnalysisI
 from voxplain.analyses.pictures import kept_figure, with_interval
 from voxplain.analyses.target_class import class_of
 from voxplain.concepts.errors import ErrorCauses, ErrorSettings, explain_errors
-from voxplain.concepts.errors.judged_case import ErrorComponent
+from voxplain.concepts.errors.labeled_case import ErrorComponent
 from voxplain.concepts.errors.settings import ErrorKind, Filling, Substitution
 from voxplain.image import Image
 from voxplain.records.analysis_page import AnalysisPage, Cell, PageCard, PageFigure, PageTable

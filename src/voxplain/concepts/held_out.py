@@ -1,4 +1,4 @@
-"""Cases to select on, and held-out cases to judge on: a drawn share, or a given test set."""
+"""Cases to select on, and held-out cases to score: a drawn share, or a given test set."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ def parted(cohort: Cohort, held_out: float | Cohort, seed: int, what: str) -> tu
 
     Args:
         cohort: All cases, or those to select on.
-        held_out: The share of the patients to judge on, or the cases to judge on.
+        held_out: The share of the patients to hold out, or the cases that are held out.
         seed: Of the draw.
-        what: Is judged, in words.
+        what: Is scored, in words.
 
     Raises:
         ConfigError: If a patient is on both sides.
         InputError: If one side is empty.
     """
     if isinstance(held_out, Cohort):
-        selection, judged = cohort, held_out
+        selection, scored = cohort, held_out
     else:
-        selection, judged = cohort.split(held_out, seed)
-    both = {*selection.patients} & {*judged.patients}
+        selection, scored = cohort.split(held_out, seed)
+    both = {*selection.patients} & {*scored.patients}
     if both:
         raise ConfigError(
             f"{len(both)} patients are among the selection cases and the held-out cases; a patient "
             "belongs to one of them"
         )
-    if not len(selection) or not len(judged):
+    if not len(selection) or not len(scored):
         raise InputError(
-            f"{what} is judged on patients that it was not found on, and the cohort has "
+            f"{what} is scored on patients that it was not found on, and the cohort has "
             f"{len({*cohort.patients})}; it takes two at least"
         )
-    return selection, judged
+    return selection, scored

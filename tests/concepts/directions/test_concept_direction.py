@@ -104,12 +104,12 @@ def same(first: tuple[UnitCountRecord, ...], second: tuple[UnitCountRecord, ...]
 
 
 def test_the_order_of_cases_changes_nothing(found: ConceptDirection) -> None:
-    selection, judged = (
+    selection, scored = (
         cohort().only(ids) for ids in (found.record.selection, found.record.held_out)
     )
     again = concept_direction(
         NETWORK, backwards(selection), label_concept(), "layer", counts=(1, 2),
-        held_out=backwards(judged),
+        held_out=backwards(scored),
     )  # fmt: skip
     same(found.record.curve, again.record.curve)
     assert torch.allclose(found.directions.vectors, again.directions.vectors, atol=1e-4)
@@ -122,7 +122,7 @@ def test_a_volume_of_one_slice_is_the_image() -> None:
     assert len(flat.record.remarks) == 1
 
 
-def test_a_concept_of_whole_images_is_judged_image_by_image() -> None:
+def test_a_concept_of_whole_images_is_scored_image_by_image() -> None:
     cases = []
     for number, case in enumerate(cohort(80, (6, 6))):
         data = case.image.data.clone()
@@ -137,7 +137,7 @@ def test_a_concept_of_whole_images_is_judged_image_by_image() -> None:
     assert found.record.curve[0].iou == found.all_units.iou == 1.0
 
 
-def test_a_layer_without_places_is_judged_image_by_image() -> None:
+def test_a_layer_without_places_is_scored_image_by_image() -> None:
     torch.manual_seed(0)
     cases = [
         replace(case, labels=case.labels * (number % 2)) for number, case in enumerate(cohort())

@@ -87,9 +87,9 @@ def test_explained_share_of_perfect_and_of_no_reading(found: SparseDirections) -
 
 def test_neither_order_nor_rank_changes_anything() -> None:
     cases = sparse_cohort(3, (8, 8))
-    selection, judged = cases.only(cases.ids[:2]), cases.only(cases.ids[2:])
-    first = trained(selection, steps=20, held_out=judged)
-    second = trained(backwards(one_slice(selection)), rank=3, steps=20, held_out=one_slice(judged))
+    selection, scored = cases.only(cases.ids[:2]), cases.only(cases.ids[2:])
+    first = trained(selection, steps=20, held_out=scored)
+    second = trained(backwards(one_slice(selection)), rank=3, steps=20, held_out=one_slice(scored))
     assert torch.allclose(first.directions.vectors, second.directions.vectors, atol=1e-4)
     assert first.record.explained == pytest.approx(second.record.explained, abs=1e-3)
 

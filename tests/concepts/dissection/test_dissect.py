@@ -162,16 +162,16 @@ def test_a_slice_and_a_volume_of_one_slice_give_the_same() -> None:
 
 def test_histograms_give_the_iou_of_masks_at_every_threshold() -> None:
     cohort, network = noise(4), noisy(2)
-    selection, judged = cohort.split()
-    found = dissect(network, selection, bank(), settings=WHOLE, held_out=judged)
+    selection, scored = cohort.split()
+    found = dissect(network, selection, bank(), settings=WHOLE, held_out=scored)
     group = UnitGroup("layer", "relu2")
     edges, curve = found.values[group].edges, found.curves[group, "first"]
     maps = [
         observe(Context.open(network, case.image), (Tap("relu2"),)).on_image(Tap("relu2"))
-        for case in judged
+        for case in scored
     ]
     values = torch.cat([each.flatten(1) for each in maps], dim=1).double().numpy()
-    truth = torch.cat([bank()["first"].of(case).flatten() for case in judged]).numpy()
+    truth = torch.cat([bank()["first"].of(case).flatten() for case in scored]).numpy()
     for threshold in range(0, edges.shape[1], 5):
         is_on = values >= edges[:, threshold, None]
         union = (is_on | truth).sum(1)

@@ -8,7 +8,7 @@ from torch import nn
 
 from voxplain.concepts.errors.causes import Substitutes, single_units
 from voxplain.concepts.errors.effects import effect_on, effects_of
-from voxplain.concepts.errors.judged_case import AskedClass, JudgedCase
+from voxplain.concepts.errors.labeled_case import AskedClass, LabeledCase
 from voxplain.concepts.errors.placements import Placements
 from voxplain.concepts.errors.screen import estimated_drops, strongest
 from voxplain.engine.cohort import CohortCase
@@ -29,7 +29,7 @@ def test_estimates_are_exact_for_a_linear_network(rank: int, windows: bool) -> N
     image = Image(torch.randn(1, *shape), Grid.default(shape, 1.0))
     one = CohortCase("a", "a", image, (torch.rand(shape) > 0.7).long())
     tap = Tap("0")
-    case = JudgedCase(Model(network, window=window), one, AskedClass(1), (tap,))
+    case = LabeledCase(Model(network, window=window), one, AskedClass(1), (tap,))
     substitutes = Substitutes({tap: torch.randn(5, dtype=torch.float64)})
     for error in case.components(("fp", "fn"), 2):
         estimates = estimated_drops(case, error, (tap,), substitutes)[tap]
@@ -86,7 +86,7 @@ def test_what_falls_everywhere_alike_is_no_cause(kind: str) -> None:
     labels[2:4, 2:4] = kind == "fn"
     one = CohortCase("a", "a", Image(data, Grid.default((12, 12), 1.0)), labels)
     tap = Tap("0")
-    case = JudgedCase(Model(network), one, AskedClass(1), (tap,))
+    case = LabeledCase(Model(network), one, AskedClass(1), (tap,))
     (error,) = case.components((kind,), 1)  # type: ignore[arg-type]
     units = single_units(tap, (1,), Substitutes({tap: torch.zeros(2, dtype=torch.float64)}))
     (effect,) = effects_of(case, [error], units, 9, 0)[error.id]

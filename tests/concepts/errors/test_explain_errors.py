@@ -1,4 +1,4 @@
-"""Errors with a planted cause: found, removed, judged on others; and one that all units carry."""
+"""Errors with a planted cause: found, removed, scored on others; and one that all units carry."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_the_planted_unit_is_the_cause_and_its_ablation_removes_the_error(rank: 
 
 
 @every_rank
-def test_a_correction_is_chosen_on_one_half_and_judged_on_the_other(rank: int) -> None:
+def test_a_correction_is_chosen_on_one_half_and_scored_on_the_other(rank: int) -> None:
     found = explain_errors(Planted(rank).eval(), cohort(rank), 1, (), ("first",), settings=FAST)
     (chosen,) = (row for row in found.record.corrections if row.chosen)
     assert (chosen.name, chosen.factor) in {("unit 5 of first", 0.0), ("modality t1", 0.0)}

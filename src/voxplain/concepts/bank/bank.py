@@ -8,54 +8,31 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from voxplain.concepts.bank.derived import (
-    BoundaryConcept,
-    CoreConcept,
-    RimConcept,
-    RingConcept,
-)
-from voxplain.concepts.bank.facts import FactConcepts
-from voxplain.concepts.bank.intensities import (
-    BackgroundConcept,
-    BandConcepts,
-    EdgeConcept,
-    EntropyConcept,
-    ForegroundConcepts,
-    GradientConcepts,
-    HounsfieldConcepts,
-)
-from voxplain.concepts.bank.labels import FileConcepts, LabelConcepts
-from voxplain.concepts.bank.place import (
-    HemisphereConcepts,
-    MirrorConcept,
-    RadiusConcepts,
-    SideConcepts,
-    SliceConcepts,
-)
+from voxplain.concepts.bank import derived, facts, intensities, labels, place
 from voxplain.concepts.bank.spec import ConceptSpec, KnownConcepts
 from voxplain.concepts.concept import Concept
 from voxplain.errors import ConfigError, nearest
 
 AnyConcepts = Annotated[
-    LabelConcepts
-    | FileConcepts
-    | BoundaryConcept
-    | RimConcept
-    | RingConcept
-    | CoreConcept
-    | SideConcepts
-    | MirrorConcept
-    | HemisphereConcepts
-    | SliceConcepts
-    | RadiusConcepts
-    | BandConcepts
-    | HounsfieldConcepts
-    | GradientConcepts
-    | EntropyConcept
-    | ForegroundConcepts
-    | BackgroundConcept
-    | EdgeConcept
-    | FactConcepts,
+    labels.LabelConcepts
+    | labels.FileConcepts
+    | derived.BoundaryConcept
+    | derived.RimConcept
+    | derived.RingConcept
+    | derived.CoreConcept
+    | place.SideConcepts
+    | place.MirrorConcept
+    | place.HemisphereConcepts
+    | place.SliceConcepts
+    | place.RadiusConcepts
+    | intensities.BandConcepts
+    | intensities.HounsfieldConcepts
+    | intensities.GradientConcepts
+    | intensities.EntropyConcept
+    | intensities.ForegroundConcepts
+    | intensities.BackgroundConcept
+    | intensities.EdgeConcept
+    | facts.FactConcepts,
     Field(discriminator="kind"),
 ]
 """An entry of a concept bank by its ``kind``."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
+
+from torch import Tensor
 
 from voxplain.concepts.bank.spec import ConceptSpec, KnownConcepts, a_mask, near_border
 from voxplain.concepts.concept import Concept
@@ -25,10 +28,11 @@ class BoundaryConcept(ConceptSpec):
 
     def concepts(self, known: KnownConcepts) -> tuple[Concept, ...]:
         """abs(d) <= width."""
-        base = known.mask(self.of)
-        mask = near_border(known, self.of, self.width, lambda d, width: d.abs() <= width)
         provenance = f"at most {_words(self.width)} from the border of {self.of}"
-        return (a_mask(self.name or f"{self.of} boundary", mask, provenance, base.group),)
+        name = self.name or f"{self.of} boundary"
+        return _derived(
+            known, self.of, name, provenance, self.width, lambda d, width: d.abs() <= width
+        )
 
 
 class RimConcept(ConceptSpec):
@@ -47,10 +51,11 @@ class RimConcept(ConceptSpec):
 
     def concepts(self, known: KnownConcepts) -> tuple[Concept, ...]:
         """-width <= d < 0."""
-        base = known.mask(self.of)
-        mask = near_border(known, self.of, self.width, lambda d, width: (d < 0) & (d >= -width))
         provenance = f"inside of {self.of}, at most {_words(self.width)} from its border"
-        return (a_mask(self.name or f"{self.of} rim", mask, provenance, base.group),)
+        name = self.name or f"{self.of} rim"
+        return _derived(
+            known, self.of, name, provenance, self.width, lambda d, width: (d < 0) & (d >= -width)
+        )
 
 
 class RingConcept(ConceptSpec):
@@ -69,11 +74,11 @@ class RingConcept(ConceptSpec):
 
     def concepts(self, known: KnownConcepts) -> tuple[Concept, ...]:
         """0 < d <= within."""
-        base = known.mask(self.of)
-        mask = near_border(known, self.of, self.within, lambda d, within: (d > 0) & (d <= within))
         provenance = f"outside of {self.of}, at most {_words(self.within)} from its border"
         name = self.name or f"{self.of} ring {_words(self.within)}"
-        return (a_mask(name, mask, provenance, base.group),)
+        return _derived(
+            known, self.of, name, provenance, self.within, lambda d, within: (d > 0) & (d <= within)
+        )
 
 
 class CoreConcept(ConceptSpec):
@@ -92,10 +97,22 @@ class CoreConcept(ConceptSpec):
 
     def concepts(self, known: KnownConcepts) -> tuple[Concept, ...]:
         """D < -depth."""
-        base = known.mask(self.of)
-        mask = near_border(known, self.of, self.depth, lambda d, depth: d < -depth)
         provenance = f"inside of {self.of}, more than {_words(self.depth)} from its border"
-        return (a_mask(self.name or f"{self.of} core", mask, provenance, base.group),)
+        name = self.name or f"{self.of} core"
+        return _derived(known, self.of, name, provenance, self.depth, lambda d, depth: d < -depth)
+
+
+def _derived(
+    known: KnownConcepts,
+    of: str,
+    name: str,
+    provenance: str,
+    length: Length,
+    within: Callable[[Tensor, float], Tensor],
+) -> tuple[Concept, ...]:
+    """The voxels whose signed distance to the border of a concept fits a length."""
+    mask = near_border(known, of, length, within)
+    return (a_mask(name, mask, provenance, known.mask(of).group),)
 
 
 def _words(length: int | str) -> str:

@@ -83,7 +83,7 @@ def concept_direction(
     those with the largest |w_k| sd_k are fitted again, from all units down to few. Thresholds are
     those of the largest IoU over all voxels of the selection cases; what is reported is the IoU
     over those of held-out patients.
-    A concept of the whole image, or a layer without places, is judged image by image.
+    A concept of the whole image, or a layer without places, is scored image by image.
 
     Controls: the same with the concept at random places (masks moved around the grid, values of
     whole images dealt to other cases), and with the random network where one is given.
@@ -94,7 +94,7 @@ def concept_direction(
         concept: What is looked for.
         layer: Path of the layer; None is the last feature layer.
         counts: Numbers of units; all units follow.
-        held_out: Share of the patients that are judged on, or the cases to judge on; then all
+        held_out: Share of the patients that are held out, or the cases; then all
             of the cohort is selected on.
         per_case: Voxels of each case in the fit, half of them in the concept where there are so
             many.
@@ -110,13 +110,13 @@ def concept_direction(
     """
     if min(counts, default=1) < 1:
         raise ConfigError(f"numbers of units start at 1, not {min(counts)}")
-    selection, judged = parted(cohort, held_out, seed, "a direction")
+    selection, scored = parted(cohort, held_out, seed, "a direction")
     search = _Search(
-        layer, tuple(counts), per_case, region, ridge, intercept, seed, selection, judged
+        layer, tuple(counts), per_case, region, ridge, intercept, seed, selection, scored
     )
     contexts = CaseContexts(model, seed)
     found = search.of(contexts, concept)
-    moved = control_concept(concept, (selection, judged), seed)
+    moved = control_concept(concept, (selection, scored), seed)
     controls = {"random labels": search.of(contexts, moved).curve}
     if random_network is not None:
         controls["random network"] = search.of(CaseContexts(random_network, seed), concept).curve
@@ -126,14 +126,14 @@ def concept_direction(
         curve=found.curve,
         controls=controls,
         selection=selection.ids,
-        held_out=judged.ids,
-        remarks=_remarks(judged),
+        held_out=scored.ids,
+        remarks=_remarks(scored),
     )
     return ConceptDirection(found.directions, found.curve[-1].threshold, record)
 
 
-def _remarks(judged: Cohort) -> tuple[str, ...]:
-    patients = len({*judged.patients})
+def _remarks(scored: Cohort) -> tuple[str, ...]:
+    patients = len({*scored.patients})
     if patients >= FEWEST:
         return ()
     return (f"{patients} held-out patients are too few for an interval, which takes {FEWEST}",)
@@ -147,7 +147,7 @@ class _FoundCurve:
 
 @dataclass(frozen=True, eq=False)
 class _Search:
-    """Finds directions on selection cases and judges them on held-out ones."""
+    """Finds directions on selection cases and scores them on held-out ones."""
 
     layer: str | None
     counts: tuple[int, ...]
@@ -157,7 +157,7 @@ class _Search:
     intercept: bool
     seed: int
     selection: Cohort
-    judged: Cohort = field(repr=False)
+    scored: Cohort = field(repr=False)
 
     def of(self, contexts: CaseContexts, concept: Concept) -> _FoundCurve:
         sample = self._sample(contexts, concept)
@@ -169,9 +169,9 @@ class _Search:
         reader = DirectionReader(contexts, several, concept, self.region)
         edges = _edges(several.encode(sample.values.T))
         thresholds, selected = best_thresholds(reader, self.selection, edges)
-        judged = agreements(reader, self.judged, thresholds, self.seed)
+        scored = agreements(reader, self.scored, thresholds, self.seed)
         curve = tuple(
-            _of_count(*row) for row in zip(fits, thresholds, selected, judged, strict=True)
+            _of_count(*row) for row in zip(fits, thresholds, selected, scored, strict=True)
         )
         alone = Directions.linear(
             sample.layer, readout[-1:], (concept.name,), offset[-1:], found_by=_WORDS
@@ -229,16 +229,16 @@ class _Search:
 
 
 def _of_count(
-    channels: tuple[int, ...], threshold: Tensor, selected: Tensor, judged: HeldOutIou
+    channels: tuple[int, ...], threshold: Tensor, selected: Tensor, scored: HeldOutIou
 ) -> UnitCountRecord:
     return UnitCountRecord(
         units=len(channels),
         channels=channels,
         threshold=float(threshold),
         selection_iou=float(selected),
-        iou=judged.iou,
-        interval=judged.interval,
-        by_case=judged.by_case,
+        iou=scored.iou,
+        interval=scored.interval,
+        by_case=scored.by_case,
     )
 
 

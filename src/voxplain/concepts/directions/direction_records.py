@@ -36,7 +36,7 @@ class ConceptDirectionRecord(Finding):
         curve: Single unit, several, all units; of one network and concept.
         controls: The same under the name of a control.
         selection: Ids of the cases that it was found on.
-        held_out: Ids of the cases that it was judged on.
+        held_out: Ids of the cases that it was scored on.
         remarks: Sentences for the reader.
     """
 

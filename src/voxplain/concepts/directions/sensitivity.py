@@ -83,7 +83,7 @@ class SensitivitiesRecord(Finding):
         rows: One per concept and layer.
         random_directions: How many random concepts there are.
         selection: Ids of the cases that directions were found on.
-        held_out: Ids of the cases that they were judged on.
+        held_out: Ids of the cases that they were scored on.
         without_score: Why the target could not be bound, by the id of the case.
     """
 
@@ -150,7 +150,7 @@ def concept_sensitivity(
         layers: Paths of layers.
         target: Anything that can be explained; it is bound on each image.
         random_directions: How many random concepts each concept is compared with.
-        held_out: Share of the patients that are judged on, or the cases to judge on; then all
+        held_out: Share of the patients that are held out, or the cases; then all
             of the cohort is selected on.
         cells_per_case: Largest number of cells of a case in mean and covariance.
         region: The voxels that count.
@@ -164,7 +164,7 @@ def concept_sensitivity(
         TargetError: If no held-out case has a score.
     """
     _check(concepts, random_directions)
-    selection, judged = parted(cohort, held_out, seed, "a sensitivity")
+    selection, scored = parted(cohort, held_out, seed, "a sensitivity")
     bound = parse_target(target)
     contexts = CaseContexts(model, seed)
     found = vectors_by_layer(
@@ -178,7 +178,7 @@ def concept_sensitivity(
         ridge,
         seed,
     )
-    seen = evidence(contexts, judged, concepts, tuple(found), bound, found, region)
+    seen = evidence(contexts, scored, concepts, tuple(found), bound, found, region)
     if not seen.cases:
         first = next(iter(seen.without_score.items()))
         raise TargetError(f"no held-out case has a score; case {first[0]!r}: {first[1]}")
@@ -192,7 +192,7 @@ def concept_sensitivity(
         rows=tuple(_adjusted(rows)),
         random_directions=random_directions,
         selection=selection.ids,
-        held_out=judged.ids,
+        held_out=scored.ids,
         without_score=seen.without_score,
     )
     return Sensitivities(record, {layer: of for layer in found if (of := _of(layer, found[layer]))})

@@ -66,7 +66,7 @@ class SparseRecord(Finding):
         seeds: How many autoencoders were trained.
         directions: One by one.
         selection: Ids of the cases that they were found on.
-        held_out: Ids of the cases that they were judged on.
+        held_out: Ids of the cases that they were scored on.
         remarks: Sentences for the reader.
     """
 
@@ -131,7 +131,7 @@ def sparse_directions(
         active: How many of them a vector is made of, at the most.
         seeds: How many autoencoders.
         steps: Of training each.
-        held_out: Share of the patients that they are judged on, or the cases to judge on; then all
+        held_out: Share of the patients that are held out, or the cases; then all
             of the cohort is selected on.
         per_case: Cells of each case.
         region: The voxels that count.
@@ -142,7 +142,7 @@ def sparse_directions(
         InputError: If the layer has the same activation everywhere, or there are fewer than two
             patients.
     """
-    selection, judged = parted(cohort, held_out, seed, "a set of directions")
+    selection, scored = parted(cohort, held_out, seed, "a set of directions")
     layers = () if layer is None else (layer,)
     contexts = CaseContexts(model, seed)
 
@@ -168,13 +168,13 @@ def sparse_directions(
     ]
     found = [replace(each, layer=sample.layer) for each in found]
     found.sort(key=lambda each: -explained_share(each, sample.values))
-    record = _record(sample, sampled(judged), found, seed)
+    record = _record(sample, sampled(scored), found, seed)
     return SparseDirections(record, found[0])
 
 
 def _record(
     sample: ActivationSample,
-    judged: ActivationSample,
+    scored: ActivationSample,
     found: Sequence[Directions],
     seed: int,
 ) -> SparseRecord:
@@ -191,10 +191,10 @@ def _record(
     return SparseRecord(
         layer=sample.layer,
         active=first.active,
-        explained=explained_share(first, judged.values),
+        explained=explained_share(first, scored.values),
         explained_on_selection=explained_share(first, sample.values),
-        explained_by_axes=_by_axes(sample.values, judged.values, first.active),
-        mean_active=float((first.encode(judged.values.T) > 0).float().sum(dim=0).mean()),
+        explained_by_axes=_by_axes(sample.values, scored.values, first.active),
+        mean_active=float((first.encode(scored.values.T) > 0).float().sum(dim=0).mean()),
         dead=tuple((~alive).nonzero()[:, 0].tolist()),
         stability=float(stability.nanmean()),
         random_cosine=_by_chance(sample.values, first, alive, seed),
@@ -204,7 +204,7 @@ def _record(
             for row in range(len(first))
         ),
         selection=sample.cases,
-        held_out=judged.cases,
+        held_out=scored.cases,
         remarks=() if len(found) > 1 else ("one seed says nothing about stability",),
     )
 
@@ -216,14 +216,14 @@ def explained_share(directions: Directions, values: Tensor) -> float:
     return float(1 - left.square().sum(dtype=torch.float64) / total)
 
 
-def _by_axes(values: Tensor, judged: Tensor, count: int) -> float:
+def _by_axes(values: Tensor, scored: Tensor, count: int) -> float:
     """Share of the variance of held-out vectors along the first principal axes."""
     mean = values.mean(dim=0)
     centered = (values - mean).double()
     axes = torch.linalg.eigh(centered.T @ centered).eigenvectors.flip(1)[:, :count]
-    rest = (judged - mean).double()
+    rest = (scored - mean).double()
     rest = rest - rest @ axes @ axes.T
-    total = (judged - judged.mean(dim=0)).double().square().sum()
+    total = (scored - scored.mean(dim=0)).double().square().sum()
     return float(1 - rest.square().sum() / total)
 
 

@@ -15,6 +15,7 @@ from voxplain.concepts.bank.bank import ConceptBank, Entry
 from voxplain.concepts.dissection.agreement import Agreement
 from voxplain.concepts.dissection.image_level import image_pairs
 from voxplain.concepts.dissection.pairs import score_pairs
+from voxplain.concepts.dissection.recorded import concepts_recorded, units_recorded
 from voxplain.concepts.dissection.settings import DissectionSettings
 from voxplain.concepts.dissection.sweeps import Sweeps, agreement_of
 from voxplain.concepts.dissection.units import LayerUnits, ModalityUnits, Origin, UnitGroup
@@ -23,11 +24,8 @@ from voxplain.engine.interventions import UnitSet
 from voxplain.errors import ConfigError, InputError, nearest
 from voxplain.models.model import Model
 from voxplain.records.dissection import (
-    ConceptDissected,
     DissectionRecord,
-    ImagePairDissected,
     PairDissected,
-    UnitDissected,
     write_pairs,
 )
 from voxplain.statistics import FEWEST
@@ -126,7 +124,7 @@ def dissect(
     Thresholds are chosen on one part of the patients and scores are of the other part, with
     bootstrap intervals over patients. Every modality, bright and dark, is scored as if it were a
     unit; so are the units of a network with random weights if one is given. Cases are read one at
-    a time: twice to select and once to judge, with one forward each. The network needs no
+    a time: twice to select and once to score, with one forward each. The network needs no
     gradients and is not changed.
 
     Papers: Bau et al., Network Dissection, 2017; and see :class:`DissectionSettings`.
@@ -138,7 +136,7 @@ def dissect(
         layers: Paths; all convolutional stages, after the activation, if empty here and in
             ``settings``.
         settings: How thresholds, regions and nulls are chosen.
-        held_out: Cases to judge on; all of ``cohort`` is then for selection. The patients of
+        held_out: Cases to score; all of ``cohort`` is then for selection. The patients of
             ``cohort`` are split if None.
         units: Channels or directions of some layers, instead of all of their channels.
         random_model: The network with random weights.
@@ -156,13 +154,13 @@ def dissect(
     sources = [LayerUnits(network, paths, units), ModalityUnits()]
     if random_model is not None:
         sources.insert(1, LayerUnits(Model.of(random_model), paths, units, "random"))
-    selection, judged = _split(cohort, held_out, chosen)
+    selection, scored = _split(cohort, held_out, chosen)
     sweeps = Sweeps(sources, concepts, chosen)
-    remarks = _remarks_on_cases(selection, judged)
-    judged = judged if len(judged) else selection
+    remarks = _remarks_on_cases(selection, scored)
+    scored = scored if len(scored) else selection
     sweeps.find_thresholds(selection)
     sweeps.count_selection(selection)
-    sweeps.count_held_out(judged)
+    sweeps.count_held_out(scored)
     if not sweeps.totals:
         raise InputError("no case of the cohort has a region of interest; choose another region")
     record = DissectionRecord(
@@ -172,12 +170,12 @@ def dissect(
         region=chosen.region,
         smallest_iou=chosen.smallest_iou,
         selection=selection.ids,
-        held_out=judged.ids,
-        patients=len({*judged.patients}),
-        concepts=_concepts(sweeps, concepts),
-        units=_units(sweeps),
+        held_out=scored.ids,
+        patients=len({*scored.patients}),
+        concepts=concepts_recorded(sweeps, concepts),
+        units=units_recorded(sweeps),
         pairs=tuple(score_pairs(sweeps, chosen)),
-        images=tuple(_images(sweeps, concepts)),
+        images=tuple(image_pairs(sweeps.images, [each.name for each in concepts.images])),
         remarks=(*remarks, *sweeps.remarks.sentences),
     )
     return Dissection(record, _curves(sweeps), _values(sweeps))
@@ -193,114 +191,27 @@ def _split(
     return cohort.split(settings.held_out, settings.seed)
 
 
-def _remarks_on_cases(selection: Cohort, judged: Cohort) -> list[str]:
+def _remarks_on_cases(selection: Cohort, scored: Cohort) -> list[str]:
     """What the number of patients does not allow."""
     remarks = []
-    shared = {*selection.patients} & {*judged.patients}
+    shared = {*selection.patients} & {*scored.patients}
     if shared:
         remarks.append(
             f"{len(shared)} patients are among the cases that thresholds were chosen on and among "
             "those that are scored: the scores are too high"
         )
-    if not len(judged):
+    if not len(scored):
         remarks.append(
             "there is one patient only: scores are of the cases that thresholds were chosen on and "
             "are too high, no interval is given, and no unit is called a detector"
         )
-    count = len({*judged.patients})
+    count = len({*scored.patients})
     if 0 < count < FEWEST:
         remarks.append(
             f"there are {count} held-out patients, and intervals need {FEWEST}: no interval is "
             "given, and no unit is called a detector"
         )
     return remarks
-
-
-def _concepts(sweeps: Sweeps, bank: ConceptBank) -> tuple[ConceptDissected, ...]:
-    sizes, totals = np.stack(sweeps.sizes), np.stack(sweeps.totals)
-    numbers = {concept.name: number for number, concept in enumerate(sweeps.concepts)}
-    images = {concept.name: number for number, concept in enumerate(bank.images)}
-    found = []
-    for concept in bank:
-        facts = {
-            "name": concept.name,
-            "kind": concept.kind,
-            "status": concept.status,
-            "provenance": concept.provenance,
-            "group": concept.group,
-        }
-        if concept.kind == "mask":
-            number = numbers[concept.name]
-            size, total = sizes[:, number], totals[:, number]
-            in_selection = max(
-                (state.selection.size(number)[0] for state in sweeps.groups.values()), default=0.0
-            )
-            found.append(_as_mask(facts, size, total, in_selection))
-        else:
-            holds = np.stack(sweeps.images.holds)[:, images[concept.name]]
-            found.append(_as_image(facts, holds[np.array(sweeps.images.held_out)]))
-    return tuple(found)
-
-
-def _as_mask(
-    facts: dict[str, Any], size: np.ndarray[Any, Any], total: np.ndarray[Any, Any], selected: float
-) -> ConceptDissected:
-    known = total > 0
-    share = float(size.sum() / total.sum()) if known.any() else None
-    remark = ""
-    if not known.any():
-        remark = "it is not known for any held-out case"
-    elif not size.any():
-        remark = "it is absent from all held-out cases"
-    elif share == 1:
-        remark = "it fills the whole region of interest"
-    elif not selected:
-        remark = "it is absent from all cases that thresholds are chosen on"
-    return ConceptDissected(
-        **facts,
-        share=share,
-        cases=int(known.sum()),
-        present=int((size > 0).sum()),
-        remark=remark,
-    )
-
-
-def _as_image(facts: dict[str, Any], holds: np.ndarray[Any, Any]) -> ConceptDissected:
-    known = holds[np.isfinite(holds)]
-    remark = ""
-    if not len(known):
-        remark = "it is not known for any held-out case"
-    elif min((known == 1).sum(), (known == 0).sum()) < 2:
-        remark = "fewer than two held-out images have it, or fewer than two lack it"
-    share = float(known.mean()) if len(known) else None
-    return ConceptDissected(
-        **facts, share=share, cases=len(known), present=int(known.sum()), remark=remark
-    )
-
-
-def _units(sweeps: Sweeps) -> tuple[UnitDissected, ...]:
-    found = []
-    for group, state in sweeps.groups.items():
-        for index, name in enumerate(state.names):
-            top, bottom = state.exemplars.of(index)
-            low, high = float(state.edges[index, 0]), float(state.edges[index, -1])
-            remark = "" if low < high else f"it is constant ({low:.3g}) on all selection cases"
-            found.append(
-                UnitDissected(
-                    name=name,
-                    origin=group.origin,
-                    layer=group.layer,
-                    index=index,
-                    remark=remark,
-                    top=top,
-                    bottom=bottom,
-                )
-            )
-    return tuple(found)
-
-
-def _images(sweeps: Sweeps, bank: ConceptBank) -> list[ImagePairDissected]:
-    return image_pairs(sweeps.images, [concept.name for concept in bank.images])
 
 
 def _curves(sweeps: Sweeps) -> dict[tuple[UnitGroup, str], Agreement]:

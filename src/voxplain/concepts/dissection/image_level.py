@@ -98,8 +98,8 @@ def _pairs(
     holds = np.stack(found.holds)[:, number]
     held_out, patients = np.array(found.held_out), np.array(found.patients)
     known = np.isfinite(holds)
-    judged, chosen = known & held_out, known & ~held_out
-    if not _both(holds[judged]):
+    scored, chosen = known & held_out, known & ~held_out
+    if not _both(holds[scored]):
         return []
     pooling = np.ones(pooled.shape[2], dtype=np.int64)
     selection = np.full(pooled.shape[2], np.nan)
@@ -107,12 +107,12 @@ def _pairs(
         areas = np.stack([_area(pooled[chosen, way], holds[chosen] > 0) for way in (0, 1)])
         pooling = np.abs(areas - 0.5).argmax(axis=0)
         selection = np.take_along_axis(areas, pooling[None], axis=0)[0]
-    values = np.take_along_axis(pooled[judged], pooling[None, None], axis=1)[:, 0]
-    truth = holds[judged] > 0
+    values = np.take_along_axis(pooled[scored], pooling[None, None], axis=1)[:, 0]
+    truth = holds[scored] > 0
     areas, precision = _area(values, truth), average_precision(values, truth)
-    p = _mann_whitney(values, truth, patients[judged])
+    p = _mann_whitney(values, truth, patients[scored])
     best = int(np.nan_to_num(np.abs((selection if _both(holds[chosen]) else areas) - 0.5)).argmax())
-    interval = _interval(values[:, best], truth, patients[judged])
+    interval = _interval(values[:, best], truth, patients[scored])
     return [
         ImagePairDissected(
             unit=name,

@@ -13,7 +13,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from voxplain.concepts.concept import Concept
-from voxplain.concepts.errors.judged_case import JudgedCase, Outcome
+from voxplain.concepts.errors.labeled_case import LabeledCase, Outcome
 from voxplain.concepts.errors.placements import Placements
 from voxplain.concepts.errors.settings import Filling
 from voxplain.engine.interventions import Replacement, UnitSet
@@ -46,9 +46,9 @@ class Substitutes:
     """
 
     means: Mapping[Tap, Tensor]
-    donor: Callable[[JudgedCase], ReplacingCase] | None = None
+    donor: Callable[[LabeledCase], ReplacingCase] | None = None
 
-    def of_layer(self, case: JudgedCase, tap: Tap) -> Tensor:
+    def of_layer(self, case: LabeledCase, tap: Tap) -> Tensor:
         """Replacing values of a layer, of the shape of its activation.
 
         Raises:
@@ -65,7 +65,7 @@ class Substitutes:
             )
         return given
 
-    def of_channel(self, case: JudgedCase, channel: int) -> Tensor:
+    def of_channel(self, case: LabeledCase, channel: int) -> Tensor:
         """Replacing values of a modality, ``(*spatial)``: its mean inside, or another case.
 
         Raises:
@@ -78,7 +78,7 @@ class Substitutes:
         return same_grid(self.donor(case).image, case)[channel].to(own)
 
 
-def same_grid(image: Tensor, case: JudgedCase) -> Tensor:
+def same_grid(image: Tensor, case: LabeledCase) -> Tensor:
     """The image of another case.
 
     Raises:
@@ -116,11 +116,11 @@ class Replaceable(ABC):
         return []
 
     @abstractmethod
-    def outcome(self, case: JudgedCase) -> Outcome | None:
+    def outcome(self, case: LabeledCase) -> Outcome | None:
         """The prediction with it replaced; None where a case does not have it."""
 
     def random(
-        self, case: JudgedCase, count: int, source: torch.Generator
+        self, case: LabeledCase, count: int, source: torch.Generator
     ) -> Iterator[Replaceable]:
         """The same with random sets or regions of the same size."""
         return iter(())
@@ -155,7 +155,7 @@ class Units(Replaceable):
         """The numbers of the units."""
         return list(self.channels)
 
-    def outcome(self, case: JudgedCase) -> Outcome:
+    def outcome(self, case: LabeledCase) -> Outcome:
         """The prediction with the units replaced, or closer to what replaces them."""
         values = self.substitutes.of_layer(case, self.tap)
         if self.factor:
@@ -163,7 +163,7 @@ class Units(Replaceable):
             values = values + self.factor * (own - values)
         return case.with_units([Replacement(self.tap, UnitSet(self.channels), values)])
 
-    def random(self, case: JudgedCase, count: int, source: torch.Generator) -> Iterator[Units]:
+    def random(self, case: LabeledCase, count: int, source: torch.Generator) -> Iterator[Units]:
         """Random sets of other units, as many as these; each set once."""
         total, own, seen = (
             len(self.substitutes.means[self.tap]),
@@ -203,7 +203,7 @@ class Modality(Replaceable):
     channel: int
     substitutes: Substitutes
 
-    def outcome(self, case: JudgedCase) -> Outcome:
+    def outcome(self, case: LabeledCase) -> Outcome:
         """The prediction with another channel."""
         image = case.context.inputs[0].clone()
         image[self.channel] = self.substitutes.of_channel(case, self.channel)
@@ -229,14 +229,14 @@ class Structure(Replaceable):
     substitutes: Substitutes
     mask: Tensor | None = None
 
-    def region(self, case: JudgedCase) -> Tensor | None:
+    def region(self, case: LabeledCase) -> Tensor | None:
         """Where it is, ``(*spatial)`` bool; None where a case does not have it."""
         mask = self.concept.of(case.case) if self.mask is None else self.mask
         if mask is None or not bool(mask.any()) or bool(mask.all()):
             return None
         return mask.bool().to(case.context.inputs.device)
 
-    def outcome(self, case: JudgedCase) -> Outcome | None:
+    def outcome(self, case: LabeledCase) -> Outcome | None:
         """The prediction without the structure."""
         mask = self.region(case)
         if mask is None:
@@ -244,7 +244,7 @@ class Structure(Replaceable):
         image = case.context.inputs[0]
         return case.with_image(torch.where(mask, self._filling(case, image, mask), image))
 
-    def _filling(self, case: JudgedCase, image: Tensor, mask: Tensor) -> Tensor:
+    def _filling(self, case: LabeledCase, image: Tensor, mask: Tensor) -> Tensor:
         if self.fill == "surround":
             return impute(image, mask.expand_as(image), case.context.spacing)
         if self.fill == "case":
@@ -253,7 +253,7 @@ class Structure(Replaceable):
             return same_grid(self.substitutes.donor(case).image, case).to(image)
         return _blurred(image, mask)
 
-    def random(self, case: JudgedCase, count: int, source: torch.Generator) -> Iterator[Structure]:
+    def random(self, case: LabeledCase, count: int, source: torch.Generator) -> Iterator[Structure]:
         """Regions of the same shape elsewhere in the foreground."""
         mask = self.region(case)
         if mask is None:

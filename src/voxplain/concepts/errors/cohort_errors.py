@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from voxplain.concepts.errors.causes import ReplacingCase, Substitutes
-from voxplain.concepts.errors.judged_case import AskedClass, ErrorComponent, JudgedCase
+from voxplain.concepts.errors.labeled_case import AskedClass, ErrorComponent, LabeledCase
 from voxplain.concepts.errors.screen import estimated_drops, strongest
 from voxplain.concepts.errors.settings import ErrorSettings, UnitSets
 from voxplain.engine.cohort import Cohort
@@ -62,11 +62,11 @@ class CohortReader:
         others = [Tap(path) for path, _ in sets.values()]
         return cls(model, cohort, asked, own, tuple(dict.fromkeys([*own, *others])), seed)
 
-    def open(self, case: str) -> JudgedCase:
+    def open(self, case: str) -> LabeledCase:
         """A case beside its reference."""
-        return JudgedCase(self.model, self.cohort[case], self.asked, self.taps, self.seed)
+        return LabeledCase(self.model, self.cohort[case], self.asked, self.taps, self.seed)
 
-    def donor(self, case: JudgedCase) -> ReplacingCase:
+    def donor(self, case: LabeledCase) -> ReplacingCase:
         """A case of another patient, the same one in every call for a case.
 
         Raises:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from voxplain.concepts.errors.causes import Modality, Replaceable, SingleUnit, Units
 from voxplain.concepts.errors.effects import effect_on
-from voxplain.concepts.errors.judged_case import ErrorComponent, JudgedCase
+from voxplain.concepts.errors.labeled_case import ErrorComponent, LabeledCase
 from voxplain.concepts.errors.settings import ErrorSettings
 from voxplain.concepts.errors.words import correction_sentence
 from voxplain.concepts.summaries import summary_record
@@ -107,7 +107,7 @@ class Tally:
     own: OwnEffectRecord | None = None
     _rows: list[_CaseBeforeAndAfter] = field(default_factory=list)
 
-    def add(self, case: JudgedCase) -> None:
+    def add(self, case: LabeledCase) -> None:
         """Applies the correction to a case."""
         outcome = self.correction.thing.outcome(case)
         if outcome is None:
@@ -163,10 +163,10 @@ class _CaseBeforeAndAfter:
     volumes: tuple[float, ...]
 
 
-def judged(
+def scored(
     tallies: Sequence[Tally], selection: set[str], held_out: set[str], settings: ErrorSettings
 ) -> list[CorrectionRecord]:
-    """The corrections, one of them chosen on the selection patients, judged on the others.
+    """The corrections, one of them chosen on the selection patients, scored on the others.
 
     Chosen is what removes enough of its error and has the best mean change of Dice on the other
     cases of the selection patients; nothing where nothing removes enough, or at too high a cost.
@@ -174,9 +174,9 @@ def judged(
     rows = []
     for tally in tallies:
         chosen_on = tally.half(selection, settings.seed)
-        judged_on = tally.half(held_out, settings.seed)
+        scored_on = tally.half(held_out, settings.seed)
         if tally.own is not None and chosen_on is not None:
-            rows.append(_record(tally, tally.own, chosen_on, judged_on))
+            rows.append(_record(tally, tally.own, chosen_on, scored_on))
     fitting = [
         (change, -number)
         for number, row in enumerate(rows)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 
 from voxplain.concepts.errors.causes import Replaceable
-from voxplain.concepts.errors.judged_case import ErrorComponent, JudgedCase, Outcome
+from voxplain.concepts.errors.labeled_case import ErrorComponent, LabeledCase, Outcome
 from voxplain.concepts.errors.placements import Placements
 from voxplain.engine.randomness import generator
 from voxplain.records.error_causes import ErrorEffectRecord
@@ -19,7 +19,7 @@ Effects = dict[str, list[ErrorEffectRecord]]
 
 
 def effects_of(
-    case: JudgedCase,
+    case: LabeledCase,
     errors: Sequence[ErrorComponent],
     things: Iterable[Replaceable],
     draws: int,
@@ -49,7 +49,7 @@ def effects_of(
 
 
 def effect_on(
-    error: ErrorComponent, case: JudgedCase, thing: Replaceable, outcome: Outcome
+    error: ErrorComponent, case: LabeledCase, thing: Replaceable, outcome: Outcome
 ) -> ErrorEffectRecord:
     """The effect of one replacement on one error, without p."""
     removed = error.positions - outcome.remaining(error)
@@ -83,7 +83,7 @@ def _family(rows: Sequence[ErrorEffectRecord]) -> list[ErrorEffectRecord]:
 
 
 def _nulls(
-    case: JudgedCase,
+    case: LabeledCase,
     errors: Sequence[ErrorComponent],
     thing: Replaceable,
     draws: int,
@@ -103,7 +103,7 @@ def _nulls(
 
 
 def _p_value(
-    case: JudgedCase,
+    case: LabeledCase,
     error: ErrorComponent,
     drop: float,
     outcome: Outcome,

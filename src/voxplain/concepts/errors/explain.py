@@ -20,10 +20,10 @@ from voxplain.concepts.errors.cohort_errors import (
     errors_of_cohort,
     units_to_replace,
 )
-from voxplain.concepts.errors.corrections import Tally, judged, proposed
+from voxplain.concepts.errors.corrections import Tally, proposed, scored
 from voxplain.concepts.errors.effects import effects_of
 from voxplain.concepts.errors.grouping import grouped
-from voxplain.concepts.errors.judged_case import AskedClass, ErrorComponent, JudgedCase
+from voxplain.concepts.errors.labeled_case import AskedClass, ErrorComponent, LabeledCase
 from voxplain.concepts.errors.result import ErrorCauses
 from voxplain.concepts.errors.settings import ErrorSettings, UnitSets
 from voxplain.concepts.errors.together import together
@@ -66,7 +66,7 @@ def explain_errors(
     cause (Benjamini and Hochberg). A cause is enough alone if it removes half of the error,
     significantly; where no unit is, this is said, and how many are together.
     Corrections are made for errors of one half of the patients, chosen there by the Dice of all
-    other cases, and judged on the other half.
+    other cases, and scored on the other half.
 
     Args:
         model: A segmenter.
@@ -175,7 +175,7 @@ def _has_unit(alone: Sequence[str], rows: Sequence[ErrorEffectRecord]) -> bool:
 def _together(
     reader: CohortReader,
     largest: CohortErrors,
-    case: JudgedCase,
+    case: LabeledCase,
     error: ErrorComponent,
     rows: Sequence[ErrorEffectRecord],
     settings: ErrorSettings,
@@ -191,7 +191,7 @@ def _together(
 
 
 def _error_record(
-    case: JudgedCase,
+    case: LabeledCase,
     error: ErrorComponent,
     rows: Sequence[ErrorEffectRecord],
     alone: Sequence[str],
@@ -257,7 +257,7 @@ def _corrected(
         case = reader.open(name)
         for tally in tallies:
             tally.add(case)
-    return judged(tallies, selection, held_out, settings)
+    return scored(tallies, selection, held_out, settings)
 
 
 def _set_name(row: TogetherRecord, error: ErrorComponent) -> str:
@@ -265,7 +265,7 @@ def _set_name(row: TogetherRecord, error: ErrorComponent) -> str:
 
 
 def _halves(cohort: Cohort, settings: ErrorSettings) -> tuple[set[str], set[str]]:
-    """The patients on whom corrections are chosen, and those on whom they are judged."""
+    """The patients on whom corrections are chosen, and those on whom they are scored."""
     selection, held_out = cohort.split(settings.held_out, settings.seed)
     return {*selection.patients}, {*held_out.patients}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxplain.concepts.errors.judged_case import ErrorComponent
+from voxplain.concepts.errors.labeled_case import ErrorComponent
 from voxplain.records.atomic import atomic_write
 from voxplain.records.error_causes import ErrorCausesRecord
 

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from voxplain.concepts.errors.causes import Substitutes
-from voxplain.concepts.errors.judged_case import ErrorComponent, JudgedCase
+from voxplain.concepts.errors.labeled_case import ErrorComponent, LabeledCase
 from voxplain.engine.passes.points import Points
 from voxplain.engine.rules import Plain
 from voxplain.engine.taps import Tap
 
 
 def estimated_drops(
-    case: JudgedCase, error: ErrorComponent, taps: Sequence[Tap], substitutes: Substitutes
+    case: LabeledCase, error: ErrorComponent, taps: Sequence[Tap], substitutes: Substitutes
 ) -> dict[Tap, Tensor]:
     """About how far the score of an error falls as each unit is replaced, ``(K,)`` per layer.
 

@@ -36,7 +36,7 @@ class ErrorSettings(BaseModel):
         factors: What corrections leave of the deviation of units; 0 is an ablation.
         corrections: Most corrections that are tried.
         cost: Largest loss of the mean Dice of other cases at which a correction is chosen.
-        held_out: Share of the patients on which corrections are judged.
+        held_out: Share of the patients on which corrections are scored.
         seed: Of all draws.
     """
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from voxplain.concepts.errors.causes import Substitutes, Units
-from voxplain.concepts.errors.judged_case import ErrorComponent, JudgedCase
+from voxplain.concepts.errors.labeled_case import ErrorComponent, LabeledCase
 from voxplain.engine.randomness import generator
 from voxplain.engine.taps import Tap
 from voxplain.records.error_causes import ErrorEffectRecord, TogetherRecord
 
 
 def together(
-    case: JudgedCase,
+    case: LabeledCase,
     error: ErrorComponent,
     tap: Tap,
     effects: Sequence[ErrorEffectRecord],
@@ -73,5 +73,5 @@ def _sizes(units: int) -> list[int]:
     return [*doubled, units]
 
 
-def _removed(case: JudgedCase, error: ErrorComponent, units: Units) -> float:
+def _removed(case: LabeledCase, error: ErrorComponent, units: Units) -> float:
     return 1 - units.outcome(case).remaining(error) / error.positions

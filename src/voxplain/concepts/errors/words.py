@@ -97,7 +97,7 @@ def correction_sentence(row: CorrectionRecord, unit: str) -> str:
     )
     half = row.held_out
     if half is None:
-        return f"{text}; there are no held-out patients to judge it on."
+        return f"{text}; there are no held-out patients to score it on."
     interval = half.dice_change.interval
     within = (
         f"(95 % interval {_number(interval[0])} to {_number(interval[1])})"

@@ -111,7 +111,7 @@ class Outcome:
         return int(still[error.mask].sum())
 
 
-class JudgedCase:
+class LabeledCase:
     """A case, the activations of some layers for it, and what is true of it.
 
     Args:
