@@ -82,7 +82,7 @@ def unit_card(
         unit: The unit.
         pair: Its score for the concept.
     """
-    verdicts = detector_verdicts(found, pair)
+    verdicts = detector_verdicts(found.record, pair)
     pictures = ExemplarPictures(inputs, unit, pair)
     figures = pictures.by_activation()
     if answers.relevance is not None and answers.target is not None:
@@ -105,10 +105,14 @@ def unit_card(
 
 
 def _scores(found: Dissection, pair: PairDissected) -> list[tuple[str, str]]:
+    rivals = (
+        ("best modality", rival(found.record, pair, "input")),
+        ("best random unit", rival(found.record, pair, "random")),
+    )
     baselines = [
         (words, f"{number(other.iou)} ({other.unit})")
-        for words, origin in (("best modality", "input"), ("best random unit", "random"))
-        if (other := rival(found, pair, origin)) is not None and other.iou is not None
+        for words, other in rivals
+        if other is not None and other.iou is not None
     ]
     return [
         ("IoU", with_interval(pair.iou, pair.interval)),

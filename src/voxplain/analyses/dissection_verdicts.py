@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from voxplain.analyses.pictures import with_interval
-from voxplain.concepts.dissection.dissect import Dissection
 from voxplain.concepts.dissection.units import Origin
 from voxplain.records.analysis_page import PageVerdict, VerdictStatus
-from voxplain.records.dissection import PairDissected
+from voxplain.records.dissection import DissectionRecord, PairDissected
 from voxplain.viz.words import number
 
 _LEVEL = 0.05
 """Adjusted p up to which agreement is no chance."""
 
 
-def detector_verdicts(found: Dissection, pair: PairDissected) -> list[PageVerdict]:
+def detector_verdicts(record: DissectionRecord, pair: PairDissected) -> list[PageVerdict]:
     """The verdict on a unit and a concept, then each of the things it depends on.
 
     Args:
-        found: What units detect.
+        record: What units detect.
         pair: A unit of the network with a concept.
     """
     if pair.interval is None:  # then nothing is judged, and facts say what is known
         return [_detector(pair)]
-    smallest = found.record.smallest_iou
-    modality, random = rival(found, pair, "input"), rival(found, pair, "random")
+    smallest = record.smallest_iou
+    modality, random = rival(record, pair, "input"), rival(record, pair, "random")
     return [
         _detector(pair),
         _ahead(
@@ -52,11 +51,11 @@ def _detector(pair: PairDissected) -> PageVerdict:
     return PageVerdict(topic="detector", status="fail", text=text)
 
 
-def rival(found: Dissection, pair: PairDissected, origin: Origin) -> PairDissected | None:
+def rival(record: DissectionRecord, pair: PairDissected, origin: Origin) -> PairDissected | None:
     """The unit of another origin that agrees most with the concept on the held-out cases."""
     others = [
         each
-        for each in found.record.pairs
+        for each in record.pairs
         if (each.origin, each.concept) == (origin, pair.concept) and each.iou is not None
     ]
     return max(others, key=lambda each: each.iou or 0.0, default=None)
