@@ -117,14 +117,14 @@ def unit_relevance(
         RuleError: If the network has a function without a rule.
         TargetError: If there is nothing to explain in this image.
     """
-    method = _UnitRelevance(layers=layers, rule=rule)
+    method = _RelevanceAtUnits(layers=layers, rule=rule)
     with torch.inference_mode(False):
         (outputs,) = run_networks([Session.open(context, (method,), target)])
     maps = outputs[method.key][0].maps
     return {path: value.cpu() for path, value in maps.items() if path is not None}
 
 
-class _UnitRelevance(Method):
+class _RelevanceAtUnits(Method):
     """The relevance of the cells of layers."""
 
     name: Literal["relevance of units"] = "relevance of units"
@@ -144,7 +144,7 @@ class _UnitRelevance(Method):
 
 
 @dataclass
-class _Sums:
+class _CaseRelevance:
     """The relevance of every unit in every case.
 
     Attributes:
@@ -200,8 +200,8 @@ def _sums(
     layers: tuple[str, ...],
     target: Target,
     rule: RelevanceRule,
-) -> _Sums:
-    sums, reason = _Sums(), ""
+) -> _CaseRelevance:
+    sums, reason = _CaseRelevance(), ""
     for case in cohort:
         try:
             sums.add(case.id, unit_relevance(contexts.open(case), layers, target, rule))
