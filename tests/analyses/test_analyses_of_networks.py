@@ -21,7 +21,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "exemplars": 1,
         "random_network": False,
         "accentuated": 1,
-        "accentuation_steps": 4,
+        "accentuation_steps": 8,
     },
     "uncertainty": {"samples": 3, "cards": 1},
     "visualization": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from voxplain.analyses.dissection_verdicts import detector_verdicts
 from voxplain.records.analysis_page import PageCard
 from voxplain.records.dissection import DissectionRecord, PairDissected
 from voxplain.study import Study, check_study, run_study
+from voxplain.synthesis.methods.accentuation import FeatureAccentuation
 from voxplain.targets import parse_target
 
 
@@ -85,7 +87,12 @@ def cards_of(run: Any) -> tuple[list[PageCard], Any, Any]:
     return page.cards, page, folder
 
 
-def test_a_card_shows_relevance_and_accentuation_and_leads_to_its_row(blobs: TinyStudy) -> None:
+def test_a_card_shows_relevance_and_accentuation_and_leads_to_its_row(
+    blobs: TinyStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a penalty, which in so small a network any change costs more than it brings."""
+    free = partial(FeatureAccentuation, penalty=0.0)
+    monkeypatch.setattr("voxplain.analyses.accentuated_units.FeatureAccentuation", free)
     run = done(blobs, "dissection")
     assert not run.failed
     cards, page, folder = cards_of(run)
@@ -105,6 +112,16 @@ def test_a_card_shows_relevance_and_accentuation_and_leads_to_its_row(blobs: Tin
         (link,) = card.links
         row = table.names.index(link[1])
         assert table.cards[row] in {each.name for each in cards}
+
+
+def test_an_image_that_stayed_as_it_was_is_no_accentuation(blobs: TinyStudy) -> None:
+    small = {**SMALL["dissection"], "accentuation_steps": 1}
+    blobs.write(analyses=[{"name": "dissection", **small}])
+    cards, _, _ = cards_of(run_study(Study.load(blobs.file)))
+    last = cards[0].verdicts[-1]
+    assert (last.topic, last.status) == ("accentuation", "not measured")
+    assert "no change of case" in last.text
+    assert not any(figure.verdicts for figure in cards[0].figures)
 
 
 def test_a_study_without_a_target_has_cards_without_relevance(blobs: TinyStudy) -> None:

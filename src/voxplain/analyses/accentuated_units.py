@@ -75,6 +75,9 @@ def _accentuated(
         statistics=statistics,
         seed=inputs.seed,
     ).values()
+    if max(synthesis.scores) <= max(synthesis.start_scores):
+        text = f"in {steps} steps no change of case {case} drove the unit more than its penalty"
+        return AccentuatedUnit(PageVerdict(topic=_TOPIC, status="not measured", text=text))
     known = pair.iou is not None and pair.interval is not None
     score = (pair.iou or 0.0, *(pair.interval or (0.0, 0.0))) if known else None
     panel = reliability_panel(
