@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from pydantic import Field
 
@@ -80,6 +80,14 @@ class Analysis(Declaration):
     def key(self) -> str:
         """Its name in results and file names."""
         return self.label or self.name
+
+    def asked_about(self, targets: Sequence[Target]) -> Self:
+        """The analysis as a study with these targets does it; the same unless it can use them.
+
+        Args:
+            targets: Of the study, without those that differ from case to case.
+        """
+        return self
 
     @abstractmethod
     def cost(self, cases: int) -> AnalysisCost:

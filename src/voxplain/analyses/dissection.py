@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, SerializeAsAny
 
+from voxplain.analyses.accentuated_units import RUNS, accentuated_units
 from voxplain.analyses.analysis import RESULT, Analysis, AnalysisCost, AnalysisInputs, register
+from voxplain.analyses.dissection_cards import UnitAnswers, shown_units
 from voxplain.analyses.dissection_page import dissection_page
 from voxplain.analyses.networks import compared_random_network
+from voxplain.analyses.pictures import counted
+from voxplain.analyses.target_class import about_in_words
 from voxplain.concepts.dissection.agreement import Threshold
-from voxplain.concepts.dissection.dissect import dissect
+from voxplain.concepts.dissection.dissect import Dissection, dissect
 from voxplain.concepts.dissection.settings import DissectionSettings
 from voxplain.concepts.formulas import compose
+from voxplain.concepts.relevance_exemplars import relevance_exemplars
+from voxplain.errors import ConfigError, VoxplainError
 from voxplain.records.atomic import atomic_write
+from voxplain.records.relevance import RelevanceExemplarsRecord
+from voxplain.targets import Target, parse_target
 
 _PASSES = 3
 """Forwards of a case: its quantiles, its histograms, its exemplars; held-out cases take one."""
+
+
+def _target(value: Any) -> Target | None:
+    try:
+        return None if value is None else parse_target(value)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
 
 
 @register
@@ -34,6 +50,11 @@ class DissectionAnalysis(Analysis):
         formulas: Whether units are named by formulas over concepts.
         exemplars: Cases shown per unit at both ends.
         cards: Units that the report shows.
+        relevance: Whether cards show the cases in which the target draws on the unit as well.
+        target: What relevance is about; the first target of the study that means the same in every
+            case if None.
+        accentuated: Units, of those with a card, whose strongest case is accentuated.
+        accentuation_steps: Of every optimization.
     """
 
     family: ClassVar[str] = "dissection"
@@ -51,12 +72,37 @@ class DissectionAnalysis(Analysis):
     formulas: bool = True
     exemplars: int = Field(default=3, ge=0, le=20)
     cards: int = Field(default=12, ge=0, le=200)
+    relevance: bool = True
+    target: Annotated[SerializeAsAny[Target] | None, BeforeValidator(_target)] = None
+    accentuated: int = Field(default=2, ge=0, le=200)
+    accentuation_steps: int = Field(default=64, ge=1)
+
+    def asked_about(self, targets: Sequence[Target]) -> Self:
+        """About the first of the targets, unless it names its own."""
+        if not self.relevance or self.target is not None or not targets:
+            return self
+        return self.model_copy(update={"target": targets[0]})
 
     def cost(self, cases: int) -> AnalysisCost:
-        """Forwards of every case, and of the exemplars of every card."""
+        """Forwards of every case and of every card; passes for relevance; optimizations."""
         networks = 2 if self.random_network else 1
-        forwards = (_PASSES * networks + self.formulas) * cases + 2 * self.exemplars * self.cards
-        return AnalysisCost(forwards, forwards, "forwards for activations of every case")
+        shown = 2 * self.exemplars * self.cards
+        forwards = (_PASSES * networks + self.formulas) * cases + 2 * shown
+        passes = 0
+        if self._about is not None:
+            forwards += shown
+            passes += cases + shown
+        optimized = min(self.accentuated, self.cards)
+        forwards += optimized * cases
+        passes += optimized * RUNS * self.accentuation_steps
+        words = "forwards for activations of every case"
+        if passes:
+            words += ", and passes for relevance and accentuation"
+        return AnalysisCost(forwards + passes, forwards, words)
+
+    @property
+    def _about(self) -> Target | None:
+        return self.target if self.relevance else None
 
     def perform(self, inputs: AnalysisInputs) -> None:
         """Dissects the network, and draws a card for every good unit."""
@@ -82,7 +128,46 @@ class DissectionAnalysis(Analysis):
         if self.formulas and inputs.concepts.masks:
             formulas = compose(inputs.model, inputs.cohort, inputs.concepts, found, bands=0)
             atomic_write(inputs.folder / "formulas.json", formulas.model_dump_json(indent=1))
-        page = dissection_page(inputs, found, formulas, self.cards, remarks)
+        relevance, more = self._relevance(inputs, found)
+        chosen = shown_units(found, min(self.accentuated, self.cards))
+        answers = UnitAnswers(
+            formulas=formulas,
+            relevance=relevance,
+            target=self._about,
+            about=about_in_words(inputs, self._about) if self._about else "",
+            accentuated=accentuated_units(inputs, chosen, self.accentuation_steps),
+        )
+        page = dissection_page(inputs, found, answers, self.cards, [*remarks, *more])
         found.export(inputs.folder / "units.parquet")
         page.write(inputs.folder)
         atomic_write(inputs.folder / RESULT, found.to_json())
+
+    def _relevance(
+        self, inputs: AnalysisInputs, found: Dissection
+    ) -> tuple[RelevanceExemplarsRecord | None, list[str]]:
+        """In which cases the target draws on units, and remarks on how that was found."""
+        units = [unit for unit in found.record.units if unit.origin == "layer"]
+        layers = [*dict.fromkeys(unit.layer for unit in units)]
+        if self._about is None or not layers:
+            return None, []
+        try:
+            record = relevance_exemplars(
+                inputs.model,
+                inputs.cohort,
+                layers,
+                self._about,
+                count=self.exemplars,
+                seed=inputs.seed,
+            )
+        except VoxplainError as error:
+            return None, [f"The relevance of units was not measured: {error}"]
+        atomic_write(inputs.folder / "relevance.json", record.model_dump_json(indent=1))
+        return record, [*_remarks(record, about_in_words(inputs, self._about))]
+
+
+def _remarks(record: RelevanceExemplarsRecord, about: str) -> Iterator[str]:
+    if record.reason:
+        yield f"Relevance is activation times gradient, as {record.reason}."
+    if record.left_out:
+        count = counted(len(record.left_out), "case has", "cases have")
+        yield f"{count} nothing to explain for {about}; relevance is of the other cases."

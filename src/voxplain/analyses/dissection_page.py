@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import islice
-
-from torch import Tensor
+from collections.abc import Sequence, Set
 
 from voxplain.analyses.analysis import AnalysisInputs
-from voxplain.analyses.pictures import counted, kept_figure, with_interval
-from voxplain.concepts.dissection.dissect import Dissection
-from voxplain.engine.context import Context
-from voxplain.engine.observation import observe
-from voxplain.engine.taps import Tap
-from voxplain.records.analysis_page import (
-    AnalysisPage,
-    Cell,
-    PageCard,
-    PageFigure,
-    PageTable,
-    PageVerdict,
+from voxplain.analyses.dissection_cards import (
+    UnitAnswers,
+    card_name,
+    row_name,
+    shown_units,
+    unit_card,
 )
-from voxplain.records.dissection import PairDissected, UnitDissected
-from voxplain.records.formulas import FormulaFound, FormulasRecord
-from voxplain.viz.exemplar_figure import exemplar_figure, overlaid
-from voxplain.viz.words import number
+from voxplain.analyses.pictures import counted, with_interval
+from voxplain.concepts.dissection.dissect import Dissection
+from voxplain.records.analysis_page import AnalysisPage, Cell, PageTable, PageVerdict
 
 _COLUMNS = [
     "concept",
@@ -42,7 +32,7 @@ _COLUMNS = [
 def dissection_page(
     inputs: AnalysisInputs,
     found: Dissection,
-    formulas: FormulasRecord | None,
+    answers: UnitAnswers,
     cards: int,
     remarks: Sequence[str],
 ) -> AnalysisPage:
@@ -51,18 +41,18 @@ def dissection_page(
     Args:
         inputs: Of the analysis.
         found: What units detect.
-        formulas: Their names as formulas over concepts.
+        answers: What else is known of units.
         cards: Units that get a card, at most.
         remarks: Beside those of the dissection.
     """
-    names = {each.unit: each for each in formulas.units} if formulas else {}
+    shown = shown_units(found, cards)
     return AnalysisPage(
         title="What units detect",
         lead=_lead(found),
         remarks=[*remarks, *found.record.remarks],
         verdicts=[_random_verdict(found)],
-        tables=[_table(found)],
-        cards=[_card(inputs, found, pair, names) for pair in _shown(found, cards)],
+        tables=[_table(found, {card_name(pair) for _, pair in shown})],
+        cards=[unit_card(inputs, found, answers, unit, pair) for unit, pair in shown],
     )
 
 
@@ -113,14 +103,17 @@ def _random_verdict(found: Dissection) -> PageVerdict:
     return PageVerdict(topic=topic, status="fail" if survived else "pass", text=text)
 
 
-def _table(found: Dissection) -> PageTable:
+def _table(found: Dissection, cards: Set[str]) -> PageTable:
     rows: list[list[Cell]] = []
+    names, leads = [], []
     for concept in found.record.concepts:
         if concept.kind != "mask":
             continue
         unit, modality, random = (
             found.best(concept.name, origin) for origin in ("layer", "input", "random")
         )
+        names.append(row_name(concept.name))
+        leads.append("" if unit is None or card_name(unit) not in cards else card_name(unit))
         if unit is None:
             rows.append([concept.name, concept.share, concept.remark, *[None] * 6])
             continue
@@ -141,87 +134,11 @@ def _table(found: Dissection) -> PageTable:
         "Best means best on the cases that thresholds were chosen on; all scores are of held-out "
         "patients, over all of their voxels in the region together."
     )
-    return PageTable(title="The best unit of every concept", columns=_COLUMNS, rows=rows, note=note)
-
-
-def _shown(found: Dissection, cards: int) -> list[PairDissected]:
-    """The best unit of every concept, then further detectors, the best first."""
-    best = (found.best(name) for name in _concepts(found))
-    pairs = [pair for pair in best if pair is not None]
-    pairs.sort(key=lambda pair: -(pair.iou or 0.0))
-    more = (pair for pair in found.detectors if pair.origin == "layer" and pair not in pairs)
-    return [*islice((*pairs, *more), cards)]
-
-
-def _card(
-    inputs: AnalysisInputs,
-    found: Dissection,
-    pair: PairDissected,
-    names: Mapping[str, FormulaFound],
-) -> PageCard:
-    unit = next(
-        unit for unit in found.record.units if (unit.name, unit.origin) == (pair.unit, pair.origin)
+    return PageTable(
+        title="The best unit of every concept",
+        columns=_COLUMNS,
+        rows=rows,
+        note=note,
+        names=names,
+        cards=leads,
     )
-    facts = [
-        ("IoU", with_interval(pair.iou, pair.interval)),
-        ("on each case", with_interval(pair.case_median, pair.case_quartiles)),
-        ("AUPRC", with_interval(pair.average_precision)),
-        ("on at", f"{number(pair.threshold or 0.0)}, in {100 * (pair.on or 0.0):.1f} %"),
-        ("chance", with_interval(pair.chance)),
-        ("unrelated masks", with_interval(pair.null)),
-    ]
-    if unit.name in names:
-        name = names[unit.name]
-        facts.append(("formula", f"{name.formula}, IoU {with_interval(name.iou, name.interval)}"))
-    return PageCard(
-        title=f"{unit.name}: {pair.concept}",
-        subtitle="Strongest cases above, weakest below.",
-        facts=facts,
-        verdicts=[_detects(pair)],
-        figures=_figures(inputs, unit, pair),
-    )
-
-
-def _detects(pair: PairDissected) -> PageVerdict:
-    if pair.detector is None:
-        return PageVerdict(topic="detector", status="not measured", text="too few patients")
-    bar = with_interval(pair.bar)
-    text = f"lower end of the interval against {bar}; adjusted p {with_interval(pair.p_adjusted)}"
-    return PageVerdict(topic="detector", status="pass" if pair.detector else "fail", text=text)
-
-
-def _figures(inputs: AnalysisInputs, unit: UnitDissected, pair: PairDissected) -> list[PageFigure]:
-    """The cases in which a unit is most and least active, with its mask and the concept."""
-    figures = []
-    for words, cases in (("strongest", unit.top), ("weakest", unit.bottom)):
-        shown = [(each.case, *_maps(inputs, unit, pair, each.case)) for each in cases]
-        if not shown:
-            continue
-        limit = max(float(values.abs().max()) for _, values, _ in shown) or 1.0
-        overlays = []
-        for name, values, concept in shown:
-            image = inputs.cohort[name].image
-            on = values >= (pair.threshold if pair.threshold is not None else float("inf"))
-            picture = overlaid(image, values, solid=on, dashed=concept, limit=limit, sign="signed")
-            overlays.append((name, picture))
-        figure = exemplar_figure(
-            f"{unit.name}  ·  {words} cases",
-            f"Solid: where the unit is on. Dashed: {pair.concept}.",
-            overlays,
-            "activation",
-            ("negative", "positive"),
-        )
-        name = f"{unit.name}_{pair.concept}_{words}"
-        alt = f"activation of {unit.name} on the {words} cases, beside {pair.concept}"
-        figures.append(kept_figure(inputs.folder, name, figure, f"The {words} cases.", alt))
-    return figures
-
-
-def _maps(
-    inputs: AnalysisInputs, unit: UnitDissected, pair: PairDissected, case: str
-) -> tuple[Tensor, Tensor | None]:
-    """The map of a unit on a case, and the mask of the concept."""
-    subject = inputs.cohort[case]
-    tap = Tap(unit.layer)
-    seen = observe(Context.open(inputs.model, subject.image, inputs.seed), (tap,))
-    return seen.on_image(tap, [unit.index])[0].cpu(), inputs.concepts[pair.concept].of(subject)

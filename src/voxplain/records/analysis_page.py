@@ -17,14 +17,6 @@ VerdictStatus = Literal["pass", "fail", "not measured"]
 Cell = str | float | None
 
 
-class PageFigure(Record):
-    """A picture; ``file`` lies in the folder of the analysis, ``alt`` says what it shows."""
-
-    file: str
-    caption: str
-    alt: str
-
-
 class PageVerdict(Record):
     """One thing that was checked: what, with which result, and in words."""
 
@@ -33,8 +25,33 @@ class PageVerdict(Record):
     text: str = ""
 
 
+class PageFigure(Record):
+    """A picture.
+
+    Attributes:
+        file: In the folder of the analysis.
+        caption: Below it.
+        alt: What it shows, for those who cannot see it.
+        verdicts: On this picture.
+    """
+
+    file: str
+    caption: str
+    alt: str
+    verdicts: list[PageVerdict] = []
+
+
 class PageTable(Record):
-    """A table; numbers stand at the right, None is shown as nothing."""
+    """A table; numbers stand at the right, None is shown as nothing.
+
+    Attributes:
+        title: Above it.
+        columns: Their names.
+        rows: As many cells as columns in each.
+        note: Below it.
+        names: By which cards refer to the rows; none, or one per row.
+        cards: Names of the cards that rows lead to, ``""`` for none; none, or one per row.
+    """
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
 
@@ -42,16 +59,30 @@ class PageTable(Record):
     columns: list[str]
     rows: list[list[Cell]]
     note: str = ""
+    names: list[str] = []
+    cards: list[str] = []
 
 
 class PageCard(Record):
-    """What is known of one unit, case, direction or error."""
+    """What is known of one unit, case, direction or error.
+
+    Attributes:
+        title: Above it.
+        subtitle: Below the title.
+        facts: Names and values.
+        verdicts: On what it is about.
+        figures: Pictures.
+        name: By which rows of tables refer to it.
+        links: Words, and the names of the rows of tables that they lead to.
+    """
 
     title: str
     subtitle: str = ""
     facts: list[tuple[str, str]] = []
     verdicts: list[PageVerdict] = []
     figures: list[PageFigure] = []
+    name: str = ""
+    links: list[tuple[str, str]] = []
 
 
 class GraphNode(Record):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 from voxplain.analyses import Analysis
 from voxplain.errors import ConfigError
@@ -151,7 +151,9 @@ def plan_analyses(
         ConfigError: If a target is not the same for all cases.
     """
     explained = [loaded for loaded in models if not loaded.config.only_compared]
-    for analysis in study.analyses:
+    fixed = [each for each in study.all_targets if _is_same_for_all(each)]
+    for declared in study.analyses:
+        analysis = declared.asked_about(fixed)
         asked: list[Target | None] = [None]
         if analysis.needs_target:
             asked = [_same_for_all(each) for each in study.all_targets]
@@ -161,6 +163,10 @@ def plan_analyses(
                 yield AnalysisTask.of(
                     analysis, loaded.config.name, target, [*records], facts, study.execution.seed
                 )
+
+
+def _is_same_for_all(declared: Target | ForEach) -> TypeGuard[Target]:
+    return not isinstance(declared, ForEach) and not any(files_of(declared))
 
 
 def _same_for_all(declared: Target | ForEach) -> Target:
