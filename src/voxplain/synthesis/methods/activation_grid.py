@@ -13,13 +13,14 @@ from torch import Tensor
 
 from voxplain.errors import ModelError
 from voxplain.synthesis.extent import Extent
+from voxplain.synthesis.jobs import Drive, Recipe, SynthesisJob
 from voxplain.synthesis.methods.base import SynthesisMethod, Synthesized, registered
 from voxplain.synthesis.objectives.base import Objective
 from voxplain.synthesis.objectives.layers import DirectionActivation
-from voxplain.synthesis.optimizer import AdamUpdate, Drive, Recipe, SynthesisJob
 from voxplain.synthesis.parametrizations import AnyParametrization, Fourier
 from voxplain.synthesis.reading import at_cell
 from voxplain.synthesis.transforms import Transforms
+from voxplain.synthesis.update_rules import AdamUpdate
 from voxplain.synthesis.workbench import Workbench
 
 
