@@ -27,6 +27,9 @@ from voxplain.synthesis.workbench import Workbench
 class DirectionMethod(SynthesisMethod):
     """A method that makes one picture for each of many directions of a layer.
 
+    The cell at the center of a picture is driven. Driven everywhere, a picture of a layer with
+    padding shows what is strongest, which are often cells at its edge.
+
     Attributes:
         steps: Of the optimizer.
         rate: Size of a step of Adam.
@@ -55,7 +58,9 @@ class DirectionMethod(SynthesisMethod):
         layer = self._layer_of(unit)
         scaled = directions / directions.norm(dim=1, keepdim=True).clamp_min(1e-12)
         driven = [
-            DirectionActivation(layer=layer, direction=row, power=self.power, title=name)
+            DirectionActivation(
+                layer=layer, direction=row, power=self.power, where="center", title=name
+            )
             for row, name in zip(scaled, names, strict=True)
         ]
         surface = bench.free_surface(driven[:1], self.extent)
