@@ -109,7 +109,7 @@ def _without_own_calls(network: nn.Module) -> None:
     """Makes dropout layers the identity, as they are at rest, without a call of a function."""
     for layer in network.modules():
         if isinstance(layer, (nn.Dropout, *_BY_CHANNEL)):
-            layer.forward = _unchanged
+            vars(layer)["forward"] = _unchanged
 
 
 def _unchanged(values: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ class _CountCalls(_DropoutCalls):
 
     def __exit__(self, *error: Any) -> None:
         self.counts.append(self.calls)
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
 
 class _DropInCalls(_DropoutCalls):
