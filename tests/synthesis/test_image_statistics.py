@@ -38,6 +38,27 @@ def test_decay_is_that_of_the_images_on_any_voxels(
     assert float(found.decay[0]) == pytest.approx(decay, abs=0.07)
 
 
+def outlined(rank: int, side: int, inside: float, texture: float, seed: int) -> Image:
+    """A ball of texture with an amplitude of 1 / f ** 0.8 on a background of 0."""
+    spacing = (1.0,) * rank
+    noise = waves((side,) * rank, spacing, 0.8, seed).data
+    axes = torch.arange(side) - side / 2 + 0.3 * seed
+    squares = [axes.square().view(-1, *(1,) * (rank - 1 - axis)) for axis in range(rank)]
+    distance = torch.stack(torch.broadcast_tensors(*squares)).sum(0).sqrt()
+    ball = distance < (0.28 + 0.03 * seed) * side
+    values = torch.where(ball, inside + texture * noise / noise[0][ball].std(), 0.0)
+    return Image(values, Grid.default((side,) * rank, spacing))
+
+
+@pytest.mark.parametrize(("rank", "side", "outline"), [(2, 128, 1.5), (3, 48, 2.0)])
+def test_an_outline_hides_the_decay_of_what_is_inside(rank: int, side: int, outline: float) -> None:
+    """The transform of a ball falls with f ** -(rank + 1) / 2; a mean of 0 leaves no outline."""
+    bright = measure([outlined(rank, side, 1.0, 1e-3, seed) for seed in range(4)])
+    centered = measure([outlined(rank, side, 0.0, 1.0, seed) for seed in range(4)])
+    assert float(bright.decay[0]) == pytest.approx(outline, abs=0.15)
+    assert float(centered.decay[0]) == pytest.approx(0.8, abs=0.12)
+
+
 def test_images_of_other_shapes_and_voxels_have_one_spectrum_in_mm() -> None:
     fine = [waves((96, 96), (0.5, 0.5), 1.2, seed) for seed in range(3)]
     coarse = [waves((40, 60), (1.0, 0.8), 1.2, seed) for seed in range(3)]

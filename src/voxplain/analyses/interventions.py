@@ -92,7 +92,7 @@ def _page(record: InterventionsRecord) -> AnalysisPage:
     lead = (
         f"The answer changes more without {', '.join(needed)} than without random sets of units."
         if needed
-        else "Without the units of no concept does the answer change more than without random "
+        else "Without the units of any concept the answer changes no more than without random "
         "sets of as many units."
     )
     tables = [_ablations(record)]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import accumulate, pairwise
 
 import torch
@@ -14,148 +12,13 @@ from torch import Tensor
 from voxplain.engine.memory import BackwardBudget, in_batches
 from voxplain.models.failures import GradientError, gradient_failures_in_words
 from voxplain.models.model import Model
-from voxplain.synthesis.objectives.base import Objective
-from voxplain.synthesis.parametrizations import Canvas, Parametrization
+from voxplain.synthesis.jobs import Drive, Recipe, SynthesisJob
+from voxplain.synthesis.parametrizations import Canvas
 from voxplain.synthesis.reading import Reader, Reading, without_gradients
-from voxplain.synthesis.regularization import Regularization
 from voxplain.synthesis.surface import Surface
-from voxplain.synthesis.transforms import Transforms
 
 Progress = Callable[[int, int], None]
 """Called with the steps that are done, and those that are planned, of all images."""
-
-
-@dataclass(frozen=True, eq=False)
-class SynthesisJob:
-    """Images of one unit, which may look at each other for diversity and at nothing else.
-
-    Attributes:
-        objective: What they drive.
-        keys: One per image, from which its random numbers are drawn.
-        start: ``(B, C, *spatial)``, the images to start from; None for noise.
-        unit: What scores are of, where the objective holds more than that.
-    """
-
-    objective: Objective
-    keys: tuple[str, ...]
-    start: Tensor | None = None
-    unit: Objective | None = None
-
-    @property
-    def scored(self) -> Objective:
-        """What scores are of."""
-        return self.unit or self.objective
-
-
-class UpdateRule(ABC):
-    """How parameters follow their gradients, uphill."""
-
-    @abstractmethod
-    def begin(self, canvas: Canvas, surface: Surface, pace: float) -> Callable[[float], None]:
-        """A function that takes one step along the gradients, given the share of steps done."""
-
-
-@dataclass(frozen=True)
-class AdamUpdate(UpdateRule):
-    """Adam with its states per number, so that images do not influence each other.
-
-    Attributes:
-        rate: Size of a step.
-        decays: Whether steps shrink to 0 along half a cosine.
-    """
-
-    rate: float = 0.05
-    decays: bool = False
-
-    def begin(self, canvas: Canvas, surface: Surface, pace: float) -> Callable[[float], None]:
-        rate = self.rate * pace
-        adam = torch.optim.Adam(canvas.parameters, lr=rate)
-
-        def step(progress: float) -> None:
-            if self.decays:
-                adam.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * progress)) / 2
-            adam.step()
-
-        return step
-
-
-@dataclass(frozen=True, eq=False)
-class NormalizedUpdate(UpdateRule):
-    """Free voxels follow the gradient divided by its mean absolute value, as in DeepDream.
-
-    Attributes:
-        rate: Mean step, in intensity ranges.
-        limits: Lowest and highest intensity of every voxel, ``(B, C, *spatial)``.
-    """
-
-    rate: float
-    limits: tuple[Tensor, Tensor]
-
-    def begin(self, canvas: Canvas, surface: Surface, pace: float) -> Callable[[float], None]:
-        spans = surface.per_channel(surface.statistics.range)
-        lowest, highest = (limit / spans for limit in self.limits)
-
-        def step(_: float) -> None:
-            for voxels in canvas.parameters:
-                assert voxels.grad is not None
-                uphill = -voxels.grad
-                size = uphill.abs().flatten(1).mean(dim=1).view(-1, *(1,) * (voxels.ndim - 1))
-                with torch.no_grad():
-                    voxels += self.rate * pace * uphill / size.clamp_min(1e-30)
-                    voxels.clamp_(lowest, highest)
-
-        return step
-
-
-@dataclass(frozen=True, eq=False)
-class Recipe:
-    """How images are synthesized, whatever the unit.
-
-    Attributes:
-        surface: Where they lie.
-        parametrization: What is optimized.
-        transforms: Under which changes.
-        regularization: With which penalties.
-        update: How parameters move.
-        steps: How often.
-    """
-
-    surface: Surface
-    parametrization: Parametrization
-    transforms: Transforms = field(default_factory=Transforms)
-    regularization: Regularization = field(default_factory=Regularization)
-    update: UpdateRule = field(default_factory=AdamUpdate)
-    steps: int = 512
-
-
-@dataclass(frozen=True, eq=False)
-class Drive:
-    """What came of one job.
-
-    Attributes:
-        images: ``(B, C, *spatial)``.
-        first: The images at the start.
-        history: The score in every step under its transforms, ``(steps, B)``.
-        before: Objective minus penalties of the images at the start, without transforms, ``(B,)``.
-        after: The same of the images.
-        scores: The unit alone on the images, ``(B,)``.
-        first_scores: The same at the start.
-        peaks: The unit at its strongest place, ``(B,)``.
-    """
-
-    images: Tensor
-    first: Tensor
-    history: Tensor
-    before: Tensor
-    after: Tensor
-    scores: Tensor
-    first_scores: Tensor
-    peaks: Tensor
-
-    @property
-    def is_dead(self) -> bool:
-        """Whether the score never changed: there is nothing to follow."""
-        return len(self.history) > 1 and bool((self.history == self.history[0]).all())
 
 
 def drive(

@@ -21,8 +21,9 @@ from voxplain.synthesis.extent import (
     strongest_window,
 )
 from voxplain.synthesis.image_statistics import ImageStatistics
+from voxplain.synthesis.jobs import Drive, Recipe, SynthesisJob
 from voxplain.synthesis.objectives.base import Objective
-from voxplain.synthesis.optimizer import Drive, Progress, Recipe, SynthesisJob, drive
+from voxplain.synthesis.optimizer import Progress, drive
 from voxplain.synthesis.reading import Reader, Reading
 from voxplain.synthesis.surface import Surface
 

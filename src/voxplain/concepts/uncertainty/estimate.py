@@ -18,6 +18,7 @@ from voxplain.concepts.uncertainty.sampling import (
     Method,
     Sample,
     Sampling,
+    dropout_found,
     parse_sampling,
     samples_of,
 )
@@ -73,7 +74,7 @@ def uncertainty(
 
     Raises:
         ConfigError: If the method, the number of samples or the class does not fit.
-        ModelError: If there is no dropout layer, or networks of an ensemble differ in their output.
+        ModelError: If nothing drops units, or networks of an ensemble differ in their output.
         InputError: If the reference does not fit.
         TargetError: If it is not known where the output lies, or whether it is a probability.
 
@@ -92,6 +93,7 @@ def uncertainty(
     count = _count(samples, sampling, len(networks))
     contexts = [Context.open(each, image, seed) for each in networks]
     outputs = [context.look() for context in contexts]
+    places = dropout_found(contexts, sampling)
     _check_alike(outputs, label)
     classes = [Classes.of(seen, label, activation, threshold) for seen in outputs]
     run = _SampledImage(contexts, outputs, classes, sampling, count, seed)
@@ -106,6 +108,7 @@ def uncertainty(
     has_quality = judged is not None and outputs[0].is_dense and judged.wrong.numel() > 0
     record = record.model_copy(
         update={
+            "parameters": record.parameters | places,
             "volumes": run.volumes.records(classes[0].predicted(mean)) if run.volumes else [],
             "quality": quality_of(judged) if judged is not None and has_quality else None,
         }

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from voxplain.engine.context import Context
 from voxplain.engine.randomness import generator
 from voxplain.engine.variants.chains import Chain, Flip
-from voxplain.engine.variants.dropout import dropout_draw, dropout_layers
+from voxplain.engine.variants.dropout import NO_DROPOUT, dropout_draw, dropout_places
 from voxplain.engine.variants.perturbations import (
     GaussianNeighbor,
     Perturbation,
@@ -30,7 +30,9 @@ class _Sampling(BaseModel):
 
 
 class MonteCarloDropout(_Sampling):
-    """Networks whose dropout layers drop units, each the same in the whole image.
+    """Networks that drop units, each the same in the whole image.
+
+    Units are dropped in dropout layers and where dropout is called as a function.
 
     Paper: Gal and Ghahramani, Dropout as a Bayesian approximation, 2016.
     """
@@ -168,7 +170,6 @@ def samples_of(
 
     Raises:
         ConfigError: If there are several networks and no ensemble, or one and an ensemble.
-        ModelError: If a network has no dropout layer.
     """
     by_kind = {each.kind: each for each in sampling}
     _check(models, {*by_kind})
@@ -189,11 +190,22 @@ def _check(models: Sequence[Model], kinds: set[str]) -> None:
         raise ConfigError("an ensemble needs at least two networks; pass a list of them")
     if "ensemble" not in kinds and len(models) > 1:
         raise ConfigError(f"{len(models)} networks are an ensemble; add it to the method")
-    if "dropout" in kinds and not all(dropout_layers(model.network) for model in models):
-        raise ModelError(
-            "the network has no dropout layer (nn.Dropout, nn.Dropout1d, 2d or 3d with p > 0); "
-            "augmentation works for every network"
-        )
+
+
+def dropout_found(contexts: Sequence[Context], sampling: Sequence[Sampling]) -> dict[str, int]:
+    """How many places drop units, layers and calls of functions; empty without dropout.
+
+    Of several networks the first one is counted.
+
+    Raises:
+        ModelError: If a network has none.
+    """
+    if all(each.kind != "dropout" for each in sampling):
+        return {}
+    found = [dropout_places(each.model, each.inputs[:1], each.spacing) for each in contexts]
+    if not all(found):
+        raise ModelError(f"{NO_DROPOUT}; augmentation works for every network")
+    return {"dropout_layers": len(found[0].layers), "dropout_calls": found[0].calls}
 
 
 def _drawn(source: torch.Generator) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from voxplain.engine.baselines import intensity_range
 from voxplain.engine.context import Context
-from voxplain.engine.variants.dropout import dropout_draw, dropout_layers
+from voxplain.engine.variants.dropout import NO_DROPOUT, dropout_draw, dropout_places
 from voxplain.engine.variants.perturbations import MEDICAL
 from voxplain.metrics.context import MetricContext, Query
 from voxplain.metrics.curves import rank_correlation
@@ -227,9 +227,6 @@ def _augmented(context: MetricContext, draw: int) -> _Variant:
 
 def _without_units(context: MetricContext, draw: int) -> _Variant:
     model, image = context.engine.model, context.input
-    if not dropout_layers(model.network):
-        raise Undefined(
-            "the network has no dropout layer (nn.Dropout, nn.Dropout1d, 2d or 3d with p > 0); "
-            "source: augmentation works for every network"
-        )
+    if not dropout_places(model, image.image[None], context.spacing):
+        raise Undefined(f"{NO_DROPOUT}; source: augmentation works for every network")
     return _Variant(context.with_model(dropout_draw(model, image.key, draw)), image.image)

@@ -9,14 +9,15 @@ from typing import Literal
 import torch
 from pydantic import Field
 
+from voxplain.synthesis.jobs import Drive, Recipe, SynthesisJob
 from voxplain.synthesis.methods.base import SynthesisMethod, Synthesized, registered
 from voxplain.synthesis.objectives.base import Objective
 from voxplain.synthesis.objectives.layers import StartLikeness
 from voxplain.synthesis.objectives.outputs import WeightedSum
-from voxplain.synthesis.optimizer import AdamUpdate, Drive, Recipe, SynthesisJob
 from voxplain.synthesis.parametrizations import Accentuation
 from voxplain.synthesis.regularization import Regularization
 from voxplain.synthesis.transforms import Transforms
+from voxplain.synthesis.update_rules import AdamUpdate
 from voxplain.synthesis.workbench import Workbench, stacked
 
 _GENTLE = Transforms(tilt=2, rotation=5, scale=0.05, jitter=0.02, blur=0, field=0.02, dropout=0)

@@ -13,18 +13,22 @@ from torch import Tensor
 
 from voxplain.errors import ModelError
 from voxplain.synthesis.extent import Extent
+from voxplain.synthesis.jobs import Drive, Recipe, SynthesisJob
 from voxplain.synthesis.methods.base import SynthesisMethod, Synthesized, registered
 from voxplain.synthesis.objectives.base import Objective
 from voxplain.synthesis.objectives.layers import DirectionActivation
-from voxplain.synthesis.optimizer import AdamUpdate, Drive, Recipe, SynthesisJob
 from voxplain.synthesis.parametrizations import AnyParametrization, Fourier
 from voxplain.synthesis.reading import at_cell
 from voxplain.synthesis.transforms import Transforms
+from voxplain.synthesis.update_rules import AdamUpdate
 from voxplain.synthesis.workbench import Workbench
 
 
 class DirectionMethod(SynthesisMethod):
     """A method that makes one picture for each of many directions of a layer.
+
+    The cell at the center of a picture is driven. Driven everywhere, a picture of a layer with
+    padding shows what is strongest, which are often cells at its edge.
 
     Attributes:
         steps: Of the optimizer.
@@ -54,7 +58,9 @@ class DirectionMethod(SynthesisMethod):
         layer = self._layer_of(unit)
         scaled = directions / directions.norm(dim=1, keepdim=True).clamp_min(1e-12)
         driven = [
-            DirectionActivation(layer=layer, direction=row, power=self.power, title=name)
+            DirectionActivation(
+                layer=layer, direction=row, power=self.power, where="center", title=name
+            )
             for row, name in zip(scaled, names, strict=True)
         ]
         surface = bench.free_surface(driven[:1], self.extent)

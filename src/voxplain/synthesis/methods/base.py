@@ -15,13 +15,14 @@ from voxplain.errors import ConfigError
 from voxplain.image import Grid
 from voxplain.registry import Registry
 from voxplain.synthesis.extent import Extent
+from voxplain.synthesis.jobs import Drive, Recipe, SynthesisJob
 from voxplain.synthesis.objectives.base import Objective
 from voxplain.synthesis.objectives.layers import LayerDiversity
 from voxplain.synthesis.objectives.outputs import WeightedSum
-from voxplain.synthesis.optimizer import AdamUpdate, Drive, Recipe, SynthesisJob
 from voxplain.synthesis.parametrizations import AnyParametrization, Fourier
 from voxplain.synthesis.regularization import Regularization
 from voxplain.synthesis.transforms import Transforms
+from voxplain.synthesis.update_rules import AdamUpdate
 from voxplain.synthesis.workbench import Workbench
 
 

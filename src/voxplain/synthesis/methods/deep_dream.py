@@ -13,12 +13,13 @@ from torch import Tensor
 
 from voxplain.image import Grid
 from voxplain.preprocess.resample import along_axes, value_weights
+from voxplain.synthesis.jobs import Drive, Recipe, SynthesisJob
 from voxplain.synthesis.methods.base import SynthesisMethod, Synthesized, registered
 from voxplain.synthesis.objectives.base import Objective
-from voxplain.synthesis.optimizer import Drive, NormalizedUpdate, Recipe, SynthesisJob
 from voxplain.synthesis.parametrizations import Pixels
 from voxplain.synthesis.surface import Surface
 from voxplain.synthesis.transforms import Transforms
+from voxplain.synthesis.update_rules import NormalizedUpdate
 from voxplain.synthesis.workbench import Workbench
 
 
@@ -28,7 +29,10 @@ class DeepDream(SynthesisMethod):
 
     In every octave voxels become smaller by ``factor``, cubes in mm where spacing allows; what was
     changed in the coarser one is carried on. Intensities stay in the range of the data, and what
-    lies around the body stays as it is.
+    lies around the body stays as it is. Steps and rate are those of the paper's code (10 steps of
+    1.5 of 256 gray values): where ``octaves * steps * rate`` comes near 1, most voxels end at the
+    ends of the range. Structures at the edge of the body, which a network has learned as an edge
+    between tissue and a constant background, are what it looks at there.
 
     Attributes:
         octaves: Number of resolutions; the last one is that of the image.
@@ -44,8 +48,8 @@ class DeepDream(SynthesisMethod):
     name: Literal["deep_dream"] = "deep_dream"
     octaves: int = Field(default=4, ge=1)
     factor: float = Field(default=1.4, gt=1)
-    steps: int = Field(default=20, ge=1, description="per octave")
-    rate: float = Field(default=0.01, gt=0, description="mean change per step, in ranges")
+    steps: int = Field(default=10, ge=1, description="per octave")
+    rate: float = Field(default=0.006, gt=0, description="mean change per step, in ranges")
     jitter: float = Field(default=0.04, ge=0, lt=0.5)
 
     def run(self, bench: Workbench, units: Sequence[Objective]) -> list[Synthesized]:

@@ -8,13 +8,14 @@ from typing import Literal
 import torch
 from pydantic import Field
 
+from voxplain.synthesis.jobs import Recipe, SynthesisJob
 from voxplain.synthesis.methods.base import SynthesisMethod, Synthesized, registered
 from voxplain.synthesis.objectives.base import Objective
 from voxplain.synthesis.objectives.layers import MatchedActivation
-from voxplain.synthesis.optimizer import AdamUpdate, Recipe, SynthesisJob
 from voxplain.synthesis.parametrizations import Pixels
 from voxplain.synthesis.regularization import Regularization
 from voxplain.synthesis.transforms import Transforms
+from voxplain.synthesis.update_rules import AdamUpdate
 from voxplain.synthesis.workbench import Workbench
 
 
