@@ -47,7 +47,7 @@ class ImageStatistics:
             images as the network sees them. The outline of a body on a background of another
             intensity has 1.5 in 2-D and 2 in 3-D, which hides what is inside; of z-scored images,
             whose background is their mean, it is that of the inside, and smaller. As what is
-            synthesized is composed with the mask afterwards, the smaller one is right.
+            synthesized is composed with the mask afterwards, the smaller one is taken.
         magnitude: Mean absolute coefficient per channel on :attr:`grid`.
         foreground: Share of the images that have foreground at a voxel, ``(*spatial)``.
         sign_of_mean: Sign of the mean of the images per channel, that of coefficient 0.
