@@ -31,8 +31,8 @@ class DeepDream(SynthesisMethod):
     changed in the coarser one is carried on. Intensities stay in the range of the data, and what
     lies around the body stays as it is. Steps and rate are those of the paper's code (10 steps of
     1.5 of 256 gray values): where ``octaves * steps * rate`` comes near 1, most voxels end at the
-    ends of the range. Structures at the edge of the body, which a network has learned as an edge
-    between tissue and a constant background, are what it looks at there.
+    ends of the range. Some are left at the edge of the body, where a network may have learned the
+    edge between tissue and a constant background.
 
     Attributes:
         octaves: Number of resolutions; the last one is that of the image.
