@@ -33,7 +33,7 @@ class Thresholds:
 
     def __init__(self, edges: Tensor) -> None:
         self.edges = edges.contiguous()
-        self._rows = [_Row.of(row) for row in self.edges.numpy()]
+        self._rows = [_UnitThresholds.of(row) for row in self.edges.numpy()]
 
     def bins(self, units: slice, values: NDArray[np.float32]) -> NDArray[np.int16]:
         """How many thresholds each value reaches, ``(units, voxels)``.
@@ -49,7 +49,7 @@ class Thresholds:
 
 
 @dataclass(frozen=True, eq=False)
-class _Row:
+class _UnitThresholds:
     """The thresholds of one unit.
 
     Attributes:
@@ -63,7 +63,7 @@ class _Row:
     table: NDArray[np.int16]
 
     @classmethod
-    def of(cls, edges: NDArray[np.float32]) -> _Row:
+    def of(cls, edges: NDArray[np.float32]) -> _UnitThresholds:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             scale = np.float32((_CODES - 3) / (edges[-1] - edges[0]))
         if not (np.isfinite(scale) and np.isfinite(edges[0])):
