@@ -43,7 +43,7 @@ def assemble(session: Session) -> dict[str, Attribution]:
     """
     (outputs,) = run_networks([session])
     attributions = {}
-    model = session.context.model.facts  # hashes all weights
+    model = session.context.model_facts
     for key in session.methods:
         if not outputs.get(key):
             continue

@@ -155,6 +155,35 @@ def _explain(
     """The attributions of one image, or of a batch."""
     with torch.inference_mode(False):  # the caller may have switched it on, which stops gradients
         context = Context.open(model, images, seed)
+    return explain_in(context, methods, target, references, seed, memory, progress)
+
+
+def explain_in(
+    context: Context,
+    methods: Sequence[Method],
+    target: Target,
+    references: References = None,
+    seed: int = 0,
+    memory: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Attribution]:
+    """Attributions of images on which a network is opened already.
+
+    What the context has found out (the output, layers, windows) is not found out again.
+
+    Args:
+        context: The network and the images, opened with the same seed.
+        methods: With distinct keys.
+        target: What is explained.
+        references: See :func:`explain`.
+        seed: Likewise.
+        memory: Likewise.
+        progress: Likewise.
+
+    Returns:
+        As :func:`explain`.
+    """
+    with torch.inference_mode(False):
         if context.layout is not None and context.layout.is_padded:
             _warn_of_padding(context.layout, context.shape)
         at_layers = [each for method in methods for each in _each_layer(method, context)]
@@ -171,8 +200,8 @@ def _warn_of_padding(layout: Layout, shape: tuple[int, ...]) -> None:
         f"the window {layout.size} is larger than the image {shape}; the image is padded with "
         f"{filled}, half on either side",
         VoxplainWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
 
 
-__all__ = ["AnyMethod", "AnyTarget", "explain"]
+__all__ = ["AnyMethod", "AnyTarget", "explain", "explain_in"]

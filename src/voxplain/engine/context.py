@@ -22,6 +22,7 @@ from voxplain.models.failures import GradientError
 from voxplain.models.layout import Layout
 from voxplain.models.model import Model
 from voxplain.models.output_place import OutputPlace
+from voxplain.records.sidecar import ModelFacts
 from voxplain.regions import RegionMap, Regions, segment
 from voxplain.targets import Target, UnperturbedOutput, WeightField
 from voxplain.targets.activations import is_squashed
@@ -171,6 +172,15 @@ class Context:
         )
         return self._unperturbed
 
+    def seen(self, targets: Sequence[Target] = ()) -> UnperturbedOutput:
+        """What :meth:`look` gives, which is kept unless a layer of these targets is missing.
+
+        For a network that is as it was when the context was opened.
+        """
+        known = self._unperturbed
+        layers = {layer for target in targets for layer in target.layers}
+        return known if known and layers <= known.activations.keys() else self.look(targets)
+
     def _place(self, output: Tensor) -> OutputPlace | None:
         """Where the cells of a dense output lie in the images; None where this is unknown."""
         cells = tuple(output.shape[2:])
@@ -200,7 +210,7 @@ class Context:
         Raises:
             TargetError: In words, if there is nothing to explain.
         """
-        return BoundTarget.of(target, self._unperturbed or self.look([target]))
+        return BoundTarget.of(target, self.seen([target]))
 
     def passes(
         self,
@@ -225,6 +235,11 @@ class Context:
 
     def _arranged(self, tap: Tap, activation: Tensor) -> Tensor:
         return self.layers.arranged(tap, activation)
+
+    @cached_property
+    def model_facts(self) -> ModelFacts:
+        """The description of the network, with a hash of all its weights."""
+        return self.model.facts
 
     @cached_property
     def layout(self) -> Layout | None:

@@ -8,6 +8,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 _CHUNK = 1 << 20
 TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{16}")
@@ -18,6 +19,7 @@ def atomic_write(path: str | Path, content: bytes | str) -> Path:
     """Writes a file under a temporary name, syncs it, and renames it into place.
 
     A process killed at any moment leaves either the old file, the new one, or none; never a part.
+    A loss of power may take back the renaming of the last seconds, and leaves the old file or none.
 
     Args:
         path: The final name; missing folders are made.
@@ -27,18 +29,26 @@ def atomic_write(path: str | Path, content: bytes | str) -> Path:
         The final name.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".tmp-{secrets.token_hex(8)}"
     try:
-        with temporary.open("xb") as file:
+        with _created(temporary) as file:
             file.write(content.encode("utf-8") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    finally:
+    except BaseException:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+        raise
     return path
+
+
+def _created(path: Path) -> BinaryIO:
+    """A new file, open to be written; missing folders are made."""
+    try:
+        return path.open("xb")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("xb")
 
 
 def sha256(path: str | Path | Sequence[str | Path]) -> str:
@@ -58,14 +68,3 @@ def sha256(path: str | Path | Sequence[str | Path]) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the rename itself durable, where the system can."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -101,7 +101,7 @@ class Session:
         memory: int | None = None,
         progress: Progress | None = None,
     ) -> Session:
-        """Looks at the images of a context once, binds the targets and declares the streams.
+        """Binds the targets on the output for the images, and declares the streams.
 
         Args:
             context: The network and the images.
@@ -118,7 +118,7 @@ class Session:
         requests = [(method, each) for method in methods for each in method.requests(context)]
         _require_gradients(context, requests)
         own = [request.target for _, request in requests if request.target is not None]
-        context.look([target, *own])
+        context.seen([target, *own])
         main = context.bind(target)
         batch = Batch(
             context.inputs,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from voxplain.attribution import Prediction
+from voxplain.engine.context import Context
 from voxplain.image import Image
+from voxplain.models.rest import state_of
 from voxplain.study.planning.checked_study import CheckedStudy
 from voxplain.study.planning.images import ImageSource
 from voxplain.study.planning.network_calls import predict_case
@@ -81,6 +83,7 @@ class LoadedResources:
     predictions: Mapping[CombinationId, Prediction] = field(default_factory=dict)
     _image: tuple[ImageSource, Image] | None = None
     _prepared: tuple[NetworkSource, Image] | None = None
+    _context: tuple[Hashable, Context] | None = None
 
     @classmethod
     def of(cls, checked: CheckedStudy) -> LoadedResources:
@@ -98,7 +101,7 @@ class LoadedResources:
             InputError: If it cannot be read, or has changed since the study was checked.
         """
         if self._image is None or self._image[0] != source:
-            self._image = self._prepared = None  # before the next one is read
+            self._image = self._prepared = self._context = None  # before the next one is read
             self._image = (source, source.read())
         return self._image[1]
 
@@ -120,6 +123,16 @@ class LoadedResources:
         if self._prepared is None or self._prepared[0] != common.network:
             self._prepared = (common.network, self.network(common).prepare(image))
         return self._prepared[1]
+
+    def context(self, common: CombinationSpec) -> Context:
+        """The network opened on the prepared image; what it has found out serves the next task."""
+        loaded, image = self.network(common), self.prepared(common)
+        opened_for = (common.combination.id, common.network, state_of(loaded.model.network))
+        if self._context is None or self._context[0] != opened_for:
+            self._context = None  # before the next one is held
+            context = Context.open(loaded.model, image, common.combination.draw_seed)
+            self._context = (opened_for, context)
+        return self._context[1]
 
     def prediction(self, common: CombinationSpec) -> Prediction:
         """The prediction for a combination, made now unless the check has made it."""
@@ -143,6 +156,7 @@ class LoadedResources:
         """
         loaded = next((loaded for held, loaded in self.networks if held == source), None)
         if loaded is None:
+            self._context = None
             self.networks = [pair for pair in self.networks if pair[0] in needed]
             loaded = source.load()
             self.networks.append((source, loaded))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from voxplain.attribution import explain
+from voxplain.attribution.explanation import explain_in
 from voxplain.engine.method import Method
 from voxplain.study.execution.progress import TaskListener
 from voxplain.study.execution.resources import LoadedResources
@@ -36,9 +36,8 @@ class ExplanationSpec(PlannedSpec):
         """Writes the maps with their sidecars."""
         store = self.store
         with limited(self.common.limit):
-            attributions = explain(
-                resources.network(self.common).model,
-                resources.prepared(self.common),
+            attributions = explain_in(
+                resources.context(self.common),
                 self.methods,
                 self.combination.target,
                 references=resources.prepared_references(self.common) or None,
