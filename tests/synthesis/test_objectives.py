@@ -210,3 +210,21 @@ def test_penalties_are_means_in_intensity_ranges() -> None:
     deep = images.double()[:, :, None]
     solid = type(place)(Grid.default((1, 12, 10), (9.0, 1.0, 1.5)), place.statistics, place.like)
     assert torch.allclose(flat, Regularization(total_variation=1.0)(deep, solid))
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("beta", [1.0, 2.0])
+def test_a_weight_of_the_total_variation_means_the_same_at_every_resolution(
+    rank: int, beta: float
+) -> None:
+    place = surface(rank)
+    images = place.noise(["a", "b"]).double()
+    penalty = Regularization(total_variation=1.5, beta=beta)
+    grid = Grid.default(place.grid.shape, tuple(4 * step for step in place.grid.spacing))
+    coarse = type(place)(grid, place.statistics, place.like)
+    assert torch.allclose(penalty(images, place), penalty(images, coarse), rtol=1e-5)
+    # With cubic voxels it is the plain sum of squared differences.
+    cubes = type(place)(Grid.default(place.grid.shape, (3.0,) * rank), place.statistics, place.like)
+    scaled = images / place.per_channel(place.statistics.range)
+    plain = total_variation(scaled, (1.0,) * rank, beta)
+    assert torch.allclose(penalty(images, cubes), 1.5 * plain, rtol=1e-5)

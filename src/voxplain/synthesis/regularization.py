@@ -21,8 +21,9 @@ class Regularization(BaseModel):
 
     Attributes:
         l2: Of ||x||^2.
-        total_variation: Of the sum over axes of squared differences per mm, to the power of
-            ``beta / 2``.
+        total_variation: Of the sum over axes of squared differences to the power of ``beta / 2``.
+            They are differences per mm times the smallest spacing, so that a weight means the same
+            at every resolution: what is punished most is noise from voxel to voxel.
         beta: Of the total variation.
         alpha_norm: Of |x - mean of the data|^alpha.
         alpha: Of the alpha norm.
@@ -48,8 +49,9 @@ class Regularization(BaseModel):
         if self.l2:
             total = total + self.l2 * scaled.square().flatten(1).mean(dim=1)
         if self.total_variation:
+            finest = _finest(surface.grid.shape, surface.grid.spacing)
             variation = total_variation(scaled, surface.grid.spacing, self.beta)
-            total = total + self.total_variation * variation
+            total = total + self.total_variation * finest**self.beta * variation
         if self.alpha_norm:
             statistics = surface.statistics
             centered = scaled - surface.per_channel(statistics.mean / statistics.range)
@@ -79,3 +81,9 @@ def total_variation(images: Tensor, spacing: Sequence[float], beta: float = 2.0)
     if beta != 2:
         squares = (squares + _SMOOTH) ** (beta / 2)
     return squares.flatten(1).mean(dim=1)
+
+
+def _finest(shape: Sequence[int], spacing: Sequence[float]) -> float:
+    """The smallest spacing of the axes with more than one voxel; 1 if there are none."""
+    steps = [step for size, step in zip(shape, spacing, strict=True) if size > 1]
+    return min(steps, default=1.0)

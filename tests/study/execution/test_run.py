@@ -19,6 +19,7 @@ import yaml
 from tiny import AFFINE, SHAPE, TinyStudy, blob, save
 
 from voxplain.attribution import explain
+from voxplain.attribution.explanation import explain_in
 from voxplain.errors import ConfigError, VoxplainError
 from voxplain.io import read_image
 from voxplain.records.manifest import Manifest, TaskRecord
@@ -196,12 +197,12 @@ def test_running_out_of_memory_is_a_reason_not_an_end(
 ) -> None:
     from voxplain.study.execution.specs import explanation
 
-    def hungry(model: object, image: object, methods: list[Any], *rest: Any, **named: Any) -> Any:
+    def hungry(context: Any, methods: list[Any], *rest: Any, **named: Any) -> Any:
         if methods[0].key == "saliency":
             raise MemoryError
-        return explain(model, image, methods, *rest, **named)
+        return explain_in(context, methods, *rest, **named)
 
-    monkeypatch.setattr(explanation, "explain", hungry)
+    monkeypatch.setattr(explanation, "explain_in", hungry)
     run, _ = go(tiny)
     assert [record.methods for record in run.failed] == [["saliency"], ["saliency"]]
     assert "out of memory" in str(run.failed[0].reason)
@@ -215,14 +216,14 @@ def test_maps_that_failed_at_first_are_scored_with_the_others(
     from voxplain.records.scores import Scores
     from voxplain.study.execution.specs import explanation
 
-    def hungry(model: object, image: object, methods: list[Any], *rest: Any, **named: Any) -> Any:
+    def hungry(context: Any, methods: list[Any], *rest: Any, **named: Any) -> Any:
         if methods[0].key == "saliency":
             raise MemoryError
-        return explain(model, image, methods, *rest, **named)
+        return explain_in(context, methods, *rest, **named)
 
     study = Study.load(tiny.write(metrics=["sparseness"], run={"controls": False}))
     with monkeypatch.context() as patch:
-        patch.setattr(explanation, "explain", hungry)
+        patch.setattr(explanation, "explain_in", hungry)
         assert run_study(study).exit_code == 1
     run = run_study(study, selection=Selection(only_failed=only_failed))
     assert run.exit_code == 0
@@ -240,7 +241,7 @@ def test_foreign_errors_are_named_by_their_type_only(
     def broken(*_: Any, **__: Any) -> Any:
         raise KeyError("/data/SMITH/secret.nii")
 
-    monkeypatch.setattr(explanation, "explain", broken)
+    monkeypatch.setattr(explanation, "explain_in", broken)
     run, recorder = go(tiny)
     assert len(run.failed) == 4
     assert "SMITH" not in (run.folder / "manifest.json").read_text()

@@ -32,7 +32,7 @@ class InvertedRepresentation(SynthesisMethod):
     name: Literal["inverted_representation"] = "inverted_representation"
     steps: int = Field(default=500, ge=1)
     rate: float = Field(default=0.02, gt=0)
-    regularization: Regularization = Regularization(alpha_norm=1e-3, total_variation=1.0)
+    regularization: Regularization = Regularization(alpha_norm=1e-3, total_variation=0.25)
     noise: float = Field(default=0.05, ge=0, description="of the start, in intensity ranges")
 
     def run(self, bench: Workbench, units: Sequence[Objective]) -> list[Synthesized]:

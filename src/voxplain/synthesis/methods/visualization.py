@@ -19,7 +19,7 @@ class FeatureVisualization(FromNoise):
     formula = "argmax E_t f(t(x)), x = range(C irFFT(s z))"
     reference = "Olah et al., 2017"
     name: Literal["feature_visualization"] = "feature_visualization"
-    regularization: Regularization = Regularization(total_variation=5.0)
+    regularization: Regularization = Regularization(total_variation=1.25)
 
 
 @registered
@@ -35,7 +35,7 @@ class ActivationMaximization(FromNoise):
     name: Literal["activation_maximization"] = "activation_maximization"
     parametrization: AnyParametrization = Pixels()
     transforms: Transforms = Transforms.none()
-    regularization: Regularization = Regularization(l2=1.0, total_variation=100.0)
+    regularization: Regularization = Regularization(l2=1.0, total_variation=25.0)
     extent: Literal["auto", "image", "receptive_field"] | tuple[int, ...] = "image"
 
 
@@ -52,4 +52,4 @@ class LayerVisualization(FromNoise):
     steps: int = Field(default=256, ge=1)
     parametrization: AnyParametrization = Pixels()
     transforms: Transforms = Transforms.none()
-    regularization: Regularization = Regularization(total_variation=1.0)
+    regularization: Regularization = Regularization(total_variation=0.25)
