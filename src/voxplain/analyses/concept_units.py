@@ -31,13 +31,13 @@ class ConceptUnitSettings:
 
 
 def split_cohort(inputs: AnalysisInputs, held_out: float) -> tuple[Cohort, Cohort]:
-    """Cases to choose units on, and others to judge on; the same cases for a single patient."""
-    selection, judged = inputs.cohort.split(held_out, inputs.seed)
-    return selection, judged if len(judged) > 1 else selection
+    """Cases to choose units on, and others to score; the same cases for a single patient."""
+    selection, scored = inputs.cohort.split(held_out, inputs.seed)
+    return selection, scored if len(scored) > 1 else selection
 
 
 def units_of_concepts(
-    inputs: AnalysisInputs, settings: ConceptUnitSettings, selection: Cohort, judged: Cohort
+    inputs: AnalysisInputs, settings: ConceptUnitSettings, selection: Cohort, held_out: Cohort
 ) -> tuple[ConceptUnits, ...]:
     """The units that agree most with each concept in each layer, each unit for one concept alone.
 
@@ -45,13 +45,13 @@ def units_of_concepts(
         inputs: Of the analysis.
         settings: How they are chosen.
         selection: The cases that they are chosen on.
-        judged: The cases that their scores are of.
+        held_out: The cases that their scores are of.
 
     Raises:
         ConfigError: If no unit agrees with a concept.
     """
     asked = DissectionSettings(layers=settings.layers, exemplars=0, seed=inputs.seed)
-    found = dissect(inputs.model, selection, inputs.concepts, settings=asked, held_out=judged)
+    found = dissect(inputs.model, selection, inputs.concepts, settings=asked, held_out=held_out)
     nodes = tuple(node for layer in settings.layers for node in _of_layer(found, layer, settings))
     if not nodes:
         raise ConfigError(

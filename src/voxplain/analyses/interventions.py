@@ -56,21 +56,21 @@ class InterventionAnalysis(Analysis):
 
     def cost(self, cases: int) -> AnalysisCost:
         """Forwards of every case without each concept, and without each random set."""
-        judged = max(1, round(self.held_out * cases))
+        scored = max(1, round(self.held_out * cases))
         sets = len(self.layers) * (self.null_sets + 4)
-        forwards = 3 * cases + judged * sets + len(self.swaps) * 4 * cases
+        forwards = 3 * cases + scored * sets + len(self.swaps) * 4 * cases
         return AnalysisCost(forwards, forwards, "replacements of units and image regions")
 
     def perform(self, inputs: AnalysisInputs) -> None:
         """Replaces the units of every concept, and changes regions of the images."""
         label = class_of(inputs, self.key)
-        selection, judged = split_cohort(inputs, self.held_out)
+        selection, scored = split_cohort(inputs, self.held_out)
         asked = ConceptUnitSettings(self.layers, self.units, self.smallest_iou)
-        nodes = units_of_concepts(inputs, asked, selection, judged)
+        nodes = units_of_concepts(inputs, asked, selection, scored)
         settings = AblationSettings(
             replaced_by=self.replaced_by, null_sets=self.null_sets, seed=inputs.seed
         )
-        ablations = unit_ablation(inputs.model, judged, nodes, (_output(inputs, label),), settings)
+        ablations = unit_ablation(inputs.model, scored, nodes, (_output(inputs, label),), settings)
         labels = self.classes or tuple(range(1, max(2, len(inputs.model.classes))))
         outputs = [_output(inputs, each) for each in labels]
         swaps = [

@@ -28,12 +28,13 @@ def mask_of(concept: Concept, case: CohortCase) -> Tensor | None:
         InputError: If the mask lies on another grid than the image.
     """
     mask = concept.of(case)
-    if mask is None or concept.kind == "image":
-        return None if mask is None else mask.reshape(()).cpu().float()
-    if tuple(mask.shape) != case.image.grid.shape:
+    if mask is None:
+        return None
+    shape = () if concept.kind == "image" else case.image.grid.shape
+    if tuple(mask.shape) != tuple(shape):
         raise InputError(
-            f"concept {concept.name!r} of case {case.id!r} has the shape {tuple(mask.shape)} and "
-            f"the image {case.image.grid.shape}; bring it to the grid of the image"
+            f"concept {concept.name!r} of case {case.id!r} has the shape {tuple(mask.shape)} where "
+            f"{tuple(shape)} is needed; bring it to the grid of the image"
         )
     return mask.cpu().float()
 

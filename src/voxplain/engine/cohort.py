@@ -96,7 +96,7 @@ class Cohort:
         return Cohort(kept, self._load)
 
     def split(self, held_out: float = 0.5, seed: int = 0) -> tuple[Cohort, Cohort]:
-        """Cases to select on, and held-out cases to judge on; no patient is in both.
+        """Cases to select on, and held-out cases to score; no patient is in both.
 
         Args:
             held_out: Share of the patients that are held out; at least one where there are two.
@@ -106,5 +106,5 @@ class Cohort:
         random.Random(seed).shuffle(patients)
         count = min(len(patients) - 1, max(1, round(held_out * len(patients))))
         kept = {*patients[: max(0, count)]}
-        judged = [case for case, patient in self._patients.items() if patient in kept]
-        return self.only([case for case in self.ids if case not in {*judged}]), self.only(judged)
+        scored = [case for case, patient in self._patients.items() if patient in kept]
+        return self.only([case for case in self.ids if case not in {*scored}]), self.only(scored)

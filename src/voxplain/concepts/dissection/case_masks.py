@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
@@ -12,9 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from voxplain.concepts.case_reading import mask_of
 from voxplain.concepts.concept import Concept
+from voxplain.concepts.places import image_foreground, region_of
 from voxplain.engine.cohort import CohortCase
-from voxplain.errors import InputError, VoxplainError
+from voxplain.errors import VoxplainError
 
 Region = Literal["foreground", "image"] | str
 """Foreground, whole image, or the name of a concept that is the region."""
@@ -94,7 +96,7 @@ def case_masks(
         inside: The region of interest.
         remarks: Takes sentences about concepts that fail.
     """
-    found = [mask_of(concept, case, remarks) for concept in concepts]
+    found = [known_mask(concept, case, remarks) for concept in concepts]
     known = np.array([mask is not None for mask in found], dtype=bool)
     shape = (len(concepts), int(inside.sum()))
     masks = np.zeros(shape, dtype=bool)
@@ -104,23 +106,14 @@ def case_masks(
     return CaseMasks(inside, masks, known)
 
 
-def mask_of(concept: Concept, case: CohortCase, remarks: Remarks) -> Tensor | None:
-    """The mask of a concept for a case; None with a remark where it cannot be computed."""
+def known_mask(concept: Concept, case: CohortCase, remarks: Remarks) -> Tensor | None:
+    """The mask of a concept for a case as bool; None with a remark where it cannot be computed."""
     try:
-        mask = concept.of(case)
+        mask = mask_of(concept, case)
     except VoxplainError as error:
         remarks.append(f"concept {concept.name!r} is not known for some cases: {error}")
         return None
-    if mask is None:
-        return None
-    shape = () if concept.kind == "image" else case.image.grid.shape
-    if tuple(mask.shape) != tuple(shape):
-        remarks.append(
-            f"concept {concept.name!r} has a mask of shape {tuple(mask.shape)} for an image of "
-            f"shape {shape} and is left out there"
-        )
-        return None
-    return mask.cpu().bool()
+    return None if mask is None else mask.bool()
 
 
 def combinations(masks: NDArray[np.bool_]) -> list[Combinations]:
@@ -162,19 +155,21 @@ def _together(first: int, masks: NDArray[np.bool_]) -> Combinations:
     return Combinations(first, bits_of(codes, len(masks)).astype(np.float64), index.reshape(-1))
 
 
-def region_of(case: CohortCase, region: Concept | Region) -> Tensor:
+def compared_region(case: CohortCase, region: Concept | Region) -> Tensor:
     """Where units and concepts are compared, ``(*spatial)`` of bool.
 
     Raises:
-        InputError: If it is empty.
+        InputError: If it is empty, not known for the case, or on another grid than the image.
     """
     if isinstance(region, Concept):
-        mask = region.of(case)
-        inside = torch.zeros(case.image.grid.shape, dtype=torch.bool) if mask is None else mask
-    elif region == "foreground":
-        inside = case.foreground
-    else:
-        inside = torch.ones(case.image.grid.shape, dtype=torch.bool)
-    if not bool(inside.any()):
-        raise InputError(f"the region of interest of case {case.id!r} is empty")
-    return inside.cpu().bool()
+        return region_of(case, partial(_concept_region, region))
+    return region_of(case, image_foreground if region == "foreground" else _whole_image)
+
+
+def _concept_region(concept: Concept, case: CohortCase) -> Tensor:
+    mask = mask_of(concept, case)
+    return torch.zeros(case.image.grid.shape) if mask is None else mask
+
+
+def _whole_image(case: CohortCase) -> Tensor:
+    return torch.ones(case.image.grid.shape, dtype=torch.bool)

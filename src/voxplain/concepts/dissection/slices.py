@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from voxplain.concepts.bank.bank import ConceptBank
-from voxplain.concepts.dissection.case_masks import Remarks, mask_of, region_of
+from voxplain.concepts.dissection.case_masks import Remarks, compared_region, known_mask
 from voxplain.concepts.dissection.units import LayerUnits
 from voxplain.engine.cohort import Cohort, CohortCase
 from voxplain.engine.interventions import UnitSet
@@ -59,7 +59,7 @@ def best_per_slice(
     source, found = LayerUnits(Model.of(model), layers, units), list[SliceBest]()
     where = region if region in ("foreground", "image") else bank[region]
     for case in cohort:
-        inside = region_of(case, where)
+        inside = compared_region(case, where)
         found += _of_case(case, source, bank, inside, tuple(quantiles), axis)
     return tuple(found)
 
@@ -73,7 +73,7 @@ def _of_case(
     axis: int,
 ) -> Iterator[SliceBest]:
     remarks = Remarks()
-    known = {concept.name: mask_of(concept, case, remarks) for concept in bank.masks}
+    known = {concept.name: known_mask(concept, case, remarks) for concept in bank.masks}
     masks = {name: mask & inside for name, mask in known.items() if mask is not None}
     numbers: list[int | None] = [None] if inside.ndim == 2 else [*range(inside.shape[axis])]
     best: dict[tuple[int | None, str], SliceBest] = {}

@@ -19,8 +19,8 @@ from voxplain.concepts.dissection.case_masks import (
     Remarks,
     case_masks,
     combinations,
-    mask_of,
-    region_of,
+    compared_region,
+    known_mask,
 )
 from voxplain.concepts.dissection.counting import CaseCounting, CaseNull, GroupState
 from voxplain.concepts.dissection.exemplars import ExemplarCases
@@ -105,7 +105,7 @@ class Sweeps:
         """The cases with their region; one whose region is empty is left out with a remark."""
         for case in cohort:
             try:
-                inside = region_of(case, self._region)
+                inside = compared_region(case, self._region)
             except InputError as error:
                 self.remarks.append(f"{error}; the case is left out")
                 continue
@@ -116,7 +116,7 @@ class Sweeps:
             yield from source.of(case, self.remarks)
 
     def _begin(self, case: CohortCase, inside: Tensor, held_out: bool) -> CaseMasks:
-        holds = [mask_of(concept, case, self.remarks) for concept in self._bank.images]
+        holds = [known_mask(concept, case, self.remarks) for concept in self._bank.images]
         self.images.add_case(holds, case.patient, held_out)
         return case_masks(case, self.concepts, inside, self.remarks)
 

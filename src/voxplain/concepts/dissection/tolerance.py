@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from voxplain.concepts.bank.bank import ConceptBank
 from voxplain.concepts.bank.spec import signed_distance
-from voxplain.concepts.dissection.case_masks import Remarks, mask_of, region_of
+from voxplain.concepts.dissection.case_masks import Remarks, compared_region, known_mask
 from voxplain.concepts.dissection.dissect import Dissection
 from voxplain.concepts.dissection.units import LayerUnits, UnitMaps
 from voxplain.engine.cohort import Cohort, CohortCase
@@ -56,7 +56,7 @@ def within_tolerance(
     source, counts, patients = LayerUnits(Model.of(model), paths, units), [], []
     region = record.region if record.region in ("foreground", "image") else bank[record.region]
     for case in (cohort if held_out is None else held_out).only(record.held_out):
-        inside = region_of(case, region)
+        inside = compared_region(case, region)
         counts.append(_counts(case, bank, source, inside, pairs, tolerance))
         patients.append(case.patient)
     return tuple(_scores(np.stack(counts), patients, pairs, tolerance))
@@ -78,7 +78,9 @@ def _counts(
     limit, spacing = measured(tolerance, case.image.rank, case.image.grid.spacing_mm)
     for maps in source.of(case, remarks):
         for number, pair in enumerate(pairs):
-            mask = mask_of(bank[pair.concept], case, remarks) if pair.unit in maps.names else None
+            mask = (
+                known_mask(bank[pair.concept], case, remarks) if pair.unit in maps.names else None
+            )
             if mask is None:
                 continue
             truth, is_on = mask & inside, _on(maps, pair) & inside

@@ -17,7 +17,7 @@ from voxplain.concepts.dissection.case_masks import (
     bits_of,
     case_masks,
     coded,
-    region_of,
+    compared_region,
 )
 from voxplain.concepts.dissection.dissect import Dissection
 from voxplain.concepts.dissection.histograms import counted
@@ -91,8 +91,8 @@ def compose(
         {group: _cuts(dissection, group, bands) for group in groups},
     )
     chosen = _chosen(counting, cohort.only(record.selection), groups, longest)
-    judged = (cohort if held_out is None else held_out).only(record.held_out)
-    scored = _scored(counting, judged, groups, chosen)
+    scored_cases = (cohort if held_out is None else held_out).only(record.held_out)
+    scored = _scored(counting, scored_cases, groups, chosen)
     names = [concept.name for concept in concepts]
     rows = [
         each
@@ -167,7 +167,7 @@ class _Counting:
         """The patient, the masks and the values of units of every case that knows all concepts."""
         for case in cohort:
             try:
-                inside = region_of(case, self.region)
+                inside = compared_region(case, self.region)
             except InputError as error:
                 self.remarks.append(f"{error}; the case is left out")
                 continue
