@@ -16,6 +16,7 @@ from .concepts.errors import explain_errors as explain_errors
 from .concepts.links import ClassOutput as ClassOutput
 from .concepts.links import ConceptUnits as ConceptUnits
 from .concepts.links import link as link
+from .concepts.relevance_exemplars import relevance_exemplars as relevance_exemplars
 from .concepts.trails import trails as trails
 from .concepts.uncertainty import uncertainty as uncertainty
 from .engine.cohort import Cohort as Cohort
