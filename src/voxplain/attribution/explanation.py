@@ -184,11 +184,11 @@ def explain_in(
         As :func:`explain`.
     """
     with torch.inference_mode(False):
-        if context.layout is not None and context.layout.is_padded:
-            _warn_of_padding(context.layout, context.shape)
         at_layers = [each for method in methods for each in _each_layer(method, context)]
         if len(at_layers) > len(methods):
             methods = _with_distinct_keys(at_layers)
+        if context.layout is not None and context.layout.is_padded:
+            _warn_of_padding(context.layout, context.shape)
         return assemble(Session.open(context, methods, target, references, seed, memory, progress))
 
 

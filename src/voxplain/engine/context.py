@@ -178,8 +178,10 @@ class Context:
         For a network that is as it was when the context was opened.
         """
         known = self._unperturbed
+        if known is None:
+            return self.look(targets)
         layers = {layer for target in targets for layer in target.layers}
-        return known if known and layers <= known.activations.keys() else self.look(targets)
+        return known if layers <= known.activations.keys() else self.look(targets)
 
     def _place(self, output: Tensor) -> OutputPlace | None:
         """Where the cells of a dense output lie in the images; None where this is unknown."""

@@ -118,12 +118,16 @@ class Session:
         requests = [(method, each) for method in methods for each in method.requests(context)]
         _require_gradients(context, requests)
         own = [request.target for _, request in requests if request.target is not None]
-        context.seen([target, *own])
+        if own:  # all of their layers in one look
+            context.seen([target, *own])
         main = context.bind(target)
         batch = Batch(
             context.inputs,
             tuple(f"{seed}/{image_key(image)}" for image in context.inputs),
-            tuple(references_of(references, image) for image in context.inputs),
+            tuple(
+                None if references is None else references_of(references, image)
+                for image in context.inputs
+            ),
         )
 
         def bind(other: Target) -> BoundTarget:
