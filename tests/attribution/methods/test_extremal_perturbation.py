@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from voxplain.attribution import explain
 from voxplain.attribution.methods.distance_mask import DistanceMask
 from voxplain.attribution.methods.extremal_mask import COLDNESS, SmoothMask
+from voxplain.attribution.methods.extremal_perturbation import _of_areas
 from voxplain.models.model import Model
 
 NAME = "extremal_perturbation"
@@ -265,13 +266,10 @@ def test_the_mirrored_image_is_seen_at_every_other_step() -> None:
 def published_search(network: nn.Module, image: Tensor, areas: tuple[float, ...]) -> Tensor:
     """The published optimization in 2-D: 800 steps of SGD on sorted masks, one reward per area."""
     size = image.shape[-1]
-    margin = 6
-    operator = PublishedMask(size, 2, margin=margin)
+    margin = 3
+    operator = PublishedMask(size, 1, margin=margin)
     padded = (size + 2 * margin) ** 2
-    array = image[0, 0].numpy()
-    sigmas = [0.09 * size * (1 - level / 7) for level in range(8)]
-    blurs = [ndimage.gaussian_filter(array, sigma, mode="nearest") for sigma in sigmas]
-    levels = torch.stack([torch.from_numpy(blur) for blur in blurs])
+    levels = torch.stack([_blurred(image, level) for level in range(8)])
     with torch.no_grad():
         lost = float(network(image) - network(levels[:1, None]))
     grid = torch.ones(len(areas), operator.cells, operator.cells, requires_grad=True)
@@ -284,10 +282,7 @@ def published_search(network: nn.Module, image: Tensor, areas: tuple[float, ...]
     penalty = 300.0
     for _ in range(800):
         masks = operator(grid)
-        height = masks[:, margin:-margin, margin:-margin] * 7
-        below = height.detach().floor().clamp(0, 6).long()
-        lower, upper = (levels.gather(0, below + step) for step in (0, 1))
-        inputs = lower + (height - below) * (upper - lower)
+        inputs = _kept(levels, masks[:, margin:-margin, margin:-margin])
         reward = 10 * network(inputs[:, None])[:, 0] / lost
         excess = (masks.flatten(1).sort(dim=1).values - wanted).square().mean(dim=1)
         optimizer.zero_grad()
@@ -295,19 +290,43 @@ def published_search(network: nn.Module, image: Tensor, areas: tuple[float, ...]
         optimizer.step()
         grid.data.clamp_(0, 1)
         penalty *= 1.0035
-    return masks.detach()[:, margin:-margin, margin:-margin].sum(0)
+    return masks.detach()[:, margin:-margin, margin:-margin]
+
+
+def _blurred(image: Tensor, level: int) -> Tensor:
+    sigma = 0.09 * image.shape[-1] * (1 - level / 7)
+    return torch.from_numpy(ndimage.gaussian_filter(image[0, 0].numpy(), sigma, mode="nearest"))
+
+
+def _kept(levels: Tensor, masks: Tensor) -> Tensor:
+    """Images that are the sharper the higher the masks, linear between the levels."""
+    height = masks * (len(levels) - 1)
+    below = height.detach().floor().clamp(0, len(levels) - 2).long()
+    lower, upper = (levels.gather(0, below + step) for step in (0, 1))
+    return lower + (height - below) * (upper - lower)
 
 
 @pytest.mark.slow
-def test_the_masks_are_those_of_the_published_search() -> None:
-    inputs, _ = phantom(2, 32, 0.2)
+@pytest.mark.parametrize(("size", "radius"), [(32, 0.2), (32, 0.12), (40, 0.15)])
+def test_masks_keep_as_much_of_the_score_as_those_of_the_published_search(
+    size: int, radius: float
+) -> None:
+    """Of equal areas: the published masks do not meet theirs, so their edges are moved as well.
+
+    Where the masks lie need not be the same: many of one area keep the score, and the published
+    search follows the order in which sorting leaves equal values, which depends on the processor.
+    """
+    inputs, _ = phantom(2, size, radius)
     areas = (0.05, 0.1, 0.13)
     network = Bright(2).requires_grad_(False)
-    expected = published_search(network, inputs, areas)
-    method = {"name": NAME, "areas": areas, "cells": 16}
-    actual = explain(network, inputs, method, 1)[NAME].map[0, 0]
-    correlation = torch.corrcoef(torch.stack([actual.flatten(), expected.flatten()]))[0, 1]
-    assert float(correlation) > 0.9
+    published = _of_areas(published_search(network, inputs, areas), areas)
+    method = {"name": NAME, "areas": areas, "cells": size, "channels": "keep"}
+    ours = explain(network, inputs, method, 1)[NAME].map[0]
+    levels = torch.stack([_blurred(inputs, level) for level in range(8)])
+    whole, removed = float(network(inputs)), float(network(levels[:1, None]))
+    kept, expected = (network(_kept(levels, masks)[:, None])[:, 0] for masks in (ours, published))
+    assert bool((kept > expected - 0.05 * (whole - removed)).all())
+    assert float(kept[-1] - removed) > 0.9 * (whole - removed)
 
 
 def test_nodes_apart_give_nearly_the_masks_of_every_voxel(monkeypatch: pytest.MonkeyPatch) -> None:
