@@ -110,13 +110,13 @@ def _corrections(found: ErrorCauses) -> PageTable:
     rows: list[list[Cell]] = []
     for each in found.record.corrections:
         change = each.selection.dice_change
-        judged = each.held_out.dice_change if each.held_out else None
+        on_others = each.held_out.dice_change if each.held_out else None
         rows.append(
             [
                 each.name,
                 each.own.removed,
                 with_interval(change.mean, change.interval),
-                with_interval(judged.mean, judged.interval) if judged else "not measured",
+                with_interval(on_others.mean, on_others.interval) if on_others else "not measured",
                 each.verdict,
             ]
         )

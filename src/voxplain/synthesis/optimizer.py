@@ -123,7 +123,7 @@ class _JobsTogether:
             first = canvas.images().clone()
             reading = self._compared(self._reader(first), self._start)
             typical = self._each(reading, lambda job, seen: job.objective.typical(seen))
-            before, first_scores, _ = self._judged(first, typical)
+            before, first_scores, _ = self._measured(first, typical)
         ascend = recipe.update.begin(canvas, recipe.surface, recipe.parametrization.pace)
         history = []
         for step in range(recipe.steps):
@@ -132,7 +132,7 @@ class _JobsTogether:
             self._counter.add(len(self._keys))
         with torch.no_grad():
             images = canvas.images().clone()
-            after, scores, peaks = self._judged(images, typical)
+            after, scores, peaks = self._measured(images, typical)
         values = torch.stack(history).cpu()
         return [
             Drive(
@@ -199,7 +199,7 @@ class _JobsTogether:
         pairs = zip(self._jobs, self._rows, strict=True)
         return torch.cat([number(job, reading.rows(rows)) for job, rows in pairs])
 
-    def _judged(self, images: Tensor, typical: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _measured(self, images: Tensor, typical: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Objective minus penalties, score, and its peak, without transforms."""
         reading = self._compared(self._reader(images), self._start)
         values = self._each(reading, lambda job, seen: job.objective.value(seen))

@@ -9,17 +9,17 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
 
 from voxplain.concepts.uncertainty import uncertainty
-from voxplain.concepts.uncertainty.quality import THRESHOLDS, Judged, quality_of
+from voxplain.concepts.uncertainty.quality import THRESHOLDS, ComparedPrediction, quality_of
 from voxplain.grid import Grid
 from voxplain.image import Image
 
 
-def judged(count: int = 400, seed: int = 0) -> Judged:
+def compared(count: int = 400, seed: int = 0) -> ComparedPrediction:
     torch.manual_seed(seed)
     uncertain = torch.rand(count, dtype=torch.float64)
     wrong = torch.rand(count, dtype=torch.float64) < uncertain
     predicted = torch.rand(1, count) > 0.6
-    return Judged(
+    return ComparedPrediction(
         uncertainties={"total": uncertain, "epistemic": (10 * uncertain).round()},
         confidence=1 - uncertain,
         confirmed=~wrong,
@@ -30,7 +30,7 @@ def judged(count: int = 400, seed: int = 0) -> Judged:
 
 
 def test_rankings_are_those_of_a_reference_library() -> None:
-    found, given = quality_of(judged()), judged()
+    found, given = quality_of(compared()), compared()
     for kind, values in given.uncertainties.items():
         wrong, scores = given.wrong.numpy(), values.numpy()
         assert found.rankings[kind].roc_auc == pytest.approx(roc_auc_score(wrong, scores))
@@ -39,7 +39,7 @@ def test_rankings_are_those_of_a_reference_library() -> None:
 
 
 def test_what_is_kept_is_counted_at_every_threshold() -> None:
-    given, found = judged(), quality_of(judged())
+    given, found = compared(), quality_of(compared())
     assert len(found.kept) == THRESHOLDS
     for point in found.kept:
         kept = given.uncertainties["total"] <= point.threshold
@@ -56,17 +56,19 @@ def test_what_is_kept_is_counted_at_every_threshold() -> None:
 
 
 def test_a_calibrated_network_has_no_calibration_error() -> None:
-    found = quality_of(judged(200_000))
+    found = quality_of(compared(200_000))
     assert found.calibration_error < 0.01
     assert found.adaptive_error < 0.01
-    overconfident = judged(20_000)
-    sure = Judged(**{**vars(overconfident), "confidence": torch.ones(20_000, dtype=torch.float64)})
+    overconfident = compared(20_000)
+    sure = ComparedPrediction(
+        **{**vars(overconfident), "confidence": torch.ones(20_000, dtype=torch.float64)}
+    )
     assert quality_of(sure).calibration_error == pytest.approx(found.error_share, abs=0.02)
 
 
 def test_without_errors_there_is_nothing_to_rank() -> None:
-    given = judged()
-    right = Judged(**{**vars(given), "wrong": torch.zeros_like(given.wrong)})
+    given = compared()
+    right = ComparedPrediction(**{**vars(given), "wrong": torch.zeros_like(given.wrong)})
     found = quality_of(right)
     assert found.rankings["total"].auprc is None
     assert "nothing to rank" in found.remarks[0]

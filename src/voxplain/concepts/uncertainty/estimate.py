@@ -100,17 +100,17 @@ def uncertainty(
     run.go()
     inside = region_of_interest(roi, contexts[0].inputs[0], outputs[0].is_dense)
     maps, mean = dict(run.sums.uncertainties()), run.sums.mean
-    counted, judged = inside & (run.sums.count > 0), None
+    counted, compared = inside & (run.sums.count > 0), None
     if reference is not None:
         truth = TrueLabels(reference, value, ignore)
-        judged = truth.judged(classes[0], outputs[0], mean, maps, counted)
+        compared = truth.compared(classes[0], outputs[0], mean, maps, counted)
     record = summed_up(contexts[0].model.name, classes[0], sampling, count, seed, run.sums, counted)
-    has_quality = judged is not None and outputs[0].is_dense and judged.wrong.numel() > 0
+    has_quality = compared is not None and outputs[0].is_dense and compared.wrong.numel() > 0
     record = record.model_copy(
         update={
             "parameters": record.parameters | places,
             "volumes": run.volumes.records(classes[0].predicted(mean)) if run.volumes else [],
-            "quality": quality_of(judged) if judged is not None and has_quality else None,
+            "quality": quality_of(compared) if compared is not None and has_quality else None,
         }
     )
     return Uncertainty(
@@ -123,7 +123,7 @@ def uncertainty(
         image=image,
         model=contexts[0].model.facts,
         record=record,
-        judged=judged,
+        compared=compared,
     )
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from voxplain.concepts.summaries import summary_record
 from voxplain.concepts.uncertainty.entropy import KINDS
 from voxplain.concepts.uncertainty.estimate import uncertainty
-from voxplain.concepts.uncertainty.quality import Judged, numbers_of, quality_of
+from voxplain.concepts.uncertainty.quality import ComparedPrediction, numbers_of, quality_of
 from voxplain.concepts.uncertainty.reference import Roi
 from voxplain.concepts.uncertainty.result import Uncertainty
 from voxplain.concepts.uncertainty.sampling import Method
@@ -72,7 +72,7 @@ def uncertainty_over_cases(
         InputError: If the cohort is empty.
     """
     records: list[UncertaintyRecord] = []
-    scores: list[tuple[str, Judged]] = []
+    scores: list[tuple[str, ComparedPrediction]] = []
     for case in cohort:
         reference = case.labels if case.labels is not None else _truth(case, truth)
         found = uncertainty(
@@ -80,8 +80,8 @@ def uncertainty_over_cases(
             ignore=ignore, activation=activation, threshold=threshold, roi=roi,
         )  # fmt: skip
         records.append(found.record.model_copy(update={"case": case.id}))
-        if found.judged is not None and not found.total.ndim:
-            scores.append((case.patient, found.judged))
+        if found.compared is not None and not found.total.ndim:
+            scores.append((case.patient, found.compared))
         if keep is not None:
             keep(case, found)
     if not records:
@@ -97,13 +97,13 @@ def _truth(case: CohortCase, name: str) -> int | None:
 def _together(
     records: list[UncertaintyRecord],
     patients: Sequence[str],
-    scores: Sequence[tuple[str, Judged]],
+    scores: Sequence[tuple[str, ComparedPrediction]],
     seed: int,
 ) -> CohortUncertaintyRecord:
-    judged = [record.quality is not None for record in records]
+    compared = [record.quality is not None for record in records]
     remarks = []
-    if not all(judged) and not scores:
-        without = len(records) - sum(judged)
+    if not all(compared) and not scores:
+        without = len(records) - sum(compared)
         remarks.append(f"{without} of {len(records)} cases have no reference and are not judged")
     pooled = None if not scores else _pooled([each for _, each in scores])
     return CohortUncertaintyRecord(
@@ -134,9 +134,9 @@ def _row(record: UncertaintyRecord) -> dict[str, float]:
     return means | ({} if quality is None else numbers_of(quality))
 
 
-def _pooled(cases: Sequence[Judged]) -> Judged:
+def _pooled(cases: Sequence[ComparedPrediction]) -> ComparedPrediction:
     """The scores of all cases as one."""
-    return Judged(
+    return ComparedPrediction(
         uncertainties={
             kind: torch.stack([case.uncertainties[kind].reshape(()) for case in cases])
             for kind in KINDS
@@ -151,7 +151,7 @@ def _pooled(cases: Sequence[Judged]) -> Judged:
 
 
 def _intervals(
-    pooled: Judged, patients: Sequence[str], seed: int
+    pooled: ComparedPrediction, patients: Sequence[str], seed: int
 ) -> dict[str, tuple[float, float] | None]:
     """Bootstrap intervals over patients of what compares cases with each other."""
     rows, whose = np.arange(len(pooled.wrong), dtype=np.float64), np.asarray(patients)

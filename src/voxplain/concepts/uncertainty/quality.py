@@ -17,7 +17,7 @@ THRESHOLDS = 51
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class ComparedPrediction:
     """A prediction at some voxels, or for some images, beside what is true.
 
     Attributes:
@@ -40,22 +40,22 @@ class Judged:
     names: tuple[str, ...] = ()
 
 
-def quality_of(judged: Judged, bins: int = 15) -> QualityRecord:
+def quality_of(compared: ComparedPrediction, bins: int = 15) -> QualityRecord:
     """Calibration error, ranking of errors, and the prediction on what is kept.
 
     Args:
-        judged: The prediction beside what is true.
+        compared: The prediction beside what is true.
         bins: Of the probability.
     """
-    gaps, _ = calibration_gaps(judged.confidence, judged.confirmed, bins)
-    adaptive, _ = calibration_gaps(judged.confidence, judged.confirmed, bins, "equal_mass")
-    errors, count = int(judged.wrong.sum()), len(judged.wrong)
+    gaps, _ = calibration_gaps(compared.confidence, compared.confirmed, bins)
+    adaptive, _ = calibration_gaps(compared.confidence, compared.confirmed, bins, "equal_mass")
+    errors, count = int(compared.wrong.sum()), len(compared.wrong)
     remarks = []
     if errors in (0, count):
         what = "right" if errors == 0 else "wrong"
         remarks.append(f"every prediction is {what}, so there is nothing to rank")
     rankings = {
-        kind: _ranking(values, judged.wrong) for kind, values in judged.uncertainties.items()
+        kind: _ranking(values, compared.wrong) for kind, values in compared.uncertainties.items()
     }
     return QualityRecord(
         voxels=count,
@@ -63,7 +63,7 @@ def quality_of(judged: Judged, bins: int = 15) -> QualityRecord:
         calibration_error=float(gaps.mean()),
         adaptive_error=float(adaptive.mean()),
         rankings=rankings,
-        kept=_kept(judged),
+        kept=_kept(compared),
         remarks=remarks,
     )
 
@@ -77,16 +77,16 @@ def _ranking(values: Tensor, wrong: Tensor) -> RankingRecord:
     )
 
 
-def _kept(judged: Judged) -> list[KeptRecord]:
+def _kept(compared: ComparedPrediction) -> list[KeptRecord]:
     """The prediction on what is at most as uncertain as each threshold."""
-    ordered, order = judged.uncertainties["total"].sort()
+    ordered, order = compared.uncertainties["total"].sort()
     thresholds = torch.linspace(0, float(ordered[-1]), THRESHOLDS, dtype=ordered.dtype)
     thresholds[-1] = ordered[-1]
     taken = torch.searchsorted(ordered, thresholds.to(ordered.device), right=True)
-    predicted, true = judged.predicted[:, order], judged.true[:, order]
+    predicted, true = compared.predicted[:, order], compared.true[:, order]
     hits = _up_to(predicted & true, taken)
     sizes = _up_to(predicted, taken) + _up_to(true, taken)
-    right = _up_to(~judged.wrong[order][None], taken)[0]
+    right = _up_to(~compared.wrong[order][None], taken)[0]
     found = []
     for number, count in enumerate(taken.tolist()):
         dice = _dice(hits[:, number], sizes[:, number])
@@ -94,7 +94,7 @@ def _kept(judged: Judged) -> list[KeptRecord]:
             KeptRecord(
                 threshold=float(thresholds[number]),
                 share=count / len(ordered),
-                by_class=dict(zip(judged.names, dice, strict=False)),
+                by_class=dict(zip(compared.names, dice, strict=False)),
                 dice=_mean(dice),
                 accuracy=float(right[number]) / count if count else None,
             )

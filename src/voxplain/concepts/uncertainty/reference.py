@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from voxplain.concepts.uncertainty.entropy import Classes
-from voxplain.concepts.uncertainty.quality import Judged
+from voxplain.concepts.uncertainty.quality import ComparedPrediction
 from voxplain.engine.baselines import foreground
 from voxplain.errors import ConfigError, InputError
 from voxplain.targets import UnperturbedOutput
@@ -37,14 +37,14 @@ class TrueLabels:
     value: int | None = None
     ignore: int | None = None
 
-    def judged(
+    def compared(
         self,
         classes: Classes,
         seen: UnperturbedOutput,
         mean: Tensor,
         uncertainties: Mapping[str, Tensor],
         counted: Tensor,
-    ) -> Judged:
+    ) -> ComparedPrediction:
         """The prediction beside what is true.
 
         Args:
@@ -69,7 +69,7 @@ class TrueLabels:
             confidence, confirmed = mean.amax(dim=0), ~wrong
         else:
             confidence, confirmed = mean[objects].flatten(), true[objects].flatten()
-        return Judged(
+        return ComparedPrediction(
             uncertainties={kind: values[counted] for kind, values in uncertainties.items()},
             confidence=confidence,
             confirmed=confirmed,

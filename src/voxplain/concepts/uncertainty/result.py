@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from voxplain.concepts.uncertainty.entropy import KINDS, Classes, SampledProbabilities
-from voxplain.concepts.uncertainty.quality import Judged
+from voxplain.concepts.uncertainty.quality import ComparedPrediction
 from voxplain.concepts.uncertainty.sampling import Sampling
 from voxplain.errors import InputError
 from voxplain.image import Image
@@ -43,7 +43,7 @@ class Uncertainty:
         image: The image.
         model: The network; the first one of an ensemble.
         record: All numbers.
-        judged: The prediction beside the reference, where one was given.
+        compared: The prediction beside the reference, where one was given.
     """
 
     probability: Tensor
@@ -55,7 +55,7 @@ class Uncertainty:
     image: Image
     model: ModelFacts
     record: UncertaintyRecord
-    judged: Judged | None = None
+    compared: ComparedPrediction | None = None
 
     @property
     def quality(self) -> QualityRecord | None:
