@@ -390,3 +390,11 @@ def test_the_size_of_a_pixel_in_the_body_comes_before_that_on_the_detector(
     every = {"ImagerPixelSpacing": [1.4, 1.8], "NominalScannedPixelSpacing": [3, 4]}
     write_slice(tmp_path / "x.dcm", VALUES[0], **every | sizes)
     assert read_image(tmp_path / "x.dcm").grid.spacing == pytest.approx(spacing)
+
+
+def test_slices_are_as_far_apart_as_their_positions_say(tmp_path):
+    """Not as thick as they are, which may be another number."""
+    step = NORMAL * 1.2537
+    image = read_image(write_series(tmp_path / "series", VALUES, step=step))
+    np.testing.assert_allclose(image.grid.affine, known_affine(step), atol=1e-5)
+    assert image.grid.spacing[2] == pytest.approx(1.2537, abs=1e-5)

@@ -186,3 +186,24 @@ def test_several_files_are_channels_if_their_grids_are_the_same(tmp_path):
         read_image([*paths, moved])
     with pytest.raises(InputError, match="2 channel names for the 3 channels"):
         read_image(paths, channels=("a", "b"))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_voxels_begin_where_the_header_says_in_either_byte_order(tmp_path, order, kind):
+    file = kind(VALUES.astype(f"{order}f4"), RIGID, kind.header_class(endianness=order))
+    file.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"longer than a header"))
+    nib.save(file, tmp_path / "x.nii.gz")
+    whole = len(gzip.decompress((tmp_path / "x.nii.gz").read_bytes()))
+    assert whole - VALUES.nbytes > int(file.header["sizeof_hdr"]) + 4
+    image = read_image(tmp_path / "x.nii.gz")
+    np.testing.assert_array_equal(image.data[0], VALUES)
+    np.testing.assert_allclose(image.grid.affine, RIGID, atol=1e-5)
+
+
+def test_what_follows_the_voxels_is_not_read_and_mentioned(tmp_path):
+    path = save(tmp_path / "x.nii")
+    path.write_bytes(path.read_bytes() + b"more")
+    with pytest.warns(VoxplainWarning, match="more than its header promises"):
+        image = read_image(path)
+    np.testing.assert_array_equal(image.data[0], VALUES)
