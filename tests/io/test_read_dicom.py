@@ -398,3 +398,16 @@ def test_slices_are_as_far_apart_as_their_positions_say(tmp_path):
     image = read_image(write_series(tmp_path / "series", VALUES, step=step))
     np.testing.assert_allclose(image.grid.affine, known_affine(step), atol=1e-5)
     assert image.grid.spacing[2] == pytest.approx(1.2537, abs=1e-5)
+
+
+@pytest.mark.parametrize(("modality", "unit"), [("CT", "HU"), ("MR", None), ("PT", None)])
+def test_quantities_are_not_inverted_and_only_those_of_ct_are_hounsfield_units(
+    tmp_path, modality, unit
+):
+    stored = np.array([[0, 10], [200, 3000]], dtype=np.int16)
+    write_slice(
+        tmp_path / "x.dcm", stored, Modality=modality, PhotometricInterpretation="MONOCHROME1"
+    )
+    image = read_image(tmp_path / "x.dcm")
+    np.testing.assert_array_equal(image.data[0].numpy(), stored * 2.0 - 1000)
+    assert image.source.get("unit") == unit
