@@ -22,6 +22,7 @@ from voxplain.engine.gradients.samplers import PointBatch, PointSequence
 from voxplain.engine.memory import BackwardBudget, BatchBudget, in_batches
 from voxplain.engine.passes.base import Passes
 from voxplain.engine.passes.points import PassResult, Points
+from voxplain.engine.recomputation.recomputation import Recomputation
 from voxplain.engine.requests import GradientRequest, Slot, Stream
 from voxplain.engine.stream_io import StreamInput
 from voxplain.engine.taps import INPUT, InterpolatedActivation
@@ -32,6 +33,11 @@ OFFLOADED = (
     "changes no map"
 )
 """Said of a stream whose points do not fit into the memory of the accelerator."""
+RECOMPUTED = (
+    "parts of the network ran again in the backward pass instead of being kept in memory, which "
+    "takes longer and changes no map"
+)
+"""Said of a stream whose points do not fit into memory otherwise."""
 
 Segment = tuple[int, range]
 """The number of an input, and the numbers of consecutive points of it."""
@@ -60,6 +66,10 @@ class GradientRunner(Runner):
     ) -> None:
         self.stream, self.passes, self.budget, self.tick = stream, passes, budget, tick
         self.scores = scores
+        moved = stream.request.sampler.interpolated
+        recomputation = Recomputation(passes, context.example, () if moved is None else (moved,))
+        if refusal := budget.spared.allow(recomputation):
+            passes.log.remarks[f"nothing was computed again in the backward pass: {refusal}"] = None
         self.redundancy = context.layout.redundancy if context.layout else 1.0
         self.sampler, self.paired = stream.request.sampler, stream.request.rule.paired
         complete = bool(stream.complete)
@@ -124,8 +134,9 @@ class GradientRunner(Runner):
         Of conserved relevance the log says where it went.
         """
         log, conservation = self.passes.log, self.passes.conservation
-        if log.offloaded:
-            log.remarks[OFFLOADED] = None
+        for said, holds in ((OFFLOADED, log.offloaded), (RECOMPUTED, log.recomputed)):
+            if holds:
+                log.remarks[said] = None
         log.spent = log.passes // max(images, 1) if self.sampler.open_ended else self.planned
         if conservation is not None:
             log.conservation = conservation.facts(log.passes)
@@ -190,8 +201,9 @@ class _Batches:
         with self._prefix.batch() if self._prefix else nothing:
             for runner in self._runners:
                 budget, passes = runner.budget, runner.passes
-                passes.log.offloaded = budget.offloads
-                with budget.saving(len(points.inputs)) if measure or budget.offloads else nothing:
+                spared = budget.spared
+                passes.log.offloaded, passes.log.recomputed = spared.offloads, spared.recomputes
+                with budget.saving(len(points.inputs)) if measure or spared.acts else nothing:
                     results.append(passes.run(points))
         return results
 
