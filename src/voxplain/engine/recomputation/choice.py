@@ -54,10 +54,10 @@ class StageChoice:
     ) -> None:
         self._modules, self._profile = dict(network.named_modules()), profile
         self._paths = {module: path for path, module in self._modules.items()}
+        names = dict(network.named_modules(remove_duplicate=False))
+        tapped = {self._paths[names[name]] for name in opened if name in names}
         self._chains = {path: self._chain(path) for path in self._modules}
-        self._open = {
-            path for path, module in profile.modules.items() if module.hooked or path in opened
-        }
+        self._open = tapped | {path for path, each in profile.modules.items() if each.hooked}
         self._within: dict[str, Counter[int]] = {path: Counter() for path in self._modules}
         """By path, how many of the savers of each storage lie in a module."""
         for number, savers in profile.savers.items():
