@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from voxplain.engine.spared_memory import SparedMemory, unpack_unchanged
+from voxplain.engine.spared_memory import Recomputing, SparedMemory, unpack_unchanged
 from voxplain.errors import VoxplainError, is_out_of_memory
 from voxplain.models.model import Offload
 
@@ -30,6 +30,8 @@ _LIVE = 4
 _MOST = 256
 _LARGEST_BLOCK = 31 * 2**20
 _CPU = torch.device("cpu")
+_LARGEST_RATIO = 1000
+"""Bytes that networks save for a byte of the image: a U-Net of 32 channels saves about 400."""
 _CPU_SHARE = 0.8
 """Share of the free memory of a computer that one point may take."""
 
@@ -54,17 +56,34 @@ class BatchBudget:
         offload: Offload = "never",
         limit: int | None = None,
     ) -> None:
-        self.spared = SparedMemory(device, offload, _most_for_one(device, limit))
-        self._size = size
+        always, most = offload == "always", _most_for_one(device, limit)
+        may_offload = always or (offload == "auto" and device.type == "cuda")
+        self.spared = SparedMemory(device, most, may_offload, offloads=always, acts=always)
+        self.size, self._offload = 1 if always else size, offload
 
-    @property
-    def size(self) -> int:
-        """The number of items of a batch: one, where memory is spared."""
-        return 1 if self.spared.acts else self._size
+    def allow(self, recomputing: Recomputing, image: int) -> str | None:
+        """Parts of the network may be computed again, from the first pass on where that is asked.
 
-    @size.setter
-    def size(self, size: int) -> None:
-        self._size = size
+        On a CPU, where a process that takes too much is killed without a warning, they are so from
+        the first pass on as well if that would take more than there is.
+
+        Args:
+            recomputing: The parts.
+            image: Bytes of the image.
+
+        Returns:
+            Why nothing is computed again, where it is asked.
+        """
+        spared, reason = self.spared, None
+        if self._offload in ("auto", "recompute"):
+            spared.recomputing = recomputing
+        if self._offload == "recompute" and not spared.recompute():
+            reason = recomputing.refusal
+        may_not_fit = spared.device.type == "cpu" and image * _LARGEST_RATIO > spared.limit
+        if self._offload == "auto" and may_not_fit and recomputing.refusal is None:
+            spared.reserve(recomputing.bytes_saved)
+        self.size = 1 if spared.acts else self.size
+        return reason
 
     def next(self, waiting: int) -> int:
         """The size of the next batch, when so many items are waiting."""
@@ -141,6 +160,7 @@ class BackwardBudget(BatchBudget):
         cached = max(2 // _DIVISOR.get(), self._cache // self.bytes_per_point)
         self.size = max(1, min(self._limit // self.bytes_per_point, cached))
         self.spared.reserve(self.bytes_per_point)
+        self.size = 1 if self.spared.acts else self.size
 
 
 class ForwardBudget(BatchBudget):

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from voxplain.models.model import Offload
-
 _WORTH_MOVING = 16 * 2**10
 """Bytes from which on a saved tensor is moved to the CPU."""
-_LARGEST_RATIO = 1000
-"""Bytes that networks save for a byte of the image: a U-Net of 32 channels saves about 400."""
 
 
 class Recomputing(Protocol):
     """Parts of a network that can be computed again in the backward pass."""
-
-    @property
-    def example(self) -> Tensor:
-        """What one call of the network sees."""
 
     @property
     def refusal(self) -> str | None:
@@ -40,83 +33,62 @@ class Recomputing(Protocol):
         """A block whose passes compute parts again."""
 
 
+@dataclass
 class SparedMemory:
     """The steps that are taken for a single item: first it is computed again, then moved away.
 
-    Args:
-        device: Where the network runs.
-        offload: Which steps may be taken.
-        limit: Bytes that one item may take.
-
     Attributes:
-        recomputes: Whether parts of the network are computed again.
-        offloads: Whether what is saved is kept in the memory of the CPU.
-        may_offload: Whether it may be.
+        device: Where the network runs.
+        limit: Bytes that one item may take.
+        may_offload: Whether what is saved may be kept in the memory of the CPU.
+        offloads: Whether it is kept there.
+        recomputing: Parts of the network that may be computed again; None for none.
+        recomputes: Whether they are.
+        acts: Whether any step is taken.
     """
 
-    def __init__(self, device: torch.device, offload: Offload, limit: int) -> None:
-        self._device, self._offload, self._limit = device, offload, limit
-        self._recomputing: Recomputing | None = None
-        self.recomputes, self.offloads = False, offload == "always"
-        self.may_offload = self.offloads or (offload == "auto" and device.type == "cuda")
-
-    @property
-    def acts(self) -> bool:
-        """Whether any step is taken."""
-        return self.recomputes or self.offloads
-
-    def allow(self, recomputing: Recomputing) -> str | None:
-        """Parts of the network may be computed again, from the first pass on where that is asked.
-
-        On a CPU, where a process that takes too much is killed without a warning, they are so from
-        the first pass on as well if that would take more than there is.
-
-        Returns:
-            Why nothing is computed again, where it is asked.
-        """
-        if self._offload not in ("auto", "recompute"):
-            return None
-        self._recomputing = recomputing
-        if self._offload == "recompute":
-            self._recompute()
-            return recomputing.refusal
-        may_not_fit = recomputing.example.nbytes * _LARGEST_RATIO > self._limit
-        if self._device.type == "cpu" and may_not_fit and recomputing.refusal is None:
-            self.reserve(recomputing.bytes_saved)
-        return None
+    device: torch.device
+    limit: int
+    may_offload: bool
+    offloads: bool
+    recomputing: Recomputing | None = None
+    recomputes: bool = False
+    acts: bool = False
 
     def reserve(self, needed: int) -> None:
         """Takes the steps that are needed for an item of so many bytes."""
-        if needed > self._limit and self._recompute() and self._recomputing is not None:
-            needed = self._recomputing.bytes_held
-        self.offloads |= self.may_offload and needed > self._limit
+        if needed > self.limit and self.recompute() and self.recomputing is not None:
+            needed = self.recomputing.bytes_held
+        if needed > self.limit:
+            self._offload()
 
     def more(self) -> bool:
         """Takes the next step, after memory ran out; False if none is left."""
-        if self._recompute():
-            return True
+        return self.recompute() or self._offload()
+
+    def recompute(self) -> bool:
+        """Computes parts again from now on; False where that is impossible or done already."""
+        if self.recomputes or self.recomputing is None or self.recomputing.refusal is not None:
+            return False
+        self.recomputes = self.acts = True
+        return True
+
+    def _offload(self) -> bool:
         if self.offloads or not self.may_offload:
             return False
-        self.offloads = True
+        self.offloads = self.acts = True
         return True
 
     @contextlib.contextmanager
     def block(self) -> Iterator[None]:
         """A block whose passes take less memory."""
         nothing = contextlib.nullcontext()
-        recomputing = self._recomputing if self.recomputes else None
+        recomputing = self.recomputing if self.recomputes else None
         with (
             recomputing.block() if recomputing else nothing,
-            saved_on_cpu(self._device) if self.offloads else nothing,
+            saved_on_cpu(self.device) if self.offloads else nothing,
         ):
             yield
-
-    def _recompute(self) -> bool:
-        """Computes parts again from now on; False where that is impossible or done already."""
-        if self.recomputes or self._recomputing is None or self._recomputing.refusal is not None:
-            return False
-        self.recomputes = True
-        return True
 
 
 @contextlib.contextmanager

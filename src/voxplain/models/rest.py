@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from voxplain.models.hooks import ThreadHook, lasting_attributes
+from voxplain.models.hooks import ThreadForward, ThreadHook, lasting_attributes
 
 T = TypeVar("T")
 
@@ -179,9 +179,12 @@ def state_of(network: nn.Module) -> Hashable:
 
 
 def _state_of_module(module: nn.Module) -> Hashable:
+    held = vars(module)
+    if isinstance(held.get("forward"), ThreadForward):
+        held = lasting_attributes(module)
     attributes = [
         value if isinstance(value, (int, float, str)) else id(value)
-        for name, value in lasting_attributes(module).items()
+        for name, value in held.items()
         if name != "training"
     ]
     tensors = [*module._parameters.values(), *module._buffers.values()]

@@ -59,9 +59,12 @@ def test_the_manifest_states_every_family_with_its_agreement(tiny: TinyStudy) ->
     assert Manifest.read(tiny.run).models[0].families == families
 
 
-def test_a_run_that_offloads_says_so(tiny: TinyStudy) -> None:
-    go(tiny, run={"offload": "always"}, methods=["saliency"])
+@pytest.mark.parametrize(
+    ("offload", "said"), [("always", "offloaded"), ("recompute", "recomputed")]
+)
+def test_a_run_that_spares_memory_says_so(tiny: TinyStudy, offload: str, said: str) -> None:
+    go(tiny, run={"offload": offload}, methods=["saliency"])
     manifest = Manifest.read(tiny.run)
     sidecars = [(tiny.run / record.sidecar).read_text() for record in manifest.maps]
     assert sidecars
-    assert all('"offloaded": true' in text for text in sidecars)
+    assert all(f'"{said}": true' in text for text in sidecars)

@@ -22,7 +22,6 @@ from voxplain.engine.gradients.samplers import PointBatch, PointSequence
 from voxplain.engine.memory import BackwardBudget, BatchBudget, in_batches
 from voxplain.engine.passes.base import Passes
 from voxplain.engine.passes.points import PassResult, Points
-from voxplain.engine.recomputation.recomputation import Recomputation
 from voxplain.engine.requests import GradientRequest, Slot, Stream
 from voxplain.engine.stream_io import StreamInput
 from voxplain.engine.taps import INPUT, InterpolatedActivation
@@ -66,10 +65,6 @@ class GradientRunner(Runner):
     ) -> None:
         self.stream, self.passes, self.budget, self.tick = stream, passes, budget, tick
         self.scores = scores
-        moved = stream.request.sampler.interpolated
-        recomputation = Recomputation(passes, context.example, () if moved is None else (moved,))
-        if refusal := budget.spared.allow(recomputation):
-            passes.log.remarks[f"nothing was computed again in the backward pass: {refusal}"] = None
         self.redundancy = context.layout.redundancy if context.layout else 1.0
         self.sampler, self.paired = stream.request.sampler, stream.request.rule.paired
         complete = bool(stream.complete)

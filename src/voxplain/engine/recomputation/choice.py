@@ -20,7 +20,7 @@ _LEAST_GAIN = 1 / 200
 
 
 @dataclass(frozen=True)
-class _Candidate:
+class _PossibleStage:
     """A stage that is possible.
 
     Attributes:
@@ -84,18 +84,18 @@ class StageChoice:
         return profile.bytes_of(kept) + max(inner, default=0)
 
     @cached_property
-    def _candidates(self) -> dict[Stage, _Candidate]:
+    def _candidates(self) -> dict[Stage, _PossibleStage]:
         stages = [stage for path in self._modules for stage in self._possible(path)]
         least = self._profile.saved * _LEAST_GAIN
         return {stage: each for stage in stages if (each := self._candidate(stage)).gain > least}
 
-    def _candidate(self, stage: Stage) -> _Candidate:
+    def _candidate(self, stage: Stage) -> _PossibleStage:
         profile, given, counts = self._profile, self._given(stage), self._counts(stage)
         inner = counts.keys() - given
         spared = {number for number in inner if counts[number] == len(profile.savers[number])}
         extra = given - profile.savers.keys()
         gain = profile.bytes_of(spared) - profile.bytes_of(extra)
-        return _Candidate(stage, profile.bytes_of(inner), gain)
+        return _PossibleStage(stage, profile.bytes_of(inner), gain)
 
     def _possible(self, path: str) -> Iterator[Stage]:
         """The module itself, and neighboring children of an ``nn.Sequential``."""

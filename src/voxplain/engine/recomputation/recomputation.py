@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
+from voxplain.engine.context import Context
 from voxplain.engine.passes.base import Passes
 from voxplain.engine.recomputation.choice import StageChoice
 from voxplain.engine.recomputation.repeated import repeatable
@@ -25,25 +26,26 @@ _WORTH = 0.9
 """Share of the bytes that may be left for recomputation to be worth its time."""
 
 
+@dataclass(frozen=True, eq=False)
 class Recomputation:
     """Parts of the network of a stream are computed again in the backward pass.
 
-    Args:
+    Attributes:
         passes: Of the stream; its network is at rest.
-        example: ``(1, C, *spatial)``, what one call of the network sees.
-        taps: Layers whose values are changed, beside those that the passes read.
+        context: The images.
+        moved: Layers whose values are changed, beside those that the passes read.
     """
 
-    def __init__(self, passes: Passes, example: Tensor, taps: Collection[Tap] = ()) -> None:
-        self._passes, self._taps = passes, (*passes.taps, *taps)
-        self.example = passes.model.admit(example)
+    passes: Passes
+    context: Context
+    moved: tuple[Tap, ...] = ()
 
     @property
     def refusal(self) -> str | None:
         """Why nothing can be computed again; None where it can."""
-        if not self._passes.rule.is_plain:
-            return f"the rule {self._passes.rule.name!r} changes how functions are differentiated"
-        if self._passes.prefix_user is not None:
+        if not self.passes.rule.is_plain:
+            return f"the rule {self.passes.rule.name!r} changes how functions are differentiated"
+        if self.passes.prefix_user is not None:
             return "several networks share modules"
         if isinstance(self._tried, str):
             return self._tried
@@ -63,29 +65,36 @@ class Recomputation:
 
     def block(self) -> contextlib.AbstractContextManager[None]:
         """A block whose forwards keep the inputs of stages alone."""
-        network = self._passes.model.network
+        network = self.passes.model.network
         return staged(network, self._stages, recomputed(self._devices))
+
+    @cached_property
+    def _example(self) -> Tensor:
+        """What one call of the network sees, ``(1, C, *spatial)``."""
+        return self.passes.model.admit(self.context.example)
 
     @property
     def _devices(self) -> list[int] | None:
         """CUDA devices on which a random network may draw; None for one that does not."""
-        if not self._passes.model.behavior.is_random:
+        if not self.passes.model.behavior.is_random:
             return None
-        device = self.example.device
+        device = self._example.device
         return [device.index or 0] if device.type == "cuda" else []
 
     @property
     def _kind(self) -> tuple[Any, ...]:
-        model, example = self._passes.model, self.example
+        model, example = self.passes.model, self._example
         call = tuple(example.shape), example.dtype, example.device
         return (model.head, model.precision, model.behavior, *call)
 
     @cached_property
     def _tried(self) -> SavedProfile | str:
         """What the network saves, or why that cannot be told."""
-        model = self._passes.model
+        model = self.passes.model
         try:
-            return _PROFILES.get(model.network, self._kind, lambda: profile_of(model, self.example))
+            return _PROFILES.get(
+                model.network, self._kind, lambda: profile_of(model, self._example)
+            )
         except (VoxplainError, RuntimeError, MemoryError) as error:  # a pass would say so itself
             return f"a forward that counts what is saved fails ({quoted(error)})"
 
@@ -97,17 +106,17 @@ class Recomputation:
 
     @cached_property
     def _opened(self) -> frozenset[str]:
-        return frozenset(tap.module for tap in self._taps)
+        return frozenset(tap.module for tap in (*self.passes.taps, *self.moved))
 
     @cached_property
     def _choice(self) -> StageChoice:
-        return StageChoice(self._passes.model.network, self._profile, self._opened)
+        return StageChoice(self.passes.model.network, self._profile, self._opened)
 
     @cached_property
     def _stages(self) -> tuple[Stage, ...]:
-        model = self._passes.model
+        model = self.passes.model
 
         def tried() -> tuple[Stage, ...]:
-            return repeatable(model, self.example, self._choice.stages(), self._devices)
+            return repeatable(model, self._example, self._choice.stages(), self._devices)
 
         return _STAGES.get(model.network, (*self._kind, self._opened), tried)

@@ -34,14 +34,14 @@ def repeatable(
         devices: Indices of the CUDA devices on which random numbers may be drawn; None for a
             network that draws none.
     """
-    calls: list[_Call] = []
+    calls: list[_StageCall] = []
 
     def around(stage: Stage, forward: Forward) -> Forward:
         def run(*args: Any, **kwargs: Any) -> Any:
             begin = None if devices is None else random_state(devices)
             versions = _versions((args, kwargs))
             output = forward(*args, **kwargs)
-            calls.append(_Call(stage, forward, args, kwargs, versions, _digest(output), begin))
+            calls.append(_StageCall(stage, forward, args, kwargs, versions, _digest(output), begin))
             return output
 
         return run
@@ -54,7 +54,7 @@ def repeatable(
 
 
 @dataclass(frozen=True, eq=False)
-class _Call:
+class _StageCall:
     """The call of a stage.
 
     Attributes:
