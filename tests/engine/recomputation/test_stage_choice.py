@@ -166,6 +166,22 @@ class TestRepeatable:
         with untouched(network):
             assert repeatable(model, image, stages, None) == stages
 
+    def test_no_stage_whose_input_is_written_to_later(self) -> None:
+        """Even if its values stay: autograd would refuse it in the backward pass."""
+
+        class Late(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.body = nn.Conv2d(4, 4, 1)
+
+            def forward(self, values: Tensor) -> Tensor:
+                values = values * 1
+                found = self.body(values)
+                values.mul_(1)
+                return found
+
+        assert repeatable(Model(Late().eval()), shown(), (Stage("body"),), None) == ()
+
     @pytest.mark.parametrize("devices", [None, []])
     def test_random_stages_need_the_state_of_the_generators(self, devices: Any) -> None:
         class Noise(nn.Module):
