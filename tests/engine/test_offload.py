@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from voxplain.attribution import explain
-from voxplain.engine import memory
-from voxplain.engine.memory import BackwardBudget, BatchBudget, in_batches, saved_on_cpu
+from voxplain.engine import spared_memory
+from voxplain.engine.memory import BackwardBudget, BatchBudget, in_batches
+from voxplain.engine.spared_memory import saved_on_cpu
 from voxplain.errors import ConfigError
 from voxplain.models.model import Model
 
@@ -43,7 +44,7 @@ def image(rank: int, side: int = 12) -> Tensor:
 @pytest.mark.parametrize("window", [None, {"size": 8, "overlap": 0.5}])
 @pytest.mark.parametrize("rank", [2, 3])
 def test_maps_are_the_same(rank: int, window: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_WORTH_MOVING", 0)
+    monkeypatch.setattr(spared_memory, "_WORTH_MOVING", 0)
     network, shown = segmenter(rank), image(rank, 12 if rank == 2 else 10)
     plain = explain(Model(network, window=window), shown, METHODS, CLASS, memory=1)
     model = Model(network, window=window, offload="always")
@@ -112,8 +113,8 @@ class TestBudget:
 
     def budget(self, **options: Any) -> BackwardBudget:
         budget = BackwardBudget(CPU, offload="auto", **options)
-        assert not budget._may_offload
-        budget._may_offload = True
+        assert not budget.spared.may_offload
+        budget.spared.may_offload = True
         return budget
 
     def test_it_comes_after_batches_of_one(self) -> None:
@@ -121,8 +122,8 @@ class TestBudget:
         budget.size = 2
 
         def run(items: range) -> None:
-            tried.append((len(items), budget.offloads))
-            if not budget.offloads:
+            tried.append((len(items), budget.spared.offloads))
+            if not budget.spared.offloads:
                 raise torch.OutOfMemoryError("out of memory")
 
         in_batches(2, budget, run)
@@ -140,11 +141,11 @@ class TestBudget:
         budget = self.budget(limit=limit)
         with budget.saving(1):
             torch.rand(8, requires_grad=True).square()
-        assert budget.offloads == offloads
+        assert budget.spared.offloads == offloads
 
     def test_never_and_always(self) -> None:
         never, always = (BackwardBudget(CPU, offload=each) for each in ("never", "always"))
-        assert (never.offloads, always.offloads) == (False, True)
+        assert (never.spared.offloads, always.spared.offloads) == (False, True)
         assert not BatchBudget(1, CPU, "never").halve()
 
 
@@ -168,7 +169,7 @@ def test_a_network_that_runs_out_of_memory(window: Any, monkeypatch: pytest.Monk
     methods = ["saliency", {"name": "integrated_gradients", "steps": 3}]
     plain = explain(Model(network, window=window), shown, methods, CLASS, memory=1)
     too_large.append(True)
-    monkeypatch.setattr(memory, "saved_on_cpu", _Told(inside, saved_on_cpu))
+    monkeypatch.setattr(spared_memory, "saved_on_cpu", _Told(inside, saved_on_cpu))
     monkeypatch.setattr("voxplain.engine.context.is_squashed", lambda _: False)
     with pytest.raises(torch.OutOfMemoryError):
         explain(Model(network, window=window), shown, methods, CLASS, memory=1)
@@ -176,7 +177,7 @@ def test_a_network_that_runs_out_of_memory(window: Any, monkeypatch: pytest.Monk
 
     def as_on_a_gpu(self: BatchBudget, *arguments: Any) -> None:
         begin(self, *arguments)
-        self._may_offload = True
+        self.spared.may_offload = True
 
     monkeypatch.setattr(BatchBudget, "__init__", as_on_a_gpu)
     found = explain(Model(network, window=window), shown, methods, CLASS, memory=1)

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from voxplain.engine.spared_memory import Recomputing, SparedMemory, unpack_unchanged
 from voxplain.errors import VoxplainError, is_out_of_memory
 from voxplain.models.model import Offload
 
@@ -28,8 +30,10 @@ _LIVE = 4
 _MOST = 256
 _LARGEST_BLOCK = 31 * 2**20
 _CPU = torch.device("cpu")
-_WORTH_MOVING = 16 * 2**10
-"""Bytes from which on a saved tensor is moved to the CPU."""
+_LARGEST_RATIO = 1000
+"""Bytes that networks save for a byte of the image: a U-Net of 32 channels saves about 400."""
+_CPU_SHARE = 0.8
+"""Share of the free memory of a computer that one point may take."""
 
 
 class BatchBudget:
@@ -38,18 +42,48 @@ class BatchBudget:
     Args:
         size: The number of the first batch.
         device: Where the network runs.
-        offload: Whether what autograd saves for single items may be kept in the memory of the CPU.
+        offload: What may be done with what autograd saves for single items.
+        limit: Bytes that it may take for one; None for a default of the device.
 
     Attributes:
-        offloads: Whether it is kept there.
+        spared: What is done with it.
     """
 
     def __init__(
-        self, size: int = 1, device: torch.device = _CPU, offload: Offload = "never"
+        self,
+        size: int = 1,
+        device: torch.device = _CPU,
+        offload: Offload = "never",
+        limit: int | None = None,
     ) -> None:
-        self._device, self.offloads = device, offload == "always"
-        self._may_offload = self.offloads or (offload == "auto" and device.type == "cuda")
-        self.size = 1 if self.offloads else size
+        always, most = offload == "always", _most_for_one(device, limit)
+        may_offload = always or (offload == "auto" and device.type == "cuda")
+        self.spared = SparedMemory(device, most, may_offload, offloads=always, acts=always)
+        self.size, self._offload = 1 if always else size, offload
+
+    def allow(self, recomputing: Recomputing, image: int) -> str | None:
+        """Parts of the network may be computed again, from the first pass on where that is asked.
+
+        On a CPU, where a process that takes too much is killed without a warning, they are so from
+        the first pass on as well if that would take more than there is.
+
+        Args:
+            recomputing: The parts.
+            image: Bytes of the image.
+
+        Returns:
+            Why nothing is computed again, where it is asked.
+        """
+        spared, reason = self.spared, None
+        if self._offload in ("auto", "recompute"):
+            spared.recomputing = recomputing
+        if self._offload == "recompute" and not spared.recompute():
+            reason = recomputing.refusal
+        may_not_fit = spared.device.type == "cpu" and image * _LARGEST_RATIO > spared.limit
+        if self._offload == "auto" and may_not_fit and recomputing.refusal is None:
+            spared.reserve(recomputing.bytes_saved)
+        self.size = 1 if spared.acts else self.size
+        return reason
 
     def next(self, waiting: int) -> int:
         """The size of the next batch, when so many items are waiting."""
@@ -61,21 +95,19 @@ class BatchBudget:
         yield
 
     def saving(self, count: int) -> contextlib.AbstractContextManager[None]:
-        """A block whose passes are measured, or save on the CPU where they are to."""
-        return saved_on_cpu(self._device) if self.offloads else self.measured(count)
+        """A block whose passes are measured, or spare memory where they are to."""
+        return self.spared.block() if self.spared.acts else self.measured(count)
 
     def halve(self) -> bool:
         """Takes less memory after it ran out; False if nothing is left to do.
 
-        Batches get smaller. Where they hold single items, these save on the CPU if they may.
+        Batches get smaller. Where they hold single items, what these save is computed again, and
+        then kept on the CPU, if it may be.
         """
         if self.size > 1:
             self.size //= 2
             return True
-        if not self._may_offload or self.offloads:
-            return False
-        self.offloads = True
-        return True
+        return self.spared.more()
 
 
 class BackwardBudget(BatchBudget):
@@ -90,7 +122,7 @@ class BackwardBudget(BatchBudget):
         limit: Bytes for saved activations; None for 512 MiB on a CPU, 60 % of the free memory
             of a GPU.
         point: Bytes of one point, where it is known.
-        offload: ``auto`` where a single point of a GPU takes more than the limit.
+        offload: What may be done with what autograd saves for a point that takes more.
     """
 
     def __init__(
@@ -103,7 +135,7 @@ class BackwardBudget(BatchBudget):
         keep_allocator_pages()
         small = limit is None and point is not None and 0 < point <= _SMALL_POINT
         first = min(_FIRST_POINTS, max(2, _FIRST_BATCH // (point or 1))) if small else 1
-        super().__init__(max(1, first // _DIVISOR.get()), device, offload)
+        super().__init__(max(1, first // _DIVISOR.get()), device, offload, limit)
         self._limit = _limit(device, limit, _BACKWARD_BYTES, _BACKWARD_SHARE)
         self._cache = _BACKWARD_CACHE // _DIVISOR.get() if device.type == "cpu" else self._limit
         self.bytes_per_point: int | None = None
@@ -122,12 +154,13 @@ class BackwardBudget(BatchBudget):
                 saved[storage.data_ptr()] = storage.nbytes()
             return tensor, tensor._version
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, _unpack_unchanged):
+        with torch.autograd.graph.saved_tensors_hooks(pack, unpack_unchanged):
             yield
         self.bytes_per_point = max(1, sum(saved.values()) // count)
         cached = max(2 // _DIVISOR.get(), self._cache // self.bytes_per_point)
         self.size = max(1, min(self._limit // self.bytes_per_point, cached))
-        self.offloads = self._may_offload and self.bytes_per_point > self._limit
+        self.spared.reserve(self.bytes_per_point)
+        self.size = 1 if self.spared.acts else self.size
 
 
 class ForwardBudget(BatchBudget):
@@ -213,49 +246,6 @@ class _LargestTensor(TorchFunctionMode):
         return result
 
 
-@contextlib.contextmanager
-def saved_on_cpu(device: torch.device) -> Iterator[None]:
-    """A block in which what autograd saves lies in the memory of the CPU until it is needed.
-
-    Nothing is rounded, and tensors keep their strides, so that gradients are the same. Parameters
-    and small tensors stay where they are.
-
-    Args:
-        device: Where it is brought back to; page-locked memory is used for CUDA.
-    """
-    pinned = device.type == "cuda"
-
-    def pack(tensor: Tensor) -> tuple[Tensor, int | None]:
-        with torch._C.DisableTorchFunction(), torch.no_grad():  # no function of the network
-            owner = tensor if tensor._base is None else tensor._base
-            is_large = tensor.numel() * tensor.element_size() >= _WORTH_MOVING
-            if isinstance(owner, nn.Parameter) or tensor.device != device or not is_large:
-                return tensor, tensor._version
-            moved = torch.empty_like(tensor, device="cpu", pin_memory=pinned)
-            return moved.copy_(tensor), None
-
-    def unpack(saved: tuple[Tensor, int | None]) -> Tensor:
-        tensor, version = saved
-        if version is not None:
-            return _unpack_unchanged((tensor, version))
-        with torch._C.DisableTorchFunction(), torch.no_grad():
-            return tensor.to(device)
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
-        yield
-
-
-def _unpack_unchanged(saved: tuple[Tensor, int]) -> Tensor:
-    """A saved tensor; hooks take over the check for in-place changes that autograd does itself."""
-    tensor, version = saved
-    if tensor._version != version:
-        raise RuntimeError(
-            "one of the variables needed for gradient computation has been modified by an "
-            f"inplace operation: shape {tuple(tensor.shape)}"
-        )
-    return tensor
-
-
 _DIVISOR: ContextVar[int] = ContextVar("divisor", default=1)
 
 
@@ -278,3 +268,14 @@ def _limit(device: torch.device, limit: int | None, cpu_bytes: int, gpu_share: f
         return cpu_bytes // divisor
     free, _ = torch.cuda.mem_get_info(device)
     return int(free * gpu_share) // divisor
+
+
+def _most_for_one(device: torch.device, limit: int | None) -> int:
+    """The bytes that one point may take.
+
+    On a CPU that is most of the free memory; where a process was killed for want of memory, no more
+    than what batches would take.
+    """
+    if limit is None and device.type != "cuda" and _DIVISOR.get() == 1:
+        return int(psutil.virtual_memory().available * _CPU_SHARE)
+    return _limit(device, limit, _BACKWARD_BYTES, _BACKWARD_SHARE)

@@ -325,5 +325,6 @@ class Stream(Generic[R]):
             "precision": log.precision,
             **({"agreement": round(log.agreement, 6)} if log.agreement is not None else {}),
             **({"offloaded": True} if log.offloaded else {}),
+            **({"recomputed": True} if log.recomputed else {}),
             **({"conservation": log.conservation} if log.conservation else {}),
         }

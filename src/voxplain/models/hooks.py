@@ -1,4 +1,4 @@
-"""Forward hooks that act in one thread, on networks that several threads may share."""
+"""Forward hooks and forwards that act in one thread, on networks that several threads may share."""
 
 from __future__ import annotations
 
@@ -57,6 +57,83 @@ def _remove(handle: RemovableHandle) -> None:
         handle.remove()
 
 
+class ThreadForward:
+    """In place of the forward of a module: another one in some threads, its own in the others.
+
+    Args:
+        module: Whose forward it is.
+
+    Attributes:
+        usual: The forward in all other threads.
+        attribute: The forward that the module itself had as an attribute; None for that of its
+            class.
+        of_thread: The forward in a thread.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.usual: Callable[..., Any] = module.forward
+        self.attribute: Callable[..., Any] | None = vars(module).get("forward")
+        self.of_thread: dict[int, Callable[..., Any]] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the forward of the calling thread returns."""
+        return self.of_thread.get(threading.get_ident(), self.usual)(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """What the module itself had; else itself, which copy_network drops from the copy."""
+        return self if self.attribute is None else copy.deepcopy(self.attribute, memo)
+
+
+def replace_forward(
+    stack: ExitStack,
+    module: nn.Module,
+    replacement: Callable[[Callable[..., Any]], Callable[..., Any]],
+) -> None:
+    """Replaces the forward of a module, for the calling thread, until a stack closes.
+
+    Hooks of the module are outside of it.
+
+    Args:
+        stack: Puts it back.
+        module: The module.
+        replacement: Makes the new forward of the present one.
+    """
+    thread = threading.get_ident()
+    with _LOCK:
+        placed = vars(module).get("forward")
+        if not isinstance(placed, ThreadForward):
+            placed = ThreadForward(module)
+            vars(module)["forward"] = placed
+        before = placed.of_thread.get(thread)
+        placed.of_thread[thread] = replacement(before or placed.usual)
+    stack.callback(_put_back, module, placed, before)
+
+
+def _put_back(module: nn.Module, placed: ThreadForward, before: Callable[..., Any] | None) -> None:
+    thread = threading.get_ident()
+    with _LOCK:
+        if before is not None:
+            placed.of_thread[thread] = before
+            return
+        del placed.of_thread[thread]
+        if placed.of_thread or vars(module).get("forward") is not placed:
+            return
+        del vars(module)["forward"]
+        if placed.attribute is not None:
+            vars(module)["forward"] = placed.attribute
+
+
+def lasting_attributes(module: nn.Module) -> dict[str, Any]:
+    """The attributes of a module, without what threads have put there for a while."""
+    attributes = dict(vars(module))
+    placed = attributes.get("forward")
+    if isinstance(placed, ThreadForward):
+        attributes["forward"] = placed.attribute
+        if placed.attribute is None:
+            del attributes["forward"]
+    return attributes
+
+
 def copy_network(network: nn.Module, shared: Mapping[int, Tensor] | None = None) -> nn.Module:
     """A deep copy of a network, without hooks that threads have added for a while.
 
@@ -82,6 +159,8 @@ def _computed(network: nn.Module) -> dict[int, Any]:
 
 
 def _drop_thread_hooks(module: nn.Module) -> None:
+    if isinstance(vars(module).get("forward"), ThreadForward):
+        del vars(module)["forward"]
     options = (module._forward_hooks_with_kwargs, module._forward_pre_hooks_with_kwargs)
     for hooks in (module._forward_hooks, module._forward_pre_hooks):
         for key in [key for key, hook in hooks.items() if isinstance(hook, ThreadHook)]:

@@ -25,8 +25,9 @@ from voxplain.records.sidecar import ModelFacts
 
 _VOLUME, _SMALL_VOLUME = 5, 50**3
 
-Offload = Literal["auto", "never", "always"]
-"""Whether what autograd saves is kept in the memory of the CPU until the backward pass."""
+Offload = Literal["auto", "never", "always", "recompute"]
+"""Whether what autograd saves is kept in the memory of the CPU until the backward pass, or computed
+again in it."""
 
 _BEHAVIOR = KnownOfNetworks[Behavior]()
 """By what is explained of the output, and by the kind of the input."""
@@ -46,9 +47,10 @@ class Model:
         window: Sliding windows, for networks that run on parts of a volume.
         precision: Numeric type of the passes. ``auto`` is float32 on a CPU and bfloat16 on a GPU;
             ``tf32``, ``bfloat16`` and ``float16`` run only where they agree with float32.
-        offload: Whether what autograd saves is kept in the memory of the CPU until the backward
-            pass, which changes no map: ``auto`` where a single image does not fit into the memory
-            of a GPU.
+        offload: What is done with what autograd saves for the backward pass; none of it changes a
+            map. ``recompute`` keeps the inputs of parts of the network and runs these again,
+            ``always`` keeps all of it in the memory of the CPU; ``auto`` does the first, and on a
+            GPU then the second, where a single image does not fit; ``never`` does neither.
         name: Name in files and reports; the class name if None.
         classes: Names of the output classes, for reports.
         activation: What turns the output into probabilities, where a target leaves it open:

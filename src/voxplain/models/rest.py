@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from voxplain.models.hooks import ThreadHook
+from voxplain.models.hooks import ThreadForward, ThreadHook, lasting_attributes
 
 T = TypeVar("T")
 
@@ -76,6 +76,29 @@ def random_state_kept(devices: Iterable[int]) -> Iterator[None]:
         finally:
             np.random.set_state(numpy_state)
             random.setstate(python_state)
+
+
+def random_state(devices: Iterable[int]) -> Callable[[], None]:
+    """A function that puts the random generators of torch, NumPy and Python as they are now.
+
+    Args:
+        devices: Indices of the CUDA devices on which numbers may be drawn.
+    """
+    on_cpu, numpy_state, python_state = (
+        torch.get_rng_state(),
+        np.random.get_state(),
+        random.getstate(),
+    )
+    on_cuda = {index: torch.cuda.get_rng_state(index) for index in devices}
+
+    def restore() -> None:
+        torch.set_rng_state(on_cpu)
+        for index, state in on_cuda.items():
+            torch.cuda.set_rng_state(state, index)
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+
+    return restore
 
 
 @dataclass
@@ -156,9 +179,12 @@ def state_of(network: nn.Module) -> Hashable:
 
 
 def _state_of_module(module: nn.Module) -> Hashable:
+    held = vars(module)
+    if isinstance(held.get("forward"), ThreadForward):
+        held = lasting_attributes(module)
     attributes = [
         value if isinstance(value, (int, float, str)) else id(value)
-        for name, value in vars(module).items()
+        for name, value in held.items()
         if name != "training"
     ]
     tensors = [*module._parameters.values(), *module._buffers.values()]

@@ -59,9 +59,16 @@ def test_the_manifest_states_every_family_with_its_agreement(tiny: TinyStudy) ->
     assert Manifest.read(tiny.run).models[0].families == families
 
 
-def test_a_run_that_offloads_says_so(tiny: TinyStudy) -> None:
-    go(tiny, run={"offload": "always"}, methods=["saliency"])
+@pytest.mark.parametrize(
+    ("offload", "said"),
+    [("always", '"offloaded": true'), ("recompute", "no part of the network that may run twice")],
+)
+def test_a_run_that_is_to_spare_memory_says_what_it_did(
+    tiny: TinyStudy, offload: str, said: str
+) -> None:
+    """The network has two convolutions, of which nothing can be spared by recomputation."""
+    go(tiny, run={"offload": offload}, methods=["saliency"])
     manifest = Manifest.read(tiny.run)
     sidecars = [(tiny.run / record.sidecar).read_text() for record in manifest.maps]
     assert sidecars
-    assert all('"offloaded": true' in text for text in sidecars)
+    assert all(said in text for text in sidecars)

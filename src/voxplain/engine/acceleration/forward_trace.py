@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from voxplain.engine.taps import Tap
 from voxplain.engine.tensors import storage_key, tensors_in, version
-from voxplain.models.hooks import ThreadHook, add_hook
+from voxplain.models.hooks import ThreadHook, add_hook, lasting_attributes
 from voxplain.models.model import Model
 
 
@@ -220,7 +220,7 @@ class _ModuleCall:
         self.separate = False
         self._tensors = list(tensors_in(arguments))
         self._versions = [version(tensor) for tensor in self._tensors]
-        self._attributes = _attributes(module)
+        self._attributes = attributes_of(module)
 
     def close(self, end: int, output: Any) -> None:
         """Ends the call and compares its arguments and its module with those at its start."""
@@ -228,8 +228,8 @@ class _ModuleCall:
         arguments = {storage_key(tensor) for tensor in self._tensors}
         written = self._versions != [version(tensor) for tensor in self._tensors]
         aliased = any(storage_key(tensor) in arguments for tensor in tensors_in(output))
-        self.separate = _is_of_tensors(output) and not (written or aliased)
-        self.has_side_effects |= self._attributes != _attributes(self.module)
+        self.separate = is_of_tensors(output) and not (written or aliased)
+        self.has_side_effects |= self._attributes != attributes_of(self.module)
         self._tensors = list(tensors_in(output))
         self._versions = [version(tensor) for tensor in self._tensors]
 
@@ -240,7 +240,7 @@ class _ModuleCall:
 
 
 def _span(path: str, calls: Sequence[_ModuleCall], impure: Collection[str]) -> ModuleSpan:
-    pure = not any(_inside(other, path) for other in impure)
+    pure = not any(lies_in(other, path) for other in impure)
     return ModuleSpan(
         path=path,
         begin=calls[0].begin,
@@ -255,24 +255,29 @@ def own_parameters(module: nn.Module) -> list[nn.Parameter]:
     return list(module.parameters(recurse=False))
 
 
-def _attributes(module: nn.Module) -> dict[str, tuple[int, int]]:
+def attributes_of(module: nn.Module) -> dict[str, tuple[int, int]]:
     """Identity and length of the attributes that a module has beside those of every module."""
-    values = {name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE}
+    values = {
+        name: value
+        for name, value in lasting_attributes(module).items()
+        if name not in _OF_EVERY_MODULE
+    }
     return {
         name: (id(value), len(value) if isinstance(value, (list, dict, set, tuple)) else 0)
         for name, value in (values | dict(module._buffers)).items()
     }
 
 
-def _is_of_tensors(output: Any) -> bool:
+def is_of_tensors(output: Any) -> bool:
+    """Whether an output is nothing but tensors, in tuples, lists and dicts."""
     if isinstance(output, (tuple, list)):
-        return all(map(_is_of_tensors, output))
+        return all(map(is_of_tensors, output))
     if isinstance(output, dict):
-        return all(map(_is_of_tensors, output.values()))
+        return all(map(is_of_tensors, output.values()))
     return output is None or isinstance(output, Tensor)
 
 
-def _inside(path: str, outer: str) -> bool:
+def lies_in(path: str, outer: str) -> bool:
     """Whether a module is the outer one or lies in it."""
     return path == outer or path.startswith(f"{outer}.")
 

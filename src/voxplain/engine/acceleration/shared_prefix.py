@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from voxplain.engine.taps import Tap
 from voxplain.engine.tensors import tensors_in
+from voxplain.models.hooks import add_hook, replace_forward
 
 SharedModules = Callable[[int, tuple[Tap, ...]], Collection[str]]
 """By the number of a network and its taps, paths of the modules whose outputs are the same in every
@@ -113,19 +115,12 @@ class PrefixUser:
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
         """Shared modules look up their outputs inside the block; afterwards they are as before."""
-        modules = [(path, self.network.get_submodule(path)) for path in self.paths]
-        before = [module.__dict__.get("forward") for _, module in modules]
-        counter = self.network.register_forward_pre_hook(self._count)
-        try:
-            for path, module in modules:
-                module.forward = self._sharing(path, module.forward)
+        with contextlib.ExitStack() as stack:
+            add_hook(stack, self.network.register_forward_pre_hook, self._count)
+            for path in self.paths:
+                sharing = partial(self._sharing, path)
+                replace_forward(stack, self.network.get_submodule(path), sharing)
             yield
-        finally:
-            counter.remove()
-            for (_, module), forward in zip(modules, before, strict=True):
-                del module.__dict__["forward"]
-                if forward is not None:
-                    module.forward = forward
 
     def _count(self, *_: object) -> None:
         self.calls += 1

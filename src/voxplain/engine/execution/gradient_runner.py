@@ -32,6 +32,11 @@ OFFLOADED = (
     "changes no map"
 )
 """Said of a stream whose points do not fit into the memory of the accelerator."""
+RECOMPUTED = (
+    "parts of the network ran again in the backward pass instead of being kept in memory, which "
+    "takes longer and changes no map"
+)
+"""Said of a stream whose points do not fit into memory otherwise."""
 
 Segment = tuple[int, range]
 """The number of an input, and the numbers of consecutive points of it."""
@@ -124,8 +129,9 @@ class GradientRunner(Runner):
         Of conserved relevance the log says where it went.
         """
         log, conservation = self.passes.log, self.passes.conservation
-        if log.offloaded:
-            log.remarks[OFFLOADED] = None
+        for said, holds in ((OFFLOADED, log.offloaded), (RECOMPUTED, log.recomputed)):
+            if holds:
+                log.remarks[said] = None
         log.spent = log.passes // max(images, 1) if self.sampler.open_ended else self.planned
         if conservation is not None:
             log.conservation = conservation.facts(log.passes)
@@ -190,8 +196,9 @@ class _Batches:
         with self._prefix.batch() if self._prefix else nothing:
             for runner in self._runners:
                 budget, passes = runner.budget, runner.passes
-                passes.log.offloaded = budget.offloads
-                with budget.saving(len(points.inputs)) if measure or budget.offloads else nothing:
+                spared = budget.spared
+                passes.log.offloaded, passes.log.recomputed = spared.offloads, spared.recomputes
+                with budget.saving(len(points.inputs)) if measure or spared.acts else nothing:
                     results.append(passes.run(points))
         return results
 

@@ -146,7 +146,7 @@ def _run(
 def _prefix(
     runners: Sequence[Runner], shared_modules: SharedModules | None, stack: contextlib.ExitStack
 ) -> SharedPrefix | None:
-    """The modules that the networks of a stream share; None where rule or precision forbid it.
+    """The modules that the networks of a stream share; None where rule, precision or memory forbid.
 
     Functions between shared modules run in each network, so that the gradient of a value may
     arrive in two parts. Only autograd itself treats these as it treats their sum.
@@ -154,7 +154,7 @@ def _prefix(
     passes = [runner.passes for runner in runners]
     if shared_modules is None or len(runners) < 2 or runners[0].planned < _WORTH_SHARING:
         return None
-    if not passes[0].rule.is_plain:
+    if not passes[0].rule.is_plain or any(runner.budget.spared.acts for runner in runners):
         return None
     if len({each.model.precision for each in passes}) > 1:
         return None

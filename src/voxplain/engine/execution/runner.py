@@ -43,11 +43,13 @@ class Runner(ABC):
     Attributes:
         stream: What to run.
         passes: How the network is called.
+        budget: How much goes through it at once.
         planned: Passes per image.
     """
 
     stream: Stream[Any]
     passes: Passes
+    budget: BatchBudget
     planned: int
     trial_passes: ClassVar[int]
     """Passes of a trial, at the most."""
@@ -63,7 +65,7 @@ class Runner(ABC):
             device: Where the network runs.
             limit: Bytes for activations; None for a default of the device.
             image: ``(C, *spatial)``.
-            offload: Whether what autograd saves may be kept in the memory of the CPU.
+            offload: What may be done with what autograd saves.
         """
 
     @classmethod

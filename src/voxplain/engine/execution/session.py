@@ -18,6 +18,7 @@ from voxplain.engine.identity import image_key
 from voxplain.engine.memory import BatchBudget
 from voxplain.engine.method import Method, streams_of
 from voxplain.engine.passes.points import PassLog
+from voxplain.engine.recomputation.recomputation import Recomputation
 from voxplain.engine.requests import GradientRequest, MaskRequest, Request, Stream
 from voxplain.engine.rules import guard
 from voxplain.errors import ModelError
@@ -168,6 +169,12 @@ class Session:
             budget = kind.batch_budget(model.device, self.memory, image, offload)
         else:  # of volumes in windows several at once save nothing
             budget = BatchBudget(1, model.device, model.offload)
+        if isinstance(request, GradientRequest):
+            moved = request.sampler.interpolated
+            recomputation = Recomputation(passes, self.context, () if moved is None else (moved,))
+            if reason := budget.allow(recomputation, self.batch.images[0].nbytes):
+                remark = f"nothing was computed again in the backward pass: {reason}"
+                passes.log.remarks[remark] = None
         own = precision in LOW  # then scores of the images would differ from those of points
         scores = None if stream.noise or own else bound.scores
         runner: Runner = kind(stream, passes, budget, self.tick, scores, self.context)

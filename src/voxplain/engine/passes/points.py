@@ -97,6 +97,7 @@ class PassLog:
         precision: In which they ran.
         agreement: Of the low precision that was asked for with float32; None where none was tried.
         offloaded: Whether what autograd saved was kept in the memory of the CPU.
+        recomputed: Whether parts of the network ran again in the backward pass.
         treated: Calls that got a rule, by function.
         remarks: Sentences for the reader of the map, each once.
         passes: Points that went forward and backward.
@@ -109,6 +110,7 @@ class PassLog:
     precision: Precision = "float32"
     agreement: float | None = None
     offloaded: bool = False
+    recomputed: bool = False
     treated: dict[str, int] = field(default_factory=dict)
     remarks: dict[str, None] = field(default_factory=dict)
     passes: int = 0

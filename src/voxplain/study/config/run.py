@@ -51,9 +51,10 @@ class RunConfig(BaseModel):
             bfloat16 on a GPU. Lower ones than float32 are used only for those streams of passes,
             and those scores of metrics, in which a few passes agree with float32 (0.99); elsewhere
             float32 runs, and the map and the manifest say so with the agreement.
-        offload: Whether what a backward pass needs is kept in the memory of the CPU, which takes
-            longer and changes no map: ``auto`` where a single image does not fit into the memory
-            of a GPU, ``never`` or ``always``.
+        offload: What is done with what a backward pass needs; each takes longer and changes no
+            map. ``recompute`` runs parts of a network again instead of keeping what they computed,
+            ``always`` keeps it in the memory of the CPU; ``auto`` does the first, and on a GPU then
+            the second, where a single image does not fit; ``never`` does neither.
         seed: Seed of all random draws.
         max_passes: What one method may take for one image, and one metric for one map; what would
             take more is refused before anything starts.

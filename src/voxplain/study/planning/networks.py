@@ -34,7 +34,7 @@ class NetworkSource:
         precision: Numeric type of the passes, where ``config`` names none.
         trust: Whether files that run code may be opened.
         facts: What the network was when the study was checked; None before.
-        offload: Whether what a backward pass needs is kept in the memory of the CPU.
+        offload: What is done with what a backward pass needs.
     """
 
     config: ModelConfig
@@ -171,7 +171,7 @@ def model_of(
         config: With what its folder states.
         opened: The network, on its device.
         precision: Numeric type of the passes.
-        offload: Whether what autograd saves is kept on the CPU.
+        offload: What is done with what autograd saves.
     """
     return Model(
         opened.network,

@@ -1,0 +1,1 @@
+"""Recomputation: parts of a network run again in the backward pass instead of being kept."""
