@@ -49,6 +49,13 @@ def test_header_has_both_forms_millimeters_and_a_symmetric_range(tmp_path):
     assert len(header.extensions) == 0
 
 
+def test_sizes_are_millimeters_only_where_they_are_known(tmp_path):
+    image = torch.rand(1, 4, 5)
+    for spacing, unit in ((0.4, "mm"), (None, "unknown")):
+        path = write_map(image, Grid.picture((4, 5), spacing), tmp_path / unit, sidecar())
+        assert nib.load(path).header.get_xyzt_units()[0] == unit
+
+
 def test_unsigned_range_begins_at_zero_and_a_sparse_map_still_has_one(tmp_path):
     sparse = torch.zeros_like(MAP)
     sparse[0, 1, 2, 3] = 5
@@ -129,11 +136,17 @@ def test_whole_numbers_are_stored_exactly_and_fractions_to_a_thousandth(tmp_path
     assert nib.load(tmp_path / "f.nii.gz").get_data_dtype() == np.int16
     span = float(fractions.data.max() - fractions.data.min())
     assert (back.data - fractions.data).abs().max() < 1e-4 * span
+    # A header holds the intercept in float32, too coarse for a small range far from 0.
+    far = Image(10_000 + 0.05 * torch.rand(1, 6, 7, 8), GRID)
+    back = read_image(write_image(far, tmp_path / "far.nii.gz"))
+    assert torch.equal(back.data, far.data)
     constant = Image(torch.full((1, 6, 7, 8), 0.5), GRID)
     assert torch.equal(read_image(write_image(constant, tmp_path / "c.nii.gz")).data, constant.data)
 
 
-@pytest.mark.parametrize(("top", "kind"), [(3, np.uint8), (300, np.int16), (70000, np.int32)])
+@pytest.mark.parametrize(
+    ("top", "kind"), [(3, np.uint8), (300, np.int16), (70000, np.int32), (2**31 + 7, np.int64)]
+)
 def test_labels_are_stored_in_the_smallest_type(tmp_path, top, kind):
     labels = torch.randint(0, top, GRID.shape)
     labels[0, 0, 0] = top

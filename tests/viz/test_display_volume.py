@@ -122,3 +122,10 @@ def test_a_smaller_copy_of_labels_keeps_the_middle_of_every_block() -> None:
     small = DisplayVolume(labels, OBLIQUE).shrink((2, 3, 1), labels=True)
     np.testing.assert_array_equal(small.data, labels[:, 1::2, 1:6:3])
     assert small.data.dtype == labels.dtype
+
+
+def test_channels_are_added_up() -> None:
+    """Shares of a score stay shares of the score."""
+    data = np.random.default_rng(3).normal(size=(3, 4, 5, 6)).astype(np.float32)
+    volume = DisplayVolume(data, np.eye(4))
+    np.testing.assert_allclose(volume.channel_sum(), data[0] + data[1] + data[2], rtol=1e-5)
