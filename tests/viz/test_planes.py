@@ -5,8 +5,10 @@ import pytest
 from skimage.color import rgb2lab
 
 from voxplain.viz import colors
+from voxplain.viz.overlay import Overlay
 from voxplain.viz.planes import AXIAL, CORONAL, PLANES, SAGITTAL, plane_of, signed_projection
 from voxplain.viz.scale import bounding_box, foreground, gray_window, robust_limit, strongest
+from voxplain.viz.volume import DisplayVolume
 
 # Machado, Oliveira and Fernandes (2009), severity 1, on linear RGB.
 DEUTERANOPIA = np.array(
@@ -122,3 +124,14 @@ def test_near_zero_and_nan_are_transparent_and_signs_differ() -> None:
 def test_blend_composites_an_overlay_on_a_background() -> None:
     overlay = np.array([[[1.0, 0, 0, 0.25]]])
     np.testing.assert_allclose(colors.blend(np.array([[0.4]]), overlay), [[[0.55, 0.3, 0.3]]])
+
+
+def test_a_map_lies_on_the_luminance_of_a_color_picture() -> None:
+    """Green is brighter than red, and red than blue (ITU-R BT.709)."""
+    colors = np.eye(3, dtype=np.float32)[:, :, None, None]
+    picture = DisplayVolume(colors, np.eye(4), "pixel", ("red", "green", "blue"), picture=True)
+    overlay = Overlay(DisplayVolume(colors[:1], np.eye(4), "pixel", picture=True), picture)
+    np.testing.assert_allclose(
+        overlay.backdrop[:, 0, 0], [0.7 * w for w in (0.2126, 0.7152, 0.0722)]
+    )
+    np.testing.assert_array_equal(overlay.picture()[:, 0, 0], np.eye(3))
