@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from tiny import TinyStudy
 
 from voxplain.analyses import RESULT, analyses
 from voxplain.errors import ConfigError
 from voxplain.records.analysis_page import AnalysisPage
 from voxplain.study import Run, Study, check_study, run_study
+from voxplain.zoo import unet3d
 
 SMALL: dict[str, dict[str, Any]] = {
     "dissection": {
@@ -124,6 +127,59 @@ def test_concepts_are_followed_to_the_class(blobs: TinyStudy) -> None:
     assert len(page.cards) == len(result["trails"]) == 1
     files = {each.name for each in folder.iterdir()}
     assert {"links.json", "trails.graphml", "trail1.png"} <= files
+
+
+STAGES = ("enc1", "enc2", "bottleneck", "dec2", "dec1")
+
+
+def with_unet(tiny: TinyStudy, **trails: Any) -> Path:
+    """The study with an untrained U-Net of two skip connections."""
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"classes": 2, "widths": [4, 4, 6]}
+    save_file(unet3d(**sizes).state_dict(), tiny.folder / "unet.safetensors")
+    unet = {"name": "net", "factory": "voxplain.zoo:unet3d", "arguments": sizes}
+    asked = {**SMALL["trails"], "layers": [*STAGES], "smallest_iou": 0, "trails": 2, **trails}
+    models = [{**unet, "weights": "unet.safetensors"}]
+    return tiny.write(models=models, analyses=[{"name": "trails", **asked}])
+
+
+def test_trails_of_a_unet_lead_along_its_skip_connections(blobs: TinyStudy) -> None:
+    run = run_study(Study.load(with_unet(blobs)))
+    assert not run.failed
+    result, page, folder = parts(run)["trails"]
+    found = {(each["source"], each["target"]): each for each in result["skips"]}
+    assert {*found} == {("enc1", "dec1"), ("enc2", "dec2")}
+    assert found["enc1", "dec1"]["route"] == "around enc2, bottleneck, dec2"
+    assert all(each["share"] > 0 for each in found.values())
+    assert {each["route"] for each in result["links"]} >= {"around bottleneck"}
+    assert "2 skip connections were tested" in " ".join(page.lead)
+    assert "enc1 to dec1, enc2 to dec2" in " ".join(page.lead)
+    assert [row[0] for row in page.tables[1].rows] == ["enc1 to dec1", "enc2 to dec2"]
+    assert page.graph is not None
+    notes = {edge.note for edge in page.graph.edges}
+    assert "skip connection around bottleneck" in notes
+    kept = json.loads((folder / "links.json").read_text())["edges"]
+    assert [each["hold"] for each in kept if each["hold"]] == [
+        ["enc2", "bottleneck", "dec2"],
+        ["bottleneck"],
+    ]
+
+
+def test_named_skip_connections_are_tested_and_none_can_be_asked_for(blobs: TinyStudy) -> None:
+    asked = [["enc2", "dec2"], ["enc1", "output"]]
+    result, _, _ = parts(run_study(Study.load(with_unet(blobs, skips=asked))))["trails"]
+    assert {(each["source"], each["target"]) for each in result["skips"]} == {
+        ("enc2", "dec2"),
+        ("enc1", "output"),
+    }
+    shares = {each["target"]: each["share"] for each in result["skips"]}
+    assert shares["output"] < 1e-9  # nothing goes around dec1
+    without = Study.load(with_unet(blobs, skips="none"))
+    result, page, _ = parts(run_study(without))["trails"]
+    assert result["skips"] == []
+    assert "skip connections are not tested (skips: none)" in page.remarks
+    with pytest.raises(ConfigError, match="skips: 'enc9' is no analyzed layer"):
+        Study.load(with_unet(blobs, skips=[["enc9", "dec1"]]))
 
 
 def test_errors_are_explained(blobs: TinyStudy) -> None:

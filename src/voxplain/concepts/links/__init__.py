@@ -5,6 +5,7 @@ from voxplain.concepts.links.matrix import Link, LinkMatrix
 from voxplain.concepts.links.nodes import ClassOutput, ConceptUnits, Edge, input_nodes
 from voxplain.concepts.links.record import LinksRecord, links_record
 from voxplain.concepts.links.size_driven import size_driven_links
+from voxplain.concepts.links.skips import find_skips, named_skips
 
 __all__ = [
     "ClassOutput",
@@ -15,8 +16,10 @@ __all__ = [
     "LinkSettings",
     "Links",
     "LinksRecord",
+    "find_skips",
     "input_nodes",
     "link",
     "links_record",
+    "named_skips",
     "size_driven_links",
 ]

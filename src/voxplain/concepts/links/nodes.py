@@ -16,6 +16,9 @@ from voxplain.engine.interventions import UnitSet
 from voxplain.engine.taps import INPUT, Tap
 from voxplain.errors import ConfigError, ModelError
 
+OUTPUT = "output"
+"""What stands for the output where layers are named: in pairs of layers, and in graphs."""
+
 
 @dataclass(frozen=True, eq=False)
 class ConceptUnits:
@@ -99,6 +102,18 @@ class Edge:
     def is_route(self) -> bool:
         """Whether this is one of several ways between the two layers."""
         return self.through is not None or bool(self.hold)
+
+    @property
+    def route(self) -> str:
+        """The route in words, such as ``around enc2, bottleneck``; empty for all routes."""
+        around = f"around {', '.join(map(place_name, self.hold))}" if self.hold else ""
+        through = f"through {place_name(self.through)}" if self.through else ""
+        return " ".join(part for part in (through, around) if part)
+
+
+def place_name(tap: Tap) -> str:
+    """A place in words: the path of a layer, or ``input of`` it."""
+    return f"input of {tap.path}" if tap.side == "input" else tap.path
 
 
 def input_nodes(channels: Sequence[str]) -> tuple[ConceptUnits, ...]:
