@@ -52,8 +52,19 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "concept_sensitivity": {"layers": ["act"], "random_directions": 39},
     "concept_directions": {"layer": "act", "random_network": False},
-    "discovery": {"layer": "act", "most": 2},
-    "sparse_directions": {"layer": "act", "active": 1, "steps": 20, "seeds": 1},
+    "discovery": {"layer": "act", "most": 2, "cards": 1, "accentuated": 0},
+    "sparse_directions": {
+        "layer": "act",
+        "active": 1,
+        "steps": 20,
+        "seeds": 1,
+        "cards": 2,
+        "exemplars": 1,
+        "accentuated": 1,
+        "accentuation_steps": 8,
+        "random_network": False,
+        "random_directions": 39,
+    },
 }
 
 
@@ -210,6 +221,45 @@ def test_directions_are_found_and_saved(blobs: TinyStudy, name: str) -> None:
     _, page, folder = parts(run)[name]
     assert page.tables[0].rows
     assert list(folder.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["discovery", "sparse_directions"])
+def test_found_directions_are_dissected_like_units(blobs: TinyStudy, name: str) -> None:
+    run = done(blobs, name)
+    assert not run.failed
+    result, page, folder = parts(run)[name]
+    meanings = {each["name"]: each for each in result["meanings"]}
+    saved = json.loads(next(folder.glob("[cd]*s.json")).read_text())["names"]
+    assert [*meanings] == saved
+    best = max(meanings.values(), key=lambda each: each["iou"] if each["concept"] else 0)
+    assert best["concept"] == "blob"
+    assert best["iou"] > 0.5  # every direction of the layer is a smoothed copy of the image
+    assert best["unit"].startswith("act/")
+    assert best["detector"] is None  # two held-out patients give no interval
+    assert any(each["share_positive"] == 1 for each in meanings.values())
+    held_out = json.loads((folder / "dissection.json").read_text())["held_out"]
+    assert held_out == json.loads((folder / "sensitivity.json").read_text())["held_out"]
+    assert not {*held_out} & {*result.get("selection", result.get("cases"))}
+    concepts, directions, *_ = page.tables
+    assert [row[0] for row in concepts.rows] == ["blob", "blob ring 6mm"]
+    assert [row[0] for row in directions.rows] == saved
+    card = page.cards[0]
+    assert directions.cards[saved.index(best["name"])] == card.name
+    assert card.links[0][1] in directions.names
+    assert "best single unit" in dict(card.facts)
+    assert all((folder / figure.file).is_file() for each in page.cards for figure in each.figures)
+    accentuated = [each for each in card.verdicts if each.topic == "accentuation"]
+    assert len(accentuated) == (name == "sparse_directions")
+
+
+def test_directions_without_concepts_are_found_and_not_dissected(blobs: TinyStudy) -> None:
+    run = done(blobs, "sparse_directions", concepts=[], target=None)
+    assert not run.failed
+    result, page, folder = parts(run)["sparse_directions"]
+    assert all(each["concept"] is None for each in result["meanings"])
+    assert page.cards == []
+    assert not (folder / "dissection.json").exists()
+    assert not (folder / "sensitivity.json").exists()
 
 
 def test_two_runs_give_the_same_results(blobs: TinyStudy) -> None:
