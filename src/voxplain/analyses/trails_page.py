@@ -196,6 +196,7 @@ def _graph(record: TrailsRecord) -> PageGraph:
             )
             for number, each in enumerate(record.trails, start=1)
         ],
+        note="Links along skip connections lead below the boxes." if record.skips else "",
     )
 
 

@@ -34,7 +34,7 @@ def found_by(method: str, network: nn.Module, selection: Cohort, held_out: Cohor
         directions=4,
         active=2,
         seeds=2,
-        steps=600,
+        steps=400,
         held_out=held_out,
         region=everywhere,
     )

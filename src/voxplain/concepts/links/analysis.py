@@ -257,7 +257,8 @@ def _power(found: Sequence[LinkMatrix], alpha: float) -> Iterator[str]:
     least = min((link.least_p for link in known if math.isfinite(link.least_p)), default=alpha)
     if least * len(known) > alpha:
         few = math.ceil(least * len(known) / alpha)
+        words = f"at least {few} have to reach that for any to survive"
         yield (
             f"p cannot fall below {least:.2g} with so few random sets, so that of {len(known)} "
-            f"links at least {few} have to reach that for any to survive"
+            f"links {words if few <= len(known) else 'none can survive'}"
         )
