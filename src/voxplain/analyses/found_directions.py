@@ -10,7 +10,7 @@ from pydantic import Field
 
 from voxplain.analyses.accentuated_units import RUNS
 from voxplain.analyses.analysis import RESULT, Analysis, AnalysisCost, AnalysisInputs, register
-from voxplain.analyses.direction_meanings import (
+from voxplain.analyses.meanings import (
     FoundDirections,
     direction_meanings,
     meanings_cards,

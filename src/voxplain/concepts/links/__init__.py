@@ -2,7 +2,13 @@
 
 from voxplain.concepts.links.analysis import Links, LinkSettings, link
 from voxplain.concepts.links.matrix import Link, LinkMatrix
-from voxplain.concepts.links.nodes import ClassOutput, ConceptUnits, Edge, input_nodes
+from voxplain.concepts.links.nodes import (
+    ClassOutput,
+    ConceptUnits,
+    Edge,
+    direction_nodes,
+    input_nodes,
+)
 from voxplain.concepts.links.record import LinksRecord, links_record
 from voxplain.concepts.links.size_driven import size_driven_links
 from voxplain.concepts.links.skips import find_skips, named_skips
@@ -16,6 +22,7 @@ __all__ = [
     "LinkSettings",
     "Links",
     "LinksRecord",
+    "direction_nodes",
     "find_skips",
     "input_nodes",
     "link",

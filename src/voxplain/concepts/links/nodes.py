@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from voxplain.concepts.concept import Concept
+from voxplain.concepts.directions.directions import Directions
 from voxplain.engine.acceleration.forward_trace import trace
 from voxplain.engine.context import Context
 from voxplain.engine.interventions import UnitSet
@@ -119,6 +120,27 @@ def place_name(tap: Tap) -> str:
 def input_nodes(channels: Sequence[str]) -> tuple[ConceptUnits, ...]:
     """A node for each channel of the image, such as a modality."""
     return tuple(ConceptUnits(name, INPUT, UnitSet((k,))) for k, name in enumerate(channels))
+
+
+def direction_nodes(
+    directions: Directions, scores: Mapping[str, float] | None = None
+) -> tuple[ConceptUnits, ...]:
+    """A node for each direction that was found in a layer, to be linked like channels.
+
+    Args:
+        directions: Of one layer.
+        scores: Held-out score of some of them by name, such as the IoU with their concept.
+    """
+    known = scores or {}
+    return tuple(
+        ConceptUnits(
+            f"{name}, {directions.layer}",
+            Tap(directions.layer),
+            directions.units(number),
+            known.get(name),
+        )
+        for number, name in enumerate(directions.names)
+    )
 
 
 def consecutive(
