@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field
@@ -23,11 +24,10 @@ from voxplain.analyses.pictures import counted, with_interval
 from voxplain.analyses.target_class import AskedTarget
 from voxplain.concepts.directions import (
     Directions,
-    SparseDirections,
     SparseRecord,
     sparse_directions,
 )
-from voxplain.concepts.discovery import Discovery, DiscoveryRecord, discover
+from voxplain.concepts.discovery import DiscoveryRecord, discover
 from voxplain.concepts.discovery.discover import DiscoveryMethod
 from voxplain.engine.cohort import Cohort
 from voxplain.errors import VoxplainError
@@ -39,6 +39,15 @@ from voxplain.targets import Target
 _FAMILY = "directions"
 _DISSECTIONS = 6
 """Forwards of a case: quantiles, histograms and exemplars of directions, then of units."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Directions of one network, what is kept of how they were found, and its page."""
+
+    directions: Directions
+    record: DiscoveryRecord | SparseRecord
+    page: AnalysisPage
 
 
 class _FoundDirectionAnalysis(Analysis):
@@ -88,19 +97,15 @@ class _FoundDirectionAnalysis(Analysis):
         return AnalysisCost(forwards + passes, forwards, words)
 
     @abstractmethod
-    def found(
+    def _find(
         self, model: Model, inputs: AnalysisInputs, selection: Cohort, judged: Cohort
-    ) -> Discovery | SparseDirections:
+    ) -> _Found:
         """Finds the directions of a network."""
-
-    @abstractmethod
-    def page(self, record: DiscoveryRecord | SparseRecord) -> AnalysisPage:
-        """What the report shows of how they were found."""
 
     def perform(self, inputs: AnalysisInputs) -> None:
         """Finds directions, dissects them, and tests the score along them."""
         selection, judged = inputs.cohort.split(self.held_out, inputs.seed)
-        found = self.found(inputs.model, inputs, selection, judged)
+        found = self._find(inputs.model, inputs, selection, judged)
         found.directions.save(inputs.folder / self.file)
         control, remarks = self._control(inputs, selection, judged)
         parts = FoundDirections(found.directions, selection, judged, control)
@@ -114,12 +119,11 @@ class _FoundDirectionAnalysis(Analysis):
             self.cards,
             (self.accentuated, self.accentuation_steps),
         )
-        page = self.page(found.record)
-        page = page.model_copy(
+        page = found.page.model_copy(
             update={
-                "lead": [*page.lead, *meanings_lead(meanings)],
-                "remarks": [*page.remarks, *remarks, *meanings.remarks],
-                "tables": [*with_cards(meanings_tables(meanings), cards), *page.tables],
+                "lead": [*found.page.lead, *meanings_lead(meanings)],
+                "remarks": [*found.page.remarks, *remarks, *meanings.remarks],
+                "tables": [*with_cards(meanings_tables(meanings), cards), *found.page.tables],
                 "cards": cards,
             }
         )
@@ -136,7 +140,7 @@ class _FoundDirectionAnalysis(Analysis):
         if model is None:
             return None, remarks
         try:
-            return (model, self.found(model, inputs, selection, judged).directions), remarks
+            return (model, self._find(model, inputs, selection, judged).directions), remarks
         except VoxplainError as error:
             return None, [*remarks, f"with random weights no directions are found: {error}"]
 
@@ -159,11 +163,11 @@ class DiscoveryAnalysis(_FoundDirectionAnalysis):
     method: DiscoveryMethod = "nmf"
     most: int = Field(default=10, ge=2, le=100)
 
-    def found(
+    def _find(
         self, model: Model, inputs: AnalysisInputs, selection: Cohort, judged: Cohort
-    ) -> Discovery:
+    ) -> _Found:
         """As many components as are stable."""
-        return discover(
+        found = discover(
             model,
             selection,
             self.layer,
@@ -172,11 +176,7 @@ class DiscoveryAnalysis(_FoundDirectionAnalysis):
             concepts=list(inputs.concepts) if self.method == "profiles" else (),
             seed=inputs.seed,
         )
-
-    def page(self, record: DiscoveryRecord | SparseRecord) -> AnalysisPage:
-        """The components."""
-        assert isinstance(record, DiscoveryRecord)
-        return _discovery_page(record)
+        return _Found(found.directions, found.record, _discovery_page(found.record))
 
 
 def _discovery_page(record: DiscoveryRecord) -> AnalysisPage:
@@ -213,11 +213,11 @@ class SparseDirectionAnalysis(_FoundDirectionAnalysis):
     seeds: int = Field(default=3, ge=1)
     steps: int = Field(default=2000, ge=1)
 
-    def found(
+    def _find(
         self, model: Model, inputs: AnalysisInputs, selection: Cohort, judged: Cohort
-    ) -> SparseDirections:
+    ) -> _Found:
         """Trains autoencoders; the directions of the best one."""
-        return sparse_directions(
+        found = sparse_directions(
             model,
             selection,
             self.layer,
@@ -228,11 +228,7 @@ class SparseDirectionAnalysis(_FoundDirectionAnalysis):
             held_out=judged,
             seed=inputs.seed,
         )
-
-    def page(self, record: DiscoveryRecord | SparseRecord) -> AnalysisPage:
-        """The directions, those of the most energy first."""
-        assert isinstance(record, SparseRecord)
-        return _sparse_page(record)
+        return _Found(found.directions, found.record, _sparse_page(found.record))
 
 
 def _sparse_page(record: SparseRecord) -> AnalysisPage:
