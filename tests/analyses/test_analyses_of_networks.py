@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from tiny import TinyStudy
 
 from voxplain.analyses import RESULT, analyses
 from voxplain.errors import ConfigError
 from voxplain.records.analysis_page import AnalysisPage
 from voxplain.study import Run, Study, check_study, run_study
+from voxplain.zoo import unet3d
 
 SMALL: dict[str, dict[str, Any]] = {
     "dissection": {
@@ -49,8 +52,19 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "concept_sensitivity": {"layers": ["act"], "random_directions": 39},
     "concept_directions": {"layer": "act", "random_network": False},
-    "discovery": {"layer": "act", "most": 2},
-    "sparse_directions": {"layer": "act", "active": 1, "steps": 20, "seeds": 1},
+    "discovery": {"layer": "act", "most": 2, "cards": 1, "accentuated": 0},
+    "sparse_directions": {
+        "layer": "act",
+        "active": 1,
+        "steps": 20,
+        "seeds": 1,
+        "cards": 2,
+        "exemplars": 1,
+        "accentuated": 1,
+        "accentuation_steps": 8,
+        "random_network": False,
+        "random_directions": 39,
+    },
 }
 
 
@@ -126,6 +140,59 @@ def test_concepts_are_followed_to_the_class(blobs: TinyStudy) -> None:
     assert {"links.json", "trails.graphml", "trail1.png"} <= files
 
 
+STAGES = ("enc1", "enc2", "bottleneck", "dec2", "dec1")
+
+
+def with_unet(tiny: TinyStudy, **trails: Any) -> Path:
+    """The study with an untrained U-Net of two skip connections."""
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"classes": 2, "widths": [4, 4, 6]}
+    save_file(unet3d(**sizes).state_dict(), tiny.folder / "unet.safetensors")
+    unet = {"name": "net", "factory": "voxplain.zoo:unet3d", "arguments": sizes}
+    asked = {**SMALL["trails"], "layers": [*STAGES], "smallest_iou": 0, "trails": 2, **trails}
+    models = [{**unet, "weights": "unet.safetensors"}]
+    return tiny.write(models=models, analyses=[{"name": "trails", **asked}])
+
+
+def test_trails_of_a_unet_lead_along_its_skip_connections(blobs: TinyStudy) -> None:
+    run = run_study(Study.load(with_unet(blobs)))
+    assert not run.failed
+    result, page, folder = parts(run)["trails"]
+    found = {(each["source"], each["target"]): each for each in result["skips"]}
+    assert {*found} == {("enc1", "dec1"), ("enc2", "dec2")}
+    assert found["enc1", "dec1"]["route"] == "around enc2, bottleneck, dec2"
+    assert all(each["share"] > 0 for each in found.values())
+    assert {each["route"] for each in result["links"]} >= {"around bottleneck"}
+    assert "2 skip connections were tested" in " ".join(page.lead)
+    assert "enc1 to dec1, enc2 to dec2" in " ".join(page.lead)
+    assert [row[0] for row in page.tables[1].rows] == ["enc1 to dec1", "enc2 to dec2"]
+    assert page.graph is not None
+    notes = {edge.note for edge in page.graph.edges}
+    assert "skip connection around bottleneck" in notes
+    kept = json.loads((folder / "links.json").read_text())["edges"]
+    assert [each["hold"] for each in kept if each["hold"]] == [
+        ["enc2", "bottleneck", "dec2"],
+        ["bottleneck"],
+    ]
+
+
+def test_named_skip_connections_are_tested_and_none_can_be_asked_for(blobs: TinyStudy) -> None:
+    asked = [["enc2", "dec2"], ["enc1", "output"]]
+    result, _, _ = parts(run_study(Study.load(with_unet(blobs, skips=asked))))["trails"]
+    assert {(each["source"], each["target"]) for each in result["skips"]} == {
+        ("enc2", "dec2"),
+        ("enc1", "output"),
+    }
+    shares = {each["target"]: each["share"] for each in result["skips"]}
+    assert shares["output"] < 1e-9  # nothing goes around dec1
+    without = Study.load(with_unet(blobs, skips="none"))
+    result, page, _ = parts(run_study(without))["trails"]
+    assert result["skips"] == []
+    assert "skip connections are not tested (skips: none)" in page.remarks
+    with pytest.raises(ConfigError, match="skips: 'enc9' is no analyzed layer"):
+        Study.load(with_unet(blobs, skips=[["enc9", "dec1"]]))
+
+
 def test_errors_are_explained(blobs: TinyStudy) -> None:
     run = done(blobs, "errors")
     assert not run.failed
@@ -154,6 +221,45 @@ def test_directions_are_found_and_saved(blobs: TinyStudy, name: str) -> None:
     _, page, folder = parts(run)[name]
     assert page.tables[0].rows
     assert list(folder.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["discovery", "sparse_directions"])
+def test_found_directions_are_dissected_like_units(blobs: TinyStudy, name: str) -> None:
+    run = done(blobs, name)
+    assert not run.failed
+    result, page, folder = parts(run)[name]
+    meanings = {each["name"]: each for each in result["meanings"]}
+    saved = json.loads(next(folder.glob("[cd]*s.json")).read_text())["names"]
+    assert [*meanings] == saved
+    best = max(meanings.values(), key=lambda each: each["iou"] if each["concept"] else 0)
+    assert best["concept"] == "blob"
+    assert best["iou"] > 0.5  # every direction of the layer is a smoothed copy of the image
+    assert best["unit"].startswith("act/")
+    assert best["detector"] is None  # two held-out patients give no interval
+    assert any(each["share_positive"] == 1 for each in meanings.values())
+    held_out = json.loads((folder / "dissection.json").read_text())["held_out"]
+    assert held_out == json.loads((folder / "sensitivity.json").read_text())["held_out"]
+    assert not {*held_out} & {*result.get("selection", result.get("cases"))}
+    concepts, directions, *_ = page.tables
+    assert [row[0] for row in concepts.rows] == ["blob", "blob ring 6mm"]
+    assert [row[0] for row in directions.rows] == saved
+    card = page.cards[0]
+    assert directions.cards[saved.index(best["name"])] == card.name
+    assert card.links[0][1] in directions.names
+    assert "best single unit" in dict(card.facts)
+    assert all((folder / figure.file).is_file() for each in page.cards for figure in each.figures)
+    accentuated = [each for each in card.verdicts if each.topic == "accentuation"]
+    assert len(accentuated) == (name == "sparse_directions")
+
+
+def test_directions_without_concepts_are_found_and_not_dissected(blobs: TinyStudy) -> None:
+    run = done(blobs, "sparse_directions", concepts=[], target=None)
+    assert not run.failed
+    result, page, folder = parts(run)["sparse_directions"]
+    assert all(each["concept"] is None for each in result["meanings"])
+    assert page.cards == []
+    assert not (folder / "dissection.json").exists()
+    assert not (folder / "sensitivity.json").exists()
 
 
 def test_two_runs_give_the_same_results(blobs: TinyStudy) -> None:

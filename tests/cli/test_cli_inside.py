@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import Result
-from tiny import TinyStudy, write_tiny
+from tiny import TinyStudy, blob, save, write_tiny
 from typer.testing import CliRunner
 
 from voxplain.cli import app
@@ -77,3 +78,52 @@ def test_a_study_without_such_an_analysis_says_what_to_add(tiny: TinyStudy) -> N
         result = voxplain(command, tiny.file)
         assert result.exit_code == 2
         assert "analyses: [" in result.output
+
+
+TRAILS: dict[str, Any] = {
+    "name": "trails",
+    "layers": ["features", "act"],
+    "units": 1,
+    "null_sets": 2,
+    "random_trails": 2,
+    "trails": 1,
+    "smallest_iou": 0.01,
+    "random_network": False,
+}
+
+
+def study_of_trails(tiny: TinyStudy) -> Path:
+    cases = []
+    for name, center in (("p", (6, 6, 5)), ("q", (8, 4, 6)), ("r", (5, 7, 4)), ("s", (9, 6, 5))):
+        image = blob(center)
+        save(tiny.folder / f"{name}.nii.gz", image)
+        save(tiny.folder / f"{name}_seg.nii.gz", (image > 1.2).astype(np.uint8))
+        cases.append({"id": name, "image": f"{name}.nii.gz", "reference": f"{name}_seg.nii.gz"})
+    concepts = [{"kind": "labels", "names": {"blob": 1}}]
+    return tiny.write(cases=cases, methods=[], concepts=concepts, analyses=[TRAILS])
+
+
+def test_skip_connections_are_chosen_by_a_flag(tiny: TinyStudy) -> None:
+    study, kept = study_of_trails(tiny), {}
+    for flag in ((), ("--skips", "none"), ("--skips", "features:output")):
+        result = voxplain("trails", study, *flag)
+        assert result.exit_code == 0, result.output
+        (record,) = analyses(tiny)
+        folder = tiny.run / record["folder"]
+        kept[flag] = [
+            (each["source"], each["target"], each["route"], each["share"])
+            for each in json.loads((folder / "result.json").read_text())["skips"]
+        ]
+    # Nothing leads around the last layer of the tiny network, which a named pair shows as well.
+    assert kept[()] == kept["--skips", "none"] == []
+    assert kept["--skips", "features:output"] == [("features", "output", "around act", 0.0)]
+
+
+def test_a_skip_connection_that_is_mistyped_is_refused(tiny: TinyStudy) -> None:
+    study = study_of_trails(tiny)
+    for flag, words in (("features", "two layers"), ("feature:act", "'feature' is no analyzed")):
+        result = voxplain("trails", study, "--skips", flag)
+        assert result.exit_code == 2
+        assert words in " ".join(result.output.split())
+    result = voxplain("trails", study, "--skips", "none", "--skips", "auto")
+    assert result.exit_code == 2

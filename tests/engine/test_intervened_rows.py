@@ -165,3 +165,37 @@ def test_windows_are_refused() -> None:
     model = Model(network, window={"size": [6, 6], "overlap": 0.5})
     with pytest.raises(ModelError, match="without windows"):
         InterventionRows(Context.open(model, image), (EARLY,))
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_a_network_that_comes_in_training_mode_is_asked_in_evaluation_mode(rank: int) -> None:
+    """A factory gives it so: batch norm and dropout must not see what they remember."""
+    network, image, other = case(rank)
+    norm = (nn.BatchNorm2d, nn.BatchNorm3d)[rank - 2](3)
+    network.add_module("stem", nn.Sequential(network.get_submodule("stem"), norm, nn.Dropout(0.5)))
+    network.train()
+    with torch.no_grad():
+        for _ in range(3):
+            network(torch.cat([image, other]) + 1)
+    before = state_of(network)
+    context = Context.open(Model(network), image)
+    expected = observe(context, (EARLY, LATE))
+    donor = observe(Context.open(Model(network), other), (EARLY,))[EARLY]
+    swapped = Replacement(EARLY, UnitSet((1,)), donor)
+    found: dict[Tap, list[Tensor]] = {LATE: []}
+
+    def seen(_: range, values: Mapping[Tap, Tensor], __: Tensor | None) -> None:
+        found[LATE].extend(values[LATE])
+
+    InterventionRows(context, [EARLY]).run([(), (swapped,)], [LATE], seen)
+    torch.testing.assert_close(found[LATE][0], expected[LATE], rtol=1e-5, atol=1e-6)
+    network.eval()
+    asked: list[Tensor] = []
+
+    def again(_: range, values: Mapping[Tap, Tensor], __: Tensor | None) -> None:
+        asked.extend(values[LATE])
+
+    InterventionRows(Context.open(Model(network), image), [EARLY]).run([(swapped,)], [LATE], again)
+    torch.testing.assert_close(found[LATE][1], asked[0], rtol=1e-5, atol=1e-6)
+    network.train()
+    assert is_untouched(network, before)

@@ -138,3 +138,23 @@ def test_strong_links_do_not_cross() -> None:
     edges = [GraphEdge(source=f"0{n}", target=f"1{3 - n}", weight=1) for n in range(4)]
     at = {each.node.id: each.y for each in draw(PageGraph(nodes=nodes, edges=edges)).nodes}
     assert all(at[f"0{n}"] == at[f"1{3 - n}"] for n in range(4))
+
+
+def test_a_link_that_passes_columns_leads_below_their_boxes() -> None:
+    nodes = [GraphNode(id=f"{c}{n}", label="", column=c) for c in range(4) for n in range(2)]
+    ends = [("00", "30"), ("00", "20"), ("10", "30"), ("10", "20")]
+    drawing = draw(
+        PageGraph(nodes=nodes, edges=[GraphEdge(source=a, target=b, weight=1) for a, b in ends])
+    )
+    lowest = max(each.y for each in drawing.nodes) + drawing.box[1] / 2
+    lanes = {}
+    for each in drawing.edges:
+        points = [float(text.strip("MCL")) for text in each.path.split()]
+        heights = points[1::2]
+        if (each.edge.source, each.edge.target) == ("10", "20"):
+            assert max(heights) < lowest
+        else:
+            lanes[each.edge.source, each.edge.target] = max(heights)
+    assert all(lowest < lane < drawing.height for lane in lanes.values())
+    assert len({*lanes.values()}) == 3
+    assert lanes["00", "30"] == max(lanes.values())

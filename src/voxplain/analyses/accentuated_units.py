@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from voxplain.analyses.analysis import AnalysisInputs
+from voxplain.concepts.directions import Directions
 from voxplain.errors import VoxplainError
 from voxplain.records.analysis_page import PageFigure, PageVerdict
 from voxplain.records.dissection import PairDissected, UnitDissected
+from voxplain.records.names import safe
 from voxplain.records.synthesis import ReliabilityRecord
 from voxplain.synthesis import ImageStatistics, measure, reliability_panel, synthesize
 from voxplain.synthesis.methods.accentuation import FeatureAccentuation
+from voxplain.synthesis.objectives.base import Objective
+from voxplain.synthesis.objectives.layers import ChannelActivation, DirectionActivation
 
 RUNS = 4
 """Optimizations of a unit: its own, two more seeds, and one on a network with random weights."""
@@ -33,7 +37,10 @@ class AccentuatedUnit:
 
 
 def accentuated_units(
-    inputs: AnalysisInputs, units: Sequence[tuple[UnitDissected, PairDissected]], steps: int
+    inputs: AnalysisInputs,
+    units: Sequence[tuple[UnitDissected, PairDissected]],
+    steps: int,
+    directions: Directions | None = None,
 ) -> dict[str, AccentuatedUnit]:
     """The strongest case of each unit, changed so that it drives the unit more, by unit.
 
@@ -43,6 +50,7 @@ def accentuated_units(
         inputs: Of the analysis.
         units: Each with its score for the concept of its card.
         steps: Of every optimization.
+        directions: What the units are, where they are no channels.
     """
     found: dict[str, AccentuatedUnit] = {}
     statistics: ImageStatistics | None = None
@@ -51,11 +59,22 @@ def accentuated_units(
             continue
         try:
             statistics = statistics or measure(inputs.cohort)
-            found[unit.name] = _accentuated(inputs, statistics, unit, pair, steps)
+            driven = _objective(unit, directions)
+            found[unit.name] = _accentuated(inputs, statistics, unit, pair, driven, steps)
         except VoxplainError as error:
             verdict = PageVerdict(topic=_TOPIC, status="not measured", text=str(error))
             found[unit.name] = AccentuatedUnit(verdict)
     return found
+
+
+def _objective(unit: UnitDissected, directions: Directions | None) -> Objective:
+    """What is driven: a channel, or dot * cosine of a direction."""
+    if directions is None:
+        return ChannelActivation(layer=unit.layer, channel=unit.index)
+    vector, title = directions.vectors[unit.index], directions.names[unit.index]
+    return DirectionActivation(
+        layer=unit.layer, direction=tuple(vector.tolist()), title=safe(title)
+    )
 
 
 def _accentuated(
@@ -63,6 +82,7 @@ def _accentuated(
     statistics: ImageStatistics,
     unit: UnitDissected,
     pair: PairDissected,
+    driven: Objective,
     steps: int,
 ) -> AccentuatedUnit:
     case = unit.top[0].case if unit.top else inputs.cohort.ids[0]
@@ -71,7 +91,7 @@ def _accentuated(
         inputs.model,
         image,
         FeatureAccentuation(steps=steps),
-        f"{unit.layer}:{unit.index}",
+        driven,
         statistics=statistics,
         seed=inputs.seed,
     ).values()

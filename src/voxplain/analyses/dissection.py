@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import Field
 
 from voxplain.analyses.accentuated_units import RUNS, accentuated_units
 from voxplain.analyses.analysis import RESULT, Analysis, AnalysisCost, AnalysisInputs, register
@@ -13,26 +13,19 @@ from voxplain.analyses.dissection_cards import UnitAnswers, shown_units
 from voxplain.analyses.dissection_page import dissection_page
 from voxplain.analyses.networks import compared_random_network
 from voxplain.analyses.pictures import counted
-from voxplain.analyses.target_class import about_in_words
+from voxplain.analyses.target_class import AskedTarget, about_in_words
 from voxplain.concepts.dissection.agreement import Threshold
 from voxplain.concepts.dissection.dissect import Dissection, dissect
 from voxplain.concepts.dissection.settings import DissectionSettings
 from voxplain.concepts.formulas import compose
 from voxplain.concepts.relevance_exemplars import relevance_exemplars
-from voxplain.errors import ConfigError, VoxplainError
+from voxplain.errors import VoxplainError
 from voxplain.records.atomic import atomic_write
 from voxplain.records.relevance import RelevanceExemplarsRecord
-from voxplain.targets import Target, parse_target
+from voxplain.targets import Target
 
 _PASSES = 3
 """Forwards of a case: its quantiles, its histograms, its exemplars; held-out cases take one."""
-
-
-def _target(value: Any) -> Target | None:
-    try:
-        return None if value is None else parse_target(value)
-    except ConfigError as error:
-        raise ValueError(str(error)) from None
 
 
 @register
@@ -73,7 +66,7 @@ class DissectionAnalysis(Analysis):
     exemplars: int = Field(default=3, ge=0, le=20)
     cards: int = Field(default=12, ge=0, le=200)
     relevance: bool = True
-    target: Annotated[SerializeAsAny[Target] | None, BeforeValidator(_target)] = None
+    target: AskedTarget = None
     accentuated: int = Field(default=2, ge=0, le=200)
     accentuation_steps: int = Field(default=64, ge=1)
 

@@ -12,6 +12,7 @@ from voxplain.analyses.dissection_verdicts import detector_verdicts, rival
 from voxplain.analyses.exemplar_pictures import ExemplarPictures
 from voxplain.analyses.pictures import with_interval
 from voxplain.concepts.dissection.dissect import Dissection
+from voxplain.concepts.dissection.units import UnitReading
 from voxplain.records.analysis_page import PageCard
 from voxplain.records.dissection import PairDissected, UnitDissected
 from voxplain.records.formulas import FormulasRecord
@@ -31,6 +32,7 @@ class UnitAnswers:
         target: What relevance is about.
         about: The same in words.
         accentuated: Some of them, by name.
+        reading: How they are read, where they are directions; None for channels.
     """
 
     formulas: FormulasRecord | None = None
@@ -38,6 +40,7 @@ class UnitAnswers:
     target: Target | None = None
     about: str = ""
     accentuated: Mapping[str, AccentuatedUnit] = field(default_factory=dict)
+    reading: UnitReading | None = None
 
 
 def shown_units(found: Dissection, cards: int) -> list[tuple[UnitDissected, PairDissected]]:
@@ -83,7 +86,8 @@ def unit_card(
         pair: Its score for the concept.
     """
     verdicts = detector_verdicts(found.record, pair)
-    pictures = ExemplarPictures(inputs, unit, pair)
+    pictures = ExemplarPictures(inputs, unit, pair, answers.reading)
+    kind = "Channel" if answers.reading is None else "Direction"
     figures = pictures.by_activation()
     if answers.relevance is not None and answers.target is not None:
         own = answers.relevance.of(unit.layer, unit.index)
@@ -95,7 +99,7 @@ def unit_card(
         figures += [accentuated.figure] if accentuated.figure else []
     return PageCard(
         title=f"{unit.name}: {pair.concept}",
-        subtitle=f"Channel {unit.index} of layer {unit.layer}, compared with {pair.concept}.",
+        subtitle=f"{kind} {unit.index} of layer {unit.layer}, compared with {pair.concept}.",
         facts=[*_scores(found, pair), *_named(answers, unit), *_relevant(answers, unit)],
         verdicts=verdicts,
         figures=figures,

@@ -11,7 +11,9 @@ from torch import Tensor
 from voxplain.analyses.analysis import AnalysisInputs
 from voxplain.analyses.pictures import kept_figure
 from voxplain.concepts.case_contexts import CaseContexts
+from voxplain.concepts.dissection.units import UnitReading
 from voxplain.concepts.relevance_exemplars import relevance_map
+from voxplain.engine.interventions import UnitSet
 from voxplain.engine.observation import observe
 from voxplain.engine.taps import Tap
 from voxplain.records.analysis_page import PageFigure
@@ -38,10 +40,19 @@ class ExemplarPictures:
         inputs: Of the analysis.
         unit: Whose maps are drawn.
         pair: The concept beside it, and from which activation on the unit is on.
+        reading: How the units of the layer are read; its channels if None.
     """
 
-    def __init__(self, inputs: AnalysisInputs, unit: UnitDissected, pair: PairDissected) -> None:
+    def __init__(
+        self,
+        inputs: AnalysisInputs,
+        unit: UnitDissected,
+        pair: PairDissected,
+        reading: UnitReading | None = None,
+    ) -> None:
         self._inputs, self._unit, self._pair = inputs, unit, pair
+        self._reading = reading or UnitSet((unit.index,))
+        self._row = 0 if reading is None else unit.index
         self._contexts = CaseContexts(inputs.model, inputs.seed)
         self._tap = Tap(unit.layer)
 
@@ -120,7 +131,8 @@ class ExemplarPictures:
     def _activation(self, case: str) -> Tensor:
         context = self._contexts.open(self._inputs.cohort[case])
         seen = observe(context, (self._tap,))
-        return seen.on_image(self._tap, [self._unit.index])[0].cpu()
+        read = self._reading.encode(seen[self._tap])[self._row]
+        return seen.layers.on_image(self._tap, read[None])[0].cpu()
 
     def _on(self, case: str) -> Tensor:
         """Where the unit is on; nowhere if no threshold could be chosen."""

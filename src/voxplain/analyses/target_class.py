@@ -1,10 +1,25 @@
-"""The class that a target of a study is about, for analyses of one class."""
+"""Targets that analyses ask about: as a study names them, and the class that they are about."""
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, SerializeAsAny
+
 from voxplain.analyses.analysis import AnalysisInputs
 from voxplain.errors import ConfigError
-from voxplain.targets import Target
+from voxplain.targets import Target, parse_target
+
+
+def _parsed(value: Any) -> Target | None:
+    try:
+        return None if value is None else parse_target(value)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+
+
+AskedTarget = Annotated[SerializeAsAny[Target] | None, BeforeValidator(_parsed)]
+"""A target that is a parameter of an analysis, in every form in which a target can be written."""
 
 
 def class_of(inputs: AnalysisInputs, analysis: str) -> int:

@@ -45,10 +45,10 @@ def trails_page(inputs: AnalysisInputs, found: Trails, remarks: Sequence[str]) -
     cards = [_card(inputs, found, each, number, shown, notes) for number, each in _numbered(found)]
     return AnalysisPage(
         title="How concepts lead to the answer",
-        lead=_lead(found),
+        lead=[*_lead(found), _tested(record, found)],
         remarks=list(dict.fromkeys(notes)),
         verdicts=[_collapse(found)],
-        tables=[_table(found)],
+        tables=[_table(found), *_skips(record)],
         cards=cards,
         graph=_graph(record),
     )
@@ -74,6 +74,49 @@ def _lead(found: Trails) -> list[str]:
     return [first, second]
 
 
+def _tested(record: TrailsRecord, found: Trails) -> str:
+    """Which skip connections were tested."""
+    pairs = counted(
+        len(found.links.matrices) - len(record.skips), "pair of layers", "pairs of layers"
+    )
+    if not record.skips:
+        return f"Links were measured between {pairs} that follow each other, and along no skip."
+    names = ", ".join(f"{each.source} to {each.target}" for each in record.skips)
+    tested = counted(len(record.skips), "skip connection was", "skip connections were")
+    return (
+        f"Beside {pairs} that follow each other, {tested} tested, with the layers between held: "
+        f"{names}."
+    )
+
+
+def _skips(record: TrailsRecord) -> list[PageTable]:
+    """One table of the skip connections; none where none was tested."""
+    rows: list[list[Cell]] = [
+        [
+            f"{each.source} to {each.target}",
+            each.route,
+            each.share,
+            f"{each.links}",
+            f"{each.surviving}",
+        ]
+        for each in record.skips
+    ]
+    table = PageTable(
+        title="Skip connections",
+        columns=[
+            "from and to",
+            "route",
+            "part of the effect",
+            "links",
+            "stronger than random sets",
+        ],
+        rows=rows,
+        note="Part of the effect: what replacing the whole first layer changes at the second while "
+        "the layers between keep their clean value, of what it changes on all routes.",
+    )
+    return [table] if rows else []
+
+
 def _collapse(found: Trails) -> PageVerdict:
     topic, collapses = "network with random weights", found.links.collapses
     if collapses is None:
@@ -96,6 +139,8 @@ def _table(found: Trails) -> PageTable:
                 shares.kept_dice.value,
                 shares.lost_logit.value,
                 shares.lost_logit.random,
+                shares.carried.p,
+                shares.carried.q,
                 "validated" if shares.validated else "not validated",
             ]
         )
@@ -109,10 +154,15 @@ def _table(found: Trails) -> PageTable:
             "Dice kept alone",
             "logit lost without it",
             "random trails",
+            "p",
+            "q",
             "verdict",
         ],
         rows=rows,
-        note="Shares of the clean mean logit and Dice of the class; medians for random trails.",
+        note="Shares of the clean mean logit and Dice of the class; of random trails their mean. "
+        "p is of the smaller of both shares of the logit: how many random trails reach it; "
+        f"with {found.settings.random_trails} of them it is at least "
+        f"{1 / (1 + found.settings.random_trails):.2g}. q is adjusted over the trails.",
     )
 
 
@@ -135,6 +185,7 @@ def _graph(record: TrailsRecord) -> PageGraph:
                 weight=max(0.0, min(1.0, each.weight)),
                 sign=1 if each.sign > 0 else -1 if each.sign < 0 else 0,
                 significant=each.survives,
+                note=f"skip connection {each.route}" if each.route else "",
             )
             for each in record.links
         ],
@@ -145,6 +196,7 @@ def _graph(record: TrailsRecord) -> PageGraph:
             )
             for number, each in enumerate(record.trails, start=1)
         ],
+        note="Links along skip connections lead below the boxes." if record.skips else "",
     )
 
 

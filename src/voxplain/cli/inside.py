@@ -44,19 +44,56 @@ _command_on_study(
     "the like; the report has a page for every network.",
 )
 _command_on_study(
-    "trails",
-    ("trails",),
-    "trails",
-    "Follow concepts through the layers of a network, by interventions.\n\n"
-    "The study names its concepts: and, under analyses:, trails.",
-)
-_command_on_study(
     "errors",
     ("errors",),
     "errors",
     "Ask what causes the errors of a network, and what corrects them.\n\n"
     "The study names references for its cases and, under analyses:, errors.",
 )
+
+
+@app.command("trails")
+def follow(
+    context: typer.Context,
+    study: StudyFile,
+    skips: Annotated[
+        list[str],
+        typer.Option(
+            "--skips",
+            help="Instead of what the study says: auto, none, or layers as enc1:dec1. Repeat it.",
+        ),
+    ] = [],  # noqa: B006 - Typer copies it
+    output: Output = None,
+    trust: Trust = False,
+) -> None:
+    """Follow concepts through the layers of a network, by interventions.
+
+    The study names its concepts: and, under analyses:, trails. Skip connections are found, unless
+    they are named: voxplain trails study.yaml --skips enc1:dec1 --skips enc2:output
+    """
+    from voxplain.study import Study
+
+    asked = Study.load(study).asking("trails", skips=_skips(skips))
+    folder = output.absolute() if output else None
+    _do(asked, ("trails",), "trails", folder, trust, debugging(context))
+
+
+def _skips(texts: list[str]) -> str | list[list[str]] | None:
+    """What ``--skips`` says; None without it.
+
+    Raises:
+        ConfigError: If it is neither a pair of layers nor the only one.
+    """
+    if not texts:
+        return None
+    if len(texts) == 1 and texts[0] in ("auto", "none"):
+        return texts[0]
+    pairs = [text.split(":") for text in texts]
+    if any(len(pair) != 2 or not all(pair) for pair in pairs):
+        raise ConfigError(
+            f"--skips takes auto, none, or two layers as enc1:dec1, not {' '.join(texts)}"
+        )
+    return pairs
 
 
 @app.command()

@@ -28,6 +28,19 @@ class UnitSet:
     channels: tuple[int, ...] = ()
     directions: Tensor | None = None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the units, unique in their layer."""
+        if self.directions is None:
+            return tuple(map(str, self.channels))
+        return tuple(f"direction {number}" for number in range(len(self.directions)))
+
+    def encode(self, activation: Tensor) -> Tensor:
+        """How strongly each unit is present, ``(units, ...)``, in an activation ``(K, ...)``."""
+        if self.directions is None:
+            return activation[list(self.channels)]
+        return torch.einsum("dk,k...->d...", self.directions.to(activation), activation)
+
     def part_of(self, activation: Tensor) -> Tensor:
         """What lies in these units of an activation ``(K, ...)``, and 0 elsewhere."""
         if self.directions is None:

@@ -24,12 +24,14 @@ from planted_circuits import (
 )
 from torch import Tensor, nn
 
+from voxplain.concepts.directions.directions import Directions
 from voxplain.concepts.links.analysis import Links, LinkSettings, link
 from voxplain.concepts.links.nodes import (
     ClassOutput,
     ConceptUnits,
     Edge,
     consecutive,
+    direction_nodes,
     in_order,
     input_nodes,
 )
@@ -201,6 +203,18 @@ def test_directions_are_linked_as_the_channels_that_they_turn() -> None:
     found = link(turned, cohort, [*spanned, *HALVES[2:]], settings=FEW).matrices[0]
     assert np.allclose(found.array("necessity"), plain.array("necessity"), atol=1e-4)
     assert np.allclose(found.array("sufficiency"), plain.array("sufficiency"), atol=1e-4)
+
+
+def test_found_directions_are_nodes_and_are_linked_as_their_channels() -> None:
+    network, cohort = TwoHalves(2).eval(), noise_cohort(cases=4)
+    channels = (*units_of("a", 2, 5), *HALVES[2:])
+    axes = Directions.linear("a", 2 * torch.eye(8)[[2, 5]], ("part 1", "part 2"))
+    nodes = direction_nodes(axes, {"part 2": 0.5})
+    assert [node.name for node in nodes] == ["part 1, a", "part 2, a"]
+    assert [node.score for node in nodes] == [None, 0.5]
+    plain = link(network, cohort, channels, settings=NONE).matrices[0]
+    found = link(network, cohort, [*nodes, *HALVES[2:]], settings=FEW).matrices[0]
+    assert np.allclose(found.array("weight"), plain.array("weight"), atol=1e-5)
 
 
 def test_directions_at_the_end_are_measured_in_their_space() -> None:

@@ -1,8 +1,13 @@
 """Directions in the channel space of layers: of concepts, of scores, and sparse ones."""
 
 from voxplain.concepts.directions.concept_direction import ConceptDirection, concept_direction
-from voxplain.concepts.directions.direction_records import ConceptDirectionRecord, UnitCountRecord
+from voxplain.concepts.directions.direction_records import (
+    ConceptDirectionRecord,
+    FoundDirectionRecord,
+    UnitCountRecord,
+)
 from voxplain.concepts.directions.directions import Directions, DirectionsRecord
+from voxplain.concepts.directions.found_sensitivity import direction_sensitivity
 from voxplain.concepts.directions.sensitivity import (
     Sensitivities,
     SensitivitiesRecord,
@@ -21,6 +26,7 @@ __all__ = [
     "ConceptDirectionRecord",
     "Directions",
     "DirectionsRecord",
+    "FoundDirectionRecord",
     "Sensitivities",
     "SensitivitiesRecord",
     "SensitivityRecord",
@@ -30,5 +36,6 @@ __all__ = [
     "UnitCountRecord",
     "concept_direction",
     "concept_sensitivity",
+    "direction_sensitivity",
     "sparse_directions",
 ]

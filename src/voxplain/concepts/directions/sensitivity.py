@@ -42,7 +42,7 @@ class SensitivityRecord(Finding):
     """How a score changes along the direction of one concept in one layer.
 
     Attributes:
-        concept: Its name.
+        concept: Its name; that of the direction, where it was found without concepts.
         layer: Path of the layer.
         cases: Held-out cases with a score.
         share_positive: Share of them whose score grows along the direction.
@@ -189,7 +189,7 @@ def concept_sensitivity(
     ]
     record = SensitivitiesRecord(
         target=str(bound),
-        rows=tuple(_adjusted(rows)),
+        rows=tuple(adjusted(rows)),
         random_directions=random_directions,
         selection=selection.ids,
         held_out=scored.ids,
@@ -276,7 +276,8 @@ def _balanced(counts: Tensor) -> float:
     return float((hits / positives + rejections / negatives) / 2)
 
 
-def _adjusted(rows: Sequence[SensitivityRecord]) -> list[SensitivityRecord]:
+def adjusted(rows: Sequence[SensitivityRecord]) -> list[SensitivityRecord]:
+    """The rows with p values adjusted over all of them (Benjamini-Hochberg)."""
     shares = benjamini_hochberg([row.p_share for row in rows])
     means = benjamini_hochberg([row.p_mean for row in rows])
     return [

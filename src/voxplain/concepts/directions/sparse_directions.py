@@ -12,6 +12,7 @@ from torch.nn import functional
 from voxplain.concepts.activation_sample import ActivationSample, sample_activations
 from voxplain.concepts.case_contexts import CaseContexts
 from voxplain.concepts.directions.autoencoder import AutoencoderSettings, train_autoencoder
+from voxplain.concepts.directions.direction_records import FoundDirectionRecord
 from voxplain.concepts.directions.directions import Directions
 from voxplain.concepts.finding import Finding
 from voxplain.concepts.held_out import parted
@@ -68,6 +69,7 @@ class SparseRecord(Finding):
         selection: Ids of the cases that they were found on.
         held_out: Ids of the cases that they were scored on.
         remarks: Sentences for the reader.
+        meanings: What each stands for, where that was asked.
     """
 
     layer: str
@@ -84,6 +86,7 @@ class SparseRecord(Finding):
     selection: tuple[str, ...]
     held_out: tuple[str, ...]
     remarks: tuple[str, ...] = ()
+    meanings: tuple[FoundDirectionRecord, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from torch import nn
 
 from voxplain.concepts.activation_sample import ActivationSample, sample_activations
 from voxplain.concepts.concept import Concept
+from voxplain.concepts.directions.direction_records import FoundDirectionRecord
 from voxplain.concepts.directions.directions import Directions
 from voxplain.concepts.discovery.groups import dead_units, group_candidates
 from voxplain.concepts.discovery.parts import Candidate, part_candidates
@@ -65,6 +66,7 @@ class DiscoveryRecord(Finding):
         dead: Units with one value everywhere.
         cases: Ids of the cases.
         remarks: Sentences for the reader.
+        meanings: What each stands for, where that was asked.
     """
 
     layer: str
@@ -76,6 +78,7 @@ class DiscoveryRecord(Finding):
     dead: tuple[int, ...]
     cases: tuple[str, ...]
     remarks: tuple[str, ...] = ()
+    meanings: tuple[FoundDirectionRecord, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,9 +18,14 @@ from voxplain.concepts.dissection.pairs import score_pairs
 from voxplain.concepts.dissection.recorded import concepts_recorded, units_recorded
 from voxplain.concepts.dissection.settings import DissectionSettings
 from voxplain.concepts.dissection.sweeps import Sweeps, agreement_of
-from voxplain.concepts.dissection.units import LayerUnits, ModalityUnits, Origin, UnitGroup
+from voxplain.concepts.dissection.units import (
+    LayerUnits,
+    ModalityUnits,
+    Origin,
+    UnitGroup,
+    UnitReading,
+)
 from voxplain.engine.cohort import Cohort
-from voxplain.engine.interventions import UnitSet
 from voxplain.errors import ConfigError, InputError, nearest
 from voxplain.models.model import Model
 from voxplain.records.dissection import (
@@ -115,8 +120,9 @@ def dissect(
     settings: DissectionSettings | None = None,
     *,
     held_out: Cohort | None = None,
-    units: Mapping[str, UnitSet] | None = None,
+    units: Mapping[str, UnitReading] | None = None,
     random_model: Model | nn.Module | None = None,
+    random_units: Mapping[str, UnitReading] | None = None,
 ) -> Dissection:
     """Compares units of a network with concepts, threshold by threshold, over many cases.
 
@@ -138,8 +144,12 @@ def dissect(
         settings: How thresholds, regions and nulls are chosen.
         held_out: Cases to score; all of ``cohort`` is then for selection. The patients of
             ``cohort`` are split if None.
-        units: Channels or directions of some layers, instead of all of their channels.
+        units: Channels of some layers instead of all of them, or directions in the space of their
+            channels: :class:`UnitSet`, or :class:`Directions` that were found. They have to be
+            found on ``cohort`` alone, with ``held_out`` given.
         random_model: The network with random weights.
+        random_units: The same of the network with random weights, such as directions that were
+            found there in the same way; equal to ``units`` if None.
 
     Raises:
         ConfigError: If the bank is empty, or the region of interest is no concept of it.
@@ -153,7 +163,8 @@ def dissect(
     network, paths = Model.of(model), tuple(layers) or chosen.layers
     sources = [LayerUnits(network, paths, units), ModalityUnits()]
     if random_model is not None:
-        sources.insert(1, LayerUnits(Model.of(random_model), paths, units, "random"))
+        others = units if random_units is None else random_units
+        sources.insert(1, LayerUnits(Model.of(random_model), paths, others, "random"))
     selection, scored = _split(cohort, held_out, chosen)
     sweeps = Sweeps(sources, concepts, chosen)
     remarks = _remarks_on_cases(selection, scored)

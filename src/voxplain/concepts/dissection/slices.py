@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from voxplain.concepts.bank.bank import ConceptBank
 from voxplain.concepts.dissection.case_masks import Remarks, compared_region, known_mask
-from voxplain.concepts.dissection.units import LayerUnits
+from voxplain.concepts.dissection.units import LayerUnits, UnitReading
 from voxplain.engine.cohort import Cohort, CohortCase
-from voxplain.engine.interventions import UnitSet
 from voxplain.errors import ConfigError
 from voxplain.models.model import Model
 from voxplain.records.dissection import SliceBest
@@ -27,7 +26,7 @@ def best_per_slice(
     bank: ConceptBank,
     layers: Sequence[str] = (),
     *,
-    units: Mapping[str, UnitSet] | None = None,
+    units: Mapping[str, UnitReading] | None = None,
     quantiles: Sequence[float] = QUANTILES,
     axis: int = -1,
     region: str = "foreground",

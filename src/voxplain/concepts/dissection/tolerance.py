@@ -12,9 +12,8 @@ from voxplain.concepts.bank.bank import ConceptBank
 from voxplain.concepts.bank.spec import signed_distance
 from voxplain.concepts.dissection.case_masks import Remarks, compared_region, known_mask
 from voxplain.concepts.dissection.dissect import Dissection
-from voxplain.concepts.dissection.units import LayerUnits, UnitMaps
+from voxplain.concepts.dissection.units import LayerUnits, UnitMaps, UnitReading
 from voxplain.engine.cohort import Cohort, CohortCase
-from voxplain.engine.interventions import UnitSet
 from voxplain.extents import measured
 from voxplain.models.model import Model
 from voxplain.records.dissection import PairDissected, ToleranceScore
@@ -29,7 +28,7 @@ def within_tolerance(
     tolerance: int | str,
     *,
     held_out: Cohort | None = None,
-    units: Mapping[str, UnitSet] | None = None,
+    units: Mapping[str, UnitReading] | None = None,
 ) -> tuple[ToleranceScore, ...]:
     """Scores the best unit of every concept with a tolerance, as surface distances do.
 

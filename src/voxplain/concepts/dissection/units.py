@@ -6,7 +6,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from torch import Tensor
 from voxplain.concepts.dissection.case_masks import Remarks
 from voxplain.engine.cohort import CohortCase
 from voxplain.engine.context import Context
-from voxplain.engine.interventions import UnitSet
 from voxplain.engine.network_layers import NetworkLayers
 from voxplain.engine.observation import Observation, observe
 from voxplain.engine.taps import Tap
@@ -32,6 +31,17 @@ _VALUES_AT_ONCE = 2**21
 _FEWEST_UNITS = 8
 _VOXELS_AT_ONCE = 2**13
 """Voxels that are interpolated together, so that their values stay in the cache."""
+
+
+class UnitReading(Protocol):
+    """What units of a layer are read as: some of its channels, or directions, however found."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the units, unique in their layer."""
+
+    def encode(self, activation: Tensor) -> Tensor:
+        """How strongly each unit is present, ``(units, ...)``, in an activation ``(K, ...)``."""
 
 
 @dataclass(frozen=True, order=True)
@@ -140,7 +150,8 @@ class LayerUnits(UnitSource):
     Args:
         model: The network.
         layers: Paths; all convolutional stages, after the activation, if empty.
-        units: For some layers, which channels or directions; all channels for the others.
+        units: For some layers, how they are read: which channels, or directions; all channels for
+            the others.
         origin: Whether the network has its own weights or random ones.
     """
 
@@ -148,7 +159,7 @@ class LayerUnits(UnitSource):
         self,
         model: Model,
         layers: Sequence[str] = (),
-        units: Mapping[str, UnitSet] | None = None,
+        units: Mapping[str, UnitReading] | None = None,
         origin: Origin = "layer",
     ) -> None:
         self._model, self._paths, self._origin = model, tuple(layers), origin
@@ -189,18 +200,12 @@ class LayerUnits(UnitSource):
 
     def _in_units(self, tap: Tap, activation: Tensor) -> Tensor:
         units = self._units.get(tap.path)
-        if units is None:
-            return activation
-        if units.directions is None:
-            return activation[list(units.channels)]
-        return torch.einsum("dk,k...->d...", units.directions.to(activation), activation)
+        return activation if units is None else units.encode(activation)
 
     def _names(self, tap: Tap, count: int) -> tuple[str, ...]:
         units = self._units.get(tap.path)
-        if units is not None and units.directions is not None:
-            return tuple(f"{tap.path}/direction {number}" for number in range(count))
-        numbers = range(count) if units is None else units.channels
-        return tuple(f"{tap.path}/{number}" for number in numbers)
+        names = map(str, range(count)) if units is None else units.names
+        return tuple(f"{tap.path}/{name}" for name in names)
 
 
 def _without_places(layers: NetworkLayers, tap: Tap) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -131,7 +132,8 @@ def link(
         nodes: Concepts with their units. Layers that follow each other are linked.
         outputs: Classes, linked to the last layer.
         edges: Instead of consecutive layers.
-        skips: Further edges: skip connections, each with what holds the other routes.
+        skips: Further edges: skip connections, each with what holds the other routes, such as
+            those of :func:`~voxplain.concepts.links.skips.find_skips`.
         settings: How.
         control: The network with random weights, on which no link may survive.
 
@@ -143,9 +145,8 @@ def link(
     check_nodes(nodes, outputs)
     measured = _measured(studied, cohort, nodes, outputs, (edges, skips), chosen)
     found = matrices(measured, chosen.alpha, chosen.seed)
-    result = Links(
-        tuple(nodes), tuple(outputs), found, chosen, len(cohort), _remarks(cohort, chosen)
-    )
+    remarks = (*_remarks(cohort, chosen), *_power(found, chosen.alpha))
+    result = Links(tuple(nodes), tuple(outputs), found, chosen, len(cohort), remarks)
     if control is None:
         return result
     other = link(control, cohort, nodes, outputs, edges=edges, skips=skips, settings=settings)
@@ -247,3 +248,17 @@ def _remarks(cohort: Cohort, settings: LinkSettings) -> tuple[str, ...]:
     if not settings.null_sets:
         remarks.append("no random sets were drawn, so no link can survive")
     return tuple(remarks)
+
+
+def _power(found: Sequence[LinkMatrix], alpha: float) -> Iterator[str]:
+    """A sentence where a link that is stronger than all random sets would not survive alone."""
+    links = [link for matrix in found for row in matrix.links for link in row]
+    known = [link for link in links if math.isfinite(link.p)]
+    least = min((link.least_p for link in known if math.isfinite(link.least_p)), default=alpha)
+    if least * len(known) > alpha:
+        few = math.ceil(least * len(known) / alpha)
+        words = f"at least {few} have to reach that for any to survive"
+        yield (
+            f"p cannot fall below {least:.2g} with so few random sets, so that of {len(known)} "
+            f"links {words if few <= len(known) else 'none can survive'}"
+        )

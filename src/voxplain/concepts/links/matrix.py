@@ -39,6 +39,7 @@ class Link:
         interval: 95 % bootstrap interval of w over patients; None below 8 patients.
         null: 95th percentile of w between random sets of equal sizes.
         p: Share of such sets that are linked as strongly.
+        least_p: The smallest p that their number allows; NaN without them.
         q: The same, adjusted over all links of the analysis (Benjamini-Hochberg).
         survives: Whether q is at most the rate asked for, and the interval lies above the null.
         screened: Whether the gradient screen excluded it, so that nothing was replaced.
@@ -53,6 +54,7 @@ class Link:
     interval: tuple[float, float] | None
     null: float
     p: float
+    least_p: float = math.nan
     q: float = math.nan
     survives: bool = False
     screened: bool = False
@@ -67,12 +69,15 @@ class LinkMatrix:
         sources: Names of its nodes.
         targets: Likewise.
         links: ``[source][target]``.
+        share: Part of the effect of the whole source layer that this route alone has, mean over
+            the targets; 1 where nothing is held, NaN where the layer has no effect.
     """
 
     edge: Edge
     sources: tuple[str, ...]
     targets: tuple[str, ...]
     links: tuple[tuple[Link, ...], ...]
+    share: float = math.nan
 
     def array(self, what: Literal["necessity", "sufficiency", "weight", "p", "q"]) -> Array:
         """One number of all links, ``(sources, targets)``."""
@@ -89,7 +94,8 @@ def matrices(
         alpha: False discovery rate.
         seed: Of resamples.
     """
-    rows = [_links(each, seed) for each in measured]
+    found = [_Found.of(each, seed) for each in measured]
+    rows = [_links(each) for each in found]
     flat = [link for edge in rows for row in edge for link in row]
     adjusted = iter(benjamini_hochberg([link.p for link in flat]))
     return tuple(
@@ -98,8 +104,9 @@ def matrices(
             tuple(node.name for node in each.sources),
             each.names,
             tuple(tuple(_judged(link, next(adjusted), alpha) for link in row) for row in edge),
+            of_edge.share,
         )
-        for each, edge in zip(measured, rows, strict=True)
+        for each, of_edge, edge in zip(measured, found, rows, strict=True)
     )
 
 
@@ -109,8 +116,8 @@ def _judged(link: Link, q: float, alpha: float) -> Link:
     return replace(link, q=q, survives=survives)
 
 
-def _links(measured: EdgeMeasurement, seed: int) -> list[list[Link]]:
-    found = _Found.of(measured, seed)
+def _links(found: _Found) -> list[list[Link]]:
+    measured = found.measured
     return [
         [
             found.link(index, number) if index in measured.kept else _screened(source.name, target)
@@ -128,11 +135,12 @@ class _Found:
     strengths: Strengths
     interval: tuple[Array, Array] | None
     signs: list[list[Sign]]
+    share: float
 
     @classmethod
     def of(cls, measured: EdgeMeasurement, seed: int) -> _Found:
         sums = measured.sums
-        return cls(measured, sums.strengths(), sums.interval(seed), _signs(measured))
+        return cls(measured, sums.strengths(), sums.interval(seed), _signs(measured), sums.share)
 
     def link(self, source: int, target: int) -> Link:
         at = self.measured.kept.index(source), target
@@ -148,6 +156,7 @@ class _Found:
             interval=self._bounds(at),
             null=float(np.quantile(known, 0.95)) if len(known) else math.nan,
             p=p_value(weight, null),
+            least_p=1 / (1 + len(known)) if len(known) else math.nan,
         )
 
     def _bounds(self, at: tuple[int, int]) -> tuple[float, float] | None:

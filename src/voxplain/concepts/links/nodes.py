@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -10,11 +10,15 @@ import torch
 from torch import Tensor
 
 from voxplain.concepts.concept import Concept
+from voxplain.concepts.directions.directions import Directions
 from voxplain.engine.acceleration.forward_trace import trace
 from voxplain.engine.context import Context
 from voxplain.engine.interventions import UnitSet
 from voxplain.engine.taps import INPUT, Tap
 from voxplain.errors import ConfigError, ModelError
+
+OUTPUT = "output"
+"""What stands for the output where layers are named: in pairs of layers, and in graphs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,10 +104,43 @@ class Edge:
         """Whether this is one of several ways between the two layers."""
         return self.through is not None or bool(self.hold)
 
+    @property
+    def route(self) -> str:
+        """The route in words, such as ``around enc2, bottleneck``; empty for all routes."""
+        around = f"around {', '.join(map(place_name, self.hold))}" if self.hold else ""
+        through = f"through {place_name(self.through)}" if self.through else ""
+        return " ".join(part for part in (through, around) if part)
+
+
+def place_name(tap: Tap) -> str:
+    """A place in words: the path of a layer, or ``input of`` it."""
+    return f"input of {tap.path}" if tap.side == "input" else tap.path
+
 
 def input_nodes(channels: Sequence[str]) -> tuple[ConceptUnits, ...]:
     """A node for each channel of the image, such as a modality."""
     return tuple(ConceptUnits(name, INPUT, UnitSet((k,))) for k, name in enumerate(channels))
+
+
+def direction_nodes(
+    directions: Directions, scores: Mapping[str, float] | None = None
+) -> tuple[ConceptUnits, ...]:
+    """A node for each direction that was found in a layer, to be linked like channels.
+
+    Args:
+        directions: Of one layer.
+        scores: Held-out score of some of them by name, such as the IoU with their concept.
+    """
+    known = scores or {}
+    return tuple(
+        ConceptUnits(
+            f"{name}, {directions.layer}",
+            Tap(directions.layer),
+            directions.units(number),
+            known.get(name),
+        )
+        for number, name in enumerate(directions.names)
+    )
 
 
 def consecutive(

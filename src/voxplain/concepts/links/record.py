@@ -6,8 +6,7 @@ import math
 
 from voxplain.concepts.links.analysis import Links
 from voxplain.concepts.links.matrix import Link, LinkMatrix
-from voxplain.concepts.links.nodes import ConceptUnits
-from voxplain.engine.taps import Tap
+from voxplain.concepts.links.nodes import ConceptUnits, place_name
 from voxplain.records.record import Record
 
 
@@ -56,6 +55,8 @@ class EdgeRecord(Record):
         target: Path of the later layer; None for the output.
         through: Where replaced values enter, if not everywhere.
         hold: Layers that were held at their clean value.
+        share: Part of the effect of the whole source layer that this route alone has; None where
+            the layer has no effect.
         links: Source by source.
     """
 
@@ -63,6 +64,7 @@ class EdgeRecord(Record):
     target: str | None
     through: str | None
     hold: list[str]
+    share: float | None = None
     links: list[LinkRecord]
 
 
@@ -126,14 +128,11 @@ def _edge(matrix: LinkMatrix) -> EdgeRecord:
     return EdgeRecord(
         source=edge.source.path,
         target=None if edge.target is None else edge.target.path,
-        through=None if edge.through is None else _named(edge.through),
-        hold=[_named(tap) for tap in edge.hold],
+        through=None if edge.through is None else place_name(edge.through),
+        hold=[place_name(tap) for tap in edge.hold],
+        share=defined(matrix.share),
         links=[_link(link) for row in matrix.links for link in row],
     )
-
-
-def _named(tap: Tap) -> str:
-    return f"{tap.side} of {tap.path}" if tap.side == "input" else tap.path
 
 
 def _link(link: Link) -> LinkRecord:

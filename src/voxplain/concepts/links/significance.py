@@ -17,7 +17,7 @@ from voxplain.engine.randomness import generator
 from voxplain.statistics import FEWEST
 
 Array = NDArray[np.float64]
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
 """Squared changes, relative to the squared size of what changes, that are none."""
 _RESAMPLES = 1000
 
@@ -47,7 +47,7 @@ def strengths(alone: Array, others: Array, route: Array, total: Array, size: Arr
         total: Where the whole layer is, along all routes, T.
         size: Squared size of what changes.
     """
-    dead = total <= _ROUNDING * size
+    dead = total <= ROUNDING * size
     safe = np.where(dead, 1.0, total)
     necessity = np.where(dead, np.nan, alone / safe)
     sufficiency = np.where(dead, np.nan, (route - others) / safe)
@@ -122,6 +122,13 @@ class CaseSums:
         if counts is not None:
             return found
         return Strengths(found.necessity[0], found.sufficiency[0], found.weight[0])
+
+    @property
+    def share(self) -> float:
+        """Part of the effect of the whole layer that the route has, mean over the targets."""
+        route, total = self.route.sum(axis=0), self.total.sum(axis=0)
+        alive = total > ROUNDING * self.size.sum(axis=0)
+        return float((route[alive] / total[alive]).mean()) if alive.any() else math.nan
 
     def interval(self, seed: int) -> tuple[Array, Array] | None:
         """95 % bootstrap interval of all weights, resampling patients; None below 8 of them."""

@@ -11,11 +11,10 @@ import networkx as nx
 from voxplain.concepts.links.analysis import Links
 from voxplain.concepts.links.class_scores import MEASURES
 from voxplain.concepts.links.matrix import Link
+from voxplain.concepts.links.nodes import OUTPUT
 from voxplain.errors import ConfigError
 
 LOGIT, DICE = MEASURES
-OUTPUT = "output"
-"""What stands for the layer of classes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +23,8 @@ class ConceptGraph:
 
     Attributes:
         graph: Nodes by name with ``layer``, ``column``, ``score`` and ``size``; edges with
-            ``weight`` (at most 1), ``sign``, ``survives`` and ``length``, which is -log weight.
+            ``weight`` (at most 1), ``sign``, ``survives``, ``route`` (what a skip connection goes
+            around; empty where nothing is held) and ``length``, which is -log weight.
         layers: Names of the layers in order; the classes come last.
         starts: Names of the nodes of the first layer.
         outputs: Names of the classes.
@@ -58,21 +58,22 @@ def concept_graph(links: Links, measure: str = LOGIT, *, surviving: bool = True)
     for output in links.outputs:
         facts = {"layer": OUTPUT, "column": len(layers) - 1, "size": len(output.labels)}
         graph.add_node(output.name, **facts, score=None, label=output.name)
-    for link in links:
-        target = _target(link, links, measure)
-        if target is not None and link.weight > 0 and (link.survives or not surviving):
-            _add(graph, link, target)
+    for matrix in links.matrices:
+        for link in (link for row in matrix.links for link in row):
+            target = _target(link, links, measure)
+            if target is not None and link.weight > 0 and (link.survives or not surviving):
+                _add(graph, link, target, matrix.edge.route)
     first = layers[0]
     starts = tuple(node.name for node in links.nodes if _layer_name(node.tap.path) == first)
     return ConceptGraph(graph, layers, starts, tuple(each.name for each in links.outputs))
 
 
-def _add(graph: nx.DiGraph[str], link: Link, target: str) -> None:
+def _add(graph: nx.DiGraph[str], link: Link, target: str, route: str) -> None:
     """Adds an edge; of two routes between the same nodes the stronger one stays."""
     weight = min(link.weight, 1.0)
     known = graph.get_edge_data(link.source, target)
     if known is None or known["weight"] < weight:
-        facts = {"sign": link.sign, "survives": link.survives}
+        facts = {"sign": link.sign, "survives": link.survives, "route": route}
         graph.add_edge(link.source, target, weight=weight, length=-math.log(weight), **facts)
 
 

@@ -6,7 +6,10 @@ import io
 from pathlib import Path
 
 import networkx as nx
+from pydantic import Field
 
+from voxplain.concepts.links.matrix import LinkMatrix
+from voxplain.concepts.links.nodes import OUTPUT
 from voxplain.concepts.links.record import defined
 from voxplain.concepts.trails.find import Trails, ValidatedTrail
 from voxplain.concepts.trails.graph import ConceptGraph, positions
@@ -47,6 +50,7 @@ class DrawnLink(Record):
         sign: 1 where the target rises as the source does, -1 where it falls.
         survives: Whether random sets of units do not reach it.
         on_trail: Whether a validated trail leads along it; others are drawn gray.
+        route: What a skip connection goes around; empty between layers that follow each other.
     """
 
     source: str
@@ -55,6 +59,28 @@ class DrawnLink(Record):
     sign: int
     survives: bool
     on_trail: bool = False
+    route: str = ""
+
+
+class SkipRecord(Record):
+    """A skip connection along which links were measured.
+
+    Attributes:
+        source: Path of the layer.
+        target: Path of the later layer; ``output`` for the output.
+        route: What was held at its clean value, in words.
+        share: Part of the effect of the whole source layer that passes along it, mean over the
+            concepts at the end; None where the layer has no effect.
+        links: How many were measured.
+        surviving: How many of them random sets of units do not reach.
+    """
+
+    source: str
+    target: str
+    route: str
+    share: float | None
+    links: int
+    surviving: int
 
 
 class ShareRecord(Record):
@@ -110,6 +136,7 @@ class TrailsRecord(Record):
         layers: Names of the layers in order, ``output`` last.
         nodes: Concepts and classes, placed for a drawing.
         links: Links between them.
+        skips: The skip connections that were tested, beside the layers that follow each other.
         trails: Class by class, the strongest first.
         settings: How they were found.
     """
@@ -118,6 +145,7 @@ class TrailsRecord(Record):
     layers: list[str]
     nodes: list[DrawnNode]
     links: list[DrawnLink]
+    skips: list[SkipRecord] = Field(default_factory=list)
     trails: list[TrailRecord]
     settings: dict[str, str | int | float]
 
@@ -136,11 +164,25 @@ def trails_record(trails: Trails) -> TrailsRecord:
                 sign=facts["sign"],
                 survives=facts["survives"],
                 on_trail=(source, target) in steps,
+                route=facts["route"],
             )
             for source, target, facts in trails.graph.graph.edges(data=True)
         ],
+        skips=[_skip(each) for each in trails.links.matrices if each.edge.is_route],
         trails=[_trail(trails, each) for each in trails.found],
         settings=trails.settings.model_dump(),
+    )
+
+
+def _skip(matrix: LinkMatrix) -> SkipRecord:
+    edge, links = matrix.edge, [link for row in matrix.links for link in row]
+    return SkipRecord(
+        source=edge.source.path,
+        target=OUTPUT if edge.target is None else edge.target.path,
+        route=edge.route,
+        share=defined(matrix.share),
+        links=len(links),
+        surviving=sum(link.survives for link in links),
     )
 
 

@@ -41,7 +41,7 @@ class CachedPrefix:
         for path in self.cached:
             module = self.model.network.get_submodule(path)
             module.forward = self._remembered(path, module.forward)
-        with torch.no_grad(), model.at_rest():
+        with torch.no_grad(), self.model.at_rest():  # a copy has modes of its own
             self(1)
         for path in {*self.cached} - {*filter(self._has_one_row, self.cached)}:
             del self.model.network.get_submodule(path).__dict__["forward"]

@@ -10,6 +10,9 @@ from voxplain.records.analysis_page import GraphEdge, GraphNode, PageGraph
 
 _COLUMN, _ROW, _MARGIN = 190.0, 46.0, 24.0
 _BOX_WIDTH, _BOX_HEIGHT = 140.0, 34.0
+_GAP = _COLUMN - _BOX_WIDTH
+_LANE = 18.0
+"""Between the lines of edges that pass columns, below all boxes."""
 _LETTERS = 20
 _SWEEPS = 8
 """How often the order of every column is set by its neighbors."""
@@ -32,7 +35,10 @@ class PlacedNode:
 
 @dataclass(frozen=True)
 class PlacedEdge:
-    """An edge as a path from the right side of a box to the left side of another."""
+    """An edge as a path from the right side of a box to the left side of another.
+
+    Where it passes columns, such as a skip connection, it leads below their boxes.
+    """
 
     edge: GraphEdge
     path: str
@@ -78,7 +84,17 @@ def draw(graph: PageGraph) -> Drawing:
             places[node.id] = (x, top + (row + 0.5) * _ROW)
     nodes = [PlacedNode(node, *places[node.id]) for column in columns for node in column]
     drawn = [edge for edge in graph.edges if edge.source in places and edge.target in places]
-    edges = [_edge(edge, places) for edge in sorted(drawn, key=lambda each: each.weight)]
+    at = {node.id: number for number, column in enumerate(columns) for node in column}
+    passing = sorted({(at[edge.source], at[edge.target]) for edge in drawn}, key=_width_and_start)
+    lanes = {
+        ends: height + number * _LANE
+        for number, ends in enumerate(ends for ends in passing if ends[1] - ends[0] > 1)
+    }
+    height += len(lanes) * _LANE
+    edges = [
+        _edge(edge, places, lanes.get((at[edge.source], at[edge.target])))
+        for edge in sorted(drawn, key=lambda each: each.weight)
+    ]
     width = 2 * _MARGIN + _BOX_WIDTH + (len(columns) - 1) * _COLUMN
     return Drawing(width, height, nodes, edges, graph.trails, graph.note)
 
@@ -109,11 +125,23 @@ def _wanted(
     return total / weights if weights > 0 else own[node.id]
 
 
-def _edge(edge: GraphEdge, places: dict[str, tuple[float, float]]) -> PlacedEdge:
+def _width_and_start(ends: tuple[int, int]) -> tuple[int, int]:
+    """Edges that pass few columns come first, so that their lanes lie next to the boxes."""
+    return ends[1] - ends[0], ends[0]
+
+
+def _edge(
+    edge: GraphEdge, places: dict[str, tuple[float, float]], lane: float | None
+) -> PlacedEdge:
     (x0, y0), (x1, y1) = places[edge.source], places[edge.target]
     left, right = x0 + _BOX_WIDTH / 2, x1 - _BOX_WIDTH / 2
-    bend = (right - left) / 2
-    path = f"M{left:.1f} {y0:.1f} C{left + bend:.1f} {y0:.1f} {right - bend:.1f} {y1:.1f} "
-    return PlacedEdge(
-        edge, f"{path}{right:.1f} {y1:.1f}", 0.8 + 6 * min(1.0, max(0.0, edge.weight))
-    )
+    path = f"M{left:.1f} {y0:.1f} "
+    if lane is None:
+        bend = (right - left) / 2
+        path += f"C{left + bend:.1f} {y0:.1f} {right - bend:.1f} {y1:.1f} {right:.1f} {y1:.1f}"
+    else:
+        start, end, bend = left + _GAP, right - _GAP, 0.7 * _GAP
+        path += f"C{left + bend:.1f} {y0:.1f} {start - bend:.1f} {lane:.1f} {start:.1f} {lane:.1f} "
+        path += f"L{end:.1f} {lane:.1f} "
+        path += f"C{end + bend:.1f} {lane:.1f} {right - bend:.1f} {y1:.1f} {right:.1f} {y1:.1f}"
+    return PlacedEdge(edge, path, 0.8 + 6 * min(1.0, max(0.0, edge.weight)))

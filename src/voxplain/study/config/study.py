@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from voxplain.analyses import parse_analysis
 from voxplain.engine.method import Method
 from voxplain.errors import ConfigError, nearest
 from voxplain.metrics import metric_key
@@ -215,6 +216,23 @@ class StudyConfig(_Config):
         except ValidationError as error:
             raise ConfigError(explain_validation(error, RunConfig, "run")) from error
         return self.model_copy(update={"execution": execution})
+
+    def asking(self: S, analysis: str, **settings: Any) -> S:
+        """The same study with other settings of an analysis; those that are None stay as they are.
+
+        Args:
+            analysis: Its name; every analysis of this name is changed.
+            settings: Their new values.
+
+        Raises:
+            ConfigError: If a value does not fit, with its name.
+        """
+        given = {name: value for name, value in settings.items() if value is not None}
+        changed = tuple(
+            parse_analysis({**each.model_dump(), **given}) if each.name == analysis else each
+            for each in self.analyses
+        )
+        return self.model_copy(update={"analyses": changed}) if given else self
 
     @property
     def base(self) -> Path:
