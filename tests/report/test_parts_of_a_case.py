@@ -111,3 +111,11 @@ def test_maps_share_outlines_and_the_image_has_its_stated_window(tmp_path: Path)
     assert [outline["kind"] for outline in data["outlines"]] == ["prediction", "reference"]
     assert [shown["outlines"] for shown in data["maps"]] == [[0, 1], [0, 1]]
     assert [shown["window"] for shown in data["images"]] == [[-20, 70]]
+
+
+def test_sizes_of_a_case_are_in_the_order_of_its_axes(tmp_path: Path) -> None:
+    manifest = Manifest.read(small_run(tmp_path, ("a",)))
+    facts = dict(describe(manifest.cases[0], manifest).facts)
+    assert facts["Image"] == "6 × 7 × 8 voxels"
+    assert facts["Voxel"] == "2 × 1.5 × 3 mm"
+    assert facts["Orientation"] == "RAS"

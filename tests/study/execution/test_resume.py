@@ -137,6 +137,16 @@ def test_a_corrected_reference_is_copied_again(one: TinyStudy) -> None:
     assert first.manifest.maps == run.manifest.maps
 
 
+def test_another_image_under_the_same_name_is_copied_again(one: TinyStudy) -> None:
+    first = go(one)
+    other = blob((8, 4, 6))
+    save(one.folder / "first.nii.gz", other)
+    run = go(one)
+    copied = nibabel.load(run.folder / "images/a_image.nii.gz").get_fdata()
+    np.testing.assert_allclose(copied, other, atol=2e-4)
+    assert first.manifest.cases[0].image_sha256 != run.manifest.cases[0].image_sha256
+
+
 def test_a_run_killed_before_its_manifest_is_taken_up(one: TinyStudy) -> None:
     study = (go(one).folder / "study.yaml").read_text()
     for name in ("study.yaml", ".DS_Store", ".lock", ".tmp-0123456789abcdef"):
