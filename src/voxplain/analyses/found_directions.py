@@ -42,7 +42,7 @@ _DISSECTIONS = 6
 
 
 @dataclass(frozen=True, eq=False)
-class _Found:
+class _FoundByAnalysis:
     """Directions of one network, what is kept of how they were found, and its page."""
 
     directions: Directions
@@ -99,7 +99,7 @@ class _FoundDirectionAnalysis(Analysis):
     @abstractmethod
     def _find(
         self, model: Model, inputs: AnalysisInputs, selection: Cohort, judged: Cohort
-    ) -> _Found:
+    ) -> _FoundByAnalysis:
         """Finds the directions of a network."""
 
     def perform(self, inputs: AnalysisInputs) -> None:
@@ -165,7 +165,7 @@ class DiscoveryAnalysis(_FoundDirectionAnalysis):
 
     def _find(
         self, model: Model, inputs: AnalysisInputs, selection: Cohort, judged: Cohort
-    ) -> _Found:
+    ) -> _FoundByAnalysis:
         """As many components as are stable."""
         found = discover(
             model,
@@ -176,7 +176,7 @@ class DiscoveryAnalysis(_FoundDirectionAnalysis):
             concepts=list(inputs.concepts) if self.method == "profiles" else (),
             seed=inputs.seed,
         )
-        return _Found(found.directions, found.record, _discovery_page(found.record))
+        return _FoundByAnalysis(found.directions, found.record, _discovery_page(found.record))
 
 
 def _discovery_page(record: DiscoveryRecord) -> AnalysisPage:
@@ -215,7 +215,7 @@ class SparseDirectionAnalysis(_FoundDirectionAnalysis):
 
     def _find(
         self, model: Model, inputs: AnalysisInputs, selection: Cohort, judged: Cohort
-    ) -> _Found:
+    ) -> _FoundByAnalysis:
         """Trains autoencoders; the directions of the best one."""
         found = sparse_directions(
             model,
@@ -228,7 +228,7 @@ class SparseDirectionAnalysis(_FoundDirectionAnalysis):
             held_out=judged,
             seed=inputs.seed,
         )
-        return _Found(found.directions, found.record, _sparse_page(found.record))
+        return _FoundByAnalysis(found.directions, found.record, _sparse_page(found.record))
 
 
 def _sparse_page(record: SparseRecord) -> AnalysisPage:

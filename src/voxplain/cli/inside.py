@@ -52,8 +52,8 @@ _command_on_study(
 )
 
 
-@app.command("trails")
-def follow(
+@app.command()
+def trails(
     context: typer.Context,
     study: StudyFile,
     skips: Annotated[

@@ -181,7 +181,9 @@ def test_a_planted_lesion_is_found(mode: str) -> None:
     method = {"name": NAME, "areas": areas, "steps": 60, "mode": mode, "channels": "keep"}
     attribution = explain(Bright(2), inputs, method, 1)[NAME]
     assert float(lesion.float().mean()) == pytest.approx(areas[0], abs=0.02)
-    assert overlap(attribution.map[0, 0], lesion) > 0.6
+    # To keep the score, it is enough to keep most of the lesion: blurred from all sides, what is
+    # between stays bright.
+    assert overlap(attribution.map[0, 0], lesion) > (0.5 if mode == "preserve" else 0.65)
     assert bool((attribution.map[0, 1][lesion] > 0.5).float().mean() > 0.95)
     for mask, area, facts in zip(
         attribution.map[0], areas, attribution.stats.findings[0]["areas"], strict=True
