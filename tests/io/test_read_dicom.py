@@ -411,3 +411,13 @@ def test_quantities_are_not_inverted_and_only_those_of_ct_are_hounsfield_units(
     image = read_image(tmp_path / "x.dcm")
     np.testing.assert_array_equal(image.data[0].numpy(), stored * 2.0 - 1000)
     assert image.source.get("unit") == unit
+
+
+def test_without_an_orientation_columns_run_to_the_left_and_rows_to_the_back(tmp_path):
+    """The orientation (1, 0, 0), (0, 1, 0) of DICOM, with code 0, as nobody has stated it."""
+    write_slice(tmp_path / "x.dcm", VALUES[0], ImageOrientationPatient=None)
+    image = read_image(tmp_path / "x.dcm")
+    assert image.grid.code == 0
+    step_of_row, step_of_column = (image.grid.affine[:2, axis] for axis in (0, 1))
+    np.testing.assert_array_equal(np.sign(step_of_row), [0, -1])
+    np.testing.assert_array_equal(np.sign(step_of_column), [-1, 0])

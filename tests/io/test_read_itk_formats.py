@@ -243,3 +243,15 @@ def test_spacings_of_nrrd_count_the_axis_of_channels_too(tmp_path, place):
 
 def test_distances_of_a_metaimage_come_before_the_sizes_of_its_elements(tmp_path):
     check(write_mha(tmp_path / "a.mha", ElementSize="9 9 9"))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("MET_CHAR", "i1"), ("MET_UINT", "u4"), ("MET_LONG", "i4"), ("MET_LONG_LONG", "i8"),
+     ("MET_DOUBLE", "f8")],
+)  # fmt: skip
+def test_types_of_a_metaimage_have_the_sizes_that_itk_gives_them(tmp_path, name, kind):
+    values = np.arange(210).reshape(5, 6, 7) % 100
+    content = values.astype(f"<{kind}").tobytes(order="F")
+    image = read_image(write_mha(tmp_path / "a.mha", content, ElementType=name))
+    np.testing.assert_array_equal(image.data[0], values)

@@ -129,3 +129,12 @@ def test_channels_are_added_up() -> None:
     data = np.random.default_rng(3).normal(size=(3, 4, 5, 6)).astype(np.float32)
     volume = DisplayVolume(data, np.eye(4))
     np.testing.assert_allclose(volume.channel_sum(), data[0] + data[1] + data[2], rtol=1e-5)
+
+
+def test_blocks_of_unequal_size_stay_in_place() -> None:
+    """The mean of a block of a ramp is its value at the middle of the block."""
+    volume = ramp((12, 13, 14), OBLIQUE)
+    small = volume.shrink((1, 2, 3))
+    assert small.shape == (12, 6, 4)
+    np.testing.assert_allclose(small.data, expected(small), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(small.spacing, volume.spacing * (1, 2, 3))
