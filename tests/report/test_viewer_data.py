@@ -10,10 +10,10 @@ from typing import Any
 import nibabel
 import numpy as np
 
-from voxplain.report.viewer.base import Viewer
+from voxplain.report.viewer.base import Viewer, channels_of
 from voxplain.report.viewer.picture import PictureViewer
 from voxplain.report.viewer.volume import VolumeViewer
-from voxplain.viz.embed import outline
+from voxplain.viz.embed import labels_nifti, outline
 from voxplain.viz.overlay import Overlay
 from voxplain.viz.volume import DisplayVolume
 
@@ -68,3 +68,18 @@ def test_blocks_of_a_slice_are_larger_along_its_finer_axis() -> None:
     assert (viewer.data["map_rows"], viewer.data["map_columns"]) == (30, 20)
     mask = values > 0.5
     assert viewer._outline(mask, volume) == outline(mask[::-1, ::-1, 0].T)
+
+
+def test_labels_beyond_a_byte_do_not_become_others() -> None:
+    found = decoded(labels_nifti(np.array([[[0, 1, 255, 256, 300]]]), np.eye(4)))
+    np.testing.assert_array_equal(found, [[[0, 1, 255, 255, 255]]])
+
+
+def test_up_to_eight_input_channels_are_offered_beside_their_sum() -> None:
+    def offered(count: int, layer: str | None = None) -> int:
+        names = tuple(f"m{number}" for number in range(count))
+        sidecar: Any = SimpleNamespace(channels=names, layer=layer)
+        return len(channels_of(sidecar))
+
+    assert [offered(count) for count in (1, 2, 8, 9)] == [1, 3, 9, 1]
+    assert offered(4, "enc1") == 1

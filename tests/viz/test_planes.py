@@ -135,3 +135,13 @@ def test_a_map_lies_on_the_luminance_of_a_color_picture() -> None:
         overlay.backdrop[:, 0, 0], [0.7 * w for w in (0.2126, 0.7152, 0.0722)]
     )
     np.testing.assert_array_equal(overlay.picture()[:, 0, 0], np.eye(3))
+
+
+def test_the_foreground_begins_at_four_percent_of_the_range() -> None:
+    image = np.zeros((20, 21, 22), np.float32)
+    image[4:16, 4:16, 4:16] = 100
+    image[4:16, 4:16, 4] = 6
+    image[4:16, 4:16, 5] = 2
+    expected = image > 4
+    np.testing.assert_array_equal(foreground(image), expected)
+    np.testing.assert_array_equal(foreground(-image), expected)
