@@ -5,8 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from voxplain.records.manifest import AnalysisRecord, Manifest, MapRecord, TaskRecord
-from voxplain.records.outcome import TaskOutcome, read_manifest, seal
+from voxplain.records.manifest import (
+    AnalysisRecord,
+    Manifest,
+    MapRecord,
+    PredictionRecord,
+    TaskRecord,
+)
+from voxplain.records.outcome import TaskOutcome, prediction_task, read_manifest, seal
 
 KEYS = {name: name * 64 for name in "abc"}
 
@@ -69,3 +75,17 @@ def test_a_seal_tells_other_content_of_the_same_length(tmp_path: Path) -> None:
         file.write_bytes(content)
         seals.add(seal(file))
     assert len(seals) == 5
+
+
+def test_a_prediction_is_listed_once(tmp_path: Path) -> None:
+    def predicted(case: str, key: str) -> PredictionRecord:
+        return PredictionRecord(
+            case=case, model="net", target="1", in_words="a class", score=1.0, key=KEYS[key]
+        )
+
+    write(tmp_path, predictions=[predicted("p01", "a")])
+    for case, key in (("p01", "a"), ("p02", "b")):
+        planned = prediction_task(KEYS[key], case, "net", "1")
+        TaskOutcome(task=planned, predictions=[predicted(case, key)]).write(tmp_path)
+    found = read_manifest(tmp_path).predictions
+    assert [record.case for record in found] == ["p01", "p02"]
